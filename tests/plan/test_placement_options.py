@@ -402,4 +402,4 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
 def test_a_hybrid_of_which_nothing_may_leave_says_the_rule_and_has_no_price_of_its_own(plan_of: Make) -> None:
     hybrids = [option for option in plan_of("clinic").options if option.placement == "hybrid"]
     assert hybrids and all(option.total_cost is None for option in hybrids)
-    assert {option.misses[0].value for option in hybrids} == {"data of people stay in the house"}
+    assert {option.misses[0].value for option in hybrids} == {"personal data stay on site"}

@@ -67,7 +67,7 @@ def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Cat
     plan = plan_of("startup", huge)
     cloud = next(option for option in plan.options if option.placement == "cloud")
     assert max(bought.peak for bought in cloud.purchases) > catalog.parameter(f"quota.{cloud.provider}").value
-    assert any(note.startswith(f"{UNVERIFIED}capacity needs a contract") for note in cloud.notes)
+    assert any(note.startswith(f"{UNVERIFIED}the option needs ") for note in cloud.notes)
 
 
 def test_machines_that_pools_share_say_so(plan_of: Make) -> None:

@@ -163,9 +163,9 @@ def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Cat
 
 def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    with pytest.raises(ValueError, match="no machine of a house"):
+    with pytest.raises(ValueError, match="not an on-premises machine"):
         require_node(host_of(needs, catalog))
-    with pytest.raises(ValueError, match="nothing of it runs in the house"):
+    with pytest.raises(ValueError, match="no part of it runs on on-premises machines"):
         _ = TaskAssignment(AssignmentChoice("a", "", None), list_tasks(needs, catalog)[0]).sizing_result
 
 
@@ -174,7 +174,7 @@ def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catal
     odd = replace(needs.placement, owned=(OwnedMachine(machine="8x NOBODY"),))
     house = OnPremisesSite(replace(needs, placement=odd), catalog, SizingCache(catalog))
     assert not [stock for stock in house.stocks if stock.purchase == "owned"]
-    assert "left out" in house.notes[0]
+    assert "are not used" in house.notes[0]
 
 
 def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -> None:

@@ -1,4 +1,4 @@
-"""Dollars, the budget's currency, limits, and what holds for any sum."""
+"""Currency conversion, budget limits, and properties of sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import ConstraintViolation, Option
-from archwright.plan.accounting.budget import OptionDraft, check_limit
+from archwright.plan.accounting.budget import Findings, OptionDraft, check_limit
 
 from ..option_samples import MONTHS, Made, buy, draft, fact, needs, rent, world, worlds
 
@@ -83,14 +83,11 @@ def test_a_fact_named_twice_counts_once(catalog: Catalog) -> None:
     assert once.cost_lines == twice.cost_lines
 
 
-def test_over_budget_is_not_feasible_and_still_priced(catalog: Catalog) -> None:
+def test_an_option_over_budget_is_not_feasible_and_a_limit_inside_the_interval_is_at_risk(catalog: Catalog) -> None:
     option = priced(catalog, needs(per_month=99.0), 100)
     assert not option.feasible
     assert option.misses == (ConstraintViolation(constraint="per_month", value=100.0, limit=99.0),)
     assert option.total_cost is not None
-
-
-def test_a_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
     option = priced(catalog, needs(per_month=110.0), 100)
     assert option.feasible
     assert option.notes[0].startswith("at risk: per_month")
@@ -108,13 +105,12 @@ def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catal
 
 @pytest.mark.parametrize(("limit", "misses", "notes"), [(None, 0, 0), (3.0, 0, 0), (1.5, 0, 1), (0.9, 1, 0)])
 def test_limits_are_judged_on_the_value(limit: float | None, misses: int, notes: int) -> None:
-    broken: list[ConstraintViolation] = []
-    said: list[str] = []
-    check_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, broken, said)
-    assert (len(broken), len(said)) == (misses, notes)
+    found = Findings([], [])
+    check_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, *found)
+    assert (len(found.misses), len(found.notes)) == (misses, notes)
 
 
-# --- laws
+# --- properties
 
 
 @given(worlds())
@@ -138,10 +134,8 @@ def test_twice_the_flows_are_twice_the_money_and_twice_the_band(catalog: Catalog
         one._replace(terms=tuple(t._replace(flow=tuple(2 * x for x in t.flow)) for t in one.terms or ()))
         for one in drafts
     ]
-    pairs = zip(
-        world(catalog, wanted, facts, *drafts).options, world(catalog, wanted, facts, *doubled).options, strict=True
-    )
-    for once, twice in pairs:
+    before, after = (world(catalog, wanted, facts, *some).options for some in (drafts, doubled))
+    for once, twice in zip(before, after, strict=True):
         for one, two in zip(sums(once), sums(twice), strict=True):
             assert (2 * one.low, 2 * one.value, 2 * one.high) == pytest.approx((two.low, two.value, two.high))
 

@@ -39,12 +39,11 @@ def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: floa
     assert (around.low, around.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
-def test_what_is_certain_or_nothing_does_not_move() -> None:
+def test_certain_zero_and_unknown_facts_and_intervals_of_other_levels() -> None:
+    with pytest.raises(KeyError):
+        draws().sample_driver("nobody")
     assert set(draws(exact_estimate(3, "", "f")).sample_driver("f")) == {1.0}
     assert set(draws(estimate(-1, 0, 1)).sample_driver("f")) == {1.0}
-
-
-def test_a_band_of_a_lower_level_is_wider_at_ninety_percent() -> None:
     sure, unsure = (draws(estimate(0.5, 1, 2, level)).relative_band(("f",)) for level in (1.0, 0.5))
     assert sure[0] > 0.5 and sure[1] < 2
     assert unsure[0] < 0.5 and unsure[1] > 2
@@ -68,11 +67,6 @@ def test_the_draws_of_a_fact_depend_on_its_name_alone() -> None:
     among.sample_product(("b",))
     assert (alone.sample_driver("a") == among.sample_driver("a")).all()
     assert not (among.sample_driver("a") == among.sample_driver("b")).all()
-
-
-def test_a_fact_nobody_keeps_is_an_error() -> None:
-    with pytest.raises(KeyError):
-        draws().sample_driver("nobody")
 
 
 def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None:

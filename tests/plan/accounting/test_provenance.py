@@ -1,4 +1,4 @@
-"""What stands beside the numbers."""
+"""Provenance of numbers: bases, causes, assumptions."""
 
 from __future__ import annotations
 
@@ -39,10 +39,6 @@ def test_sentences_are_kept_once_in_order() -> None:
     assert (ledger.assumptions, ledger.not_sized) == (("b", "a"), ("x",))
 
 
-def driven(factor: float, name: str) -> Estimate:
-    return within_factor(1, factor, "x", name)
-
-
 def test_numbers_made_from_the_same_facts_have_one_cause() -> None:
     ledger = PlanProvenance()
     speed, other = ledger.create_basis("speed", "calibrated", "d"), ledger.create_basis("other", "calibrated", "d")
@@ -56,7 +52,7 @@ def test_numbers_made_from_the_same_facts_have_one_cause() -> None:
         }.items()
     }
     for name in made:
-        ledger.register_driver(driven(2.0 if name == "wider" else 1.5, name))
+        ledger.register_driver(within_factor(1, 2.0 if name == "wider" else 1.5, "x", name))
     assert [ledger.root_facts(name) for name in made] == [("speed",), ("speed",), ("other", "speed"), ("speed",)]
     assert ledger.uncertainty_key("here") == ledger.uncertainty_key("there")
     assert len({ledger.uncertainty_key(name) for name in made}) == 3
@@ -70,15 +66,11 @@ def test_facts_that_name_each_other_end() -> None:
     assert ledger.root_facts("nobody") == ("nobody",)
 
 
-def test_what_is_certain_or_reaches_zero_is_its_own_cause() -> None:
+def test_a_certain_number_and_one_that_reaches_zero_are_their_own_cause() -> None:
     ledger = PlanProvenance()
     ledger.register_driver(exact_estimate(1, "x", "sure"))
     ledger.register_driver(Estimate(value=1, low=0, high=2, unit="x", basis="zero"))
     assert (ledger.uncertainty_key("sure"), ledger.uncertainty_key("zero")) == (("sure",), ("zero",))
     with pytest.raises(KeyError):
         ledger.uncertainty_key("nobody")
-
-
-def test_a_definition_is_found_by_its_basis() -> None:
-    ledger = PlanProvenance()
     assert ledger.definition(ledger.create_basis("a", "quoted", "what it is")) == "what it is"

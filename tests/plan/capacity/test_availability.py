@@ -1,4 +1,4 @@
-"""Spares and the promise they keep."""
+"""Spares, availability of machines and of their site."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from archwright.plan.capacity.availability import (
 from archwright.plan.options.option_builder import survives_zone_loss
 
 
-def test_one_machine_is_its_own_availability() -> None:
+def test_availability_of_few_machines_and_targets_out_of_reach() -> None:
+    assert count_spares(1, 0.5, machine=0.5) == 1
+    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
     assert compute_availability(1, 0) == pytest.approx(0.995)
     assert compute_availability(2, 0) == pytest.approx(0.995**2)
     assert compute_availability(1, 1) == pytest.approx(1 - 0.005**2)
@@ -36,32 +38,16 @@ def test_spares(needed: int, target: float | None, spares: int) -> None:
     assert count_spares(needed, target) == spares
 
 
-def test_a_promise_out_of_reach_stops_somewhere() -> None:
-    assert count_spares(1, 0.5, machine=0.5) == 1
-    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
+SITE = FailureDomain("one site", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
 
 
-@pytest.mark.parametrize("needed", [1, 2, 5, 40])
-def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
-    """So a place that is down no longer than that breaks no target, whatever the machines are."""
-    for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
-        place = FailureDomain("a place", exact_estimate(1 - (1 - target) / 2, "share"), "another")
-        assert (
-            RedundancyRequirement(needed, count_spares(needed, target), place).estimate_availability().value >= target
-        )
-
-
-def test_no_spare_makes_a_place_better_than_it_is() -> None:
-    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
-    up = RedundancyRequirement(3, 2, place)
+def test_no_spare_makes_a_site_better_than_it_is() -> None:
+    up, alone = RedundancyRequirement(3, 2, SITE), RedundancyRequirement(3, 2)
     assert up.estimate_availability().value == pytest.approx(0.9998 * compute_availability(3, 2))
     assert up.estimate_availability().low == pytest.approx(0.997 * compute_availability(3, 2, 0.98))
-    assert (
-        up.is_limited_by_place(0.9999)
-        and not up.is_limited_by_place(0.9998 - 1e-9)
-        and not RedundancyRequirement(3, 2).is_limited_by_place(1 - 1e-12)
-    )
-    assert RedundancyRequirement(3, 2).estimate_availability().value == compute_availability(3, 2)
+    assert up.is_limited_by_place(0.9999) and not up.is_limited_by_place(0.9998 - 1e-9)
+    assert not alone.is_limited_by_place(1 - 1e-12)
+    assert alone.estimate_availability().value == compute_availability(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -94,38 +80,34 @@ def test_a_house_holds_what_its_tier_lets_it_hold(
     assert ("letters.availability" not in missed) is held, option.misses
     if not held:
         assert float(missed["letters.availability"].value or 0) < target
-        assert any(
-            note.startswith(f"letters: availability {target:.6g} is more than one data") for note in option.notes
-        )
+        note = f"letters: availability {target:.6g} exceeds that of one data"
+        assert any(text.startswith(note) for text in option.notes)
 
 
-def test_more_than_a_region_gives_is_a_miss_with_its_reason(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of("clinic", asked(0.99995, "cloud"))
-    option = next(one for one in plan.options if one.name == "cloud-aws")
+def test_a_target_above_that_of_a_region_is_missed_and_predictions_name_the_site(
+    plan_of: Callable[..., Plan],
+) -> None:
+    option = next(one for one in plan_of("clinic", asked(0.99995, "cloud")).options if one.name == "cloud-aws")
     assert "letters.availability" in {miss.constraint for miss in option.misses}
-    assert any("is more than one " in note and "a second region" in note for note in option.notes)
-
-
-def test_a_promise_names_its_place(plan_of: Callable[..., Plan]) -> None:
+    assert any("exceeds that of one " in note and "a second region" in note for note in option.notes)
     plan = plan_of("clinic", asked(0.999, "on-premises"))
     share = next(one for one in plan.predictions if one.id == "letters.requests.share")
     facts = next(basis.facts for basis in plan.bases if basis.id == share.estimate.basis)
     assert any("one data centre of tier 3" in fact for fact in facts) and share.estimate.value < 0.99982
     assert any(basis.id == "part.site.tier-3" for basis in plan.bases)
     assert any(said.startswith("placement.site.tier: 3") for said in plan.assumptions)
-
-
-def test_what_stops_a_plant_stops_who_asks_there(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of("manufacturer")
-    share = next(one for one in plan.predictions if one.id == "downtime.requests.share")
-    assert share.estimate.value > 0.9999
+    plants = next(one for one in plan_of("manufacturer").predictions if one.id == "downtime.requests.share")
+    assert plants.estimate.value > 0.9999, "an outage of a plant stops its users too"
 
 
 @pytest.mark.parametrize("needed", [1, 2, 5, 40])
-def test_a_target_is_held_by_the_fewest_spares_whatever_it_is(needed: int) -> None:
-    spares = [count_spares(needed, target) for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)]
+def test_the_fewest_spares_keep_a_target_at_a_site_that_uses_the_other_half_of_the_downtime(needed: int) -> None:
+    targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
+    spares = [count_spares(needed, target) for target in targets]
     assert spares == sorted(spares)
-    for target, spare in zip((0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999), spares, strict=True):
+    for target, spare in zip(targets, spares, strict=True):
+        site = FailureDomain("a site", exact_estimate(1 - (1 - target) / 2, "share"), "another")
+        assert target < 0.9 or RedundancyRequirement(needed, spare, site).estimate_availability().value >= target
         assert compute_availability(needed, spare) >= target
         goal = 1 - (1 - target) * MACHINE_DOWNTIME_SHARE
         assert spare == (1 if target > SPARE_REQUIRED_ABOVE else 0) or compute_availability(needed, spare - 1) < goal
@@ -139,16 +121,15 @@ def test_machines_of_two_types_that_do_the_same_hold_as_often_as_those_of_one(ne
 
 
 def test_what_is_lost_with_a_large_machine_counts_as_what_it_carries() -> None:
-    """Of one that carries all and two with half each, the small ones may fail together, or the large one alone."""
+    """With one machine for all of the load and two for half of it, both small ones or the large one may fail."""
     up = 0.995
     assert compute_shared_availability(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
     assert compute_shared_availability(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
 
 
 def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() -> None:
-    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
     good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
-    up = RedundancyRequirement(2, 1, place, (good, bad, good))
+    up = RedundancyRequirement(2, 1, SITE, (good, bad, good))
     assert compute_shared_availability(bad) < compute_shared_availability(good)
     assert up.estimate_availability().value == pytest.approx(0.9998 * compute_shared_availability(bad))
     assert up.estimate_availability().low == pytest.approx(0.997 * compute_shared_availability(bad, 0.98))

@@ -1,4 +1,4 @@
-"""Ways to pay for rented machines: the cheapest for every machine and month."""
+"""Purchase options of rented machines: the cheapest for every machine and month."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def offer_of(catalog: Catalog, provider: str, accelerator: str | None = None) ->
     return next(o for o in catalog.offers if o.provider == provider and o.accelerator == accelerator)
 
 
-def test_a_machine_that_always_runs_is_promised_for_as_long_as_fits() -> None:
+def test_a_machine_that_always_runs_is_committed_for_as_long_as_fits() -> None:
+    assert select_purchase_mix(months(0, 0), WAYS) == select_purchase_mix([], WAYS) == ()
     assert [t.kind for t in select_purchase_mix(months(*[1] * 11), WAYS)] == ["on-demand"]
     assert [t.kind for t in select_purchase_mix(months(*[1] * 12), WAYS)] == ["commit-1y"]
     assert [t.kind for t in select_purchase_mix(months(*[1] * 36), WAYS)] == ["commit-3y"]
@@ -41,24 +42,15 @@ def test_a_machine_that_always_runs_is_promised_for_as_long_as_fits() -> None:
     assert {kind: sum(t.machines) for kind, t in found.items()} == {"commit-1y": 12, "commit-3y": 36, "on-demand": 2}
 
 
-def test_a_machine_that_seldom_runs_is_had_by_the_hour() -> None:
+def test_a_machine_that_seldom_runs_is_on_demand_and_a_commitment_may_begin_later() -> None:
     month = RunningHours((100.0, 630.0), (3, 1))
     found = {t.kind: t for t in select_purchase_mix([month] * 12, WAYS)}
     assert found["commit-1y"].peak == 1 and found["on-demand"].peak == 2
     assert found["on-demand"].usd[0] == pytest.approx(200.0)
     assert found["on-demand"].machines[0] == pytest.approx(200 / 730)
     assert found["commit-1y"].usd[0] == pytest.approx(511.0)
-
-
-def test_three_years_may_begin_later() -> None:
-    growing = months(*[1] * 12, *[2] * 36)
-    found = {t.kind: t for t in select_purchase_mix(growing, WAYS)}
-    assert found["commit-3y"].machines[0] == 0 and found["commit-3y"].machines[-1] == 2
-
-
-def test_nothing_that_runs_costs_nothing() -> None:
-    assert select_purchase_mix(months(0, 0), WAYS) == ()
-    assert select_purchase_mix([], WAYS) == ()
+    later = {t.kind: t for t in select_purchase_mix(months(*[1] * 12, *[2] * 36), WAYS)}
+    assert later["commit-3y"].machines[0] == 0 and later["commit-3y"].machines[-1] == 2, "it may begin later"
 
 
 @settings(max_examples=20, deadline=None)
@@ -100,7 +92,7 @@ def test_every_machine_is_had_exactly_once() -> None:
         assert paid >= sum(h * c for h, c in zip(one.hours, one.counts, strict=True)) - 1e-6
 
 
-def test_an_offers_own_price_goes_before_the_providers_discount(catalog: Catalog) -> None:
+def test_the_offers_own_price_has_priority_over_the_providers_discount(catalog: Catalog) -> None:
     market = OfferPrices(catalog, spot=True)
     gcp = offer_of(catalog, "gcp", "L4")
     stated = replace(gcp, commit_1y_usd_per_hour=0.1, commit_3y_usd_per_hour=None)
@@ -108,13 +100,9 @@ def test_an_offers_own_price_goes_before_the_providers_discount(catalog: Catalog
     discounted = market.price(stated, THREE_YEARS)
     assert discounted is not None and discounted.row is not None
     assert discounted.usd_per_hour == pytest.approx((gcp.on_demand_usd_per_hour or 0) * (1 - discounted.row.discount))
-
-
-def test_a_discount_for_one_type_is_not_that_of_others(catalog: Catalog) -> None:
-    market = OfferPrices(catalog, spot=True)
+    # A discount for one machine type does not apply to other types.
     named = next(o for o in catalog.offers if o.instance_type == "a2-highgpu-1g")
-    other = offer_of(catalog, "gcp", "L4")
-    own, general = (market.price(replace(o, commit_3y_usd_per_hour=None), THREE_YEARS) for o in (named, other))
+    own, general = (market.price(replace(o, commit_3y_usd_per_hour=None), THREE_YEARS) for o in (named, gcp))
     assert own is not None and general is not None and own.row is not None and general.row is not None
     assert own.row.scope.startswith("a2-highgpu-1g") and not general.row.scope.startswith("a2-highgpu-1g")
 
@@ -128,16 +116,13 @@ def test_up_front_payments_are_no_spend_of_a_month(catalog: Catalog) -> None:
     assert [price.kind for price in market.list_prices(small)] == ["on-demand"], "no row states a discount"
 
 
-def test_interruptible_machines_only_where_the_needs_allow_and_a_price_is_stated(catalog: Catalog) -> None:
+def test_on_demand_prices_come_first_and_spot_needs_permission_and_a_price(catalog: Catalog) -> None:
     gcp, azure = offer_of(catalog, "gcp", "L4"), offer_of(catalog, "azure", "T4")
-    assert OfferPrices(catalog, spot=False).price(gcp, SPOT) is None
-    price = OfferPrices(catalog, spot=True).price(gcp, SPOT)
+    market, spot = OfferPrices(catalog, spot=False), OfferPrices(catalog, spot=True)
+    assert market.price(gcp, SPOT) is None
+    price = spot.price(gcp, SPOT)
     assert price is not None and price.kind == "spot" and price.usd_per_hour < (gcp.on_demand_usd_per_hour or 0)
-    assert OfferPrices(catalog, spot=True).price(azure, SPOT) is None
-
-
-def test_ways_start_with_the_hour(catalog: Catalog) -> None:
-    market = OfferPrices(catalog, spot=False)
+    assert spot.price(azure, SPOT) is None
     for offer in itertools.islice(catalog.offers, 40):
         if offer.on_demand_usd_per_hour:
             assert market.list_prices(offer)[0] == HourlyPrice("on-demand", offer.on_demand_usd_per_hour)

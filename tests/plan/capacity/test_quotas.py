@@ -1,11 +1,12 @@
-"""How much is to be had at once: said above what is usual, missed above what a contract brings."""
+"""Provider quotas: a risk above the usual quota, a violation above the maximum."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.capacity.quotas import check_machine_quotas, check_token_quota
@@ -14,19 +15,15 @@ from archwright.plan.demand.forecast import list_text_demands
 from ..cost.test_operating_costs import needs_of
 from ..fleet_samples import CLOUD, own_fleet, rented_fleet
 
-CATALOG = load_catalog()
+Rent = Callable[[int], MachineFleet]
 
 
 @pytest.fixture
-def catalog() -> Catalog:
-    return CATALOG
+def rented(catalog: Catalog) -> Rent:
+    return lambda count: rented_fleet(needs_of("startup"), catalog, ("support-chat",), count=count)
 
 
-def rented(count: int) -> MachineFleet:
-    return rented_fleet(needs_of("startup"), CATALOG, ("support-chat",), count=count)
-
-
-def test_all_machines_at_one_provider_count_together(catalog: Catalog) -> None:
+def test_all_machines_at_one_provider_count_together(catalog: Catalog, rented: Rent) -> None:
     quota, each = catalog.parameter("quota.aws"), rented(1).machine.accelerator_count
     usual, most = int(quota.value / each), int(quota.high / each)
     half = rented(usual // 2)
@@ -36,16 +33,16 @@ def test_all_machines_at_one_provider_count_together(catalog: Catalog) -> None:
     (miss,), notes = check_machine_quotas([rented(most + 1)], catalog)
     assert miss.limit == quota.high and not notes
     elsewhere = rented(usual)._replace(where=CLOUD._replace(provider="another"))
-    assert "at another" in check_machine_quotas([elsewhere], catalog)[1][0], "who is not known by name gives less"
+    assert "at another" in check_machine_quotas([elsewhere], catalog)[1][0], "an unknown provider has a smaller quota"
 
 
-def test_workers_are_fewer_than_machines_and_owned_ones_are_there(catalog: Catalog) -> None:
+def test_serverless_quotas_are_smaller_and_owned_machines_need_none(catalog: Catalog, rented: Rent) -> None:
     workers = rented(200)
     workers = workers._replace(where=workers.where._replace(placement="serverless"))
     assert check_machine_quotas([workers], catalog)[1]
     own = own_fleet(needs_of("startup"), catalog, "2x-l4", ("support-chat",), 100_000)
     assert check_machine_quotas([own._replace(purchase="owned")], catalog) == ((), ())
-    assert check_machine_quotas([own], catalog)[0], "so many nobody is sold"
+    assert check_machine_quotas([own], catalog)[0], "above the maximum"
 
 
 def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
@@ -59,7 +56,7 @@ def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
     assert check_token_quota(demand.scaled_by(1.01 * quota.high / per_second), "p", catalog)[0]
 
 
-def test_people_look_after_all_that_runs_at_once() -> None:
+def test_monthly_peaks_follow_the_mean(rented: Rent) -> None:
     fleet = rented(1)._replace(machines=(0.1, 0.2), peak=400)
     assert fleet.monthly_peaks == (200.0, 400.0)
     assert fleet._replace(machines=(0.0, 0.0)).monthly_peaks == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What serves a workload elsewhere, what is promised of it, and the limits that promises are held to."""
+"""Loads of pools on other machines, their predictions, and checks of service levels."""
 
 from __future__ import annotations
 
@@ -70,11 +70,8 @@ def test_more_load_runs_more_at_once_up_to_the_places(catalog: Catalog) -> None:
     assert few.load.concurrency < many.load.concurrency == many.engines * many.engine.slots
 
 
-def test_a_short_peak_is_enough_where_requests_are_many() -> None:
+def test_peak_seconds_context_and_default_output(catalog: Catalog) -> None:
     assert [compute_peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
-
-
-def test_what_a_place_holds(catalog: Catalog) -> None:
     assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
     assert default_max_tokens(TokenLength(mean=1, p95=0.2)) == 1
 
@@ -82,15 +79,9 @@ def test_what_a_place_holds(catalog: Catalog) -> None:
 def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:
     ledger, one = PlanProvenance(), pooled(catalog, demand(20.0), 2)
     found = predict_served_loads((one,), ledger)
-    assert [prediction.id for prediction in found.predictions] == [
-        "support.ttft_s.p50",
-        "support.ttft_s.p95",
-        "support.ttft_s.p99",
-        "support.tpot_s.p50",
-        "support.tpot_s.p95",
-        "support.tpot_s.p99",
-        "support.tokens_per_s.rate",
-    ]
+    latencies = [f"support.{name}.{quantile}" for name in ("ttft_s", "tpot_s") for quantile in ("p50", "p95", "p99")]
+    assert [prediction.id for prediction in found.predictions] == [*latencies, "support.tokens_per_s.rate"]
+    assert predict_served_loads((), PlanProvenance()).predictions == ()
     assert {prediction.query.phase for prediction in found.predictions} == {"peak", "closed"}
     bases = {basis.id for basis in ledger.collect_bases(found.predictions)}
     assert {prediction.estimate.basis for prediction in found.predictions} == bases
@@ -107,16 +98,12 @@ def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:
     assert replace(second, **{n: getattr(other, n) for n in other.__struct_fields__}) == other
 
 
-def test_nothing_served_is_nothing_promised() -> None:
-    assert predict_served_loads((), PlanProvenance()).predictions == ()
-
-
 def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
     calm = predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance())
     assert calm.notes == ()
     slo = SLO(tpot_p95_s=0.02)
     near = predict_served_loads((pooled(catalog, demand(50.0, slo=slo), 2),), PlanProvenance())
-    assert any("support.tpot_p95_s limit 0.02 lies inside the band" in note for note in near.notes)
+    assert any("support.tpot_p95_s limit 0.02 is inside the interval" in note for note in near.notes)
     over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
 
@@ -142,10 +129,9 @@ def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
 
 def test_availability_is_judged_the_other_way_round() -> None:
     misses, notes = list[ConstraintViolation](), list[str]()
-    check_availability("w", RedundancyRequirement(1, 0), SLO(availability=0.999), misses, notes)
-    check_availability("w", RedundancyRequirement(2, 1), SLO(availability=0.999), misses, notes)
-    check_availability("w", RedundancyRequirement(1, 2), SLO(availability=0.999), misses, notes)
+    for up in ((1, 0), (2, 1), (1, 2)):
+        check_availability("w", RedundancyRequirement(*up), SLO(availability=0.999), misses, notes)
     check_availability("w", RedundancyRequirement(9, 0), SLO(), misses, notes)
     (miss,) = misses
     assert (miss.constraint, miss.limit) == ("w.availability", 0.999) and miss.value == pytest.approx(0.995)
-    assert notes == ["at risk: w.availability limit 0.999 lies inside the band 0.9988 .. 1"]
+    assert notes == ["at risk: w.availability limit 0.999 is inside the interval 0.9988 .. 1"]

@@ -1,8 +1,7 @@
-"""Machines of the platform itself: what they are sized from, where they stand, who pays for them."""
+"""Control plane: size, place and cost of its machines."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,6 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, ExistingComponent, Needs, RequestRate, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.needs.reader import parse_needs
-from archwright.needs.template import read_template
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.control_plane import MAX_SHARED_CORES, list_platform_parts
@@ -26,14 +23,11 @@ from archwright.plan.cost.staffing import price_staff
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
+from .test_operating_costs import needs_of
 
 CATALOG = load_catalog()
 KINDS = ("gateway", "monitoring", "lake")
 Where3 = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
-
-
-def needs_of(name: str) -> Needs:
-    return parse_needs(read_template(name).encode(), "needs.yaml", CATALOG)[0]
 
 
 def at_home(needs: Needs) -> Where3:
@@ -64,17 +58,14 @@ def times(needs: Needs, factor: float) -> Needs:
         if traffic is None or traffic.requests_per_second is None:
             return workload
         rate = traffic.requests_per_second
-        return replace(
-            workload,
-            traffic=replace(traffic, requests_per_second=RequestRate(mean=rate.mean * factor, peak=rate.peak * factor)),
-        )
+        rate = RequestRate(mean=rate.mean * factor, peak=rate.peak * factor)
+        return replace(workload, traffic=replace(traffic, requests_per_second=rate))
 
     return each(needs, more)
 
 
-def unasked(needs: Needs) -> Needs:
-    """Nobody states an availability."""
-    return each(needs, lambda workload: replace(workload, slo=SLO()))
+def with_availability(needs: Needs, target: float | None) -> Needs:
+    return each(needs, lambda workload: replace(workload, slo=SLO(availability=target)))
 
 
 def having(needs: Needs, *kinds: str) -> Needs:
@@ -83,14 +74,14 @@ def having(needs: Needs, *kinds: str) -> Needs:
 
 
 def paid(found: OperatingCosts) -> float:
-    """Of the lines that name the platform's machines."""
-    return sum(term.sum for term in found.terms if "host of " in term.line or "platform's servers" in term.line)
+    """Sum the lines of the control plane's machines."""
+    return sum(term.sum for term in found.terms if "host of " in term.line or "control-plane servers" in term.line)
 
 
 # --- how many
 
 
-def test_cores_are_those_of_requests_and_tokens_at_the_peak_and_of_what_idles() -> None:
+def test_cores_are_those_of_requests_and_tokens_at_the_peak_and_idle_cores() -> None:
     needs = needs_of("startup")
     seat = case(in_a_cloud(needs)).seat
     assert seat is not None
@@ -125,7 +116,7 @@ def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
 @settings(max_examples=25)
 def test_more_load_never_takes_less(made: Callable[[Needs], Where3], first: float, factor: float) -> None:
     needs = needs_of("clinic" if made is at_home else "startup")
-    for asked in (needs, unasked(needs)):
+    for asked in (needs, with_availability(needs, None)):
         less, more = (paid(run(made(times(asked, by)))) for by in (first, first * factor))
         assert more >= less * (1 - 1e-9)
 
@@ -133,17 +124,12 @@ def test_more_load_never_takes_less(made: Callable[[Needs], Where3], first: floa
 @pytest.mark.parametrize("made", [at_home, in_a_cloud])
 def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Where3]) -> None:
     needs = times(needs_of("clinic" if made is at_home else "startup"), 300.0)
-    costs = []
-    for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
-
-        def asked(workload: Workload, target: float = target) -> Workload:
-            return replace(workload, slo=SLO(availability=target))
-
-        costs.append(paid(run(made(each(needs, asked)))))
+    targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
+    costs = [paid(run(made(with_availability(needs, target)))) for target in targets]
     assert costs == sorted(costs) and costs[0] < costs[-1]
 
 
-def test_what_answers_at_the_sites_has_its_gateway_there() -> None:
+def test_workloads_at_sites_have_their_gateway_there() -> None:
     needs, home = needs_of("manufacturer"), house("FR")
     fleets = (own_fleet(needs, CATALOG, "8x-h100", ("assistant",), 2, home),)
     whole = case((needs, fleets, (home,))).seat
@@ -151,7 +137,7 @@ def test_what_answers_at_the_sites_has_its_gateway_there() -> None:
     assert whole is not None and whole == case((without, fleets, (home,))).seat
 
 
-# --- what is there already
+# --- existing components
 
 
 @pytest.mark.parametrize(
@@ -164,25 +150,20 @@ def test_what_answers_at_the_sites_has_its_gateway_there() -> None:
         (KINDS, ()),
     ],
 )
-def test_what_an_organisation_runs_already_is_kept_and_takes_nothing(
-    kinds: tuple[str, ...], left: tuple[str, ...]
-) -> None:
+def test_existing_components_are_kept_and_need_no_machine(kinds: tuple[str, ...], left: tuple[str, ...]) -> None:
     needs = having(needs_of("startup"), *kinds)
     assert list_platform_parts(needs) == left
     for made in (in_a_cloud(needs), (needs, (), (HOSTED,))):
         ledger = PlanProvenance()
         lines = [term.line for term in run(made, ledger).terms if "host of " in term.line]
         assert [line.startswith(f"host of {', '.join(left)}: ") for line in lines] == ([True] if left else [])
-        assert not any("runs on a machine that is there" in said for said in ledger.assumptions)
+        assert not any("runs on an existing machine" in said for said in ledger.assumptions)
     assert paid(run(in_a_cloud(needs))) <= paid(run(in_a_cloud(needs_of("startup"))))
 
 
-def test_without_a_gateway_of_ours_nothing_is_spare() -> None:
+def test_gateway_catalogue_and_control_plane_need_requests_and_data() -> None:
     seat = case(in_a_cloud(having(needs_of("startup"), "gateway"))).seat
-    assert seat is not None and set(seat.counts) == {1}
-
-
-def test_no_data_take_no_catalogue_and_nothing_to_answer_no_platform() -> None:
+    assert seat is not None and set(seat.counts) == {1}, "only the gateway needs a spare"
     needs = each(replace(needs_of("startup"), data=()), lambda workload: replace(workload, data=()))
     assert "catalogue" not in list_platform_parts(needs)
     jobs = replace(needs, workloads=tuple(one for one in needs.workloads if one.name == "index"))
@@ -196,11 +177,11 @@ def test_no_data_take_no_catalogue_and_nothing_to_answer_no_platform() -> None:
 def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     made: Callable[[Needs], Where3], name: str
 ) -> None:
-    needs = times(unasked(needs_of(name)), 0.2)
+    needs = times(with_availability(needs_of(name), None), 0.2)
     needs, fleets, where = made(needs)
     roomy = tuple(fleet._replace(machine=fleet.machine._replace(cores=16)) for fleet in fleets)
     found = run((needs, roomy, where))
-    assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
+    assert paid(found) == 0 and any("share a machine that serves requests" in note for note in found.notes)
     seat = case((times(needs, 500.0), roomy, where)).seat
     assert seat is not None and not seat.is_shared and seat.cores > MAX_SHARED_CORES
     leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
@@ -209,16 +190,13 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     assert paid(run((needs, narrow, where))) > 0
 
 
-def test_this_machine_carries_its_own_platform() -> None:
+# --- place
+
+
+def test_its_machines_are_in_the_region_of_the_option(plan_of: Callable[..., Plan]) -> None:
     needs = needs_of("desk")
     fleet = own_fleet(needs, CATALOG, "cpu-2-socket", ("assistant",), 1, HERE)
-    assert case((needs, (fleet,), (HERE,))).seat is None
-
-
-# --- where
-
-
-def test_it_stands_in_the_region_of_the_option(plan_of: Callable[..., Plan]) -> None:
+    assert case((needs, (fleet,), (HERE,))).seat is None, "the local machine runs its own control plane"
     for option in plan_of("startup").options:
         hosts = [line.name for line in option.cost_lines if line.name.startswith("host of ")]
         assert len(hosts) == (1 if option.cost_lines else 0), option.name
@@ -240,19 +218,17 @@ def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
     assert case((named, (fleets[0]._replace(where=nobody),), (nobody,))).seat is None
 
 
-# --- a house
+# --- on-premises
 
 
-def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> None:
+def test_own_servers_cost_purchase_support_power_and_staff() -> None:
     needs = needs_of("clinic")
     found, here = run(at_home(needs)), case(at_home(needs))
     bare, kept = here._replace(seat=None), list_stored_items(here)
-    lines = {
-        term.line: term for term in found.terms if "small server" in term.line or "platform's servers" in term.line
-    }
-    first = next(term for term in lines.values() if term.once and term.flow[0] > 0)
+    lines = [term for term in found.terms if "small server" in term.line or "control-plane servers" in term.line]
+    first = next(term for term in lines if term.once and term.flow[0] > 0)
     assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)
-    assert {term.category for term in lines.values()} == {"platform", "support", "energy", "residual"}
+    assert {term.category for term in lines} == {"platform", "support", "energy", "residual"}
     draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.parameter("pue.average").value
     (there,), (before,) = estimate_site_power(here, kept), estimate_site_power(bare, kept)
     assert there.power_kw.value - before.power_kw.value == pytest.approx(draw)
@@ -262,17 +238,14 @@ def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> N
     assert energy[0].value - energy[1].value == pytest.approx(730 * draw)
     people = [sum(term.sum for term in price_staff(one)) for one in (here, bare)]
     assert people[0] > people[1]
-
-
-def test_where_nothing_may_be_bought_the_house_charges_by_the_month() -> None:
-    needs = needs_of("clinic")
     found = run(at_home(replace(needs, budget=replace(needs.budget, capex=0.0))))
     hosts = [term for term in found.terms if term.category == "platform"]
-    assert len(hosts) == 1 and not hosts[0].once and math.isclose(hosts[0].flow[0], hosts[0].flow[-1])
+    assert len(hosts) == 1 and not hosts[0].once, "without capex the servers are charged monthly"
+    assert hosts[0].flow[0] == pytest.approx(hosts[0].flow[-1])
 
 
-def test_a_house_short_of_power_counts_them_too(plan_of: Callable[..., Plan]) -> None:
-    """The least power that the plan holds is more than what it would take without them."""
+def test_the_power_limit_of_a_site_includes_them(plan_of: Callable[..., Plan]) -> None:
+    """Power and cost are higher than with existing components."""
 
     def change(kinds: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
         def made(document: dict[str, Any]) -> None:
@@ -288,7 +261,7 @@ def test_a_house_short_of_power_counts_them_too(plan_of: Callable[..., Plan]) ->
     assert ours.total_cost.value > theirs.total_cost.value
 
 
-def test_a_hosted_model_has_no_machine_to_share_and_keeps_no_spare_unasked() -> None:
-    needs = unasked(needs_of("startup"))
+def test_a_hosted_model_shares_no_machine_and_needs_no_spare_without_a_target() -> None:
+    needs = with_availability(needs_of("startup"), None)
     (line,) = [term.line for term in run((needs, (), (HOSTED,))).terms if term.category == "platform"]
     assert "1 x" in line

@@ -1,4 +1,4 @@
-"""What an option pays beside machines and tokens: the laws of its flows, and each part of it."""
+"""Operating costs of an option: properties of all cash flows, and each kind of cost."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def needs_of(name: str, **changes: Any) -> Needs:
     return replace(parse_needs(read_template(name).encode(), "needs.yaml", CATALOG)[0], **changes)
 
 
-def clinic_at_home() -> Case:
-    needs = needs_of("clinic")
+def clinic_at_home(**changes: Any) -> Case:
+    needs = needs_of("clinic", **changes)
     letters = own_fleet(needs, CATALOG, "8x-h100", ("letters",))
     return needs, (letters, own_fleet(needs, CATALOG, "2x-l4", ("xray",), 2)), (house(),)
 
 
-def startup_in_a_cloud() -> Case:
-    needs = needs_of("startup")
+def startup_in_a_cloud(**changes: Any) -> Case:
+    needs = needs_of("startup", **changes)
     return needs, (rented_fleet(needs, CATALOG, ("support-chat", "tone", "index"), count=2),), (CLOUD,)
 
 
-def startup_by_the_token() -> Case:
-    return needs_of("startup"), (), (HOSTED,)
+def startup_by_the_token(**changes: Any) -> Case:
+    return needs_of("startup", **changes), (), (HOSTED,)
 
 
 def manufacturer_in_both() -> Case:
@@ -77,6 +77,18 @@ def run(case: Case, ledger: PlanProvenance | None = None) -> OperatingCosts:
     return estimate_operating_costs(needs, CATALOG, ledger or PlanProvenance(), fleets, where, MODELS)
 
 
+def run_clinic(**changes: Any) -> OperatingCosts:
+    """The clinic with its first fleet alone, changed."""
+    needs, fleets, where = clinic_at_home()
+    return run((needs, (fleets[0]._replace(**changes),), where))
+
+
+def with_field(case: Case, name: str, **changes: Any) -> Case:
+    """The case with changes inside a record of its needs."""
+    needs, fleets, where = case
+    return replace(needs, **{name: replace(getattr(needs, name), **changes)}), fleets, where
+
+
 def spent(found: OperatingCosts) -> float:
     return sum(term.sum for term in found.terms)
 
@@ -90,40 +102,24 @@ def one(found: OperatingCosts, category: str, words: str = "") -> CashFlow:
     return term
 
 
-# --- laws
+# --- properties of all cases
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_flow_has_the_horizons_length_and_rests_on_facts_of_the_ledger(case: Callable[[], Case]) -> None:
+def test_flows_and_numbers_have_facts_and_names(case: Callable[[], Case]) -> None:
+    """Each flow has the horizon's length, drivers and its own name; only the resale value is received."""
     made, ledger = case(), PlanProvenance()
-    for term in run(made, ledger).terms:
-        assert len(term.flow) == made[0].budget.horizon_months
-        assert all(ledger.driver_estimate(driver).value > 0 for driver in term.drivers), term.line
-        assert term.drivers, term.line
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_nothing_is_received_but_what_hardware_is_worth_at_the_end(case: Callable[[], Case]) -> None:
-    for term in run(case()).terms:
-        assert term.sum != 0, term.line
+    found = run(made, ledger)
+    for term in found.terms:
+        assert len(term.flow) == made[0].budget.horizon_months and term.sum != 0, term.line
+        assert term.drivers and all(ledger.driver_estimate(driver).value > 0 for driver in term.drivers), term.line
         assert (term.category == "residual") == (min(term.flow) < 0), term.line
         if term.category == "residual":
             assert term.once and sum(term.flow[:-1]) == 0
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_number_names_a_basis(case: Callable[[], Case]) -> None:
-    ledger = PlanProvenance()
-    found = run(case(), ledger)
+    assert len({term.line for term in found.terms}) == len(found.terms)
     numbers = [found.power_kw, found.energy_kwh_per_month, found.carbon_kg_per_month]
     known = {basis.id for basis in ledger.collect_bases(*[number for number in numbers if number is not None])}
     assert all(number is None or number.basis in known for number in numbers)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_lines_of_an_option_have_names_of_their_own(case: Callable[[], Case]) -> None:
-    names = [term.line for term in run(case()).terms]
-    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("case", CASES[:4])
@@ -150,13 +146,9 @@ def test_more_machines_never_cost_less_to_run(few: int, more: int) -> None:
     needs = needs_of("clinic")
 
     def costs(count: int) -> float:
-        fleet = own_fleet(needs, CATALOG, "8x-h100", ("letters",), count)
-        return spent(run((needs, (fleet,), (house(),))))
+        return spent(run((needs, (own_fleet(needs, CATALOG, "8x-h100", ("letters",), count),), (house(),))))
 
     assert costs(few + more) >= costs(few)
-
-
-# --- this machine
 
 
 def test_this_machine_costs_electricity_only() -> None:
@@ -166,30 +158,21 @@ def test_this_machine_costs_electricity_only() -> None:
     assert found.rack_units == 0
 
 
-# --- people
+# --- staff
 
 
-def test_people_on_the_payroll_are_a_line_that_no_limit_counts() -> None:
+def test_employed_engineers_engineers_to_hire_and_engineers_without_a_number() -> None:
     staff = one(run(clinic_at_home()), "staff")
     assert "on the payroll" in staff.line and not staff.budgeted and not staff.once
-
-
-def test_people_beyond_those_there_are_to_be_hired_and_it_is_said() -> None:
-    needs, fleets, where = clinic_at_home()
-    few = replace(needs, organisation=replace(needs.organisation, platform_engineers=0.25))
-    found = run((few, fleets, where))
+    found = run(with_field(clinic_at_home(), "organisation", platform_engineers=0.25))
     kept, new = lines(found, "staff")
     assert "to hire" in new.line and new.sum > kept.sum
-    assert any("platform engineers more" in note for note in found.notes)
+    assert any("more platform engineers" in note for note in found.notes)
+    silent = with_field(clinic_at_home(), "organisation", platform_engineers=None)
+    assert one(run(silent), "staff").line == "platform engineers"
 
 
-def test_who_does_not_say_how_many_there_are_gets_one_line() -> None:
-    needs, fleets, where = clinic_at_home()
-    silent = replace(needs, organisation=replace(needs.organisation, platform_engineers=None))
-    assert one(run((silent, fleets, where)), "staff").line == "platform engineers"
-
-
-def test_tokens_take_fewer_people_than_rented_machines_and_these_fewer_than_own_ones() -> None:
+def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_own_machines() -> None:
     needs = needs_of("startup")
     own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
     rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
@@ -198,9 +181,11 @@ def test_tokens_take_fewer_people_than_rented_machines_and_these_fewer_than_own_
         for fleets, where in (((), (HOSTED,)), ((rented,), (CLOUD,)), ((own,), (house("US"),)))
     ]
     assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
+    jobs = rented._replace(workloads=("tone", "index"))
+    assert one(run((needs, (jobs,), (HOSTED, CLOUD))), "staff").sum < one(run(startup_in_a_cloud()), "staff").sum
 
 
-def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() -> None:
+def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floors() -> None:
     needs = needs_of("startup")
     rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
     ledger = PlanProvenance()
@@ -214,20 +199,19 @@ def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() ->
     assert sum(math.log(each.high) ** 2 for each in both) == pytest.approx(math.log(floor.high / floor.value) ** 2)
 
 
-def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:
-    needs, fleets, where = startup_by_the_token()
-    elsewhere = replace(needs, organisation=replace(needs.organisation, country="BR"))
+def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None:
     ledger = PlanProvenance()
-    (rate,) = (d for d in one(run((elsewhere, fleets, where), ledger), "staff").drivers if d.startswith("staff.br"))
+    found = run(with_field(startup_by_the_token(), "organisation", country="BR"), ledger)
+    (rate,) = (driver for driver in one(found, "staff").drivers if driver.startswith("staff.br"))
     low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")
     band = ledger.driver_estimate(rate)
     assert low.value < band.value < high.value and band.low < low.low and band.high == high.high
 
 
-# --- the house
+# --- on-premises machines
 
 
-def test_a_site_of_ones_own_pays_no_rent_and_its_own_price_of_electricity() -> None:
+def test_an_own_site_pays_no_rent_and_its_own_price_of_electricity() -> None:
     ledger = PlanProvenance()
     found = run(clinic_at_home(), ledger)
     assert lines(found, "facility") == []
@@ -235,82 +219,56 @@ def test_a_site_of_ones_own_pays_no_rent_and_its_own_price_of_electricity() -> N
     assert "part.pue.average" in one(found, "energy", "letters").drivers
 
 
-def test_without_a_site_machines_stand_in_rented_space() -> None:
-    needs, fleets, where = clinic_at_home()
-    bare = replace(needs, placement=replace(needs.placement, site=None))
-    found = run((bare, fleets, where))
-    rent = one(found, "facility")
-    pue = CATALOG.parameter("pue.modern").value
+def test_without_a_site_machines_are_in_rented_space() -> None:
+    found = run(with_field(clinic_at_home(), "placement", site=None))
+    rent, pue = one(found, "facility"), CATALOG.parameter("pue.modern").value
     assert found.power_kw is not None
     assert rent.flow[0] == pytest.approx(found.power_kw.value / pue * CATALOG.parameter("colo.kw-month").value)
     assert "part.pue.modern" in one(found, "energy", "letters").drivers
 
 
-def test_bought_machines_are_renewed_after_their_life_and_sold_at_the_end() -> None:
+def test_bought_machines_are_supported_renewed_and_sold_and_their_purchase_is_stated_elsewhere() -> None:
     found, node = run(clinic_at_home()), CATALOG.nodes["8x-h100"]
+    assert lines(found, "purchase") == []
     renewal, sold = one(found, "refresh", "8x-h100"), one(found, "residual", "8x-h100")
     assert renewal.flow[48] == node.price_usd and sum(map(bool, renewal.flow)) == 1
     assert sold.flow[-1] == pytest.approx(-node.price_usd * CATALOG.parameter("residual").value ** (12 / 48))
-
-
-def test_the_purchase_itself_is_stated_elsewhere() -> None:
-    assert lines(run(clinic_at_home()), "purchase") == []
-
-
-def test_support_and_spare_parts_of_bought_machines() -> None:
-    found, node = run(clinic_at_home()), CATALOG.nodes["8x-h100"]
     support, parts = one(found, "support", "support of 8x-h100"), one(found, "support", "spare parts of 8x-h100")
     assert support.flow[0] == pytest.approx(node.price_usd * CATALOG.parameter("support").value / 12)
     assert parts.once and parts.sum == pytest.approx(node.price_usd * CATALOG.parameter("spares").value)
 
 
 def test_machines_that_come_later_are_supported_and_renewed_later() -> None:
-    needs, fleets, where = clinic_at_home()
-    growing = fleets[0]._replace(machines=(1.0,) * 12 + (2.0,) * 48, peak=2)
-    found = run((needs, (growing,), where))
+    found = run_clinic(machines=(1.0,) * 12 + (2.0,) * 48, peak=2)
     support = one(found, "support", "support of 8x-h100")
     assert support.flow[12] == pytest.approx(2 * support.flow[11])
     assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48]
 
 
-def test_owned_machines_are_neither_bought_nor_renewed_and_need_no_spare_parts() -> None:
-    needs, fleets, where = clinic_at_home()
-    gone = fleets[0]._replace(purchase="owned", machines=(1.0,) * 36 + (0.0,) * 24)
-    found = run((needs, (gone,), where))
+def test_owned_machines_have_no_purchase_renewal_spare_parts_or_resale() -> None:
+    found = run_clinic(purchase="owned", machines=(1.0,) * 36 + (0.0,) * 24)
     assert lines(found, "refresh", "8x-h100") == [] and lines(found, "support", "spare parts") == []
     support, power = one(found, "support", "support of 8x-h100").flow, one(found, "energy", "8x-h100").flow
     assert support[35] > 0 and support[36] == 0 and power[35] > 0 and power[36] == 0
+    needs, (fleet, *_), where = with_field(clinic_at_home(), "budget", horizon_months=24)
+    found = run((needs, (fleet._replace(purchase="owned", machines=(1.0,) * 24),), where))
+    assert lines(found, "refresh") == [] and lines(found, "residual", "8x-h100") == []
+    found = run_clinic(purchase="owned", node=None)
+    assert lines(found, "support", "letters") == [] and one(found, "energy", "letters").sum > 0, "without a row"
 
 
-def test_what_follows_a_machine_stands_where_it_stood() -> None:
-    """The busiest month counts for power and room, not the sum of machines that are never there together."""
+def test_the_busiest_month_counts_for_power_and_space() -> None:
+    """Machines that are never present together are not summed."""
     needs, fleets, where = clinic_at_home()
     before, after = (1.0,) * 36 + (0.0,) * 24, (0.0,) * 36 + (1.0,) * 24
     both = (fleets[0]._replace(purchase="owned", machines=before), fleets[0]._replace(machines=after))
     alone, found = run((needs, fleets[:1], where)), run((needs, both, where))
     assert found.power_kw is not None and alone.power_kw is not None
-    assert (
-        found.power_kw.value == pytest.approx(alone.power_kw.value, rel=1e-3) and found.rack_units == alone.rack_units
-    )
+    assert found.power_kw.value == pytest.approx(alone.power_kw.value, rel=1e-3)
+    assert found.rack_units == alone.rack_units
 
 
-def test_owned_machines_that_outlive_the_horizon_bring_nothing_back() -> None:
-    needs, fleets, where = clinic_at_home()
-    short = replace(needs, budget=replace(needs.budget, horizon_months=24))
-    new = fleets[0]._replace(purchase="owned", machines=(1.0,) * 24)
-    found = run((short, (new,), where))
-    assert lines(found, "refresh") == [] and lines(found, "residual", "8x-h100") == []
-
-
-def test_an_owned_machine_without_a_row_costs_electricity() -> None:
-    needs, fleets, where = clinic_at_home()
-    unknown = fleets[0]._replace(purchase="owned", node=None)
-    found = run((needs, (unknown,), where))
-    assert lines(found, "support", "letters") == []
-    assert one(found, "energy", "letters").sum > 0
-
-
-def test_peak_power_and_room_are_those_of_machines_storage_and_switches() -> None:
+def test_peak_power_and_space_are_those_of_machines_storage_and_switches() -> None:
     found = run(clinic_at_home())
     (place,) = found.places
     bare = (10.2 + 2 * 1.1) * CATALOG.parameter("pue.average").value
@@ -319,35 +277,41 @@ def test_peak_power_and_room_are_those_of_machines_storage_and_switches() -> Non
     assert found.rack_units is not None and found.rack_units > 8 + 2 * 2
 
 
-def test_what_stands_at_plants_draws_nothing_from_the_site() -> None:
+def test_machines_at_plants_use_no_power_of_the_main_site() -> None:
     needs, fleets, where = manufacturer_in_both()
     found = run((needs, fleets, where))
     (place,) = found.places
     assert place.where == house("FR")
     without = run((needs, tuple(fleet for fleet in fleets if "downtime" not in fleet.workloads), where))
     assert found.power_kw is not None and without.power_kw is not None
-    # Only what the plants' metrics take on disk is added.
+    # Only the disks for the plants' metrics are added.
     assert found.power_kw.value == pytest.approx(without.power_kw.value, rel=1e-3)
     assert found.energy_kwh_per_month is not None and without.energy_kwh_per_month is not None
     assert found.energy_kwh_per_month.value > 1.01 * without.energy_kwh_per_month.value
 
 
-# --- the network
+# --- the network between machines
 
 
-def test_a_full_tune_over_machines_takes_a_fabric() -> None:
-    found = run(manufacturer_in_both())
+def test_a_full_tune_over_machines_needs_a_fabric_and_adapters_or_one_machine_need_none() -> None:
+    needs, fleets, where = manufacturer_in_both()
+    found = run((needs, fleets, where))
     assert lines(found, "network", "cluster switches") and lines(found, "network", "cluster optics")
     assert lines(found, "network", "cards") == [], "these machines have eight ports of 400G"
+    lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)
+    assert lines(run((replace(needs, workloads=lora), fleets, where)), "network", "cluster") == []
+    alone = own_fleet(needs, CATALOG, "8x-h100", ("house-model",), 1, where[0])
+    assert lines(run((needs, (alone,), where[:1])), "network") == []
 
 
-def test_only_the_machines_a_run_takes_at_once_are_joined() -> None:
+def test_only_the_machines_of_one_run_are_connected() -> None:
     needs, fleets, where = manufacturer_in_both()
-    two = fleets[0]._replace(widths={"house-model": 2})
-    found, all_of_them = run((needs, (two,), where[:1])), run((needs, fleets[:1], where[:1]))
-    assert 0 < one(found, "network", "optics").sum < one(all_of_them, "network", "optics").sum
-    alone = fleets[0]._replace(widths={"house-model": 1})
-    assert lines(run((needs, (alone,), where[:1])), "network", "cluster") == []
+    single, two, every = (
+        run((needs, (fleets[0]._replace(widths=widths),), where[:1]))
+        for widths in ({"house-model": 1}, {"house-model": 2}, {})
+    )
+    assert 0 < one(two, "network", "optics").sum < one(every, "network", "optics").sum
+    assert lines(single, "network", "cluster") == []
 
 
 def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
@@ -359,58 +323,33 @@ def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
     assert run((needs, (owned._replace(machine=fleets[0].machine),), where[:1])).notes == ()
 
 
-def test_a_tune_by_adapters_takes_none() -> None:
-    needs, fleets, where = manufacturer_in_both()
-    lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)
-    assert lines(run((replace(needs, workloads=lora), fleets, where)), "network", "cluster") == []
-
-
-def test_machines_without_fast_ports_get_cards() -> None:
+def test_machines_without_fast_ports_get_cards_and_several_machines_get_switches() -> None:
+    assert lines(run_clinic(), "network") == [], "one machine uses the switches of the building"
+    assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
     needs = needs_of("manufacturer")
     slow = own_fleet(needs, CATALOG, "8x-l40s", ("house-model",), 4, house("FR"))
-    found = run((needs, (slow,), (house("FR"),)))
-    cards = next(term for term in lines(found, "network", "cards") if term.category == "network")
-    assert cards.sum % CATALOG.parameter("nic.400g").value == 0
+    assert one(run((needs, (slow,), (house("FR"),))), "network", "cards").sum % CATALOG.parameter("nic.400g").value == 0
 
 
-def test_a_tune_on_one_machine_needs_no_network_between() -> None:
-    needs, _, where = manufacturer_in_both()
-    alone = own_fleet(needs, CATALOG, "8x-h100", ("house-model",), 1, where[0])
-    assert lines(run((needs, (alone,), where[:1])), "network") == []
+# --- storage and traffic
 
 
-def test_a_single_machine_uses_the_buildings_switches() -> None:
-    needs, fleets, where = clinic_at_home()
-    assert lines(run((needs, fleets[:1], where)), "network") == []
-    assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
-
-
-# --- bytes
-
-
-def test_a_cloud_is_paid_for_bytes_and_a_house_buys_disks() -> None:
-    rented, bought = run(startup_in_a_cloud()), run(clinic_at_home())
-    data = one(rented, "storage", "data tickets")
+def test_cloud_storage_recurs_and_on_premises_storage_is_bought_or_charged_monthly() -> None:
+    data = one(run(startup_in_a_cloud()), "storage", "data tickets")
     assert not data.once and data.flow[-1] > data.flow[0]
-    assert one(bought, "storage", "data images").once
-
-
-def test_where_nothing_may_be_bought_the_house_charges_for_storage() -> None:
-    needs, fleets, where = clinic_at_home()
-    poor = replace(needs, budget=replace(needs.budget, capex=0.0))
-    data = one(run((poor, fleets, where)), "storage", "data images")
+    assert one(run(clinic_at_home()), "storage", "data images").once
+    data = one(run(with_field(clinic_at_home(), "budget", capex=0.0)), "storage", "data images")
     assert not data.once and data.flow[0] > 0
 
 
-def test_what_is_there_already_is_not_priced() -> None:
-    needs, fleets, where = startup_in_a_cloud()
+def test_existing_components_store_their_data_without_a_price() -> None:
     kinds = ("lake", "monitoring", "registry")
     there = tuple(ExistingComponent(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
-    kept = [term.line for term in lines(run((replace(needs, existing=there), fleets, where)), "storage")]
+    kept = [term.line for term in lines(run(startup_in_a_cloud(existing=there)), "storage")]
     assert all(line.startswith(("vector index", "checkpoints")) for line in kept) and kept
 
 
-def test_answers_of_a_cloud_are_billed_beyond_what_is_free() -> None:
+def test_responses_are_billed_beyond_the_free_volume() -> None:
     needs, fleets, where = startup_in_a_cloud()
     zones = one(run((needs, fleets, where)), "egress")
     assert "between zones" in zones.line, "the 60 GB a month of answers lie below the first 100"
@@ -424,66 +363,61 @@ def test_answers_of_a_cloud_are_billed_beyond_what_is_free() -> None:
     assert found.flow[0] > 0
 
 
-def test_traffic_between_zones_is_paid_where_spares_stand_and_a_price_is_known() -> None:
-    needs, fleets, where = startup_in_a_cloud()
-    alone = fleets[0]._replace(peak=1)
-    assert lines(run((needs, (alone,), where)), "egress") == []
-    modest = tuple(replace(one, slo=SLO()) for one in needs.workloads)
-    assert lines(run((replace(needs, workloads=modest), fleets, where)), "egress") == []
+def test_traffic_between_zones_needs_spares_work_and_a_price() -> None:
+    needs, (fleet,), where = startup_in_a_cloud()
+    modest = replace(needs, workloads=tuple(replace(one, slo=SLO()) for one in needs.workloads))
     free = Location("cloud", "azure", "eastus2", "US")
-    assert lines(run((needs, (fleets[0]._replace(where=free),), (free,))), "egress", "zones") == []
-    idle = fleets[0]._replace(machines=(0.0,) * needs.budget.horizon_months)
-    assert lines(run((needs, (idle,), where)), "egress", "zones") == []
+    for case in (
+        (needs, (fleet._replace(peak=1),), where),
+        (modest, (fleet,), where),
+        (needs, (fleet._replace(where=free),), (free,)),
+        (needs, (fleet._replace(machines=(0.0,) * needs.budget.horizon_months),), where),
+    ):
+        assert lines(run(case), "egress", "zones") == []
 
 
-def test_a_backup_lies_at_another_place_where_there_is_one() -> None:
+def test_backups_and_copies_are_at_another_place_where_the_data_are_used() -> None:
     found = run(manufacturer_in_both())
     assert "eu-north-1" in one(found, "storage", "backup of sensors").line
+    copies = [term.line for term in lines(found, "storage", "copy")]
+    assert copies == ["data manuals, copy: object storage in eu-north-1"]
 
 
-def test_data_are_copied_where_they_are_answered_from_and_only_there() -> None:
-    copies = lines(run(manufacturer_in_both()), "storage", "copy")
-    assert [term.line for term in copies] == ["data manuals, copy: object storage in eu-north-1"]
-
-
-def test_a_copy_in_another_region_follows_what_comes_in() -> None:
+def test_a_copy_in_another_region_follows_the_growth_of_its_data() -> None:
     needs, fleets, where = startup_in_a_cloud()
     west = next(o for o in CATALOG.offers if o.provider == "aws" and o.region != "us-east-1" and o.accelerator_count)
-    other = Location("cloud", "aws", west.region, "US")
-    second = rented_fleet(needs, CATALOG, ("support-chat",), other)
+    second = rented_fleet(needs, CATALOG, ("support-chat",), Location("cloud", "aws", west.region, "US"))
     anywhere = replace(needs, data=tuple(replace(data, residency=("any",)) for data in needs.data))
     found = run((anywhere, (*fleets, second), where))
-    copy = one(found, "egress", "data tickets, copy")
+    copy, tuned = one(found, "egress", "data tickets, copy"), one(found, "egress", "model of tone")
     assert "between regions" in copy.line and copy.flow[0] > 10 * copy.flow[1] > 0
-    tuned = one(found, "egress", "model of tone")
     assert tuned.flow[0] == tuned.flow[-1] > 0
 
 
-def test_work_away_from_its_data_reads_them_over_the_network() -> None:
+def test_work_at_another_place_than_its_data_reads_them_over_the_network() -> None:
     needs, fleets, _ = startup_in_a_cloud()
     chat = fleets[0]._replace(workloads=("support-chat",))
     away = Location("cloud", "gcp", "us-central1", "US")
     tune = rented_fleet(needs, CATALOG, ("tone",), away)
     found = run((needs, (chat, tune), (CLOUD, away)))
-    amounts = [term.line for term in found.terms if "reads" in term.line]
-    assert amounts == [], "three hundred thousand tokens stay below what is free"
-    etl = Workload(name="etl", kind="data-processing", data=("tickets",), traffic=needs.workloads[0].traffic)
-    assert etl.traffic is not None
-    daily = replace(etl, traffic=replace(etl.traffic, gib_per_day=100.0))
-    busy = replace(needs, workloads=(*needs.workloads, daily))
+    assert not any("reads" in term.line for term in found.terms), "300,000 tokens are below the free volume"
+    traffic = needs.workloads[0].traffic
+    assert traffic is not None
+    daily = replace(traffic, gib_per_day=100.0)
+    etl = Workload(name="etl", kind="data-processing", data=("tickets",), traffic=daily)
+    busy = replace(needs, workloads=(*needs.workloads, etl))
     moved = run((busy, (chat, tune._replace(workloads=("etl",))), (CLOUD, away)))
     assert one(moved, "egress", "etl reads tickets").sum > 0
 
 
-def test_an_embedding_models_files_are_kept_too() -> None:
+def test_files_of_an_embedding_model_are_stored_too() -> None:
     needs, fleets, where = startup_in_a_cloud()
-    name = next(iter(CATALOG.embedders))
-    chosen = {"index": name, "support-chat": "no such model"}
+    chosen = {"index": next(iter(CATALOG.embedders)), "support-chat": "no such model"}
     kept = list_stored_items(build_option_context(needs, CATALOG, PlanProvenance(), fleets, where, chosen))
     assert [one.kept.name for one in kept if "model files" in one.kept.name] == ["model files of index"]
 
 
-def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
+def test_the_platforms_own_files_are_one_line_per_place_and_price() -> None:
     ledger = PlanProvenance()
     small = one(run(startup_in_a_cloud(), ledger), "storage", "model files, checkpoints, logs and audit")
     assert small.line.endswith("object storage in us-east-1")
@@ -492,56 +426,36 @@ def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
     assert band.low < band.value < band.high and band.unit == "bytes"
 
 
-def test_machines_for_jobs_alone_take_fewer_people_than_those_that_answer() -> None:
-    needs, fleets, _ = startup_in_a_cloud()
-    jobs = fleets[0]._replace(workloads=("tone", "index"))
-    answers = one(run((needs, fleets, (CLOUD,))), "staff")
-    both = one(run((needs, (jobs,), (HOSTED, CLOUD))), "staff")
-    assert both.sum < answers.sum
+# --- the control plane's machine: more in test_control_plane.py
 
 
-# --- the platform's own host: more in test_control_plane.py
-
-
-def test_answers_by_the_token_need_a_host_for_the_gateway() -> None:
+def test_hosted_models_need_a_machine_for_the_gateway_unless_nothing_may_be_rented() -> None:
     found = run(startup_by_the_token())
     host = one(found, "platform")
     assert "2 x" in host.line and host.sum > 0
     assert all("openai" not in term.line for term in lines(found, "storage"))
-
-
-def test_who_may_rent_nothing_runs_the_gateway_on_what_there_is() -> None:
-    needs, fleets, where = startup_by_the_token()
     ledger = PlanProvenance()
-    bound = replace(needs, placement=replace(needs.placement, allow=("hosted-api",)))
-    assert lines(run((bound, fleets, where), ledger), "platform") == []
-    assert any("runs on a machine that is there" in sentence for sentence in ledger.assumptions)
+    bound = with_field(startup_by_the_token(), "placement", allow=("hosted-api",))
+    assert lines(run(bound, ledger), "platform") == []
+    assert any("runs on an existing machine" in sentence for sentence in ledger.assumptions)
 
 
-def test_where_no_host_is_known_data_lie_with_the_provider_at_another_ones_price() -> None:
-    needs, fleets, where = startup_by_the_token()
-    nowhere = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))
+def test_without_a_known_machine_data_are_at_the_provider_at_another_providers_price() -> None:
     ledger = PlanProvenance()
-    found = run((nowhere, fleets, where), ledger)
+    found = run(with_field(startup_by_the_token(), "placement", clouds=("runpod",)), ledger)
     assert lines(found, "platform") == []
-    assert any("stands in" in sentence for sentence in ledger.assumptions)
+    assert any("is used" in sentence for sentence in ledger.assumptions)
     assert lines(found, "storage", "data tickets") and lines(found, "egress") == []
 
 
 # --- energy and carbon
 
 
-def test_rented_machines_count_for_carbon_and_cost_no_electricity() -> None:
+def test_rented_machines_count_for_carbon_only_and_hosted_models_and_no_places_for_nothing() -> None:
     found = run(startup_in_a_cloud())
     assert lines(found, "energy") == [] and found.power_kw is None and found.rack_units is None
     assert found.carbon_kg_per_month is not None and found.carbon_kg_per_month.value > 0
-
-
-def test_tokens_say_nothing_of_their_energy() -> None:
     found = run(startup_by_the_token())
     assert found.energy_kwh_per_month is None and found.carbon_kg_per_month is None
-
-
-def test_without_places_there_is_nothing_to_run() -> None:
     found = run((needs_of("startup"), (), ()))
     assert lines(found, "storage") == [] and lines(found, "platform") == []

@@ -10,8 +10,7 @@ from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_lifecycle
-from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, node_price
-from archwright.plan.options.option_builder import PoolWriter
+from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, hour_price, node_price
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
 from .test_operating_costs import needs_of
@@ -35,14 +34,11 @@ def test_the_first_bytes_of_a_month_are_free_and_each_step_has_its_price() -> No
     assert prices.drivers == ("egress.aws",)
 
 
-def test_another_region_than_the_sources_has_a_spread() -> None:
+def test_another_region_than_the_sources_has_a_spread_and_some_providers_charge_nothing() -> None:
     spread = CATALOG.parameter("region.spread").value
     elsewhere = quotes().egress(CLOUD_EU)
     assert elsewhere.cost_usd(10_000 * GB) == pytest.approx(9_900 * 0.09 * spread)
     assert elsewhere.drivers == ("egress.aws", "part.region.spread")
-
-
-def test_a_provider_that_waives_traffic_charges_nothing() -> None:
     assert quotes().egress(Location("cloud", "lambda", "us-east-1", "US")).cost_usd(TB) == 0
 
 
@@ -63,11 +59,10 @@ def test_regions_and_zones() -> None:
 # --- storage
 
 
-def test_data_in_use_lie_on_the_class_that_charges_nothing_for_reading() -> None:
-    assert quotes().storage(CLOUD, "object").usd == pytest.approx(0.023 / GB)
-    assert quotes().storage(CLOUD, "archive").usd == pytest.approx(0.00099 / GB)
-    assert quotes().storage(CLOUD, "block").usd == pytest.approx(0.08 / GB)
-    assert quotes().storage(CLOUD, "file").usd == pytest.approx(0.145 / GB)
+def test_active_data_use_the_storage_class_without_a_price_for_reads() -> None:
+    prices = {"object": 0.023, "archive": 0.00099, "block": 0.08, "file": 0.145}
+    for tier, usd_per_gb in prices.items():
+        assert quotes().storage(CLOUD, tier).usd == pytest.approx(usd_per_gb / GB)  # type: ignore[arg-type]
 
 
 def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_widest_band() -> None:
@@ -75,26 +70,18 @@ def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_wide
     price = quotes(ledger).storage(HOSTED, "object")
     band = ledger.driver_estimate(price.drivers[0])
     assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
-    assert ledger.assumptions == ("openai: no price of object storage in the catalog; gcp's stands in",)
+    assert ledger.assumptions == ("openai: the catalog has no price of object storage; the price of gcp is used",)
 
 
 # --- machines
 
 
-def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
+def test_a_machines_price_is_the_same_fact_for_every_cost_line() -> None:
     ledger = PlanProvenance()
-    node = CATALOG.nodes["8x-h100"]
-    bought = node_price(node, CATALOG, ledger)
-    (driver,) = quotes(ledger).node(node).drivers
-    assert ledger.register_driver(bought) == driver and ledger.driver_estimate(driver) == bought
-
-
-def test_a_rented_machines_price_is_one_fact_whoever_pays_for_it() -> None:
-    ledger = PlanProvenance()
-    offer = next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
-    listed = PoolWriter(CATALOG, ledger).record_list_price(offer)
-    (driver,) = quotes(ledger).offer(offer).drivers
-    assert listed.basis == driver and ledger.driver_estimate(driver) == listed
+    node, offer = CATALOG.nodes["8x-h100"], next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
+    bought, listed = node_price(node, CATALOG, ledger), hour_price(offer, CATALOG, ledger)
+    for price, paid in ((bought, quotes(ledger).node(node)), (listed, quotes(ledger).offer(offer))):
+        assert paid.drivers == (price.basis,) and ledger.driver_estimate(price.basis) == price
 
 
 def test_sources_are_named_once() -> None:
@@ -106,9 +93,8 @@ def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
     residual = CATALOG.parameter("residual").value
     assert quotes().residual_value([AgedHardware(2.0, 0, 48)]).usd == 2
     assert quotes().residual_value([AgedHardware(1.0, 48, 48)]).usd == pytest.approx(residual)
-    assert quotes().residual_value([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd == pytest.approx(
-        residual**0.5 + residual
-    )
+    both = quotes().residual_value([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd
+    assert both == pytest.approx(residual**0.5 + residual)
 
 
 # --- over a horizon
@@ -132,7 +118,8 @@ def test_needing_more_at_any_time_never_costs_less(years: list[int], more: list[
     assert cost(many, life) >= cost(few, life) - 1e-6
 
 
-def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
+def test_purchases_per_year_are_renewed_and_sold_by_their_age() -> None:
+    assert cost([0.0] * 24) == 0
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
     units = [1.0] * 12 + [3.0] * 48
@@ -141,7 +128,3 @@ def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
     assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
     residual = CATALOG.parameter("residual").value
     assert sold.flow[-1] == pytest.approx(-price.usd * (residual ** (12 / 48) + 2 * residual))
-
-
-def test_what_needs_nothing_costs_nothing() -> None:
-    assert cost([0.0] * 24) == 0

@@ -1,4 +1,4 @@
-"""Places that hold places."""
+"""Data residency: places inside other places, bounds of data."""
 
 from __future__ import annotations
 
@@ -44,20 +44,14 @@ def test_region_inside(
     assert is_region_inside(catalog, bounds, provider, region) is inside
 
 
-def test_country_inside(catalog: Catalog) -> None:
+def test_bounds_join_the_data_and_the_pinned_regions(catalog: Catalog, needs_of: Read) -> None:
     assert is_country_inside(catalog, (("EEA",), ("DE", "FR")), "DE")
     assert not is_country_inside(catalog, (("EEA",),), "GB")
-
-
-def test_bounds_join_the_data_and_the_pinned_regions(needs_of: Read) -> None:
     needs, _ = needs_of("startup")
     assert collect_bounds(needs, needs.workloads[0]) == (("US",), ("US",))
     assert format_bounds(collect_bounds(needs, needs.workloads[0])) == "US"
 
-    def unpinned(document: dict[str, Any]) -> None:
-        document["placement"].pop("regions")
-
-    needs, _ = needs_of("startup", unpinned)
+    needs, _ = needs_of("startup", lambda document: document["placement"].pop("regions"))
     assert collect_bounds(needs, needs.workloads[0]) == (("US",),)
     assert collect_bounds(needs, needs.workloads[2]) == ()
     assert format_bounds(()) == "any"

@@ -41,12 +41,8 @@ def test_growth_compounds_monthly() -> None:
     assert demand.peak_at_horizon == pytest.approx(6 * 4)
     assert demand.context_tokens == 420
 
-
-def test_shrinking_load_is_planned_for_its_first_month() -> None:
-    demand = forecast_demand(workload(growth_per_year=-0.5), 24)
-    assert demand is not None
-    assert demand.peak_at_horizon == 6
-    assert demand.mean_growth < 1
+    shrinking = forecast_demand(workload(growth_per_year=-0.5), 24)
+    assert shrinking is not None and shrinking.peak_at_horizon == 6 and shrinking.mean_growth < 1
 
 
 def test_outside_the_hours_a_twentieth_of_the_mean_remains() -> None:
@@ -55,9 +51,9 @@ def test_outside_the_hours_a_twentieth_of_the_mean_remains() -> None:
     assert demand.requests_per_month == pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
 
 
-@pytest.mark.parametrize("missing", ["requests_per_second", "input_tokens", "output_tokens"])
-def test_a_text_workload_without_a_rate_or_lengths_is_not_sized(missing: str) -> None:
-    assert forecast_demand(workload(**{missing: None}), 12) is None
+def test_a_text_workload_without_a_rate_or_lengths_is_not_sized() -> None:
+    for missing in ("requests_per_second", "input_tokens", "output_tokens"):
+        assert forecast_demand(workload(**{missing: None}), 12) is None, missing
 
 
 def test_every_kind_is_a_steady_load_or_a_job(needs_of: Read) -> None:

@@ -1,9 +1,8 @@
-"""Of models that cost the same the better one; known quality before unknown where it costs about as much."""
+"""Quality in model selection: the better model at equal cost, known quality at about equal cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from archwright.catalog.catalog import Catalog
@@ -13,11 +12,10 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR
 
-from ..options.test_hosted_api import drafts, free
+from ..options.test_hosted_api import chat, drafts, free
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def small_chat(**placement: Any) -> Callable[[dict[str, Any]], None]:
@@ -43,11 +41,7 @@ def test_a_large_machine_that_is_there_anyway_runs_a_good_model(plan_of: Make, c
 
 
 def test_unknown_quality_is_said_first_with_the_price_of_what_is_known(catalog: Catalog, needs_of: Read) -> None:
-    def accept(document: dict[str, Any]) -> None:
-        free(document)
-        document["workloads"][0]["quality_unknown"] = "accept"
-
-    needs, _ = needs_of("startup", accept)
+    needs, _ = needs_of("startup", chat(quality_unknown="accept"))
     found = drafts(catalog, needs)
     unknown = found["mistral"]
     assert unknown.notes[0].startswith("support-chat: the quality of") and "is not known" in unknown.notes[0]

@@ -1,4 +1,4 @@
-"""Loads that several types of machines share: what is owned, what is bought or rented beside it."""
+"""Loads that machine types share: owned machines with bought or rented ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Plan]
 
 
 def shared_out(growth: float, capex: float, age: float = 14) -> Callable[[dict[str, Any]], None]:
-    """The manufacturer's assistant about things, not people, so that it may leave the house."""
+    """The manufacturer's assistant on internal data, so that its work may leave the site."""
 
     def change(document: dict[str, Any]) -> None:
         document["placement"].update(allow=["on-premises", "hybrid"], clouds=["aws"])
@@ -35,9 +35,7 @@ def answering_pools(option: Option) -> list[Pool]:
 
 
 def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
-    """14 months old, they serve three years, and rest where what is bought for the growth carries all for less; what
-    is bought then is of another type.
-    """
+    """At an age of 14 months, owned machines serve three more years; bought ones of another type follow."""
     (option,) = (one for one in plan_of("manufacturer").options if one.name == "on-premises")
     pools = {pool.machine: pool for pool in answering_pools(option)}
     old, new = pools["8x-h100"], pools["8x-mi300x"]
@@ -48,10 +46,8 @@ def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Ma
     assert owned == {"8x-h100": 4}
 
 
-def test_an_own_base_load_and_a_cloud_for_the_rest(plan_of: Make) -> None:
-    """Nothing may be bought for the assistant: what its own machines do not carry, and all when they are gone, goes
-    out.
-    """
+def test_owned_machines_serve_a_base_load_and_a_cloud_the_rest(plan_of: Make) -> None:
+    """Without purchases, rented machines serve the load above the owned machines, and all of it after their end."""
     plan = plan_of("manufacturer", shared_out(0.0, 700_000.0))
     (option,) = (one for one in plan.options if one.placement == "hybrid")
     house, cloud = sorted(answering_pools(option), key=lambda pool: pool.placement == "cloud")
@@ -61,7 +57,7 @@ def test_an_own_base_load_and_a_cloud_for_the_rest(plan_of: Make) -> None:
     assert house.shares[3:] == (0.0, 0.0) and house.shares[0] > 0
 
 
-def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Make) -> None:
+def test_pools_that_share_a_workload_have_one_load_and_one_prediction(plan_of: Make) -> None:
     plan = plan_of("manufacturer", shared_out(0.5, 12_000_000.0, age=2))
     chosen = next(option for option in plan.options if option.name == plan.chosen)
     assert len([pool for pool in answering_pools(chosen) if pool.shares[-1] > 0]) >= 2
@@ -75,10 +71,10 @@ def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Ma
 
 
 @pytest.mark.parametrize("target", [0.99, 0.999, 0.9995])
-def test_machines_of_a_shared_load_take_no_more_than_their_part_of_what_may_be_down(
+def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:
-    """And the promise is that share times the house's own."""
+    """The predicted availability is that of the machines times that of the site."""
 
     def change(document: dict[str, Any]) -> None:
         document["placement"]["allow"] = ["on-premises"]

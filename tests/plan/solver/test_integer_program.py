@@ -1,4 +1,4 @@
-"""The program of the house: the least cost, held to exhaustive search on small cases."""
+"""The integer program: minimum cost, compared with exhaustive search on small cases."""
 
 from __future__ import annotations
 
@@ -50,29 +50,26 @@ def test_the_cheapest_machine_that_carries_the_peak() -> None:
     assert [one.choice for one in found.taken] == [1] and found.machines == ((0,), (1,))
 
 
-def test_two_loads_share_a_machine() -> None:
-    found = solved((runs("a", "", "small", peak=0.5), runs("b", "", "small", peak=0.4)))
-    assert found.machines == ((1,), (0,))
+LOAD = runs("a", "", "small", peak=4.0, mean=1.0)
 
 
-def test_spares_are_shared_and_the_most_counts() -> None:
-    two = (runs("a", "", "small", peak=0.5, spares=1), runs("b", "", "small", peak=0.4, spares=2))
-    assert solved(two).machines == ((3,), (0,))
-
-
-def test_a_spare_of_another_tasks_machines_backs_nothing() -> None:
-    found = solved((runs("a", "", "small", peak=1.0, spares=1), runs("b", "", "large", peak=1.0, spares=2)))
-    assert found.machines == ((2,), (3,))
-
-
-def test_a_job_runs_beside_the_mean_and_not_through_the_peak() -> None:
-    load = runs("a", "", "small", peak=4.0, mean=1.0)
-    assert solved((load, works("j", "", "small", width=3.0, hours=10.0))).machines == ((4,), (0,))
-    assert solved((load, works("j", "", "small", width=4.0, hours=10.0))).machines == ((5,), (0,))
-
-
-def test_a_months_work_fits_into_a_month() -> None:
-    assert solved((works("j", "", "small", width=1.0, hours=1500.0),)).machines == ((3,), (0,))
+@pytest.mark.parametrize(
+    ("choices", "small", "large"),
+    [
+        # Two loads share a machine, and the largest spares of a type count once.
+        ((runs("a", "", "small", peak=0.5), runs("b", "", "small", peak=0.4)), 1, 0),
+        ((runs("a", "", "small", peak=0.5, spares=1), runs("b", "", "small", peak=0.4, spares=2)), 3, 0),
+        # Spares of another type back nothing.
+        ((runs("a", "", "small", peak=1.0, spares=1), runs("b", "", "large", peak=1.0, spares=2)), 2, 3),
+        # A job runs in parallel with the mean, not with the peak.
+        ((LOAD, works("j", "", "small", width=3.0, hours=10.0)), 4, 0),
+        ((LOAD, works("j", "", "small", width=4.0, hours=10.0)), 5, 0),
+        # The work of a month fits into a month.
+        ((works("j", "", "small", width=1.0, hours=1500.0),), 3, 0),
+    ],
+)
+def test_machines_of_loads_spares_and_jobs(choices: tuple[AssignmentChoice, ...], small: int, large: int) -> None:
+    assert solved(choices).machines == ((small,), (large,))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +90,7 @@ def test_limits_hold_or_there_is_no_solution(
     assert (found.machines if found is not None else None) == machines
 
 
-def test_a_limit_takes_the_dearer_way() -> None:
+def test_a_limit_selects_the_more_expensive_choice() -> None:
     ways = (
         runs("a", "", "small", peak=2.0),
         AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"),
@@ -103,7 +100,7 @@ def test_a_limit_takes_the_dearer_way() -> None:
     assert solved(ways, limits=SolverLimits(power_kw=1.0, usd_per_month=5.0)) is None
 
 
-def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
+def test_a_hybrid_option_has_rented_and_on_site_work() -> None:
     out = AssignmentChoice("a", "", None, usd=100.0, outside="o")
     program = IntegerProgram((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
     program.require_hybrid()
@@ -119,7 +116,7 @@ def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
     assert program.solve(SolverLimits()) is not None, "nothing can stay, so nothing must"
 
 
-def test_a_follower_runs_the_model_of_whom_it_follows() -> None:
+def test_a_follower_uses_the_model_of_its_leader() -> None:
     ways = (
         runs("a", "good", "small", peak=1.0),
         runs("a", "best", "small", peak=2.0),
@@ -138,6 +135,8 @@ def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
     shares = {one.choice: one.shares[0] for one in found.taken}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares[0] * 5 <= 2 + 1e-6 and shares[1] * 4 <= 3 + 1e-6
+    more = solved((runs("a", "m", "small", peak=5.0),), (old(2, "small"), SMALL))
+    assert more.machines == ((2,), (3,)), "more of an owned type can be bought"
 
 
 def test_a_load_is_not_shared_among_models_nor_among_types_that_are_bought() -> None:
@@ -146,12 +145,6 @@ def test_a_load_is_not_shared_among_models_nor_among_types_that_are_bought() -> 
     found = IntegerProgram(ways, (owned, SMALL, LARGE), {}).solve(SolverLimits())
     assert found is not None
     assert [one.choice for one in found.taken] == [1]
-
-
-def test_more_of_an_owned_type_can_be_bought() -> None:
-    owned = old(2, "small")
-    found = IntegerProgram((runs("a", "m", "small", peak=5.0),), (owned, SMALL), {}).solve(SolverLimits())
-    assert found is not None and found.machines == ((2,), (3,))
 
 
 def test_a_solver_that_gives_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +241,7 @@ class Shared(NamedTuple):
         return sum(kind.sum_over_years(kind.usd, count) for kind, count in zip(self.kinds, found.machines, strict=True))
 
     def stands(self, year: int, old: int, new: int) -> bool:
-        """Whether the load is carried whichever type's spares are down; a type that serves has all of them."""
+        """True if the load is carried with the spares of any type down; a type that serves has all spares."""
         carried = [(old, self.old[year]), (new, self.new[year])]
         used = [(count, peak) for count, peak in carried if count]
         if any(count < self.spares for count, _ in used):
@@ -257,7 +250,7 @@ class Shared(NamedTuple):
         return bool(used) and all(whole - self.spares / peak >= 1 - 1e-9 for _, peak in used)
 
     def searched(self) -> float:
-        """Machines in use (the idle ones of a type that is there already do no harm), over all counts."""
+        """Search the minimum cost over all machine counts; idle owned machines cost nothing."""
         least = math.inf
         most = math.ceil(max(self.new)) + self.spares + 1
         for old, first in itertools.product(range(self.most + 1), range(most + 1)):
@@ -309,11 +302,7 @@ def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
     )
     found = IntegerProgram(ways, (old(2), SMALL), {}).solve(SolverLimits())
     assert found is not None and found.machines == ((2,), (3,))
-    tight = (*ways[:2], ways[2]._replace(peak=(0.7,)))
-    assert (also := IntegerProgram(tight, (old(2), SMALL), {}).solve(SolverLimits())) is not None and also.machines == (
-        (2,),
-        (3,),
-    )
+    assert solved((*ways[:2], ways[2]._replace(peak=(0.7,))), (old(2), SMALL)).machines == ((2,), (3,))
 
 
 def test_what_another_beats_is_left_out_and_the_least_stays() -> None:

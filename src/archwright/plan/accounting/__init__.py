@@ -1,1 +1,1 @@
-"""Money: budgets, monthly cash flows, the fleet they pay for, Monte Carlo samples, provenance of estimates."""
+"""Budgets, monthly cash flows, the fleets they pay for, Monte Carlo samples, provenance of estimates."""

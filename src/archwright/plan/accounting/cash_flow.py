@@ -1,7 +1,7 @@
-"""A flow of money: what an option pays in each month, in USD, and the facts the amount is proportional to.
+"""Cash flows: what an option pays in each month, in USD, and the facts that the amount is proportional to.
 
-An option is a tuple of terms, so that one draw of every fact prices all options at once: what they share (an
-exchange rate, an engine's speed) moves them together.
+Design: an option is a tuple of terms, so one sample of every fact prices all options together, and facts that options
+share (an exchange rate, an engine's speed) change all of them alike.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from archwright.contract.plan import CostCategory
 
 
 class CashFlow(NamedTuple):
-    """`flow[m]` is paid in month m of the horizon, at the drivers' own values; negative is received.
+    """One cost line: `flow[m]` is paid in month m at the drivers' central values; a negative amount is received.
 
-    `drivers` are bases whose estimates the ledger holds; the whole flow is proportional to each. `once` makes it a
-    purchase (capex), else it recurs. `budgeted` False keeps it out of the monthly limit: staff. `machines_of`: the
-    workloads whose machines it pays, none where it pays for something else.
+    `drivers`: bases with an estimate in the ledger; the whole flow is proportional to each. `once`: a purchase (capex),
+    else a recurring cost. `budgeted` False: not counted against the monthly limit (staff). `machines_of`: the workloads
+    whose machines the line pays for.
     """
 
     line: str

@@ -1,4 +1,4 @@
-"""Machines of an option, wherever they stand: what the bill, the sections and the report are made from."""
+"""Machines of an option and their locations: the input of costs, sections and report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from archwright.sizing.hardware.machine import Machine
 
 
 class Location(NamedTuple):
-    """A place machines stand: `region` is a provider's region, or the country of a site of one's own."""
+    """A place where machines run; `region` is a provider's region, or the country of an own site."""
 
     placement: Placement
     provider: str
@@ -30,11 +30,12 @@ def locate_offer(catalog: Catalog, offer: Offer) -> Location:
 
 
 class MachineFleet(NamedTuple):
-    """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
-    `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
-    One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand. `widths`:
-    machines one run of a job takes at once, where workloads share the fleet; a job that is not named may take all.
-    `work`: machines' worth of work that each workload brings to the type, where several share it.
+    """Equal machines with one purchase kind that run some workloads.
+
+    `machines[m]`: machines that run on average in month m, spares included; `peak`: the most at one time. `busy`: share
+    of that time at `busy_w`; the machines idle otherwise. `offer`: set if rented; `node`: set if bought or owned; the
+    local machine has neither. `widths`: machines that one run of a job uses at a time if workloads share the fleet; a
+    job without an entry may use all. `work`: mean busy machines per workload if several share the machine type.
     """
 
     where: Location
@@ -52,18 +53,18 @@ class MachineFleet(NamedTuple):
 
     @property
     def monthly_peaks(self) -> tuple[float, ...]:
-        """The most that run at once in each month: who looks after them looks after all of these."""
+        """The most machines that run at one time in each month; staff is sized by this number."""
         return compute_monthly_peaks(self.machines, self.peak)
 
 
 def compute_monthly_peaks(machines: tuple[float, ...], peak: int) -> tuple[float, ...]:
-    """The peak of each month, which goes with what runs on average."""
+    """Scale the peak to each month, in proportion to the machines that run on average."""
     most = max(machines, default=0.0)
     return tuple(peak * count / most for count in machines) if most > 0 else machines
 
 
 class ChosenOption(NamedTuple):
-    """The option a plan chose (None: nothing was feasible), with what stands behind it."""
+    """The chosen option (None: no option is feasible), with its needs, facts and machines."""
 
     needs: Needs
     catalog: Catalog

@@ -1,9 +1,9 @@
-"""Many worlds at once: in each, every fact that a cost rests on is drawn from its own band.
+"""Monte Carlo samples: in each sample, every fact behind a cost is drawn from its interval.
 
-A fact has one draw per world whichever option asks for it, so what options share (an exchange rate, an engine's
-speed) moves them together, and a difference between two options is as certain as the facts in which they differ.
-A number that was made from facts moves as they do: two made from the same facts are high, or low, in the same worlds.
-Draws depend on the names of these facts alone: neither the order nor the number of options changes a result.
+All options use the same samples of a fact, so shared facts (an exchange rate, an engine's speed) change them together.
+The difference between two options is therefore as certain as the facts in which they differ.
+Derived numbers follow their facts: two numbers derived from the same facts are high, or low, in the same samples.
+Design: samples depend only on the names of the facts, so the order and the number of options change no result.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 SAMPLE_COUNT = 2000
 BAND_LEVEL = 0.9
-# So many draws lie below the band, and as many above.
+# Samples below the interval; as many are above it.
 TAIL_COUNT = round(SAMPLE_COUNT * (1 - BAND_LEVEL) / 2)
-# A level of 1 (certain to lie inside) has no quantile; this one is as good.
+# A level of 1 has no finite quantile.
 MAX_LEVEL = 0.9999
 
 
 @cache
 def _compute_quantiles() -> Worlds:
-    """One normal value per world, evenly spread over the quantiles, so that every fact's own band comes out exact."""
+    """One normal value per sample, evenly spaced in probability, so that every fact keeps its own interval exactly."""
     import numpy as np  # noqa: PLC0415
 
     inverse = NormalDist().inv_cdf
-    return np.array([inverse((world + 0.5) / SAMPLE_COUNT) for world in range(SAMPLE_COUNT)])
+    return np.array([inverse((sample + 0.5) / SAMPLE_COUNT) for sample in range(SAMPLE_COUNT)])
 
 
 def _shuffle_quantiles(names: tuple[str, ...]) -> Worlds:
@@ -48,8 +48,10 @@ def _shuffle_quantiles(names: tuple[str, ...]) -> Worlds:
 
 
 def sample_factors(estimate: Estimate, normal: Worlds) -> Worlds:
-    """The estimate's draws around its value as 1: log-normal below and above with the half-width of that side, normal
-    where the band reaches zero or below. What is worth zero has no factor, and stays at 1.
+    """Samples of an estimate as factors of its value.
+
+    Log-normal on each side with the half-width of that side; normal if the interval includes zero or negative values.
+    A value of zero has no factor: all its samples are 1.
     """
     import numpy as np  # noqa: PLC0415
 
@@ -63,11 +65,11 @@ def sample_factors(estimate: Estimate, normal: Worlds) -> Worlds:
 
 
 def estimate_band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
-    """`value` with the 5 and 95 % of its draws, opened where the value itself lies outside."""
+    """`value` with the 5 % and 95 % quantiles of its samples, widened if the value itself is outside."""
     import numpy as np  # noqa: PLC0415
 
     ordered = np.partition(worlds, (TAIL_COUNT, SAMPLE_COUNT - 1 - TAIL_COUNT))
-    # Rounded: the last digits hang on the order of a sum and on the machine, and a plan's digest must not.
+    # Rounded: the last digits depend on the order of a sum and on the machine, and the plan's digest must not.
     low, high = (float(f"{ordered[at]:.10g}") for at in (TAIL_COUNT, -1 - TAIL_COUNT))
     return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=BAND_LEVEL, basis=basis)
 
@@ -80,7 +82,7 @@ class MonteCarloSampler:
         self._spreads: dict[tuple[str, ...], tuple[float, float]] = {}
 
     def sample_driver(self, driver: str) -> Worlds:
-        """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
+        """Return the factors of one driver. Raises KeyError if the ledger has no estimate of it."""
         if driver not in self._facts:
             estimate, normal = self._ledger.driver_estimate(driver), _shuffle_quantiles(self._ledger.root_facts(driver))
             self._facts[driver] = sample_factors(estimate, normal)
@@ -97,14 +99,14 @@ class MonteCarloSampler:
         return self._products[drivers]
 
     def relative_band(self, drivers: tuple[str, ...]) -> tuple[float, float]:
-        """The band of such a flow around 1."""
+        """Return the interval around 1 of a flow that is proportional to `drivers`."""
         if drivers not in self._spreads:
             around = estimate_band(1.0, self.sample_product(drivers), "", "")
             self._spreads[drivers] = (around.low, around.high)
         return self._spreads[drivers]
 
     def sample_sum(self, flows: Mapping[tuple[str, ...], float]) -> Worlds:
-        """The sum in each world of flows, given by what they are proportional to."""
+        """Return the sum of flows in each sample; the keys are the drivers of each flow."""
         import numpy as np  # noqa: PLC0415
 
         made = np.zeros(SAMPLE_COUNT)

@@ -1,9 +1,10 @@
-"""What a plan must show beside its numbers: the bases of its estimates, what it assumed, what it does not size."""
+"""Provenance of a plan's numbers: bases of estimates, assumptions, and work that the plan does not size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TypedDict, Unpack
 
 import msgspec
 
@@ -11,12 +12,20 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, BasisKind
 from archwright.contract.record import replace
 
-# Bands of one cause differ a little where a fixed part is added to what is uncertain.
+# Intervals with the same cause differ a little if a fixed part is added to an uncertain one.
 BAND_WIDTH_DIGITS = 1
 
 
+class BasisDetails(TypedDict, total=False):
+    """Optional fields of a Basis."""
+
+    formula: str
+    facts: tuple[str, ...]
+    stratum: str
+
+
 class PlanProvenance:
-    """Filled while options are built; read once when the plan is written. Order of first mention is kept."""
+    """Collects bases, drivers and texts while options are built; keeps the order of first mention."""
 
     def __init__(self) -> None:
         self._bases: dict[str, Basis] = {}
@@ -25,7 +34,7 @@ class PlanProvenance:
         self._drivers: dict[str, Estimate] = {}
 
     def register_basis(self, basis: Basis) -> str:
-        """Keep `basis`; returns its id here, which differs when another basis already has that name."""
+        """Add `basis` and return its id in this ledger, which differs if another basis already has that name."""
         name, number = basis.id, 1
         while name in self._bases and replace(self._bases[name], id=basis.id) != basis:
             number += 1
@@ -34,34 +43,33 @@ class PlanProvenance:
         return name
 
     def register_bases(self, bases: Iterable[Basis]) -> dict[str, str]:
-        """Keep all; returns old id -> id here."""
+        """Add all bases; return old id -> id in this ledger."""
         return {basis.id: self.register_basis(basis) for basis in bases}
 
-    def create_basis(
-        self,
-        name: str,
-        kind: BasisKind,
-        definition: str,
-        *,
-        formula: str = "",
-        facts: tuple[str, ...] = (),
-        stratum: str = "",
-    ) -> str:
-        """A basis in words; returns the id an Estimate refers to."""
-        made = Basis(id=name, kind=kind, stratum=stratum or kind, definition=definition, formula=formula, facts=facts)
-        return self.register_basis(made)
+    def create_basis(self, name: str, kind: BasisKind, definition: str, **details: Unpack[BasisDetails]) -> str:
+        """Add a basis; return the id that an Estimate refers to."""
+        details.setdefault("stratum", kind)
+        return self.register_basis(Basis(id=name, kind=kind, definition=definition, **details))
 
     def register_driver(self, estimate: Estimate) -> str:
-        """Keep a fact that costs are proportional to, under its basis; returns that basis. The first one stays."""
+        """Add a fact that costs are proportional to, under its basis; return that basis. The first estimate stays."""
         self._drivers.setdefault(estimate.basis, estimate)
         return estimate.basis
+
+    def create_driver(
+        self, estimate: Estimate, name: str, kind: BasisKind, definition: str, **details: Unpack[BasisDetails]
+    ) -> Estimate:
+        """Create a basis, set it on `estimate`, register the result as a driver, and return it."""
+        driver = replace(estimate, basis=self.create_basis(name, kind, definition, **details))
+        self.register_driver(driver)
+        return driver
 
     def driver_estimate(self, basis: str) -> Estimate:
         """Raises KeyError."""
         return self._drivers[basis]
 
     def root_facts(self, basis: str) -> tuple[str, ...]:
-        """The facts a number was made from, down to those made from no other; itself when it is one of these."""
+        """Return the facts that a number is derived from and that are not derived themselves; else the basis itself."""
         found, seen, open_ = set[str](), set[str](), [basis]
         while open_:
             name = open_.pop()
@@ -74,7 +82,7 @@ class PlanProvenance:
         return tuple(sorted(found)) or (basis,)
 
     def uncertainty_key(self, driver: str) -> tuple[object, ...]:
-        """Equal keys (same facts, same relative widths) are off by the same factor. Raises KeyError."""
+        """Return a key; numbers with equal keys have the same facts and the same relative error. Raises KeyError."""
         estimate = self._drivers[driver]
         if estimate.low <= 0 or estimate.low == estimate.high:
             return (driver,)
@@ -82,7 +90,7 @@ class PlanProvenance:
         return (*self.root_facts(driver), *(round(width, BAND_WIDTH_DIGITS) for width in widths))
 
     def definition(self, basis: str) -> str:
-        """What the number of that basis means, in words. Raises KeyError."""
+        """Return the definition text of a basis. Raises KeyError."""
         return self._bases[basis].definition
 
     def add_assumptions(self, *sentences: str) -> None:
@@ -100,13 +108,13 @@ class PlanProvenance:
         return tuple(self._not_sized)
 
     def collect_bases(self, *holders: object) -> tuple[Basis, ...]:
-        """The bases that the estimates inside `holders` name, and those that these name as facts."""
+        """Return the bases of all estimates inside `holders`, and the bases that these name as facts."""
         named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
         return trace_bases(named, [basis for _, basis in sorted(self._bases.items())])
 
 
 def trace_bases(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:
-    """Of `bases`, in their order, those that are named, and those that these name as facts."""
+    """Return the bases in `named` and the bases that these name as facts, in the order of `bases`."""
     known, reached, open_ = {basis.id: basis for basis in bases}, set[str](), set(named)
     while open_:
         reached |= open_
@@ -115,7 +123,7 @@ def trace_bases(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ..
 
 
 def find_estimates(holder: object) -> Iterable[Estimate]:
-    """Every Estimate inside records, tuples and dicts."""
+    """Yield every Estimate inside records, tuples and dicts."""
     if isinstance(holder, Estimate):
         yield holder
     elif isinstance(holder, msgspec.Struct):

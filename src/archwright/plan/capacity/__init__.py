@@ -1,1 +1,1 @@
-"""How many machines a load needs: candidates, availability, service levels, quotas, export control, purchases."""
+"""Capacity of machines: candidates, machine count, availability, service levels, quotas, purchase options."""

@@ -1,8 +1,8 @@
-"""What may do a workload's work: tasks, the machine types that are to be had, and what one of them carries.
+"""Candidates for a workload: tasks, available machine types, and the capacity of one machine.
 
-Sizing is asked once for each kind of machine: two offers of the same accelerators at different prices, or in
-different regions, carry the same. Of machines only the Pareto front is kept: one is dropped only when another costs no
-more in any way it can be had and carries at least as much, so nothing that could win is lost.
+Sizing runs once per kind of machine: offers of the same accelerators at different prices or in different regions have
+the same capacity. Only the Pareto front of machines is kept: a machine is dropped only if another one costs no more
+with any purchase option and has at least the same capacity, so no optimal machine is lost.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from archwright.sizing.workloads.embedding import list_embedding_models, size_em
 from archwright.sizing.workloads.tabular import size_tabular_serving
 from archwright.sizing.workloads.vision import size_image_serving
 
-# Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
+# Assumed: a round trip between continents takes 0.1 to 0.3 s, which is too much for a latency limit below this.
 LATENCY_SENSITIVE_S = 0.5
 
-# None: the work takes no model of the catalog.
+# None: the work needs no model of the catalog.
 ModelOptions = tuple[ModelSpec | None, ...]
 
 
 class WorkloadTask(NamedTuple):
-    """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
-    the catalog. `follows` names the task whose model is taken. `place`: it must be answered from inside it.
+    """A steady load (`demand`) or a batch job (`job`), and the models that may serve it.
+
+    A model of None: the work needs no model of the catalog. `follows`: the task whose model is used. `place`: the place
+    that must serve the task.
     """
 
     name: str
@@ -53,7 +55,7 @@ class WorkloadTask(NamedTuple):
 
 
 class CandidateMachine(NamedTuple):
-    """A machine type at a place: rented (`offer`), or bought or owned (`node`)."""
+    """A machine type at a location: rented (`offer`), or bought or owned (`node`)."""
 
     where: Location
     machine: Machine
@@ -66,7 +68,7 @@ def uses_language_model(task: WorkloadTask) -> bool:
 
 
 def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
-    """Every workload's work, in the order of the needs; an embedding workload may have a steady load and a job."""
+    """Return the tasks of all workloads in the order of the needs; embedding may have a steady load and a job."""
     steady = {demand.workload.name: demand for demand in list_steady_demands(needs)}
     ends = {job.workload.name: job for job in list_batch_jobs(needs)}
     found = list[WorkloadTask]()
@@ -82,25 +84,19 @@ def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
     return tuple(found)
 
 
-def is_latency_sensitive(workload: Workload) -> bool:
-    """Whether the way between continents would take too much of the time to the first token."""
-    limits = [limit for limit in (workload.slo.ttft_p95_s, workload.slo.latency_p95_s) if limit is not None]
-    return bool(limits) and min(limits) <= LATENCY_SENSITIVE_S
-
-
 def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
-    """Shares of the traffic that are answered apart, each inside its place; empty where one region may answer all."""
-    bounds = collect_bounds(needs, workload)
+    """Return traffic shares by place if round trips between places are too long for the limits; else nothing."""
+    bounds, slo = collect_bounds(needs, workload), workload.slo
+    tight = any(limit is not None and limit <= LATENCY_SENSITIVE_S for limit in (slo.ttft_p95_s, slo.latency_p95_s))
     inside = (
         any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
         for place in workload.regions
     )
-    apart = len(workload.regions) > 1 and all(inside) and is_latency_sensitive(workload)
-    return dict(workload.regions) if apart else {}
+    return dict(workload.regions) if len(workload.regions) > 1 and all(inside) and tight else {}
 
 
 def _split_by_place(task: WorkloadTask, needs: Needs, catalog: Catalog) -> list[WorkloadTask]:
-    """One task for each place that is answered apart; the largest first, which the others follow."""
+    """Split a task into one task per serving place; the largest comes first and the others follow its model."""
     shares = sorted(select_serving_places(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
     if not shares or task.demand is None:
         return [task]
@@ -127,23 +123,18 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
     if task.workload.kind in TEXT_KINDS and task.demand is not None:
         found = select_open_models(task.demand, catalog)
     elif task.workload.kind == "embedding":
-        found = _select_embedding_models(task, catalog)
+        models, fixed = list_embedding_models(catalog), task.workload.model
+        named = (one for one in models if fixed is None or one.id.lower() == fixed.lower())
+        permitted = tuple(one for one in named if permits_licence(task.workload, one))
+        miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
+        found = ModelCandidates(permitted, () if permitted else (miss,))
     else:
         return task._replace(models=(None,))
     return task._replace(models=found.models, misses=found.misses, notes=found.notes)
 
 
-def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandidates:
-    models = tuple(model for model in list_embedding_models(catalog) if permits_licence(task.workload, model))
-    fixed = task.workload.model
-    if fixed is not None:
-        models = tuple(model for model in models if model.id.lower() == fixed.lower())
-    miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
-    return ModelCandidates(models, () if models else (miss,))
-
-
 class SizingCache:
-    """Asks sizing once for each question. With `needs`, a latency limit includes the round trip to the users."""
+    """Caches sizing results. With `needs`, a latency limit includes the round trip to the users."""
 
     def __init__(self, catalog: Catalog, needs: Needs | None = None) -> None:
         self._catalog, self._needs = catalog, needs
@@ -152,7 +143,7 @@ class SizingCache:
         self._away: dict[tuple[str, str], float] = {}
 
     def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> SteadyCapacity | None:
-        """What one machine carries of the load; None when it does not hold the model."""
+        """Size one machine for a steady load; None if it cannot hold the model."""
         away, machine = self.round_trip_s(demand.workload, host), host.machine
         key = (demand.workload.name, get_model_id(model), away, make_sizing_key(machine))
         if key not in self._steady:
@@ -161,7 +152,7 @@ class SizingCache:
         return self._steady[key]
 
     def round_trip_s(self, workload: Workload, host: CandidateMachine) -> float:
-        """There and back between a machine and the users; no way at all where it stands beside them."""
+        """Return the round-trip time between a machine and the users; 0 for machines at the workload's sites."""
         if self._needs is None or workload.sites or not _list_latency_limits(workload.slo):
             return 0.0
         key = (workload.name, host.where.country)
@@ -171,11 +162,29 @@ class SizingCache:
         return self._away[key]
 
     def batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
-        """What one run takes on such machines; None when they cannot do it."""
+        """Size one run of a job on such machines; None if they cannot run it."""
         key = (job.workload.name, get_model_id(model), make_sizing_key(machine), machine.network_bytes_per_s)
         if key not in self._batch:
             self._batch[key] = self._size_batch(job, model, machine)
         return self._batch[key]
+
+    def list_steady(
+        self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
+    ) -> Iterable[tuple[Demand, ModelSpec | None, SteadyCapacity]]:
+        """Yield the steady load with each model that the host can serve; nothing for a job."""
+        for model in models if task.demand is not None else ():
+            steady = self.steady(task.demand, model, host) if task.demand is not None else None
+            if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
+                yield task.demand, model, steady
+
+    def list_batch(
+        self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
+    ) -> Iterable[tuple[BatchJob, ModelSpec | None, BatchWork]]:
+        """Yield the job with each model that the host can run; nothing for a steady load."""
+        for model in models if task.job is not None else ():
+            batch = self.batch(task.job, model, host.machine) if task.job is not None else None
+            if task.job is not None and batch is not None:
+                yield task.job, model, batch
 
     def _size_steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
@@ -205,7 +214,7 @@ class SizingCache:
         return size_finetuning(machine, model, workload.method or "lora", job.size, workload.name, catalog)
 
 
-# Limits that the way there and back counts against, and the least that is left for the machine.
+# Limits that include the round trip, and the minimum that remains for the machine.
 LATENCY_LIMITS, MIN_LATENCY_S = ("ttft_p95_s", "latency_p95_s"), 1e-9
 
 
@@ -222,7 +231,7 @@ def _tighten_limits(demand: Demand, away: float) -> Demand:
 
 
 def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> SteadyCapacity:
-    """With broken limits as the needs state them, against what their users see."""
+    """Restate broken limits as the needs state them, with the latency that users see."""
     name, slo = demand.workload.name, demand.workload.slo
     stated = {f"{name}.{field}": getattr(slo, field) for field in _list_latency_limits(slo)}
     misses = (
@@ -235,13 +244,13 @@ def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> Stea
 
 
 def make_sizing_key(machine: Machine) -> tuple[object, ...]:
-    """Machines that sizing cannot tell apart: with accelerators, the host hardly matters."""
+    """Return a key that is equal for machines with equal sizing results; the host of accelerators hardly matters."""
     if machine.accelerator is not None:
         return (machine.accelerator.id, machine.accelerator_count)
     return ("", machine.cores, machine.ram_bytes)
 
 
-# A machine that may work at full speed only for a while is none to plan a load on.
+# Burstable machines run at full speed only for a limited time, so no load is planned on them.
 BURSTABLE = "burstable"
 
 
@@ -253,11 +262,11 @@ class MachineFinder:
         self._driven = {engine.kind for engine in catalog.engines.values()}
 
     def is_suitable(self, task: WorkloadTask, host: CandidateMachine) -> bool:
-        """Language runs on the accelerators that are pinned; other work may stay on host processors."""
+        """True if the host may run the task: language models need a pinned accelerator, other work may use CPUs."""
         return self._pinned is None or host.machine.accelerator is not None or not uses_language_model(task)
 
     def list_rented(self, provider: str) -> tuple[CandidateMachine, ...]:
-        """Whole machines with a list price; accelerators only where an engine drives them."""
+        """Return whole machines with a list price; accelerators need an engine that supports them."""
         found = []
         for offer in self._catalog.offers:
             whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
@@ -272,7 +281,7 @@ class MachineFinder:
         return tuple(CandidateMachine(where, machine, node=node) for node, machine in built if machine is not None)
 
     def _build_machine(self, row: Offer | ServerSpec, name: str, cores: int) -> Machine | None:
-        """None where no engine drives its accelerator, or where others are pinned."""
+        """Build a machine; None if no engine supports its accelerator, or if the needs pin other accelerators."""
         device = self._catalog.accelerators.get(row.accelerator or "")
         driven = device is not None and device.kind in self._driven
         if row.accelerator is not None and not (driven and (self._pinned is None or row.accelerator in self._pinned)):
@@ -289,19 +298,18 @@ class MachineCapability(NamedTuple):
 
 
 def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapability, ...]:
-    """Without those that another one beats: no dearer in any way, no less work, no more broken limits."""
+    """Drop machines that another one dominates: no higher price, no less capacity, no more broken limits."""
+
+    def rank(one: MachineCapability) -> tuple[float, float, float, str, str]:
+        size = float(one.model.parameters) if one.model is not None else 0.0
+        place = f"{one.host.where.region} {get_model_id(one.model)}"
+        return (one.prices[0], -one.steady.requests_per_s.value, size, one.host.machine.id, place)
+
     kept: list[MachineCapability] = []
-    for one in sorted(found, key=_dominance_key):
+    for one in sorted(found, key=rank):
         if not any(_dominates(other, one) for other in kept):
             kept.append(one)
     return tuple(kept)
-
-
-def _dominance_key(one: MachineCapability) -> tuple[float, float, float, str, str]:
-    model = one.model
-    size = float(model.parameters) if model is not None else 0.0
-    capacity = one.steady.requests_per_s.value
-    return (one.prices[0], -capacity, size, one.host.machine.id, f"{one.host.where.region} {model.id if model else ''}")
 
 
 def _dominates(strong: MachineCapability, weak: MachineCapability) -> bool:

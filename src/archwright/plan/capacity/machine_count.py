@@ -1,4 +1,4 @@
-"""How many machines a load takes, and a job at once, and the hours it pays for."""
+"""Machine count: machines for a load, machines for one run of a job, and paid hours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from archwright.plan.demand.model_selection import UNKNOWN
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork
 
-# Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
+# Assumed: each run first starts machines and loads image and data for this long, and pays for it.
 RUN_START_H = 0.25
-# What the optimisation leaves of a whole number.
+# Rounding error of a whole number in a solution.
 ROUNDING = 1e-6
 
 
 def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> tuple[int, Misses]:
-    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, if none do."""
+    """Return the fewest machines for the deadline in the busiest month, else the most useful and a violation."""
     most = max(job.growth) * redone
     low, high = batch.least, max(batch.least, batch.most)
 
@@ -51,7 +51,7 @@ def price_job_runs(
 
 
 def compute_running_hours(demand: Demand, capacity: float) -> tuple[RunningHours, ...]:
-    """Machines of every month and level, spares included."""
+    """Return the machines for every month and load level, spares included."""
     hours, counts = tuple(level.hours for level in demand.levels), dict[tuple[float, ...], tuple[int, ...]]()
     months = [demand.rates(month) for month in range(len(demand.growth))]
     for rates in months:
@@ -63,12 +63,12 @@ def compute_running_hours(demand: Demand, capacity: float) -> tuple[RunningHours
 
 
 def is_serving(demand: Demand, rate: float) -> bool:
-    """Whether machines run: always, but where somebody else serves all of the load now."""
+    """True if machines run at this rate: always, unless other machines serve all of the load."""
     return rate > 0 or not demand.elsewhere
 
 
 def count_peak_machines(demand: Demand, capacity: float) -> list[tuple[int, int]]:
-    """Machines and spares at the peak of every month, the most first."""
+    """Return machines and spares at the peak of every month, in descending order."""
     target = demand.workload.slo.availability
     found = {count_machines(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
     return [(n, count_spares(n, target)) for n in sorted(found, reverse=True)]
@@ -79,7 +79,7 @@ def count_machines(rate: float, capacity: float) -> int:
 
 
 def compute_mean_machines(demand: Demand, capacity: float) -> float:
-    """Machines that run on average over the horizon, spares included."""
+    """Return the mean number of running machines over the horizon, spares included."""
     months = compute_running_hours(demand, capacity)
     means = (sum(h * n for h, n in zip(one.hours, one.counts, strict=True)) / sum(one.hours) for one in months)
     return sum(means) / len(months)

@@ -1,13 +1,14 @@
-"""How rented machines are had: by the hour following the load, promised for one or three years, or interruptible.
+"""Purchase options of rented machines: on demand, committed for one or three years, or spot.
 
-The j-th machine (the one that runs only when at least j are needed) is had in the cheapest way for each block of
-months: by the hour for the hours it runs, or promised and paid for all hours. A three-year promise must fit the
-horizon, so must each one-year promise; what is left is had by the hour. Machines nest (the j-th never runs more than
-the one before), so this choice for each alone is the best for all: the newsvendor's rule, month by month.
+The j-th machine (the one that runs only if at least j are needed) uses the cheapest option for each block of months:
+on demand for the hours it runs, or a commitment paid for all hours. A commitment of one or three years must fit into
+the horizon; the other months are on demand. Machines are nested (the j-th never runs longer than the one before), so
+the best option for each machine alone is the best for all: the newsvendor rule, month by month.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,9 @@ from archwright.plan.demand.forecast import HOURS_PER_MONTH
 
 YEAR, THREE_YEARS, SPOT = 12, 36, 0
 KIND_BY_TERM: dict[int, PurchaseKind] = {SPOT: "spot", YEAR: "commit-1y", THREE_YEARS: "commit-3y"}
-# Assumed: interruptions cost batch work this share of its hours, done again from the last checkpoint.
+# Assumed: interruptions make batch work repeat this share of its hours from the last checkpoint.
 SPOT_REDONE_SHARE = 0.15
-# Machines of one run that are all lost when one is taken away: of more, some one always is. Assumed.
+# Assumed: the most spot machines of one run. The loss of one machine stops the run; with more, one is always lost.
 MAX_SPOT_MACHINES = 4
 PRICE_FIELDS = {SPOT: "spot_usd_per_hour", YEAR: "commit_1y_usd_per_hour", THREE_YEARS: "commit_3y_usd_per_hour"}
 UP_FRONT = "all upfront"
@@ -29,7 +30,7 @@ CONFIDENCE_ORDER = ("high", "medium", "low", "recalled")
 
 
 class HourlyPrice(NamedTuple):
-    """USD an hour of one machine had in one way. `row` states the discount; None: the offer states the price."""
+    """USD per hour of one machine with one purchase option. `row`: source of the discount; None: the offer's price."""
 
     kind: PurchaseKind
     usd_per_hour: float
@@ -37,7 +38,7 @@ class HourlyPrice(NamedTuple):
 
 
 class PurchaseTranche(NamedTuple):
-    """Machines had in one way: `machines[m]` on average in month m, `usd[m]` paid for them, `peak` at most at once."""
+    """Machines with one purchase option: `machines[m]` on average in month m at `usd[m]`; at most `peak` at a time."""
 
     kind: PurchaseKind
     machines: tuple[float, ...]
@@ -50,14 +51,14 @@ class PurchaseTranche(NamedTuple):
 
 
 class RunningHours(NamedTuple):
-    """How many machines run in each part of a month, and for how many hours: one month."""
+    """Running machines in each part of one month, and the hours of that part."""
 
     hours: tuple[float, ...]
     counts: tuple[int, ...]
 
     @property
     def duration_curve(self) -> list[tuple[int, float]]:
-        """(count, hours in which at least so many run) for every count that occurs, the greatest first."""
+        """Pairs (count, hours in which at least `count` machines run) for every count, in descending order."""
         steps: dict[int, float] = {}
         above = 0.0
         for count, hours in sorted(zip(self.counts, self.hours, strict=True), reverse=True):
@@ -74,7 +75,10 @@ class OfferPrices:
         self._known: dict[str, tuple[HourlyPrice, ...]] = {}
 
     def price(self, offer: Offer, term: int) -> HourlyPrice | None:
-        """`term` in months, 0 for interruptible machines. The offer's own figure, else the provider's discount."""
+        """Return the offer's own price, else the list price with the provider's discount; None if unknown.
+
+        `term`: months of commitment; 0: spot machines.
+        """
         if term == SPOT and not self._spot:
             return None
         own: float | None = getattr(offer, PRICE_FIELDS[term])
@@ -85,15 +89,18 @@ class OfferPrices:
         return HourlyPrice(KIND_BY_TERM[term], listed * (1 - row.discount), row) if row is not None else None
 
     def list_prices(self, offer: Offer) -> tuple[HourlyPrice, ...]:
-        """By the hour first, then the promises."""
+        """Return the on-demand price, then the prices of commitments."""
         if offer.id not in self._known:
             listed = HourlyPrice("on-demand", offer.on_demand_usd_per_hour or 0.0)
-            promised = (self.price(offer, term) for term in (YEAR, THREE_YEARS))
-            self._known[offer.id] = (listed, *(price for price in promised if price is not None))
+            committed = (self.price(offer, term) for term in (YEAR, THREE_YEARS))
+            self._known[offer.id] = (listed, *(price for price in committed if price is not None))
         return self._known[offer.id]
 
     def _find_discount(self, offer: Offer, term: int) -> CommitmentDiscount | None:
-        """A row whose scope names machine types holds for these alone. Of general ones the surest, then the least."""
+        """Return the discount row: for this machine type, else the general one with the best confidence.
+
+        A row whose scope names machine types applies only to these. Ties: the lowest discount.
+        """
         fitting = []
         for row in self._rows:
             if (row.provider, row.term_months) != (offer.provider, term) or row.payment == UP_FRONT:
@@ -101,20 +108,20 @@ class OfferPrices:
             named = {word.strip(",") for word in row.scope.split()} & self._types
             if not named or offer.instance_type in named:
                 fitting.append((not named, CONFIDENCE_ORDER.index(row.confidence), row.discount, row))
-        # Interruptible machines have markets of their own: another type's discount says nothing.
+        # Each machine type has its own spot market, so a general discount does not apply.
         narrow = [one for one in fitting if term != SPOT or not one[0]]
         return min(narrow, key=lambda one: one[:3])[3] if narrow else None
 
 
-def select_purchase_mix(months: Sequence[RunningHours], ways: Sequence[HourlyPrice]) -> tuple[PurchaseTranche, ...]:
-    """The machines of every month in the ways that cost the least over the whole horizon."""
-    by_kind = {price.kind: price.usd_per_hour for price in ways}
-    machines: dict[PurchaseKind, list[float]] = {price.kind: [0.0] * len(months) for price in ways}
-    usd: dict[PurchaseKind, list[float]] = {price.kind: [0.0] * len(months) for price in ways}
-    peaks: dict[PurchaseKind, list[int]] = {price.kind: [0] * len(months) for price in ways}
+def select_purchase_mix(months: Sequence[RunningHours], prices: Sequence[HourlyPrice]) -> tuple[PurchaseTranche, ...]:
+    """Return the purchase options of all machines with the minimum cost over the horizon."""
+    by_kind = {price.kind: price.usd_per_hour for price in prices}
+    machines: dict[PurchaseKind, list[float]] = {kind: [0.0] * len(months) for kind in by_kind}
+    usd: dict[PurchaseKind, list[float]] = {kind: [0.0] * len(months) for kind in by_kind}
+    peaks: dict[PurchaseKind, list[int]] = {kind: [0] * len(months) for kind in by_kind}
     below = 0
     left = [month.duration_curve for month in months]
-    # Between two counts that occur, every machine runs the same hours.
+    # All machines between two successive counts run the same hours.
     for count in sorted({count for month in months for count in month.counts if count}):
         alike, below = count - below, count
         for steps in left:
@@ -136,24 +143,20 @@ def select_purchase_mix(months: Sequence[RunningHours], ways: Sequence[HourlyPri
 
 
 def _select_monthly_kinds(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, ...]:
-    """The way of each month for one machine that runs `hours[m]`: year by year from the last, the best of the rest."""
+    """Return the purchase kind of each month for one machine that runs `hours[m]`, by dynamic programming per year."""
     years = [hours[first : first + YEAR] for first in range(0, len(hours), YEAR)]
     rest: list[tuple[float, tuple[PurchaseKind, ...]]] = [(0.0, ())]
     three = prices.get("commit-3y")
     for year in reversed(years):
-        kind, usd = _select_year_kind(year, prices)
+        kind, usd = KIND_BY_TERM[YEAR], prices.get("commit-1y", math.inf) * HOURS_PER_MONTH * YEAR
+        listed = sum(year) * prices["on-demand"]
+        if len(year) < YEAR or usd >= listed:
+            kind, usd = "on-demand", listed
         best = (usd + rest[0][0], (kind,) * len(year) + rest[0][1])
-        # Three years from here must be whole; the last block may be a part of a year.
+        # A commitment of three years needs three whole years; only the last year may be shorter.
         if three is not None and len(rest) >= 3 and len(rest[0][1]) + len(year) >= THREE_YEARS:
             usd = three * HOURS_PER_MONTH * THREE_YEARS + rest[2][0]
             if usd < best[0]:
                 best = (usd, (KIND_BY_TERM[THREE_YEARS],) * THREE_YEARS + rest[2][1])
         rest.insert(0, best)
     return rest[0][1]
-
-
-def _select_year_kind(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, float]:
-    listed, one = sum(hours) * prices["on-demand"], prices.get("commit-1y")
-    if one is not None and len(hours) == YEAR and one * HOURS_PER_MONTH * YEAR < listed:
-        return "commit-1y", one * HOURS_PER_MONTH * YEAR
-    return "on-demand", listed

@@ -1,6 +1,8 @@
-"""Whether so much is to be had at once. No price list promises it: the catalog says, for each kind of provider, what an
-ordinary customer gets without a contract, and the most that one brings. Above the first an option is at risk and comes
-after those that are not (`selection`); above the second it is missed.
+"""Provider quotas: the capacity that a customer gets at one time.
+
+The catalog states, for each kind of provider, the usual quota without a contract and the maximum with a contract (no
+price list guarantees either). Above the usual quota, an option is at risk and ranks after options without a risk
+(`selection`). Above the maximum, the option is not feasible.
 """
 
 from __future__ import annotations
@@ -19,35 +21,30 @@ PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.boug
 
 
 def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
-    """Everything at one provider at once; owned machines are there already."""
+    """Check the sum of all machines at each provider; owned machines need no quota."""
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
         if fleet.purchase != "owned" and fleet.where.placement != "this-machine":
-            each = max(fleet.machine.accelerator_count, 1)
-            counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * each
+            own = PLACEMENT_QUOTAS.get(fleet.where.placement, f"quota.{fleet.where.provider}")
+            quota = own if own in catalog.parts else "quota.other"
+            quota = quota if fleet.machine.accelerator is not None else HOST_QUOTA
+            counts[fleet.where.provider, quota] += fleet.peak * max(fleet.machine.accelerator_count, 1)
     found = [_check_quota(provider, quota, float(count), catalog) for (provider, quota), count in counts.items()]
     return tuple(miss for misses, _ in found for miss in misses), tuple(note for _, notes in found for note in notes)
 
 
 def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
-    """Tokens a second at the busiest moment of the horizon, bought from one provider."""
+    """Check the tokens per second at the peak of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
     return _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
 
 
-def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
-    if fleet.machine.accelerator is None:
-        return HOST_QUOTA
-    own = PLACEMENT_QUOTAS.get(fleet.where.placement, f"quota.{fleet.where.provider}")
-    return own if own in catalog.parts else "quota.other"
-
-
-def _check_quota(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
-    held, unit = catalog.parameter(quota), catalog.parts[quota].unit
-    if count > held.high:
-        return (build_violation(f"capacity of {provider}, {unit}", count, held.high),), ()
+def _check_quota(provider: str, part: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
+    quota, unit = catalog.parameter(part), catalog.parts[part].unit
+    if count > quota.high:
+        return (build_violation(f"capacity of {provider}, {unit}", count, quota.high),), ()
     note = (
-        f"{UNVERIFIED}capacity needs a contract: {count:,.0f} {unit} at once at {provider}; an ordinary customer gets "
-        f"about {held.value:,.0f} (assumed, {held.low:,.0f} .. {held.high:,.0f}); ask for a quota first"
+        f"{UNVERIFIED}the option needs {count:,.0f} {unit} at {provider}. The usual quota without a contract is about "
+        f"{quota.value:,.0f} (assumed, {quota.low:,.0f} .. {quota.high:,.0f}). Request a higher quota first"
     )
-    return (), (note,) if count > held.value else ()
+    return (), (note,) if count > quota.value else ()

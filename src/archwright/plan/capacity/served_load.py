@@ -1,4 +1,4 @@
-"""What every served workload has, wherever it runs: its load, its context, its answer's default length."""
+"""Served loads: the traffic, context and default output length of a workload, and the engines that serve it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import RequestLengths
 from archwright.sizing.inference.open_loop import Z95, OpenLoop, build_request_profile
 
-# A short peak is enough where an engine sees so many requests that more teach nothing.
+# A shorter peak window is enough if an engine gets PEAK_REQUESTS requests in it.
 PEAK_S, MIN_PEAK_S, PEAK_REQUESTS = 45, 15, 600
 MIN_RATE = 1e-6
 SEED_BYTES = 4
 
 
 class LocalLoad(NamedTuple):
-    """One workload and what serves it on the machine at hand."""
+    """A workload that the local machine serves."""
 
     demand: Demand
     spec: ServingSpec
 
 
 class PooledLoad(NamedTuple):
-    """One workload and the pool of engines that serves it elsewhere; `up`: machines needed, and spares beside them;
-    None where they are the provider's affair. `part`: its share of a load that several pools answer together.
+    """A workload that a pool of engines serves on other machines.
+
+    `up`: needed machines and spares; None if the provider manages them. `part`: share of a load that several pools
+    serve together.
     """
 
     demand: Demand
@@ -45,7 +47,7 @@ class PooledLoad(NamedTuple):
 
 
 class NonTextLoad(NamedTuple):
-    """A steady load without an answer in tokens (images, rows, embeddings), and what one of its machines does."""
+    """A steady load without output tokens (images, rows, embeddings), and the capacity of one machine."""
 
     demand: Demand
     steady: SteadyCapacity
@@ -62,22 +64,19 @@ ServedLoad = LocalLoad | PooledLoad | NonTextLoad | BatchLoad
 
 
 def list_load_specs(served: tuple[ServedLoad, ...]) -> tuple[LoadSpec, ...]:
-    """The traffic that `bench` can drive: texts. Pools that answer a workload together are driven together."""
-    found, whole = list[LoadSpec](), dict[str, LoadSpec]()
+    """Return the text traffic that `bench` can generate; pools that share a workload get one load."""
+    found, shared = list[LoadSpec](), dict[str, LoadSpec]()
     for one in served:
         if isinstance(one, PooledLoad) and one.part < 1:
-            load, before = one.spec.load, whole.get(one.spec.load.workload)
-            rate, inside = (before.requests_per_second, before.concurrency) if before is not None else (0.0, 0)
-            both = replace(
-                load,
-                requests_per_second=rate + load.requests_per_second,
-                concurrency=inside + load.concurrency,
-                peak_s=min(load.peak_s, before.peak_s if before is not None else load.peak_s),
-            )
-            whole[load.workload] = both
+            load = one.spec.load
+            if (other := shared.get(load.workload)) is not None:
+                rate = other.requests_per_second + load.requests_per_second
+                inside, peak_s = other.concurrency + load.concurrency, min(load.peak_s, other.peak_s)
+                load = replace(load, requests_per_second=rate, concurrency=inside, peak_s=peak_s)
+            shared[load.workload] = load
         elif isinstance(one, (LocalLoad, PooledLoad)):
             found.append(one.spec.load)
-    return (*found, *whole.values())
+    return (*found, *shared.values())
 
 
 def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPrediction:
@@ -87,7 +86,10 @@ def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPred
 def build_served_load(
     demand: Demand, steady: SteadyCapacity, machine: Machine, catalog: Catalog, *, replicas: int
 ) -> PooledLoad | NonTextLoad:
-    """`replicas` machines share the peak of the busiest month; the closed loop holds its 95th percentile inside."""
+    """Build the load of `replicas` machines that share the peak of the busiest month.
+
+    The closed loop keeps as many requests in flight as the 95th percentile of the open loop.
+    """
     if demand.workload.kind not in TEXT_KINDS:
         return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
@@ -108,12 +110,12 @@ def compute_peak_seconds(rate: float) -> float:
 
 
 def derive_seed(workload: str) -> int:
-    """The same workload draws the same traffic in every plan and on the bench: plans differ by their changes only."""
+    """Derive the traffic seed from the workload's name, so that plans and `bench` use the same traffic."""
     return int.from_bytes(hashlib.sha256(workload.encode()).digest()[:SEED_BYTES]) % 2**31
 
 
 def build_load_spec(demand: Demand, model: str, concurrency: int) -> LoadSpec:
-    """The peak of the busiest month: what the plan promises to carry, and what `bench` will drive."""
+    """Build the load at the peak of the busiest month, which the plan predicts and `bench` generates."""
     return LoadSpec(
         workload=demand.workload.name,
         model=model,
@@ -126,10 +128,10 @@ def build_load_spec(demand: Demand, model: str, concurrency: int) -> LoadSpec:
 
 
 def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
-    """Tokens a slot holds: room for long requests, whole steps, never more than the model can."""
+    """Return the tokens of a slot: enough for long requests, in whole steps, at most the model's context."""
     return RequestLengths(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
 def default_max_tokens(output: TokenLength) -> int:
-    """What an answer may take when the request does not say: the 95th percentile the needs name."""
+    """Return the default output limit of a request: the 95th percentile in the needs."""
     return max(1, round(output.p95))

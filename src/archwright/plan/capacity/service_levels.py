@@ -1,8 +1,8 @@
-"""Service limits of the needs against what was found: latency (lower is better) and availability (higher is).
+"""Check service levels of the needs: latency (lower is better) and availability (higher is better).
 
-A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean output - 1). Of answers that are bought
-only a band is known, as wide as what is possible and commonly seen. A limit below the band is missed; one inside it is
-unverified, and such an option ranks after those that are known to hold (decision/selection.py).
+The latency limit (time to the last byte) is compared with TTFT p95 + TPOT p95 x (mean output - 1). For hosted models
+only an interval of commonly observed values is known. A limit below the interval is missed. A limit inside it is
+unverified, and the option ranks after options with verified limits (decision/selection.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica
 def check_latency(
     load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[ConstraintViolation], list[str]]
 ) -> None:
-    """Latency limits against (TTFT, TPOT) at p95; adds to the misses and notes in `found`."""
+    """Check latency limits against (TTFT, TPOT) at p95; append to the misses and notes in `found`."""
     (ttft, tpot), (misses, notes), name = p95, found, load.workload
     whole = sum_estimates([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
     check_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
@@ -34,7 +34,7 @@ def check_latency(
 
 
 def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:
-    """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
+    """Return the latency limits that one simulation at the predicted speed breaks, without intervals."""
     found, misses = simulate_peak(scale_to_replica(spec), 1.0), list[ConstraintViolation]()
     p95 = (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s"))
     check_latency(spec.load, slo, p95, (misses, []))
@@ -44,18 +44,18 @@ def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:
 def check_availability(
     workload: str, up: RedundancyRequirement, slo: SLO, misses: list[ConstraintViolation], notes: list[str]
 ) -> None:
-    """Higher is better here; at risk when the limit lies above the band's low end."""
+    """Check the availability target; at risk if the target is above the low end of the interval."""
     limit, share = slo.availability, up.estimate_availability()
     if limit is None:
         return
     if share.value < limit:
         misses.append(build_violation(f"{workload}.availability", share.value, limit))
     elif share.low < limit:
-        notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
+        notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} is inside the interval {share.low:.4g} .. 1")
     if up.place is not None and up.is_limited_by_place(limit):
         notes.append(
-            f"{workload}: availability {limit:.6g} is more than {up.place.said} gives, which is up "
-            f"{up.place.up.value:.6g} of the time whatever its machines do: it takes {up.place.beyond}"
+            f"{workload}: availability {limit:.6g} exceeds that of {up.place.said} ({up.place.up.value:.6g}, "
+            f"independent of its machines). Add {up.place.remedy}"
         )
 
 
@@ -69,8 +69,9 @@ class UnverifiedLevel(NamedTuple):
 
 
 def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) -> dict[str, Estimate]:
-    """The band of each latency, in seconds: TTFT p95 = round trip + first token + p95 prompt / reading rate; whole =
-    TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
+    """Return the interval of each latency in seconds. `round_trip`: a catalog part.
+
+    TTFT p95 = round trip + first token + p95 prompt / reading rate; latency = TTFT + token time x (mean output - 1).
     """
     token = catalog.parameter(TOKEN_TIME_PART)
     reading = catalog.parameter(READING_RATE_PART).divide_amount(demand.input_tokens.p95, "s")
@@ -80,7 +81,7 @@ def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) ->
 
 
 def _add_in_sequence(*parts: Estimate) -> Estimate:
-    """One after the other: the ends are what is possible, so that they add up, whatever chance would say."""
+    """Add latencies: the ends are possible extremes, so they are added, not combined statistically."""
     low, value, high = (sum(ends) for ends in zip(*((one.low, one.value, one.high) for one in parts), strict=True))
     return Estimate(value=value, low=low, high=high, unit="s")
 
@@ -92,12 +93,12 @@ def check_unverified_latency(demand: Demand, round_trip: str, provider: str, cat
         if limit is not None and limit < band.low:
             misses.append(build_violation(name, band.low, limit, at_best=True))
         elif limit is not None and limit < band.high:
-            notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
+            notes.append(f"{_format_latency_risk(name, limit, band, provider)}. Measure it with `archwright bench URL`")
     return UnverifiedLevel(tuple(misses), tuple(notes))
 
 
 def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
-    """The note on a latency limit of what is no text: `warm` at best, after a cold start of `start_s` at worst."""
+    """Return the note on a latency limit of a non-text workload: `warm` at best, plus a cold start at worst."""
     limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
     if limit is None or limit >= band.high:
         return ()
@@ -106,7 +107,7 @@ def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, pr
 
 def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
     return (
-        f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
+        f"{UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no latency, and "
         f"{format_number(band.low)} to {format_number(band.high)} is possible"
     )
 
@@ -117,4 +118,4 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
         return UnverifiedLevel()
     if limit > band.high:
         return UnverifiedLevel((build_violation(name, band.high, limit, at_best=True),))
-    return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))
+    return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no availability",))

@@ -1,1 +1,1 @@
-"""What an option costs beside its accelerators: control plane, storage, egress, facilities, staff, operation."""
+"""Costs of an option in addition to accelerators: control plane, storage, egress, facilities, staff, operation."""

@@ -1,4 +1,4 @@
-"""Where an option's load and data lie: shares of each workload by place, a home for each data set, its copies."""
+"""Placement of load and data of an option: shares of each workload by place, main places of data sets, copies."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ REFRESH_SUFFIX = "-refresh"
 
 
 class OptionContext(NamedTuple):
-    """An option as far as it is chosen: its machines and its places, the first of which is its main one. `models`
-    are the open models of the workloads that run one. `host` says where the platform itself runs where the option has
-    no machines that answer and the needs allow to rent one; `seat` says on what it runs, wherever that is.
+    """The chosen machines and places of an option; `models`: open models by workload.
+
+    `seat`: the machines of the control plane; `host`: rented for it because no machine of the option serves requests.
     """
 
     needs: Needs
@@ -46,7 +46,7 @@ class OptionContext(NamedTuple):
 
     @property
     def storage_locations(self) -> tuple[Location, ...]:
-        """Where bytes may lie: the option's own places or the host; else at a model's provider."""
+        """Places that may store data: the option's own places or the host, else the provider of a hosted model."""
         mine = tuple(place for place in self.where if place.placement != "hosted-api")
         return (mine or self.where) if self.host is None else (locate_offer(self.catalog, self.host), *mine)
 
@@ -56,21 +56,21 @@ class OptionContext(NamedTuple):
 
     @property
     def main_location(self) -> Location | None:
-        """Where logs, metrics and the platform's own state lie: a place of one's own first, never a remote site."""
+        """Place of logs, metrics and control-plane state: an on-premises place first, never a remote site."""
 
-        def strangeness(place: Location) -> tuple[bool, bool]:
+        def rank(place: Location) -> tuple[bool, bool]:
             return self.is_remote_site(place), place.placement not in OWN_PLACEMENTS
 
-        return min(self.storage_locations, key=strangeness, default=None)
+        return min(self.storage_locations, key=rank, default=None)
 
     def is_remote_site(self, place: Location) -> bool:
-        """Nothing but workloads of many sites (plants, branches) runs there."""
+        """True if only workloads of many sites (plants, branches) run there."""
         sited = {workload.name for workload in self.needs.workloads if workload.sites}
         here = [fleet for fleet in self.fleets if fleet.where == place]
         return bool(here) and all(sited.issuperset(fleet.workloads) for fleet in here)
 
     def load_shares(self, workload: Workload) -> dict[Location, float]:
-        """Shares of a workload's work, by the accelerators (else machines) that do it; the main place without any."""
+        """Return the share of a workload per place, by accelerators (else machines); else the main place."""
         weights: dict[Location, float] = {}
         for fleet in self.fleets:
             if workload.name in {name.removesuffix(REFRESH_SUFFIX) for name in fleet.workloads}:
@@ -82,24 +82,24 @@ class OptionContext(NamedTuple):
         return {self.main_location: 1.0} if self.main_location is not None else {}
 
     def home_location(self, data: DataProfile) -> Location | None:
-        """Where a data set lies: inside its residency, in the house before anywhere else, then where it is used."""
+        """Return the main place of a data set: inside its residency, then on-premises, then where it is used."""
         users = [workload for workload in self.needs.workloads if data.name in workload.data]
         used = {place for workload in users for place in self.load_shares(workload)}
 
-        def strangeness(place: Location) -> tuple[bool, bool, bool, bool]:
+        def rank(place: Location) -> tuple[bool, bool, bool, bool]:
             remote, foreign = self.is_remote_site(place), place.placement not in OWN_PLACEMENTS
             return not self.may_store_data(data, place), remote, foreign, place not in used
 
-        return min(self.storage_locations, key=strangeness, default=None)
+        return min(self.storage_locations, key=rank, default=None)
 
     def backup_location(self, data: DataProfile) -> Location | None:
-        """Where its backup lies: at another of the option's places, where it may, else beside it on other disks."""
+        """Return the place of the backup: another allowed place of the option, else the main place."""
         home = self.home_location(data)
         others = (place for place in self.storage_locations if place != home and not self.is_remote_site(place))
         return next((place for place in others if self.may_store_data(data, place)), home)
 
     def copy_locations(self, data: DataProfile) -> tuple[Location, ...]:
-        """Places beside its home that answer from it and where it may go."""
+        """Return other allowed places that serve requests with the data."""
         home = self.home_location(data)
         readers = [one for one in self.needs.workloads if one.kind in TEXT_KINDS and data.name in one.data]
         places = {place: None for workload in readers for place in self.load_shares(workload)}
@@ -144,17 +144,17 @@ def build_option_context(
 
 
 def list_online_workloads(needs: Needs) -> frozenset[str]:
-    """Workloads that answer requests as they come; what only runs now and then needs nobody to wait for it."""
+    """Return the workloads that serve requests; jobs are not included."""
     months = needs.budget.horizon_months
     return frozenset(workload.name for workload in needs.workloads if forecast_demand(workload, months) is not None)
 
 
 def build_chosen_context(chosen: ChosenOption) -> OptionContext:
-    """Of what a plan chose; its places are its machines' and, bought by the token, the provider."""
+    """Build the context of the chosen option; its places are those of its machines, or the provider of the models."""
     option = chosen.option
     where: list[Location] = []
     if option is not None and not chosen.fleets:
-        # Behind the place where answers are bought come those of what stands beside it, which are found again.
+        # Only the first region is the provider's; those of other machines are derived again.
         regions = (option.regions[:1] if option.placement == "hosted-api" else option.regions) or ("",)
         for region in regions:
             known = chosen.catalog.region(option.provider, region)
@@ -165,21 +165,18 @@ def build_chosen_context(chosen: ChosenOption) -> OptionContext:
 
 
 def resolve_open_models(needs: Needs, catalog: Catalog, chosen: Mapping[str, str]) -> dict[str, ModelSpec]:
-    """The open model of each workload that has one: as chosen, as the needs fix it, or of the workload it follows."""
+    """Return the open model of each workload: chosen, fixed by the needs, or of the workload that it follows."""
     named = {workload.name for workload in needs.workloads}
     found: dict[str, ModelSpec] = {}
     for workload in sorted(needs.workloads, key=lambda one: one.base is not None):
         base = workload.base or ""
         name = chosen.get(workload.name) or workload.model or (base if base not in named else "")
-        model = _find_open_model(catalog, name) if name else found.get(base)
+        model = found.get(base)
+        if name:
+            try:
+                model = catalog.embedders.get(name) or catalog.model(name)
+            except CatalogError:  # a hosted model: the platform does not store its files
+                continue
         if model is not None:
             found[workload.name] = model
     return found
-
-
-def _find_open_model(catalog: Catalog, name: str) -> ModelSpec | None:
-    """None for a hosted model: its files are not ours to keep."""
-    try:
-        return catalog.embedders.get(name) or catalog.model(name)
-    except CatalogError:
-        return None

@@ -1,5 +1,6 @@
-"""What machines of one's own cost beside their purchase: support, spare parts, renewal, space, the network between
-them, and the electricity of everything. Rented machines include all of it; their energy counts for carbon alone.
+"""Facility costs of on-premises machines: support, spare parts, renewal, space, network, electricity; control plane.
+
+The price of rented machines includes all of this; their energy counts only for carbon.
 """
 
 from __future__ import annotations
@@ -8,43 +9,34 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.plan import OWN_PLACEMENTS
-from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
-from archwright.plan.cost.control_plane_cost import (
-    SERVER_RACK_UNITS,
-    estimate_server_draw,
-    get_own_servers,
-    price_server_energy,
-)
-from archwright.plan.cost.data_placement import REFRESH_SUFFIX, OptionContext
-from archwright.plan.cost.hardware_lifecycle import (
-    GPU_LIFE,
-    MONTHS_PER_YEAR,
-    SERVER_LIFE,
-    HardwarePurchase,
-    price_lifecycle,
-)
+from archwright.plan.cost import hardware_lifecycle as lifecycle
+from archwright.plan.cost.control_plane import SERVER_PART, ControlPlaneHosting, list_platform_parts
+from archwright.plan.cost.data_placement import REFRESH_SUFFIX, OptionContext, list_online_workloads
+from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE, HardwarePurchase
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.cost.storage_and_egress import StoredItems, sum_stored_terabytes
-from archwright.plan.demand.forecast import HOURS_PER_MONTH
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import Fabric
 from archwright.sizing.infrastructure.storage import count_parameters, count_trained_parameters
 
-# The front end: two switches for so many machines, each on both.
+SERVER_DRAW_PART = "platform.server-draw"
+# Rack units of one server.
+SERVER_RACK_UNITS = 1
+# Front-end network: a pair of switches per this many machines; each machine is connected to both.
 MACHINES_PER_SWITCH_PAIR = 30
-# A meter reads at most what the name plate says, and a fifth less as a rule. Assumed.
+# Assumed: the measured power is between this share of the name-plate power and all of it.
 MIN_NAME_PLATE_SHARE = 0.8
 
 
 class SitePowerDraw(NamedTuple):
-    """What a place of one's own draws at the plug at most, cooling included, and the room it takes."""
+    """Peak power of an on-premises place, cooling included, and its rack units."""
 
     where: Location
     power_kw: Estimate
@@ -60,50 +52,39 @@ def select_fleets_at(case: OptionContext, where: Location) -> tuple[MachineFleet
 
 
 def select_central_fleets(case: OptionContext, where: Location) -> tuple[MachineFleet, ...]:
-    """Machines of a place without those that stand at sites of their own in the same country."""
+    """Return the machines of a place, without those at the sites of workloads in the same country."""
     sited = {workload.name for workload in case.needs.workloads if workload.sites}
     return tuple(fleet for fleet in select_fleets_at(case, where) if not sited.issuperset(fleet.workloads))
 
 
 def is_colocated(case: OptionContext, where: Location) -> bool:
-    """No site of the needs lies there: machines then stand in rented space."""
+    """True if the needs have no site in that country, so that machines are in rented space."""
     site, home = case.needs.placement.site, case.needs.organisation.country
     own = {country for group in case.needs.sites.values() for country in group.countries or (home,)}
     return where.placement == "on-premises" and where.country not in (own | ({site.country} if site else set()))
 
 
-# --- machines
-
-
-def price_machine_upkeep(case: OptionContext) -> list[CashFlow]:
-    """Support of all machines of one's own; spare parts and renewal of what is bought. Owned ones go at their end."""
-    terms: list[CashFlow] = []
+def price_machine_upkeep(case: OptionContext) -> Iterable[CashFlow]:
+    """Yield support of on-premises machines, and spare parts and renewal of bought ones; owned ones leave."""
     for fleet in case.fleets:
-        if fleet.where.placement in OWN_PLACEMENTS and fleet.node is not None:
-            terms += (one._replace(machines_of=fleet.workloads) for one in _price_fleet_upkeep(case, fleet, fleet.node))
-    return terms
-
-
-def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: ServerSpec) -> Iterable[CashFlow]:
-    price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
-    whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
-    month = price.usd * support.usd / MONTHS_PER_YEAR
-    paid = [month * count for count in fleet.machines]
-    yield make_varying_flow(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
-    if fleet.purchase != "bought":
-        return
-    drivers = (*price.drivers, *spares.drivers)
-    yield make_one_time_flow(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
-    life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
-    yield from price_lifecycle(case.quotes, bought, first_paid=False)
-
-
-# --- the network between them
+        if fleet.where.placement not in OWN_PLACEMENTS or (node := fleet.node) is None:
+            continue
+        price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
+        name = f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
+        month = price.usd * support.usd / MONTHS_PER_YEAR
+        paid, drivers = [month * count for count in fleet.machines], (*price.drivers, *support.drivers)
+        terms = [make_varying_flow(f"support of {name}", "support", paid, drivers)]
+        if fleet.purchase == "bought":
+            usd, drivers = price.usd * fleet.peak * spares.usd, (*price.drivers, *spares.drivers)
+            terms.append(make_one_time_flow(f"spare parts of {name}", "support", usd, case.months, drivers))
+            life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
+            bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
+            terms += lifecycle.price_lifecycle(case.quotes, bought, first_paid=False)
+        yield from (term._replace(machines_of=fleet.workloads) for term in terms)
 
 
 def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabric], ...]:
-    """The network of every training job that spans machines, rented ones too."""
+    """Return the network of every training job that spans machines, including rented machines."""
     found = []
     for workload in case.needs.workloads:
         whole, trained = count_parameters(workload, case.models), count_trained_parameters(workload, case.models)
@@ -120,7 +101,7 @@ def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabr
 
 
 class NetworkGear(NamedTuple):
-    """Switches a place needs: two and two for the front end, those of the cluster, their links, cards to add."""
+    """Network of a place: front-end switches (in pairs), cluster switches, links, additional network cards."""
 
     front: int
     fabric: int
@@ -141,7 +122,7 @@ def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimat
 
 
 def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
-    """For bought machines; owned ones have theirs, and a single machine uses the building's."""
+    """Size the network for bought machines; owned machines have one, and one machine uses the building's network."""
     central = select_central_fleets(case, where)
     here = [fleet for fleet in central if fleet.purchase == "bought" and fleet.node is not None]
     machines = sum(fleet.peak for fleet in here)
@@ -156,7 +137,7 @@ def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
     return NetworkGear(front, cluster.switches, cluster.links, cards)
 
 
-# What the source of the optics' price counts: 1,024 accelerators, two links for each.
+# Links in the source of the optics price: 1,024 accelerators, two links each.
 OPTICS_LINKS = 2 * 1024
 
 
@@ -175,22 +156,19 @@ def price_network_gear(case: OptionContext) -> list[CashFlow]:
             if count:
                 line = f"{name}, {count} in {where.region}"
                 what = HardwarePurchase(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
-                terms += price_lifecycle(case.quotes, what)
+                terms += lifecycle.price_lifecycle(case.quotes, what)
     return terms
 
 
-# --- power, energy, space
-
-
 def estimate_site_power(case: OptionContext, kept: StoredItems) -> tuple[SitePowerDraw, ...]:
-    """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
+    """Return the peak power of each on-premises place, without remote sites (plants, branches)."""
     places = (where for where in list_own_places(case) if not case.is_remote_site(where))
     return tuple(_estimate_place_power(case, kept, where) for where in places)
 
 
 def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Location) -> SitePowerDraw:
     parts, here = list[Estimate](), select_central_fleets(case, where)
-    # What follows owned machines stands there when these are gone: the busiest month, not the sum of all.
+    # Successors of owned machines run after these leave, so the busiest month counts, not the sum of all.
     busiest = max(range(case.months), key=lambda month: sum(_compute_peak_kw(fleet, month) for fleet in here))
     for fleet in here:
         plate = _compute_peak_kw(fleet, busiest)
@@ -210,8 +188,8 @@ def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Locatio
     basis = case.ledger.create_basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
-        "peak draw at the plug, cooling included",
-        formula="(machines at their name plates + storage + switches) x PUE",
+        "peak power, cooling included",
+        formula="(name-plate power of machines + storage + switches) x PUE",
         facts=price_pue(case, where).drivers,
     )
     bare = sum_estimates(parts or [exact_estimate(0.0, "kW")], "kW")
@@ -226,30 +204,33 @@ def _get_name_plate_w(fleet: MachineFleet) -> float:
     return fleet.node.power_w if fleet.node is not None else 0.0
 
 
+def _select_pue(case: OptionContext, where: Location) -> str | None:
+    return power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+
+
 def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str) -> Estimate:
-    overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+    overhead = _select_pue(case, where)
     parts = [bare] if overhead is None else [bare, case.catalog.parameter(overhead)]
     return multiply_estimates(parts, bare.unit, basis)
 
 
 def price_pue(case: OptionContext, where: Location) -> UnitPrice:
-    """What the building multiplies a machine's draw by."""
-    overhead = power.select_pue_part(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+    """Return the PUE: total power of the place / power of its machines."""
+    overhead = _select_pue(case, where)
     return UnitPrice(1.0, ()) if overhead is None else case.quotes.part(overhead)
 
 
 def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPrice:
-    """kWh of one of its machines in a month, without the building; a basis of its own."""
-    watts = power.estimate_power_draw(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy)
-    basis = case.ledger.create_basis(
+    """Return kWh per month of one machine of the fleet, without cooling."""
+    watts = case.ledger.create_driver(
+        power.estimate_power_draw(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy),
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
-        f"mean draw of a machine: {fleet.machine.id}",
+        f"mean power of a machine: {fleet.machine.id}",
         formula=f"busy {fleet.busy:.0%} of the time at {fleet.busy_w:,.0f} W, else idle",
         facts=case.quotes.part("idle.draw").drivers,
     )
-    case.ledger.register_driver(replace(watts, basis=basis))
-    return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (basis,))
+    return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (watts.basis,))
 
 
 def price_energy(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
@@ -282,11 +263,14 @@ def _price_shared_energy(case: OptionContext, kept: StoredItems, where: Location
             line = f"electricity of {what} in {where.region}"
             yield make_recurring_flow(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
     if (seat := get_own_servers(case)) is not None and seat.where == where:
-        yield price_server_energy(case, seat, kwh)
+        one = case.quotes.part(SERVER_DRAW_PART)
+        flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
+        line = f"electricity of control-plane servers in {where.region}"
+        yield make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers, seat.machines))
 
 
 def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> list[CashFlow]:
-    """Rented space is paid by the kW that is provisioned for the machines; a site of one's own is there already."""
+    """Return the rent of colocation space, per kW of machine power; an own site has no rent."""
     terms = []
     for place in places:
         if is_colocated(case, place.where) and place.power_kw.value > 0:
@@ -298,7 +282,7 @@ def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> 
 
 
 def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Estimate]:
-    """kWh of a month at the plug, mean over the horizon, for every place with machines or storage of its own."""
+    """Return kWh per month, mean over the horizon, cooling included, for each place with machines or storage."""
     found: dict[Location, Estimate] = {}
     for where in dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)]):
         parts = []
@@ -316,3 +300,50 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
             parts += [draw.scaled(HOURS_PER_MONTH, unit="kWh") for draw in draws]
         found[where] = _apply_pue(case, where, sum_estimates(parts, "kWh"), "")
     return found
+
+
+def price_control_plane(case: OptionContext) -> list[CashFlow]:
+    """Return the cost lines; no lines if the control plane shares machines or exists already."""
+    seat = case.seat
+    if seat is not None and seat.is_shared:
+        return []
+    if seat is None:
+        bought = case.where and all(place.placement == "hosted-api" for place in case.where)
+        if bought and list_online_workloads(case.needs) and list_platform_parts(case.needs):
+            case.ledger.add_assumptions(
+                "the gateway of a hosted model runs on an existing machine, because no machine may be rented"
+            )
+        return []
+    low, high = min(seat.counts), max(seat.counts)
+    name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "
+    if seat.offer is None:
+        return list(_price_own_servers(case, seat, f"{name}small server in {seat.where.region}"))
+    price = case.quotes.offer(seat.offer)
+    flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
+    line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
+    return [make_varying_flow(line, "platform", flow, (*price.drivers, seat.machines))]
+
+
+def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str) -> Iterable[CashFlow]:
+    """Yield support, and purchases or (if nothing may be bought) a monthly charge over the servers' life."""
+    price, support = case.quotes.part(SERVER_PART), case.quotes.part("support")
+    unit = UnitPrice(price.usd, (*price.drivers, seat.machines))
+    month = price.usd * support.usd / MONTHS_PER_YEAR
+    paid = [month * count for count in seat.counts]
+    yield make_varying_flow(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
+    bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
+    if case.needs.budget.capex > 0:
+        yield from lifecycle.price_lifecycle(case.quotes, bought)
+        return
+    case.ledger.add_assumptions("budget.capex 0: servers of the control plane are charged monthly over their life")
+    yield lifecycle.price_monthly_charge(case.quotes, bought)
+
+
+def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
+    seat = case.seat
+    own = seat is not None and seat.offer is None and not seat.is_shared and seat.where.placement in OWN_PLACEMENTS
+    return seat if own else None
+
+
+def estimate_server_draw(case: OptionContext, count: float) -> Estimate:
+    return case.catalog.parameter(SERVER_DRAW_PART).scaled(count, unit="kW")

@@ -1,7 +1,7 @@
-"""running: all that an option pays beside machines and tokens, with its power, its energy and its carbon.
+"""Operating costs of an option (all costs except compute and tokens), with power, energy and carbon.
 
-Not needed by the default stack, and so not priced: a managed cluster's control plane (the platform supervises its own
-processes) and an accelerator vendor's software licence (its engines are free software).
+Not priced because the default stack does not need them: the control plane of a managed cluster (the platform supervises
+its own processes), and software licences of accelerator vendors (the engines are free software).
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ from archwright.contract.needs import Needs
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.cost.control_plane_cost import price_control_plane
+from archwright.plan.cost import facility_costs as facility
 from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
-from archwright.plan.cost.facility_costs import (
-    SitePowerDraw,
-    energy_by_place,
-    estimate_site_power,
-    list_own_places,
-    list_training_fabrics,
-    price_colocation,
-    price_energy,
-    price_machine_upkeep,
-    price_network_gear,
-)
+from archwright.plan.cost.facility_costs import SitePowerDraw
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.staffing import count_missing_engineers, price_staff
 from archwright.plan.cost.storage_and_egress import StoredItems, list_stored_items, price_egress, price_storage
@@ -36,7 +26,7 @@ from archwright.sizing.infrastructure import network
 
 
 class OperatingCosts(NamedTuple):
-    """`power_kw` and `rack_units` are of all places of one's own together, None without any; `places` has each."""
+    """Costs, power, energy and carbon. `power_kw`, `rack_units`: sums over on-premises `places`; None without any."""
 
     terms: tuple[CashFlow, ...]
     power_kw: Estimate | None
@@ -55,106 +45,88 @@ def estimate_operating_costs(
     where: tuple[Location, ...],
     models: Mapping[str, str] = NO_MODELS,
 ) -> OperatingCosts:
-    """`where`: the option's places; `models`: workload to model, for the size of its files and checkpoints."""
+    """`where`: the option's places; `models`: model of each workload, for the size of its files and checkpoints."""
     case = build_option_context(needs, catalog, ledger, fleets, where, models)
     kept = list_stored_items(case)
-    places = estimate_site_power(case, kept)
+    places = facility.estimate_site_power(case, kept)
     terms = [
         *price_storage(case, kept),
         *price_egress(case, kept),
-        *price_machine_upkeep(case),
-        *price_network_gear(case),
-        *price_energy(case, kept),
-        *price_colocation(case, places),
-        *price_control_plane(case),
+        *facility.price_machine_upkeep(case),
+        *facility.price_network_gear(case),
+        *facility.price_energy(case, kept),
+        *facility.price_colocation(case, places),
+        *facility.price_control_plane(case),
         *price_staff(case),
     ]
     _record_assumptions(case)
     energy, carbon = estimate_energy_and_carbon(case, kept)
-    return OperatingCosts(
-        terms=tuple(terms),
-        power_kw=_sum_power(case, places),
-        rack_units=sum(place.rack_units for place in places) if places else None,
-        energy_kwh_per_month=energy,
-        carbon_kg_per_month=carbon,
-        notes=tuple(_collect_notes(case)),
-        places=places,
-    )
-
-
-def _sum_power(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> Estimate | None:
+    found = OperatingCosts(tuple(terms), None, None, energy, carbon, tuple(_collect_notes(case)), places)
     if not places:
-        return None
-    basis = case.ledger.create_basis(
+        return found
+    basis = ledger.create_basis(
         f"power.{'+'.join(place.where.region for place in places)}".lower(),
         "formula",
-        "peak draw at the plug of all places of one's own",
+        "peak power of all on-premises places, cooling included",
         facts=tuple(place.power_kw.basis for place in places),
     )
-    return sum_estimates([place.power_kw for place in places], "kW", basis)
+    power_kw = sum_estimates([place.power_kw for place in places], "kW", basis)
+    return found._replace(power_kw=power_kw, rack_units=sum(place.rack_units for place in places))
 
 
 def estimate_energy_and_carbon(case: OptionContext, kept: StoredItems) -> tuple[Estimate | None, Estimate | None]:
-    """kWh and kg of carbon of a month, mean over the horizon; None where no machine of the option is known."""
-    by_place = energy_by_place(case, kept)
-    return (_sum_energy(case, by_place), _sum_carbon(case, by_place)) if by_place else (None, None)
-
-
-def _sum_energy(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
-    basis = case.ledger.create_basis(
-        f"energy.{_join_place_names(by_place)}",
+    """Return kWh and kg of carbon per month, mean over the horizon; None if the option has no known machine."""
+    by_place = facility.energy_by_place(case, kept)
+    if not by_place:
+        return None, None
+    names = "+".join(f"{place.provider}-{place.region}" for place in by_place).lower()
+    energy_basis = case.ledger.create_basis(
+        f"energy.{names}",
         "formula",
-        "electricity of a month, mean over the horizon, cooling included",
-        formula="machines x mean draw x hours x PUE, storage and switches of one's own with them",
+        "electricity per month, mean over the horizon, cooling included",
+        formula="machines x mean power x hours x PUE, with on-premises storage and switches",
     )
-    return sum_estimates(list(by_place.values()), "kWh/month", basis)
-
-
-def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
     parts, facts = [], []
     for where, energy in by_place.items():
         grams = get_grid_intensity(case, where)
         parts.append(power.carbon_kg(energy, grams))
         facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
-    basis = case.ledger.create_basis(
-        f"carbon.{_join_place_names(by_place)}",
+    carbon_basis = case.ledger.create_basis(
+        f"carbon.{names}",
         "formula",
-        "carbon of a month's electricity, mean over the horizon; making the hardware is not in here",
-        formula="kWh x what the grid emits for one, yearly mean of the place",
+        "carbon of the electricity per month, mean over the horizon, without hardware production",
+        formula="kWh x grid intensity per kWh, yearly mean of the place",
         facts=tuple(facts),
     )
-    return sum_estimates(parts, "kg/month", basis)
+    energy = sum_estimates(list(by_place.values()), "kWh/month", energy_basis)
+    return energy, sum_estimates(parts, "kg/month", carbon_basis)
 
 
 def get_grid_intensity(case: OptionContext, where: Location) -> Estimate:
-    """g/kWh where it stands."""
+    """Return the carbon intensity of the grid at a place, in g/kWh."""
     region = case.catalog.region(where.provider, where.region)
     own = region.grid_gco2_per_kwh if region is not None else None
     return power.estimate_grid_intensity(where.country, case.catalog, own)
 
 
-def _join_place_names(by_place: dict[Location, Estimate]) -> str:
-    return "+".join(f"{place.provider}-{place.region}" for place in by_place).lower()
-
-
 def _record_assumptions(case: OptionContext) -> None:
-    """What the figures above took for granted, once in a plan."""
+    """Record the assumptions of operating costs, once per plan."""
     if all(place.placement == "this-machine" for place in case.where):
         return
     case.ledger.add_assumptions(
-        "data count in every option at its own price of storage, also those that are there already",
-        "no control plane of a managed cluster and no vendor's software licence is priced: the stack needs none",
-        "engineers who build models and products are the same in every option and not counted; platform engineers are",
+        "every option pays for the storage of all data at its own price, existing data included",
+        "no managed cluster's control plane and no vendor's software licence is priced: the stack needs neither",
+        "only platform engineers are counted: engineers who build models and products are the same in every option",
     )
-    if any(place.placement == "on-premises" for place in list_own_places(case)):
+    if any(place.placement == "on-premises" for place in facility.list_own_places(case)):
         case.ledger.add_assumptions(
-            f"machines of one's own are renewed after {case.quotes.lifetime_years(GPU_LIFE):g} years (with "
-            f"accelerators) or {case.quotes.lifetime_years(SERVER_LIFE):g} (without), and sold at the end of the "
-            "horizon for what their age leaves; renewals within the horizon are capex, what machines sell for is not "
-            "deducted",
-            "the house has its line to the internet: traffic out of it costs nothing more",
-            "owned machines are sunk: neither their purchase nor what they would sell for counts; they serve until the "
-            "end of the plan's year next to that of their economic life, and what follows them is bought then",
+            f"on-premises machines are renewed after {case.quotes.lifetime_years(GPU_LIFE):g} years (with "
+            f"accelerators) or {case.quotes.lifetime_years(SERVER_LIFE):g} years (without). At the end of the horizon "
+            "they are sold for their residual value. Renewals within the horizon are capex, and resale is not deducted "
+            "from capex",
+            "the on-premises site has its internet connection, so outbound traffic has no additional cost",
+            "owned machines are sunk costs: neither purchase nor resale counts. They serve until the end of the plan "
+            "year nearest to the end of their economic life. Their successors are bought then",
         )
 
 
@@ -163,15 +135,15 @@ def _collect_notes(case: OptionContext) -> list[str]:
     notes = []
     if case.seat is not None and case.seat.is_shared:
         notes.append(
-            f"{', '.join(case.seat.parts)} take {case.seat.cores:.2g} cores at the peak and share a machine that "
-            "answers: nobody asks for a spare"
+            f"{', '.join(case.seat.parts)} need {case.seat.cores:.2g} cores at the peak and share a machine that "
+            "serves requests, because no availability target needs a spare"
         )
-    notes += [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
-    for fleet, fabric in list_training_fabrics(case):
+    notes += [f"needs {more:.1f} more platform engineers than the organisation has"] if more > 0 else []
+    for fleet, fabric in facility.list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST_PORT_BYTES_PER_S:
             notes.append(
-                f"{fabric.job.workload}: {fleet.machine.id} has {has / network.GIGABIT:.0f} Gbit/s, and its job on "
-                f"{fabric.job.machines} machines asks for {fabric.ports} x 400"
+                f"{fabric.job.workload}: {fleet.machine.id} has {has / network.GIGABIT:.0f} Gbit/s, but its job on "
+                f"{fabric.job.machines} machines needs {fabric.ports} x 400 Gbit/s"
             )
     return notes

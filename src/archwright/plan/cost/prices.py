@@ -1,13 +1,13 @@
-"""Prices and assumptions as facts of the ledger: each under one basis, so that whoever pays for it names the same.
+"""Prices and assumptions as facts of the ledger; every fact has one basis, which all cost lines share.
 
-Where a provider has no price of a kind in the catalog, the middle of the others' stands in, with the widest band; the
-tables state one region a provider, so another region's price has a factor and a band of its own.
+If the catalog has no price of a kind for a provider, the median of the other providers' prices is used with the widest
+interval. The tables state one region per provider, so the price of another region has its own factor and interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec, StoragePrice
@@ -15,26 +15,18 @@ from archwright.catalog.tables.records import BAND, Fact, Offer
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs
-from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.fleet import Location
-from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.accounting.provenance import BasisDetails, PlanProvenance
 from archwright.sizing.infrastructure.storage import StorageTier
 
 TB = 1e12
-# A residual of nothing has no root: scrap is worth something.
+# Lower bound of the residual share: a residual of 0 has no root.
 MIN_RESIDUAL_SHARE = 0.02
-# The kind of a tier's rows of prices, and which of them by price: 0 the cheapest, 1 the dearest.
+# For each storage tier: the kind of its price rows, and the quantile by price (0: cheapest, 1: most expensive).
 STORAGE_ROWS = {"object": ("object", 1.0), "archive": ("object", 0.0), "block": ("block", 0.5), "file": ("file", 0.0)}
-# A part whose source starts so is ours and nobody's price.
+# A part with such a source is an assumption of the project, not a quoted price.
 ASSUMED_SOURCES = ("assumed", "counted", "recalled")
-
-
-class VolumePriceTier(NamedTuple):
-    """A price per byte that holds from `start` bytes of a month on."""
-
-    start: float
-    usd_per_byte: float
 
 
 class AgedHardware(NamedTuple):
@@ -46,21 +38,21 @@ class AgedHardware(NamedTuple):
 
 
 class EgressPriceList(NamedTuple):
-    """A price list of traffic: `driver` is the basis its flows are proportional to, beside the region's."""
+    """A price list of traffic: `steps` of (first byte per month, USD per byte), and the region's `factor`."""
 
-    steps: tuple[VolumePriceTier, ...]
+    steps: tuple[tuple[float, float], ...]
     drivers: tuple[str, ...]
     factor: float
 
     def cost_usd(self, amount: float) -> float:
-        """What `amount` bytes of a month cost: each step's price for what lies in it; below the first they are free."""
-        ends = [*(step.start for step in self.steps[1:]), float("inf")]
+        """Return the cost of `amount` bytes per month: each step has its price; bytes below the first are free."""
+        ends = [*(start for start, _ in self.steps[1:]), float("inf")]
         steps = zip(self.steps, ends, strict=True)
-        return self.factor * sum(step.usd_per_byte * max(0.0, min(amount, end) - step.start) for step, end in steps)
+        return self.factor * sum(usd * max(0.0, min(amount, end) - start) for (start, usd), end in steps)
 
 
 class UnitPrice(NamedTuple):
-    """USD of one unit at the facts' own values, and the bases it is proportional to."""
+    """USD per unit at the facts' central values, and the bases that it is proportional to."""
 
     usd: float
     drivers: tuple[str, ...]
@@ -71,12 +63,12 @@ class PriceBook:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 
     def part(self, name: str) -> UnitPrice:
-        """A figure of running machines of one's own, or of running at all."""
+        """Return an operating parameter of the catalog."""
         row = self._catalog.parts[name]
         kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
-        fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_format_source(row)}"
-        basis = self._ledger.create_basis(f"part.{name}", kind, row.item, facts=(fact,), stratum=row.kind)
-        return self._register_price(self._catalog.parameter(name, basis))
+        fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {format_source(row)}"
+        found = self._catalog.parameter(name)
+        return self._price(found, f"part.{name}", kind, row.item, facts=(fact,), stratum=row.kind)
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(driver for name in names for driver in self.part(name).drivers)
@@ -85,14 +77,16 @@ class PriceBook:
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
 
     def node(self, node: ServerSpec) -> UnitPrice:
-        return self._register_price(node_price(node, self._catalog, self._ledger))
+        price = node_price(node, self._catalog, self._ledger)
+        return UnitPrice(price.value, (price.basis,))
 
     def offer(self, offer: Offer) -> UnitPrice:
-        """An hour of a rented machine at its list price."""
-        return self._register_price(hour_price(offer, self._catalog, self._ledger))
+        """Return the list price of one hour of a rented machine."""
+        price = hour_price(offer, self._catalog, self._ledger)
+        return UnitPrice(price.value, (price.basis,))
 
     def electricity(self, country: str) -> UnitPrice:
-        """USD/kWh: the site's own price in its country, else the country's."""
+        """Return USD/kWh: the price of the own site in its country, else the country's price."""
         site = self._needs.placement.site
         if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
             rate = exact_estimate(site.electricity_usd_per_kwh, "USD/kWh")
@@ -100,80 +94,70 @@ class PriceBook:
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
-        name = f"electricity in {country}"
-        basis = self._ledger.create_basis(f"electricity.{country}".lower(), "quoted", name, facts=(fact,))
-        return self._register_price(replace(rate, basis=basis))
+        return self._price(rate, f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,))
 
     def lifetime_years(self, life: str) -> float:
         return self._catalog.parts[life].typical
 
     def residual_value(self, left: Sequence[AgedHardware]) -> UnitPrice:
-        """What hardware sells for at the end of the horizon, in prices of a new unit: units x residual^(age / life)."""
+        """Return the resale value at the end of the horizon in prices of a new unit: units x residual^(age / life)."""
         residual = self._catalog.parameter("residual")
         low, value, high = (
             sum(one.units * max(MIN_RESIDUAL_SHARE, share) ** (one.age / one.life) for one in left)
             for share in (residual.low, residual.value, residual.high)
         )
         ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
-        basis = self._ledger.create_basis(
+        return self._price(
+            Estimate(value=value, low=low, high=high, unit="prices"),
             f"worth.{value:.4g}",
             "formula",
-            "what hardware sells for at the end of the horizon, in prices of a new one",
+            "resale value of hardware at the end of the horizon, in prices of new hardware",
             formula=f"residual share ^ (age / life), summed: {ages}",
             facts=self.part("residual").drivers,
         )
-        return self._register_price(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
 
     def storage(self, where: Location, tier: StorageTier) -> UnitPrice:
-        """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for
-        reading); what nobody reads lies on the cheapest; shared files on the cheapest file system; volumes on the
-        middle one.
+        """Return USD per byte and month at a provider.
+
+        Active data use the most expensive object class (the others charge for reads), archives the cheapest, shared
+        files the cheapest file system, volumes the median block storage.
         """
         kind, quantile = STORAGE_ROWS[tier]
-        row, stand_in = self._select_price_row(where.provider, lambda row: row.kind == kind, quantile)
+        (row,), stand_in = self._select_price_rows(where.provider, lambda row: row.kind == kind, quantile)
         return self._byte_price(where, row, f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
 
     def egress(self, where: Location) -> EgressPriceList:
         rows, stand_in = self._select_price_rows(
-            where.provider,
-            lambda row: row.kind == "egress" and row.item.lower().startswith("internet"),
-            lambda rows: sorted(rows, key=lambda row: row.from_bytes),
+            where.provider, lambda row: row.kind == "egress" and row.item.lower().startswith("internet")
         )
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._byte_price(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
-        steps = tuple(VolumePriceTier(row.from_bytes, row.usd_per_byte) for row in rows)
+        steps = tuple((row.from_bytes, row.usd_per_byte) for row in rows)
         return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
     def between_regions(self, where: Location) -> UnitPrice:
-        """USD per byte between regions of one provider."""
-        row, stand_in = self._select_price_row(where.provider, lambda row: "inter-region" in row.item.lower(), 0.5)
+        """Return USD per byte between regions of one provider."""
+        (row,), stand_in = self._select_price_rows(where.provider, lambda row: "inter-region" in row.item.lower(), 0.5)
         name = f"between-regions.{where.provider}"
         return self._byte_price(where, row, name, "traffic between regions", stand_in=stand_in)
 
     def between_zones(self, where: Location) -> UnitPrice | None:
-        """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
+        """Return USD per byte and direction between zones of a region; None if the catalog has no such price."""
         rows = (row for row in self._catalog.storage_prices if "inter-az" in row.item.lower())
         own = next((row for row in rows if row.provider == where.provider), None)
         name = f"between-zones.{where.provider}"
         return None if own is None else self._byte_price(where, own, name, "traffic between zones", stand_in=False)
 
-    def _select_price_row(
-        self, provider: str, wanted: Callable[[StoragePrice], bool], quantile: float
-    ) -> tuple[StoragePrice, bool]:
-        def pick(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-            ordered = sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
-            return [ordered[int(quantile * (len(ordered) - 1))]]
-
-        rows, stand_in = self._select_price_rows(provider, wanted, pick)
-        return rows[0], stand_in
-
     def _select_price_rows(
-        self,
-        provider: str,
-        wanted: Callable[[StoragePrice], bool],
-        pick: Callable[[Sequence[StoragePrice]], list[StoragePrice]],
+        self, provider: str, wanted: Callable[[StoragePrice], bool], quantile: float | None = None
     ) -> tuple[list[StoragePrice], bool]:
-        """The provider's rows, picked; else the middle provider's that charges, as a stand-in."""
+        """Return the provider's rows, else (True) the median provider's; `quantile`: only one row, by price."""
+
+        def pick(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+            if quantile is None:
+                return sorted(rows, key=lambda row: row.from_bytes)
+            return [sorted(rows, key=lambda row: (row.usd_per_byte, row.item))[int(quantile * (len(rows) - 1))]]
+
         by_provider: dict[str, list[StoragePrice]] = {}
         for row in filter(wanted, self._catalog.storage_prices):
             by_provider.setdefault(row.provider, []).append(row)
@@ -189,51 +173,56 @@ class PriceBook:
         if stand_in:
             estimate = within_factor(row.usd_per_byte, max(BAND["recalled"], estimate.factor), unit)
             self._ledger.add_assumptions(
-                f"{where.provider}: no price of {what} in the catalog; {row.provider}'s stands in"
+                f"{where.provider}: the catalog has no price of {what}; the price of {row.provider} is used"
             )
-        basis = self._ledger.create_basis(
+        price = self._price(
+            estimate,
             name,
             "assumed" if stand_in else "quoted",
             f"{what} at {where.provider}",
-            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {_format_source(row)}",),
+            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {format_source(row)}",),
             stratum="another provider's price" if stand_in else "list price",
         )
-        price = self._register_price(replace(estimate, basis=basis))
         if not row.region or row.region == where.region:
             return price
         spread = self.part("region.spread")
         return UnitPrice(price.usd * spread.usd, (*price.drivers, *spread.drivers))
 
-    def _register_price(self, estimate: Estimate) -> UnitPrice:
-        return UnitPrice(estimate.value, (self._ledger.register_driver(estimate),))
+    def _price(
+        self, estimate: Estimate, name: str, kind: BasisKind, definition: str, **details: Unpack[BasisDetails]
+    ) -> UnitPrice:
+        driver = self._ledger.create_driver(estimate, name, kind, definition, **details)
+        return UnitPrice(driver.value, (driver.basis,))
 
 
-def _format_source(fact: Fact) -> str:
+def format_source(fact: Fact) -> str:
     return f"{fact.source}, {fact.as_of or 'undated'}"
 
 
 def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
-    basis = ledger.create_basis(
+    """Register and return the purchase price of a machine, as the same fact for every cost line."""
+    aged = catalog.estimate(node, node.price_usd, USD)
+    low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
+    return ledger.create_driver(
+        Estimate(value=node.price_usd, low=low, high=high, unit=USD),
         f"price.node.{node.id}",
         "quoted",
-        "price of one machine, bought",
-        formula="typical price; band: the lowest and highest quoted, wider as they age",
-        facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {node.source}, {node.as_of or 'undated'}",),
+        "purchase price of one machine",
+        formula="typical price; interval: lowest and highest quote, wider with age",
+        facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {format_source(node)}",),
         stratum="purchase price",
     )
-    aged = catalog.estimate(node, node.price_usd, USD, basis)
-    low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
-    return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
 
 
 def hour_price(offer: Offer, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
+    """Register and return the list price of a machine's hour, as the same fact for every cost line."""
     price = offer.on_demand_usd_per_hour or 0.0
-    basis = ledger.create_basis(
+    return ledger.create_driver(
+        catalog.estimate(offer, price, f"{USD}/h"),
         f"price.{offer.id}",
         "quoted",
-        "on-demand price of one machine for an hour",
-        formula=f"{offer.price_kind} price, banded by its age and how surely it is known",
-        facts=(f"{offer.id}: {price:g} USD/h, {offer.source}, {offer.as_of or 'undated'}",),
+        "on-demand price per hour of one machine",
+        formula=f"{offer.price_kind} price; interval by its age and confidence",
+        facts=(f"{offer.id}: {price:g} USD/h, {format_source(offer)}",),
         stratum=f"{offer.price_kind} price",
     )
-    return catalog.estimate(offer, price, f"{USD}/h", basis)

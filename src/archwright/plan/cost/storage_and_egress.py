@@ -1,7 +1,7 @@
-"""What an option pays for bytes: keeping them, sending them out, copying them between regions.
+"""Costs of storage, outbound traffic, and copies between regions.
 
-Every option keeps all data of the needs, at its own price: also data that are there already, since their place costs
-every option alike. Storage of one's own is bought year by year.
+Every option stores all data of the needs at its own price, existing data included, because they cost every option the
+same. On-premises storage is bought year by year.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import NamedTuple
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS, Workload
 from archwright.contract.plan import OWN_PLACEMENTS
-from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
-from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
+from archwright.plan.cost import hardware_lifecycle as lifecycle
 from archwright.plan.cost.data_placement import OptionContext
-from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR, SERVER_LIFE, HardwarePurchase, price_lifecycle
 from archwright.plan.cost.prices import TB
 from archwright.plan.demand.forecast import derive_batch_job, forecast_demand
 from archwright.sizing.infrastructure import network, storage
@@ -31,7 +30,7 @@ MEDIUM_PARTS: dict[StorageTier, str] = {
     "file": "storage.flash",
 }
 THIS_MACHINE = "this-machine"
-# Of requests between two zones that share the load evenly.
+# Share of requests that cross zones if two zones share the load evenly.
 ZONE_CROSSING_SHARE = 0.5
 
 
@@ -44,7 +43,7 @@ StoredItems = tuple[StoredItem, ...]
 
 
 class EgressFlow(NamedTuple):
-    """Bytes that leave a place each month, and the parts of the catalog they rest on."""
+    """Bytes that leave a place per month, and the catalog parts that they depend on."""
 
     name: str
     source: Location
@@ -53,7 +52,7 @@ class EgressFlow(NamedTuple):
 
 
 def list_stored_items(case: OptionContext) -> StoredItems:
-    """Everything an option keeps, where it keeps it. On this machine the disk is there already."""
+    """Return all stored data of an option with their places; the local machine's disk costs nothing."""
     builders = (_list_data_sets, _list_model_files, _list_vector_indexes, _list_logs_and_metrics)
     found = (one for build in builders for one in build(case))
     return tuple(one for one in found if one.where.placement != THIS_MACHINE and one.kept.peak_bytes > 0)
@@ -68,12 +67,12 @@ def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
             yield StoredItem(kept, home)
         if kept.tier != "archive":
             for place in case.copy_locations(data):
-                why = "a copy where it is answered from"
+                why = "a copy where requests use it"
                 yield StoredItem(kept._replace(name=f"{kept.name}, copy", why=why), place)
 
 
 def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
-    """Checkpoints lie where training runs, files where the model runs, unless a registry or provider keeps them."""
+    """Yield checkpoints, and model files unless a registry or a provider stores them, where the work runs."""
     if not any(line.kind == "registry" for line in case.needs.existing):
         files = storage.list_model_files(case.needs, case.models, case.catalog)
         yield from _locate_at_runs(case, (kept for kept in files if not _has_provider_weights(case, kept.workload)))
@@ -81,7 +80,7 @@ def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:
 
 
 def _has_provider_weights(case: OptionContext, workload: str) -> bool:
-    """True if the provider holds the weights that a workload runs; what training made is ours to keep."""
+    """True if the provider stores the weights of a workload; trained weights are stored by the organisation."""
     mine = [fleet for fleet in case.fleets if workload in fleet.workloads]
     tuned = any(one.kind in TRAINING_KINDS and workload in (one.name, one.base) for one in case.needs.workloads)
     if not mine:
@@ -102,7 +101,7 @@ def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
         for place in case.load_shares(workload) if months else ():
             form = choose_index_form(case, workload, place)
             stored = tuple(index.footprint(form).stored_bytes for index in months)
-            why = f"{months[-1].vectors.value:,.0f} vectors in the last month, searched in {form} form"
+            why = f"{months[-1].vectors.value:,.0f} vectors in the last month, index form {form}"
             index = StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why)
             yield StoredItem(index, place)
 
@@ -114,21 +113,16 @@ def build_monthly_indexes(case: OptionContext, workload: Workload) -> list[Vecto
 
 def choose_index_form(case: OptionContext, workload: Workload, place: Location) -> IndexForm:
     largest = max(build_monthly_indexes(case, workload), key=lambda index: index.vectors.value)
-    return largest.fastest_fitting(compute_index_memory(case, workload, place)).form
-
-
-def compute_index_memory(case: OptionContext, workload: Workload, place: Location) -> float:
     if case.host is not None and place == case.main_location:
-        return MEMORY_SHARE * case.host.ram_bytes
-    return MEMORY_SHARE * sum(
-        min(fleet.machines) * fleet.machine.ram_bytes
-        for fleet in case.fleets
-        if fleet.where == place and workload.name in fleet.workloads
-    )
+        memory: float = case.host.ram_bytes
+    else:
+        here = (fleet for fleet in case.fleets if fleet.where == place and workload.name in fleet.workloads)
+        memory = sum(min(fleet.machines) * fleet.machine.ram_bytes for fleet in here)
+    return largest.fastest_fitting(MEMORY_SHARE * memory).form
 
 
 def _list_logs_and_metrics(case: OptionContext) -> Iterable[StoredItem]:
-    """Logs and metrics lie at the main place; a monitoring system that is there keeps both."""
+    """Yield logs and metrics at the main place; an existing monitoring system stores both."""
     if case.main_location is None or any(line.kind == "monitoring" for line in case.needs.existing):
         return
     requests = [0.0] * case.months
@@ -148,7 +142,7 @@ def requests_by_month(case: OptionContext, workload: Workload) -> tuple[float, .
 
 
 class StorageLineItem(NamedTuple):
-    """Bytes that are paid for in one line: USD go by their sum, and by each of `drivers`."""
+    """Stored bytes of one cost line, which is proportional to them and to each of `drivers`."""
 
     name: str
     where: Location
@@ -171,7 +165,7 @@ def price_storage(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
 
 
 def _group_line_items(case: OptionContext, kept: StoredItems) -> Iterable[StorageLineItem]:
-    """Each data set and backup alone; the platform's own files, which are small, together by place and price."""
+    """Yield each data set and backup separately, and the platform's small files together by place and price."""
     own: dict[tuple[Location, str], list[StoredItem]] = {}
     for one in kept:
         if one.kept.data:
@@ -187,43 +181,41 @@ def _group_line_items(case: OptionContext, kept: StoredItems) -> Iterable[Storag
 
 
 def _register_mean_bytes(case: OptionContext, names: str, files: list[StoredItem]) -> str:
-    """The basis of the sum of several kinds of files, each with the band of what it rests on."""
+    """Register the mean sum of several kinds of files, with the intervals of their facts; return its basis."""
     sizes = [(one.kept.facts, exact_estimate(sum(one.kept.bytes) / case.months, "bytes")) for one in files]
     parts = [apply_part_bands(case, rests_on, size) for rests_on, size in sizes]
     facts = [driver for one in files for driver in case.quotes.drivers(one.kept.facts)]
     whole = sum_estimates(parts, "bytes")
-    basis = case.ledger.create_basis(
+    return case.ledger.create_driver(
+        whole,
         f"bytes.{files[0].where.region}.{names}.{whole.value:.4g}".lower().replace(", ", "+").replace(" ", "-"),
         "formula",
-        f"bytes kept, mean over the horizon: {names}",
+        f"stored bytes, mean over the horizon: {names}",
         formula="; ".join(f"{one.kept.name}: {one.kept.why}" for one in files),
         facts=tuple(dict.fromkeys(facts)),
-    )
-    return case.ledger.register_driver(replace(whole, basis=basis))
+    ).basis
 
 
 def apply_part_bands(case: OptionContext, facts: Iterable[str], size: Estimate, basis: str = "") -> Estimate:
-    """`size` with the bands of the parts of the catalog that it is proportional to."""
+    """Return `size` with the intervals of the catalog parts that it is proportional to."""
     parts = [case.catalog.parameter(name) for name in facts]
     relative = [part.scaled(1 / part.value, unit="") for part in parts]
     return multiply_estimates([*relative, size], size.unit, basis)
 
 
 def _price_own_storage(case: OptionContext, heap: StorageLineItem) -> list[CashFlow]:
-    """Bought; where nothing may be bought, the house charges for it month by month over its life."""
+    """Return the purchase of storage media, or a monthly charge over their life if nothing may be bought."""
     price = case.quotes.part(MEDIUM_PARTS[heap.tier])
     unit = price._replace(drivers=(*price.drivers, *heap.drivers))
     terabytes = tuple(amount / TB for amount in heap.bytes)
     medium = "disks" if MEDIUM_PARTS[heap.tier] == "storage.disk" else "flash"
-    if case.needs.budget.capex > 0:
-        line = f"{heap.name}: {medium} bought{_format_region_suffix(heap.where)}"
-        return price_lifecycle(case.quotes, HardwarePurchase(line, "storage", unit, terabytes, SERVER_LIFE))
-    month = unit.usd / (MONTHS_PER_YEAR * case.quotes.lifetime_years(SERVER_LIFE))
-    case.ledger.add_assumptions(
-        "budget.capex 0: storage of the house is charged by the month, its price spread over its life"
-    )
-    line = f"{heap.name}: {medium} of the house{_format_region_suffix(heap.where)}"
-    return [make_varying_flow(line, "storage", [month * amount for amount in terabytes], unit.drivers)]
+    buys = case.needs.budget.capex > 0
+    line = f"{heap.name}: {f'{medium} bought' if buys else f'on-premises {medium}'}{_format_region_suffix(heap.where)}"
+    what = lifecycle.HardwarePurchase(line, "storage", unit, terabytes, lifecycle.SERVER_LIFE)
+    if buys:
+        return lifecycle.price_lifecycle(case.quotes, what)
+    case.ledger.add_assumptions("budget.capex 0: on-premises storage is charged monthly over its life")
+    return [lifecycle.price_monthly_charge(case.quotes, what)]
 
 
 def _format_region_suffix(where: Location) -> str:
@@ -235,11 +227,8 @@ def sum_stored_terabytes(kept: StoredItems, where: Location) -> tuple[float, ...
     return tuple(sum(month) / TB for month in zip(*here, strict=True))
 
 
-# --- what leaves
-
-
 def price_egress(case: OptionContext, kept: StoredItems) -> list[CashFlow]:
-    """Answers and exports by each provider's steps, then copies between regions of one provider."""
+    """Return outbound traffic by the volume steps of each provider, traffic between regions and between zones."""
     out, between = list_egress_flows(case, kept)
     terms: list[CashFlow] = []
     for source in dict.fromkeys(flow.source for flow in out):
@@ -265,14 +254,15 @@ def _price_flow(
 
 
 def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
-    """Spares stand in other zones than the gateway: half of what is said crosses, billed in both directions."""
+    """Yield traffic between zones: half of the traffic to machines with spares, billed in both directions."""
     for fleet in case.fleets:
         price = case.quotes.between_zones(fleet.where) if fleet.offer is not None and fleet.peak > 1 else None
         if price is None:
             continue
         for workload in case.needs.workloads:
             if workload.name in fleet.workloads and (workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
-                share = _compute_fleet_share(case, fleet, workload)
+                whole = sum(sum(one.machines) for one in case.fleets if workload.name in one.workloads)
+                share = sum(fleet.machines) / whole if whole else 0.0
                 message = network.estimate_message_size(workload, case.catalog)
                 crossing = share * ZONE_CROSSING_SHARE * 2 * (message.request + message.answer)
                 usd = [count * crossing * price.usd for count in requests_by_month(case, workload)]
@@ -280,14 +270,8 @@ def _price_zone_traffic(case: OptionContext) -> Iterable[CashFlow]:
                 yield make_varying_flow(line, "egress", usd, price.drivers)
 
 
-def _compute_fleet_share(case: OptionContext, fleet: MachineFleet, workload: Workload) -> float:
-    every = [one for one in case.fleets if workload.name in one.workloads]
-    whole = sum(sum(one.machines) for one in every)
-    return sum(fleet.machines) / whole if whole else 0.0
-
-
 def list_egress_flows(case: OptionContext, kept: StoredItems) -> tuple[list[EgressFlow], list[EgressFlow]]:
-    """Metered flows to the internet, and between regions of one provider."""
+    """Return metered flows to the internet, and between regions of one provider."""
     moves = [*_list_copy_flows(case, kept), *_list_remote_reads(case), *_list_model_releases(case)]
     out = [*_list_response_flows(case), *(flow for flow, target in moves if target.provider != flow.source.provider)]
     between = [flow for flow, target in moves if target.provider == flow.source.provider]
@@ -308,7 +292,7 @@ def _list_response_flows(case: OptionContext) -> Iterable[EgressFlow]:
 
 
 def _list_copy_flows(case: OptionContext, kept: StoredItems) -> Iterable[tuple[EgressFlow, Location]]:
-    """A copy is filled in the first month, then follows what comes in."""
+    """Yield copies of data sets: the whole set in the first month, then its growth."""
     profiles = {data.name: data for data in case.needs.data}
     for one in kept:
         data = profiles.get(one.kept.data)
@@ -321,7 +305,7 @@ def _list_copy_flows(case: OptionContext, kept: StoredItems) -> Iterable[tuple[E
 
 
 def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Location]]:
-    """Work with an end that runs where its data do not lie reads them over the network."""
+    """Yield the reads of jobs that run at another place than their data."""
     for workload in case.needs.workloads:
         job = derive_batch_job(workload, case.months)
         sets = [data for data in case.needs.data if data.name in workload.data]
@@ -337,7 +321,7 @@ def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Locati
 
 
 def _list_model_releases(case: OptionContext) -> Iterable[tuple[EgressFlow, Location]]:
-    """A tuned model's file goes to every other place that serves it, after each run."""
+    """Yield the copies of a tuned model to every other place that serves it, after each run."""
     served = {workload.name: workload for workload in case.needs.workloads}
     for workload in case.needs.workloads:
         job, base = derive_batch_job(workload, case.months), served.get(workload.base or "")

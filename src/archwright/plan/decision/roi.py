@@ -17,11 +17,11 @@ from archwright.plan.accounting.budget import BudgetConverter
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, estimate_band
 from archwright.plan.cost.prices import PriceBook
+from archwright.plan.demand.forecast import MONTHS_PER_YEAR
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
-MONTHS_PER_YEAR = 12
 CAPITAL_PART, PILOT_PART, ADOPTION_PART = "capital", "pilot.months", "adoption.months"
 # Order time and build time by the kind of purchase, the slowest first.
 LEAD_TIMES_BY_PURCHASE = (

@@ -1,1 +1,1 @@
-"""What the needs ask for: load over the months, models, data residency, proximity, queue timeouts."""
+"""Demand of the needs: load over the months, models, data residency, proximity."""

@@ -1,9 +1,9 @@
-"""Where data may go, and which of several places is the nearest.
+"""Data residency: the places where data may be, and the proximity of places to users.
 
-A place is a country, EEA, US, APAC, any, or a provider's region. A region passes when, for every data set of the
-workload, one of its residency places holds the region, and one of `placement.regions` does too. A region whose country
-the catalog does not know passes only "any" and itself. Nearness: where the traffic comes from, then the organisation's
-country, then the groups that its country belongs to (the catalog knows no other neighbours).
+A place is a country, EEA, US, APAC, any, or a provider's region. A region is allowed if, for every data set of the
+workload, one of its residency places contains the region, and one of `placement.regions` does too. A region whose
+country is not in the catalog is inside only "any" and itself. Proximity: the origin of the traffic first, then the
+organisation's country, then the groups of that country (the catalog knows no other neighbours).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ResidencyBounds = tuple[tuple[str, ...], ...]
 
 
 def collect_bounds(needs: Needs, workload: Workload) -> ResidencyBounds:
-    """Groups of places; a region must lie in one place of each group."""
+    """Return groups of places; a region must be inside one place of each group."""
     return tuple(one.group for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group)
 
 
@@ -28,24 +28,24 @@ def collect_data_bounds(data: DataProfile) -> ResidencyBounds:
 
 
 def reject_residency_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:
-    """Raises PlanError AW-PLAN-03 where the bounds of a workload's data leave no place on earth."""
+    """Raise PlanError AW-PLAN-03 if no place is inside all bounds of a workload's data."""
     for workload in needs.workloads:
         stated = [one for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group]
         pairs = ([one, other] for index, one in enumerate(stated) for other in stated[index + 1 :])
         apart = next((pair for pair in (*pairs, stated) if len(pair) > 1 and not _is_satisfiable(catalog, pair)), None)
         if apart is not None:
-            said = [f"{one.name} ({' or '.join(one.group)}, line {source.lines.get(one.field, 1)})" for one in apart]
+            bounds = [f"{one.name} ({' or '.join(one.group)}, line {source.lines.get(one.field, 1)})" for one in apart]
             where = apart[-1].field
             raise PlanError(
                 "AW-PLAN-03",
-                f"workload {workload.name}: no place is inside {' and '.join(said)}",
+                f"workload {workload.name}: no place is inside {' and '.join(bounds)}",
                 where=ErrorLocation(source.file, source.lines.get(where, 1), where),
-                hint="widen one of them, or split the workload by its data",
+                hint="widen `residency` of one data set or `placement.regions`, or split the workload by its data",
             )
 
 
 class ResidencyConstraint(NamedTuple):
-    """What bounds a workload, and the field that says it."""
+    """A bound on a workload's place, and the field of the needs that states it."""
 
     name: str
     field: str
@@ -70,7 +70,7 @@ def _is_satisfiable(catalog: Catalog, stated: list[ResidencyConstraint]) -> bool
 
 
 def collect_all_bounds(needs: Needs) -> ResidencyBounds:
-    """The groups of every workload together: inside them all data are near each other."""
+    """Return the groups of all workloads together; a place inside them may hold all data."""
     every = (collect_bounds(needs, workload) for workload in needs.workloads)
     return tuple(dict.fromkeys(group for bounds in every for group in bounds))
 
@@ -86,59 +86,52 @@ def is_country_inside(catalog: Catalog, bounds: ResidencyBounds, country: str) -
 
 
 def _contains_country(catalog: Catalog, place: str, country: str | None) -> bool:
-    """Only countries and groups hold others: another region of the same country is not the region that was named."""
+    """True if `place` is a country or group that contains `country`; a named region contains no other region."""
     if country is None or not (place in catalog.countries or place in catalog.country_groups):
         return False
     return catalog.is_inside(country, place)
 
 
 def format_bounds(bounds: ResidencyBounds) -> str:
-    """ "US", "DE or FR, and EEA": what a miss prints as its limit."""
+    """Format bounds as the limit of a violation, for example "US" or "DE or FR, and EEA"."""
     return ", and ".join(dict.fromkeys(" or ".join(group) for group in bounds)) or UNRESTRICTED
 
 
 def is_place_inside(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bool:
-    """Whether all of `place`, a country or a group of countries, lies inside."""
+    """True if all of `place`, a country or a group of countries, is inside the bounds."""
     members = [row.country for row in catalog.countries.values() if place in row.places] or [place]
     return all(is_country_inside(catalog, bounds, country) for country in members)
 
 
-# Shares of traffic that differ by less are the same.
+# Traffic shares are equal if they differ only after these decimal places.
 SHARE_DIGITS = 9
 
 
-class ProximityRank(NamedTuple):
-    """The smaller, the nearer."""
-
-    traffic_elsewhere: float
-    abroad: bool
-    outside_groups: bool
+# Traffic from elsewhere, another country, another group of countries; a smaller rank is nearer.
+ProximityRank = tuple[float, bool, bool]
 
 
 def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRank:
-    """Of something in `country` from the organisation; traffic counts in workloads whose traffic names places."""
+    """Rank the proximity of `country` to the organisation and to the traffic of workloads that name its origin."""
     elsewhere, home = 0.0, needs.organisation.country
     for workload in needs.workloads:
         elsewhere += sum(share for place, share in workload.regions.items() if not catalog.is_inside(country, place))
-    return ProximityRank(
-        traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
-        abroad=country != home,
-        outside_groups=not _list_country_groups(catalog, country) & _list_country_groups(catalog, home),
-    )
+    shared = _list_country_groups(catalog, country) & _list_country_groups(catalog, home)
+    return round(elsewhere, SHARE_DIGITS), country != home, not shared
 
 
 def list_user_places(needs: Needs, workload: Workload) -> tuple[str, ...]:
-    """Where a workload is asked from: the places of its traffic, else the organisation's country."""
+    """Return the places of a workload's users: the places of its traffic, else the organisation's country."""
     return tuple(place for place, share in workload.regions.items() if share > 0) or (needs.organisation.country,)
 
 
 def is_near_users(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> bool:
-    """Whether a country lies where the workload is asked from, or shares a group with it."""
+    """True if users of the workload are in `country` or in a country of the same group."""
     return any(_shares_group(catalog, country, place) for place in list_user_places(needs, workload))
 
 
 def select_round_trip(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> str:
-    """The part of the catalog that says how long a message is there and back, from the nearest users."""
+    """Return the catalog part with the round-trip time from the nearest users to `country`."""
     places = list_user_places(needs, workload)
     if country in places:
         return "roundtrip.country"

@@ -1,11 +1,11 @@
-"""How much work the workloads bring: requests and tokens a second, runs a month, growth over the horizon.
+"""Demand forecast: requests and tokens per second, runs per month, growth over the horizon.
 
-Month m (counted from 0) carries (1 + growth_per_year)^(m / 12) of today's load: growth compounds monthly.
+Month m (counted from 0) has (1 + growth_per_year)^(m / 12) of today's load: growth compounds monthly.
 Capacity is planned for the busiest month's peak; consumption is the mean over all months. A month has 730 h.
 
-Machines that follow the load see three levels of a day: the peak for PEAK_SHARE of the open hours, the mean for the
-rest of them, OFF_HOURS_SHARE of the mean outside. That plans for somewhat more than the mean: on purpose, because
-levels that kept the mean exactly would let a higher peak cost less.
+Machines that follow the load see three levels per day: the peak for PEAK_SHARE of the open hours, the mean for the
+other open hours, and OFF_HOURS_SHARE of the mean outside open hours.
+Design: the levels have a higher mean than stated, because with the exact mean a higher peak could cost less.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Period, 
 
 HOURS_PER_MONTH = 730.0
 HOURS_PER_DAY = 24.0
+MONTHS_PER_YEAR = 12
+SECONDS_PER_HOUR = 3600
 OFF_HOURS_SHARE = 0.05
 PEAK_SHARE = 1 / 8
 NO_TOKENS = TokenLength(mean=0.0, p95=0.0)
@@ -25,21 +27,22 @@ RUNS_PER_MONTH: dict[Period, float] = {
     "month": 1.0,
     "quarter": 1 / 3,
 }
-# Where the needs state no deadline, work with an end may take this share of the time until it starts again.
+# Default deadline of a job, as a share of the time between two runs.
 DEADLINE_SHARE = 0.25
 PRETRAIN_DEADLINE_H = 2160.0
 
 
 class LoadLevel(NamedTuple):
-    """A part of the day: hours of it in a month, and requests a second during them, today."""
+    """A load level: its hours per month, and today's requests per second in these hours."""
 
     hours: float
     rate: float
 
 
 class Demand(NamedTuple):
-    """A steady load. Rates are requests per second, today; volumes are per month, today. Kinds without tokens have
-    lengths of 0. `elsewhere`: requests/s of it that somebody else serves, month by month.
+    """A steady load: today's rates in requests per second and today's volumes per month.
+
+    Kinds without tokens have lengths of 0. `elsewhere`: requests per second that other machines serve, per month.
     """
 
     workload: Workload
@@ -53,16 +56,17 @@ class Demand(NamedTuple):
     elsewhere: tuple[float, ...] = ()
 
     def rates(self, month: int) -> tuple[float, ...]:
-        """Requests/s at each level of the day, in a month, without what is served elsewhere."""
+        """Return requests per second at each load level in a month, without the load served elsewhere."""
         gone = self.elsewhere[month] if self.elsewhere else 0.0
         return tuple(max(0.0, level.rate * self.growth[month] - gone) for level in self.levels)
 
     def requests(self, month: int) -> float:
-        """Of a month as its levels have it: somewhat more than the mean."""
-        return sum(level.hours * rate for level, rate in zip(self.levels, self.rates(month), strict=True)) * 3600
+        """Return the requests of a month by its load levels, which is more than by the mean."""
+        levels = zip(self.levels, self.rates(month), strict=True)
+        return sum(level.hours * rate for level, rate in levels) * SECONDS_PER_HOUR
 
     def excess_over(self, kept: tuple[float, ...]) -> Demand:
-        """What is left of the load above so many requests/s in each month."""
+        """Return the load above `kept` requests per second in each month."""
         rest, months = self._replace(elsewhere=kept), range(len(self.growth))
         return rest._replace(
             mean=0.0,
@@ -79,7 +83,7 @@ class Demand(NamedTuple):
         return sum(self.growth) / len(self.growth)
 
     def scaled_by(self, share: float) -> Demand:
-        """A share of the load, wherever it is served."""
+        """Return a share of the load."""
         return self._replace(
             mean=self.mean * share,
             peak=self.peak * share,
@@ -89,12 +93,12 @@ class Demand(NamedTuple):
 
     @property
     def context_tokens(self) -> int:
-        """Room for the 95th percentile of prompt and answer together."""
+        """95th percentile of the prompt plus that of the answer."""
         return round(self.input_tokens.p95 + self.output_tokens.p95)
 
 
 class BatchJob(NamedTuple):
-    """Work with an end, done again and again. `size` is what one run works through today: tokens, or GiB."""
+    """A recurring batch job; `size` is the input of one run today, in tokens or GiB."""
 
     workload: Workload
     size: float
@@ -104,13 +108,14 @@ class BatchJob(NamedTuple):
 
 
 def split_into_years(months: int) -> tuple[range, ...]:
-    """The months of each year of a horizon; the last may be a part of one."""
-    return tuple(range(first, min(first + 12, months)) for first in range(0, months, 12))
+    """Return the months of each year of a horizon; the last year may be shorter."""
+    starts = range(0, months, MONTHS_PER_YEAR)
+    return tuple(range(first, min(first + MONTHS_PER_YEAR, months)) for first in starts)
 
 
 def compute_monthly_growth(traffic: Traffic | None, months: int) -> tuple[float, ...]:
     yearly = traffic.growth_per_year if traffic is not None else 0.0
-    return tuple((1 + yearly) ** (month / 12) for month in range(months))
+    return tuple((1 + yearly) ** (month / MONTHS_PER_YEAR) for month in range(months))
 
 
 def list_text_demands(needs: Needs) -> tuple[Demand, ...]:
@@ -138,13 +143,13 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
         input_tokens=reads or NO_TOKENS,
         output_tokens=writes or NO_TOKENS,
         growth=compute_monthly_growth(traffic, horizon_months),
-        requests_per_month=rate.mean * share * HOURS_PER_MONTH * 3600,
+        requests_per_month=rate.mean * share * HOURS_PER_MONTH * SECONDS_PER_HOUR,
         levels=split_load_levels(rate.mean, rate.peak, hours),
     )
 
 
 def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:
-    """Peak, mean and off-hours, in this order."""
+    """Return the levels peak, mean and off-hours, in this order."""
     days = HOURS_PER_MONTH / HOURS_PER_DAY
     return (
         LoadLevel(days * hours_per_day * PEAK_SHARE, peak),
@@ -160,10 +165,15 @@ def list_batch_jobs(needs: Needs) -> tuple[BatchJob, ...]:
 
 def derive_batch_job(workload: Workload, horizon_months: int) -> BatchJob | None:
     growth = compute_monthly_growth(workload.traffic, horizon_months)
-    if workload.kind == "data-processing":
-        return _derive_data_job(workload, growth)
-    if workload.kind == "embedding":
-        return _derive_corpus_job(workload, growth)
+    traffic = workload.traffic or Traffic()
+    if workload.kind == "data-processing" and traffic.gib_per_day is not None:
+        deadline = traffic.deadline_h or HOURS_PER_DAY
+        return BatchJob(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], deadline, growth)
+    if workload.kind == "embedding" and traffic.documents is not None and traffic.tokens_per_document is not None:
+        # The corpus is embedded again at every refresh; without a refresh, once in the horizon.
+        runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / horizon_months
+        deadline = traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)
+        return BatchJob(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)
     if workload.kind == "finetune" and workload.tokens is not None:
         runs = RUNS_PER_MONTH[workload.every or "month"]
         deadline = workload.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / runs
@@ -172,20 +182,3 @@ def derive_batch_job(workload: Workload, horizon_months: int) -> BatchJob | None
         deadline = workload.deadline_h or PRETRAIN_DEADLINE_H
         return BatchJob(workload, workload.tokens, 1 / horizon_months, deadline, growth)
     return None
-
-
-def _derive_data_job(workload: Workload, growth: tuple[float, ...]) -> BatchJob | None:
-    traffic = workload.traffic
-    if traffic is None or traffic.gib_per_day is None:
-        return None
-    return BatchJob(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], traffic.deadline_h or HOURS_PER_DAY, growth)
-
-
-def _derive_corpus_job(workload: Workload, growth: tuple[float, ...]) -> BatchJob | None:
-    """A corpus that is embedded, again at every refresh; without one, once in the horizon."""
-    traffic = workload.traffic
-    if traffic is None or traffic.documents is None or traffic.tokens_per_document is None:
-        return None
-    runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / len(growth)
-    deadline = traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)
-    return BatchJob(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)

@@ -1,7 +1,7 @@
-"""Which models may serve a workload: licence, room for its texts, quality floors by named benchmark.
+"""Models that may serve a workload: licence, context length, quality floors by named benchmark.
 
-A floor counts only where somebody reported a figure on that benchmark: a model without one is listed and not
-chosen, unless the needs accept the unknown. Of the models that pass, the smallest comes first.
+A floor needs a reported figure on its benchmark: a model without a figure is listed but not chosen, unless the needs
+accept unknown quality. Models that pass are sorted by size, smallest first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNKNOWN = "unknown"
 
 
 class ModelCandidates(NamedTuple):
-    """Open models for one workload, smallest first; `misses` says why there is none."""
+    """Open models for one workload, smallest first; `misses`: the constraints that leave no model."""
 
     models: tuple[ModelSpec, ...]
     misses: Misses = ()
@@ -30,12 +30,12 @@ class ModelCandidates(NamedTuple):
 
 
 def get_model_id(model: ModelSpec | None) -> str:
-    """Of work that takes none, nothing."""
+    """Return the model's id; empty if the work needs no model."""
     return model.id if model is not None else ""
 
 
 def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> QualityStanding:
-    """How reported shares compare with the floors."""
+    """Compare reported scores with the floors."""
     shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
     if any(share is not None and share < floor for share, floor in shares):
         return "below"
@@ -45,7 +45,7 @@ def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> 
 
 
 def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
-    """The models that may serve `demand`, or the constraint that leaves none."""
+    """Return the models that may serve `demand`, or the constraint that leaves no model."""
     workload = demand.workload
     if workload.model is not None:
         return _check_named_model(demand, workload.model, catalog)
@@ -58,7 +58,7 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
         if not _find_misses(demand, model):
             by_standing[assess_quality(workload, model.quality)].append(model)
     kept, unknown = by_standing["passes"], len(by_standing["unknown"])
-    notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
+    notes = (f"{workload.name}: {unknown} open models have no reported score for the floor and were not chosen",)
     misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())
@@ -86,27 +86,27 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
     return found
 
 
-# A model is called better when its score on the floor's benchmark is higher by at least this.
+# A better model has a score on the floor's benchmark that is higher by at least this margin.
 BETTER_SCORE_MARGIN = 0.05
 
 
 def is_better_model(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
-    """On every benchmark that the workload sets a floor on."""
+    """True if `one` is better on every benchmark that the workload sets a floor on."""
     pairs = [(one.quality.get(name), than.quality.get(name)) for name in workload.quality]
     return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER_SCORE_MARGIN for a, b in pairs)
 
 
-# A model of known quality is taken before one of unknown quality where it costs at most this many times as much.
+# A model of known quality is preferred to one of unknown quality if it costs at most this factor more.
 SIMILAR_COST_FACTOR = 1.25
 
 
 def is_quality_known(workload: Workload, reported: Mapping[str, float | None]) -> bool:
-    """Whether somebody reported a figure for every floor."""
+    """True if a score is reported for every floor."""
     return all(reported.get(benchmark) is not None for benchmark in workload.quality)
 
 
 def format_unrated_note(workload: Workload, name: str, reported: Mapping[str, float | None]) -> tuple[str, ...]:
-    """What is said first of a model whose quality nobody reported and the needs accept."""
+    """Return the note on a model without reported quality that the needs accept."""
     unknown = [benchmark for benchmark in workload.quality if reported.get(benchmark) is None]
     if not unknown or workload.quality_unknown != "accept":
         return ()
@@ -114,13 +114,13 @@ def format_unrated_note(workload: Workload, name: str, reported: Mapping[str, fl
 
 
 def format_scores(workload: Workload, model: ModelSpec) -> str:
-    """ "mmlu_pro 0.81": what is known of the benchmarks that matter here."""
+    """Format the known scores on the workload's benchmarks, for example "mmlu_pro 0.81"."""
     known = ((name, model.quality.get(name)) for name in workload.quality)
     return ", ".join(f"{name} {share:.2g}" for name, share in known if share is not None)
 
 
 def permits_licence(workload: Workload, model: ModelSpec) -> bool:
-    """A conditional licence is permitted: its condition is printed."""
+    """True if the licence permits the workload; a conditional licence does, and its condition is printed."""
     return workload.licence != "commercial" or model.commercial_use != "no"
 
 
@@ -147,7 +147,7 @@ def _build_no_model_violation(demand: Demand, catalog: Catalog, *, unknown: bool
 
 
 def format_licence_note(model: ModelSpec) -> tuple[str, ...]:
-    """A conditional licence is kept and its condition printed."""
+    """Return the condition of a conditional licence."""
     if model.commercial_use != "conditional":
         return ()
     return (f"{model.id}: licence {model.licence} sets conditions: {model.licence_conditions}",)

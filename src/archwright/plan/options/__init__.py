@@ -1,1 +1,1 @@
-"""The options a plan compares: this machine, cloud, on-premises, hybrid, hosted API, serverless, edge sites."""
+"""Options of a plan: this machine, cloud, on-premises, hybrid, hosted API, serverless, edge sites."""

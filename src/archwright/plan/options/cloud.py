@@ -1,28 +1,29 @@
-"""Options at clouds: rented machines run by oneself, or by the cloud's managed platform at its surcharge.
+"""Options at clouds: rented machines, operated by the organisation or by the cloud's managed platform.
 
-Every allowed cloud gives an option; one per provider with a surcharge row gives a second one, at on-demand prices:
-what a platform asks for promised machines no row says. Workloads of many sites (plants, branches) run on machines that
-are bought for the sites, beside whatever is rented.
+Every allowed cloud gives an option. A provider with a surcharge row gives a second option at on-demand prices, because
+no row states the surcharge on committed machines. Workloads of many sites (plants, branches) run on machines that are
+bought for these sites, in addition to rented machines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from archwright.catalog.tables.cost_records import PlatformSurcharge
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Needs
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
+from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
 from archwright.plan.demand.model_selection import format_scores, get_model_id
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelection, InstanceSelector
-from archwright.plan.options.edge_sites import EdgeSitePlanner, make_sites_miss, runs_at_sites
+from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
 from archwright.plan.violations import build_violation
@@ -31,7 +32,7 @@ DEFAULT_CLOUDS = 3
 
 
 def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, ...]:
-    """The clouds the needs name, else those with the most offers in the catalog."""
+    """Return the clouds that the needs name, else those with the most offers in the catalog."""
     sold = Counter(offer.provider for offer in world.catalog.offers)
     named = world.needs.placement.clouds
     if named is not None:
@@ -43,101 +44,91 @@ def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, 
 
 class CloudPlanner:
     def __init__(self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...]) -> None:
-        self._world, self._ledger = world, ledger
-        sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
-        self._sited = tuple(task for task in tasks if runs_at_sites(task))
-        self._sites = join_parts(sites.plan_task(task) for task in self._sited)
+        self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
+        self._edge_tasks = tuple(task for task in tasks if runs_at_sites(task))
+        self._edge = world.plan_sites(tasks)
         self._tasks = tuple(self._follow_site_model(task) for task in tasks if not runs_at_sites(task))
-        self._listed = InstanceSelector(world.needs, world.catalog, world.sizer, promises=False)
+        self._on_demand = InstanceSelector(world.needs, world.catalog, world.sizer, commitments=False)
 
     def _follow_site_model(self, task: WorkloadTask) -> WorkloadTask:
-        """What follows a task of the sites runs the model that was chosen there."""
-        leader = next((one for one in self._sited if one.name == task.follows), None)
+        """Fix the model of a task that follows a task at own sites."""
+        leader = next((one for one in self._edge_tasks if one.name == task.follows), None)
         if leader is None:
             return task
-        chosen = self._sites.models.get(leader.workload.name)
+        chosen = self._edge.models.get(leader.workload.name)
         models = tuple(model for model in leader.models if model is not None and model.id == chosen)
         return task._replace(follows=None, models=models)
 
     def options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
-        whole = []
+        complete = []
         for provider in providers:
-            draft = OptionDraft(f"cloud-{provider}", "cloud", provider)
-            found = self._world.renter.select_instances(provider, self._tasks)
-            complete = len(found.picks) == len(self._tasks)
-            whole += [provider] if complete else []
-            named = draft._replace(notes=() if complete else self._describe_listed_regions(provider))
-            every = self._variants(provider, found) if complete else (found,)
-            yield min((self._build_option(named, one, (), self._world.renter) for one in every), key=_rank_by_cost)
-            if not complete:
-                yield from self._options_without_pin(provider)
-        if not whole:
-            yield from self._other_provider_options(providers)
-        for provider in whole:
-            for row in self._surcharges(provider):
-                yield self._managed_option(provider, row)
+            draft, found = OptionDraft(f"cloud-{provider}", "cloud", provider), self._select(provider)
+            if len(found.picks) == len(self._tasks):
+                complete.append(provider)
+                variants = [
+                    self._build_option(draft, one, self._world.renter) for one in self._variants(provider, found)
+                ]
+                yield min(variants, key=lambda one: (len(one.draft.misses), sum(t.sum for t in one.draft.terms or ())))
+                continue
+            draft = draft._replace(notes=self._describe_listed_regions(provider))
+            yield self._build_option(draft, found, self._world.renter)
+            # Give up one pin: the same accelerators in other regions, other accelerators in the same regions.
+            pins = self._needs.placement
+            for pin, wanted in (("regions", pins.regions), ("accelerators", pins.accelerators)):
+                if pins.accelerators is not None and wanted is not None:
+                    yield from self._relaxed_option(provider, pin, wanted)
+        named = self._needs.placement.clouds
+        if not complete and named is not None:
+            for provider in sorted({offer.provider for offer in self._catalog.offers} - set(providers)):
+                yield from self._relaxed_option(provider, "clouds", named)
+        for provider in complete:
+            yield from self._managed_options(provider)
+
+    def _select(self, provider: str, region: str | None = None, **pins: Any) -> InstanceSelection:
+        """Select machines; `pins`: changed fields of `placement`."""
+        if region is None and not pins:
+            return self._world.renter.select_instances(provider, self._tasks)
+        return self._selector_for(region, **pins).select_instances(provider, self._tasks)
+
+    def _selector_for(self, region: str | None = None, **pins: Any) -> InstanceSelector:
+        needs = replace(self._needs, placement=replace(self._needs.placement, **pins))
+        return InstanceSelector(needs, self._catalog, self._world.sizer, region=region)
 
     def _variants(self, provider: str, found: InstanceSelection) -> tuple[InstanceSelection, ...]:
-        """The cheapest machine of every task; the same without machines that may be taken away; all of it in each of
-        the regions that are named so: what a second region takes beside machines is known only of the whole. Whatever
-        is allowed in addition adds variants and takes none away.
-        """
-        needs, variants = self._world.needs, [found]
-        kinds = [needs]
-        if needs.placement.spot:
-            kinds.append(replace(needs, placement=replace(needs.placement, spot=False)))
-            variants.append(self._selector_for(kinds[1]).select_instances(provider, self._tasks))
+        """Return the cheapest machines, also without spot and per single region; more purchase options only add."""
+        spots: list[dict[str, Any]] = [{}, {"spot": False}] if self._needs.placement.spot else [{}]
+        variants = [found, *(self._select(provider, **spot) for spot in spots[1:])]
         regions = {pick.host.where.region for one in variants for pick in one.picks}
         if len(regions) > 1:
-            for region in sorted(regions):
-                variants += [self._selector_for(kind, region).select_instances(provider, self._tasks) for kind in kinds]
+            variants += [self._select(provider, region, **spot) for region in sorted(regions) for spot in spots]
         whole = [one for one in variants if len(one.picks) == len(self._tasks)]
         return tuple({tuple(_make_placement_key(pick) for pick in one.picks): one for one in reversed(whole)}.values())
 
-    def _selector_for(self, needs: Needs, region: str | None = None) -> InstanceSelector:
-        return InstanceSelector(needs, self._world.catalog, self._world.sizer, region=region)
-
     def _describe_listed_regions(self, provider: str) -> tuple[str, ...]:
-        """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
-        pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
+        """Return a note on the regions where the provider lists the pinned accelerators, with or without a price."""
+        pins, catalog = self._needs.placement.accelerators, self._catalog
         wanted = catalog.accelerator_ids(pins or ())
         types = {o.instance_type for o in catalog.offers if o.provider == provider and o.accelerator in wanted}
         rows = (row for row in catalog.availability if row.provider == provider and row.instance_type in types)
         regions = sorted({row.region for row in rows})
         return (f"{', '.join(pins or ())} at {provider}: in {', '.join(regions)}",) if regions else ()
 
-    def _options_without_pin(self, provider: str) -> Iterable[BuiltOption]:
-        """What the provider has when one pin is given up: the same machines at another place, others at the same."""
-        pins = self._world.needs.placement
-        if pins.accelerators is not None and pins.regions is not None:
-            yield from self._relaxed_option(provider, "regions", pins.regions)
-        if pins.accelerators is not None:
-            yield from self._relaxed_option(provider, "accelerators", pins.accelerators)
-
-    def _other_provider_options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """The providers beside those that are named, in any region where the data may be."""
-        named, sold = self._world.needs.placement.clouds, {offer.provider for offer in self._world.catalog.offers}
-        for provider in sorted(sold - set(providers)) if named is not None else ():
-            yield from self._relaxed_option(provider, "clouds", named or ())
-
     def _relaxed_option(self, provider: str, pin: str, wanted: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """An option that misses that pin alone; none if the provider has nothing even so. It names no own region."""
-        needs = self._world.needs
-        freed = {"accelerators" if pin == "accelerators" else "regions": None}
-        renter = self._selector_for(replace(needs, placement=replace(needs.placement, **freed)))
+        """Yield an option that misses only this pin, if the provider has one; the option has no regions of its own."""
+        renter = self._selector_for(**{"accelerators" if pin == "accelerators" else "regions": None})
         found = renter.select_instances(provider, self._tasks)
         if len(found.picks) < len(self._tasks):
             return
         regions = {pick.host.where.region for pick in found.picks}
         devices = {device.id for pick in found.picks if (device := pick.host.machine.accelerator) is not None}
-        had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
-        said = f"it would be in {', '.join(sorted(regions))}"
-        draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider, notes=(said,))
-        built = self._build_option(draft, found, (), renter)
-        misses = [build_violation(pin, ", ".join(sorted(had)) or "host processors", ", ".join(wanted))]
-        pinned = needs.placement.regions
+        actual = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
+        note = f"possible regions: {', '.join(sorted(regions))}"
+        draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider, notes=(note,))
+        built = self._build_option(draft, found, renter)
+        misses = [build_violation(pin, ", ".join(sorted(actual)) or "host processors", ", ".join(wanted))]
+        pinned = self._needs.placement.regions
         if pin == "clouds" and pinned is not None and not regions & set(pinned):
-            # A region's name belongs to one provider: who leaves the provider leaves the region too.
+            # A region name belongs to one provider, so another provider also means another region.
             misses.append(build_violation("regions", ", ".join(sorted(regions)), ", ".join(pinned)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(*misses, *built.draft.misses)))
 
@@ -145,69 +136,68 @@ class CloudPlanner:
         self,
         draft: OptionDraft,
         found: InstanceSelection,
-        extra: tuple[CashFlow, ...] = (),
         renter: InstanceSelector | None = None,
+        extra: tuple[CashFlow, ...] = (),
     ) -> BuiltOption:
-        # Where some data may not be, none of the option's machines are named.
+        # If residency forbids a place for some data, the option names no machines.
         outside = any(miss.constraint == "residency" for miss in found.misses)
         rented = OptionPart() if outside else join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
         where = sort_main_first(rented)
-        part = join_parts([rented._replace(terms=(*rented.terms, *extra)), OptionPart() if outside else self._sites])
+        edge = OptionPart() if outside else self._edge
+        part = join_parts([rented._replace(terms=(*rented.terms, *extra)), edge])
         part = part._replace(notes=(*found.notes, *part.notes))
-        # Machines at sites alone are no option of a cloud.
-        missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._sited)
+        # Machines at own sites alone are no cloud option.
+        missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._edge_tasks)
         regions = tuple(sorted({place.region for place in where}))
         notes = [*draft.notes, *self._describe_spread_regions(draft.provider, regions)]
-        for task in self._sited:
+        for task in self._edge_tasks:
             sites = ", ".join(task.workload.sites)
-            notes.append(f"{task.name}: on machines bought for its sites ({sites}); the rest is rented")
+            notes.append(
+                f"{task.name}: on machines bought for its sites ({sites}); other workloads use rented machines"
+            )
         if renter is not None:
             notes += self._describe_better_models(draft.provider, found, renter)
-            notes += self._describe_remote_savings(found, renter)
+            saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
+            if saved:
+                less = self._world.format_amount(sum(usd for usd, _ in saved))
+                remote = ", ".join(sorted({region for _, region in saved}))
+                notes.append(f"far from the users, the same machines cost {less} less: {remote}")
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=tuple(notes))
         whole = len(found.picks) == len(self._tasks) and not outside
         return self._world.assembler.build(draft, part, where, whole=whole)
 
     def _describe_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
-        catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
+        catalog, bounds = self._catalog, collect_all_bounds(self._needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
             why = "no single region has the cheapest machine of every workload"
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
-                why = "no region is inside what bounds the data of all workloads"
+                why = "no region is inside the residency of all workloads' data"
             yield f"spread over {', '.join(regions)}: {why}"
 
     def _describe_better_models(
         self, provider: str, found: InstanceSelection, renter: InstanceSelector
     ) -> Iterable[str]:
-        months = self._world.needs.budget.horizon_months
         for pick in found.picks:
             better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
                 rated = [(model.id, format_scores(pick.task.workload, model)) for model in (better.model, pick.model)]
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
-                more = f"{self._world.format_amount((better.usd - pick.usd) / months)} a month more"
-                yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
+                more = self._world.format_amount((better.usd - pick.usd) / self._needs.budget.horizon_months)
+                yield f"{pick.task.name}: machines for {named[0]} instead of {named[1]} cost {more} more per month"
 
-    def _describe_remote_savings(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
-        saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
-        if saved:
-            regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
-            yield f"far from the users the same machines would take {self._world.format_amount(less)} less: {regions}"
-
-    def _surcharges(self, provider: str) -> tuple[PlatformSurcharge, ...]:
-        """Managed platforms of the provider that take a share on top of the machines."""
-        rows = self._world.catalog.surcharges
-        return tuple(row for row in rows if row.platform.split()[0].lower() == provider and row.low is not None)[:1]
-
-    def _managed_option(self, provider: str, row: PlatformSurcharge) -> BuiltOption:
-        draft = OptionDraft(f"managed-{provider}", "cloud", provider)
-        found = self._listed.select_instances(provider, self._tasks)
-        part = join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
-        low, high = row.low or 0.0, row.high or 0.0
-        built = self._build_option(draft, found, self._price_surcharge(part, row, (low, high)))
-        said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
-        return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
+    def _managed_options(self, provider: str) -> Iterable[BuiltOption]:
+        """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""
+        rows = (row for row in self._catalog.surcharges if row.platform.split()[0].lower() == provider)
+        for row in [row for row in rows if row.low is not None][:1]:
+            draft, low, high = OptionDraft(f"managed-{provider}", "cloud", provider), row.low or 0.0, row.high or 0.0
+            found = self._on_demand.select_instances(provider, self._tasks)
+            part = join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
+            built = self._build_option(draft, found, extra=self._price_surcharge(part, row, (low, high)))
+            note = (
+                f"{row.platform}: {low:.0%} to {high:.0%} surcharge on machines ({row.source}); on-demand prices only"
+            )
+            yield built._replace(draft=built.draft._replace(notes=(note, *built.draft.notes)))
 
     def _price_surcharge(
         self, part: OptionPart, row: PlatformSurcharge, shares: tuple[float, float]
@@ -216,18 +206,18 @@ class CloudPlanner:
         if high <= 0:
             return ()
         share = (low + high) / 2
-        basis = self._ledger.create_basis(
+        driver = self._ledger.create_driver(
+            Estimate(value=share, low=low or share / 2, high=high, unit="share"),
             f"surcharge.{row.platform}".replace(" ", "-").lower(),
             "quoted",
-            "share on top of the machines' price that the managed platform takes",
-            facts=(f"{row.platform}, {row.component}: {row.source}, {row.as_of or 'undated'}",),
+            "surcharge of the managed platform, as a share of the machines' price",
+            facts=(f"{row.platform}, {row.component}: {format_source(row)}",),
         )
-        estimate = Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis)
-        driver = self._ledger.register_driver(estimate)
         terms = []
         for term in part.terms:
             line, flow = f"{row.platform} on {term.line}", tuple(usd * share for usd in term.flow)
-            terms.append(term._replace(line=line, category="platform", flow=flow, drivers=(*term.drivers, driver)))
+            drivers = (*term.drivers, driver.basis)
+            terms.append(term._replace(line=line, category="platform", flow=flow, drivers=drivers))
         return tuple(terms)
 
 
@@ -236,12 +226,8 @@ def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:
     return pick.host.where, pick.host.machine.id, get_model_id(pick.model), kinds
 
 
-def _rank_by_cost(built: BuiltOption) -> tuple[int, float]:
-    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
-
-
 def sort_main_first(part: OptionPart) -> tuple[Location, ...]:
-    """The place with the most machines first: there the platform itself and its data are."""
+    """Sort places by machines, the most first; the control plane and its data are at the first place."""
     weight = Counter[Location]()
     for fleet in part.fleets:
         weight[fleet.where] += round(sum(fleet.machines) * 1000)

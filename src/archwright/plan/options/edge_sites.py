@@ -1,7 +1,7 @@
-"""Workloads that run at many places of one's own, such as plants: machines at each site, bought.
+"""Workloads that run at many own sites, such as plants, on machines that are bought for each site.
 
-Each site carries its share of the load on machines of one type, the cheapest whose draw the site can take. Sites are
-spread over their countries in turn.
+Each site serves its share of the load on the cheapest machine type within the site's power limit. Sites are assigned to
+their countries in turn.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, SizingCache, WorkloadTask
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
+from archwright.plan.options import owned_hardware as owned
 from archwright.plan.options.hardware_schedule import HardwareScheduler, count_machines_by_month
 from archwright.plan.options.option_builder import OptionPart, join_parts
-from archwright.plan.options.owned_hardware import (
-    HardwareStock,
-    TaskAssignment,
-    build_steady_choice,
-    count_broken_limits,
-    require_node,
-)
+from archwright.plan.options.owned_hardware import HardwareStock, TaskAssignment
 from archwright.plan.solver.problem import MachineSupply
 from archwright.plan.violations import build_violation
 
 WATTS_PER_KW = 1e3
+# A stock, its assignment, and the machines per month.
+SiteCandidate = tuple[HardwareStock, TaskAssignment, tuple[int, ...]]
 
 
 class CountrySites(NamedTuple):
@@ -42,7 +39,7 @@ def runs_at_sites(task: WorkloadTask) -> bool:
 
 
 def make_sites_miss(task: WorkloadTask, where: str) -> ConstraintViolation:
-    """What an option says that has no machines at the sites."""
+    """Return the violation of an option that has no machines at the sites."""
     return build_violation(f"{task.name}.sites", where, "at every site")
 
 
@@ -72,43 +69,33 @@ class EdgeSitePlanner:
         bounds = collect_bounds(self._needs, task.workload)
         if not is_country_inside(self._catalog, bounds, one.country):
             return OptionPart(misses=(build_violation("residency", one.country, format_bounds(bounds)),))
-        # A region of its own name: the house may stand in the same country, with a limit of its own.
+        # Its own region name: the main site may be in the same country and has its own limits.
         where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
-        months = self._needs.budget.horizon_months
-        ways = [
-            (stock, way, count_machines_by_month((way,), months))
-            for stock in self._list_stocks(where)
-            for way in self._list_assignments(task, stock)
-        ]
-        if not ways:
+        candidates = list(self._list_candidates(task, where))
+        if not candidates:
             return OptionPart(misses=(build_violation(f"{task.name}.sites", None, "a machine that carries it"),))
 
-        def rank(found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]) -> tuple[bool, int, float]:
-            stock, way, counts = found
+        def rank(candidate: SiteCandidate) -> tuple[bool, int, float]:
+            stock, assigned, counts = candidate
             over = group.power_kw is not None and stock.kind.power_kw * counts[-1] > group.power_kw
-            return over, count_broken_limits(way), stock.kind.usd[0] * counts[-1]
+            return over, owned.count_broken_limits(assigned), stock.kind.usd[0] * counts[-1]
 
-        stock, way, counts = min(ways, key=rank)
-        made = self._settler.write_part(((stock, counts),), (way,), f"{task.name} in {one.country}")
+        stock, assigned, counts = min(candidates, key=rank)
+        part = self._settler.write_part(((stock, counts),), (assigned,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
-            made = made._replace(misses=(*made.misses, build_violation(f"{task.name}.power_kw", power, group.power_kw)))
-        return _multiply_by_sites(made, one)
+            part = part._replace(misses=(*part.misses, build_violation(f"{task.name}.power_kw", power, group.power_kw)))
+        return _multiply_by_sites(part, one)
 
-    def _list_stocks(self, where: Location) -> tuple[HardwareStock, ...]:
-        pue, found = self._catalog.parameter("pue.average").value, list[HardwareStock]()
+    def _list_candidates(self, task: WorkloadTask, where: Location) -> Iterable[SiteCandidate]:
+        pue, months = self._catalog.parameter("pue.average").value, self._needs.budget.horizon_months
         for host in MachineFinder(self._needs, self._catalog).list_purchasable(where):
-            node = require_node(host)
+            node = owned.require_node(host)
             supply = MachineSupply(node.id, (node.price_usd,), (), (), node.power_w / WATTS_PER_KW * pue, 0.0)
-            found.append(HardwareStock(host, "bought", supply))
-        return tuple(found)
-
-    def _list_assignments(self, task: WorkloadTask, stock: HardwareStock) -> Iterable[TaskAssignment]:
-        for model in task.models if task.demand is not None else ():
-            steady = self._sizer.steady(task.demand, model, stock.host) if task.demand is not None else None
-            if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
-                choice = build_steady_choice(task.name, task.demand, model, steady, stock.kind.machine)
-                yield TaskAssignment(choice, task, model, steady)
+            for demand, model, steady in self._sizer.list_steady(task, task.models, host):
+                choice = owned.build_steady_choice(task.name, demand, model, steady, node.id)
+                assigned = TaskAssignment(choice, task, model, steady)
+                yield HardwareStock(host, "bought", supply), assigned, count_machines_by_month((assigned,), months)
 
 
 def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:

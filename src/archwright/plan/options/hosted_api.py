@@ -1,17 +1,15 @@
-"""Options that buy answers by the token.
+"""Options with hosted models, paid per token.
 
-Price of a month: requests x (input tokens x input price + output tokens x output price), month by month.
-Prices in the catalog come from one source, checked against a second; where they disagree the band covers both.
-Where a provider computes is a fact of the catalog; of whom nobody knows it, data bound to a place rule out: the
-option is priced and listed, not feasible, its residency unknown. What is not text runs on rented machines beside it,
-at the allowed cloud where it costs the least.
+Cost per month: requests x (input tokens x input price + output tokens x output price).
+Catalog prices come from one source and are checked against a second one; if they differ, the interval covers both.
+The catalog states where a provider processes data. If the place is unknown and data are bound to a place, the option is
+priced and listed, but not feasible. Non-text work runs on rented machines, at the cheapest allowed cloud.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import BAND, HostedModel
@@ -19,29 +17,17 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import USD, OptionDraft
-from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.cash_flow import make_varying_flow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.quotas import check_token_quota
 from archwright.plan.capacity.service_levels import check_unverified_availability, check_unverified_latency
 from archwright.plan.cost.data_placement import build_option_context
-from archwright.plan.demand.data_residency import (
-    UNRESTRICTED,
-    collect_bounds,
-    format_bounds,
-    is_place_inside,
-    select_round_trip,
-)
-from archwright.plan.demand.forecast import Demand
-from archwright.plan.demand.model_selection import (
-    SIMILAR_COST_FACTOR,
-    UNKNOWN,
-    assess_quality,
-    find_floor_misses,
-    format_unrated_note,
-    is_quality_known,
-)
+from archwright.plan.cost.prices import format_source
+from archwright.plan.demand import data_residency as residency
+from archwright.plan.demand import model_selection
+from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
 from archwright.plan.options.on_premises import PlanningContext
@@ -49,18 +35,9 @@ from archwright.plan.options.option_builder import BuiltOption, OptionPart, join
 from archwright.plan.violations import Misses, build_violation
 
 PLACEMENT = "hosted-api"
-# Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
+# Country groups that needs may name, the smaller first; other groups of a provider are mapped to these.
 COUNTRY_GROUPS = ("EEA", "APAC")
-USD_PER_MONTH = f"{USD}/month"
-
-DAYS_PER_MONTH = 365.25 / 12
-
-
-class TokenPurchase(NamedTuple):
-    term: CashFlow | None
-    model: str | None
-    misses: Misses
-    notes: tuple[str, ...]
+DAYS_PER_MONTH = 365.25 / MONTHS_PER_YEAR
 
 
 class HostedApiPlanner:
@@ -78,135 +55,136 @@ class HostedApiPlanner:
     def options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         sold = {model.provider for model in self._catalog.hosted}
         named = set(self._needs.placement.clouds or ()) & sold
-        beside = self._select_other_machines(clouds if "cloud" in self._needs.placement.allow else ())
+        others = self._select_other_machines(clouds if "cloud" in self._needs.placement.allow else ())
         for provider in sorted(named or sold) if self._text else ():
-            yield self._build_option(provider, beside)
+            yield self._build_option(provider, others)
 
-    def _build_option(self, provider: str, beside: InstanceSelection) -> BuiltOption:
-        bought = [self._choose_model(provider, task.demand) for task in self._text if task.demand is not None]
-        priced = tuple(part.term for part in bought if part.term is not None)
-        models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
-        places, misses = self._processing_places(provider, tuple(models.values()))
-        rented = join_parts(self._world.writer.write_rented(pick) for pick in beside.picks)
-        part = join_parts([OptionPart(terms=priced, models=models), rented])
+    def _build_option(self, provider: str, others: InstanceSelection) -> BuiltOption:
+        hosted = join_parts(self._choose_model(provider, task.demand) for task in self._text if task.demand is not None)
+        places, misses = self._processing_places(provider, tuple(hosted.models.values()))
+        rented = join_parts(self._world.writer.write_rented(pick) for pick in others.picks)
+        part = join_parts([hosted, rented])
         home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
         regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
-        misses = (*(miss for one in bought for miss in one.misses), *misses, *beside.misses)
+        misses = (*hosted.misses, *misses, *others.misses)
         notes = [
-            *self._describe_other_work(beside, rented),
-            *(note for one in bought for note in one.notes),
-            *beside.notes,
+            f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
+            for fleet in rented.fleets
         ]
+        picked = {pick.task.name for pick in others.picks}
+        if missing := [task.name for task in self._rest if task.name not in picked]:
+            notes.append(f"the price does not include: {', '.join(missing)}")
+        notes += [*hosted.notes, *others.notes]
         name = f"{PLACEMENT}-{provider}"
         draft = OptionDraft(name, "hosted-api", provider, regions=tuple(regions), misses=misses, notes=tuple(notes))
-        return self._world.assembler.build(draft, part, where, whole=len(priced) == len(self._text))
-
-    def _describe_other_work(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
-        for fleet in rented.fleets:
-            yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
-        picked = {pick.task.name for pick in beside.picks}
-        missing = [task.name for task in self._rest if task.name not in picked]
-        if missing:
-            yield f"the price leaves out what it cannot do: {', '.join(missing)}"
+        return self._world.assembler.build(draft, part, where, whole=len(hosted.terms) == len(self._text))
 
     def _rented_countries(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
-        """Countries of the machines and host rented beside the provider; a region only if the needs name it."""
+        """Yield countries of rented machines and of the control plane; a region's name only if the needs name it."""
         case = build_option_context(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
         rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
         host = [(case.host.provider, case.host.region)] if case.host is not None else []
         for provider, name in [*rented, *host]:
             region = self._catalog.region(provider, name)
-            # A region that the needs name is allowed by its name; any other because of its country.
+            # A region is allowed by its name if the needs name it, else by its country.
             yield name if region is None or name in self._named else region.country
 
     def _processing_places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], Misses]:
-        """Where the models process, in the contract's words, and what that breaks; no place if it breaks anything."""
+        """Return the places where the models process data, and violations; no places if there is a violation."""
         every = [self._catalog.hosted_places(provider, model) for model in models or ("",)]
         places = tuple(sorted({place for known in every if known is not None for place in known}))
         unknown, misses = None in every, dict[ConstraintViolation, None]()
         for task in self._text:
-            bounds = collect_bounds(self._needs, task.workload)
-            outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
+            bounds = residency.collect_bounds(self._needs, task.workload)
+            outside = [place for place in places if not residency.is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
-                value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN
-                misses[build_violation("residency", value, format_bounds(bounds))] = None
+                named = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside))
+                value = named or model_selection.UNKNOWN
+                misses[build_violation("residency", value, residency.format_bounds(bounds))] = None
         if misses:
             return (), tuple(misses)
-        said = [display_place(self._catalog, place) for place in places]
-        return tuple(dict.fromkeys([*said, UNRESTRICTED] if unknown else said)), ()
+        shown = [display_place(self._catalog, place) for place in places]
+        return tuple(dict.fromkeys([*shown, residency.UNRESTRICTED] if unknown else shown)), ()
 
     def _select_other_machines(self, clouds: tuple[str, ...]) -> InstanceSelection:
-        """The cheapest machines for what is not text, the same for every provider."""
+        """Select the cheapest machines for non-text work, which are the same for every provider."""
         misses = [make_sites_miss(task, "a hosted model") for task in (*self._text, *self._rest) if runs_at_sites(task)]
         named = {task.name for task in self._text}
         bound = [task for task in self._rest if task.follows in named]
-        for task in bound:
-            limit = "a model whose weights can be had"
-            misses.append(build_violation(f"{task.name}.base", "a hosted model", limit))
+        limit = "a model with available weights"
+        misses += [build_violation(f"{task.name}.base", "a hosted model", limit) for task in bound]
         free = tuple(task for task in self._rest if task not in bound)
         found = [self._world.renter.select_instances(cloud, free) for cloud in clouds]
         whole = [one for one in found if len(one.picks) == len(free)]
         if not whole:
-            limit = "machines rented beside it"
+            limit = "additional rented machines"
             misses += [build_violation(f"{task.name}.placement", "not sold by the token", limit) for task in free]
             return InstanceSelection((), tuple(misses))
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
 
-    def _choose_model(self, provider: str, demand: Demand) -> TokenPurchase:
-        """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
+    def _choose_model(self, provider: str, demand: Demand) -> OptionPart:
+        """Choose the cheapest model that passes the floors, else, as a violation, the cheapest of unknown quality."""
         workload = demand.workload
         by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
         for model in self._eligible_models(provider, demand):
-            by_standing[assess_quality(workload, self._reported_quality(model, demand))].append(model)
+            by_standing[model_selection.assess_quality(workload, self._reported_quality(model, demand))].append(model)
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return TokenPurchase(None, None, (build_violation(f"{workload.name}.model", None, wanted),), ())
-        # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
+            return OptionPart(misses=(build_violation(f"{workload.name}.model", None, wanted),))
+        # A model with an end date within the horizon ranks last, because the price of its successor is unknown.
         model, known = self._cheapest_models(pool, demand)
         reported = self._reported_quality(model, demand)
-        notes = [*format_unrated_note(workload, model.id, reported)]
+        notes = [*model_selection.format_unrated_note(workload, model.id, reported)]
         if known is not model:
             more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
-            costs = f"costs {self._world.format_amount(more)} a month more than {model.id}"
+            costs = f"costs {self._world.format_amount(more)} more per month than {model.id}"
             notes.append(f"{workload.name}: {known.id}, whose quality is known, {costs}")
-        misses = () if by_standing["passes"] else tuple(find_floor_misses(workload, reported))
+        misses = () if by_standing["passes"] else tuple(model_selection.find_floor_misses(workload, reported))
         down = check_unverified_availability(workload, provider, self._catalog)
         slow = check_unverified_latency(demand, self._nearest_round_trip(demand, model), provider, self._catalog)
-        scarce, said = check_token_quota(demand, provider, self._catalog)
-        notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
+        scarce, quota_notes = check_token_quota(demand, provider, self._catalog)
+        notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *quota_notes]
         if misses and by_standing["unknown"]:
-            notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
+            unrated = f"no {provider} model has a reported score for the floor; the cheapest model is priced"
+            notes.append(f"{workload.name}: {unrated}")
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
         price, line = self._estimate_price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
-        term = make_varying_flow(line, "tokens", monthly, (self._ledger.register_driver(price),))
-        return TokenPurchase(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
+        term = make_varying_flow(line, "tokens", monthly, (price.basis,))
+        misses = (*misses, *slow.misses, *down.misses, *scarce)
+        return OptionPart(terms=(term,), models={workload.name: model.id}, misses=misses, notes=tuple(notes))
 
     def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
-        """The cheapest, one of known quality where that costs about as much; and the cheapest of known quality."""
+        """Return the model to buy, and the cheapest of known quality, which is bought if it costs about the same."""
+
+        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
 
         def rank(model: HostedModel) -> tuple[bool, float, str]:
-            return self._is_withdrawn_early(model), self._model_monthly_usd(model, demand), model.id
+            ends = bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
+            return ends, self._model_monthly_usd(model, demand), model.id
 
         model = min(pool, key=rank)
-        rated_ones = (one for one in pool if is_quality_known(demand.workload, self._reported_quality(one, demand)))
-        known = min(rated_ones, key=rank, default=model)
+        quality = ((one, self._reported_quality(one, demand)) for one in pool)
+        rated = (one for one, scores in quality if model_selection.is_quality_known(demand.workload, scores))
+        known = min(rated, key=rank, default=model)
         (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
-        return (known if (known_ends, known_usd) <= (ends, SIMILAR_COST_FACTOR * usd) else model), known
+        similar = (known_ends, known_usd) <= (ends, model_selection.SIMILAR_COST_FACTOR * usd)
+        return (known if similar else model), known
 
     def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
-        """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
+        """Return the round trip to the nearest country that may process requests; a far one if unknown."""
         places = self._catalog.hosted_places(model.provider, model.id) or ()
         countries = [row.country for row in self._catalog.countries.values() if {row.country, *row.places} & {*places}]
-        ways = (select_round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
-        return min(ways, key=lambda name: self._catalog.parameter(name).value)
+        workload = demand.workload
+        parts = (residency.select_round_trip(self._needs, self._catalog, workload, one) for one in countries or [""])
+        return min(parts, key=lambda name: self._catalog.parameter(name).value)
 
     def _eligible_models(self, provider: str, demand: Demand) -> list[HostedModel]:
-        """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""
+        """Return the models on sale with enough context and output; only the model that the needs fix, if any."""
         fixed = demand.workload.model
         return [
             model
@@ -219,12 +197,8 @@ class HostedApiPlanner:
             and (fixed is None or model.id.lower() == fixed.lower())
         ]
 
-    def _is_withdrawn_early(self, model: HostedModel) -> bool:
-        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
-        return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
-
     def _reported_quality(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
-        """Its own figures, else those of the open model of the same name."""
+        """Return the model's own scores, else those of the open model with the same name."""
         known = self._catalog.hosted_quality(model.provider, model.id)
         return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
 
@@ -240,24 +214,24 @@ class HostedApiPlanner:
         second, reads, writes = value, model.second_input_usd_per_token, model.second_output_usd_per_token
         if reads is not None and writes is not None:
             second = self._token_monthly_usd(demand, reads, writes)
-        basis = self._ledger.create_basis(
+        low, high = min(value / band, second), max(value * band, second)
+        return self._ledger.create_driver(
+            Estimate(value=value, low=low, high=high, unit=f"{USD}/month"),
             f"{demand.workload.name}.tokens.{model.provider}",
             "quoted",
-            "tokens bought per month, mean over the horizon; prompts repeated from a cache are not deducted",
+            "cost of tokens per month, mean over the horizon, without discounts for cached prompts",
             formula=(
                 f"{demand.requests_per_month * demand.mean_growth:,.0f} requests x ({demand.input_tokens.mean:g} x "
                 f"{model.input_usd_per_token * 1e6:g} + {demand.output_tokens.mean:g} x "
                 f"{model.output_usd_per_token * 1e6:g}) USD per million tokens"
             ),
-            facts=(f"{model.provider} {model.id}: {model.source}, {model.as_of or 'undated'}",),
+            facts=(f"{model.provider} {model.id}: {format_source(model)}",),
             stratum="two sources agree" if model.agrees else "one source, or sources disagree",
         )
-        low, high = min(value / band, second), max(value * band, second)
-        return Estimate(value=value, low=low, high=high, unit=USD_PER_MONTH, basis=basis)
 
 
 def display_place(catalog: Catalog, place: str) -> str:
-    """A country as it is; a group of countries as the smallest group that needs name which holds all of it."""
+    """Return a country unchanged, and a country group as the smallest group of COUNTRY_GROUPS that contains it."""
     if place in catalog.countries:
         return place
     members = [row for row in catalog.countries.values() if place in row.places]

@@ -1,4 +1,4 @@
-"""Builds options: flows of money with their facts, fleets, pools and purchases of machines; what runs beside them."""
+"""Builds options: pools, purchases and fleets of machines with their cash flows, and the operating costs."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
 from archwright.contract.plan import ConstraintViolation, Launch, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import USD, OptionDraft, check_limit, is_capex, is_monthly
+from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft, check_limit
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, FailureDomain, RedundancyRequirement
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
-from archwright.plan.capacity.machine_count import compute_mean_machines
-from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche
+from archwright.plan.capacity.machine_count import ROUNDING, compute_mean_machines
+from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.quotas import check_machine_quotas
 from archwright.plan.capacity.served_load import BatchLoad, ServedLoad, default_max_tokens
 from archwright.plan.capacity.service_levels import check_availability
-from archwright.plan.cost.operating_costs import OperatingCosts, estimate_operating_costs
-from archwright.plan.cost.prices import hour_price
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
+from archwright.plan.cost.operating_costs import estimate_operating_costs
+from archwright.plan.cost.prices import format_source, hour_price
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
-# Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
+# Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
 SPOT_PRICE_FACTOR = 1.6
-# Below this part of the predicted load a machine breaks its limits whatever their number: a risk, not a cost.
+# A machine below this share of the predicted load breaks its limits for every machine count: a risk, not a cost.
 MIN_THROUGHPUT_SHARE = 0.1
 # Zones of a region that machines are spread over.
 ZONES_PER_REGION = 3
 
 
 class ProvisionedLoad(NamedTuple):
-    """A steady load and the machines that serve it: what its predictions need. `machines` share the peak; `up` are
-    the machines that must run, their spares and place; None where they are the provider's affair. `part`: of a load
-    that is shared among machine types, the share that is `demand`.
+    """A steady load and its machines, for predictions.
+
+    `machines` share the peak; `up`: machines that must run, with spares and site; None if the provider manages them.
+    `part`: share of the load if several machine types share it.
     """
 
     demand: Demand
@@ -51,6 +52,15 @@ class ProvisionedLoad(NamedTuple):
     machines: int
     up: RedundancyRequirement | None
     part: float = 1.0
+
+
+class BusiestYear(NamedTuple):
+    """A pool in its busiest year: engines, and machines for its `share` of the load; `up` is for the whole load."""
+
+    engines: int
+    machines: int
+    share: float
+    up: RedundancyRequirement
 
 
 class OptionPart(NamedTuple):
@@ -66,152 +76,174 @@ class OptionPart(NamedTuple):
 
 
 def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
-    held = list(parts)
+    parts = list(parts)
     joined: dict[str, Any] = {}
     for field in OptionPart._fields:
-        every = [one for part in held for one in getattr(part, field)]
-        joined[field] = tuple(dict.fromkeys(every) if field in ("misses", "notes", "assumptions") else every)
-    models = {name: model for part in held for name, model in part.models.items()}
+        items = [item for part in parts for item in getattr(part, field)]
+        joined[field] = tuple(dict.fromkeys(items) if field in ("misses", "notes", "assumptions") else items)
+    models = {name: model for part in parts for name, model in part.models.items()}
     return OptionPart(**{**joined, "models": models})
 
 
 class PoolWriter:
+    """Writes pools, purchases, fleets and compute costs of chosen machines."""
+
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, site: Site | None = None) -> None:
         self._catalog, self._ledger, self._site = catalog, ledger, site
 
     def write_rented(self, pick: InstanceChoice) -> OptionPart:
-        offer = pick.host.offer
+        offer, name = pick.host.offer, pick.task.name
         if offer is None:
-            raise ValueError(f"{pick.task.name}: a rented machine has an offer")
+            raise ValueError(f"{name}: a rented machine has an offer")
         count = self.register_machine_count(pick)
-        made = self.write_unpriced(pick)
+        part = self.write_unpriced(pick)
         engines = max(pick.steady.engines, 1) if pick.steady is not None else 1
-        price = self.record_list_price(offer).scaled(1 / engines)
-        terms = tuple(self._price_tranche(pick, offer, tranche, count) for tranche in pick.tranches)
-        return made._replace(terms=terms, pools=tuple(replace(one, price_usd_per_hour=price) for one in made.pools))
+        price = hour_price(offer, self._catalog, self._ledger).scaled(1 / engines)
+        terms = []
+        for tranche in pick.tranches:
+            drivers = (count, *self.record_price_drivers(offer, tranche, pick))
+            line = f"{name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
+            terms.append(CashFlow(line, "compute", tranche.usd, drivers, machines_of=(pick.task.workload.name,)))
+        pools = tuple(replace(pool, price_usd_per_hour=price) for pool in part.pools)
+        return part._replace(terms=tuple(terms), pools=pools)
 
     def write_unpriced(self, pick: InstanceChoice) -> OptionPart:
-        machine, task = pick.host.machine.id, pick.task
-        made = OptionPart(
-            fleets=tuple(_build_fleet(pick, tranche) for tranche in pick.tranches),
-            purchases=tuple(_build_purchase(task.name, machine, tranche) for tranche in pick.tranches),
-            models=map_workload_model(task, pick.model, pick.steady),
-            misses=pick.misses,
-            notes=list_model_notes(task.workload, pick.model),
-            assumptions=list_assumptions(pick.steady or pick.batch),
-        )
+        task, fleets = pick.task, tuple(_build_fleet(pick, tranche) for tranche in pick.tranches)
         if pick.steady is None:
-            return made._replace(serving=build_batch_loads(task, pick.batch, pick.needed))
-        misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
-        up = self.add_failure_domain(task, pick.host.where, RedundancyRequirement(pick.needed, pick.spares))
-        if pick.host.where.placement != "serverless":
-            check_availability(task.workload.name, up, slo, misses, notes)
-        notes += describe_fragile_limits(task, pick.steady)
-        replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
-        pool = self.build_pool(task, pick.host, pick.steady, replicas)
-        serving = build_provisioned_loads(task, pick.host, pick.steady, up)
-        return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
+            part = self.write_job(task, pick.model, pick.batch, pick.needed)._replace(misses=pick.misses)
+        else:
+            engines = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
+            busiest = BusiestYear(engines, pick.needed, 1.0, RedundancyRequirement(pick.needed, pick.spares))
+            part = self.write_load(task, pick.host, (pick.model, pick.steady), busiest)
+        return part._replace(fleets=fleets, purchases=list_purchases(fleets, task.name))
 
-    def _price_tranche(self, pick: InstanceChoice, offer: Offer, tranche: PurchaseTranche, count: str) -> CashFlow:
-        line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
-        drivers = (count, *self.record_price_drivers(offer, tranche, pick))
-        return CashFlow(line, "compute", tranche.usd, drivers, machines_of=(pick.task.workload.name,))
+    def write_job(
+        self, task: WorkloadTask, model: ModelSpec | None, batch: BatchWork | None, machines: int
+    ) -> OptionPart:
+        return OptionPart(
+            models={task.workload.name: model.id} if model is not None else {},
+            notes=list_model_notes(task.workload, model),
+            serving=build_batch_loads(task, batch, machines),
+            assumptions=batch.assumptions if batch is not None else (),
+        )
 
-    def record_list_price(self, offer: Offer) -> Estimate:
-        """The list price of an hour, kept as a fact that costs rest on."""
-        found = hour_price(offer, self._catalog, self._ledger)
-        self._ledger.register_driver(found)
-        return found
+    def write_load(
+        self,
+        task: WorkloadTask,
+        host: CandidateMachine,
+        sized: tuple[ModelSpec | None, SteadyCapacity],
+        busiest: BusiestYear,
+        suffix: str = "",
+    ) -> OptionPart:
+        """Write a steady load; `suffix` distinguishes a second pool of the workload. Raises ValueError for a job."""
+        model, steady = sized
+        misses, notes = list(steady.misses), [*list_model_notes(task.workload, model)]
+        if steady.requests_per_s.low < steady.requests_per_s.value * MIN_THROUGHPUT_SHARE:
+            notes.append(
+                f"{AT_RISK}{task.workload.name}: at the low end of the throughput interval, {steady.model} breaks its "
+                "limits with any number of machines"
+            )
+        up = self._add_failure_domain(task, host.where, busiest.up)
+        if host.where.placement != "serverless":
+            check_availability(task.workload.name, up, task.workload.slo, misses, notes)
+        pool = self.build_pool(task, host, steady, busiest.engines, suffix)
+        demand = task.demand.scaled_by(busiest.share) if task.demand is not None and busiest.share > ROUNDING else None
+        loads = build_provisioned_loads(task._replace(demand=demand), host, steady, up)
+        name = model.id if model is not None else steady.model
+        return OptionPart(
+            pools=(pool,),
+            models={task.workload.name: name} if name else {},
+            serving=tuple(load._replace(machines=busiest.machines, part=busiest.share) for load in loads),
+            misses=tuple(misses),
+            notes=tuple(notes),
+            assumptions=steady.assumptions,
+        )
 
     def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
-        listed = self.record_list_price(offer)
+        """Return the bases of a tranche's price: the list price and a discount, or the offer's own price."""
+        listed = hour_price(offer, self._catalog, self._ledger)
         if tranche.kind == "on-demand":
             return (listed.basis,)
-        paid = next(price for price in pick.ways if price.kind == tranche.kind)
-        if paid.row is None:
-            return (self._ledger.register_driver(self._estimate_offer_price(offer, paid)),)
-        row, share = paid.row, 1 - paid.row.discount
-        basis = self._ledger.create_basis(
-            f"discount.{row.provider}.{tranche.kind}.{row.scope}".replace(" ", "-").lower(),
-            "quoted",
-            f"share of the list price paid for {tranche.kind} machines",
-            formula=f"1 - {row.discount:g}",
-            facts=(f"{row.provider}, {row.scope}: {row.source}, {row.as_of or 'undated'}",),
-        )
-        return (listed.basis, self._ledger.register_driver(self._catalog.estimate(row, share, "share", basis)))
-
-    def _estimate_offer_price(self, offer: Offer, paid: HourlyPrice) -> Estimate:
-        basis = self._ledger.create_basis(
+        paid = next(price for price in pick.prices if price.kind == tranche.kind)
+        if paid.row is not None:
+            row = paid.row
+            share = self._ledger.create_driver(
+                self._catalog.estimate(row, 1 - row.discount, "share"),
+                f"discount.{row.provider}.{tranche.kind}.{row.scope}".replace(" ", "-").lower(),
+                "quoted",
+                f"share of the list price for {tranche.kind} machines",
+                formula=f"1 - {row.discount:g}",
+                facts=(f"{row.provider}, {row.scope}: {format_source(row)}",),
+            )
+            return listed.basis, share.basis
+        usd, unit = paid.usd_per_hour, f"{USD}/h"
+        spot = paid.kind == "spot"
+        price = self._ledger.create_driver(
+            within_factor(usd, SPOT_PRICE_FACTOR, unit) if spot else self._catalog.estimate(offer, usd, unit),
             f"price.{paid.kind}.{offer.id}",
             "quoted",
-            f"price of one {paid.kind} machine for an hour",
-            facts=(f"{offer.id}: {paid.usd_per_hour:g} USD/h {paid.kind}, {offer.source}, {offer.as_of or 'undated'}",),
+            f"price per hour of one {paid.kind} machine",
+            facts=(f"{offer.id}: {usd:g} USD/h {paid.kind}, {format_source(offer)}",),
             stratum=f"{paid.kind} price",
         )
-        if paid.kind == "spot":
-            return within_factor(paid.usd_per_hour, SPOT_PRICE_FACTOR, f"{USD}/h", basis)
-        return self._catalog.estimate(offer, paid.usd_per_hour, f"{USD}/h", basis)
+        return (price.basis,)
 
     def register_machine_count(self, pick: InstanceChoice) -> str:
-        """The basis of how many machines the work takes: as uncertain as what one of them does."""
+        """Register the machine count, which is as uncertain as the throughput of one machine; return its basis."""
         task, machine = pick.task, pick.host.machine
         device = machine.accelerator
         kind = f"{machine.accelerator_count}x-{device.id}" if device is not None else f"{machine.cores}-cores"
         name = f"machines.{task.name}.{pick.model.id if pick.model is not None else task.workload.kind}.{kind}"
         if pick.steady is not None and task.demand is not None:
-            return self._ledger.register_driver(self._estimate_machine_count(name, task.demand, pick.steady))
+            return self._register_steady_count(name, task.demand, pick.steady)
         batch = pick.batch
         if batch is None:
             raise ValueError(f"{task.name}: neither a steady load nor a job")
         names = self._ledger.register_bases(batch.bases)
         facts = (names.get(batch.machine_hours.basis, ""), *batch.assumptions)
-        basis = self._ledger.create_basis(name, "formula", "machine-hours of one run", facts=facts)
-        return self._ledger.register_driver(replace(batch.machine_hours, basis=basis))
+        hours = batch.machine_hours
+        return self._ledger.create_driver(hours, name, "formula", "machine-hours of one run", facts=facts).basis
 
-    def _estimate_machine_count(self, name: str, demand: Demand, steady: SteadyCapacity) -> Estimate:
-        names = self._ledger.register_bases(steady.bases)
-        carried = steady.requests_per_s
-        basis = self._ledger.create_basis(
-            name,
-            "formula",
-            "machines that run on average over the horizon, spares included",
-            formula=(
-                f"each level of the day and month: load / {carried.value:.4g} requests/s a machine, rounded up, and "
-                "the spares its availability asks for"
-            ),
-            facts=(names.get(carried.basis, ""), *steady.assumptions),
-        )
+    def _register_steady_count(self, name: str, demand: Demand, steady: SteadyCapacity) -> str:
+        names, carried = self._ledger.register_bases(steady.bases), steady.requests_per_s
         value = compute_mean_machines(demand, carried.value)
         low = compute_mean_machines(demand, carried.high)
         high = compute_mean_machines(demand, max(carried.low, carried.value * MIN_THROUGHPUT_SHARE))
-        return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
+        return self._ledger.create_driver(
+            Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines"),
+            name,
+            "formula",
+            "mean number of running machines over the horizon, spares included",
+            formula=(
+                f"for each load level and month: load / {carried.value:.4g} requests/s per machine, rounded up, plus "
+                "spares for the availability target"
+            ),
+            facts=(names.get(carried.basis, ""), *steady.assumptions),
+        ).basis
 
-    def add_failure_domain(
+    def _add_failure_domain(
         self, task: WorkloadTask, where: Location, up: RedundancyRequirement
     ) -> RedundancyRequirement:
-        """With the place they stand in, except at a workload's own sites: what stops these stops their users too."""
+        """Add the site, except for a workload's own sites: an outage there stops the users too."""
         if task.workload.sites:
             return up
         if where.placement == "on-premises":
             tier = self._site.tier if self._site is not None and self._site.tier is not None else DEFAULT_TIER
-            place = self._build_failure_domain(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second")
+            part, name, remedy = f"site.tier-{tier}", f"one data centre of tier {tier}", "a second data centre"
         elif survives_zone_loss(up.needed, up.spares):
-            place = self._build_failure_domain("site.region", "one region", "a second region")
+            part, name, remedy = "site.region", "one region", "a second region"
         else:
-            place = self._build_failure_domain("site.zone", "one zone", "spares for a lost zone, or a second region")
-        return up._replace(place=place)
-
-    def _build_failure_domain(self, part: str, said: str, beyond: str) -> FailureDomain:
+            part, name, remedy = "site.zone", "one zone", "spares for the loss of a zone, or a second region"
         row = self._catalog.parts[part]
         fact = f"{part}: {row.low:g} .. {row.typical:g} .. {row.high:g}, {row.source}"
         basis = self._ledger.create_basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
         found = self._catalog.parameter(part, basis)
-        return FailureDomain(said, replace(found, high=min(1.0, found.high)), beyond)
+        return up._replace(place=FailureDomain(name, replace(found, high=min(1.0, found.high)), remedy))
 
     def build_pool(
         self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity, replicas: int, suffix: str = ""
     ) -> Pool:
-        """Raises ValueError for a job: nothing of it is launched to stay."""
+        """Build the pool of a steady load. Raises ValueError for a job, which runs no permanent engines."""
         if task.demand is None:
             raise ValueError(f"{task.name}: a job has no pool")
         engine = self._catalog.engines.get(steady.engine)
@@ -244,38 +276,21 @@ class PoolWriter:
 
 
 def survives_zone_loss(needed: int, spares: int) -> bool:
-    """Whether one zone may be lost: as many machines as are needed stand in the others."""
+    """True if the other zones have as many machines as are needed."""
     total = needed + spares
     return total - math.ceil(total / ZONES_PER_REGION) >= needed
-
-
-def describe_fragile_limits(task: WorkloadTask, steady: SteadyCapacity) -> list[str]:
-    """What is said where the low end of the band holds no limit any more."""
-    carried, said = steady.requests_per_s, f"at the slow end of its band {steady.model} breaks its limits on any number"
-    fragile = carried.low < carried.value * MIN_THROUGHPUT_SHARE
-    return [f"at risk: {task.workload.name}: {said}"] if fragile else []
-
-
-def list_assumptions(sized: SteadyCapacity | BatchWork | None) -> tuple[str, ...]:
-    return sized.assumptions if sized is not None else ()
-
-
-def map_workload_model(task: WorkloadTask, model: ModelSpec | None, steady: SteadyCapacity | None) -> dict[str, str]:
-    """The model of a workload: the catalog's, else what its kind of work is called."""
-    name = model.id if model is not None else steady.model if steady is not None else ""
-    return {task.workload.name: name} if name else {}
 
 
 def build_provisioned_loads(
     task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity, up: RedundancyRequirement
 ) -> tuple[ProvisionedLoad, ...]:
-    """Of several places the one with the most load. Serverless workers promise only texts, and only warm."""
-    texts, passing = task.workload.kind in TEXT_KINDS, host.where.placement == "serverless"
-    if task.demand is None or task.follows is not None or (passing and not texts):
+    """Return the load to predict, if there is one: of several places only the largest, of serverless only text."""
+    text, serverless = task.workload.kind in TEXT_KINDS, host.where.placement == "serverless"
+    if task.demand is None or task.follows is not None or (serverless and not text):
         return ()
-    if texts and task.demand.output_tokens.mean <= 0:
+    if text and task.demand.output_tokens.mean <= 0:
         return ()
-    return (ProvisionedLoad(task.demand, steady, host.machine, up.needed, None if passing else up),)
+    return (ProvisionedLoad(task.demand, steady, host.machine, up.needed, None if serverless else up),)
 
 
 def build_batch_loads(task: WorkloadTask, batch: BatchWork | None, machines: int) -> tuple[BatchLoad, ...]:
@@ -283,7 +298,12 @@ def build_batch_loads(task: WorkloadTask, batch: BatchWork | None, machines: int
 
 
 def _build_fleet(pick: InstanceChoice, tranche: PurchaseTranche) -> MachineFleet:
-    busy, watts = measure_utilisation(pick)
+    """Build a tranche's fleet; machines of a steady load idle in part, machines of a job exist only while it runs."""
+    busy, watts = 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
+    if pick.steady is not None and pick.task.demand is not None:
+        months, watts = len(pick.task.demand.growth), pick.steady.busy_w
+        mean = sum(sum(each.machines) for each in pick.tranches) / months
+        busy = min(1.0, compute_busy_machines(pick.task.demand, pick.steady) / mean) if mean else 1.0
     return MachineFleet(
         where=pick.host.where,
         machine=pick.host.machine,
@@ -297,25 +317,22 @@ def _build_fleet(pick: InstanceChoice, tranche: PurchaseTranche) -> MachineFleet
     )
 
 
-def measure_utilisation(pick: InstanceChoice) -> tuple[float, float]:
-    """Share of the machines' time under load, and what one draws then. A job's machines are there while they work."""
-    steady, demand = pick.steady, pick.task.demand
-    if steady is None or demand is None:
-        return 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
-    there = sum(sum(tranche.machines) for tranche in pick.tranches) / len(demand.growth)
-    return min(1.0, compute_busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
-
-
 def compute_busy_machines(demand: Demand, steady: SteadyCapacity, growth: float | None = None) -> float:
-    """Machines' worth of work, when the load has grown so much; mean over the horizon."""
+    """Return the mean number of busy machines at a growth factor; default: the mean growth over the horizon."""
     grown = demand.mean_growth if growth is None else growth
-    rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * 3600)
+    rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * SECONDS_PER_HOUR)
     return rate / steady.requests_per_s.value
 
 
-def _build_purchase(pool: str, machine: str, tranche: PurchaseTranche) -> Purchase:
-    mean = sum(tranche.machines) / len(tranche.machines)
-    return Purchase(pool=pool, machine=machine, kind=tranche.kind, machines=mean, peak=tranche.peak)
+def list_purchases(
+    fleets: Iterable[MachineFleet], pool: str, shared_with: tuple[str, ...] = ()
+) -> tuple[Purchase, ...]:
+    found = []
+    for fleet in fleets:
+        machine, mean = fleet.machine.id, sum(fleet.machines) / len(fleet.machines)
+        one = Purchase(pool=pool, machine=machine, kind=fleet.purchase, machines=mean, peak=fleet.peak)
+        found.append(replace(one, shared_with=shared_with))
+    return tuple(found)
 
 
 def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:
@@ -323,7 +340,7 @@ def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:
 
 
 class BuiltOption(NamedTuple):
-    """A draft, what of it its predictions need (`served`: where that is resolved already), what its sizes assume."""
+    """A draft with the loads to predict (`served`: already resolved loads) and the assumptions of its sizing."""
 
     draft: OptionDraft
     serving: tuple[ProvisionedLoad | BatchLoad, ...] = ()
@@ -332,54 +349,45 @@ class BuiltOption(NamedTuple):
 
 
 class OptionBuilder:
+    """Completes a draft with its machines and their operating costs."""
+
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 
+    def refuse(self, draft: OptionDraft, *misses: ConstraintViolation, part: OptionPart = OptionPart()) -> BuiltOption:  # noqa: B008
+        """Build an option without a price, with further violations."""
+        return self.build(draft._replace(misses=(*draft.misses, *misses)), part, (), whole=False)
+
     def build(self, draft: OptionDraft, part: OptionPart, where: tuple[Location, ...], *, whole: bool) -> BuiltOption:
-        """`whole`: every workload has its place, so there is a price. The first of `where` is the main place."""
-        scarce, said = check_machine_quotas(part.fleets, self._catalog)
+        """Build an option, priced if `whole` (every workload has machines). The first of `where` is the main place."""
+        scarce, quota_notes = check_machine_quotas(part.fleets, self._catalog)
         draft = draft._replace(
             pools=part.pools,
             models=part.models,
             purchases=part.purchases,
             fleets=part.fleets,
             misses=tuple(dict.fromkeys((*draft.misses, *part.misses, *scarce))),
-            notes=tuple(dict.fromkeys((*draft.notes, *said, *part.notes))),
+            notes=tuple(dict.fromkeys((*draft.notes, *quota_notes, *part.notes))),
         )
         if not whole:
             return BuiltOption(draft, part.serving, part.assumptions)
-        every = tuple(dict.fromkeys((*where, *list_fleet_places(part.fleets))))
-        found = estimate_operating_costs(self._needs, self._catalog, self._ledger, part.fleets, every, part.models)
-        misses, notes = list(draft.misses), [*draft.notes, *found.notes]
-        self._check_site_limits(where, found, misses, notes)
-        draft = draft._replace(
-            terms=(*part.terms, *found.terms),
-            power_kw=found.power_kw,
-            rack_units=found.rack_units,
-            energy_kwh_per_month=found.energy_kwh_per_month,
-            carbon_kg_per_month=found.carbon_kg_per_month,
-            misses=tuple(misses),
-            notes=tuple(notes),
-        )
-        return BuiltOption(draft, part.serving, part.assumptions)
-
-    def _check_site_limits(
-        self, where: tuple[Location, ...], found: OperatingCosts, misses: list[ConstraintViolation], notes: list[str]
-    ) -> None:
-        """The site's own limits: sites of workloads have theirs, judged there."""
-        site = self._needs.placement.site
-        for place in found.places:
+        places = tuple(dict.fromkeys((*where, *list_fleet_places(part.fleets))))
+        costs = estimate_operating_costs(self._needs, self._catalog, self._ledger, part.fleets, places, part.models)
+        misses, notes, site = list(draft.misses), [*draft.notes, *costs.notes], self._needs.placement.site
+        # Sites of workloads have their own limits (`edge_sites`).
+        for place in costs.places:
             if site is None or place.where not in where:
                 continue
             check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
             if site.rack_units is not None and place.rack_units > site.rack_units:
                 misses.append(build_violation("rack_units", place.rack_units, site.rack_units))
-
-
-def sum_monthly_usd(terms: tuple[CashFlow, ...]) -> float:
-    """What counts against the monthly limit, mean over the horizon."""
-    return sum(term.sum / len(term.flow) for term in terms if is_monthly(term))
-
-
-def sum_capex_usd(terms: tuple[CashFlow, ...]) -> float:
-    return sum(term.sum for term in terms if is_capex(term))
+        draft = draft._replace(
+            terms=(*part.terms, *costs.terms),
+            power_kw=costs.power_kw,
+            rack_units=costs.rack_units,
+            energy_kwh_per_month=costs.energy_kwh_per_month,
+            carbon_kg_per_month=costs.carbon_kg_per_month,
+            misses=tuple(misses),
+            notes=tuple(notes),
+        )
+        return BuiltOption(draft, part.serving, part.assumptions)

@@ -1,9 +1,9 @@
-"""Machines in the house: bought, or owned already; shared by the workloads, chosen by the integer program.
+"""On-site machines, bought or owned, that workloads share; the integer program selects them.
 
-What a machine costs over the horizon is summed here as the option will pay for it, so that the program compares what
-the bill says: price, renewals, what is left at the end, support, spare parts, energy, people. Machines are bought at
-the start of each year, as the load grows. Owned ones are there until the end of the year next to that of their economic
-life, cost no purchase, and are not renewed as such: what follows them is bought then, of the type that is best.
+The cost of a machine over the horizon is the sum that the option will pay, so that the program compares real costs:
+price, renewals, resale value, support, spare parts, energy, staff. Machines are bought at the start of each year as the
+load grows. Owned machines serve until the end of the plan year nearest to the end of their economic life. They have no
+purchase cost and are not renewed as such: their successors are bought, of the best machine type.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
-from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
+from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.prices import MIN_RESIDUAL_SHARE
 from archwright.plan.cost.staffing import compute_machine_staff_usd
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand, split_into_years
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, SECONDS_PER_HOUR, Demand, split_into_years
 from archwright.plan.demand.model_selection import get_model_id, is_better_model
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.option_builder import compute_busy_machines
@@ -33,7 +33,7 @@ from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, Sele
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 from archwright.sizing.hardware.power import select_pue_part
 
-# On a host processor a workload takes parts of a machine no smaller than this.
+# The smallest part of a machine that a workload on a host processor uses.
 MIN_MACHINE_SHARE = 1 / 16
 
 
@@ -44,9 +44,11 @@ class HardwareStock(NamedTuple):
 
 
 class TaskAssignment(NamedTuple):
-    """A choice of the program, and what it stands for. `pick`: rented machines; with `kept` those of the load above so
-    many requests/s in each month, which stay in the house. `suffix` sets a second pool of the same workload apart;
-    `part` says what it does of a load that is shared among types of machines, None where it does all of it.
+    """A choice of the integer program, with its task and sizing.
+
+    `pick`: rented machines; with `kept` set, they serve the load above `kept` requests/s (per month), which stay on
+    site. `suffix`: distinguishes a second pool of the workload. `part`: the part of a load that machine types share;
+    None if one type serves the whole load.
     """
 
     choice: AssignmentChoice
@@ -60,28 +62,33 @@ class TaskAssignment(NamedTuple):
     suffix: str = ""
     part: SelectedChoice | None = None
 
+    @property
+    def pool(self) -> str:
+        return f"{self.task.name}{self.suffix}"
+
     def load_share(self, month: int) -> float:
-        """Of its task's load, in a month."""
+        """Return the share of the task's load in a month."""
         return 1.0 if self.part is None else self.part.shares[month // MONTHS_PER_YEAR]
 
     def rates(self, demand: Demand, month: int) -> tuple[float, ...]:
-        """Requests/s at each level of the day that stay in the house."""
+        """Return the requests/s that stay on site at each load level."""
         found = demand.rates(month)
         return tuple(min(rate, self.kept[month]) for rate in found) if self.kept else found
 
     def served_share(self, demand: Demand, month: int) -> float:
-        """The part of a month's requests that is served so."""
+        """Return the share of a month's requests that this assignment serves."""
         if not self.kept:
             return self.load_share(month)
-        here = zip(demand.levels, self.rates(demand, month), strict=True)
-        return self.load_share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
+        levels = zip(demand.levels, self.rates(demand, month), strict=True)
+        served = self.load_share(month) * sum(level.hours * rate for level, rate in levels)
+        return served * SECONDS_PER_HOUR / demand.requests(month)
 
     @property
     def sizing_result(self) -> SteadyCapacity | BatchWork:
-        """Raises ValueError where the house does nothing of it."""
+        """Raises ValueError if no part of the task runs on site."""
         found = self.steady if self.steady is not None else self.batch
         if found is None:
-            raise ValueError(f"{self.task.name}: nothing of it runs in the house")
+            raise ValueError(f"{self.task.name}: no part of it runs on on-premises machines")
         return found
 
 
@@ -89,14 +96,14 @@ Assignments = tuple[TaskAssignment, ...]
 
 
 def require_node(host: CandidateMachine) -> ServerSpec:
-    """Raises ValueError for a rented machine: what one of the house costs is in a row of its own."""
+    """Return the catalog row of a bought or owned machine. Raises ValueError for a rented machine."""
     if host.node is None:
-        raise ValueError(f"{host.machine.id} is no machine of a house")
+        raise ValueError(f"{host.machine.id} is not an on-premises machine")
     return host.node
 
 
 class OnPremisesSite:
-    """The own site: which machines may stand there, what tasks take of them. `expired`: too old prices too."""
+    """The own site with its possible machines. `expired`: also machines with expired prices."""
 
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, expired: bool = True) -> None:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer
@@ -104,6 +111,11 @@ class OnPremisesSite:
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
         self.where = Location("on-premises", "on-premises", self.country, self.country)
+        # PUE: total power of the site / power of its machines.
+        pue_part = select_pue_part("on-premises", colocated=site is None, catalog=catalog)
+        self._pue = catalog.parameter(pue_part).value if pue_part is not None else 1.0
+        own_price = site.electricity_usd_per_kwh if site is not None else None
+        self._usd_per_kwh = catalog.electricity_usd_per_kwh(self.country).value if own_price is None else own_price
         self._allowed = MachineFinder(needs, catalog)
         self._hosts = self._allowed.list_purchasable(self.where)
         self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
@@ -116,27 +128,14 @@ class OnPremisesSite:
     def owned_types(self) -> frozenset[str]:
         return frozenset(stock.kind.machine for stock in self.stocks if stock.purchase == "owned")
 
-    @property
-    def pue(self) -> float:
-        """What cooling and conversion add to a machine's draw."""
-        name = select_pue_part("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
-        return self._catalog.parameter(name).value if name is not None else 1.0
-
-    @property
-    def usd_per_kwh(self) -> float:
-        site = self._needs.placement.site
-        if site is not None and site.electricity_usd_per_kwh is not None:
-            return site.electricity_usd_per_kwh
-        return self._catalog.electricity_usd_per_kwh(self.country).value
-
     def _owned_stocks(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
             host = self._find_host(owned)
             months = self._life_months(host) - owned.age_months if host is not None else 0
             left = round(months / MONTHS_PER_YEAR)
             if host is None or left <= 0:
-                why = "no row of a bought machine is like them" if host is None else "their economic life is over"
-                self.notes.append(f"owned {owned.count} x {owned.machine} are left out: {why}")
+                why = "the catalog has no such machine" if host is None else "their economic life is over"
+                self.notes.append(f"owned {owned.count} x {owned.machine} are not used: {why}")
                 continue
             most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
             yield HardwareStock(host, "owned", self._machine_kind(host, most))
@@ -154,11 +153,11 @@ class OnPremisesSite:
         return next((host for host, own in alike if own is not None and own.id == device.id), None)
 
     def _machine_kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
-        """`most`: of machines that are owned. The same sums as in `plan.cost`."""
+        """`most`: owned machines per year, None if bought. Costs are the same sums as in `plan.cost`."""
         node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.parameter
-        kw = node.power_w / 1000 * self.pue
+        kw = node.power_w / 1000 * self._pue
         support = node.price_usd * part("support").value / MONTHS_PER_YEAR
-        monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self.usd_per_kwh + support
+        monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self._usd_per_kwh + support
         staff = compute_machine_staff_usd(self._needs, self._catalog, own=True)
         if most is not None:
             used = tuple(float(len(year)) for year in self._years)
@@ -176,68 +175,60 @@ class OnPremisesSite:
         capex = tuple(node.price_usd * n + spares for n in generations)
         return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
 
-    def describe_idle_machines(self, fleets: tuple[MachineFleet, ...]) -> tuple[str, ...]:
+    def describe_idle_machines(self, fleets: tuple[MachineFleet, ...]) -> Iterable[str]:
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         currency = self._needs.budget.currency
         rate = self._catalog.exchange_rate("USD", currency).value
-        return tuple(
-            f"{left} of {max(stock.kind.most)} owned {stock.host.machine.id} have no work: one costs "
-            f"{sum(stock.kind.usd) * rate:,.0f} {currency} over the horizon for support, energy and people: more than "
-            "it would save"
-            for stock in self.stocks
-            if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
-        )
+        for stock in self.stocks:
+            machine, most = stock.host.machine.id, max(stock.kind.most or (0,))
+            if idle := max(0, most - used.get(machine, 0)):
+                cost = f"{sum(stock.kind.usd) * rate:,.0f} {currency}"
+                yield (
+                    f"{idle} of {most} owned {machine} are idle: each costs {cost} over the horizon for support, "
+                    "energy and staff, which is more than it saves"
+                )
 
     def list_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
-        """Every way to do the task in the house; those that keep all limits, when there are any."""
+        """Return the on-site assignments of a task; only those that keep all limits, if there are any."""
         key = (task.name, tuple(get_model_id(model) for model in models), followed)
         if key not in self._found:
             self._found[key] = self._find_assignments(task, models, followed=followed)
         return self._found[key]
 
     def _find_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
-        list_ways = self._steady_assignments if task.demand is not None else self._job_assignments
         hosts = {stock.host.machine.id: stock.host for stock in self.stocks}.values()
         suitable = (host for host in hosts if self._allowed.is_suitable(task, host))
-        found = [way for host in suitable for way in list_ways(task, models, host)]
-        kept = [way for way in found if not count_broken_limits(way)] or found
-        kept = kept if followed else _prefer_better_models(task, kept)
-        # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
-        owns = any(stock.purchase == "owned" for stock in self.stocks)
-        return kept if followed or (owns and task.demand is not None) else _select_strongest_models(kept)
+        found = [each for host in suitable for each in self._size_assignments(task, models, host)]
+        kept = [each for each in found if not count_broken_limits(each)] or found
+        if followed:
+            return kept
+        kept = _prefer_better_models(task, kept)
+        # A load that machine types share has one model, so all models of each type are needed.
+        shareable = task.demand is not None and any(stock.purchase == "owned" for stock in self.stocks)
+        return kept if shareable else _select_strongest_models(kept)
 
-    def _steady_assignments(
+    def _size_assignments(
         self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
     ) -> Iterable[TaskAssignment]:
-        for model in models:
-            demand = task.demand
-            steady = self._sizer.steady(demand, model, host) if demand is not None else None
-            if demand is not None and steady is not None and steady.requests_per_s.value > 0:
-                choice = build_steady_choice(task.name, demand, model, steady, host.machine.id)
-                working = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
-                yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, working), task, model, steady)
+        for demand, model, steady in self._sizer.list_steady(task, models, host):
+            choice = build_steady_choice(task.name, demand, model, steady, host.machine.id)
+            busy = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
+            yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, busy), task, model, steady)
+        for job, model, batch in self._sizer.list_batch(task, models, host):
+            width, _ = count_job_machines(batch, job)
+            hours = compute_machine_hours(batch, job, width)
+            most = tuple(max(hours[month] for month in year) for year in self._years)
+            choice = AssignmentChoice(task.name, get_model_id(model), host.machine.id, width=float(width), hours=most)
+            choice = self._add_work_cost(choice, host, batch.busy_w, hours)
+            yield TaskAssignment(choice, task, model, None, batch, width)
 
     def _add_work_cost(
         self, choice: AssignmentChoice, host: CandidateMachine, busy_w: float, hours: tuple[float, ...]
     ) -> AssignmentChoice:
-        """With what its work costs: the electricity of machines that work `hours` in each month, beyond idling."""
+        """Add the electricity of busy machines beyond idling; `hours`: busy machine-hours per month."""
         idle = self._catalog.parameter("idle.draw").value * max(require_node(host).power_w, busy_w)
-        usd = max(0.0, busy_w - idle) / 1000 * self.pue * self.usd_per_kwh
+        usd = max(0.0, busy_w - idle) / 1000 * self._pue * self._usd_per_kwh
         return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
-
-    def _job_assignments(
-        self, task: WorkloadTask, models: ModelOptions, host: CandidateMachine
-    ) -> Iterable[TaskAssignment]:
-        job, machine = task.job, host.machine
-        for model in models if job is not None else ():
-            batch = self._sizer.batch(job, model, machine) if job is not None else None
-            if job is not None and batch is not None:
-                width, _ = count_job_machines(batch, job)
-                hours = compute_machine_hours(batch, job, width)
-                most = tuple(max(hours[month] for month in year) for year in self._years)
-                choice = AssignmentChoice(task.name, get_model_id(model), machine.id, width=float(width), hours=most)
-                choice = self._add_work_cost(choice, host, batch.busy_w, hours)
-                yield TaskAssignment(choice, task, model, None, batch, width)
 
 
 def build_steady_choice(
@@ -248,7 +239,7 @@ def build_steady_choice(
     machine: str,
     kept: tuple[float, ...] = (),
 ) -> AssignmentChoice:
-    """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
+    """Build a choice from the busiest month of each year; `kept`: upper limit of the requests/s in each month."""
     busiest = [max(year, key=lambda month: demand.growth[month]) for year in split_into_years(len(demand.growth))]
     rates = [[min(rate, kept[month]) if kept else rate for rate in demand.rates(month)] for month in busiest]
     taken = [[compute_machine_share(rate, steady) for rate in month] for month in rates]
@@ -268,32 +259,31 @@ def build_steady_choice(
     )
 
 
-def add_shared_spares(ways: list[TaskAssignment], owned: frozenset[str]) -> list[TaskAssignment]:
-    """With the spares of loads that may be shared among types: so many stand for the machines of all of them. A load
-    that is shared takes no more machines than the type takes alone of which it takes the most, and one of each other.
-    """
+def add_shared_spares(assignments: list[TaskAssignment], owned: frozenset[str]) -> list[TaskAssignment]:
+    """Add the spares for loads that machine types may share; they back the machines of all these types."""
+    # A shared load needs at most the machines of the type that alone needs the most, plus one of each other type.
     found, most = list[TaskAssignment](), dict[tuple[str, str, str], list[int]]()
-    for way in ways:
-        if way.choice.machine in owned and way.choice.peak:
-            one, known = [count_machines(peak, 1.0) for peak in way.choice.peak], most.get(_make_load_key(way), [])
-            most[_make_load_key(way)] = [max(pair) for pair in zip(one, known or one, strict=True)]
+    for each in assignments:
+        if each.choice.machine in owned and each.choice.peak:
+            key, counts = _make_load_key(each), [count_machines(peak, 1.0) for peak in each.choice.peak]
+            most[key] = [max(pair) for pair in zip(counts, most.get(key) or counts, strict=True)]
     types = len(owned)
-    for way in ways:
-        choice, others, demand = way.choice, most.get(_make_load_key(way)), way.task.demand
+    for each in assignments:
+        choice, others, demand = each.choice, most.get(_make_load_key(each)), each.task.demand
         if choice.machine is not None and choice.peak and others is not None and demand is not None:
             needed = [max(count_machines(peak, 1.0), n) + types for peak, n in zip(choice.peak, others, strict=True)]
             target = demand.workload.slo.availability
-            way = way._replace(choice=choice._replace(beside=tuple(count_spares(n, target) for n in needed)))
-        found.append(way)
+            each = each._replace(choice=choice._replace(beside=tuple(count_spares(n, target) for n in needed)))
+        found.append(each)
     return found
 
 
-def _make_load_key(way: TaskAssignment) -> tuple[str, str, str]:
-    return (way.choice.task, way.choice.model, way.choice.outside)
+def _make_load_key(assigned: TaskAssignment) -> tuple[str, str, str]:
+    return (assigned.choice.task, assigned.choice.model, assigned.choice.outside)
 
 
 def compute_machine_share(rate: float, steady: SteadyCapacity) -> float:
-    """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
+    """Return the machines for `rate`: in whole engines with accelerators, else in parts of a host processor."""
     if rate <= 0:
         return 0.0
     share = rate / steady.requests_per_s.value
@@ -302,38 +292,38 @@ def compute_machine_share(rate: float, steady: SteadyCapacity) -> float:
     return max(1, math.ceil(share / MIN_MACHINE_SHARE - ROUNDING)) * MIN_MACHINE_SHARE
 
 
-def count_broken_limits(way: TaskAssignment) -> int:
-    """Limits it breaks even on an idle machine, and deadlines."""
-    job: BatchJob | None = way.task.job
-    misses = len(way.steady.misses) if way.steady is not None else 0
-    if way.batch is not None and job is not None:
-        misses += len(way.batch.misses) + len(count_job_machines(way.batch, job)[1])
+def count_broken_limits(assigned: TaskAssignment) -> int:
+    """Count the limits that even an idle machine breaks, and missed deadlines."""
+    job, misses = assigned.task.job, len(assigned.steady.misses) if assigned.steady is not None else 0
+    if assigned.batch is not None and job is not None:
+        misses += len(assigned.batch.misses) + len(count_job_machines(assigned.batch, job)[1])
     return misses
 
 
-def _select_strongest_models(ways: list[TaskAssignment]) -> list[TaskAssignment]:
-    """Of each machine type the model that takes the least of it: nothing else tells them apart in the house."""
+def _select_strongest_models(assignments: list[TaskAssignment]) -> list[TaskAssignment]:
+    """Keep the model with the smallest load for each machine type; on-site costs of models differ in nothing else."""
+
+    def rank(assigned: TaskAssignment) -> tuple[int, float, float, float]:
+        choice = assigned.choice
+        size = float(assigned.model.parameters) if assigned.model is not None else 0.0
+        return (count_broken_limits(assigned), choice.most_machines, max(choice.hours, default=0.0), size)
+
     best: dict[str | None, TaskAssignment] = {}
-    for way in ways:
-        known = best.get(way.choice.machine)
-        if known is None or _rank_by_load(way) < _rank_by_load(known):
-            best[way.choice.machine] = way
+    for each in assignments:
+        best[each.choice.machine] = min(best.get(each.choice.machine, each), each, key=rank)
     return list(best.values())
 
 
-def _prefer_better_models(task: WorkloadTask, ways: list[TaskAssignment]) -> list[TaskAssignment]:
-    """Of models that take the same of a machine, only the better one: electricity of their work is no difference."""
+def _prefer_better_models(task: WorkloadTask, assignments: list[TaskAssignment]) -> list[TaskAssignment]:
+    """Keep the better of models with equal machine use; differences in electricity do not count."""
     best: dict[object, TaskAssignment] = {}
-    for way in ways:
-        key = way.choice._replace(model="", usd=0.0, work_usd=()) if way.model is not None else way.choice
-        other = best.setdefault(key, way)
-        if way.model is not None and other.model is not None and is_better_model(task.workload, way.model, other.model):
-            best[key] = way
+    for each in assignments:
+        key = each.choice._replace(model="", usd=0.0, work_usd=()) if each.model is not None else each.choice
+        other = best.setdefault(key, each)
+        if (
+            each.model is not None
+            and other.model is not None
+            and is_better_model(task.workload, each.model, other.model)
+        ):
+            best[key] = each
     return list(best.values())
-
-
-def _rank_by_load(way: TaskAssignment) -> tuple[int, float, float, float]:
-    choice = way.choice
-    size = float(way.model.parameters) if way.model is not None else 0.0
-    taken = max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width)
-    return (count_broken_limits(way), taken, max(choice.hours, default=0.0), size)

@@ -1,8 +1,8 @@
-"""Machines that may not be bought, or not without asking: expired or undated prices, US export control.
+"""Purchase rules: expired prices, undated prices, US export control.
 
-Export control counts a device as advanced from 1,600 on in the rule's own measure, dense: 10^12 operations a second
-times the bits of an operand, the largest over number formats. Below 4,800 it hangs on the chip's size too, which no
-table states.
+Export control treats a device as advanced from a total performance of 1,600: dense 10^12 operations per second times
+the bits of an operand, the maximum over number formats. Below 4,800 the rule also depends on the die size, which no
+table of the catalog states.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
 
 
 def describe_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
-    """A price without a date may be older than one that has expired: nobody can say, so it is asked for first."""
+    """Return a note on prices without a date, which may be older than an expired price."""
     undated = ", ".join(node.id for node in _list_bought_nodes(draft) if parse_as_of(node.as_of) is None)
-    return (f"quote first: the price of {undated} has no date and is no offer",) if undated else ()
+    return (f"request a quote first: the price of {undated} has no date",) if undated else ()
 
 
 def prefer_unexpired_prices(
-    fresh: BuiltOption, stale: BuiltOption, catalog: Catalog, said: Callable[[float], str]
+    fresh: BuiltOption, stale: BuiltOption, catalog: Catalog, format_amount: Callable[[float], str]
 ) -> BuiltOption:
-    """The option without expired prices where it keeps as many limits, with what the other would save."""
+    """Return the option without expired prices if it keeps as many limits, with the saving of the other option."""
     old = stale._replace(draft=refuse_expired_prices(stale.draft, catalog))
     if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
         return old
@@ -56,8 +56,8 @@ def prefer_unexpired_prices(
     if stale.draft.misses or stale.draft.terms is None or less <= 0:
         return fresh
     expired = next(miss.value for miss in old.draft.misses if miss.constraint == "stale_facts")
-    saved = f"it would cost {said(less)} less over the horizon: --accept-stale"
-    note = f"with {expired}, whose price has expired, {saved}"
+    saved = f"costs {format_amount(less)} less over the horizon. To accept the price, use --accept-stale"
+    note = f"an option with {expired}, whose price has expired, {saved}"
     return fresh._replace(draft=fresh.draft._replace(notes=(*fresh.draft.notes, note)))
 
 
@@ -75,7 +75,7 @@ BITS_PATTERN = re.compile(r"\d+")
 
 
 def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
-    """What is bought counts, for where it stands and for who buys it; what is rented is not exported."""
+    """Check bought devices by their country and the organisation's country; rented machines are not exported."""
     notes, misses = dict[str, None](), dict[ConstraintViolation, None]()
     for fleet in draft.fleets:
         device = fleet.machine.accelerator
@@ -84,15 +84,15 @@ def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
         for country in dict.fromkeys((fleet.where.country, headquarters)):
             rule = read_export_rules().get(country)
             if rule is not None and rule.outcome == "denied":
-                said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
-                misses[build_violation("export", said, None)] = None
+                text = f"US export rules block {device.id} in {country} (group {rule.groups})"
+                misses[build_violation("export", text, None)] = None
             elif rule is not None:
-                said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
-                notes[f"{said}: {rule.source}"] = None
+                text = f"condition: {device.id} for {country} (groups {rule.groups}) needs an export licence"
+                notes[f"{text}: {rule.source}"] = None
     return draft._replace(misses=(*draft.misses, *misses), notes=(*notes, *draft.notes))
 
 
 def compute_total_performance(device: Accelerator) -> float:
-    """Zero for a device of which no rate is known."""
+    """Return the total performance; 0 if the catalog states no rate of the device."""
     found = ((rate, BITS_PATTERN.search(name)) for name, rate in device.flops.items() if name != "tf32")
     return max((rate / 1e12 * int(bits.group()) for rate, bits in found if bits is not None), default=0.0)

@@ -1,9 +1,9 @@
-"""The option "this machine": embedded engines on the machine the plan is made on; it costs electricity only.
+"""The option "this machine": embedded engines on the local machine, whose only cost is electricity.
 
-One pool per workload. An engine gets the usable cores less one (the gateway and the rest of the platform live on
-it) and reads prompts in small batches, so that a long prompt never stalls running streams. Slots: the most of a
-short list at which every latency limit holds; with none, the most that fit. A slot holds twice the 95th percentile
-of prompt and answer together: lengths are log-normal, and the longest requests must not be refused.
+One pool per workload. An engine uses all usable cores except one (for the gateway and the control plane) and processes
+prompts in small batches, so that a long prompt never blocks running streams. Slots: the largest of SLOT_COUNTS that
+keeps every latency limit, else the largest that fits. A slot holds twice the 95th percentile of prompt plus answer,
+because lengths are log-normal and long requests must not be refused.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Artefact, ConstraintViolation, Launch, MachineFacts, Pool
+from archwright.contract.plan import Artefact, Launch, MachineFacts, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
-from archwright.plan.accounting.budget import USD, OptionDraft
+from archwright.plan.accounting.budget import USD, Findings, OptionDraft
 from archwright.plan.accounting.cash_flow import make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
@@ -57,96 +57,82 @@ class ThisMachinePlanner:
         self._engine = next(e for e in catalog.engines.values() if e.embedded and e.quantisations)
 
     def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> BuiltOption:
-        """Raises MissingError AW-GET-01 when nothing else is allowed and the machine was not probed."""
+        """Plan all texts. Raises MissingError AW-GET-01 if only this machine is allowed and it was not probed."""
+        draft, country = OptionDraft(PLACEMENT, "this-machine", PLACEMENT), self._needs.organisation.country
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return BuiltOption(self._make_draft([build_violation("machine", "not probed", None)]))
-        misses, notes, served, pools = self._check_residency(demands), list[str](), list[LocalLoad](), list[Pool]()
+            return BuiltOption(draft._replace(misses=(build_violation("machine", "not probed", None),)))
+        limits = [collect_bounds(self._needs, demand.workload) for demand in demands]
+        outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
+        residency = [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
+        findings, served, pools = Findings(residency, []), list[LocalLoad](), list[Pool]()
         for demand in demands:
-            chosen = self._choose_model(demand, misses, notes)
+            chosen = self._choose_model(demand, findings)
             if chosen is not None:
-                one, pool = self._choose_slots(demand, chosen, machine, misses, notes)
-                served.append(one)
-                pools.append(pool)
-        self._check_machine_limits(served, machine, misses, notes)
+                spec = self._choose_slots(demand, chosen, machine, findings)
+                served.append(LocalLoad(demand, spec))
+                pools.append(self._build_pool(demand, spec, chosen[1], machine))
+        self._check_machine_limits(served, machine, findings)
         power, months = self._price_electricity(machine), self._needs.budget.horizon_months
-        paid = make_recurring_flow("electricity", "energy", power.value, months, (self._ledger.register_driver(power),))
+        paid = make_recurring_flow("electricity", "energy", power.value, months, (power.basis,))
         terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
-        whole = served and len(served) == len(demands)
-        draft = self._make_draft(misses)._replace(
-            regions=() if any(one.constraint == "residency" for one in misses) else (self._needs.organisation.country,),
-            terms=terms if whole else None,
-            pools=tuple(pools),
-            models={one.demand.workload.name: one.spec.model.id for one in served},
-            notes=tuple(notes),
-        )
-        return BuiltOption(self._with_power_and_carbon(draft, machine), served=tuple(served))
-
-    def _with_power_and_carbon(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
         basis = self._ledger.create_basis(
             "this-machine.power",
             "assumed",
-            "draw of the machine at work, its energy of a month switched on all the time, and the carbon of that",
+            "power of the busy machine, its energy per month if it is always on, and the carbon of that energy",
             formula=f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores, x {HOURS_PER_MONTH:g} h",
-            facts=("power was not measured: a factor of 2 each way",),
+            facts=("power was not measured: a factor of 2 in both directions",),
         )
-        draw = replace(_estimate_draw_kw(machine), basis=basis)
+        draw, grams = replace(_estimate_draw_kw(machine), basis=basis), self._catalog.grid_gco2_per_kwh(country)
         energy = draw.scaled(HOURS_PER_MONTH, unit="kWh")
-        grams = self._catalog.grid_gco2_per_kwh(self._needs.organisation.country)
-        carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
-        return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
+        draft = draft._replace(
+            regions=() if outside else (country,),
+            misses=tuple(findings.misses),
+            terms=terms if served and len(served) == len(demands) else None,
+            pools=tuple(pools),
+            models={one.demand.workload.name: one.spec.model.id for one in served},
+            notes=tuple(findings.notes),
+            power_kw=draw,
+            energy_kwh_per_month=energy,
+            carbon_kg_per_month=None if grams is None else replace(carbon_kg(energy, grams), basis=basis),
+        )
+        return BuiltOption(draft, served=tuple(served))
 
-    def _make_draft(self, misses: list[ConstraintViolation]) -> OptionDraft:
-        return OptionDraft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
-
-    def _check_residency(self, demands: tuple[Demand, ...]) -> list[ConstraintViolation]:
-        country = self._needs.organisation.country
-        limits = [collect_bounds(self._needs, demand.workload) for demand in demands]
-        outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
-        return [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
-
-    def _choose_model(
-        self, demand: Demand, misses: list[ConstraintViolation], notes: list[str]
-    ) -> tuple[ModelSpec, Artefact] | None:
-        """The smallest model that passes and whose file the embedded engine runs."""
+    def _choose_model(self, demand: Demand, findings: Findings) -> tuple[ModelSpec, Artefact] | None:
+        """Choose the smallest model that passes and has a file for the embedded engine."""
         found = select_open_models(demand, self._catalog)
-        misses.extend(found.misses)
-        notes.extend(found.notes)
+        findings.misses.extend(found.misses)
+        findings.notes.extend(found.notes)
         for model in found.models:
             artefact = self._catalog.artefacts.get(model.id)
             if artefact is not None and artefact.quantisation in self._engine.quantisations:
-                notes.extend(format_licence_note(model))
+                findings.notes.extend(format_licence_note(model))
                 return model, artefact
         if found.models:
             limit = ", ".join(sorted(self._catalog.artefacts))
-            misses.append(build_violation(f"{demand.workload.name}.model", "no file to fetch", limit))
+            findings.misses.append(build_violation(f"{demand.workload.name}.model", "no file to fetch", limit))
         return None
 
     def _choose_slots(
-        self,
-        demand: Demand,
-        chosen: tuple[ModelSpec, Artefact],
-        machine: MachineFacts,
-        misses: list[ConstraintViolation],
-        notes: list[str],
-    ) -> tuple[LocalLoad, Pool]:
+        self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, findings: Findings
+    ) -> ServingSpec:
         specs = [self._build_spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
         fitting = [spec for spec in specs if fits_hardware(spec)]
         if not fitting:
             name, need = demand.workload.name, replica_memory(specs[-1]).total
-            misses.append(build_violation(f"{name}.memory_bytes", need, float(machine.memory_bytes)))
+            findings.misses.append(build_violation(f"{name}.memory_bytes", need, float(machine.memory_bytes)))
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=select_representative_load(spec))
         self._ledger.add_assumptions(
-            f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
-            "that depends evenly on the machine's speed; another window may differ more, and a simulated band "
-            f"wider than {WIDEST_BAND:g} each way ({WIDEST_TTFT_BAND:g} for TTFT) is cut there, so a restless "
-            "machine is reported as worse"
+            f"{demand.workload.name}: predictions and `bench` use a typical one of many random peak windows. "
+            "It depends smoothly on the machine's speed, and other windows may differ more. Simulated intervals are "
+            f"limited to a factor of {WIDEST_BAND:g} ({WIDEST_TTFT_BAND:g} for TTFT) in both directions. A machine "
+            "with unsteady speed is therefore reported as worse than predicted"
         )
-        misses.extend(find_latency_misses(spec, demand.workload.slo))
-        return LocalLoad(demand, spec), self._build_pool(demand, spec, chosen[1], machine)
+        findings.misses.extend(find_latency_misses(spec, demand.workload.slo))
+        return spec
 
     def _build_spec(
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
@@ -197,25 +183,24 @@ class ThisMachinePlanner:
             artefact=artefact,
         )
 
-    def _check_machine_limits(
-        self, served: list[LocalLoad], machine: MachineFacts, misses: list[ConstraintViolation], notes: list[str]
-    ) -> None:
-        """What the machine as a whole must hold: availability, memory and disk of all pools together."""
+    def _check_machine_limits(self, served: list[LocalLoad], machine: MachineFacts, findings: Findings) -> None:
+        """Check availability, and memory and disk of all pools together."""
         for one in served:
-            slo, name = one.demand.workload.slo, one.demand.workload.name
-            check_availability(name, RedundancyRequirement(1, 0), slo, misses, notes)
+            check_availability(
+                one.demand.workload.name, RedundancyRequirement(1, 0), one.demand.workload.slo, *findings
+            )
         memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
-            misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))
+            findings.misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))
         files = sum(estimate_disk(one.spec, "").value for one in served)
         if files > machine.disk_free_bytes:
-            misses.append(build_violation("disk_bytes", files, float(machine.disk_free_bytes)))
+            findings.misses.append(build_violation("disk_bytes", files, float(machine.disk_free_bytes)))
         if len(served) > 1:
             names = ", ".join(one.demand.workload.name for one in served)
-            notes.append(f"{names} share the machine; each is predicted with the others idle")
+            findings.notes.append(f"{names} share the machine; each prediction assumes that the others are idle")
 
     def _price_electricity(self, machine: MachineFacts) -> Estimate:
-        """kWh of a month at the estimated draw, at the site's own price or the country's."""
+        """Return the electricity cost per month at the site's own price, else the country's price."""
         site, country = self._needs.placement.site, self._needs.organisation.country
         draw_kw = _estimate_draw_kw(machine)
         if site is not None and site.electricity_usd_per_kwh is not None:
@@ -224,21 +209,21 @@ class ThisMachinePlanner:
         else:
             price = self._catalog.electricity_usd_per_kwh(country)
             fact = f"electricity in {country}: {price.value:.3g} USD/kWh"
-        basis = self._ledger.create_basis(
+        self._ledger.add_assumptions(
+            f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; its purchase costs nothing",
+            f"one machine and its power supply are available {MACHINE_AVAILABILITY:.1%} of the time "
+            f"(low end: {MACHINE_AVAILABILITY_LOW:.0%})",
+        )
+        return self._ledger.create_driver(
+            multiply_estimates([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month"),
             "this-machine.electricity",
             "assumed",
-            "the machine's electricity per month, switched on all the time",
+            "electricity of the machine per month if it is always on",
             formula=(
                 f"({MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores) x {HOURS_PER_MONTH:g} h x price"
             ),
-            facts=(fact, "power was not measured: a factor of 2 each way"),
+            facts=(fact, "power was not measured: a factor of 2 in both directions"),
         )
-        self._ledger.add_assumptions(
-            f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
-            f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, "
-            f"{MACHINE_AVAILABILITY_LOW:.0%} at the low end",
-        )
-        return multiply_estimates([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
 
 
 def _estimate_draw_kw(machine: MachineFacts) -> Estimate:

@@ -10,6 +10,7 @@ from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
+from archwright.plan.cost.prices import TB
 from archwright.plan.cost.storage_and_egress import (
     StoredItem,
     apply_part_bands,
@@ -26,7 +27,7 @@ EMPTY_SUMMARIES = {
     True: "The data stays where it is. Nothing else is stored.",
     False: "No option is feasible, so no storage location is known. Relax a limit first.",
 }
-TB, GB = 1e12, 1e9
+GB = 1e9
 RETENTION_WORDS = r"retention job|retention$|storage limitation|deletion"
 PROVENANCE_WORDS = r"provenance|lineage|asset inventory"
 TIER_NAMES = {

@@ -1,1 +1,1 @@
-"""The integer program that selects machines: its columns and limits, pruning, the solver."""
+"""Integer program that selects machines: columns and limits, pruning, solver."""

@@ -1,26 +1,25 @@
-"""The machines of a house over the years of a plan, shared by its workloads, as a mixed integer program (HiGHS).
+"""On-site machines over the years of a plan, shared by workloads, as a mixed integer program (solver: HiGHS).
 
-A choice is one way to do a task; those of one task with one model and the same work outside make a group, and one
-group of each task is used (z_g). A load stays on one type of machine (v_c), or it is shared: among the types of which
-machines are owned and one type that is bought. Who shares it may change from year to year (u_cp: type c serves in year
-p), and so do the shares, which are decided for each failure that must be stood: y_cps is the share of choice c in year
-p when the spares of type s are down. On a day without failures they are those that do without the spares of what is
-bought. N_kp are the whole machines of stock k in year p: what is bought stays, what is owned is there until the end of
-its life. S_tp are the spares of type t. The least of
-    sum usd_g z_g + sum work_cp y_cp + sum usd_kp (N_kp - N_k,p-1)        owned: usd_kp N_kp, of a year's use
-subject to, in every year, with y = v where a load is not shared:
-    sum of a group's y = z_g in each failure, y_cps <= u_cp; bought types: u_cp <= v_c, at most one of them
+A choice assigns a task to a machine type. Choices of one task with the same model and the same rented work form a
+group; exactly one group of each task is used (z_g). A load uses one machine type (v_c), or it is shared among owned
+types and one bought type. The types that share it may change every year (u_cp: type c serves in year p). The shares
+are decided for each failure case: y_cps is the share of choice c in year p if the spares of type s are down. The case
+without failures uses the shares in which the spares of the bought type are down. N_kp are whole machines of stock k in
+year p: bought machines stay, owned machines leave at the end of their life. S_tp are the spares of type t. Minimise
+    sum usd_g z_g + sum work_cp y_cp + sum usd_kp (N_kp - N_k,p-1)        owned: usd_kp N_kp, for one year's use
+subject to, in every year, with y = v if a load is not shared:
+    sum of a group's y = z_g in each failure case, y_cps <= u_cp; bought types: u_cp <= v_c, at most one of them
     sum peak_c y_ct + S_t <= N_t                     the busiest hour, with the spares of this type down
-    sum peak_c y_cs <= N_t                           and with those of another type down
-    sum (mean_c + width_c) y_c likewise              jobs run beside the mean load, not through the peak
-    sum hours_c y_c <= 730 (N_t - S_t)               a month's work fits into a month
-    S_t >= spares_c u_c                              spares are shared by the workloads on a type; a load that is shared
-                                                     among types has in each of them those of all its machines
-    capex, the spend of a month, and in every year power and rack units, below their limits.
-Any machine may fail: a load that is shared survives when it survives with the spares of the largest type down, and as
-each failure is a row of its own, whatever does for a tighter limit or a larger load does for a looser, smaller one. So
-the least cost never falls as they grow. It is solved to a gap of zero; at the limit of nodes, which none of the
-examples comes near, the best solution so far stands.
+    sum peak_c y_cs <= N_t                           the same with the spares of another type down
+    sum (mean_c + width_c) y_c likewise              jobs run in parallel with the mean load, not with the peak
+    sum hours_c y_c <= 730 (N_t - S_t)               the work of a month fits into a month
+    S_t >= spares_c u_c                              workloads on a type share its spares; a load that is shared among
+                                                     types has in each type the spares for all its machines
+    capex, cost per month, and in every year power and rack units, within their limits.
+Any machine may fail: a shared load survives if it survives with the spares of the largest type down. Each failure case
+has its own row, so a solution for a tighter limit or a larger load is also valid for a looser limit or a smaller load.
+The minimum cost therefore never falls when the load grows. The program is solved to a gap of zero. If the node limit is
+reached (no example comes near it), the best solution so far is used.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from archwright.plan.solver.problem import Choices, MachineSupply, MipSolution, 
 ROW_TOLERANCE = 1e-9
 MAX_NODES = 20_000
 MIN_SHARE = 1e-6
-# What is down: the spares of the type that is bought (a day's shares do without them), or those of an owned type (its
-# name).
+# Failure cases: the spares of the bought type are down (also the case without failures), or those of an owned type
+# (its name).
 BOUGHT_TYPE = "bought"
 RowCoefficients = Mapping[int, float]
 
@@ -58,7 +57,7 @@ class IntegerProgram:
         self._used: dict[int, int] = {}
         self._share: dict[tuple[int, int, str], int] = {}
         self._parts: dict[tuple[int, int, str], int] = {}
-        # What fails beside which a shared choice must stand, and types that several steady loads may share.
+        # Failure cases of each shared choice, and types that several steady loads may share.
         self._downs: dict[int, tuple[str, ...]] = {}
         tasks = Counter(machine for machine, _ in {(one.machine, one.task) for one in choices if one.peak})
         self._crowded = {machine for machine, count in tasks.items() if count > 1}
@@ -75,7 +74,7 @@ class IntegerProgram:
                 self._add_capacity_rows(machine, year)
 
     def require_hybrid(self) -> None:
-        """Something goes outside, in part at least, and something stays."""
+        """Require that some work is rented, at least in part, and that some work stays on site."""
         for outside in (True, False):
             heads = ((z, self._choices[mine[0]]) for z, mine in self._groups)
             some = {z: 1.0 for z, one in heads if (one.outside if outside else one.machine is not None)}
@@ -83,14 +82,14 @@ class IntegerProgram:
                 self._add_row(some, math.inf, 1.0)
 
     def add_one_time_cost(self, usd: float, some: Iterable[int]) -> None:
-        """Paid once where any of these choices is used, however many."""
+        """Add a cost that is paid once if any of these choices is used."""
         paid, wanted = self._add_column(usd, 1.0), set(some)
         for z, mine in self._groups:
             if wanted.intersection(mine):
                 self._add_row({z: 1.0, paid: -1.0}, 0.0)
 
     def solve(self, limits: SolverLimits) -> MipSolution | None:
-        """None when no solution keeps the limits."""
+        """Solve within `limits`; None if no solution keeps them. Raises PlanError AW-PLAN-09."""
         self._add_limit_rows(limits)
         if self._share:
             self._reduce_problem()
@@ -99,22 +98,20 @@ class IntegerProgram:
         if status == self._highs.HighsModelStatus.kInfeasible:
             return None
         feasible = self._solver.getInfo().primal_solution_status == self._highs.SolutionStatus.kSolutionStatusFeasible
-        # At the limit of nodes the best solution so far stands: deterministic, and never worse than a rule.
+        # The best solution at the node limit is deterministic, and never worse than a heuristic.
         if status != self._highs.HighsModelStatus.kOptimal and not feasible:
-            raise PlanError("AW-PLAN-09", f"the optimisation ended without an answer: {status.name}")
+            raise PlanError("AW-PLAN-09", f"the optimisation ended without a solution: {status.name}")
         found = self._solver.getSolution().col_value
         every = (self._read_choice(index, found) for index in range(len(self._choices)))
         taken = [one for one in every if one is not None]
-        # What does all of its task shares it with nobody.
+        # A choice that does its whole task shares no load.
         tasks = Counter(self._choices[one.choice].task for one in taken)
         taken = [one if tasks[self._choices[one.choice].task] > 1 else SelectedChoice(one.choice) for one in taken]
         machines = tuple(tuple(round(found[column]) for column in stock) for stock in self._stock)
         return MipSolution(tuple(taken), machines)
 
-    # --- what cannot be in the least
-
     def _reduce_problem(self) -> None:
-        """Fixes choices to 0 whose relaxed cost exceeds a known solution: same least cost, in a tenth of the time."""
+        """Fix choices to 0 if their relaxed cost exceeds a known solution: same minimum, in a tenth of the time."""
         choices = {*self._used.values(), *(z for z, _ in self._groups)}
         least = self._solve_relaxation()
         if least is None:
@@ -135,23 +132,23 @@ class IntegerProgram:
             types.setdefault(self._choices[index].machine or "", []).append(number)
         gone = set[int]()
         for some in (*([z] for z, _ in self._groups), *types.values(), *([number] for number in self._used.values())):
-            # By duality one of these costs their least reduced cost more; only where that leaves it open it is solved.
-            surely = least + min(duals[number] for number in some) > most
-            if not gone.issuperset(some) and (surely or self._exceeds_cost(some, most)):
+            # By duality, each of them costs at least the smallest reduced cost more. Solve only if that is not enough.
+            if gone.issuperset(some):
+                continue
+            exceeds = least + min(duals[number] for number in some) > most
+            if not exceeds:
+                self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
+                relaxed, last = self._solve_relaxation(), self._solver.getNumRow() - 1
+                self._solver.deleteRows(1, [last])
+                exceeds = relaxed is None or relaxed > most
+            if exceeds:
                 self._set_upper_bounds(some, 0.0)
                 gone.update(some)
         self._solver.setSolution(solution)
 
-    def _exceeds_cost(self, some: list[int], most: float) -> bool:
-        """Whether one of these costs more, with whatever else."""
-        self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
-        least, last = self._solve_relaxation(), self._solver.getNumRow() - 1
-        self._solver.deleteRows(1, [last])
-        return least is None or least > most
-
     def _solve_relaxation(self) -> float | None:
-        """The least when machines need not be whole; None when there is none."""
-        # From the solution before, a row more: nothing to simplify first.
+        """Return the minimum cost with fractional machines; None if there is no solution."""
+        # Starts from the previous solution, so presolve would gain nothing.
         self._solver.setOptionValue("solve_relaxation", True)
         self._solver.setOptionValue("presolve", "off")
         self._solver.run()
@@ -164,10 +161,8 @@ class IntegerProgram:
         for number in numbers:
             self._solver.changeColBounds(number, 0.0, upper)
 
-    # --- columns and rows
-
     def _add_column(self, cost: float, upper: float = math.inf, *, whole: bool = False) -> int:
-        """The number of a new variable, from 0 to `upper`."""
+        """Add a variable from 0 to `upper`; return its number."""
         self._solver.addCol(cost, 0.0, upper, 0, [], [])
         number: int = self._solver.getNumCol() - 1
         if whole:
@@ -188,7 +183,7 @@ class IntegerProgram:
         return found
 
     def _add_choice_group(self, mine: list[int]) -> int:
-        """The choices of one task with one model; the number of the variable that says whether it is used."""
+        """Add the choices of one group; return the number of the variable that says if the group is used."""
         first = self._choices[mine[0]]
         used = self._add_column(first.usd, 1.0, whole=True)
         own = [i for i in mine if self._choices[i].machine in self._owned and self._choices[i].peak]
@@ -203,7 +198,7 @@ class IntegerProgram:
         return used
 
     def _add_shared_load(self, used: int, own: list[int], others: list[int]) -> None:
-        """A load that types of which machines are owned (`own`) may share with one that is bought (of `others`)."""
+        """Add a load that owned types (`own`) may share with one bought type (of `others`)."""
         for i in others:
             self._used[i] = self._add_column(0.0, 1.0, whole=True)
         self._add_row({**{self._used[i]: 1.0 for i in others}, used: -1.0}, 0.0)
@@ -214,7 +209,7 @@ class IntegerProgram:
             bought = self._add_column(0.0, 1.0 if others else 0.0, whole=True)
             for one in (*serves.values(), bought):
                 self._add_row({one: 1.0, used: -1.0}, 0.0)
-            # Whole by itself: of the types that may be bought one is, and it serves or not.
+            # Integral without a declaration: one of the types is bought, and it serves or not.
             there = {i: self._add_column(0.0, 1.0) for i in others}
             for i, one in there.items():
                 self._add_row({one: 1.0, self._used[i]: -1.0}, 0.0)
@@ -224,7 +219,7 @@ class IntegerProgram:
             self._add_spare_rows(serves, there, year)
 
     def _add_failure_shares(self, used: int, serves: Mapping[int, int], year: int, down: str) -> None:
-        """The shares of a year, with those machines down."""
+        """Add the shares of a year in one failure case."""
         share = {}
         for i, one in serves.items():
             choice = self._choices[i]
@@ -237,7 +232,7 @@ class IntegerProgram:
         self._add_row({**dict.fromkeys(share.values(), 1.0), used: -1.0}, 0.0, 0.0)
 
     def _add_spare_rows(self, serves: dict[int, int], there: dict[int, int], year: int) -> None:
-        """Spares of a load that may be shared: each type that serves has its own, or those of all that serve."""
+        """Add the spares of a shared load: of one type that serves alone, or for all types that serve."""
         for i, one in (*serves.items(), *there.items()):
             choice = self._choices[i]
             spares, both = self._spares[choice.machine or "", year], float(choice.beside[year])
@@ -278,7 +273,7 @@ class IntegerProgram:
         return self._used[index] if found is None else found
 
     def _peak_column(self, index: int, year: int, down: str) -> tuple[int, float]:
-        """The variable that says how much of a machine the busiest hour takes, and how much of one a unit of it is."""
+        """Return the variable of the busiest hour's use, and the machines that one unit of it needs."""
         choice, when = self._choices[index], down if (index, year, down) in self._share else BOUGHT_TYPE
         parts = self._parts.get((index, year, when))
         if parts is not None:
@@ -305,7 +300,7 @@ class IntegerProgram:
             self._add_row({**paid, **machines}, limits.usd_per_month)
 
     def _read_choice(self, index: int, found: list[float]) -> SelectedChoice | None:
-        """None where the choice does nothing."""
+        """Read a choice from the solution; None if it is not used."""
         choice, downs = self._choices[index], self._downs.get(index, ())
         if not downs:
             return SelectedChoice(index) if found[self._used[index]] > MIN_SHARE else None
@@ -325,11 +320,11 @@ class IntegerProgram:
 
 
 def _make_quiet_solver(highs: Any) -> Any:
-    """A solver that prints nothing, not even its name: standard output belongs to the plan."""
+    """Make a solver without any output: standard output belongs to the plan."""
 
     class Quiet(highs.Highs):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:
-            # Without the wrapper's own start, which asks for callbacks and by that prints a banner.
+            # Skips the wrapper's own constructor, which registers callbacks and prints a banner.
             super(highs.Highs, self).__init__()
 
     solver = Quiet()

@@ -1,8 +1,8 @@
-"""What the program of a house (integer_program.py) is asked, without choices that cannot win, and what it answers.
+"""Input and output of the integer program (`integer_program`), and the pruning of choices that cannot be optimal.
 
-A type of machine is left out where another type that is not owned is no dearer in any way and any year, draws no more,
-takes no more room, and does each of its choices with no more of itself. A model is left out where another one does all
-of its task, and of what follows it, with no more, wherever it does it. The least cost stays the same.
+A machine type that may be bought is dropped if another such type costs no more in any respect and year, draws no more
+power, needs no more rack space, and needs no more machines for any choice. A model is dropped if another model does its
+task, and the tasks that follow it, with no more machines at every place. The minimum cost stays the same.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 
 class AssignmentChoice(NamedTuple):
-    """One way to do a task: on machines of the house of one type (`machine`), or rented (None), or both (`outside` says
-    in either case what is). One value a year: `peak`, `mean`: machines its steady load takes then, parts of one too;
-    `hours`: machine-hours of a month; `spares`: on this type alone, `beside`: where another type serves too;
-    `work_usd`: what its work costs on the machine, beyond standing there. `width`: machines a job takes at once;
-    `parts` of a machine are taken whole by a steady load. `usd` over the horizon and `usd_per_month` are paid beside
-    the house's machines.
+    """One assignment of a task: to one type of on-site machine (`machine`), to rented machines (None), or to both.
+
+    `outside`: name of the rented work, if there is any. One value per year: `peak`, `mean`: machines that the steady
+    load needs, fractions included; `hours`: machine-hours per month; `spares`: spares if only this type serves,
+    `beside`: if another type serves too; `work_usd`: cost of the work beyond idling. `width`: machines that a job uses
+    at one time. A steady load uses whole `parts` of a machine. `usd` (over the horizon) and `usd_per_month` are paid in
+    addition to on-site machines.
     """
 
     task: str
@@ -35,14 +36,20 @@ class AssignmentChoice(NamedTuple):
     parts: int = 1
     outside: str = ""
 
+    @property
+    def most_machines(self) -> float:
+        return max(max(self.peak, default=0.0), max(self.mean, default=0.0) + self.width)
+
 
 Choices = tuple[AssignmentChoice, ...]
 
 
 class MachineSupply(NamedTuple):
-    """Machines of one type had in one way. One value a year: what one that is bought at its start costs until the end
-    of the horizon, recurs of it per month (mean over the horizon), and takes of the capex; of one that is owned, what
-    its use in that year does. `most`: how many there are then, None when they are bought.
+    """Machines of one type and purchase kind.
+
+    One value per year, of a bought machine: cost from its purchase in that year to the end of the horizon, recurring
+    cost per month (mean over the horizon), and capex; of an owned machine: the same for its use in that year.
+    `most`: owned machines in each year; None if machines are bought.
     """
 
     machine: str
@@ -54,18 +61,18 @@ class MachineSupply(NamedTuple):
     most: tuple[int, ...] | None = None
 
     def sum_over_years(self, values: tuple[float, ...], machines: tuple[int, ...]) -> float:
-        """Of `values` (a field), for so many machines in each year."""
+        """Sum `values` (a field) for `machines` in each year."""
         return sum(a * b for a, b in zip(self.yearly_increments(values), machines, strict=True))
 
     def yearly_increments(self, values: tuple[float, ...]) -> list[float]:
-        """What one machine more in one year alone adds: one that is bought then is not bought a year later."""
+        """Return what one more machine in one year adds; a machine bought then is not bought a year later."""
         if self.most is not None:
             return list(values)
         return [now - later for now, later in zip(values, (*values[1:], 0.0), strict=True)]
 
 
 class SolverLimits(NamedTuple):
-    """None: no limit."""
+    """Limits of the whole program; None: no limit."""
 
     capex_usd: float | None = None
     power_kw: float | None = None
@@ -74,9 +81,7 @@ class SolverLimits(NamedTuple):
 
 
 class SelectedChoice(NamedTuple):
-    """A choice by its index. Where its task is shared, one value a year: the share of it that the choice does, and the
-    machines it must have there, spares included.
-    """
+    """A choice by its index. If its task is shared, per year: its share, and reserved machines with spares."""
 
     choice: int
     shares: tuple[float, ...] = ()
@@ -96,7 +101,7 @@ def prune_dominated(choices: Choices, kinds: tuple[MachineSupply, ...], follows:
 
 
 def _prune_models(choices: Choices, follows: Mapping[str, str]) -> Choices:
-    """A task and what follows it are a family."""
+    """Drop dominated models; a task and its followers are one family."""
     families: dict[str, dict[str, dict[WorkKey, AssignmentChoice]]] = {}
     for one in choices:
         models = families.setdefault(follows.get(one.task, one.task), {})
@@ -120,7 +125,7 @@ def _prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> 
 def _find_dominated(
     rivals: Mapping[str, Mapping[WorkKey, AssignmentChoice]], allowed: set[tuple[str, str]] | None = None
 ) -> set[str]:
-    """Those of which another one, that is not beaten itself, does all, with no more. `allowed`: who may beat whom."""
+    """Return the rivals that a remaining rival dominates. `allowed`: pairs (dominating, dominated) to consider."""
     gone = set[str]()
     for name, mine in rivals.items():
         for other, theirs in rivals.items():

@@ -1,0 +1,109 @@
+"""Purchase rules: expired prices, undated prices, export control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.export_rules import read_export_rules
+from archwright.contract.plan import ConstraintViolation, Plan, PurchaseKind
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.options import purchase_rules as rules
+from archwright.plan.options.option_builder import BuiltOption
+from archwright.report.number_format import describe_miss
+
+from ..cost.test_operating_costs import needs_of as needs_named
+from ..fleet_samples import house, own_fleet
+from ..option_samples import buy, draft
+
+LATE = ConstraintViolation(constraint="a.deadline_h", value=2.0, limit=1.0)
+
+
+def made(catalog: Catalog, node: str, usd: float, *misses: ConstraintViolation) -> BuiltOption:
+    fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",))
+    return BuiltOption(draft("on-premises", buy(usd), misses=misses, placement="on-premises", fleets=(fleet,)))
+
+
+def francs(usd: float) -> str:
+    return f"{usd / 2:,.0f} CHF"
+
+
+def test_the_saving_of_an_expired_price_is_noted(catalog: Catalog) -> None:
+    dated = made(catalog, "8x-h100", 900)
+    assert not catalog.may_advise_buying(catalog.nodes["8x-b200"]), "the row that the rule is about"
+    found = rules.prefer_unexpired_prices(dated, made(catalog, "8x-b200", 600), catalog, francs)
+    assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
+    assert found.draft.notes == (
+        "an option with 8x-b200, whose price has expired, costs 150 CHF less over the horizon. "
+        "To accept the price, use --accept-stale",
+    )
+    assert rules.prefer_unexpired_prices(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
+
+
+def test_an_expired_price_is_missed_if_no_other_option_keeps_the_limits(catalog: Catalog) -> None:
+    late = made(catalog, "8x-h100", 900, LATE)
+    for stale, missed in (((), ["stale_facts"]), ((LATE,), ["a.deadline_h"])):
+        found = rules.prefer_unexpired_prices(late, made(catalog, "8x-b200", 600, *stale), catalog, francs)
+        assert [miss.constraint for miss in found.draft.misses] == missed
+
+
+def test_a_price_without_a_date_needs_a_quote(catalog: Catalog) -> None:
+    assert rules.describe_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
+    (note,) = rules.describe_undated_prices(made(catalog, "8x-mi300x", 1).draft)
+    assert note.startswith("request a quote first: the price of 8x-mi300x")
+
+
+def test_on_premises_options_use_no_expired_prices(plan_of: Callable[..., Plan], catalog: Catalog) -> None:
+    def better(document: dict[str, Any]) -> None:
+        next(w for w in document["workloads"] if w["name"] == "assistant")["quality"] = {"mmlu_pro": 0.8}
+        document["placement"]["allow"] = ["on-premises"]
+
+    (option,) = plan_of("manufacturer", better).options
+    assert option.feasible and set(option.models) >= {"assistant", "house-model", "downtime"}
+    bought = {one.machine for one in option.purchases if one.kind == "bought"}
+    assert bought and all(catalog.may_advise_buying(catalog.nodes[name]) for name in bought)
+    assert any(note.startswith("request a quote first") for note in option.notes)
+
+
+def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> OptionDraft:
+    fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",), where=house(country))
+    return draft("on-premises", placement="on-premises", fleets=(fleet._replace(purchase=purchase),))
+
+
+@pytest.mark.parametrize(
+    ("country", "headquarters", "outcome"),
+    [
+        ("DE", "DE", ""),
+        ("CN", "CN", "condition"),
+        ("DE", "CN", "condition"),
+        ("KP", "KP", "export"),
+        ("CU", "CU", "export"),
+        ("IL", "IL", ""),
+    ],
+)
+def test_export_rules_count_for_the_place_and_the_buyer(
+    catalog: Catalog, country: str, headquarters: str, outcome: str
+) -> None:
+    found = rules.check_export_control(bought(catalog, country), headquarters)
+    texts = [note.partition(":")[0] for note in found.notes] + [miss.constraint for miss in found.misses]
+    assert texts == ([outcome] if outcome else [])
+
+
+def test_an_export_violation_is_a_sentence(catalog: Catalog) -> None:
+    (miss,) = rules.check_export_control(bought(catalog, "KP"), "KP").misses
+    assert describe_miss(miss) == "US export rules block H100-SXM-80GB in KP (group E:1)"
+
+
+def test_owned_and_small_machines_need_no_export_licence(catalog: Catalog) -> None:
+    for one in (bought(catalog, "CN", "cpu-2-socket"), bought(catalog, "CN", purchase="owned")):
+        assert rules.check_export_control(one, "CN") == one
+    large, small = (rules.compute_total_performance(catalog.accelerators[name]) for name in ("H100-SXM-80GB", "T4"))
+    assert large > 4800 > rules.ADVANCED_PERFORMANCE > small
+
+
+def test_every_export_rule_has_groups_and_a_source() -> None:
+    assert all(rule.groups and rule.source for rule in read_export_rules().values())
+    assert {name for name, rule in read_export_rules().items() if rule.outcome == "denied"} == {"CU", "IR", "KP", "SY"}
