@@ -83,7 +83,7 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
     assert carried(machine("A10G"), "Gemma-3-12B-it").quantisation == "fp8"
     tight = carried(machine("H100-SXM-80GB"), LARGE)
     assert tight.quantisation == "int4"
-    assert tight.assumptions[1] == ("on H100-SXM-80GB weights are in int4: in fp8 they do not fit the machine")
+    assert tight.assumptions[1] == "on H100-SXM-80GB weights are in int4, because they do not fit in fp8"
     assert carried(machine("H100-SXM-80GB", 2), LARGE).quantisation == "fp8"
     wide = Catalog(DATA)
     wide.__dict__["engines"] = {"vllm": replace(CATALOG.engines["vllm"], quantisations=("bf16", "odd"))}

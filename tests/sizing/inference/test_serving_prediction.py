@@ -137,7 +137,7 @@ def test_what_is_not_stated_is_assumed_and_said() -> None:
     found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
     assert found.assumed == (
         "parallelism: TP4",
-        "prompt and answer length",
+        "prompt and output length",
         "requests in flight: as many as fit",
     ) or found.assumed[0].startswith("parallelism: TP")
     assert len(found.assumed) == 3
@@ -146,7 +146,7 @@ def test_what_is_not_stated_is_assumed_and_said() -> None:
     )
     assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
     half = answered(output_tokens=None)
-    assert "prompt and answer length" in half.assumed
+    assert "prompt and output length" in half.assumed
 
 
 def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
@@ -271,7 +271,7 @@ def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
     assert full.ttft_s is not None and over.ttft_s is not None
     assert over.ttft_s.value > 3 * full.ttft_s.value
     unsaid = on_host(concurrency=None, precision="", engine="")
-    assert unsaid.assumed[0] == "requests in flight: 16, all places of the engine"
+    assert unsaid.assumed[0] == "requests in flight: 16, all slots of the engine"
     assert "weights in Q4_1" in unsaid.assumed
     assert unsaid.tokens_per_s.value == pytest.approx(full.tokens_per_s.value, rel=0.6)
 
