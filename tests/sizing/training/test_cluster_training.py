@@ -72,7 +72,7 @@ def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
     said = " ".join(basis.facts)
     for part in ("1,000,000,000 tokens", "TP", "GPU annual failure rate", "torchtune", "sha256"):
         assert part in said
-    assert "adapters" in found.assumptions[0]
+    assert "LoRA fine-tuning" in found.assumptions[0]
 
 
 def test_what_no_number_of_machines_holds_is_none() -> None:

@@ -38,7 +38,7 @@ def told(usd: float | None = None, **changes: object) -> TrainingPrediction:
 def test_a_chosen_split_answers_everything_and_says_it_was_chosen() -> None:
     found = told(usd=2.5)
     assert set(found.estimates) == {*DEFINITIONS, "tokens_per_s_per_device", "step_s"}
-    assert found.assumed == ("split: the fastest that fits",)
+    assert found.assumed == ("layout: the fastest that fits",)
     assert "TP" in found.layout
     hours, whole = found.estimates["device_hours"], found.estimates["run_device_hours"]
     assert whole.value > hours.value / found.estimates["goodput"].value
@@ -59,7 +59,7 @@ def test_a_stated_split_is_answered_as_benchmarks_are() -> None:
 
 def test_a_stated_split_that_does_not_fit_is_weak() -> None:
     found = told(devices=8, parallelism="FSDP8 micro 8")
-    assert "the stated split exceeds the devices' memory" in found.weak
+    assert "the stated layout exceeds the devices' memory" in found.weak
 
 
 def test_utilisation_counts_what_the_model_needs() -> None:
