@@ -77,7 +77,7 @@ def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, sl
     assert gateway.identify(unknown(1)) is None
     secret, _ = here.create("clinic")  # the row, no word yet
     assert gateway.identify(secret) is None
-    here._slate = slate
+    here._table = slate
     here._announce_change()
     assert gateway.identify(secret) is not None
 

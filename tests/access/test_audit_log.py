@@ -22,7 +22,6 @@ from archwright.access.audit_log import (
     AuditEvent,
     AuditLog,
     check_chain,
-    find_broken_record,
     hash_lines,
     read_chain_tip,
     read_entries,
@@ -246,9 +245,9 @@ def test_tampering_is_found(store: Store, home: Home, how: str, turn: int, monke
     assert check_chain(store) == (100, None)
     change, expected = TAMPER[how]
     rewritten(home, lambda blocks: None)
-    assert find_broken_record(store) is None
+    assert check_chain(store).broken is None
     rewritten(home, change)
-    assert find_broken_record(store) == expected[turn]
+    assert check_chain(store).broken == expected[turn]
 
 
 @pytest.mark.parametrize("sql", ["tip = printf('%064d', 1)", "data = x'00'"])
@@ -259,7 +258,7 @@ def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql
     connection.execute(f"update audit_blocks set {sql}")
     connection.commit()
     connection.close()
-    assert find_broken_record(store) == (10 if "tip" in sql else 1)
+    assert check_chain(store).broken == (10 if "tip" in sql else 1)
 
 
 @pytest.mark.parametrize("turn", [1, 3])
@@ -277,14 +276,14 @@ def test_every_single_deleted_or_altered_record_but_the_last_is_found(
             edit(block, place, b'"resource":""', b'"resource":"x"'),
         ):
             rewritten(home, change)
-            assert find_broken_record(store) in range(number + 1, number + turn + 2)
+            assert check_chain(store).broken in range(number + 1, number + turn + 2)
             connection = sqlite3.connect(home.root / "archwright.db")
             connection.execute("delete from audit_blocks")
             connection.execute("delete from sqlite_sequence")
             connection.commit()
             connection.close()
             store.append(BLOCKS["audit"], kept)
-    assert find_broken_record(store) is None
+    assert check_chain(store).broken is None
 
 
 def test_an_empty_log_holds(store: Store) -> None:
@@ -299,7 +298,7 @@ def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
     fill(store, home, 10)
     kept = read_chain_tip(store)
     rewritten(home, lambda blocks: blocks.pop(3))
-    assert find_broken_record(store) is None, "documented: not visible from the chain alone"
+    assert check_chain(store).broken is None, "documented: not visible from the chain alone"
     assert read_chain_tip(store) != kept
 
 
@@ -308,7 +307,7 @@ def test_a_removed_writer_shows_when_a_later_one_started(store: Store, home: Hom
     fill(store, home, 5)
     assert check_chain(store) == (10, None)
     rewritten(home, lambda blocks: blocks.pop(1))
-    assert find_broken_record(store) == 1
+    assert check_chain(store).broken == 1
 
 
 PROGRAM = """
@@ -356,7 +355,7 @@ def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None
         process.wait(timeout=10)
         process.stdout.close()
         assert len(read_entries(store, home, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
-        assert find_broken_record(store, home) is None
+        assert check_chain(store, home).broken is None
 
 
 def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,5 +445,5 @@ def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypat
     fill(store, home, 100_000, 10)
     assert check_chain(store) == (100_000, None)
     rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
-    assert find_broken_record(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
+    assert check_chain(store).broken == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
     assert len(read_entries(store, limit=10)) == 10

@@ -348,10 +348,10 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
         books.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.write_ahead_log.glob("*.segment")} == {0, 1}
-    assert audit_log.find_broken_record(store, home) is None
+    assert audit_log.check_chain(store, home).broken is None
     monkeypatch.undo()
     books.close()
-    assert audit_log.find_broken_record(store, None) is None
+    assert audit_log.check_chain(store, None).broken is None
     store.close()
 
 
@@ -424,7 +424,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_slowly)
-        assert audit_log.find_broken_record(store, home) is None
+        assert audit_log.check_chain(store, home).broken is None
     monkeypatch.undo()
     books.close()
 
