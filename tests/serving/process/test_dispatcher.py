@@ -306,7 +306,7 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     gateway.flush()
     entry = json.loads(stand.journal.getvalue())
     assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
-    assert not any(stand.ledger._waiting.values()) and accounts.ended == []
+    assert not any(stand.ledger._pending.values()) and accounts.ended == []
 
 
 def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
