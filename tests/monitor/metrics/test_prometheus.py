@@ -133,10 +133,10 @@ def test_a_bad_query_says_why(server: Server) -> None:
         (404, b"not found", "HTTP 404"),
         (503, b"starting", "HTTP 503"),
         (302, b"", "HTTP 302"),
-        (200, b"<html>Grafana</html>", "not a Prometheus's JSON"),
-        (200, b'{"status":"success"}', "without data"),
-        (200, b'{"status":7}', "not a Prometheus's JSON"),
-        (200, b"\xff\xfe", "not a Prometheus's JSON"),
+        (200, b"<html>Grafana</html>", "not the JSON of a Prometheus server"),
+        (200, b'{"status":"success"}', "has no data"),
+        (200, b'{"status":7}', "not the JSON of a Prometheus server"),
+        (200, b"\xff\xfe", "not the JSON of a Prometheus server"),
     ],
 )
 def test_what_is_not_a_prometheus_is_refused(server: Server, status: int, body: bytes, reason: str) -> None:
