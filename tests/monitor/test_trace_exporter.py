@@ -21,7 +21,6 @@ from archwright.monitor.trace_exporter import (
     TraceContent,
     TraceExporter,
     TraceSpec,
-    is_trace_sampled,
 )
 
 pytestmark = pytest.mark.enable_socket
@@ -160,7 +159,9 @@ def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
         made.add(one((place << 52) // 100))
     made.close()
     assert len(collector.spans) == 25 * 4
-    assert not is_trace_sampled(one().request_id, 0)
+    nothing = TraceExporter(TraceSpec(url=collector.url, share=0.0), counted(Exposition()))
+    assert not nothing.is_sampled(one().request_id)
+    nothing.close()
 
 
 def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:

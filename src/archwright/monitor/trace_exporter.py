@@ -106,11 +106,12 @@ class TraceExporter:
         self._thread.start()
 
     def is_sampled(self, request_id: str) -> bool:
-        return is_trace_sampled(request_id, self._limit)
+        """True if the random part of the request id (its last 13 hex digits) is within the sampled share."""
+        return int(request_id[-13:], 16) < self._limit
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
         """Queue the trace of a finished request if it is sampled."""
-        if not is_trace_sampled(one.request_id, self._limit):
+        if not self.is_sampled(one.request_id):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
@@ -185,11 +186,6 @@ class TraceExporter:
             return None if error.code in RETRYABLE_STATUS else True
         except (OSError, http.client.HTTPException):
             return None
-
-
-def is_trace_sampled(request_id: str, limit: int) -> bool:
-    """True if the random part of the request id (its last 13 hex digits) is below `limit`."""
-    return int(request_id[-13:], 16) < limit
 
 
 def build_spans(one: RequestRecord) -> list[OtlpSpan]:

@@ -51,17 +51,15 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
         if not one.shadow and tenant in (None, one.tenant):
             group = tuple(_dimension_value(one, word) for word in words)
             add_sums(sums, group, [getattr(one, name) for name in USAGE_MEASURES])
-    return tuple(_build_row(dict(zip(words, group, strict=True)), line) for group, line in sorted(sums.items()))
+    empty: dict[str, Any] = dict.fromkeys(DIMENSION_FIELDS, "")
+    rows = []
+    for group, (*counts, cost, saved) in sorted(sums.items()):
+        fields = empty | dict(zip(words, group, strict=True)) | dict(zip(USAGE_MEASURES, counts, strict=False))
+        rows.append(UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO))
+    return tuple(rows)
 
 
 def _dimension_value(one: UsageTotal, word: str) -> str:
     if word == "day":
         return datetime.fromtimestamp(one.day * DAY_S, UTC).date().isoformat()
     return str(getattr(one, DIMENSION_FIELDS[word]))
-
-
-def _build_row(names: dict[str, str], sums: list[int]) -> UsageRow:
-    *counts, cost, saved = sums
-    fields: dict[str, Any] = {**dict.fromkeys(DIMENSION_FIELDS, ""), **names}
-    fields |= zip(USAGE_MEASURES, counts, strict=False)
-    return UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO)

@@ -55,8 +55,16 @@ def names(store: Store, home: Home | None) -> list[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+def books(store: Store, home: Home) -> Iterator[WalWriter]:
+    opened = WalWriter(store, home)
+    yield opened
+    opened.close()
+
+
+def put(books: WalWriter, *records: RequestRecord) -> None:
+    for record in records:
+        books.append("served", record)
+    books.flush()
 
 
 DRIVER = """
@@ -157,8 +165,7 @@ def test_a_writer_killed_over_another_database_loses_and_doubles_nothing(postgre
     store.close()
 
 
-def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
+def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, home: Home, books: WalWriter) -> None:
     books.append("served", one(1))
     books.append("served", one(2))
     assert names(store, home) == []
@@ -170,21 +177,19 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
     assert list(home.write_ahead_log.glob("*.segment")) == []
 
 
-def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_the_thread_folds_by_itself(store: Store, home: Home, books: WalWriter) -> None:
+    put(books, one(1))
     until = time.monotonic() + 10
     while names(store, None) != ["r1"]:
         assert time.monotonic() < until
         time.sleep(0.02)
-    books.close()
 
 
-def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_found_by_time_and_tenant(
+    store: Store, home: Home, books: WalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 4)
     monkeypatch.setattr(compaction, "BLOCKS_PER_READ", 2)
-    books = WalWriter(store, home)
     for number in range(40):
         books.append("served", one(number, tenant="bank" if number % 2 else "acme"))
     books.flush()
@@ -195,7 +200,6 @@ def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypa
     found = [record.request_id for record in read_served(store, home, (1_017.0, 1_042.0), "acme")]
     assert found == [f"r{number}" for number in range(17, 43) if number % 2 == 0 or number >= 40]
     assert len(list(read_served(store, home))) == 50
-    books.close()
 
 
 def test_a_torn_tail_is_recognised() -> None:
@@ -238,11 +242,10 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
 
 
 def test_what_is_written_at_once_may_be_longer_than_a_stretch(
-    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+    store: Store, home: Home, books: WalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "RANGE_BYTES", 100)
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 10)
-    books = WalWriter(store, home)
     for number in range(50):
         books.append("served", one(number))
         if number in (20, 40, 45):
@@ -252,10 +255,10 @@ def test_what_is_written_at_once_may_be_longer_than_a_stretch(
     assert [block.count for block in store.rows(BLOCKS["served"])] == [21, 20, 9]
 
 
-def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(
+    store: Store, home: Home, books: WalWriter
+) -> None:
+    put(books, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     with path.open("r+b") as file:
         file.seek(DATA_START + 40)
@@ -263,18 +266,14 @@ def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: St
     with pytest.raises(StoreError) as caught:
         books.compact()
     assert caught.value.code == "AW-STO-08" and path.stem in str(caught.value)
-    books.close()
 
 
-def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home, books: WalWriter) -> None:
+    put(books, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     assert WalSegment.adopt(path) is None
     books.compact()
     assert compact_orphans(store, home) == 0 and path.exists()
-    books.close()
 
 
 class Moody(Store):
@@ -296,8 +295,7 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
     books = WalWriter(store, home)
     setattr(store, mood, True)
     for number in range(5):
-        books.append("served", one(number))
-        books.flush()
+        put(books, one(number))
         with pytest.raises(StoreError):
             books.compact()
             assert mood == "mute"  # nothing was left to fold: the time before had been heard after all
@@ -381,8 +379,7 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
 
     store = Silent(home.store_url)
     books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+    put(books, one(1))
     assert store.asked.wait(30)
     books.append("served", one(2))
     books.close(within_s=0.01)
@@ -453,10 +450,10 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     assert names(store, None) == [f"r{number}" for number in range(written + 1)]
 
 
-def test_a_write_that_fails_is_tried_again(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_write_that_fails_is_tried_again(
+    store: Store, home: Home, books: WalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(books, one(1))
 
     def broken(*_args: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -466,14 +463,11 @@ def test_a_write_that_fails_is_tried_again(store: Store, home: Home, monkeypatch
         books.append("served", one(2))
         with pytest.raises(StoreError):
             books.flush()
-    books.append("served", one(3))
-    books.flush()
+    put(books, one(3))
     assert names(store, home) == ["r1", "r2", "r3"]
-    books.close()
 
 
-def test_a_record_of_absurd_length_and_a_closed_ledger_are_refused(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
+def test_a_record_of_absurd_length_and_a_closed_ledger_are_refused(store: Store, home: Home, books: WalWriter) -> None:
     with pytest.raises(StoreError) as caught:
         books.append("served", one(1, route="x" * 70_000))
     assert caught.value.code == "AW-STO-07"
@@ -497,8 +491,7 @@ def test_readers_see_each_record_once_while_it_is_folded(
     def write() -> None:
         nonlocal written
         while not stop.is_set():
-            books.append("served", one(written))
-            books.flush()
+            put(books, one(written))
             written += 1
             time.sleep(0.0003)
 
@@ -517,13 +510,14 @@ def test_readers_see_each_record_once_while_it_is_folded(
     assert sum(total.requests for total in read_usage_totals(store, home, ())) == written
 
 
-def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1, cost_usd=0.1))
-    books.append("served", one(2, cost_usd=0.2, user="ann"))
-    books.append("served", one(86_400, cost_usd=None, cache="hit", saved_usd=0.3))
-    books.append("served", one(4, shadow=True))
-    books.flush()
+def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home, books: WalWriter) -> None:
+    put(
+        books,
+        one(1, cost_usd=0.1),
+        one(2, cost_usd=0.2, user="ann"),
+        one(86_400, cost_usd=None, cache="hit", saved_usd=0.3),
+        one(4, shadow=True),
+    )
     before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
     books.compact()
     assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
@@ -531,8 +525,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
         "the first fold of a process gathers"
     )
     for number in (1, 2):
-        books.append("served", one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
-        books.flush()
+        put(books, one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
         books.compact()
     assert len(store.rows(USAGE_DELTAS)) == 2
     assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
@@ -549,16 +542,15 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 3)
     assert {total.day for total in read_usage_totals(store, home, ("day",))} == {0, 1}
-    books.close()
 
 
-def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
+def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(
+    store: Store, home: Home, books: WalWriter
+) -> None:
     newer = [*json.loads(msgspec.json.encode(one(2))), "a field of tomorrow"]
     for line in (msgspec.json.encode(one(1)), b'["x"]', b'[1.0,"r","ok",7]', b"{", msgspec.json.encode(newer)):
         books.append_encoded("served", line, 0)
-    books.append("served", one(3, input_tokens=2**200, output_tokens=-5, cost_usd=4e19, saved_usd=-1.0))
-    books.flush()
+    put(books, one(3, input_tokens=2**200, output_tokens=-5, cost_usd=4e19, saved_usd=-1.0))
     for _ in range(2):
         assert names(store, home) == ["r1", "r2", "r3"]
         (total,) = read_usage_totals(store, home, ())
@@ -654,8 +646,7 @@ def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(
         """Until the segment in use is another one."""
         current = books._current
         while not written or books._current is current:
-            books.append("served", one(len(written)))
-            books.flush()
+            put(books, one(len(written)))
             written.append(one(len(written)).request_id)
 
     class Meanwhile(deque[WalSegment]):
@@ -686,11 +677,9 @@ def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays
     assert not old.exists() and young.exists()
 
 
-def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) -> None:
+def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home, books: WalWriter) -> None:
     """In order: an audit chain goes on from one segment to the next."""
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+    put(books, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     left = home.write_ahead_log / "0-000000.segment"
     left.write_bytes(path.read_bytes())  # as if its writer were gone
@@ -698,4 +687,3 @@ def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) 
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert compact_orphans(store, home) == 0 and left.exists()
     assert compact_orphans(store, home) == 1 and not left.exists()
-    books.close()

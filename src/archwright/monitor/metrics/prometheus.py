@@ -60,7 +60,12 @@ class PrometheusClient:
 
         Raises ReconcileError: AW-REC-01 not reachable, AW-REC-02 query refused or unexpected response."""
         fields = {"query": promql} if at is None else {"query": promql, "time": repr(at)}
-        response = self._decode_response(self._post("/api/v1/query", fields))
+        try:
+            response = msgspec.json.decode(self._post("/api/v1/query", fields), type=_QueryResponse)
+        except msgspec.DecodeError as error:
+            raise self._query_error("the response is not the JSON of a Prometheus server") from error
+        if response.status != "success":
+            raise self._query_error(response.error or "no reason given")
         if response.data is None:
             raise self._query_error("the response has no data")
         result, kind = response.data.result, response.data.resultType
@@ -90,15 +95,6 @@ class PrometheusClient:
             hint = f"check the URL, and that the server responds: curl {self.url}/-/ready"
             message = f"the Prometheus server cannot be reached: {str(reason) or type(error).__name__}"
             raise ReconcileError("AW-REC-01", message, where=ErrorLocation(self.url), hint=hint) from error
-
-    def _decode_response(self, body: bytes) -> _QueryResponse:
-        try:
-            response = msgspec.json.decode(body, type=_QueryResponse)
-        except msgspec.DecodeError as error:
-            raise self._query_error("the response is not the JSON of a Prometheus server") from error
-        if response.status != "success":
-            raise self._query_error(response.error or "no reason given")
-        return response
 
     def _parse_value(self, pair: object) -> float | None:
         """Return the value of a [time, "value"] pair, None if it is not finite."""

@@ -38,10 +38,16 @@ def build_host_engine(
     machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> EngineInstance | None:
     """Return the engine on a machine's CPU; None if the model does not fit its memory or no engine runs on CPUs."""
+    per_core = [
+        row.memory_bandwidth_bytes_per_s / int(cores.group(1))
+        for row in catalog.accelerators.values()
+        if row.kind == HOST_KIND and (cores := _CORES.search(row.notes))
+    ]
+    bandwidth = Estimate(value=geometric_mean(per_core), low=min(per_core), high=max(per_core), unit="bytes/s")
     hardware = Hardware(
         name="host processor",
         memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=_core_bandwidth(catalog).scaled(float(host_cores(machine))),
+        bandwidth_bytes_per_s=bandwidth.scaled(float(host_cores(machine))),
         compute_flops_per_s=host_flops(machine, catalog),
     )
     return build_cpu_engine(hardware, model, requests, catalog)
@@ -107,16 +113,6 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
         bandwidth_bytes_per_s=catalog.estimate(accelerator, bandwidth, "bytes/s"),
         compute_flops_per_s=compute,
     )
-
-
-def _core_bandwidth(catalog: Catalog) -> Estimate:
-    """Return the memory bandwidth per core in bytes/s with all cores reading."""
-    each = [
-        row.memory_bandwidth_bytes_per_s / int(found.group(1))
-        for row in catalog.accelerators.values()
-        if row.kind == HOST_KIND and (found := _CORES.search(row.notes))
-    ]
-    return Estimate(value=geometric_mean(each), low=min(each), high=max(each), unit="bytes/s")
 
 
 def _estimate_speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> EngineSpeed:

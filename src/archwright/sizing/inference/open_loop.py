@@ -125,9 +125,12 @@ class OpenLoop:
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
         each = self._queued_prefill_s(decode)
-        mean = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
-        waits, late = _prefill_waits(rate, each, flow.spread)
-        return QueueState(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
+        alone = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
+        busy, wait, late = rate * each, math.inf, math.inf
+        if busy < 1:  # M/G/1; an overloaded queue waits for ever
+            mean = busy * each * flow.spread / (2 * (1 - busy))
+            wait, late = 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)
+        return QueueState(batch, rate, decode, batch + rate * (alone + wait), busy, alone, wait, late)
 
     def at_batch(self, batch: float) -> OperatingPoint:
         """Return the point with `batch` requests in decode."""
@@ -186,12 +189,3 @@ class OpenLoop:
 
 
 LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
-
-
-def _prefill_waits(rate: float, each: float, spread: float) -> tuple[float, float]:
-    """Return the mean wait for other prompts and the excess of its p95, both infinite if the queue is unstable."""
-    busy = rate * each
-    if busy >= 1:
-        return math.inf, math.inf
-    mean = busy * each * spread / (2 * (1 - busy))
-    return 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)

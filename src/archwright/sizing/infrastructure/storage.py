@@ -115,21 +115,17 @@ def checkpoint_bytes(parameters: float, catalog: Catalog) -> float:
 
 def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
     """Yield the kept checkpoints of each training workload; the run waits while one is written."""
+    kept, write_s = (catalog.parameter(name).value for name in ("checkpoint.kept", "checkpoint.write"))
     for workload in needs.workloads:
         count = count_trained_parameters(workload, models) if workload.kind in TRAINING_KINDS else None
         if count is None:
             continue
-        one, write_s = checkpoint_bytes(count, catalog), catalog.parameter("checkpoint.write").value
-        bandwidth = one / write_s
-        size = one * catalog.parameter("checkpoint.kept").value
+        one = checkpoint_bytes(count, catalog)
+        stored, tier = (one * kept,) * needs.budget.horizon_months, choose_tier(one / write_s, catalog)
+        why = f"{count / 1e9:.3g}e9 trained parameters, each checkpoint written within {write_s:g} s"
+        facts = ("checkpoint.bytes", "checkpoint.kept")
         yield StoredData(
-            name=f"checkpoints of {workload.name}",
-            tier=choose_tier(bandwidth, catalog),
-            bytes=(size,) * needs.budget.horizon_months,
-            facts=("checkpoint.bytes", "checkpoint.kept"),
-            bandwidth=bandwidth,
-            workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 trained parameters, each checkpoint written within {write_s:g} s",
+            f"checkpoints of {workload.name}", tier, stored, facts, one / write_s, workload=workload.name, why=why
         )
 
 
@@ -141,15 +137,11 @@ def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
         if count is None:
             continue
         one = WEIGHT_BYTES * count
-        bandwidth = one / load_s
+        stored, tier = (versions * one,) * needs.budget.horizon_months, choose_tier(one / load_s, catalog)
+        why = f"{count / 1e9:.3g}e9 parameters, loaded by a new replica within {load_s:g} s"
+        facts = ("model.versions",)
         yield StoredData(
-            name=f"model files of {workload.name}",
-            tier=choose_tier(bandwidth, catalog),
-            bytes=(versions * one,) * needs.budget.horizon_months,
-            facts=("model.versions",),
-            bandwidth=bandwidth,
-            workload=workload.name,
-            why=f"{count / 1e9:.3g}e9 parameters, loaded by a new replica within {load_s:g} s",
+            f"model files of {workload.name}", tier, stored, facts, one / load_s, workload=workload.name, why=why
         )
 
 

@@ -88,10 +88,18 @@ def predict_training_run(
     catalog = subjects.catalog
     run = cluster_training.TrainingRunSpec(asked.tokens or 0.0, method)
     goodput = predict_goodput(run.goodput_job(subject, cluster), catalog)
-    estimates = _speed_estimates(layout, asked, setup, catalog)
+    speed, memory = layout.token_s.inverse.to_estimate("tokens/s"), read_work_rate(catalog, "training.memory")
+    estimates = {
+        "tokens_per_s_per_device": speed,
+        "mfu": speed.scaled(model_flops(setup) / setup.job.rate, unit="fraction"),
+        "memory_bytes_per_device": memory.scaled(layout.bytes_held, unit="bytes"),
+    }
+    if asked.batch_tokens and asked.devices:
+        estimates["step_s"] = layout.token_s.to_estimate("s").scaled(asked.batch_tokens / asked.devices)
     if asked.tokens:
-        checkpoint = exact_estimate(checkpoint_bytes(subject), "bytes")
-        estimates |= _run_estimates(layout, asked.tokens, (cluster, goodput, checkpoint), usd_per_hour, catalog)
+        estimates |= _run_estimates(layout.token_s, asked.tokens, subject, cluster, goodput, catalog)
+        if usd_per_hour is not None:
+            estimates["cost_usd"] = estimates["run_device_hours"].scaled(usd_per_hour, unit="USD")
     rates = ["training.memory", "training.behind"]
     rates += ["training.setup"] if asked.tokens else []
     rates += ["training.lora"] if asked.tokens and subject.adapters else []
@@ -148,40 +156,23 @@ def _choose_layout(
     return LayoutPerformance(scheme.layout_text, capped, memory, stratum, weak)
 
 
-def _speed_estimates(
-    layout: LayoutPerformance, asked: token_throughput.TrainingQuery, setup: TrainingSetup, catalog: Catalog
-) -> dict[str, Estimate]:
-    speed = layout.token_s.inverse.to_estimate("tokens/s")
-    found = {
-        "tokens_per_s_per_device": speed,
-        "mfu": speed.scaled(model_flops(setup) / setup.job.rate, unit="fraction"),
-        "memory_bytes_per_device": read_work_rate(catalog, "training.memory").scaled(layout.bytes_held, unit="bytes"),
-    }
-    if asked.batch_tokens and asked.devices:
-        found["step_s"] = layout.token_s.to_estimate("s").scaled(asked.batch_tokens / asked.devices)
-    return found
-
-
 def _run_estimates(
-    layout: LayoutPerformance,
+    token_s: PredictionInterval,
     tokens: float,
-    job: tuple[Cluster, Goodput, Estimate],
-    usd_per_hour: float | None,
+    subject: TrainableModel,
+    cluster: Cluster,
+    goodput: Goodput,
     catalog: Catalog,
 ) -> dict[str, Estimate]:
-    """Return the estimates of the whole run; `job`: cluster, goodput, bytes of a checkpoint."""
-    cluster, goodput, checkpoint = job
-    steps = layout.token_s.to_estimate("s").scaled(tokens / cluster_training.HOUR_S, unit="h")
+    """Return the estimates of the whole run."""
+    steps = token_s.to_estimate("s").scaled(tokens / cluster_training.HOUR_S, unit="h")
     hours = cluster_training.total_device_hours(steps, goodput, cluster, catalog)
-    found = {
+    return {
         "device_hours": steps,
-        "checkpoint_bytes": checkpoint,
+        "checkpoint_bytes": exact_estimate(checkpoint_bytes(subject), "bytes"),
         "goodput": goodput.share,
         "run_device_hours": hours,
         "days": hours.scaled(1 / cluster.devices / 24, unit="days"),
         "checkpoint_s": goodput.checkpoint_s,
         "checkpoint_interval_s": goodput.interval_s,
     }
-    if usd_per_hour is not None:
-        found["cost_usd"] = hours.scaled(usd_per_hour, unit="USD")
-    return found
