@@ -82,6 +82,12 @@ class World:
         assert principal is not None
         return principal
 
+    def lose_table(self) -> None:
+        """The file is replaced by an empty one."""
+        self.slate._env.close()
+        self.slate._remove_files()
+        self.slate._open()
+
     def opened_again(self) -> None:
         """The same table, after it refused."""
         self.slate._open()
@@ -355,9 +361,7 @@ def test_a_key_that_ends_stops_its_streams(world: World) -> None:
 def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     principal = world.key(budget_usd=1.0)
     before = taken(world.accounts.reserve(principal, (1, 0.5)))
-    world.slate._env.close()
-    world.slate._remove_files()
-    world.slate._open()
+    world.lose_table()
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
     world.accounts.settle(before, 1, 0.5)
     taken(world.accounts.reserve(principal, (1, 0.25)))
@@ -387,19 +391,18 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
 def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None:
     principal = world.key(tpm=100)
     running = taken(world.accounts.reserve(principal, (80, None)))
-    world.slate._env.close()
-    world.slate._remove_files()
-    world.slate._open()
+    world.lose_table()
     taken(world.accounts.reserve(principal, (50, None)))
     world.accounts.settle(running, 20, 0.0)
     world.accounts.flush()
     assert isinstance(world.worker().reserve(principal, (50, None)), LimitDenial)
 
 
-def test_a_ledger_that_refuses_denies(world: World) -> None:
-    def refuses(_scope: LimitScope, _since: float) -> float:
-        raise StoreError("AW-STO-01", "the store refuses")
+def refuses(_scope: LimitScope, _since: float) -> float:
+    raise StoreError("AW-STO-01", "the store refuses")
 
+
+def test_a_ledger_that_refuses_denies(world: World) -> None:
     accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
     with pytest.raises(StoreError, match="refuses"):
         accounts.reserve(world.key(budget_usd=1.0), (1, 0.1))
@@ -486,10 +489,6 @@ def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: W
     ledger = world.ledger
     known, new, free = world.key(budget_usd=0.02), world.key(budget_usd=0.02), world.key()
     world.accounts.settle(taken(world.accounts.reserve(known, (1, 0.01))), 0, 0.0)
-
-    def refuses(_scope: LimitScope, _since: float) -> float:
-        raise StoreError("AW-STO-01", "the store refuses")
-
     world.accounts._spent = refuses
     found = world.accounts.reserve_all([(known, (1, 0.02)), (free, (1, None)), (new, (1, 0.01)), (known, (1, 0.0))])
     assert [type(one) for one in found] == [Reservation, Reservation, StoreError, StoreError]

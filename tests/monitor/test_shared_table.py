@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import stat
 import struct
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from tests.monitor.conftest import file_size_limit
 
 from archwright.errors import OperateError, StoreError
 from archwright.monitor import shared_table as module
@@ -128,15 +128,11 @@ def test_a_slate_replaced_under_a_process_is_followed(slate: SharedTable, tmp_pa
 def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate: SharedTable, tmp_path: Path) -> None:
     slate._path.unlink()
     slate._maintain_at = 0.0
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
-    try:
+    with file_size_limit(64 << 10):
         for _ in range(3):
             with pytest.raises(StoreError, match=r"failed|opened|recreated"):
                 slate.write(put, b"k", b"v")
             slate._maintain_at = 0.0
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(StoreError):
         slate.get(b"k")  # which makes it anew for the next: who only reads is served again too
     assert slate.get(b"k") is None and slate.generation == 2

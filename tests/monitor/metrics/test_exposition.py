@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
-import threading
 import tracemalloc
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
+from tests.monitor.conftest import file_size_limit, running_threads
 
 from archwright.contract.metrics import LATENCY_BOUNDS_S, METRICS
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition, sanitise_label_value
@@ -102,18 +101,9 @@ def test_threads_lose_nothing() -> None:
         for number in range(500):
             exposition.counter("tokens_per_s", {**W, "model": f"m{number % 20}"}).add()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running_threads(work):
+        pass
     assert sum(value for (name, _), value in series(exposition).items() if "output_tokens" in name) == 2_000
-
-
-def test_two_expositions_do_not_share() -> None:
-    one, two = Exposition(), Exposition()
-    one.counter("tokens_per_s", W).add()
-    assert key("archwright_output_tokens_total", W) not in series(two)
 
 
 def test_the_content_type_is_the_one_every_prometheus_reads() -> None:
@@ -202,13 +192,8 @@ def test_what_is_counted_has_its_room_from_the_start(tmp_path: Path) -> None:
 
 
 def test_without_room_there_is_no_page_and_nothing_is_left_of_it(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(OSError, match="large"):
-            Exposition(folder=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(4096), pytest.raises(OSError, match="large"):
+        Exposition(folder=tmp_path)
     assert not list(tmp_path.glob("*.counters"))
     Exposition(folder=tmp_path).close()
 
@@ -230,13 +215,8 @@ def test_half_a_label_on_a_full_disk_spoils_nobodys_page(tmp_path: Path) -> None
     first, second = Exposition(folder=tmp_path), Exposition(folder=tmp_path)
     second.counter("tokens_per_s", W).add(1)
     labels = next(path for path in tmp_path.glob("*.labels") if path.stat().st_size)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (labels.stat().st_size + 7, hard))
-    try:
-        with pytest.raises(OSError, match="space"):
-            second.counter("tokens_per_s", {**W, "pool": "late"})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(labels.stat().st_size + 7), pytest.raises(OSError, match="space"):
+        second.counter("tokens_per_s", {**W, "pool": "late"})
     second.counter("tokens_per_s", {**W, "pool": "late"}).add(2)
     assert series(first)[key("archwright_output_tokens_total", {**W, "pool": "late"})] == 2
     second.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.monitor.conftest import running_threads
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -306,11 +306,8 @@ def test_threads_lose_nothing(store: Store) -> None:
         for number in range(500):
             recorder.observe("tokens_per_s", CHAT, 1.0, at=float(number))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running_threads(work):
+        pass
     recorder.close()
     assert store.newest_seq(OBSERVATIONS)[0] == len(store.rows(OBSERVATIONS)) == 2_000
     assert recorder.dropped == 0

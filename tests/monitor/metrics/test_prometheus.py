@@ -92,14 +92,9 @@ def test_a_scalar_and_a_time(server: Server) -> None:
     assert (path, fields["time"]) == ("/prefix/api/v1/query", ["1700000000.5"])
 
 
-@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
-def test_what_is_no_number_is_none(server: Server, text: str) -> None:
-    server.yields("vector", [{"metric": {}, "value": [1, text]}])
-    assert PrometheusClient(server.url).query_instant("x") is None
-
-
-def test_an_empty_vector_is_none(server: Server) -> None:
-    server.yields("vector", [])
+@pytest.mark.parametrize("result", [*([{"metric": {}, "value": [1, text]}] for text in ("NaN", "+Inf", "-Inf")), []])
+def test_an_empty_vector_and_what_is_no_number_are_none(server: Server, result: list[Any]) -> None:
+    server.yields("vector", result)
     assert PrometheusClient(server.url).query_instant("x") is None
 
 
