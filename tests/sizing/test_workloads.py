@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import known
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
@@ -89,8 +90,7 @@ def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:
     [("L4", "bge-large-en-v1.5", 0.54), (None, "bge-small-en-v1.5", 0.08)],
 )
 def test_published_embedding_rates_lie_in_the_band(name: str | None, model: str, requests: float) -> None:
-    found = size_embedding_batch(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG)
-    assert found is not None
+    found = known(size_embedding_batch(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG))
     assert found.machine_hours.low <= 1 / requests / 3600 <= found.machine_hours.high
     assert found.machine_hours.value == pytest.approx(1 / requests / 3600, rel=0.25)
 
@@ -114,27 +114,22 @@ def test_embedding_flops() -> None:
 def test_embedding_under_a_limit_and_in_bulk() -> None:
     model = CATALOG.embedders["bge-m3"]
     lengths = TokenLength(mean=500, p95=1500)
-    found = size_embedding_serving(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG)
-    assert found is not None
+    found = known(size_embedding_serving(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG))
     holds(found)
     assert found.model == "bge-m3"
     assert found.context_tokens == model.context_tokens
     assert found.latency_p95_s.value <= 0.5
-    host = size_embedding_serving(machine(), model, "index", lengths, NO_LIMIT, CATALOG)
-    assert host is not None
+    host = known(size_embedding_serving(machine(), model, "index", lengths, NO_LIMIT, CATALOG))
     holds(host)
-    bulk = size_embedding_batch(machine(), model, "index", 154e6, CATALOG)
-    assert bulk is not None
+    bulk = known(size_embedding_batch(machine(), model, "index", 154e6, CATALOG))
     assert bulk.machine_hours.basis == bulk.bases[0].id
     assert bulk.hours(4) == pytest.approx(bulk.hours(1) / 4)
 
 
 def test_texts_are_cut_to_the_models_context() -> None:
     model = CATALOG.embedders["bge-large-en-v1.5"]
-    long = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG)
-    cut = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG)
-    assert long is not None
-    assert cut is not None
+    long = known(size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG))
+    cut = known(size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG))
     assert long.requests_per_s == cut.requests_per_s
 
 

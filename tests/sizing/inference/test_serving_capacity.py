@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import known
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
@@ -41,8 +42,7 @@ def machine(accelerator: str | None, count: int = 1, *, cores: int = 32, ram: fl
 
 
 def carried(where: Machine, model: str = SMALL, load_: TextLoad = CHAT, catalog: Catalog = CATALOG) -> SteadyCapacity:
-    found = size_text_serving(where, catalog.models[model], load_, catalog)
-    assert found is not None
+    found = known(size_text_serving(where, catalog.models[model], load_, catalog))
     return found
 
 
@@ -178,8 +178,7 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     unsure = Catalog(DATA)
     row = replace(CATALOG.accelerators["H100-SXM-80GB"], confidence="recalled", as_of="")
     assert BAND[row.confidence] > BAND[CATALOG.accelerators["H100-SXM-80GB"].confidence]
-    doubtful = size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure)
-    assert doubtful is not None
+    doubtful = known(size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure))
     assert doubtful.requests_per_s.factor > factors[0]
     assert doubtful.requests_per_s.value == seen.requests_per_s.value
 
@@ -189,8 +188,7 @@ def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
     strange = (replace(row, vendor="another"), replace(row, flops={"fp16": 121e12, "fp8": 242e12}))
     usual = carried(machine("L4"), "Qwen3-4B").requests_per_s.factor
     for device in strange:
-        found = size_text_serving(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG)
-        assert found is not None
+        found = known(size_text_serving(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG))
         assert found.requests_per_s.factor > 1.1 * usual
 
 
