@@ -14,7 +14,7 @@ from archwright.store import Store
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """Clock that only tests move."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -1,4 +1,4 @@
-"""Keys: shown once, kept as a keyed hash, seen at once, refused within a second of their revocation."""
+"""API keys: shown once, stored as a keyed hash, visible at once, refused within a second of their revocation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from archwright.store import RecordTable, Store
 
 
 def other_process(store: Store, clock: Clock) -> KeyStore:
-    """Keys as another process would open them: nothing in memory yet."""
+    """Keys of another process, with an empty cache."""
     return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock)
 
 
@@ -186,7 +186,7 @@ def test_an_unknown_role_is_refused(keys: KeyStore) -> None:
 
 
 def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock: Clock) -> None:
-    """The caller denies: a revoked key must not pass because a disk is gone."""
+    """The caller denies: a revoked key must not be accepted when a disk fails."""
     file = tmp_path / "archwright.db"
     keys = KeyStore(Store(f"sqlite:///{file}"), b"p" * 32, clock=clock, monotonic=clock)
     secret, _ = keys.create("clinic")
@@ -219,7 +219,7 @@ def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
 
 
 def _there(table: RecordTable[Any]) -> RecordTable[Any]:
-    """A database whose connection ends between two questions."""
+    """A database whose connection ends between two reads."""
     if table is SECRET_EXPIRIES:
         raise StoreError("AW-STO-01", "the connection is gone")
     return table

@@ -1,4 +1,4 @@
-"""What happens to a key after it was made: limits, rotation, expiry, use; and who on this machine hears of it when."""
+"""Limits, rotation, expiry and use of a key, and their visibility in other processes of the machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unknown(number: int) -> str:
 
 
 def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clock, slate: SharedTable) -> None:
-    """The same instant: nothing but the slate can tell."""
+    """No time passes, so only the shared table can show the new key."""
     here, gateway = worker(store, clock, slate), worker(store, clock, slate)
     for number in range(20):
         assert gateway.identify(unknown(number)) is None
@@ -66,10 +66,10 @@ def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock
 
 
 def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: Clock, slate: SharedTable) -> None:
-    """A worker that reads between the row and the word for it reads once more, and misses nothing."""
+    """A worker that reads between the row and its announcement reads again and misses nothing."""
     here, gateway = worker(store, clock), worker(store, clock, slate)
     assert gateway.identify(unknown(1)) is None
-    secret, _ = here.create("clinic")  # the row, no word yet
+    secret, _ = here.create("clinic")  # the row, without announcement
     assert gateway.identify(secret) is None
     here._table = slate
     here._announce_change()
@@ -214,7 +214,7 @@ def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: Clock, store: S
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    """A thread writes: wait for it, not for ever."""
+    """Wait for a thread's write, with a deadline."""
     until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""What processes share: all or nothing, whoever dies; nothing old, nothing torn, nothing without bound."""
+"""The shared table: atomic in spite of kills, never stale or torn, and bounded."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate
                 slate.write(put, b"k", b"v")
             slate._maintain_at = 0.0
     with pytest.raises(StoreError):
-        slate.get(b"k")  # which makes it anew for the next: who only reads is served again too
+        slate.get(b"k")  # recreates the table, so that a reader is served again too
     assert slate.get(b"k") is None and slate.generation == 2
     slate.write(put, b"k", b"v")
     assert slate.get(b"k") == b"v"
@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.process
 def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
-    """In a process of its own: its limit cannot be taken back."""
+    """In a separate process, because its limit cannot be raised again."""
     code = (
         "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import SharedTable;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
@@ -254,7 +254,7 @@ def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
 
 
 def killed_in_the_middle(folder: Path, rounds: int) -> None:
-    """Two writers at a time; one is killed at a random moment and replaced, again and again."""
+    """Run two writers; kill and replace one at random moments, repeatedly."""
     chance = random.Random(5)
     slate = SharedTable(folder, "test", 4 * SIZE)
     running = [start(folder, seed) for seed in range(2)]
@@ -312,12 +312,12 @@ slate.write(die) if sys.argv[3] == "write" else slate.read(lambda t: (t.get(b"a"
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["write", "read"])
 def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: SharedTable, tmp_path: Path, how: str) -> None:
-    """Killed for certain while it holds the writers' lock, or a view of old pages that nobody may reuse."""
+    """Kill a process while it holds the write lock, or a snapshot of old pages."""
     slate.write(put, b"a", b"whole")
     for _ in range(3):
         ended = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path), str(SIZE), how], check=False)
         assert ended.returncode == -signal.SIGKILL
         assert slate.get(b"a") == b"whole"
         slate._maintain_at = 0
-        for number in range(2000):  # 4 MB through a slate of 1: old pages are used again
+        for number in range(2000):  # 4 MB through a table of 1 MB: old pages are reused
             slate.write(put, b"b", number.to_bytes(2, "little") * 1000)

@@ -1,4 +1,4 @@
-"""Benchmark tables: ragged and hostile rows, scores, and that a measured column is never looked at."""
+"""Benchmark tables: malformed rows, scores, and independence of predictions from measured columns."""
 
 from __future__ import annotations
 

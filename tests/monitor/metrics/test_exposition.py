@@ -1,4 +1,4 @@
-"""What a Prometheus scrapes: read back with the parser of the client library."""
+"""The exposition, read back with the parser of the Prometheus client library."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_half_a_label_on_a_full_disk_spoils_nobodys_page(tmp_path: Path) -> None
 
 
 def test_an_observation_leaves_nothing_behind() -> None:
-    """What one costs in time is part of what bench/ledger measures; here, that a million cost no memory."""
+    """Observations need no memory; bench/ledger measures their time."""
     histogram = Exposition().bind("ttft_s", W)
     histogram.record(0.3)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The Prometheus reader against an HTTP server of the test that answers as Prometheus 2.53 does."""
+"""The Prometheus client against a test server that responds like Prometheus 2.53."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up waiting closes its connection: that is the test."""
+        """Ignore the closed connection of a client that timed out."""
 
     def yields(self, kind: str, result: Any) -> None:
         body = {"status": "success", "data": {"resultType": kind, "result": result}}

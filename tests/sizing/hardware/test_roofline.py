@@ -1,4 +1,4 @@
-"""Step times: against the engine as measured, and what must hold of any roofline."""
+"""Step times of the roofline: against measurements of the engine, and properties of any roofline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one machine carries of a text workload: formats, layouts, limits, bands, and what must hold of any of them."""
+"""Capacity of one machine for a text workload: formats, layouts, limits, bands, and properties of any of them."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def test_longer_requests_never_carry_more(
     if long is None or long.misses or free is None:
         return
     assert short is not None
-    # Within a hair of what an idle engine reaches the least load decides (open_loop.py).
+    # Close to an idle engine's latency, the lowest load decides (open_loop.py).
     if long.requests_per_s.value > 0.05 * free.requests_per_s.value:
         assert short.misses == ()
         assert long.requests_per_s.value <= short.requests_per_s.value * (1 + 1e-3)

@@ -1,4 +1,4 @@
-"""The serving predictor: what must hold of any physics, gates, strata and bands."""
+"""The serving predictor: properties of any physics, strata, bands and stated assumptions."""
 
 from __future__ import annotations
 

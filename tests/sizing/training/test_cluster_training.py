@@ -1,4 +1,4 @@
-"""Training on clusters: the split that fits, the hours, the laws."""
+"""Training on clusters: the layout that fits, the hours, and monotonicity."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_more_copies_than_sequences_do_not_fit() -> None:
 
 
 def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
-    """4 of 6 FLOPs of the products; with full recomputation 6 of 8."""
+    """4 of 6 FLOPs of the matmuls; 6 of 8 with full recomputation."""
     job = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG).job
     products = job._replace(bandwidth=1e30, wide_rate=1e30)
     assert adapter_time_share(products, K) == pytest.approx(4 / 6, rel=1e-6)
@@ -259,7 +259,7 @@ def test_more_machines_never_take_longer(name: str, method: str, count: int) -> 
 @settings(max_examples=25, deadline=None)
 @given(name=MACHINES, billions=st.floats(0.2, 200.0))
 def test_half_as_many_parameters_more_never_take_fewer_hours(name: str, billions: float) -> None:
-    """By halves, not by single parameters: a shape has whole layers, and its width helps the products."""
+    """In steps of 50 %, because a shape has whole layers and a larger width makes matmuls faster."""
     small, large = (size_pretraining(machine(name), n * 1e9, 1e12, "w", CATALOG) for n in (billions, 1.5 * billions))
     if small is None or large is None:
         assert large is None

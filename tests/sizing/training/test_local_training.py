@@ -1,4 +1,4 @@
-"""Time, speed and memory of training runs: by hand, against what was measured, and which way they move."""
+"""Time, speed and memory of training runs: by hand, against measurements, and monotonicity."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflop
      (622, 0.55, 8, 2043)],
 )  # fmt: skip
 def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: int, peak_mb: float) -> None:
-    """Of the resident set, the same runs; the last one through the whole platform."""
+    """Resident set of the same runs; the last run used the whole platform."""
     load = replace(a_load(largest, rank=rank), learned=exact_estimate(learned, ""))
     assert estimates(load, a_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
 

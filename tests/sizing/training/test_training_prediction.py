@@ -1,4 +1,4 @@
-"""What `predict training` answers for stated splits, chosen ones, adapters and models without a row."""
+"""`predict training` for stated and chosen layouts, adapters, and models without a row."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_stated_split_that_does_not_fit_is_weak() -> None:
 
 
 def test_utilisation_counts_what_the_model_needs() -> None:
-    """tr: 70B on H100 in 16 bits, 40 to 50 % in the fitted rows; recomputing does not count."""
+    """MFU of 70B on H100 in 16 bits is 40 to 50 % in the fitted rows; recomputation does not count."""
     found = told(tokens=None)
     rate, mfu = found.estimates["tokens_per_s_per_device"].value, found.estimates["mfu"].value
     needed = 6 * 70.55e9 + 6 * 80 * 8192 * 4096
