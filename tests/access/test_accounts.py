@@ -65,13 +65,13 @@ class World:
         self.clock = Clock()
         self.spends = Spends()
         self.store = Store(home.store_url)
-        self.slate = open_accounts_table(home)
-        self.keys = KeyStore(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, slate=self.slate)
+        self.table = open_accounts_table(home)
+        self.keys = KeyStore(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, table=self.table)
         self.accounts = self.worker()
 
     def worker(self) -> Accounts:
         """Accounts of another worker, with its own number, in this process."""
-        return Accounts(self.slate, self.keys, self.spends.spent, clock=self.clock, monotonic_us=self.clock.us)
+        return Accounts(self.table, self.keys, self.spends.spent, clock=self.clock, monotonic_us=self.clock.us)
 
     def key(self, tenant: str = "clinic", user: str = "", **limits: object) -> Principal:
         secret, _ = self.keys.create(tenant, user=user, limits=UsageLimits(**limits))  # type: ignore[arg-type]
@@ -84,14 +84,14 @@ class World:
 
     def lose_table(self) -> None:
         """The file is replaced by an empty one."""
-        self.slate._env.close()
-        self.slate._remove_files()
-        self.slate._open()
+        self.table._env.close()
+        self.table._remove_files()
+        self.table._open()
 
     def opened_again(self) -> None:
         """Open the same table again after a failure."""
-        self.slate._open()
-        self.slate.generation -= 1
+        self.table._open()
+        self.table.generation -= 1
 
     def again(self, principal: Principal) -> Principal:
         """Identify the key again, one poll later."""
@@ -104,7 +104,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(Home(tmp_path / "home"))
     yield made
-    made.slate.close()
+    made.table.close()
     made.store.close()
 
 
@@ -119,7 +119,7 @@ def test_a_key_without_limits_costs_nothing(world: World) -> None:
     reservation = taken(world.accounts.reserve(principal, (10**9, None)))
     assert not reservation.limited
     world.accounts.settle(reservation, 10**9, 1e6)
-    assert world.slate.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
+    assert world.table.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
     assert world.spends.asked == []
 
 
@@ -184,14 +184,14 @@ def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(worl
     principal = world.key(budget_usd=0.3)
     first = taken(world.accounts.reserve(principal, (10, 0.3)))
     world.accounts.settle(first, 10, 0.1)
-    world.slate._env.close()
+    world.table._env.close()
     with pytest.raises(StoreError, match="failed"):
         world.accounts.reserve(principal, (10, 0.1))
     world.opened_again()
     world.accounts.flush()
     second = taken(world.accounts.reserve(principal, (10, 0.2)))
     world.accounts.settle(second, 10, 0.0)
-    world.slate._env.close()
+    world.table._env.close()
     with pytest.raises(StoreError, match="failed"):
         world.accounts.flush()
     world.opened_again()
@@ -402,7 +402,7 @@ def refuses(_scope: LimitScope, _since: float) -> float:
 
 
 def test_usage_records_that_fail_deny(world: World) -> None:
-    accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
+    accounts = Accounts(world.table, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
     with pytest.raises(StoreError, match="refuses"):
         accounts.reserve(world.key(budget_usd=1.0), (1, 0.1))
 
@@ -505,9 +505,9 @@ from archwright.access.api_keys import KeyStore
 from archwright.home import Home
 from archwright.store import Store
 home = Home(sys.argv[1])
-keys = KeyStore(Store(home.store_url), b"p" * 32, slate=(slate := open_accounts_table(home)))
+keys = KeyStore(Store(home.store_url), b"p" * 32, table=(table := open_accounts_table(home)))
 now_us = 0
-accounts = Accounts(slate, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
+accounts = Accounts(table, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
 async def ask(principal, tokens, usd, ends):
     found = accounts.reserve(principal, (tokens, usd))
     if isinstance(found, LimitDenial):
@@ -647,7 +647,7 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, worker_
     """Workers are killed at any point, several times; afterwards spent + free equals the budget."""
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1e6, rpm=10**9))
     principal = world.known(secret)
-    here = Accounts(world.slate, world.keys, world.spends.spent)
+    here = Accounts(world.table, world.keys, world.spends.spent)
     for round_ in range(3):
         worker_processes.tell(RequestBatch(secret, 50_000, 10, 0.001))
         for _ in range(2000 * (round_ + 1)):
@@ -655,7 +655,7 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, worker_
         here.flush()
         for number in range(3):
             worker_processes.kill(number)
-    raw = world.slate.get(here._get_accounts(principal)[0].key)
+    raw = world.table.get(here._get_accounts(principal)[0].key)
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
@@ -694,12 +694,12 @@ def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(
 ) -> None:
     secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=100))
     worker_processes.admitted(RequestBatch(secret, 1, 1, 0.0))
-    first = world.slate.write(worker_registry.register_worker)
+    first = world.table.write(worker_registry.register_worker)
     for number in range(3):
         worker_processes.kill(number)
-    assert world.slate.write(worker_registry.register_worker) == first + 1
-    living = [number for number in range(first + 2) if world.slate.read(worker_registry.is_worker_alive, number)]
-    assert living == [first, first + 1] and world.slate.read(_rows, b"w") == 2
+    assert world.table.write(worker_registry.register_worker) == first + 1
+    living = [number for number in range(first + 2) if world.table.read(worker_registry.is_worker_alive, number)]
+    assert living == [first, first + 1] and world.table.read(_rows, b"w") == 2
 
 
 def _rows(transaction: Transaction, prefix: bytes) -> int:
@@ -716,6 +716,6 @@ def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:
 
 
 def test_the_table_is_opened_where_the_home_says(tmp_path: Path) -> None:
-    slate: SharedTable = open_accounts_table(Home(tmp_path / "home"))
-    slate.close()
+    table: SharedTable = open_accounts_table(Home(tmp_path / "home"))
+    table.close()
     assert [path.name.split("-")[0] for path in (tmp_path / "home" / "run" / "slates").iterdir()] == ["accounts"] * 2

@@ -21,7 +21,7 @@ from archwright.store import Store
 
 
 @pytest.fixture
-def slate(tmp_path: Path) -> Iterator[SharedTable]:
+def table(tmp_path: Path) -> Iterator[SharedTable]:
     home = Home(tmp_path / "home")
     assert not has_accounts_table(home)
     opened = open_accounts_table(home)
@@ -30,8 +30,8 @@ def slate(tmp_path: Path) -> Iterator[SharedTable]:
     opened.close()
 
 
-def worker(store: Store, clock: Clock, slate: SharedTable | None = None) -> KeyStore:
-    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+def worker(store: Store, clock: Clock, table: SharedTable | None = None) -> KeyStore:
+    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, table=table)
 
 
 def unknown(number: int) -> str:
@@ -39,9 +39,9 @@ def unknown(number: int) -> str:
     return "aw_" + body + compute_checksum(body)
 
 
-def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clock, slate: SharedTable) -> None:
+def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clock, table: SharedTable) -> None:
     """No time passes, so only the shared table can show the new key."""
-    here, gateway = worker(store, clock, slate), worker(store, clock, slate)
+    here, gateway = worker(store, clock, table), worker(store, clock, table)
     for number in range(20):
         assert gateway.identify(unknown(number)) is None
         secret, record = here.create("clinic")
@@ -49,7 +49,7 @@ def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clo
         assert found is not None and found.key_id == record.id
 
 
-def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock, slate: SharedTable) -> None:
+def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock, table: SharedTable) -> None:
     class Counting(Store):
         reads = 0
 
@@ -58,20 +58,20 @@ def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock
             return super().numbered_rows(*args, **kwargs)  # type: ignore[arg-type, return-value]
 
     counting = Counting(store.url)
-    gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+    gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, table=table)
     for number in range(500):
         assert gateway.identify(unknown(number)) is None
     assert counting.reads == 5, "one reading of five tables"
     counting.close()
 
 
-def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: Clock, slate: SharedTable) -> None:
+def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: Clock, table: SharedTable) -> None:
     """A worker that reads between the row and its announcement reads again and misses nothing."""
-    here, gateway = worker(store, clock), worker(store, clock, slate)
+    here, gateway = worker(store, clock), worker(store, clock, table)
     assert gateway.identify(unknown(1)) is None
     secret, _ = here.create("clinic")  # the row, without announcement
     assert gateway.identify(secret) is None
-    here._table = slate
+    here._table = table
     here._announce_change()
     assert gateway.identify(secret) is not None
 

@@ -145,7 +145,7 @@ class Accounts:
         self._periods: dict[BudgetPeriod, int] = {}
         self._day, self._period_end = float("inf"), float("-inf")
         self._day_changes = 0
-        self.strange: set[tuple[int, int]] = set()
+        self.clock_changes: set[tuple[int, int]] = set()
         """Periods of rows that show a changed clock; a spend that was read before such a change is stale."""
 
     def reserve(self, principal: Principal, worst: WorstCaseAsk) -> Reservation | LimitDenial:
@@ -344,7 +344,7 @@ class Accounts:
             if period < current and self._is_unused_since(current, row, now_us):
                 return (*row[:3], 0, current, *row[RESERVED_INDEX:])
             if account.key not in spends:
-                self.strange.add((self._day_changes, period))
+                self.clock_changes.add((self._day_changes, period))
         if account.key not in spends:
             return _UnknownSpend(account, current // 4)
         return (*row[:3], spends[account.key], current, *row[RESERVED_INDEX:])

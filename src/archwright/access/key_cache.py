@@ -2,7 +2,7 @@
 
 Design: a worker reads new rows of the store within POLL_S, so a revoked key is refused within a second. An unknown
 secret causes an immediate read only if a process of this machine noted a key change in the shared table, else at most
-every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `beside` a background thread reads ahead of
+every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
 time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
 """
 
@@ -58,7 +58,7 @@ class _BackgroundRead:
 
 
 class KeyCache:
-    """Keys of one store, as cached by one process; `beside`: refresh in a background thread."""
+    """Keys of one store, as cached by one process; `background`: refresh in a thread."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class KeyCache:
         pepper: bytes,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        slate: SharedTable | None = None,
+        table: SharedTable | None = None,
         *,
-        beside: bool = False,
+        background: bool = False,
     ) -> None:
         self.version = 0
         """Incremented when a key is revoked or expires earlier, or a limit changes."""
@@ -76,9 +76,9 @@ class KeyCache:
         self._hmac = hmac.new(pepper, digestmod="sha256")  # copied per secret: a new HMAC costs a third more
         self._clock = clock
         self._monotonic = monotonic
-        self._table = slate
-        self._stale_s = REFRESH_AHEAD_S if beside else POLL_S
-        self._background = beside
+        self._table = table
+        self._stale_s = REFRESH_AHEAD_S if background else POLL_S
+        self._background = background
         self._reading: _BackgroundRead | None = None
         self._epoch: bytes | None = None
         self._lock = threading.Lock()

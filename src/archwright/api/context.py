@@ -64,4 +64,4 @@ def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
             yield KeyStore(store, load_pepper(home)), home, store
             return
         with closing(open_accounts_table(home)) as slate:
-            yield KeyStore(store, load_pepper(home), slate=slate), home, store
+            yield KeyStore(store, load_pepper(home), table=slate), home, store
