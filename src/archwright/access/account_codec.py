@@ -25,7 +25,6 @@ def _build_struct(fields: int) -> struct.Struct:
 
 @cache
 def _build_struct_by_size(size: int) -> struct.Struct:
-    """Return the struct of a row of `size` bytes."""
     bare = struct.calcsize(_FORMAT)
     return _build_struct(RESERVED_INDEX + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_RESERVED) - bare) * 3)
 

@@ -191,7 +191,6 @@ class KeyStore(KeyCache):
         return tuple({row.id: row for row in rows}.values())
 
     def read_limits(self) -> dict[str, UsageLimits]:
-        """Return the limits in force by scope."""
         self._refresh()
         return dict(self._limits)
 

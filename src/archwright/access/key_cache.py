@@ -171,7 +171,6 @@ class KeyCache:
                 raise reading.error
 
     def _refresh(self) -> None:
-        """Read the new rows of the store."""
         with self._lock:
             at = self._monotonic()
             epoch = None if self._table is None else self._table.get(EPOCH_KEY) or b""

@@ -80,7 +80,6 @@ class SharedTable:
             raise self._handle_error(error) from error
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the bytes of `key` in the unnamed table."""
         try:
             with self._env.begin() as transaction:
                 return transaction.get(key)

@@ -189,7 +189,6 @@ class TraceExporter:
 
 
 def build_spans(one: RequestRecord) -> list[OtlpSpan]:
-    """Build the span of the request and its child spans."""
     digest = hashlib.sha256(one.request_id.encode()).hexdigest()
     trace, root_id = digest[:32], digest[32:48]
     start = one.at - one.latency_s

@@ -196,7 +196,6 @@ def _select_observations(store: Store, query: Query, until: float) -> list[_Samp
 
 
 def _select_requests(store: Store, query: Query, until: float, home: Home | None) -> list[_Sample]:
-    """Return the values of the matching requests that ended in the window."""
     value_of = REQUEST_VALUES[query.metric]
     series: dict[tuple[str, ...], str | None] = {}
     points: list[_Sample] = []

@@ -24,8 +24,6 @@ REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
 
 
 class _BoundSeries(NamedTuple):
-    """Slots of one (workload, model, pool, status)."""
-
     ttft: memoryview[float]
     tpot: memoryview[float]
     latency: memoryview[float]

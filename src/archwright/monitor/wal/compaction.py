@@ -75,9 +75,8 @@ _TIMED_DECODER = msgspec.json.Decoder(_Timed)
 
 
 class CompactedRange(NamedTuple):
-    """End of a compacted range in its segment, with its number of records and of totals."""
+    """Number of records and of totals of a compacted range."""
 
-    end: int
     records: int
     totals: int
 
@@ -102,7 +101,7 @@ def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
     deltas = [usage_totals.encode_delta(sums)] if sums else []
     store.append_together([*blocks, (usage_totals.USAGE_DELTAS, deltas)], synced=True)
     segment.mark_compacted(end)
-    return CompactedRange(end, count, len(sums))
+    return CompactedRange(count, len(sums))
 
 
 def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBatch]:

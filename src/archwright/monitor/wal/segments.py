@@ -107,7 +107,6 @@ class WalSegment:
         os.pwrite(self._handle, _COMPACTED.pack(folded), 0)
 
     def read_range(self, start: int, limit: int) -> bytes:
-        """Return up to `limit` written bytes from `start`."""
         return os.pread(self._handle, min(limit, self.written - start), start)
 
     def remove(self) -> None:
@@ -122,7 +121,6 @@ class WalSegment:
 
 
 def encode_batch(audit: Sequence[bytes], served: Sequence[bytes]) -> bytes:
-    """Return the frame of the records, one JSON line each."""
     first, second = b"\n".join(audit), b"\n".join(served)
     parts = _PARTS.pack(len(audit), len(served), len(first))
     checksum = zlib.crc32(second, zlib.crc32(first, zlib.crc32(parts)))
@@ -154,7 +152,6 @@ def _decode_batch(payload: bytes, code: int, end: int) -> CommittedBatch:
 
 
 def read_compacted_offset(data: bytes) -> int:
-    """Return the offset that a segment's first bytes state."""
     (folded,) = _COMPACTED.unpack_from(data.ljust(DATA_START, b"\0"))
     return max(DATA_START, int(folded))
 

@@ -20,8 +20,6 @@ from archwright.sizing.step_time import step_time_model
 
 MEAN = "mean"
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-# Names of the median in fits and tables.
-MEDIANS = frozenset({"median", "p50"})
 # Largest share of requests in a burst, and the share without a fit (CPU): the usual one of accelerators.
 MOST_BURST, USUAL_BURST = 0.5, 0.2
 TPOT_SPREAD_FACTOR = 0.7
@@ -59,8 +57,7 @@ class ClosedLoopLatency(NamedTuple):
 def parse_statistic(text: str) -> str:
     """Return the statistic that a table cell names; "mean" if the cell is empty or names no known statistic."""
     text = text.lower()
-    default = "p50" if text.strip() in MEDIANS else MEAN
-    return next((name for name in QUANTILES if name in text), default)
+    return next((name for name in QUANTILES if name in text), "p50" if text.strip() == "median" else MEAN)
 
 
 def predict_fitted_loop(

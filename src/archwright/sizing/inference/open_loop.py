@@ -133,7 +133,6 @@ class OpenLoop:
         return QueueState(batch, rate, decode, batch + rate * (alone + wait), busy, alone, wait, late)
 
     def at_batch(self, batch: float) -> OperatingPoint:
-        """Return the point with `batch` requests in decode."""
         return self._operating_point(self._queue_state(batch))
 
     def _operating_point(self, at: QueueState) -> OperatingPoint:

@@ -30,8 +30,6 @@ CAPACITY_FORMULA = 1.15
 
 
 class TextLoad(NamedTuple):
-    """Requests of a text workload and their latency limits."""
-
     workload: str
     input_tokens: TokenLength
     output_tokens: TokenLength

@@ -55,7 +55,6 @@ class NetworkJob(NamedTuple):
         return 3 * BF16_BYTES * self.parameters * self.remote_share
 
     def compute_s(self, catalog: Catalog) -> float:
-        """Return the compute time of a step with one device's tokens."""
         flops = (4 * self.parameters + 2 * self.trained) * catalog.parameter("training.batch").value
         return flops / (self.rate * catalog.parameter("training.mfu").value)
 

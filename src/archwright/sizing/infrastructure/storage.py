@@ -50,7 +50,6 @@ class StoredData(NamedTuple):
 
 
 def stored_bytes_at(data: DataProfile, month: float) -> float:
-    """Return the stored bytes after `month` months (formulas above)."""
     size, growth, kept = data.size_gib * GIB, data.growth_gib_per_month * GIB, data.retention_months
     if kept is None:
         return size + growth * month

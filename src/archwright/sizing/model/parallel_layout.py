@@ -29,7 +29,6 @@ class ParallelLayout(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """Return the devices of one worker."""
         return max(self.tp * self.dp, self.moe_tp * self.ep, 1) * self.pp
 
     @property

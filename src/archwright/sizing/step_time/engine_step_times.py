@@ -144,7 +144,6 @@ class FittedStepTimes:
         return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
 
     def ttft_prefill_s(self, prompt: float) -> float:
-        """Return the prefill time of one prompt by the TTFT coefficients."""
         work, k = self._prompt, self._ttft
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
@@ -205,8 +204,6 @@ class _PrefillRates(NamedTuple):
 
 
 class RooflineStepTimes:
-    """Step times of one engine on a CPU."""
-
     started_s = 0.0
 
     def __init__(self, roofline: Roofline) -> None:

@@ -28,7 +28,6 @@ def vendor_slowdown(accelerator: Accelerator, catalog: Catalog) -> float:
 
 
 def apply_sustained_rates(stated: DeviceSpec, accelerator: Accelerator, catalog: Catalog) -> DeviceSpec:
-    """Return the device with its sustained matmul rates."""
     row = _find_sustained_rate(accelerator, catalog)
     if row is None:
         return stated

@@ -17,8 +17,6 @@ from archwright.sizing.step_time.boosted_trees import RegressionTree
 
 
 class FitProvenance(Record):
-    """Data, date and command of a fit."""
-
     file: str
     sha256: str
     rows_used: int

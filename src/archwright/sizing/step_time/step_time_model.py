@@ -117,7 +117,6 @@ def build_step_inputs(
 
 
 def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
-    """Return the time of one decode step in seconds."""
     compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
     memory = case.memory_s / k["em"]
     roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])

@@ -38,8 +38,6 @@ class DeviceSpec(NamedTuple):
 
 
 class DeviceStepWork(NamedTuple):
-    """Work of one device in one step."""
-
     bytes: float
     trunk_flops: float
     expert_flops: float

@@ -164,7 +164,6 @@ def _run_estimates(
     goodput: Goodput,
     catalog: Catalog,
 ) -> dict[str, Estimate]:
-    """Return the estimates of the whole run."""
     steps = token_s.to_estimate("s").scaled(tokens / cluster_training.HOUR_S, unit="h")
     hours = cluster_training.total_device_hours(steps, goodput, cluster, catalog)
     return {
