@@ -26,7 +26,7 @@ from archwright.access.audit_log import (
 )
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.wal import compaction
+from archwright.monitor.wal import compaction, writer
 from archwright.monitor.wal.compaction import BLOCKS
 from archwright.monitor.wal.segments import WalSegment
 from archwright.monitor.wal.writer import WalWriter
@@ -233,6 +233,7 @@ TAMPER: dict[str, tuple[Callable[[Blocks], object], dict[int, int]]] = {
 def test_tampering_is_found(store: Store, home: Home, how: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 10)
     monkeypatch.setattr(compaction, "BLOCKS_PER_READ", 2)
+    monkeypatch.setattr(writer, "SYNC_S", 60.0)  # compaction at the end only: blocks of 10 records
     fill(store, home, 100, size)
     assert check_chain(store) == (100, None)
     change, expected = TAMPER[how]

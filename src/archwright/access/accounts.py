@@ -230,8 +230,11 @@ class Accounts:
             self._version = self._keys.version
         accounts = self._accounts.get(principal.key_id)
         if accounts is None:
-            accounts = tuple(_build_account(scope) for scope in self._keys.list_limited_scopes(principal))
-            self._accounts[principal.key_id] = accounts
+            scopes = ((scope, to_caps(scope.limits)) for scope in self._keys.list_limited_scopes(principal))
+            accounts = self._accounts[principal.key_id] = tuple(
+                Account(b"a" + scope.name.encode(), caps, caps.budget_nusd >= 0, scope.limits.period, scope)
+                for scope, caps in scopes
+            )
         return accounts
 
     def _settle_and_reserve(
@@ -382,11 +385,6 @@ class Accounts:
         kinds = enumerate(zip(_PERIOD_KINDS, starts, strict=True))
         self._periods = {kind: start * 4 + code for code, (kind, start) in kinds}
         self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
-
-
-def _build_account(scope: LimitScope) -> Account:
-    caps = to_caps(scope.limits)
-    return Account(b"a" + scope.name.encode(), caps, caps.budget_nusd >= 0, scope.limits.period, scope)
 
 
 def _next_period_start(period: BudgetPeriod, now: float) -> float:

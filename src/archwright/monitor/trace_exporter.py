@@ -150,7 +150,10 @@ class TraceExporter:
             if batch and size > CONTENT_BATCH_BYTES:
                 break
             batch.append(trace)
-        refused = self._post(_encode_export([span for trace in batch for span in self._with_content(trace)]))
+        spans = [span for trace in batch for span in self._with_content(trace)]
+        scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": spans}]
+        service = {"attributes": _encode_attributes({"service.name": "archwright-gateway"})}
+        refused = self._post(msgspec.json.encode({"resourceSpans": [{"resource": service, "scopeSpans": scoped}]}))
         if refused is None:
             return False
         for trace in batch:
@@ -250,9 +253,3 @@ def _encode_value(value: object) -> dict[str, object]:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
-
-
-def _encode_export(spans: list[OtlpSpan]) -> bytes:
-    service = _encode_attributes({"service.name": "archwright-gateway"})
-    scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": spans}]
-    return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": scoped}]})

@@ -8,7 +8,7 @@ from typing import Any
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home
-from archwright.monitor.usage_totals import DAY_S, NANO, USAGE_MEASURES, UsageTotal, add_sums
+from archwright.monitor.usage_totals import DAY_S, NANO, USAGE_MEASURES, add_sums
 from archwright.monitor.wal.compaction import compact_orphans, read_usage_totals
 from archwright.store import Store
 
@@ -49,7 +49,8 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
     sums: dict[tuple[str, ...], list[int]] = {}
     for one in read_usage_totals(store, home, tuple(columns)):
         if not one.shadow and tenant in (None, one.tenant):
-            group = tuple(_dimension_value(one, word) for word in words)
+            date = datetime.fromtimestamp(one.day * DAY_S, UTC).date().isoformat()
+            group = tuple(date if word == "day" else str(getattr(one, DIMENSION_FIELDS[word])) for word in words)
             add_sums(sums, group, [getattr(one, name) for name in USAGE_MEASURES])
     empty: dict[str, Any] = dict.fromkeys(DIMENSION_FIELDS, "")
     rows = []
@@ -57,9 +58,3 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
         fields = empty | dict(zip(words, group, strict=True)) | dict(zip(USAGE_MEASURES, counts, strict=False))
         rows.append(UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO))
     return tuple(rows)
-
-
-def _dimension_value(one: UsageTotal, word: str) -> str:
-    if word == "day":
-        return datetime.fromtimestamp(one.day * DAY_S, UTC).date().isoformat()
-    return str(getattr(one, DIMENSION_FIELDS[word]))

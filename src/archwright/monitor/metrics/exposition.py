@@ -98,7 +98,11 @@ class Exposition:
         if folder is None:
             self._slots = memoryview(bytearray(size)).cast("d")
         else:
-            self._file = _CountersFile(folder, _hash_layout(limit), size)
+            # Files of another slot layout (another version) are not read.
+            layout = msgspec.json.encode(
+                [limit, LATENCY_BOUNDS_S, *((metric.name, metric.labels) for metric in METRICS)]
+            )
+            self._file = _CountersFile(folder, hashlib.sha256(layout).hexdigest()[:12], size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
                 child = self._create_child(METRIC_BY_QUANTITY[quantity], tuple(labels))
@@ -257,12 +261,6 @@ def _compute_slot_ranges(limit: int) -> tuple[dict[str, _SlotRange], int]:
         ranges[metric.quantity] = _SlotRange(first, width)
         first += width * (limit + 1)
     return ranges, first * SLOT_BYTES
-
-
-def _hash_layout(limit: int) -> str:
-    """Return the hash of the slot layout; files with another hash (another version) are not read."""
-    layout = [limit, LATENCY_BOUNDS_S, *((metric.name, metric.labels) for metric in METRICS)]
-    return hashlib.sha256(msgspec.json.encode(layout)).hexdigest()[:12]
 
 
 def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float]]) -> str:

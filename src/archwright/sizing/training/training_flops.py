@@ -6,7 +6,7 @@ and allocator waste. The measured shares of a catalog row include them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import Record
@@ -51,6 +51,10 @@ class LoraStep(Record):
     ffn: int
     rank: int
     data_bytes: int = 0
+    formula: ClassVar[str] = (
+        f"step = [n (4 P + 6 A) + 4 n s V d] / share + {ATTENTION_PASSES:g} n a(n) / attention share + fixed per "
+        "layer x L. P: body parameters, A: adapter parameters, s: share of learned tokens, a(n): attention over n"
+    )
 
     @property
     def layers(self) -> int:
@@ -59,13 +63,6 @@ class LoraStep(Record):
     @property
     def trainable(self) -> int:
         return lora_parameters(self.model, self.ffn, self.rank)
-
-    @property
-    def formula(self) -> str:
-        return (
-            f"step = [n (4 P + 6 A) + 4 n s V d] / share + {ATTENTION_PASSES:g} n a(n) / attention share + fixed per "
-            "layer x L. P: body parameters, A: adapter parameters, s: share of learned tokens, a(n): attention over n"
-        )
 
     def flops(self, units: float, learned: float) -> StepFlops:
         body, head = body_parameters(self.model), head_parameters(self.model)
@@ -108,10 +105,7 @@ class NetworkStep(Record):
     values: int
     inputs: int
     data_rows: int
-
-    @property
-    def formula(self) -> str:
-        return "step = 3 x forward FLOPs x rows / share + fixed + fixed per row x rows"
+    formula: ClassVar[str] = "step = 3 x forward FLOPs x rows / share + fixed + fixed per row x rows"
 
     def flops(self, units: float, learned: float) -> StepFlops:
         return StepFlops(3 * self.forward_flops * units * learned)
@@ -127,14 +121,13 @@ class BoostedTreesStep(Record):
     features: int
     trees_per_round: int
     data_rows: int
+    formula: ClassVar[str] = (
+        "round = rows x features x trees / share + fixed + fixed per tree x trees + fixed per row x rows"
+    )
 
     @property
     def layers(self) -> int:
         return self.trees_per_round
-
-    @property
-    def formula(self) -> str:
-        return "round = rows x features x trees / share + fixed + fixed per tree x trees + fixed per row x rows"
 
     def flops(self, units: float, learned: float) -> StepFlops:
         return StepFlops(units * learned * self.features * self.trees_per_round)
