@@ -73,7 +73,7 @@ def worker(root: str, secret: str, other_us: float, answer: Any) -> None:
     """Reserves and settles for a while, with so much other work between, as a request has."""
     home = Home(root)
     slate = open_accounts_table(home)
-    keys = KeyStore(Store(home.store_url), PEPPER, slate=slate)
+    keys = KeyStore(Store(home.store_url), PEPPER, table=slate)
     accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
     principal = keys.identify(secret)
     assert principal is not None
@@ -108,7 +108,7 @@ def together(home: Home, secret: str, count: int, other_us: float) -> dict[str, 
 
 def limits(home: Home) -> dict[str, object]:
     store, slate = Store(home.store_url), open_accounts_table(home)
-    keys = KeyStore(store, PEPPER, slate=slate)
+    keys = KeyStore(store, PEPPER, table=slate)
     keys.create_tenant("wide")
     keys.create_tenant("free")
     keys.set_limits("tenant", "wide", "", WIDE)

@@ -14,13 +14,13 @@ from pathlib import Path
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.sizing import benchmark_reader
-from archwright.sizing.training.cluster_training import build_training_job
 from archwright.sizing.training.parallel_strategy import (
     TrainingSetup,
     choose_parallel_plan,
     device_memory_budget,
     predict_token_time,
 )
+from archwright.sizing.training.token_throughput import build_training_job
 from archwright.sizing.training.training_memory import TrainableModel
 from archwright.sizing.training.training_prediction import build_cluster
 

@@ -1,8 +1,9 @@
-"""A store in a temporary home, and a clock that tests move."""
+"""A store in a temporary home, a clock that tests move, and threads that run at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,22 @@ from archwright.store import Store
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """Clock that only tests move."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
 
     def __call__(self) -> float:
         return self.now
+
+
+def run_threads(work: Callable[[], None], count: int = 4) -> None:
+    """Run `work` in `count` threads and wait for them."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.fixture

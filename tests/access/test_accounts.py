@@ -1,4 +1,4 @@
-"""Budgets and rates across workers: exactly what fits, never more, also when one of them is killed."""
+"""Budgets and rates across workers: exactly what fits is admitted, also if a worker is killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """Clock that only tests move."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -43,13 +43,13 @@ class Clock:
         return round((self.now - self.moved_s) * 1e6)
 
     def set(self, now: float) -> None:
-        """By hand, or by a time server: nothing passes."""
+        """Set the clock, by hand or by a time server; no time passes."""
         self.moved_s += now - self.now
         self.now = now
 
 
-class Ledger:
-    """What the ledger answers, and what it was asked."""
+class Spends:
+    """Recorded spends by scope, and the lookups of them."""
 
     def __init__(self) -> None:
         self.usd: dict[str, float] = {}
@@ -63,15 +63,15 @@ class Ledger:
 class World:
     def __init__(self, home: Home) -> None:
         self.clock = Clock()
-        self.ledger = Ledger()
+        self.spends = Spends()
         self.store = Store(home.store_url)
-        self.slate = open_accounts_table(home)
-        self.keys = KeyStore(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, slate=self.slate)
+        self.table = open_accounts_table(home)
+        self.keys = KeyStore(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, table=self.table)
         self.accounts = self.worker()
 
     def worker(self) -> Accounts:
-        """Another worker's accounts (its number is its own; the process is this one)."""
-        return Accounts(self.slate, self.keys, self.ledger.spent, clock=self.clock, monotonic_us=self.clock.us)
+        """Accounts of another worker, with its own number, in this process."""
+        return Accounts(self.table, self.keys, self.spends.spent, clock=self.clock, monotonic_us=self.clock.us)
 
     def key(self, tenant: str = "clinic", user: str = "", **limits: object) -> Principal:
         secret, _ = self.keys.create(tenant, user=user, limits=UsageLimits(**limits))  # type: ignore[arg-type]
@@ -82,13 +82,19 @@ class World:
         assert principal is not None
         return principal
 
+    def lose_table(self) -> None:
+        """The file is replaced by an empty one."""
+        self.table._env.close()
+        self.table._remove_files()
+        self.table._open()
+
     def opened_again(self) -> None:
-        """The same table, after it refused."""
-        self.slate._open()
-        self.slate.generation -= 1
+        """Open the same table again after a failure."""
+        self.table._open()
+        self.table.generation -= 1
 
     def again(self, principal: Principal) -> Principal:
-        """As the next request of the same key would be identified, a poll later."""
+        """Identify the key again, one poll later."""
         self.clock.now += 1
         self.keys.refresh_version()
         return next(known for known in self.keys._live.values() if known.key_id == principal.key_id)
@@ -98,7 +104,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(Home(tmp_path / "home"))
     yield made
-    made.slate.close()
+    made.table.close()
     made.store.close()
 
 
@@ -113,8 +119,8 @@ def test_a_key_without_limits_costs_nothing(world: World) -> None:
     reservation = taken(world.accounts.reserve(principal, (10**9, None)))
     assert not reservation.limited
     world.accounts.settle(reservation, 10**9, 1e6)
-    assert world.slate.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
-    assert world.ledger.asked == []
+    assert world.table.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
+    assert world.spends.asked == []
 
 
 def test_requests_a_minute(world: World) -> None:
@@ -178,15 +184,15 @@ def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(worl
     principal = world.key(budget_usd=0.3)
     first = taken(world.accounts.reserve(principal, (10, 0.3)))
     world.accounts.settle(first, 10, 0.1)
-    world.slate._env.close()
-    with pytest.raises(StoreError, match="refuses"):
+    world.table._env.close()
+    with pytest.raises(StoreError, match="failed"):
         world.accounts.reserve(principal, (10, 0.1))
     world.opened_again()
     world.accounts.flush()
     second = taken(world.accounts.reserve(principal, (10, 0.2)))
     world.accounts.settle(second, 10, 0.0)
-    world.slate._env.close()
-    with pytest.raises(StoreError, match="refuses"):
+    world.table._env.close()
+    with pytest.raises(StoreError, match="failed"):
         world.accounts.flush()
     world.opened_again()
     assert isinstance(world.accounts.reserve(principal, (10, 0.1)), LimitDenial), "never free"
@@ -258,36 +264,35 @@ def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
 def test_a_clock_that_was_set_and_set_back_leaves_budgets_as_they_were(
     world: World, period: str, away_s: float, in_flight: bool
 ) -> None:
-    """It once left the accounts in a period years ahead, where no new month ever began; and a period that was come
-    back to, or reached late, began at nothing."""
+    """Regression: accounts stayed in a period years ahead without a new month, or a revisited period began at 0."""
     principal = world.key(budget_usd=1.0, period=period)
     other = world.worker()
     spent = f"key:{principal.key_id}"
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.75))), 1, 0.75)
     world.accounts.flush()
-    world.ledger.usd[spent] = 0.75
+    world.spends.usd[spent] = 0.75
     under_way = taken(other.reserve(principal, (1, 0.125)))
     world.clock.set(NOON + away_s)
     if in_flight:
         other.settle(under_way, 1, 0.125)
         other.flush()
-        world.ledger.usd[spent] = 0.875
+        world.spends.usd[spent] = 0.875
     else:
-        world.ledger.usd[spent] = 0.0 if away_s > 0 else 0.75
+        world.spends.usd[spent] = 0.0 if away_s > 0 else 0.75
         world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.0625))), 1, 0.0)
         world.accounts.flush()
-        world.ledger.usd[spent] = 0.75
+        world.spends.usd[spent] = 0.75
     world.clock.set(NOON + 1)
     if not in_flight:
         other.settle(under_way, 1, 0.125)
         other.flush()
-        world.ledger.usd[spent] = 0.875
+        world.spends.usd[spent] = 0.875
     for worker in (other, world.accounts):
         assert isinstance(worker.reserve(principal, (1, 0.25)), LimitDenial), "of this period 0.875 is spent"
         worker.settle(taken(worker.reserve(principal, (1, 0.125))), 1, 0.0)
         worker.flush()
     world.clock.now += 32 * 86_400
-    world.ledger.usd[spent] = 0.0
+    world.spends.usd[spent] = 0.0
     for worker in (other, world.accounts):
         worker.settle(taken(worker.reserve(principal, (1, 1.0))), 1, 0.0)
         worker.flush()
@@ -295,26 +300,26 @@ def test_a_clock_that_was_set_and_set_back_leaves_budgets_as_they_were(
 
 def test_what_was_spent_before_the_boot_counts(world: World) -> None:
     principal = world.key(budget_usd=1.0, period="month")
-    world.ledger.usd[f"key:{principal.key_id}"] = 0.75
+    world.spends.usd[f"key:{principal.key_id}"] = 0.75
     taken(world.accounts.reserve(principal, (1, 0.25)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
     begin = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
-    assert world.ledger.asked == [(f"key:{principal.key_id}", begin)], "asked once"
+    assert world.spends.asked == [(f"key:{principal.key_id}", begin)], "asked once"
 
 
 def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> None:
     principal = world.key(rpm=100)
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.5))), 1, 0.5)
-    world.ledger.usd[f"key:{principal.key_id}"] = 0.5
+    world.spends.usd[f"key:{principal.key_id}"] = 0.5
     world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
     principal = world.again(principal)
     assert isinstance(world.accounts.reserve(principal, (1, 0.2)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.1)))
     world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
-    world.ledger.usd[f"key:{principal.key_id}"] = 0.1
+    world.spends.usd[f"key:{principal.key_id}"] = 0.1
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 0.4)))
-    assert [since for _name, since in world.ledger.asked] == [0, NOON - 12 * 3600]
+    assert [since for _name, since in world.spends.asked] == [0, NOON - 12 * 3600]
 
 
 def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) -> None:
@@ -352,13 +357,11 @@ def test_a_key_that_ends_stops_its_streams(world: World) -> None:
     assert not world.accounts.may_continue(stream)
 
 
-def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
+def test_a_recreated_table_is_filled_from_the_usage_records(world: World) -> None:
     principal = world.key(budget_usd=1.0)
     before = taken(world.accounts.reserve(principal, (1, 0.5)))
-    world.slate._env.close()
-    world.slate._remove_files()
-    world.slate._open()
-    world.ledger.usd[f"key:{principal.key_id}"] = 0.75
+    world.lose_table()
+    world.spends.usd[f"key:{principal.key_id}"] = 0.75
     world.accounts.settle(before, 1, 0.5)
     taken(world.accounts.reserve(principal, (1, 0.25)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
@@ -377,30 +380,29 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
     other = taken(world.accounts.reserve(principal, (1, 0.1)))
     world.accounts.settle(running, 1, 0.5)
     world.accounts.settle(other, 1, 0.0)
-    world.ledger.usd[f"key:{principal.key_id}"] = 0.5
+    world.spends.usd[f"key:{principal.key_id}"] = 0.5
     world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 1.5)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
 
 
-def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None:
+def test_a_table_lost_during_a_request_gives_no_tokens_away(world: World) -> None:
     principal = world.key(tpm=100)
     running = taken(world.accounts.reserve(principal, (80, None)))
-    world.slate._env.close()
-    world.slate._remove_files()
-    world.slate._open()
+    world.lose_table()
     taken(world.accounts.reserve(principal, (50, None)))
     world.accounts.settle(running, 20, 0.0)
     world.accounts.flush()
     assert isinstance(world.worker().reserve(principal, (50, None)), LimitDenial)
 
 
-def test_a_ledger_that_refuses_denies(world: World) -> None:
-    def refuses(_scope: LimitScope, _since: float) -> float:
-        raise StoreError("AW-STO-01", "the store refuses")
+def refuses(_scope: LimitScope, _since: float) -> float:
+    raise StoreError("AW-STO-01", "the store refuses")
 
-    accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
+
+def test_usage_records_that_fail_deny(world: World) -> None:
+    accounts = Accounts(world.table, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
     with pytest.raises(StoreError, match="refuses"):
         accounts.reserve(world.key(budget_usd=1.0), (1, 0.1))
 
@@ -418,8 +420,9 @@ Step = tuple[int, int, int, str]
     ),
 )
 def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budget: int, steps: list[Step]) -> None:
-    """Against the plain sum: spent and held never exceed the budget, and what fits is taken. What ended is held to the
-    others until its worker flushes or asks again."""
+    """Against the plain sum: spent + reserved never exceeds the budget, and a request that fits is admitted.
+
+    Other workers see a settlement when its worker flushes or reserves again."""
     principal = world.key(budget_usd=budget / 1000)
     workers = [world.worker() for _ in range(3)]
     spent, open_ = 0, [[] for _ in workers]  # type: tuple[int, list[list[tuple[Reservation, int]]]]
@@ -453,8 +456,7 @@ def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budge
 def test_together_is_as_one_after_the_other(
     world: World, budget: int, tpm: int, asked: list[tuple[int, int, int | None]]
 ) -> None:
-    """Requests of three keys of one tenant, some without a price: in one transaction or each in its own, the same are
-    taken, and the same is left."""
+    """One transaction for all requests of three keys admits the same and leaves the same as one for each request."""
     answers, left = [], []
     for together in (False, True):
         world.clock.now += 1
@@ -479,27 +481,23 @@ def test_of_those_who_come_together_exactly_those_that_fit_are_taken(world: Worl
     found = world.accounts.reserve_all([(principal, (10, 0.001))] * 50)
     assert [isinstance(one, Reservation) for one in found] == [True] * 20 + [False] * 30
     assert isinstance(world.worker().reserve(principal, (10, 1e-9)), LimitDenial)
-    assert len(world.ledger.asked) == 1, "the ledger is asked once for all of them"
+    assert len(world.spends.asked) == 1, "the usage records are read once for all requests"
 
 
-def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: World) -> None:
-    ledger = world.ledger
+def test_usage_records_that_fail_for_one_request_leave_the_others_reserved_once(world: World) -> None:
+    spends = world.spends
     known, new, free = world.key(budget_usd=0.02), world.key(budget_usd=0.02), world.key()
     world.accounts.settle(taken(world.accounts.reserve(known, (1, 0.01))), 0, 0.0)
-
-    def refuses(_scope: LimitScope, _since: float) -> float:
-        raise StoreError("AW-STO-01", "the store refuses")
-
     world.accounts._spent = refuses
     found = world.accounts.reserve_all([(known, (1, 0.02)), (free, (1, None)), (new, (1, 0.01)), (known, (1, 0.0))])
     assert [type(one) for one in found] == [Reservation, Reservation, StoreError, StoreError]
-    world.accounts._spent = ledger.spent
+    world.accounts._spent = spends.spent
     world.accounts.settle(found[0], 1, 0.0)  # type: ignore[arg-type]
     taken(world.accounts.reserve(known, (1, 0.02)))
     taken(world.accounts.reserve(new, (1, 0.02)))
 
 
-# A worker: for each line it is told, so many requests at once; it answers how many were taken.
+# A worker: for each line of input it reserves for a batch of requests and prints how many were admitted.
 PROGRAM = """
 import asyncio, json, sys, time
 from archwright.access.accounts import Accounts, LimitDenial, open_accounts_table
@@ -507,9 +505,9 @@ from archwright.access.api_keys import KeyStore
 from archwright.home import Home
 from archwright.store import Store
 home = Home(sys.argv[1])
-keys = KeyStore(Store(home.store_url), b"p" * 32, slate=(slate := open_accounts_table(home)))
+keys = KeyStore(Store(home.store_url), b"p" * 32, table=(table := open_accounts_table(home)))
 now_us = 0
-accounts = Accounts(slate, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
+accounts = Accounts(table, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
 async def ask(principal, tokens, usd, ends):
     found = accounts.reserve(principal, (tokens, usd))
     if isinstance(found, LimitDenial):
@@ -529,8 +527,8 @@ for line in sys.stdin:
 """
 
 
-class Told(NamedTuple):
-    """What each worker of a crew is told."""
+class RequestBatch(NamedTuple):
+    """RequestBatch that every worker process makes."""
 
     secret: str
     requests: int
@@ -540,8 +538,8 @@ class Told(NamedTuple):
     now_us: int = 0
 
 
-class Crew:
-    """Workers in processes of their own."""
+class WorkerProcesses:
+    """Workers in separate processes."""
 
     def __init__(self, home: Home, count: int) -> None:
         self._home = home
@@ -556,19 +554,19 @@ class Crew:
     def _ready(self, worker: subprocess.Popen[str]) -> None:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
 
-    def tell(self, told: Told) -> None:
+    def tell(self, batch: RequestBatch) -> None:
         for worker in self.workers:
             assert worker.stdin is not None
-            worker.stdin.write(json.dumps(told) + "\n")
+            worker.stdin.write(json.dumps(batch) + "\n")
             worker.stdin.flush()
 
-    def admitted(self, told: Told) -> list[int]:
-        """All start at once; how many each took."""
-        self.tell(told)
+    def admitted(self, batch: RequestBatch) -> list[int]:
+        """All workers start at once; return the admitted requests of each."""
+        self.tell(batch)
         return [int(worker.stdout.readline()) for worker in self.workers if worker.stdout is not None]
 
     def kill(self, number: int) -> None:
-        """-9, and another in its place."""
+        """Kill a worker with -9 and start another."""
         self.workers[number].kill()
         self.workers[number].communicate()
         self.workers[number] = self._start()
@@ -581,8 +579,8 @@ class Crew:
 
 
 @pytest.fixture
-def crew(processes: None, world: World, tmp_path: Path) -> Iterator[Crew]:
-    made = Crew(Home(tmp_path / "home"), 3)
+def worker_processes(processes: None, world: World, tmp_path: Path) -> Iterator[WorkerProcesses]:
+    made = WorkerProcesses(Home(tmp_path / "home"), 3)
     yield made
     made.end()
 
@@ -593,71 +591,71 @@ REAL = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChe
 @REAL
 @given(st.integers(0, 400), st.integers(1, 150), st.integers(1, 7), st.sampled_from(["settle", "hold"]))
 def test_processes_at_the_edge_of_a_budget_admit_exactly_what_fits(
-    world: World, crew: Crew, fits: int, requests: int, price: int, ends: str
+    world: World, worker_processes: WorkerProcesses, fits: int, requests: int, price: int, ends: str
 ) -> None:
-    """A budget of `fits` requests and a part of one; three processes ask at once."""
+    """A budget for `fits` requests and a fraction of one; three processes reserve at once."""
     secret, _ = world.keys.create("clinic", limits=UsageLimits(budget_usd=(fits * price + 0.9 * (price - 1)) / 1e9))
-    counts = crew.admitted(Told(secret, requests, 10, price / 1e9, ends))
+    counts = worker_processes.admitted(RequestBatch(secret, requests, 10, price / 1e9, ends))
     assert sum(counts) == min(fits, 3 * requests)
 
 
 @REAL
 @given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 200))
 def test_processes_at_the_edge_of_a_rate_admit_exactly_the_burst_and_the_refill(
-    world: World, crew: Crew, rpm: int, requests: int, later_s: int
+    world: World, worker_processes: WorkerProcesses, rpm: int, requests: int, later_s: int
 ) -> None:
     secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=rpm))
-    first = sum(crew.admitted(Told(secret, requests, 1, 0.0)))
+    first = sum(worker_processes.admitted(RequestBatch(secret, requests, 1, 0.0)))
     assert first == min(rpm, 3 * requests)
     room = min(rpm, rpm - first + rpm * later_s / 60)
-    then = sum(crew.admitted(Told(secret, requests, 1, 0.0, now_us=later_s * 1_000_000)))
+    then = sum(worker_processes.admitted(RequestBatch(secret, requests, 1, 0.0, now_us=later_s * 1_000_000)))
     assert then == min(int(room), 3 * requests)
 
 
 @settings(REAL, max_examples=6)
 @given(st.integers(1, 500), st.integers(1, 200), st.integers(0, 2), st.booleans())
 def test_what_a_killed_worker_held_fits_again_at_once(
-    world: World, crew: Crew, fits: int, requests: int, victim: int, money: bool
+    world: World, worker_processes: WorkerProcesses, fits: int, requests: int, victim: int, money: bool
 ) -> None:
-    """By money and by tokens: what the others hold stays taken, to the last request."""
+    """By budget and by tokens: the reservations of the other workers stay."""
     limits = UsageLimits(budget_usd=fits / 1000) if money else UsageLimits(tpm=fits * 10)
     secret, _ = world.keys.create("clinic", limits=limits)
-    told = Told(secret, requests, 10, 0.001, "hold")
-    counts = crew.admitted(told)
+    batch = RequestBatch(secret, requests, 10, 0.001, "hold")
+    counts = worker_processes.admitted(batch)
     assert sum(counts) == min(fits, 3 * requests)
-    crew.kill(victim)
-    again = crew.admitted(told)
+    worker_processes.kill(victim)
+    again = worker_processes.admitted(batch)
     free = fits - (sum(counts) - counts[victim])
     assert sum(again) == min(free, 3 * requests)
 
 
-def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, crew: Crew) -> None:
-    """Its budget lowered, a stream goes on for what it takes itself; what the dead one reserved nobody will spend."""
+def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, worker_processes: WorkerProcesses) -> None:
+    """After its budget is lowered, a stream continues: the reservation of a dead worker does not count."""
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1.0))
     stream = taken(world.accounts.reserve(world.known(secret), (10, 0.1)))
-    assert sum(crew.admitted(Told(secret, 1, 10, 0.1, "hold"))) == 3
+    assert sum(worker_processes.admitted(RequestBatch(secret, 1, 10, 0.1, "hold"))) == 3
     world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.3))
     world.clock.now += 0.5
-    crew.kill(0)
+    worker_processes.kill(0)
     assert world.accounts.may_continue(stream)
     world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.2))
     world.clock.now += 0.5
     assert not world.accounts.may_continue(stream), "what the living hold counts"
 
 
-def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Crew) -> None:
-    """Killed wherever they are, a few times over; afterwards spent + free is the budget."""
+def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, worker_processes: WorkerProcesses) -> None:
+    """Workers are killed at any point, several times; afterwards spent + free equals the budget."""
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1e6, rpm=10**9))
     principal = world.known(secret)
-    here = Accounts(world.slate, world.keys, world.ledger.spent)
+    here = Accounts(world.table, world.keys, world.spends.spent)
     for round_ in range(3):
-        crew.tell(Told(secret, 50_000, 10, 0.001))
+        worker_processes.tell(RequestBatch(secret, 50_000, 10, 0.001))
         for _ in range(2000 * (round_ + 1)):
             here.settle(taken(here.reserve(principal, (10, 0.001))), 10, 0.001)
         here.flush()
         for number in range(3):
-            crew.kill(number)
-    raw = world.slate.get(here._get_accounts(principal)[0].key)
+            worker_processes.kill(number)
+    raw = world.table.get(here._get_accounts(principal)[0].key)
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
@@ -679,27 +677,29 @@ def test_a_process_is_known_by_its_start() -> None:
 
 
 def test_a_worker_of_another_namespace_counts_as_living(
-    world: World, crew: Crew, monkeypatch: pytest.MonkeyPatch
+    world: World, worker_processes: WorkerProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret, _ = world.keys.create("clinic", limits=UsageLimits(budget_usd=0.3))
     principal = world.known(secret)
-    assert sum(crew.admitted(Told(secret, 100, 1, 0.001, "hold"))) == 300
-    crew.kill(0)
+    assert sum(worker_processes.admitted(RequestBatch(secret, 100, 1, 0.001, "hold"))) == 300
+    worker_processes.kill(0)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(worker_registry, "_read_pid_namespace", lambda: 7)
         assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.001)))
 
 
-def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:
+def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(
+    world: World, worker_processes: WorkerProcesses
+) -> None:
     secret, _ = world.keys.create("clinic", limits=UsageLimits(rpm=100))
-    crew.admitted(Told(secret, 1, 1, 0.0))
-    first = world.slate.write(worker_registry.register_worker)
+    worker_processes.admitted(RequestBatch(secret, 1, 1, 0.0))
+    first = world.table.write(worker_registry.register_worker)
     for number in range(3):
-        crew.kill(number)
-    assert world.slate.write(worker_registry.register_worker) == first + 1
-    living = [number for number in range(first + 2) if world.slate.read(worker_registry.is_worker_alive, number)]
-    assert living == [first, first + 1] and world.slate.read(_rows, b"w") == 2
+        worker_processes.kill(number)
+    assert world.table.write(worker_registry.register_worker) == first + 1
+    living = [number for number in range(first + 2) if world.table.read(worker_registry.is_worker_alive, number)]
+    assert living == [first, first + 1] and world.table.read(_rows, b"w") == 2
 
 
 def _rows(transaction: Transaction, prefix: bytes) -> int:
@@ -715,7 +715,7 @@ def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:
     assert read_process_start(child.pid, tmp_path) is None
 
 
-def test_a_slate_is_opened_where_the_home_says(tmp_path: Path) -> None:
-    slate: SharedTable = open_accounts_table(Home(tmp_path / "home"))
-    slate.close()
+def test_the_table_is_opened_where_the_home_says(tmp_path: Path) -> None:
+    table: SharedTable = open_accounts_table(Home(tmp_path / "home"))
+    table.close()
     assert [path.name.split("-")[0] for path in (tmp_path / "home" / "run" / "slates").iterdir()] == ["accounts"] * 2

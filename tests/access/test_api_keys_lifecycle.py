@@ -1,4 +1,4 @@
-"""What happens to a key after it was made: limits, rotation, expiry, use; and who on this machine hears of it when."""
+"""Limits, rotation, expiry and use of a key, and their visibility in other processes of the machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.access.conftest import Clock
 
 from archwright.access.accounts import has_accounts_table, open_accounts_table
-from archwright.access.api_keys import POLL_S, UNKNOWN_POLL_S, KeyStore
+from archwright.access.api_keys import POLL_S, KeyStore
 from archwright.access.key_cache import DAY_S, USE_RETENTION_DAYS, WRITE_USES_S
 from archwright.access.tables import KEY_USES, KEYS, KeyUse, LimitScope, compute_checksum
 from archwright.errors import StoreError, UsageError
@@ -19,15 +20,8 @@ from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
 
-class _Clock:
-    now: float
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def slate(tmp_path: Path) -> Iterator[SharedTable]:
+def table(tmp_path: Path) -> Iterator[SharedTable]:
     home = Home(tmp_path / "home")
     assert not has_accounts_table(home)
     opened = open_accounts_table(home)
@@ -36,8 +30,8 @@ def slate(tmp_path: Path) -> Iterator[SharedTable]:
     opened.close()
 
 
-def worker(store: Store, clock: _Clock, slate: SharedTable | None = None) -> KeyStore:
-    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+def worker(store: Store, clock: Clock, table: SharedTable | None = None) -> KeyStore:
+    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, table=table)
 
 
 def unknown(number: int) -> str:
@@ -45,9 +39,9 @@ def unknown(number: int) -> str:
     return "aw_" + body + compute_checksum(body)
 
 
-def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Clock, slate: SharedTable) -> None:
-    """The same instant: nothing but the slate can tell."""
-    here, gateway = worker(store, clock, slate), worker(store, clock, slate)
+def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clock, table: SharedTable) -> None:
+    """No time passes, so only the shared table can show the new key."""
+    here, gateway = worker(store, clock, table), worker(store, clock, table)
     for number in range(20):
         assert gateway.identify(unknown(number)) is None
         secret, record = here.create("clinic")
@@ -55,7 +49,7 @@ def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Cl
         assert found is not None and found.key_id == record.id
 
 
-def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Clock, slate: SharedTable) -> None:
+def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock, table: SharedTable) -> None:
     class Counting(Store):
         reads = 0
 
@@ -64,26 +58,26 @@ def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Cloc
             return super().numbered_rows(*args, **kwargs)  # type: ignore[arg-type, return-value]
 
     counting = Counting(store.url)
-    gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+    gateway = KeyStore(counting, b"p" * 32, clock=clock, monotonic=clock, table=table)
     for number in range(500):
         assert gateway.identify(unknown(number)) is None
     assert counting.reads == 5, "one reading of five tables"
     counting.close()
 
 
-def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, slate: SharedTable) -> None:
-    """A worker that reads between the row and the word for it reads once more, and misses nothing."""
-    here, gateway = worker(store, clock), worker(store, clock, slate)
+def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: Clock, table: SharedTable) -> None:
+    """A worker that reads between the row and its announcement reads again and misses nothing."""
+    here, gateway = worker(store, clock), worker(store, clock, table)
     assert gateway.identify(unknown(1)) is None
-    secret, _ = here.create("clinic")  # the row, no word yet
+    secret, _ = here.create("clinic")  # the row, without announcement
     assert gateway.identify(secret) is None
-    here._slate = slate
+    here._table = table
     here._announce_change()
     assert gateway.identify(secret) is not None
 
 
 def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(
-    keys: KeyStore, store: Store, clock: _Clock
+    keys: KeyStore, store: Store, clock: Clock
 ) -> None:
     gateway = worker(store, clock)
     old, record = keys.create("clinic", "admin", user="ann", limits=UsageLimits(rpm=7))
@@ -106,7 +100,7 @@ def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(
     assert caught.value.code == "AW-USE-34"
 
 
-def test_rotated_at_once_the_old_secret_is_refused(keys: KeyStore, store: Store, clock: _Clock) -> None:
+def test_rotated_at_once_the_old_secret_is_refused(keys: KeyStore, store: Store, clock: Clock) -> None:
     gateway = worker(store, clock)
     first, record = keys.create("clinic")
     assert gateway.identify(first) is not None
@@ -116,7 +110,7 @@ def test_rotated_at_once_the_old_secret_is_refused(keys: KeyStore, store: Store,
     assert [gateway.identify(secret) is not None for secret in (first, second, third)] == [False, False, True]
 
 
-def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> None:
+def test_an_end_read_before_its_secret_counts(store: Store, clock: Clock) -> None:
     maker, gateway = worker(store, clock), worker(store, clock)
     old, record = maker.create("clinic")
     maker.rotate(record.id, 0)
@@ -127,7 +121,7 @@ def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> No
     assert gateway.identify(old) is None
 
 
-def test_a_key_expires(keys: KeyStore, store: Store, clock: _Clock) -> None:
+def test_a_key_expires(keys: KeyStore, store: Store, clock: Clock) -> None:
     gateway = worker(store, clock)
     secret, record = keys.create("clinic", lives_s=60)
     assert record.expires_at == clock.now + 60
@@ -137,7 +131,7 @@ def test_a_key_expires(keys: KeyStore, store: Store, clock: _Clock) -> None:
     assert gateway.identify(secret) is None and not gateway.is_live(record.id)
 
 
-def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: Store, clock: _Clock) -> None:
+def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: Store, clock: Clock) -> None:
     gateway = worker(store, clock)
     secret, record = keys.create("clinic", user="ann@x.org")
     first = gateway.identify(secret)
@@ -188,7 +182,7 @@ def test_limits_of_nothing_and_no_limits_are_refused(keys: KeyStore) -> None:
     assert keys.list() == ()
 
 
-def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, store: Store, clock: _Clock) -> None:
+def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, store: Store, clock: Clock) -> None:
     secret, record = keys.create("clinic")
     idle, _ = keys.create("clinic")
     for _ in range(100):
@@ -207,7 +201,7 @@ def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, sto
     assert record.id not in keys.last_used(), "long ago is forgotten"
 
 
-def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: _Clock, store: Store) -> None:
+def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: Clock, store: Store) -> None:
     class Refusing(Store):
         def append(self, *_args: object) -> None:
             raise StoreError("AW-STO-01", "the store refuses")
@@ -220,18 +214,8 @@ def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: _Clock, store: 
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    """A thread writes: wait for it, not for ever."""
+    """Wait for a thread's write, with a deadline."""
     until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)
-
-
-def test_without_a_slate_an_unknown_key_is_looked_for_a_moment_later(store: Store, clock: _Clock) -> None:
-    """Another machine's gateway on the same database."""
-    here, gateway = worker(store, clock), worker(store, clock)
-    assert gateway.identify(unknown(1)) is None
-    secret, _ = here.create("clinic")
-    assert gateway.identify(secret) is None
-    clock.now += UNKNOWN_POLL_S
-    assert gateway.identify(secret) is not None

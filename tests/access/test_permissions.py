@@ -1,4 +1,4 @@
-"""Default deny, roles as sets, nobody grants more than he has."""
+"""Default deny, roles as sets of permissions, and grants limited to the granter's permissions."""
 
 from __future__ import annotations
 

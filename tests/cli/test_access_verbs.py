@@ -137,7 +137,7 @@ def test_what_makes_no_sense_is_said(home: Home, capsys: pytest.CaptureFixture[s
 @pytest.mark.process
 def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
     slate, store = open_accounts_table(home), Store(home.store_url)
-    gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll
+    gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, table=slate)  # time stands: no poll
     gateway.refresh_version()
     words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
     made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)

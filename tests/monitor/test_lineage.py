@@ -1,4 +1,4 @@
-"""Edges are appended, and walked to the source."""
+"""Lineage edges are appended, and traced to the sources."""
 
 from __future__ import annotations
 

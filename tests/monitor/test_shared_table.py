@@ -1,10 +1,9 @@
-"""What processes share: all or nothing, whoever dies; nothing old, nothing torn, nothing without bound."""
+"""The shared table: atomic in spite of kills, never stale or torn, and bounded."""
 
 from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import stat
 import struct
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from tests.monitor.conftest import file_size_limit
 
 from archwright.errors import OperateError, StoreError
 from archwright.monitor import shared_table as module
@@ -26,7 +26,7 @@ SIZE = 1024 * 1024
 
 
 @pytest.fixture
-def slate(tmp_path: Path) -> Iterator[SharedTable]:
+def table(tmp_path: Path) -> Iterator[SharedTable]:
     opened = SharedTable(tmp_path, "test", SIZE)
     yield opened
     opened.close()
@@ -36,21 +36,21 @@ def put(transaction: Transaction, key: bytes, value: bytes) -> None:
     transaction.put(key, value)
 
 
-def test_what_is_written_is_read_and_an_error_takes_it_back(slate: SharedTable) -> None:
-    slate.write(put, b"a", b"1")
+def test_what_is_written_is_read_and_an_error_takes_it_back(table: SharedTable) -> None:
+    table.write(put, b"a", b"1")
 
     def half(transaction: Transaction) -> None:
         transaction.put(b"a", b"2")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        slate.write(half)
-    assert slate.get(b"a") == b"1"
-    assert slate.read(lambda transaction: transaction.get(b"b")) is None
-    assert slate.write(lambda transaction: transaction.get(b"a")) == b"1"
+        table.write(half)
+    assert table.get(b"a") == b"1"
+    assert table.read(lambda transaction: transaction.get(b"b")) is None
+    assert table.write(lambda transaction: transaction.get(b"a")) == b"1"
 
 
-def test_it_is_private_and_allocated_whole(slate: SharedTable, tmp_path: Path) -> None:
+def test_it_is_private_and_allocated_whole(table: SharedTable, tmp_path: Path) -> None:
     files = sorted(tmp_path.iterdir())
     assert [path.name for path in files] == [
         shared_table_path(tmp_path, "test", SIZE).name + end for end in ("", "-lock")
@@ -59,14 +59,14 @@ def test_it_is_private_and_allocated_whole(slate: SharedTable, tmp_path: Path) -
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
 
-def test_full_is_said_and_the_rest_stays(slate: SharedTable) -> None:
-    slate.write(put, b"a", b"1")
+def test_full_is_said_and_the_rest_stays(table: SharedTable) -> None:
+    table.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="full") as caught:
         for number in range(SIZE):
-            slate.write(put, struct.pack("<q", number), bytes(2000))
+            table.write(put, struct.pack("<q", number), bytes(2000))
     assert caught.value.code == "AW-STO-12"
     assert len(caught.value.lines().splitlines()) == 3
-    assert slate.get(b"a") == b"1"
+    assert table.get(b"a") == b"1"
 
     def emptied(transaction: Transaction) -> None:
         with transaction.cursor() as cursor:
@@ -74,12 +74,12 @@ def test_full_is_said_and_the_rest_stays(slate: SharedTable) -> None:
             while found:
                 found = cursor.delete()
 
-    slate.write(emptied)
-    slate.write(put, b"a", b"2")
-    assert slate.get(b"a") == b"2"
+    table.write(emptied)
+    table.write(put, b"a", b"2")
+    assert table.get(b"a") == b"2"
 
 
-def test_a_slate_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "boot_id"
     other.write_text("11111111-0000\n")
     monkeypatch.setattr(module, "read_boot_id", lambda: read_boot_id(other))
@@ -96,13 +96,13 @@ def test_a_slate_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.Mon
     assert left == {f"test-22222222-{SIZE}.lmdb", f"testing-11111111-{SIZE}.lmdb"}
 
 
-def test_without_a_boot_id_there_is_one_slate(tmp_path: Path) -> None:
+def test_without_a_boot_id_there_is_one_table(tmp_path: Path) -> None:
     assert read_boot_id(tmp_path / "none") == "any"
     assert len(read_boot_id()) == 8
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "cut", "empty"])
-def test_a_damaged_slate_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_table_is_recreated(tmp_path: Path, damage: str) -> None:
     opened = SharedTable(tmp_path, "test", SIZE)
     opened.write(put, b"a", b"1")
     opened.close()
@@ -115,33 +115,29 @@ def test_a_damaged_slate_is_made_anew(tmp_path: Path, damage: str) -> None:
     opened.close()
 
 
-def test_a_slate_replaced_under_a_process_is_followed(slate: SharedTable, tmp_path: Path) -> None:
-    before = slate.generation
+def test_a_table_replaced_under_a_process_is_followed(table: SharedTable, tmp_path: Path) -> None:
+    before = table.generation
     shared_table_path(tmp_path, "test", SIZE).unlink()
     Path(f"{shared_table_path(tmp_path, 'test', SIZE)}-lock").unlink()
-    slate._tend_at = 0
-    slate.write(put, b"a", b"1")
-    assert slate.generation == before + 1
-    assert shared_table_path(tmp_path, "test", SIZE).exists() and slate.get(b"a") == b"1"
+    table._maintain_at = 0
+    table.write(put, b"a", b"1")
+    assert table.generation == before + 1
+    assert shared_table_path(tmp_path, "test", SIZE).exists() and table.get(b"a") == b"1"
 
 
-def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate: SharedTable, tmp_path: Path) -> None:
-    slate._path.unlink()
-    slate._tend_at = 0.0
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
-    try:
+def test_one_that_cannot_be_recreated_on_a_full_disk_is_when_there_is_room(table: SharedTable, tmp_path: Path) -> None:
+    table._path.unlink()
+    table._maintain_at = 0.0
+    with file_size_limit(64 << 10):
         for _ in range(3):
-            with pytest.raises(StoreError, match=r"refuses|opened"):
-                slate.write(put, b"k", b"v")
-            slate._tend_at = 0.0
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            with pytest.raises(StoreError, match=r"failed|opened|recreated"):
+                table.write(put, b"k", b"v")
+            table._maintain_at = 0.0
     with pytest.raises(StoreError):
-        slate.get(b"k")  # which makes it anew for the next: who only reads is served again too
-    assert slate.get(b"k") is None and slate.generation == 2
-    slate.write(put, b"k", b"v")
-    assert slate.get(b"k") == b"v"
+        table.get(b"k")  # recreates the table, so that a reader is served again too
+    assert table.get(b"k") is None and table.generation == 2
+    table.write(put, b"k", b"v")
+    assert table.get(b"k") == b"v"
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +153,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.process
 def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
-    """In a process of its own: its limit cannot be taken back."""
+    """In a separate process, because its limit cannot be raised again."""
     code = (
         "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import SharedTable;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
@@ -183,14 +179,14 @@ def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
     assert len(caught.value.lines().splitlines()) == 3
 
 
-def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(slate: SharedTable, tmp_path: Path) -> None:
-    slate.write(put, b"a", b"1")
+def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(table: SharedTable, tmp_path: Path) -> None:
+    table.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="cannot be opened"):
         SharedTable(tmp_path, "test", SIZE)
-    assert slate.get(b"a") == b"1" and shared_table_path(tmp_path, "test", SIZE).exists()
-    slate._tend_at = 0
-    slate.write(put, b"a", b"2")
-    assert slate.generation == 1
+    assert table.get(b"a") == b"1" and shared_table_path(tmp_path, "test", SIZE).exists()
+    table._maintain_at = 0
+    table.write(put, b"a", b"2")
+    assert table.generation == 1
 
 
 def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,20 +203,20 @@ def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pyt
     opened.close()
 
 
-def test_a_slate_that_breaks_in_use_is_made_anew(slate: SharedTable) -> None:
-    slate.write(put, b"a", b"1")
+def test_a_table_that_breaks_in_use_is_recreated(table: SharedTable) -> None:
+    table.write(put, b"a", b"1")
 
     def broken(_transaction: Transaction) -> None:
         raise lmdb.CorruptedError("a page is not what it says")
 
-    with pytest.raises(StoreError, match="refuses") as caught:
-        slate.write(broken)
+    with pytest.raises(StoreError, match="failed") as caught:
+        table.write(broken)
     assert caught.value.code == "AW-STO-11"
-    assert slate.generation == 2 and slate.get(b"a") is None
-    slate.write(put, b"a", b"2")
+    assert table.generation == 2 and table.get(b"a") is None
+    table.write(put, b"a", b"2")
     with pytest.raises(StoreError):
-        slate.read(broken)
-    assert slate.get(b"a") is None
+        table.read(broken)
+    assert table.get(b"a") is None
 
 
 # Ten accounts; each transaction moves money between two of them in several steps and counts itself.
@@ -228,7 +224,7 @@ PROGRAM = """
 import random, struct, sys
 from pathlib import Path
 from archwright.monitor.shared_table import SharedTable
-slate = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
+table = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
 chance = random.Random(int(sys.argv[3]))
 def move(transaction):
     one, two = chance.sample(range(10), 2)
@@ -237,11 +233,11 @@ def move(transaction):
         before = struct.unpack("<q", transaction.get(key) or bytes(8))[0]
         transaction.put(key, struct.pack("<q", before + change))
     transaction.put(b"filler%d" % chance.randrange(500), bytes(chance.randrange(1500)))
-slate.write(move)
-slate.write(lambda transaction: transaction.put(b"by" + sys.argv[3].encode(), b""))
+table.write(move)
+table.write(lambda transaction: transaction.put(b"by" + sys.argv[3].encode(), b""))
 print("ready", flush=True)
 while True:
-    slate.write(move)
+    table.write(move)
 """
 
 
@@ -258,9 +254,9 @@ def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
 
 
 def killed_in_the_middle(folder: Path, rounds: int) -> None:
-    """Two writers at a time; one is killed at a random moment and replaced, again and again."""
+    """Run two writers; kill and replace one at random moments, repeatedly."""
     chance = random.Random(5)
-    slate = SharedTable(folder, "test", 4 * SIZE)
+    table = SharedTable(folder, "test", 4 * SIZE)
     running = [start(folder, seed) for seed in range(2)]
     stuck = threading.Timer(60 + rounds, lambda: list(map(subprocess.Popen.kill, running)))
     stuck.start()
@@ -275,12 +271,12 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             victim.wait()
             victim.stdout.close()
             running.append(start(folder, 100 + round_))
-            before, (count, sum_) = count, slate.write(total)
+            before, (count, sum_) = count, table.write(total)
             assert sum_ == 0, "a transaction was seen half done"
             assert count >= before, "a committed transaction is gone"
-            assert slate.get(b"by%d" % seeds[0]) == b"", "what was acknowledged is gone"
+            assert table.get(b"by%d" % seeds[0]) == b"", "what was acknowledged is gone"
             seeds = [*seeds[1:], 100 + round_]
-        assert slate.generation == 1 and count > rounds
+        assert table.generation == 1 and count > rounds
     finally:
         stuck.cancel()
         for process in running:
@@ -288,7 +284,7 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        slate.close()
+        table.close()
 
 
 @pytest.mark.process
@@ -305,23 +301,23 @@ HOLDER = """
 import os, signal, sys
 from pathlib import Path
 from archwright.monitor.shared_table import SharedTable
-slate = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
+table = SharedTable(Path(sys.argv[1]), "test", int(sys.argv[2]))
 def die(transaction):
     transaction.put(b"a", b"half")
     os.kill(os.getpid(), signal.SIGKILL)
-slate.write(die) if sys.argv[3] == "write" else slate.read(lambda t: (t.get(b"a"), os.kill(os.getpid(), 9)))
+table.write(die) if sys.argv[3] == "write" else table.read(lambda t: (t.get(b"a"), os.kill(os.getpid(), 9)))
 """
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["write", "read"])
-def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: SharedTable, tmp_path: Path, how: str) -> None:
-    """Killed for certain while it holds the writers' lock, or a view of old pages that nobody may reuse."""
-    slate.write(put, b"a", b"whole")
+def test_the_lock_and_the_view_of_a_dead_process_are_freed(table: SharedTable, tmp_path: Path, how: str) -> None:
+    """Kill a process while it holds the write lock, or a snapshot of old pages."""
+    table.write(put, b"a", b"whole")
     for _ in range(3):
         ended = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path), str(SIZE), how], check=False)
         assert ended.returncode == -signal.SIGKILL
-        assert slate.get(b"a") == b"whole"
-        slate._tend_at = 0
-        for number in range(2000):  # 4 MB through a slate of 1: old pages are used again
-            slate.write(put, b"b", number.to_bytes(2, "little") * 1000)
+        assert table.get(b"a") == b"whole"
+        table._maintain_at = 0
+        for number in range(2000):  # 4 MB through a table of 1 MB: old pages are reused
+            table.write(put, b"b", number.to_bytes(2, "little") * 1000)

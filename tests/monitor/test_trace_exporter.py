@@ -1,4 +1,4 @@
-"""Traces, delivered to a collector that listens on a port of its own."""
+"""Traces, delivered to a collector of the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from archwright.monitor.trace_exporter import (
     TraceContent,
     TraceExporter,
     TraceSpec,
-    is_trace_sampled,
 )
 
 pytestmark = pytest.mark.enable_socket
@@ -160,7 +159,9 @@ def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
         made.add(one((place << 52) // 100))
     made.close()
     assert len(collector.spans) == 25 * 4
-    assert not is_trace_sampled(one().request_id, 0)
+    nothing = TraceExporter(TraceSpec(url=collector.url, share=0.0), counted(Exposition()))
+    assert not nothing.is_sampled(one().request_id)
+    nothing.close()
 
 
 def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:
@@ -196,7 +197,7 @@ def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
 def test_a_collector_that_does_not_answer_holds_no_end_up(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a reload: its old workers end when their last traces are sent, or are not."""
+    """A reload ends its old workers, whether their last traces were delivered or not."""
     monkeypatch.setattr(trace_exporter, "TIMEOUT_S", 60.0)
     page, collector.held = Exposition(), threading.Event()
     made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
@@ -216,7 +217,7 @@ def test_a_collector_that_never_ends_its_answer_is_not_heard_out(collector: Coll
 
 
 def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) -> None:
-    """Asked again when it leaves: what waited for a collector that was away goes without it after a change of mind."""
+    """The setting at sending time decides: queued traces lose their content if the tenant disables it."""
     wanting = {"acme"}
     collector.answers = [503]
     made = TraceExporter(

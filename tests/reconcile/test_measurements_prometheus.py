@@ -65,10 +65,10 @@ class Traffic:
         self._odd = Summary(ODD["ttft_s"], "no buckets", ["model_name"], registry=self._registry)
         self._tokens = Counter(ENGINE["tokens_per_s"], "generated", ["model_name", "engine"], registry=self._registry)
         self._own = Exposition()
-        self._own.gauge("peak_memory_bytes", {"process": "engine"}).set(3e8)
-        self._own.gauge("startup_s", {"process": "platform"}).set(1.5)
+        self._own.record("peak_memory_bytes", {"process": "engine"}, 3e8)
+        self._own.record("startup_s", {"process": "platform"}, 1.5)
         for run, seconds in (("one", 300.0), ("two", 200.0)):
-            self._own.gauge("train_s", {"run": run, "name": "tune"}).set(seconds)
+            self._own.record("train_s", {"run": run, "name": "tune"}, seconds)
 
     def _histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(name, name, ["model_name", "engine"], buckets=bounds, registry=self._registry)
@@ -86,7 +86,7 @@ class Traffic:
         own = {"workload": "own", "model": "small", "pool": "p"}
         values = {"ttft_s": ttft_s, "tpot_s": TPOT_S, "latency_s": LATENCY_S}
         for quantity, value in values.items():
-            self._own.histogram(quantity, own).observe(value)
+            self._own.record(quantity, own, value)
             self._engine[quantity].labels("acme/small", "0").observe(value)
         self._own.counter("tokens_per_s", own).add(TOKENS)
         self._own.counter("requests", {**own, "status": "failed" if number % 5 == 0 else "ok"}).add()

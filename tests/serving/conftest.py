@@ -105,7 +105,7 @@ class Platform:
     def keys(self) -> Iterator[KeyStore]:
         """As the verbs have them: workers hear of what changes."""
         with closing(self.store) as store, closing(open_accounts_table(self.home)) as slate:
-            yield KeyStore(store, load_pepper(self.home), slate=slate)
+            yield KeyStore(store, load_pepper(self.home), table=slate)
 
     @property
     def workers(self) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archwright.access.audit_log import find_broken_record
+from archwright.access.audit_log import check_chain
 from archwright.contract.evidence import Query
 from archwright.contract.served import request_received_at
 from archwright.monitor.metrics.observations import evaluate_query
@@ -36,7 +36,7 @@ def test_allow_and_deny_are_written_down(null: Platform) -> None:
         (entry,) = null.audited(reply.headers["x-request-id"])
         assert (entry.effect, entry.tenant, entry.reason, entry.permission) == (effect, tenant, reason, permission)
         assert bool(entry.key_id) == bool(tenant)
-    assert find_broken_record(null.store, null.home) is None
+    assert check_chain(null.store, null.home).broken is None
 
 
 def test_probes_are_no_decision(null: Platform) -> None:
@@ -132,7 +132,7 @@ def test_a_request_is_in_the_books_when_its_last_byte_is_here_and_stays_there(st
     def once() -> None:
         assert [len(platform.served(name)) for name in answers] == [1] * 5
         assert [len(platform.audited(name)) for name in answers] == [1] * 5
-        assert find_broken_record(platform.store, platform.home) is None
+        assert check_chain(platform.store, platform.home).broken is None
 
     once()
     if platform.gateway.stdin is not None:

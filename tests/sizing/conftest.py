@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    assert value is not None
+    return value
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Benchmark tables: ragged and hostile rows, scores, and that a measured column is never looked at."""
+"""Benchmark tables: malformed rows, scores, and independence of predictions from measured columns."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_ragged_and_hostile_rows_are_answered(tmp_path: Path, row: str) -> None:
 def test_a_number_that_is_none_makes_the_row_weak(tmp_path: Path) -> None:
     made, rows = run(tmp_path, f"{HEAD}\n{GOOD.replace(',32,', ',many,')}\n")
     assert made.weak == 1
-    assert "concurrency_or_batch is no usable number" in rows[0]["stratum"]
+    assert "concurrency_or_batch is not a usable number" in rows[0]["stratum"]
     assert "as many as fit" in rows[0]["stratum"]
 
 

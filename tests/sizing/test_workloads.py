@@ -1,10 +1,11 @@
-"""Images, tables, embedding and data: what a machine carries, each with its basis, and the laws."""
+"""Capacity of a machine for images, tables, embedding and data processing, with bases and monotonicity."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import known
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
@@ -65,7 +66,7 @@ def test_images_on_a_device_and_on_the_host() -> None:
     assert (device.engines, device.devices) == (1, 1)
     assert (host.engines, host.devices, host.slots) == (1, 0, 1)
     assert device.requests_per_s.value > host.requests_per_s.value
-    # 149 GFLOP an image on one core of 72 GFLOP/s take longer than a second; the cores together do not.
+    # An image of 149 GFLOP takes longer than a second on one core of 72 GFLOP/s, but not on all cores together.
     assert host.latency_p95_s.value <= 1.0
     assert (host.misses, device.misses) == ((), ())
     late = size_image_serving(machine(cores=2), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
@@ -79,7 +80,7 @@ def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:
     assert plain.requests_per_s.value == beside.requests_per_s.value
     assert beside.devices == 0
     assert plain.latency_p95_s.value <= 0.05
-    # Measured: 873 us of a core for a request; the trees add a hundredth.
+    # Measured: 873 us of one core per request; the trees add 1 %.
     assert 0.0008 <= row_service_s(140, CATALOG).value * read_work_rate(CATALOG, "host.scaling").value <= 0.0011
 
 
@@ -89,8 +90,7 @@ def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:
     [("L4", "bge-large-en-v1.5", 0.54), (None, "bge-small-en-v1.5", 0.08)],
 )
 def test_published_embedding_rates_lie_in_the_band(name: str | None, model: str, requests: float) -> None:
-    found = size_embedding_batch(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG)
-    assert found is not None
+    found = known(size_embedding_batch(machine(name), CATALOG.embedders[model], "w", 115_000, CATALOG))
     assert found.machine_hours.low <= 1 / requests / 3600 <= found.machine_hours.high
     assert found.machine_hours.value == pytest.approx(1 / requests / 3600, rel=0.25)
 
@@ -114,27 +114,22 @@ def test_embedding_flops() -> None:
 def test_embedding_under_a_limit_and_in_bulk() -> None:
     model = CATALOG.embedders["bge-m3"]
     lengths = TokenLength(mean=500, p95=1500)
-    found = size_embedding_serving(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG)
-    assert found is not None
+    found = known(size_embedding_serving(machine("L4"), model, "index", lengths, SLO(latency_p95_s=0.5), CATALOG))
     holds(found)
     assert found.model == "bge-m3"
     assert found.context_tokens == model.context_tokens
     assert found.latency_p95_s.value <= 0.5
-    host = size_embedding_serving(machine(), model, "index", lengths, NO_LIMIT, CATALOG)
-    assert host is not None
+    host = known(size_embedding_serving(machine(), model, "index", lengths, NO_LIMIT, CATALOG))
     holds(host)
-    bulk = size_embedding_batch(machine(), model, "index", 154e6, CATALOG)
-    assert bulk is not None
+    bulk = known(size_embedding_batch(machine(), model, "index", 154e6, CATALOG))
     assert bulk.machine_hours.basis == bulk.bases[0].id
     assert bulk.hours(4) == pytest.approx(bulk.hours(1) / 4)
 
 
 def test_texts_are_cut_to_the_models_context() -> None:
     model = CATALOG.embedders["bge-large-en-v1.5"]
-    long = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG)
-    cut = size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG)
-    assert long is not None
-    assert cut is not None
+    long = known(size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=5000, p95=9000), NO_LIMIT, CATALOG))
+    cut = known(size_embedding_serving(machine("L4"), model, "w", TokenLength(mean=512, p95=512), NO_LIMIT, CATALOG))
     assert long.requests_per_s == cut.requests_per_s
 
 
@@ -148,7 +143,7 @@ def test_an_embedding_model_that_does_not_fit_is_none() -> None:
 def test_data_processing() -> None:
     found = size_data_processing(machine(), 2600, "telemetry", CATALOG)
     assert found.machine_hours.basis == found.bases[0].id == "telemetry.1x None.work"
-    # 1 / (1 / 50 + 1 / 16) MB/s a core, 0.8 of it when all eight work.
+    # 1 / (1 / 50 + 1 / 16) MB/s per core, x 0.8 if all eight cores work.
     assert found.machine_hours.value == pytest.approx(2600 * GIB / (12.12e6 * 0.8 * 8) / 3600, rel=0.01)
     assert found.hours(3) < found.hours(2) < found.hours(1)
     assert size_data_processing(machine(), 0.1, "w", CATALOG).most == 1
@@ -190,7 +185,7 @@ def test_larger_images_or_models_are_never_carried_faster(
     def carried(wide: float, large: float) -> float:
         return size_image_serving(machine(name), "w", wide, large, NO_LIMIT, CATALOG).requests_per_s.value
 
-    # Of batches within a tenth of the best rate the smallest is taken.
+    # The smallest batch within 10 % of the best rate is used.
     assert carried(pixels * more, parameters) <= carried(pixels, parameters) / 0.9
     assert carried(pixels, parameters * more) <= carried(pixels, parameters) / 0.9
 

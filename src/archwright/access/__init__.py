@@ -1,1 +1,1 @@
-"""Who may do what, and the record of every decision: identity, permissions, audit."""
+"""Identity, permissions, usage limits, and the audit log of every decision."""

@@ -1,7 +1,7 @@
-"""A row of the accounts: as flat in memory as on the slate, since each is read and written at every request.
+"""Row of an account in the shared table: level (at_us, requests, tokens, spent_nusd), period, reservations.
 
-A level (at_us, requests, tokens, spent_nusd), the period its money is of, and of each worker that holds something its
-number, nano-USD and tokens.
+Each worker with reservations has three fields: its number, reserved nano-USD, reserved tokens.
+Design: a flat tuple, packed without conversion, because every request reads and writes its rows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cache
 from archwright.policy.usage_limits import AccountLevel
 
 AccountRow = tuple[int, ...]
-PERIOD_INDEX, RESERVED_INDEX = 4, 5  # places in a row
-UNKNOWN_PERIOD = -1  # a period: what was spent is not known here
+PERIOD_INDEX, RESERVED_INDEX = 4, 5
+UNKNOWN_PERIOD = -1  # the spend must be read from the usage records
 NEW_ROW: AccountRow = (0, 0, 0, 0, UNKNOWN_PERIOD)
 _FORMAT, _FORMAT_RESERVED = "<5q", "I2q"
 
@@ -25,7 +25,6 @@ def _build_struct(fields: int) -> struct.Struct:
 
 @cache
 def _build_struct_by_size(size: int) -> struct.Struct:
-    """The same, of a row that takes so many bytes."""
     bare = struct.calcsize(_FORMAT)
     return _build_struct(RESERVED_INDEX + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_RESERVED) - bare) * 3)
 
@@ -39,14 +38,14 @@ def decode_row(raw: bytes) -> AccountRow:
 
 
 def sum_reserved_nusd(row: AccountRow) -> int:
-    """What all workers hold of it."""
+    """Return the nano-USD that all workers have reserved."""
     return row[RESERVED_INDEX + 1] if len(row) == RESERVED_INDEX + 3 else sum(row[RESERVED_INDEX + 1 :: 3])
 
 
 def update_row(level: AccountLevel, period: int, row: AccountRow, worker: int, nusd: int, tokens: int) -> AccountRow:
-    """The row at another level, the worker's own entry changed by so much; one that holds nothing is gone."""
+    """Return the row with a new level and the worker's reservation changed; an empty reservation is removed."""
     others: AccountRow = ()
-    if len(row) == RESERVED_INDEX + 3 and row[RESERVED_INDEX] == worker:  # it is alone, or alone at work
+    if len(row) == RESERVED_INDEX + 3 and row[RESERVED_INDEX] == worker:  # the only reservation: fast path
         nusd += row[RESERVED_INDEX + 1]
         tokens += row[RESERVED_INDEX + 2]
     else:

@@ -1,14 +1,15 @@
-"""What keys, users and tenants have left: reserved before the work, settled after it, by all workers together.
+"""Accounts of keys, users and tenants: reserve a request's worst case before it runs, settle its usage afterwards.
 
 Design: one transaction over all accounts of a request (its key, user and tenant) reserves the worst case or nothing, so
-any number of workers admit exactly what fits. A worker keeps its reservations under its own number in each account.
-They are freed when it is dead, which is checked only when a request would be refused.
+all workers of a machine together never exceed a limit. A worker's reservations are stored under its own number in each
+account. They are released if the worker is dead, which is checked only before a request would be refused.
 
-The requests of one event-loop turn are reserved in one transaction, in order. What ended is given back by the next
-transaction of this process, at the latest at `flush`, once a turn. Until then it counts as reserved.
+The requests of one event-loop tick are reserved in one transaction, in order. Settlements are written by the next
+transaction of this process, at the latest by `flush` once per tick. Until then they count as reserved.
 
-The accounts are in a shared table. Money spent is read from the store when an account is new there (a boot, a budget
-set later); rates start afresh. `flush` before the WAL: what a crash loses in between counts as spent.
+The accounts are in a shared table. If an account is new there (after a boot, or with a new budget), its spend is read
+from the usage records; rate limits start empty. Call `flush` before the WAL's flush: after a crash in between, the
+reservations count as spent.
 """
 
 from __future__ import annotations
@@ -50,20 +51,18 @@ from archwright.policy.usage_limits import (
 )
 
 TABLE_BYTES = 32 * 1024 * 1024
-CLOCK_TOLERANCE_S = 5.0  # the clocks of two workers differ by less, and one that drifts
+CLOCK_TOLERANCE_S = 5.0  # most difference between the clocks of two workers
 _PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
 ZERO_ASK: WorstCaseAmount = (0, 0)
 AccountRows = dict[bytes, AccountRow]
 SpendLookup = Callable[[LimitScope, float], float]
-"""USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
-
-
-# The most one request may take: tokens, USD (None: the model has no price).
+"""USD that a scope has spent since a time (seconds since the epoch; 0: in total)."""
 WorstCaseAsk = tuple[int, float | None]
+"""Upper bound of one request: tokens, USD (None: the model has no price)."""
 
 
 class LimitDenial(NamedTuple):
-    """The limit that has no room for the request. `retry_after_s` None: waiting does not help."""
+    """The limit that a request exceeds; `retry_after_s` None: a retry does not help."""
 
     limit: LimitKind
     scope: ScopeKind
@@ -79,7 +78,7 @@ class Account(NamedTuple):
 
 
 class Reservation:
-    """What a request may take; settled exactly once."""
+    """Reserved worst case of a request, settled exactly once."""
 
     __slots__ = ("accounts", "ask", "generation", "nusd", "principal", "settled", "tokens", "version")
 
@@ -101,7 +100,7 @@ class Reservation:
 
 
 class _UnknownSpend(NamedTuple):
-    """What the account has spent must be asked of the ledger first, since this time."""
+    """The account's spend since a time must be read from the usage records first."""
 
     account: Account
     since: float
@@ -115,22 +114,24 @@ def open_accounts_table(home: Home) -> SharedTable:
 
 
 def has_accounts_table(home: Home) -> bool:
-    """Whether a worker has opened them since the boot."""
+    """True if a worker has opened the accounts since the boot."""
     return shared_table_path(home.shared_tables, "accounts", TABLE_BYTES).exists()
 
 
 class Accounts:
-    """One per process. `monotonic_us` must be the same clock in all workers; `clock` decides months and days."""
+    """The accounts as one process uses them.
+
+    `monotonic_us` must be the same clock in all workers; `clock` determines months and days."""
 
     def __init__(
         self,
-        slate: SharedTable,
+        table: SharedTable,
         keys: KeyCache,
         spent: SpendLookup,
         clock: Callable[[], float] = time.time,
         monotonic_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
-        self._slate = slate
+        self._table = table
         self._keys = keys
         self._spent = spent
         self._clock = clock
@@ -140,72 +141,75 @@ class Accounts:
         self._generation = -1
         self._worker = 0
         self.ended: list[tuple[Reservation, int, int]] = []
-        """Settled and not yet given back: tokens, nano-USD."""
+        """Settled, but not yet written to the table: reservation, tokens, nano-USD."""
         self._periods: dict[BudgetPeriod, int] = {}
         self._day, self._period_end = float("inf"), float("-inf")
-        self._turns = 0
-        self.strange: set[tuple[int, int]] = set()
-        """Periods of rows by which the clock was seen to have been set: what the ledger said before one is stale."""
+        self._day_changes = 0
+        self.clock_changes: set[tuple[int, int]] = set()
+        """Periods of rows that show a changed clock; a spend that was read before such a change is stale."""
 
     def reserve(self, principal: Principal, worst: WorstCaseAsk) -> Reservation | LimitDenial:
-        """Raises StoreError when the shared table or the ledger refuses: then deny."""
-        (found,) = self.reserve_all(((principal, worst),))
-        if isinstance(found, StoreError):
-            raise found
-        return found
+        """Reserve for one request. Raises StoreError if the shared table or the usage records fail: then deny."""
+        (result,) = self.reserve_all(((principal, worst),))
+        if isinstance(result, StoreError):
+            raise result
+        return result
 
     def reserve_all(self, asked: Iterable[tuple[Principal, WorstCaseAsk]]) -> list[ReserveResult]:
-        """Reserve for each request in order. From the first that the table or the ledger refuses on, its StoreError
-        stands for all; those before are reserved. Raises StoreError when the table does not know this process."""
-        found: list[ReserveResult] = []
-        waiting: list[tuple[int, Reservation]] = []
-        for place, (principal, (tokens, usd)) in enumerate(asked):
+        """Reserve for each request in order.
+
+        If the table or the usage records fail, the failing and all later requests get the StoreError; earlier requests
+        are reserved. Raises StoreError if this process cannot be registered in the table."""
+        results: list[ReserveResult] = []
+        pending: list[tuple[int, Reservation]] = []
+        for index, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
-                if not waiting:
+                if not pending:
                     self._ensure_registered()
                 accounts, ask = self._get_accounts(principal), (tokens, -1 if usd is None else worst_nusd(usd))
-                one = Reservation(principal, accounts, ask, self._version, self._generation)
-                waiting.append((place, one))
+                reservation = Reservation(principal, accounts, ask, self._version, self._generation)
+                pending.append((index, reservation))
             else:
-                one = Reservation(principal, (), ZERO_ASK, self._keys.version, 0)
-            found.append(one)
-        known: dict[bytes, int] = {}
-        while waiting:
+                reservation = Reservation(principal, (), ZERO_ASK, self._keys.version, 0)
+            results.append(reservation)
+        spends: dict[bytes, int] = {}
+        while pending:
             try:
-                answers = self._slate.write(self._settle_and_reserve, waiting, known)
+                answers = self._table.write(self._settle_and_reserve, pending, spends)
                 self.ended.clear()
-                for (place, _), answer in zip(waiting, answers, strict=False):
+                for (index, _), answer in zip(pending, answers, strict=False):
                     if isinstance(answer, LimitDenial):
-                        found[place] = answer
+                        results[index] = answer
                 missing = answers.pop() if isinstance(answers[-1], _UnknownSpend) else None
-                waiting = waiting[len(answers) :]
+                pending = pending[len(answers) :]
                 if isinstance(missing, _UnknownSpend):
-                    known[missing.account.key] = nearest_nusd(self._spent(missing.account.scope, missing.since))
+                    spends[missing.account.key] = nearest_nusd(self._spent(missing.account.scope, missing.since))
             except StoreError as error:
-                for place, _ in waiting:
-                    found[place] = error
+                for index, _ in pending:
+                    results[index] = error
                 break
-        return found
+        return results
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
-        """What the request really took; a second time does nothing."""
+        """Queue the actual usage of a request; a second call has no effect."""
         if not reservation.settled and reservation.accounts:
             reservation.settled = True
             self.ended.append((reservation, tokens, nearest_nusd(usd)))
 
     def flush(self) -> None:
-        """Give back now what ended. Raises StoreError: it stays held, as long as this process lives."""
+        """Write the queued settlements. Raises StoreError: their reservations then last until this process ends."""
         if not self.ended:
             return
         self._roll_periods_if_due()
         try:
-            self._slate.write(self._settle_and_reserve, [], {})
+            self._table.write(self._settle_and_reserve, [], {})
         finally:
             self.ended.clear()
 
     def may_continue(self, reservation: Reservation) -> bool:
-        """True if the key lives and its budgets, perhaps lowered meanwhile, still bear what is spent and reserved.
-        Cheap until something changed. Raises StoreError: then stop."""
+        """True if the key is live and its current budgets cover what is spent and reserved.
+
+        Cheap while no key changed. Raises StoreError: then stop the request."""
         version = self._keys.refresh_version()
         if version == reservation.version and self._clock() < reservation.principal.expires_at:
             return True
@@ -213,42 +217,45 @@ class Accounts:
             return False
         reservation.version = version
         self.flush()
-        return self._slate.read(self._is_within_budget, self._get_accounts(reservation.principal))
+        return self._table.read(self._is_within_budget, self._get_accounts(reservation.principal))
 
     def _ensure_registered(self) -> None:
-        """This process is known on the slate, and which day it is."""
-        if self._generation != self._slate.generation:
-            self._worker, self._generation = self._slate.write(register_worker), self._slate.generation
+        if self._generation != self._table.generation:
+            self._worker, self._generation = self._table.write(register_worker), self._table.generation
         self._roll_periods_if_due()
 
     def _get_accounts(self, principal: Principal) -> tuple[Account, ...]:
         if self._version != self._keys.version:
             self._accounts.clear()
             self._version = self._keys.version
-        found = self._accounts.get(principal.key_id)
-        if found is None:
-            found = tuple(_build_account(scope) for scope in self._keys.list_limited_scopes(principal))
-            self._accounts[principal.key_id] = found
-        return found
+        accounts = self._accounts.get(principal.key_id)
+        if accounts is None:
+            scopes = ((scope, to_caps(scope.limits)) for scope in self._keys.list_limited_scopes(principal))
+            accounts = self._accounts[principal.key_id] = tuple(
+                Account(b"a" + scope.name.encode(), caps, caps.budget_nusd >= 0, scope.limits.period, scope)
+                for scope, caps in scopes
+            )
+        return accounts
 
     def _settle_and_reserve(
-        self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
+        self, transaction: Transaction, pending: list[tuple[int, Reservation]], spends: Mapping[bytes, int]
     ) -> list[LimitDenial | _UnknownSpend | None]:
-        """Give back what ended, also where all are refused; then take, in order, to the first of which something is
-        missing. None: taken from all accounts of that one."""
+        """Write the queued settlements, then reserve in order up to the first request with an unknown spend.
+
+        Settlements are written even if every request is refused. None: reserved in all accounts of that request."""
         now_us = self._monotonic_us()
         rows: AccountRows = {}
         for reservation, tokens, nusd in self.ended:
             self._settle_in_rows(transaction, rows, reservation, (tokens, nusd), now_us)
-        found: list[LimitDenial | _UnknownSpend | None] = []
-        for _, one in waiting:
-            answer = self._reserve_in_rows(transaction, rows, one.accounts, one.ask, known, now_us)
-            found.append(answer)
+        answers: list[LimitDenial | _UnknownSpend | None] = []
+        for _, one in pending:
+            answer = self._reserve_in_rows(transaction, rows, one.accounts, one.ask, spends, now_us)
+            answers.append(answer)
             if isinstance(answer, _UnknownSpend):
                 break
         for key, row in rows.items():
             transaction.put(key, encode_row(row))
-        return found
+        return answers
 
     def _reserve_in_rows(
         self,
@@ -256,11 +263,11 @@ class Accounts:
         rows: AccountRows,
         accounts: tuple[Account, ...],
         ask: WorstCaseAmount,
-        known: Mapping[bytes, int],
+        spends: Mapping[bytes, int],
         now_us: int,
     ) -> LimitDenial | _UnknownSpend | None:
-        """Into `rows`, which this transaction has changed already and will put."""
-        taken = []
+        """Reserve in `rows`, the rows that this transaction has changed and will write at its end."""
+        reserved = []
         for account in accounts:
             key = account.key
             row = rows.get(key)
@@ -271,12 +278,12 @@ class Accounts:
             if account.budgeted:
                 period = row[PERIOD_INDEX]
                 if period != self._periods[account.period]:
-                    current = self._current_period_row(account, row, known, now_us)
+                    current = self._current_period_row(account, row, spends, now_us)
                     if isinstance(current, _UnknownSpend):
                         return current
                     row = current
                     period = row[PERIOD_INDEX]
-                    if key in known:  # also when this request is refused: the ledger is asked once
+                    if key in spends:  # even if this request is refused: the spend is read only once
                         rows[key] = row
             changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall) and changed.held:
@@ -284,34 +291,34 @@ class Accounts:
                 changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
             if isinstance(changed, LimitShortfall):
                 return self._build_denial(account, changed)
-            taken.append((key, changed, period, row))
+            reserved.append((key, changed, period, row))
         tokens, nusd = ask
-        for key, level, period, row in taken:
+        for key, level, period, row in reserved:
             rows[key] = update_row(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
     def _settle_in_rows(
-        self, transaction: Transaction, rows: AccountRows, reservation: Reservation, took: WorstCaseAmount, now_us: int
+        self, transaction: Transaction, rows: AccountRows, reservation: Reservation, used: WorstCaseAmount, now_us: int
     ) -> None:
-        """By what the rows say, not by the limits of then: these may have changed since."""
-        tokens, nusd = took
+        """Settle by the current rows; the limits may have changed since the reservation."""
+        tokens, nusd = used
         reserved_tokens, reserved_nusd = reservation.tokens, reservation.nusd
-        if reservation.generation != self._slate.generation:
-            reserved_tokens = reserved_nusd = 0  # the slate was made anew, and does not know of it
+        if reservation.generation != self._table.generation:
+            reserved_tokens = reserved_nusd = 0  # the table was recreated without this reservation
         for account in reservation.accounts:
             key = account.key
             row = rows.get(key)
             if row is None:
                 raw = transaction.get(key)
                 if raw is None:
-                    continue  # the slate was made anew, and nobody has asked since
+                    continue  # the table was recreated, and the account has not been used since
                 row = decode_row(raw)
             level, period = row[:PERIOD_INDEX], row[PERIOD_INDEX]
             if period > 0:
-                now_running = self._periods[_PERIOD_KINDS[period % 4]]
-                if now_running > period:
-                    fresh = self._is_unused_since(now_running, row, now_us)
-                    level, period = (*level[:3], 0), now_running if fresh else UNKNOWN_PERIOD
+                current = self._periods[_PERIOD_KINDS[period % 4]]
+                if current > period:
+                    unused = self._is_unused_since(current, row, now_us)
+                    level, period = (*level[:3], 0), current if unused else UNKNOWN_PERIOD
             level = settle_request(account.caps, level, reserved_tokens - tokens, nusd, now_us)
             rows[key] = update_row(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
@@ -327,37 +334,39 @@ class Accounts:
         return True
 
     def _current_period_row(
-        self, account: Account, row: AccountRow, known: Mapping[bytes, int], now_us: int
+        self, account: Account, row: AccountRow, spends: Mapping[bytes, int], now_us: int
     ) -> AccountRow | _UnknownSpend:
-        """The row in the period now running. A new month or day starts at nothing; after the clock was set (the row is
-        of a later period, or of one before a period in use) the ledger knows what was spent."""
-        period, wanted = row[PERIOD_INDEX], self._periods[account.period]
-        if period != UNKNOWN_PERIOD and period % 4 == wanted % 4:
-            if wanted < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:
-                return row  # another worker saw midnight a moment earlier
-            if period < wanted and self._is_unused_since(wanted, row, now_us):
-                return (*row[:3], 0, wanted, *row[RESERVED_INDEX:])
-            if account.key not in known:
-                self.strange.add((self._turns, period))
-        if account.key not in known:
-            return _UnknownSpend(account, wanted // 4)
-        return (*row[:3], known[account.key], wanted, *row[RESERVED_INDEX:])
+        """Return the row in the current period; a new month or day starts with spend 0.
+
+        If the clock was changed (the row is of a later period, or was used after the current period began), the spend
+        must be read from the usage records."""
+        period, current = row[PERIOD_INDEX], self._periods[account.period]
+        if period != UNKNOWN_PERIOD and period % 4 == current % 4:
+            if current < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:
+                return row  # another worker reached midnight slightly earlier
+            if period < current and self._is_unused_since(current, row, now_us):
+                return (*row[:3], 0, current, *row[RESERVED_INDEX:])
+            if account.key not in spends:
+                self.clock_changes.add((self._day_changes, period))
+        if account.key not in spends:
+            return _UnknownSpend(account, current // 4)
+        return (*row[:3], spends[account.key], current, *row[RESERVED_INDEX:])
 
     def _is_unused_since(self, period: int, row: AccountRow, now_us: int) -> bool:
-        """Whether an account was last used before the period began, as the clock goes now."""
+        """True if the account was last used before the period began, by the current clock."""
         return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + CLOCK_TOLERANCE_S
 
     def _drop_dead_claims(self, transaction: Transaction, account: Account, row: AccountRow, now_us: int) -> AccountRow:
-        living, freed = list[int](), 0
+        live, released_tokens = list[int](), 0
         for place in range(RESERVED_INDEX, len(row), 3):
             if row[place] == self._worker or is_worker_alive(transaction, row[place]):
-                living += row[place : place + 3]
+                live += row[place : place + 3]
             else:
-                freed += row[place + 2]
+                released_tokens += row[place + 2]
         level = row[:PERIOD_INDEX]
-        if freed:
-            level = settle_request(account.caps, level, freed, 0, now_us)
-        return (*level, row[PERIOD_INDEX], *living)
+        if released_tokens:
+            level = settle_request(account.caps, level, released_tokens, 0, now_us)
+        return (*level, row[PERIOD_INDEX], *live)
 
     def _build_denial(self, account: Account, short: LimitShortfall) -> LimitDenial:
         wait_s = short.retry_after_s
@@ -366,11 +375,11 @@ class Accounts:
         return LimitDenial(short.limit, account.scope.kind, wait_s)
 
     def _roll_periods_if_due(self) -> None:
-        """On another day: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
+        """On a new day, set the current period per kind of budget: 4 x its start in seconds + the kind's index."""
         now = self._clock()
         if self._day <= now < self._period_end:
             return
-        self._turns += 1
+        self._day_changes += 1
         day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
         kinds = enumerate(zip(_PERIOD_KINDS, starts, strict=True))
@@ -378,13 +387,7 @@ class Accounts:
         self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
 
 
-def _build_account(scope: LimitScope) -> Account:
-    found = to_caps(scope.limits)
-    return Account(b"a" + scope.name.encode(), found, found.budget_nusd >= 0, scope.limits.period, scope)
-
-
 def _next_period_start(period: BudgetPeriod, now: float) -> float:
-    """When the next day or month begins."""
     day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return (day + timedelta(days=1)).timestamp()

@@ -1,9 +1,10 @@
-"""Making, changing and ending keys, users' and tenants' limits; the pepper.
+"""Create, rotate and revoke API keys; set limits of keys, users and tenants; the pepper.
 
-A key is `aw_`, 256 random bits in 43 url-safe characters, and 6 characters of checksum; it is shown once and kept as
-HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database opens nothing. 256 random bits need no slow
-hash. The checksum refuses a mistyped or cut secret without asking the store. A rotated key keeps its id, limits and
-usage and gains a secret; the old secret ends after an overlap. Limits are rows of which the newest holds, all at once.
+A secret is `aw_`, 256 random bits in 43 URL-safe characters, and a checksum of 6 characters. It is shown once and
+stored as HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database contains no usable key. 256
+random bits need no slow hash. The checksum rejects a mistyped or truncated secret without a store access. A rotated key
+keeps its id, limits and usage and gets a new secret; the old secret ends after an overlap. The newest limits row of a
+scope replaces all limits before it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from archwright.monitor.shared_table import Transaction
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ConflictError
 
-# The door of the room: whoever asks about keys needs no other file.
+# Importers of keys need only this module.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
 __all__ += ["load_pepper", "is_well_formed"]
 
@@ -42,19 +43,20 @@ PEPPER_LENGTH = 32
 
 
 class KeyStore(KeyCache):
-    """The keys of one store: what a process knows of them, and the acts that change them.
+    """Keys of one store: the cache of a process, and the operations that change keys.
 
-    With a `slate` the processes of one machine tell each other of a change: a key just made is known at once in each.
+    With a shared table the processes of one machine notify each other of changes: a new key is usable at once in each.
     """
 
     def create_tenant(self, name: str) -> Tenant:
-        """Raises UsageError: AW-USE-30 not a name, AW-USE-31 it exists."""
+        """Create a tenant. Raises UsageError: AW-USE-30 invalid name, AW-USE-31 it exists."""
         tables.check_name(name, "tenant")
         tenant = Tenant(name=name, created_at=self._clock())
         try:
             self._store.append(tables.TENANTS, [tenant])
         except ConflictError as error:
-            raise UsageError("AW-USE-31", f"the tenant {name!r} exists", hint="choose another name") from error
+            message, hint = f"the tenant {name!r} already exists", "choose another name, or use the existing tenant"
+            raise UsageError("AW-USE-31", message, hint=hint) from error
         return tenant
 
     def list_tenants(self) -> tuple[Tenant, ...]:
@@ -69,20 +71,23 @@ class KeyStore(KeyCache):
         limits: UsageLimits = NO_LIMITS,
         lives_s: float | None = None,
     ) -> tuple[str, KeyRecord]:
-        """A new secret (shown here and never again) and what is kept of it. A tenant that is new is made; after
-        `lives_s` the key expires.
+        """Create a key, and its tenant if it does not exist; return the secret (available only here) and the record.
 
-        Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role, AW-USE-36 no such limit or lifetime."""
+        The key expires after `lives_s` (None: never). Raises UsageError: AW-USE-30 invalid name, AW-USE-33 unknown
+        role, AW-USE-36 invalid limit or lifetime."""
         if name:
             tables.check_name(name, "key")
         if user:
             tables.check_user(user)
         if role not in ROLE_NAMES:
-            raise UsageError("AW-USE-33", f"no role {role!r}", hint=f"roles: {', '.join(ROLE_NAMES)}")
+            raise UsageError("AW-USE-33", f"no role {role!r}", hint=f"use one of {', '.join(ROLE_NAMES)}")
         tables.check_limits(limits)
         if lives_s is not None and not 0 < lives_s < 1e10:
-            raise tables.invalid_limit_error(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
-        self._ensure_tenant(tenant)
+            raise tables.invalid_limit_error(f"the lifetime of a key must be between 0 and 1e10 s, not {lives_s}")
+        tables.check_name(tenant, "tenant")
+        if not self._has_tenant(tenant):
+            with suppress(ConflictError):
+                self._store.append(tables.TENANTS, [Tenant(name=tenant, created_at=self._clock())])
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
         record = KeyRecord(
@@ -102,28 +107,27 @@ class KeyStore(KeyCache):
         return secret, record
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
-        """Another secret for the same key; those it had end after `overlap_s`. Raises UsageError AW-USE-34, -36."""
+        """Add a new secret to a key; its old secrets end after `overlap_s`. Raises UsageError AW-USE-34, AW-USE-36."""
         if not 0 <= overlap_s < 1e10:
-            raise tables.invalid_limit_error(f"an overlap is 0 s to 1e10, not {overlap_s}")
-        known = self._require_records(key_id)
+            raise tables.invalid_limit_error(f"the overlap of secrets must be between 0 and 1e10 s, not {overlap_s}")
+        records = self._require_records(key_id)
         if self.is_revoked(key_id):
-            hint = "make a new one: archwright key create"
+            hint = "create a new key: archwright key create"
             raise UsageError("AW-USE-34", f"the key {key_id!r} is revoked", hint=hint)
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
-        record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
-        # The new secret first: should the second write fail, both work, and rotating again mends it.
+        record = replace(records[-1], prefix=prefix, digest=digest, created_at=now)
+        # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
         self._store.append(tables.KEYS, [record])
-        self._store.append(
-            tables.SECRET_EXPIRIES, [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in known]
-        )
+        ends = [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in records]
+        self._store.append(tables.SECRET_EXPIRIES, ends)
         self._announce_change()
         return secret, record
 
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
-        """Set all limits of a key (`name` its id), a user or a tenant; those before hold no longer.
+        """Replace all limits of a key (`name`: its id), a user or a tenant.
 
-        Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit."""
+        Raises UsageError: AW-USE-30 invalid name, AW-USE-34 unknown key or tenant, AW-USE-36 invalid limit."""
         tables.check_limits(limits)
         if kind == "key":
             self._require_records(name)
@@ -138,71 +142,66 @@ class KeyStore(KeyCache):
         return row
 
     def set_content_tracing(self, tenant: str, traced: bool) -> None:
-        """Whether what the tenant's requests say goes along with their traces. Raises UsageError AW-USE-34."""
+        """Include a tenant's prompts and responses in traces, or stop doing so. Raises UsageError AW-USE-34."""
         self._check_tenant(tenant)
-        self._store.append(
-            tables.CONTENT_TRACINGS, [tables.TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())]
-        )
+        row = tables.TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())
+        self._store.append(tables.CONTENT_TRACINGS, [row])
         self._announce_change()
         self._refresh()
 
     def _check_tenant(self, name: str) -> None:
-        if not self._store.rows(tables.TENANTS, {"name": name}, limit=1):
-            raise UsageError("AW-USE-34", f"no tenant {name[:60]!r}", hint="see `archwright tenant list`")
+        if not self._has_tenant(name):
+            raise UsageError("AW-USE-34", f"no tenant {name[:60]!r}", hint="list them: archwright tenant list")
+
+    def _has_tenant(self, name: str) -> bool:
+        return bool(self._store.rows(tables.TENANTS, {"name": name}, limit=1))
 
     def _generate_secret(self) -> tuple[str, str, str]:
-        """A new secret, what lists show of it, and its digest."""
+        """Return a new secret, its prefix for lists, and its digest."""
         body = secrets.token_urlsafe(32)
         secret = tables.SECRET_PREFIX + body + tables.compute_checksum(body)
         return secret, secret[: tables.SHOWN_CHARACTERS], self._digest(secret).hex()
 
-    def _ensure_tenant(self, name: str) -> None:
-        tables.check_name(name, "tenant")
-        if not self._store.rows(tables.TENANTS, {"name": name}, limit=1):
-            with suppress(ConflictError):
-                self._store.append(tables.TENANTS, [Tenant(name=name, created_at=self._clock())])
-
     def _require_records(self, key_id: str) -> list[KeyRecord]:
-        """Oldest first. Raises UsageError AW-USE-34."""
-        found = self._store.rows(tables.KEYS, {"id": key_id})
-        if not found:
-            raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="see `archwright key list`")
-        return found
+        """Return the records of a key, oldest first. Raises UsageError AW-USE-34."""
+        records = self._store.rows(tables.KEYS, {"id": key_id})
+        if not records:
+            raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="list them: archwright key list")
+        return records
 
     def find_record(self, key_id: str) -> KeyRecord | None:
-        """What is kept of a key, revoked or not; None when there is none."""
+        """Return the newest record of a key, revoked or not; None if it does not exist."""
         return next(reversed(self._store.rows(tables.KEYS, {"id": key_id})), None)
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
-        found = self._require_records(key_id)
+        """Revoke a key: here at once, in other processes within POLL_S. Idempotent. Raises UsageError AW-USE-34."""
+        records = self._require_records(key_id)
         with suppress(ConflictError):
             self._store.append(tables.REVOCATIONS, [tables.Revocation(key_id=key_id, at=self._clock())])
         self._announce_change()
         self._refresh()
-        return found[-1]
+        return records[-1]
 
     def is_revoked(self, key_id: str) -> bool:
         return bool(self._store.rows(tables.REVOCATIONS, {"key_id": key_id}, limit=1))
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
-        """Keys of `tenant` (None: of all), revoked ones too, oldest first; of a rotated key the newest record."""
+        """Return the newest record of each key of `tenant` (None: of all), oldest key first, revoked ones included."""
         rows = self._store.rows(tables.KEYS, None if tenant is None else {"tenant": tenant})
         return tuple({row.id: row for row in rows}.values())
 
     def read_limits(self) -> dict[str, UsageLimits]:
-        """Every limit in force, by scope."""
         self._refresh()
         return dict(self._limits)
 
     def last_used(self) -> dict[str, float]:
-        """Midnight (UTC) before each key's last use, of those used in the last USE_RETENTION_DAYS."""
+        """Return the midnight (UTC) before the last use of each key used within USE_RETENTION_DAYS."""
         rows = sorted(self._store.rows(tables.KEY_USES), key=lambda row: row.day)
         return {row.key_id: float(row.day * DAY_S) for row in rows}
 
     def _announce_change(self) -> None:
-        if self._slate is not None:
-            self._slate.write(_increment_epoch)
+        if self._table is not None:
+            self._table.write(_increment_epoch)
 
 
 def _increment_epoch(transaction: Transaction) -> None:
@@ -211,22 +210,22 @@ def _increment_epoch(transaction: Transaction) -> None:
 
 
 def load_pepper(home: Home) -> bytes:
-    """The home's pepper, made on first use. Raises AccessError AW-ACC-01 when the file is damaged.
+    """Return the home's pepper, created on first use. Raises AccessError AW-ACC-01 if its file is damaged.
 
-    A whole file is linked into place, which fails when another process was first: both then read the same one."""
+    A complete file is linked into place. The link fails if another process was first: both then read the same file."""
     path = home.pepper
     if not path.exists():
         _make_pepper(path)
     pepper = path.read_bytes()
     if len(pepper) != PEPPER_LENGTH:
-        hint = "restore it from a backup; without it every key must be made again (delete it, then key create)"
-        message = f"the pepper is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
+        hint = "restore the file from a backup, or delete it and create all keys again: archwright key create"
+        message = f"the pepper file is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
         raise AccessError("AW-ACC-01", message, where=ErrorLocation(str(path)), hint=hint)
     return pepper
 
 
 def _make_pepper(path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pepper.")  # mkstemp makes it 0600
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pepper.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(secrets.token_bytes(PEPPER_LENGTH))

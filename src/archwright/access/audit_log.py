@@ -1,15 +1,15 @@
-"""The audit log: one record per decision, written down before anything is answered, in a chain that shows tampering.
+"""Audit log: one record per decision, written before the response, in a tamper-evident hash chain.
 
-A record is one line of JSON in the WAL's stream "audit". Records written at once are a group; the first of them states
-its chain, its number in it, and the SHA-256 of the group before (its lines, joined by newlines). Every writer (one
-AuditLog of one process) has its own chain, so writers do not wait for each other. The first record of a chain points at
-the newest block of the store at that time, whichever writer's.
+A record is one JSON line in the WAL stream "audit". Records written together form a group. The first record of a group
+states its chain, its number in the chain, and the SHA-256 of the previous group (its lines, joined by newlines). Each
+writer (one AuditLog of one process) has its own chain, so writers do not block each other. The first record of a chain
+links to the newest block of the store at that time, of any writer.
 
-`find_broken_record` finds records altered, deleted, moved or inserted; the last group is held by its block
-(`read_chain_tip`). It cannot find records cut off at the end of a chain that nothing points at, nor a rewriting of
-everything by someone who may write the database: against these, keep the newest hash (`read_chain_tip`) elsewhere.
+`check_chain` detects altered, deleted, moved and inserted records; the last group is covered by its block's hash
+(`read_chain_tip`). It cannot detect records truncated at the end of a chain without a later link, nor a full rewrite by
+an attacker with write access to the database. Against both, keep the newest hash (`read_chain_tip`) elsewhere.
 
-Fail closed: without room to write a decision down, `record` raises StoreError, and the caller denies.
+Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller denies.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, TimeSpan, bou
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
-TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content
+TEXT_LIMIT = 256  # most characters of a field; fields are ids and names, never content
 AUDIT_STREAM = "audit"
-# A record about a request is written at most so long after it came in.
-REQUEST_LIMIT_S = 86_400.0
+REQUEST_LIMIT_S = 86_400.0  # a request's records are written at most this long after its arrival
 Effect = Literal["allow", "deny"]
 
 
 class AuditEvent(Record):
-    """One decision. `at` is seconds since the epoch; empty texts mean "not known" (a request without a key)."""
+    """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a key)."""
 
     at: float
     tenant: str
@@ -52,7 +51,7 @@ class AuditEvent(Record):
 
 
 class AuditEntry(AuditEvent):
-    """An event in its chain: `number` counts from 0, `hash` is that of its group, `prev` that of the group before."""
+    """An event in its chain: `number` from 0, `hash` of its group, `prev`: hash of the previous group."""
 
     chain: str
     number: int
@@ -64,7 +63,7 @@ _TEXT_FIELDS = ("tenant", "key_id", "action", "permission", "reason", "request_i
 
 
 class _ChainPosition(msgspec.Struct):
-    """Of a group's first line, what `find_broken_record` looks at."""
+    """Fields of a group's first line that `check_chain` needs."""
 
     chain: str
     number: int
@@ -82,39 +81,41 @@ def hash_lines(line: bytes) -> str:
 
 
 class AuditLog:
-    """The chain of one writer, in its process's ledger."""
+    """The hash chain of one writer, in the WAL of its process."""
 
-    def __init__(self, ledger: WalWriter) -> None:
-        self.flush = ledger.flush
-        self._ledger = ledger
+    def __init__(self, wal: WalWriter) -> None:
+        self.flush = wal.flush
+        self._wal = wal
         self._chain = secrets.token_hex(8).encode()
         self._number = 0
-        self._first = read_chain_tip(ledger.store)
+        self._first = read_chain_tip(wal.store)
         self._group: list[bytes] = []
 
     def record(self, event: AuditEvent) -> None:
-        """Survives kill -9 once the ledger is flushed. Raises StoreError AW-STO-06 without room, for an allow first."""
-        keep = self._ledger.reserve if event.effect == "allow" else self._ledger.reserve // 2
+        """Append a decision; durable against kill -9 after `flush`.
+
+        Raises StoreError AW-STO-06 without free space; "allow" decisions fail before "deny" decisions."""
+        keep = self._wal.reserve if event.effect == "allow" else self._wal.reserve // 2
         line = _ENCODE(_sanitise_event(event))
-        with self._ledger.lock:
+        with self._wal.lock:
             group = self._group
-            # Else what it was part of is written, or not ours.
-            if not group or self._ledger.last_pending(AUDIT_STREAM) is not group[-1]:
+            # If the last pending line is not of this group, the group was flushed: start a new one with a link.
+            if not group or self._wal.last_pending(AUDIT_STREAM) is not group[-1]:
                 prev = hash_lines(b"\n".join(group)) if group else self._first
                 link = (CHAIN_FIELD, self._chain, self._number, prev.encode())
                 line = b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], *link)
                 group = []
-            self._ledger.append_encoded(AUDIT_STREAM, line, keep)
+            self._wal.append_encoded(AUDIT_STREAM, line, keep)
             group.append(line)
             self._group = group
             self._number += 1
 
 
 def _sanitise_event(event: AuditEvent) -> AuditEvent:
-    """Texts from outside made storable: one that cannot be encoded would have no record at all."""
-    together = event.tenant + event.key_id + event.action + event.permission
-    together += event.reason + event.request_id + event.resource
-    if len(together) <= TEXT_LIMIT and together.isprintable() and type(event.at) is float:
+    """Return the event with texts that can be stored: a decision with an unencodable text must still be recorded."""
+    texts = event.tenant + event.key_id + event.action + event.permission
+    texts += event.reason + event.request_id + event.resource
+    if len(texts) <= TEXT_LIMIT and texts.isprintable() and type(event.at) is float:
         return event
     changes: dict[str, object] = {"at": float(event.at)}
     for name in _TEXT_FIELDS:
@@ -124,7 +125,7 @@ def _sanitise_event(event: AuditEvent) -> AuditEvent:
 
 
 def read_chain_tip(store: Store) -> str:
-    """The hash of the newest group in the store, "" when there is none: the checkpoint to keep elsewhere."""
+    """Return the hash of the newest group in the store, "" without records: the checkpoint to keep elsewhere."""
     newest = store.rows(BLOCKS[AUDIT_STREAM], newest_first=True, limit=1)
     return newest[0].tip if newest else ""
 
@@ -138,13 +139,14 @@ def read_entries(
     span: TimeSpan = (None, None),
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`; with
-    `home` also what this machine has not folded yet. A request's are found by the time in its id."""
-    wanted = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
-    began = request_received_at(str(wanted.get("request_id", "")))
-    if began is not None and span == (None, None):
-        span = began - 1.0, began + REQUEST_LIMIT_S
-    return list(islice(_find_entries(store, home, wanted, span), limit))
+    """Return the entries of `tenant` (None: of all) with the fields `where` and `at` within `span`, newest first.
+
+    With `home` also the records that this machine has not compacted yet. The time in a request id limits the span."""
+    fields = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
+    received_at = request_received_at(str(fields.get("request_id", "")))
+    if received_at is not None and span == (None, None):
+        span = received_at - 1.0, received_at + REQUEST_LIMIT_S
+    return list(islice(_find_entries(store, home, fields, span), limit))
 
 
 def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], span: TimeSpan) -> Iterator[AuditEntry]:
@@ -160,27 +162,28 @@ def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], 
 
 
 def _split_groups(data: bytes) -> list[list[bytes]]:
-    """Lines, parted before every one that has a link."""
-    found: list[list[bytes]] = []
+    """Split the lines into groups; a line with a link starts a group."""
+    groups: list[list[bytes]] = []
     for line in data.split(b"\n"):
-        if CHAIN_FIELD in line or not found:
-            found.append([])
-        found[-1].append(line)
-    return found
+        if CHAIN_FIELD in line or not groups:
+            groups.append([])
+        groups[-1].append(line)
+    return groups
 
 
 class ChainCheck(NamedTuple):
-    """`records` were looked at; `broken` is the number of the first that does not fit, counted from 1."""
+    """Number of checked `records`; `broken`: number of the first inconsistent record, from 1, None if all are valid."""
 
     records: int
     broken: int | None
 
 
 def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
-    """Every chain from its first record, in the order of the store; with `home` also what is not folded yet. What is
-    wrong with a record shows where the group after its own begins."""
+    """Check every chain in the order of the store; with `home` also the records that are not compacted yet.
+
+    An altered record is reported at the start of the next group, whose link does not match."""
     ends: dict[str, tuple[int, str]] = {}
-    known = {""}
+    tips = {""}
     count = 0
     try:
         for found in read_records(store, home, AUDIT_STREAM):
@@ -188,17 +191,17 @@ def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
             for group in _split_groups(found.data):
                 count += 1
                 place = _POSITION_DECODER.decode(group[0])
-                follows = place.number == 0 and place.prev in known
+                valid = place.number == 0 and place.prev in tips
                 if place.chain in ends:
-                    follows = (place.number, place.prev) == ends[place.chain]
-                if not follows:
+                    valid = (place.number, place.prev) == ends[place.chain]
+                if not valid:
                     return ChainCheck(count, count)
                 count += len(group) - 1
                 last = hash_lines(b"\n".join(group))
                 ends[place.chain] = place.number + len(group), last
             if found.tip not in ("", last):
                 return ChainCheck(count, count)
-            known.add(last)
+            tips.add(last)
     except msgspec.MsgspecError:
         return ChainCheck(count, count)
     except StoreError as error:
@@ -206,8 +209,3 @@ def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
             raise
         return ChainCheck(count + 1, count + 1)
     return ChainCheck(count, None)
-
-
-def find_broken_record(store: Store, home: Home | None = None) -> int | None:
-    """The number of the first record that does not fit, or None when every chain holds."""
-    return check_chain(store, home).broken

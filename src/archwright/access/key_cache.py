@@ -1,9 +1,9 @@
-"""Every live key in memory: who a secret belongs to, and which limits count for it.
+"""Cache of every live key in memory: principal and limits by secret.
 
-Design: a worker reads the new rows of the store at most POLL_S after they came, so a revoked key is refused within a
-second. An unknown secret causes a read at once only if a process of this machine noted in the shared table that keys
-changed, else at most every UNKNOWN_POLL_S: a flood must cost little. With `beside` a thread reads ahead of time; the
-event loop waits at most READ_TIMEOUT_S for a silent database, once, and refuses until it answers.
+Design: a worker reads new rows of the store within POLL_S, so a revoked key is refused within a second. An unknown
+secret causes an immediate read only if a process of this machine noted a key change in the shared table, else at most
+every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
+time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from archwright.store import ColumnRange, RecordTable, Store
 
 R = TypeVar("R")
 
-POLL_S = 0.5  # a revocation by another process is seen within this
-REFRESH_AHEAD_S = 0.25  # beside a loop a look begins so early that nobody waits for it
-READ_TIMEOUT_S = 0.4  # from the beginning of a look: a little longer than until what is known is too old
+POLL_S = 0.5  # a revocation by another process is visible within this time
+REFRESH_AHEAD_S = 0.25  # age at which a background read starts, so that no request waits for it
+READ_TIMEOUT_S = 0.4  # from the start of a background read; slightly longer than until the cache is too old
 FOLLOWED_TABLES = (tables.KEYS, tables.REVOCATIONS, tables.SECRET_EXPIRIES, tables.LIMITS, tables.CONTENT_TRACINGS)
-UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
+UNKNOWN_POLL_S = 0.2  # shortest interval of reads for unknown secrets without a noted change
 DAY_S = 86_400
 USE_RETENTION_DAYS = 90
 WRITE_USES_S = 10.0
-EPOCH_KEY = b"e"  # on the slate: counts the changes that processes of this machine made to keys
+EPOCH_KEY = b"e"  # in the shared table: number of key changes by processes of this machine
 
 
 class _BackgroundRead:
-    """One look at the store, by a thread."""
+    """One read of the store by a thread, started at `started_at`."""
 
     def __init__(self, read: Callable[[], None], at: float) -> None:
-        self.begun = at
-        self.failed: ArchwrightError | None = None
-        self.over = threading.Event()
+        self.started_at = at
+        self.error: ArchwrightError | None = None
+        self.done = threading.Event()
         self._read = read
         threading.Thread(target=self._run, name="key-reader", daemon=True).start()
 
@@ -52,13 +52,13 @@ class _BackgroundRead:
             with boundary("keys"):
                 self._read()
         except ArchwrightError as error:
-            self.failed = error
+            self.error = error
         finally:
-            self.over.set()
+            self.done.set()
 
 
 class KeyCache:
-    """Keys of one store, as one process knows them."""
+    """Keys of one store, as cached by one process; `background`: refresh in a thread."""
 
     def __init__(
         self,
@@ -66,19 +66,19 @@ class KeyCache:
         pepper: bytes,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        slate: SharedTable | None = None,
+        table: SharedTable | None = None,
         *,
-        beside: bool = False,
+        background: bool = False,
     ) -> None:
         self.version = 0
-        """Grows whenever something was taken away or a limit changed."""
+        """Incremented when a key is revoked or expires earlier, or a limit changes."""
         self._store = store
-        self._keyed = hmac.new(pepper, digestmod="sha256")  # copied for each secret: keying it costs a third more
+        self._hmac = hmac.new(pepper, digestmod="sha256")  # copied per secret: a new HMAC costs a third more
         self._clock = clock
         self._monotonic = monotonic
-        self._slate = slate
-        self._stale_s = REFRESH_AHEAD_S if beside else POLL_S
-        self._beside = beside
+        self._table = table
+        self._stale_s = REFRESH_AHEAD_S if background else POLL_S
+        self._background = background
         self._reading: _BackgroundRead | None = None
         self._epoch: bytes | None = None
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class KeyCache:
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
         self._limits: dict[str, UsageLimits] = {}
-        self._alike: dict[UsageLimits, UsageLimits] = {}  # many keys, few kinds of limits
+        self._interned: dict[UsageLimits, UsageLimits] = {}  # many keys share few distinct limits
         self._traced: dict[str, bool] = {}
         self._seen: dict[str, int] = {}
         self._newest: tuple[int, ...] = ()
@@ -95,10 +95,10 @@ class KeyCache:
         self._day = 0
         self._used: set[str] = set()
         self._unwritten: list[KeyUse] = []
-        self._noted_at = float("-inf")
+        self._uses_written_at = float("-inf")
 
     def identify(self, secret: str) -> Principal | None:
-        """The principal of a live key, or None. Raises StoreError when revocations cannot be read: then deny."""
+        """Return the principal of a live key, else None. Raises StoreError if the store cannot be read: then deny."""
         if len(secret) != SECRET_LENGTH or not secret.isascii():
             return None
         digest = self._digest(secret)
@@ -121,89 +121,84 @@ class KeyCache:
         return principal
 
     def refresh_version(self) -> int:
-        """`version`, at most POLL_S old: for work under way. Raises StoreError as `identify` does."""
+        """Return `version`, at most POLL_S old, to check running requests. Raises StoreError as `identify` does."""
         if self._monotonic() - self._read_at >= self._stale_s:
             self._ensure_fresh(POLL_S)
         return self.version
 
     def is_live(self, key_id: str) -> bool:
-        """Whether any secret of the key is still taken."""
+        """True if any secret of the key is still valid."""
         now = self._clock()
-        found = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
-        return any(now < principal.expires_at for principal in found if principal is not None)
+        principals = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
+        return any(now < principal.expires_at for principal in principals if principal is not None)
 
     def list_limited_scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
-        """The accounts with limits that a request of `principal` counts in: the narrowest first."""
+        """Return the scopes with limits that apply to requests of `principal`, narrowest first."""
         limits = ((kind, name, self._limits.get(name, NO_LIMITS)) for kind, name in tables.list_scopes(principal))
         return tuple(LimitScope(*scope) for scope in limits if not scope[2].is_unlimited)
 
     def is_content_traced(self, tenant: str) -> bool:
-        """Whether the tenant wants what its requests say in their traces: as far as was read."""
+        """True if the tenant's traces include prompts and responses, as of the last read."""
         return self._traced.get(tenant, False)
 
     def _may_be_unread(self) -> bool:
-        """Whether an unknown secret may be one that this process has not read yet."""
-        if self._slate is not None and (self._slate.get(EPOCH_KEY) or b"") != self._epoch:
+        """True if an unknown secret may belong to a key that this process has not read yet."""
+        if self._table is not None and (self._table.get(EPOCH_KEY) or b"") != self._epoch:
             return True
         return self._monotonic() - self._read_at >= UNKNOWN_POLL_S
 
     def _digest(self, secret: str) -> bytes:
-        keyed = self._keyed.copy()
+        keyed = self._hmac.copy()
         keyed.update(secret.encode())
         return keyed.digest()
 
     def _ensure_fresh(self, age_s: float) -> None:
-        """Know what the store had so long ago at most. Raises StoreError when it cannot be read, or is silent."""
-        if not self._beside or self._read_at == float("-inf"):
+        """Ensure that the cache is at most `age_s` old. Raises StoreError if the store fails or does not respond."""
+        if not self._background or self._read_at == float("-inf"):
             self._refresh()
             return
-        wanted = self._monotonic() - age_s
+        required_at = self._monotonic() - age_s
         while True:
             reading = self._reading
-            if reading is None or reading.over.is_set():
+            if reading is None or reading.done.is_set():
                 reading = self._reading = _BackgroundRead(self._refresh, self._monotonic())
-            if self._read_at >= wanted:
+            if self._read_at >= required_at:
                 return
-            if not reading.over.wait(max(0.0, reading.begun + READ_TIMEOUT_S - self._monotonic())):
-                hint = "see that it runs and is not overloaded; requests are taken again once it answers"
-                raise StoreError("AW-STO-01", "the database does not answer", hint=hint)
-            if reading.failed is not None:
-                raise reading.failed
+            if not reading.done.wait(max(0.0, reading.started_at + READ_TIMEOUT_S - self._monotonic())):
+                hint = "check that it runs and is not overloaded; requests are accepted again when it responds"
+                raise StoreError("AW-STO-01", "the database does not respond", hint=hint)
+            if reading.error is not None:
+                raise reading.error
 
     def _refresh(self) -> None:
-        """Read the rows that are new."""
         with self._lock:
             at = self._monotonic()
-            epoch = None if self._slate is None else self._slate.get(EPOCH_KEY) or b""
+            epoch = None if self._table is None else self._table.get(EPOCH_KEY) or b""
             newest = self._store.newest_seq(*FOLLOWED_TABLES)
             if newest != self._newest:
                 self._apply_new_rows()
             self._read_at, self._epoch, self._newest = at, epoch, newest
-        if at - self._noted_at >= WRITE_USES_S and self._unwritten:
-            rows, self._unwritten, self._noted_at = self._unwritten, [], at
+        if at - self._uses_written_at >= WRITE_USES_S and self._unwritten:
+            rows, self._unwritten, self._uses_written_at = self._unwritten, [], at
             threading.Thread(target=self.write_uses, args=(rows,), name="key-uses", daemon=True).start()
 
     def _apply_new_rows(self) -> None:
-        """All tables or none. Keys first, so that a key made and revoked in between is never live."""
+        """Apply the new rows of all tables, or of none. Keys are read first: a key revoked meanwhile is never live."""
         seen = dict(self._seen)
         keys = self._fetch_new_rows(tables.KEYS, seen)
-        revocations, ends = (
-            self._fetch_new_rows(tables.REVOCATIONS, seen),
-            self._fetch_new_rows(tables.SECRET_EXPIRIES, seen),
-        )
-        limits, contents = (
-            self._fetch_new_rows(tables.LIMITS, seen),
-            self._fetch_new_rows(tables.CONTENT_TRACINGS, seen),
-        )
+        revocations = self._fetch_new_rows(tables.REVOCATIONS, seen)
+        ends = self._fetch_new_rows(tables.SECRET_EXPIRIES, seen)
+        limits = self._fetch_new_rows(tables.LIMITS, seen)
+        tracings = self._fetch_new_rows(tables.CONTENT_TRACINGS, seen)
         self._seen = seen
-        self._traced.update((row.tenant, row.traced) for row in contents)
+        self._traced.update((row.tenant, row.traced) for row in tracings)
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
             self._add_key(key)
         for row in limits:
             self._limits[row.scope] = self._intern_limits(tables.build_limits(row))
-        for gone in revocations:
-            for digest in self._digests.pop(gone.key_id, ()):
+        for revocation in revocations:
+            for digest in self._digests.pop(revocation.key_id, ()):
                 self._live.pop(digest, None)
         for end in ends:
             self._expire_secret(bytes.fromhex(end.digest), end.at)
@@ -214,11 +209,11 @@ class KeyCache:
             self.version += 1
 
     def _fetch_new_rows(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
-        """Beyond what was `seen`, which moves on."""
-        found = self._store.numbered_rows(table, seen.get(table.name, 0))
-        if found:
-            seen[table.name] = found[-1][0]
-        return [row for _seq, row in found]
+        """Return the rows after the number in `seen`, and update that number."""
+        rows = self._store.numbered_rows(table, seen.get(table.name, 0))
+        if rows:
+            seen[table.name] = rows[-1][0]
+        return [row for _seq, row in rows]
 
     def _add_key(self, row: KeyRecord) -> None:
         self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
@@ -236,7 +231,7 @@ class KeyCache:
         self._digests[row.id] = (*self._digests.get(row.id, ()), digest)
 
     def _expire_secret(self, digest: bytes, at: float) -> None:
-        """Kept beside: the two tables are read one after the other, and a secret may come after its end."""
+        """Expire a secret. Its end is kept, because the secret itself may be read later than its end."""
         self._ends[digest] = min(at, self._ends.get(digest, math.inf))
         principal = self._live.get(digest)
         if principal is not None and at < principal.expires_at:
@@ -249,10 +244,10 @@ class KeyCache:
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
     def _intern_limits(self, limits: UsageLimits) -> UsageLimits:
-        return self._alike.setdefault(limits, limits)
+        return self._interned.setdefault(limits, limits)
 
     def _record_use(self, key_id: str) -> None:
-        """Once a day and key; written by a thread, so that no request waits for the disk."""
+        """Record the first use of a key on a day; a thread writes it, so that no request waits for the disk."""
         day = int(self._clock() // DAY_S)
         if day != self._day:
             self._day, self._used = day, set()
@@ -260,11 +255,10 @@ class KeyCache:
         self._unwritten.append(KeyUse(key_id=key_id, day=day))
 
     def write_uses(self, rows: list[KeyUse]) -> None:
-        """Write which keys were used, and forget what is older than USE_RETENTION_DAYS."""
+        """Write the used keys, and delete uses older than USE_RETENTION_DAYS."""
+        oldest = int(self._clock() // DAY_S) - USE_RETENTION_DAYS
         try:
             self._store.append(tables.KEY_USES, rows)
-            self._store.prune(
-                tables.KEY_USES, ColumnRange("day", until=int(self._clock() // DAY_S) - USE_RETENTION_DAYS)
-            )
+            self._store.prune(tables.KEY_USES, ColumnRange("day", until=oldest))
         except StoreError:
-            self._unwritten.extend(rows)  # the next flush tries again
+            self._unwritten.extend(rows)  # retried with the next write

@@ -1,4 +1,4 @@
-"""A key as lists show it: without its secret or digest."""
+"""A key as lists show it, without secret and digest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
 
 class NewKey(Record):
-    """The secret is shown here and never again."""
+    """A created key with its secret `key`, which is shown only once."""
 
     key: str
     id: str
@@ -20,7 +20,7 @@ class NewKey(Record):
 
 
 class KeyView(Record):
-    """A key without its secret or digest. `last_used_at` is the midnight (UTC) before, of the last 90 days."""
+    """A key without secret and digest; `last_used_at`: midnight (UTC) before its last use within 90 days."""
 
     id: str
     tenant: str
@@ -40,23 +40,12 @@ class KeyView(Record):
 
 def build_new_key(secret: str, record: KeyRecord) -> NewKey:
     return NewKey(
-        key=secret, id=record.id, tenant=record.tenant, role=record.role, user=record.user, expires_at=record.expires_at
+        key=secret, **{name: getattr(record, name) for name in ("id", "tenant", "role", "user", "expires_at")}
     )
 
 
 def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:
-    """`known` are the limits in force, `used` when keys were last used."""
+    """Build the view of a key; `known`: limits in force by scope, `used`: time of last use by key id."""
     limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
-    return KeyView(
-        id=record.id,
-        tenant=record.tenant,
-        user=record.user,
-        role=record.role,
-        name=record.name,
-        prefix=record.prefix,
-        created_at=record.created_at,
-        expires_at=record.expires_at,
-        last_used_at=used.get(record.id),
-        revoked=keys.is_revoked(record.id),
-        **as_dict(limits),
-    )
+    fields = {name: value for name, value in as_dict(record).items() if name != "digest"} | as_dict(limits)
+    return KeyView(**fields, last_used_at=used.get(record.id), revoked=keys.is_revoked(record.id))

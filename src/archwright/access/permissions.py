@@ -1,7 +1,7 @@
-"""Permissions as words, roles as sets of them, and the one decision point.
+"""Permissions, roles as sets of permissions, and the authorisation decision.
 
-Every route and verb names one permission; a role is what a key carries. A key acts inside its own tenant; only
-`tenants.manage` (the operator of the platform) reaches across tenants.
+Every route and verb requires one permission. A key has one role and acts within its own tenant; only
+`tenants.manage` (the platform operator) permits access to other tenants.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from archwright.access.api_keys import Principal
 
 PERMISSIONS: dict[str, str] = {
-    "inference.invoke": "ask a model: chat, completion, embedding, prediction",
+    "inference.invoke": "call a model: chat, completion, embedding, prediction",
     "models.read": "list models",
     "metrics.read": "read metrics and measurements",
     "usage.read": "read the tenant's own usage",
     "plan.read": "read the running plan and its reconciliation",
-    "keys.manage": "create, list and revoke keys of the own tenant",
-    "content.manage": "decide whether what the tenant's requests say goes along with their traces",
+    "keys.manage": "create, list and revoke keys of the tenant",
+    "content.manage": "include the tenant's prompts and responses in its traces, or stop doing so",
     "audit.read": "read and verify the audit log",
-    "platform.operate": "bring the platform up and down, drive load at it",
-    "tenants.manage": "create tenants and act for any of them",
+    "platform.operate": "start and stop the platform, send load to it",
+    "tenants.manage": "create tenants and act for any tenant",
 }
 
 ROLES: dict[str, frozenset[str]] = {
@@ -32,17 +32,17 @@ _NO_PERMISSIONS: frozenset[str] = frozenset()
 
 
 def is_allowed(principal: Principal, permission: str) -> bool:
-    """Default deny: an unknown role or permission is refused."""
+    """True if the principal's role has the permission; an unknown role or permission is denied."""
     return permission in ROLES.get(principal.role, _NO_PERMISSIONS)
 
 
 def get_tenant_scope(principal: Principal) -> str | None:
-    """The tenant whose objects the principal may see; None is every tenant."""
+    """Return the tenant whose objects the principal may access; None: every tenant."""
     return None if is_allowed(principal, "tenants.manage") else principal.tenant
 
 
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
-    """True if the principal may make such a key: nobody reaches another tenant or grants more than they have."""
+    """True if the principal may create such a key: in an accessible tenant, without permissions it does not have."""
     if role not in ROLES or get_tenant_scope(principal) not in (None, tenant):
         return False
     return is_allowed(principal, "keys.manage") and ROLES[role] <= ROLES[principal.role]

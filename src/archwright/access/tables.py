@@ -1,4 +1,4 @@
-"""What is kept of tenants, users, keys and their limits: the records, their tables, and what a name may be."""
+"""Records and tables of tenants, users, keys and limits, and the rules for names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from archwright.store import RecordTable
 SECRET_PREFIX = "aw_"
 BODY_LENGTH = 43
 SECRET_LENGTH = len(SECRET_PREFIX) + BODY_LENGTH + 6
-SHOWN_CHARACTERS = 10  # characters of a secret that lists show: 42 of its 256 random bits
+SHOWN_CHARACTERS = 10  # characters of a secret in lists: 42 of its 256 random bits
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,40}")
 USER_PATTERN = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
 ROLE_NAMES = ("owner", "admin", "member", "monitor")
@@ -33,8 +33,9 @@ class Tenant(Record):
 
 
 class KeyRecord(Record):
-    """What is kept of a key: never the secret. `prefix` is its beginning, to recognise it in a list. A rotated key
-    has a record for each of its secrets, of which the newest counts."""
+    """Stored record of a key without its secret; `prefix`: start of the secret, shown in lists.
+
+    A rotated key has one record per secret; the newest record is in force."""
 
     id: str
     tenant: str
@@ -57,14 +58,14 @@ class Revocation(Record):
 
 
 class SecretExpiry(Record):
-    """From `at` on this secret of a key is refused; its other secrets are not."""
+    """End of one secret of a key: from `at` on it is refused."""
 
     digest: str
     at: float
 
 
 class LimitRow(Record):
-    """The limits of a scope from now on, all of them; `scope` is as `format_scope_name` writes it."""
+    """All limits of a scope from `at` on; `scope`: see `format_scope_name`."""
 
     scope: str
     rpm: int | None = None
@@ -75,7 +76,7 @@ class LimitRow(Record):
 
 
 class TenantContentTracing(Record):
-    """Whether what a tenant's requests say goes along with their traces from now on."""
+    """Setting of a tenant from `at` on: traces include prompts and responses if `traced`."""
 
     tenant: str
     traced: bool
@@ -83,14 +84,14 @@ class TenantContentTracing(Record):
 
 
 class KeyUse(Record):
-    """A key was used on a day (days since 1970, UTC); each worker notes each key once a day."""
+    """Use of a key on a day (days since 1970, UTC), recorded once per worker and day."""
 
     key_id: str
     day: int
 
 
 class Principal(Record):
-    """Who is asking. `limited`: the key, its user or its tenant has a limit."""
+    """Authenticated caller; `limited`: the key, its user or its tenant has a limit."""
 
     key_id: str
     tenant: str
@@ -101,7 +102,7 @@ class Principal(Record):
 
 
 class LimitScope(NamedTuple):
-    """Whose account: `name` is unique among all of them."""
+    """Scope of an account; `name` is unique across kinds."""
 
     kind: ScopeKind
     name: str
@@ -118,7 +119,7 @@ KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
 
 
 def format_scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
-    """`key:ID`, `user:TENANT/USER`, `tenant:TENANT`."""
+    """Return `key:ID`, `user:TENANT/USER` or `tenant:TENANT`."""
     return f"user:{tenant}/{name}" if kind == "user" else f"{kind}:{tenant or name}"
 
 
@@ -134,7 +135,7 @@ def build_limits(row: KeyRecord | LimitRow) -> UsageLimits:
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether prefix, length and checksum are those of a key: a typing error is found without the store."""
+    """True if prefix, length and checksum are those of a key; mistyped secrets are refused without the store."""
     if len(secret) != SECRET_LENGTH or not secret.startswith(SECRET_PREFIX) or not secret.isascii():
         return False
     body = secret[len(SECRET_PREFIX) : -6]
@@ -142,28 +143,29 @@ def is_well_formed(secret: str) -> bool:
 
 
 def compute_checksum(body: str) -> str:
-    """CRC-32 in six url-safe characters. It guards against typing, not against forging: the HMAC does that."""
+    """Return the CRC-32 in six URL-safe characters: protection against mistyping, not against forgery."""
     return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
 
 
 def check_name(name: str, what: str) -> None:
     if not NAME_PATTERN.fullmatch(name):
-        message = f"{name[:60]!r} is no {what} name"
-        raise UsageError("AW-USE-30", message, where=ErrorLocation(None, None, what), hint="1 to 40 of a-z, 0-9 and -")
+        raise _invalid_name_error(name, what, "use 1 to 40 characters of a-z, 0-9 and -")
 
 
 def check_user(name: str) -> None:
     if not USER_PATTERN.fullmatch(name):
-        hint = "1 to 80 of letters, digits and . _ @ + -"
-        message = f"{name[:60]!r} is no user name"
-        raise UsageError("AW-USE-30", message, where=ErrorLocation(None, None, "user"), hint=hint)
+        raise _invalid_name_error(name, "user", "use 1 to 80 letters, digits and . _ @ + -")
+
+
+def _invalid_name_error(name: str, what: str, hint: str) -> UsageError:
+    where = ErrorLocation(None, None, what)
+    return UsageError("AW-USE-30", f"{name[:60]!r} is not a valid {what} name", where=where, hint=hint)
 
 
 def check_limits(limits: UsageLimits) -> None:
-    found = find_limits_problem(limits)
-    if found:
-        raise invalid_limit_error(found)
+    if problem := find_limits_problem(limits):
+        raise invalid_limit_error(problem)
 
 
 def invalid_limit_error(message: str) -> UsageError:
-    return UsageError("AW-USE-36", message, hint="leave it out for no limit")
+    return UsageError("AW-USE-36", message, hint="correct the value, or omit it for no limit")

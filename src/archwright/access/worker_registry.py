@@ -1,7 +1,7 @@
-"""Which worker wrote an entry of a shared table, and whether it still lives.
+"""Registry of the workers that write to a shared table, with a liveness check.
 
-A worker is its process id and when that process started: ids are given again, but not with the same start. One of
-another process namespace (a container on the same home) cannot be looked at and counts as living.
+A worker is identified by process id and start time, because process ids are reused. A worker in another PID namespace
+(a container on the same home) cannot be inspected and counts as alive.
 """
 
 from __future__ import annotations
@@ -21,26 +21,24 @@ _PROC = Path("/proc")
 
 
 def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
-    """Start of `pid` in ticks since the boot (0 without /proc); None when it is gone or a zombie."""
+    """Return the start of `pid` in ticks since boot (0 without /proc), None if it has ended or is a zombie."""
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return None if (proc / "self").exists() else _probe_process(pid)
-    fields = stat[stat.rindex(b")") + 2 :].split()  # a name may hold anything, brackets and blanks too
+        if (proc / "self").exists():
+            return None
+        try:
+            with suppress(PermissionError):
+                os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        return 0
+    fields = stat[stat.rindex(b")") + 2 :].split()  # the process name may contain brackets and blanks
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def _probe_process(pid: int) -> int | None:
-    try:
-        with suppress(PermissionError):
-            os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    return 0
-
-
 def register_worker(transaction: Transaction) -> int:
-    """A number for this process, never given before on this slate; rows of the dead are removed."""
+    """Return a new, unique number for this process and remove the rows of dead workers."""
     dead = []
     with transaction.cursor() as cursor:
         found = cursor.set_range(_WORKER_PREFIX)
@@ -58,12 +56,12 @@ def register_worker(transaction: Transaction) -> int:
 
 
 def is_worker_alive(transaction: Transaction, number: int) -> bool:
-    who = transaction.get(_WORKER_PREFIX + _NUMBER.pack(number))
-    return who is not None and _is_alive(who)
+    identity = transaction.get(_WORKER_PREFIX + _NUMBER.pack(number))
+    return identity is not None and _is_alive(identity)
 
 
-def _is_alive(who: bytes) -> bool:
-    namespace, pid, start = _IDENTITY.unpack(who)
+def _is_alive(identity: bytes) -> bool:
+    namespace, pid, start = _IDENTITY.unpack(identity)
     return int(namespace) != _read_pid_namespace() or read_process_start(int(pid)) == int(start)
 
 

@@ -66,4 +66,4 @@ def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
             yield KeyStore(store, load_pepper(home)), home, store
             return
         with closing(open_accounts_table(home)) as accounts:
-            yield KeyStore(store, load_pepper(home), slate=accounts), home, store
+            yield KeyStore(store, load_pepper(home), table=accounts), home, store

@@ -1,1 +1,1 @@
-"""What the running platform tells: exposition for a Prometheus, the embedded ring, kept measurements."""
+"""Usage records, metrics, traces, measurements and lineage of the running platform."""

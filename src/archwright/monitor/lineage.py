@@ -1,4 +1,4 @@
-"""Lineage edges in the store: append, and walk from a thing to what it was made of or to what was made of it."""
+"""Lineage edges in the store: append edges, read parents and children, trace the ancestry of an artefact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def append_edges(store: Store, edges: Sequence[LineageEdge]) -> None:
 
 
 def read_parents(store: Store, child: str) -> list[LineageEdge]:
-    """What `child` ("model:NAME@v1") was made of, in order of arrival."""
+    """Return the edges to the parents of `child` ("model:NAME@v1"), in order of arrival."""
     return store.rows(EDGES, {"child": child})
 
 
@@ -24,7 +24,7 @@ def read_children(store: Store, parent: str) -> list[LineageEdge]:
 
 
 def trace_ancestry(store: Store, start: str) -> list[LineageEdge]:
-    """Every edge on the way from `start` up to the source files, nearest first, each once."""
+    """Return every edge from `start` up to the source files, nearest first, each once."""
     found: dict[tuple[str, str], LineageEdge] = {}
     seen, waiting = {start}, [start]
     while waiting:

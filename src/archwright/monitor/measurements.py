@@ -1,4 +1,4 @@
-"""Measurements kept in the store, keyed by the prediction they answer. `reconcile` reads them back."""
+"""Measurements of predictions in the store; `reconcile` reads them."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def save_measurements(store: Store, measurements: Sequence[Measurement]) -> None
 
 
 def read_plan_measurements(store: Store, plan_digest: str) -> list[Measurement]:
-    """Every measurement of the plan's predictions, in order of arrival."""
+    """Return the measurements of the plan's predictions, in order of arrival."""
     return store.rows(MEASUREMENTS, {"plan_digest": plan_digest})

@@ -1,13 +1,13 @@
-"""Bytes that the worker processes of one machine share: one table, read and written in transactions.
+"""Key-value table that the worker processes of one machine share (LMDB), read and written in transactions.
 
-The content is derived (limits in use, cached answers): it may vanish, and its owner rebuilds it. It is never synced to
-the disk, and each boot starts a clean file, whose name carries the boot's id: a file that a power cut may have torn is
-never opened. Within a boot it survives kill -9 of any process: a commit is one write of a page nobody points at yet,
-and the lock is a robust mutex, which the kernel hands on when its holder dies.
+The content is derived (limits in use, cached responses): it may be lost, and its owner rebuilds it. It is never synced
+to disk. Each boot starts a new file, named after the boot id, so a file torn by a power cut is never opened. Within a
+boot it survives kill -9 of any process: a commit is one write of a page without references, and the lock is a robust
+mutex that the kernel releases if its holder dies.
 
-LMDB with MDB_WRITEMAP|MDB_NOSYNC: two reads and two writes in one transaction take 1.9 us, without WRITEMAP 5.4
-(bench/accounts). Under WRITEMAP a full disk would be a SIGBUS later, so the file is allocated whole when it is made.
-A process opens a table once and not before a fork (LMDB's rules); a home belongs to one machine.
+Design: MDB_WRITEMAP|MDB_NOSYNC. Two reads and two writes in one transaction take 1.9 us, without WRITEMAP 5.4 us
+(bench/accounts). With WRITEMAP a full disk would cause a SIGBUS later, so a new file is fully allocated. By the rules
+of LMDB a process opens a table once and not before a fork. A home belongs to one machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ R = TypeVar("R")
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 READERS = 512
-# How often a process looks whether its file was replaced, and frees what dead readers hold.
+# Interval of the check for a replaced file and of the release of dead readers' slots.
 MAINTENANCE_INTERVAL_S = 1.0
 _MODE = 0o600
 _DAMAGE_ERRORS = (
@@ -40,7 +40,7 @@ _DAMAGE_ERRORS = (
 
 
 def read_boot_id(path: Path = BOOT_ID_FILE) -> str:
-    """What names this boot; where the system has no such file one slate serves all boots."""
+    """Return the id of this boot; "any" on a system without boot ids, where one table serves all boots."""
     try:
         return path.read_text(encoding="ascii").strip()[:8]
     except FileNotFoundError:
@@ -52,27 +52,27 @@ def shared_table_path(folder: Path, name: str, size_bytes: int) -> Path:
 
 
 class SharedTable:
-    """`size_bytes` is all it ever holds. Slates of other boots and damaged ones are removed."""
+    """A shared table of at most `size_bytes`; files of other boots and damaged files are removed."""
 
     def __init__(self, folder: Path, name: str, size_bytes: int, tables: tuple[str, ...] = ()) -> None:
-        """Raises StoreError: AW-STO-11 it cannot be opened; OperateError when the disk is full."""
+        """Open or create the table. Raises StoreError AW-STO-11 if it cannot be opened, OperateError on a full disk."""
         self._path = shared_table_path(folder, name, size_bytes)
         self._size_bytes = size_bytes
         self._names = tables
         self.generation = 0
-        """Counts how often the file was opened anew: what a process wrote before may be gone."""
+        """Number of times that the file was opened; data written in an earlier generation may be lost."""
         for file in folder.glob(f"{name}-*-*.lmdb*"):
             if not file.name.startswith(f"{name}-{read_boot_id()}-"):
                 file.unlink(missing_ok=True)
         self._open()
 
     def write(self, act: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What `act` answers, its writes committed together; an error takes them all back.
+        """Run `act` in a write transaction and return its result; an error rolls back all its writes.
 
-        While it runs no other process writes: keep it to microseconds. Raises StoreError: AW-STO-11 damaged (and
-        made anew for the next caller), AW-STO-12 full."""
+        Other processes cannot write meanwhile, so `act` must take microseconds. Raises StoreError: AW-STO-11 damaged
+        (and recreated for the next caller), AW-STO-12 full."""
         try:
-            if time.monotonic() >= self._tend_at:
+            if time.monotonic() >= self._maintain_at:
                 self._maintain()
             with self._env.begin(write=True) as transaction:
                 return act(transaction, *args, **kwargs)
@@ -80,7 +80,6 @@ class SharedTable:
             raise self._handle_error(error) from error
 
     def get(self, key: bytes) -> bytes | None:
-        """The bytes under `key` of the unnamed table."""
         try:
             with self._env.begin() as transaction:
                 return transaction.get(key)
@@ -88,7 +87,7 @@ class SharedTable:
             raise self._handle_error(error) from error
 
     def read(self, act: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What `act` answers from one consistent view; it may not write."""
+        """Run `act` in a read transaction (one snapshot) and return its result."""
         try:
             with self._env.begin() as transaction:
                 return act(transaction, *args, **kwargs)
@@ -102,18 +101,19 @@ class SharedTable:
         where = ErrorLocation(str(self._path))
         if isinstance(error, lmdb.MapFullError):
             self._env.reader_check()
-            hint = f"it holds {self._size_bytes} bytes; stop the gateway, delete it, and start again to empty it"
-            return StoreError("AW-STO-12", "the shared table is full", where=where, hint=hint)
+            hint = "stop the gateway, delete the file, and start the gateway again"
+            message = f"the shared table is full: {self._size_bytes} bytes"
+            return StoreError("AW-STO-12", message, where=where, hint=hint)
         if isinstance(error, _DAMAGE_ERRORS):
             self._env.close()
             self._remove_files()
             self._reopen()
-        elif self._inode < 0 and time.monotonic() >= self._tend_at:
+        elif self._inode < 0 and time.monotonic() >= self._maintain_at:
             self._maintain()
-        return StoreError("AW-STO-11", f"the shared table refuses: {error}", where=where, hint="try again")
+        return StoreError("AW-STO-11", f"the shared table failed: {error}", where=where, hint="retry the request")
 
     def _maintain(self) -> None:
-        self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
+        self._maintain_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         if self._inode >= 0:
             self._env.reader_check()
         try:
@@ -124,16 +124,16 @@ class SharedTable:
             self._reopen()
 
     def _reopen(self) -> None:
-        """Raises StoreError AW-STO-11 where that cannot be now (the disk is full): whoever comes later tries again."""
+        """Open the file again. Raises StoreError AW-STO-11 if it cannot (full disk); a later call tries again."""
         self._env.close()
         self._inode = -1
         try:
             self._open()
         except (OSError, OperateError, UsageError) as error:
-            raise self._unusable_error("made anew", error) from error
+            raise self._unusable_error("recreated", error) from error
 
     def _unusable_error(self, act: str, error: Exception) -> StoreError:
-        hint = "the home must be on a local disk of this machine, with room; a process opens it once"
+        hint = "put the home on a local disk of this machine with free space; open the table once per process"
         where = ErrorLocation(str(self._path))
         return StoreError("AW-STO-11", f"the shared table cannot be {act}: {error}", where=where, hint=hint)
 
@@ -148,12 +148,12 @@ class SharedTable:
                 self.tables = {name: self._env.open_db(name.encode()) for name in self._names}
                 break
             except lmdb.Error as error:
-                # Only what is damaged is thrown away: another process may be at work in a file that we cannot open.
+                # Only damaged files are removed: another process may be using a file that this one cannot open.
                 if attempt == 2 or not isinstance(error, _DAMAGE_ERRORS):
                     raise self._unusable_error("opened", error) from error
                 self._remove_files()
         self._inode = self._path.stat().st_ino
-        self._tend_at = time.monotonic() + MAINTENANCE_INTERVAL_S
+        self._maintain_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         self.generation += 1
 
     def _open_environment(self, path: Path) -> lmdb.Environment:
@@ -162,9 +162,9 @@ class SharedTable:
         return lmdb.open(str(path), map_size=size, mode=_MODE, max_readers=READERS, max_dbs=tables, **flags)
 
     def _create_file(self) -> None:
-        """A whole, allocated file is linked into place; when another process was first, its file counts."""
-        with tempfile.TemporaryDirectory(dir=self._path.parent, prefix=".slate.") as made:
-            path = Path(made) / "new"
+        """Create a fully allocated file and link it into place; if another process was first, its file is used."""
+        with tempfile.TemporaryDirectory(dir=self._path.parent, prefix=".slate.") as folder:
+            path = Path(folder) / "new"
             self._open_environment(path).close()
             try:
                 with open(path, "r+b") as file:

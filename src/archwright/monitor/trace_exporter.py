@@ -1,9 +1,9 @@
-"""Traces of requests for an OpenTelemetry collector: OTLP over HTTP, as JSON, by the GenAI conventions' names.
+"""Export of request traces to an OpenTelemetry collector: OTLP/HTTP with JSON, GenAI semantic conventions.
 
-Off unless a collector is configured. A trace is made from a finished request's record: a span for the request and under
-it its waiting, our own work and the engine, in that order (the record has durations, not how they interleaved). The
-request's id alone decides sampling, so every process of a gateway picks the same. Content is sent only while `traced`
-says so for its tenant, asked again when the trace leaves. Nothing here delays a request: a full queue drops and counts.
+Disabled unless a collector is configured. A trace is built from a finished request's record: a span of the request with
+child spans for gateway, queue and engine, in that order (the record has durations, not their interleaving). Sampling
+depends only on the request id, so every process of a gateway samples the same requests. Content is sent only if
+`traced` is True for its tenant when the trace is sent. Export never delays a request: a full queue drops and counts.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ BATCH_TRACES = 256
 EXPORT_INTERVAL_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
-SHUTDOWN_TIMEOUT_S = 5.0  # for what waits when the process ends: nobody waits longer for a collector
-# What may wait of content, and go in one batch: what is more leaves without it, with a mark, or in the next.
+SHUTDOWN_TIMEOUT_S = 5.0  # longest time to send the queued traces when the process ends
+# Content beyond the queue limit is left out and marked as truncated; beyond the batch limit it goes to the next batch.
 CONTENT_QUEUE_BYTES, CONTENT_BATCH_BYTES = 16 << 20, 2 << 20
 SAMPLING_BITS = 52
 SPAN_KIND_SERVER, SPAN_KIND_INTERNAL, SPAN_KIND_CLIENT = 2, 1, 3
 STATUS_ERROR = 2
-# What a collector asks to be sent again; anything else it refuses for good.
+# Statuses after which a batch is sent again; any other error status drops it.
 RETRYABLE_STATUS = (429, 502, 503, 504)
 OtlpSpan = dict[str, object]
 DropReason = Literal["full", "refused", "away"]
@@ -45,14 +45,14 @@ DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 
 class TraceSpec(Record):
-    """`url` is the collector's root ("http://host:4318"); `share` of the requests are traced."""
+    """Collector root `url` ("http://host:4318") and sampled `share` of the requests."""
 
     url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
 class TraceContent(NamedTuple):
-    """A request's messages and answer as the conventions' JSON. `missing`: left out, as it was too long."""
+    """Messages and response of a request as the conventions' JSON; `missing`: left out because of its length."""
 
     tenant: str
     input: str
@@ -66,7 +66,7 @@ class TraceContent(NamedTuple):
 
 
 class _QueuedTrace(NamedTuple):
-    """The first of the spans is the request's."""
+    """Spans of one request (the request's own span first) with its content."""
 
     spans: list[OtlpSpan]
     content: TraceContent | None
@@ -77,10 +77,10 @@ class _QueuedTrace(NamedTuple):
 
 
 class TraceExporter:
-    """`add` costs the caller of an unsampled request one comparison; a thread does the rest.
+    """Queue of sampled traces and the thread that sends them; an unsampled request costs one comparison.
 
-    `on_drop` counts undelivered traces: queue `full`, `refused` for good, collector `away` at the end. `traced` says
-    whether a tenant wants its content to go along."""
+    `on_drop` counts undelivered traces: queue `full`, `refused` by the collector, collector `away` at shutdown.
+    `traced` returns True if a tenant's traces include content."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class TraceExporter:
         self._last_at = math.inf
         self._traced = traced
         self._queue: deque[_QueuedTrace] = deque()
-        # Of content: what one thread put in, and what the other took out; each is written by one of them alone.
+        # Content bytes put in by one thread and taken out by the other; each counter has a single writer.
         self._put = self._taken = 0
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._stop = threading.Event()
@@ -106,11 +106,12 @@ class TraceExporter:
         self._thread.start()
 
     def is_sampled(self, request_id: str) -> bool:
-        return is_trace_sampled(request_id, self._limit)
+        """True if the random part of the request id (its last 13 hex digits) is within the sampled share."""
+        return int(request_id[-13:], 16) < self._limit
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
-        """A finished request."""
-        if not is_trace_sampled(one.request_id, self._limit):
+        """Queue the trace of a finished request if it is sampled."""
+        if not self.is_sampled(one.request_id):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
@@ -122,7 +123,7 @@ class TraceExporter:
         self._queue.append(_QueuedTrace(build_spans(one), content))
 
     def close(self) -> None:
-        """What waits is sent as far as `last_s` goes, whatever the collector does meanwhile."""
+        """Send the queued traces for at most `last_s`, then stop."""
         self._last_at = time.monotonic() + self._last_s
         self._stop.set()
         self._thread.join(self._last_s)
@@ -140,7 +141,7 @@ class TraceExporter:
             continue
 
     def _send(self) -> bool:
-        """The oldest of the queue; False when they are to be sent again later."""
+        """Send the oldest traces of the queue; False if they must be sent again later."""
         batch: list[_QueuedTrace] = []
         size = 0
         for place in range(min(BATCH_TRACES, len(self._queue))):
@@ -149,7 +150,10 @@ class TraceExporter:
             if batch and size > CONTENT_BATCH_BYTES:
                 break
             batch.append(trace)
-        refused = self._post(_encode_export([span for trace in batch for span in self._with_content(trace)]))
+        spans = [span for trace in batch for span in self._with_content(trace)]
+        scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": spans}]
+        service = {"attributes": _encode_attributes({"service.name": "archwright-gateway"})}
+        refused = self._post(msgspec.json.encode({"resourceSpans": [{"resource": service, "scopeSpans": scoped}]}))
         if refused is None:
             return False
         for trace in batch:
@@ -160,25 +164,25 @@ class TraceExporter:
         return True
 
     def _with_content(self, trace: _QueuedTrace) -> list[OtlpSpan]:
-        """With its content, where the tenant still wants that."""
-        whole, *parts = trace.spans
+        """Return the spans with their content, if the tenant's traces still include content."""
+        root, *parts = trace.spans
         content = trace.content
         if content is None or not self._traced(content.tenant):
             return trace.spans
-        said = {
+        fields = {
             "gen_ai.system_instructions": content.system if content.system != "[]" else None,
             "gen_ai.input.messages": content.input,
             "gen_ai.output.messages": content.output,
             "archwright.content.truncated": content.missing or None,
         }
-        return [{**whole, "attributes": [*cast(list[object], whole["attributes"]), *_encode_attributes(said)]}, *parts]
+        return [{**root, "attributes": [*cast(list[object], root["attributes"]), *_encode_attributes(fields)]}, *parts]
 
     def _post(self, body: bytes) -> bool | None:
-        """False: taken, True: refused for good, None: try again."""
+        """Send a batch. Return False if it was accepted, True if it was refused, None if it must be sent again."""
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as reply:
-                reply.read1(65_536)  # one read: no more of what a collector says is of use
+                reply.read1(65_536)  # the response body has no use beyond one read
                 return False
         except urllib.error.HTTPError as error:
             error.close()
@@ -187,35 +191,29 @@ class TraceExporter:
             return None
 
 
-def is_trace_sampled(request_id: str, limit: int) -> bool:
-    """The chance in a request's id is its last 13 digits."""
-    return int(request_id[-13:], 16) < limit
-
-
 def build_spans(one: RequestRecord) -> list[OtlpSpan]:
-    """The request and its parts."""
     digest = hashlib.sha256(one.request_id.encode()).hexdigest()
-    trace, root = digest[:32], digest[32:48]
-    began = one.at - one.latency_s
-    whole = _build_span(trace, root, f"{one.operation} {one.model}", SPAN_KIND_SERVER, began, one.latency_s)
-    whole["attributes"] = _encode_attributes(_list_request_attributes(one))
+    trace, root_id = digest[:32], digest[32:48]
+    start = one.at - one.latency_s
+    root = _build_span(trace, root_id, f"{one.operation} {one.model}", SPAN_KIND_SERVER, start, one.latency_s)
+    root["attributes"] = _encode_attributes(_list_request_attributes(one))
     if one.status != "ok":
-        whole["status"] = {"code": STATUS_ERROR, "message": one.status}
-    found = [whole]
+        root["status"] = {"code": STATUS_ERROR, "message": one.status}
+    spans = [root]
     parts = (
         ("gateway", SPAN_KIND_INTERNAL, one.gateway_s),
         ("queue", SPAN_KIND_INTERNAL, one.queue_s),
         ("engine", SPAN_KIND_CLIENT, one.engine_s),
     )
-    for number, (name, kind, took_s) in enumerate(parts, 1):
-        part = _build_span(trace, f"{int(root, 16) ^ number:016x}", name, kind, began, took_s)
-        found.append({**part, "parentSpanId": root})
-        began += took_s
-    return found
+    for number, (name, kind, duration_s) in enumerate(parts, 1):
+        part = _build_span(trace, f"{int(root_id, 16) ^ number:016x}", name, kind, start, duration_s)
+        spans.append({**part, "parentSpanId": root_id})
+        start += duration_s
+    return spans
 
 
 def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
-    """Attributes by the conventions' names, ours where they have none; None is left out."""
+    """Return the attributes with the conventions' names, or ours if there is none; None values are omitted."""
     return {
         "gen_ai.operation.name": one.operation,
         "gen_ai.provider.name": one.pool or None,
@@ -238,26 +236,20 @@ def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
     }
 
 
-def _build_span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: float) -> OtlpSpan:
-    start, end = (str(round(at * 1e9)) for at in (began, began + took_s))
-    span: OtlpSpan = {"traceId": trace, "spanId": name_id, "name": name, "kind": kind}
-    return {**span, "startTimeUnixNano": start, "endTimeUnixNano": end}
+def _build_span(trace: str, span_id: str, name: str, kind: int, start: float, duration_s: float) -> OtlpSpan:
+    start_ns, end_ns = (str(round(at * 1e9)) for at in (start, start + duration_s))
+    span: OtlpSpan = {"traceId": trace, "spanId": span_id, "name": name, "kind": kind}
+    return {**span, "startTimeUnixNano": start_ns, "endTimeUnixNano": end_ns}
 
 
-def _encode_attributes(said: Mapping[str, object]) -> list[dict[str, object]]:
-    return [{"key": key, "value": _encode_value(value)} for key, value in said.items() if value is not None]
+def _encode_attributes(fields: Mapping[str, object]) -> list[dict[str, object]]:
+    return [{"key": key, "value": _encode_value(value)} for key, value in fields.items() if value is not None]
 
 
 def _encode_value(value: object) -> dict[str, object]:
-    """OTLP's JSON writes 64-bit integers as text."""
+    """Encode a value; OTLP JSON represents 64-bit integers as strings."""
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
-
-
-def _encode_export(found: list[OtlpSpan]) -> bytes:
-    service = _encode_attributes({"service.name": "archwright-gateway"})
-    scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": found}]
-    return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": scoped}]})

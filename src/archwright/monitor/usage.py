@@ -1,4 +1,4 @@
-"""What was asked of the gateway and what it cost, by whom and by what."""
+"""Usage report: requests, tokens and cost by tenant, key, user, model and day."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home
-from archwright.monitor.usage_totals import DAY_S, NANO, USAGE_MEASURES, UsageTotal
+from archwright.monitor.usage_totals import DAY_S, NANO, USAGE_MEASURES, add_sums
 from archwright.monitor.wal.compaction import compact_orphans, read_usage_totals
 from archwright.store import Store
 
@@ -16,8 +16,10 @@ DIMENSION_FIELDS = {"tenant": "tenant", "key": "key_id", "user": "user", "model"
 
 
 class UsageRow(Record):
-    """Every finished request counted once, to this moment. Empty: not told apart. `saved_usd` is what answers from
-    the cache (`hits` of the `requests`) would have cost; money is 0 where a model has no price. `day` is UTC."""
+    """Totals of the finished requests of one group; a dimension that is not grouped by is empty.
+
+    `saved_usd`: cost avoided by cache hits (`hits` of the `requests`). USD are 0 for models without a price; `day` is
+    UTC."""
 
     tenant: str
     key: str
@@ -33,38 +35,26 @@ class UsageRow(Record):
 
 
 def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[UsageRow, ...]:
-    """Requests, tokens and money by any of tenant, key, user, model and day, joined by commas, to this moment.
+    """Return the usage up to now, grouped by the dimensions `by` (tenant, key, user, model, day; comma-separated).
 
-    Copies sent to a shadow model are nobody's requests and left out. Raises UsageError AW-USE-66 for other words."""
+    Requests copied to a shadow model are not counted. Raises UsageError AW-USE-66 for an unknown dimension."""
     words = tuple(dict.fromkeys(word.strip() for word in by.split(",") if word.strip()))
     unknown = [word for word in words if word not in DIMENSION_FIELDS]
     if unknown:
-        hint = f"any of {', '.join(DIMENSION_FIELDS)}, joined by commas"
-        message = f"usage cannot be told by {unknown[0]!r}"
+        hint = f"use one or more of {', '.join(DIMENSION_FIELDS)}, separated by commas"
+        message = f"usage cannot be grouped by {unknown[0]!r}"
         raise UsageError("AW-USE-66", message, where=ErrorLocation(field="by"), hint=hint)
     compact_orphans(store, home)
     columns = dict.fromkeys((*(DIMENSION_FIELDS[word] for word in words), "tenant", "shadow"))
-    totals = read_usage_totals(store, home, tuple(columns))
-    return _aggregate_rows([one for one in totals if not one.shadow and tenant in (None, one.tenant)], words)
-
-
-def _aggregate_rows(found: list[UsageTotal], words: tuple[str, ...]) -> tuple[UsageRow, ...]:
-    """One line for each value of `words`, the tenant no longer told apart where it is none of them."""
     sums: dict[tuple[str, ...], list[int]] = {}
-    for one in found:
-        line = sums.setdefault(tuple(_dimension_value(one, word) for word in words), [0] * len(USAGE_MEASURES))
-        line[:] = [value + getattr(one, name) for value, name in zip(line, USAGE_MEASURES, strict=True)]
-    return tuple(_build_row(dict(zip(words, key, strict=True)), line) for key, line in sorted(sums.items()))
-
-
-def _dimension_value(one: UsageTotal, word: str) -> str:
-    if word == "day":
-        return datetime.fromtimestamp(one.day * DAY_S, UTC).date().isoformat()
-    return str(getattr(one, DIMENSION_FIELDS[word]))
-
-
-def _build_row(names: dict[str, str], sums: list[int]) -> UsageRow:
-    *counts, cost, saved = sums
-    fields: dict[str, Any] = {**dict.fromkeys(DIMENSION_FIELDS, ""), **names}
-    fields |= zip(USAGE_MEASURES, counts, strict=False)
-    return UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO)
+    for one in read_usage_totals(store, home, tuple(columns)):
+        if not one.shadow and tenant in (None, one.tenant):
+            date = datetime.fromtimestamp(one.day * DAY_S, UTC).date().isoformat()
+            group = tuple(date if word == "day" else str(getattr(one, DIMENSION_FIELDS[word])) for word in words)
+            add_sums(sums, group, [getattr(one, name) for name in USAGE_MEASURES])
+    empty: dict[str, Any] = dict.fromkeys(DIMENSION_FIELDS, "")
+    rows = []
+    for group, (*counts, cost, saved) in sorted(sums.items()):
+        fields = empty | dict(zip(words, group, strict=True)) | dict(zip(USAGE_MEASURES, counts, strict=False))
+        rows.append(UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO))
+    return tuple(rows)

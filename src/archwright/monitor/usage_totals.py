@@ -1,13 +1,13 @@
-"""What the requests of a day, key and model add up to: usage, as it is kept.
+"""Usage totals of the requests per day, key and model.
 
-Decides how it is kept where many keys ask: what one fold adds is one value (a lot), and the lots become rows only when
-many wait. A row a key at each fold cost 20 us a request with 10,000 keys.
+Design: one compaction adds one value (a delta) with the sums of all its keys; deltas are gathered into rows only when
+many have accumulated. A row per key at each compaction cost 20 us per request with 10,000 keys.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,14 +17,14 @@ from archwright.errors import StoreError
 from archwright.store import ConflictError, RecordTable, Store
 
 DAY_S = 86_400.0
-# Money is added up in whole billionths of a dollar: the same total in whatever order.
+# USD are summed as integers of 1e-9 USD, so that the total does not depend on the order.
 NANO = 1e9
 TOKENS_LIMIT = 1 << 40
-MONEY_LIMIT = 10**15  # of one request: a million dollars
+MONEY_LIMIT = 10**15  # most nano-USD of one request: a million USD
 
 
 class UsageTotal(Record):
-    """What requests of one day (since the epoch, UTC), key and model add up to; a part of it, until merged."""
+    """Sum of the requests of one day (since the epoch, UTC), key and model; several rows may exist until merged."""
 
     day: int
     tenant: str
@@ -41,8 +41,9 @@ class UsageTotal(Record):
 
 
 class UsageDelta(Record):
-    """What one fold adds to the totals, as one value: with many keys a row for each would cost more than all else.
-    Of every total the fields of USAGE_DIMENSIONS and those of USAGE_MEASURES as two arrays; compressed JSON."""
+    """Totals that one compaction adds, as one value: compressed JSON of two arrays per total.
+
+    The arrays hold the fields of USAGE_DIMENSIONS and of USAGE_MEASURES."""
 
     data: bytes
 
@@ -53,12 +54,13 @@ USAGE_MEASURES = ("requests", "hits", "input_tokens", "output_tokens", "cost_nan
 USAGE_TOTALS = RecordTable("usage", UsageTotal)
 USAGE_DELTAS = RecordTable("usage_lots", UsageDelta)
 UsageSums = dict[tuple[object, ...], list[int]]
+K = TypeVar("K", bound=tuple[object, ...])
 _ENCODE = msgspec.json.Encoder().encode
 _ROWS_DECODER = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, bool], list[int]]])
 
 
 def _clamp_tokens(count: int) -> int:
-    """What an engine claims, within what can be added up."""
+    """Limit an engine's token count to the range that can be summed."""
     return min(max(count, 0), TOKENS_LIMIT)
 
 
@@ -86,39 +88,42 @@ def encode_delta(sums: UsageSums) -> UsageDelta:
     return UsageDelta(data=zlib.compress(_ENCODE(list(sums.items())), 1))
 
 
-def apply_deltas(sums: UsageSums, lots: list[UsageDelta], places: list[int]) -> None:
-    """Into `sums`, of which a key has the fields of USAGE_DIMENSIONS at `places`. Raises StoreError AW-STO-08."""
-    for lot in lots:
+def apply_deltas(sums: UsageSums, deltas: list[UsageDelta], places: list[int]) -> None:
+    """Add deltas to `sums`, whose keys have the USAGE_DIMENSIONS at `places`. Raises StoreError AW-STO-08."""
+    for delta in deltas:
         try:
-            found = _ROWS_DECODER.decode(zlib.decompress(lot.data))
+            totals = _ROWS_DECODER.decode(zlib.decompress(delta.data))
         except (zlib.error, msgspec.MsgspecError) as error:
-            raise StoreError("AW-STO-08", f"totals are damaged: {error}", hint="restore from backup") from error
-        for key, line in found:
+            hint = "restore the database from a backup"
+            raise StoreError("AW-STO-08", f"the usage totals are damaged: {error}", hint=hint) from error
+        for key, line in totals:
             add_sums(sums, tuple([key[place] for place in places]), line)
 
 
-def add_sums(sums: UsageSums, key: tuple[object, ...], line: list[int]) -> None:
-    mine = sums.setdefault(key, [0] * len(USAGE_MEASURES))
+def add_sums(sums: dict[K, list[int]], key: K, line: list[int]) -> None:
+    total = sums.setdefault(key, [0] * len(USAGE_MEASURES))
     for place, value in enumerate(line):
-        mine[place] += value
+        total[place] += value
 
 
 def gather_deltas(store: Store) -> int:
-    """Put the lots into the totals, one row for all that belong together; how many rows came of them. Others may
-    fold, read, gather and merge meanwhile. Raises StoreError."""
-    found = store.numbered_rows(USAGE_DELTAS)
+    """Replace the deltas by rows of totals, one per key; return the number of rows.
+
+    Other processes may compact, read, gather and merge meanwhile. Raises StoreError."""
+    deltas = store.numbered_rows(USAGE_DELTAS)
     sums: UsageSums = {}
-    apply_deltas(sums, [lot for _, lot in found], list(range(len(USAGE_DIMENSIONS))))
+    apply_deltas(sums, [delta for _, delta in deltas], list(range(len(USAGE_DIMENSIONS))))
     rows = [build_total(USAGE_DIMENSIONS, key, line) for key, line in sums.items()]
+    replaced = (USAGE_DELTAS, deltas[-1][0] if deltas else 0, len(deltas))
     try:
-        store.append_together([(USAGE_TOTALS, rows)], instead=(USAGE_DELTAS, found[-1][0] if found else 0, len(found)))
+        store.append_together([(USAGE_TOTALS, rows)], instead=replaced)
     except ConflictError:
         return 0
     return len(rows)
 
 
 def merge_totals(store: Store) -> int:
-    """One row of totals where there are several of the same; how many there are then. Raises StoreError."""
+    """Merge rows of totals with equal dimensions; return the number of rows left. Raises StoreError."""
     return store.merge(USAGE_TOTALS, USAGE_DIMENSIONS, USAGE_MEASURES)
 
 

@@ -1,1 +1,1 @@
-"""How much memory, how long a step, how many machines: exact arithmetic first, then a roofline with stated shares."""
+"""Memory, step time and capacity of one machine: exact counts, then a roofline with calibrated efficiencies."""

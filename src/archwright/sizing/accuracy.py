@@ -1,6 +1,6 @@
-"""`accuracy`: predicts each row of a benchmark table, then, apart from it, holds the predictions against the table.
+"""Scoring of predictions against a benchmark table (verb `accuracy`).
 
-The prediction of a row sees only what a user would know; measured columns are read when all predictions are made.
+The prediction of a row uses only columns that a user would state; the measured columns are used for scoring alone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.record import Record
-from archwright.errors import CatalogError
+from archwright.errors import CatalogError, ErrorLocation, PlanFileError
 from archwright.sizing import benchmark_reader
 from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
 from archwright.sizing.inference.serving_prediction import PredictionInterval, predict_deployment
 from archwright.sizing.training.token_throughput import predict_throughput
 
-# Measured columns by kind of table; the predicted ones are called the same with `pred_` before.
+# Measured columns per kind of table; predicted columns have the prefix `pred_`.
 COLUMNS: dict[BenchmarkKind, tuple[str, ...]] = {
     "serving": ("tpot_ms", "ttft_ms", "throughput_tok_s"),
     "training": ("tok_s_per_gpu", "gpu_hours", "step_time_s"),
@@ -31,7 +31,7 @@ FileWriter = Callable[[Path, str], None]
 
 
 class RowPrediction(NamedTuple):
-    """One row answered: guesses by measured column; `stratum` also says what is weak or assumed."""
+    """Prediction of one row, per measured column; `remark`: what is weak or assumed."""
 
     row_id: str
     guesses: dict[str, PredictionInterval | None]
@@ -40,7 +40,7 @@ class RowPrediction(NamedTuple):
 
 
 class AccuracyScore(Record):
-    """How the predictions of one quantity and stratum held; errors in percent of the measured value."""
+    """Score of one quantity in one stratum; errors in percent of the measured value."""
 
     metric: str
     stratum: str
@@ -64,37 +64,33 @@ class AccuracyReport(Record):
 
 
 def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolver) -> RowPrediction:
-    """Never raises for what a row says: a row that names nothing known comes back without guesses."""
+    """Predict one row. A row with an unknown name gets no predictions; errors of a row are never raised."""
+    row_id = read_text(cells, "row_id")
+    values: tuple[PredictionInterval | None, ...]
     try:
-        return _predict_serving_row(cells, subjects) if kind == "serving" else _predict_training_row(cells, subjects)
+        if kind == "serving":
+            query, wrong = benchmark_reader.parse_serving_query(cells)
+            served = predict_deployment(query, subjects)
+            stratum, regime, weak, assumed = served.stratum, served.regime, served.weak, served.assumed
+            times = (time and time.scaled(1e3) for time in (served.tpot_s, served.ttft_s))
+            values = (*times, served.tokens_per_s)
+        else:
+            run, wrong = benchmark_reader.parse_training_query(cells)
+            trained = predict_throughput(run, subjects)
+            stratum, regime, weak, assumed = trained.stratum, "", trained.weak, ()
+            values = (trained.tokens_per_s, trained.device_hours, trained.step_s)
     except CatalogError as error:
-        near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
-        guesses = dict.fromkeys(COLUMNS[kind])
-        return RowPrediction(read_text(cells, "row_id"), guesses, "not answered", f"{error.message[:200]}{near}")
-
-
-def _predict_serving_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
-    asked, wrong = benchmark_reader.parse_serving_query(cells)
-    found = predict_deployment(asked, subjects)
-    scaled = (time and time.scaled(1e3) for time in (found.tpot_s, found.ttft_s))
-    guesses = dict(zip(COLUMNS["serving"], (*scaled, found.tokens_per_s), strict=True))
-    weak = (f"weak: {why}" for why in (*found.weak, *wrong))
-    remark = "; ".join(filter(None, (found.regime, *weak, *(f"assumed {what}" for what in found.assumed))))
-    return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
-
-
-def _predict_training_row(cells: Cells, subjects: BenchmarkNameResolver) -> RowPrediction:
-    asked, wrong = benchmark_reader.parse_training_query(cells)
-    found = predict_throughput(asked, subjects)
-    guesses = dict(zip(COLUMNS["training"], (found.tokens_per_s, found.device_hours, found.step_s), strict=True))
-    remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
-    return RowPrediction(read_text(cells, "row_id"), guesses, found.stratum, remark)
+        nearest = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
+        return RowPrediction(row_id, dict.fromkeys(COLUMNS[kind]), "not answered", f"{error.message[:200]}{nearest}")
+    reasons = (*(f"weak: {reason}" for reason in (*weak, *wrong)), *(f"assumed {text}" for text in assumed))
+    remark = "; ".join(filter(None, (regime, *reasons)))
+    return RowPrediction(row_id, dict(zip(COLUMNS[kind], values, strict=True)), stratum, remark)
 
 
 def score_benchmark(
     path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, write: FileWriter
 ) -> AccuracyReport:
-    """Predicts every row of `path`; `write` puts the text of OUT at a path in one piece."""
+    """Predict and score every row of `path`; `write` writes the predictions to `rows_out` atomically."""
     kind: BenchmarkKind | None = None
     predicted: list[RowPrediction] = []
     measured: list[dict[str, float | None]] = []
@@ -103,28 +99,29 @@ def score_benchmark(
         predicted.append(predict_row(cells, kind, subjects))
         measured.append({column: benchmark_reader.read_number(cells, column, []) for column in COLUMNS[kind]})
     if kind is None:
-        raise benchmark_reader.empty_table_error(path)
+        where, hint = ErrorLocation(str(path)), benchmark_reader.COLUMNS_HINT
+        raise PlanFileError("AW-FILE-22", "the table has no rows", where=where, hint=hint)
     if rows_out is not None:
         write(rows_out, render_predictions_csv(predicted, kind))
-    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not any(row.guesses.values())]
+    unanswered = [f"{row.row_id}: {row.remark}" for row in predicted if not any(row.guesses.values())]
     return AccuracyReport(
         file=str(path),
         kind=kind,
         rows=len(predicted),
-        answered=len(predicted) - len(lost),
+        answered=len(predicted) - len(unanswered),
         weak=sum("weak:" in row.remark for row in predicted),
-        not_answered=tuple(lost[:MOST_CAUSES]),
+        not_answered=tuple(unanswered[:MOST_CAUSES]),
         scores=tuple(score_predictions(predicted, measured, kind)),
         rows_out=None if rows_out is None else str(rows_out),
     )
 
 
 def render_predictions_csv(predicted: Iterable[RowPrediction], kind: BenchmarkKind) -> str:
-    """OUT: row_id, each prediction with _lo and _hi, stratum with its remarks."""
+    """Return the CSV of the predictions: row_id, each prediction with _lo and _hi, stratum with remark."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    heads = [f"pred_{column}{end}" for column in COLUMNS[kind] for end in ("", "_lo", "_hi")]
-    writer.writerow(["row_id", *heads, "stratum"])
+    header = [f"pred_{column}{end}" for column in COLUMNS[kind] for end in ("", "_lo", "_hi")]
+    writer.writerow(["row_id", *header, "stratum"])
     for row in predicted:
         cells: list[str] = []
         for column in COLUMNS[kind]:
@@ -137,7 +134,7 @@ def render_predictions_csv(predicted: Iterable[RowPrediction], kind: BenchmarkKi
 def score_predictions(
     predicted: list[RowPrediction], measured: list[dict[str, float | None]], kind: BenchmarkKind
 ) -> Iterator[AccuracyScore]:
-    """Per quantity: the whole, then each stratum; nothing where nothing was measured."""
+    """Yield the scores per quantity: of all rows, then per stratum; nothing without measured values."""
     for column in COLUMNS[kind]:
         pairs = [
             (row.stratum, guess, truth)

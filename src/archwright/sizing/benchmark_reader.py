@@ -1,6 +1,6 @@
-"""Reads rows of a benchmark table: serving or training, by its columns; ragged, hostile or unfinished ones too.
+"""Reader of benchmark tables (serving or training, by their columns), robust against ragged and malformed rows.
 
-A measured column is never read here. A cell that is no number counts as unstated and makes the row weak.
+The queries never use measured columns. A cell that is not a number counts as unstated and makes the row weak.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from archwright.errors import ErrorLocation, PlanFileError, from_os_error
 from archwright.sizing.inference.serving_prediction import ServingQuery
@@ -28,7 +28,7 @@ COLUMNS_HINT = "see docs/accuracy.md for the columns"
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, cells) of each row; cells beyond the header are dropped. Raises PlanFileError AW-FILE-2x."""
+    """Yield (line, cells) of each row; cells beyond the header are dropped. Raises PlanFileError AW-FILE-21."""
     csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
@@ -38,21 +38,17 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except OSError as error:
         raise from_os_error(error) from error
     except csv.Error as error:
-        where, hint = ErrorLocation(str(path)), "one line a row, a header first"
-        raise PlanFileError("AW-FILE-21", f"not a CSV table: {error}", where=where, hint=hint) from error
-
-
-def empty_table_error(path: Path) -> PlanFileError:
-    return PlanFileError("AW-FILE-22", "the table has no row", where=ErrorLocation(str(path)), hint=COLUMNS_HINT)
+        where, hint = ErrorLocation(str(path)), "write a CSV file with a header line and one line per row"
+        raise PlanFileError("AW-FILE-21", f"the file is not a CSV table: {error}", where=where, hint=hint) from error
 
 
 def detect_kind(columns: frozenset[str], path: Path) -> BenchmarkKind:
-    """By the columns. Raises PlanFileError AW-FILE-20 when neither kind's are all there."""
+    """Return the kind by its required columns. Raises PlanFileError AW-FILE-20 if columns of both kinds are missing."""
     for kind, needed in REQUIRED_COLUMNS.items():
         if needed <= columns:
             return kind
-    lacking = min((sorted(needed - columns) for needed in REQUIRED_COLUMNS.values()), key=len)
-    message = f"neither a serving nor a training table: no column {', '.join(lacking)}"
+    missing = min((sorted(needed - columns) for needed in REQUIRED_COLUMNS.values()), key=len)
+    message = f"the file is neither a serving nor a training table: no column {', '.join(missing)}"
     raise PlanFileError("AW-FILE-20", message, where=ErrorLocation(str(path), 1), hint=COLUMNS_HINT)
 
 
@@ -61,64 +57,63 @@ def read_text(cells: Cells, column: str) -> str:
 
 
 def read_number(cells: Cells, column: str, wrong: list[str]) -> float | None:
-    """A finite, non-negative number; anything else is unstated and, if it was not empty, noted in `wrong`."""
-    said = read_text(cells, column)
-    if not said:
+    """Return a finite, non-negative number, else None; a cell that is not such a number is noted in `wrong`."""
+    text = read_text(cells, column)
+    if not text:
         return None
     try:
-        found = float(said)
+        number = float(text)
     except ValueError:
-        found = math.nan
-    if not (math.isfinite(found) and 0 <= found <= MOST_NUMBER):
-        wrong.append(f"{column} is no usable number")
+        number = math.nan
+    if not (math.isfinite(number) and 0 <= number <= MOST_NUMBER):
+        wrong.append(f"{column} is not a usable number")
         return None
-    return found
+    return number
 
 
 def parse_serving_query(cells: Cells) -> tuple[ServingQuery, list[str]]:
-    """The question a serving row asks, and what is wrong with its numbers."""
+    """Return the query of a serving row, and what is wrong with its numbers."""
     wrong: list[str] = []
-    devices = read_number(cells, "n_accelerators", wrong)
-    sent = read_number(cells, "concurrency_or_batch", wrong)
-    parameters, active = read_number(cells, "params_b", wrong), read_number(cells, "active_params_b", wrong)
     return ServingQuery(
-        model=read_text(cells, "model"),
-        accelerator=read_text(cells, "accelerator"),
-        devices=round(min(devices or 0, 1e6)),
-        parallelism=read_text(cells, "parallelism")[:1000],
-        precision=read_text(cells, "precision")[:1000],
+        **_read_common_fields(cells, wrong),
         engine=read_text(cells, "engine")[:1000],
         scenario=read_text(cells, "scenario"),
-        concurrency=sent or None,
-        input_tokens=_cap_length(read_number(cells, "input_len", wrong)),
-        output_tokens=_cap_length(read_number(cells, "output_len", wrong)),
-        parameters=parameters and parameters * 1e9,
-        active_parameters=active and active * 1e9,
+        concurrency=read_number(cells, "concurrency_or_batch", wrong) or None,
+        input_tokens=_read_length(cells, "input_len", wrong),
+        output_tokens=_read_length(cells, "output_len", wrong),
         ttft_statistic=read_text(cells, "ttft_stat"),
         tpot_statistic=read_text(cells, "tpot_stat"),
     ), wrong
 
 
-def _cap_length(tokens: float | None) -> float | None:
-    return None if tokens is None else min(tokens, 1e8)
-
-
 def parse_training_query(cells: Cells) -> tuple[TrainingQuery, list[str]]:
-    """The question a training row asks, and what is wrong with its numbers."""
+    """Return the query of a training row, and what is wrong with its numbers."""
     wrong: list[str] = []
-    devices, tokens = read_number(cells, "n_accelerators", wrong), read_number(cells, "tokens_b", wrong)
-    parameters, active = read_number(cells, "params_b", wrong), read_number(cells, "active_params_b", wrong)
+    tokens = read_number(cells, "tokens_b", wrong)
     return TrainingQuery(
-        model=read_text(cells, "model"),
-        accelerator=read_text(cells, "accelerator"),
-        devices=round(min(devices or 0, 1e6)),
-        parameters=parameters and parameters * 1e9,
-        active_parameters=active and active * 1e9,
-        sequence_tokens=_cap_length(read_number(cells, "seq_len", wrong)),
+        **_read_common_fields(cells, wrong),
+        sequence_tokens=_read_length(cells, "seq_len", wrong),
         batch_tokens=read_number(cells, "global_batch_tokens", wrong),
         tokens=tokens and tokens * 1e9,
-        precision=read_text(cells, "precision")[:1000],
-        parallelism=read_text(cells, "parallelism")[:1000],
         recompute=read_text(cells, "activation_recompute")[:100],
         framework=read_text(cells, "framework")[:100],
     ), wrong
+
+
+def _read_common_fields(cells: Cells, wrong: list[str]) -> dict[str, Any]:
+    devices = read_number(cells, "n_accelerators", wrong)
+    parameters, active = read_number(cells, "params_b", wrong), read_number(cells, "active_params_b", wrong)
+    return {
+        "model": read_text(cells, "model"),
+        "accelerator": read_text(cells, "accelerator"),
+        "devices": round(min(devices or 0, 1e6)),
+        "parallelism": read_text(cells, "parallelism")[:1000],
+        "precision": read_text(cells, "precision")[:1000],
+        "parameters": parameters and parameters * 1e9,
+        "active_parameters": active and active * 1e9,
+    }
+
+
+def _read_length(cells: Cells, column: str, wrong: list[str]) -> float | None:
+    tokens = read_number(cells, column, wrong)
+    return None if tokens is None else min(tokens, 1e8)

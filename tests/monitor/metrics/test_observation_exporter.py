@@ -1,4 +1,4 @@
-"""Readings of another process appear once on this one's exposition."""
+"""Observations of another process appear once on this process's exposition."""
 
 from __future__ import annotations
 

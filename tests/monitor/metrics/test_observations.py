@@ -1,10 +1,9 @@
-"""The ring answers a Query exactly as it says, and recording never costs the caller more than memory."""
+"""Queries over observations and requests are exact, and recording never blocks the caller."""
 
 from __future__ import annotations
 
 import math
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.monitor.conftest import running_threads
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -222,7 +222,7 @@ def test_large_buffers_go_in_batches_and_in_order(store: Store, monkeypatch: pyt
 
 
 class RefusingStore(Store):
-    """A real store that can be told to refuse, as a full disk does."""
+    """Store that fails on request, like a full disk."""
 
     refuse = False
 
@@ -257,7 +257,7 @@ def test_a_refusing_store_costs_only_the_oldest(tmp_path: Path) -> None:
 
 
 class RefusingWhileFilledStore(RefusingStore):
-    """Refuses, and meanwhile the caller goes on."""
+    """Fails while the caller records further observations."""
 
     recorder: ObservationRecorder
 
@@ -306,11 +306,8 @@ def test_threads_lose_nothing(store: Store) -> None:
         for number in range(500):
             recorder.observe("tokens_per_s", CHAT, 1.0, at=float(number))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with running_threads(work):
+        pass
     recorder.close()
     assert store.newest_seq(OBSERVATIONS)[0] == len(store.rows(OBSERVATIONS)) == 2_000
     assert recorder.dropped == 0
@@ -318,7 +315,7 @@ def test_threads_lose_nothing(store: Store) -> None:
 
 @pytest.mark.nightly
 def test_a_hundred_thousand_observations_are_answered_fast(store: Store) -> None:
-    """The stated deadline: 2 s, with the machine shared; about 0.3 s when it is not."""
+    """Deadline 2 s on a shared machine; about 0.3 s on a quiet one."""
     rows = [
         seen("ttft_s", number / 1_000, number / 1e5, {**CHAT, "pool": f"p{number % 5}"}) for number in range(100_000)
     ]
@@ -341,17 +338,17 @@ def answered(number: int, **more: Any) -> RequestRecord:
 @pytest.mark.parametrize("folded", [True, False])
 def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path: Path, folded: bool) -> None:
     home = Home(tmp_path / "home")
-    ledger = WalWriter(store, home)
-    requests = RequestRecorder(ledger, Exposition())
+    wal = WalWriter(store, home)
+    requests = RequestRecorder(wal, Exposition())
     for number in range(1, 9):
         requests.add(answered(number))
     requests.add(answered(9, status="failed", output_tokens=0, input_tokens=0))
     requests.add(answered(9, status="cancelled", output_tokens=3))
     requests.add(answered(9, workload="mail"))
     requests.add(answered(9, shadow=True))
-    ledger.flush()
+    wal.flush()
     if folded:
-        ledger.compact()
+        wal.compact()
         assert ask(store, "ttft_s", "max", CHAT) is not None, "without the home what is in the store"
 
     def asked(metric: str, statistic: Statistic) -> QueryResult | None:
@@ -363,17 +360,17 @@ def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path:
     assert asked("tokens_per_s", "rate") == QueryResult(value=5.9, unit="tokens/s", samples=9, window_s=10.0)
     assert value(asked("input_tokens", "last")) == 18
     assert value(asked("requests", "last")) == 10 and value(asked("requests", "share")) == pytest.approx(0.9)
-    ledger.close()
+    wal.close()
 
 
 def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
-    ledger, page = WalWriter(store, Home(tmp_path / "home")), Exposition()
-    requests = RequestRecorder(ledger, page)
+    wal, page = WalWriter(store, Home(tmp_path / "home")), Exposition()
+    requests = RequestRecorder(wal, page)
     for number in range(1, 4):
         requests.add(answered(number, tenant=f"t{number}"))
     requests.add(answered(4, status="failed", output_tokens=0))
     requests.add(answered(5, shadow=True))
-    ledger.close()
+    wal.close()
     text = page.render().decode()
     labels = 'model="m",pool="main"'
     for line in (
@@ -389,13 +386,13 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_a_hundred_thousand_requests_are_answered_fast(store: Store, tmp_path: Path) -> None:
-    """The stated deadline: 2 s, with the machine shared; about 0.3 s when it is not."""
-    ledger = WalWriter(store, Home(tmp_path / "home"))
+    """Deadline 2 s on a shared machine; about 0.3 s on a quiet one."""
+    wal = WalWriter(store, Home(tmp_path / "home"))
     for number in range(100_000):
-        ledger.append("served", answered(1, ttft_s=number / 1e5))
+        wal.append("served", answered(1, ttft_s=number / 1e5))
         if number % 1_000 == 0:
-            ledger.flush()
-    ledger.close()
+            wal.flush()
+    wal.close()
     began = time.process_time()
     reading = ask(store, "ttft_s", "p95", CHAT)
     assert time.process_time() - began < 2.0

@@ -1,4 +1,4 @@
-"""The Prometheus reader against an HTTP server of the test that answers as Prometheus 2.53 does."""
+"""The Prometheus client against a test server that responds like Prometheus 2.53."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up waiting closes its connection: that is the test."""
+        """Ignore the closed connection of a client that timed out."""
 
     def yields(self, kind: str, result: Any) -> None:
         body = {"status": "success", "data": {"resultType": kind, "result": result}}
@@ -92,14 +92,9 @@ def test_a_scalar_and_a_time(server: Server) -> None:
     assert (path, fields["time"]) == ("/prefix/api/v1/query", ["1700000000.5"])
 
 
-@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
-def test_what_is_no_number_is_none(server: Server, text: str) -> None:
-    server.yields("vector", [{"metric": {}, "value": [1, text]}])
-    assert PrometheusClient(server.url).query_instant("x") is None
-
-
-def test_an_empty_vector_is_none(server: Server) -> None:
-    server.yields("vector", [])
+@pytest.mark.parametrize("result", [*([{"metric": {}, "value": [1, text]}] for text in ("NaN", "+Inf", "-Inf")), []])
+def test_an_empty_vector_and_what_is_no_number_are_none(server: Server, result: list[Any]) -> None:
+    server.yields("vector", result)
     assert PrometheusClient(server.url).query_instant("x") is None
 
 
@@ -133,10 +128,10 @@ def test_a_bad_query_says_why(server: Server) -> None:
         (404, b"not found", "HTTP 404"),
         (503, b"starting", "HTTP 503"),
         (302, b"", "HTTP 302"),
-        (200, b"<html>Grafana</html>", "not a Prometheus's JSON"),
-        (200, b'{"status":"success"}', "without data"),
-        (200, b'{"status":7}', "not a Prometheus's JSON"),
-        (200, b"\xff\xfe", "not a Prometheus's JSON"),
+        (200, b"<html>Grafana</html>", "not the JSON of a Prometheus server"),
+        (200, b'{"status":"success"}', "has no data"),
+        (200, b'{"status":7}', "not the JSON of a Prometheus server"),
+        (200, b"\xff\xfe", "not the JSON of a Prometheus server"),
     ],
 )
 def test_what_is_not_a_prometheus_is_refused(server: Server, status: int, body: bytes, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What a finished request leaves: its record once, whatever the disk has room for."""
+"""The record of a finished request is written once, even if the disk is full."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
 
-def test_a_label_that_finds_the_disk_full_costs_the_page_and_not_the_books(tmp_path: Path) -> None:
+def test_a_label_that_finds_the_disk_full_costs_the_exposition_and_not_the_usage_record(tmp_path: Path) -> None:
     home = Home(tmp_path)
     page = Exposition(folder=home.counters)
     assert page._file is not None
     whole, page._file._labels = page._file._labels, open("/dev/full", "ab", buffering=0)  # noqa: SIM115
     one = RequestRecord(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
-    with closing(page), closing(Store(home.store_url)) as store, closing(WalWriter(store, home)) as ledger:
-        requests = RequestRecorder(ledger, page)
+    with closing(page), closing(Store(home.store_url)) as store, closing(WalWriter(store, home)) as wal:
+        requests = RequestRecorder(wal, page)
         requests.add(one)
         page._file._labels.close()
         page._file._labels = whole
         requests.add(replace(one, request_id="s"))
-        ledger.flush()
+        wal.flush()
         assert [record.request_id for record in read_served(store, home)] == ["r", "s"]
         assert 'status="ok",workload=""} 1.0' in page.render().decode(), "what came when there was room again"

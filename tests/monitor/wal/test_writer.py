@@ -1,4 +1,4 @@
-"""The ledger: every acknowledged record is there once, whatever was killed, refused or read meanwhile."""
+"""The WAL: every acknowledged record exists once, in spite of kills, failures and concurrent readers."""
 
 from __future__ import annotations
 
@@ -55,8 +55,16 @@ def names(store: Store, home: Home | None) -> list[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+def wal(store: Store, home: Home) -> Iterator[WalWriter]:
+    opened = WalWriter(store, home)
+    yield opened
+    opened.close()
+
+
+def put(wal: WalWriter, *records: RequestRecord) -> None:
+    for record in records:
+        wal.append("served", record)
+    wal.flush()
 
 
 DRIVER = """
@@ -72,67 +80,67 @@ home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ra
 writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20
 writer.SEGMENTS_LIMIT = 10_000
 
-def write(turn, told, seed):
+def write(round_, pipe, seed):
     chance = random.Random(seed)
-    ledger = writer.WalWriter(Store(url), home, segment_bytes=128 << 10)
-    log, number = AuditLog(ledger), 0
+    wal = writer.WalWriter(Store(url), home, segment_bytes=128 << 10)
+    log, number = AuditLog(wal), 0
     while number < 600:
         for _ in range(chance.choice((1, 1, 4, 64))):
-            name = f"{turn}-{number}"
+            name = f"{round_}-{number}"
             log.record(AuditEvent(at=time.time(), tenant="acme", key_id="k", action="chat", permission="p",
                                   effect="allow", request_id=name))
-            ledger.append("served", RequestRecord(at=time.time(), request_id=name, status="ok", tenant=f"t{turn}",
+            wal.append("served", RequestRecord(at=time.time(), request_id=name, status="ok", tenant=f"t{round_}",
                                            output_tokens=2))
             number += 1
-        ledger.flush()
-        os.write(told, struct.pack("<I", number))
-    while True:  # what is left to do is to fold
+        wal.flush()
+        os.write(pipe, struct.pack("<I", number))
+    while True:  # only compaction is left
         time.sleep(1)
 
-for turn in range(rounds):
-    heard, told = os.pipe()
+for round_ in range(rounds):
+    reader, pipe = os.pipe()
     seed = chance.random()
     child = os.fork()
     if not child:
-        os.close(heard)
+        os.close(reader)
         try:
-            write(turn, told, seed)
+            write(round_, pipe, seed)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    os.close(told)
-    first = os.read(heard, 4)
+    os.close(pipe)
+    first = os.read(reader, 4)
     time.sleep(chance.uniform(0.0, 0.15))
     os.kill(child, signal.SIGKILL)
-    said = first
-    while piece := os.read(heard, 1 << 16):
-        said += piece
+    counts = first
+    while piece := os.read(reader, 1 << 16):
+        counts += piece
     _, status = os.waitpid(child, 0)
-    os.close(heard)
+    os.close(reader)
     assert os.WTERMSIG(status) == signal.SIGKILL, status
-    print(struct.unpack("<I", said[-4:])[0], flush=True)
+    print(struct.unpack("<I", counts[-4:])[0], flush=True)
 """
 
 
 def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
-    """A writer is killed again and again, each next one folding what the last one left, and being killed over it."""
+    """Kill a writer repeatedly; each next writer compacts the segments of the previous one until it is killed."""
     command = [sys.executable, "-c", DRIVER, str(home.root), store.url, str(rounds), str(seed)]
     driver = subprocess.run(command, capture_output=True, text=True, check=False)
     assert driver.returncode == 0, driver.stderr
     acknowledged = [int(line) for line in driver.stdout.splitlines()]
     assert len(acknowledged) == rounds
-    for _ in range(2):  # as it was left, and folded
+    for _ in range(2):  # before and after compaction
         found = names(store, home)
         assert len(found) == len(set(found)), "none twice"
         counts = Counter(name.partition("-")[0] for name in found)
-        for turn, least in enumerate(acknowledged):
-            assert counts[str(turn)] >= least
-            assert f"{turn}-{counts[str(turn)] - 1}" in found, "whole from the first on"
+        for round_, least in enumerate(acknowledged):
+            assert counts[str(round_)] >= least
+            assert f"{round_}-{counts[str(round_)] - 1}" in found, "whole from the first on"
         assert {total.tenant: total.requests for total in read_usage_totals(store, home, ("tenant",))} == {
-            f"t{turn}": count for turn, count in counts.items()
+            f"t{round_}": count for round_, count in counts.items()
         }
         records, broken = audit_log.check_chain(store, home)
-        # A write that was cut short may have brought a decision without its end: nobody was told of either.
+        # An interrupted write may contain a decision without its request record; neither was acknowledged.
         assert broken is None and len(found) <= records <= len(found) + rounds
         until = time.monotonic() + 5
         while compact_orphans(store, home) or list(home.write_ahead_log.glob("*.segment")):
@@ -157,45 +165,41 @@ def test_a_writer_killed_over_another_database_loses_and_doubles_nothing(postgre
     store.close()
 
 
-def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.append("served", one(2))
+def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, home: Home, wal: WalWriter) -> None:
+    wal.append("served", one(1))
+    wal.append("served", one(2))
     assert names(store, home) == []
-    books.flush()
+    wal.flush()
     assert names(store, home) == ["r1", "r2"] and names(store, None) == []
-    assert books.compact() == 2
+    assert wal.compact() == 2
     assert names(store, home) == names(store, None) == ["r1", "r2"]
-    books.close()
+    wal.close()
     assert list(home.write_ahead_log.glob("*.segment")) == []
 
 
-def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_the_thread_compacts_by_itself(store: Store, home: Home, wal: WalWriter) -> None:
+    put(wal, one(1))
     until = time.monotonic() + 10
     while names(store, None) != ["r1"]:
         assert time.monotonic() < until
         time.sleep(0.02)
-    books.close()
 
 
-def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_found_by_time_and_tenant(
+    store: Store, home: Home, wal: WalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 4)
     monkeypatch.setattr(compaction, "BLOCKS_PER_READ", 2)
-    books = WalWriter(store, home)
     for number in range(40):
-        books.append("served", one(number, tenant="bank" if number % 2 else "acme"))
-    books.flush()
-    books.compact()
+        wal.append("served", one(number, tenant="bank" if number % 2 else "acme"))
+    wal.flush()
+    wal.compact()
     for number in range(40, 50):
-        books.append("served", one(number, tenant="acme"))
-    books.flush()
+        wal.append("served", one(number, tenant="acme"))
+    wal.flush()
     found = [record.request_id for record in read_served(store, home, (1_017.0, 1_042.0), "acme")]
     assert found == [f"r{number}" for number in range(17, 43) if number % 2 == 0 or number >= 40]
     assert len(list(read_served(store, home))) == 50
-    books.close()
 
 
 def test_a_torn_tail_is_recognised() -> None:
@@ -214,12 +218,12 @@ def test_a_torn_tail_is_recognised() -> None:
 
 
 def before(stream: int, payload: bytes) -> bytes:
-    """A record as version 0.1 framed it: by itself."""
+    """Frame of a single record, as version 0.1 wrote it."""
     return struct.pack("<IIB", len(payload), zlib.crc32(payload), stream) + payload
 
 
-def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> None:
-    """Killed while it wrote: its segment has a frame for each record, and each of its audit records a link."""
+def test_what_an_earlier_version_left_is_compacted(store: Store, home: Home) -> None:
+    """A writer of version 0.1 was killed: one frame per record, and a link in each audit record."""
     data, prev = bytes(DATA_START), ""
     for number in range(3):
         event = {"at": 1.0, "tenant": "t", "key_id": "k", "action": "a", "permission": "p", "effect": "allow"}
@@ -237,48 +241,43 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
     )
 
 
-def test_what_is_written_at_once_may_be_longer_than_a_stretch(
-    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+def test_what_is_written_at_once_may_be_longer_than_a_range(
+    store: Store, home: Home, wal: WalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "RANGE_BYTES", 100)
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 10)
-    books = WalWriter(store, home)
     for number in range(50):
-        books.append("served", one(number))
+        wal.append("served", one(number))
         if number in (20, 40, 45):
-            books.flush()
-    books.close()
+            wal.flush()
+    wal.close()
     assert names(store, None) == [f"r{number}" for number in range(50)]
     assert [block.count for block in store.rows(BLOCKS["served"])] == [21, 20, 9]
 
 
-def test_a_segment_damaged_under_its_writer_is_said_and_not_gone_round(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_segment_damaged_under_its_writer_is_reported_and_not_skipped(
+    store: Store, home: Home, wal: WalWriter
+) -> None:
+    put(wal, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     with path.open("r+b") as file:
         file.seek(DATA_START + 40)
         file.write(b"?")
     with pytest.raises(StoreError) as caught:
-        books.compact()
+        wal.compact()
     assert caught.value.code == "AW-STO-08" and path.stem in str(caught.value)
-    books.close()
 
 
-def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_segment_of_a_living_writer_is_left_alone(store: Store, home: Home, wal: WalWriter) -> None:
+    put(wal, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     assert WalSegment.adopt(path) is None
-    books.compact()
+    wal.compact()
     assert compact_orphans(store, home) == 0 and path.exists()
-    books.close()
 
 
 class Moody(Store):
-    """A real store: it refuses when told to, or does what it was asked and loses the answer."""
+    """Store that fails on request, or commits and then loses its response."""
 
     refuse = False
     mute = False
@@ -293,34 +292,33 @@ class Moody(Store):
 @pytest.mark.parametrize("mood", ["refuse", "mute"])
 def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home, mood: str) -> None:
     store = Moody(home.store_url)
-    books = WalWriter(store, home)
+    wal = WalWriter(store, home)
     setattr(store, mood, True)
     for number in range(5):
-        books.append("served", one(number))
-        books.flush()
+        put(wal, one(number))
         with pytest.raises(StoreError):
-            books.compact()
-            assert mood == "mute"  # nothing was left to fold: the time before had been heard after all
+            wal.compact()
+            assert mood == "mute"  # the previous attempt had committed, so nothing was left to compact
             raise StoreError("AW-STO-01", "as above")
         assert names(store, home) == [f"r{count}" for count in range(number + 1)]
     setattr(store, mood, False)
-    books.close()
+    wal.close()
     assert names(store, None) == ["r0", "r1", "r2", "r3", "r4"]
     assert [total.requests for total in read_usage_totals(store, None, ())] == [5]
 
 
 @pytest.mark.process
-def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, home: Home) -> None:
-    """A verb called without the database's URL once took the bill of the gateway's dead workers into the home's own."""
+def test_what_a_dead_writer_left_is_not_compacted_into_another_store(store: Store, home: Home) -> None:
+    """A verb without the database's URL must not import the usage records of the gateway's dead workers."""
     script = """
 import os, sys
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
-books = WalWriter(Store(sys.argv[2]), Home(sys.argv[1]))
-books.append("served", RequestRecord(at=1.0, request_id="r1", status="ok", tenant="acme"))
-books.flush()
+wal = WalWriter(Store(sys.argv[2]), Home(sys.argv[1]))
+wal.append("served", RequestRecord(at=1.0, request_id="r1", status="ok", tenant="acme"))
+wal.flush()
 os._exit(9)
 """
     url = f"sqlite:///{home.root / 'other.db'}"
@@ -335,35 +333,35 @@ os._exit(9)
 
 
 def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first segment had no store's name, the next had: sorted by it, they were read in the wrong order."""
+    """The first segment has no store name, the next has one; sorting by it would read them in the wrong order."""
     store = Moody(home.store_url)
     store.refuse = True
-    books = WalWriter(store, home, segment_bytes=16 << 10)
-    monkeypatch.setattr(books, "_compact_segments", lambda least: 0)
-    monkeypatch.setattr(books, "_name", "f" * 16)
-    log = audit_log.AuditLog(books)
+    wal = WalWriter(store, home, segment_bytes=16 << 10)
+    monkeypatch.setattr(wal, "_compact_segments", lambda least: 0)
+    monkeypatch.setattr(wal, "_name", "f" * 16)
+    log = audit_log.AuditLog(wal)
     while len(list(home.write_ahead_log.glob("*.segment"))) < 4:
         event = audit_log.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
         log.record(event)
-        books.flush()
+        wal.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.write_ahead_log.glob("*.segment")} == {0, 1}
-    assert audit_log.find_broken_record(store, home) is None
+    assert audit_log.check_chain(store, home).broken is None
     monkeypatch.undo()
-    books.close()
-    assert audit_log.find_broken_record(store, None) is None
+    wal.close()
+    assert audit_log.check_chain(store, None).broken is None
     store.close()
 
 
 def test_what_waits_for_another_store_takes_no_room_of_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that is away for hours is given up for another: that one's gateway let nobody in."""
+    """After a change to another database, the segments of the old one must not stop admissions."""
     monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     for number in range(4):
         WalSegment.create(home.write_ahead_log, f"0123abcd.{number:016}-000000", 4 << 10).close()
     store = Store(home.store_url)
-    books = WalWriter(store, home, segment_bytes=4 << 10)
-    assert books.has_space
-    books.close()
+    wal = WalWriter(store, home, segment_bytes=4 << 10)
+    assert wal.has_space
+    wal.close()
     store.close()
 
 
@@ -380,15 +378,14 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
             super().append_together(lots, synced=synced, instead=instead)
 
     store = Silent(home.store_url)
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+    wal = WalWriter(store, home)
+    put(wal, one(1))
     assert store.asked.wait(30)
-    books.append("served", one(2))
-    books.close(within_s=0.01)
-    assert names(store, home) == ["r1", "r2"], "in the kernel, and folded by whoever comes next"
+    wal.append("served", one(2))
+    wal.close(within_s=0.01)
+    assert names(store, home) == ["r1", "r2"], "in the kernel, and compacted by the next writer"
     store.speaks.set()
-    books.close()
+    wal.close()
     assert names(store, None) == ["r1", "r2"]
     store.close()
 
@@ -396,17 +393,17 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
 def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next segment was there before it was used: read last, it had what came after what was read first."""
-    books = WalWriter(store, home, segment_bytes=16 << 10)
-    monkeypatch.setattr(books, "_compact_segments", lambda least: 0)  # a fold late
-    log = audit_log.AuditLog(books)
+    """The next segment exists before its use; if it is read last, it has records later than those read first."""
+    wal = WalWriter(store, home, segment_bytes=16 << 10)
+    monkeypatch.setattr(wal, "_compact_segments", lambda least: 0)  # without compaction
+    log = audit_log.AuditLog(wal)
 
     def write() -> None:
         event = audit_log.AuditEvent(
             at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
         )
         log.record(event)
-        books.flush()
+        wal.flush()
 
     while len(list(home.write_ahead_log.glob("*.segment"))) < 2:
         write()
@@ -424,9 +421,9 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_slowly)
-        assert audit_log.find_broken_record(store, home) is None
+        assert audit_log.check_chain(store, home).broken is None
     monkeypatch.undo()
-    books.close()
+    wal.close()
 
 
 def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
@@ -435,70 +432,66 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     store = Moody(home.store_url)
     store.refuse = True
-    books = WalWriter(store, home, segment_bytes=4 << 10)
+    wal = WalWriter(store, home, segment_bytes=4 << 10)
     written = 0
     with pytest.raises(StoreError) as caught:
         while True:
-            books.append_encoded("served", json.dumps([1.0, f"r{written}", "ok"]).encode(), books.reserve)
+            wal.append_encoded("served", json.dumps([1.0, f"r{written}", "ok"]).encode(), wal.reserve)
             written += 1
-            books.flush()
+            wal.flush()
     assert caught.value.code == "AW-STO-06"
     assert len(list(home.write_ahead_log.glob("*.segment"))) == 4
-    books.append("served", one(written))  # of a request let in before
-    books.flush()
+    wal.append("served", one(written))  # of a request admitted before
+    wal.flush()
     store.refuse = False
-    books.compact()
-    assert books.has_space
-    books.close()
+    wal.compact()
+    assert wal.has_space
+    wal.close()
     assert names(store, None) == [f"r{number}" for number in range(written + 1)]
 
 
-def test_a_write_that_fails_is_tried_again(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_a_write_that_fails_is_tried_again(
+    store: Store, home: Home, wal: WalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(wal, one(1))
 
     def broken(*_args: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", broken)
-        books.append("served", one(2))
+        wal.append("served", one(2))
         with pytest.raises(StoreError):
-            books.flush()
-    books.append("served", one(3))
-    books.flush()
+            wal.flush()
+    put(wal, one(3))
     assert names(store, home) == ["r1", "r2", "r3"]
-    books.close()
 
 
-def test_a_record_of_absurd_length_and_a_closed_ledger_are_refused(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
+def test_a_too_long_record_and_a_closed_wal_are_refused(store: Store, home: Home, wal: WalWriter) -> None:
     with pytest.raises(StoreError) as caught:
-        books.append("served", one(1, route="x" * 70_000))
+        wal.append("served", one(1, route="x" * 70_000))
     assert caught.value.code == "AW-STO-07"
-    books.close()
+    wal.close()
     with pytest.raises(StoreError) as caught:
-        books.append("served", one(1))
+        wal.append("served", one(1))
     assert caught.value.code == "AW-STO-05"
 
 
-def test_readers_see_each_record_once_while_it_is_folded(
+def test_readers_see_each_record_once_while_it_is_compacted(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wal_writer, "SYNC_S", 0.001)
     monkeypatch.setattr(wal_writer, "COMPACT_EVERY_SYNCS", 1)
     monkeypatch.setattr(wal_writer, "MERGE_ROWS", 3)
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 5)
-    books = WalWriter(store, home, segment_bytes=16 << 10)
+    wal = WalWriter(store, home, segment_bytes=16 << 10)
     written = 0
     stop = threading.Event()
 
     def write() -> None:
         nonlocal written
         while not stop.is_set():
-            books.append("served", one(written))
-            books.flush()
+            put(wal, one(written))
             written += 1
             time.sleep(0.0003)
 
@@ -513,27 +506,27 @@ def test_readers_see_each_record_once_while_it_is_folded(
         assert before <= requests <= written + 1
     stop.set()
     writer.join()
-    books.close()
+    wal.close()
     assert sum(total.requests for total in read_usage_totals(store, home, ())) == written
 
 
-def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
-    books.append("served", one(1, cost_usd=0.1))
-    books.append("served", one(2, cost_usd=0.2, user="ann"))
-    books.append("served", one(86_400, cost_usd=None, cache="hit", saved_usd=0.3))
-    books.append("served", one(4, shadow=True))
-    books.flush()
+def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home, wal: WalWriter) -> None:
+    put(
+        wal,
+        one(1, cost_usd=0.1),
+        one(2, cost_usd=0.2, user="ann"),
+        one(86_400, cost_usd=None, cache="hit", saved_usd=0.3),
+        one(4, shadow=True),
+    )
     before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
-    books.compact()
+    wal.compact()
     assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
     assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4), (
-        "the first fold of a process gathers"
+        "the first compaction of a process gathers"
     )
     for number in (1, 2):
-        books.append("served", one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
-        books.flush()
-        books.compact()
+        put(wal, one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
+        wal.compact()
     assert len(store.rows(USAGE_DELTAS)) == 2
     assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
         1,
@@ -543,35 +536,34 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     )
     before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
     assert observations.prune_observations(store, 1e6) == 3
-    assert names(store, home) == [] and books.compact() == 0
+    assert names(store, home) == [] and wal.compact() == 0
     assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
     (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 3)
     assert {total.day for total in read_usage_totals(store, home, ("day",))} == {0, 1}
-    books.close()
 
 
-def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: Store, home: Home) -> None:
-    books = WalWriter(store, home)
+def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(
+    store: Store, home: Home, wal: WalWriter
+) -> None:
     newer = [*json.loads(msgspec.json.encode(one(2))), "a field of tomorrow"]
     for line in (msgspec.json.encode(one(1)), b'["x"]', b'[1.0,"r","ok",7]', b"{", msgspec.json.encode(newer)):
-        books.append_encoded("served", line, 0)
-    books.append("served", one(3, input_tokens=2**200, output_tokens=-5, cost_usd=4e19, saved_usd=-1.0))
-    books.flush()
+        wal.append_encoded("served", line, 0)
+    put(wal, one(3, input_tokens=2**200, output_tokens=-5, cost_usd=4e19, saved_usd=-1.0))
     for _ in range(2):
         assert names(store, home) == ["r1", "r2", "r3"]
         (total,) = read_usage_totals(store, home, ())
         assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + TOKENS_LIMIT, 10)
         assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + MONEY_LIMIT, 0)
-        books.compact()
-    books.close()
+        wal.compact()
+    wal.close()
     assert list(home.write_ahead_log.glob("*.segment")) == []
 
 
-def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: Home) -> None:
-    """10,000 blocks of a thousand, each of five keys, none merged yet: the worst that folding leaves."""
-    lots = [
+def test_usage_of_ten_million_requests_is_reported_in_a_second(store: Store, home: Home) -> None:
+    """10,000 unmerged deltas of a thousand requests with five keys each: the worst case of compaction."""
+    deltas = [
         encode_delta(
             {
                 (20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False): [200, 0, 1, 1, 7, 0]
@@ -580,13 +572,13 @@ def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: H
         )
         for block in range(10_000)
     ]
-    store.append(USAGE_DELTAS, lots)
+    store.append(USAGE_DELTAS, deltas)
     found = read_usage_totals(store, home, ("tenant", "model", "day"))
     assert sum(total.requests for total in found) == 10_000_000
 
 
-def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -> None:
-    """Four gather as fast as they can while others fold: each lot counts once, whoever was first."""
+def test_those_who_gather_at_once_take_each_delta_once(store: Store, home: Home) -> None:
+    """Four threads gather while deltas are appended: each delta counts once."""
     stop = threading.Event()
 
     def gathers() -> None:
@@ -596,7 +588,7 @@ def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -
             merge_totals(mine)
         mine.close()
 
-    gather_deltas(store)  # the tables are there
+    gather_deltas(store)  # creates the tables
     threads = [threading.Thread(target=gathers) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -624,7 +616,7 @@ def test_the_id_of_a_request_tells_when_it_came() -> None:
 
 
 def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a record costs in time is measured by bench/ledger."""
+    """bench/wal measures the time per record."""
     written: list[int] = []
     write = WalSegment.write
 
@@ -633,33 +625,32 @@ def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pyte
         write(self, data)
 
     monkeypatch.setattr(WalSegment, "write", counted)
-    books, record = WalWriter(store, home), one(1)
+    wal, record = WalWriter(store, home), one(1)
     for _ in range(2_000):
-        books.append("served", record)
+        wal.append("served", record)
     assert not written
-    books.flush()
-    books.flush()
+    wal.flush()
+    wal.flush()
     assert len(written) == 1 and written[0] > 2_000 * 100
-    books.close()
+    wal.close()
 
 
-def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(store: Store, home: Home) -> None:
-    """Else what waits of it would stand behind, and an audit chain in that order is a broken one."""
-    books = WalWriter(store, home, segment_bytes=4 << 10)
-    books._stop.set()
-    books._thread.join()
+def test_a_segment_that_gets_full_while_it_is_compacted_comes_before_its_successor(store: Store, home: Home) -> None:
+    """Otherwise its pending records would follow those of its successor and break an audit chain."""
+    wal = WalWriter(store, home, segment_bytes=4 << 10)
+    wal._stop.set()
+    wal._thread.join()
     written: list[str] = []
 
     def write() -> None:
-        """Until the segment in use is another one."""
-        current = books._current
-        while not written or books._current is current:
-            books.append("served", one(len(written)))
-            books.flush()
+        """Write until another segment is in use."""
+        current = wal._current
+        while not written or wal._current is current:
+            put(wal, one(len(written)))
             written.append(one(len(written)).request_id)
 
     class Meanwhile(deque[WalSegment]):
-        """Where the interpreter may switch to the thread that serves."""
+        """Iteration at which the interpreter may switch to the serving thread."""
 
         def __iter__(self) -> Iterator[WalSegment]:
             yield from super().__iter__()
@@ -669,11 +660,11 @@ def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(
 
     write()
     serving = threading.Thread(target=write)
-    books._full = Meanwhile()
-    books.compact()
+    wal._full = Meanwhile()
+    wal.compact()
     serving.join()
-    books.compact()
-    books.close()
+    wal.compact()
+    wal.close()
     assert names(store, None) == written
 
 
@@ -686,16 +677,13 @@ def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays
     assert not old.exists() and young.exists()
 
 
-def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) -> None:
-    """In order: an audit chain goes on from one segment to the next."""
-    books = WalWriter(store, home)
-    books.append("served", one(1))
-    books.flush()
+def test_one_process_at_a_time_compacts_what_others_left(store: Store, home: Home, wal: WalWriter) -> None:
+    """In order, because an audit chain continues from one segment to the next."""
+    put(wal, one(1))
     (path,) = home.write_ahead_log.glob("*.segment")
     left = home.write_ahead_log / "0-000000.segment"
-    left.write_bytes(path.read_bytes())  # as if its writer were gone
+    left.write_bytes(path.read_bytes())  # like a segment of an ended writer
     with (home.write_ahead_log / "orphans.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert compact_orphans(store, home) == 0 and left.exists()
     assert compact_orphans(store, home) == 1 and not left.exists()
-    books.close()

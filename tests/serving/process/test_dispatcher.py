@@ -15,7 +15,7 @@ import pytest
 
 from archwright.access.accounts import Accounts, Reservation, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
-from archwright.access.audit_log import AuditEvent, AuditLog, find_broken_record, read_entries
+from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, read_entries
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -284,7 +284,7 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
         assert [record.status for record in records if record != one] == ["failed"] * (admitted + 2)
         effects = [event.effect for event in read_entries(stand.store, Home(tmp_path))]
         assert (effects.count("allow"), effects.count("deny")) == (admitted + 2, denied)
-        assert find_broken_record(stand.store, Home(tmp_path)) is None
+        assert check_chain(stand.store, Home(tmp_path)).broken is None
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
@@ -298,7 +298,7 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     taken = accounts.reserve(principal, (10, 0.5))
     assert isinstance(taken, Reservation)
     accounts.settle(taken, 10, 0.1)
-    accounts._slate.close()
+    accounts._table.close()
     event = AuditEvent(
         at=1.0, tenant="acme", key_id="k", action="a", permission="", effect="allow", reason="", request_id="r"
     )
@@ -306,7 +306,7 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     gateway.flush()
     entry = json.loads(stand.journal.getvalue())
     assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
-    assert not any(stand.ledger._waiting.values()) and accounts.ended == []
+    assert not any(stand.ledger._pending.values()) and accounts.ended == []
 
 
 def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
@@ -354,7 +354,7 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
     asyncio.run(scenario())
     principal = keys.identify(secret)
     assert principal is not None
-    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    other = Accounts(accounts._table, keys, lambda _scope, _since: 0.0)
     assert isinstance(other.reserve(principal, (10, None)), Reservation), (
         "all of the minute's tokens are there, for others too"
     )
@@ -394,5 +394,5 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     )
     principal = keys.identify(secret)
     assert principal is not None
-    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    other = Accounts(accounts._table, keys, lambda _scope, _since: 0.0)
     assert isinstance(other.reserve(principal, (8, None)), Reservation), "what was not used is there for others"

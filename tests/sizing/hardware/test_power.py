@@ -1,4 +1,4 @@
-"""Watts, what buildings add, what grids emit."""
+"""Power draw, PUE and grid intensity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a speed is."""
+"""Bands of predicted speeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latencies of one engine under Poisson requests: against queueing theory, and what must hold of any engine."""
+"""Latencies of one engine under Poisson requests: against queueing theory, and properties of any engine."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_idle_engine_answers_as_if_alone() -> None:
 
 
 def test_prompts_of_one_length_wait_as_an_m_d_1_queue() -> None:
-    """Steps that cost next to nothing: the engine is a server of prompts, and the textbook's wait is in its latency."""
+    """With nearly free decode steps the engine is an M/D/1 server of prompts, with the textbook's wait."""
     length = TokenLength(mean=1000, p95=1000)
     loop = OpenLoop(
         Plain(base=1e-4, slope=0.0, token=1e-4), build_request_profile(length, TokenLength(mean=1, p95=1)), 100, 2048

@@ -1,4 +1,4 @@
-"""What one machine carries of a text workload: formats, layouts, limits, bands, and what must hold of any of them."""
+"""Capacity of one machine for a text workload: formats, layouts, limits, bands, and properties of any of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import known
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
@@ -41,8 +42,7 @@ def machine(accelerator: str | None, count: int = 1, *, cores: int = 32, ram: fl
 
 
 def carried(where: Machine, model: str = SMALL, load_: TextLoad = CHAT, catalog: Catalog = CATALOG) -> SteadyCapacity:
-    found = size_text_serving(where, catalog.models[model], load_, catalog)
-    assert found is not None
+    found = known(size_text_serving(where, catalog.models[model], load_, catalog))
     return found
 
 
@@ -83,7 +83,7 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
     assert carried(machine("A10G"), "Gemma-3-12B-it").quantisation == "fp8"
     tight = carried(machine("H100-SXM-80GB"), LARGE)
     assert tight.quantisation == "int4"
-    assert tight.assumptions[1] == ("on H100-SXM-80GB weights are in int4: in fp8 they do not fit the machine")
+    assert tight.assumptions[1] == "on H100-SXM-80GB weights are in int4, because they do not fit in fp8"
     assert carried(machine("H100-SXM-80GB", 2), LARGE).quantisation == "fp8"
     wide = Catalog(DATA)
     wide.__dict__["engines"] = {"vllm": replace(CATALOG.engines["vllm"], quantisations=("bf16", "odd"))}
@@ -178,8 +178,7 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     unsure = Catalog(DATA)
     row = replace(CATALOG.accelerators["H100-SXM-80GB"], confidence="recalled", as_of="")
     assert BAND[row.confidence] > BAND[CATALOG.accelerators["H100-SXM-80GB"].confidence]
-    doubtful = size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure)
-    assert doubtful is not None
+    doubtful = known(size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, unsure))
     assert doubtful.requests_per_s.factor > factors[0]
     assert doubtful.requests_per_s.value == seen.requests_per_s.value
 
@@ -189,8 +188,7 @@ def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
     strange = (replace(row, vendor="another"), replace(row, flops={"fp16": 121e12, "fp8": 242e12}))
     usual = carried(machine("L4"), "Qwen3-4B").requests_per_s.factor
     for device in strange:
-        found = size_text_serving(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG)
-        assert found is not None
+        found = known(size_text_serving(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG))
         assert found.requests_per_s.factor > 1.1 * usual
 
 
@@ -325,7 +323,7 @@ def test_longer_requests_never_carry_more(
     if long is None or long.misses or free is None:
         return
     assert short is not None
-    # Within a hair of what an idle engine reaches the least load decides (open_loop.py).
+    # Close to an idle engine's latency, the lowest load decides (open_loop.py).
     if long.requests_per_s.value > 0.05 * free.requests_per_s.value:
         assert short.misses == ()
         assert long.requests_per_s.value <= short.requests_per_s.value * (1 + 1e-3)

@@ -1,10 +1,11 @@
-"""The serving predictor: what must hold of any physics, gates, strata and bands."""
+"""The serving predictor: properties of any physics, strata, bands and stated assumptions."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+from tests.sizing.conftest import known
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
@@ -45,25 +46,25 @@ def centre(**changes: object) -> tuple[float, float]:
     return serving_prediction.predict_means(found, fitted_tables.load_table("serving"), serving_prediction.NEW_MODEL)
 
 
+def spread(found: serving_prediction.PredictionInterval | None) -> float:
+    return known(found).high / known(found).low
+
+
 def test_a_seen_configuration_has_all_three_numbers_inside_their_bands() -> None:
     found = answered()
     assert found.stratum == serving_prediction.SEEN
     assert found.weak == ()
-    for guess in (found.tpot_s, found.ttft_s, found.tokens_per_s):
-        assert guess is not None
+    for guess in (known(found.tpot_s), known(found.ttft_s), found.tokens_per_s):
         assert 0 < guess.low < guess.value < guess.high
 
 
-def test_more_requests_never_make_a_token_faster() -> None:
-    paces = [centre(concurrency=float(2**power)) for power in range(12)]
-    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
-    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
-
-
-def test_longer_prompts_never_make_anything_faster() -> None:
-    paces = [centre(input_tokens=float(tokens)) for tokens in (1, 128, 1024, 8192, 32768)]
-    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
-    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
+@pytest.mark.parametrize(
+    ("field", "sizes"),
+    [("concurrency", [2**power for power in range(12)]), ("input_tokens", [1, 128, 1024, 8192, 32768])],
+)
+def test_more_requests_and_longer_prompts_never_make_anything_faster(field: str, sizes: list[int]) -> None:
+    for times in zip(*(centre(**{field: float(size)}) for size in sizes), strict=True):
+        assert list(times) == sorted(times)
 
 
 def test_where_the_cache_is_short_requests_wait() -> None:
@@ -118,35 +119,27 @@ def test_strata() -> None:
 
 def test_two_unknowns_are_wider_than_one() -> None:
     one, both = answered(accelerator="b300_sxm"), answered(accelerator="b300_sxm", model="Mixtral-8x7B")
-    assert one.tpot_s is not None
-    assert both.tpot_s is not None
-    assert both.tpot_s.high / both.tpot_s.low > one.tpot_s.high / one.tpot_s.low
+    assert spread(both.tpot_s) > spread(one.tpot_s)
 
 
 def test_weak_rows_say_why_and_are_wider() -> None:
     whole, weak = answered(), answered(parallelism="TP1", devices=1, precision="bf16")
     assert "the weights exceed the devices' memory" in weak.weak
-    assert weak.ttft_s is not None
-    assert whole.ttft_s is not None
-    assert weak.ttft_s.high / weak.ttft_s.low > whole.ttft_s.high / whole.ttft_s.low
+    assert spread(weak.ttft_s) > spread(whole.ttft_s)
     assert any("needs 8 devices" in why for why in answered(parallelism="TP8", devices=4).weak)
     assert any("precision" in why for why in answered(precision="").weak)
 
 
 def test_what_is_not_stated_is_assumed_and_said() -> None:
     found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
-    assert found.assumed == (
-        "parallelism: TP4",
-        "prompt and answer length",
-        "requests in flight: as many as fit",
-    ) or found.assumed[0].startswith("parallelism: TP")
-    assert len(found.assumed) == 3
+    assert found.assumed[0].startswith("parallelism: TP") and len(found.assumed) == 3
+    assert found.assumed[1:] == ("prompt and output length", "requests in flight: as many as fit")
     unplaced = serving_prediction.resolve_deployment(
         replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS
     )
     assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
     half = answered(output_tokens=None)
-    assert "prompt and answer length" in half.assumed
+    assert "prompt and output length" in half.assumed
 
 
 def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
@@ -189,16 +182,16 @@ def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
     small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1", "precision": "bf16"}
     for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
         asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
-        known, stated = (
+        measured, stated = (
             serving_prediction.resolve_deployment(asked, subjects)
             for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
         )
         share = SUBJECTS.catalog.work_rates[row].typical
-        assert known.case.slower * known.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
+        assert measured.case.slower * measured.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
         calibrated, uncalibrated = (
-            serving_prediction.predict_deployment(asked, s).tpot_s for s in (SUBJECTS, BenchmarkNameResolver(plain))
+            known(serving_prediction.predict_deployment(asked, subjects).tpot_s)
+            for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
         )
-        assert calibrated is not None and uncalibrated is not None
         assert calibrated > uncalibrated
 
 
@@ -206,9 +199,7 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
     fit = fitted_tables.load_table("serving")
 
     def factor(**changes: object) -> float:
-        found = answered(**changes).tpot_s
-        assert found is not None
-        return found.high / found.low
+        return spread(answered(**changes).tpot_s)
 
     assert factor(engine="something new") > factor(engine="something new", accelerator="h200_sxm") * 0.9
     assert factor(engine="something new", model="Mixtral-8x7B") > factor(model="Mixtral-8x7B")
@@ -226,17 +217,13 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
 def test_a_high_percentile_is_slower_and_wider() -> None:
     mean, high = answered(), answered(ttft_statistic="p99", tpot_statistic="p99")
     for usual, tail in ((mean.tpot_s, high.tpot_s), (mean.ttft_s, high.ttft_s)):
-        assert usual is not None
-        assert tail is not None
-        assert tail.value > usual.value
-        assert tail.high / tail.low > usual.high / usual.low
+        assert known(tail).value > known(usual).value and spread(tail) > spread(usual)
 
 
 def test_a_bare_engine_reads_a_prompt_without_a_scheduler() -> None:
     bare = answered(scenario="batch1_prefill", concurrency=1.0, output_tokens=0.0)
     assert bare.tpot_s is None
-    assert bare.ttft_s is not None
-    assert bare.tokens_per_s.value == pytest.approx(1024 / bare.ttft_s.value)
+    assert bare.tokens_per_s.value == pytest.approx(1024 / known(bare.ttft_s).value)
 
 
 def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
@@ -256,22 +243,18 @@ def on_host(**changes: object) -> serving_prediction.DeploymentPrediction:
 
 def test_a_host_processor_batches_as_its_efficiency_row_says() -> None:
     one, eight = (on_host(precision="q4_0", concurrency=sent) for sent in (1.0, 8.0))
-    assert one.tpot_s is not None
-    assert eight.tpot_s is not None
-    assert one.tpot_s.value < eight.tpot_s.value < 8 * one.tpot_s.value
+    assert known(one.tpot_s).value < known(eight.tpot_s).value < 8 * known(one.tpot_s).value
     assert eight.tokens_per_s.value > 1.3 * one.tokens_per_s.value
     assert one.stratum.startswith("host processor")
-    assert eight.ttft_s is not None and one.ttft_s is not None
-    assert eight.percentiles["ttft_p95_s"].value > eight.ttft_s.value > one.ttft_s.value
+    assert eight.percentiles["ttft_p95_s"].value > known(eight.ttft_s).value > known(one.ttft_s).value
 
 
 def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
     full, over = (on_host(concurrency=sent) for sent in (16.0, 64.0))
     assert full.tpot_s == over.tpot_s
-    assert full.ttft_s is not None and over.ttft_s is not None
-    assert over.ttft_s.value > 3 * full.ttft_s.value
+    assert known(over.ttft_s).value > 3 * known(full.ttft_s).value
     unsaid = on_host(concurrency=None, precision="", engine="")
-    assert unsaid.assumed[0] == "requests in flight: 16, all places of the engine"
+    assert unsaid.assumed[0] == "requests in flight: 16, all slots of the engine"
     assert "weights in Q4_1" in unsaid.assumed
     assert unsaid.tokens_per_s.value == pytest.approx(full.tokens_per_s.value, rel=0.6)
 
@@ -288,8 +271,7 @@ def test_a_host_without_an_engine_is_said() -> None:
 
 def test_a_host_processor_has_no_memory_to_exceed() -> None:
     found = answered(model="llama 7B", accelerator="CPU", parallelism="", devices=1, concurrency=1.0, precision="q4_0")
-    assert found.tpot_s is not None
-    assert 0.01 < found.tpot_s.value < 1
+    assert 0.01 < known(found.tpot_s).value < 1
 
 
 @pytest.mark.parametrize(("text", "number"), [("vllm 0.18.0", 1800.0), ("trtllm 1.2", 10200.0), ("trtllm nan", -1.0)])

@@ -1,4 +1,4 @@
-"""Exchanges of a cluster and the fabric they take; the front end; what comes in."""
+"""Traffic of a cluster and its fabric, of the front end, and ingest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept: data sets over time, checkpoints, model files, logs; the tier that their bandwidth takes."""
+"""Stored bytes of data sets over time, checkpoints, model files and logs, and their storage tier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a retrieval: its size in each form, and where the count of vectors comes from."""
+"""Size of a retrieval index in each form, and the source of its number of vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's shape costs, against figures known from elsewhere."""
+"""Parameters, KV cache and FLOPs of known models, against published figures."""
 
 from __future__ import annotations
 

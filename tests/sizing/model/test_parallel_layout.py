@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import known
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
@@ -27,8 +28,7 @@ SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
     ],
 )
 def test_ranks(text: str, devices: int, tp: int, dp: int, ep: int) -> None:
-    found = parallel_layout.parse_layout(text)
-    assert found is not None
+    found = known(parallel_layout.parse_layout(text))
     assert (found.devices, found.tp, found.dp, found.ep) == (devices, tp, dp, ep)
 
 
@@ -39,12 +39,10 @@ def test_a_text_without_ranks_is_no_layout() -> None:
 
 
 def test_two_pools() -> None:
-    found = parallel_layout.parse_layout("disagg P:2x(TP4 DP1) D:3x(TP8 DP1)")
-    assert found is not None
+    found = known(parallel_layout.parse_layout("disagg P:2x(TP4 DP1) D:3x(TP8 DP1)"))
     assert found.prefill is not None
     assert (found.copies, found.tp, found.prefill.copies, found.total) == (3, 8, 2, 32)
-    wide = parallel_layout.parse_layout("disagg P:1x(TP4 DP1) D:1x(TP32 DP1)")
-    assert wide is not None
+    wide = known(parallel_layout.parse_layout("disagg P:1x(TP4 DP1) D:1x(TP32 DP1)"))
     assert (wide.tp, wide.dp) == (1, 32), "attention runs on each device of a wide pool"
 
 
@@ -52,8 +50,7 @@ def test_copies_fill_the_devices() -> None:
     one = parallel_layout.ParallelLayout(tp=2)
     assert parallel_layout.replicate_layout(one, 8).copies == 4
     assert parallel_layout.replicate_layout(one, 1).copies == 1
-    pair = parallel_layout.parse_layout("disagg P:1x(TP1 DP1) D:1x(TP1 DP1)")
-    assert pair is not None
+    pair = known(parallel_layout.parse_layout("disagg P:1x(TP1 DP1) D:1x(TP1 DP1)"))
     assert parallel_layout.replicate_layout(pair, 64).copies == 1
 
 

@@ -65,7 +65,7 @@ def test_steps_are_those_of_the_fitted_formulas(name: str, width: int, number: s
             assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=1e-9)
             assert pace.ttft_prefill_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=1e-9)
         else:
-            # The first tokens of a prompt see less than a window: the bound used here counts them in full.
+            # The first tokens of a prompt attend to less than a window; the bound used here counts a full window.
             assert whole == pytest.approx(step_time_model.mean_tpot_s(case, tpot), rel=0.01)
             assert pace.ttft_prefill_s(prompt) == pytest.approx(step_time_model.ttft_prefill_s(case, ttft), rel=0.01)
 
@@ -134,7 +134,7 @@ def test_more_work_never_takes_less_time(
 def test_answers_together_never_cost_more_each(
     case: tuple[str, int, str], batch: float, more: float, context: float
 ) -> None:
-    """On this rests that the rate of an engine rises with the answers in it (open_loop.py)."""
+    """Therefore the rate of an engine rises with its batch (open_loop.py)."""
     for pace in (fitted(*case), host()):
         decode = pace.decode_step(context)
         assert decode.step_s(batch + more) / (batch + more) <= decode.step_s(batch) / batch * (1 + 1e-12)
@@ -149,5 +149,7 @@ def test_a_host_runs_at_its_roofline() -> None:
         prompt_tokens=64, prompt_pairs=count_token_pairs(0, 64), prompts_done=1, answering=2, context_tokens=200.0
     )
     assert pace.step_s(step) == roofline.step_s(step)
-    assert pace.prefill_s(384, count_token_pairs(0, 384)) == pytest.approx(roofline.prefill_s(384))
-    assert pace.uncontended_prefill(384).ttft_s(0.01) == pytest.approx(roofline.prefill_s(384) + 0.015)
+    pairs = count_token_pairs(0, 384)
+    prefill_s = roofline.step_s(EngineStep(prompt_tokens=384, prompt_pairs=pairs, prompts_done=1))
+    assert pace.prefill_s(384, pairs) == pytest.approx(prefill_s)
+    assert pace.uncontended_prefill(384).ttft_s(0.01) == pytest.approx(prefill_s + 0.015)

@@ -1,10 +1,11 @@
-"""Training on clusters: the split that fits, the hours, the laws."""
+"""Training on clusters: the layout that fits, the hours, and monotonicity."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import known
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
@@ -51,9 +52,7 @@ def cluster(machines: int = 1, network: float | None = NETWORK, name: str = "H10
 
 
 def test_a_whole_fine_tune_of_8b_fits_one_machine_and_70b_takes_more() -> None:
-    small, large = (size_finetuning(machine(), m, "full", 2e9, "w", CATALOG) for m in (EIGHT, SEVENTY))
-    assert small is not None
-    assert large is not None
+    small, large = (known(size_finetuning(machine(), m, "full", 2e9, "w", CATALOG)) for m in (EIGHT, SEVENTY))
     assert small.least == 1
     assert large.least > 1
     assert large.most > large.least
@@ -63,8 +62,7 @@ def test_a_whole_fine_tune_of_8b_fits_one_machine_and_70b_takes_more() -> None:
 
 
 def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
-    found = size_finetuning(machine(), SEVENTY, "lora", 1e9, "house-model", CATALOG)
-    assert found is not None
+    found = known(size_finetuning(machine(), SEVENTY, "lora", 1e9, "house-model", CATALOG))
     (basis,) = found.bases
     assert found.machine_hours.basis == basis.id == "house-model.8x H100-SXM-80GB.training"
     assert found.machine_hours.low < found.machine_hours.value < found.machine_hours.high
@@ -72,7 +70,7 @@ def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
     said = " ".join(basis.facts)
     for part in ("1,000,000,000 tokens", "TP", "GPU annual failure rate", "torchtune", "sha256"):
         assert part in said
-    assert "adapters" in found.assumptions[0]
+    assert "LoRA fine-tuning" in found.assumptions[0]
 
 
 def test_what_no_number_of_machines_holds_is_none() -> None:
@@ -81,37 +79,32 @@ def test_what_no_number_of_machines_holds_is_none() -> None:
 
 def test_processors_train_adapters_of_small_models_alone() -> None:
     host = machine(None)
-    found = size_finetuning(host, SMALL, "lora", 15e6, "w", CATALOG)
-    assert found is not None
+    found = known(size_finetuning(host, SMALL, "lora", 15e6, "w", CATALOG))
     assert (found.least, found.most) == (1, 1)
     assert found.machine_hours.basis == found.bases[0].id
     assert size_finetuning(host, SMALL, "full", 15e6, "w", CATALOG) is None
     assert size_finetuning(host, SEVENTY, "lora", 15e6, "w", CATALOG) is None
     assert size_pretraining(host, 1e9, 1e9, "w", CATALOG) is None
-    few = size_finetuning(host._replace(cores=2), SMALL, "lora", 15e6, "w", CATALOG)
-    assert few is not None
+    few = known(size_finetuning(host._replace(cores=2), SMALL, "lora", 15e6, "w", CATALOG))
     assert few.machine_hours.value > 10 * found.machine_hours.value
 
 
 def test_from_scratch_rests_on_an_assumed_shape_and_says_so() -> None:
-    found = size_pretraining(machine(), 8e9, 1e12, "w", CATALOG)
-    assert found is not None
+    found = known(size_pretraining(machine(), 8e9, 1e12, "w", CATALOG))
     assert found.model == "8B"
     assert found.bases[0].stratum == serving_prediction.NEW_BOTH
     assert "assumed from the parameter count" in " ".join(found.bases[0].facts)
 
 
 def test_as_many_machines_as_are_needed_may_be_all_that_help() -> None:
-    found = size_finetuning(machine("L40S", 1, network=1e9), SEVENTY, "full", 2e9, "w", CATALOG)
-    assert found is not None
+    found = known(size_finetuning(machine("L40S", 1, network=1e9), SEVENTY, "full", 2e9, "w", CATALOG))
     assert found.least == found.most > 8
     assert found.scaling == 1.0
 
 
 def test_no_more_machines_are_asked_for_than_a_job_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archwright.sizing.training.cluster_training.MOST_MACHINES", 4)
-    found = size_finetuning(machine(), EIGHT, "full", 2e9, "w", CATALOG)
-    assert found is not None
+    found = known(size_finetuning(machine(), EIGHT, "full", 2e9, "w", CATALOG))
     assert found.most == 4
 
 
@@ -123,9 +116,7 @@ def test_a_cluster_that_holds_no_split_has_no_scale() -> None:
 
 
 def test_a_slow_network_scales_worse() -> None:
-    fast, slow = (size_finetuning(machine(network=n), EIGHT, "full", 2e9, "w", CATALOG) for n in (NETWORK, 3e9))
-    assert fast is not None
-    assert slow is not None
+    fast, slow = (known(size_finetuning(machine(network=n), EIGHT, "full", 2e9, "w", CATALOG)) for n in (NETWORK, 3e9))
     assert slow.scaling < fast.scaling
     assert size_finetuning(machine(network=None), EIGHT, "full", 2e9, "w", CATALOG) is not None
 
@@ -157,8 +148,7 @@ def test_the_choice_fits_and_no_split_is_faster() -> None:
         build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG),
         device_memory_budget(CATALOG.accelerator("H100-SXM-80GB"), CATALOG),
     )
-    found = choose_parallel_plan(asked, cluster(), space)
-    assert found is not None
+    found = known(choose_parallel_plan(asked, cluster(), space))
     assert found.held.total <= space
     assert found.scheme.devices == 8
     for other in (
@@ -180,7 +170,7 @@ def test_more_copies_than_sequences_do_not_fit() -> None:
 
 
 def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
-    """4 of 6 FLOPs of the products; with full recomputation 6 of 8."""
+    """4 of 6 FLOPs of the matmuls; 6 of 8 with full recomputation."""
     job = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG).job
     products = job._replace(bandwidth=1e30, wide_rate=1e30)
     assert adapter_time_share(products, K) == pytest.approx(4 / 6, rel=1e-6)
@@ -192,15 +182,13 @@ def test_published_throughput_of_adapters_lies_in_the_band() -> None:
     """torchtune's README: 70B adapters on 8 A100, 3,497 tokens/s; recomputed, two sequences of 2,048 a device."""
     own = CATALOG.accelerator("A100-80GB-SXM")
     asked = build_training_setup(SEVENTY, own, "lora", CATALOG)
-    found = predict_cluster_run(asked, cluster(name="A100-80GB-SXM"), TrainingRunSpec(1e9, "lora"), CATALOG)
-    assert found is not None
+    found = known(predict_cluster_run(asked, cluster(name="A100-80GB-SXM"), TrainingRunSpec(1e9, "lora"), CATALOG))
     assert found.token_s.low <= 8 / 3497 <= found.token_s.high
 
 
 def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
     asked = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
-    choice = choose_parallel_plan(asked, cluster(), 1e12)
-    assert choice is not None
+    choice = known(choose_parallel_plan(asked, cluster(), 1e12))
     assert predict_token_time(asked, choice, CATALOG)[1] == serving_prediction.SEEN
     assert predict_token_time(asked, choice, CATALOG, trusted=False)[1] == serving_prediction.NEW_ACCELERATOR
     new = choice._replace(job=choice.job._replace(model=CATALOG.model("Gemma-2-9B-it")))
@@ -211,8 +199,7 @@ def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
 
 def test_no_choice_beats_the_best_utilisation_ever_published() -> None:
     asked = build_training_setup(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
-    choice = choose_parallel_plan(asked, cluster(), 1e12)
-    assert choice is not None
+    choice = known(choose_parallel_plan(asked, cluster(), 1e12))
     lucky = choice._replace(seconds=choice.seconds / 10)
     most = CATALOG.work_rates["training.utilisation"].typical
     assert predict_token_time(asked, lucky, CATALOG)[0].value == pytest.approx(
@@ -233,10 +220,8 @@ def test_large_models_are_behind_the_fastest_split_by_what_published_ones_were()
 def test_a_pipeline_is_for_slow_links() -> None:
     own = CATALOG.accelerator("H100-SXM-80GB")
     asked = build_training_setup(SEVENTY, own, "full", CATALOG)
-    fast = choose_parallel_plan(asked, cluster(8), device_memory_budget(own, CATALOG))
-    slow = choose_parallel_plan(asked, cluster(8, network=1e9), device_memory_budget(own, CATALOG))
-    assert fast is not None
-    assert slow is not None
+    fast = known(choose_parallel_plan(asked, cluster(8), device_memory_budget(own, CATALOG)))
+    slow = known(choose_parallel_plan(asked, cluster(8, network=1e9), device_memory_budget(own, CATALOG)))
     assert fast.scheme.pipeline == 1 < slow.scheme.pipeline
 
 
@@ -252,8 +237,7 @@ METHODS = st.sampled_from(["full", "lora"])
 
 
 def run(name: str, method: str, tokens: float) -> BatchWork:
-    found = size_finetuning(machine(name), EIGHT, "full" if method == "full" else "lora", tokens, "w", CATALOG)
-    assert found is not None
+    found = known(size_finetuning(machine(name), EIGHT, "full" if method == "full" else "lora", tokens, "w", CATALOG))
     return found
 
 
@@ -275,7 +259,7 @@ def test_more_machines_never_take_longer(name: str, method: str, count: int) -> 
 @settings(max_examples=25, deadline=None)
 @given(name=MACHINES, billions=st.floats(0.2, 200.0))
 def test_half_as_many_parameters_more_never_take_fewer_hours(name: str, billions: float) -> None:
-    """By halves, not by single parameters: a shape has whole layers, and its width helps the products."""
+    """In steps of 50 %, because a shape has whole layers and a larger width makes matmuls faster."""
     small, large = (size_pretraining(machine(name), n * 1e9, 1e12, "w", CATALOG) for n in (billions, 1.5 * billions))
     if small is None or large is None:
         assert large is None

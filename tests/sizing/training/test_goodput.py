@@ -1,4 +1,4 @@
-"""What interruptions and checkpoints cost a run."""
+"""Goodput under interruptions and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time, speed and memory of training runs: by hand, against what was measured, and which way they move."""
+"""Time, speed and memory of training runs: by hand, against measurements, and monotonicity."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflop
      (622, 0.55, 8, 2043)],
 )  # fmt: skip
 def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: int, peak_mb: float) -> None:
-    """Of the resident set, the same runs; the last one through the whole platform."""
+    """Resident set of the same runs; the last run used the whole platform."""
     load = replace(a_load(largest, rank=rank), learned=exact_estimate(learned, ""))
     assert estimates(load, a_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
 
@@ -136,7 +136,7 @@ def test_what_is_not_known_exactly_widens_the_band_and_is_told() -> None:
     for narrow, wide in zip(estimates(sure, a_machine()), estimates(unsure, a_machine()), strict=True):
         assert wide.factor > narrow.factor
     told = [fact for basis in predict_training(unsure, a_machine(), NATIVE)[1] for fact in basis.facts]
-    assert any("learned from 50% of them [40%, 70%]" in fact for fact in told)
+    assert any("learned share 50% [40%, 70%]" in fact for fact in told)
     assert not any("learned" in f for basis in predict_training(sure, a_machine(), NATIVE)[1] for f in basis.facts)
 
 
@@ -173,7 +173,7 @@ def test_over_minutes_a_thread_gets_its_share_of_the_cores() -> None:
     calm, restless = (estimates(replace(a_load(), busy=busy), machine) for busy in (0.0, 7.0))
     assert restless[1].low < 0.5 * calm[1].low and restless[1].high == pytest.approx(calm[1].high)
     facts = predict_training(replace(a_load(), busy=7.0), machine, NATIVE)[1][0].facts
-    assert any("beside 7.0 busy threads" in fact for fact in facts)
+    assert any("with 7.0 other busy threads" in fact for fact in facts)
 
 
 @given(st.integers(16, 4096), st.integers(0, 4096), st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 255))

@@ -1,4 +1,4 @@
-"""The training predictor: what must hold of any physics, and how text is read."""
+"""The training predictor: properties of any physics, and the parsing of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step of training computes and holds, against counts made by hand."""
+"""FLOPs and memory of a training step, against counts by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of training, held to published formulas and to published peaks."""
+"""Training memory against published formulas and published peaks."""
 
 from __future__ import annotations
 

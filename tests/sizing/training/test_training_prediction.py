@@ -1,4 +1,4 @@
-"""What `predict training` answers for stated splits, chosen ones, adapters and models without a row."""
+"""`predict training` for stated and chosen layouts, adapters, and models without a row."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def told(usd: float | None = None, **changes: object) -> TrainingPrediction:
 def test_a_chosen_split_answers_everything_and_says_it_was_chosen() -> None:
     found = told(usd=2.5)
     assert set(found.estimates) == {*DEFINITIONS, "tokens_per_s_per_device", "step_s"}
-    assert found.assumed == ("split: the fastest that fits",)
+    assert found.assumed == ("layout: the fastest that fits",)
     assert "TP" in found.layout
     hours, whole = found.estimates["device_hours"], found.estimates["run_device_hours"]
     assert whole.value > hours.value / found.estimates["goodput"].value
@@ -59,11 +59,11 @@ def test_a_stated_split_is_answered_as_benchmarks_are() -> None:
 
 def test_a_stated_split_that_does_not_fit_is_weak() -> None:
     found = told(devices=8, parallelism="FSDP8 micro 8")
-    assert "the stated split exceeds the devices' memory" in found.weak
+    assert "the stated layout exceeds the devices' memory" in found.weak
 
 
 def test_utilisation_counts_what_the_model_needs() -> None:
-    """tr: 70B on H100 in 16 bits, 40 to 50 % in the fitted rows; recomputing does not count."""
+    """MFU of 70B on H100 in 16 bits is 40 to 50 % in the fitted rows; recomputation does not count."""
     found = told(tokens=None)
     rate, mfu = found.estimates["tokens_per_s_per_device"].value, found.estimates["mfu"].value
     needed = 6 * 70.55e9 + 6 * 80 * 8192 * 4096

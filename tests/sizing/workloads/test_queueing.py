@@ -1,4 +1,4 @@
-"""Waiting for a server, against a simulation of the same arrivals."""
+"""Wait for a server, against a simulation of the same arrivals."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_at_the_slow_end_nothing_may_be_left() -> None:
     batches=st.booleans(),
 )
 def test_laws(own: float, fixed: float, limit: float, servers: int, batches: bool) -> None:
-    """More servers, a looser limit or faster work never carry less; a limit that is kept is kept by the figures."""
+    """More servers, a looser limit or faster work never carry less; the figures of a result hold its limit."""
 
     def rate(scale: float = 1.0, bound: float = limit, count: int = servers) -> tuple[Estimate, bool, float]:
         found = find_capacity(
@@ -129,7 +129,7 @@ def test_laws(own: float, fixed: float, limit: float, servers: int, batches: boo
     if missed:
         return
     assert latency <= limit * 1.001
-    # Of arrangements within a tenth of the best rate the first is taken.
+    # The first arrangement within 10 % of the best rate is used.
     slack = 0.9
     assert rate(bound=limit * 2)[0].value >= slack * plain.value * (1 - 1e-9)
     assert rate(count=servers * 2)[0].value >= slack * plain.value * (1 - 1e-9)

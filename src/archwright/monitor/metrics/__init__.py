@@ -1,1 +1,1 @@
-"""Metrics: record requests, keep observations, expose them to a Prometheus and query one."""
+"""Metrics: request recorder, observations, exposition for Prometheus, Prometheus client."""

@@ -1,7 +1,7 @@
-"""What other processes recorded, shown on this process's exposition.
+"""Observations of other processes on the gateway's exposition.
 
-The supervisor measures memory, start-up and disk but has no port: the gateway shows its readings too, so one scrape of
-one address sees the whole platform. Every worker shows all of them on an exposition of its own, which is not summed.
+The supervisor measures memory, start-up and disk but has no port. The gateway exposes its readings too, so one scrape
+covers the whole platform. Each worker has a separate exposition for them, which is not summed over the processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from archwright.store import ColumnRange, Store
 
 
 class ObservationExporter:
-    """`catch_up` shows the observations of `quantities` that arrived after `since` and were not shown yet."""
+    """Copies the observations of `quantities` after `since` to an exposition, each once."""
 
     def __init__(self, store: Store, exposition: Exposition, quantities: Iterable[str], since: float) -> None:
         self._store = store
@@ -25,11 +25,11 @@ class ObservationExporter:
         self._lock = threading.Lock()
 
     def catch_up(self) -> None:
-        """Reads the store: not for an event loop. Raises StoreError when the store refuses."""
+        """Copy the new observations. Blocks on the store, so do not call it in an event loop. Raises StoreError."""
         with self._lock:
             for quantity, since in self._since.items():
                 rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, ColumnRange("at", since))
-                # Rows of the very moment shown last are among them again.
+                # The rows with the time of the last copied row are read again.
                 for row in rows[self._seen[quantity] :]:
                     self.exposition.record(quantity, row.labels, row.value)
                 if rows:

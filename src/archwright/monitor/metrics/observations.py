@@ -1,7 +1,7 @@
-"""The embedded ring: single observations in the store, and the answer to a Query from them and from what was served.
+"""Embedded metrics store: single observations, and evaluation of a Query over observations and served requests.
 
-One observation is one value at one time with its labels. What a value means follows the metric's kind: a histogram's
-is one request, a counter's an increment at the time it happened, a gauge's a reading that holds until the next.
+An observation is a value at a time with labels. Its meaning depends on the metric's kind: histogram: the value of one
+request; counter: an increment at that time; gauge: a reading that is valid until the next reading.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from archwright.monitor.wal.compaction import BLOCKS, read_served
 from archwright.store import ColumnRange, RecordTable, Store
 
 FLUSH_S = 0.25
-BUFFER_LIMIT = 100_000  # observations kept while the store refuses, some 30 MB
-BATCH_ROWS = 5_000  # rows of one transaction: others get their turn at the store
+BUFFER_LIMIT = 100_000  # observations buffered while the store fails, about 30 MB
+BATCH_ROWS = 5_000  # rows per transaction, so that other writers of the store are not blocked for long
 
 
 class Observation(Record):
@@ -40,7 +40,7 @@ class Observation(Record):
 
 
 class QueryResult(Record):
-    """The answer to a Query: `samples` observations stand behind it."""
+    """Result of a Query over `samples` observations."""
 
     value: float
     unit: str
@@ -52,8 +52,10 @@ OBSERVATIONS = RecordTable("observations", Observation, index=("at",))
 
 
 class ObservationRecorder:
-    """Takes observations without blocking the caller; a thread writes them. While the store refuses, the newest
-    BUFFER_LIMIT are kept and `dropped` counts the others and values not finite; `refusal` is the store's last error."""
+    """Buffer of observations that a thread writes to the store without blocking the caller.
+
+    While the store fails, the newest BUFFER_LIMIT observations are kept. `dropped` counts the others and values that
+    are not finite; `refusal` is the store's last error."""
 
     def __init__(
         self,
@@ -76,20 +78,20 @@ class ObservationRecorder:
         self._thread.start()
 
     def observe(self, quantity: str, labels: Mapping[str, str], value: float, at: float | None = None) -> None:
-        """`at` is seconds since the epoch, by default now. Raises KeyError for a quantity without a metric."""
+        """Buffer a value; `at`: seconds since the epoch (None: now). Raises KeyError for an unknown quantity."""
         if not math.isfinite(value):
             self.dropped += 1
             return
-        kept = {name: sanitise_label_value(text) for name, text in sorted(labels.items())}
-        moment = self._clock() if at is None else at
+        printable = {name: sanitise_label_value(text) for name, text in sorted(labels.items())}
+        observed_at = self._clock() if at is None else at
         name = METRIC_BY_QUANTITY[quantity].quantity
-        self._buffer.append(Observation(quantity=name, at=moment, value=float(value), labels=kept))
+        self._buffer.append(Observation(quantity=name, at=observed_at, value=float(value), labels=printable))
         if len(self._buffer) > self._limit:
             self._buffer.popleft()
             self.dropped += 1
 
     def flush(self) -> bool:
-        """Write what is there; False when the store refused and some of it still waits."""
+        """Write the buffer; return False if the store failed and observations are still buffered."""
         with self._writing:
             while self._buffer:
                 batch = self._take_batch()
@@ -98,16 +100,16 @@ class ObservationRecorder:
                         self._store.append(OBSERVATIONS, batch)
                 except ArchwrightError as error:
                     self.refusal = error
-                    room = max(0, self._limit - len(self._buffer))
-                    kept = batch[max(0, len(batch) - room) :]
-                    self.dropped += len(batch) - len(kept)
-                    self._buffer.extendleft(reversed(kept))
+                    free = max(0, self._limit - len(self._buffer))
+                    newest = batch[max(0, len(batch) - free) :]
+                    self.dropped += len(batch) - len(newest)
+                    self._buffer.extendleft(reversed(newest))
                     return False
                 self.refusal = None
         return True
 
     def prune(self, before: float) -> int:
-        """Drop what is older than `before` from the store, 0 when it refuses: the next time will do."""
+        """Delete observations older than `before`; return the number of rows, 0 if the store fails."""
         try:
             with boundary("recorder"):
                 return prune_observations(self._store, before)
@@ -126,7 +128,7 @@ class ObservationRecorder:
             self.flush()
 
     def _take_batch(self) -> list[Observation]:
-        """Up to BATCH_ROWS from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
+        """Take up to BATCH_ROWS from the front. The caller holds `_writing`; a full buffer may shrink meanwhile."""
         batch: list[Observation] = []
         with suppress(IndexError):
             while len(batch) < BATCH_ROWS:
@@ -135,24 +137,25 @@ class ObservationRecorder:
 
 
 def evaluate_query(store: Store, query: Query, until: float, home: Home | None = None) -> QueryResult | None:
-    """The query's answer over [until - window_s, until], None without observations; requests are a second old at most,
-    with `home` also those only just written down.
+    """Evaluate a query over [until - window_s, until]; None without matching observations.
 
-    The query's labels must be among the observation's. Histogram and counter: percentile, mean, max and last of single
-    values; rate is sum / window_s; a counter's last is the sum. Gauge: the same over the sum of all matching series
-    after each reading, no rate; of training runs each is its own value. A counter's share is what its failed statuses
-    leave of it. Raises StoreError."""
+    Requests are visible within a second, with `home` immediately. An observation matches if it has the query's labels.
+    - Histogram and counter: percentile, mean, max and last of the single values; rate = sum / window_s; last of a
+      counter = sum; share of a counter = 1 - failed statuses / all.
+    - Gauge: the same statistics over the sum of all matching series after each reading, without rate. A gauge of
+      training runs is not summed: each reading is a value.
+    Raises StoreError."""
     metric = METRIC_BY_QUANTITY[query.metric]
-    found = _select_observations(store, query, until)
+    points = _select_observations(store, query, until)
     if query.metric in REQUEST_VALUES:
-        found += _select_requests(store, query, until, home)
-    found.sort(key=lambda point: point.at)
-    if not found:
+        points += _select_requests(store, query, until, home)
+    points.sort(key=lambda point: point.at)
+    if not points:
         return None
-    values = _sum_series(found) if metric.kind == "gauge" and not metric.is_per_run else [row.value for row in found]
+    values = _sum_series(points) if metric.kind == "gauge" and not metric.is_per_run else [row.value for row in points]
     unit = metric.unit
     if query.statistic == "share":
-        return _compute_share(found, query)
+        return _compute_share(points, query)
     if query.statistic == "rate":
         if metric.kind == "gauge":
             return None
@@ -161,18 +164,18 @@ def evaluate_query(store: Store, query: Query, until: float, home: Home | None =
         value = math.fsum(values)
     else:
         value = _compute_statistic(query, values)
-    return QueryResult(value=value, unit=unit, samples=len(found), window_s=query.window_s)
+    return QueryResult(value=value, unit=unit, samples=len(points), window_s=query.window_s)
 
 
 def prune_observations(store: Store, before: float) -> int:
-    """Drop observations older than `before`, and requests: what these add up to stays. Returns how many rows went."""
+    """Delete observations and request records older than `before`, not usage totals; return the number of rows."""
     last = math.nextafter(before, -math.inf)
-    gone = store.prune(OBSERVATIONS, ColumnRange("at", None, last))
-    return gone + store.prune(BLOCKS["served"], ColumnRange("last_at", None, last))
+    deleted = store.prune(OBSERVATIONS, ColumnRange("at", None, last))
+    return deleted + store.prune(BLOCKS["served"], ColumnRange("last_at", None, last))
 
 
 class _Sample(NamedTuple):
-    """A matching observation; `series` is its labels as stored."""
+    """A matching observation; `series`: its labels as stored."""
 
     at: float
     value: float
@@ -180,24 +183,22 @@ class _Sample(NamedTuple):
 
 
 def _select_observations(store: Store, query: Query, until: float) -> list[_Sample]:
-    """The matching observations of the window. There are few label sets: each is read once."""
+    """Return the matching observations of the window; each distinct label set is decoded once."""
     span = ColumnRange("at", until - query.window_s, until)
     matches: dict[str, bool] = {}
-    found: list[_Sample] = []
+    points: list[_Sample] = []
     for at, value, series in store.columns(OBSERVATIONS, ("at", "value", "labels"), {"quantity": query.metric}, span):
-        match = matches.get(series)
-        if match is None:
-            match = matches[series] = query.labels.items() <= msgspec.json.decode(series, type=dict[str, str]).items()
-        if match:
-            found.append(_Sample(at, value, series))
-    return found
+        if series not in matches:
+            matches[series] = query.labels.items() <= msgspec.json.decode(series, type=dict[str, str]).items()
+        if matches[series]:
+            points.append(_Sample(at, value, series))
+    return points
 
 
 def _select_requests(store: Store, query: Query, until: float, home: Home | None) -> list[_Sample]:
-    """The matching requests that ended in the window."""
     value_of = REQUEST_VALUES[query.metric]
     series: dict[tuple[str, ...], str | None] = {}
-    found: list[_Sample] = []
+    points: list[_Sample] = []
     for one in read_served(store, home, (until - query.window_s, until)):
         value = None if one.shadow else value_of(one)
         if value is None:
@@ -209,19 +210,19 @@ def _select_requests(store: Store, query: Query, until: float, home: Home | None
             series[key] = msgspec.json.encode(labels).decode() if matching else None
         name = series[key]
         if name is not None:
-            found.append(_Sample(one.at, value, name))
-    return found
+            points.append(_Sample(one.at, value, name))
+    return points
 
 
 def _compute_share(points: Sequence[_Sample], query: Query) -> QueryResult | None:
-    """Increments whose status counts as answered, among all."""
-    kinds = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
-    lost = {series for series, labels in kinds.items() if labels.get("status") in FAILED_STATUSES}
-    whole = math.fsum(point.value for point in points)
-    if whole <= 0:
+    """Return the share of increments without a failed status."""
+    labels_of = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
+    failing = {series for series, labels in labels_of.items() if labels.get("status") in FAILED_STATUSES}
+    total = math.fsum(point.value for point in points)
+    if total <= 0:
         return None
-    failed = math.fsum(point.value for point in points if point.series in lost)
-    return QueryResult(value=1 - failed / whole, unit="share", samples=len(points), window_s=query.window_s)
+    failed = math.fsum(point.value for point in points if point.series in failing)
+    return QueryResult(value=1 - failed / total, unit="share", samples=len(points), window_s=query.window_s)
 
 
 def _compute_statistic(query: Query, values: Sequence[float]) -> float:
@@ -233,7 +234,7 @@ def _compute_statistic(query: Query, values: Sequence[float]) -> float:
 
 
 def _sum_series(points: Sequence[_Sample]) -> list[float]:
-    """After each moment with readings, the sum over series of the newest reading of each."""
+    """Return, for each time with readings, the sum of the newest readings of all series."""
     newest: dict[str, float] = {}
     sums: list[float] = []
     for index, point in enumerate(points):

@@ -1,4 +1,4 @@
-"""Ask a Prometheus one number over its HTTP interface (`/api/v1/query`)."""
+"""Client for instant queries of a Prometheus server (`/api/v1/query`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 10.0
 
 
 class _RedirectRefusal(urllib.request.HTTPRedirectHandler):
-    """A redirect is refused: it would carry the token to a host nobody named."""
+    """Refuses redirects, which would send the token to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -37,13 +37,13 @@ class _QueryResponse(msgspec.Struct):
 
 
 class PrometheusClient:
-    """`url` is its root ("http://host:9090", a path prefix and user:password@ are kept); `token` goes as Bearer."""
+    """Client of the server at `url` ("http://host:9090", with path prefix and user:password@); `token`: Bearer."""
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            message = "not the URL of a Prometheus"
-            raise UsageError("AW-USE-35", message, where=ErrorLocation(None, None, url[:80]), hint="http://HOST:9090")
+            message, where = "not the URL of a Prometheus server", ErrorLocation(None, None, url[:80])
+            raise UsageError("AW-USE-35", message, where=where, hint="use a URL like http://HOST:9090")
         host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
         self._timeout_s = timeout_s
@@ -56,14 +56,19 @@ class PrometheusClient:
         self._opener = urllib.request.build_opener(_RedirectRefusal, urllib.request.ProxyHandler({}))
 
     def query_instant(self, promql: str, at: float | None = None) -> float | None:
-        """The one number `promql` yields (now, or at that epoch second); None when there is none: empty, NaN, Inf.
+        """Return the number that `promql` yields (now, or at epoch second `at`); None for an empty result, NaN or Inf.
 
-        Raises ReconcileError: AW-REC-01 cannot be reached, AW-REC-02 refused the query or answered otherwise."""
+        Raises ReconcileError: AW-REC-01 not reachable, AW-REC-02 query refused or unexpected response."""
         fields = {"query": promql} if at is None else {"query": promql, "time": repr(at)}
-        answer = self._decode_response(self._post("/api/v1/query", fields))
-        if answer.data is None:
-            raise self._query_error("it answered without data")
-        result, kind = answer.data.result, answer.data.resultType
+        try:
+            response = msgspec.json.decode(self._post("/api/v1/query", fields), type=_QueryResponse)
+        except msgspec.DecodeError as error:
+            raise self._query_error("the response is not the JSON of a Prometheus server") from error
+        if response.status != "success":
+            raise self._query_error(response.error or "no reason given")
+        if response.data is None:
+            raise self._query_error("the response has no data")
+        result, kind = response.data.result, response.data.resultType
         if kind == "scalar":
             return self._parse_value(result)
         if kind != "vector":
@@ -73,7 +78,7 @@ class PrometheusClient:
         return self._parse_value(result[0].get("value")) if result else None
 
     def _post(self, path: str, fields: dict[str, str]) -> bytes:
-        """The body of the answer; a 4xx or 5xx with a body is an answer too, since it says why."""
+        """Return the response body, also that of 400 and 422, which states the reason."""
         data = urllib.parse.urlencode(fields).encode()
         request = urllib.request.Request(self.url + path, data=data, headers=self._headers)
         try:
@@ -87,28 +92,19 @@ class PrometheusClient:
                 raise self._query_error(f"HTTP {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            hint = f"check the URL and that it answers: curl {self.url}/-/ready"
-            message = f"the Prometheus cannot be reached: {str(reason) or type(error).__name__}"
+            hint = f"check the URL, and that the server responds: curl {self.url}/-/ready"
+            message = f"the Prometheus server cannot be reached: {str(reason) or type(error).__name__}"
             raise ReconcileError("AW-REC-01", message, where=ErrorLocation(self.url), hint=hint) from error
 
-    def _decode_response(self, body: bytes) -> _QueryResponse:
-        try:
-            answer = msgspec.json.decode(body, type=_QueryResponse)
-        except msgspec.DecodeError as error:
-            raise self._query_error("the answer is not a Prometheus's JSON") from error
-        if answer.status != "success":
-            raise self._query_error(answer.error or "no reason given")
-        return answer
-
     def _parse_value(self, pair: object) -> float | None:
-        """The value of a [time, "value"] pair."""
+        """Return the value of a [time, "value"] pair, None if it is not finite."""
         try:
             value = float(pair[1])  # type: ignore[index]
         except (TypeError, ValueError, IndexError, KeyError) as error:
-            raise self._query_error("the answer holds no number") from error
+            raise self._query_error("the response contains no number") from error
         return value if math.isfinite(value) else None
 
     def _query_error(self, reason: str) -> ReconcileError:
-        hint = "check the URL, the token, and that this Prometheus scrapes the engine or the gateway"
-        message = f"the Prometheus refused: {reason}"
+        hint = "check the URL, the token, and that this server scrapes the engine or the gateway"
+        message = f"the query of the Prometheus server failed: {reason}"
         return ReconcileError("AW-REC-02", message, where=ErrorLocation(self.url), hint=hint)

@@ -1,4 +1,4 @@
-"""Finished requests as metrics: what a Served record says, to the ring and to the page a Prometheus scrapes."""
+"""Recorder of finished requests: usage records, metrics for Prometheus, and traces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from archwright.monitor.metrics.exposition import Exposition, add_observation
 from archwright.monitor.trace_exporter import TraceContent, TraceExporter
 from archwright.monitor.wal.writer import WalWriter
 
-# What is only measured of an answer that came to its end; None: the request says nothing about it.
+# Value of a request per metric; None: not measured (latencies only for status "ok").
 REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
     "ttft_s": lambda one: one.ttft_s if one.status == "ok" else None,
     "tpot_s": lambda one: one.tpot_s if one.status == "ok" else None,
@@ -24,8 +24,6 @@ REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
 
 
 class _BoundSeries(NamedTuple):
-    """The slots of one (workload, model, pool, status)."""
-
     ttft: memoryview[float]
     tpot: memoryview[float]
     latency: memoryview[float]
@@ -35,24 +33,26 @@ class _BoundSeries(NamedTuple):
 
 
 class RequestRecorder:
-    """Where a process that serves writes down what it served: in its ledger, on the page, and in traces."""
+    """Writes the finished requests of a gateway process to its WAL, its exposition and its traces."""
 
-    def __init__(self, ledger: WalWriter, exposition: Exposition, traces: TraceExporter | None = None) -> None:
-        self._ledger = ledger
+    def __init__(self, wal: WalWriter, exposition: Exposition, traces: TraceExporter | None = None) -> None:
+        self._wal = wal
         self._exposition = exposition
         self._traces = traces
         self._bound: dict[tuple[str, str, str, str], _BoundSeries] = {}
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
-        """Survives kill -9 once the ledger is flushed. `content` is only traced. Raises StoreError AW-STO-06."""
-        # A label that the disk has no room for costs the page this request, never the books: these have their reserve.
+        """Record a request; durable against kill -9 after the WAL's flush. Raises StoreError AW-STO-06.
+
+        `content` is used for traces only. If the disk is full, a new label set is not counted in the exposition, but
+        the usage record is written: the WAL has a reserve."""
         bound = None
         if not one.shadow:
             bound = self._bound.get((one.workload, one.model, one.pool, one.status))
             if bound is None:
                 with suppress(OSError):
                     bound = self._bind_series(one)
-        self._ledger.append("served", one)
+        self._wal.append("served", one)
         if self._traces is not None:
             self._traces.add(one, content)
         if bound is None:
@@ -69,16 +69,11 @@ class RequestRecorder:
             bound.requests[0] += 1.0
 
     def _bind_series(self, one: RequestRecord) -> _BoundSeries:
-        page, labels = self._exposition, extract_labels(one)
-        made = self._bound[one.workload, one.model, one.pool, one.status] = _BoundSeries(
-            ttft=page.histogram("ttft_s", labels).slots,
-            tpot=page.histogram("tpot_s", labels).slots,
-            latency=page.histogram("latency_s", labels).slots,
-            output=page.counter("tokens_per_s", labels).slots,
-            input=page.counter("input_tokens", labels).slots,
-            requests=page.counter("requests", {**labels, "status": one.status}).slots,
-        )
-        return made
+        labels = {**extract_labels(one), "status": one.status}
+        quantities = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "input_tokens", "requests")
+        bound = _BoundSeries(*(self._exposition.bind(quantity, labels).slots for quantity in quantities))
+        self._bound[one.workload, one.model, one.pool, one.status] = bound
+        return bound
 
 
 def extract_labels(one: RequestRecord) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""The write-ahead log of usage and audit records: segments on disk, their owner, compaction into the store."""
+"""Write-ahead log (WAL) of usage and audit records: segments on disk, their owner, compaction into the store."""

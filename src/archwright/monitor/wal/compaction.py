@@ -1,10 +1,11 @@
-"""From segments into the store, and back: blocks of records, the totals of usage, and who reads them.
+"""Compaction of WAL segments into the store (blocks of records, usage totals), and readers of both.
 
-A stretch of a segment becomes one row for each of its streams (and rows of totals), in one transaction. The row says
-where the stretch ends: whoever goes on with the segment, the writer or whoever found it, asks the store and nobody
-folds a record twice; two who tried at once would meet at the unique (writer, number).
+A range of a segment becomes one block row per stream and one row of totals, in one transaction. The block states the
+end of the range, so any process that continues the segment reads it from the store, and no record is compacted twice.
+Two simultaneous attempts conflict at the unique (writer, number).
 
-Readers see each record once: the segments are read first, then the blocks, then of the segments what no block holds.
+Readers see each record once: they read the segments first, then the blocks, then the part of the segments that no block
+contains.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ from archwright.store import ColumnRange, ColumnRanges, RecordTable, Store
 RANGE_RECORDS = 16_000
 RANGE_BYTES = 4 << 20
 PIECE_BYTES = 32 << 10
-BLOCKS_PER_READ = 16  # blocks read at once
-CHAIN_FIELD = b',"chain":"'  # within a text of a line its quotes would be escaped
+BLOCKS_PER_READ = 16
+CHAIN_FIELD = b',"chain":"'  # inside a JSON text its quotes would be escaped
 
 
 class RecordBlock(Record):
-    """Records of one stream, one JSON a line, compressed: bytes `number` to `end` of the segment `writer`. `tip` is the
-    SHA-256 of the last group (`extract_last_group`)."""
+    """Compressed JSON lines of one stream: bytes `number` to `end` of the segment `writer`.
+
+    `tip`: SHA-256 of the last group (`extract_last_group`)."""
 
     writer: str
     number: int
@@ -73,50 +75,48 @@ _TIMED_DECODER = msgspec.json.Decoder(_Timed)
 
 
 class CompactedRange(NamedTuple):
-    """Where in a segment it ends, and how many records and rows of totals it made."""
+    """Number of records and of totals of a compacted range."""
 
-    end: int
     records: int
     totals: int
 
 
 def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
-    """The next stretch of `segment`, as one transaction. Raises StoreError; Conflict when somebody else had it."""
+    """Compact the next range of `segment`. Raises StoreError, ConflictError if another process compacted it."""
     start = end = segment.folded
     sums: UsageSums = {}
-    making = {
+    builders = {
         "audit": _BlockBuilder(lambda data: [one.at for one in _TIMED_DECODER.decode_lines(data)]),
         "served": _BlockBuilder(lambda data: _aggregate_served(data, sums)),
     }
-    both = tuple(making.values())
     count = 0
-    for one in _read_range_batches(segment, start):
-        for made, records, lines in zip(both, one.counts, one.lines, strict=True):
+    for batch in _read_range_batches(segment, start):
+        for builder, records, lines in zip(builders.values(), batch.counts, batch.lines, strict=True):
             if records:
-                made.add_lines(records, lines)
-        count, end = count + sum(one.counts), start + one.end
+                builder.add_lines(records, lines)
+        count, end = count + sum(batch.counts), start + batch.end
         if count >= RANGE_RECORDS:
             break
-    lots = [(BLOCKS[stream], [made.build(segment.name, start, end)]) for stream, made in making.items() if made.count]
-    store.append_together(
-        [*lots, (usage_totals.USAGE_DELTAS, [usage_totals.encode_delta(sums)] if sums else [])], synced=True
-    )
+    blocks = [(BLOCKS[stream], [one.build(segment.name, start, end)]) for stream, one in builders.items() if one.count]
+    deltas = [usage_totals.encode_delta(sums)] if sums else []
+    store.append_together([*blocks, (usage_totals.USAGE_DELTAS, deltas)], synced=True)
     segment.mark_compacted(end)
-    return CompactedRange(end, count, len(sums))
+    return CompactedRange(count, len(sums))
 
 
 def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBatch]:
-    """Those of the next stretch; at least one: what was written at once may be longer. Raises StoreError."""
+    """Read the batches of the next range, at least one, even if it exceeds RANGE_BYTES. Raises StoreError."""
     for limit in (RANGE_BYTES, segment.size):
-        found = read_batches(segment.read_range(start, limit), 0)
-        first = next(found, None)
+        batches = read_batches(segment.read_range(start, limit), 0)
+        first = next(batches, None)
         if first is not None:
-            return chain((first,), found)
-    raise StoreError("AW-STO-08", f"{segment.name} is damaged at byte {start}", hint="restore from backup")
+            return chain((first,), batches)
+    message, hint = f"the WAL segment {segment.name} is damaged at byte {start}", "restore the home from a backup"
+    raise StoreError("AW-STO-08", message, hint=hint)
 
 
 def compact_segment(store: Store, segment: WalSegment) -> int:
-    """What is left of a segment that nobody writes, then the file goes; how many records. Raises StoreError."""
+    """Compact the rest of a segment without writer and remove its file; return the records. Raises StoreError."""
     update_compacted_offset(store, segment)
     records = 0
     while segment.folded < segment.written:
@@ -126,8 +126,9 @@ def compact_segment(store: Store, segment: WalSegment) -> int:
 
 
 def compact_orphans(store: Store, home: Home) -> int:
-    """Segments of writers that are gone, in their order (audit chains go on from one to the next), so by one process
-    at a time; how many records they held. Raises StoreError."""
+    """Compact the segments of ended writers; return the number of records. Raises StoreError.
+
+    One process at a time, in the order of the segments, because audit chains continue from one to the next."""
     with (home.write_ahead_log / "orphans.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,20 +146,21 @@ def compact_orphans(store: Store, home: Home) -> int:
 
 
 def update_compacted_offset(store: Store, segment: WalSegment) -> None:
-    """How far a segment is in the store, asked of it: a writer may have been killed before it could note it."""
+    """Read from the store how far a segment is compacted; a killed writer may not have noted it in the segment."""
     ends = [store.columns(table, ("end",), {"writer": segment.name}) for table in BLOCKS.values()]
-    segment.mark_compacted(max([segment.folded, *(end for found in ends for (end,) in found)]))
+    segment.mark_compacted(max([segment.folded, *(end for rows in ends for (end,) in rows)]))
 
 
 def extract_last_group(lines: bytes) -> bytes:
-    """The lines from the last one with an audit link (else the last line): what the next link points at."""
+    """Return the last group: the lines from the last one with an audit link, else the last line."""
     link = lines.rfind(CHAIN_FIELD)
     return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
 
 
 class _BlockBuilder:
-    """A block in the making, a piece at a time: while it is in the processor's cache, and so that whoever serves in the
-    same process waits for no piece long. `times` looks at the lines of one."""
+    """Builder of a block, compressed in pieces that fit the CPU cache and block the serving threads only briefly.
+
+    `times` returns the times of the records of a piece."""
 
     def __init__(self, times: Callable[[bytes], list[float]]) -> None:
         self.count = 0
@@ -167,14 +169,14 @@ class _BlockBuilder:
         self._packed: list[bytes] = []
         self._span = math.inf, -math.inf
         self._lines: list[bytes] = []
-        self._waiting = 0
+        self._pending_bytes = 0
         self._last = b""
 
     def add_lines(self, records: int, lines: bytes) -> None:
         self.count += records
         self._lines.append(lines)
-        self._waiting += len(lines)
-        if self._waiting >= PIECE_BYTES:
+        self._pending_bytes += len(lines)
+        if self._pending_bytes >= PIECE_BYTES:
             self._compress_lines()
 
     def build(self, writer: str, start: int, end: int) -> RecordBlock:
@@ -201,29 +203,29 @@ class _BlockBuilder:
         if times:
             self._span = min(self._span[0], *times), max(self._span[1], *times)
         self._lines.clear()
-        self._waiting, self._last = 0, data
+        self._pending_bytes, self._last = 0, data
 
 
 def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
-    found = _decode_served(data)
-    usage_totals.add_served(sums, found)
-    return [one.at for one in found]
+    records = _decode_served(data)
+    usage_totals.add_served(sums, records)
+    return [one.at for one in records]
 
 
 def _decode_served(data: bytes) -> list[RequestRecord]:
-    """The records of these lines. A broken line is left out: it must not hold up the lines after it."""
+    """Decode the lines; a broken line is skipped, so that it does not block the later lines."""
     try:
         return _SERVED_DECODER.decode_lines(data)
     except msgspec.MsgspecError:
-        found = []
+        records = []
         for line in data.split(b"\n"):
             with suppress(msgspec.MsgspecError):
-                found.append(_SERVED_DECODER.decode(line))
-        return found
+                records.append(_SERVED_DECODER.decode(line))
+        return records
 
 
 TimeSpan = tuple[float | None, float | None]
-"""Seconds since the epoch, both ends included; None: unbounded."""
+"""First and last second since the epoch, both included; None: unbounded."""
 
 
 def bound_span(span: TimeSpan) -> tuple[float, float]:
@@ -231,7 +233,7 @@ def bound_span(span: TimeSpan) -> tuple[float, float]:
 
 
 class RecordStream(NamedTuple):
-    """Records of one stream, one JSON a line; `tip` is the block's hash of its last group, "" without a block."""
+    """JSON lines of one stream; `tip`: the block's hash of its last group, "" for records without a block."""
 
     data: bytes
     tip: str = ""
@@ -245,16 +247,17 @@ def read_records(
     *,
     newest_first: bool = False,
 ) -> Iterator[RecordStream]:
-    """Every record of `stream`, each once; blocks that do not touch `span` are left out. With `home` also what this
-    machine has not folded yet. Raises StoreError."""
-    tails = {} if home is None else read_segments(list_store_segments(store, home))
+    """Yield every record of `stream` once, without blocks outside `span`. Raises StoreError.
+
+    With `home` also the records that this machine has not compacted yet."""
+    segments_read = {} if home is None else read_segments(list_store_segments(store, home))
     table = BLOCKS[stream]
     last = store.newest_seq(table)[0]
     since, until = span
     spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
-    unfolded = list(_read_uncompacted(store, stream, tails, last))
+    pending = list(_read_uncompacted(store, stream, segments_read, last))
     blocks = _read_blocks(store, table, spans, last, newest_first=newest_first)
-    yield from chain(reversed(unfolded), blocks) if newest_first else chain(blocks, unfolded)
+    yield from chain(reversed(pending), blocks) if newest_first else chain(blocks, pending)
 
 
 def _read_blocks(
@@ -267,24 +270,27 @@ def _read_blocks(
                 try:
                     data = zlib.decompress(block.data)
                 except zlib.error as error:
-                    message = f"block {seq} is damaged: {error}"
-                    raise StoreError("AW-STO-08", message, hint="restore from backup") from error
+                    message, hint = (
+                        f"block {seq} of {table.name} is damaged: {error}",
+                        "restore the database from a backup",
+                    )
+                    raise StoreError("AW-STO-08", message, hint=hint) from error
                 yield RecordStream(data, block.tip)
 
 
-def _read_uncompacted(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[RecordStream]:
-    place = STREAMS.index(stream)
-    for name, data in tails.items():
+def _read_uncompacted(store: Store, stream: str, contents: dict[str, bytes], last: int) -> Iterator[RecordStream]:
+    index = STREAMS.index(stream)
+    for name, data in contents.items():
         ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, ColumnRange("seq", None, last))
         first = max([read_compacted_offset(data), *(end for (end,) in ends)])
-        if found := [one.lines[place] for one in read_batches(data, first) if one.counts[place]]:
-            yield RecordStream(b"\n".join(found))
+        if lines := [batch.lines[index] for batch in read_batches(data, first) if batch.counts[index]]:
+            yield RecordStream(b"\n".join(lines))
 
 
 def read_served(
     store: Store, home: Home | None, span: TimeSpan = (None, None), tenant: str | None = None
 ) -> Iterator[RequestRecord]:
-    """Finished requests that ended within `span` (both ends belong to it), of `tenant` or of all."""
+    """Yield the requests that ended within `span` (both ends included), of `tenant` (None: of all)."""
     low, high = bound_span(span)
     for one in read_records(store, home, "served", span):
         for record in _decode_served(one.data):
@@ -293,22 +299,23 @@ def read_served(
 
 
 def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[UsageTotal]:
-    """The totals of all requests ever served, each counted once, for each value of `by` (of USAGE_DIMENSIONS; other
-    dimensions are empty). Compacted and pending records are read as of one moment. Raises StoreError."""
+    """Return the totals of all requests ever served, grouped by `by`; other USAGE_DIMENSIONS are empty.
+
+    Each request counts once: compacted and pending records are read as of one time. Raises StoreError."""
     table = BLOCKS["served"]
-    # Made now: a snapshot does not see a table made after it.
+    # Creates missing tables: a snapshot does not see a table that is created after it.
     store.newest_seq(table, usage_totals.USAGE_TOTALS, usage_totals.USAGE_DELTAS)
-    tails = {} if home is None else read_segments(list_store_segments(store, home))
+    contents = {} if home is None else read_segments(list_store_segments(store, home))
     with store.snapshot():
-        kept = store.sums(usage_totals.USAGE_TOTALS, by, usage_totals.USAGE_MEASURES)
-        lots = store.rows(usage_totals.USAGE_DELTAS)
-        unfolded = list(_read_uncompacted(store, "served", tails, store.newest_seq(table)[0]))
-    fresh: UsageSums = {}
-    for one in unfolded:
-        usage_totals.add_served(fresh, _decode_served(one.data))
-    sums: UsageSums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
+        totals = store.sums(usage_totals.USAGE_TOTALS, by, usage_totals.USAGE_MEASURES)
+        deltas = store.rows(usage_totals.USAGE_DELTAS)
+        streams = list(_read_uncompacted(store, "served", contents, store.newest_seq(table)[0]))
+    pending: UsageSums = {}
+    for stream in streams:
+        usage_totals.add_served(pending, _decode_served(stream.data))
+    sums: UsageSums = {row[: len(by)]: list(row[len(by) :]) for row in totals}
     places = [usage_totals.USAGE_DIMENSIONS.index(name) for name in by]
-    usage_totals.apply_deltas(sums, lots, places)
-    for key, line in fresh.items():
+    usage_totals.apply_deltas(sums, deltas, places)
+    for key, line in pending.items():
         usage_totals.add_sums(sums, tuple([key[place] for place in places]), line)
     return [usage_totals.build_total(by, key, line) for key, line in sums.items()]

@@ -1,8 +1,8 @@
-"""Which segments of a home belong to which store, so that a process with another database URL never imports them.
+"""Owner of WAL segments: binds each segment to one store, so that a process with another database never imports it.
 
-Design: a store has a name of its own, made with its first segment, and segments carry it; the URL does not matter. What
-another store's writers left waits until that store is used again. A segment without a store's name (of an older
-version, or made while the store was unreachable) belongs to any store.
+Design: a store gets a random name with its first segment, and segment files carry that name; the URL does not matter.
+Segments of another store remain until that store is used again. A segment without a store name (of an older version, or
+created while the store was unreachable) belongs to any store.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from archwright.store import ConflictError, RecordTable, Store
 
 
 class StoreName(Record):
-    """One row: `only` is 1."""
+    """Name of a store, in a single row (`only` = 1)."""
 
     only: int
     name: str
@@ -31,16 +31,16 @@ _names_by_store: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
 
 
 def read_store_name(store: Store) -> str:
-    """ "" while it has none: nobody wrote for it yet. Raises StoreError when it cannot be asked."""
-    found = _names_by_store.get(store, "")
-    if not found:
+    """Return the name of the store, "" if no segment was written for it yet. Raises StoreError."""
+    name = _names_by_store.get(store, "")
+    if not name:
         for row in store.rows(STORE_NAMES):
-            found = _names_by_store[store] = row.name
-    return found
+            name = _names_by_store[store] = row.name
+    return name
 
 
 def name_segment(store: Store, name: str) -> str:
-    """The name of a new segment."""
+    """Return the file name of a new segment, with the store's name if the store is reachable."""
     with suppress(StoreError):
         if not read_store_name(store):
             with suppress(ConflictError):
@@ -50,11 +50,11 @@ def name_segment(store: Store, name: str) -> str:
 
 
 def list_store_segments(store: Store, home: Home) -> list[Path]:
-    """The segments that are of this store or of none, oldest first. Raises StoreError when it cannot be asked."""
+    """Return the segments of this store and those without a store, oldest first. Raises StoreError."""
     return list_sibling_segments(home, read_store_name(store) + OWNER_SEPARATOR)
 
 
 def list_sibling_segments(home: Home, name: str) -> list[Path]:
-    """The segments that are of the same store as the one of this name, or of none."""
-    mine = {name.rpartition(OWNER_SEPARATOR)[0], ""}
-    return [path for path in list_segments(home.write_ahead_log) if path.stem.rpartition(OWNER_SEPARATOR)[0] in mine]
+    """Return the segments of the same store as the segment `name`, and those without a store."""
+    owners = {name.rpartition(OWNER_SEPARATOR)[0], ""}
+    return [path for path in list_segments(home.write_ahead_log) if path.stem.rpartition(OWNER_SEPARATOR)[0] in owners]

@@ -1,12 +1,12 @@
-"""The write-ahead log of one process: records, at the price of one system call for all that is waiting.
+"""Writer of the write-ahead log (WAL) of one process: one system call per flush for all pending records.
 
-`append` puts a record into memory, `flush` writes all of them with one write(2): what is in the kernel survives
-kill -9 of every process. A thread asks the disk for it at most every SYNC_S (a power cut may lose that much), and
-folds what is written into the store (`compaction`), after which the file goes.
+`append` buffers a record in memory; `flush` writes all buffered records with one write(2). Data in the kernel survives
+kill -9 of every process. A thread syncs the disk every SYNC_S (a power cut loses at most that much), and compacts the
+written records into the store (compaction.py), after which it deletes the segment.
 
-Room comes first. A segment's bytes are allocated before it is used, and the next one ahead of time; while the disk has
-none, the last RESERVE bytes are kept for the records of work already let in, and half of it for refusals too. So a
-full disk ends admissions (StoreError AW-STO-06) and never loses the record of an answer.
+Design: space is allocated first. A segment's bytes are allocated before its use, and the next segment ahead of time. If
+the disk is full, the last `reserve` bytes are kept for the records of admitted requests, and half of it also for
+refusals. So a full disk stops admissions (StoreError AW-STO-06), but no record of a response is lost.
 """
 
 from __future__ import annotations
@@ -28,37 +28,38 @@ from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, WalSegment, en
 from archwright.store import ConflictError, Store
 
 SEGMENT_BYTES = 8 << 20
-RESERVE_SHARE = 8  # of a segment, an eighth is the reserve
+RESERVE_SHARE = 8  # the reserve is 1/8 of a segment
 RECORD_BYTES = 64 << 10
-SEGMENTS_LIMIT = 128  # of a store on this machine, 1 GB: while it refuses, so much is kept before admissions end
+SEGMENTS_LIMIT = 128  # 1 GB per store and machine: most segments kept while the store fails, before admissions stop
 SYNC_S = 0.2
-COMPACT_EVERY_SYNCS = 5  # syncs: a second
-ORPHANS_EVERY_SYNCS = 150  # syncs: half a minute
+COMPACT_EVERY_SYNCS = 5  # every second
+ORPHANS_EVERY_SYNCS = 150  # every 30 s
 DELTA_ROWS, DELTA_ROWS_FACTOR, MERGE_ROWS = 2_000, 8, 2_000
 
 
 class WalWriter:
-    """One per process, thread-safe. `refusal` is what the store or the disk said last, None when it went well. `lock`
-    is for whoever appends by what waits already (`last_pending`)."""
+    """The WAL of one process. Thread-safe. `refusal`: last error of the store or the disk, None after a success.
+
+    `lock`: hold it to append a record that depends on the pending records (`last_pending`)."""
 
     def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.refusal: ArchwrightError | None = None
         self.store, self.home = store, home
         self._size, self.reserve = segment_bytes, segment_bytes // RESERVE_SHARE
         self._name = secrets.token_hex(8)
-        self._made = 0
+        self._created = 0
         self.lock = threading.RLock()
-        self._making = threading.Lock()
-        self._folding = threading.Lock()
-        self._waiting: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
-        self._audit, self._served = self._waiting.values()
-        # Bytes that can be appended whatever happens to the disk; the thread may have made it more since.
-        self._left = 0
+        self._allocating = threading.Lock()
+        self._compacting = threading.Lock()
+        self._pending: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
+        self._audit, self._served = self._pending.values()
+        # Lower bound of the allocated bytes that are free; the thread may have allocated more since.
+        self._free = 0
         self._current: WalSegment | None = None
         self._next: WalSegment | None = None
         self._full: deque[WalSegment] = deque()
         self._unsynced = False
-        # With its first fold a process gathers what those before it left: none may live to do it.
+        # The first compaction of a process also gathers the deltas of earlier processes.
         self._ungathered, self._unmerged = DELTA_ROWS, 0
         self._gather_at, self._merge_at = DELTA_ROWS, MERGE_ROWS
         self._closed = False
@@ -69,40 +70,42 @@ class WalWriter:
 
     @property
     def has_space(self) -> bool:
-        """Whether new work may be let in."""
+        """True if new requests may be admitted."""
         with self.lock:
             return self._ensure_space(self.reserve)
 
     def check_space(self) -> None:
-        """Raises StoreError AW-STO-06 unless new work may be let in."""
+        """Raise StoreError AW-STO-06 if no new request may be admitted."""
         if not self.has_space:
             raise self._no_space_error()
 
     def last_pending(self, stream: str) -> bytes | None:
-        """The last line that waits for the next flush; the caller has the lock."""
-        waiting = self._waiting[stream]
-        return waiting[-1] if waiting else None
+        """Return the last line that is not flushed yet; the caller holds the lock."""
+        pending = self._pending[stream]
+        return pending[-1] if pending else None
 
     def append(self, stream: str, record: Record) -> None:
-        """Of work that was let in: it has the reserve. How it fails, `append_encoded` says."""
+        """Append a record of an admitted request, which may use the reserve. Raises as `append_encoded` does."""
         self.append_encoded(stream, self._encode(record), 0)
 
     def append_encoded(self, stream: str, payload: bytes, keep: int) -> None:
-        """One line of JSON, written at the next flush. Raises StoreError: AW-STO-05 closed, AW-STO-06 not more than
-        `keep` bytes would stay free, AW-STO-07 longer than a record may be."""
+        """Append one JSON line, written by the next flush.
+
+        Raises StoreError: AW-STO-05 closed, AW-STO-06 at most `keep` bytes would stay free, AW-STO-07 too long."""
         size = len(payload) + 1
         if size > RECORD_BYTES:
-            raise StoreError("AW-STO-07", f"a record of {size:,} bytes", hint=f"{RECORD_BYTES:,} at most")
+            message, hint = f"the record has {size:,} bytes", f"shorten it to at most {RECORD_BYTES:,} bytes"
+            raise StoreError("AW-STO-07", message, hint=hint)
         with self.lock:
             if self._closed:
-                raise StoreError("AW-STO-05", "the ledger is closed", hint="start it again")
-            if self._left - size <= keep and not self._ensure_space(keep + size):
+                raise StoreError("AW-STO-05", "the write-ahead log is closed", hint="start the process again")
+            if self._free - size <= keep and not self._ensure_space(keep + size):
                 raise self._no_space_error()
-            self._waiting[stream].append(payload)
-            self._left -= size
+            self._pending[stream].append(payload)
+            self._free -= size
 
     def flush(self) -> None:
-        """All that was appended is in the kernel on return. After StoreError AW-STO-06 the next flush tries again."""
+        """Write all appended records to the kernel. After StoreError AW-STO-06 the next flush tries again."""
         if not self._audit and not self._served:
             return
         with self.lock:
@@ -115,16 +118,16 @@ class WalWriter:
                 raise self._no_space_error() from error
             self._audit.clear()
             self._served.clear()
-            self._left = self._free_bytes()
+            self._free = self._free_bytes()
             self._unsynced = True
 
     def compact(self) -> int:
-        """Everything written so far into the store; how many records. Raises StoreError."""
-        with self._folding:
+        """Compact all written records into the store; return their number. Raises StoreError."""
+        with self._compacting:
             return self._compact_segments(0)
 
     def close(self, within_s: float | None = None) -> None:
-        """Write and fold what there is, then stop; what is not folded `within_s` stays for the next writer."""
+        """Flush and compact, then stop; records not compacted `within_s` stay for the next writer."""
         with suppress(StoreError):
             self.flush()
         with self.lock:
@@ -132,8 +135,8 @@ class WalWriter:
         self._stop.set()
         self._thread.join(within_s)
         if self._thread.is_alive():
-            return  # it stands before a silent store, until the process ends
-        with self._folding:
+            return  # the thread is blocked by an unresponsive store until the process ends
+        with self._compacting:
             for segment in (self._current, self._next, *self._full):
                 if segment is not None:
                     (segment.close if segment.folded < segment.written else segment.remove)()
@@ -141,7 +144,7 @@ class WalWriter:
             self._full.clear()
 
     def _segment_with_space(self, size: int) -> WalSegment:
-        """The segment that takes `size` bytes; the lock is held. Raises OSError, StoreError."""
+        """Return a segment with `size` free bytes; the caller holds the lock. Raises OSError, StoreError."""
         current = self._current
         if current is not None and current.size - current.written >= size:
             return current
@@ -155,64 +158,61 @@ class WalWriter:
         return self._current
 
     def _free_bytes(self) -> int:
-        """What is flushed at once goes into one segment: the rest of this one, or the next."""
+        """Return the free bytes of the segment that the next flush uses: this one or the next."""
         current, following = self._current, self._next
-        left = current.size - current.written if current is not None else 0
-        return max(left, following.size - following.written if following is not None else 0) - FRAME_BYTES
+        free = current.size - current.written if current is not None else 0
+        return max(free, following.size - following.written if following is not None else 0) - FRAME_BYTES
 
     def _ensure_space(self, wanted: int) -> bool:
-        """Another look by the caller, who has the lock: the thread may just not have been there yet."""
-        if self._next is None and self._free_bytes() - self._pending_bytes() <= wanted:
+        """True if more than `wanted` bytes are free, with a new segment if needed; the caller holds the lock."""
+        pending = sum(len(line) + 1 for lines in self._pending.values() for line in lines)
+        if self._next is None and self._free_bytes() - pending <= wanted:
             self._allocate_next()
-        self._left = self._free_bytes() - self._pending_bytes()
-        return self._left > wanted
-
-    def _pending_bytes(self) -> int:
-        return sum(len(line) + 1 for lines in self._waiting.values() for line in lines)
+        self._free = self._free_bytes() - pending
+        return self._free > wanted
 
     def _allocate_next(self) -> None:
-        """Make the next segment, if there is room for it."""
-        with self._making, suppress(ArchwrightError):
+        """Create the next segment if there is space for it; an error is kept in `refusal`."""
+        with self._allocating:
             if self._next is not None:
                 return
             try:
                 with boundary("ledger"):
-                    name = name_segment(self.store, f"{self._name}-{self._made:06d}")
+                    name = name_segment(self.store, f"{self._name}-{self._created:06d}")
                     if len(list_sibling_segments(self.home, name)) >= SEGMENTS_LIMIT:
                         raise self._no_space_error()
                     self._next = WalSegment.create(self.home.write_ahead_log, name, self._size)
-                    self._made += 1
+                    self._created += 1
             except ArchwrightError as error:
                 self.refusal = error
-                raise
 
     def _no_space_error(self) -> StoreError:
-        """With what the disk or the store said, where that is known: a full disk is not the only reason."""
-        said, message = self.refusal, "no room to write down what is decided"
-        hint = "free disk space; if the store refuses, bring it back"
-        if said is not None and said.code != "AW-STO-06":
-            message, hint = f"{message}: {said.message}", said.hint or hint
+        """Build the error with the last error of the disk or the store, because a full disk is not the only cause."""
+        cause, message = self.refusal, "the write-ahead log has no free space for new records"
+        hint = "free disk space; if the store fails, make it available again"
+        if cause is not None and cause.code != "AW-STO-06":
+            message, hint = f"{message}: {cause.message}", cause.hint or hint
         return StoreError("AW-STO-06", message, where=ErrorLocation(str(self.home.root / "ledger")), hint=hint)
 
     def _run(self) -> None:
-        turn = 0
+        syncs = 0
         while not self._stop.wait(SYNC_S):
             try:
                 with boundary("ledger"):
                     self._sync()
-                    if turn % ORPHANS_EVERY_SYNCS == 0:
+                    if syncs % ORPHANS_EVERY_SYNCS == 0:
                         compact_orphans(self.store, self.home)
-                    with self._folding:
-                        self._compact_segments(0 if turn % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
+                    with self._compacting:
+                        self._compact_segments(0 if syncs % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error
-            turn += 1
-        with self._folding, suppress(ArchwrightError), boundary("ledger"):
+            syncs += 1
+        with self._compacting, suppress(ArchwrightError), boundary("ledger"):
             self._compact_segments(0)
 
     def _sync(self) -> None:
-        """What was written is on the disk when this returns, and the next segment is there when it will be needed."""
+        """Sync the written records to the disk, and allocate the next segment ahead of time."""
         if self._unsynced:
             self._unsynced = False
             for segment in (*self._full, self._current):
@@ -223,11 +223,11 @@ class WalWriter:
             self._allocate_next()
 
     def _compact_segments(self, least: int) -> int:
-        """Fold segments of which at least `least` bytes wait, and full ones; the caller holds `_folding`."""
+        """Compact full segments and those with at least `least` pending bytes; the caller holds `_compacting`."""
         records = 0
-        with self.lock:  # one that is full in between would be left out, and its successor folded before it
-            found = (*self._full, self._current)
-        for segment in found:
+        with self.lock:  # else a segment that fills up meanwhile would be compacted after its successor
+            open_segments = (*self._full, self._current)
+        for segment in open_segments:
             if segment is None or (segment is self._current and segment.written - segment.folded < least):
                 continue
             while segment.folded < segment.written:
@@ -235,13 +235,13 @@ class WalWriter:
         while self._full and self._full[0].folded == self._full[0].written:
             self._full.popleft().remove()
         if records and self._ungathered >= self._gather_at:
-            # The rarer the more keys ask: what it costs a request does not depend on them. Who reads usage adds up what
-            # waits: some 0.1 s for the totals of 10,000 keys.
+            # Gathering is rarer with more keys, so that its cost per request does not depend on the number of keys. A
+            # reader of usage adds the deltas itself: about 0.1 s for the totals of 10,000 keys.
             rows = gather_deltas(self.store)
             self._gather_at, self._ungathered = max(DELTA_ROWS, DELTA_ROWS_FACTOR * rows), 0
             self._unmerged += rows
         if self._unmerged >= self._merge_at:
-            # As often as the rows have grown by half: what merging costs a row does not depend on how many there are.
+            # Merged when the rows have grown by half, so that the cost per row does not depend on their number.
             self._merge_at, self._unmerged = max(MERGE_ROWS, merge_totals(self.store) // 2), 0
         return records
 
@@ -249,7 +249,7 @@ class WalWriter:
         try:
             done = compact_range(self.store, segment)
         except StoreError as error:
-            # Refused, or done and the answer lost: the store knows.
+            # The store failed, or it committed and its response was lost: read the offset from the store.
             update_compacted_offset(self.store, segment)
             if isinstance(error, ConflictError):
                 return 0

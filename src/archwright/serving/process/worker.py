@@ -76,7 +76,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
     store = Store(config.store_url or home.store_url)
     ledger, exposition = WalWriter(store, home), Exposition(folder=home.counters)
     slate, pepper = open_accounts_table(home), load_pepper(home)
-    keys = KeyStore(store, pepper, slate=slate, beside=True)
+    keys = KeyStore(store, pepper, table=slate, background=True)
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
@@ -84,7 +84,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
     cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
 
     def stamp() -> object:
-        return keys.version, slate.generation, len(accounts.strange)
+        return keys.version, slate.generation, len(accounts.clock_changes)
 
     accounts = Accounts(slate, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
     till = CostAccounting(accounts, keys, journal, cache)

@@ -1,1 +1,1 @@
-"""What a machine can do: devices, roofline, power, and how uncertain its figures are."""
+"""Rates of a machine: devices, roofline, power, uncertainty."""

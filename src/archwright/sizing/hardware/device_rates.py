@@ -1,4 +1,4 @@
-"""What the parts of a machine make of work that is not answering with text, from the catalog's rows."""
+"""Compute rates and power of a machine for work other than text generation, from the catalog's work rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THREADS_A_CORE = 2
 
 
 def read_work_rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
-    """A figure of work_efficiencies.csv with its band."""
+    """Return a figure of work_efficiencies.csv with its band; without stated ends, the band of its confidence."""
     row = catalog.work_rates[name]
     if row.low < row.high:
         return Estimate(value=row.typical, low=row.low, high=row.high, unit=row.unit, basis=basis)
@@ -19,12 +19,12 @@ def read_work_rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
 
 
 def quote_work_rates(catalog: Catalog, *names: str) -> tuple[str, ...]:
-    """The rows as a basis quotes them."""
+    """Return the rows as a Basis quotes them."""
     return tuple(catalog.work_rates[name].fact for name in names)
 
 
 def estimate_flops_rate(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
-    """FLOP/s of one device, or of one core, at a network's work (`embedding`, `vision`); the rows it rests on."""
+    """Return FLOP/s of one device or one core for `work` ("embedding", "vision"), and the names of the rows used."""
     if machine.accelerator is not None and has_devices(machine):
         name = f"{work}.accelerator"
         stated = machine.accelerator.band(matmul_rate(machine.accelerator, "bf16"), "FLOP/s")
@@ -34,27 +34,27 @@ def estimate_flops_rate(work: str, machine: Machine, catalog: Catalog) -> tuple[
 
 
 def host_cores(machine: Machine) -> int:
-    """Processor cores: providers count hardware threads, and two of them share a core."""
+    """Return the physical cores: providers count hardware threads, two per core."""
     return max(1, machine.cores // THREADS_A_CORE)
 
 
 def host_flops(machine: Machine, catalog: Catalog) -> Estimate:
-    """FLOP/s of matrix products in 32 bits when all cores of the machine work."""
+    """Return the fp32 matmul rate in FLOP/s with all cores busy."""
     each = multiply_estimates([read_work_rate(catalog, "host.core"), read_work_rate(catalog, "host.scaling")], "FLOP/s")
     return each if host_cores(machine) == 1 else each.scaled(host_cores(machine))
 
 
 def has_devices(machine: Machine) -> bool:
-    """Whether it has accelerators of their own memory: a processor's row in the table of accelerators is the host."""
+    """True if the machine has accelerators with their own memory (a CPU row of the accelerator table has none)."""
     return machine.accelerator is not None and machine.accelerator.memory_bytes > 0
 
 
 def busy_power_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
-    """Watts at work: a base, the accelerators at their share of the stated power or else the cores."""
+    """Return the draw under load in W: base + cores + the accelerators at their usual share of the TDP."""
     base, core = read_work_rate(catalog, "host.power-base").value, read_work_rate(catalog, "host.power").value
     if machine.accelerator is None or not accelerated:
         return base + core * host_cores(machine)
     stated = machine.accelerator.tdp_w or read_work_rate(catalog, "accelerator.power-unstated").value
     share = read_work_rate(catalog, "accelerator.power").value
-    # While devices work, about an eighth of the cores feeds them.
+    # About an eighth of the cores is busy feeding the accelerators.
     return base + core * host_cores(machine) / 8 + share * stated * machine.accelerator_count

@@ -1,6 +1,6 @@
-"""A machine as sizing sees it, and what one machine does for a workload: steady load it carries, batch work it does.
+"""Records of one machine, of the steady load that it carries, and of the batch work that it does.
 
-The planner multiplies these by machines and prices; it never looks inside.
+The planner multiplies these records by machine counts and prices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from archwright.contract.plan import ConstraintViolation, Parallelism
 
 
 class Machine(NamedTuple):
-    """One machine, rented, bought or at hand. `cores` are hardware threads as a provider counts vCPUs."""
+    """One machine: rented, bought or already owned. `cores` are hardware threads (vCPUs)."""
 
     id: str
     accelerator: Accelerator | None
@@ -25,11 +25,11 @@ class Machine(NamedTuple):
 
 
 class SteadyCapacity(NamedTuple):
-    """The most steady load that one machine carries within every limit, and the p95 latencies at that load.
+    """Highest steady load of one machine within every limit, and the p95 latencies at that load.
 
-    A machine runs `engines` equal engines of `devices` accelerators each (0: host processor); `slots` and
-    `context_tokens` are one engine's, `busy_w` the draw at that load. `misses`: limits that an idle machine
-    breaks and that were dropped."""
+    The machine runs `engines` equal engines on `devices` accelerators each (0: on the CPU). `slots` and
+    `context_tokens` are per engine; `busy_w` is the draw at that load. `misses`: limits that even an idle machine
+    violates and that were ignored."""
 
     model: str
     requests_per_s: Estimate
@@ -50,9 +50,10 @@ class SteadyCapacity(NamedTuple):
 
 
 class BatchWork(NamedTuple):
-    """Work with an end: a run takes `machine_hours` on one machine, `least` to `most` machines at once, each
-    further one worth `scaling` of the first. `misses`: why it does not fit; `unstated`: the machine, if its
-    network's rate is unknown."""
+    """Batch work: a run takes `machine_hours` on one machine and may use `least` to `most` machines at once.
+
+    Each further machine adds `scaling` of the first machine's speed. `misses`: reasons why the work does not fit;
+    `unstated`: id of the machine if its network rate is unknown."""
 
     model: str
     machine_hours: Estimate
@@ -66,6 +67,6 @@ class BatchWork(NamedTuple):
     unstated: str = ""
 
     def hours(self, machines: int) -> float:
-        """Wall-clock hours of one run on so many machines, at the estimate's value."""
+        """Return the wall-clock hours of one run on `machines` machines, at the estimate's value."""
         used = max(self.least, min(machines, self.most))
         return self.machine_hours.value / (1 + (used - 1) * self.scaling)

@@ -1,7 +1,7 @@
-"""Watts, kilowatt-hours and grams: what machines draw, what a building adds, what a grid emits.
+"""Power draw of machines in W, energy in kWh with PUE, and carbon emissions in kg.
 
 energy of a month = machines x (busy share x busy draw + idle share x idle draw) x hours x PUE
-carbon = energy x what the grid emits per kWh, yearly mean: the hour of day is not in here
+carbon = energy x grid intensity per kWh (yearly mean; the hour of the day is not modelled)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates, within_factor
 from archwright.contract.needs import Placement
 
-# What a building adds, by where machines stand: parts of the catalog. A machine under a desk has no cooling of its own.
+# Catalog part with the PUE of each placement. "this-machine" has none: a machine under a desk has no cooling plant.
 PUE_PARTS: dict[Placement, str] = {
     "on-premises": "pue.average",
     "hybrid": "pue.average",
@@ -22,31 +22,30 @@ PUE_PARTS: dict[Placement, str] = {
     "hosted-api": "pue.cloud",
 }
 COLOCATION_PUE_PART = "pue.modern"
-# A calculated draw at a load against the metered one: utilisation is not what a meter sees. Assumed.
+# Ratio between calculated and metered draw at a load: utilisation is not proportional to power. Assumed.
 POWER_BAND_FACTOR = 1.25
 
 
 class PowerDraw(NamedTuple):
-    """One machine's watts: `busy` at its load, `idle` between."""
+    """Draw of one machine in W: `busy` under its load, `idle` without load."""
 
     busy: float
     idle: Estimate
 
     def mean(self, share: float, basis: str = "") -> Estimate:
-        """With the machine busy for `share` of the time; the busy part is known within POWER_BAND_FACTOR."""
-        at_work = share * self.busy
-        band = within_factor(at_work, POWER_BAND_FACTOR, "W")
+        """Return the mean draw of a machine that is busy for `share` of the time; band: POWER_BAND_FACTOR."""
+        band = within_factor(share * self.busy, POWER_BAND_FACTOR, "W")
         return sum_estimates([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
 
 
 def estimate_power_draw(busy_w: float, plate_w: float, catalog: Catalog) -> PowerDraw:
-    """`plate_w` is the most the machine draws: idle is a share of it, and busy no less than idle."""
+    """Return the draw of a machine; idle draw is the catalog's share of the maximum draw `plate_w`."""
     idle = catalog.parameter("idle.draw").scaled(max(plate_w, busy_w), unit="W")
     return PowerDraw(max(busy_w, idle.value), idle)
 
 
 def select_pue_part(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:
-    """The part that says what the building adds; None where nothing is added."""
+    """Return the catalog part of the PUE, or None if no PUE applies."""
     return COLOCATION_PUE_PART if placement == "on-premises" and colocated else PUE_PARTS.get(placement)
 
 
@@ -55,7 +54,7 @@ def to_kwh(watts: float, hours: float) -> float:
 
 
 def estimate_grid_intensity(country: str, catalog: Catalog, region_grams: float | None = None) -> Estimate:
-    """g/kWh of a place: the region's own figure, the country's, else the middle and the span of every grid known."""
+    """Return the grid intensity in g/kWh: of the region, else of the country, else median and range of all grids."""
     known = catalog.grid_gco2_per_kwh(country)
     if region_grams is not None:
         factor = known.factor if known is not None else POWER_BAND_FACTOR

@@ -1,12 +1,12 @@
-"""How long a step of an engine takes: the slower of its arithmetic and its memory traffic, at stated shares.
+"""Roofline of an engine step on a CPU, in seconds.
 
-step = max(FLOPs / (share x compute), bytes / (share x bandwidth)), with the shares of the efficiency row.
-- FLOPs = 2 x body x tokens + 2 x head x tokens generated + attention (4 c h w L for a token that sees c others).
-- Prompt tokens run at the prefill share. Generated tokens run at the decode share while fewer than `batched_from` are
-  computed together, at the batched share from there on, and at the prefill share in a step that also reads a prompt
-  (measured: a running answer's token costs what a prompt token costs). Their attention has a share of its own.
-- bytes = parameters touched + cache read.
-Host processors only: accelerators have the fitted steps of engine_step_times.py.
+step = max(FLOPs / (share x compute), bytes / (share x bandwidth)); the shares are those of the efficiency row.
+- FLOPs = 2 x body x tokens + 2 x head x generated tokens + attention (4 c h w L for a token with context c).
+- Prompt tokens run at the prefill share. Generated tokens run at the decode share below `batched_from` tokens per
+  step, else at the batched decode share. In a step with prefill they run at the prefill share (measured: a generated
+  token then costs as much as a prompt token). Attention of generated tokens has its own share.
+- bytes = parameters read + KV cache read.
+Accelerators have fitted step times instead (step_time/engine_step_times.py).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 from archwright.sizing.model import architecture
 
-# A phase of traffic lasts a hundred times longer than a repeat of the probe: half of the repeats' spread averages out.
+# A load phase lasts a hundred times longer than one probe run, so half of the spread between probe runs averages out.
 REMAINING_SPREAD = 0.5
-# Measured on two cores: twice the threads read prompts 1.9 times and write answers 1.5 times as fast. A probe of one
-# thread says little about the memory of many: between not scaling at all and scaling fully.
+# Measured on two cores: twice the threads make prefill 1.9 times and decode 1.5 times as fast. A probe of one thread
+# says little about the bandwidth of many threads, so its band reaches from no scaling to full scaling.
 THREADS_SCALE = 0.9
 LEAST_THREADS_SCALE = 0.6
 BANDWIDTH_SCALE = 0.5
-# A small computer at work, screen apart: a base and each busy core. Assumed, as nothing here measures it.
+# Draw of a small computer under load, without screen: base and per busy core. Assumed, not measured.
 MACHINE_BASE_W = 15.0
 CORE_W = 8.0
 POWER_FACTOR = 2.0
 
 
 class Hardware(Record):
-    """What one replica runs on: a machine's memory, and its rates when all of the engine's threads work."""
+    """Hardware of one replica: memory, and rates with all of the engine's threads busy."""
 
     name: str
     memory_bytes: int
@@ -42,17 +42,17 @@ class Hardware(Record):
 
 
 def count_engine_threads(machine: MachineFacts) -> int:
-    """Usable cores but one, which the gateway keeps; at least one."""
+    """Return the usable cores minus one for the gateway, at least one."""
     return max(1, machine.cores_usable - 1)
 
 
 def matrix_rate(machine: MachineFacts, threads: int) -> Estimate:
-    """The machine's rate of matrix products as sustained over minutes by so many threads."""
+    """Return the matmul rate in FLOP/s that `threads` threads sustain over minutes."""
     return _scale_to_threads(machine.matmul_flops_per_s, threads, THREADS_SCALE, LEAST_THREADS_SCALE)
 
 
 def build_machine_hardware(machine: MachineFacts) -> Hardware:
-    """The machine at hand: its one-thread rates as sustained over minutes, scaled to the engine's threads."""
+    """Return the probed machine's one-thread rates, sustained over minutes and scaled to the engine's threads."""
     threads, bandwidth = count_engine_threads(machine), machine.memory_bandwidth_bytes_per_s
     return Hardware(
         name="this-machine",
@@ -63,15 +63,15 @@ def build_machine_hardware(machine: MachineFacts) -> Hardware:
 
 
 def _scale_to_threads(rate: Estimate, threads: int, power: float, least: float) -> Estimate:
-    """One thread's rate for many, sustained: value x threads^power, between threads^least and threads."""
+    """Scale a one-thread rate: value x threads^power, band from threads^least to threads."""
     below, above = (rate.low / rate.value) ** REMAINING_SPREAD, (rate.high / rate.value) ** REMAINING_SPREAD
     low, high = rate.value * below * threads**least, rate.value * above * threads
     return Estimate(value=rate.value * threads**power, low=low, high=high, unit=rate.unit)
 
 
 class EngineStep(NamedTuple):
-    """The work of one iteration. `prompt_pairs`: tokens that the prompt tokens see, `context_tokens`: contexts;
-    summed."""
+    """Work of one engine step. `prompt_pairs`: attended pairs of the prompt tokens; `answering`: decode batch size;
+    `context_tokens`: sum of the contexts of that batch."""
 
     prompt_tokens: int = 0
     prompt_pairs: float = 0.0
@@ -81,7 +81,7 @@ class EngineStep(NamedTuple):
 
 
 class Roofline:
-    """Step times of one replica; `slowness` scales every time (1 is the middle of the band)."""
+    """Step times of one replica; `slowness` multiplies every time (1: middle of the band)."""
 
     def __init__(
         self, model: ModelSpec, weights_bytes: float, efficiency: Efficiency, hardware: Hardware, slowness: float = 1.0
@@ -107,7 +107,7 @@ class Roofline:
         ) / self._compute
 
     def _attention_flops(self, tokens: int, seen: float) -> float:
-        """FLOPs of `tokens` tokens that see `seen` others in all."""
+        """Return the attention FLOPs of `tokens` tokens with `seen` attended pairs in total."""
         return tokens * architecture.attention_flops(self.model, seen / tokens) if tokens else 0.0
 
     def memory_s(self, step: EngineStep) -> float:
@@ -120,22 +120,17 @@ class Roofline:
     def step_s(self, step: EngineStep) -> float:
         return max(self.compute_s(step), self.memory_s(step))
 
-    def prefill_s(self, new_tokens: int, context: int = 0) -> float:
-        """A prompt's `new_tokens` read in one step behind `context` tokens already cached."""
-        pairs = count_token_pairs(context, new_tokens)
-        return self.step_s(EngineStep(prompt_tokens=new_tokens, prompt_pairs=pairs, prompts_done=1))
-
     def decode_s(self, batch: int, context: float) -> float:
-        """One token for each of `batch` answers with `context` tokens on average: the time between their tokens."""
+        """Return the decode step of `batch` requests with `context` tokens on average: their TPOT."""
         return self.step_s(EngineStep(answering=batch, context_tokens=batch * context))
 
     @property
     def bound(self) -> Literal["compute", "memory"]:
-        """What limits a single answer."""
+        """Return the side of the roofline that limits decode at batch 1."""
         step = EngineStep(answering=1, context_tokens=1.0)
         return "compute" if self.compute_s(step) >= self.memory_s(step) else "memory"
 
 
 def count_token_pairs(context: int, new_tokens: int) -> float:
-    """How many tokens `new_tokens` prompt tokens see together behind `context` others: each sees all before it."""
+    """Return the attended pairs of `new_tokens` prompt tokens behind `context` cached tokens (causal)."""
     return new_tokens * (context + new_tokens / 2)

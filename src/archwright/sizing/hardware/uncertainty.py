@@ -1,7 +1,7 @@
-"""How sure a predicted speed is: the band of the efficiency row and the band of the machine's rate, as one.
+"""90 % interval of a predicted time: the band of the efficiency row combined with the band of the machine's rate.
 
-Both are factors on every time of a step, independent of each other, so their logarithms add as squares. The slow
-side and the fast side are kept apart: neighbours on a shared machine only ever slow it down.
+Both are independent factors on every step time, so their logarithms add in quadrature. The slow and the fast side are
+computed separately: noisy neighbours on a shared machine only slow it down.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 
 
 def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
-    """`points` factors on time, from the fast to the slow end of the 90 % band, equal steps of probability apart.
+    """Return `points` factors on time from the fast to the slow end of the 90 % band, equidistant in probability.
 
-    At share q of the way: exp(z(q) / z(0.95) x half-width), the half-width of the side that q lies on."""
+    Factor at probability q: exp(z(q) / z(0.95) x log half-width of the side of q)."""
     faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
     slower = math.hypot(math.log(efficiency.high_factor), math.log(rate.value / rate.low))
     shares = (_TAIL + LEVEL * step / (points - 1) for step in range(points))
@@ -31,7 +31,9 @@ def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tup
 
 
 def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
-    """`middle` between `ends`, both moved out by the independent factor `noise`; from 0 if the slow end is no token."""
+    """Return `middle` with the band `ends`, widened by the independent factor `noise`.
+
+    The band starts at 0 if `middle` or an end is not positive."""
     if min(*ends, middle) <= 0:
         return Estimate(value=middle, low=0.0, high=max(ends) * noise, unit=unit, level=LEVEL, basis=basis)
     own = math.log(noise)
@@ -41,7 +43,7 @@ def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str
 
 
 def cap_band(estimate: Estimate, factor: float) -> Estimate:
-    """`estimate` with its band cut to `factor` each way: a wider promise is of no use."""
+    """Return `estimate` with its band cut to value / factor and value x factor."""
     if estimate.value <= 0:
         return estimate
     low, high = max(estimate.low, estimate.value / factor), min(estimate.high, estimate.value * factor)
@@ -49,7 +51,7 @@ def cap_band(estimate: Estimate, factor: float) -> Estimate:
 
 
 def is_measured(efficiency: Efficiency) -> bool:
-    """Whether the row was measured for this very engine, format and instruction set."""
+    """True if the row was measured for exactly this engine, format and instruction set."""
     return efficiency.confidence in ("high", "medium")
 
 
@@ -58,7 +60,7 @@ def basis_kind(efficiency: Efficiency) -> BasisKind:
 
 
 def name_stratum(efficiency: Efficiency) -> str:
-    """Which sort of prediction this is, for judging its band apart from others."""
+    """Return the stratum of a prediction: bands are scored per stratum."""
     kind = "measured" if is_measured(efficiency) else "derived"
     if efficiency.confidence == "recalled":
         kind = "recalled"

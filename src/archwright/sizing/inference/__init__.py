@@ -1,1 +1,1 @@
-"""Inference on one machine: engines, their layout, closed and open loop, capacity, predictions."""
+"""Inference on one machine: engines, layouts, closed and open loop, capacity, predictions."""

@@ -1,11 +1,11 @@
-"""A closed loop of requests: its means, and how far single requests lie from them.
+"""Closed loop of requests: mean TTFT and TPOT, and the percentiles of single requests around the means.
 
-With n requests at once, b of them being written, O tokens each, R a prompt's reading, d a decode step (means):
-- TTFT  a share of the requests comes in a burst and waits 0 to b R, evenly, for the prompts before it. Half of that
-        share of b R is the fitted mean's crowd (kb in step_time_model.py), so the share is twice kb. The others wait
-        for the step under way, 0 to d, and for a place.
-- TPOT  between an answer's tokens about b prompts are read: a normal spread of TPOT_SPREAD_FACTOR sqrt(b) R / O.
-Held to the event simulation of the same steps (tests/simulate/test_closed_loop.py).
+With b requests in decode, O output tokens each, prefill time R and decode step d (means):
+- TTFT  A share of the requests comes in a burst and waits 0 to b R (uniform) for earlier prompts. The fitted mean holds
+        kb b R of that wait (step_time_model.py), so the share is 2 kb. The other requests wait 0 to d for the running
+        step, and for a slot.
+- TPOT  About b prompts are prefilled during an answer: a normal spread of TPOT_SPREAD_FACTOR sqrt(b) R / O.
+Checked against the event simulation of the same steps (tests/simulate/test_closed_loop.py).
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from archwright.sizing.step_time import step_time_model
 
 MEAN = "mean"
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-# How fits and tables call the one in the middle.
-MEDIANS = frozenset({"median", "p50"})
-# At most so many requests of a loop come in a burst; where no fit says how many (hosts), as many as accelerators have.
+# Largest share of requests in a burst, and the share without a fit (CPU): the usual one of accelerators.
 MOST_BURST, USUAL_BURST = 0.5, 0.2
 TPOT_SPREAD_FACTOR = 0.7
 _NORMAL = NormalDist()
 
 
 class ClosedLoopLatency(NamedTuple):
-    """Seconds: means, the crowd's part of TTFT, and what spreads requests around the means."""
+    """Mean latencies in seconds, the queueing part of TTFT (`crowd_s`), and the spread of single requests."""
 
     tpot_s: float
     ttft_s: float
@@ -40,35 +38,32 @@ class ClosedLoopLatency(NamedTuple):
     tpot_spread_s: float
 
     def ratio_to_mean(self, metric: str, statistic: str) -> float:
-        """The statistic of `ttft_s` or `tpot_s` over its mean."""
+        """Return the statistic ("mean", "p50", ...) of `ttft_s` or `tpot_s` over its mean."""
         if statistic == MEAN:
             return 1.0
         share = QUANTILES[statistic]
         if metric == "tpot_s":
             return 1 + _NORMAL.inv_cdf(share) * self.tpot_spread_s / self.tpot_s
-        calm = 1 - self.burst
-        late = self.ttft_s - self.crowd_s
-        if share <= calm:
-            # The fitted mean holds half of the step under way.
-            late += (share / calm - 0.5) * self.step_s
+        steady = 1 - self.burst
+        ttft = self.ttft_s - self.crowd_s
+        if share <= steady:
+            # The fitted mean already holds half of the running step.
+            ttft += (share / steady - 0.5) * self.step_s
         else:
-            late += max(self.step_s / 2, (share - calm) / self.burst * self.burst_s)
-        return max(late, 0.0) / self.ttft_s
+            ttft += max(self.step_s / 2, (share - steady) / self.burst * self.burst_s)
+        return max(ttft, 0.0) / self.ttft_s
 
 
 def parse_statistic(text: str) -> str:
-    """The statistic a table's word asks for; `mean` where it says nothing, or says that it does not know."""
-    said = text.lower()
-    named = next((name for name in QUANTILES if name in said), None)
-    if named is not None:
-        return named
-    return "p50" if said.strip() in MEDIANS else MEAN
+    """Return the statistic that a table cell names; "mean" if the cell is empty or names no known statistic."""
+    text = text.lower()
+    return next((name for name in QUANTILES if name in text), "p50" if text.strip() == "median" else MEAN)
 
 
 def predict_fitted_loop(
     case: step_time_model.StepTimeInputs, fit: Mapping[str, step_time_model.Coefficients], means: tuple[float, float]
 ) -> ClosedLoopLatency:
-    """Of a fitted deployment whose mean TPOT and TTFT are `means`: the physics' parts in proportion."""
+    """Predict a fitted deployment; the physics' parts are scaled to its mean TPOT and TTFT, `means`."""
     tpot, ttft = fit["tpot"], fit["ttft"]
     step, pace = step_time_model.decode_step_s(case, tpot), step_time_model.mean_tpot_s(case, tpot)
     first, read = step_time_model.mean_ttft_s(case, ttft, step, pace), step_time_model.ttft_prefill_s(case, ttft)
@@ -90,7 +85,7 @@ def predict_fitted_loop(
 
 
 def predict_engine_loop(engine: EngineInstance, sent: float, prompt: float, answer: float) -> ClosedLoopLatency:
-    """Of an engine by its steps' times, where no fit says what a crowd is."""
+    """Predict a closed loop of `sent` requests from an engine's step times, with USUAL_BURST for the queueing."""
     pace, batch = engine.pace, max(min(sent, float(engine.slots)), 1.0)
     step = pace.decode_step(prompt + answer / 2).step_s(batch)
     read = pace.prefill_s(prompt, prompt * prompt / 2)

@@ -1,8 +1,8 @@
-"""A text model on a host processor: one embedded engine with all cores, sized by its efficiency row's roofline.
+"""Text model on a CPU: one embedded engine on all cores, sized by the roofline of its efficiency row.
 
-Matrix rate: the cores at the rate work_rates states. Bandwidth: the middle of the catalog's host rows, each divided by
-its cores; their spread is the band. A processor that is named has its own row's rates. A place holds a whole context
-from the start.
+Matmul rate: cores x the per-core rate of the work rates. Bandwidth: geometric mean over the catalog's CPU rows of
+bandwidth per core, with their range as band. A named processor has its own row's rates. Each slot reserves the KV
+cache of a whole context.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from statistics import geometric_mean
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import Accelerator, Efficiency, EngineSpec, ModelSpec
+from archwright.catalog.tables.records import Accelerator, Efficiency, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Parallelism
 from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops
@@ -26,22 +26,28 @@ from archwright.sizing.step_time.engine_step_times import RooflineStepTimes
 from archwright.sizing.step_time.extrapolation import HOST_KIND
 
 ANY_ISA = "*"
-# Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
-# prompt never stalls running answers.
+# Slot counts of an engine that shares its cores among requests. The prefill chunk is small, so that a long prompt does
+# not stall running requests.
 SLOT_COUNTS = (16, 8, 4, 2, 1)
 PREFILL_CHUNK_TOKENS = 64
-# Host rows state their cores in words.
+# CPU rows state their cores in the notes.
 _CORES = re.compile(r"(\d+) cores")
 
 
 def build_host_engine(
     machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> EngineInstance | None:
-    """None where the model does not fit the machine's memory, or no engine runs on processors."""
+    """Return the engine on a machine's CPU; None if the model does not fit its memory or no engine runs on CPUs."""
+    per_core = [
+        row.memory_bandwidth_bytes_per_s / int(cores.group(1))
+        for row in catalog.accelerators.values()
+        if row.kind == HOST_KIND and (cores := _CORES.search(row.notes))
+    ]
+    bandwidth = Estimate(value=geometric_mean(per_core), low=min(per_core), high=max(per_core), unit="bytes/s")
     hardware = Hardware(
         name="host processor",
         memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=_core_bandwidth(catalog).scaled(float(host_cores(machine))),
+        bandwidth_bytes_per_s=bandwidth.scaled(float(host_cores(machine))),
         compute_flops_per_s=host_flops(machine, catalog),
     )
     return build_cpu_engine(hardware, model, requests, catalog)
@@ -50,12 +56,20 @@ def build_host_engine(
 def build_cpu_engine(
     hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, precision: str = ""
 ) -> EngineInstance | None:
-    """The embedded engine on a processor, None as for `build_host_engine`. `precision`: of the weights as a
-    table states it, else the engine's own. Memory that is not stated (0) holds every model."""
+    """Return the embedded engine on a processor, None as for `build_host_engine`.
+
+    `precision`: weight format as a table states it, "" for the engine's own. Unstated memory (0) holds every model."""
     product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
     if product is None or not product.quantisations:
         return None
-    quantisation, bits = _choose_quantisation(precision, product, catalog)
+    # The row that the text names, else the number format that it means, else the engine's first one.
+    named = next((name for name in catalog.quantisations if name.lower() in precision.lower()), None)
+    number = numeric_precision.parse_precision(precision, "")
+    if named is None and number.stated:
+        quantisation, bits = number.name, number.expert_bits
+    else:
+        quantisation = named or product.quantisations[0]
+        bits = catalog.quantisations[quantisation].bits_per_weight
     efficiency = catalog.efficiency(product.id, quantisation, ANY_ISA)
     weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
@@ -79,24 +93,15 @@ def build_cpu_engine(
         speed=_estimate_speed(roofline, hardware, efficiency),
         assumptions=(
             f"weights in {quantisation} keep the quality that was reported for the model",
-            f"{product.product} gets all cores of a host processor; a file of the model in {quantisation} is at hand",
+            f"{product.product} uses all cores of the processor; a file of the model in {quantisation} is available",
         ),
     )
 
 
-def _choose_quantisation(precision: str, product: EngineSpec, catalog: Catalog) -> tuple[str, float]:
-    """Name and bits of a weight: the row that the text names, else the format it means."""
-    said = precision.lower()
-    named = next((name for name in catalog.quantisations if name.lower() in said), None)
-    number = numeric_precision.parse_precision(precision, "")
-    if named is None and number.stated:
-        return number.name, number.expert_bits
-    named = named or product.quantisations[0]
-    return named, catalog.quantisations[named].bits_per_weight
-
-
 def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
-    """Processors by their own row; cores that it states at the rate which the efficiency rows' shares are of."""
+    """Return the rates of `count` processors from their own row.
+
+    If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to."""
     bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
     compute = catalog.estimate(accelerator, numeric_precision.matmul_rate(accelerator, "fp32") * count, "FLOP/s")
     if cores is not None:
@@ -110,18 +115,8 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
     )
 
 
-def _core_bandwidth(catalog: Catalog) -> Estimate:
-    """bytes/s of one core when all cores read."""
-    each = [
-        row.memory_bandwidth_bytes_per_s / int(found.group(1))
-        for row in catalog.accelerators.values()
-        if row.kind == HOST_KIND and (found := _CORES.search(row.notes))
-    ]
-    return Estimate(value=geometric_mean(each), low=min(each), high=max(each), unit="bytes/s")
-
-
 def _estimate_speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> EngineSpeed:
-    """The efficiency row's band and that of the rate which limits a single answer."""
+    """Combine the band of the efficiency row with the band of the rate that limits decode at batch 1."""
     bound = hardware.compute_flops_per_s if roofline.bound == "compute" else hardware.bandwidth_bytes_per_s
     fast, slow = slowdown_factors(efficiency, bound, 2)
     band = Estimate(value=1.0, low=fast, high=slow, unit="")

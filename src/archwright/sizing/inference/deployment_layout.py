@@ -1,13 +1,14 @@
-"""How a text model stands on a machine: engine, number format, devices of one engine, places, what its steps take.
+"""Layouts of a text model on a machine: engine, number format, devices per engine, slots and step times.
 
-- Engine: the catalog's first that runs on accelerators and answers over HTTP; on a host processor the embedded one.
-- Format: a four-bit checkpoint stays so. Of others what engine and device both multiply, eight bits before sixteen; if
-  those weights do not fit the whole machine, the widest narrower format that does, and that is said. Lengths and limits
-  never change the format.
-- Layout: tensor parallel over 1, 2, 4 ... accelerators that divide the heads, experts over the same devices. One whole
-  context must fit beside the weights; places are what fits of mean requests.
-- Speed: the fit's conformal band of the stratum, widened by the distance of device and engine to the fit and by the
-  device row's band. Residual trees are left out: they are not monotone in the load.
+- Engine: the catalog's default engine on accelerators; the embedded engine on a CPU.
+- Format: a four-bit checkpoint keeps its format. Otherwise the format that engine and device both support, eight bits
+  before sixteen. If those weights do not fit the whole machine, the widest narrower format that fits, stated as an
+  assumption. Request lengths and limits never change the format.
+- Layout: TP over 1, 2, 4 or 8 accelerators that divides the heads; experts sharded over the same devices. One whole
+  context must fit beside the weights. Slots: the mean requests whose KV cache fits.
+- Speed: the conformal band of the stratum, widened by the distance of device and engine from the fit and by the band of
+  the device row.
+Design: residual trees are not used here, because they are not monotone in the load.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from archwright.sizing.step_time.extrapolation import HOST_KIND, WIDE_FORMAT
 
 TENSOR_WIDTHS = (1, 2, 4, 8)
 NARROW, HALF, PUBLISHED = "fp8", "fp16", "fp4"
-# Widened at every multiplication by kernels that devices without bf16 lack.
+# Formats whose weights are unpacked by kernels that devices without bf16 do not have.
 BF16_KERNEL_FORMATS = frozenset({"fp8", "fp4"})
-# Weights may fill so much of what a device leaves them: the rest is for caches.
+# Largest share of the usable device memory that weights may take; the rest is for KV cache.
 MAX_WEIGHT_SHARE = 0.95
-# Places beyond these are not used by default, and prompt tokens read in a step: a common default of servers.
+# Most slots of an engine and prompt tokens per step: common defaults of inference servers.
 MOST_SLOTS = 256
 PREFILL_CHUNK_TOKENS = 2048
 
@@ -46,7 +47,7 @@ PREFILL_CHUNK_TOKENS = 2048
 def list_engine_layouts(
     machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> tuple[EngineInstance, ...]:
-    """Every layout that holds the model, narrowest first; none where none does or no engine drives the device."""
+    """Return the layouts that hold the model, narrowest first; empty if none does or no engine runs on the device."""
     accelerator = machine.accelerator
     if accelerator is None or accelerator.kind == HOST_KIND:
         found = build_host_engine(machine, model, requests, catalog)
@@ -59,17 +60,20 @@ def _iterate_accelerator_layouts(
 ) -> Iterator[EngineInstance]:
     product, shape = catalog.default_engine, group_weights(model)
     widths = [width for width in TENSOR_WIDTHS if width <= machine.accelerator_count and can_split_heads(model, width)]
-    wanted = _candidate_precisions(product, accelerator, model) if accelerator.kind == product.kind else []
-    room = accelerator.memory_bytes * step_work.USABLE_MEMORY_SHARE - step_work.WORKSPACE_BYTES
-    for number in wanted if room > 0 else ():
-        if step_work.ShardedModel(shape, number, _tensor_layout(widths[-1])).weight_bytes() / room <= MAX_WEIGHT_SHARE:
+    formats = _candidate_precisions(product, accelerator, model) if accelerator.kind == product.kind else []
+    space = accelerator.memory_bytes * step_work.USABLE_MEMORY_SHARE - step_work.WORKSPACE_BYTES
+    for number in formats if space > 0 else ():
+        if step_work.ShardedModel(shape, number, _tensor_layout(widths[-1])).weight_bytes() / space <= MAX_WEIGHT_SHARE:
             break
     else:
         return
     stated = step_work.build_device_spec(accelerator, number, shape.sparse)
     device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
     speed = estimate_speed(model, accelerator, product.id, catalog)
-    said = _quantisation_assumptions(number, wanted[0], accelerator)
+    name, native = (_quantisation_name(one, accelerator) for one in (number, formats[0]))
+    assumptions = [f"weights in {name} keep the quality that was reported for the model"]
+    if number != formats[0]:
+        assumptions.append(f"on {accelerator.id} weights are in {name}, because they do not fit in {native}")
     context = requests.context_tokens(model)
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
     for width in widths:
@@ -79,7 +83,7 @@ def _iterate_accelerator_layouts(
             continue
         yield EngineInstance(
             product=product,
-            quantisation=_quantisation_name(number, accelerator),
+            quantisation=name,
             devices=width,
             copies=machine.accelerator_count // width,
             pace=_build_step_times(worker, device, kind),
@@ -88,12 +92,12 @@ def _iterate_accelerator_layouts(
             chunk=PREFILL_CHUNK_TOKENS,
             parallelism=Parallelism(tensor=width, expert=width if shape.sparse else 1),
             speed=speed,
-            assumptions=said,
+            assumptions=tuple(assumptions),
         )
 
 
 def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[NumericPrecision]:
-    """The native one, then the engine's narrower ones, widest first; the published one alone where that is narrow."""
+    """Return the native format, then the engine's narrower ones from wide to narrow; only fp4 if published in fp4."""
     published = read_published_precision(model)
     modern = WIDE_FORMAT in accelerator.flops
     if published.name == PUBLISHED:
@@ -108,13 +112,14 @@ def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: 
 
 
 def _tensor_layout(width: int) -> ParallelLayout:
-    """Experts, where there are any, whole on their devices."""
+    """Return the TP layout of this width; each expert is whole on one device (EP)."""
     return ParallelLayout(tp=width, moe_tp=1, ep=width)
 
 
 def build_engine(found: serving_prediction.ResolvedDeployment, requests: RequestLengths) -> EngineInstance | None:
-    """One engine of a stated deployment; None for data parallel ranks, pipeline stages and disaggregated
-    layouts, or if no whole context fits beside the weights."""
+    """Return one engine of a stated deployment.
+
+    None for data-parallel, pipeline-parallel and disaggregated layouts, or if no mean request fits with the weights."""
     worker, case, catalog = found.worker, found.case, found.catalog
     placed = worker.layout
     slots = min(math.floor(worker.capacity(found.device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
@@ -145,7 +150,7 @@ def _build_step_times(
 def estimate_speed(
     model: ModelSpec, accelerator: Accelerator, engine: str, catalog: Catalog, weak: int = 0
 ) -> EngineSpeed:
-    """The physics' conformal bands of the stratum, wider by the distance to the fit and by `weak` reasons for doubt."""
+    """Return the conformal bands of the physics for the stratum, widened by distance to the fit and `weak` reasons."""
     fit = fitted_tables.load_table("serving")
     found = serving_prediction.classify_stratum(model, accelerator, engine, fit.seen)
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found
@@ -160,21 +165,11 @@ def estimate_speed(
         f"({accelerator.as_of or 'undated'}, {accelerator.confidence})",
         f"{model.id}: {model.parameters / 1e9:g}e9 parameters, {model.source}",
         f"coefficients of {made.date} from {made.rows_used} measured rows; band of the stratum {stratum}: "
-        f"{steps.low:.2f} to {steps.high:.2f} of a step's time, {first.low:.2f} to {first.high:.2f} of a first token's",
+        f"step time x {steps.low:.2f} to {steps.high:.2f}, TTFT x {first.low:.2f} to {first.high:.2f}",
     )
     return EngineSpeed(steps, first, named, (*facts, *extrapolation.extrapolation_facts(accelerator, catalog)))
 
 
 def _quantisation_name(number: NumericPrecision, accelerator: Accelerator) -> str:
-    """Sixteen bits are halves where the device has no bf16."""
+    """Return the format's name; 16 bits are fp16 on a device without bf16."""
     return HALF if number.name == WIDE_FORMAT and WIDE_FORMAT not in accelerator.flops else number.name
-
-
-def _quantisation_assumptions(
-    number: NumericPrecision, native: NumericPrecision, accelerator: Accelerator
-) -> tuple[str, ...]:
-    ours, wanted = _quantisation_name(number, accelerator), _quantisation_name(native, accelerator)
-    kept = f"weights in {ours} keep the quality that was reported for the model"
-    if number == native:
-        return (kept,)
-    return (kept, f"on {accelerator.id} weights are in {ours}: in {wanted} they do not fit the machine")

@@ -1,4 +1,4 @@
-"""One engine of a machine: what layouts, formulas and simulation hand each other."""
+"""Records of one engine on a machine, shared by layouts, formulas and simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from archwright.contract.plan import Parallelism
 from archwright.sizing.step_time.engine_step_times import StepTimes
 from archwright.sizing.step_time.step_time_model import CACHED_ANSWER_SHARE
 
-# Of the 95th percentiles' sum, so that the longest requests are not refused; in whole steps.
+# Context = this factor x the sum of both p95 lengths, so that the longest requests fit; a multiple of CONTEXT_STEP.
 CONTEXT_HEADROOM = 2.0
 CONTEXT_STEP = 256
 
@@ -22,17 +22,17 @@ class RequestLengths(NamedTuple):
 
     @property
     def mean_cached_tokens(self) -> float:
-        """What a mean request keeps in the cache as engines admit."""
+        """Return the KV cache tokens of a mean request, as engines admit requests."""
         return self.reads.mean + CACHED_ANSWER_SHARE * self.writes.mean
 
     def context_tokens(self, model: ModelSpec) -> int:
-        """Tokens a place may hold: room for long requests, whole steps, never more than the model can."""
-        wanted = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_HEADROOM // CONTEXT_STEP) * CONTEXT_STEP
-        return min(int(wanted), model.context_tokens)
+        """Return the context of a slot: headroom for long requests, at most the model's context."""
+        context = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_HEADROOM // CONTEXT_STEP) * CONTEXT_STEP
+        return min(int(context), model.context_tokens)
 
 
 class EngineSpeed(NamedTuple):
-    """How sure an engine's times are: the band of its steps around 1, that of its time to a first token, and why."""
+    """Uncertainty of an engine's times: bands around 1 of its steps and of its TTFT, with stratum and facts."""
 
     steps: Estimate
     first: Estimate
@@ -41,8 +41,9 @@ class EngineSpeed(NamedTuple):
 
 
 class EngineInstance(NamedTuple):
-    """One of `copies` equal engines of a machine, each on `devices` accelerators (0: host processor) with
-    `slots` places for requests; it reads at most `chunk` prompt tokens in a step."""
+    """One of `copies` equal engines of a machine, on `devices` accelerators each (0: CPU) with `slots` request slots.
+
+    `chunk`: most prompt tokens in one step (chunked prefill); `pace`: the step times."""
 
     product: EngineSpec
     quantisation: str

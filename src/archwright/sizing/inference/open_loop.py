@@ -1,21 +1,21 @@
-"""Latencies of one engine under open-loop (Poisson) requests, and the most of them that it carries within limits.
+"""p95 latencies of one engine under open-loop (Poisson) load, and its highest load within the SLO.
 
-Everything follows from the mean number b of answers being written (P prompt tokens, O answer tokens, means):
-  d = decode step at 1 + b (an arrival finds b others), R = a prompt's reading, S = what any reading adds to a step
-  TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            by Little's law b/O prompts a step (step_time_model.py)
-  rate   r = b / (O T)                                  rises with b: T/b falls
-  prompts queue as M/G/1: s = R + (d + S) P/chunk, u = r s, W = r s^2 v / (2 (1 - u)), v = 1 + cv^2 of the prompts,
-    waiting time exponential beyond its atom: W95 = W/u ln(20 u). Prompts read in one step end together, so that those
-    behind delay a prompt as those ahead do: 2 W in the mean
-  TTFT95 = alone(P) + 2 W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses add as squares
-  TPOT95 = T at 1 + b + C z sqrt(b) requests, and at b/O + z sqrt(b/O v / S) prompts per step: an answer of
-    S (SHORT_ANSWER_TOKENS) tokens meets so many more than its share; C is CONCURRENCY_SPREAD
+Everything follows from the mean decode batch b (P prompt tokens, O output tokens, means; times in seconds):
+  d = decode step at batch 1 + b (an arrival finds b others), R = prefill of a prompt, S = fixed time of any prefill
+  TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            b/O prompts per step by Little's law (step_time_model.py)
+  rate   r = b / (O T)                                  rises with b, because T/b falls
+  prompts queue as M/G/1: s = R + (d + S) P/chunk, u = r s, W = r s^2 v / (2 (1 - u)), v = 1 + cv^2 of the prompts;
+    the wait is exponential beyond its atom at 0: W95 = W/u ln(20 u). Prompts that share a step end together, so later
+    prompts delay a prompt as much as earlier ones: 2 W on average
+  TTFT95 = alone(P) + 2 W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses in quadrature
+  TPOT95 = T at batch 1 + b + C z sqrt(b) with b/O + z sqrt(b/O v / S) prompts per step, the most that 95 % of the
+    answers of S (SHORT_ANSWER_TOKENS) tokens meet; C is CONCURRENCY_SPREAD
   latency95 = TTFT95 + TPOT95 (O - 1)
-  places: n = b + r TTFT requests are inside; n + z sqrt(n) <= slots, so that one in twenty at most waits for a place
-The most: the largest b at which the limits hold and r is at most MAX_UTILISATION of the rate at which u reaches 1 or n
-reaches the slots. At a given r each of these grows with P, O and the steps' times, so that a looser limit or a
-shorter prompt or answer never lowers the most. A limit counts as broken when an engine at work for IDLE_UTILISATION of
-its time breaks it: between that and an engine without any work lies a hair in which the law is not kept.
+  slots: n = b + r TTFT requests are in the engine; n + z sqrt(n) <= slots, so at most 5 % of them wait for a slot
+Capacity: the largest b at which the limits hold and r is at most MAX_UTILISATION of the rate at which u reaches 1 or n
+reaches the slots. At a given r each latency grows with P, O and the step times, so a looser limit, a shorter prompt or
+a shorter answer never lowers the capacity. A limit counts as violated if an engine that is busy for IDLE_UTILISATION
+of its time violates it; monotonicity does not hold in the small gap between that engine and an idle one.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from archwright.sizing.step_time.engine_step_times import StepTimes, Uncontended
 
 Z95 = 1.6448536269514722
 MAX_UTILISATION = 0.8
-# Of the spread of the answers at one moment, what is left of it over an answer's own time: sqrt(2/e), the mean of a
-# count that forgets exponentially, over one time constant.
+# Share of the momentary spread of the batch size that remains when averaged over one answer: sqrt(2/e), for a count
+# with exponential autocorrelation averaged over one time constant.
 CONCURRENCY_SPREAD = 0.858
-# The tokens of an answer short enough to meet a prompt or two more than its share, in one request of twenty. A mean
-# answer below a hundred tokens meets more: the simulation of the chosen pool says how much. The number is kept for all
-# lengths, or a longer answer would be credited for averaging, and carry more.
+# An answer of this length meets one or two prompts more than its share in 5 % of the requests. A mean answer below a
+# hundred tokens meets more; the simulation of the chosen pool quantifies that. The number applies to all lengths:
+# otherwise longer answers would average more and get a higher capacity.
 SHORT_ANSWER_TOKENS = 32.0
-# No request is longer than so many times the 95th percentile (policy.traffic draws them so).
+# Requests are at most this multiple of the p95 length (policy.traffic draws them so).
 LONGEST_OVER_P95 = 1.5
-# A gateway's part of a first token: parsing, authorisation, one hop. Measured on two cores.
+# Gateway part of the TTFT: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
 IDLE_UTILISATION = 1e-3
 ASSUMPTION = (
-    "requests come at random (Poisson), none finds its prompt cached and no token is guessed ahead; an engine is "
-    f"loaded to at most {MAX_UTILISATION:.0%} of where it saturates"
+    "requests arrive as a Poisson process, without prefix cache hits and speculative decoding; an engine is loaded to "
+    f"at most {MAX_UTILISATION:.0%} of its saturation rate"
 )
 BISECTION_STEPS = 18
 
 
 class RequestProfile(NamedTuple):
-    """Requests as the formulas see them; `spread` is E[prompt^2] / E[prompt]^2."""
+    """Token lengths of the requests; `spread` is E[prompt^2] / E[prompt]^2."""
 
     prompt: float
     prompt_p95: float
@@ -59,12 +59,12 @@ class RequestProfile(NamedTuple):
 
     @property
     def context(self) -> float:
-        """Behind an answer's middle token."""
+        """Return the context at the middle token of an answer."""
         return self.prompt + self.answer / 2
 
 
 def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestProfile:
-    """Prompts are log-normal, cut at LONGEST x p95: E[X^2] <= cut x E[X]."""
+    """Build the profile of log-normal prompts, cut at LONGEST_OVER_P95 x p95: E[X^2] <= cut x E[X]."""
     ratio = max(reads.p95 / reads.mean, 1.0)
     sigma = Z95 - math.sqrt(max(Z95 * Z95 - 2 * math.log(ratio), 0.0))
     spread = min(math.exp(sigma**2), LONGEST_OVER_P95 * ratio)
@@ -72,9 +72,9 @@ def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestPro
 
 
 class QueueState(NamedTuple):
-    """An engine at one load: `batch` answers are being written, `inside` requests are in it, prompts take
-    `reading` of the time. A first token takes `alone_s` and waits `waits_s` in the mean; its 95th percentile is
-    `late_s` later."""
+    """An engine at one load: `batch` requests in decode, `inside` requests in the engine, share of prefill `reading`.
+
+    Mean TTFT = `alone_s` + wait `waits_s`; the p95 of the wait is `late_s` longer."""
 
     batch: float
     rate: float
@@ -98,14 +98,14 @@ class OperatingPoint(NamedTuple):
 
 
 class MaxLoad(NamedTuple):
-    """The most load; `broken` names the limits that an idle engine breaks, with what it reaches: they were dropped."""
+    """Highest load; `broken`: the limits that an idle engine violates, with its latency; they were ignored."""
 
     point: OperatingPoint
     broken: tuple[tuple[str, float], ...]
 
 
 class OpenLoop:
-    """One engine with `slots` places that reads at most `chunk` prompt tokens in a step."""
+    """One engine with `slots` request slots and at most `chunk` prompt tokens per step, under Poisson load."""
 
     def __init__(self, pace: StepTimes, flow: RequestProfile, slots: int, chunk: int) -> None:
         self._pace, self._flow, self._slots, self._chunk = pace, flow, slots, chunk
@@ -115,7 +115,7 @@ class OpenLoop:
 
     @cached_property
     def idle(self) -> OperatingPoint:
-        """An engine that writes, or reads, for IDLE_UTILISATION of its time: the least load there is."""
+        """Return the lowest load: decode or prefill for IDLE_UTILISATION of the time."""
         decode = self._decode.step_s(1)
         return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_prefill_s(decode)))
 
@@ -125,31 +125,33 @@ class OpenLoop:
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
         each = self._queued_prefill_s(decode)
-        mean = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
-        waits, late = _prefill_waits(rate, each, flow.spread)
-        return QueueState(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
+        alone = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
+        busy, wait, late = rate * each, math.inf, math.inf
+        if busy < 1:  # M/G/1; an overloaded queue waits for ever
+            mean = busy * each * flow.spread / (2 * (1 - busy))
+            wait, late = 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)
+        return QueueState(batch, rate, decode, batch + rate * (alone + wait), busy, alone, wait, late)
 
     def at_batch(self, batch: float) -> OperatingPoint:
-        """With so many answers being written."""
         return self._operating_point(self._queue_state(batch))
 
     def _operating_point(self, at: QueueState) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
         p95, share = self._uncontended_ttft_s(self._p95, flow.prompt_p95, decode), batch / flow.answer
-        crowd = 1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch)
-        met = share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS)
-        tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * self._pace.started_s
-        late = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
-        ttft = at.alone_s + at.waits_s + GATEWAY_S + late
+        batch_p95 = 1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch)
+        prompts = share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS)
+        tpot = self._decode.step_s(batch_p95) + prompts * self._read_s - math.expm1(-prompts) * self._pace.started_s
+        excess = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
+        ttft = at.alone_s + at.waits_s + GATEWAY_S + excess
         latency = ttft + tpot * (flow.answer - 1)
         return OperatingPoint(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, latency)
 
     def _queued_prefill_s(self, decode: float) -> float:
-        """What a prompt adds to the wait of those behind it when they queue: steps are full of prompts then."""
+        """Return the time that a queued prompt adds to the wait of later prompts; steps are then full of prompts."""
         return self._read_s + (decode + self._pace.started_s) * self._flow.prompt / self._chunk
 
     def _uncontended_ttft_s(self, alone: UncontendedPrefill, prompt: float, decode: float) -> float:
-        """A prompt longer than a chunk takes further steps."""
+        """Return the TTFT without queueing; a prompt longer than a chunk takes further steps."""
         further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
@@ -173,11 +175,11 @@ class OpenLoop:
         return MaxLoad(self.at_batch(self._largest_batch(holds)), broken)
 
     def at_rate(self, rate: float) -> OperatingPoint:
-        """The point at so many requests/s, or where the engine is full when it cannot carry them."""
+        """Return the point at `rate` requests/s, or the saturated point if the engine cannot carry that rate."""
         return self.at_batch(self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots))
 
     def _largest_batch(self, holds: Callable[[QueueState], bool]) -> float:
-        """The largest such batch by bisection of its logarithm; what holds at one batch holds at every smaller one."""
+        """Return the largest batch that `holds`, by bisection of its logarithm; `holds` must be monotone."""
         low, high = self.idle.batch, float(self._slots)
         for _ in range(BISECTION_STEPS):
             middle = math.sqrt(low * high)
@@ -186,12 +188,3 @@ class OpenLoop:
 
 
 LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
-
-
-def _prefill_waits(rate: float, each: float, spread: float) -> tuple[float, float]:
-    """Mean wait for other prompts, and how far the 95th percentile lies above; infinite when the queue grows."""
-    busy = rate * each
-    if busy >= 1:
-        return math.inf, math.inf
-    mean = busy * each * spread / (2 * (1 - busy))
-    return 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)

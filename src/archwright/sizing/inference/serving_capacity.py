@@ -1,5 +1,7 @@
-"""What one machine carries of a text workload: of its possible layouts (deployment_layout.py) the one that breaks the
-fewest limits and then carries the most requests/s within them (open_loop.py), with the band of its engine's speed.
+"""Capacity of one machine for a text workload, in requests/s within the SLO.
+
+Among the layouts that fit (deployment_layout.py), the one that violates the fewest limits and then carries the most
+requests/s within them (open_loop.py) is used. The band is that of the engine's step times.
 """
 
 from __future__ import annotations
@@ -22,14 +24,12 @@ from archwright.sizing.inference.engine_instance import EngineInstance, RequestL
 from archwright.sizing.inference.open_loop import MAX_UTILISATION, MaxLoad, OpenLoop, RequestProfile
 from archwright.sizing.step_time.engine_step_times import StepTimes
 
-# The formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
+# Error factors of the formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
 TTFT_FORMULA, TPOT_FORMULA = 1.25, 1.10
 CAPACITY_FORMULA = 1.15
 
 
 class TextLoad(NamedTuple):
-    """Requests of a text workload and the limits they are answered within."""
-
     workload: str
     input_tokens: TokenLength
     output_tokens: TokenLength
@@ -45,7 +45,7 @@ class TextLoad(NamedTuple):
 
 
 def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> SteadyCapacity | None:
-    """None where no engine of the catalog drives the machine, or the model does not fit it."""
+    """Return the capacity, or None if no engine of the catalog runs on the machine or the model does not fit."""
     found = [
         (_find_max_load(engine.pace, load.flow, engine.slots, engine.chunk, load.slo), engine)
         for engine in list_engine_layouts(machine, model, load.requests, catalog)
@@ -66,17 +66,17 @@ def _build_text_capacity(
 ) -> SteadyCapacity:
     (point, broken), engine = chosen
     steps, first = engine.speed.steps, engine.speed.first
-    carried, waited = bases = _build_bases(machine, model, load, engine)
-    # Requests/s go as the inverse of the steps' times.
+    capacity, latency = bases = _build_bases(machine, model, load, engine)
+    # Requests/s are proportional to 1 / step time.
     most, ends = point.rate * engine.copies, (1 / steps.high, 1 / steps.low)
-    rate = widen_band(most, (most * ends[0], most * ends[1]), CAPACITY_FORMULA, "requests/s", carried.id)
-    ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, waited.id)
-    tpot = _band_latency(point.tpot_p95_s, steps, TPOT_FORMULA, waited.id)
-    rest = max(load.output_tokens.mean - 1, 0.0)
+    rate = widen_band(most, (most * ends[0], most * ends[1]), CAPACITY_FORMULA, "requests/s", capacity.id)
+    ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, latency.id)
+    tpot = _band_latency(point.tpot_p95_s, steps, TPOT_FORMULA, latency.id)
+    later_tokens = max(load.output_tokens.mean - 1, 0.0)
     return SteadyCapacity(
         model=model.id,
         requests_per_s=rate,
-        latency_p95_s=sum_estimates([ttft, tpot.scaled(rest)], "s", waited.id),
+        latency_p95_s=sum_estimates([ttft, tpot.scaled(later_tokens)], "s", latency.id),
         ttft_p95_s=ttft,
         tpot_p95_s=tpot,
         engine=engine.product.id,
@@ -100,7 +100,7 @@ def _band_latency(value: float, band: Estimate, formula: float, basis: str) -> E
 def _list_misses(
     model: ModelSpec, load: TextLoad, broken: tuple[tuple[str, float], ...]
 ) -> tuple[ConstraintViolation, ...]:
-    """Limits an idle machine breaks, and requests longer than the model can read."""
+    """Return the limits that an idle machine violates, and the context if p95 requests are longer than the model's."""
     found = [
         ConstraintViolation(constraint=f"{load.workload}.{name}", value=at, limit=getattr(load.slo, name))
         for name, at in broken
@@ -118,24 +118,24 @@ def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Eng
     lengths = (
         f"prompts of {reads.mean:g} tokens (p95 {reads.p95:g}), answers of {writes.mean:g} (p95 {writes.p95:g}); "
         f"{engine.copies} x {engine.product.id} on {engine.devices or 'no'} accelerators, {engine.quantisation}, "
-        f"{engine.slots} places"
+        f"{engine.slots} slots"
     )
-    carried = Basis(
+    capacity = Basis(
         id=name.format("capacity"),
         kind="calibrated",
         stratum=speed.stratum,
-        definition="the most Poisson requests/s of one machine at which every p95 limit holds, at most "
-        f"{MAX_UTILISATION:.0%} of where the engine saturates",
-        formula="engines x b / (O T): b answers being written, O tokens each, T = decode step + prompts read between",
+        definition="highest Poisson rate in requests/s at which one machine holds every p95 limit, at most "
+        f"{MAX_UTILISATION:.0%} of the rate that saturates the engine",
+        formula="engines x b / (O T): b requests in decode, O output tokens each, T = decode step + prefill between",
         facts=(*speed.facts, lengths),
     )
-    waited = Basis(
+    latency = Basis(
         id=name.format("latency"),
         kind="calibrated",
         stratum=speed.stratum,
-        definition="p95 over requests at that load: request received to first content; (last - first token) / "
-        "(tokens - 1); time to the last token = TTFT p95 + TPOT p95 x (mean output - 1)",
-        formula="prompt alone + M/G/1 wait of prompts; decode step and prompts between at 1 + b + z sqrt(b) answers",
+        definition="p95 over requests at that load. TTFT: request received to first content. TPOT: (last - first "
+        "token) / (tokens - 1). Latency = TTFT p95 + TPOT p95 x (mean output - 1)",
+        formula="TTFT: prefill + M/G/1 wait of prompts; TPOT: decode step + prefill between, batch 1 + b + z sqrt(b)",
         facts=(*speed.facts, lengths),
     )
-    return carried, waited
+    return capacity, latency

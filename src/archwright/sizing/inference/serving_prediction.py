@@ -1,11 +1,11 @@
-"""Predicts a serving deployment: TPOT, TTFT and throughput with bands, for anything named well enough to size.
+"""TPOT, TTFT and throughput of a serving deployment with 90 % bands, as a benchmark row or a user states it.
 
-One predictor per stratum, chosen by the grouped cross-validation of that stratum (docs/accuracy.md):
+One predictor per stratum, chosen by grouped cross-validation of that stratum (docs/accuracy.md):
 - seen configuration (this model on this accelerator was fitted): physics + residual trees;
-- unseen model, accelerator, or both: physics alone; multipliers per family or chip made these worse;
-- disaggregated: residual trees of their own in every stratum, which help left-out models and devices too.
-What makes a row weak, and what no fitted row is like, widens its band and is said. A host processor is no accelerator
-of the fit: its engine's steps are the roofline of its efficiency row.
+- unseen model, unseen accelerator, or both: physics alone; multipliers per family or chip made these worse;
+- disaggregated: separate residual trees in every stratum, which also help left-out models and devices.
+Each reason that makes a row weak, and each property that no fitted row has, is reported and widens the band. A CPU is
+not an accelerator of the fit: its step times are the roofline of the engine's efficiency row.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, buil
 SEEN, NEW_MODEL, NEW_ACCELERATOR = "seen configuration", "unseen model", "unseen accelerator"
 NEW_BOTH = "unseen model and accelerator"
 DISAGGREGATED, QUEUEING, OFFLINE = "disaggregated", "queueing", "offline"
-# Each reason to distrust a row widens its band by this power.
+# Exponent on the band for each reason that makes a row weak.
 WEAK_BAND_EXPONENT = 1.35
-# A stated load that uses more than this of what the device can do is mislabelled (research: see docs/accuracy.md).
+# Limit of the residual trees' logarithm: a larger residual means a mislabelled row (docs/accuracy.md).
 MOST_RESIDUAL = 1.5
-# Assumed: a server under a latency limit keeps this share of its offline rate.
+# Share of the offline rate that a server under a latency limit reaches. Assumed.
 SERVER_SHARE = 0.88
-# Of requests, later than these no measured row was: their band is that of a weak row.
+# Percentiles above all measured rows get the band of a weak row.
 TAIL_PERCENTILES = frozenset({"p95", "p99"})
 MOST_DEVICES = 1_000_000
 LEAST_PARAMETERS, MOST_PARAMETERS = 1e6, 1e14
 
 
 class ServingQuery(Record):
-    """What is asked: a deployment and its load, as a benchmark row or a user states it. Empty means unstated."""
+    """Deployment and load as a benchmark row or a user states them; an empty field is unstated."""
 
     model: str
     accelerator: str
@@ -68,7 +68,7 @@ class ServingQuery(Record):
 
 
 class PredictionInterval(NamedTuple):
-    """A value and its 90 % band."""
+    """Value with its 90 % band."""
 
     value: float
     low: float
@@ -82,27 +82,27 @@ class PredictionInterval(NamedTuple):
         return PredictionInterval(1 / self.value, 1 / self.high, 1 / self.low)
 
     def multiply(self, factor: Estimate) -> PredictionInterval:
-        """Times an independent factor with a band."""
-        made = multiply_estimates([self.to_estimate(""), factor], "")
-        return PredictionInterval(made.value, made.low, made.high)
+        """Multiply by an independent factor with a band."""
+        product = multiply_estimates([self.to_estimate(""), factor], "")
+        return PredictionInterval(product.value, product.low, product.high)
 
     def to_estimate(self, unit: str) -> Estimate:
         return Estimate(value=self.value, low=self.low, high=self.high, unit=unit)
 
     def widen(self, by: float) -> PredictionInterval:
-        """The logarithms of the band times `by`."""
+        """Multiply the logarithms of the band by `by`."""
         low, high = (math.pow(end / self.value, by) for end in (self.low, self.high))
         return PredictionInterval(self.value, self.value * low, self.value * high)
 
 
 class BandWidening(NamedTuple):
-    """What widens a fitted band: its logarithms times `widen`, and what the device's `figures` may be off by."""
+    """Widening of a fitted band: exponent `widen`, and the error band of the device's stated `figures`."""
 
     widen: float
     figures: Estimate
 
     def combine_bands(self, bands: Sequence[tuple[float, float]]) -> tuple[float, float]:
-        """Factors (low, high): independent `bands` add as squares of logarithms, wider by all that is here."""
+        """Return the factors (low, high) of independent `bands`, added in quadrature of logarithms and widened."""
         low, high = (
             math.hypot(math.hypot(*(math.log(band[end]) for band in bands)) * self.widen, math.log(own))
             for end, own in ((0, self.figures.low), (1, self.figures.high))
@@ -111,13 +111,14 @@ class BandWidening(NamedTuple):
 
 
 def widen_for_distance(reasons: int, accelerator: Accelerator, catalog: Catalog) -> BandWidening:
-    """For so many reasons to distrust a prediction, and what the device's stated figures may be off by."""
+    """Return the widening for `reasons` that make a prediction weak and for the error of the device's figures."""
     return BandWidening(WEAK_BAND_EXPONENT**reasons, extrapolation.spec_uncertainty(accelerator, catalog))
 
 
 class DeploymentPrediction(NamedTuple):
-    """SI; None where the quantity has no meaning in the scenario. TPOT and TTFT are of the statistic that was
-    asked for; `percentiles` are over requests, by name: `ttft_p95_s`."""
+    """Prediction in SI units; None if the scenario does not define the quantity.
+
+    TPOT and TTFT are of the requested statistic; `percentiles` over requests by name ("ttft_p95_s")."""
 
     tpot_s: PredictionInterval | None
     ttft_s: PredictionInterval | None
@@ -143,27 +144,29 @@ class ResolvedDeployment(NamedTuple):
 
 
 def model_identity(model: ModelSpec) -> str:
-    """Models of one shape are one model here: names, tunings and releases share it."""
+    """Return the key of a model's architecture: fine-tunes and releases of the same shape count as one model."""
     return f"{model.layers}x{model.hidden}x{model.heads}/{model.kv_heads}x{model.experts}"
 
 
 def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> ResolvedDeployment:
-    """Raises CatalogError AW-CAT-01 when model (without a stated count) or accelerator has no row."""
+    """Resolve names and assume what is unstated.
+
+    Raises CatalogError AW-CAT-01 if the accelerator, or a model without stated parameter counts, has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    prompt, answer, beams, guessed = _resolve_lengths(asked, model, subjects)
-    worker, device, assumed = _place_deployment(asked, model, accelerator, prompt + answer, subjects.catalog)
+    prompt, answer, beams, of_load = _resolve_lengths(asked, model, subjects)
+    worker, device, of_layout = _place_deployment(asked, model, accelerator, prompt + answer, subjects.catalog)
     if not worker.number.stated:
         weak.append("precision is not stated")
     if asked.concurrency is None:
-        guessed.append("requests in flight: as many as fit")
-    named = asked.engine.strip() or subjects.catalog.default_engine.id
+        of_load.append("requests in flight: as many as fit")
+    engine = asked.engine.strip() or subjects.catalog.default_engine.id
     if not asked.engine.strip():
-        guessed.append(f"engine: {named}")
+        of_load.append(f"engine: {engine}")
     traffic = step_time_model.ClosedLoopLoad(sent=asked.concurrency, prompt=prompt, answer=answer)
-    case = step_time_model.build_step_inputs(worker, device, subjects.engine_family(named), model.attention, traffic)
+    case = step_time_model.build_step_inputs(worker, device, subjects.engine_family(engine), model.attention, traffic)
     case = case._replace(slower=extrapolation.vendor_slowdown(accelerator, subjects.catalog))
-    # A host processor has no memory of its own stated.
+    # A CPU row states no memory.
     if device.memory and worker.weight_bytes() > device.memory:
         weak.append("the weights exceed the devices' memory")
     if asked.devices and worker.layout.total > asked.devices:
@@ -177,7 +180,7 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
         asked=asked,
         beams=beams,
         weak=tuple(weak),
-        assumed=(*assumed, *guessed),
+        assumed=(*of_layout, *of_load),
         catalog=subjects.catalog,
     )
 
@@ -185,58 +188,58 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
 def _place_deployment(
     asked: ServingQuery, model: ModelSpec, accelerator: Accelerator, context: float, catalog: Catalog
 ) -> tuple[ShardedModel, DeviceSpec, list[str]]:
-    """Engine, device and what was assumed of them. Without a stated format: the likeliest one in which weights and a
-    sequence of `context` tokens fit, else the likeliest."""
-    said, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
-    ways = []
-    for number in [said] if said.stated else numeric_precision.list_candidate_precisions(model, accelerator):
+    """Return the worker, its device and the assumptions about them.
+
+    Without a stated format: the most likely one in which weights and a sequence of `context` tokens fit, else the most
+    likely one."""
+    named, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
+    layout = parse_layout(asked.parallelism)
+    placements = []
+    for number in [named] if named.stated else numeric_precision.list_candidate_precisions(model, accelerator):
         stated = build_device_spec(accelerator, number, shape.sparse)
         device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
-        named = parse_layout(asked.parallelism)
-        placed = named or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
+        placed = layout or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
         worker = ShardedModel(shape, number, replicate_layout(placed, min(asked.devices, MOST_DEVICES)))
-        ways.append((worker, device, [] if named else [f"parallelism: TP{placed.tp}"]))
+        placements.append((worker, device, [] if layout else [f"parallelism: TP{placed.tp}"]))
         if worker.capacity(device.memory, context) >= 1:
             break
     else:
-        ways = ways[:1]
-    worker, device, assumed = ways[-1]
-    if not said.stated:
-        why = "as published" if worker.number.stated else "the widest that fits" if len(ways) > 1 else "16 bits"
-        assumed.append(f"format: {worker.number.name}, {why}")
+        placements = placements[:1]
+    worker, device, assumed = placements[-1]
+    if not named.stated:
+        narrowed = "the widest that fits" if len(placements) > 1 else "16 bits"
+        assumed.append(f"format: {worker.number.name}, {'as published' if worker.number.stated else narrowed}")
     return worker, device, assumed
 
 
 def _resolve_lengths(
     asked: ServingQuery, model: ModelSpec, subjects: BenchmarkNameResolver
 ) -> tuple[float, float, int, list[str]]:
-    """Prompt and answer tokens, beams, and what was assumed of the lengths."""
-    given, made, beams = subjects.scenario_load(asked.scenario, model.id)
+    """Return prompt tokens, output tokens, beams, and the assumptions about the lengths."""
+    usual_prompt, usual_answer, beams = subjects.scenario_load(asked.scenario, model.id)
     prompt, answer = asked.input_tokens, asked.output_tokens
-    assumed = [] if prompt is not None and answer is not None else ["prompt and answer length"]
-    return given if prompt is None else prompt, made if answer is None else answer, beams, assumed
+    assumed = [] if prompt is not None and answer is not None else ["prompt and output length"]
+    return usual_prompt if prompt is None else prompt, usual_answer if answer is None else answer, beams, assumed
 
 
 def resolve_model(
     name: str, counts: tuple[float | None, float | None], subjects: BenchmarkNameResolver
 ) -> tuple[ModelSpec, list[str]]:
-    """The row, or for an unknown name an assumed shape of the stated counts; what is weak about it."""
+    """Return the model's row, or an assumed architecture of the stated `counts`, and the reasons that make it weak."""
     try:
         return subjects.model(name), []
     except CatalogError:
         parameters = counts[0] or counts[1] or 0.0
         if not name or not LEAST_PARAMETERS <= parameters <= MOST_PARAMETERS:
             raise
-        assumed = build_parametric_model(name, parameters, counts[1] or parameters)
-        return assumed, ["its shape is assumed from its size"]
+        return build_parametric_model(name, parameters, counts[1] or parameters), ["its shape is assumed from its size"]
 
 
 def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> ParallelLayout:
-    """The narrowest tensor parallelism whose weights leave room, up to the stated devices; the widest else."""
+    """Return the lowest TP degree whose weights leave room, up to the stated devices; else the highest degree."""
     limit, tp = devices if devices >= 1 else WIDEST_TENSOR, 1
     while tp * 2 <= limit:
-        tried = worker._replace(layout=ParallelLayout(tp=tp, moe_tp=tp, ep=1))
-        if tried.weight_bytes() < 0.75 * device.memory:
+        if worker._replace(layout=ParallelLayout(tp=tp, moe_tp=tp, ep=1)).weight_bytes() < 0.75 * device.memory:
             break
         tp *= 2
     return ParallelLayout(tp=tp, moe_tp=tp, ep=1)
@@ -245,12 +248,12 @@ def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) ->
 def classify_stratum(
     model: ModelSpec, accelerator: Accelerator, engine: str, seen: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """A seen configuration needs an engine family of the fit; without one there is the physics of an unseen model."""
-    old_model, old_accelerator = model_identity(model) in seen["model"], accelerator.id in seen["accelerator"]
-    if old_model and old_accelerator:
+    """Return the stratum; a seen configuration with an engine family outside the fit counts as an unseen model."""
+    seen_model, seen_accelerator = model_identity(model) in seen["model"], accelerator.id in seen["accelerator"]
+    if seen_model and seen_accelerator:
         paired = f"{model_identity(model)} {accelerator.id}" in seen["pair"]
         return NEW_ACCELERATOR if not paired else SEEN if engine in seen["engine"] else NEW_MODEL
-    return NEW_MODEL if old_accelerator else NEW_ACCELERATOR if old_model else NEW_BOTH
+    return NEW_MODEL if seen_accelerator else NEW_ACCELERATOR if seen_model else NEW_BOTH
 
 
 def classify_regime(found: ResolvedDeployment) -> str:
@@ -264,36 +267,36 @@ def classify_regime(found: ResolvedDeployment) -> str:
 def predict_deployment(
     asked: ServingQuery, subjects: BenchmarkNameResolver, fit: FittedTable | None = None
 ) -> DeploymentPrediction:
-    """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    """Predict a deployment. Raises CatalogError AW-CAT-01 if a name has no row."""
     if subjects.accelerator(asked.accelerator).kind == extrapolation.HOST_KIND:
         return _predict_on_cpu(asked, subjects)
     return predict_resolved_deployment(resolve_deployment(asked, subjects), fit or load_table("serving"))
 
 
 def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, stratum: str = "") -> DeploymentPrediction:
-    """`stratum` overrides what the fit has seen, for scoring a left-out group."""
+    """Predict a resolved deployment; `stratum` overrides the fit's own, to score a left-out group."""
     case, asked = found.case, found.asked
     stratum = stratum or classify_stratum(found.model, found.accelerator, case.engine, fit.seen)
     regime = classify_regime(found)
     tpot, ttft = predict_means(found, fit, stratum)
     if asked.scenario.startswith("batch1"):
-        # A bare engine timed without a server: nothing is scheduled, nothing waits.
+        # A bare engine without a server: no scheduling and no queueing.
         ttft = step_time_model.ttft_prefill_s(case, fit.coefficients["ttft"])
     rate = step_time_model.output_throughput(case, tpot) / found.beams
     if regime != OFFLINE:
-        # Beyond what the cache holds more requests wait, and no more are answered.
+        # Requests that exceed the KV cache wait, so they do not raise the throughput.
         rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))
     if asked.scenario == "mlperf_server":
         rate *= SERVER_SHARE
     if asked.scenario == "batch1_prefill" and case.answer <= 1:
         rate = case.prompt / ttft
-    unlike = extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog)
-    weak = (*found.weak, *unlike)
-    doubt = widen_for_distance(len(weak), found.accelerator, found.catalog)
-    pace = apply_band(1 / max(rate, 1e-9), fit, ("pace_s" if regime == OFFLINE else "tpot_s", stratum, regime), doubt)
+    weak = (*found.weak, *extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog))
+    widening = widen_for_distance(len(weak), found.accelerator, found.catalog)
+    metric = "pace_s" if regime == OFFLINE else "tpot_s"
+    token_s = apply_band(1 / max(rate, 1e-9), fit, (metric, stratum, regime), widening)
     loop = closed_loop.predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
-    around = {name: apply_band(1.0, fit, (name, stratum, regime), doubt) for name in ("tpot_s", "ttft_s")}
-    return _assemble_prediction(asked, loop, around, pace)._replace(
+    bands = {name: apply_band(1.0, fit, (name, stratum, regime), widening) for name in ("tpot_s", "ttft_s")}
+    return _assemble_prediction(asked, loop, bands, token_s)._replace(
         stratum=stratum, regime=regime, weak=weak, assumed=found.assumed
     )
 
@@ -301,44 +304,44 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
 def _assemble_prediction(
     asked: ServingQuery,
     loop: closed_loop.ClosedLoopLatency,
-    around: dict[str, PredictionInterval],
-    pace: PredictionInterval,
+    bands: dict[str, PredictionInterval],
+    token_s: PredictionInterval,
 ) -> DeploymentPrediction:
-    """Latencies with the bands `around` their means, and the rate whose inverse is `pace`."""
+    """Apply the `bands` around the mean latencies; throughput is the inverse of `token_s`."""
 
     def of(metric: str, statistic: str) -> PredictionInterval:
         value = getattr(loop, metric) * loop.ratio_to_mean(metric, statistic)
-        band = around[metric].widen(WEAK_BAND_EXPONENT) if statistic in TAIL_PERCENTILES else around[metric]
+        band = bands[metric].widen(WEAK_BAND_EXPONENT) if statistic in TAIL_PERCENTILES else bands[metric]
         return band.scaled(value)
 
-    writes = loop.tpot_s > 0
-    timed = [metric for metric in around if metric != "tpot_s" or writes]
-    percentiles = {f"{metric[:-2]}_{name}_s": of(metric, name) for metric in timed for name in closed_loop.QUANTILES}
+    has_tpot = loop.tpot_s > 0
+    metrics = [metric for metric in bands if metric != "tpot_s" or has_tpot]
+    percentiles = {f"{metric[:-2]}_{name}_s": of(metric, name) for metric in metrics for name in closed_loop.QUANTILES}
     return DeploymentPrediction(
-        tpot_s=of("tpot_s", closed_loop.parse_statistic(asked.tpot_statistic)) if writes else None,
+        tpot_s=of("tpot_s", closed_loop.parse_statistic(asked.tpot_statistic)) if has_tpot else None,
         ttft_s=of("ttft_s", closed_loop.parse_statistic(asked.ttft_statistic)),
-        tokens_per_s=pace.inverse,
+        tokens_per_s=token_s.inverse,
         percentiles=percentiles,
     )
 
 
 def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
-    """By the embedded engine's steps at the processor's own rates. Raises CatalogError AW-CAT-30 without an engine."""
+    """Predict by the embedded engine's steps at the processor's rates. Raises CatalogError AW-CAT-30 without engine."""
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     prompt, answer, _, assumed = _resolve_lengths(asked, model, subjects)
     reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (prompt, answer))
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
-        assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
+        assumed.append(f"requests in flight: {engine.slots}, all slots of the engine")
     loop = closed_loop.predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
     widen = WEAK_BAND_EXPONENT ** len(weak)
-    around = {
+    bands = {
         name: PredictionInterval(1.0, band.low, band.high).widen(widen)
         for name, band in (("tpot_s", engine.speed.steps), ("ttft_s", engine.speed.first))
     }
-    told = loop.ttft_s + writes.mean * loop.tpot_s
-    pace = told / ((asked.concurrency or engine.slots) * writes.mean if loop.tpot_s else reads.mean)
-    return _assemble_prediction(asked, loop, around, around["tpot_s"].scaled(pace))._replace(
+    latency_s = loop.ttft_s + writes.mean * loop.tpot_s
+    token_s = latency_s / ((asked.concurrency or engine.slots) * writes.mean if loop.tpot_s else reads.mean)
+    return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s))._replace(
         stratum=engine.speed.stratum,
         weak=tuple(weak),
         assumed=(*assumed, f"weights in {engine.quantisation}", f"engine: {engine.product.id}"),
@@ -348,37 +351,39 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
 def require_cpu_engine(
     asked: ServingQuery, model: ModelSpec, requests: RequestLengths, subjects: BenchmarkNameResolver
 ) -> EngineInstance:
-    """The embedded engine on the processor that is asked for. Raises CatalogError AW-CAT-30 without one."""
+    """Return the embedded engine on the stated processor. Raises CatalogError AW-CAT-30 if there is none."""
     accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
     hardware = build_processor_hardware(accelerator, max(asked.devices, 1), catalog)
     engine = build_cpu_engine(hardware, model, requests, catalog, asked.precision)
     if engine is None:
-        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on processors", hint="add a row to engines")
+        hint = "add a row for an embedded CPU engine to the catalog's engines table"
+        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on CPUs", hint=hint)
     return engine
 
 
 def predict_means(found: ResolvedDeployment, fit: FittedTable, stratum: str) -> tuple[float, float]:
-    """TPOT and TTFT without a band, in seconds; outside of what was seen physics alone, but for disaggregated rows."""
+    """Return mean TPOT and TTFT in seconds; residual trees apply to seen and to disaggregated configurations."""
     case, tables = found.case, fit.residuals
     tpot = step_time_model.mean_tpot_s(case, fit.coefficients["tpot"])
     step = step_time_model.decode_step_s(case, fit.coefficients["tpot"])
     ttft = step_time_model.mean_ttft_s(case, fit.coefficients["ttft"], step, tpot)
     if stratum != SEEN and not case.prefill_ranks:
         return tpot, ttft
-    seen = extract_features(case, found.worker, found.device, found.asked.engine, fit.seen["engine"])
-    tpot *= _residual_factor(tables["tpot.pool" if case.prefill_ranks else "tpot"], seen)
-    return tpot, ttft * _residual_factor(tables["ttft"], seen) if stratum == SEEN else ttft
+    features = extract_features(case, found.worker, found.device, found.asked.engine, fit.seen["engine"])
+    tpot *= _residual_factor(tables["tpot.pool" if case.prefill_ranks else "tpot"], features)
+    return tpot, ttft * _residual_factor(tables["ttft"], features) if stratum == SEEN else ttft
 
 
-def _residual_factor(table: tuple[boosted_trees.RegressionTree, ...], seen: list[float]) -> float:
-    return math.exp(min(max(boosted_trees.sum_trees(table, seen), -MOST_RESIDUAL), MOST_RESIDUAL))
+def _residual_factor(table: tuple[boosted_trees.RegressionTree, ...], features: list[float]) -> float:
+    return math.exp(min(max(boosted_trees.sum_trees(table, features), -MOST_RESIDUAL), MOST_RESIDUAL))
 
 
-def apply_band(value: float, fit: FittedTable, place: tuple[str, str, str], doubt: BandWidening) -> PredictionInterval:
-    """`place`: metric, stratum, regime. Where model and accelerator are both new, the two bands add as squares."""
-    metric, stratum, regime = place
-    names = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)
-    low, high = doubt.combine_bands(
-        [(band.low, band.high) for band in (fit.find_band(metric, name, regime) for name in names)]
-    )
+def apply_band(value: float, fit: FittedTable, key: tuple[str, str, str], widening: BandWidening) -> PredictionInterval:
+    """Return `value` with the fit's band of `key` (metric, stratum, regime), widened.
+
+    If model and accelerator are both unseen, the bands of both strata add in quadrature."""
+    metric, stratum, regime = key
+    strata = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)
+    bands = (fit.find_band(metric, name, regime) for name in strata)
+    low, high = widening.combine_bands([(band.low, band.high) for band in bands])
     return PredictionInterval(value, value * low, value * high)

@@ -1,1 +1,1 @@
-"""Infrastructure around machines: network, storage, vector index."""
+"""Network, storage and vector index of a platform."""

@@ -1,11 +1,11 @@
-"""What moves: the front end's bytes, a cluster's exchanges and the network they need, what leaves and what is copied.
+"""Network traffic of a platform: front end, collectives of a training cluster, ports and switches.
 
-Exchanges between machines, bytes through one machine's network per step, n machines, P parameters:
-- data parallel, sharded: the weights gathered twice and the gradients scattered once, 3 x 2 P (n - 1) / n
-- adapters only: nothing but their gradients, 2 x 4 A (n - 1) / n
-- pipeline: the activations at one cut, forth and back, 2 x 2 d tokens
-- tensor parallel over machines: four all-reduces a layer forth and back, 4 x 2 (n - 1) / n x 2 d tokens L
-Share of a step spent waiting: w / (w + c); w = (1 - overlap) bytes / bandwidth, c = FLOPs / (rate x utilisation).
+Bytes through one machine's network per training step, for n machines and P parameters:
+- data parallel, sharded: two all-gathers of the weights and one reduce-scatter of the gradients, 3 x 2 P (n - 1) / n
+- adapters: only the all-reduce of A adapter gradients, 2 x 4 A (n - 1) / n
+- pipeline: the activations at one stage boundary, forward and backward, 2 x 2 d tokens
+- tensor parallel over machines: four all-reduces per layer (forward and backward), 4 x 2 (n - 1) / n x 2 d tokens L
+Waiting share of a step: w / (w + c), w = (1 - overlap) bytes / bandwidth, c = FLOPs / (rate x MFU), in seconds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from archwright.sizing.model.numeric_precision import matmul_rate
 GIGABIT = 1e9 / 8
 STANDARD_PORT_BYTES_PER_S = 100 * GIGABIT
 FAST_PORT_BYTES_PER_S = 400 * GIGABIT
-# A job may wait for the network so much of its time before a faster one pays: at a tenth, the fastest network there
-# is would save at most a tenth of the machines.
+# A faster network is chosen if a job waits longer than this share: at 10 %, even the fastest network would save at most
+# 10 % of the machines.
 MAX_WAIT_SHARE = 0.1
-# Network cards a machine has room for.
+# Most network cards of a machine.
 MOST_PORTS = 8
 SWITCH_PORTS = 64
 BF16_BYTES, FP32_BYTES = 2, 4
 
 
 class NetworkJob(NamedTuple):
-    """Training over `machines` machines of `devices` devices of `rate` FLOP/s. `trained` parameters get gradients."""
+    """Training on `machines` machines with `devices` devices of `rate` FLOP/s; `trained`: parameters with gradients."""
 
     workload: str
     parameters: float
@@ -44,24 +44,25 @@ class NetworkJob(NamedTuple):
 
     @property
     def remote_share(self) -> float:
-        """(n - 1) / n: the share of anything spread evenly that lies elsewhere."""
+        """Return (n - 1) / n, the share of evenly sharded data on other machines."""
         return (self.machines - 1) / self.machines
 
     @property
     def exchanged_bytes(self) -> float:
-        """Bytes through one machine's network in a step, data parallel over the machines."""
+        """Return the bytes through one machine's network per step, data parallel over the machines."""
         if self.trained < self.parameters:
             return 2 * FP32_BYTES * self.trained * self.remote_share
         return 3 * BF16_BYTES * self.parameters * self.remote_share
 
     def compute_s(self, catalog: Catalog) -> float:
-        """A step's arithmetic on one device's tokens."""
         flops = (4 * self.parameters + 2 * self.trained) * catalog.parameter("training.batch").value
         return flops / (self.rate * catalog.parameter("training.mfu").value)
 
 
 class Fabric(NamedTuple):
-    """The network between the machines of a job. `ports` 0: the machine's front-end port suffices."""
+    """Network between the machines of a job; `ports` 0: the front-end port of the machine is sufficient.
+
+    `waits_plain` and `waits`: waiting share with the front-end port and with the chosen ports."""
 
     job: NetworkJob
     ports: int
@@ -75,7 +76,7 @@ def network_wait_share(exchanged: float, computes_s: float, bandwidth: float, ov
 
 
 def choose_fabric(job: NetworkJob, catalog: Catalog) -> Fabric:
-    """The fewest fast ports a machine with which the job waits at most MAX_WAIT_SHARE of its time."""
+    """Return the fewest fast ports per machine with which the job waits at most MAX_WAIT_SHARE of its time."""
     overlap, computes = catalog.parameter("collective.overlap").value, job.compute_s(catalog)
 
     def share(bandwidth: float) -> float:
@@ -92,21 +93,22 @@ def choose_fabric(job: NetworkJob, catalog: Catalog) -> Fabric:
 def build_network_job(
     workload: str, counts: tuple[float, float], machines: int, devices: int, accelerator: Accelerator | None
 ) -> NetworkJob | None:
-    """`counts` are a model's parameters and those trained; None where one machine does it or nothing is known."""
+    """Return the job; None on one machine or without known parameters. `counts`: parameters, trained parameters."""
     if machines < 2 or accelerator is None or min(counts) <= 0:
         return None
     return NetworkJob(workload, *counts, machines, max(devices, 1), matmul_rate(accelerator, "bf16"))
 
 
 def cross_machine_bytes(model: ModelSpec, tokens: float, machines: int) -> tuple[float, float]:
-    """Bytes that one engine over several machines sends per `tokens` tokens of a step: tensor parallel (two
-    all-reduces a layer), pipeline stages (one cut). Why engines stay inside a machine."""
+    """Return the bytes that an engine over several machines sends per step of `tokens`: with TP, with PP.
+
+    TP: two all-reduces per layer; PP: one stage boundary. Design: therefore an engine stays inside a machine."""
     hidden = BF16_BYTES * model.hidden * tokens
     return 2 * 2 * hidden * model.layers * (machines - 1) / machines, hidden
 
 
 class SwitchTopology(NamedTuple):
-    """A network without a bottleneck between `ports` ports: one switch, or leaves and a spine."""
+    """Non-blocking network of `ports` ports: one switch, or leaf and spine switches."""
 
     ports: int
     switches: int
@@ -121,7 +123,7 @@ def plan_switches(ports: int) -> SwitchTopology:
 
 
 class MessageSize(NamedTuple):
-    """Mean bytes of one request and of its answer on the wire, and the parts of the catalog the answer rests on."""
+    """Mean bytes of a request and of its response on the wire; `facts`: catalog parts behind the response."""
 
     request: float
     answer: float
@@ -129,7 +131,7 @@ class MessageSize(NamedTuple):
 
 
 def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
-    """Text is streamed token by token; a picture goes up whole; a row of features is a few bytes each."""
+    """Return the message sizes: streamed tokens, embedding vectors, uploaded images, or feature rows."""
     traffic = workload.traffic
     record = catalog.parameter("answer.record").value
     if traffic is None:
@@ -146,7 +148,7 @@ def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
 
 
 def front_end_bandwidth(workloads: Iterable[Workload], catalog: Catalog, growth: float = 1.0) -> float:
-    """Bytes/s in and out together at the busiest second of all workloads, `growth` times today's."""
+    """Return the peak bytes/s of all workloads, in and out together, x `growth`."""
     found = 0.0
     for workload in workloads:
         if workload.rate is not None:

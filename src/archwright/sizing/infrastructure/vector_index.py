@@ -1,10 +1,10 @@
-"""The index of a retrieval: how large it is as a graph in memory, as a compressed graph, and on disk.
+"""Size of a retrieval index in bytes: graph in memory, compressed graph in memory, or graph on disk.
 
-Bytes of one vector of d numbers, graph of degree M (hierarchical navigable small world):
-- memory: 4 d + links; links = 4 (2 M + M / (M - 1)) + 8: the base layer, the mean of the layers above, an id
-- compressed: d in memory (8 bits a number) + links; the whole vectors lie beside it to rank the last candidates
-- disk: d / 8 in memory (a product code); vector and 64 links on disk, in whole sectors
-Each form keeps recall near the exact answer's, the later ones at more reads an answer.
+Bytes per vector of d numbers in an HNSW graph of degree M:
+- memory: 4 d + links; links = 4 (2 M + M / (M - 1)) + 8: base layer, mean of the upper layers, id
+- compressed: d in memory (8 bits per number) + links; the full vectors are stored to re-rank the last candidates
+- disk: d / 8 in memory (product quantisation); vector and 64 links on disk, in whole sectors
+Each form has recall close to the exact search; the later forms need more reads per query.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DISK_DEGREE = 64
 ID_BYTES, NUMBER_BYTES, LINK_BYTES = 8, 4, 4
 SECTOR = 4096
 CODE_SHARE = 1 / 8
-# Of the host memory of the machines that answer, what an index may take: the rest is the engine's and the system's.
+# Largest share of the serving machines' host memory for an index; the rest is for engine and operating system.
 MEMORY_SHARE = 0.25
 
 
@@ -34,7 +34,7 @@ class IndexFootprint(NamedTuple):
 
 
 class VectorIndex(NamedTuple):
-    """`vectors` with its band; everything else follows. `stated`: most are documents that the needs count."""
+    """Index of `vectors` (with band) of `dimensions`; `stated`: the needs state most of the documents."""
 
     workload: str
     vectors: Estimate
@@ -43,7 +43,7 @@ class VectorIndex(NamedTuple):
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """The part of the catalog that a guessed count is proportional to."""
+        """Return the catalog parts that an estimated count is proportional to."""
         return () if self.stated else ("text.share",)
 
     def footprint(self, form: IndexForm) -> IndexFootprint:
@@ -58,38 +58,38 @@ class VectorIndex(NamedTuple):
         return IndexFootprint(form, count * numbers * CODE_SHARE, count * sectors * SECTOR)
 
     def fastest_fitting(self, memory_bytes: float) -> IndexFootprint:
-        """The fastest form that fits; on disk whatever that takes."""
+        """Return the fastest form that fits in `memory_bytes`, else the disk form."""
         forms = (self.footprint("memory"), self.footprint("compressed"))
         return next((form for form in forms if form.memory_bytes <= memory_bytes), self.footprint("disk"))
 
 
 def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> VectorIndex | None:
-    """The index of `workload` after so many months; None without retrieval. Documents that an embedding workload states
-    count; the text of other data sets is estimated from their bytes."""
+    """Size the index of `workload` after `month` months; None without retrieval.
+
+    Documents stated by an embedding workload count as stated; text of other data sets is estimated from their bytes,
+    with the corners of text share and bytes per token as band."""
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
         return None
     used = set(workload.data)
-    makers = [other for other in needs.workloads if _stated_document_tokens(other) and used & set(other.data)]
-    known = sum(_stated_document_tokens(other) for other in makers)
-    covered = {name for other in makers for name in other.data}
-    guessed = _estimate_tokens(sum(stored_bytes_at(data, month) for data in sets if data.name not in covered), catalog)
-    chunk = catalog.parameter("chunk.tokens")
-    low, high = (known + guessed.low) / chunk.high, (known + guessed.high) / chunk.low
-    vectors = Estimate(value=(known + guessed.value) / chunk.value, low=low, high=high, unit="vectors")
-    return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, known >= guessed.value)
+    stating = [other for other in needs.workloads if _stated_document_tokens(other) and used & set(other.data)]
+    stated = sum(_stated_document_tokens(other) for other in stating)
+    covered = {name for other in stating for name in other.data}
+    size = sum(stored_bytes_at(data, month) for data in sets if data.name not in covered)
+    share, width, chunk = (catalog.parameter(name) for name in ("text.share", "text.bytes", "chunk.tokens"))
+    estimated = size * share.value / width.value
+    vectors = Estimate(
+        value=(stated + estimated) / chunk.value,
+        low=(stated + size * share.low / width.high) / chunk.high,
+        high=(stated + size * share.high / width.low) / chunk.low,
+        unit="vectors",
+    )
+    return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, stated >= estimated)
 
 
 def _stated_document_tokens(workload: Workload) -> float:
-    """Tokens of the documents an embedding workload states; 0 when it states none."""
+    """Return the tokens of the documents that an embedding workload states, 0 if it states none."""
     traffic = workload.traffic
     if workload.kind != "embedding" or traffic is None:
         return 0.0
     return (traffic.documents or 0.0) * (traffic.tokens_per_document or 0.0)
-
-
-def _estimate_tokens(size: float, catalog: Catalog) -> Estimate:
-    """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
-    share, width = catalog.parameter("text.share"), catalog.parameter("text.bytes")
-    low, high = size * share.low / width.high, size * share.high / width.low
-    return Estimate(value=size * share.value / width.value, low=low, high=high, unit="tokens")

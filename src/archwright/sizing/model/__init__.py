@@ -1,1 +1,1 @@
-"""What a model needs: architecture, weights, number formats, parallel layout, engine memory."""
+"""Architecture, weights, number formats, parallel layout and engine memory of a model."""

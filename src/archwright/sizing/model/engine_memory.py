@@ -1,6 +1,6 @@
-"""Exact memory of a serving engine on a processor: weights, key-value cache, overhead; and whether it fits.
+"""Memory of a serving engine on a CPU: weights + overhead + KV cache of a full context for every slot, in bytes.
 
-Engine = weights + overhead + cache of a full context for every slot. Engines on accelerators: step_work.py.
+Engines on accelerators: step_time/step_work.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.sizing.model.architecture import cache_bytes
 
-# What is left to the operating system and to fragmentation.
+# Share of the memory that an engine may use; the rest is for the operating system and fragmentation.
 USABLE_SHARE = 0.8
 
 
@@ -27,14 +27,14 @@ class EngineMemory(NamedTuple):
 
 
 def weights_bytes(model: ModelSpec, bits_per_weight: float, file_bytes: int | None = None) -> float:
-    """The file's size where there is a file, else parameters x bits / 8."""
+    """Return the size of the model file if there is a file, else parameters x bits / 8."""
     return float(file_bytes) if file_bytes is not None else model.parameters * bits_per_weight / 8
 
 
 def compute_engine_memory(
     model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int
 ) -> EngineMemory:
-    """Memory of a replica that runs `slots` requests of up to `context_tokens`."""
+    """Return the memory of a replica with `slots` requests of up to `context_tokens` each."""
     cache = slots * cache_bytes(model, context_tokens)
     return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes))
 

@@ -1,7 +1,7 @@
-"""Number formats of a deployment from free text: bits of weights and cache, and what the multiplication runs in.
+"""Number format of a deployment, parsed from free text: bits of weights and KV cache, format of the matmul.
 
-Four-bit models keep attention and head wider than their experts where there are experts (every published
-checkpoint of that kind does); a device without the format multiplies in the next wider one it has.
+Four-bit MoE models keep attention and output head in 16 bits, as every published four-bit MoE checkpoint does.
+A device without the format multiplies in the next wider format that it supports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORDS = (
     ("fp32", re.compile(r"fp32|float32|tf32")),
     ("bf16", re.compile(r"bf16|bfloat|fp16|float16|half|16.?bit")),
 )
-# Bits a weight takes, scales included: blocks of 16 or 32 with one 8-bit scale.
+# Bits per weight, scales included: blocks of 16 or 32 weights share one 8-bit scale.
 WEIGHT_BITS = {"fp4": 4.5, "int4": 4.5, "int8": 8.0, "fp8": 8.0, "fp32": 32.0, "bf16": 16.0}
 FALLBACK_DTYPES = {
     "fp4": ("fp4", "fp8", "bf16", "fp16"),
@@ -32,7 +32,7 @@ FALLBACK_DTYPES = {
 
 
 class NumericPrecision(NamedTuple):
-    """`name` of the weights; `stated` is False where it was assumed."""
+    """Number format `name` of the weights; `stated` is False if the format was assumed."""
 
     name: str
     stated: bool = True
@@ -50,7 +50,7 @@ class NumericPrecision(NamedTuple):
 
 
 def parse_precision(precision: str, model: str) -> NumericPrecision:
-    """From the precision column, else from the model's name, else 16 bit: assumed, whatever else is written there."""
+    """Parse the precision column, else the model's name; if neither names a format, assume bf16."""
     for text in (precision.lower(), model.lower()):
         for name, pattern in _WORDS:
             if pattern.search(text):
@@ -59,20 +59,22 @@ def parse_precision(precision: str, model: str) -> NumericPrecision:
 
 
 def read_published_precision(model: ModelSpec) -> NumericPrecision:
-    """Of the checkpoint: what its row states, else what its name says, else 16 bit, assumed."""
+    """Return the format of the published checkpoint: its row's, else its name's, else an assumed bf16."""
     return parse_precision(model.published_format, model.id)
 
 
 def list_candidate_precisions(model: ModelSpec, accelerator: Accelerator) -> list[NumericPrecision]:
-    """Formats of a deployment that names none, likeliest first: the published one, then narrower ones, widest
-    first, that the device multiplies in, or four bits unpacked to 16."""
+    """Return the formats of a deployment that states no format, most likely first.
+
+    The published format, then narrower formats from wide to narrow. A narrower format is supported by the device's
+    matmul, or is int4 unpacked to 16 bits."""
     first, rates = read_published_precision(model), accelerator.flops
     names = ("fp8", "fp4") if "fp4" in rates else ("fp8", "int4") if "fp8" in rates else ("int8", "int4")
     return [first, *(NumericPrecision(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]
 
 
 def matmul_rate(accelerator: Accelerator, name: str) -> float:
-    """Dense FLOP/s the device multiplies weights of that format at; the fp32 rate where nothing else is known."""
+    """Return the dense matmul rate in FLOP/s for weights of a format; without a fallback format, the highest rate."""
     for dtype in FALLBACK_DTYPES[name]:
         if dtype in accelerator.flops:
             return accelerator.flops[dtype]

@@ -1,7 +1,7 @@
-"""How a serving deployment spreads over its accelerators, from the text a benchmark row or a user states.
+"""Parallel layout of a serving deployment, parsed from the text that a benchmark row or a user states.
 
-`TP8 PP1 DP1 MoE-TP1 EP8`, `TP2PP2`, `disagg P:1x(TP4 DP1) D:4x(TP8 DP1)`; an empty or zero rank means 1. A worker is
-one engine: tp x dp x pp devices, or as many as its expert ranks need. Copies of it share the load.
+Examples: `TP8 PP1 DP1 MoE-TP1 EP8`, `TP2PP2`, `disagg P:1x(TP4 DP1) D:4x(TP8 DP1)`. An empty or zero rank means 1.
+A worker is one engine on tp x dp x pp devices, or on as many as its expert ranks need. Copies share the load.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from typing import NamedTuple
 
 _PAIR = re.compile(r"\b([PD]):\s*(\d+)x\(\s*TP\s*(\d+)\s+DP\s*(\d*)\s*\)", re.IGNORECASE)
-# Tables of disaggregated runs write wide expert parallelism as tensor ranks; attention runs on each device then.
+# Tables of disaggregated runs write wide expert parallelism as TP; such a deployment runs attention data parallel.
 WIDEST_TENSOR = 8
 _RANK = re.compile(r"(MoE-?TP|TP|PP|DP|EP)\s*(\d+)", re.IGNORECASE)
 MOST_RANKS = 4096
 
 
 class ParallelLayout(NamedTuple):
-    """One worker's ranks and how many workers there are; `prefill` is the other pool of a disaggregated one."""
+    """Ranks of one worker and the number of workers; `prefill` is the prefill pool of a disaggregated layout."""
 
     tp: int = 1
     pp: int = 1
@@ -29,7 +29,6 @@ class ParallelLayout(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """Of one worker."""
         return max(self.tp * self.dp, self.moe_tp * self.ep, 1) * self.pp
 
     @property
@@ -42,7 +41,7 @@ def _parse_rank(text: str) -> int:
 
 
 def parse_layout(text: str) -> ParallelLayout | None:
-    """None where the text states no ranks."""
+    """Return the stated layout, or None if the text states no ranks."""
     pools = {kind.upper(): tuple(map(_parse_rank, sizes)) for kind, *sizes in _PAIR.findall(text)}
     if "P" in pools and "D" in pools:
         return _pool_layout(*pools["D"])._replace(prefill=_pool_layout(*pools["P"]))
@@ -54,7 +53,7 @@ def parse_layout(text: str) -> ParallelLayout | None:
     tp, dp, moe_tp, ep = (ranks.get(name, 1) for name in ("TP", "DP", "MOETP", "EP"))
     attention = tp * dp
     if moe_tp * ep != attention:
-        # Expert ranks that contradict the attention ranks: keep the expert-parallel degree where it divides them.
+        # The expert ranks contradict the attention ranks: keep the EP degree if it divides the attention ranks.
         ep = ep if attention % ep == 0 else 1
         moe_tp = attention // ep
     return ParallelLayout(tp=tp, pp=ranks.get("PP", 1), dp=dp, moe_tp=moe_tp, ep=ep)
@@ -67,7 +66,7 @@ def _pool_layout(copies: int, tp: int, dp: int) -> ParallelLayout:
 
 
 def replicate_layout(layout: ParallelLayout, devices: int) -> ParallelLayout:
-    """`layout` copied to fill `devices`: whole copies only, at least one."""
+    """Return `layout` with as many whole copies as `devices` hold, at least one."""
     if layout.prefill is not None or devices <= layout.devices:
         return layout
     return layout._replace(copies=max(1, devices // layout.devices))

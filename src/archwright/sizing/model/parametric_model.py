@@ -1,26 +1,26 @@
-"""A model nobody has a row for, from its parameter counts alone: the middle of the open models of its size.
+"""Assumed architecture of a model without a catalog row, from its parameter counts.
 
-Width and depth follow the usual ratio (12 L d^2 parameters, d = 128 L up to rounding), grouped attention of 8 heads
-in memory; a sparse one is given 128 experts of which 8 are chosen. What rests on it is weak and says so.
+Depth L and width d follow from 12 L d^2 active parameters and d = 100 L (the usual ratio of open models of that size).
+Heads have 128 values, 8 of them are key-value heads (GQA). A sparse model gets 128 experts of which 8 are active.
+Predictions from an assumed architecture are marked weak.
 """
 
 from __future__ import annotations
 
 from archwright.catalog.tables.records import ModelSpec
 
-_RATIO = 100.0
-_HEAD = 128
+_WIDTH_PER_LAYER = 100.0
+_HEAD_DIM = 128
 _KV_HEADS = 8
-_EXPERTS, _CHOSEN = 128, 8
+_EXPERTS, _EXPERTS_ACTIVE = 128, 8
 
 
 def build_parametric_model(name: str, parameters: float, active: float) -> ModelSpec:
     """`parameters` and `active` are counts, 1e6 to 1e14."""
     active = min(active, parameters)
-    layers = max(4, round((active / 12 / _RATIO**2) ** (1 / 3)))
-    hidden = max(_HEAD, round((active / 12 / layers) ** 0.5 / _HEAD) * _HEAD)
-    heads = max(1, hidden // _HEAD)
-    kept = min(_KV_HEADS, heads)
+    layers = max(4, round((active / 12 / _WIDTH_PER_LAYER**2) ** (1 / 3)))
+    hidden = max(_HEAD_DIM, round((active / 12 / layers) ** 0.5 / _HEAD_DIM) * _HEAD_DIM)
+    heads = max(1, hidden // _HEAD_DIM)
     sparse = parameters > 1.2 * active
     return ModelSpec(
         id=name[:120],
@@ -30,11 +30,11 @@ def build_parametric_model(name: str, parameters: float, active: float) -> Model
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=kept,
-        head_dim=_HEAD,
+        kv_heads=min(_KV_HEADS, heads),
+        head_dim=_HEAD_DIM,
         ffn=None if sparse else 4 * hidden,
         experts=_EXPERTS if sparse else 0,
-        experts_active=_CHOSEN if sparse else 0,
+        experts_active=_EXPERTS_ACTIVE if sparse else 0,
         expert_ffn=None,
         shared_experts=0,
         vocabulary=min(128_000, round(0.2 * active / hidden)),

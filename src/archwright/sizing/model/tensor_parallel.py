@@ -1,4 +1,4 @@
-"""Tensor parallelism: devices take equal shares of the attention heads, so their number must divide the model's."""
+"""Tensor parallelism: each device takes an equal share of the heads, so the degree must divide their number."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A model's weights and cache in the groups that hardware treats differently.
+"""Weights and KV cache of a model, grouped by how a parallel layout shards them.
 
-- trunk: what every token is multiplied with and every device group holds once per tensor-parallel group (attention,
-  dense and shared feed-forward). Without the embedding table, which is looked up, not read.
+- trunk: attention, dense and shared feed-forward; applied to every token, held once per tensor-parallel group.
+  Without the embedding table: a step looks up its rows and does not read the whole table.
 - head: the output head, V d.
-- experts: E of them of which k are chosen per token; a step of t tokens touches E (1 - (1 - k/E)^t), as if at random.
-- cache: values kept per token; latent attention keeps one latent per token and layer that every rank repeats, and a
-  decode step multiplies it with h heads of the latent's width (absorbed form) instead of the heads' own width.
+- experts: E experts of which k are active per token; a step of t tokens reads E (1 - (1 - k/E)^t) (random routing).
+- cache: values per token. Latent attention (MLA) keeps one latent per token and layer, replicated on every rank; a
+  decode step multiplies the latent with h heads of the latent's width (absorbed form), not of the head width.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from archwright.catalog.tables.records import ModelSpec
 from archwright.sizing.model.architecture import cache_bytes_per_token, head_parameters
 
-# Rotary part that latent attention keeps and multiplies beside the latent: of 64 values in every published shape.
+# Rotary (RoPE) values that latent attention keeps with each latent: 64 in every published architecture.
 ROTARY_VALUES = 64
-# Models up to this size tie the embedding to the head.
+# Smaller models tie the embedding to the output head.
 TIED_EMBEDDING_PARAMETERS = 2.0e9
 
 
 class WeightGroups(NamedTuple):
-    """Counts of parameters and values; nothing here depends on hardware or number formats."""
+    """Counts of parameters and cache values, independent of hardware and number format."""
 
     layers: int
     hidden: int
@@ -53,19 +53,19 @@ class WeightGroups(NamedTuple):
         return self.trunk + self.expert * self.chosen
 
     def touched_expert_parameters(self, tokens: float) -> float:
-        """Expert parameters a step of `tokens` tokens reads, all layers together."""
+        """Return the expert parameters that a step of `tokens` tokens reads, summed over the layers."""
         if not self.experts:
             return 0.0
         return self.expert * self.experts * (1 - math.pow(1 - self.chosen / self.experts, max(tokens, 1.0)))
 
     def mean_attended_tokens(self, context: float) -> float:
-        """Mean over the layers of the tokens attended to, of `context` there are."""
+        """Return the tokens of `context` that one token attends to, averaged over the layers."""
         if not self.window:
             return self.grows * context
         return self.grows * context + (1 - self.grows) * min(context, self.window)
 
     def prompt_attention_pairs(self, prompt: float) -> float:
-        """Sum over a prompt's tokens of the tokens each sees, mean over the layers (causal)."""
+        """Return the attended pairs of tokens in a prompt (causal), averaged over the layers."""
         whole = prompt * prompt / 2
         if not self.window:
             return self.grows * whole
@@ -73,10 +73,10 @@ class WeightGroups(NamedTuple):
         return self.grows * whole + (1 - self.grows) * short
 
     def cache_value_count(self, context: float) -> float:
-        """Cache values of one request that holds `context` tokens."""
+        """Return the KV cache values of one request of `context` tokens."""
         if not self.window:
             return self.cache_values * context
-        return self.cache_values * (self.grows * context + (1 - self.grows) * min(context, self.window))
+        return self.cache_values * self.mean_attended_tokens(context)
 
 
 def group_weights(model: ModelSpec) -> WeightGroups:
@@ -85,8 +85,7 @@ def group_weights(model: ModelSpec) -> WeightGroups:
     experts = model.experts if model.experts > model.experts_active else 0
     expert = (model.parameters - model.active_parameters) / (model.experts - model.experts_active) if experts else 0.0
     trunk = model.parameters - expert * experts - head - embedding
-    latent = model.kv_lora_rank is not None
-    rank = model.kv_lora_rank or 0
+    latent, rank = model.kv_lora_rank is not None, model.kv_lora_rank or 0
     grows = model.full_attention_layers / model.layers if model.full_attention_layers else 1.0
     width = float(model.heads * model.head_dim)
     return WeightGroups(

@@ -1,1 +1,1 @@
-"""The time of an engine step: work, fitted tables, boosted trees, extrapolation."""
+"""Time of an engine step: work, fitted tables, boosted trees, extrapolation."""

@@ -1,6 +1,6 @@
-"""Evaluates a small boosted table of regression trees: rows of (feature, threshold, left, right, value).
+"""Gradient-boosted regression trees, evaluated from tables of nodes (feature, threshold, left, right, value).
 
-A node with feature -1 is a leaf; a case goes left where its feature is at most the threshold. The trees' values add.
+A node with feature -1 is a leaf. A case goes left if its feature is at most the threshold. The trees' values are added.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from archwright.contract.record import Record
 
 
 class RegressionTree(Record):
-    """Nodes in one list per column; node 0 is the root."""
+    """Nodes of one tree, one tuple per column; node 0 is the root."""
 
     feature: tuple[int, ...]
     threshold: tuple[float, ...]
@@ -22,8 +22,7 @@ class RegressionTree(Record):
     def leaf_value(self, features: Sequence[float]) -> float:
         node = 0
         while self.feature[node] >= 0:
-            goes_left = features[self.feature[node]] <= self.threshold[node]
-            node = self.left[node] if goes_left else self.right[node]
+            node = (self.left if features[self.feature[node]] <= self.threshold[node] else self.right)[node]
         return self.value[node]
 
 

@@ -1,9 +1,9 @@
-"""Step times of an engine as the planner's formulas and the event simulation both ask for them.
+"""Step times of one engine in seconds, used by the planner's formulas and by the event simulation.
 
-- Fitted: an engine on accelerators (coefficients: step_time_model.py). A step that writes and reads is the decode step
-  plus the prompts' reading; one that only reads is a smooth maximum of arithmetic and of reading one token's weights.
-- Host: an engine on a host processor, from the roofline of its efficiency row.
-Both hold one engine on one layout; nothing here knows a load.
+- Accelerators: fitted coefficients (step_time_model.py). A mixed step = decode step + prefill of its prompt chunks. A
+  prefill-only step = smooth maximum of the prefill's compute time and the time to read one token's weights.
+- CPU: the roofline of the engine's efficiency row.
+Design: an object holds one engine on one layout and is independent of the load.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from archwright.sizing.hardware.roofline import EngineStep, Roofline, count_toke
 from archwright.sizing.step_time.step_time_model import Coefficients, expert_routing_s, layer_overhead_s
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
-# A request alone meets half a step under way and takes part in one of its own.
+# An uncontended request waits for half of the running step and then takes part in one step.
 STEPS_PER_PREFILL = 1.5
 
 
 class DecodeStep(Protocol):
-    """Decode steps at one context."""
+    """Decode steps at a fixed context."""
 
     def step_s(self, batch: float) -> float: ...
 
 
 class StepTimes(Protocol):
-    """What an engine's steps take, in seconds."""
+    """Step times of an engine in seconds."""
 
     def __hash__(self) -> int: ...
 
     @property
     def started_s(self) -> float:
-        """What a step takes longer for reading any prompt at all."""
+        """Return the fixed time that any prefill adds to a step."""
 
     def step_s(self, step: EngineStep) -> float:
-        """One step of the simulation."""
+        """Return the time of one step of the simulation."""
 
     def decode_step(self, context: float) -> DecodeStep:
-        """Steps that only write, `context` tokens behind each answer; batches need not be whole."""
+        """Return the decode-only steps at `context` tokens per request; batch sizes may be fractional."""
 
     def prefill_s(self, tokens: float, seen: float) -> float:
-        """How much longer one prompt makes the steps that read it; its tokens see `seen` tokens together."""
+        """Return the time that the prefill of one prompt adds to its steps; `seen`: attended pairs of its tokens."""
 
     def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
-        """A prompt that waits for no other."""
+        """Return the prefill of a prompt that does not queue behind other prompts."""
 
 
 class UncontendedPrefill(NamedTuple):
-    """To the first token of a prompt that waits for no other: as fitted, never less than the steps it takes part in."""
+    """Time to the first token without queueing: the fitted time, at least the time of the steps it takes part in."""
 
     fitted_s: float
     fitted_steps: float
     read_s: float
 
     def ttft_s(self, decode_s: float) -> float:
-        """Between decode steps of `decode_s`."""
+        """Return the TTFT between decode steps of `decode_s`."""
         return max(self.fitted_s + self.fitted_steps * decode_s, self.steps_s(decode_s))
 
     def steps_s(self, decode_s: float) -> float:
@@ -63,7 +63,7 @@ class UncontendedPrefill(NamedTuple):
 
 
 class FittedDecodeStep(NamedTuple):
-    """Linear parts of one step: seconds at the fitted rates, per request where the batch counts."""
+    """Linear parts of a decode step in seconds at the fitted rates; `cache_s`, `compute_s`, `request_s` per request."""
 
     weights_s: float
     experts_s: float
@@ -81,14 +81,14 @@ class FittedDecodeStep(NamedTuple):
         return (math.pow(memory**self.power + compute**self.power, 1 / self.power) + plain) * self.factor
 
     def memory_s(self, tokens: float) -> float:
-        """Reading the weights that `tokens` tokens touch."""
+        """Return the time to read the weights that a step of `tokens` tokens uses."""
         if not self.experts_s:
             return self.weights_s
         return self.weights_s + self.experts_s * (1 - math.pow(self.missed, max(tokens, 1.0)))
 
 
 class CoefficientKey(NamedTuple):
-    """Engine family and attention of a model; `slower`: time of this maker's devices over that of the fit's devices."""
+    """Engine family, attention kind; `slower`: step time of this vendor's devices over that of the fitted devices."""
 
     engine: str
     attention: str
@@ -96,7 +96,7 @@ class CoefficientKey(NamedTuple):
 
 
 class FittedStepTimes:
-    """One engine on `worker`'s layout without data parallel ranks or pipeline stages."""
+    """Fitted step times of one engine on `worker`'s layout, without data-parallel ranks or pipeline stages."""
 
     def __init__(
         self, worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey, fit: dict[str, dict[str, float]]
@@ -144,7 +144,6 @@ class FittedStepTimes:
         return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
 
     def ttft_prefill_s(self, prompt: float) -> float:
-        """One prompt alone, by the coefficients of TTFT."""
         work, k = self._prompt, self._ttft
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
@@ -153,7 +152,7 @@ class FittedStepTimes:
         return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
 
     def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
-        """The fitted mean without the closed loop's crowd."""
+        """Return the fitted mean TTFT without the closed loop's queueing (coefficient kb)."""
         k = self._ttft
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
         read = self.prefill_s(prompt, prompt * prompt / 2) + self.started_s
@@ -173,7 +172,7 @@ class FittedStepTimes:
 
 
 class _PrefillRates(NamedTuple):
-    """Seconds at the stated rates of a prompt's token, of its head, of one pair of tokens that see each other."""
+    """Seconds at the stated rates: per prompt token, per prompt (`head_s`), per attended pair (`pair_s`)."""
 
     trunk_s: float
     head_s: float
@@ -198,22 +197,19 @@ class _PrefillRates(NamedTuple):
         )
 
     def attention_s(self, tokens: float, seen: float) -> float:
-        """Layers with a window see at most that far back."""
+        """Return the attention time of `tokens` tokens with `seen` attended pairs, limited by the sliding window."""
         if not self.window:
             return self.pair_s * self.grows * seen
         return self.pair_s * (self.grows * seen + (1 - self.grows) * min(seen, self.window * tokens))
 
 
 class RooflineStepTimes:
-    """One engine on a host processor."""
-
     started_s = 0.0
 
     def __init__(self, roofline: Roofline) -> None:
         self._roofline = roofline
         row = roofline.efficiency
-        # In the slopes of one answer's token: first without, then with others computed beside it.
-        self._alone, self._beside = row.decode_share_of_matmul, row.decode_share_of_matmul_batched
+        self._single, self._batched = row.decode_share_of_matmul, row.decode_share_of_matmul_batched
         self._from = row.batched_from
 
     def step_s(self, step: EngineStep) -> float:
@@ -224,17 +220,17 @@ class RooflineStepTimes:
         near, far = (roofline.compute_s(EngineStep(answering=1, context_tokens=seen)) for seen in (0.0, context))
         one, two = (roofline.memory_s(EngineStep(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
         return RooflineDecodeStep(
-            token_s=near * self._alone,
+            token_s=near * self._single,
             attention_s=far - near,
-            alone=self._alone,
-            beside=self._beside,
-            beside_from=float(self._from),
+            single=self._single,
+            batched=self._batched,
+            batched_from=float(self._from),
             memory_s=one - (two - one),
             request_s=two - one,
         )
 
     def prefill_s(self, tokens: float, seen: float) -> float:
-        """A prompt so short that its tokens count as few costs no more than one that just does not."""
+        """A prompt below `batched_from` tokens costs no more than a prompt of exactly `batched_from` tokens."""
         counts = {math.ceil(tokens), max(math.ceil(tokens), self._from)}
         steps = (EngineStep(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
         return min(self._roofline.compute_s(step) for step in steps)
@@ -244,17 +240,17 @@ class RooflineStepTimes:
 
 
 class RooflineDecodeStep(NamedTuple):
-    """The roofline for batches that need not be whole: between the row's two shares the slower of both ends."""
+    """Roofline of a decode step for fractional batch sizes, with the row's `single` and `batched` compute shares."""
 
     token_s: float
     attention_s: float
-    alone: float
-    beside: float
-    beside_from: float
+    single: float
+    batched: float
+    batched_from: float
     memory_s: float
     request_s: float
 
     def step_s(self, batch: float) -> float:
-        tokens = min(batch / self.alone, max(batch, self.beside_from) / self.beside)
+        tokens = min(batch / self.single, max(batch, self.batched_from) / self.batched)
         compute = self.token_s * tokens + self.attention_s * batch
         return max(compute, self.memory_s + self.request_s * batch)

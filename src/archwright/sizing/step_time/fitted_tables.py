@@ -1,7 +1,7 @@
-"""The fitted tables: coefficients, residual trees and bands, each file with where it came from.
+"""Fitted tables: coefficients, residual trees and conformal bands, with the provenance of the fit.
 
-Written by bench/sizing/fit.py from measured rows that stay outside the repository; read once, on first use.
-A band is a pair of factors on the predicted value, per metric, stratum and regime; "" is any regime.
+bench/sizing/fit.py writes them from measured rows that are not in the repository. A table is read on first use.
+A band is a pair of factors on the predicted value, per metric, stratum and regime ("": any regime).
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from archwright.sizing.step_time.boosted_trees import RegressionTree
 
 
 class FitProvenance(Record):
-    """What was fitted on, when and how."""
-
     file: str
     sha256: str
     rows_used: int
@@ -30,7 +28,7 @@ class FitProvenance(Record):
 
 
 class ConformalBand(Record):
-    """90 % of grouped out-of-fold measurements lay in value x low to value x high."""
+    """Interval [value x low, value x high] that held 90 % of the grouped out-of-fold measurements."""
 
     metric: str
     stratum: str
@@ -42,7 +40,7 @@ class ConformalBand(Record):
 
 
 class FittedTable(Record):
-    """`coefficients` per target; `seen` per kind of name: what the rows held, as a stratum is asked for."""
+    """One fit: `coefficients` per target; `seen`: the names in the fitted rows, per kind ("model", "pair", ...)."""
 
     provenance: FitProvenance
     coefficients: dict[str, dict[str, float]]
@@ -51,17 +49,17 @@ class FittedTable(Record):
     bands: tuple[ConformalBand, ...]
 
     def find_band(self, metric: str, stratum: str, regime: str) -> ConformalBand:
-        """The regime's own band, else that of the stratum."""
+        """Return the band of the regime, else the last one of the stratum."""
         own = [row for row in self.bands if row.metric == metric and row.stratum == stratum]
         return next((row for row in own if row.regime == regime), own[-1])
 
 
 @cache
 def load_table(name: str) -> FittedTable:
-    """The fit called `name`: serving or training. Raises CatalogError AW-CAT-03 when it is missing or broken."""
+    """Return the fit "serving" or "training". Raises CatalogError AW-CAT-03 if its file is missing or broken."""
     path = DATA / "fits" / f"{name}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=FittedTable)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        where, hint = ErrorLocation(str(path)), "reinstall archwright"
-        raise CatalogError("AW-CAT-03", f"the fitted table is unusable: {error}", where=where, hint=hint) from error
+        where, hint = ErrorLocation(str(path)), "reinstall archwright to restore the file"
+        raise CatalogError("AW-CAT-03", f"the fitted table cannot be read: {error}", where=where, hint=hint) from error

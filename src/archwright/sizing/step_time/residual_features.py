@@ -1,6 +1,6 @@
-"""What a residual tree sees of a case: shares of the step, the load, and (full set) what model and engine it is.
+"""Features of the residual trees: shares of the step, load, and properties of model, device and engine.
 
-The order is part of the fitted table: change it and fit again.
+Their order is part of the fitted table: after a change the table must be fitted again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
-_LAYER_S = 5e-5
-_MOST_SHORT = 8.0
+_LAYER_OVERHEAD_S = 5e-5
+_MAX_OVERCOMMIT = 8.0
 
 
 def parse_version(engine: str) -> float:
-    """0.8.1 as 801; -1 where none is stated."""
+    """Return 0.8.1 as 801; -1 if the text states no version."""
     found = _VERSION.search(engine)
     if found is None:
         return -1.0
@@ -30,7 +30,7 @@ def parse_version(engine: str) -> float:
 def extract_features(
     case: StepTimeInputs, worker: ShardedModel, device: DeviceSpec, engine: str, families: Sequence[str]
 ) -> list[float]:
-    """`engine` as stated, `families` in the fit's order."""
+    """Return the features of a case; `engine` is the stated text, `families` the engine families in the fit's order."""
     shape, layout = worker.shape, worker.layout
     memory = max(case.memory_s, 1e-9)
     family = families.index(case.engine) if case.engine in families else -1
@@ -38,13 +38,13 @@ def extract_features(
         math.log(memory / max(case.compute_s, 1e-12)),
         math.log(max(case.requests, 1.0)),
         math.log(max(case.requests / case.answer * case.read_s, 1e-12) / memory),
-        math.log(case.layers * _LAYER_S / memory),
+        math.log(case.layers * _LAYER_OVERHEAD_S / memory),
         math.log2(case.tp),
         float(case.ep > 1),
         math.log(case.dp),
         math.log(max(case.prompt, 1.0)),
         math.log(case.answer),
-        math.log(min(max(case.sent / case.held, 1e-4), _MOST_SHORT)),
+        math.log(min(max(case.sent / case.held, 1e-4), _MAX_OVERCOMMIT)),
         float(family),
         case.cache_share,
         math.log(max(case.sent * case.dp, 1e-3)),

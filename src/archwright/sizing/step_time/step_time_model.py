@@ -1,16 +1,16 @@
-"""From exact work to seconds: few coefficients, each with a meaning, fitted once and shipped as a table.
+"""TPOT, TTFT and throughput of a closed loop from exact work (step_work.py) and few fitted coefficients.
 
-Decode step of a worker (tpot.*):
+Decode step of a worker in seconds (coefficients tpot.*):
   roof = (memory^p + compute^p)^(1/p), memory = bytes / (bandwidth x em), compute = FLOPs / (rate x ec) x format
   step = (roof + layers x (o + o_tp log2 tp + attention kind + routed x width / bandwidth) + seq x requests
-         + exchanged / (link x el)) x slower, slower = engine x format x what the maker's devices are
-  routed: bytes that choosing experts moves, beside weights and cache, for each value of the layer's width; a fixed
-  time is worse on devices and on models left out
-Prompts are read between steps. With l = requests / output tokens prompts per step:
+         + exchanged / (link x el)) x slower, slower = engine x format x vendor
+  routed: bytes that expert routing moves per value of the layer's width, in addition to weights and cache. A fixed
+  time instead was worse on left-out devices and models.
+Prefill runs between decode steps. With l = requests / output tokens, prompts per step:
   TPOT = step + (l x (FLOPs / (rate x epf) + exchanged / (link x el)) + (1 - e^-l) x layers x opf) x slower
-TTFT (ttft.*) reads the prompt with its own rates, waits for steps under way and for prompts before it, and where the
-cache holds fewer than are sent, for a place: (sent / held - 1) x output tokens x TPOT.
-Offline throughput is requests held / TPOT. A disaggregated decode pool reads no prompts.
+TTFT (coefficients ttft.*) = prefill at its own rates + wait for running steps + wait for earlier prompts + wait for a
+slot if more requests are sent than the KV cache holds: (sent / held - 1) x output tokens x TPOT.
+Offline throughput = held requests / TPOT. The decode pool of a disaggregated layout runs no prefill.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 Coefficients = Mapping[str, float]
 
-# The share of an answer a request's cache is planned for: engines admit on what is held, not on the longest answer.
+# Share of the output that a request's KV cache is planned for: engines admit by used cache, not by maximum length.
 CACHED_ANSWER_SHARE = 0.75
 EPSILON = 1e-9
 
 
 class ClosedLoopLoad(NamedTuple):
-    """`sent` requests at once to the whole deployment (closed loop), None when as many as fit; tokens per request."""
+    """Closed loop: `sent` concurrent requests to the whole deployment (None: as many as fit); tokens per request."""
 
     sent: float | None
     prompt: float
@@ -37,8 +37,9 @@ class ClosedLoopLoad(NamedTuple):
 
 
 class StepTimeInputs(NamedTuple):
-    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate.
-    `slower`: time of this maker's devices over that of the fit's devices."""
+    """Inputs of the coefficients for one deployment: seconds at stated rates, ranks, requests and tokens.
+
+    `sent` and `held` are per attention rank; `slower`: step time of this vendor's devices over the fitted devices'."""
 
     engine: str
     format: str
@@ -116,7 +117,6 @@ def build_step_inputs(
 
 
 def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
-    """One decode step."""
     compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
     memory = case.memory_s / k["em"]
     roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])
@@ -126,12 +126,12 @@ def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
 
 
 def expert_routing_s(worker: ShardedModel, device: DeviceSpec) -> float:
-    """A byte for each value of a layer's width, in seconds; nothing without experts."""
+    """Return the seconds to move one byte per value of a layer's width; 0 without experts."""
     return worker.shape.hidden / device.bandwidth if worker.shape.sparse else 0.0
 
 
 def layer_overhead_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
-    """What a layer takes beside its roofline, in seconds."""
+    """Return the overhead of a layer in addition to its roofline, in seconds."""
     kinds = sum(k.get(f"attention.{word}", 0.0) for word in attention)
     return k["o"] + k["o_tp"] * math.log2(tp) + kinds + k["routed"] * routing_s
 
@@ -141,7 +141,7 @@ def _slowdown_factor(case: StepTimeInputs, k: Coefficients) -> float:
 
 
 def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
-    """Mean time between two tokens of an answer, prompts read in between included."""
+    """Return the mean TPOT in seconds, with the prefill of other requests between the tokens."""
     step = decode_step_s(case, k)
     if case.prefill_ranks:
         return step * k["pool"]
@@ -151,29 +151,29 @@ def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
 
 
 def interleaved_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
-    """What reading one prompt adds to the steps of those who write."""
+    """Return the time that the prefill of one prompt adds to the decode of the running requests."""
     read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
     return read * _slowdown_factor(case, k)
 
 
 def ttft_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
-    """One prompt alone, by the coefficients of TTFT."""
+    """Return the prefill time of one prompt by the TTFT coefficients."""
     number = k.get(f"compute.{case.format}", 1.0)
     flops = (case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s) / k["epf"]
     return (math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]) * case.slower
 
 
 def mean_ttft_s(case: StepTimeInputs, k: Coefficients, step: float, tpot: float) -> float:
-    """Mean time to the first token in a closed loop, the first burst included; step and tpot of the same case."""
+    """Return the mean TTFT of a closed loop, its first burst included; `step` and `tpot` are of the same case."""
     read = ttft_prefill_s(case, k)
-    short = max(case.sent / case.held, 1.0) - 1
+    overcommit = max(case.sent / case.held, 1.0) - 1
     if case.prefill_ranks:
         waiting = case.sent * case.ranks / case.prefill_ranks
-        return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * short * case.answer * tpot
+        return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * overcommit * case.answer * tpot
     scheduling = k["t0"] + k["ks"] * step + k["kb"] * case.requests * read
-    return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * short * case.answer * tpot
+    return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * overcommit * case.answer * tpot
 
 
 def output_throughput(case: StepTimeInputs, tpot: float) -> float:
-    """Output tokens/s of the whole deployment with every place taken."""
+    """Return the output tokens/s of the whole deployment with every slot in use."""
     return case.requests * case.ranks / max(tpot, EPSILON)

@@ -1,11 +1,11 @@
-"""The exact part of a serving prediction: bytes, FLOPs and exchanged bytes of one device, per phase.
+"""Exact work of one device per engine step: bytes read, FLOPs, and bytes exchanged with other devices.
 
-One decode step of a worker with b requests per attention rank at context c, B = b x dp:
-- bytes = trunk/tp + head/tp + experts touched by B tokens/(expert ranks) + b x cache(c)/min(tp, cache splits)
-- FLOPs = 2 (trunk + head) b/tp + 2 k experts B/(expert ranks) + 4 width L b seen(c)/tp
-- exchanged = 2 all-reduces of b x d per layer over tp, and with several expert ranks the experts' inputs and outputs
-A prompt of s tokens the same with s tokens at once and the causal half of attention.
-Pipeline stages pass B/pp at a time: a token waits for all stages, and each holds 1/pp of weights and cache.
+Decode step of a worker with b requests per attention rank at context c, B = b x dp:
+- bytes = trunk/tp + head/tp + experts read by B tokens/(expert ranks) + b x cache(c)/min(tp, cache splits)
+- FLOPs = 2 (trunk + head) b/tp + 2 k experts B/(expert ranks) + 4 width L b attended(c)/tp
+- exchanged = 2 all-reduces of b x d per layer over tp; with several expert ranks also the experts' inputs and outputs
+Prefill of a prompt of s tokens: the same with s tokens at once and the causal half of attention.
+Pipeline stages process B/pp at a time: a token passes all stages; each stage holds 1/pp of weights and cache.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from archwright.sizing.model.numeric_precision import NumericPrecision, matmul_r
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.weight_groups import WeightGroups
 
-# Of a device's memory an engine leaves to the run time, to activations and to fragmentation.
+# Share of the device memory that an engine uses; the rest is for the runtime, activations and fragmentation.
 USABLE_MEMORY_SHARE = 0.92
 WORKSPACE_BYTES = 3e9
 HEAD_BITS = 16.0
 ACTIVATION_BYTES = 2.0
-# A link nobody states: a host bus of the fourth generation, 16 lanes, one way.
+# Interconnect of a device without a stated link: PCIe 4.0 x16, one direction.
 BUS_BYTES_PER_S = 25e9
 
 
 class DeviceSpec(NamedTuple):
-    """What one accelerator gives a worker, in a number format."""
+    """Memory in bytes and rates in bytes/s and FLOP/s of one accelerator, for one number format."""
 
     memory: float
     bandwidth: float
@@ -38,8 +38,6 @@ class DeviceSpec(NamedTuple):
 
 
 class DeviceStepWork(NamedTuple):
-    """Work of one device."""
-
     bytes: float
     trunk_flops: float
     expert_flops: float
@@ -47,7 +45,7 @@ class DeviceStepWork(NamedTuple):
     exchanged: float
 
     def compute_s(self, device: DeviceSpec) -> float:
-        """At the device's stated rates."""
+        """Return the seconds at the device's stated rates."""
         matmul = self.trunk_flops / device.trunk_rate + self.expert_flops / device.expert_rate
         return matmul + self.attention_flops / device.wide_rate
 
@@ -65,7 +63,7 @@ def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse
 
 
 class ShardedModel(NamedTuple):
-    """One engine: a shape in a format over a layout."""
+    """One engine: weight groups in a number format, sharded over a layout."""
 
     shape: WeightGroups
     number: NumericPrecision
@@ -76,7 +74,7 @@ class ShardedModel(NamedTuple):
         return max(self.layout.moe_tp * self.layout.ep, self.layout.tp * self.layout.dp)
 
     def weight_bytes(self) -> float:
-        """Bytes on one device."""
+        """Return the weight bytes on one device."""
         shape, number, layout = self
         trunk = shape.trunk * number.trunk_bits(shape.sparse) / 8 / layout.tp
         wide = (shape.head + shape.embedding) * HEAD_BITS / 8 / layout.tp
@@ -84,18 +82,20 @@ class ShardedModel(NamedTuple):
         return (trunk + wide + experts) / layout.pp
 
     def request_cache_bytes(self, context: float) -> float:
-        """Cache bytes one request keeps on one device of its attention rank."""
+        """Return the KV cache bytes of one request on one device of its attention rank."""
         shape, number, layout = self
         split = min(layout.tp, shape.cache_splits)
         return shape.cache_value_count(context) * number.cache_bits / 8 / split / layout.pp
 
     def capacity(self, memory: float, context: float) -> float:
-        """Requests per attention rank whose cache fits beside the weights; below 1 the model does not fit."""
+        """Return the requests per attention rank whose KV cache fits beside the weights; < 1: the model does not fit.
+
+        `memory` is bytes of one device, `context` tokens per request."""
         room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weight_bytes()
         return max(room, 0.0) / max(self.request_cache_bytes(context), 1.0)
 
     def decode(self, requests: float, context: float) -> DeviceStepWork:
-        """One step for `requests` per attention rank (per pipeline stage)."""
+        """Return the work of a decode step for `requests` per attention rank and pipeline stage."""
         shape, _, layout = self
         everyone = requests * layout.dp
         attention = 4 * shape.decode_width * shape.layers * requests * shape.mean_attended_tokens(context)
@@ -108,7 +108,7 @@ class ShardedModel(NamedTuple):
         )
 
     def prefill(self, prompt: float) -> DeviceStepWork:
-        """One prompt on one attention rank; the other ranks read theirs at the same time."""
+        """Return the work of prefilling one prompt per attention rank, all ranks at the same time."""
         shape, _, layout = self
         return DeviceStepWork(
             bytes=self._weights_read(prompt * layout.dp),
@@ -119,14 +119,14 @@ class ShardedModel(NamedTuple):
         )
 
     def _weights_read(self, tokens: float) -> float:
-        """Bytes of trunk, head and the experts that `tokens` tokens of all ranks touch."""
+        """Return the bytes of trunk, head and the experts that `tokens` tokens of all ranks are routed to."""
         shape, number, layout = self
         touched = shape.touched_expert_parameters(tokens) * number.expert_bits / 8 / self.expert_ranks
         trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
         return trunk + touched
 
     def _exchanged_bytes(self, tokens: float) -> float:
-        """Bytes one device sends for `tokens` tokens of its attention rank."""
+        """Return the bytes that one device sends for `tokens` tokens of its attention rank."""
         shape, _, layout = self
         hidden = tokens * shape.hidden * ACTIVATION_BYTES * shape.layers
         reduced = 2 * hidden * 2 * (layout.tp - 1) / layout.tp

@@ -1,1 +1,1 @@
-"""Training: memory, arithmetic, parallel strategy, cluster throughput, goodput, predictions."""
+"""Training: memory, FLOPs, parallel strategy, throughput, goodput, predictions."""

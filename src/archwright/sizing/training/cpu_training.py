@@ -1,7 +1,7 @@
-"""Adapters of a small model on processor cores: the project's own measured rows, carried to other machines.
+"""LoRA fine-tuning of a small model on CPU cores: the project's own measurements, scaled to other machines.
 
-  seconds = tokens x (dense FLOPs / share + attention FLOPs / attention share + fixed) / (cores' matrix rate)
-FLOPs of a token as training_flops.LoraStep counts them; shares as in the catalog's training efficiencies.
+  seconds = tokens x (dense FLOPs / share + attention FLOPs / attention share + fixed FLOPs) / matmul rate of the cores
+FLOPs per token: training_flops.LoraStep. Shares and fixed costs: the catalog's training efficiencies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from archwright.sizing.hardware.machine import BatchWork, Machine
 from archwright.sizing.training.training_flops import LoraStep
 from archwright.sizing.training.training_memory import ADAPTER_RANK, feed_forward_width
 
-# A processor whose vectors we do not know: the middle row; the band reaches to the one that multiplies 16-bit itself.
+# Instruction set of a CPU without a stated one: the middle row. The band reaches to the row with native bf16 matmul.
 ISA, NATIVE_ISA = "avx512", "avx512-bf16"
 STEP_TOKENS = 512.0
 LARGEST_SHARE_OF_RAM = 0.8
@@ -24,7 +24,7 @@ LARGEST_SHARE_OF_RAM = 0.8
 def size_adapter_finetuning(
     machine: Machine, model: ModelSpec, tokens: float, workload: str, catalog: Catalog
 ) -> BatchWork | None:
-    """None where the base does not fit the machine's memory. One machine: the project trains on one."""
+    """Size a run on one machine (the trainer uses one machine); None if the base model does not fit its memory."""
     work = LoraStep(model=model, ffn=feed_forward_width(model), rank=ADAPTER_RANK)
     row, native = (catalog.training_efficiency("text-lora", isa) for isa in (ISA, NATIVE_ISA))
     needed = work.memory(STEP_TOKENS, 1.0, row.dtype)
@@ -33,31 +33,31 @@ def size_adapter_finetuning(
     flops = work.flops(STEP_TOKENS, 1.0)
     fixed = (row.fixed_flops + row.fixed_flops_per_layer * work.layers) / STEP_TOKENS
     dense, attention = flops.dense / STEP_TOKENS, flops.attention / STEP_TOKENS
-    each = dense / row.share_of_matmul + attention / row.attention_share_of_matmul + fixed
-    quickest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
-    doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
+    token_flops = dense / row.share_of_matmul + attention / row.attention_share_of_matmul + fixed
+    fastest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
+    band = Estimate(value=1.0, low=fastest / token_flops / native.low_factor, high=row.high_factor, unit="")
     basis = Basis(
         id=f"{workload}.{machine.id}.training",
         kind="calibrated",
         stratum="measured row of one processor, carried to others",
         definition="hours of one machine for the whole run",
-        formula=f"tokens x (dense / share + attention / share + fixed) / matrix rate / stages; {work.formula}",
+        formula=f"tokens x (dense / share + attention / share + fixed) / matmul rate / stages; {work.formula}",
         facts=(
-            f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
+            f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {token_flops / 1e9:,.2f} GFLOP per token",
             f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
             *quote_work_rates(catalog, "host.core", "host.scaling", "training.stages-finetune"),
         ),
     )
     speed = host_flops(machine, catalog).divide_amount(1.0, "s/FLOP")
     stages = read_work_rate(catalog, "training.stages-finetune").divide_amount(1.0, "")
-    running = multiply_estimates([speed, doubt, stages], "h")
+    running = multiply_estimates([speed, band, stages], "h")
     return BatchWork(
         model=model.id,
-        machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis.id),
+        machine_hours=running.scaled(token_flops * tokens / 3600, unit="h", basis=basis.id),
         least=1,
         most=1,
         scaling=1.0,
         busy_w=busy_power_w(machine, catalog, accelerated=False),
         bases=(basis,),
-        assumptions=(f"adapters of rank {ADAPTER_RANK} on processor cores, one machine",),
+        assumptions=(f"LoRA adapters of rank {ADAPTER_RANK} on CPU cores, one machine",),
     )

@@ -1,10 +1,10 @@
-"""The share of a run's machine time that moves it forward: checkpoints, interruptions, and what is done twice.
+"""Goodput: share of a run's machine time spent in steps that are not lost to checkpoints, interruptions or repeats.
 
-With delta seconds to write a checkpoint, M seconds between interruptions of the whole job and R to start again:
-- best interval (Daly 2006, higher order; Young 1974 is its first term):
+With delta seconds to write a checkpoint, M seconds between interruptions of the job and R seconds to restart:
+- optimal interval (Daly 2006, higher order; Young 1974 is its first term):
   tau = sqrt(2 delta M) (1 + sqrt(delta / 2M) / 3 + (delta / 2M) / 9) - delta
 - lost share = delta / tau + (tau / 2 + R) / M;  goodput = stages / (1 + lost)
-M = year / (devices x failures of a device a year x interruptions a failure).
+M = year / (devices x failures per device and year x interruptions per failure).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_
 
 YEAR_S = 365.25 * 86400.0
 FORMULA = "stages / (1 + delta / tau + (tau / 2 + R) / M); tau by Daly, M = year / (devices x failures x interruptions)"
-# A job so large that it is interrupted while it writes never ends; below this the figure means "do not".
+# Lower bound: a job that is interrupted while it writes its checkpoints never ends.
 LEAST_GOODPUT = 0.05
 
 
@@ -31,7 +31,7 @@ class Goodput(NamedTuple):
 
 
 def optimal_checkpoint_interval(delta: float, between: float) -> float:
-    """Seconds of work between two checkpoints that lose least; at least the time one takes."""
+    """Return the seconds between two checkpoints that minimise the lost share; at least `delta`."""
     if delta >= 2 * between:
         return delta
     ratio = delta / (2 * between)
@@ -44,7 +44,7 @@ def useful_share(delta: float, between: float, restart: float) -> float:
 
 
 class GoodputJob(NamedTuple):
-    """On `devices` accelerators in `machines` machines that all write at once; `stages` is the row of its kind."""
+    """Job on `devices` accelerators of `machines` machines that write in parallel; `stages`: work rate of its kind."""
 
     checkpoint_bytes: float
     devices: int
@@ -58,12 +58,12 @@ def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
     between = broken.scaled(job.devices).divide_amount(YEAR_S, "s")
     delta = read_work_rate(catalog, "training.checkpoint").scaled(job.machines).divide_amount(job.checkpoint_bytes, "s")
     restart, stages = read_work_rate(catalog, "training.restart"), read_work_rate(catalog, job.stages)
-    usual = useful_share(delta.value, between.value, restart.value)
-    worst, best = (
-        useful_share(delta.high, between.low, restart.high),
-        useful_share(delta.low, between.high, restart.low),
+    running = Estimate(
+        value=useful_share(delta.value, between.value, restart.value),
+        low=useful_share(delta.high, between.low, restart.high),
+        high=useful_share(delta.low, between.high, restart.low),
+        unit="",
     )
-    running = Estimate(value=usual, low=worst, high=best, unit="")
     share = multiply_estimates([running, stages], "")
     bounded = Estimate(
         value=max(share.value, LEAST_GOODPUT),

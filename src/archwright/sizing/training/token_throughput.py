@@ -1,12 +1,12 @@
-"""Training on a cluster: seconds a token takes one accelerator, from FLOPs, traffic and the pipeline's bubble.
+"""Training throughput of a cluster: device-seconds per token from FLOPs, memory traffic, exchange and pipeline bubble.
 
-Per token and device (rates in the number format the products run in):
-  products  = 6 A x (1 + d0 / d) x recompute / (rate x e)        A active parameters, d width
-  attention = 6 L d s x recompute / (rate x ea)                  causal, s tokens a sequence
+Per token and device (rates in FLOP/s of the matmul's number format; e, ea, act, ... are fitted coefficients):
+  products  = 6 A x (1 + d0 / d) x recompute / (rate x e)        A active parameters, d hidden size
+  attention = 6 L d s x recompute / (rate x ea)                  causal, s tokens per sequence
   traffic   = act x L d 2 bytes / bandwidth                      norms, activations, residuals
-  shards    = gather x 2 bytes x N / (tokens of a micro-batch) / link   when parameters are sharded
-  bubble    = 1 + (PP - 1) / (micro-batches x virtual stages)
-A sparse model routes and exchanges tokens: the whole times `moe`. Step time, GPU-hours follow from the rate.
+  shards    = gather x 2 bytes x N / (tokens of a micro-batch) / link   if parameters are sharded (FSDP, ZeRO-3)
+  bubble    = 1 + (PP - 1) / (micro-batches x virtual stages)    factor on the sum
+A sparse (MoE) model multiplies the sum by `moe`, for routing and expert exchange. Step time and GPU-hours follow.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.boosted_trees import sum_trees
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 
-# Between machines, one way, for each accelerator: what a 400 Gbit/s port carries.
+# Network between machines per accelerator and direction: a 400 Gbit/s port.
 FABRIC_BYTES_PER_S = 50e9
 DEVICES_PER_MACHINE = 8
-# Inside the machines of a cluster, whatever the device: the fitted rows' devices all have such links.
+# Link inside the machines of a cluster: every device of the fitted rows has at least this rate.
 INTRA_MACHINE_BYTES_PER_S = 300e9
 ASSUMED_SEQUENCE = 4096.0
+TRAINING_PRECISION = "bf16"
 RECOMPUTE_SHARES = {"none": 0.0, "selective": 0.25, "full": 1.0}
 _NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
 
 
 class TrainingQuery(Record):
-    """What is asked, as a benchmark row or a user states it."""
+    """Training run as a benchmark row or a user states it."""
 
     model: str
     accelerator: str
@@ -54,7 +55,7 @@ class TrainingQuery(Record):
 
 
 class TrainingJob(NamedTuple):
-    """Resolved and counted: what a coefficient multiplies. By default on one device, unsplit."""
+    """Resolved inputs of the coefficients; the defaults are those of one device without parallelism."""
 
     model: ModelSpec
     accelerator: Accelerator
@@ -88,34 +89,24 @@ class TrainingThroughput(NamedTuple):
 
 
 def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) -> TrainingJob:
-    """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    """Resolve a stated run. Raises CatalogError AW-CAT-01 if a name has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = serving_prediction.resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    number = parse_training_precision(asked.precision)
     ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
     if not asked.parallelism:
         weak.append("parallelism is not stated")
     sequence = asked.sequence_tokens or ASSUMED_SEQUENCE
     micro = ranks.get("micro", ranks.get("mbs", 1))
     parameters = asked.parameters or float(model.parameters)
-    said = asked.recompute.lower()
-    recompute = "selective" if "selective" in said else "full" if said in ("true", "full", "yes", "1") else "none"
-    inside = accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
+    text = asked.recompute.lower()
+    recompute = "selective" if "selective" in text else "full" if text in ("true", "full", "yes", "1") else "none"
     stages, rounds = ranks.get("pp", 1), ranks.get("ga", ranks.get("accum", 8)) * ranks.get("vp", 1)
-    return TrainingJob(
-        model=model,
-        accelerator=accelerator,
-        format=number,
+    job = build_training_job(model, accelerator, sequence, parse_training_precision(asked.precision))
+    return job._replace(
         framework=asked.framework.lower().split(" ")[0].split("-")[0],
         parameters=parameters,
         active=min(asked.active_parameters or float(model.active_parameters), parameters),
-        layers=model.layers,
-        hidden=model.hidden,
-        sequence=sequence,
-        rate=matmul_rate(accelerator, number),
-        wide_rate=matmul_rate(accelerator, "bf16"),
-        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
-        link=inside if asked.devices <= DEVICES_PER_MACHINE else FABRIC_BYTES_PER_S,
+        link=job.link if asked.devices <= DEVICES_PER_MACHINE else FABRIC_BYTES_PER_S,
         devices=max(asked.devices, 1),
         micro_tokens=micro * sequence / ranks.get("cp", 1),
         bubble=1 + (stages - 1) / max(rounds, 1),
@@ -127,13 +118,35 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
     )
 
 
+def build_training_job(
+    model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = TRAINING_PRECISION
+) -> TrainingJob:
+    """Return the job on one device without parallelism; parallel_strategy.py places it."""
+    return TrainingJob(
+        model=model,
+        accelerator=accelerator,
+        format=number,
+        framework="",
+        parameters=float(model.parameters),
+        active=float(min(model.active_parameters, model.parameters)),
+        layers=model.layers,
+        hidden=model.hidden,
+        sequence=sequence,
+        rate=matmul_rate(accelerator, number),
+        wide_rate=matmul_rate(accelerator, TRAINING_PRECISION),
+        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
+        link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
+        micro_tokens=sequence,
+    )
+
+
 def parse_training_precision(precision: str) -> str:
-    said = precision.lower()
-    return "fp8" if "fp8" in said or "float8" in said else "fp32" if "fp32" in said else "bf16"
+    text = precision.lower()
+    return "fp8" if "fp8" in text or "float8" in text else "fp32" if "fp32" in text else TRAINING_PRECISION
 
 
 def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:
-    """Seconds of one accelerator per token."""
+    """Return the device-seconds per token with the fitted coefficients `k`."""
     again = 1 + job.recompute / 3
     shape = 1 + k["d0"] / job.hidden
     products = 6 * job.active * shape * again / (job.rate * k["e"]) * k.get(f"format.{job.format}", 1.0)
@@ -149,12 +162,12 @@ def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:
 
 
 def tensor_exchange_s(job: TrainingJob, k: Mapping[str, float], link: float) -> float:
-    """Of a token: what tensor-parallel ranks tell each other, over `link` bytes/s."""
+    """Return the seconds per token that tensor-parallel ranks exchange activations, over `link` bytes/s."""
     return k["ex"] * job.layers * job.hidden * 2 * (job.tp - 1) / job.tp / link
 
 
 def extract_training_features(job: TrainingJob) -> list[float]:
-    """What a residual tree sees; the order is part of the fitted table."""
+    """Return the features of the residual trees; their order is part of the fitted table."""
     return [
         math.log(job.active),
         math.log(job.hidden),
@@ -173,24 +186,24 @@ def extract_training_features(job: TrainingJob) -> list[float]:
 
 
 def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ...]]) -> str:
-    old_model = serving_prediction.model_identity(job.model) in seen["model"]
+    seen_model = serving_prediction.model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
-        return SEEN if old_model else NEW_MODEL
-    return NEW_ACCELERATOR if old_model else NEW_BOTH
+        return SEEN if seen_model else NEW_MODEL
+    return NEW_ACCELERATOR if seen_model else NEW_BOTH
 
 
 def predict_throughput(
     asked: TrainingQuery, subjects: BenchmarkNameResolver, fit: fitted_tables.FittedTable | None = None
 ) -> TrainingThroughput:
-    """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    """Predict the throughput of a stated run. Raises CatalogError AW-CAT-01 if a name has no row."""
     fit = fit or fitted_tables.load_table("training")
     job = resolve_training_job(asked, subjects)
     stratum = classify_training_stratum(job, fit.seen)
     seconds = seconds_per_token(job, fit.coefficients["token"])
     if stratum in (SEEN, NEW_MODEL):
         seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(job)))
-    doubt = serving_prediction.widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
-    each = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), doubt)
-    hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
-    step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
-    return TrainingThroughput(each.inverse, hours, step, stratum, job.weak)
+    widening = serving_prediction.widen_for_distance(len(job.weak), job.accelerator, subjects.catalog)
+    token_s = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), widening)
+    hours = token_s.scaled(asked.tokens / 3600) if asked.tokens else None
+    step = token_s.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
+    return TrainingThroughput(token_s.inverse, hours, step, stratum, job.weak)

@@ -1,37 +1,37 @@
-"""What a step of each kind of training computes and holds: pure counts, before any machine comes in.
+"""FLOPs and memory of one training step per kind of training, independent of the machine.
 
-Left out: the optimiser (a few passes over the trained values), gradients of activations beyond what autograd keeps,
-and what an allocator wastes; the measured shares of a catalog row stand for them.
+Not counted: the optimiser (a few passes over the trained values), gradients of activations beyond what autograd keeps,
+and allocator waste. The measured shares of a catalog row include them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.model.architecture import attention_flops, body_parameters, head_parameters
 
 DTYPE_BYTES = {"bf16": 2, "fp32": 4}
-# A trained value: weight, gradient and two moments, in 32 bits each.
+# Per trained value: weight, gradient and two moments, in 32 bits each.
 TRAINED_BYTES = 16
-# A base lies on disk in 32 bits, and its file counts as memory while it is read.
+# A base model is stored in 32 bits; its file counts as memory while it is read.
 FILE_BYTES = 4
-# Rows are read, brought into one order, split, and made into numbers. Assumed.
+# Copies of the rows in memory: read, sorted, split, encoded as numbers. Assumed.
 DATA_COPIES = 4
-# Backward recomputes the scores and makes four products where forward made two.
+# The backward pass recomputes the scores and makes four matmuls for two of the forward pass.
 ATTENTION_PASSES = 3.5
 
 
 class StepFlops(NamedTuple):
-    """What one step computes. `dense` and `attention` run at shares of their own."""
+    """FLOPs of one step; `dense` and `attention` run at different shares of the matmul rate."""
 
     dense: float
     attention: float = 0.0
 
 
 class StepMemory(NamedTuple):
-    """Memory without the process itself: what lasts, what the largest step adds, and what loading needs before it."""
+    """Bytes without the process itself: `lasting` during the run, added by the largest `step`, during `loading`."""
 
     lasting: float
     step: float
@@ -39,18 +39,22 @@ class StepMemory(NamedTuple):
 
 
 class LoraStep(Record):
-    """Low-rank adapters on the seven projections of every layer of a frozen base.
+    """LoRA adapters on the seven projections of every layer of a frozen base model.
 
-    FLOPs of a token: 2 P forward and 2 P back through the frozen weights (their gradients are not needed); 6 for each
-    trained value; the head, 4 V d, on learned tokens only. Rows are packed into one sequence whose mask keeps them
-    apart, but the kernel computes every pair: attention counts the step's whole length for each token.
-    Memory: base, adapters with their moments and the rows last; a step adds what autograd keeps of each token and
-    layer, and the learned tokens' scores."""
+    FLOPs per token: 2 P forward and 2 P backward through the frozen weights (without their gradients); 6 per trained
+    value; 4 V d of the head on learned tokens only. Rows are packed into one sequence with a block mask, but the kernel
+    computes every pair, so attention counts the whole step length for each token.
+    Memory: base, adapters with moments, and rows for the whole run; a step adds what autograd keeps per token and
+    layer, and the logits of the learned tokens."""
 
     model: ModelSpec
     ffn: int
     rank: int
     data_bytes: int = 0
+    formula: ClassVar[str] = (
+        f"step = [n (4 P + 6 A) + 4 n s V d] / share + {ATTENTION_PASSES:g} n a(n) / attention share + fixed per "
+        "layer x L. P: body parameters, A: adapter parameters, s: share of learned tokens, a(n): attention over n"
+    )
 
     @property
     def layers(self) -> int:
@@ -60,13 +64,6 @@ class LoraStep(Record):
     def trainable(self) -> int:
         return lora_parameters(self.model, self.ffn, self.rank)
 
-    @property
-    def formula(self) -> str:
-        return (
-            f"step = [n (4 P + 6 A) + 4 n s V d] / share + {ATTENTION_PASSES:g} n a(n) / attention share + fixed per "
-            "layer x L; P parameters of the body, A of the adapters, s share learned, a(n) attention to n tokens"
-        )
-
     def flops(self, units: float, learned: float) -> StepFlops:
         body, head = body_parameters(self.model), head_parameters(self.model)
         dense = units * (4 * body + 6 * self.trainable) + 4 * units * learned * head
@@ -74,31 +71,33 @@ class LoraStep(Record):
 
     def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
         width, parameters = DTYPE_BYTES[dtype], self.model.parameters
-        # Scores: in the base's format, in 32 bits, and their logarithms or, going back, their gradients.
-        scores = units * learned * self.model.vocabulary * (width + 8)
-        step = self.layers * units * self._activation_bytes(units, width) + scores
+        # Logits: in the base's format, in 32 bits, and their log-softmax or, in the backward pass, their gradients.
+        logits = units * learned * self.model.vocabulary * (width + 8)
+        step = self.layers * units * self._activation_bytes(units, width) + logits
         rows = float(DATA_COPIES * self.data_bytes)
         lasting = rows + width * parameters + TRAINED_BYTES * self.trainable
         return StepMemory(lasting, step, loading=rows + parameters * (FILE_BYTES + width))
 
     def _activation_bytes(self, units: float, width: int) -> float:
-        """Of one token in one layer, counted from what autograd keeps: six inputs of projections and two of norms in
-        32 bits, query, key and value widened to all heads and the output in the base's format; of the feed-forward
-        three in the base's format and one in 32 bits; a row of the mask."""
+        """Return the bytes that autograd keeps of one token in one layer.
+
+        In 32 bits: six projection inputs and two norm inputs. In the base's format: query, key and value expanded to
+        all heads, and the output. Feed-forward: three in the base's format, one in 32 bits. One row of the mask."""
         heads = self.model.heads * self.model.head_dim
         hidden = 8 * self.model.hidden * 4 + 4 * heads * width
         return hidden + self.ffn * (3 * width + 4) + units * width
 
 
 def lora_parameters(model: ModelSpec, ffn: int, rank: int) -> int:
-    """A rank r adapter of an a x b projection has r (a + b) values; seven projections a layer."""
+    """Return the adapter parameters: r (a + b) for rank r on an a x b projection, seven projections per layer."""
     d, own, shared = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
     return model.layers * rank * (2 * (d + own) + 2 * (d + shared) + 3 * (d + ffn))
 
 
 class NetworkStep(Record):
-    """A small network trained whole: three passes of its forward FLOPs a row; `values` are what a row's forward keeps,
-    `data_rows` the rows of the data set, which lie in memory."""
+    """Full training of a small network: three times its forward FLOPs per row.
+
+    `values`: activations kept per row; `data_rows`: rows of the data set, which is held in memory."""
 
     layers: int
     parameters: int
@@ -106,10 +105,7 @@ class NetworkStep(Record):
     values: int
     inputs: int
     data_rows: int
-
-    @property
-    def formula(self) -> str:
-        return "step = 3 x forward FLOPs x rows / share + fixed + fixed per row x rows"
+    formula: ClassVar[str] = "step = 3 x forward FLOPs x rows / share + fixed + fixed per row x rows"
 
     def flops(self, units: float, learned: float) -> StepFlops:
         return StepFlops(3 * self.forward_flops * units * learned)
@@ -120,25 +116,24 @@ class NetworkStep(Record):
 
 
 class BoostedTreesStep(Record):
-    """Boosted trees: every round reads each feature of each row once for each tree (one, or one a class)."""
+    """Boosted trees: each round reads every feature of every row once per tree (one tree, or one per class)."""
 
     features: int
     trees_per_round: int
     data_rows: int
+    formula: ClassVar[str] = (
+        "round = rows x features x trees / share + fixed + fixed per tree x trees + fixed per row x rows"
+    )
 
     @property
     def layers(self) -> int:
         return self.trees_per_round
 
-    @property
-    def formula(self) -> str:
-        return "round = rows x features x trees / share + fixed + fixed per tree x trees + fixed per row x rows"
-
     def flops(self, units: float, learned: float) -> StepFlops:
         return StepFlops(units * learned * self.features * self.trees_per_round)
 
     def memory(self, units: float, learned: float, dtype: str) -> StepMemory:
-        """The rows as numbers and as bins; gradients and scores of each tree."""
+        """Return the bytes of the rows as numbers and as bins, and of gradients and scores per tree."""
         lasting = self.data_rows * self.features * (DTYPE_BYTES[dtype] + 2)
         return StepMemory(lasting, self.data_rows * 12.0 * self.trees_per_round)
 
@@ -146,9 +141,9 @@ class BoostedTreesStep(Record):
 def build_convolution_step(
     shape: tuple[int, int, int], channels: tuple[int, ...], labels: int, rows: int
 ) -> NetworkStep:
-    """3 x 3 convolutions that keep height and width, each behind it a pooling that halves them, then one linear layer.
+    """Return a network of 3 x 3 convolutions, each followed by 2 x 2 pooling, and one linear layer.
 
-    `shape` is height, width, channels of a picture; a convolution's output is kept before and after it is rectified."""
+    `shape`: height, width, channels of an image. A convolution's output is kept before and after its ReLU."""
     height, width, inputs = shape
     flops, parameters, values = 0, 0, height * width * inputs
     for outputs in channels:

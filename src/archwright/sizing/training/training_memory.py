@@ -1,16 +1,16 @@
-"""Bytes a training run holds on each device, by what is split over how many of them.
+"""Memory of a training run per device in bytes, for a parallel scheme.
 
-With N parameters of a stage (parameters / tensor / pipeline) and d data-parallel copies:
-- weights 2 N, gradients 2 N, and for Adam 12 N (a 32-bit copy and two moments): ZeRO (arXiv 1910.02054) divides the
-  moments by d at stage 1, gradients too at 2, weights too at 3, which gathers two layers and the head at a time. A
-  pipeline keeps weights whole and sums gradients in 32 bits (4 N), the moments divided by d.
-- activations of a layer and token, in 16 bits: two norms' inputs and outputs (4 h), query, key, value and attention's
-  output (2 a + 2 k), feed-forward 3 f when gated, else 2 f + h; 34 h for the usual shape, as in arXiv 2205.05198 (fused
-  attention does not keep its 5 a s / h of scores). Split over tensor-parallel ranks, sequence parallelism included.
-  Stage one of a pipeline holds as many micro-batches as it has stages.
-- recomputation keeps h at each layer ("full") or about half ("selective"), and one layer whole while it is made again.
-- scores of the vocabulary: 14 bytes each (16 bits; in 32 bits themselves, their logarithm and its gradient), split
-  over tensor-parallel ranks; for adapters made in chunks. Adapters have gradients and moments of their own alone.
+With N parameters per stage (parameters / tensor / pipeline) and d data-parallel copies:
+- Weights 2 N, gradients 2 N, Adam 12 N (fp32 copy and two moments). ZeRO (arXiv 1910.02054) divides the moments by d at
+  stage 1, also the gradients at stage 2, also the weights at stage 3, which gathers two layers and the head at a time.
+  A pipeline keeps weights whole and accumulates gradients in fp32 (4 N), with the moments divided by d.
+- Activations per layer and token in 16 bits: inputs and outputs of two norms (4 h), query, key, value and attention
+  output (2 a + 2 k), feed-forward 3 f if gated, else 2 f + h. This is 34 h for the usual shape, as in arXiv 2205.05198;
+  fused attention does not keep the 5 a s / h of attention scores. Sharded over tensor-parallel ranks with sequence
+  parallelism. The first pipeline stage holds as many micro-batches as there are stages.
+- Recomputation keeps h per layer ("full") or about half ("selective"), and one whole layer during its recomputation.
+- Logits: 14 bytes each (16 bits; in 32 bits the logits, their log-softmax and its gradient), sharded over tensor-
+  parallel ranks; computed in chunks for adapters. Adapters have gradients and moments only for their own weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from archwright.sizing.training.training_flops import lora_parameters
 
 WEIGHT_BYTES, GRADIENT_BYTES, WIDE_GRADIENT_BYTES, MOMENT_BYTES = 2.0, 2.0, 4.0, 12.0
 ACTIVATION_BYTES = 2.0
-# Selective recomputation drops every other product's output; measured against published peaks.
+# Selective recomputation drops every second matmul output. The share matches published peak memory.
 SELECTIVE_ACTIVATION_SHARE = 0.55
 SCORE_BYTES = 14.0
 SCORE_CHUNKS = 8
@@ -33,8 +33,9 @@ ADAPTER_RANK = 16
 
 
 class ParallelScheme(NamedTuple):
-    """How a run is split: ranks of each kind, ZeRO `stage`, sequences of a micro-batch, micro-batches of a
-    step, and what is computed again ("none", "selective", "full")."""
+    """Parallelism of a run: ranks per kind, ZeRO `stage`, recomputation ("none", "selective", "full").
+
+    `micro`: sequences per micro-batch; `rounds`: micro-batches per step (gradient accumulation)."""
 
     tensor: int = 1
     pipeline: int = 1
@@ -50,14 +51,14 @@ class ParallelScheme(NamedTuple):
 
     @property
     def layout_text(self) -> str:
-        """As `predict training --layout` takes it."""
+        """Return the text that `predict training --layout` accepts."""
         kind = "FSDP" if self.stage == 3 and self.data > 1 else "DP"
-        again = "" if self.recompute == "none" else f" {self.recompute}"
-        return f"{kind}{self.data} TP{self.tensor} PP{self.pipeline} MBS{self.micro} GA{self.rounds}{again}"
+        recompute = "" if self.recompute == "none" else f" {self.recompute}"
+        return f"{kind}{self.data} TP{self.tensor} PP{self.pipeline} MBS{self.micro} GA{self.rounds}{recompute}"
 
 
 class TrainableModel:
-    """What is trained: all of `model`, or adapters of it. Counts are made once: a search asks for them often."""
+    """The trained model: all of `model`, or LoRA adapters of it. Counts are cached for the search of schemes."""
 
     def __init__(self, model: ModelSpec, sequence: float, adapters: bool = False) -> None:
         self.model = model
@@ -72,12 +73,11 @@ class TrainableModel:
 
     @cached_property
     def layer_activation_bytes(self) -> float:
-        """Activations of one token in one layer."""
         return count_activation_bytes(self.model)
 
 
 class MemoryBreakdown(NamedTuple):
-    """Bytes on one device, the fullest."""
+    """Bytes on the device with the highest use."""
 
     weights: float
     gradients: float
@@ -92,14 +92,14 @@ class MemoryBreakdown(NamedTuple):
 
 
 def feed_forward_width(model: ModelSpec) -> int:
-    """Its width; where experts are chosen, of those a token passes."""
+    """Return the feed-forward width; for MoE the sum over the experts of one token."""
     if model.experts and model.expert_ffn:
         return model.expert_ffn * (model.experts_active + model.shared_experts)
     return model.ffn or 4 * model.hidden
 
 
 def is_gated(model: ModelSpec) -> bool:
-    """Whether its feed-forward has three matrices: which count of parameters comes nearer to the stated one."""
+    """True if the feed-forward has three matrices: that parameter count is then nearer to the stated one than two."""
     if model.experts:
         return True
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
@@ -109,7 +109,7 @@ def is_gated(model: ModelSpec) -> bool:
 
 
 def count_activation_bytes(model: ModelSpec) -> float:
-    """Activations that one token leaves in one layer when nothing is computed again."""
+    """Return the activation bytes of one token in one layer without recomputation."""
     width = feed_forward_width(model)
     inner = 3 * width if is_gated(model) else 2 * width + model.hidden
     attention = 2 * model.head_dim * (model.heads + model.kv_heads)
@@ -136,7 +136,7 @@ def break_down_memory(subject: TrainableModel, scheme: ParallelScheme) -> Memory
 
 
 def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> float:
-    """Bytes that a step keeps between forward and backward."""
+    """Return the activation bytes between forward and backward pass."""
     tokens = scheme.micro * subject.sequence / scheme.tensor
     layers = subject.model.layers / scheme.pipeline
     waiting = min(scheme.pipeline, scheme.rounds)
@@ -145,10 +145,10 @@ def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> 
         return one * layers * waiting
     if scheme.recompute == "selective":
         return one * (layers * waiting * SELECTIVE_ACTIVATION_SHARE + 1)
-    # While a layer is made again, its activations and their gradients are there.
+    # During the recomputation of a layer, its activations and their gradients are in memory.
     return ACTIVATION_BYTES * subject.model.hidden * tokens * layers * waiting + 2 * one
 
 
 def checkpoint_bytes(subject: TrainableModel) -> float:
-    """What must be written to go on: trained weights and their moments."""
+    """Return the bytes of a checkpoint: trained weights and their moments."""
     return (WEIGHT_BYTES + MOMENT_BYTES) * subject.trained_parameters

@@ -1,1 +1,1 @@
-"""Workloads beside text generation: embedding, vision, tables, data processing; queueing."""
+"""Workloads other than text generation: embedding, vision, tables, data processing; queueing."""

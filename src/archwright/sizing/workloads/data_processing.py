@@ -1,7 +1,7 @@
-"""Processing data in bulk: reading, checking, removing duplicates and personal data, writing tables.
+"""Batch data processing: read, validate, deduplicate, remove personal data, write tables.
 
-  hours of a machine = GiB / (GiB/s of a core x cores x scaling)
-Rates are the project's own, of text through ingest and refine (docs/log.md); machines share the files.
+  machine-hours = GiB / (GiB/s per core x cores x scaling)
+The rates were measured with the project's own ingest and refine of text (docs/log.md). Machines share the files.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from archwright.sizing.hardware.machine import BatchWork, Machine
 
 GIB = 2.0**30
 HOUR_S = 3600.0
-# Below this a core has too little to do for its start to pay.
+# With less data per core, the start-up time of a machine does not pay off.
 LEAST_GIB_A_CORE = 0.25
 WORK_NAME = "data-processing"
 
 
 def size_data_processing(machine: Machine, gib: float, workload: str, catalog: Catalog) -> BatchWork:
-    """One run over `gib` GiB: every byte ingested and refined once."""
+    """Size one run over `gib` GiB: every byte is ingested and refined once."""
     steps = [read_work_rate(catalog, name).divide_amount(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
     slowed = read_work_rate(catalog, "host.scaling").divide_amount(1.0, "")
     each = multiply_estimates([sum_estimates(steps, "s/byte"), slowed], "s/byte")
@@ -34,7 +34,7 @@ def size_data_processing(machine: Machine, gib: float, workload: str, catalog: C
         definition="hours of one machine for a run: each byte ingested and refined once",
         formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
         facts=(
-            f"{gib:,.0f} GiB; cores of a machine: {cores}",
+            f"{gib:,.0f} GiB; cores per machine: {cores}",
             *quote_work_rates(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
         ),
     )
@@ -46,5 +46,5 @@ def size_data_processing(machine: Machine, gib: float, workload: str, catalog: C
         scaling=read_work_rate(catalog, "data.scaling").value,
         busy_w=busy_power_w(machine, catalog, accelerated=False),
         bases=(basis,),
-        assumptions=("data processing: text's rates stand for all kinds",),
+        assumptions=("data processing: the rates of text apply to all kinds of data",),
     )

@@ -1,8 +1,8 @@
-"""Turning text into vectors: one pass over the input, no answer; an encoder or a decoder model.
+"""Capacity of text embedding: one forward pass over the input by an encoder or a decoder model, without decode.
 
-  FLOPs of a text of n tokens = 2 x body x n + attention (4 h w n a layer and token; half of that where causal)
-  seconds = launch + texts x FLOPs / (share x rate) on a device; request + FLOPs / (share x cores) on the host
-The embedding table is looked up, not multiplied, so it is not in the body.
+  FLOPs of a text of n tokens = 2 x body x n + attention (4 h w n per layer and token; half of that if causal)
+  seconds = launch + texts x FLOPs / (share x rate) on a device; request + FLOPs / (share x cores) on the CPU
+The body excludes the embedding table, which is looked up and not multiplied.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from archwright.sizing.workloads.vision import build_steady_capacity
 BIDIRECTIONAL = "bidirectional"
 BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
 LARGEST_SHARE_OF_RAM = 0.7
-# A document is cut into pieces of this length when it is embedded in bulk.
+# Chunk length of documents in batch embedding.
 PIECE_TOKENS = 512.0
 HOUR_S = 3600.0
 NORMAL_95 = 1.645
 ENGINE = "text-embedding"
-# Bulk work has a queue of its own: no limit holds it back.
+# Utilisation of batch work, which has its own queue and no latency limit.
 BULK_UTILISATION = 0.95
 
 
 def list_embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
-    """The open models made for embedding, smallest first."""
+    """Return the open embedding models, smallest first."""
     return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
 
 
 def text_flops(model: ModelSpec, tokens: float) -> float:
-    """FLOPs of one text; a causal model's tokens see half of it on average."""
+    """Return the FLOPs of one text; a token of a causal model attends to half of it on average."""
     seen = tokens if model.attention == BIDIRECTIONAL else tokens / 2
     return tokens * (2 * body_parameters(model) + attention_flops(model, seen))
 
 
 def fits_machine(machine: Machine, model: ModelSpec) -> bool:
-    """Each device, or the host, holds a whole copy."""
+    """True if each device, or the host, holds a whole copy of the model."""
     if machine.accelerator is not None and has_devices(machine):
         space = machine.accelerator.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
         return model.parameters * BYTES_ON_DEVICE <= space
@@ -57,7 +57,7 @@ def fits_machine(machine: Machine, model: ModelSpec) -> bool:
 def size_embedding_serving(
     machine: Machine, model: ModelSpec, workload: str, input_tokens: TokenLength, slo: SLO, catalog: Catalog
 ) -> SteadyCapacity | None:
-    """What one machine carries; None where the model does not fit. Texts beyond the context are cut to it."""
+    """Size one machine; None if the model does not fit. Texts longer than the context are truncated."""
     if not fits_machine(machine, model):
         return None
     most = float(model.context_tokens or input_tokens.p95)
@@ -67,22 +67,22 @@ def size_embedding_serving(
     own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
-    # Of a log-normal whose 95th percentile is `ratio` times its mean, as lengths are drawn.
+    # Squared CV of log-normal lengths whose p95 is `ratio` times the mean.
     variation = (max(ratio, 1.0) - 1) ** 2 / NORMAL_95**2
     times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=variation)
     servers = machine.accelerator_count if on_device else host_cores(machine)
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(times, servers, limit, batches=on_device)
-    told = quote_work_rates(catalog, *used, launch, "load.most")
-    basis = _build_basis(f"{workload}.{machine.id}.capacity", model, mean, told)
-    carried = build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))
-    return carried._replace(context_tokens=round(most))
+    quotes = quote_work_rates(catalog, *used, launch, "load.most")
+    basis = _build_basis(f"{workload}.{machine.id}.capacity", model, mean, quotes)
+    capacity = build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))
+    return capacity._replace(context_tokens=round(most))
 
 
 def size_embedding_batch(
     machine: Machine, model: ModelSpec, workload: str, tokens_per_run: float, catalog: Catalog
 ) -> BatchWork | None:
-    """Embedding so many tokens in bulk; any number of machines shares them evenly."""
+    """Size the batch embedding of `tokens_per_run` tokens, shared evenly by any number of machines."""
     if not fits_machine(machine, model):
         return None
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
@@ -97,18 +97,20 @@ def size_embedding_batch(
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,
         busy_w=device_rates.busy_power_w(machine, catalog, accelerated=has_devices(machine)),
-        bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
-        assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
+        bases=(
+            replace(basis, definition="hours of one machine for all tokens of a run, with a queue that is never empty"),
+        ),
+        assumptions=(f"documents are embedded in chunks of {piece:.0f} tokens",),
     )
 
 
-def _build_basis(name: str, model: ModelSpec, tokens: float, told: tuple[str, ...]) -> Basis:
+def _build_basis(name: str, model: ModelSpec, tokens: float, quotes: tuple[str, ...]) -> Basis:
     flops = text_flops(model, tokens)
     return Basis(
         id=name,
         kind="calibrated",
         stratum="published encoders on other devices",
-        definition="texts a second that one machine takes with the latency's p95 held; p95 from arrival to vector",
+        definition="highest texts/s of one machine within the p95 latency limit; latency from arrival to vector",
         formula="launch + texts x (2 body n + attention) / (share x rate); wait: sizing/workloads/queueing.py",
-        facts=(f"{model.id}, {tokens:,.0f} tokens: {flops / 1e9:,.3g} GFLOP a text ({model.source})", *told),
+        facts=(f"{model.id}, {tokens:,.0f} tokens: {flops / 1e9:,.3g} GFLOP per text ({model.source})", *quotes),
     )

@@ -1,13 +1,13 @@
-"""How much of a steady load a few equal servers carry while the latency's 95th percentile holds a limit.
+"""Highest steady load of c equal servers (devices or groups of cores) within a limit of the p95 latency.
 
-Poisson requests. With c servers, share busy rho, mean time S and squared variation v of it:
-- mean wait = (1 + v) / 2 x rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) x S (Sakasegawa 1977 for many servers, with
-  the Pollaczek-Khinchine factor); exact for one server;
-- share that waits: rho^(sqrt(2 (c + 1)) - 1), its wait taken as exponential: p95 over all = mean / waiting x
-  ln(waiting / 0.05);
-- latency p95 = p95 of an idle server + p95 of the wait: no less than the true one.
-Batches: a request waits for the batch before its own, then runs in its own. Crews of k cores on one request are k^0.9
-times as fast. Taken: the first of the arrangements that hold the limit and carry within a tenth of the most.
+M/G/c queue with utilisation rho, mean service time S in seconds and squared coefficient of variation v:
+- mean wait = (1 + v) / 2 x rho^(sqrt(2 (c + 1)) - 1) / (c (1 - rho)) x S (Sakasegawa 1977 with the
+  Pollaczek-Khinchine factor); exact for one server;
+- a share rho^(sqrt(2 (c + 1)) - 1) of the requests waits, with an exponential wait: p95 over all requests =
+  mean / share x ln(share / 0.05);
+- p95 latency = p95 of an idle server + p95 of the wait: an upper bound.
+Batching: a request waits for the running batch, then runs in its own batch. A group of k cores on one request is k^0.9
+times as fast. The first arrangement within the limit that carries at least 90 % of the best one is used.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from archwright.contract.plan import ConstraintViolation
 LATE_SHARE = 0.05
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 THREAD_GROUP_SIZES = (1, 2, 4, 8, 16)
-# Measured on two cores: twice the threads read prompts 1.9 times as fast.
+# Measured on two cores: twice the threads make prefill 1.9 times as fast.
 THREAD_SCALING_EXPONENT = 0.9
-# Of the batch before one's own, that much is still to come at the 95th percentile.
+# Share of the running batch that remains at the p95 of the arrivals.
 REMAINING_BATCH_SHARE = 0.95
 BISECTION_STEPS = 40
 
 
 class ServerStation(NamedTuple):
-    """`each_s` of server time a request takes, `idle_p95_s` its latency alone; servers take `batch` at once."""
+    """`servers` equal servers: `each_s` server time per request, `idle_p95_s` p95 latency on an idle server."""
 
     each_s: float
     idle_p95_s: float
@@ -39,8 +39,7 @@ class ServerStation(NamedTuple):
 
 
 class ServiceTimes(NamedTuple):
-    """Seconds of a server: once a batch, and for each request in it. `long`: p95 over mean of a request's own time;
-    `variation`: its squared coefficient of variation."""
+    """Server seconds: `fixed` per batch, `own` per request with `long` = p95 / mean and squared CV `variation`."""
 
     fixed: Estimate
     own: Estimate
@@ -58,7 +57,7 @@ class CapacityResult(NamedTuple):
 
 
 def wait_p95(station: ServerStation, busy: float) -> float:
-    """Seconds; `busy` below 1."""
+    """Return the p95 of the wait in seconds; `busy` (utilisation) must be below 1."""
     waiting = math.pow(busy, math.sqrt(2 * (station.servers + 1)) - 1)
     if waiting <= LATE_SHARE:
         return 0.0
@@ -67,7 +66,7 @@ def wait_p95(station: ServerStation, busy: float) -> float:
 
 
 def max_busy_share(station: ServerStation, limit: float, cap: float) -> float:
-    """The largest busy share up to `cap` whose latency holds `limit`; 0 where an idle server breaks it."""
+    """Return the highest utilisation up to `cap` with p95 latency <= `limit`; 0 if an idle server violates it."""
     if station.idle_p95_s > limit:
         return 0.0
     if station.idle_p95_s + wait_p95(station, cap) <= limit:
@@ -75,13 +74,12 @@ def max_busy_share(station: ServerStation, limit: float, cap: float) -> float:
     low, high = 0.0, cap
     for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        held = station.idle_p95_s + wait_p95(station, middle) <= limit
-        low, high = (middle, high) if held else (low, middle)
+        low, high = (middle, high) if station.idle_p95_s + wait_p95(station, middle) <= limit else (low, middle)
     return low
 
 
 class ServiceLimit(NamedTuple):
-    """Of the latency's 95th percentile, if any, and of the busy share; `name` is how a miss calls the first."""
+    """Limits of the p95 latency (None: no limit) and of the utilisation; `name`: constraint id of the latency."""
 
     name: str
     latency_p95_s: float | None
@@ -89,7 +87,7 @@ class ServiceLimit(NamedTuple):
 
 
 class ServerArrangement(NamedTuple):
-    """One arrangement at the most it carries."""
+    """A station at its highest load."""
 
     station: ServerStation
     rate: float
@@ -98,8 +96,9 @@ class ServerArrangement(NamedTuple):
 
 
 def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, batches: bool) -> CapacityResult:
-    """The most requests/s within the limit, by devices that take batches or by cores that form crews. If even an idle
-    machine breaks the limit, a miss says so and the figures ignore the limit."""
+    """Return the highest requests/s within `limit`, on devices with batching or on cores that form groups.
+
+    If even an idle machine violates the latency limit, the result lists the violation and ignores the limit."""
     middle, slow, fast = (_candidate_stations(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
     misses: tuple[ConstraintViolation, ...] = ()
@@ -116,17 +115,17 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
 
 
 def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[ServerStation]:
-    """A station for each size of batch, or of crew, at one end of the band."""
+    """Return a station per batch size or per group size, at one end of the band."""
     fixed, own = (float(getattr(estimate, part)) for estimate in (times.fixed, times.own))
-    found = []
-    for crew in (1,) if batches else (size for size in THREAD_GROUP_SIZES if size <= servers):
-        each = own / crew**THREAD_SCALING_EXPONENT
-        found.append(ServerStation(fixed + each, fixed + each * times.long, times.variation, servers // crew))
+    stations = []
+    for group in (1,) if batches else (size for size in THREAD_GROUP_SIZES if size <= servers):
+        each = own / group**THREAD_SCALING_EXPONENT
+        stations.append(ServerStation(fixed + each, fixed + each * times.long, times.variation, servers // group))
     for size in BATCH_SIZES[1:] if batches else ():
         whole = fixed + size * own
         idle = whole - own + own * times.long + REMAINING_BATCH_SHARE * whole
-        found.append(ServerStation(whole / size, idle, times.variation, servers, size))
-    return found
+        stations.append(ServerStation(whole / size, idle, times.variation, servers, size))
+    return stations
 
 
 def _best_arrangement(stations: list[ServerStation], limit: float, cap: float) -> ServerArrangement:
@@ -137,6 +136,6 @@ def _best_arrangement(stations: list[ServerStation], limit: float, cap: float) -
         tried.append(ServerArrangement(station, busy * station.servers / station.each_s, latency, busy))
     most = max(one.rate for one in tried)
     if most <= 0:
-        # At the slow end of the band the limit is out of reach: what is left is nothing.
+        # No station reaches the limit at the slow end of the band: the capacity is 0.
         return min(tried, key=lambda one: one.latency)
     return next(one for one in tried if one.rate >= 0.9 * most)

@@ -1,8 +1,8 @@
-"""Predicting from a row of features (and forecasting from a window of them): boosted trees on processor cores.
+"""Capacity of tabular prediction and forecasting: boosted trees on CPU cores.
 
-  seconds of a core = request + row (row tabular.row: a call of the engine with one row) + features x (tabular.feature)
-Measured with the engine that serves them here; how a request is received costs more than the trees. Devices are not
-used: a tree is a chain of look-ups.
+  core-seconds per row = request + row (work rate tabular.row: one engine call) + features x tabular.feature
+Measured with the project's own serving engine; receiving a request costs more than the trees. Accelerators are not
+used, because tree evaluation is a chain of dependent memory reads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ RATE_NAMES = ("tabular.row", "tabular.feature", "request.host", "host.scaling", 
 
 
 def row_service_s(features: int, catalog: Catalog) -> Estimate:
-    """Seconds of one core for one row in one request, on a processor that may be another than the measured one."""
+    """Return the core-seconds of a request with one row; the band covers other processors than the measured one."""
     row, feature, request, scaling, processors = (read_work_rate(catalog, name) for name in RATE_NAMES)
     each = sum_estimates([row, feature.scaled(features, unit="s"), request], "s")
     return multiply_estimates([each, scaling.divide_amount(1.0, ""), processors], "s")
 
 
 def size_tabular_serving(machine: Machine, workload: str, features: int, slo: SLO, catalog: Catalog) -> SteadyCapacity:
-    """What the cores of one machine carry; its devices, if any, stay idle."""
+    """Size one machine by its CPU cores; its accelerators stay idle."""
     own, nothing = row_service_s(features, catalog), exact_estimate(0.0, "s")
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(ServiceTimes(nothing, own), host_cores(machine), limit, batches=False)
@@ -35,10 +35,10 @@ def size_tabular_serving(machine: Machine, workload: str, features: int, slo: SL
         id=f"{workload}.{machine.id}.capacity",
         kind="measured",
         stratum="measured here, other processors",
-        definition="rows a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
-        formula="(row + features x feature + request) / scaling a core; wait: sizing/workloads/queueing.py",
+        definition="highest rows/s of one machine within the p95 latency limit; latency from arrival to response",
+        formula="(row + features x feature + request) / scaling per core; wait: sizing/workloads/queueing.py",
         facts=(
-            f"{features} features: {own.value * 1e3:.3g} ms of a core a row",
+            f"{features} features: {own.value * 1e3:.3g} ms of one core per row",
             *quote_work_rates(catalog, *RATE_NAMES, "load.most"),
         ),
     )

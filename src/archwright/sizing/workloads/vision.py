@@ -1,10 +1,10 @@
-"""Classifying images: how many a machine takes, from the model's parameters and the pixels of an image.
+"""Capacity of image classification, from the model's parameters and the pixels of an image.
 
-  FLOPs of an image = parameters x pixels / (224 x 224) x FLOPs a parameter (row vision.flops)
-A convolution's FLOPs grow with the pixels it covers, so this holds for networks that see the whole image at its size;
-published classifiers at 224 x 224 pixels: ResNet-50 320, EfficientNet-B0 147 FLOPs a parameter, transformers and wide
-networks up to 620 (a multiply and an add are two). The band is theirs.
-  seconds = launch + images x FLOPs / (share x rate) on a device; request + FLOPs / (share x core) on the host
+  FLOPs per image = parameters x pixels / (224 x 224) x FLOPs per parameter (work rate vision.flops)
+  seconds = launch + images x FLOPs / (share x rate) on a device; request + FLOPs / (share x core) on the CPU
+FLOPs of a convolution grow with its pixels, so the formula holds for networks that process the whole image. Published
+classifiers at 224 x 224 pixels have 320 (ResNet-50), 147 (EfficientNet-B0) and, for transformers and wide networks, up
+to 620 FLOPs per parameter (multiply and add count as two). Their range is the band.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def image_flops(pixels: float, parameters: float, catalog: Catalog) -> Estimate:
 def size_image_serving(
     machine: Machine, workload: str, pixels: float, parameters: float, slo: SLO, catalog: Catalog
 ) -> SteadyCapacity:
-    """What one machine carries; each device, or each crew of cores, classifies on its own."""
+    """Size one machine; each device, or each group of cores, classifies independently."""
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
     speed, used = device_rates.estimate_flops_rate("vision", machine, catalog)
@@ -39,26 +39,29 @@ def size_image_serving(
     servers = machine.accelerator_count if device else host_cores(machine)
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(ServiceTimes(read_work_rate(catalog, launch), own), servers, limit, batches=device)
-    asked = f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
-    told = (f"{asked}{flops.value / 1e9:,.3g} GFLOP an image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]",)
+    work = (
+        f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
+        f"{flops.value / 1e9:,.3g} GFLOP per image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]"
+    )
     accelerator = machine.accelerator
-    stated = () if accelerator is None else (f"{accelerator.id}: {accelerator.source} ({accelerator.as_of})",)
-    made = Basis(
+    source = () if accelerator is None else (f"{accelerator.id}: {accelerator.source} ({accelerator.as_of})",)
+    basis = Basis(
         id=f"{workload}.{machine.id}.capacity",
         kind="calibrated",
         stratum="published classifiers of other sizes" if device else "measured here, other processors",
-        definition="images a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
+        definition="highest images/s of one machine within the p95 latency limit; latency from arrival to response",
         formula="launch + images x parameters x pixels / 50,176 x FLOPs / (share x rate); wait: workloads/queueing.py",
-        facts=told + quote_work_rates(catalog, "vision.flops", *used, launch, "load.most") + stated,
+        facts=(work, *quote_work_rates(catalog, "vision.flops", *used, launch, "load.most"), *source),
     )
-    return build_steady_capacity(machine, catalog, found, made, (f"classifier-{parameters / 1e6:g}M", ENGINE))
+    return build_steady_capacity(machine, catalog, found, basis, (f"classifier-{parameters / 1e6:g}M", ENGINE))
 
 
 def build_steady_capacity(
     machine: Machine, catalog: Catalog, found: CapacityResult, basis: Basis, names: tuple[str, str]
 ) -> SteadyCapacity:
-    """`names`: of model and engine. Every device is an engine of its own; on the host one engine has `found.servers`
-    workers that share the cores."""
+    """Return the capacity record; `names`: model and engine.
+
+    Each device is one engine; on the CPU one engine has `found.servers` workers that share the cores."""
     on_device = has_devices(machine)
     return SteadyCapacity(
         model=names[0],
@@ -76,5 +79,5 @@ def build_steady_capacity(
         busy_w=device_rates.busy_power_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
-        assumptions=(f"kept at most {found.busy:.0%} busy",),
+        assumptions=(f"utilisation of at most {found.busy:.0%}",),
     )
