@@ -134,9 +134,9 @@ def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:
 @pytest.mark.parametrize(
     ("limits", "engine", "code", "message"),
     [
-        (ClientLimits(first_token_s=0.3), {"ttft_s": 30}, 504, "begin to answer"),
-        (ClientLimits(stall_s=0.3), {"tpot_s": 30}, 504, "stopped answering"),
-        (ClientLimits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than this service allows"),
+        (ClientLimits(first_token_s=0.3), {"ttft_s": 30}, 504, "did not start to respond"),
+        (ClientLimits(stall_s=0.3), {"tpot_s": 30}, 504, "sent nothing for 0.3 s"),
+        (ClientLimits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than the limit of 0.5 s"),
     ],
     ids=["first token", "stall", "whole"],
 )

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import json
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import Accounts, Reservation, open_accounts_table
+from archwright.access.accounts import Accounts, Reservation, ReserveResult, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, find_broken_record, read_entries
 from archwright.contract.served import RequestRecord
@@ -26,11 +27,11 @@ from archwright.monitor.wal.compaction import read_served
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits as KeyLimits
 from archwright.serving.admission.authorization import RequestAuthorizer
-from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge
+from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge, WorstCase
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.store import Store
 
@@ -158,34 +159,35 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve, opened = CostAccounting.reserve, CostAccounting.open_charge
 
-    def gone(till: CostAccounting, exchanges: list[Any]) -> None:
-        for exchange in exchanges:
-            till.keys.revoke(exchange.principal.key_id)
-            till.keys._refresh()
-        reserve(till, exchanges)
+    def revoke(accounting: CostAccounting, wanted: list[tuple[Principal, WorstCase]]) -> list[ReserveResult | None]:
+        for principal, _ in wanted:
+            accounting.keys.revoke(principal.key_id)
+            accounting.keys._refresh()
+        return reserve(accounting, wanted)
 
-    def looked(till: CostAccounting, *asked: Any) -> RequestCharge:
-        bill = opened(till, *asked)
-        bill.check_spend(0, 0.0)
-        return bill
+    def check(accounting: CostAccounting, *asked: Any) -> RequestCharge:
+        charge = opened(accounting, *asked)
+        charge.check_if_due(math.inf)
+        return charge
 
-    monkeypatch.setattr(CostAccounting, "reserve", gone)
-    monkeypatch.setattr(CostAccounting, "open_charge", looked)
+    monkeypatch.setattr(CostAccounting, "reserve", revoke)
+    monkeypatch.setattr(CostAccounting, "open_charge", check)
     (pool,) = stand.gateway.pools.values()
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
     assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
 
 
-def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
+def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reserve, config = CostAccounting.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
 
-    class Changing(CostAccounting):
-        def reserve(self, exchanges: list[Any]) -> None:
-            reserve(self, exchanges)
-            stand.gateway._rebuild_routing(config)
+    def change(accounting: CostAccounting, wanted: list[tuple[Principal, WorstCase]]) -> list[ReserveResult | None]:
+        stand.gateway._rebuild_routing(config)
+        return reserve(accounting, wanted)
 
-    stand.gateway.till = Changing(*stand.gateway.till)
+    monkeypatch.setattr(CostAccounting, "reserve", change)
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
     status, said = asyncio.run(stand.call("/v1/chat/completions", body))
     assert (status, said["error"]["code"]) == (503, "model_unavailable")
@@ -291,9 +293,9 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
 
 
 def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(stand: Stand) -> None:
-    gateway, accounts = stand.gateway, stand.gateway.till.accounts
-    secret, _ = gateway.till.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
-    principal = gateway.till.keys.identify(secret)
+    gateway, accounts = stand.gateway, stand.gateway.accounting.accounts
+    secret, _ = gateway.accounting.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
+    principal = gateway.accounting.keys.identify(secret)
     assert principal is not None
     taken = accounts.reserve(principal, (10, 0.5))
     assert isinstance(taken, Reservation)
@@ -335,7 +337,7 @@ class Gone(asyncio.Transport):
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
     """`turns` of the event loop after the request is whole: before it is reserved, before its work begins, in it."""
-    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
     secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
@@ -364,7 +366,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first bytes wait for the end of the turn, and it is gone by then."""
-    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
     secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
     body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"

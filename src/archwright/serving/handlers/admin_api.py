@@ -24,8 +24,9 @@ from archwright.errors import UsageError
 from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.request_handler import HttpReply, json_reply
 from archwright.serving.http.errors import ApiError, bad_request
-from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
+from archwright.serving.http.http_request import HttpRequest
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -70,166 +71,166 @@ class TenantLimits(UserLimits):
     content_traced: bool = False
 
 
-async def list_tenants(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
+async def list_tenants(gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
     def act(keys: KeyStore) -> object:
         known = keys.read_limits()
         return {"data": [_describe_tenant(keys, one.name, known) for one in keys.list_tenants()]}
 
-    await _run_and_reply(gateway, exchange, act)
+    return await _run_action(gateway, request, act)
 
 
-async def create_tenant(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    name = _decode_body(exchange, TenantCreation).name
+async def create_tenant(gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
+    name = _decode_body(request, TenantCreation).name
 
     def act(keys: KeyStore) -> object:
         keys.create_tenant(name)
         return _describe_tenant(keys, name, {})
 
-    await _run_and_reply(gateway, exchange, act, done=lambda _: ("tenant.create", name, name))
+    return await _run_action(gateway, request, act, done=lambda _: ("tenant.create", name, name))
 
 
-async def get_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    await _run_and_reply(gateway, exchange, lambda keys: _describe_tenant(keys, name, keys.read_limits()), name)
+async def get_tenant(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    return await _run_action(gateway, request, lambda keys: _describe_tenant(keys, name, keys.read_limits()), name)
 
 
-async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, UsageLimits)
+async def set_tenant_limits(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    wanted = _decode_body(request, UsageLimits)
 
     def act(keys: KeyStore) -> object:
         keys.set_limits("tenant", name, "", wanted)
         return _describe_tenant(keys, name, {format_scope_name("tenant", name): wanted})
 
-    await _run_and_reply(gateway, exchange, act, name, lambda _: ("tenant.limit", name, name))
+    return await _run_action(gateway, request, act, name, lambda _: ("tenant.limit", name, name))
 
 
-async def set_content_tracing(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    traced = _decode_body(exchange, ContentTracing).traced
+async def set_content_tracing(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    traced = _decode_body(request, ContentTracing).traced
 
     def act(keys: KeyStore) -> object:
         keys.set_content_tracing(name, traced)
         return _describe_tenant(keys, name, keys.read_limits())
 
     action = "content.trace" if traced else "content.keep"
-    await _run_and_reply(gateway, exchange, act, name, lambda _: (action, name, name))
+    return await _run_action(gateway, request, act, name, lambda _: (action, name, name))
 
 
-async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def list_tenant_keys(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     def act(keys: KeyStore) -> object:
         known, used = keys.read_limits(), keys.last_used()
         return {"data": [build_key_view(keys, record, known, used) for record in keys.list(name)]}
 
-    await _run_and_reply(gateway, exchange, act, name)
+    return await _run_action(gateway, request, act, name)
 
 
-async def create_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, KeyCreation)
+async def create_key(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    wanted = _decode_body(request, KeyCreation)
     limits = UsageLimits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
     lives_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
 
     def act(keys: KeyStore) -> NewKey:
-        _require_grant(gateway, exchange, name, wanted.role, "key.create")
+        _require_grant(gateway, request, name, wanted.role, "key.create")
         return build_new_key(*keys.create(name, wanted.role, wanted.name, wanted.user, limits, lives_s))
 
-    await _run_and_reply(gateway, exchange, act, name, lambda made: ("key.create", made.id, name))
+    return await _run_action(gateway, request, act, name, lambda made: ("key.create", made.id, name))
 
 
-async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def list_tenant_users(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     def act(keys: KeyStore) -> object:
         known, prefix = keys.read_limits(), format_scope_name("user", name, "")
         users = {key.user for key in keys.list(name) if key.user}
         users |= {one.removeprefix(prefix) for one in known if one.startswith(prefix)}
         return {"data": [_describe_user(name, user, known) for user in sorted(users)]}
 
-    await _run_and_reply(gateway, exchange, act, name)
+    return await _run_action(gateway, request, act, name)
 
 
-async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def set_user_limits(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     owner, _, user = name.partition("/")
-    wanted = _decode_body(exchange, UsageLimits)
+    wanted = _decode_body(request, UsageLimits)
 
     def act(keys: KeyStore) -> object:
         keys.set_limits("user", owner, user, wanted)
         return _describe_user(owner, user, {format_scope_name("user", owner, user): wanted})
 
-    await _run_and_reply(gateway, exchange, act, owner, lambda _: ("user.limit", user, owner))
+    return await _run_action(gateway, request, act, owner, lambda _: ("user.limit", user, owner))
 
 
-async def get_tenant_usage(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def get_tenant_usage(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     gateway.flush()
 
     def act(_keys: KeyStore) -> object:
         return {"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")}
 
-    await _run_and_reply(gateway, exchange, act, name)
+    return await _run_action(gateway, request, act, name)
 
 
-async def get_tenant_audit(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def get_tenant_audit(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     def act(_keys: KeyStore) -> object:
         return {"data": read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
 
-    await _run_and_reply(gateway, exchange, act, name)
+    return await _run_action(gateway, request, act, name)
 
 
-async def get_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    await _run_and_reply(gateway, exchange, lambda keys: _describe_key(keys, _require_key(gateway, exchange, name)))
+async def get_key(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    return await _run_action(gateway, request, lambda keys: _describe_key(keys, _require_key(gateway, request, name)))
 
 
-async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, UsageLimits)
+async def set_key_limits(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    wanted = _decode_body(request, UsageLimits)
 
     def change(keys: KeyStore, record: KeyRecord) -> KeyView:
         keys.set_limits("key", "", record.id, wanted)
         return _describe_key(keys, record)
 
-    await _change_key(gateway, exchange, name, "key.limit", change)
+    return await _change_key(gateway, request, name, "key.limit", change)
 
 
-async def rotate_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    overlap_s = _decode_body(exchange, KeyRotation).overlap_hours * HOUR_S
+async def rotate_key(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
+    overlap_s = _decode_body(request, KeyRotation).overlap_hours * HOUR_S
 
     def change(keys: KeyStore, record: KeyRecord) -> NewKey:
         return build_new_key(*keys.rotate(record.id, overlap_s))
 
-    await _change_key(gateway, exchange, name, "key.rotate", change)
+    return await _change_key(gateway, request, name, "key.rotate", change)
 
 
-async def revoke_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+async def revoke_key(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     def change(keys: KeyStore, record: KeyRecord) -> KeyView:
         return _describe_key(keys, keys.revoke(record.id))
 
-    await _change_key(gateway, exchange, name, "key.revoke", change)
+    return await _change_key(gateway, request, name, "key.revoke", change)
 
 
 async def _change_key(
     gateway: GatewayContext,
-    exchange: HttpExchange,
+    request: HttpRequest,
     name: str,
     action: str,
     change: Callable[[KeyStore, KeyRecord], KeyView | NewKey],
-) -> None:
+) -> HttpReply:
     """Change a key that the principal could also create."""
 
     def act(keys: KeyStore) -> KeyView | NewKey:
-        record = _require_key(gateway, exchange, name)
-        _require_grant(gateway, exchange, record.tenant, record.role, action)
+        record = _require_key(gateway, request, name)
+        _require_grant(gateway, request, record.tenant, record.role, action)
         return change(keys, record)
 
-    await _run_and_reply(gateway, exchange, act, done=lambda view: (action, name, view.tenant))
+    return await _run_action(gateway, request, act, done=lambda view: (action, name, view.tenant))
 
 
-async def _run_and_reply(
+async def _run_action(
     gateway: GatewayContext,
-    exchange: HttpExchange,
+    request: HttpRequest,
     act: Callable[[KeyStore], T],
     tenant: str | None = None,
     done: Callable[[T], tuple[str, str, str]] | None = None,
-) -> None:
+) -> HttpReply:
     """Run `act` in a thread if `tenant` is visible, record `done` (action, resource, tenant) and reply."""
 
     def run() -> T:
         if tenant is not None:
-            _require_tenant(gateway, exchange, tenant)
-        return act(gateway.till.keys)
+            _require_tenant(gateway, request, tenant)
+        return act(gateway.accounting.keys)
 
     try:
         found = await asyncio.to_thread(run)
@@ -237,38 +238,38 @@ async def _run_and_reply(
         status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
         raise ApiError(status, error.message, error.code) from error
     if done is not None:
-        gateway.guard.record_action(exchange, *done(found))
-    exchange.reply(HTTPStatus.OK, msgspec.json.encode(found), JSON_CONTENT_TYPE)
+        gateway.authorizer.record_action(request, *done(found))
+    return json_reply(found)
 
 
-def _require_scope(gateway: GatewayContext, exchange: HttpExchange, what: str, name: str, tenant: str) -> None:
+def _require_scope(gateway: GatewayContext, request: HttpRequest, what: str, name: str, tenant: str) -> None:
     """Raises ApiError 404, and records the attempt, for an object of a tenant out of the principal's scope."""
-    principal = exchange.require_principal()
+    principal = request.principal
     if get_tenant_scope(principal) not in (None, tenant):
-        gateway.guard.record_action(exchange, f"{what}.see", name, principal.tenant, "not in his scope")
+        gateway.authorizer.record_action(request, f"{what}.see", name, principal.tenant, "not in his scope")
         raise _not_found_error(what)
 
 
-def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+def _require_tenant(gateway: GatewayContext, request: HttpRequest, name: str) -> None:
     """Raises ApiError 404 for a tenant that does not exist or is out of scope."""
-    _require_scope(gateway, exchange, "tenant", name, name)
-    if all(one.name != name for one in gateway.till.keys.list_tenants()):
+    _require_scope(gateway, request, "tenant", name, name)
+    if all(one.name != name for one in gateway.accounting.keys.list_tenants()):
         raise _not_found_error("tenant")
 
 
-def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> KeyRecord:
+def _require_key(gateway: GatewayContext, request: HttpRequest, name: str) -> KeyRecord:
     """Raises ApiError 404 for a key that does not exist or is out of scope."""
-    record = gateway.till.keys.find_record(name)
+    record = gateway.accounting.keys.find_record(name)
     if record is None:
         raise _not_found_error("key")
-    _require_scope(gateway, exchange, "key", name, record.tenant)
+    _require_scope(gateway, request, "key", name, record.tenant)
     return record
 
 
-def _require_grant(gateway: GatewayContext, exchange: HttpExchange, owner: str, role: str, action: str) -> None:
+def _require_grant(gateway: GatewayContext, request: HttpRequest, owner: str, role: str, action: str) -> None:
     """Raises ApiError 403 for a key with more rights than the principal's own."""
-    if not may_grant(exchange.require_principal(), owner, role):
-        gateway.guard.record_action(exchange, action, role, owner, "more than his own role")
+    if not may_grant(request.principal, owner, role):
+        gateway.authorizer.record_action(request, action, role, owner, "more than his own role")
         message = f"your key may not make or change a key of the role {role[:40]!r}"
         raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions", param="role")
 
@@ -291,9 +292,9 @@ def _describe_tenant(keys: KeyStore, name: str, known: dict[str, UsageLimits]) -
     return TenantLimits(tenant=name, content_traced=keys.is_content_traced(name), **as_dict(limits))
 
 
-def _decode_body(exchange: HttpExchange, kind: type[R]) -> R:
+def _decode_body(request: HttpRequest, kind: type[R]) -> R:
     """An empty body is allowed except for PUT, where it would remove all limits."""
     try:
-        return msgspec.json.decode(exchange.body or (b"" if exchange.method == "PUT" else b"{}"), type=kind)
+        return msgspec.json.decode(request.body or (b"" if request.head.method == "PUT" else b"{}"), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the body is not as it should be: {error}") from None

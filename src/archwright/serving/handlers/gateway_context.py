@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
@@ -19,8 +19,8 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
-from archwright.serving.http.errors import ApiError, service_unavailable
-from archwright.serving.http.http_exchange import HttpExchange
+from archwright.serving.http.errors import service_unavailable
+from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
@@ -28,15 +28,16 @@ from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig
+from archwright.serving.settings.config import GatewayConfig
 
 
 class Recorders(NamedTuple):
-    """The ledger of requests and decisions, the metrics page, the trace exporter."""
+    """The ledger of requests and decisions, the metrics page, the trace exporter, the supervisor's metrics."""
 
     ledger: WalWriter
     exposition: Exposition
     traces: TraceExporter | None = None
+    supervisor: ObservationExporter | None = None
 
 
 class GatewayContext:
@@ -47,26 +48,26 @@ class GatewayContext:
         self,
         config: GatewayConfig,
         home: Home,
-        guard: RequestAuthorizer,
-        books: Recorders,
-        till: CostAccounting,
+        authorizer: RequestAuthorizer,
+        recorders: Recorders,
+        accounting: CostAccounting,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
-        self.guard = guard
-        self.exposition = books.exposition
+        self.authorizer = authorizer
+        self.exposition = recorders.exposition
         self.journal = journal or Journal("gateway")
         self.clock: Callable[[], float] = time.time
         self.now: Callable[[], float] = time.monotonic
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
-        self.follower: ObservationExporter | None = None
-        self._ledger = books.ledger
-        self.till = till
+        self._ledger = recorders.ledger
+        self.accounting = accounting
         self.home = home
-        self.store = books.ledger.store
-        self._requests = RequestRecorder(*books)
-        self._traces = books.traces
+        self.store = recorders.ledger.store
+        self._requests = RequestRecorder(recorders.ledger, recorders.exposition, recorders.traces)
+        self._traces = recorders.traces
+        self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
         self._shown: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
@@ -90,85 +91,42 @@ class GatewayContext:
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
     def mirror_request(
-        self, name: str, question: GenerationRequest, course: Attempts, path: str
+        self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str
     ) -> asyncio.Future[str] | None:
-        """Also ask the endpoint's shadow, if the request is selected for it; the future takes the answer."""
-        if not question.endpoint.shadow:
+        """Also ask the endpoint's shadow, if the request is selected for it; the future takes the response's text."""
+        if not generation.endpoint.shadow:
             return None
-        pool = self.router.select_shadow(question, course.data_class, name)
+        pool = self.router.select_shadow(generation, attempts.data_class, request_id)
         if pool is None:
             return None
-        work = self.router.build_slot_request(question, course.tenant, course.data_class, course.until)
-        return self._shadows.mirror(name, pool, work, (path, question.body))
+        work = self.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
+        return self._shadows.mirror(request_id, pool, work, (path, generation.body))
 
     def flush(self) -> None:
         """Make all records durable; accounts first, so that what a crash loses counts as spent. Raises StoreError."""
-        self.till.flush()
+        self.accounting.flush()
         self._ledger.flush()
 
     async def close(self) -> None:
-        self.till.flush()
+        self.accounting.flush()
         await self._shadows.close()
         await self.fleet.close()
         self.publish_load()  # the page outlives this process
 
-    def is_content_traced(self, exchange: HttpExchange) -> bool:
-        """True if the trace includes the content: the request is sampled and its tenant turned that on."""
-        traces, principal = self._traces, exchange.principal
-        if traces is None or principal is None or not traces.is_sampled(exchange.id):
+    def is_content_traced(self, request: HttpRequest) -> bool:
+        """True if the trace includes the content: the request is sampled and its tenant turned this on."""
+        traces = self._traces
+        if traces is None or not traces.is_sampled(request.id):
             return False
-        return self.till.keys.is_content_traced(principal.tenant)
+        return self.accounting.keys.is_content_traced(request.principal.tenant)
 
-    def record_request(
-        self,
-        exchange: HttpExchange,
-        spec: EndpointSpec,
-        status: str,
-        figures: dict[str, Any],
-        content: TraceContent | None = None,
-    ) -> None:
-        """Record the end of a request, once, before its last bytes leave; `figures` are fields. Raises ApiError 503."""
-        if exchange.recorded:
-            return
-        principal = exchange.principal
-        if exchange.bill is not None:
-            exchange.bill.settle(status, figures)
-        one = RequestRecord(
-            at=self.clock(),
-            request_id=exchange.id,
-            status=status,
-            tenant=principal.tenant if principal else "",
-            key_id=principal.key_id if principal else "",
-            user=principal.user if principal else "",
-            workload=spec.workload,
-            model=spec.model,
-            version=exchange.model,
-            route=exchange.route or spec.pool,
-            latency_s=exchange.now() - exchange.received_at,
-            **figures,
-        )
+    def record_request(self, record: RequestRecord, content: TraceContent | None) -> None:
+        """Record the end of a request; its bytes leave after the next `flush`. Raises ApiError 503."""
         try:
-            self._requests.add(one, content)
-            exchange.recorded = True
+            self._requests.add(record, content)
         except StoreError as error:
-            raise service_unavailable("the answer could not be recorded; try again", "record_unavailable") from error
-
-    def record_interrupted(
-        self,
-        exchange: HttpExchange,
-        spec: EndpointSpec,
-        status: str,
-        figures: dict[str, Any],
-        content: TraceContent | None = None,
-    ) -> None:
-        """Record a request that ended without a reply, unless it is recorded; failures go to the journal."""
-        if exchange.recorded:
-            return
-        try:
-            self.record_request(exchange, spec, status, figures, content)
-            self.flush()
-        except (ApiError, StoreError) as error:
-            self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
+            message = "The response could not be recorded. Retry the request."
+            raise service_unavailable(message, "record_unavailable") from error
 
     @property
     def ready_pool_count(self) -> int:
@@ -182,10 +140,10 @@ class GatewayContext:
     def render_metrics(self) -> bytes:
         """The metrics as text, with the supervisor's. Reads the store, so not for the event loop."""
         self.publish_load()
-        if self.follower is None:
+        if self._supervisor is None:
             return self.exposition.render()
-        self.follower.catch_up()
-        return self.exposition.render(self.follower.exposition)
+        self._supervisor.catch_up()
+        return self.exposition.render(self._supervisor.exposition)
 
     def _record_comparison(self, found: ShadowComparison) -> None:
         self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()

@@ -12,7 +12,7 @@ import ssl
 from contextlib import suppress
 
 from archwright.serving.http.connection import LINGER_S, HttpServer
-from archwright.serving.http.http_exchange import SHUTDOWN
+from archwright.serving.http.http_response import SHUTDOWN
 
 ACCEPT_RETRY_S = 0.1  # after the system had no descriptor left
 
@@ -70,7 +70,7 @@ class Listener:
 
 async def drain_connections(server: HttpServer) -> None:
     """Take no more requests; running ones finish within `drain_s` or get an error."""
-    server.closing = server.ending = True
+    server.close_gradually(at_once=True)
     await _wait_until_empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.end(SHUTDOWN)
@@ -81,7 +81,7 @@ async def drain_connections(server: HttpServer) -> None:
 
 async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None:
     """Finish all requests, for as long as one may last or until `stop`; another worker takes new ones."""
-    server.closing = True
+    server.close_gradually()
     finished = asyncio.ensure_future(_wait_until_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -90,8 +90,8 @@ async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None
 
 
 async def _wait_until_empty(server: HttpServer, limit_s: float, idle_s: float) -> None:
-    began = server.outbox.now()
-    while server.connections and (passed := server.outbox.now() - began) < limit_s:
+    began = server.buffer.now()
+    while server.connections and (passed := server.buffer.now() - began) < limit_s:
         if passed >= idle_s:
             for connection in tuple(server.connections):
                 connection.close_if_idle(idle_s)

@@ -1,16 +1,19 @@
-"""The routes: (method, path) -> permission, handler. Only the two probes are open to everyone."""
+"""The routes: (method, path) -> permission, handler.
+
+Design: only the two probes are open without a key, and they decode no body. In administration a name is whatever stands
+for `{}` in the pattern; nothing else of a path is decoded, so no encoded path reaches another route.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
-
-import msgspec
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.admission.authorization import RouteRequirement
@@ -24,12 +27,14 @@ from archwright.serving.events.response_formats import (
     ResponseOptions,
 )
 from archwright.serving.handlers import admin_api
-from archwright.serving.handlers.classification import parse_classification_request, serve_classification
-from archwright.serving.handlers.embeddings import serve_embeddings
+from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
+from archwright.serving.handlers.embeddings import EmbeddingsHandler
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.generation import GenerationHandler
+from archwright.serving.handlers.request_handler import HttpReply, ReplyHandler, RequestHandler, json_reply
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
-from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
+from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.http.http_response import HttpResponse
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
@@ -46,165 +51,203 @@ from archwright.serving.routing.replica import Replica
 VERSION_HEADER = b"anthropic-version"  # sent by clients of the Messages interface, which has its own list of models
 
 
+Prepare = Callable[[GatewayContext, HttpRequest, HttpResponse, str], RequestHandler]
+
+
 class Route(NamedTuple):
-    """`tail`: the path is followed by one name, which the handler gets."""
+    """`prepare` validates a request and makes its handler. `tail`: one name follows the path, which `prepare` gets."""
 
     method: str
     path: str
     permission: str | None
-    handler: Callable[[GatewayContext, HttpExchange, str], Coroutine[Any, Any, None]]
+    prepare: Prepare
     tail: bool = False
 
 
-def handle_chat(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    question = parse_chat(exchange.body, gateway.directory, exchange.header(WORKLOAD_HEADER))
-    return _run_generation(gateway, exchange, question, ChatFormat())
+def reply_with(make_reply: Callable[[GatewayContext, HttpRequest, str], Awaitable[HttpReply]]) -> Prepare:
+    """Make handlers of a function that costs nothing and returns the complete reply."""
+    return partial(ReplyHandler, make_reply)
 
 
-def handle_completion(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    body = decode_body(exchange.body)
-    question = validate_completion(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
-    return _run_generation(gateway, exchange, question, CompletionFormat(echoes=bool(question.body.get("echo"))))
+def prepare_chat(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
+) -> GenerationHandler:
+    generation = parse_chat(request.body, gateway.directory, request.header(WORKLOAD_HEADER))
+    return _prepare_generation(gateway, request, response, generation, ChatFormat())
 
 
-def handle_message(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    body = decode_body(exchange.body)
-    workload, betas = exchange.header(WORKLOAD_HEADER), exchange.header(BETA_HEADER)
-    question = translate_request(body, gateway.directory, workload, betas)
-    gateway.till.set_worst_case(exchange, question)
-    writer = MessagesWriter(_build_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
-    return GenerationHandler(gateway, exchange, question, ChatFormat.path, writer).run()
+def prepare_completion(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
+) -> GenerationHandler:
+    body = decode_body(request.body)
+    generation = validate_completion(body, gateway.directory, request.header(WORKLOAD_HEADER))
+    shape = CompletionFormat(echoes=bool(generation.body.get("echo")))
+    return _prepare_generation(gateway, request, response, generation, shape)
 
 
-async def handle_token_count(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """The tokens of a message's prompt, counted by the engine that would answer."""
-    body = {**decode_body(exchange.body), "max_tokens": 1, "stream": False}
-    workload, betas = exchange.header(WORKLOAD_HEADER), exchange.header(BETA_HEADER)
-    question = translate_request(body, gateway.directory, workload, betas)
-    exchange.watch_disconnect()
-    gateway.till.count_request(exchange)
-    course = start_attempts(gateway.router, exchange, question, question.native or question.body)
-
-    async def count(replica: Replica) -> int:
-        named = replica.client.model_override
-        native = None if question.native is None else {**question.native, **named}
-        return await replica.provider.count_tokens(replica.client, {**question.body, **named}, native, question.betas)
-
-    work = gateway.router.build_slot_request(question, course.tenant, course.data_class, course.until)
-    _reply_json(exchange, HTTPStatus.OK, {"input_tokens": await course.run(work, count)})
+def prepare_message(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
+) -> GenerationHandler:
+    body = decode_body(request.body)
+    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
+    generation = translate_request(body, gateway.directory, workload, betas)
+    writer = MessagesWriter(_build_envelope(gateway, request, generation, "msg_"), body.get("stop_sequences") or ())
+    return GenerationHandler(gateway, request, response, generation, ChatFormat.path, writer)
 
 
-def _run_generation(
-    gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest, shape: ChoiceFormat
-) -> Coroutine[Any, Any, None]:
-    gateway.till.set_worst_case(exchange, question)
-    shown = question.top_logprobs, question.prompt_characters, question.include_usage, question.choices
-    envelope = _build_envelope(gateway, exchange, question, shape.prefix)
-    writer = OpenAIWriter(shape, envelope, ResponseOptions(*shown), stream=question.stream)
-    return GenerationHandler(gateway, exchange, question, shape.path, writer).run()
+def _prepare_generation(
+    gateway: GatewayContext,
+    request: HttpRequest,
+    response: HttpResponse,
+    generation: GenerationRequest,
+    shape: ChoiceFormat,
+) -> GenerationHandler:
+    options = ResponseOptions(
+        generation.top_logprobs, generation.prompt_characters, generation.include_usage, generation.choices
+    )
+    envelope = _build_envelope(gateway, request, generation, shape.prefix)
+    writer = OpenAIWriter(shape, envelope, options, stream=generation.stream)
+    return GenerationHandler(gateway, request, response, generation, shape.path, writer)
 
 
 def _build_envelope(
-    gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest, prefix: str
+    gateway: GatewayContext, request: HttpRequest, generation: GenerationRequest, prefix: str
 ) -> ResponseEnvelope:
-    return ResponseEnvelope(prefix + exchange.id[3:], int(gateway.clock()), question.model, gateway.fingerprint)
+    return ResponseEnvelope(prefix + request.id[3:], int(gateway.clock()), generation.model, gateway.fingerprint)
 
 
-def handle_embeddings(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> Coroutine[Any, Any, None]:
-    body = decode_body(exchange.body)
-    question = validate_embedding(body, gateway.directory, exchange.header(WORKLOAD_HEADER))
-    gateway.till.set_worst_case(exchange, question)
-    return serve_embeddings(gateway, exchange, question)
+def prepare_token_count(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, name: str
+) -> ReplyHandler:
+    return ReplyHandler(partial(count_tokens, response), gateway, request, response, name)
 
 
-def handle_classification(gateway: GatewayContext, exchange: HttpExchange, name: str) -> Coroutine[Any, Any, None]:
-    return serve_classification(gateway, exchange, parse_classification_request(exchange.body, gateway.directory, name))
+async def count_tokens(response: HttpResponse, gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
+    """Count the tokens of a message's prompt, by the engine that would answer it."""
+    body = {**decode_body(request.body), "max_tokens": 1, "stream": False}
+    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
+    generation = translate_request(body, gateway.directory, workload, betas)
+    response.watch_disconnect()
+    gateway.accounting.count_request(request.principal)
+    attempts = start_attempts(gateway.router, request, response, generation, generation.native or generation.body)
+
+    async def count(replica: Replica) -> int:
+        model = replica.client.model_override
+        native = None if generation.native is None else {**generation.native, **model}
+        body = {**generation.body, **model}
+        return await replica.provider.count_tokens(replica.client, body, native, generation.betas)
+
+    slot = gateway.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
+    return json_reply({"input_tokens": await attempts.run(slot, count)})
 
 
-async def list_models(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """The names for generations; not classifiers, which a client could not use as a model."""
-    data = [_describe_model(gateway, exchange, name) for name in gateway.directory.names]
-    page: dict[str, Any] = {"object": "list", "data": data}
-    if exchange.header(VERSION_HEADER) is not None:
-        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-        page = {"data": data, "has_more": False, **ends}
-    _reply_json(exchange, HTTPStatus.OK, page)
+def prepare_embeddings(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
+) -> EmbeddingsHandler:
+    body = decode_body(request.body)
+    generation = validate_embedding(body, gateway.directory, request.header(WORKLOAD_HEADER))
+    return EmbeddingsHandler(gateway, request, response, generation)
 
 
-async def get_model(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+def prepare_classification(
+    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, name: str
+) -> ClassificationHandler:
+    wanted = parse_classification_request(request.body, gateway.directory, name)
+    return ClassificationHandler(gateway, request, response, wanted)
+
+
+async def list_models(gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
+    """List the names for generations. Classifiers are left out, since a client could not use them as a model."""
+    data = [_describe_model(gateway, request, name) for name in gateway.directory.names]
+    if request.header(VERSION_HEADER) is None:
+        return json_reply({"object": "list", "data": data})
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return json_reply({"data": data, "has_more": False, **ends})
+
+
+async def get_model(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
     if name not in gateway.directory.names:
-        message = f"the model {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist"
+        message = f"The model {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist. GET /v1/models lists the models."
         raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
-    _reply_json(exchange, HTTPStatus.OK, _describe_model(gateway, exchange, name))
+    return json_reply(_describe_model(gateway, request, name))
 
 
-async def get_metrics(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
+def _describe_model(gateway: GatewayContext, request: HttpRequest, name: str) -> dict[str, Any]:
+    if request.header(VERSION_HEADER) is not None:
+        created_at = datetime.fromtimestamp(gateway.started_at, UTC).isoformat()
+        return {"type": "model", "id": name, "display_name": name, "created_at": created_at}
+    return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
+
+
+async def get_metrics(gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
     # In a thread, since tens of thousands of series take long to render.
-    exchange.reply(HTTPStatus.OK, await asyncio.to_thread(gateway.render_metrics), CONTENT_TYPE)
+    return HttpReply(await asyncio.to_thread(gateway.render_metrics), content_type=CONTENT_TYPE)
 
 
-async def healthz(_gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    _reply_json(exchange, HTTPStatus.OK, {"status": "ok"})
+async def healthz(_gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
+    return json_reply({"status": "ok"})
 
 
-async def readyz(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    """Whether every endpoint has an engine. Only counts of pools, since this page is open to everyone."""
+async def readyz(gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
+    """Tell if every endpoint has an engine. Only counts of pools, since this route is open to everyone."""
     ready, counts = gateway.is_ready, {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    _reply_json(exchange, status, {"ready": ready, "pools": counts})
+    return json_reply({"ready": ready, "pools": counts}, status)
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/v1/chat/completions", "inference.invoke", handle_chat),
-    Route("POST", "/v1/completions", "inference.invoke", handle_completion),
-    Route("POST", MESSAGES_PATH, "inference.invoke", handle_message),
-    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", handle_token_count),
-    Route("POST", "/v1/embeddings", "inference.invoke", handle_embeddings),
-    Route("POST", "/v1/predict/", "inference.invoke", handle_classification, tail=True),
-    Route("GET", "/v1/models", "models.read", list_models),
-    Route("GET", "/v1/models/", "models.read", get_model, tail=True),
-    Route("GET", "/metrics", "metrics.read", get_metrics),
-    Route("GET", "/healthz", None, healthz),
-    Route("GET", "/readyz", None, readyz),
-    Route("HEAD", "/healthz", None, healthz),
-    Route("HEAD", "/readyz", None, readyz),
+    Route("POST", "/v1/chat/completions", "inference.invoke", prepare_chat),
+    Route("POST", "/v1/completions", "inference.invoke", prepare_completion),
+    Route("POST", MESSAGES_PATH, "inference.invoke", prepare_message),
+    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", prepare_token_count),
+    Route("POST", "/v1/embeddings", "inference.invoke", prepare_embeddings),
+    Route("POST", "/v1/predict/", "inference.invoke", prepare_classification, tail=True),
+    Route("GET", "/v1/models", "models.read", reply_with(list_models)),
+    Route("GET", "/v1/models/", "models.read", reply_with(get_model), tail=True),
+    Route("GET", "/metrics", "metrics.read", reply_with(get_metrics)),
+    Route("GET", "/healthz", None, reply_with(healthz)),
+    Route("GET", "/readyz", None, reply_with(readyz)),
+    Route("HEAD", "/healthz", None, reply_with(healthz)),
+    Route("HEAD", "/readyz", None, reply_with(readyz)),
 )
 
 
 # Each {} is one name.
 ADMIN_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/admin/tenants", "tenants.manage", admin_api.list_tenants),
-    Route("POST", "/admin/tenants", "tenants.manage", admin_api.create_tenant),
-    Route("GET", "/admin/tenants/{}", "keys.manage", admin_api.get_tenant),
-    Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", admin_api.set_tenant_limits),
-    Route("PUT", "/admin/tenants/{}/content", "content.manage", admin_api.set_content_tracing),
-    Route("GET", "/admin/tenants/{}/keys", "keys.manage", admin_api.list_tenant_keys),
-    Route("POST", "/admin/tenants/{}/keys", "keys.manage", admin_api.create_key),
-    Route("GET", "/admin/tenants/{}/users", "keys.manage", admin_api.list_tenant_users),
-    Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", admin_api.set_user_limits),
-    Route("GET", "/admin/tenants/{}/usage", "usage.read", admin_api.get_tenant_usage),
-    Route("GET", "/admin/tenants/{}/audit", "audit.read", admin_api.get_tenant_audit),
-    Route("GET", "/admin/keys/{}", "keys.manage", admin_api.get_key),
-    Route("DELETE", "/admin/keys/{}", "keys.manage", admin_api.revoke_key),
-    Route("PUT", "/admin/keys/{}/limits", "keys.manage", admin_api.set_key_limits),
-    Route("POST", "/admin/keys/{}/rotate", "keys.manage", admin_api.rotate_key),
+    Route("GET", "/admin/tenants", "tenants.manage", reply_with(admin_api.list_tenants)),
+    Route("POST", "/admin/tenants", "tenants.manage", reply_with(admin_api.create_tenant)),
+    Route("GET", "/admin/tenants/{}", "keys.manage", reply_with(admin_api.get_tenant)),
+    Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", reply_with(admin_api.set_tenant_limits)),
+    Route("PUT", "/admin/tenants/{}/content", "content.manage", reply_with(admin_api.set_content_tracing)),
+    Route("GET", "/admin/tenants/{}/keys", "keys.manage", reply_with(admin_api.list_tenant_keys)),
+    Route("POST", "/admin/tenants/{}/keys", "keys.manage", reply_with(admin_api.create_key)),
+    Route("GET", "/admin/tenants/{}/users", "keys.manage", reply_with(admin_api.list_tenant_users)),
+    Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", reply_with(admin_api.set_user_limits)),
+    Route("GET", "/admin/tenants/{}/usage", "usage.read", reply_with(admin_api.get_tenant_usage)),
+    Route("GET", "/admin/tenants/{}/audit", "audit.read", reply_with(admin_api.get_tenant_audit)),
+    Route("GET", "/admin/keys/{}", "keys.manage", reply_with(admin_api.get_key)),
+    Route("DELETE", "/admin/keys/{}", "keys.manage", reply_with(admin_api.revoke_key)),
+    Route("PUT", "/admin/keys/{}/limits", "keys.manage", reply_with(admin_api.set_key_limits)),
+    Route("POST", "/admin/keys/{}/rotate", "keys.manage", reply_with(admin_api.rotate_key)),
 )
 
 
 class RouteMatch(NamedTuple):
-    """The route, if any; what authorisation it needs (None: open to everyone); the decoded name in the path (two are
-    joined by "/"). The rest of a path is compared as it was sent."""
+    """The route of a request, if any; what it demands, None if it is open; the decoded name in the path.
+
+    Two names are joined by "/". The rest of a path is compared as it was sent.
+    """
 
     route: Route | None
-    wish: RouteRequirement | None
+    requirement: RouteRequirement | None
     name: str
 
 
-def _build_match(route: Route | None, methods: tuple[str, ...], name: str = "", instead: str = "") -> RouteMatch:
+def _build_match(route: Route | None, methods: tuple[str, ...], name: str = "", suggestion: str = "") -> RouteMatch:
     if route is not None and route.permission is None:
         return RouteMatch(route, None, name)
     permission = route.permission if route else None
-    return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, instead), name)
+    return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, suggestion), name)
 
 
 _EXACT_ROUTES = {(route.method, route.path): _build_match(route, (route.method,)) for route in ROUTES if not route.tail}
@@ -223,21 +266,21 @@ def find_route(method: str, path: str) -> RouteMatch:
 _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
 _NO_RESPONSES = (
-    "; the Responses interface is not served: set the client to chat completions, which are at /v1/chat/completions "
-    "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)"
+    " The Responses interface is not served. Set the client to chat completions, which are at /v1/chat/completions "
+    "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)."
 )
 
 
 def _suggest_path(path: str) -> str:
-    """A hint for clients of another interface, or whose base URL lacks the version or has it twice."""
+    """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
     tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
     if tail.startswith("/responses"):
         return _NO_RESPONSES
-    meant = f"/v1{tail}"
-    if not any(_path_matches(route, meant) for route in ROUTES):
+    suggested = f"/v1{tail}"
+    if not any(_path_matches(route, suggested) for route in ROUTES):
         return ""
-    ends = "before /v1" if meant.startswith(MESSAGES_PATH) else "in /v1"
-    return f"; did you mean {meant}? The client's base URL ends {ends}"
+    ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
+    return f" Did you mean {suggested}? The client's base URL must end {ends}."
 
 
 _ADMIN_PATTERNS = [
@@ -246,7 +289,7 @@ _ADMIN_PATTERNS = [
 
 
 def find_admin_route(method: str, path: str) -> RouteMatch:
-    """The match among the routes of administration. A name with an encoded "/" matches nothing."""
+    """Return the match among the routes of administration. A name with an encoded "/" matches nothing."""
     fit = [(route, found.groups()) for route, pattern in _ADMIN_PATTERNS if (found := pattern.fullmatch(path))]
     names = [unquote(name) for name in fit[0][1]] if fit else []
     if any("/" in name for name in names):
@@ -259,14 +302,3 @@ def _path_matches(route: Route, path: str) -> bool:
     if not route.tail:
         return path == route.path
     return path.startswith(route.path) and len(path) > len(route.path)
-
-
-def _describe_model(gateway: GatewayContext, exchange: HttpExchange, name: str) -> dict[str, Any]:
-    if exchange.header(VERSION_HEADER) is not None:
-        made = datetime.fromtimestamp(gateway.started_at, UTC).isoformat()
-        return {"type": "model", "id": name, "display_name": name, "created_at": made}
-    return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
-
-
-def _reply_json(exchange: HttpExchange, status: int, body: object) -> None:
-    exchange.reply(status, msgspec.json.encode(body), JSON_CONTENT_TYPE)

@@ -34,7 +34,7 @@ from archwright.serving.admission.metering import CostAccounting, RecordedSpendi
 from archwright.serving.admission.response_cache import ResponseCache
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
 from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision
 from archwright.serving.process.dispatcher import Dispatcher
@@ -87,10 +87,11 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
         return keys.version, slate.generation, len(accounts.strange)
 
     accounts = Accounts(slate, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
-    till = CostAccounting(accounts, keys, journal, cache)
-    guard = RequestAuthorizer(keys, AuditLog(ledger), exposition)
-    gateway = GatewayContext(config, home, guard, Recorders(ledger, exposition, traces), till, journal)
-    gateway.follower = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
+    accounting = CostAccounting(accounts, keys, journal, cache)
+    authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
+    supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
+    recorders = Recorders(ledger, exposition, traces, supervisor)
+    gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
     _raise_file_limit()
     # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle: with the
     # default threshold, every seventh request, collection takes 5 % of the time.

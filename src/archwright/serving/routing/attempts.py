@@ -19,7 +19,8 @@ from archwright.http_client.client import EngineRefused
 from archwright.policy.circuit_breaker import AttemptOutcome
 from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import ApiError, gateway_timeout
-from archwright.serving.http.http_exchange import CLIENT_GONE, HttpExchange
+from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.http.http_response import HttpResponse
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
@@ -63,7 +64,7 @@ class Attempts:
         self.begun = False
         self.data_class: DataClass = "internal"
         self.tenant = ""
-        self.exchange: HttpExchange | None = None
+        self.response: HttpResponse | None = None
         router.budget.record_request()
 
     @property
@@ -98,8 +99,8 @@ class Attempts:
             try:
                 return await self._try_replica(lease.replica, send)
             except asyncio.CancelledError:
-                client = self.exchange  # `left`: it left before any output reached it
-                left = not self.begun if client is None else client.ended == CLIENT_GONE and not client.started
+                reply = self.response  # `left`: the client left before any output reached it
+                left = not self.begun if reply is None else reply.is_client_gone and not reply.started
                 raise
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
@@ -166,14 +167,16 @@ class Attempts:
         return True
 
 
-def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
-    """The attempts of a request with the content `said`. Raises as `classify_request` and `select_pools` do."""
-    data_class = router.classify_request(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
-    until = exchange.received_at + exchange.limits.first_token_s
-    course = Attempts(router, router.select_pools(question, data_class, exchange.id), until, exchange.is_engine_timeout)
-    course.data_class, course.exchange = data_class, exchange
-    course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
-    return course
+def start_attempts(
+    router: Router, request: HttpRequest, response: HttpResponse, generation: RoutableRequest, content: Any
+) -> Attempts:
+    """The attempts of a request with this `content`. Raises as `classify_request` and `select_pools` do."""
+    data_class = router.classify_request(generation.endpoint, request.header(DATA_CLASS_HEADER_BYTES), content)
+    until = request.received_at + response.limits.first_token_s
+    pools = router.select_pools(generation, data_class, request.id)
+    attempts = Attempts(router, pools, until, response.is_engine_timeout)
+    attempts.data_class, attempts.response, attempts.tenant = data_class, response, request.principal.tenant
+    return attempts
 
 
 def _is_engine_fault(error: EngineRefused) -> bool:
