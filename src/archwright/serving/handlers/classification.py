@@ -12,11 +12,9 @@ from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.serving.admission.metering import RequestCharge, flat_worst_case
-from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.request_handler import MeteredHandler, ServedBy
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
-from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE, HttpResponse
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.field_checks import decode_body, require_field, unknown_field
 from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS, ModelDirectory
 from archwright.serving.routing.attempts import Attempts, start_attempts
@@ -36,23 +34,21 @@ class ClassificationRequest(NamedTuple):
 class ClassificationHandler(MeteredHandler):
     """Answers one prediction request, which is charged as one request without tokens."""
 
-    def __init__(
-        self, gateway: GatewayContext, request: HttpRequest, response: HttpResponse, wanted: ClassificationRequest
-    ) -> None:
-        super().__init__(gateway, request, response, wanted.endpoint, flat_worst_case(wanted.endpoint))
+    def __init__(self, context: HandlerContext, wanted: ClassificationRequest) -> None:
+        super().__init__(context, wanted.endpoint, flat_worst_case(wanted.endpoint))
         self._wanted = wanted
 
     async def _respond(self, charge: RequestCharge) -> None:
         endpoint = self._endpoint
         # Detection of personal data reads text only: for numbers and images, endpoint and header decide the class.
-        attempts = start_attempts(self._gateway.router, self._request, self._response, self._wanted, None)
+        attempts = start_attempts(self.gateway.router, self.request, self.response, self._wanted, None)
         result, served_by = await self._query_engine(attempts)
         if len(result.probabilities) * len(result.labels) > INLINE_PROBABILITIES:
             body = await asyncio.to_thread(_build_response, result, endpoint, served_by.version)
         else:
             body = _build_response(result, endpoint, served_by.version)
         self._record("ok")
-        self._response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [*served_by.headers(), *charge.headers()])
+        self.response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [*served_by.headers(), *charge.headers()])
 
     async def _query_engine(self, attempts: Attempts) -> tuple[_ClassProbabilities, ServedBy]:
         inputs = self._wanted.inputs

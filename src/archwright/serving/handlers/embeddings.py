@@ -13,11 +13,9 @@ from archwright.errors import EngineError
 from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.request_handler import MeteredHandler, ServedBy
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.errors import bad_request
-from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE, HttpResponse
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica, SlotRequest
@@ -28,17 +26,15 @@ PATH = "/embeddings"
 class EmbeddingsHandler(MeteredHandler):
     """Answers one embedding request."""
 
-    def __init__(
-        self, gateway: GatewayContext, request: HttpRequest, response: HttpResponse, generation: GenerationRequest
-    ) -> None:
-        worst_case = estimate_worst_case(generation, len(request.body))
-        super().__init__(gateway, request, response, generation.endpoint, worst_case)
+    def __init__(self, context: HandlerContext, generation: GenerationRequest) -> None:
+        worst_case = estimate_worst_case(generation, len(context.request.body))
+        super().__init__(context, generation.endpoint, worst_case)
         self._generation = generation
-        self._timing = RequestTiming(request.received_at)
+        self._timing = RequestTiming(self.request.received_at)
         self._input_tokens: int | None = None  # set when the engine has answered
 
     async def _respond(self, charge: RequestCharge) -> None:
-        generation, request, response = self._generation, self._request, self._response
+        generation, request, response = self._generation, self.request, self.response
         charge.look_up_cache(generation, "embedding", request.header(b"cache-control") or "")
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
@@ -56,8 +52,8 @@ class EmbeddingsHandler(MeteredHandler):
         response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
 
     async def _query_engine(self, charge: RequestCharge) -> dict[str, Any]:
-        generation, response, timing = self._generation, self._response, self._timing
-        attempts = start_attempts(self._gateway.router, self._request, response, generation, generation.body)
+        generation, response, timing = self._generation, self.response, self._timing
+        attempts = start_attempts(self.gateway.router, self.request, response, generation, generation.body)
 
         async def send(replica: Replica) -> dict[str, Any]:
             if generation.plain and replica.tuned:
@@ -87,7 +83,7 @@ class EmbeddingsHandler(MeteredHandler):
             "operation": "embeddings",
             "input_tokens": self._input_tokens,
             "queue_s": timing.queued_s,
-            "gateway_s": timing.gateway_time_s(self._response.now()),
+            "gateway_s": timing.gateway_time_s(self.response.now()),
             "engine_s": timing.event_at - timing.asked_at,
         }
 

@@ -24,8 +24,7 @@ from archwright.serving.admission.response_cache import CachedResponse
 from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
 from archwright.serving.events.stream_replay import has_truncated_call, replay_response
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.request_handler import MeteredHandler, ServedBy
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.handlers.stream_relay import (
     EVENT_STREAM_TYPE,
     STREAM_HEADERS,
@@ -34,8 +33,7 @@ from archwright.serving.handlers.stream_relay import (
 )
 from archwright.serving.handlers.trace_content import build_trace_content
 from archwright.serving.http.errors import MESSAGES_PATH
-from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpResponse
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN
 from archwright.serving.providers.protocol import EngineRequest
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts, start_attempts
@@ -50,27 +48,21 @@ class GenerationHandler(MeteredHandler):
     """Answers one generation; `path` is the path at an OpenAI engine, `writer` writes the client's format."""
 
     def __init__(
-        self,
-        gateway: GatewayContext,
-        request: HttpRequest,
-        response: HttpResponse,
-        generation: GenerationRequest,
-        path: str,
-        writer: ResponseWriter,
+        self, context: HandlerContext, generation: GenerationRequest, path: str, writer: ResponseWriter
     ) -> None:
-        worst_case = estimate_worst_case(generation, len(request.body))
-        super().__init__(gateway, request, response, generation.endpoint, worst_case)
+        worst_case = estimate_worst_case(generation, len(context.request.body))
+        super().__init__(context, generation.endpoint, worst_case)
         self._generation = generation
         self._path = path
         self._writer = writer
-        self._timing = RequestTiming(request.received_at)
-        self._traces_content = gateway.is_content_traced(request)
+        self._timing = RequestTiming(self.request.received_at)
+        self._traces_content = self.gateway.is_content_traced(self.request)
         self._attempts: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
         self._relay: BufferedRelay | None = None  # of the last attempt
 
     async def _respond(self, charge: RequestCharge) -> None:
-        request, generation, router = self._request, self._generation, self._gateway.router
+        request, generation, router = self.request, self._generation, self.gateway.router
         charge.look_up_cache(generation, self._interface_kind, request.header(b"cache-control") or "")
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)
@@ -78,8 +70,8 @@ class GenerationHandler(MeteredHandler):
             self._send_cached(charge, charge.cached, self._served_by)
             return
         content = generation.native or generation.body
-        attempts = self._attempts = start_attempts(router, request, self._response, generation, content)
-        self._shadow = self._gateway.mirror_request(request.id, generation, attempts, self._path)
+        attempts = self._attempts = start_attempts(router, request, self.response, generation, content)
+        self._shadow = self.gateway.mirror_request(request.id, generation, attempts, self._path)
         slot = router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
         relay = await attempts.run(slot, partial(self._query_replica, charge, attempts))
         self._record("ok")
@@ -88,7 +80,7 @@ class GenerationHandler(MeteredHandler):
             self._shadow.set_result("".join(relay.texts or ()))
 
     def _close(self, status: str) -> None:
-        self._response.detach_source()
+        self.response.detach_source()
         if self._shadow is not None:
             self._shadow.cancel()  # without effect if it has the response's text
         if status != "ok" and self._relay is not None:
@@ -103,16 +95,16 @@ class GenerationHandler(MeteredHandler):
         if charge is not None and charge.cached is not None:
             output = charge.cached.body
         system_apart = self._interface_kind == "messages"
-        return build_trace_content(self._request.principal.tenant, self._generation, output, apart=system_apart)
+        return build_trace_content(self.request.principal.tenant, self._generation, output, apart=system_apart)
 
     @property
     def _interface_kind(self) -> RequestKind:
-        if self._request.head.path.startswith(MESSAGES_PATH):
+        if self.request.head.path.startswith(MESSAGES_PATH):
             return "messages"
         return "chat" if self._path == CHAT_PATH else "completion"
 
     def _send_cached(self, charge: RequestCharge, cached: CachedResponse, served_by: ServedBy) -> None:
-        response, include_usage = self._response, self._generation.include_usage
+        response, include_usage = self.response, self._generation.include_usage
         headers = [self._timing.overhead_header(response.now()), *charge.headers()]
         if not self._generation.stream:
             response.send(HTTPStatus.OK, cached.body, JSON_CONTENT_TYPE, [*served_by.headers(), *headers])
@@ -122,7 +114,7 @@ class GenerationHandler(MeteredHandler):
 
     def _send_response(self, charge: RequestCharge, relay: BufferedRelay) -> None:
         """Send the engine's reply, or the end of the stream; cache it if possible."""
-        response, timing, served_by, stream = self._response, self._timing, self._served_by, self._generation.stream
+        response, timing, served_by, stream = self.response, self._timing, self._served_by, self._generation.stream
         assert served_by is not None, "a reply without its first piece"
         body = b""
         if charge.is_cacheable or not stream:
@@ -137,16 +129,16 @@ class GenerationHandler(MeteredHandler):
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
         charge.mark_sent_to_engine()
-        self._timing.mark_sent(self._response.now(), attempts.queued_s)
+        self._timing.mark_sent(self.response.now(), attempts.queued_s)
         while True:
             engine_request, version = self._build_engine_request(attempts, replica)
             relay = self._relay = self._create_relay(charge, attempts, replica, version)
             relay.expect(self._generation.choices, engine_request.reader, keeps_text=self._shadow is not None)
-            self._response.attach_source(relay)
+            self.response.attach_source(relay)
             if engine_request.whole:
                 tokens = int(self._generation.body["max_tokens"]) * self._generation.choices
-                limit_s = self._response.limits.complete_reply_timeout_s(tokens)
-                self._response.start_phase(PHASE_FIRST_TOKEN, limit_s)
+                limit_s = self.response.limits.complete_reply_timeout_s(tokens)
+                self.response.start_phase(PHASE_FIRST_TOKEN, limit_s)
             try:
                 await replica.client.send_request(
                     engine_request.path, engine_request.body, relay, engine_request.headers
@@ -167,8 +159,8 @@ class GenerationHandler(MeteredHandler):
             attempts.mark_started()
 
         if not self._generation.stream:
-            return BufferedRelay(self._response, charge, self._timing, replica.client, on_first)
-        relay = StreamingRelay(self._response, charge, self._timing, replica.client, on_first)
+            return BufferedRelay(self.response, charge, self._timing, replica.client, on_first)
+        relay = StreamingRelay(self.response, charge, self._timing, replica.client, on_first)
         logprobs, keeps = self._generation.top_logprobs is not None, charge.is_cacheable or self._traces_content
         relay.configure(self._writer, served_by.headers(), logprobs=logprobs, keeps=keeps)
         return relay
@@ -196,6 +188,6 @@ class GenerationHandler(MeteredHandler):
             "ttft_s": timing.first_at - timing.received_at if timing.first_at is not None else None,
             "tpot_s": timing.tpot_s,
             "queue_s": timing.queued_s,
-            "gateway_s": timing.gateway_time_s(self._response.now()),
+            "gateway_s": timing.gateway_time_s(self.response.now()),
             "engine_s": timing.event_at - timing.asked_at,
         }

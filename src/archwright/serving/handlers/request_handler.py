@@ -1,4 +1,4 @@
-"""What the dispatcher runs for an admitted request: a handler, made when the body is validated."""
+"""Handlers of admitted requests: the interface for the dispatcher, and the frame of every charged request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,16 @@ from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST
 from archwright.serving.settings.config import Endpoint
 
 
-class HttpReply(NamedTuple):
+class HandlerContext(msgspec.Struct, frozen=True, gc=False):
+    """What a handler is made of; `name`: the decoded name in the path, if the route has one."""
+
+    gateway: GatewayContext
+    request: HttpRequest
+    response: HttpResponse
+    name: str
+
+
+class HttpReply(msgspec.Struct, frozen=True, gc=False):
     """A complete response of a handler that streams nothing."""
 
     body: bytes
@@ -39,6 +48,9 @@ class RequestHandler(ABC):
 
     worst_case: WorstCase | None = None
 
+    def __init__(self, context: HandlerContext) -> None:
+        self.gateway, self.request, self.response = context.gateway, context.request, context.response
+
     @abstractmethod
     async def run(self, reservation: ReserveResult | None) -> None:
         """Write the response. Raises ArchwrightError for an error that is still to be written."""
@@ -47,23 +59,13 @@ class RequestHandler(ABC):
 class ReplyHandler(RequestHandler):
     """Sends the reply of a function that costs nothing."""
 
-    def __init__(
-        self,
-        make_reply: Callable[[GatewayContext, HttpRequest, str], Awaitable[HttpReply]],
-        gateway: GatewayContext,
-        request: HttpRequest,
-        response: HttpResponse,
-        name: str,
-    ) -> None:
-        self._make_reply = make_reply
-        self._gateway = gateway
-        self._request = request
-        self._response = response
-        self._name = name
+    def __init__(self, make_reply: Callable[[HandlerContext], Awaitable[HttpReply]], context: HandlerContext) -> None:
+        super().__init__(context)
+        self._make_reply, self._context = make_reply, context
 
     async def run(self, _reservation: ReserveResult | None) -> None:
-        reply = await self._make_reply(self._gateway, self._request, self._name)
-        self._response.send(reply.status, reply.body, reply.content_type)
+        reply = await self._make_reply(self._context)
+        self.response.send(reply.status, reply.body, reply.content_type)
 
 
 class ServedBy(msgspec.Struct, frozen=True, gc=False):
@@ -81,29 +83,20 @@ class MeteredHandler(RequestHandler):
 
     worst_case: WorstCase
 
-    def __init__(
-        self,
-        gateway: GatewayContext,
-        request: HttpRequest,
-        response: HttpResponse,
-        endpoint: Endpoint,
-        worst_case: WorstCase,
-    ) -> None:
+    def __init__(self, context: HandlerContext, endpoint: Endpoint, worst_case: WorstCase) -> None:
+        super().__init__(context)
         self.worst_case = worst_case
-        self._gateway = gateway
-        self._request = request
-        self._response = response
         self._endpoint = endpoint
         self._charge: RequestCharge | None = None
         self._served_by: ServedBy | None = None  # set when the first bytes of an engine or a cached response are there
         self._recorded = False
 
     async def run(self, reservation: ReserveResult | None) -> None:
-        gateway, response, status = self._gateway, self._response, "failed"  # a bug, unless set otherwise
+        gateway, response, status = self.gateway, self.response, "failed"  # a bug, unless set otherwise
         try:
             response.watch_disconnect()
             response.start_phase(PHASE_FIRST_TOKEN, response.limits.first_token_s)
-            charge = gateway.accounting.open_charge(self._request, self._endpoint, self.worst_case, reservation)
+            charge = gateway.accounting.open_charge(self.request, self._endpoint, self.worst_case, reservation)
             self._charge = charge
             response.check_regularly(charge.check_if_due)
             await self._respond(charge)
@@ -117,7 +110,7 @@ class MeteredHandler(RequestHandler):
                     self._record(status)
                     gateway.flush()
                 except ArchwrightError as error:
-                    gateway.journal.error("request not recorded", request=self._request.id, **error.as_dict())
+                    gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
             self._close(status)
 
     @abstractmethod
@@ -137,12 +130,12 @@ class MeteredHandler(RequestHandler):
 
     def _record(self, status: str) -> None:
         """Settle the charge and record the end of the request, before its last bytes leave. Raises ApiError 503."""
-        request, endpoint, charge, figures = self._request, self._endpoint, self._charge, self._figures()
+        request, endpoint, charge, figures = self.request, self._endpoint, self._charge, self._figures()
         served_by, principal, content = self._served_by, request.principal, self._trace_content()
         input_tokens, output_tokens = figures.pop("input_tokens", 0), figures.get("output_tokens", 0)
         settled = Settlement(input_tokens) if charge is None else charge.settle(status, input_tokens, output_tokens)
         record = RequestRecord(
-            at=self._gateway.clock(),
+            at=self.gateway.clock(),
             request_id=request.id,
             status=status,
             tenant=principal.tenant,
@@ -157,10 +150,10 @@ class MeteredHandler(RequestHandler):
             reserved_usd=settled.reserved_usd,
             saved_usd=settled.saved_usd,
             cache=settled.cache,
-            latency_s=self._response.now() - request.received_at,
+            latency_s=self.response.now() - request.received_at,
             **figures,
         )
-        self._gateway.record_request(record, content)
+        self.gateway.record_request(record, content)
         self._recorded = True
 
 

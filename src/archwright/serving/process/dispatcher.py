@@ -11,14 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-import msgspec
-
 from archwright.access.accounts import ReserveResult
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.request_handler import RequestHandler
+from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
@@ -28,14 +26,6 @@ from archwright.serving.process.memory_trim import trim_periodically
 from archwright.serving.process.routes import RouteMatch, find_route
 
 REQUEST_BOUNDARY = boundary("request")
-
-
-class StartingRequest(msgspec.Struct, frozen=True, gc=False):
-    """A validated request of this event-loop tick, whose handler starts as soon as its worst case is reserved."""
-
-    request: HttpRequest
-    response: HttpResponse
-    handler: RequestHandler
 
 
 class Dispatcher:
@@ -76,18 +66,18 @@ class Dispatcher:
     def _start_arrived(self) -> None:
         """Start all requests that arrived in one tick; their worst cases are reserved in one transaction."""
         arrived, self._arrived = self._arrived, []
-        starting = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
-        wanted = [(one.request.principal, worst) for one in starting if (worst := one.handler.worst_case) is not None]
+        handlers = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
+        wanted = [(one.request.principal, worst) for one in handlers if (worst := one.worst_case) is not None]
         reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
             reservations = self._gateway.accounting.reserve(wanted)
         finally:  # without its reservation a handler reserves by itself
             results = iter(reservations)
-            for one in starting:
-                reservation = None if one.handler.worst_case is None else next(results)
-                one.response.start_work(self._run_handler(one, reservation))
+            for handler in handlers:
+                reservation = None if handler.worst_case is None else next(results)
+                handler.response.start_work(self._run_handler(handler, reservation))
 
-    def _prepare(self, request: HttpRequest, response: HttpResponse) -> StartingRequest | None:
+    def _prepare(self, request: HttpRequest, response: HttpResponse) -> RequestHandler | None:
         """Authorise again, since the body may have taken long, and validate. None if an error was written."""
         if response.finished:
             return None  # the client is gone
@@ -97,19 +87,18 @@ class Dispatcher:
                 assert match.route is not None, "a request was admitted without a route"
                 if match.requirement is not None:
                     request = self._gateway.authorizer.reauthorize(request, match.requirement)
-                handler = match.route.prepare(self._gateway, request, response, match.name)
-                return StartingRequest(request, response, handler)
+                return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
         except ArchwrightError as error:
             self._send_error(response, error)
             return None
 
-    async def _run_handler(self, starting: StartingRequest, reservation: ReserveResult | None) -> None:
+    async def _run_handler(self, handler: RequestHandler, reservation: ReserveResult | None) -> None:
         """Run the handler; the client gets a response in any case."""
-        response = starting.response
+        response = handler.response
         try:
             if response.begin_work():
                 with REQUEST_BOUNDARY:
-                    await starting.handler.run(reservation)
+                    await handler.run(reservation)
             else:
                 self._gateway.accounting.release(reservation)
                 self._send_stopped(response)

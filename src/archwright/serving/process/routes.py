@@ -29,12 +29,15 @@ from archwright.serving.events.response_formats import (
 from archwright.serving.handlers import admin_api
 from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
 from archwright.serving.handlers.embeddings import EmbeddingsHandler
-from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.generation import GenerationHandler
-from archwright.serving.handlers.request_handler import HttpReply, ReplyHandler, RequestHandler, json_reply
+from archwright.serving.handlers.request_handler import (
+    HandlerContext,
+    HttpReply,
+    ReplyHandler,
+    RequestHandler,
+    json_reply,
+)
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
-from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import HttpResponse
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
@@ -51,7 +54,7 @@ from archwright.serving.routing.replica import Replica
 VERSION_HEADER = b"anthropic-version"  # sent by clients of the Messages interface, which has its own list of models
 
 
-Prepare = Callable[[GatewayContext, HttpRequest, HttpResponse, str], RequestHandler]
+Prepare = Callable[[HandlerContext], RequestHandler]
 
 
 class Route(NamedTuple):
@@ -64,72 +67,61 @@ class Route(NamedTuple):
     tail: bool = False
 
 
-def reply_with(make_reply: Callable[[GatewayContext, HttpRequest, str], Awaitable[HttpReply]]) -> Prepare:
+def reply_with(make_reply: Callable[[HandlerContext], Awaitable[HttpReply]]) -> Prepare:
     """Make handlers of a function that costs nothing and returns the complete reply."""
     return partial(ReplyHandler, make_reply)
 
 
-def prepare_chat(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
-) -> GenerationHandler:
-    generation = parse_chat(request.body, gateway.directory, request.header(WORKLOAD_HEADER))
-    return _prepare_generation(gateway, request, response, generation, ChatFormat())
+def prepare_chat(context: HandlerContext) -> GenerationHandler:
+    request = context.request
+    generation = parse_chat(request.body, context.gateway.directory, request.header(WORKLOAD_HEADER))
+    return _prepare_generation(context, generation, ChatFormat())
 
 
-def prepare_completion(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
-) -> GenerationHandler:
+def prepare_completion(context: HandlerContext) -> GenerationHandler:
+    request = context.request
     body = decode_body(request.body)
-    generation = validate_completion(body, gateway.directory, request.header(WORKLOAD_HEADER))
-    shape = CompletionFormat(echoes=bool(generation.body.get("echo")))
-    return _prepare_generation(gateway, request, response, generation, shape)
-
-
-def prepare_message(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
-) -> GenerationHandler:
-    body = decode_body(request.body)
-    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
-    generation = translate_request(body, gateway.directory, workload, betas)
-    writer = MessagesWriter(_build_envelope(gateway, request, generation, "msg_"), body.get("stop_sequences") or ())
-    return GenerationHandler(gateway, request, response, generation, ChatFormat.path, writer)
+    generation = validate_completion(body, context.gateway.directory, request.header(WORKLOAD_HEADER))
+    return _prepare_generation(context, generation, CompletionFormat(echoes=bool(generation.body.get("echo"))))
 
 
 def _prepare_generation(
-    gateway: GatewayContext,
-    request: HttpRequest,
-    response: HttpResponse,
-    generation: GenerationRequest,
-    shape: ChoiceFormat,
+    context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat
 ) -> GenerationHandler:
     options = ResponseOptions(
         generation.top_logprobs, generation.prompt_characters, generation.include_usage, generation.choices
     )
-    envelope = _build_envelope(gateway, request, generation, shape.prefix)
+    envelope = _build_envelope(context, generation, shape.prefix)
     writer = OpenAIWriter(shape, envelope, options, stream=generation.stream)
-    return GenerationHandler(gateway, request, response, generation, shape.path, writer)
+    return GenerationHandler(context, generation, shape.path, writer)
 
 
-def _build_envelope(
-    gateway: GatewayContext, request: HttpRequest, generation: GenerationRequest, prefix: str
-) -> ResponseEnvelope:
-    return ResponseEnvelope(prefix + request.id[3:], int(gateway.clock()), generation.model, gateway.fingerprint)
+def _build_envelope(context: HandlerContext, generation: GenerationRequest, prefix: str) -> ResponseEnvelope:
+    gateway = context.gateway
+    reply_id = prefix + context.request.id[3:]
+    return ResponseEnvelope(reply_id, int(gateway.clock()), generation.model, gateway.fingerprint)
 
 
-def prepare_token_count(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, name: str
-) -> ReplyHandler:
-    return ReplyHandler(partial(count_tokens, response), gateway, request, response, name)
+def prepare_message(context: HandlerContext) -> GenerationHandler:
+    body = decode_body(context.request.body)
+    generation = _translate_message(context, body)
+    writer = MessagesWriter(_build_envelope(context, generation, "msg_"), body.get("stop_sequences") or ())
+    return GenerationHandler(context, generation, ChatFormat.path, writer)
 
 
-async def count_tokens(response: HttpResponse, gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
+def _translate_message(context: HandlerContext, body: dict[str, Any]) -> GenerationRequest:
+    workload, betas = context.request.header(WORKLOAD_HEADER), context.request.header(BETA_HEADER)
+    return translate_request(body, context.gateway.directory, workload, betas)
+
+
+async def count_tokens(context: HandlerContext) -> HttpReply:
     """Count the tokens of a message's prompt, by the engine that would answer it."""
-    body = {**decode_body(request.body), "max_tokens": 1, "stream": False}
-    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
-    generation = translate_request(body, gateway.directory, workload, betas)
-    response.watch_disconnect()
-    gateway.accounting.count_request(request.principal)
-    attempts = start_attempts(gateway.router, request, response, generation, generation.native or generation.body)
+    body = {**decode_body(context.request.body), "max_tokens": 1, "stream": False}
+    generation, gateway = _translate_message(context, body), context.gateway
+    context.response.watch_disconnect()
+    gateway.accounting.count_request(context.request.principal)
+    content = generation.native or generation.body
+    attempts = start_attempts(gateway.router, context.request, context.response, generation, content)
 
     async def count(replica: Replica) -> int:
         model = replica.client.model_override
@@ -141,65 +133,63 @@ async def count_tokens(response: HttpResponse, gateway: GatewayContext, request:
     return json_reply({"input_tokens": await attempts.run(slot, count)})
 
 
-def prepare_embeddings(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, _name: str
-) -> EmbeddingsHandler:
-    body = decode_body(request.body)
-    generation = validate_embedding(body, gateway.directory, request.header(WORKLOAD_HEADER))
-    return EmbeddingsHandler(gateway, request, response, generation)
+def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:
+    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
+    return EmbeddingsHandler(context, validate_embedding(body, context.gateway.directory, workload))
 
 
-def prepare_classification(
-    gateway: GatewayContext, request: HttpRequest, response: HttpResponse, name: str
-) -> ClassificationHandler:
-    wanted = parse_classification_request(request.body, gateway.directory, name)
-    return ClassificationHandler(gateway, request, response, wanted)
+def prepare_classification(context: HandlerContext) -> ClassificationHandler:
+    wanted = parse_classification_request(context.request.body, context.gateway.directory, context.name)
+    return ClassificationHandler(context, wanted)
 
 
-async def list_models(gateway: GatewayContext, request: HttpRequest, _name: str) -> HttpReply:
+async def list_models(context: HandlerContext) -> HttpReply:
     """List the names for generations. Classifiers are left out, since a client could not use them as a model."""
-    data = [_describe_model(gateway, request, name) for name in gateway.directory.names]
-    if request.header(VERSION_HEADER) is None:
+    data = [_describe_model(context, name) for name in context.gateway.directory.names]
+    if context.request.header(VERSION_HEADER) is None:
         return json_reply({"object": "list", "data": data})
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
     return json_reply({"data": data, "has_more": False, **ends})
 
 
-async def get_model(gateway: GatewayContext, request: HttpRequest, name: str) -> HttpReply:
-    if name not in gateway.directory.names:
+async def get_model(context: HandlerContext) -> HttpReply:
+    name = context.name
+    if name not in context.gateway.directory.names:
         message = f"The model {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist. GET /v1/models lists the models."
         raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
-    return json_reply(_describe_model(gateway, request, name))
+    return json_reply(_describe_model(context, name))
 
 
-def _describe_model(gateway: GatewayContext, request: HttpRequest, name: str) -> dict[str, Any]:
-    if request.header(VERSION_HEADER) is not None:
-        created_at = datetime.fromtimestamp(gateway.started_at, UTC).isoformat()
+def _describe_model(context: HandlerContext, name: str) -> dict[str, Any]:
+    started_at = context.gateway.started_at
+    if context.request.header(VERSION_HEADER) is not None:
+        created_at = datetime.fromtimestamp(started_at, UTC).isoformat()
         return {"type": "model", "id": name, "display_name": name, "created_at": created_at}
-    return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
+    return {"id": name, "object": "model", "created": started_at, "owned_by": "archwright"}
 
 
-async def get_metrics(gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
+async def get_metrics(context: HandlerContext) -> HttpReply:
     # In a thread, since tens of thousands of series take long to render.
-    return HttpReply(await asyncio.to_thread(gateway.render_metrics), content_type=CONTENT_TYPE)
+    return HttpReply(await asyncio.to_thread(context.gateway.render_metrics), content_type=CONTENT_TYPE)
 
 
-async def healthz(_gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
+async def healthz(_context: HandlerContext) -> HttpReply:
     return json_reply({"status": "ok"})
 
 
-async def readyz(gateway: GatewayContext, _request: HttpRequest, _name: str) -> HttpReply:
+async def readyz(context: HandlerContext) -> HttpReply:
     """Tell if every endpoint has an engine. Only counts of pools, since this route is open to everyone."""
-    ready, counts = gateway.is_ready, {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return json_reply({"ready": ready, "pools": counts}, status)
+    gateway = context.gateway
+    counts = {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}
+    status = HTTPStatus.OK if gateway.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return json_reply({"ready": gateway.is_ready, "pools": counts}, status)
 
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "inference.invoke", prepare_chat),
     Route("POST", "/v1/completions", "inference.invoke", prepare_completion),
     Route("POST", MESSAGES_PATH, "inference.invoke", prepare_message),
-    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", prepare_token_count),
+    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", reply_with(count_tokens)),
     Route("POST", "/v1/embeddings", "inference.invoke", prepare_embeddings),
     Route("POST", "/v1/predict/", "inference.invoke", prepare_classification, tail=True),
     Route("GET", "/v1/models", "models.read", reply_with(list_models)),
@@ -214,21 +204,21 @@ ROUTES: tuple[Route, ...] = (
 
 # Each {} is one name.
 ADMIN_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/admin/tenants", "tenants.manage", reply_with(admin_api.list_tenants)),
-    Route("POST", "/admin/tenants", "tenants.manage", reply_with(admin_api.create_tenant)),
-    Route("GET", "/admin/tenants/{}", "keys.manage", reply_with(admin_api.get_tenant)),
-    Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", reply_with(admin_api.set_tenant_limits)),
-    Route("PUT", "/admin/tenants/{}/content", "content.manage", reply_with(admin_api.set_content_tracing)),
-    Route("GET", "/admin/tenants/{}/keys", "keys.manage", reply_with(admin_api.list_tenant_keys)),
-    Route("POST", "/admin/tenants/{}/keys", "keys.manage", reply_with(admin_api.create_key)),
-    Route("GET", "/admin/tenants/{}/users", "keys.manage", reply_with(admin_api.list_tenant_users)),
-    Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", reply_with(admin_api.set_user_limits)),
-    Route("GET", "/admin/tenants/{}/usage", "usage.read", reply_with(admin_api.get_tenant_usage)),
-    Route("GET", "/admin/tenants/{}/audit", "audit.read", reply_with(admin_api.get_tenant_audit)),
-    Route("GET", "/admin/keys/{}", "keys.manage", reply_with(admin_api.get_key)),
-    Route("DELETE", "/admin/keys/{}", "keys.manage", reply_with(admin_api.revoke_key)),
-    Route("PUT", "/admin/keys/{}/limits", "keys.manage", reply_with(admin_api.set_key_limits)),
-    Route("POST", "/admin/keys/{}/rotate", "keys.manage", reply_with(admin_api.rotate_key)),
+    Route("GET", "/admin/tenants", "tenants.manage", admin_api.prepare(admin_api.list_tenants)),
+    Route("POST", "/admin/tenants", "tenants.manage", admin_api.prepare(admin_api.create_tenant)),
+    Route("GET", "/admin/tenants/{}", "keys.manage", admin_api.prepare(admin_api.get_tenant)),
+    Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", admin_api.prepare(admin_api.set_tenant_limits)),
+    Route("PUT", "/admin/tenants/{}/content", "content.manage", admin_api.prepare(admin_api.set_content_tracing)),
+    Route("GET", "/admin/tenants/{}/keys", "keys.manage", admin_api.prepare(admin_api.list_tenant_keys)),
+    Route("POST", "/admin/tenants/{}/keys", "keys.manage", admin_api.prepare(admin_api.create_key)),
+    Route("GET", "/admin/tenants/{}/users", "keys.manage", admin_api.prepare(admin_api.list_tenant_users)),
+    Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", admin_api.prepare(admin_api.set_user_limits)),
+    Route("GET", "/admin/tenants/{}/usage", "usage.read", admin_api.prepare(admin_api.get_tenant_usage, flushes=True)),
+    Route("GET", "/admin/tenants/{}/audit", "audit.read", admin_api.prepare(admin_api.get_tenant_audit)),
+    Route("GET", "/admin/keys/{}", "keys.manage", admin_api.prepare(admin_api.get_key)),
+    Route("DELETE", "/admin/keys/{}", "keys.manage", admin_api.prepare(admin_api.revoke_key)),
+    Route("PUT", "/admin/keys/{}/limits", "keys.manage", admin_api.prepare(admin_api.set_key_limits)),
+    Route("POST", "/admin/keys/{}/rotate", "keys.manage", admin_api.prepare(admin_api.rotate_key)),
 )
 
 
