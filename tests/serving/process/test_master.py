@@ -200,7 +200,7 @@ def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Pla
     resource.prlimit(master, resource.RLIMIT_NOFILE, (used - 1, limits[1]))
     os.kill(two.workers[0], signal.SIGKILL)
     log = two.home.log("gateway")
-    two.until(lambda: "the system refused" in log.read_text())
+    two.until(lambda: "system call failed" in log.read_text())
     assert two.chat(max_tokens=1).status == 200 and len(two.workers) == 1
     resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
     two.until(lambda: len(two.workers) == 2, 20.0)
@@ -213,7 +213,7 @@ def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
     (note / "in its place").mkdir(parents=True)
     two.config = replace(two.config, revision=1)
     write_atomic(two.home.config("gateway"), msgspec.json.encode(two.config))
-    two.until(lambda: "the system refused" in two.home.log("gateway").read_text())
+    two.until(lambda: "system call failed" in two.home.log("gateway").read_text())
     assert two.chat(max_tokens=1).status == 200
     (note / "in its place").rmdir()
     note.rmdir()

@@ -1,7 +1,7 @@
-"""Authenticate and authorise a request, and record the decision before the reply leaves.
+"""Authenticate and authorise a request, and record the decision before the response leaves.
 
-A key comes as `Authorization: Bearer` or, from clients of the Messages interface, as `x-api-key`; the meaning is the
-same, and two different keys are invalid. No other claim of identity (user headers, cookies, query strings) is read.
+A client sends its key as `Authorization: Bearer` or, in the Messages interface, as `x-api-key`. Both mean the same; two
+different keys are invalid. No other claim of identity (user headers, cookies, query strings) is read.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ class RouteRequirement(NamedTuple):
 
 
 class RequestAuthorizer:
+    """Decides on requests by the keys of this process; counts and records each decision."""
+
     def __init__(
         self, keys: KeyStore, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
     ) -> None:
-        self._keys = keys
-        self._audit = audit
-        self._exposition = exposition
+        self._keys, self._audit, self._exposition, self._clock = keys, audit, exposition, clock
         self._decisions: dict[tuple[str, str], Counter] = {}
-        self._clock = clock
 
     def authorize(self, head: RequestHead, request_id: str, requirement: RouteRequirement) -> Admitted:
         """Identify the caller and decide. Raises ApiError 401 before 404, 405 and 403, and 503.
@@ -85,7 +84,7 @@ class RequestAuthorizer:
             return request
         known = self._keys.identify(read_credential(request.head) or "")
         if known is None:
-            reason = "the key was taken away before the body came"
+            reason = "the key was revoked before the body arrived"
             self._record_decision(request.head, request.id, requirement, principal, reason)
             raise ApiError(HTTPStatus.UNAUTHORIZED, _INVALID_KEY, "invalid_api_key")
         return replace(request, admitted=replace(request.admitted, principal=known))
@@ -119,8 +118,8 @@ class RequestAuthorizer:
         self._record(
             AuditEvent(
                 at=self._clock(),
-                tenant=caller.tenant if caller else "",
-                key_id=caller.key_id if caller else "",
+                tenant="" if caller is None else caller.tenant,
+                key_id="" if caller is None else caller.key_id,
                 action=f"{head.method} {head.path[:MAX_LOGGED_PATH]}",
                 permission=permission,
                 effect=effect,

@@ -1,9 +1,10 @@
-"""The cost of a request: the worst case is reserved before the work, the actual cost settled once at its end.
+"""Cost control per request: reserve the worst case before the engine runs, settle once when the request ends.
 
-The worst case is a bound of the input and all tokens allowed for the answer, at the model's price. The actual cost is
-the engine's count, else the delivered pieces and an estimate of the input, which is charged only if an engine worked
-for the caller. A running request ends when it exceeds the reservation or its key or budget is withdrawn. An answer from
-the cache counts as a request and costs nothing.
+The worst case is an upper bound of the input tokens plus all output tokens that the request may produce, at the model's
+price. Settlement uses the engine's token count. Without a count it uses the delivered pieces and an estimate of the
+input; the estimate is charged only if an engine worked for the caller. A running request ends if it exceeds the
+reservation, if its key is revoked or if its budget is lowered. A cached response counts as a request and costs nothing.
+Design: the reservation is taken in the shared accounts, so limits hold across worker processes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN,
 from archwright.serving.settings.config import Endpoint, Prices
 
 CHECK_INTERVAL_S = 0.25
-LIMITS_PROPAGATION_S = 2 * POLL_S  # after a change of limits every worker knows of it
+LIMITS_PROPAGATION_S = 2 * POLL_S  # after this time every worker knows of a change of limits
 UNLIMITED = sys.maxsize
 BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 CacheOutcome = Literal["hit", "miss", "off"]
@@ -59,7 +60,7 @@ class WorstCase(NamedTuple):
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """What a request was charged. `cost_usd` is None without a price, `reserved_usd` for a caller without limits."""
+    """The charge of an ended request; `cost_usd` None: no price, `reserved_usd` None: a caller without limits."""
 
     input_tokens: int
     cost_usd: float | None = None
@@ -107,7 +108,7 @@ class CostAccounting(NamedTuple):
         self.accounts.settle(found, 0, 0.0)
 
     def flush(self) -> None:
-        """Write what was settled to the accounts; called before the ledger is flushed."""
+        """Write the settlements to the accounts; called before the ledger is flushed."""
         count = len(self.accounts.ended)
         try:
             self.accounts.flush()
@@ -319,9 +320,12 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
 
 
 class RecordedSpending:
-    """The recorded spending of scopes, from the ledger. An account asks once, when it is new, so all scopes are summed
-    together, and again only when `stamp` changes (limits or accounts), and once more when every worker knows of the
-    change. Records with a future date, written while the clock was wrong, count for no earlier period."""
+    """Looks up in the ledger what a scope has spent since a time.
+
+    Design: an account asks once, when it is new, so the spending of all scopes is summed together. It is summed again
+    when `stamp` changes (limits or accounts), and once more when every worker knows of the change. Records with a
+    future date, written while the clock was wrong, count for no earlier period.
+    """
 
     def __init__(
         self,
@@ -331,21 +335,17 @@ class RecordedSpending:
         now: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
-        self._home = home
-        self._stamp = stamp
-        self._now = now
-        self._clock = clock
-        self._read: object = None
-        self._again_at = 0.0
+        self._ledger, self._home, self._stamp, self._now, self._clock = ledger, home, stamp, now, clock
+        self._read_stamp: object = None
+        self._sum_again_at = 0.0
         self._sums: dict[int, Counter[str]] = {}  # by the first day that counts
 
     def __call__(self, scope: LimitScope, since: float) -> float:
         now, stamp = self._now(), self._stamp()
-        if stamp != self._read:
-            self._read, self._again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
-        elif now >= self._again_at:
-            self._again_at, self._sums = math.inf, {}
+        if stamp != self._read_stamp:
+            self._read_stamp, self._sum_again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
+        elif now >= self._sum_again_at:
+            self._sum_again_at, self._sums = math.inf, {}
         day = int(since // DAY_S)
         if day not in self._sums:
             self._sums[day] = self._sum_since(day)
@@ -353,11 +353,11 @@ class RecordedSpending:
 
     def _sum_since(self, day: int) -> Counter[str]:
         self._ledger.flush()
-        found: Counter[str] = Counter()
-        by, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
-        for one in read_usage_totals(self._ledger.store, self._home, ("day", *by) if day else by):
-            if not one.shadow and (not day or day <= one.day <= today):
-                found[format_scope_name("key", name=one.key_id)] += one.cost_nano_usd
-                found[format_scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
-                found[format_scope_name("tenant", one.tenant)] += one.cost_nano_usd
-        return found
+        sums: Counter[str] = Counter()
+        columns, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
+        for row in read_usage_totals(self._ledger.store, self._home, ("day", *columns) if day else columns):
+            if not row.shadow and (not day or day <= row.day <= today):
+                sums[format_scope_name("key", name=row.key_id)] += row.cost_nano_usd
+                sums[format_scope_name("user", row.tenant, row.user)] += row.cost_nano_usd
+                sums[format_scope_name("tenant", row.tenant)] += row.cost_nano_usd
+        return sums

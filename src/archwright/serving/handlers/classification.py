@@ -22,8 +22,8 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import Endpoint, EndpointSpec
 
 PATH = "/v1/predict"
-PROBABILITY_DIGITS = 6  # the next one is noise of 32-bit arithmetic
-INLINE_PROBABILITIES = 10_000  # a reply with more is built in a thread
+PROBABILITY_DIGITS = 6  # further digits are noise of 32-bit arithmetic
+INLINE_PROBABILITIES = 10_000  # a response with more is built in a thread
 
 
 class ClassificationRequest(NamedTuple):
@@ -99,7 +99,7 @@ def parse_classification_request(data: bytes, directory: ModelDirectory, name: s
 
 
 class _ClassProbabilities(msgspec.Struct):
-    """An engine's answer: the classes in order, and a row of probabilities per item."""
+    """An engine's reply: the classes in order, and a row of probabilities per item."""
 
     labels: list[str]
     probabilities: list[list[float]]

@@ -1,4 +1,4 @@
-"""One embedding request: a slot, the engine's vectors, in the encoding the client wants."""
+"""One embedding request: a slot and the engine's vectors, in the encoding that the client requested."""
 
 from __future__ import annotations
 

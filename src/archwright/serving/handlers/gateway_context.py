@@ -1,4 +1,4 @@
-"""What every handler needs: the configuration, the endpoints in force, authorisation and records."""
+"""The parts of a gateway process that handlers use: configuration, endpoints, authorisation, accounts, records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from archwright.serving.settings.config import GatewayConfig
 
 
 class Recorders(NamedTuple):
-    """The ledger of requests and decisions, the metrics page, the trace exporter, the supervisor's metrics."""
+    """The ledger of requests and decisions, the metrics, the trace exporter, the supervisor's metrics."""
 
     ledger: WalWriter
     exposition: Exposition
@@ -41,8 +41,11 @@ class Recorders(NamedTuple):
 
 
 class GatewayContext:
-    """One per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together, in one
-    step of the event loop, so a handler reads them without waiting in between."""
+    """One per process. `clock` is wall time, `now` monotonic.
+
+    Design: `directory`, `router` and `pools` change together in one event-loop tick. A handler that reads them in one
+    tick sees one configuration.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class GatewayContext:
         self._traces = recorders.traces
         self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
-        self._shown: Set[str] = frozenset()  # pools whose load is exported
+        self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
         self._rebuild_routing(config)
@@ -79,7 +82,7 @@ class GatewayContext:
         return self.fleet.pools
 
     async def apply_config(self, config: GatewayConfig) -> bool:
-        """Serve its endpoints from now on; False, with nothing changed, while a new engine does not answer."""
+        """Serve the endpoints of `config`. Returns False, with nothing changed, while a new engine does not answer."""
         if not await self.fleet.replace_pools(config.pools):
             return False
         self._rebuild_routing(config)
@@ -93,7 +96,7 @@ class GatewayContext:
     def mirror_request(
         self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str
     ) -> asyncio.Future[str] | None:
-        """Also ask the endpoint's shadow, if the request is selected for it; the future takes the response's text."""
+        """Send the request to the endpoint's shadow too, if it is selected; the future takes the response's text."""
         if not generation.endpoint.shadow:
             return None
         pool = self.router.select_shadow(generation, attempts.data_class, request_id)
@@ -103,7 +106,10 @@ class GatewayContext:
         return self._shadows.mirror(request_id, pool, work, (path, generation.body))
 
     def flush(self) -> None:
-        """Make all records durable; accounts first, so that what a crash loses counts as spent. Raises StoreError."""
+        """Make all records durable. Raises StoreError.
+
+        Design: the accounts come first, so the cost of requests whose records a crash loses counts as spent.
+        """
         self.accounting.flush()
         self._ledger.flush()
 
@@ -111,7 +117,7 @@ class GatewayContext:
         self.accounting.flush()
         await self._shadows.close()
         await self.fleet.close()
-        self.publish_load()  # the page outlives this process
+        self.publish_load()  # the exported metrics outlive this process
 
     def is_content_traced(self, request: HttpRequest) -> bool:
         """True if the trace includes the content: the request is sampled and its tenant turned this on."""
@@ -138,20 +144,20 @@ class GatewayContext:
         return all(any(self.pools[name].healthy for name in spec.serving_pools) for spec in self._endpoints)
 
     def render_metrics(self) -> bytes:
-        """The metrics as text, with the supervisor's. Reads the store, so not for the event loop."""
+        """Render the metrics, with the supervisor's. Reads the store, so run it in a thread."""
         self.publish_load()
         if self._supervisor is None:
             return self.exposition.render()
         self._supervisor.catch_up()
         return self.exposition.render(self._supervisor.exposition)
 
-    def _record_comparison(self, found: ShadowComparison) -> None:
-        self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
-        self.journal.info("shadow", **found._asdict())
+    def _record_comparison(self, comparison: ShadowComparison) -> None:
+        self.exposition.counter("shadows", {"pool": comparison.pool, "verdict": comparison.verdict}).add()
+        self.journal.info("shadow", **comparison._asdict())
 
     def publish_load(self) -> None:
         """Export the load of every pool, for all processes that render the metrics."""
         loads = self.fleet.in_flight()
-        for pool in self._shown | loads.keys():  # a pool that is gone shows 0
+        for pool in self._exported_pools | loads.keys():  # 0 for a pool that was removed
             self.exposition.record("in_flight", {"pool": pool}, loads[pool])
-        self._shown = loads.keys()
+        self._exported_pools = loads.keys()

@@ -1,9 +1,10 @@
 """The server side of HTTP/1.1: connections and their limits.
 
-A connection handles one request at a time; pipelined ones wait, unread beyond READ_AHEAD, so replies keep their order.
-A request is refused when its headers are complete, before its body is read: the rest of a small body is skipped and the
-connection kept, a larger one closes it, after a moment in which the client can read the refusal instead of a reset.
-Every wait (headers, body, next request, a client that does not read) has a deadline, kept by one sweep.
+A connection handles one request at a time. Pipelined requests wait, unread beyond READ_AHEAD, so responses keep their
+order. A request is refused when its headers are complete, before its body is read. The rest of a small refused body is
+skipped and the connection stays open. A larger refused body closes the connection, after a moment in which the client
+can read the error instead of a reset. Every wait (headers, body, next request, a client that does not read) has a
+deadline, which one sweep checks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from archwright.serving.http.http_response import (
     PHASE_BODY,
     HttpResponse,
     ResponseBuffer,
+    arrival_timeout,
     body_too_large,
     early_end_error,
     encode_bare_response,
@@ -34,14 +36,14 @@ from archwright.serving.http.http_response import (
 
 KEEP_ALIVE_S = 75.0
 READ_AHEAD = 64 * 1024
-SKIP_BYTES = 64 * 1024  # of a refused body, still read to keep the connection
+SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the connection
 # Closing on unread bytes resets the connection and the client loses the reply, so read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# What a connection waits for.
+# States: the connection waits for the next request, headers, a body, the response, or the end of its closing.
 STATE_NEXT, STATE_HEAD, STATE_BODY, STATE_REPLY, STATE_END = range(5)
 _MALFORMED_CODES = {413: "request_too_large", 431: "headers_too_large"}
 
@@ -85,7 +87,7 @@ class HttpServer:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One client connection. `left`: the client has closed its side."""
+    """A client's connection. `left`: the client has closed its side."""
 
     def __init__(self, server: HttpServer) -> None:
         self.left = False
@@ -109,10 +111,10 @@ class HttpConnection(asyncio.Protocol):
     def _reset_body(self) -> None:
         self._pieces: list[bytes] = []
         self._chunks: ChunkedBody | None = None
-        self._left_bytes = 0  # of the body, or still to be read before closing
+        self._left_bytes = 0  # still to be read: of the body, or before closing
         self._size = 0
 
-    # The transport's side.
+    # Calls of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods without being subclasses.
@@ -168,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._process_buffer()
 
-    # What was read.
+    # Reading requests.
 
     def _process_buffer(self) -> None:
         try:
@@ -177,13 +179,13 @@ class HttpConnection(asyncio.Protocol):
         except MalformedRequest as error:
             message = error.reason
             if error.status == HTTPStatus.BAD_REQUEST:
-                message = f"this is not valid HTTP: {message}"
+                message = f"The request is not valid HTTP: {message}. Correct the request."
             self._refuse_and_close(ApiError(error.status, message, _MALFORMED_CODES.get(error.status, "bad_http")))
         if self.left and self._response is None and self._state != STATE_END:
             self._transport.close()
 
     def _step(self) -> bool:
-        """Process the buffer; False if more data is needed first."""
+        """Process the buffer. Returns False if more data is needed first."""
         if self._state in (STATE_NEXT, STATE_HEAD):
             return self._read_head()
         if self._state == STATE_BODY:
@@ -208,14 +210,16 @@ class HttpConnection(asyncio.Protocol):
             self._due = self._now() + self._limits.headers_s
         end = data.find(b"\r\n\r\n", self._searched)
         if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
-            raise MalformedRequest("the request's headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            message = f"The request headers exceed the limit of {self._limits.header_bytes} bytes. Send fewer headers."
+            raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if end < 0:
             check_partial_head(data[:2048])
             self._searched = max(0, len(data) - 3)
             return False
         head = parse_head(data[:end])
         if len(head.headers) + len(head.repeated) > self._limits.headers:
-            raise MalformedRequest("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            message = f"The request has more than {self._limits.headers} headers. Send fewer headers."
+            raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._buffer = data[end + 4 :]
         self._searched = 0
         self._begin_request(head)
@@ -315,7 +319,7 @@ class HttpConnection(asyncio.Protocol):
             self._state = STATE_END
             self._left_bytes = LINGER_BYTES
 
-    # What is answered.
+    # Sending responses (http_response.Peer).
 
     def send(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -326,7 +330,7 @@ class HttpConnection(asyncio.Protocol):
             self._closing = True
             return False
         if self._state == STATE_BODY:
-            # The rest of the body is skipped if it is small and certain to arrive.
+            # Keep the connection only if the rest of the body is small and certain to arrive: it is skipped.
             left = self._left_bytes - len(self._buffer)
             expects = self._head is not None and self._head.expects
             self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
@@ -355,7 +359,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _close_gracefully(self) -> None:
-        """Close once the client has the reply; at once if there is nothing unread that would cause a reset."""
+        """Close once the client has the response, or at once if no unread bytes would cause a reset."""
         if (self._state == STATE_REPLY and not self._buffer) or self.left:
             self._transport.close()
             self._due = self._now() + self._limits.client_stall_s
@@ -368,7 +372,7 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.resume_reading()
         self._state = STATE_END
 
-    # Its time.
+    # Deadlines.
 
     def check_deadlines(self, now: float) -> None:
         if self._stalled_at is not None:
@@ -381,8 +385,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _handle_timeout(self) -> None:
         if self._state == STATE_HEAD or self._fresh:
-            message = f"The request headers did not arrive within {self._limits.headers_s:g} s. Send the request again."
-            self._refuse_and_close(ApiError(HTTPStatus.REQUEST_TIMEOUT, message, "timeout"))
+            self._refuse_and_close(arrival_timeout("headers", self._limits.headers_s))
         elif self._state == STATE_BODY and self._response is not None and not self._response.finished:
             self._refuse_and_close(early_end_error(PHASE_BODY, self._limits))
         elif self._state == STATE_NEXT and not self._transport.get_write_buffer_size():
@@ -391,10 +394,10 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self, silent_s: float) -> None:
-        """Close a connection silent for `silent_s`: a client just told that it is kept may already be sending."""
+        """Close a connection that was silent for `silent_s`; until then its client may be sending a request."""
         if self._response is None and self._state in (STATE_NEXT, STATE_HEAD):
-            waits_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
-            if self._now() >= self._due - waits_s + silent_s:
+            limit_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
+            if self._now() >= self._due - limit_s + silent_s:
                 self._transport.close()
 
     def end(self, reason: str) -> None:

@@ -1,9 +1,8 @@
 """The response to one request: its bytes, its deadlines, and how its work ends early.
 
 Design: no response leaves before its records. The records of all responses of one event-loop tick (authorisation,
-usage) are made durable once, at the end of the tick; if that fails, the responses become errors. A client that
-disconnects ends the work at once. Every phase has a deadline, kept by one sweep over all connections and not by a timer
-for each.
+usage) are made durable once, at the end of the tick; if that fails, the responses become errors. The disconnect of a
+client ends the work at once. Every phase has a deadline, which one sweep over all connections checks without timers.
 """
 
 from __future__ import annotations
@@ -316,12 +315,16 @@ def body_too_large(limit: int) -> ApiError:
 def early_end_error(reason: str, limits: ClientLimits) -> ApiError:
     """Return the error for a request whose work was stopped for `reason`."""
     if reason == PHASE_BODY:
-        message = f"The request body did not arrive within {limits.body_s:g} s. Send the request again."
-        return ApiError(HTTPStatus.REQUEST_TIMEOUT, message, "timeout")
+        return arrival_timeout("body", limits.body_s)
     if reason == SHUTDOWN:
         return service_unavailable("The gateway is shutting down. Retry the request.", "shutting_down")
     if reason == PHASE_FIRST_TOKEN:
         return gateway_timeout("The model did not start to respond in time. Retry, or send a shorter request.")
     if reason == PHASE_STALL:
         return gateway_timeout(f"The model sent nothing for {limits.stall_s:g} s. Retry the request.")
-    return gateway_timeout(f"The request took longer than the limit of {limits.request_s:g} s. Ask for fewer tokens.")
+    return gateway_timeout(f"The request took longer than the limit of {limits.request_s:g} s. Request fewer tokens.")
+
+
+def arrival_timeout(part: str, limit_s: float) -> ApiError:
+    message = f"The request {part} did not arrive within {limit_s:g} s. Send the request again."
+    return ApiError(HTTPStatus.REQUEST_TIMEOUT, message, "timeout")

@@ -128,7 +128,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def run_background_tasks(self, *servers: HttpServer) -> AsyncIterator[None]:
-        """Deadlines, health checks, memory trimming and changes of the configuration, beside the requests."""
+        """Run deadlines, health checks, memory trimming and changes of the configuration beside the requests."""
         sweep_s, journal = self._gateway.config.limits.sweep_s, self._gateway.journal
 
         async def sweep() -> None:
@@ -152,7 +152,7 @@ class Dispatcher:
             await self._gateway.close()
 
     async def _check_health(self) -> None:
-        """Check every engine for ever; each failure is logged."""
+        """Check every engine until cancelled; each failure is logged."""
         while True:
             try:
                 with boundary("health"):
@@ -163,14 +163,14 @@ class Dispatcher:
 
 
 def describe_cause(error: ArchwrightError) -> dict[str, object]:
-    """The codes and places of a failed request for the journal; messages may quote the prompt or a key."""
-    found: dict[str, object] = {"code": error.code, "where": str(error.where)}
+    """Return the codes of a failed request for the journal, without messages, which may quote the prompt or a key."""
+    fields: dict[str, object] = {"code": error.code, "where": str(error.where)}
     if isinstance(error, EngineRefused):
-        found["engine_status"] = error.status
+        fields["engine_status"] = error.status
     bug = error.__cause__
     if isinstance(error, EngineError) and isinstance(bug, OSError):
-        found["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
+        fields["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
     if isinstance(error, InternalError) and bug is not None:
         frame = traceback.extract_tb(bug.__traceback__)[-1]
-        found["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
-    return found
+        fields["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
+    return fields

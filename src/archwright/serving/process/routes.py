@@ -58,7 +58,10 @@ Prepare = Callable[[HandlerContext], RequestHandler]
 
 
 class Route(NamedTuple):
-    """`prepare` validates a request and makes its handler. `tail`: one name follows the path, which `prepare` gets."""
+    """`prepare` validates a request and makes its handler. Each {} in `path` is a name.
+
+    `tail`: a name follows the path, which may contain "/".
+    """
 
     method: str
     path: str
@@ -202,7 +205,6 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-# Each {} is one name.
 ADMIN_ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/tenants", "tenants.manage", admin_api.prepare(admin_api.list_tenants)),
     Route("POST", "/admin/tenants", "tenants.manage", admin_api.prepare(admin_api.create_tenant)),
@@ -223,34 +225,47 @@ ADMIN_ROUTES: tuple[Route, ...] = (
 
 
 class RouteMatch(NamedTuple):
-    """The route of a request, if any; what it demands, None if it is open; the decoded name in the path.
-
-    Two names are joined by "/". The rest of a path is compared as it was sent.
-    """
+    """The route of a request, if any; what it demands, None if it is open; the decoded names in the path, with "/"."""
 
     route: Route | None
     requirement: RouteRequirement | None
     name: str
 
 
-def _build_match(route: Route | None, methods: tuple[str, ...], name: str = "", suggestion: str = "") -> RouteMatch:
-    if route is not None and route.permission is None:
-        return RouteMatch(route, None, name)
-    permission = route.permission if route else None
-    return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, suggestion), name)
+class RouteTable:
+    """Finds the route of a request. Only names are decoded; the rest of a path is compared as it was sent."""
 
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self._patterns = [(route, _compile_path(route)) for route in routes]
+        fixed = [route for route in routes if not route.tail and "{}" not in route.path]
+        self._exact = {(route.method, route.path): self._match(route.method, route.path) for route in fixed}
 
-_EXACT_ROUTES = {(route.method, route.path): _build_match(route, (route.method,)) for route in ROUTES if not route.tail}
+    def find(self, method: str, path: str) -> RouteMatch:
+        return self._exact.get((method, path)) or self._match(method, path)
 
+    def _match(self, method: str, path: str) -> RouteMatch:
+        matches = [(route, match.groups()) for route, pattern in self._patterns if (match := pattern.fullmatch(path))]
+        names = [unquote(name) for name in matches[0][1]] if matches else []
+        if matches and not matches[0][0].tail and any("/" in name for name in names):
+            matches = []  # a name with an encoded "/" is not a name
+        route = next((route for route, _ in matches if route.method == method), None)
+        name = "/".join(names)
+        if route is not None and route.permission is None:
+            return RouteMatch(route, None, name)
+        permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
+        suggestion = "" if matches else self._suggest_path(path)
+        return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, suggestion), name)
 
-def find_route(method: str, path: str) -> RouteMatch:
-    plain = _EXACT_ROUTES.get((method, path))
-    if plain is not None:
-        return plain
-    fit = [route for route in ROUTES if _path_matches(route, path)]
-    route = next((route for route in fit if route.method == method), None)
-    name = unquote(path[len(fit[0].path) :]) if fit else ""
-    return _build_match(route, tuple(route.method for route in fit), name, "" if fit else _suggest_path(path))
+    def _suggest_path(self, path: str) -> str:
+        """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
+        tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
+        if tail.startswith("/responses"):
+            return _NO_RESPONSES
+        suggested = f"/v1{tail}"
+        if not any(pattern.fullmatch(suggested) for _, pattern in self._patterns):
+            return ""
+        ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
+        return f" Did you mean {suggested}? The client's base URL must end {ends}."
 
 
 _SLASHES = re.compile("//+")
@@ -261,34 +276,10 @@ _NO_RESPONSES = (
 )
 
 
-def _suggest_path(path: str) -> str:
-    """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
-    tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
-    if tail.startswith("/responses"):
-        return _NO_RESPONSES
-    suggested = f"/v1{tail}"
-    if not any(_path_matches(route, suggested) for route in ROUTES):
-        return ""
-    ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
-    return f" Did you mean {suggested}? The client's base URL must end {ends}."
+def _compile_path(route: Route) -> re.Pattern[str]:
+    pattern = re.escape(route.path).replace(r"\{\}", "([^/]+)")
+    return re.compile(pattern + "(.+)" if route.tail else pattern)
 
 
-_ADMIN_PATTERNS = [
-    (route, re.compile("([^/]+)".join(map(re.escape, route.path.split("{}"))))) for route in ADMIN_ROUTES
-]
-
-
-def find_admin_route(method: str, path: str) -> RouteMatch:
-    """Return the match among the routes of administration. A name with an encoded "/" matches nothing."""
-    fit = [(route, found.groups()) for route, pattern in _ADMIN_PATTERNS if (found := pattern.fullmatch(path))]
-    names = [unquote(name) for name in fit[0][1]] if fit else []
-    if any("/" in name for name in names):
-        fit = []
-    route = next((route for route, _names in fit if route.method == method), None)
-    return _build_match(route, tuple(route.method for route, _names in fit), "/".join(names))
-
-
-def _path_matches(route: Route, path: str) -> bool:
-    if not route.tail:
-        return path == route.path
-    return path.startswith(route.path) and len(path) > len(route.path)
+find_route = RouteTable(ROUTES).find
+find_admin_route = RouteTable(ADMIN_ROUTES).find
