@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import resource
 import socket
 import ssl
 import subprocess
@@ -108,10 +109,20 @@ class Platform:
             yield KeyStore(store, load_pepper(self.home), slate=slate)
 
     @property
+    def master(self) -> subprocess.Popen[bytes]:
+        """The running gateway's master process."""
+        assert self.gateway is not None, "the gateway was not started"
+        return self.gateway
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of the master process."""
+        return int(Path(f"/proc/{self.master.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+    @property
     def workers(self) -> list[int]:
-        """The process ids of those who answer."""
-        assert self.gateway is not None
-        pid = self.gateway.pid
+        """The process ids of the workers."""
+        pid = self.master.pid
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def _probe(self, path: str) -> bool:

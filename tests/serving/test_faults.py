@@ -164,33 +164,30 @@ def test_an_engine_that_refuses(start: Start) -> None:
 
 def test_sigterm_finishes_what_runs(start: Start) -> None:
     platform = start([{}], [{"tpot_s": 0.02}])
-    assert platform.gateway is not None
     running = platform.open_chat(max_tokens=40, stream=True)
     assert running.recv(1000)
-    platform.gateway.send_signal(signal.SIGTERM)
+    platform.master.send_signal(signal.SIGTERM)
     assert b"[DONE]" in rest_of(running)
-    assert platform.gateway.wait(10) == 0
+    assert platform.master.wait(10) == 0
     assert "stopped" in platform.home.log("gateway").read_text()
 
 
 def test_sigterm_does_not_wait_for_ever(start: Start) -> None:
     platform = start([{}], [{"tpot_s": 0.05}], limits=ClientLimits(drain_s=1.0))
-    assert platform.gateway is not None
     running = platform.open_chat(max_tokens=4000, stream=True)
     waiting = platform.open_chat(max_tokens=4000)
     assert running.recv(1000)
-    platform.gateway.send_signal(signal.SIGTERM)
+    platform.master.send_signal(signal.SIGTERM)
     assert b"shutting down" in rest_of(running)
     assert b"503 Service Unavailable" in waiting.recv(4000)
-    assert platform.gateway.wait(10) == 0
+    assert platform.master.wait(10) == 0
 
 
 def test_it_does_not_outlive_the_supervisor(start: Start) -> None:
     platform = start([{}], [{}])
-    assert platform.gateway is not None
-    assert platform.gateway.stdin is not None
-    platform.gateway.stdin.close()
-    platform.gateway.wait(5)
+    assert platform.master.stdin is not None
+    platform.master.stdin.close()
+    platform.master.wait(5)
 
 
 def run(tmp_path: Path, config: GatewayConfig) -> subprocess.CompletedProcess[str]:

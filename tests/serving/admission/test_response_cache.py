@@ -1,4 +1,4 @@
-"""The exact cache: the tenant's own answers only, of this version only, within bytes and hours."""
+"""The exact cache: responses of the same tenant and version only, limited in bytes and hours."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
 
 @pytest.mark.parametrize("shape", [ChatFormat, CompletionFormat])
 def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatFormat] | type[CompletionFormat]) -> None:
-    """Whoever puts the events together has the reply again."""
+    """The events put together are the reply again."""
     token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
     entry = {**token, "top_logprobs": [token]}
     chat = shape is ChatFormat

@@ -94,7 +94,7 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
 
 
 def test_an_odd_event_before_half_of_another() -> None:
-    """What is decoded one by one because of it keeps its order with the half behind."""
+    """Events that are decoded one by one keep their order with the half event behind them."""
     odd, good = b': comment\ndata: {"choices":\ndata: []}\n\n', b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
     relay, _, _ = fed(RelayStand.buffered, good + odd + good[:20], good[20:] + good)
     assert relay.pieces[0].text == "aaa"

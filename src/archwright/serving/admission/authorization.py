@@ -28,9 +28,9 @@ _INVALID_KEY = "The API key is not valid. Check it, or create a new key."
 
 
 class RouteRequirement(NamedTuple):
-    """What the route table demands of a request.
+    """The route table's demands on a request.
 
-    `permission` is None if no route has the path and method; `suggestion` is a sentence about the path meant.
+    `permission` is None if no route has the path and method; `suggestion` is a sentence about a similar path.
     """
 
     permission: str | None

@@ -23,7 +23,7 @@ from archwright.serving.settings.config import Endpoint
 
 
 class HandlerContext(msgspec.Struct, frozen=True, gc=False):
-    """What a handler is made of; `name`: the decoded name in the path, if the route has one."""
+    """The arguments of every handler; `name`: the decoded name in the path, if the route has a name."""
 
     gateway: GatewayContext
     request: HttpRequest
@@ -44,7 +44,7 @@ def json_reply(value: object, status: int = HTTPStatus.OK) -> HttpReply:
 
 
 class RequestHandler(ABC):
-    """Answers one request. `worst_case` is reserved before `run` starts; None: nothing is reserved."""
+    """Answers a request. `worst_case` is reserved before `run` starts; None: nothing is reserved."""
 
     worst_case: WorstCase | None = None
 

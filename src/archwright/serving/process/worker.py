@@ -52,7 +52,7 @@ HAND_OVER_SIGNAL = signal.SIGHUP
 
 
 class WorkerContext(NamedTuple):
-    """From the master. The pipe `life` closes with it; the pipe `reports` takes reports; `since`: the gateway's start."""
+    """From the master. The pipe `life` closes with it, the pipe `reports` takes reports; `since`: gateway's start."""
 
     bound: socket.socket
     admin: socket.socket | None
