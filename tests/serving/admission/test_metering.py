@@ -98,7 +98,12 @@ def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger:
             "this key allows 5 requests per minute. Retry",
         ),
         (LimitDenial("tokens", "key", None), 429, "rate_limit_exceeded", "this key allows 900 tokens per minute. Send"),
-        (LimitDenial("budget", "tenant", None), 429, "insufficient_quota", "The total budget of this tenant (1 USD)"),
+        (
+            LimitDenial("budget", "tenant", None),
+            429,
+            "insufficient_quota",
+            "The budget of this tenant (1 USD, period: total)",
+        ),
         (LimitDenial("unpriced", "user", None), 403, "model_not_priced", "Set a price or use a user without a budget."),
     ],
 )

@@ -30,11 +30,10 @@ _INVALID_KEY = "The API key is not valid. Check it, or create a new key."
 class RouteRequirement(NamedTuple):
     """The route table's demands on a request.
 
-    `permission` is None if no route has the path and method; `suggestion` is a sentence about a similar path.
+    `permission`: None if no route has the path and method; `methods`: of the path; `suggestion`: names a similar path.
     """
 
     permission: str | None
-    known_path: bool
     methods: tuple[str, ...]
     suggestion: str = ""
 
@@ -62,7 +61,7 @@ class RequestAuthorizer:
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         if requirement.permission is None:
             self._record_decision(head, request_id, requirement, principal, "no such route")
-            if requirement.known_path:
+            if requirement.methods:
                 message = f"Method {head.method} is not allowed for this path. Use {' or '.join(requirement.methods)}."
                 raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=requirement.methods)
             message = f"Nothing is served at {head.path[:MAX_LOGGED_PATH]}.{requirement.suggestion}"

@@ -83,10 +83,10 @@ class CostAccounting(NamedTuple):
         None stands for a request that the accounts could not handle: `open_charge` reserves again and gets the error.
         """
         try:
-            found = self.accounts.reserve_all([(principal, worst_case[:2]) for principal, worst_case in wanted])
+            results = self.accounts.reserve_all([(principal, worst_case[:2]) for principal, worst_case in wanted])
         except StoreError:
             return [None] * len(wanted)
-        return [None if isinstance(one, StoreError) else one for one in found]
+        return [None if isinstance(result, StoreError) else result for result in results]
 
     def release(self, reservation: ReserveResult | None) -> None:
         """Give back what was reserved for a request whose work never began."""
@@ -98,14 +98,13 @@ class CostAccounting(NamedTuple):
         self, request: HttpRequest, endpoint: Endpoint, worst_case: WorstCase, reservation: ReserveResult | None
     ) -> RequestCharge:
         """Open the charge of a request. Raises ApiError 429 and 403 if a limit has no room, StoreError."""
-        found = self._require_reservation(request.principal, worst_case, reservation)
-        found.watch_since(request.admitted.keys_version)
-        return RequestCharge(self, endpoint, found, worst_case, request.received_at)
+        reserved = self._require_reservation(request.principal, worst_case, reservation)
+        reserved.watch_since(request.admitted.keys_version)
+        return RequestCharge(self, endpoint, reserved, worst_case, request.received_at)
 
     def count_request(self, principal: Principal) -> None:
         """Count a request that costs nothing. Raises as `open_charge` does."""
-        found = self._require_reservation(principal, WorstCase(0, 0.0, 0, 0), None)
-        self.accounts.settle(found, 0, 0.0)
+        self.accounts.settle(self._require_reservation(principal, WorstCase(0, 0.0, 0, 0), None), 0, 0.0)
 
     def flush(self) -> None:
         """Write the settlements to the accounts; called before the ledger is flushed."""
@@ -119,12 +118,12 @@ class CostAccounting(NamedTuple):
     def _require_reservation(
         self, principal: Principal, worst_case: WorstCase, reservation: ReserveResult | None
     ) -> Reservation:
-        found = self.accounts.reserve(principal, worst_case[:2]) if reservation is None else reservation
-        if isinstance(found, StoreError):
-            raise found
-        if isinstance(found, LimitDenial):
-            raise limit_exceeded(found, self.keys.list_limited_scopes(principal))
-        return found
+        result = self.accounts.reserve(principal, worst_case[:2]) if reservation is None else reservation
+        if isinstance(result, StoreError):
+            raise result
+        if isinstance(result, LimitDenial):
+            raise limit_exceeded(result, self.keys.list_limited_scopes(principal))
+        return result
 
 
 class RequestCharge:
@@ -251,10 +250,10 @@ class RequestCharge:
         return Settlement(input_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
 
     def headers(self) -> list[HeaderField]:
-        found = [(b"x-archwright-cache", self._cache_outcome.encode())]
+        fields = [(b"x-archwright-cache", self._cache_outcome.encode())]
         if self.usd is not None:
-            found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
-        return found
+            fields.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
+        return fields
 
     def add_cost(self, usage: dict[str, Any] | None) -> dict[str, Any] | None:
         return usage if usage is None or self.usd is None else {**usage, "cost_usd": round(self.usd, 9)}
@@ -303,19 +302,15 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         )
         return ApiError(HTTPStatus.FORBIDDEN, message, "model_not_priced", param="model")
     limits = next((one.limits for one in scopes if one.kind == scope), UsageLimits())
-    wait_s = denial.retry_after_s
     if denial.limit == "budget":
-        code, message = "insufficient_quota", f"The budget of this {scope} has no room for the request."
-        if limits.budget_usd is not None:
-            message = (
-                f"The {limits.period} budget of this {scope} ({limits.budget_usd:g} USD) has no room for the request."
-            )
-        action = "Raise the budget or send a smaller request."
+        code, action = "insufficient_quota", "Raise the budget or send a smaller request."
+        budget = "" if limits.budget_usd is None else f" ({limits.budget_usd:g} USD, period: {limits.period})"
+        message = f"The budget of this {scope}{budget} has no room for the request."
     else:
+        code, action = "rate_limit_exceeded", "Send a smaller request."
         allowed = limits.rpm if denial.limit == "requests" else limits.tpm
-        code = "rate_limit_exceeded"
-        message = f"Rate limit reached: this {scope} allows {allowed} {denial.limit} per minute."
-        action = "Send a smaller request."
+        message = f"Rate limit reached: this {scope} allows {allowed or 'fewer'} {denial.limit} per minute."
+    wait_s = denial.retry_after_s
     return too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
 
 

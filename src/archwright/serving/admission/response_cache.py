@@ -90,10 +90,10 @@ class ResponseCache:
                 return known[1]
             self._drop_from_front(key)
         try:
-            found = self._table.read(self._read_entry, key)
-            if found is None:
+            entry = self._table.read(self._read_entry, key)
+            if entry is None:
                 return None
-            raw, young = found
+            raw, young = entry
             expires_at, cached = _decode_entry(raw)
             if now >= expires_at:
                 return None

@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from archwright.access.accounts import ReserveResult
 from archwright.access.api_keys import KeyRecord, KeyStore
 from archwright.access.audit_log import read_entries
 from archwright.access.key_views import KeyView, build_key_view, build_new_key
@@ -25,7 +24,7 @@ from archwright.contract.record import Record, as_dict
 from archwright.errors import UsageError
 from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
-from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler, json_reply
+from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import ApiError, bad_request
 
 R = TypeVar("R", bound=Record)
@@ -125,31 +124,25 @@ class AdminCall:
             raise _not_found_error(kind)
 
 
-class AdminHandler(RequestHandler):
-    """Runs an action in a thread, records it and sends its value. `flushes`: the action reads recorded requests."""
+def prepare(
+    act: Callable[[AdminCall], AdminResult], *, flushes: bool = False
+) -> Callable[[HandlerContext], ReplyHandler]:
+    """Make handlers of an action, which runs in a thread. `flushes`: the action reads recorded requests."""
 
-    def __init__(self, act: Callable[[AdminCall], AdminResult], context: HandlerContext, *, flushes: bool) -> None:
-        super().__init__(context)
-        self._act, self._call, self._flushes = act, AdminCall(context), flushes
-
-    async def run(self, _reservation: ReserveResult | None) -> None:
-        if self._flushes:
-            self.gateway.flush()
+    async def run(context: HandlerContext) -> HttpReply:
+        gateway = context.gateway
+        if flushes:
+            gateway.flush()
         try:
-            result = await asyncio.to_thread(self._act, self._call)
+            result = await asyncio.to_thread(act, AdminCall(context))
         except UsageError as error:
             status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
             raise ApiError(status, error.message, error.code) from error
         if result.action:
-            self.gateway.authorizer.record_action(self.request, result.action, result.resource, result.tenant)
-        reply = json_reply(result.value)
-        self.response.send(reply.status, reply.body, reply.content_type)
+            gateway.authorizer.record_action(context.request, result.action, result.resource, result.tenant)
+        return json_reply(result.value)
 
-
-def prepare(
-    act: Callable[[AdminCall], AdminResult], *, flushes: bool = False
-) -> Callable[[HandlerContext], AdminHandler]:
-    return partial(AdminHandler, act, flushes=flushes)
+    return partial(ReplyHandler, run)
 
 
 def list_tenants(call: AdminCall) -> AdminResult:

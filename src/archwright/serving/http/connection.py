@@ -37,7 +37,7 @@ from archwright.serving.http.http_response import (
 KEEP_ALIVE_S = 75.0
 READ_AHEAD = 64 * 1024
 SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the connection
-# Closing on unread bytes resets the connection and the client loses the reply, so read on for a moment.
+# Closing with unread bytes resets the connection, and the client loses the response. So read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 WRITE_AHEAD = 256 * 1024
@@ -281,7 +281,7 @@ class HttpConnection(asyncio.Protocol):
             if self._size > SKIP_BYTES:
                 principal = admitted.principal
                 tenant_bytes = self._quota.set_size("" if principal is None else principal.tenant, self._size)
-                # A body alone never exceeds the tenant's quota, or it would be retried for ever.
+                # A single body never exceeds the tenant's quota: its client would retry for ever.
                 if tenant_bytes > max(self._size, self._limits.tenant_bytes):
                     limit = self._limits.tenant_bytes
                     message = f"This tenant has too many large requests in flight (limit: {limit} bytes)."
@@ -289,7 +289,7 @@ class HttpConnection(asyncio.Protocol):
                     self._refuse_body(too_many_requests(message, "rate_limit_exceeded", 1))
 
     def _complete_request(self) -> None:
-        """The request is complete: have it answered, unless it was refused."""
+        """Pass the complete request on, unless it was refused."""
         response, head, admitted, pieces = self._response, self._head, self._admitted, self._pieces
         if response is None or head is None:  # the request was refused and the error is sent
             self._await_request()

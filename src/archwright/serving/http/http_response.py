@@ -132,8 +132,6 @@ class HttpResponse:
         self._request_until = now + buffer.limits.request_s
         self._phase, self._phase_until = PHASE_REQUEST, self._request_until
 
-    # The work that writes the response.
-
     def start_work(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the task that `stop` cancels."""
         self._task = asyncio.get_running_loop().create_task(work)
@@ -144,7 +142,6 @@ class HttpResponse:
         return self.stop_reason is None
 
     def end_work(self) -> None:
-        """The work's last step."""
         self._task = self._check = None
 
     @property
@@ -165,8 +162,6 @@ class HttpResponse:
     def is_engine_timeout(self) -> bool:
         """True if the work ended because the engine was silent for too long."""
         return self.stop_reason in (PHASE_FIRST_TOKEN, PHASE_STALL)
-
-    # Deadlines and disconnects.
 
     def start_phase(self, name: str, limit_s: float) -> None:
         """Wait for `name` from now on, at most `limit_s`."""
@@ -210,8 +205,6 @@ class HttpResponse:
         self.finished = True
         self._peer.abort()
 
-    # The source of a stream.
-
     def attach_source(self, source: ResponseSink) -> None:
         """Set what the engine's bytes go through; it is paused while the client does not read."""
         self._source = source
@@ -226,8 +219,6 @@ class HttpResponse:
     def resume_source(self) -> None:
         if self._source is not None:
             self._source.resume()
-
-    # The bytes.
 
     def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         """Write the complete response."""

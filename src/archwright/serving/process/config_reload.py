@@ -44,11 +44,11 @@ def served_revision_file(home: Home, process: str = "gateway") -> Path:
 
 def merge_served_revisions(pid: int, notes: Iterable[ServedRevision]) -> ServedRevision | None:
     """Combine the reports of the workers: the oldest revision, and every address that a worker still needs."""
-    found = tuple(notes)
-    if not found:
+    reports = tuple(notes)
+    if not reports:
         return None
-    leaving = sorted({address for note in found for address in note.leaving})
-    return ServedRevision(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
+    leaving = sorted({address for report in reports for address in report.leaving})
+    return ServedRevision(pid=pid, revision=min(report.revision for report in reports), leaving=tuple(leaving))
 
 
 async def repeat_logged(
@@ -92,8 +92,8 @@ class ConfigWatcher:
             self._reported = note
 
     async def _apply_change(self) -> None:
-        found = self._file.stat()
-        stamp = found.st_ino, found.st_mtime_ns
+        status = self._file.stat()
+        stamp = status.st_ino, status.st_mtime_ns
         if stamp != self._stamp:
             config = await asyncio.to_thread(self._read_config)
             if config.revision == self._revision or await self._gateway.apply_config(config):

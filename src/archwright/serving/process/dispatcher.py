@@ -71,7 +71,7 @@ class Dispatcher:
         reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
             reservations = self._gateway.accounting.reserve(wanted)
-        finally:  # without its reservation a handler reserves by itself
+        finally:  # a handler without a reservation reserves by itself
             results = iter(reservations)
             for handler in handlers:
                 reservation = None if handler.worst_case is None else next(results)
@@ -117,7 +117,7 @@ class Dispatcher:
         response.send_error(refusal)
 
     def _send_stopped(self, response: HttpResponse) -> None:
-        """The work was stopped by the client, a deadline or the end of the process."""
+        """Answer a request whose work was stopped by the client, a deadline or the end of the process."""
         if response.finished:
             return
         if response.is_client_gone:

@@ -254,7 +254,7 @@ class RouteTable:
             return RouteMatch(route, None, name)
         permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
         suggestion = "" if matches else self._suggest_path(path)
-        return RouteMatch(route, RouteRequirement(permission, bool(methods), methods, suggestion), name)
+        return RouteMatch(route, RouteRequirement(permission, methods, suggestion), name)
 
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""

@@ -45,7 +45,7 @@ from archwright.store import Store
 MAX_OPEN_FILES = 65_536
 GC_THRESHOLD = 20_000
 THREAD_SWITCH_S = 0.0005
-CLOSE_TIMEOUT_S = 0.4  # for threads, and for the ledger, after the requests; the master kills the worker a little later
+CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the master kills the worker a little later
 # Measured by the supervisor, exported by this process.
 SUPERVISOR_METRICS = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER_SIGNAL = signal.SIGHUP
