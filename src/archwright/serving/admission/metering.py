@@ -164,7 +164,7 @@ class RequestCharge:
             # A count above the possible is not believed. Without a price nothing was reserved.
             self._max_usd = math.inf if None in prices else reservation.usd
 
-    def look_up_cache(self, generation: GenerationRequest, kind: RequestKind, cache_control: str) -> None:
+    def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> None:
         """Find the response in the cache (`cached`), or whether the response may be cached (`is_cacheable`)."""
         cache, endpoint = self._accounting.cache, self.endpoint
         if cache is None or endpoint.cache == "off":
@@ -174,7 +174,7 @@ class RequestCharge:
         native = generation.native
         options = generation.model, generation.top_logprobs, generation.base64, native is not None, generation.betas
         parts = CacheKeyParts(kind, self._version, generation.body if native is None else native, options)
-        tenant = self._reservation.principal.tenant
+        tenant, cache_control = self._reservation.principal.tenant, request.header(b"cache-control") or ""
         self._cache_key = cache.cache_key(tenant, parts, endpoint.cache, cache_control)
         if self._cache_key is not None:
             self.cached = cache.get(self._cache_key)

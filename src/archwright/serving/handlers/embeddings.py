@@ -34,8 +34,8 @@ class EmbeddingsHandler(MeteredHandler):
         self._input_tokens: int | None = None  # set when the engine has answered
 
     async def _respond(self, charge: RequestCharge) -> None:
-        generation, request, response = self._generation, self.request, self.response
-        charge.look_up_cache(generation, "embedding", request.header(b"cache-control") or "")
+        generation, response = self._generation, self.response
+        charge.look_up_cache(self.request, generation, "embedding")
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
             body, self._input_tokens = charge.cached.body, 0

@@ -63,7 +63,7 @@ class GenerationHandler(MeteredHandler):
 
     async def _respond(self, charge: RequestCharge) -> None:
         request, generation, router = self.request, self._generation, self.gateway.router
-        charge.look_up_cache(generation, self._interface_kind, request.header(b"cache-control") or "")
+        charge.look_up_cache(request, generation, self._interface_kind)
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)
             self._record("ok")
