@@ -50,7 +50,7 @@ class RecordingPeer:
 
 
 class RelayStand:
-    """What a relay needs. Only inside a running event loop."""
+    """The objects that a relay needs, made inside a running event loop."""
 
     def __init__(self) -> None:
         self.peer = RecordingPeer()

@@ -1,4 +1,4 @@
-"""Engines die, hang, come back; the gateway says so in JSON, in time, and ends when it is told to."""
+"""Engines die, hang and come back: the gateway answers with JSON errors in time, and ends on a signal."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_other_replica_takes_over(start: Start) -> None:
 
 
 def test_a_stand_in_that_is_down_keeps_nobody_waiting(start: Start) -> None:
-    """And who has no engine of its own is ready when its stand-in is."""
+    """An endpoint whose own engine is down is ready if its fallback is healthy."""
     away = endpoint(pool="away", addresses=("unix:away",)).pool
     platform = start([{"fallback": ("away",)}], [{}], more=(away,))
     ready = platform.get("/readyz", key=None)
@@ -155,7 +155,7 @@ def test_deadlines(start: Start, limits: ClientLimits, engine: dict[str, Any], c
 
 
 def test_an_engine_that_refuses(start: Start) -> None:
-    """An engine without embeddings behind an endpoint that promises them."""
+    """An engine without embeddings behind an endpoint with embeddings."""
     platform = start([{"embeddings": True}], [{}])
     reply = platform.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
     assert (reply.status, reply.error["code"]) == (400, "engine_refused")
