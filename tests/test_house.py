@@ -76,6 +76,8 @@ PRIVATE_WORDS = {
 }
 # The first commit whose subject follows the rule of CONTRIBUTING.md.
 SUBJECTS_SINCE = "6157a9b0"
+# Of a decoded event, which is renumbered in place, and of the standard library's TLS context.
+SET_IN_PLACE = {"index", "delta", "minimum_version"}
 SUBJECT = re.compile(r"[a-z][a-z0-9 ,/_.-]*: [a-z].*")
 BAGS = {"utils", "util", "helpers", "helper", "common", "misc", "others", "shared"}
 NAMES_OF_FACTS = re.compile(r"\b(h100|h200|a100|b200|vllm|sglang|gdpr|hipaa|soc2|aws|azure|gcp)\b", re.IGNORECASE)
@@ -328,6 +330,27 @@ def test_one_owner(pattern: str, owner: str) -> None:
 
 def test_no_bags() -> None:
     assert [show(p) for p in FILES if BAGS & set(p.relative_to(SOURCE).with_suffix("").parts)] == []
+
+
+def test_a_request_can_be_followed() -> None:
+    """Between the stages of a request go frozen records: an object is changed by methods of its own file only."""
+    broken = []
+    folders = [SOURCE / "serving" / name for name in ("http", "admission", "handlers", "process")]
+    for path in (path for path in FILES if path.parent in folders):
+        stored = [
+            node for node in nodes_of(path) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        ]
+        fields = [node.target for node in nodes_of(path) if isinstance(node, ast.AnnAssign)]
+        own = {node.attr for node in stored if is_of_self(node)} | {
+            name.id for name in fields if isinstance(name, ast.Name)
+        }
+        own |= SET_IN_PLACE
+        broken += [f"{show(path)}:{node.lineno} sets {ast.unparse(node)}" for node in stored if node.attr not in own]
+    assert broken == []
+
+
+def is_of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def test_facts_are_rows_not_code() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import resource
 import socket
 import ssl
 import subprocess
@@ -62,7 +63,7 @@ class Reply:
 
 @dataclass
 class Platform:
-    """One home with its processes. `key` is a member's, `owner` may everything."""
+    """One home with its processes. `key` is the key of a member, `owner` the key of an owner."""
 
     home: Home
     config: GatewayConfig
@@ -103,15 +104,25 @@ class Platform:
 
     @contextmanager
     def keys(self) -> Iterator[KeyStore]:
-        """As the verbs have them: workers hear of what changes."""
+        """Open the key store as the command line does: workers notice its changes."""
         with closing(self.store) as store, closing(open_accounts_table(self.home)) as slate:
             yield KeyStore(store, load_pepper(self.home), table=slate)
 
     @property
+    def master(self) -> subprocess.Popen[bytes]:
+        """The running gateway's master process."""
+        assert self.gateway is not None, "the gateway was not started"
+        return self.gateway
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of the master process."""
+        return int(Path(f"/proc/{self.master.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+    @property
     def workers(self) -> list[int]:
-        """The process ids of those who answer."""
-        assert self.gateway is not None
-        pid = self.gateway.pid
+        """The process ids of the workers."""
+        pid = self.master.pid
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def _probe(self, path: str) -> bool:
@@ -139,7 +150,7 @@ class Platform:
         key: str | None = "",
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        """One request; `key` "" is the member's, None none; `body` bytes are sent as they are."""
+        """Send a request. `key` "": the member's key, None: no key; `body` bytes are sent as they are."""
         sent = dict(headers or {})
         if key is not None:
             sent.setdefault("authorization", f"Bearer {key or self.key}")
@@ -162,7 +173,7 @@ class Platform:
         return self.open_request("/v1/chat/completions", _chat_body(fields))
 
     def open_request(self, path: str, body: object) -> socket.socket:
-        """A request just sent; the reply is read from, or cut off at, the socket."""
+        """Send a request and return its socket, to read the response or cut it off."""
         data = json.dumps(body).encode()
         plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=60)
         self.opened.append(plain)
@@ -187,14 +198,14 @@ class Platform:
         return self.metrics().get(f'archwright_requests_in_flight{{pool="{pool}"}}', 0.0)
 
     def until(self, done: Callable[[], bool], limit_s: float = 10.0) -> None:
-        """Wait for a state other processes reach."""
+        """Wait for a state of other processes."""
         end = time.monotonic() + limit_s
         while not done():
             assert time.monotonic() < end, "did not happen in time"
             time.sleep(0.02)
 
     def raw(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
-        """Whatever the gateway says to these bytes until it closes or `wait_s` passed in silence."""
+        """Send bytes and return the response until the gateway closes or is silent for `wait_s`."""
         with socket.create_connection(("127.0.0.1", self.config.port), timeout=wait_s) as plain:
             plain.sendall(data)
             said = b""
@@ -409,7 +420,7 @@ def second_tenant(null: Platform) -> str:
 
 @pytest.fixture(scope="session")
 def tls_pair(processes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A self-made certificate for 127.0.0.1 and its key."""
+    """A self-signed certificate for 127.0.0.1 and its key."""
     return certified(tmp_path_factory.mktemp("tls"))
 
 

@@ -1,4 +1,4 @@
-"""Limits, budgets and the bill, over two workers of one gateway with real clients."""
+"""Limits, budgets and charges over two workers of one gateway with real clients."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_stream_fills_the_cache_as_a_reply_does(two: Platform) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) -> None:
-    """One letter, and a bill for four thousand million tokens."""
+    """The engine sends one letter and reports four thousand million tokens."""
     used = {"prompt_tokens": 2**31 - 1, "completion_tokens": 2**31 - 1}
     said = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": used}
     with standing_in() as place:
@@ -221,7 +221,7 @@ def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) ->
 
 
 def test_who_has_no_budget_pays_what_a_pool_takes_beside_one_without_a_price(start: Start) -> None:
-    """Nothing could be reserved where one pool has no price: no bound of the bill, nor an answer too dear."""
+    """If one pool has no price, no cost is reserved, so the reservation bounds neither the charge nor the response."""
     said = {"choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}]}
     reply = {**said, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
     with standing_in() as place:
@@ -282,7 +282,7 @@ def test_each_text_has_the_context_to_itself(two: Platform) -> None:
 
 
 def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:
-    """An engine of two slots: who asks for two things waits for two turns, however many others wait."""
+    """With two slots, a tenant with two requests waits for two rounds, however many requests another tenant queued."""
     one = start([{"slots": 2}], [{"ttft_s": 0.3, "tpot_s": 0.0, "slots": 2}])
     loud, quiet = one.made_key("loud"), one.made_key("quiet")
     done: list[str] = []

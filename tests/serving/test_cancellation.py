@@ -1,4 +1,4 @@
-"""A client that goes away stops the engine's work: in decode, while waiting, while a prompt is read."""
+"""A client that disconnects stops the engine's work: in decode, in the queue, while a prompt is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines of several makers say otherwise than OpenAI, through the real gateway and with the official clients."""
+"""Replies of several engines that differ from OpenAI's, through the real gateway and with the official clients."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def test_a_body_nested_too_deeply_is_the_callers_doing(platform: Platform, depth
 
 @pytest.mark.parametrize("part", ["{}", "[]", '{"a":{}}'])
 def test_a_body_of_small_change_is_refused(platform: Platform, part: str) -> None:
-    """Of three bytes each: a thousandth of what a worker has would become a tenth of it, for each that waits."""
+    """Parts of three bytes each take a hundred times their size in memory once decoded."""
     body = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "CONTENT"}], "more": [MORE]}'
     many = ",".join([part] * 150_000)
     reply = platform.ask("POST", "/v1/chat/completions", body.replace("MORE", many).encode())

@@ -27,7 +27,7 @@ def said(text: str, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Script:
-    """What the engine answers next, and what it was asked."""
+    """The next reply of the engine, and the requests that it got."""
 
     status: int = 200
     events: list[Any] = field(default_factory=list)

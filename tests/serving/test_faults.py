@@ -1,4 +1,4 @@
-"""Engines die, hang, come back; the gateway says so in JSON, in time, and ends when it is told to."""
+"""Engines die, hang and come back: the gateway answers with JSON errors in time, and ends on a signal."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_other_replica_takes_over(start: Start) -> None:
 
 
 def test_a_stand_in_that_is_down_keeps_nobody_waiting(start: Start) -> None:
-    """And who has no engine of its own is ready when its stand-in is."""
+    """An endpoint whose own engine is down is ready if its fallback is healthy."""
     away = endpoint(pool="away", addresses=("unix:away",)).pool
     platform = start([{"fallback": ("away",)}], [{}], more=(away,))
     ready = platform.get("/readyz", key=None)
@@ -134,9 +134,9 @@ def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:
 @pytest.mark.parametrize(
     ("limits", "engine", "code", "message"),
     [
-        (ClientLimits(first_token_s=0.3), {"ttft_s": 30}, 504, "begin to answer"),
-        (ClientLimits(stall_s=0.3), {"tpot_s": 30}, 504, "stopped answering"),
-        (ClientLimits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than this service allows"),
+        (ClientLimits(first_token_s=0.3), {"ttft_s": 30}, 504, "did not start to respond"),
+        (ClientLimits(stall_s=0.3), {"tpot_s": 30}, 504, "sent nothing for 0.3 s"),
+        (ClientLimits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than the limit of 0.5 s"),
     ],
     ids=["first token", "stall", "whole"],
 )
@@ -155,7 +155,7 @@ def test_deadlines(start: Start, limits: ClientLimits, engine: dict[str, Any], c
 
 
 def test_an_engine_that_refuses(start: Start) -> None:
-    """An engine without embeddings behind an endpoint that promises them."""
+    """An engine without embeddings behind an endpoint with embeddings."""
     platform = start([{"embeddings": True}], [{}])
     reply = platform.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
     assert (reply.status, reply.error["code"]) == (400, "engine_refused")
@@ -164,33 +164,30 @@ def test_an_engine_that_refuses(start: Start) -> None:
 
 def test_sigterm_finishes_what_runs(start: Start) -> None:
     platform = start([{}], [{"tpot_s": 0.02}])
-    assert platform.gateway is not None
     running = platform.open_chat(max_tokens=40, stream=True)
     assert running.recv(1000)
-    platform.gateway.send_signal(signal.SIGTERM)
+    platform.master.send_signal(signal.SIGTERM)
     assert b"[DONE]" in rest_of(running)
-    assert platform.gateway.wait(10) == 0
+    assert platform.master.wait(10) == 0
     assert "stopped" in platform.home.log("gateway").read_text()
 
 
 def test_sigterm_does_not_wait_for_ever(start: Start) -> None:
     platform = start([{}], [{"tpot_s": 0.05}], limits=ClientLimits(drain_s=1.0))
-    assert platform.gateway is not None
     running = platform.open_chat(max_tokens=4000, stream=True)
     waiting = platform.open_chat(max_tokens=4000)
     assert running.recv(1000)
-    platform.gateway.send_signal(signal.SIGTERM)
+    platform.master.send_signal(signal.SIGTERM)
     assert b"shutting down" in rest_of(running)
     assert b"503 Service Unavailable" in waiting.recv(4000)
-    assert platform.gateway.wait(10) == 0
+    assert platform.master.wait(10) == 0
 
 
 def test_it_does_not_outlive_the_supervisor(start: Start) -> None:
     platform = start([{}], [{}])
-    assert platform.gateway is not None
-    assert platform.gateway.stdin is not None
-    platform.gateway.stdin.close()
-    platform.gateway.wait(5)
+    assert platform.master.stdin is not None
+    platform.master.stdin.close()
+    platform.master.wait(5)
 
 
 def run(tmp_path: Path, config: GatewayConfig) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Whatever the body: an answer of the interface, never an internal error, never a path or a stack."""
+"""Any body gets a response of the interface: no internal error, no path and no stack trace."""
 
 from __future__ import annotations
 
@@ -66,18 +66,6 @@ def encoded(body: Any) -> bytes:
     return json.dumps(body).encode("utf-8", "surrogatepass")
 
 
-@ENOUGH
-@given(body=CHATS)
-def test_chat(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
-    send(connection, null, "/v1/chat/completions", encoded(body))
-
-
-@ENOUGH
-@given(messages=MESSAGES)
-def test_messages(null: Platform, connection: http.client.HTTPConnection, messages: list[Any]) -> None:
-    send(connection, null, "/v1/chat/completions", encoded({"model": "m", "messages": messages, "max_tokens": 1}))
-
-
 BLOCKS = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "image", "tool_use", "tool_result", "thinking", "document", 7])},
     optional={
@@ -98,14 +86,6 @@ TURNS = st.lists(
 WHOLE_MESSAGE = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "x"}]}
 
 
-@ENOUGH
-@given(body=bodies([*KNOWN_FIELDS], WHOLE_MESSAGE), turns=st.none() | TURNS)
-def test_message(
-    null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any], turns: list[Any] | None
-) -> None:
-    send(connection, null, "/v1/messages", encoded(body if turns is None else {**body, "messages": turns}))
-
-
 TOOLS = st.lists(
     st.fixed_dictionaries(
         {
@@ -121,32 +101,41 @@ TOOLS = st.lists(
 CHOSEN = st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]) | VALUES
 
 
+CHAT = "/v1/chat/completions"
+ONE_TOKEN = {"model": "m", "max_tokens": 1}
+REQUESTS: dict[str, tuple[str, st.SearchStrategy[bytes]]] = {
+    "chat": (CHAT, CHATS.map(encoded)),
+    "messages of a chat": (CHAT, MESSAGES.map(lambda messages: encoded({**ONE_TOKEN, "messages": messages}))),
+    "message": ("/v1/messages", bodies([*KNOWN_FIELDS], WHOLE_MESSAGE).map(encoded)),
+    "turns of a message": (
+        "/v1/messages",
+        st.tuples(bodies([*KNOWN_FIELDS], WHOLE_MESSAGE), TURNS).map(
+            lambda made: encoded({**made[0], "messages": made[1]})
+        ),
+    ),
+    "tools": (
+        CHAT,
+        st.fixed_dictionaries({"tools": TOOLS, "tool_choice": CHOSEN, "messages": MESSAGES}).map(
+            lambda made: encoded({**WHOLE_MESSAGE, **made, "messages": made["messages"] or WHOLE_MESSAGE["messages"]})
+        ),
+    ),
+    "completion": (
+        "/v1/completions",
+        bodies(list(COMPLETION_FIELDS), {"model": "m", "prompt": "x", "max_tokens": 2}).map(encoded),
+    ),
+    "embedding": ("/v1/embeddings", bodies(list(EMBEDDING_FIELDS), {"model": "e", "input": "x"}).map(encoded)),
+    "anything": (CHAT, st.binary(max_size=200) | VALUES.map(encoded)),
+}
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
 @ENOUGH
-@given(tools=TOOLS, choice=CHOSEN, messages=MESSAGES)
-def test_tools(
-    null: Platform, connection: http.client.HTTPConnection, tools: Any, choice: Any, messages: list[Any]
+@given(data=st.data())
+def test_any_body_gets_a_response_of_the_interface(
+    null: Platform, connection: http.client.HTTPConnection, kind: str, data: st.DataObject
 ) -> None:
-    said = messages or [{"role": "user", "content": "x"}]
-    body = {"model": "m", "messages": said, "max_tokens": 2, "tools": tools, "tool_choice": choice}
-    send(connection, null, "/v1/chat/completions", encoded(body))
-
-
-@ENOUGH
-@given(body=bodies(list(COMPLETION_FIELDS), {"model": "m", "prompt": "x", "max_tokens": 2}))
-def test_completion(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
-    send(connection, null, "/v1/completions", encoded(body))
-
-
-@ENOUGH
-@given(body=bodies(list(EMBEDDING_FIELDS), {"model": "e", "input": "x"}))
-def test_embedding(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
-    send(connection, null, "/v1/embeddings", encoded(body))
-
-
-@ENOUGH
-@given(body=st.binary(max_size=200) | VALUES.map(encoded))
-def test_anything(null: Platform, connection: http.client.HTTPConnection, body: bytes) -> None:
-    send(connection, null, "/v1/chat/completions", body)
+    path, body = REQUESTS[kind]
+    send(connection, null, path, data.draw(body))
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\ud800abc", "\\udc00", "\\udc00\\ud800", "\\ud83d", "a\\ud83d\\u0041"])

@@ -1,4 +1,4 @@
-"""What a provider charges at another than its list price is refused where a price is known: no bill is a false one."""
+"""A request that a provider charges at another price than its list price is refused if the model has a price."""
 
 from __future__ import annotations
 

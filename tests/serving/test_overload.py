@@ -1,4 +1,4 @@
-"""More load than a pool can bear: the urgent first, the late told at once, and as many useful answers as before.
+"""More load than a pool can serve: urgent requests first, late requests refused at once, goodput as at the peak.
 
 Time is virtual: the event loop jumps to its next timer, so minutes of load take a moment and always end alike.
 """
@@ -26,7 +26,7 @@ from .conftest import endpoint
 
 SERVICE_S = 0.5
 SLOTS = 8
-# What its client waits for an answer at most: beyond it the answer is of no use.
+# A client waits for an answer at most this long; a later answer is of no use.
 PATIENCE_S = 4.0
 CAPACITY_RPS = SLOTS / SERVICE_S
 
@@ -126,8 +126,7 @@ def test_goodput_at_three_times_the_load_is_that_of_the_peak(loads: tuple[float,
 
 
 class Leaving(Load):
-    """Clients who leave after a time of their own, whatever they wait for; nobody told the pool. Of no one is known
-    how long it waits at most."""
+    """Clients that disconnect after a time of their own, which the pool does not know."""
 
     def __init__(
         self, served: EnginePool, rate_rps: float, for_s: float, patience_s: Callable[[random.Random], float]

@@ -125,9 +125,8 @@ def test_a_request_is_in_the_books_when_its_last_byte_is_here_and_stays_there(st
     """kill -9 of the gateway the moment the client has its answer; the next gateway folds what is left."""
     platform = start([{}], [{}])
     answers = [platform.chat(stream=bool(number % 2)).headers["x-request-id"] for number in range(5)]
-    assert platform.gateway is not None
-    platform.gateway.kill()
-    platform.gateway.wait()
+    platform.master.kill()
+    platform.master.wait()
 
     def once() -> None:
         assert [len(platform.served(name)) for name in answers] == [1] * 5
@@ -135,8 +134,8 @@ def test_a_request_is_in_the_books_when_its_last_byte_is_here_and_stays_there(st
         assert check_chain(platform.store, platform.home).broken is None
 
     once()
-    if platform.gateway.stdin is not None:
-        platform.gateway.stdin.close()
+    if platform.master.stdin is not None:
+        platform.master.stdin.close()
     platform.start_gateway()
     platform.until(lambda: len(list(read_served(platform.store, None))) == 5)
     once()

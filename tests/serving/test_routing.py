@@ -1,4 +1,4 @@
-"""Through the gateway, with real engines: where requests go, what stays inside, what is written down of it."""
+"""Routing through the gateway with real engines: pools, residency of data, records."""
 
 from __future__ import annotations
 

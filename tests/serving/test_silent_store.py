@@ -70,7 +70,6 @@ def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, data
 def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, database: str) -> None:
     """Each worker stood before the database until it was killed."""
     platform = start([{}], [{}], store_url=database, workers=2, limits=ClientLimits(drain_s=1.0))
-    assert platform.gateway is not None
     # One worker answers; the master says so when both do. Before that, to be ended is to have failed to start.
     platform.until(served_revision_file(platform.home, "gateway").exists, limit_s=30.0)
     for _ in range(20):
@@ -78,8 +77,8 @@ def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, dat
     with silent(database), ThreadPoolExecutor(4) as other:
         pages = [other.submit(platform.get, "/metrics", key=platform.owner) for _ in range(4)]
         platform.until(lambda: platform.chat(max_tokens=1).status == 503)
-        platform.gateway.terminate()
-        assert platform.gateway.wait(30) == 0
+        platform.master.terminate()
+        assert platform.master.wait(30) == 0
         for page in pages:
             with suppress(OSError, HTTPException):
                 page.result()

@@ -94,6 +94,10 @@ class Reservation:
     def limited(self) -> bool:
         return bool(self.accounts)
 
+    def watch_since(self, version: int) -> None:
+        """Have `may_continue` notice changes of keys and limits after this version of the key store."""
+        self.version = version
+
     @property
     def usd(self) -> float:
         return self.nusd / NUSD_PER_USD

@@ -15,7 +15,7 @@ from archwright.serving.settings.config import read_config
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status; standard error carries the journal and, on failure, the three lines of the error."""
+    """Run the gateway and return its exit status. Standard error takes the journal and an error that ends it."""
     journal = Journal("gateway")
     try:
         with boundary("gateway"):
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
             file = Path(arguments[1])
             config = read_config(file)
-            # A terminal, or no standard input at all, means that nobody supervises.
+            # Without a standard input, or with a terminal, there is no supervisor.
             supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
             master = Master(config, file, Home(arguments[0]), ListeningSockets(config), supervised=supervised)
             master.start()

@@ -1,4 +1,4 @@
-"""What accounts that are new have spent: added up for all of them at once, and anew when it may have changed."""
+"""The recorded spending of new accounts is summed once, and again when it may have changed; errors of limits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from archwright.access.accounts import LimitDenial
 from archwright.access.tables import LimitScope, format_scope_name
 from archwright.contract.served import RequestRecord
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits
-from archwright.serving.admission.metering import LIMITS_PROPAGATION_S, RecordedSpending
+from archwright.serving.admission.metering import LIMITS_PROPAGATION_S, RecordedSpending, limit_exceeded
 from archwright.store import Store
 
 LIMITS = UsageLimits(budget_usd=1.0)
@@ -85,3 +86,29 @@ def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger:
     assert spending(key, 0.0) == 0.75, "but of all time"
     spending = RecordedSpending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)
     assert spending(key, NOW + 4 * 364 * DAY_S) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("denial", "status", "code", "message"),
+    [
+        (
+            LimitDenial("requests", "key", 12),
+            429,
+            "rate_limit_exceeded",
+            "this key allows 5 requests per minute. Retry",
+        ),
+        (LimitDenial("tokens", "key", None), 429, "rate_limit_exceeded", "this key allows 900 tokens per minute. Send"),
+        (
+            LimitDenial("budget", "tenant", None),
+            429,
+            "insufficient_quota",
+            "The budget of this tenant (1 USD, period: total)",
+        ),
+        (LimitDenial("unpriced", "user", None), 403, "model_not_priced", "Set a price or use a user without a budget."),
+    ],
+)
+def test_an_error_names_the_limit_and_its_number(denial: LimitDenial, status: int, code: str, message: str) -> None:
+    scopes = [LimitScope("key", "k", UsageLimits(rpm=5, tpm=900)), LimitScope("tenant", "t", LIMITS)]
+    error = limit_exceeded(denial, scopes)
+    assert (error.status, error.openai_code, error.retry_after_s) == (status, code, denial.retry_after_s)
+    assert message in error.message

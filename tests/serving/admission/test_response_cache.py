@@ -1,4 +1,4 @@
-"""The exact cache: the tenant's own answers only, of this version only, within bytes and hours."""
+"""The exact cache: responses of the same tenant and version only, limited in bytes and hours."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_it_forgets_the_old_within_its_bytes_and_keeps_what_is_used(cache: Respo
         if number % 50 == 0:
             assert cold(cache).get(used) == answer(b"used"), number
     assert cache.refused == 0
-    kept = [cache._slate.read(cache._read_entry, key) is not None for key in keys]
+    kept = [cache._table.read(cache._read_entry, key) is not None for key in keys]
     assert all(kept[-700:]) and not any(kept[:15_000])
 
 
@@ -152,14 +152,14 @@ def test_the_process_keeps_a_few_in_bounded_memory(cache: ResponseCache) -> None
 
 def test_a_table_that_refuses_is_a_miss_and_no_error(cache: ResponseCache) -> None:
     key = key_of(cache, "clinic", asked())
-    cache._share_bytes = 64 * MIB  # as if nothing had to be forgotten
+    cache._generation_bytes = 64 * MIB  # as if nothing had to be forgotten
     for number in range(6_000):
         cache.put(number.to_bytes(16, "big"), answer(b"x" * 1000))
     assert cache.refused > 0
     before = cache.refused
     cache.put(key, answer(b"x" * (ENTRY_BYTES * 3 // 4)))
     assert cache.refused == before + 1 and cold(cache).get(key) is None
-    cache._slate.close()
+    cache._table.close()
     assert cold(cache).get(key) is None and cache.refused == before + 2
 
 
@@ -234,7 +234,7 @@ def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
 
 @pytest.mark.parametrize("shape", [ChatFormat, CompletionFormat])
 def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatFormat] | type[CompletionFormat]) -> None:
-    """Whoever puts the events together has the reply again."""
+    """The events put together are the reply again."""
     token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
     entry = {**token, "top_logprobs": [token]}
     chat = shape is ChatFormat

@@ -9,23 +9,15 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.serving.recording_peer import RecordingPeer
+from tests.serving.relay_stand import RelayStand, read_chunks
 
 from archwright.engines.http_request_parser import parse_head
-from archwright.http_client.client import EngineClient
 from archwright.serving.events.engine_events import decode_event, extract_plain_text
 from archwright.serving.events.event_template import derive_template
 from archwright.serving.events.response_formats import (
-    ChatFormat,
-    OpenAIWriter,
-    ResponseEnvelope,
-    ResponseOptions,
     ResponsePiece,
 )
-from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.stream_relay import TEMPLATE_INTERVAL, StreamingRelay
-from archwright.serving.http.client_limits import ClientLimits
-from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
+from archwright.serving.handlers.stream_relay import TEMPLATE_INTERVAL
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
 # TEXT is replaced by the text of an event.
@@ -151,30 +143,17 @@ def relayed(
     """Return the client's events, the pieces for the cache, the count of pieces, and whether the relay is done."""
 
     async def run() -> tuple[list[bytes], list[ResponsePiece], int, bool]:
-        paper = RecordingPeer()
-        exchange = HttpExchange(
-            HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
-        )
-        meter = RequestTiming(exchange.received_at)
-        relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.configure(
-            OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)),
-            logprobs=False,
-            keeps=True,
-        )
+        stand = RelayStand()
+        relay = stand.streaming(keeps=True)
         relay.begin(kind)
         formed = 0
         for read in reads:
             relay.feed(read)
             await asyncio.sleep(0)
             formed += relay._form is not None
-        told, body = b"", paper.said.partition(b"\r\n\r\n")[2]
-        while body:
-            size, _, body = body.partition(b"\r\n")
-            told += body[: int(size, 16)]
-            body = body[int(size, 16) + 2 :]
         assert (formed > len(reads) / 2) is whole
-        return told.split(b"\n\n"), relay.pieces, meter.chunks, relay.done
+        sent = b"".join(read_chunks(stand.peer.sent))
+        return sent.split(b"\n\n"), relay.pieces, stand.timing.chunks, relay.done
 
     return asyncio.run(run())
 

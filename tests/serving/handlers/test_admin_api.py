@@ -1,4 +1,4 @@
-"""The administration interface: every route, role, tenant, carrier and verb; what is foreign looks like what is not."""
+"""The administration interface: every route, role, tenant, carrier and verb; foreign objects look like missing ones."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ NONE = {
 
 
 def test_matrix_of_routes_roles_tenants_and_carriers(door: Door) -> None:
-    """Who may, may; who may not gets 403; what is another tenant's is 404, with the body of what does not exist."""
+    """A missing permission gives 403; a foreign object gives the same 404 as an object that does not exist."""
     asked = 0
     for route in ADMIN_ROUTES:
         assert route.permission is not None, "nothing here is open"
@@ -115,7 +115,7 @@ def test_matrix_of_routes_roles_tenants_and_carriers(door: Door) -> None:
 
 
 def test_matrix_of_verbs(door: Door) -> None:
-    """What is not in the table is refused, also where its path is known, and to nobody before he says who he is."""
+    """A verb that is not in the table gets 405, and 401 without a key."""
     owner = carriers(door.keys[TENANT, "owner"])["bearer"]
     for path in dict.fromkeys(route.path for route in ADMIN_ROUTES):
         known = {route.method for route in ADMIN_ROUTES if route.path == path}
@@ -179,7 +179,7 @@ def test_a_key_is_made_limited_rotated_used_and_revoked(door: Door) -> None:
 
 @pytest.mark.parametrize("end", ["revoke", "rotate"])
 def test_what_was_begun_with_a_key_since_taken_away_is_not_done(door: Door, end: str) -> None:
-    """The head came with a key that was good; its body comes when it is not."""
+    """The key was valid when the headers arrived and is revoked when the body arrives."""
     made = door.by("owner", "POST", f"/admin/tenants/{TENANT}/keys", {"role": "owner"}).json
     before = len(door.by("owner", "GET", f"/admin/tenants/{TENANT}/keys").json["data"])
     body = b'{"role": "owner", "name": "left-behind"}'

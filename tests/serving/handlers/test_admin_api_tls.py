@@ -46,7 +46,7 @@ def ask(platform: Platform, method: str, path: str, key: str | None, body: objec
 
 
 def shown(port: int | None) -> str:
-    """The certificate that a listener shows to whoever comes, as PEM."""
+    """Return the certificate that a listener shows, as PEM."""
     return ssl.get_server_certificate(("127.0.0.1", port or 0), timeout=10)
 
 

@@ -167,7 +167,8 @@ def test_what_does_not_fit_is_said_to_the_item(platform: Platform, body: Any, sa
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("nobody", "does not exist"), ("m", "ask it at /v1/chat"), ("sorter/x", "does not exist")]
+    ("name", "said"),
+    [("nobody", "does not exist"), ("m", "Send the request to /v1/chat"), ("sorter/x", "does not exist")],
 )
 def test_a_name_that_is_no_classifier_is_404(platform: Platform, name: str, said: str) -> None:
     reply = _ask(platform, {"inputs": [[1, 2, 3]]}, f"/v1/predict/{name}")

@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from tests.serving.recording_peer import RecordingPeer
+from tests.serving.relay_stand import HEAD, RecordingPeer, RelayStand, read_chunks
 
-from archwright.engines.http_request_parser import parse_head
 from archwright.errors import EngineError
-from archwright.http_client.client import EngineClient, EngineRefused
+from archwright.http_client.client import EngineRefused
 from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.messages_writer import MessagesWriter
 from archwright.serving.events.response_formats import (
-    ChatFormat,
-    OpenAIWriter,
     ResponseEnvelope,
-    ResponseOptions,
     ResponsePiece,
 )
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.stream_relay import BufferedRelay, StreamingRelay
 from archwright.serving.http.client_limits import ClientLimits
-from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
+from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN
 
-HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
 SOME_RELAY = TypeVar("SOME_RELAY", bound=BufferedRelay)
 CHOICES = [
     ({"delta": {"content": "x"}}, ResponsePiece("x", "", [], None, [])),
@@ -51,50 +47,26 @@ def events(*objects: object, end: bytes = b"\n\n") -> bytes:
     return b"".join(b"data: " + json.dumps(one).encode() + end for one in objects) + b"data: [DONE]" + end
 
 
-def fed(
-    make: Callable[[HttpExchange, RequestTiming], SOME_RELAY], *pieces: bytes
-) -> tuple[SOME_RELAY, bytes, RequestTiming]:
+def fed(make: Callable[[RelayStand], SOME_RELAY], *pieces: bytes) -> tuple[SOME_RELAY, bytes, RequestTiming]:
     async def run() -> tuple[SOME_RELAY, bytes, RequestTiming]:
-        paper = RecordingPeer()
-        exchange = HttpExchange(
-            HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
-        )
-        meter = RequestTiming(exchange.received_at)
-        relay = make(exchange, meter)
+        stand = RelayStand()
+        relay = make(stand)
         for piece in pieces:
             relay.feed(piece)
         await asyncio.sleep(0)
-        return relay, paper.said, meter
+        return relay, stand.peer.sent, stand.timing
 
     return asyncio.run(run())
 
 
-def gathered(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-    return BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-
-
-def streamed(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
-    relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-    relay.configure(
-        OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)), logprobs=False
-    )
-    return relay
-
-
-def passed(said: bytes) -> list[Any]:
+def passed(sent: bytes) -> list[Any]:
     """The events in the chunks a client was sent."""
-    body = said.partition(b"\r\n\r\n")[2]
-    found = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        found += body[: int(size, 16)]
-        body = body[int(size, 16) + 2 :]
-    return [json.loads(block[6:]) for block in found.decode().split("\n\n") if block]
+    return [json.loads(block[6:]) for block in b"".join(read_chunks(sent)).decode().split("\n\n") if block]
 
 
 @pytest.mark.parametrize(("choice", "piece"), CHOICES)
 def test_what_a_choice_says(choice: dict[str, Any], piece: ResponsePiece) -> None:
-    relay, _, _ = fed(gathered, events({"choices": [choice]}))
+    relay, _, _ = fed(RelayStand.buffered, events({"choices": [choice]}))
     assert relay.pieces == [piece] and relay.done and relay.begun
     assert relay.finished == bool(piece.finish)
 
@@ -105,11 +77,11 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
     last = {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"completion_tokens": 3, "x": 1}}
     data = events({"prompt_progress": {"n": 1}}, *said, last, end=end)
     for cut in range(1, len(data)):
-        relay, _, meter = fed(gathered, data[:cut], data[cut:])
+        relay, _, meter = fed(RelayStand.buffered, data[:cut], data[cut:])
         assert relay.pieces == [ResponsePiece("aä\n\nc", "", [], "stop", [])] and relay.done, cut
         assert (meter.chunks, meter.used) == (3, {"completion_tokens": 3})
-    whole = fed(streamed, *(data[at : at + 1] for at in range(len(data))))[1]
-    together = fed(streamed, data)[1]
+    whole = fed(RelayStand.streaming, *(data[at : at + 1] for at in range(len(data))))[1]
+    together = fed(RelayStand.streaming, data)[1]
     assert [e["choices"] for e in passed(whole)] == [e["choices"] for e in passed(together)]
     deltas = [event["choices"][0]["delta"] for event in passed(together)]
     assert deltas == [
@@ -122,14 +94,14 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
 
 
 def test_an_odd_event_before_half_of_another() -> None:
-    """What is decoded one by one because of it keeps its order with the half behind."""
+    """Events that are decoded one by one keep their order with the half event behind them."""
     odd, good = b': comment\ndata: {"choices":\ndata: []}\n\n', b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
-    relay, _, _ = fed(gathered, good + odd + good[:20], good[20:] + good)
+    relay, _, _ = fed(RelayStand.buffered, good + odd + good[:20], good[20:] + good)
     assert relay.pieces[0].text == "aaa"
 
 
 def test_the_events_of_one_read_leave_in_one_write() -> None:
-    said = fed(streamed, events(*({"choices": [{"delta": {"content": "a"}}]} for _ in range(9))))[1]
+    said = fed(RelayStand.streaming, events(*({"choices": [{"delta": {"content": "a"}}]} for _ in range(9))))[1]
     sizes = said.partition(b"\r\n\r\n")[2].split(b"\r\n")[::2]
     assert len([size for size in sizes if size]) == 2, "one of the opening, one of the nine"
 
@@ -152,26 +124,25 @@ def test_the_events_of_one_read_leave_in_one_write() -> None:
         (b'error: {"code": 503, "message": "no"}\n\n', 503),
     ],
 )
-@pytest.mark.parametrize("make", [gathered, streamed])
+@pytest.mark.parametrize("make", [RelayStand.buffered, RelayStand.streaming])
 def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: bytes, status: int | None) -> None:
     good = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
-    seen: list[BufferedRelay] = []
+    stands: list[RelayStand] = []
 
-    def keep(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-        seen.append(make(exchange, meter))
-        return seen[0]
+    def keep(stand: RelayStand) -> BufferedRelay:
+        stands.append(stand)
+        relay: BufferedRelay = make(stand)
+        return relay
 
     with pytest.raises(EngineError) as failed:
         fed(keep, good + bad + good)
-    assert seen[0].meter.chunks == 1
+    assert stands[0].timing.chunks == 1
     assert (failed.value.status if isinstance(failed.value, EngineRefused) else None) == status
 
 
 def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
-    def two(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-        relay = gathered(exchange, meter)
-        relay.choices = 2
-        return relay
+    def two(stand: RelayStand) -> BufferedRelay:
+        return stand.buffered(choices=2)
 
     said = [
         calling(0, id="a", name="f", arguments=""),
@@ -188,17 +159,17 @@ def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
     assert (second.text, second.refusal, second.number, second.finish) == ("other", "no", 1, "stop")
     assert relay.finished and meter.chunks == 5
     assert not fed(two, events(*said[:-1]))[0].finished
-    passed_on = [event["choices"][0]["delta"] for event in passed(fed(streamed, events(*said[:4], said[-1]))[1])]
+    passed_on = [
+        event["choices"][0]["delta"] for event in passed(fed(RelayStand.streaming, events(*said[:4], said[-1]))[1])
+    ]
     assert [delta["tool_calls"][0]["index"] for delta in passed_on if "tool_calls" in delta] == [0, 0, 1, 0]
 
 
 def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     """The finish of a message is told with its end: alone in a read it must not become an empty chunk."""
 
-    def message(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
-        relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.configure(MessagesWriter(ResponseEnvelope("msg_1", 1, "m", "")), logprobs=False)
-        return relay
+    def message(stand: RelayStand) -> StreamingRelay:
+        return stand.streaming(MessagesWriter(ResponseEnvelope("msg_1", 1, "m", "")))
 
     text = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
     finish = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
@@ -207,10 +178,9 @@ def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     assert b"\r\n0\r\n" not in said
 
 
-def replied(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-    relay = BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-    relay.choices = 2
-    relay.begin(b"application/json")
+def replied(stand: RelayStand, kind: bytes = b"application/json", choices: int = 1) -> BufferedRelay:
+    relay = stand.buffered(choices)
+    relay.begin(kind)
     return relay
 
 
@@ -219,38 +189,29 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
     message = {"content": "x" * 400, "reasoning_content": "z" * 400, "tool_calls": calls}
     body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
     relay, _, meter = fed(replied, body[:9], body[9:])
-    relay.choices = 1
     relay.finish_reply()
     assert (relay.pieces[0].text, meter.used, meter.tokens) == ("x" * 400, None, 1_200 // CHARACTERS_PER_TOKEN)
 
 
 @pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
 def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
-    def told(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-        relay = BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.begin(kind)
-        return relay
-
-    relay, _, meter = fed(told, events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}))
+    relay, _, meter = fed(
+        partial(replied, kind=kind), events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})
+    )
     relay.finish_reply()
     assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
 
 
 def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
-    def plain(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
-        relay = gathered(exchange, meter)
-        relay.begin(b"text/plain")
-        return relay
-
     data = events({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
-    relay, _, _ = fed(plain, *(data[at : at + 1] for at in range(len(data))))
+    relay, _, _ = fed(partial(replied, kind=b"text/plain"), *(data[at : at + 1] for at in range(len(data))))
     relay.finish_reply()
     assert relay.pieces == [ResponsePiece("x", "", [], "stop", [])]
 
 
 def test_a_choice_that_comes_twice_is_nonsense() -> None:
     choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
-    relay, _, _ = fed(replied, json.dumps({"choices": [choice, choice]}).encode())
+    relay, _, _ = fed(partial(replied, choices=2), json.dumps({"choices": [choice, choice]}).encode())
     with pytest.raises(EngineError, match="twice"):
         relay.finish_reply()
 
@@ -269,8 +230,8 @@ def test_a_bug_in_the_books_leaves_no_client_waiting() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: noticed.append(context["exception"]))
-        exchange = HttpExchange(HEAD, Torn(), ResponseBuffer(ClientLimits(), loop.time, broken))
-        exchange.reply(200, b"{}", "application/json")
+        response = HttpResponse(HEAD, Torn(), ResponseBuffer(ClientLimits(), loop.time, broken))
+        response.send(200, b"{}", "application/json")
         await asyncio.sleep(0)
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What requests say leaves in traces where their tenant turned that on, and nowhere else: real workers, a collector."""
+"""Prompts and responses leave in traces only for tenants that turned this on: real workers, a collector."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING, st.lists(ANYTHING, max_size=5), st.booleans())
 def test_no_nonsense_of_a_client_is_too_much_for_it(system: Any, said: list[Any], apart: bool) -> None:
-    """What a provider is left to check passes here unchecked."""
+    """Fields that only the provider checks pass the gateway unchecked."""
     body = {"model": "m", "max_tokens": 5, "system": system, "messages": said}
     made = build_trace_content("t", request_translation.translate_request(body, ABROAD, None), (), apart=apart)
     for told in (made.input, made.output, made.system):

@@ -1,4 +1,4 @@
-"""What a client is told about errors from below, and what it is not told."""
+"""Errors of lower layers become responses without details that a client must not see."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
 def test_context_counts_are_passed_on() -> None:
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
     said = to_api_error(refused(400, error)).message
-    # What OpenAI says, and what Anthropic does: clients look for either.
+    # The message has the words of OpenAI and of Anthropic, since clients look for either.
     assert "This model's maximum context length is 512 tokens. However, your messages resulted in 900 tokens." in said
     assert "prompt is too long: 900 tokens > 512 maximum" in said
     elsewhere = {"message": "This model's maximum context length is 5 tokens, see /srv/m"}

@@ -33,7 +33,7 @@ class Changing(Platform):
     revision = 0
 
     def change(self, *endpoints: Entry, wait: bool = True) -> None:
-        """What the supervisor does: the whole file anew, with the next revision."""
+        """Write the complete file with the next revision, as the supervisor does."""
         self.revision += 1
         entries = table(*endpoints)
         self.config = replace(self.config, pools=entries.pools, endpoints=entries.endpoints, revision=self.revision)
@@ -43,9 +43,8 @@ class Changing(Platform):
 
     def noted(self) -> tuple[int, tuple[str, ...]]:
         """(revision, addresses that still work for an earlier one) of the gateway that runs."""
-        assert self.gateway is not None
         note = read_served_revision(self.home)
-        return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
+        return (note.revision, note.leaving) if note and note.pid == self.master.pid else (-1, ())
 
     def version(self, **fields: Any) -> str:
         reply = self.chat(**fields)
@@ -129,11 +128,10 @@ def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: C
 def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Changing) -> None:
     changing.change(OLD)
     changing.change(TUNED)
-    assert changing.gateway is not None
-    os.kill(changing.gateway.pid, signal.SIGKILL)
-    changing.gateway.wait()
-    if changing.gateway.stdin is not None:
-        changing.gateway.stdin.close()
+    os.kill(changing.master.pid, signal.SIGKILL)
+    changing.master.wait()
+    if changing.master.stdin is not None:
+        changing.master.stdin.close()
     assert read_served_revision(changing.home) is not None
     changing.start_gateway()
     changing.until(lambda: changing.noted() == (changing.revision, ()))

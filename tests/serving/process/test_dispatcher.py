@@ -1,4 +1,4 @@
-"""The application behind a real connection, for what no process can be brought to: bugs, a broken health check."""
+"""The application behind a real connection, in states that no process reaches: bugs, a broken health check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import json
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import Accounts, Reservation, open_accounts_table
+from archwright.access.accounts import Accounts, Reservation, ReserveResult, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, read_entries
 from archwright.contract.served import RequestRecord
@@ -26,17 +27,19 @@ from archwright.monitor.wal.compaction import read_served
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits as KeyLimits
 from archwright.serving.admission.authorization import RequestAuthorizer
-from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge
+from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge, WorstCase
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.store import Store
 
 from ..conftest import endpoint, table
 
 SEGMENT_BYTES = 16 << 10
+BODY = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
 
 
 class Stand:
@@ -65,6 +68,10 @@ class Stand:
             journal,
         )
         self.app = Dispatcher(self.gateway)
+
+    def mark_engine_healthy(self) -> None:
+        (pool,) = self.gateway.pools.values()
+        pool.replicas[0].healthy = True
 
     def server(self) -> HttpServer:
         return HttpServer(self.app, ResponseBuffer(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
@@ -111,11 +118,9 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
 
 
 def test_why_an_engine_was_not_reached_is_in_the_journal(stand: Stand) -> None:
-    """Its kind, which tells a certificate nobody trusts from a name nobody knows, and no words."""
-    (pool,) = stand.gateway.pools.values()
-    pool.replicas[0].healthy = True
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 503
+    """The journal names the kind of the error, such as an untrusted certificate or an unknown name, and no message."""
+    stand.mark_engine_healthy()
+    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 503
     entry = json.loads(stand.journal.getvalue())
     assert (entry["code"], entry["reason"]) == ("AW-ENG-01", "FileNotFoundError")
 
@@ -127,10 +132,8 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
         raise ValueError("unforeseen")
 
     monkeypatch.setattr(EngineClient, "send_request", broken)
-    (pool,) = stand.gateway.pools.values()
-    pool.replicas[0].healthy = True
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
+    stand.mark_engine_healthy()
+    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 500
     (record,) = read_served(stand.store, Home(tmp_path))
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
 
@@ -138,10 +141,8 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
 def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys are read beside the loop: whatever the loop does next, more may be known than a moment ago."""
-    (pool,) = stand.gateway.pools.values()
-    pool.replicas[0].healthy = True
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    """Another thread updates the keys, so they may change between any two steps of the event loop."""
+    stand.mark_engine_healthy()
     identify = KeyStore.identify
 
     def gone(keys: KeyStore, secret: str) -> Principal | None:
@@ -152,42 +153,40 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
         return known
 
     monkeypatch.setattr(KeyStore, "identify", gone)
-    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
+    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 401
 
 
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve, opened = CostAccounting.reserve, CostAccounting.open_charge
 
-    def gone(till: CostAccounting, exchanges: list[Any]) -> None:
-        for exchange in exchanges:
-            till.keys.revoke(exchange.principal.key_id)
-            till.keys._refresh()
-        reserve(till, exchanges)
+    def revoke(accounting: CostAccounting, wanted: list[tuple[Principal, WorstCase]]) -> list[ReserveResult | None]:
+        for principal, _ in wanted:
+            accounting.keys.revoke(principal.key_id)
+            accounting.keys._refresh()
+        return reserve(accounting, wanted)
 
-    def looked(till: CostAccounting, *asked: Any) -> RequestCharge:
-        bill = opened(till, *asked)
-        bill.check_spend(0, 0.0)
-        return bill
+    def check(accounting: CostAccounting, *asked: Any) -> RequestCharge:
+        charge = opened(accounting, *asked)
+        charge.check_if_due(math.inf)
+        return charge
 
-    monkeypatch.setattr(CostAccounting, "reserve", gone)
-    monkeypatch.setattr(CostAccounting, "open_charge", looked)
-    (pool,) = stand.gateway.pools.values()
-    pool.replicas[0].healthy = True
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
+    monkeypatch.setattr(CostAccounting, "reserve", revoke)
+    monkeypatch.setattr(CostAccounting, "open_charge", check)
+    stand.mark_engine_healthy()
+    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 401
 
 
-def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
+def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reserve, config = CostAccounting.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
 
-    class Changing(CostAccounting):
-        def reserve(self, exchanges: list[Any]) -> None:
-            reserve(self, exchanges)
-            stand.gateway._rebuild_routing(config)
+    def change(accounting: CostAccounting, wanted: list[tuple[Principal, WorstCase]]) -> list[ReserveResult | None]:
+        stand.gateway._rebuild_routing(config)
+        return reserve(accounting, wanted)
 
-    stand.gateway.till = Changing(*stand.gateway.till)
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    status, said = asyncio.run(stand.call("/v1/chat/completions", body))
+    monkeypatch.setattr(CostAccounting, "reserve", change)
+    status, said = asyncio.run(stand.call("/v1/chat/completions", BODY))
     assert (status, said["error"]["code"]) == (503, "model_unavailable")
 
 
@@ -218,7 +217,7 @@ def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypa
 
 
 def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
-    """The first label of a pool's load found no room, and with it the sweep ended."""
+    """An error while the load of a pool is exported does not end the sweep."""
     stand = Stand(tmp_path, headers_s=0.1, sweep_s=0.01)
     page = stand.gateway.exposition = Exposition(folder=Home(tmp_path).counters)
     file = page._file
@@ -252,7 +251,6 @@ def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
 def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
 
     async def said(key: str, path: str, sent: bytes | None) -> tuple[int, str]:
         stand.key = key
@@ -262,13 +260,13 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
     async def scenario() -> None:
         key = stand.key
         admitted = 0
-        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+        assert (await said(key, "/v1/chat/completions", BODY))[1] == "engine_unavailable"
 
         def full(_handle: int, _offset: int, _size: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("os.posix_fallocate", full)
-        while (found := await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable":
+        while (found := await said(key, "/v1/chat/completions", BODY))[1] == "engine_unavailable":
             admitted += 1
         assert found == (503, "audit_unavailable") and admitted > 5
         denied = 0
@@ -279,7 +277,7 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
         stand.ledger.append("served", one)
         stand.ledger.flush()
         monkeypatch.undo()
-        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+        assert (await said(key, "/v1/chat/completions", BODY))[1] == "engine_unavailable"
         records = list(read_served(stand.store, Home(tmp_path)))
         assert [record.status for record in records if record != one] == ["failed"] * (admitted + 2)
         effects = [event.effect for event in read_entries(stand.store, Home(tmp_path))]
@@ -291,9 +289,9 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
 
 
 def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(stand: Stand) -> None:
-    gateway, accounts = stand.gateway, stand.gateway.till.accounts
-    secret, _ = gateway.till.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
-    principal = gateway.till.keys.identify(secret)
+    gateway, accounts = stand.gateway, stand.gateway.accounting.accounts
+    secret, _ = gateway.accounting.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
+    principal = gateway.accounting.keys.identify(secret)
     assert principal is not None
     taken = accounts.reserve(principal, (10, 0.5))
     assert isinstance(taken, Reservation)
@@ -320,7 +318,7 @@ def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
 
 
 class Gone(asyncio.Transport):
-    """The transport of a client that nobody writes to any more."""
+    """The transport of a client that has disconnected."""
 
     def is_closing(self) -> bool:
         return True
@@ -334,16 +332,14 @@ class Gone(asyncio.Transport):
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
-    """`turns` of the event loop after the request is whole: before it is reserved, before its work begins, in it."""
-    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    """`turns` event-loop ticks after the request is complete: before its reservation, before its work, during it."""
+    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
     secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
-    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
 
     async def scenario() -> None:
         connection = stand.server().create_connection()
         connection.connection_made(Gone())
-        connection.data_received(head % (secret.encode(), len(body)) + body)
+        connection.data_received(HEAD % (secret.encode(), len(BODY)) + BODY)
         for _ in range(turns):
             await asyncio.sleep(0)
         connection.connection_lost(None)
@@ -363,14 +359,12 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
 def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first bytes wait for the end of the turn, and it is gone by then."""
-    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    """The first bytes wait for the end of the tick, and the client has disconnected by then."""
+    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
     secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
     body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
     event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
-    (pool,) = stand.gateway.pools.values()
-    pool.replicas[0].healthy = True
+    stand.mark_engine_healthy()
 
     async def scenario() -> None:
         connection = stand.server().create_connection()
@@ -382,7 +376,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
 
         monkeypatch.setattr(EngineClient, "send_request", ask)
         connection.connection_made(Gone())
-        connection.data_received(head % (secret.encode(), len(body)) + body)
+        connection.data_received(HEAD % (secret.encode(), len(body)) + body)
         for _ in range(10):
             await asyncio.sleep(0)
         await stand.gateway.fleet.close()

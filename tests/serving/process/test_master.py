@@ -40,13 +40,12 @@ def two(start: Start) -> Platform:
 
 
 class Load:
-    """Clients that keep their connections and ask until told to stop; `failed` is what an answer did not come for."""
+    """Clients that keep their connections and send requests until stopped; `failed`: requests without a response."""
 
-    def __init__(self, platform: Platform, clients: int = 8, *, patient: bool = False) -> None:
+    def __init__(self, platform: Platform, clients: int = 8) -> None:
         self.done: dict[str, float] = {}
         self.failed: list[str] = []
         self._platform = platform
-        self._patient = patient
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
@@ -82,8 +81,7 @@ class Load:
 def reload(platform: Platform) -> None:
     """New workers answer, and the old ones are gone or going."""
     before = set(platform.workers)
-    assert platform.gateway is not None
-    platform.gateway.send_signal(signal.SIGHUP)
+    platform.master.send_signal(signal.SIGHUP)
     platform.until(lambda: not before & set(platform.workers), 20.0)
 
 
@@ -105,8 +103,7 @@ def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
     plain = platform.open_chat(stream=True, max_tokens=20)
     said = plain.recv(4096)
     before = platform.workers
-    assert platform.gateway is not None
-    platform.gateway.send_signal(signal.SIGHUP)
+    platform.master.send_signal(signal.SIGHUP)
     platform.until(lambda: len(platform.workers) == 2)
     platform.until(lambda: platform.chat(max_tokens=1).status == 200)
     while b"[DONE]" not in said and (piece := plain.recv(4096)):
@@ -118,8 +115,8 @@ def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
 
 
 def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_it(start: Start) -> None:
-    """A client sends its next request as soon as the stream is over: closed then, it would be lost. Not so who stays
-    silent."""
+    """A client may send its next request as soon as the stream is over, and closing the connection would lose it. The
+    connection of a silent client is closed."""
     engine = {"tpot_s": 0.1, "text": "word " * 20, "slots": 4}
     platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=ClientLimits(drain_s=1.0))
     headers = {"authorization": f"Bearer {platform.key}"}
@@ -130,8 +127,7 @@ def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_i
             connection.request("POST", "/v1/chat/completions", stream, headers)
             replies.append(connection.getresponse())
         before = platform.workers
-        assert platform.gateway is not None
-        platform.gateway.send_signal(signal.SIGHUP)
+        platform.master.send_signal(signal.SIGHUP)
         platform.until(lambda: len(platform.workers) == 2)
         for reply in replies:
             assert b"[DONE]" in reply.read() and reply.getheader("connection") is None
@@ -150,8 +146,7 @@ def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two:
     two.until(served_revision_file(two.home, "gateway").exists)  # all have begun: who still starts reads the file too
     two.home.config("gateway").write_bytes(b"{")
     before = two.workers
-    assert two.gateway is not None
-    two.gateway.send_signal(signal.SIGHUP)
+    two.master.send_signal(signal.SIGHUP)
     two.until(lambda: "reload failed" in two.home.log("gateway").read_text())
     assert two.workers == before and two.chat(max_tokens=1).status == 200
 
@@ -192,15 +187,14 @@ def test_what_a_killed_worker_had_reserved_is_free_again(start: Start) -> None:
 
 
 def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Platform) -> None:
-    assert two.gateway is not None
     two.until(served_revision_file(two.home, "gateway").exists)
-    master = two.gateway.pid
+    master = two.master.pid
     limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
     used = len(os.listdir(f"/proc/{master}/fd"))
     resource.prlimit(master, resource.RLIMIT_NOFILE, (used - 1, limits[1]))
     os.kill(two.workers[0], signal.SIGKILL)
     log = two.home.log("gateway")
-    two.until(lambda: "the system refused" in log.read_text())
+    two.until(lambda: "system call failed" in log.read_text())
     assert two.chat(max_tokens=1).status == 200 and len(two.workers) == 1
     resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
     two.until(lambda: len(two.workers) == 2, 20.0)
@@ -213,7 +207,7 @@ def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
     (note / "in its place").mkdir(parents=True)
     two.config = replace(two.config, revision=1)
     write_atomic(two.home.config("gateway"), msgspec.json.encode(two.config))
-    two.until(lambda: "the system refused" in two.home.log("gateway").read_text())
+    two.until(lambda: "system call failed" in two.home.log("gateway").read_text())
     assert two.chat(max_tokens=1).status == 200
     (note / "in its place").rmdir()
     note.rmdir()
@@ -222,13 +216,12 @@ def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
 
 def test_workers_end_with_their_master(two: Platform) -> None:
     workers = two.workers
-    assert two.gateway is not None
-    two.gateway.kill()
+    two.master.kill()
     two.until(lambda: not any(_lives(pid) for pid in workers))
 
 
 def test_ids_of_requests_are_not_shared(two: Platform) -> None:
-    """Workers are forks of one process, and so were their random numbers."""
+    """Workers are forks of one process and must not share its random numbers."""
     with Load(two, clients=16) as load:
         two.until(lambda: len(load.done) > 600)
     assert len({one[-13:] for one in load.done}) == len(load.done)
@@ -236,10 +229,8 @@ def test_ids_of_requests_are_not_shared(two: Platform) -> None:
 
 def test_memory_and_descriptors_stay_as_they_are_over_reloads(two: Platform) -> None:
     def size() -> tuple[int, int]:
-        assert two.gateway is not None
-        pid = two.gateway.pid
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))
+        pid = two.master.pid
+        return two.memory_bytes, len(os.listdir(f"/proc/{pid}/fd"))
 
     reload(two)
     before = size()

@@ -67,18 +67,18 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/v1/responses", "set the client to chat completions, which are at /v1/chat/completions"),
-        ("/responses/resp_1", "the Responses interface is not served"),
-        ("/chat/completions", "did you mean /v1/chat/completions? The client's base URL ends in /v1"),
-        ("/v1/v1/messages", "did you mean /v1/messages? The client's base URL ends before /v1"),
-        ("/v1//models/m/", "did you mean /v1/models/m? The client's base URL ends in /v1"),
-        ("/v1/audio/speech", "there is nothing at /v1/audio/speech"),
+        ("/v1/responses", "Set the client to chat completions, which are at /v1/chat/completions"),
+        ("/responses/resp_1", "The Responses interface is not served"),
+        ("/chat/completions", "Did you mean /v1/chat/completions? The client's base URL must end in /v1."),
+        ("/v1/v1/messages", "Did you mean /v1/messages? The client's base URL must end before /v1."),
+        ("/v1//models/m/", "Did you mean /v1/models/m? The client's base URL must end in /v1."),
+        ("/v1/audio/speech", "Nothing is served at /v1/audio/speech."),
     ],
 )
 def test_what_is_not_there_says_where_to_go(null: Platform, path: str, told: str) -> None:
     reply = null.ask("POST", path)
     assert reply.status == 404
-    assert reply.error["message"].startswith(f"there is nothing at {path}")
+    assert reply.error["message"].startswith(f"Nothing is served at {path}.")
     assert told in reply.error["message"]
 
 

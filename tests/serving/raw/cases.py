@@ -1,8 +1,8 @@
-"""What clients and attackers put on a wire, byte for byte, and what must come back.
+"""Bytes that clients and attackers send, and the responses that must come back.
 
-A case is what is sent (bytes, pauses in seconds, HALF: our side is closed), the statuses of the replies in order,
-whether the connection stays for another request, and how many generations the engine must have seen. KEY stands for
-a member's key. The limits these cases assume are in `conftest.py`.
+A case has the pieces to send (bytes, pauses in seconds, HALF: our side is closed), the statuses of the responses in
+order, if the connection stays open for another request, and the number of generations that the engine must have run.
+KEY stands for a member's key. `conftest.py` has the limits that these cases assume.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ PROBE = b"GET /healthz HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
 
 
 def exchanged(platform: Platform, case: Case) -> list[Reply]:
-    """What comes back, to the end of the connection; a connection that should be kept is asked once more."""
+    """Return the responses up to the end of the connection; a connection that should stay gets another request."""
     said = b""
     with socket.create_connection(("127.0.0.1", platform.config.port), timeout=8) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,16 +1,14 @@
-"""Valid requests, damaged at random: only well-formed replies come back, nothing runs that was not asked for, and the
+"""Valid requests, damaged at random: all responses are well-formed, nothing runs that was not requested, and the
 process neither dies nor grows.
 
-Two witnesses. The reference parser of the client side (llhttp) must read everything that we took for a request in the
-same way: what is strict here must not be lenient there. And the engine counts: it has run exactly as many generations
-as replies say so.
+Two references. llhttp must read everything that our parser accepts as a request in the same way. The engine's counter
+must equal the number of generations in the responses.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,24 +39,9 @@ SEEDS = [
 WORDS = [
     *(b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b"0", b"-1", b"+", b",", b";", b"#", b"@", b"%2f", b"/../"),
     *(b"Content-Length: 3\r\n", b"Content-Length: 41\r\n", CHUNKED, b"Transfer-Encoding: identity\r\n", b"Host: h\r\n"),
-    *(
-        b"Connection: close\r\n",
-        b"Expect: 100-continue\r\n",
-        b"0\r\n\r\n",
-        b"5\r\nhello\r\n",
-        b"HTTP/1.0",
-        b"\xff",
-        b"_",
-    ),
-    *(
-        b"Connection: keep-alive\r\n",
-        b"X: 1\r\n",
-        b"X : 1\r\n",
-        b" X: 1\r\n",
-        b"\x0b",
-        b"ffffffff",
-        b"Upgrade: h2c\r\n",
-    ),
+    *(b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"HTTP/1.0", b"\xff"),
+    *(b"_", b"Connection: keep-alive\r\n", b"X: 1\r\n", b"X : 1\r\n", b" X: 1\r\n", b"\x0b", b"ffffffff"),
+    b"Upgrade: h2c\r\n",
 ]
 
 
@@ -85,8 +68,8 @@ def damaged(chance: random.Random) -> bytes:
 
 
 def sent_to(platform: Platform, data: bytes, chance: random.Random, *, half_close: bool) -> bytes:
-    """What comes back to `data`, sent in up to three pieces, until the server has nothing more to say: because our
-    side is closed, or because a last request asks it to close, or because it has waited long enough."""
+    """Send `data` in up to three pieces and return the responses until the server closes the connection: because our
+    side is closed, because a last request asks for it, or because a deadline passed."""
     said = b""
     data = data.replace(b"KEY", platform.key.encode())
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(2))
@@ -109,13 +92,9 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def batch(platform: Platform, chance: random.Random, *, half_close: bool) -> None:
-    """Many connections at once. What ran is counted at the engine: every generation that ran was asked for, and was
-    answered unless its client had closed its side."""
+    """Many connections at once. The engine counts generations: each was requested, and was answered unless its client
+    had closed its side."""
     before = platform.engine_metrics()["null:tokens_predicted_total"]
     sent = [damaged(chance) for _ in range(TOGETHER)]
     with ThreadPoolExecutor(TOGETHER) as threads:
@@ -137,16 +116,15 @@ def batch(platform: Platform, chance: random.Random, *, half_close: bool) -> Non
 
 
 def run(platform: Platform, batches: int, seed: int) -> int:
-    assert platform.gateway is not None
-    pid, chance = platform.gateway.pid, random.Random(seed)
+    pid, chance = platform.master.pid, random.Random(seed)
     files = memory = 0
     for number in range(batches):
         if number == batches // 3:  # warm by now
-            files, memory = open_files(pid), resident(pid)
+            files, memory = open_files(pid), platform.memory_bytes
         batch(platform, chance, half_close=number % 3 == 0)
-    assert platform.gateway.poll() is None
+    assert platform.master.poll() is None
     platform.until(lambda: open_files(pid) <= files + 4)
-    assert resident(pid) - memory < 24 << 20
+    assert platform.memory_bytes - memory < 24 << 20
     assert platform.get("/healthz", key=None).status == 200
     return round(platform.engine_metrics()["null:tokens_predicted_total"])
 
@@ -190,7 +168,7 @@ class Witness:
 
 
 def taken(data: bytes) -> tuple[RequestHead, bytes, int] | None:
-    """The first request as our grammar reads it: head, body, and where it ends; None for none."""
+    """Return the first request as our parser reads it: head, body and end position; None if there is none."""
     start = 2 if data.startswith(b"\r\n") else 0
     end = data.find(b"\r\n\r\n", start)
     if end < 0:

@@ -1,9 +1,10 @@
-"""The cost of a request: the worst case is reserved before the work, the actual cost settled once at its end.
+"""Cost control per request: reserve the worst case before the engine runs, settle once when the request ends.
 
-The worst case is a bound of the input and all tokens allowed for the answer, at the model's price. The actual cost is
-the engine's count, else the delivered pieces and an estimate of the input, which is charged only if an engine worked
-for the caller. A running request ends when it exceeds the reservation or its key or budget is withdrawn. An answer from
-the cache counts as a request and costs nothing.
+The worst case is an upper bound of the input tokens plus all output tokens that the request may produce, at the model's
+price. Settlement uses the engine's token count. Without a count it uses the delivered pieces and an estimate of the
+input; the estimate is charged only if an engine worked for the caller. A running request ends if it exceeds the
+reservation, if its key is revoked or if its budget is lowered. A cached response counts as a request and costs nothing.
+Design: the reservation is taken in the shared accounts, so limits hold across worker processes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
-from archwright.access.accounts import Accounts, LimitDenial, Reservation
-from archwright.access.api_keys import KeyStore
+import msgspec
+
+from archwright.access.accounts import Accounts, LimitDenial, Reservation, ReserveResult
+from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.key_cache import POLL_S
 from archwright.access.tables import LimitScope, format_scope_name
 from archwright.errors import StoreError
@@ -28,79 +30,84 @@ from archwright.monitor.usage_totals import DAY_S, NANO
 from archwright.monitor.wal.compaction import read_usage_totals
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
-from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
+from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.serving.http.errors import ApiError, too_many_requests
-from archwright.serving.http.http_exchange import HeaderField, HttpExchange
+from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.http.http_response import HeaderField
 from archwright.serving.requests.multimodal import TEXT_ONLY
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
 from archwright.serving.settings.config import Endpoint, Prices
 
 CHECK_INTERVAL_S = 0.25
-LIMITS_PROPAGATION_S = 2 * POLL_S  # after a change of limits every worker knows of it
+LIMITS_PROPAGATION_S = 2 * POLL_S  # after this time every worker knows of a change of limits
 UNLIMITED = sys.maxsize
 BILLABLE_STATUSES = ("ok", "cancelled", "ended")
+CacheOutcome = Literal["hit", "miss", "off"]
 
 
 class WorstCase(NamedTuple):
-    """The most a request may take. `estimate`: input tokens charged if an engine worked and counted nothing."""
+    """Upper bound of what one request may take; `usd` is None if the model has no price.
+
+    `tokens`: input + output; `output_tokens`: output alone; `input_estimate`: input tokens that are charged if an
+    engine worked but reported no usage.
+    """
 
     tokens: int
     usd: float | None
-    answer: int
-    estimate: int
+    output_tokens: int
+    input_estimate: int
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """The charge of an ended request; `cost_usd` None: no price, `reserved_usd` None: a caller without limits."""
+
+    input_tokens: int
+    cost_usd: float | None = None
+    reserved_usd: float | None = None
+    saved_usd: float = 0.0
+    cache: CacheOutcome = "off"
 
 
 class CostAccounting(NamedTuple):
-    """One per process; without `cache` nothing is kept."""
+    """One per process; without `cache` no response is cached."""
 
     accounts: Accounts
     keys: KeyStore
     journal: Journal
     cache: ResponseCache | None = None
 
-    def set_worst_case(self, exchange: HttpExchange, question: GenerationRequest) -> None:
-        """Set what the request may take at most, to be reserved together with others."""
-        answer = int(question.body.get("max_tokens", 0)) * question.choices
-        worst_input, estimate = _bound_input_tokens(len(exchange.body), question)
-        usd = compute_cost_usd(question.endpoint.prices, worst_input, answer)
-        exchange.asks = WorstCase(worst_input + answer, usd, answer, min(worst_input, estimate))
+    def reserve(self, wanted: Sequence[tuple[Principal, WorstCase]]) -> list[ReserveResult | None]:
+        """Reserve the worst cases of several requests in one transaction.
 
-    def reserve(self, exchanges: list[HttpExchange]) -> None:
-        """Reserve the worst cases of all exchanges at once; `open_charge` raises for those that got no room."""
-        if exchanges:
-            # If the table refuses, each reserves again by itself and gets the error.
-            with suppress(StoreError):
-                found = self.accounts.reserve_all([(one.require_principal(), one.asks[:2]) for one in exchanges])
-                for exchange, reserved in zip(exchanges, found, strict=True):
-                    exchange.reserved = None if isinstance(reserved, StoreError) else reserved
+        None stands for a request that the accounts could not handle: `open_charge` reserves again and gets the error.
+        """
+        try:
+            results = self.accounts.reserve_all([(principal, worst_case[:2]) for principal, worst_case in wanted])
+        except StoreError:
+            return [None] * len(wanted)
+        return [None if isinstance(result, StoreError) else result for result in results]
 
-    def release(self, exchange: HttpExchange) -> None:
-        """Give back what was reserved for a request that never began."""
-        if isinstance(exchange.reserved, Reservation):
-            self.accounts.settle(exchange.reserved, 0, 0.0)
-            self.flush()  # no reply follows that would flush
-        exchange.reserved = None
+    def release(self, reservation: ReserveResult | None) -> None:
+        """Give back what was reserved for a request whose work never began."""
+        if isinstance(reservation, Reservation):
+            self.accounts.settle(reservation, 0, 0.0)
+            self.flush()  # no response follows that would flush
 
-    def open_charge(self, exchange: HttpExchange, question: GenerationRequest, kind: RequestKind) -> RequestCharge:
-        """Charge a request whose worst case was estimated. Raises ApiError 429 and 403, StoreError."""
-        bill = self._create_charge(exchange, question.endpoint, exchange.asks)
-        bill.look_up_cache(question, kind)
-        return bill
+    def open_charge(
+        self, request: HttpRequest, endpoint: Endpoint, worst_case: WorstCase, reservation: ReserveResult | None
+    ) -> RequestCharge:
+        """Open the charge of a request. Raises ApiError 429 and 403 if a limit has no room, StoreError."""
+        reserved = self._require_reservation(request.principal, worst_case, reservation)
+        reserved.watch_since(request.admitted.keys_version)
+        return RequestCharge(self, endpoint, reserved, worst_case, request.received_at)
 
-    def open_flat_charge(self, exchange: HttpExchange, spec: Endpoint) -> RequestCharge:
-        """Charge a request that has no tokens. Raises as `open_charge` does."""
-        return self._create_charge(exchange, spec, WorstCase(0, compute_cost_usd(spec.prices, 0, 0), 0, 0))
-
-    def count_request(self, exchange: HttpExchange) -> None:
+    def count_request(self, principal: Principal) -> None:
         """Count a request that costs nothing. Raises as `open_charge` does."""
-        found = self.accounts.reserve(exchange.require_principal(), (0, 0.0))
-        if isinstance(found, LimitDenial):
-            raise limit_exceeded(found)
-        self.accounts.settle(found, 0, 0.0)
+        self.accounts.settle(self._require_reservation(principal, WorstCase(0, 0.0, 0, 0), None), 0, 0.0)
 
     def flush(self) -> None:
-        """Write what was settled to the accounts; called before the ledger is flushed."""
+        """Write the settlements to the accounts; called before the ledger is flushed."""
         count = len(self.accounts.ended)
         try:
             self.accounts.flush()
@@ -108,175 +115,212 @@ class CostAccounting(NamedTuple):
             # The ledger's records count: new accounts are built from them.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
-    def _create_charge(self, exchange: HttpExchange, spec: Endpoint, asks: WorstCase) -> RequestCharge:
-        found, exchange.reserved = exchange.reserved, None
-        if found is None:
-            found = self.accounts.reserve(exchange.require_principal(), asks[:2])
-        if isinstance(found, LimitDenial):
-            raise limit_exceeded(found)
-        found.version = exchange.keys_version  # so that later revocations are noticed
-        bill = exchange.bill = RequestCharge(self, exchange, spec, found)
-        bill.estimate = asks.estimate
-        if found.limited:
-            bill.most = asks.answer
-            # A count above the possible is not believed. Without a price nothing was reserved.
-            bill.most_usd = math.inf if None in bill.prices else found.usd
-        return bill
+    def _require_reservation(
+        self, principal: Principal, worst_case: WorstCase, reservation: ReserveResult | None
+    ) -> Reservation:
+        result = self.accounts.reserve(principal, worst_case[:2]) if reservation is None else reservation
+        if isinstance(result, StoreError):
+            raise result
+        if isinstance(result, LimitDenial):
+            raise limit_exceeded(result, self.keys.list_limited_scopes(principal))
+        return result
 
 
 class RequestCharge:
-    """The charge of one request. `most` pieces may be delivered and `most_usd` billed; `usd` is set when it is settled,
-    None without a price."""
+    """The charge of one request: what it may still take while it runs, settled once at its end.
+
+    At most `max_pieces` pieces may be delivered. `cached`: the response found in the cache. `usd`: the cost, set by
+    `settle`, None without a price.
+    """
 
     __slots__ = (
-        *("asked", "cache", "estimate", "known", "look_at", "most", "most_usd", "prices", "reservation", "saved_usd"),
-        *("spec", "usd", "_cached_at", "_exchange", "_till", "_version"),
+        *("cached", "endpoint", "max_pieces", "usd", "_accounting", "_cache_key", "_cache_outcome", "_check_at"),
+        *("_engine_asked", "_input_estimate", "_max_usd", "_prices", "_reservation", "_version"),
     )
 
-    def __init__(self, till: CostAccounting, exchange: HttpExchange, spec: Endpoint, reservation: Reservation) -> None:
-        self.reservation = reservation
-        self.spec = spec
-        self.prices = spec.prices  # of the dearest pool, until one has answered
-        self.cache: Literal["hit", "miss", "off"] = "off"
-        self.known: CachedResponse | None = None
-        self.asked = False  # an engine has been asked
-        self.estimate = 0
-        self.most = UNLIMITED
-        self.most_usd = math.inf
-        self.look_at = exchange.received_at + CHECK_INTERVAL_S
+    def __init__(
+        self,
+        accounting: CostAccounting,
+        endpoint: Endpoint,
+        reservation: Reservation,
+        worst_case: WorstCase,
+        received_at: float,
+    ) -> None:
+        self.endpoint = endpoint
+        self.cached: CachedResponse | None = None
         self.usd: float | None = None
-        self.saved_usd = 0.0
-        self._till = till
-        self._exchange = exchange
-        self._cached_at: bytes | None = None
-        self._version = spec.serves
+        self.max_pieces, self._max_usd = UNLIMITED, math.inf
+        self._accounting = accounting
+        self._reservation = reservation
+        self._prices = prices = endpoint.prices  # of the most expensive pool, until a pool has answered
+        self._input_estimate = worst_case.input_estimate
+        self._engine_asked = False
+        self._check_at = received_at + CHECK_INTERVAL_S
+        self._cache_outcome: CacheOutcome = "off"
+        self._cache_key: bytes | None = None
+        self._version = endpoint.serves
+        if reservation.limited:
+            self.max_pieces = worst_case.output_tokens
+            # A count above the possible is not believed. Without a price nothing was reserved.
+            self._max_usd = math.inf if None in prices else reservation.usd
 
-    def look_up_cache(self, question: GenerationRequest, kind: RequestKind) -> None:
-        """Find the answer in the cache, or whether it may be cached."""
-        cache, spec = self._till.cache, self.spec
-        if cache is None or spec.cache == "off":
+    def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> None:
+        """Find the response in the cache (`cached`), or whether the response may be cached (`is_cacheable`)."""
+        cache, endpoint = self._accounting.cache, self.endpoint
+        if cache is None or endpoint.cache == "off":
             return
-        if question.plain:
-            self._version = spec.model
-        control = self._exchange.header(b"cache-control") or ""
-        words = question.body if question.native is None else question.native
-        shown = question.model, question.top_logprobs, question.base64
-        asked = CacheKeyParts(kind, self._version, words, (*shown, question.native is not None, question.betas))
-        tenant = self.reservation.principal.tenant
-        self._cached_at = cache.cache_key(tenant, asked, spec.cache, control)
-        if self._cached_at is not None:
-            self.known = cache.get(self._cached_at)
-            self.cache = "miss" if self.known is None else "hit"
-            if self.known is not None:
-                self._exchange.model, self._exchange.route = self.known.version, self.spec.pool
+        if generation.plain:
+            self._version = endpoint.model
+        native = generation.native
+        options = generation.model, generation.top_logprobs, generation.base64, native is not None, generation.betas
+        parts = CacheKeyParts(kind, self._version, generation.body if native is None else native, options)
+        tenant, cache_control = self._reservation.principal.tenant, request.header(b"cache-control") or ""
+        self._cache_key = cache.cache_key(tenant, parts, endpoint.cache, cache_control)
+        if self._cache_key is not None:
+            self.cached = cache.get(self._cache_key)
+            self._cache_outcome = "miss" if self.cached is None else "hit"
 
     @property
     def is_cacheable(self) -> bool:
-        return self._cached_at is not None and self.known is None
+        return self._cache_key is not None and self.cached is None
 
-    def cache_response(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
-        """Cache the whole reply, unless another version gave it than was looked up."""
-        cache = self._till.cache
-        if cache is None or self._cached_at is None or self._exchange.model != self._version:
-            return
-        cache.put(self._cached_at, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
+    def cache_response(self, version: str, body: bytes, input_tokens: int, output_tokens: int) -> None:
+        """Cache the complete response, unless another `version` gave it than was looked up."""
+        cache = self._accounting.cache
+        if cache is not None and self._cache_key is not None and version == self._version:
+            cache.put(self._cache_key, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, version))
+
+    def mark_sent_to_engine(self) -> None:
+        """From now on the input is charged, even if the engine reports no usage."""
+        self._engine_asked = True
 
     def set_prices(self, prices: Prices) -> None:
-        """Set the prices of the pool that answers, at most those reserved with."""
-        (dear_in, dear_out), (most_in, most_out) = prices, self.spec.prices
-        if dear_in is None or dear_out is None or most_in is None or most_out is None:
-            self.prices = prices
+        """Set the prices of the pool that answers, at most the prices of the reservation."""
+        (usd_in, usd_out), (max_in, max_out) = prices, self.endpoint.prices
+        if usd_in is None or usd_out is None or max_in is None or max_out is None:
+            self._prices = prices
         else:
-            self.prices = min(dear_in, most_in), min(dear_out, most_out)
+            self._prices = min(usd_in, max_in), min(usd_out, max_out)
 
     def covers(self, input_tokens: int, output_tokens: int) -> bool:
-        """True if a complete answer takes no more than was reserved."""
-        reservation = self.reservation
+        """True if a complete response takes no more than was reserved."""
+        reservation = self._reservation
         if not reservation.limited:
             return True
-        usd = compute_cost_usd(self.prices, input_tokens, output_tokens) or 0.0
-        return input_tokens + output_tokens <= reservation.tokens and usd <= self.most_usd
+        usd = compute_cost_usd(self._prices, input_tokens, output_tokens) or 0.0
+        return input_tokens + output_tokens <= reservation.tokens and usd <= self._max_usd
 
-    def check_spend(self, delivered: int, now: float) -> None:
-        """Called during an answer, at `look_at` and after more than `most` pieces. Raises ApiError to end it."""
-        if delivered > self.most:
-            message = "the answer is longer than was asked for and reserved; it ends here"
-            raise too_many_requests(message, "insufficient_quota")
-        self.look_at = now + CHECK_INTERVAL_S
-        till, principal = self._till, self.reservation.principal
-        if till.accounts.may_continue(self.reservation):
+    def check_if_due(self, now: float) -> None:
+        """Check key and budget, at most every CHECK_INTERVAL_S. Raises ApiError to end the response."""
+        if now < self._check_at:
             return
-        if not till.keys.is_live(principal.key_id):
-            message = "the API key is no longer valid; the answer ends here"
+        self._check_at = now + CHECK_INTERVAL_S
+        accounting, principal = self._accounting, self._reservation.principal
+        if accounting.accounts.may_continue(self._reservation):
+            return
+        if not accounting.keys.is_live(principal.key_id):
+            message = "The API key was revoked or has expired. The response ends here. Use another key."
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
-        message = "the budget was lowered below what is spent; the answer ends here"
+        message = "The budget was lowered below the amount already spent. The response ends here. Raise the budget."
         raise too_many_requests(message, "insufficient_quota")
 
-    def settle(self, status: str, figures: dict[str, Any]) -> None:
-        """Enter the actual cost once, into the accounts and into `figures`, the fields of the request's record."""
-        known = figures.get("input_tokens", 0)
-        output = figures.get("output_tokens", 0)
-        if not known and self.known is None and (output or (self.asked and status in BILLABLE_STATUSES)):
-            known = figures["input_tokens"] = self.estimate
-        usd = compute_cost_usd(self.prices, known, output)
-        # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
-        self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self.most_usd)
-        reservation = self.reservation
-        if self.known is not None:
-            self.usd, self.saved_usd = 0.0, self.known.usd
-        figures.update(
-            cost_usd=self.usd,
-            reserved_usd=reservation.usd if reservation.limited else None,
-            saved_usd=self.saved_usd,
-            cache=self.cache,
+    def output_limit_error(self) -> ApiError:
+        """Return the error that ends a response of more than `max_pieces` pieces."""
+        message = (
+            f"The response exceeds the {self.max_pieces} output tokens that were requested and reserved. "
+            "It ends here. Raise max_tokens to get a longer response."
         )
-        self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
+        return too_many_requests(message, "insufficient_quota")
+
+    def settle(self, status: str, input_tokens: int, output_tokens: int) -> Settlement:
+        """Enter the actual cost into the accounts, once; a second call changes no account."""
+        cached, reservation = self.cached, self._reservation
+        worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
+        if not input_tokens and cached is None and worked:
+            input_tokens = self._input_estimate
+        usd = compute_cost_usd(self._prices, input_tokens, output_tokens)
+        # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
+        self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self._max_usd)
+        if cached is not None:
+            self.usd = 0.0
+        used_tokens = min(input_tokens + output_tokens, reservation.tokens)
+        self._accounting.accounts.settle(reservation, used_tokens, self.usd or 0.0)
+        reserved_usd = reservation.usd if reservation.limited else None
+        saved_usd = 0.0 if cached is None else cached.usd
+        return Settlement(input_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
 
     def headers(self) -> list[HeaderField]:
-        found = [(b"x-archwright-cache", self.cache.encode())]
+        fields = [(b"x-archwright-cache", self._cache_outcome.encode())]
         if self.usd is not None:
-            found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
-        return found
+            fields.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
+        return fields
 
-    def add_cost(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
-        return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
+    def add_cost(self, usage: dict[str, Any] | None) -> dict[str, Any] | None:
+        return usage if usage is None or self.usd is None else {**usage, "cost_usd": round(self.usd, 9)}
+
+
+def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> WorstCase:
+    """Bound the tokens and the cost of a generation. Reserves nothing."""
+    output = int(generation.body.get("max_tokens", 0)) * generation.choices
+    max_input, input_estimate = _bound_input_tokens(body_bytes, generation)
+    usd = compute_cost_usd(generation.endpoint.prices, max_input, output)
+    return WorstCase(max_input + output, usd, output, min(max_input, input_estimate))
+
+
+def flat_worst_case(endpoint: Endpoint) -> WorstCase:
+    """Return the worst case of a request that has no tokens."""
+    return WorstCase(0, compute_cost_usd(endpoint.prices, 0, 0), 0, 0)
 
 
 def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
-    dear_in, dear_out = prices
-    return None if dear_in is None or dear_out is None else input_tokens * dear_in + output_tokens * dear_out
+    usd_in, usd_out = prices
+    return None if usd_in is None or usd_out is None else input_tokens * usd_in + output_tokens * usd_out
 
 
-def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[int, int]:
-    """The most tokens the input may have, and the estimate (see WorstCase)."""
-    spec, parts = question.endpoint, question.parts
-    if question.input_tokens is not None:
-        return question.input_tokens, question.input_tokens
-    estimate = max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN))
+def _bound_input_tokens(body_bytes: int, generation: GenerationRequest) -> tuple[int, int]:
+    """Return the most tokens that the input may have, and an estimate of them (see WorstCase)."""
+    endpoint, parts = generation.endpoint, generation.parts
+    if generation.input_tokens is not None:
+        return generation.input_tokens, generation.input_tokens
+    estimate = max(1, -(-generation.prompt_characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ONLY:
-        return worst_input_tokens(body_bytes, spec.context_tokens * question.contexts), estimate
-    estimate += parts.images * min(IMAGE_USUAL_TOKENS, spec.image_tokens)
+        return worst_input_tokens(body_bytes, endpoint.context_tokens * generation.contexts), estimate
+    estimate += parts.images * min(IMAGE_USUAL_TOKENS, endpoint.image_tokens)
     if parts.boundless:
-        return spec.context_tokens, estimate
-    text_bytes, images_tokens = max(0, body_bytes - parts.data_bytes), parts.images * spec.image_tokens
-    return worst_input_tokens(text_bytes, spec.context_tokens, images_tokens), estimate
+        return endpoint.context_tokens, estimate
+    text_bytes, images_tokens = max(0, body_bytes - parts.data_bytes), parts.images * endpoint.image_tokens
+    return worst_input_tokens(text_bytes, endpoint.context_tokens, images_tokens), estimate
 
 
-def limit_exceeded(by: LimitDenial) -> ApiError:
-    if by.limit == "unpriced":
-        message = f"this {by.scope} has a budget, and the model has no price"
+def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiError:
+    """Return the error for a request that a limit has no room for; `scopes` holds the caller's limits."""
+    scope = denial.scope
+    if denial.limit == "unpriced":
+        message = (
+            f"This {scope} has a budget, but the model has no configured price, so the request cannot be charged. "
+            f"Set a price or use a {scope} without a budget."
+        )
         return ApiError(HTTPStatus.FORBIDDEN, message, "model_not_priced", param="model")
-    if by.limit == "budget":
-        code, message = "insufficient_quota", f"the budget of this {by.scope} has no room for the request"
+    limits = next((one.limits for one in scopes if one.kind == scope), UsageLimits())
+    if denial.limit == "budget":
+        code, action = "insufficient_quota", "Raise the budget or send a smaller request."
+        budget = "" if limits.budget_usd is None else f" ({limits.budget_usd:g} USD, period: {limits.period})"
+        message = f"The budget of this {scope}{budget} has no room for the request."
     else:
-        code, message = "rate_limit_exceeded", f"the limit of {by.limit} a minute of this {by.scope} is reached"
-    return too_many_requests(message, code, by.retry_after_s)
+        code, action = "rate_limit_exceeded", "Send a smaller request."
+        allowed = limits.rpm if denial.limit == "requests" else limits.tpm
+        message = f"Rate limit reached: this {scope} allows {allowed or 'fewer'} {denial.limit} per minute."
+    wait_s = denial.retry_after_s
+    return too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
 
 
 class RecordedSpending:
-    """The recorded spending of scopes, from the ledger. An account asks once, when it is new, so all scopes are summed
-    together, and again only when `stamp` changes (limits or accounts), and once more when every worker knows of the
-    change. Records with a future date, written while the clock was wrong, count for no earlier period."""
+    """Looks up in the ledger what a scope has spent since a time.
+
+    Design: an account asks once, when it is new, so the spending of all scopes is summed together. It is summed again
+    when `stamp` changes (limits or accounts), and once more when every worker knows of the change. Records with a
+    future date, written while the clock was wrong, count for no earlier period.
+    """
 
     def __init__(
         self,
@@ -286,21 +330,17 @@ class RecordedSpending:
         now: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
-        self._home = home
-        self._stamp = stamp
-        self._now = now
-        self._clock = clock
-        self._read: object = None
-        self._again_at = 0.0
+        self._ledger, self._home, self._stamp, self._now, self._clock = ledger, home, stamp, now, clock
+        self._read_stamp: object = None
+        self._sum_again_at = 0.0
         self._sums: dict[int, Counter[str]] = {}  # by the first day that counts
 
     def __call__(self, scope: LimitScope, since: float) -> float:
         now, stamp = self._now(), self._stamp()
-        if stamp != self._read:
-            self._read, self._again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
-        elif now >= self._again_at:
-            self._again_at, self._sums = math.inf, {}
+        if stamp != self._read_stamp:
+            self._read_stamp, self._sum_again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
+        elif now >= self._sum_again_at:
+            self._sum_again_at, self._sums = math.inf, {}
         day = int(since // DAY_S)
         if day not in self._sums:
             self._sums[day] = self._sum_since(day)
@@ -308,11 +348,11 @@ class RecordedSpending:
 
     def _sum_since(self, day: int) -> Counter[str]:
         self._ledger.flush()
-        found: Counter[str] = Counter()
-        by, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
-        for one in read_usage_totals(self._ledger.store, self._home, ("day", *by) if day else by):
-            if not one.shadow and (not day or day <= one.day <= today):
-                found[format_scope_name("key", name=one.key_id)] += one.cost_nano_usd
-                found[format_scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
-                found[format_scope_name("tenant", one.tenant)] += one.cost_nano_usd
-        return found
+        sums: Counter[str] = Counter()
+        columns, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
+        for row in read_usage_totals(self._ledger.store, self._home, ("day", *columns) if day else columns):
+            if not row.shadow and (not day or day <= row.day <= today):
+                sums[format_scope_name("key", name=row.key_id)] += row.cost_nano_usd
+                sums[format_scope_name("user", row.tenant, row.user)] += row.cost_nano_usd
+                sums[format_scope_name("tenant", row.tenant)] += row.cost_nano_usd
+        return sums

@@ -1,9 +1,10 @@
-"""Exact cache of answers: the same question of the same tenant to the same model version gets the same answer.
+"""Exact cache of responses: the same request of the same tenant to the same model version gets the same response.
 
-Design: a key is a BLAKE2b of the question under a secret of the tenant, derived from the pepper: no tenant can reach or
-guess another's entry, and a stolen file shows no question. The workers share one table of two generations, which
-approximates LRU: entries are put into the young one, entries used from the old one move over, and when the young one
-is full the old one is dropped. Each process also keeps a few hundred answers.
+Design: a key is a BLAKE2b of the request under a secret of the tenant, which is derived from the pepper. No tenant can
+reach or guess an entry of another tenant, and a stolen file shows no request. The workers share one table of two
+generations, which approximates LRU: new entries go into the young generation, and an entry that is used in the old
+generation moves there. If the young generation is full, the old generation is dropped. Each process also keeps a few
+hundred responses in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from archwright.policy.cache_key import CacheKeyParts, CachePolicy, build_canoni
 
 CACHE_BYTES = 64 * 1024 * 1024
 TTL_S = 24 * 3600.0
-ENTRY_BYTES = 256 * 1024  # a larger answer is not kept
+ENTRY_BYTES = 256 * 1024  # a larger response is not cached
 FRONT_ENTRIES = 512
 FRONT_BYTES = 4 * 1024 * 1024
 MAX_SALTS = 4096
@@ -31,14 +32,14 @@ _GENERATIONS = ("0", "1")
 _STATE = struct.Struct("<Bq")  # which generation is young, bytes in it
 _STATE_KEY = b"state"
 _ENTRY = struct.Struct("<IdqqdH")  # bytes in all, expires_at, input tokens, output tokens, usd, length of the version
-# A longer value would need contiguous pages, which a used table lacks, so it is kept in pieces of a size that fills
-# pages well. Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages for each byte kept.
+# A longer value would need contiguous pages, which a used table lacks. It is stored in pieces that fill pages well.
+# Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages per stored byte.
 PIECE_BYTES = 1300
 PAGE_OVERHEAD_FACTOR = 2
 
 
 class CachedResponse(NamedTuple):
-    """A whole reply and what it once took."""
+    """A complete response, and the tokens and cost of the request that produced it."""
 
     body: bytes
     input_tokens: int
@@ -48,7 +49,7 @@ class CachedResponse(NamedTuple):
 
 
 class ResponseCache:
-    """One per process. Raises nothing: if the shared table refuses, nothing is found or kept."""
+    """One per process. Raises nothing: if the shared table fails, no entry is found or stored."""
 
     def __init__(
         self,
@@ -58,30 +59,28 @@ class ResponseCache:
         ttl_s: float = TTL_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._slate = SharedTable(home.shared_tables, "cache", size_bytes, _GENERATIONS)
+        self._table = SharedTable(home.shared_tables, "cache", size_bytes, _GENERATIONS)
         # Pages of a dropped generation are free only when no reader is left that may look at them.
-        self._share_bytes = size_bytes * 3 // 8
-        self._pepper = pepper
-        self._ttl_s = ttl_s
-        self._clock = clock
+        self._generation_bytes = size_bytes * 3 // 8
+        self._pepper, self._ttl_s, self._clock = pepper, ttl_s, clock
         self._salts: dict[str, bytes] = {}
         self._front: dict[bytes, tuple[float, CachedResponse]] = {}
         self._front_bytes = 0
         self.refused = 0
-        """How often the shared table refused."""
+        """Number of failures of the shared table."""
 
     def cache_key(
-        self, tenant: str, asked: CacheKeyParts, policy: CachePolicy, cache_control: str = ""
+        self, tenant: str, parts: CacheKeyParts, policy: CachePolicy, cache_control: str = ""
     ) -> bytes | None:
-        """Where the answer is kept; None when this question is not for the cache."""
-        if not is_cacheable(policy, asked, cache_control):
+        """Return the key of the response; None if the response to this request is not cached."""
+        if not is_cacheable(policy, parts, cache_control):
             return None
         salt = self._salts.get(tenant)
         if salt is None:
             if len(self._salts) >= MAX_SALTS:
                 self._salts.clear()
             salt = self._salts[tenant] = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
-        return hashlib.blake2b(build_canonical_key(asked), digest_size=KEY_BYTES, key=salt).digest()
+        return hashlib.blake2b(build_canonical_key(parts), digest_size=KEY_BYTES, key=salt).digest()
 
     def get(self, key: bytes) -> CachedResponse | None:
         now = self._clock()
@@ -91,15 +90,15 @@ class ResponseCache:
                 return known[1]
             self._drop_from_front(key)
         try:
-            found = self._slate.read(self._read_entry, key)
-            if found is None:
+            entry = self._table.read(self._read_entry, key)
+            if entry is None:
                 return None
-            raw, young = found
+            raw, young = entry
             expires_at, cached = _decode_entry(raw)
             if now >= expires_at:
                 return None
             if not young:
-                self._slate.write(self._write_entry, key, raw)
+                self._table.write(self._write_entry, key, raw)
         except StoreError:
             self.refused += 1
             return None
@@ -109,23 +108,23 @@ class ResponseCache:
     def put(self, key: bytes, cached: CachedResponse) -> None:
         expires_at = self._clock() + self._ttl_s
         raw = _encode_entry(expires_at, cached)
-        if len(raw) > min(ENTRY_BYTES, self._share_bytes):
+        if len(raw) > min(ENTRY_BYTES, self._generation_bytes):
             return
         try:
-            self._slate.write(self._write_entry, key, raw)
+            self._table.write(self._write_entry, key, raw)
         except StoreError:
             self.refused += 1
             return
         self._add_to_front(key, expires_at, cached)
 
     def close(self) -> None:
-        self._slate.close()
+        self._table.close()
 
     def _read_entry(self, transaction: Transaction, key: bytes) -> tuple[bytes, bool] | None:
-        """The entry, and whether it stands in the young generation."""
+        """Return the entry, and True if it is in the young generation."""
         young = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))[0]
         for number in (young, 1 - young):
-            table = self._slate.tables[_GENERATIONS[number]]
+            table = self._table.tables[_GENERATIONS[number]]
             raw = transaction.get(key, db=table)
             if raw is not None:
                 length = _ENTRY.unpack_from(raw)[0]
@@ -136,10 +135,10 @@ class ResponseCache:
     def _write_entry(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
         young, size = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))
         needed = (len(raw) + (len(raw) // PIECE_BYTES + 1) * 64) * PAGE_OVERHEAD_FACTOR  # bytes of pages at most
-        if size + needed > self._share_bytes:
+        if size + needed > self._generation_bytes:
             young, size = 1 - young, 0
-            transaction.drop(self._slate.tables[_GENERATIONS[young]], delete=False)
-        table = self._slate.tables[_GENERATIONS[young]]
+            transaction.drop(self._table.tables[_GENERATIONS[young]], delete=False)
+        table = self._table.tables[_GENERATIONS[young]]
         transaction.put(key, raw[:PIECE_BYTES], db=table)
         for at in range(PIECE_BYTES, len(raw), PIECE_BYTES):
             transaction.put(_piece_key(key, at), raw[at : at + PIECE_BYTES], db=table)

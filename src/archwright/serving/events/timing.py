@@ -17,6 +17,35 @@ class RequestTiming:
     def __init__(self, received_at: float) -> None:
         self.received_at = self.asked_at = self.event_at = received_at
 
+    def mark_sent(self, now: float, queued_s: float) -> None:
+        """An engine is asked, after `queued_s` in queues."""
+        self.asked_at = self.event_at = now
+        self.queued_s = queued_s
+
+    def mark_event(self, now: float) -> None:
+        """The engine sent something."""
+        self.event_at = now
+
+    def count_pieces(self, pieces: int, now: float) -> None:
+        """The engine sent pieces of content."""
+        self.chunks += pieces
+        self.event_at = self.last_at = now
+        if self.first_at is None:
+            self.first_at = now
+
+    def mark_finish(self) -> None:
+        """A choice ended. Its last token is often the invisible end mark, which usage counts: the end is its time."""
+        if self.first_at is not None:
+            self.last_at = self.event_at
+
+    def set_usage(self, usage: dict[str, Any] | None) -> None:
+        """Set the engine's counts; None: it reported none."""
+        self.used = usage
+
+    def set_pieces(self, pieces: int) -> None:
+        """Set the number of pieces of a complete reply."""
+        self.chunks = pieces
+
     @property
     def tokens(self) -> int:
         """Generated tokens: the engine's count, or the delivered pieces if the engine reported no usage."""

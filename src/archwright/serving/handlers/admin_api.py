@@ -1,34 +1,33 @@
 """Keys, tenants, users, limits, usage and the audit trail over HTTP, on a listener of their own.
 
-An object out of scope looks as if it did not exist; nobody creates, or gets the secret of, a key with more rights than
-his own; a tenant's administrator cannot change the tenant's limits. Every action is recorded, also a refused one. The
-store may be slow, so the work is done in a thread.
+Design: an object out of the caller's scope is answered as if it did not exist. A caller cannot create a key with more
+rights than the caller has, nor get the secret of such a key. A tenant's administrator cannot change its limits.
+Every action is recorded, also a refused action. The store may be slow, so actions run in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from archwright.access.api_keys import KeyRecord, KeyStore
 from archwright.access.audit_log import read_entries
-from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
+from archwright.access.key_views import KeyView, build_key_view, build_new_key
 from archwright.access.permissions import get_tenant_scope, may_grant
 from archwright.access.tables import format_scope_name
 from archwright.contract.record import Record, as_dict
 from archwright.errors import UsageError
 from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
-from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import ApiError, bad_request
-from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
 
 R = TypeVar("R", bound=Record)
-T = TypeVar("T")
 DAY_S, HOUR_S = 86_400, 3_600
 AUDIT_ROWS = 200
 _NAME_TAKEN = "AW-USE-31"
@@ -70,211 +69,189 @@ class TenantLimits(UserLimits):
     content_traced: bool = False
 
 
-async def list_tenants(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    def act(keys: KeyStore) -> object:
-        known = keys.read_limits()
-        return {"data": [_describe_tenant(keys, one.name, known) for one in keys.list_tenants()]}
+class AdminResult(NamedTuple):
+    """The value for the client, and the action to record: its name (empty: nothing), its object and its tenant."""
 
-    await _run_and_reply(gateway, exchange, act)
-
-
-async def create_tenant(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
-    name = _decode_body(exchange, TenantCreation).name
-
-    def act(keys: KeyStore) -> object:
-        keys.create_tenant(name)
-        return _describe_tenant(keys, name, {})
-
-    await _run_and_reply(gateway, exchange, act, done=lambda _: ("tenant.create", name, name))
+    value: object
+    action: str = ""
+    resource: str = ""
+    tenant: str = ""
 
 
-async def get_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    await _run_and_reply(gateway, exchange, lambda keys: _describe_tenant(keys, name, keys.read_limits()), name)
+class AdminCall:
+    """One request of an administrator; `name` is the name in the path. Its methods run in a thread."""
+
+    def __init__(self, context: HandlerContext) -> None:
+        self.gateway, self.request, self.name = context.gateway, context.request, context.name
+        self.keys = context.gateway.accounting.keys
+
+    def decode(self, kind: type[R]) -> R:
+        """Decode the body. An empty body is allowed except for PUT, where it would remove all limits."""
+        request = self.request
+        try:
+            return msgspec.json.decode(request.body or (b"" if request.head.method == "PUT" else b"{}"), type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise bad_request(f"The body is not valid: {error}. Correct the body.") from None
+
+    def require_tenant(self, name: str) -> None:
+        """Raises ApiError 404 for a tenant that does not exist or is out of scope."""
+        self._require_scope("tenant", name, name)
+        if all(tenant.name != name for tenant in self.keys.list_tenants()):
+            raise _not_found_error("tenant")
+
+    def require_key(self) -> KeyRecord:
+        """Raises ApiError 404 for a key that does not exist or is out of scope."""
+        record = self.keys.find_record(self.name)
+        if record is None:
+            raise _not_found_error("key")
+        self._require_scope("key", self.name, record.tenant)
+        return record
+
+    def require_grant(self, tenant: str, role: str, action: str) -> None:
+        """Raises ApiError 403 for a key with more rights than the principal's own."""
+        if not may_grant(self.request.principal, tenant, role):
+            reason = "the role has more rights than the caller"
+            self.gateway.authorizer.record_action(self.request, action, role, tenant, reason)
+            message = f"Your key may not create or change a key of the role {role[:40]!r}. Use a key with more rights."
+            raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions", param="role")
+
+    def _require_scope(self, kind: str, name: str, tenant: str) -> None:
+        """Raises ApiError 404, and records the attempt, for an object of a tenant out of the principal's scope."""
+        principal = self.request.principal
+        if get_tenant_scope(principal) not in (None, tenant):
+            reason = "out of the caller's scope"
+            self.gateway.authorizer.record_action(self.request, f"{kind}.see", name, principal.tenant, reason)
+            raise _not_found_error(kind)
 
 
-async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, UsageLimits)
+def prepare(
+    act: Callable[[AdminCall], AdminResult], *, flushes: bool = False
+) -> Callable[[HandlerContext], ReplyHandler]:
+    """Make handlers of an action, which runs in a thread. `flushes`: the action reads recorded requests."""
 
-    def act(keys: KeyStore) -> object:
-        keys.set_limits("tenant", name, "", wanted)
-        return _describe_tenant(keys, name, {format_scope_name("tenant", name): wanted})
+    async def run(context: HandlerContext) -> HttpReply:
+        gateway = context.gateway
+        if flushes:
+            gateway.flush()
+        try:
+            result = await asyncio.to_thread(act, AdminCall(context))
+        except UsageError as error:
+            status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
+            raise ApiError(status, error.message, error.code) from error
+        if result.action:
+            gateway.authorizer.record_action(context.request, result.action, result.resource, result.tenant)
+        return json_reply(result.value)
 
-    await _run_and_reply(gateway, exchange, act, name, lambda _: ("tenant.limit", name, name))
-
-
-async def set_content_tracing(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    traced = _decode_body(exchange, ContentTracing).traced
-
-    def act(keys: KeyStore) -> object:
-        keys.set_content_tracing(name, traced)
-        return _describe_tenant(keys, name, keys.read_limits())
-
-    action = "content.trace" if traced else "content.keep"
-    await _run_and_reply(gateway, exchange, act, name, lambda _: (action, name, name))
-
-
-async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    def act(keys: KeyStore) -> object:
-        known, used = keys.read_limits(), keys.last_used()
-        return {"data": [build_key_view(keys, record, known, used) for record in keys.list(name)]}
-
-    await _run_and_reply(gateway, exchange, act, name)
+    return partial(ReplyHandler, run)
 
 
-async def create_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, KeyCreation)
+def list_tenants(call: AdminCall) -> AdminResult:
+    known = call.keys.read_limits()
+    return AdminResult({"data": [_describe_tenant(call.keys, one.name, known) for one in call.keys.list_tenants()]})
+
+
+def create_tenant(call: AdminCall) -> AdminResult:
+    name = call.decode(TenantCreation).name
+    call.keys.create_tenant(name)
+    return AdminResult(_describe_tenant(call.keys, name, {}), "tenant.create", name, name)
+
+
+def get_tenant(call: AdminCall) -> AdminResult:
+    call.require_tenant(call.name)
+    return AdminResult(_describe_tenant(call.keys, call.name, call.keys.read_limits()))
+
+
+def set_tenant_limits(call: AdminCall) -> AdminResult:
+    limits, name = call.decode(UsageLimits), call.name
+    call.require_tenant(name)
+    call.keys.set_limits("tenant", name, "", limits)
+    view = _describe_tenant(call.keys, name, {format_scope_name("tenant", name): limits})
+    return AdminResult(view, "tenant.limit", name, name)
+
+
+def set_content_tracing(call: AdminCall) -> AdminResult:
+    traced, name = call.decode(ContentTracing).traced, call.name
+    call.require_tenant(name)
+    call.keys.set_content_tracing(name, traced)
+    view = _describe_tenant(call.keys, name, call.keys.read_limits())
+    return AdminResult(view, "content.trace" if traced else "content.keep", name, name)
+
+
+def list_tenant_keys(call: AdminCall) -> AdminResult:
+    call.require_tenant(call.name)
+    known, used = call.keys.read_limits(), call.keys.last_used()
+    return AdminResult({"data": [build_key_view(call.keys, one, known, used) for one in call.keys.list(call.name)]})
+
+
+def create_key(call: AdminCall) -> AdminResult:
+    wanted, name = call.decode(KeyCreation), call.name
     limits = UsageLimits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
-    lives_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
-
-    def act(keys: KeyStore) -> NewKey:
-        _require_grant(gateway, exchange, name, wanted.role, "key.create")
-        return build_new_key(*keys.create(name, wanted.role, wanted.name, wanted.user, limits, lives_s))
-
-    await _run_and_reply(gateway, exchange, act, name, lambda made: ("key.create", made.id, name))
+    valid_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
+    call.require_tenant(name)
+    call.require_grant(name, wanted.role, "key.create")
+    view = build_new_key(*call.keys.create(name, wanted.role, wanted.name, wanted.user, limits, valid_s))
+    return AdminResult(view, "key.create", view.id, name)
 
 
-async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    def act(keys: KeyStore) -> object:
-        known, prefix = keys.read_limits(), format_scope_name("user", name, "")
-        users = {key.user for key in keys.list(name) if key.user}
-        users |= {one.removeprefix(prefix) for one in known if one.startswith(prefix)}
-        return {"data": [_describe_user(name, user, known) for user in sorted(users)]}
-
-    await _run_and_reply(gateway, exchange, act, name)
-
-
-async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    owner, _, user = name.partition("/")
-    wanted = _decode_body(exchange, UsageLimits)
-
-    def act(keys: KeyStore) -> object:
-        keys.set_limits("user", owner, user, wanted)
-        return _describe_user(owner, user, {format_scope_name("user", owner, user): wanted})
-
-    await _run_and_reply(gateway, exchange, act, owner, lambda _: ("user.limit", user, owner))
+def list_tenant_users(call: AdminCall) -> AdminResult:
+    name = call.name
+    call.require_tenant(name)
+    known, prefix = call.keys.read_limits(), format_scope_name("user", name, "")
+    users = {key.user for key in call.keys.list(name) if key.user}
+    users |= {scope.removeprefix(prefix) for scope in known if scope.startswith(prefix)}
+    return AdminResult({"data": [_describe_user(name, user, known) for user in sorted(users)]})
 
 
-async def get_tenant_usage(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    gateway.flush()
-
-    def act(_keys: KeyStore) -> object:
-        return {"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")}
-
-    await _run_and_reply(gateway, exchange, act, name)
-
-
-async def get_tenant_audit(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    def act(_keys: KeyStore) -> object:
-        return {"data": read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
-
-    await _run_and_reply(gateway, exchange, act, name)
+def set_user_limits(call: AdminCall) -> AdminResult:
+    tenant, _, user = call.name.partition("/")
+    limits = call.decode(UsageLimits)
+    call.require_tenant(tenant)
+    call.keys.set_limits("user", tenant, user, limits)
+    view = _describe_user(tenant, user, {format_scope_name("user", tenant, user): limits})
+    return AdminResult(view, "user.limit", user, tenant)
 
 
-async def get_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    await _run_and_reply(gateway, exchange, lambda keys: _describe_key(keys, _require_key(gateway, exchange, name)))
+def get_tenant_usage(call: AdminCall) -> AdminResult:
+    call.require_tenant(call.name)
+    gateway = call.gateway
+    return AdminResult({"data": read_usage(gateway.store, gateway.home, call.name, "key,user,model,day")})
 
 
-async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    wanted = _decode_body(exchange, UsageLimits)
-
-    def change(keys: KeyStore, record: KeyRecord) -> KeyView:
-        keys.set_limits("key", "", record.id, wanted)
-        return _describe_key(keys, record)
-
-    await _change_key(gateway, exchange, name, "key.limit", change)
+def get_tenant_audit(call: AdminCall) -> AdminResult:
+    call.require_tenant(call.name)
+    gateway = call.gateway
+    return AdminResult({"data": read_entries(gateway.store, gateway.home, tenant=call.name, limit=AUDIT_ROWS)})
 
 
-async def rotate_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    overlap_s = _decode_body(exchange, KeyRotation).overlap_hours * HOUR_S
-
-    def change(keys: KeyStore, record: KeyRecord) -> NewKey:
-        return build_new_key(*keys.rotate(record.id, overlap_s))
-
-    await _change_key(gateway, exchange, name, "key.rotate", change)
+def get_key(call: AdminCall) -> AdminResult:
+    return AdminResult(_describe_key(call.keys, call.require_key()))
 
 
-async def revoke_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    def change(keys: KeyStore, record: KeyRecord) -> KeyView:
-        return _describe_key(keys, keys.revoke(record.id))
-
-    await _change_key(gateway, exchange, name, "key.revoke", change)
-
-
-async def _change_key(
-    gateway: GatewayContext,
-    exchange: HttpExchange,
-    name: str,
-    action: str,
-    change: Callable[[KeyStore, KeyRecord], KeyView | NewKey],
-) -> None:
-    """Change a key that the principal could also create."""
-
-    def act(keys: KeyStore) -> KeyView | NewKey:
-        record = _require_key(gateway, exchange, name)
-        _require_grant(gateway, exchange, record.tenant, record.role, action)
-        return change(keys, record)
-
-    await _run_and_reply(gateway, exchange, act, done=lambda view: (action, name, view.tenant))
+def set_key_limits(call: AdminCall) -> AdminResult:
+    limits, record = call.decode(UsageLimits), _require_own_key(call, "key.limit")
+    call.keys.set_limits("key", "", record.id, limits)
+    return AdminResult(_describe_key(call.keys, record), "key.limit", record.id, record.tenant)
 
 
-async def _run_and_reply(
-    gateway: GatewayContext,
-    exchange: HttpExchange,
-    act: Callable[[KeyStore], T],
-    tenant: str | None = None,
-    done: Callable[[T], tuple[str, str, str]] | None = None,
-) -> None:
-    """Run `act` in a thread if `tenant` is visible, record `done` (action, resource, tenant) and reply."""
-
-    def run() -> T:
-        if tenant is not None:
-            _require_tenant(gateway, exchange, tenant)
-        return act(gateway.till.keys)
-
-    try:
-        found = await asyncio.to_thread(run)
-    except UsageError as error:
-        status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
-        raise ApiError(status, error.message, error.code) from error
-    if done is not None:
-        gateway.guard.record_action(exchange, *done(found))
-    exchange.reply(HTTPStatus.OK, msgspec.json.encode(found), JSON_CONTENT_TYPE)
+def rotate_key(call: AdminCall) -> AdminResult:
+    overlap_s, record = call.decode(KeyRotation).overlap_hours * HOUR_S, _require_own_key(call, "key.rotate")
+    return AdminResult(build_new_key(*call.keys.rotate(record.id, overlap_s)), "key.rotate", record.id, record.tenant)
 
 
-def _require_scope(gateway: GatewayContext, exchange: HttpExchange, what: str, name: str, tenant: str) -> None:
-    """Raises ApiError 404, and records the attempt, for an object of a tenant out of the principal's scope."""
-    principal = exchange.require_principal()
-    if get_tenant_scope(principal) not in (None, tenant):
-        gateway.guard.record_action(exchange, f"{what}.see", name, principal.tenant, "not in his scope")
-        raise _not_found_error(what)
+def revoke_key(call: AdminCall) -> AdminResult:
+    record = _require_own_key(call, "key.revoke")
+    return AdminResult(_describe_key(call.keys, call.keys.revoke(record.id)), "key.revoke", record.id, record.tenant)
 
 
-def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
-    """Raises ApiError 404 for a tenant that does not exist or is out of scope."""
-    _require_scope(gateway, exchange, "tenant", name, name)
-    if all(one.name != name for one in gateway.till.keys.list_tenants()):
-        raise _not_found_error("tenant")
-
-
-def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> KeyRecord:
-    """Raises ApiError 404 for a key that does not exist or is out of scope."""
-    record = gateway.till.keys.find_record(name)
-    if record is None:
-        raise _not_found_error("key")
-    _require_scope(gateway, exchange, "key", name, record.tenant)
+def _require_own_key(call: AdminCall, action: str) -> KeyRecord:
+    """Return the key of the path, which the principal could also create. Raises ApiError 404 and 403."""
+    record = call.require_key()
+    call.require_grant(record.tenant, record.role, action)
     return record
 
 
-def _require_grant(gateway: GatewayContext, exchange: HttpExchange, owner: str, role: str, action: str) -> None:
-    """Raises ApiError 403 for a key with more rights than the principal's own."""
-    if not may_grant(exchange.require_principal(), owner, role):
-        gateway.guard.record_action(exchange, action, role, owner, "more than his own role")
-        message = f"your key may not make or change a key of the role {role[:40]!r}"
-        raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions", param="role")
-
-
-def _not_found_error(what: str) -> ApiError:
-    return ApiError(HTTPStatus.NOT_FOUND, f"there is no such {what}", "not_found")
+def _not_found_error(kind: str) -> ApiError:
+    return ApiError(HTTPStatus.NOT_FOUND, f"This {kind} does not exist. Check the path.", "not_found")
 
 
 def _describe_key(keys: KeyStore, record: KeyRecord) -> KeyView:
@@ -289,11 +266,3 @@ def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> User
 def _describe_tenant(keys: KeyStore, name: str, known: dict[str, UsageLimits]) -> TenantLimits:
     limits = known.get(format_scope_name("tenant", name), UsageLimits())
     return TenantLimits(tenant=name, content_traced=keys.is_content_traced(name), **as_dict(limits))
-
-
-def _decode_body(exchange: HttpExchange, kind: type[R]) -> R:
-    """An empty body is allowed except for PUT, where it would remove all limits."""
-    try:
-        return msgspec.json.decode(exchange.body or (b"" if exchange.method == "PUT" else b"{}"), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"the body is not as it should be: {error}") from None

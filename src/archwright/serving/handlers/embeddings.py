@@ -1,8 +1,7 @@
-"""One embedding request: a slot, the engine's vectors, in the encoding the client wants."""
+"""One embedding request: a slot and the engine's vectors, in the encoding that the client requested."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from array import array
 from http import HTTPStatus
@@ -10,14 +9,13 @@ from typing import Any
 
 import msgspec
 
-from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.admission.metering import RequestCharge
+from archwright.errors import EngineError
+from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.generation import classify_failure
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.errors import bad_request
-from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica, SlotRequest
@@ -25,61 +23,69 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 PATH = "/embeddings"
 
 
-async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest) -> None:
-    """Answer the client and record the request however it ends."""
-    spec, status, meter = question.endpoint, "failed", RequestTiming(exchange.received_at)
-    try:
-        exchange.watch_disconnect()
-        exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
-        bill = gateway.till.open_charge(exchange, question, "embedding")
-        if bill.known is not None:
-            body, tokens = bill.known.body, 0
+class EmbeddingsHandler(MeteredHandler):
+    """Answers one embedding request."""
+
+    def __init__(self, context: HandlerContext, generation: GenerationRequest) -> None:
+        worst_case = estimate_worst_case(generation, len(context.request.body))
+        super().__init__(context, generation.endpoint, worst_case)
+        self._generation = generation
+        self._timing = RequestTiming(self.request.received_at)
+        self._input_tokens: int | None = None  # set when the engine has answered
+
+    async def _respond(self, charge: RequestCharge) -> None:
+        generation, response = self._generation, self.response
+        charge.look_up_cache(self.request, generation, "embedding")
+        if charge.cached is not None:
+            self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
+            body, self._input_tokens = charge.cached.body, 0
         else:
-            bill.asked = True
-            found = await _query_engine(gateway, exchange, question, bill, meter)
-            body, tokens = msgspec.json.encode(_build_response(found, question)), _prompt_tokens(found)
-        figures = {
-            "pool": exchange.route or spec.pool,
+            charge.mark_sent_to_engine()
+            reply = await self._query_engine(charge)
+            body = msgspec.json.encode(_build_response(reply, generation))
+            self._input_tokens = _prompt_tokens(reply)
+        self._record("ok")
+        assert self._served_by is not None, "a response without an engine or a cached response"
+        if charge.is_cacheable:
+            charge.cache_response(self._served_by.version, body, self._input_tokens, 0)
+        headers = [*self._served_by.headers(), self._timing.overhead_header(response.now()), *charge.headers()]
+        response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
+
+    async def _query_engine(self, charge: RequestCharge) -> dict[str, Any]:
+        generation, response, timing = self._generation, self.response, self._timing
+        attempts = start_attempts(self.gateway.router, self.request, response, generation, generation.body)
+
+        async def send(replica: Replica) -> dict[str, Any]:
+            if generation.plain and replica.tuned:
+                # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an
+                # index.
+                message = (
+                    f"{generation.model!r} makes no embeddings while {replica.version!r} is served over it. "
+                    f"Request {generation.endpoint.workload!r} to get the embeddings of that version."
+                )
+                raise bad_request(message, "model", "unsupported_model")
+            self._served_by = ServedBy(replica.version, attempts.pool.name)
+            charge.set_prices(replica.prices)
+            timing.mark_sent(response.now(), attempts.queued_s)
+            reply = await replica.client.post(PATH, {**generation.body, **replica.client.model_override})
+            timing.mark_event(response.now())
+            return reply
+
+        priority = generation.endpoint.priority
+        return await attempts.run(SlotRequest(generation.work_tokens, attempts.tenant, priority=priority), send)
+
+    def _figures(self) -> dict[str, Any]:
+        timing, pool, served_by = self._timing, self._endpoint.pool, self._served_by
+        if self._input_tokens is None:
+            return {"pool": pool, "operation": "embeddings"}
+        return {
+            "pool": pool if served_by is None else served_by.route,
             "operation": "embeddings",
-            "input_tokens": tokens,
-            "queue_s": meter.queued_s,
-            "gateway_s": meter.gateway_time_s(exchange.now()),
-            "engine_s": meter.event_at - meter.asked_at,
+            "input_tokens": self._input_tokens,
+            "queue_s": timing.queued_s,
+            "gateway_s": timing.gateway_time_s(self.response.now()),
+            "engine_s": timing.event_at - timing.asked_at,
         }
-        gateway.record_request(exchange, spec, "ok", figures)
-        if bill.is_cacheable:
-            bill.cache_response(body, tokens, 0)
-        exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [meter.overhead_header(exchange.now()), *bill.headers()])
-    except (asyncio.CancelledError, ArchwrightError) as error:
-        status = classify_failure(exchange, error)
-        raise
-    finally:
-        gateway.record_interrupted(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
-
-
-async def _query_engine(
-    gateway: GatewayContext,
-    exchange: HttpExchange,
-    question: GenerationRequest,
-    bill: RequestCharge,
-    meter: RequestTiming,
-) -> dict[str, Any]:
-    course = start_attempts(gateway.router, exchange, question, question.body)
-
-    async def send(replica: Replica) -> dict[str, Any]:
-        if question.plain and replica.tuned:
-            # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
-            message = f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
-            message += f"name {question.endpoint.workload!r} to have them from that version"
-            raise bad_request(message, "model", "unsupported_model")
-        exchange.model, exchange.route = replica.version, course.pool.name
-        bill.set_prices(replica.prices)
-        meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
-        found = await replica.client.post(PATH, {**question.body, **replica.client.model_override})
-        meter.event_at = exchange.now()
-        return found
-
-    return await course.run(SlotRequest(question.work_tokens, course.tenant, priority=question.endpoint.priority), send)
 
 
 class _EmbeddingVector(msgspec.Struct):
@@ -89,28 +95,28 @@ class _EmbeddingVector(msgspec.Struct):
     embedding: list[float]
 
 
-def _build_response(found: dict[str, Any], question: GenerationRequest) -> dict[str, Any]:
-    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 for others."""
+def _build_response(reply: dict[str, Any], generation: GenerationRequest) -> dict[str, Any]:
+    """Return the engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 for others."""
     try:
-        given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_EmbeddingVector])}
+        vectors = {item.index: item.embedding for item in msgspec.convert(reply.get("data"), list[_EmbeddingVector])}
     except msgspec.ValidationError as error:
-        raise EngineError("AW-ENG-03", f"the engine's reply holds no vectors: {error}") from error
-    expected = range(len(question.body["input"]))
-    if set(given) != set(expected):
-        raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
-    vectors = {index: _encode_base64(given[index]) for index in expected} if question.base64 else given
-    data = [{"object": "embedding", "index": index, "embedding": vectors[index]} for index in expected]
-    tokens = _prompt_tokens(found)
-    used = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": question.model, "usage": used}
+        raise EngineError("AW-ENG-03", f"the engine's reply contains no vectors: {error}") from error
+    expected = range(len(generation.body["input"]))
+    if set(vectors) != set(expected):
+        raise EngineError("AW-ENG-03", "the engine's vectors do not match the inputs")
+    encoded = {index: _encode_base64(vectors[index]) for index in expected} if generation.base64 else vectors
+    data = [{"object": "embedding", "index": index, "embedding": encoded[index]} for index in expected]
+    tokens = _prompt_tokens(reply)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": generation.model, "usage": usage}
 
 
 def _encode_base64(vector: list[float]) -> str:
-    """Little-endian 32-bit floats, the official client's default encoding."""
+    """Encode as little-endian 32-bit floats, the official client's default encoding."""
     return base64.b64encode(array("f", vector).tobytes()).decode()
 
 
-def _prompt_tokens(found: dict[str, Any]) -> int:
-    used = found.get("usage")
-    count = used.get("prompt_tokens") if isinstance(used, dict) else None
+def _prompt_tokens(reply: dict[str, Any]) -> int:
+    usage = reply.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return count if is_count(count) else 0

@@ -1,11 +1,11 @@
-"""What every handler needs: the configuration, the endpoints in force, authorisation and records."""
+"""The parts of a gateway process that handlers use: configuration, endpoints, authorisation, accounts, records."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
@@ -19,8 +19,8 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
-from archwright.serving.http.errors import ApiError, service_unavailable
-from archwright.serving.http.http_exchange import HttpExchange
+from archwright.serving.http.errors import service_unavailable
+from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
@@ -28,47 +28,51 @@ from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig
+from archwright.serving.settings.config import GatewayConfig
 
 
 class Recorders(NamedTuple):
-    """The ledger of requests and decisions, the metrics page, the trace exporter."""
+    """The ledger of requests and decisions, the metrics, the trace exporter, the supervisor's metrics."""
 
     ledger: WalWriter
     exposition: Exposition
     traces: TraceExporter | None = None
+    supervisor: ObservationExporter | None = None
 
 
 class GatewayContext:
-    """One per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together, in one
-    step of the event loop, so a handler reads them without waiting in between."""
+    """One per process. `clock` is wall time, `now` monotonic.
+
+    Design: `directory`, `router` and `pools` change together in one event-loop tick. A handler that reads them in one
+    tick sees one configuration.
+    """
 
     def __init__(
         self,
         config: GatewayConfig,
         home: Home,
-        guard: RequestAuthorizer,
-        books: Recorders,
-        till: CostAccounting,
+        authorizer: RequestAuthorizer,
+        recorders: Recorders,
+        accounting: CostAccounting,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
-        self.guard = guard
-        self.exposition = books.exposition
+        self.authorizer = authorizer
+        self.exposition = recorders.exposition
         self.journal = journal or Journal("gateway")
         self.clock: Callable[[], float] = time.time
         self.now: Callable[[], float] = time.monotonic
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
-        self.follower: ObservationExporter | None = None
-        self._ledger = books.ledger
-        self.till = till
+        self._ledger = recorders.ledger
+        self.accounting = accounting
         self.home = home
-        self.store = books.ledger.store
-        self._requests = RequestRecorder(*books)
-        self._traces = books.traces
+        self.store = recorders.ledger.store
+        self._requests = RequestRecorder(recorders.ledger, recorders.exposition, recorders.traces)
+        self._traces = recorders.traces
+        self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
-        self._shown: Set[str] = frozenset()  # pools whose load is exported
+        self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
         self._rebuild_routing(config)
@@ -78,7 +82,7 @@ class GatewayContext:
         return self.fleet.pools
 
     async def apply_config(self, config: GatewayConfig) -> bool:
-        """Serve its endpoints from now on; False, with nothing changed, while a new engine does not answer."""
+        """Serve the endpoints of `config`. Returns False, with nothing changed, while a new engine does not answer."""
         if not await self.fleet.replace_pools(config.pools):
             return False
         self._rebuild_routing(config)
@@ -90,85 +94,45 @@ class GatewayContext:
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
     def mirror_request(
-        self, name: str, question: GenerationRequest, course: Attempts, path: str
+        self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str
     ) -> asyncio.Future[str] | None:
-        """Also ask the endpoint's shadow, if the request is selected for it; the future takes the answer."""
-        if not question.endpoint.shadow:
+        """Send the request to the endpoint's shadow too, if it is selected; the future takes the response's text."""
+        if not generation.endpoint.shadow:
             return None
-        pool = self.router.select_shadow(question, course.data_class, name)
+        pool = self.router.select_shadow(generation, attempts.data_class, request_id)
         if pool is None:
             return None
-        work = self.router.build_slot_request(question, course.tenant, course.data_class, course.until)
-        return self._shadows.mirror(name, pool, work, (path, question.body))
+        work = self.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
+        return self._shadows.mirror(request_id, pool, work, (path, generation.body))
 
     def flush(self) -> None:
-        """Make all records durable; accounts first, so that what a crash loses counts as spent. Raises StoreError."""
-        self.till.flush()
+        """Make all records durable. Raises StoreError.
+
+        Design: the accounts come first, so the cost of requests whose records a crash loses counts as spent.
+        """
+        self.accounting.flush()
         self._ledger.flush()
 
     async def close(self) -> None:
-        self.till.flush()
+        self.accounting.flush()
         await self._shadows.close()
         await self.fleet.close()
-        self.publish_load()  # the page outlives this process
+        self.publish_load()  # the exported metrics outlive this process
 
-    def is_content_traced(self, exchange: HttpExchange) -> bool:
-        """True if the trace includes the content: the request is sampled and its tenant turned that on."""
-        traces, principal = self._traces, exchange.principal
-        if traces is None or principal is None or not traces.is_sampled(exchange.id):
+    def is_content_traced(self, request: HttpRequest) -> bool:
+        """True if the trace includes the content: the request is sampled and its tenant turned this on."""
+        traces = self._traces
+        if traces is None or not traces.is_sampled(request.id):
             return False
-        return self.till.keys.is_content_traced(principal.tenant)
+        return self.accounting.keys.is_content_traced(request.principal.tenant)
 
-    def record_request(
-        self,
-        exchange: HttpExchange,
-        spec: EndpointSpec,
-        status: str,
-        figures: dict[str, Any],
-        content: TraceContent | None = None,
-    ) -> None:
-        """Record the end of a request, once, before its last bytes leave; `figures` are fields. Raises ApiError 503."""
-        if exchange.recorded:
-            return
-        principal = exchange.principal
-        if exchange.bill is not None:
-            exchange.bill.settle(status, figures)
-        one = RequestRecord(
-            at=self.clock(),
-            request_id=exchange.id,
-            status=status,
-            tenant=principal.tenant if principal else "",
-            key_id=principal.key_id if principal else "",
-            user=principal.user if principal else "",
-            workload=spec.workload,
-            model=spec.model,
-            version=exchange.model,
-            route=exchange.route or spec.pool,
-            latency_s=exchange.now() - exchange.received_at,
-            **figures,
-        )
+    def record_request(self, record: RequestRecord, content: TraceContent | None) -> None:
+        """Record the end of a request; its bytes leave after the next `flush`. Raises ApiError 503."""
         try:
-            self._requests.add(one, content)
-            exchange.recorded = True
+            self._requests.add(record, content)
         except StoreError as error:
-            raise service_unavailable("the answer could not be recorded; try again", "record_unavailable") from error
-
-    def record_interrupted(
-        self,
-        exchange: HttpExchange,
-        spec: EndpointSpec,
-        status: str,
-        figures: dict[str, Any],
-        content: TraceContent | None = None,
-    ) -> None:
-        """Record a request that ended without a reply, unless it is recorded; failures go to the journal."""
-        if exchange.recorded:
-            return
-        try:
-            self.record_request(exchange, spec, status, figures, content)
-            self.flush()
-        except (ApiError, StoreError) as error:
-            self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
+            message = "The response could not be recorded. Retry the request."
+            raise service_unavailable(message, "record_unavailable") from error
 
     @property
     def ready_pool_count(self) -> int:
@@ -180,20 +144,20 @@ class GatewayContext:
         return all(any(self.pools[name].healthy for name in spec.serving_pools) for spec in self._endpoints)
 
     def render_metrics(self) -> bytes:
-        """The metrics as text, with the supervisor's. Reads the store, so not for the event loop."""
+        """Render the metrics, with the supervisor's. Reads the store, so run it in a thread."""
         self.publish_load()
-        if self.follower is None:
+        if self._supervisor is None:
             return self.exposition.render()
-        self.follower.catch_up()
-        return self.exposition.render(self.follower.exposition)
+        self._supervisor.catch_up()
+        return self.exposition.render(self._supervisor.exposition)
 
-    def _record_comparison(self, found: ShadowComparison) -> None:
-        self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
-        self.journal.info("shadow", **found._asdict())
+    def _record_comparison(self, comparison: ShadowComparison) -> None:
+        self.exposition.counter("shadows", {"pool": comparison.pool, "verdict": comparison.verdict}).add()
+        self.journal.info("shadow", **comparison._asdict())
 
     def publish_load(self) -> None:
         """Export the load of every pool, for all processes that render the metrics."""
         loads = self.fleet.in_flight()
-        for pool in self._shown | loads.keys():  # a pool that is gone shows 0
+        for pool in self._exported_pools | loads.keys():  # 0 for a pool that was removed
             self.exposition.record("in_flight", {"pool": pool}, loads[pool])
-        self._shown = loads.keys()
+        self._exported_pools = loads.keys()

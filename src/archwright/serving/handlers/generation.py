@@ -1,28 +1,30 @@
-"""One text generation: a slot, the engine's stream, the client's reply, and its usage.
+"""One text generation: a slot, the engine's stream, the client's response, and its usage.
 
-An engine is asked for a whole reply only if the client wants one, the engine is not our own (which notices a closed
-connection only while it streams), and the time of the first token decides nothing. The reply names the version whose
-engine gave it, known once there is a slot: versions may change while a request waits.
+Design: an engine streams to the gateway, so that it notices a closed connection and its first token can be timed. It
+sends a complete reply only if the client asked for a complete response, the engine is not our own, and the time of the
+first token decides nothing. The response names the version whose engine gave it. This version is known when there is a
+slot, since versions may change while a request waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from msgspec.structs import replace
 
-from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
-from archwright.serving.admission.metering import RequestCharge
+from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
+from archwright.serving.admission.response_cache import CachedResponse
 from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
 from archwright.serving.events.stream_replay import has_truncated_call, replay_response
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.handlers.stream_relay import (
     EVENT_STREAM_TYPE,
     STREAM_HEADERS,
@@ -30,8 +32,8 @@ from archwright.serving.handlers.stream_relay import (
     StreamingRelay,
 )
 from archwright.serving.handlers.trace_content import build_trace_content
-from archwright.serving.http.errors import MESSAGES_PATH, to_api_error
-from archwright.serving.http.http_exchange import CLIENT_GONE, JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
+from archwright.serving.http.errors import MESSAGES_PATH
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN
 from archwright.serving.providers.protocol import EngineRequest
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts, start_attempts
@@ -42,179 +44,150 @@ CHAT_PATH = ChatFormat.path
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
 
-class GenerationHandler:
-    """`path` is the path at an OpenAI engine; `writer` writes the reply in the client's format."""
-
-    _tells = False  # the trace includes the content
+class GenerationHandler(MeteredHandler):
+    """Answers one generation; `path` is the path at an OpenAI engine, `writer` writes the client's format."""
 
     def __init__(
-        self,
-        gateway: GatewayContext,
-        exchange: HttpExchange,
-        question: GenerationRequest,
-        path: str,
-        writer: ResponseWriter,
+        self, context: HandlerContext, generation: GenerationRequest, path: str, writer: ResponseWriter
     ) -> None:
-        self._gateway = gateway
-        self._exchange = exchange
-        self._question = question
+        worst_case = estimate_worst_case(generation, len(context.request.body))
+        super().__init__(context, generation.endpoint, worst_case)
+        self._generation = generation
         self._path = path
         self._writer = writer
-        self._course: Attempts | None = None
+        self._timing = RequestTiming(self.request.received_at)
+        self._traces_content = self.gateway.is_content_traced(self.request)
+        self._attempts: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
-        self._meter = RequestTiming(exchange.received_at)
-        self._relayed: BufferedRelay | None = None  # its content goes into the trace
+        self._relay: BufferedRelay | None = None  # of the last attempt
 
-    async def run(self) -> None:
-        """Answer the client and record the request however it ends."""
-        gateway, exchange, spec = self._gateway, self._exchange, self._question.endpoint
-        status = "failed"  # a bug, unless set otherwise
-        try:
-            exchange.watch_disconnect()
-            exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
-            self._tells = gateway.is_content_traced(exchange)
-            self._bill = bill = gateway.till.open_charge(exchange, self._question, self._interface_kind)
-            relay = None if bill.known is not None else await self._run_attempts()
-            content = self._build_trace_content() if self._tells else None
-            gateway.record_request(exchange, spec, "ok", self._request_figures(), content)
-            self._send_response(relay)
-            status = "ok"
-            if relay is not None and self._shadow is not None and not self._shadow.done():
-                self._shadow.set_result("".join(relay.heard or ()))
-        except (asyncio.CancelledError, ArchwrightError) as error:
-            status = classify_failure(exchange, error)
-            raise
-        finally:
-            sink, exchange.sink = exchange.sink, None
-            if self._shadow is not None:
-                self._shadow.cancel()  # without effect if it has the answer
-            if not exchange.recorded:
-                content = self._build_trace_content() if self._tells else None
-                gateway.record_interrupted(exchange, spec, status, self._request_figures(), content)
-            if status != "ok" and isinstance(sink, BufferedRelay):
-                sink.clear()
+    async def _respond(self, charge: RequestCharge) -> None:
+        request, generation, router = self.request, self._generation, self.gateway.router
+        charge.look_up_cache(request, generation, self._interface_kind)
+        if charge.cached is not None:
+            self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)
+            self._record("ok")
+            self._send_cached(charge, charge.cached, self._served_by)
+            return
+        content = generation.native or generation.body
+        attempts = self._attempts = start_attempts(router, request, self.response, generation, content)
+        self._shadow = self.gateway.mirror_request(request.id, generation, attempts, self._path)
+        slot = router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
+        relay = await attempts.run(slot, partial(self._query_replica, charge, attempts))
+        self._record("ok")
+        self._send_response(charge, relay)
+        if self._shadow is not None and not self._shadow.done():
+            self._shadow.set_result("".join(relay.texts or ()))
 
-    def _build_trace_content(self) -> TraceContent:
-        """The request and what came of an answer, for the trace."""
-        bill, tenant = self._exchange.bill, self._exchange.require_principal().tenant
-        said: Sequence[ResponsePiece] | bytes = self._relayed.pieces if self._relayed is not None else ()
-        if isinstance(bill, RequestCharge) and bill.known is not None:
-            said = bill.known.body
-        return build_trace_content(tenant, self._question, said, apart=self._interface_kind == "messages")
+    def _close(self, status: str) -> None:
+        self.response.detach_source()
+        if self._shadow is not None:
+            self._shadow.cancel()  # without effect if it has the response's text
+        if status != "ok" and self._relay is not None:
+            self._relay.clear()
+        self._relay = None  # it refers to this handler, a cycle that the garbage collector finds late
+
+    def _trace_content(self) -> TraceContent | None:
+        if not self._traces_content:
+            return None
+        charge, relay = self._charge, self._relay
+        output: Sequence[ResponsePiece] | bytes = () if relay is None else relay.pieces
+        if charge is not None and charge.cached is not None:
+            output = charge.cached.body
+        system_apart = self._interface_kind == "messages"
+        return build_trace_content(self.request.principal.tenant, self._generation, output, apart=system_apart)
 
     @property
     def _interface_kind(self) -> RequestKind:
-        if self._exchange.path.startswith(MESSAGES_PATH):
+        if self.request.head.path.startswith(MESSAGES_PATH):
             return "messages"
         return "chat" if self._path == CHAT_PATH else "completion"
 
-    def _send_response(self, relay: BufferedRelay | None) -> None:
-        """Send the reply or the end of the stream; without a relay the cached answer."""
-        exchange, meter, bill = self._exchange, self._meter, self._bill
+    def _send_cached(self, charge: RequestCharge, cached: CachedResponse, served_by: ServedBy) -> None:
+        response, include_usage = self.response, self._generation.include_usage
+        headers = [self._timing.overhead_header(response.now()), *charge.headers()]
+        if not self._generation.stream:
+            response.send(HTTPStatus.OK, cached.body, JSON_CONTENT_TYPE, [*served_by.headers(), *headers])
+            return
+        response.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, [*served_by.headers(), *STREAM_HEADERS, *headers])
+        response.finish(replay_response(cached.body, include_usage=include_usage, told=charge.add_cost))
+
+    def _send_response(self, charge: RequestCharge, relay: BufferedRelay) -> None:
+        """Send the engine's reply, or the end of the stream; cache it if possible."""
+        response, timing, served_by, stream = self.response, self._timing, self._served_by, self._generation.stream
+        assert served_by is not None, "a reply without its first piece"
         body = b""
-        if relay is None:
-            assert bill.known is not None, "neither asked nor known"
-            body = bill.known.body
-        elif bill.is_cacheable or not self._question.stream:
-            body = self._writer.encode_response(relay.pieces, meter.used)
-            if bill.is_cacheable and not has_truncated_call(relay.pieces):
-                bill.cache_response(body, meter.input_tokens, meter.tokens)
-        headers = [meter.overhead_header(exchange.now()), *bill.headers()]
-        if not self._question.stream:
-            exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
-        elif relay is None:
-            exchange.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, [*STREAM_HEADERS, *headers])
-            exchange.finish(replay_response(body, include_usage=self._question.include_usage, told=bill.add_cost))
+        if charge.is_cacheable or not stream:
+            body = self._writer.encode_response(relay.pieces, timing.used)
+            if charge.is_cacheable and not has_truncated_call(relay.pieces):
+                charge.cache_response(served_by.version, body, timing.input_tokens, timing.tokens)
+        if stream:
+            response.finish(self._writer.encode_end(charge.add_cost(timing.used)))
         else:
-            exchange.finish(self._writer.encode_end(bill.add_cost(meter.used)))
+            headers = [*served_by.headers(), timing.overhead_header(response.now()), *charge.headers()]
+            response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
 
-    async def _run_attempts(self) -> BufferedRelay:
-        """The engine's reply, complete or relayed; retried if nothing came."""
-        question, router = self._question, self._gateway.router
-        course = self._course = start_attempts(router, self._exchange, question, question.native or question.body)
-        self._shadow = self._gateway.mirror_request(self._exchange.id, question, course, self._path)
-        work = router.build_slot_request(question, course.tenant, course.data_class, course.until)
-        return await course.run(work, self._query_replica)
-
-    async def _query_replica(self, replica: Replica) -> BufferedRelay:
-        meter = self._meter
-        self._bill.asked = True
-        meter.asked_at = meter.event_at = self._exchange.now()
+    async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
+        charge.mark_sent_to_engine()
+        self._timing.mark_sent(self.response.now(), attempts.queued_s)
         while True:
-            asked, version = self._build_engine_request(replica)
-            relay = self._exchange.sink = self._create_relay(replica, version, asked.whole)
-            relay.reader = asked.reader
+            engine_request, version = self._build_engine_request(attempts, replica)
+            relay = self._relay = self._create_relay(charge, attempts, replica, version)
+            relay.expect(self._generation.choices, engine_request.reader, keeps_text=self._shadow is not None)
+            self.response.attach_source(relay)
+            if engine_request.whole:
+                tokens = int(self._generation.body["max_tokens"]) * self._generation.choices
+                limit_s = self.response.limits.complete_reply_timeout_s(tokens)
+                self.response.start_phase(PHASE_FIRST_TOKEN, limit_s)
             try:
-                await replica.client.send_request(asked.path, asked.body, relay, asked.headers)
+                await replica.client.send_request(
+                    engine_request.path, engine_request.body, relay, engine_request.headers
+                )
             except EngineRefused as error:
-                if not replica.provider.adapt_request(asked, error):
+                if not replica.provider.adapt_request(engine_request, error):
                     raise
                 continue
             relay.finish_reply()
             return relay
 
-    def _create_relay(self, replica: Replica, version: str, whole: bool) -> BufferedRelay:
-        exchange, question, course, bill = self._exchange, self._question, self._course, self._bill
-        assert course is not None, "nothing is sent before a course is set"
-        self._meter.queued_s = course.queued_s
+    def _create_relay(self, charge: RequestCharge, attempts: Attempts, replica: Replica, version: str) -> BufferedRelay:
+        served_by = ServedBy(version, attempts.pool.name)
 
-        def first() -> None:
-            exchange.model, exchange.route = version, course.pool.name
-            bill.set_prices(replica.prices)
-            course.mark_started()
+        def on_first() -> None:
+            self._served_by = served_by
+            charge.set_prices(replica.prices)
+            attempts.mark_started()
 
-        relay: BufferedRelay | StreamingRelay
-        if question.stream:
-            relay = StreamingRelay(exchange, self._meter, replica.client, first)
-            keeps = bill.is_cacheable or self._tells
-            relay.configure(self._writer, logprobs=question.top_logprobs is not None, keeps=keeps)
-        else:
-            relay = BufferedRelay(exchange, self._meter, replica.client, first)
-            if whole:
-                tokens = int(question.body["max_tokens"]) * question.choices
-                exchange.start_phase(PHASE_FIRST_TOKEN, exchange.limits.complete_reply_timeout_s(tokens))
-        self._relayed = relay if self._tells else None
-        relay.choices = question.choices
-        relay.heard = [] if self._shadow is not None else None
+        if not self._generation.stream:
+            return BufferedRelay(self.response, charge, self._timing, replica.client, on_first)
+        relay = StreamingRelay(self.response, charge, self._timing, replica.client, on_first)
+        logprobs, keeps = self._generation.top_logprobs is not None, charge.is_cacheable or self._traces_content
+        relay.configure(self._writer, served_by.headers(), logprobs=logprobs, keeps=keeps)
         return relay
 
-    def _build_engine_request(self, replica: Replica) -> tuple[EngineRequest, str]:
-        """The request for this engine, and the version that answers it."""
-        question, course, more = self._question, self._course, replica.client.extra_fields
-        assert course is not None, "nothing is asked before a course is set"
-        whole = not question.stream and not replica.strict and course.is_only_engine
+    def _build_engine_request(self, attempts: Attempts, replica: Replica) -> tuple[EngineRequest, str]:
+        """Return the request for this engine, and the version that answers it."""
+        generation, more = self._generation, replica.client.extra_fields
+        whole = not generation.stream and not replica.strict and attempts.is_only_engine
         build = replica.provider.build_request
-        asked = build(self._path, question.body, question.native, whole=whole, betas=question.betas)
-        if question.plain and replica.tuned:
-            return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
-        return replace(asked, body={**asked.body, **more}) if more else asked, replica.version
+        built = build(self._path, generation.body, generation.native, whole=whole, betas=generation.betas)
+        if generation.plain and replica.tuned:
+            return replace(built, body={**built.body, **more, **WITHOUT_ADAPTER}), generation.endpoint.model
+        return replace(built, body={**built.body, **more}) if more else built, replica.version
 
-    def _request_figures(self) -> dict[str, Any]:
-        meter, course = self._meter, self._course
+    def _figures(self) -> dict[str, Any]:
+        timing, attempts = self._timing, self._attempts
         return {
-            "pool": course.pool.name if course is not None else self._question.endpoint.pool,
-            "tries": course.tries if course is not None else 0,
-            "data_class": course.data_class if course is not None else "",
+            "pool": attempts.pool.name if attempts is not None else self._endpoint.pool,
+            "tries": attempts.tries if attempts is not None else 0,
+            "data_class": attempts.data_class if attempts is not None else "",
             "operation": "chat" if self._path == CHAT_PATH else "text_completion",
-            "output_tokens": meter.tokens,
-            "input_tokens": meter.input_tokens,
-            "cached_tokens": meter.cached_tokens,
-            "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
-            "tpot_s": meter.tpot_s,
-            "queue_s": meter.queued_s,
-            "gateway_s": meter.gateway_time_s(self._exchange.now()),
-            "engine_s": meter.event_at - meter.asked_at,
+            "output_tokens": timing.tokens,
+            "input_tokens": timing.input_tokens,
+            "cached_tokens": timing.cached_tokens,
+            "ttft_s": timing.first_at - timing.received_at if timing.first_at is not None else None,
+            "tpot_s": timing.tpot_s,
+            "queue_s": timing.queued_s,
+            "gateway_s": timing.gateway_time_s(self.response.now()),
+            "engine_s": timing.event_at - timing.asked_at,
         }
-
-
-def classify_failure(exchange: HttpExchange, error: BaseException) -> str:
-    """The `status` label of a request that was stopped (cancelled by its client, ended) or failed: refused (client's
-    fault), rejected (full), failed (ours)."""
-    if not isinstance(error, ArchwrightError):
-        if exchange.why is None:
-            return "cancelled" if exchange.ended == CLIENT_GONE else "ended"
-        error = exchange.why
-    status = to_api_error(error).status
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return "rejected"
-    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"

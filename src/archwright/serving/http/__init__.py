@@ -1,1 +1,1 @@
-"""HTTP/1.1: listener, connections, exchanges, limits, error responses."""
+"""HTTP/1.1: listener, connections, requests, responses, client limits, error responses."""

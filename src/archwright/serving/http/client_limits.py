@@ -1,4 +1,7 @@
-"""Limits of one client of a gateway process. Each limit has bounds of its own: none blocks everyone or is endless."""
+"""Limits of one client of a gateway process.
+
+Design: each limit has bounds, so that no setting blocks all clients and no wait or size is unlimited.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from archwright.contract.record import Record
 
 
 class ClientLimits(Record):
-    """`tenant_bytes`: a tenant's large bodies not answered yet; `chunks`: of a chunked body; `connections_per_address`:
-    the address may be a proxy's; `token_s`: the longest average time per token of an answer that is not streamed."""
+    """`tenant_bytes`: large bodies of a tenant's running requests; `chunks`: of a chunked body.
+
+    `connections_per_address`: the address may be the address of a proxy. `token_s`: the longest average time per token
+    of a response that is not streamed.
+    """
 
     body_bytes: int = 4 * 1024 * 1024
     tenant_bytes: int = 256 * 1024 * 1024
@@ -30,13 +36,13 @@ class ClientLimits(Record):
     health_s: float = 1.0
 
     def complete_reply_timeout_s(self, tokens: int) -> float:
-        """How long an engine may be silent if it sends a whole answer of at most `tokens`."""
+        """Return how long an engine may be silent before it sends a complete reply of at most `tokens`."""
         return min(self.request_s, self.first_token_s + tokens * self.token_s)
 
 
 _DAY_S = 86_400
 _WAIT_S = (0.01, _DAY_S)
-# Minimum and maximum: what every request needs, and what a machine's memory and open files allow.
+# Minimum and maximum. The minimum suffices for a request; memory and open files of a machine allow the maximum.
 LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
     "tenant_bytes": (1_024, 1 << 40),
@@ -54,33 +60,33 @@ LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def find_invalid_limit(limits: ClientLimits) -> tuple[str, str]:
-    """The first field out of bounds and its problem; two empty texts if there is none."""
-    for name, (least, most) in LIMIT_BOUNDS.items():
+    """Return the first field out of bounds and its problem; two empty strings if all limits are within bounds."""
+    for name, (minimum, maximum) in LIMIT_BOUNDS.items():
         value = getattr(limits, name)
-        if not least <= value <= most:
-            return name, f"is {value:,}; it has to be from {least:,} to {most:,}"
+        if not minimum <= value <= maximum:
+            return name, f"is {value:,}; it must be from {minimum:,} to {maximum:,}"
     return "", ""
 
 
 class BodyQuota:
-    """One connection's part of `held`, the bytes of large bodies by tenant: one tenant must not fill the memory."""
+    """One connection's part of the bytes of large bodies by tenant, so that no tenant fills the memory."""
 
-    __slots__ = ("_held", "_size", "_tenant")
+    __slots__ = ("_size", "_tenant", "_totals")
 
-    def __init__(self, held: Counter[str]) -> None:
-        self._held = held
+    def __init__(self, totals: Counter[str]) -> None:
+        self._totals = totals
         self._size, self._tenant = 0, ""
 
     def set_size(self, tenant: str, size: int) -> int:
         """Set the tenant and size of this connection's body; returns all bytes of that tenant."""
-        held = self._held
-        held[tenant] += size - self._size
+        totals = self._totals
+        totals[tenant] += size - self._size
         self._size, self._tenant = size, tenant
-        return held[tenant]
+        return totals[tenant]
 
     def release(self) -> None:
         if self._size:
-            self._held[self._tenant] -= self._size
-            if not self._held[self._tenant]:
-                del self._held[self._tenant]
+            self._totals[self._tenant] -= self._size
+            if not self._totals[self._tenant]:
+                del self._totals[self._tenant]
             self._size = 0

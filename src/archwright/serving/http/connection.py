@@ -1,9 +1,10 @@
 """The server side of HTTP/1.1: connections and their limits.
 
-A connection handles one request at a time; pipelined ones wait, unread beyond READ_AHEAD, so replies keep their order.
-A request is refused when its headers are complete, before its body is read: the rest of a small body is skipped and the
-connection kept, a larger one closes it, after a moment in which the client can read the refusal instead of a reset.
-Every wait (headers, body, next request, a client that does not read) has a deadline, kept by one sweep.
+A connection handles one request at a time. Pipelined requests wait, unread beyond READ_AHEAD, so responses keep their
+order. A request is refused when its headers are complete, before its body is read. The rest of a small refused body is
+skipped and the connection stays open. A larger refused body closes the connection, after a moment in which the client
+can read the error instead of a reset. Every wait (headers, body, next request, a client that does not read) has a
+deadline, which one sweep checks.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from archwright.engines.http_request_parser import (
 )
 from archwright.serving.http.client_limits import BodyQuota, ClientLimits
 from archwright.serving.http.errors import ApiError, too_many_requests
-from archwright.serving.http.http_exchange import (
-    CLIENT_GONE,
+from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_response import (
     PHASE_BODY,
-    HttpExchange,
+    HttpResponse,
     ResponseBuffer,
+    arrival_timeout,
     body_too_large,
     early_end_error,
     encode_bare_response,
@@ -34,37 +36,39 @@ from archwright.serving.http.http_exchange import (
 
 KEEP_ALIVE_S = 75.0
 READ_AHEAD = 64 * 1024
-SKIP_BYTES = 64 * 1024  # of a refused body, still read to keep the connection
-# Closing on unread bytes resets the connection and the client loses the reply, so read on for a moment.
+SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the connection
+# Closing with unread bytes resets the connection, and the client loses the response. So read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# What a connection waits for.
+# States: the connection waits for the next request, headers, a body, the response, or the end of its closing.
 STATE_NEXT, STATE_HEAD, STATE_BODY, STATE_REPLY, STATE_END = range(5)
 _MALFORMED_CODES = {413: "request_too_large", 431: "headers_too_large"}
 
 
 class Application(Protocol):
-    def on_headers(self, exchange: HttpExchange) -> bool:
-        """The headers are complete: accept the request, or reply and return False."""
+    """Decides on requests and answers them."""
 
-    def on_request(self, exchange: HttpExchange) -> None:
-        """The body is complete: reply."""
+    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
+        """The headers are complete: admit the request, or write an error and return None."""
+
+    def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
+        """The body is complete: write the response."""
 
 
 class HttpServer:
-    """The connections of one listener. Once `closing`, each new reply closes its connection and says so; once `ending`,
-    replies that have begun close it too."""
+    """The connections of one listener. Once `closing`, each new response closes its connection and says so; once
+    `ending`, responses that have begun close it too."""
 
-    def __init__(self, application: Application, outbox: ResponseBuffer) -> None:
+    def __init__(self, application: Application, buffer: ResponseBuffer) -> None:
         self.application = application
-        self.outbox = outbox
-        self.limits: ClientLimits = outbox.limits
+        self.buffer = buffer
+        self.limits: ClientLimits = buffer.limits
         self.connections: set[HttpConnection] = set()
         self.addresses: Counter[str] = Counter()
-        self.held: Counter[str] = Counter()  # bytes of large bodies, by tenant
+        self.body_bytes: Counter[str] = Counter()  # of large bodies, by tenant
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
@@ -72,39 +76,45 @@ class HttpServer:
         return HttpConnection(self)
 
     def check_deadlines(self) -> None:
-        now = self.outbox.now()
-        self.outbox.refresh_date()
+        now = self.buffer.now()
+        self.buffer.refresh_date()
         for connection in tuple(self.connections):
             connection.check_deadlines(now)
 
+    def close_gradually(self, *, at_once: bool = False) -> None:
+        """Close each connection with its next response; `at_once`: also with the response that is being sent."""
+        self.closing, self.ending = True, self.ending or at_once
+
 
 class HttpConnection(asyncio.Protocol):
-    """One client connection. `left`: the client has closed its side."""
+    """A client's connection. `left`: the client has closed its side."""
 
     def __init__(self, server: HttpServer) -> None:
         self.left = False
         self._server = server
-        self._outbox = server.outbox
+        self._now = server.buffer.now
         self._limits = server.limits
         self._address = ""
         self._state = STATE_NEXT
         self._buffer = b""
         self._searched = 0
-        self._exchange: HttpExchange | None = None
+        self._head: RequestHead | None = None  # of the request being received
+        self._admitted: Admitted | None = None  # None also if the request was refused
+        self._response: HttpResponse | None = None
         self._fresh = True  # no request received yet
-        self._refused = self._closing = self._paused = False
+        self._closing = self._paused = False
         self._stalled_at: float | None = None
         self._due = 0.0
-        self._share = BodyQuota(server.held)
+        self._quota = BodyQuota(server.body_bytes)
         self._reset_body()
 
     def _reset_body(self) -> None:
         self._pieces: list[bytes] = []
         self._chunks: ChunkedBody | None = None
-        self._left_bytes = 0  # of the body, or still to be read before closing
+        self._left_bytes = 0  # still to be read: of the body, or before closing
         self._size = 0
 
-    # The transport's side.
+    # Calls of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods without being subclasses.
@@ -119,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(WRITE_AHEAD)
-        self._due = self._outbox.now() + self._limits.headers_s
+        self._due = self._now() + self._limits.headers_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         server = self._server
@@ -128,29 +138,28 @@ class HttpConnection(asyncio.Protocol):
         if not server.addresses[self._address]:
             del server.addresses[self._address]
         self._closing = True
-        self._share.release()
-        if self._exchange is not None:
-            self._exchange.end(CLIENT_GONE)
-            self._exchange.finished = True
-            self._exchange = None
+        self._quota.release()
+        if self._response is not None:
+            self._response.on_connection_lost()
+            self._response = None
 
     def eof_received(self) -> bool:
         self.left = True
-        exchange = self._exchange
-        if exchange is None or (self._state == STATE_BODY and not exchange.finished):
+        response = self._response
+        if response is None or (self._state == STATE_BODY and not response.finished):
             return False  # the request will never be complete
-        exchange.on_client_closed()
+        response.on_client_closed()
         return not self._tls  # TLS has no half-closed state
 
     def pause_writing(self) -> None:
-        self._stalled_at = self._outbox.now()
-        if self._exchange is not None and self._exchange.sink is not None:
-            self._exchange.sink.pause()
+        self._stalled_at = self._now()
+        if self._response is not None:
+            self._response.pause_source()
 
     def resume_writing(self) -> None:
         self._stalled_at = None
-        if self._exchange is not None and self._exchange.sink is not None:
-            self._exchange.sink.resume()
+        if self._response is not None:
+            self._response.resume_source()
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -161,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._process_buffer()
 
-    # What was read.
+    # Reading requests.
 
     def _process_buffer(self) -> None:
         try:
@@ -170,13 +179,13 @@ class HttpConnection(asyncio.Protocol):
         except MalformedRequest as error:
             message = error.reason
             if error.status == HTTPStatus.BAD_REQUEST:
-                message = f"this is not valid HTTP: {message}"
+                message = f"The request is not valid HTTP: {message}. Correct the request."
             self._refuse_and_close(ApiError(error.status, message, _MALFORMED_CODES.get(error.status, "bad_http")))
-        if self.left and self._exchange is None and self._state != STATE_END:
+        if self.left and self._response is None and self._state != STATE_END:
             self._transport.close()
 
     def _step(self) -> bool:
-        """Process the buffer; False if more data is needed first."""
+        """Process the buffer. Returns False if more data is needed first."""
         if self._state in (STATE_NEXT, STATE_HEAD):
             return self._read_head()
         if self._state == STATE_BODY:
@@ -198,17 +207,19 @@ class HttpConnection(asyncio.Protocol):
             if not data:
                 return False
             self._state, self._searched = STATE_HEAD, 0
-            self._due = self._outbox.now() + self._limits.headers_s
+            self._due = self._now() + self._limits.headers_s
         end = data.find(b"\r\n\r\n", self._searched)
         if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
-            raise MalformedRequest("the request's headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            message = f"The request headers exceed the limit of {self._limits.header_bytes} bytes. Send fewer headers."
+            raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if end < 0:
             check_partial_head(data[:2048])
             self._searched = max(0, len(data) - 3)
             return False
         head = parse_head(data[:end])
         if len(head.headers) + len(head.repeated) > self._limits.headers:
-            raise MalformedRequest("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            message = f"The request has more than {self._limits.headers} headers. Send fewer headers."
+            raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         self._buffer = data[end + 4 :]
         self._searched = 0
         self._begin_request(head)
@@ -223,13 +234,14 @@ class HttpConnection(asyncio.Protocol):
             self._left_bytes = head.length
         if not head.keep:
             self._closing = True
-        self._due = self._outbox.now() + self._limits.body_s
-        exchange = self._exchange = HttpExchange(head, self, self._outbox)
-        self._refused = False
+        self._due = self._now() + self._limits.body_s
+        response = self._response = HttpResponse(head, self, self._server.buffer)
+        self._head, self._admitted = head, None
         limit = self._limits.body_bytes
-        if not self._server.application.on_headers(exchange):
-            self._refused = True
-        elif self._left_bytes > limit:
+        admitted = self._admitted = self._server.application.on_headers(head, response)
+        if admitted is None:
+            return
+        if self._left_bytes > limit:
             self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
             self._transport.write(CONTINUE)
@@ -249,62 +261,65 @@ class HttpConnection(asyncio.Protocol):
                 piece = data
             self._left_bytes -= len(piece)
             whole = not self._left_bytes
-        if self._refused:
+        if self._admitted is None:
             self._size += len(piece)
             if not whole and self._size > SKIP_BYTES:
                 self._closing = True
         else:
-            self._take_body(piece)
+            self._take_body(self._admitted, piece)
         if not whole or self._state != STATE_BODY:
             return False
         self._complete_request()
         return self._state != STATE_REPLY
 
-    def _take_body(self, piece: bytes) -> None:
+    def _take_body(self, admitted: Admitted, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limits.body_bytes:
             self._refuse_body(body_too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
             if self._size > SKIP_BYTES:
-                principal = None if self._exchange is None else self._exchange.principal
-                held = self._share.set_size("" if principal is None else principal.tenant, self._size)
-                # A body alone never exceeds the tenant's quota, or it would be retried for ever.
-                if held > max(self._size, self._limits.tenant_bytes):
-                    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
+                principal = admitted.principal
+                tenant_bytes = self._quota.set_size("" if principal is None else principal.tenant, self._size)
+                # A single body never exceeds the tenant's quota: its client would retry for ever.
+                if tenant_bytes > max(self._size, self._limits.tenant_bytes):
+                    limit = self._limits.tenant_bytes
+                    message = f"This tenant has too many large requests in flight (limit: {limit} bytes)."
+                    message += " Retry when some of them finish."
                     self._refuse_body(too_many_requests(message, "rate_limit_exceeded", 1))
 
     def _complete_request(self) -> None:
-        """The request is complete: reply to it, unless it was refused."""
-        exchange, pieces = self._exchange, self._pieces
-        if exchange is None:  # it was refused and the refusal is sent
+        """Pass the complete request on, unless it was refused."""
+        response, head, admitted, pieces = self._response, self._head, self._admitted, self._pieces
+        if response is None or head is None:  # the request was refused and the error is sent
             self._await_request()
             return
         self._state = STATE_REPLY
-        if not self._refused:
-            exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if admitted is not None:
             self._pieces = []
-            self._server.application.on_request(exchange)
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            request = HttpRequest(response.id, head, response.received_at, admitted, body)
+            self._server.application.on_request(request, response)
 
     def _refuse_body(self, refusal: ApiError) -> None:
-        self._refused = True
+        self._admitted = None
         self._pieces = []
-        self._share.release()
-        if self._exchange is not None and not self._exchange.finished:
-            self._exchange.reply_error(refusal)
+        self._quota.release()
+        if self._response is not None and not self._response.finished:
+            self._response.send_error(refusal)
 
     def _refuse_and_close(self, refusal: ApiError) -> None:
         self._closing = True
         self._buffer = b""
-        if self._exchange is None:
-            self._transport.write(encode_bare_response(refusal, self._outbox.date))
+        if self._response is None:
+            self._transport.write(encode_bare_response(refusal, self._server.buffer.date))
             self._close_gracefully()
         else:
             self._refuse_body(refusal)
             self._state = STATE_END
             self._left_bytes = LINGER_BYTES
 
-    # What is answered.
+    # Sending responses (http_response.Peer).
 
     def send(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -315,15 +330,15 @@ class HttpConnection(asyncio.Protocol):
             self._closing = True
             return False
         if self._state == STATE_BODY:
-            # The rest of the body is skipped if it is small and certain to arrive.
-            exchange, left = self._exchange, self._left_bytes - len(self._buffer)
-            expects = exchange is not None and exchange.head.expects
+            # Keep the connection only if the rest of the body is small and certain to arrive: it is skipped.
+            left = self._left_bytes - len(self._buffer)
+            expects = self._head is not None and self._head.expects
             self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
         return not self._closing
 
     def on_response_sent(self) -> None:
-        self._exchange = None
-        self._share.release()
+        self._response = None
+        self._quota.release()
         if self._closing or self._server.ending:
             self._close_gracefully()
         elif self._state == STATE_REPLY:
@@ -334,7 +349,7 @@ class HttpConnection(asyncio.Protocol):
     def _await_request(self) -> None:
         """Wait for another request, which may already be in the buffer."""
         self._state, self._searched = STATE_NEXT, 0
-        self._due = self._outbox.now() + KEEP_ALIVE_S
+        self._due = self._now() + KEEP_ALIVE_S
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -344,53 +359,53 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _close_gracefully(self) -> None:
-        """Close once the client has the reply; at once if there is nothing unread that would cause a reset."""
+        """Close once the client has the response, or at once if no unread bytes would cause a reset."""
         if (self._state == STATE_REPLY and not self._buffer) or self.left:
             self._transport.close()
-            self._due = self._outbox.now() + self._limits.client_stall_s
+            self._due = self._now() + self._limits.client_stall_s
         else:
             self._left_bytes, self._buffer = LINGER_BYTES, b""
-            self._due = self._outbox.now() + LINGER_S
+            self._due = self._now() + LINGER_S
             if not self._tls and not self._transport.is_closing():
                 self._transport.write_eof()
             if self._paused:
                 self._transport.resume_reading()
         self._state = STATE_END
 
-    # Its time.
+    # Deadlines.
 
     def check_deadlines(self, now: float) -> None:
         if self._stalled_at is not None:
             if now >= self._stalled_at + self._limits.client_stall_s:
                 self.abort()
-        elif self._state == STATE_REPLY and self._exchange is not None:
-            self._exchange.check_deadlines(now)
+        elif self._state == STATE_REPLY and self._response is not None:
+            self._response.check_deadlines(now)
         elif now >= self._due:
             self._handle_timeout()
 
     def _handle_timeout(self) -> None:
         if self._state == STATE_HEAD or self._fresh:
-            refusal = ApiError(HTTPStatus.REQUEST_TIMEOUT, "the headers did not arrive in time", "timeout")
-            self._refuse_and_close(refusal)
-        elif self._state == STATE_BODY and self._exchange is not None and not self._exchange.finished:
-            self._refuse_and_close(early_end_error(PHASE_BODY))
+            self._refuse_and_close(arrival_timeout("headers", self._limits.headers_s))
+        elif self._state == STATE_BODY and self._response is not None and not self._response.finished:
+            self._refuse_and_close(early_end_error(PHASE_BODY, self._limits))
         elif self._state == STATE_NEXT and not self._transport.get_write_buffer_size():
             self._transport.close()
         else:
             self._transport.abort()
 
     def close_if_idle(self, silent_s: float) -> None:
-        """Close a connection silent for `silent_s`: a client just told that it is kept may already be sending."""
-        if self._exchange is None and self._state in (STATE_NEXT, STATE_HEAD):
-            waits_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
-            if self._outbox.now() >= self._due - waits_s + silent_s:
+        """Close a connection that was silent for `silent_s`; until then its client may be sending a request."""
+        if self._response is None and self._state in (STATE_NEXT, STATE_HEAD):
+            limit_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
+            if self._now() >= self._due - limit_s + silent_s:
                 self._transport.close()
 
     def end(self, reason: str) -> None:
-        if self._exchange is not None and self._exchange.task is not None:
-            self._exchange.end(reason)
-        elif self._exchange is not None and not self._exchange.finished:
-            self._refuse_and_close(early_end_error(reason))
+        response = self._response
+        if response is not None and response.is_working:
+            response.stop(reason)
+        elif response is not None and not response.finished:
+            self._refuse_and_close(early_end_error(reason, self._limits))
 
     def abort(self) -> None:
         self._transport.abort()

@@ -1,4 +1,8 @@
-"""Error replies of both interfaces: never with a path, an address, a stack or another tenant's name."""
+"""Error responses of both interfaces.
+
+Design: no error shows a path, an address, a stack trace or the name of another tenant. An engine's own message is
+passed on only after locations are removed from it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _MESSAGES_ERROR_TYPES = {
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
 MESSAGES_PATH = "/v1/messages"  # of the Messages interface
-THREAD_UNSUPPORTED = "thread_unsupported_request"  # makes its client send the whole conversation
+THREAD_UNSUPPORTED = "thread_unsupported_request"  # a Messages client then sends the complete conversation
 ENGINE_OVERLOADED = 529  # status of an overloaded hosted provider
 
 # Absolute paths, sockets and URLs in an engine's message.
@@ -34,7 +38,7 @@ _LOCATION = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*
 
 
 class ApiError(ArchwrightError):
-    """A request that is not served; `status` and the OpenAI `openai_code` tell a program why."""
+    """A request that is not served; `status` and `openai_code`, a code of the OpenAI interface, state the reason."""
 
     def __init__(
         self,
@@ -47,11 +51,8 @@ class ApiError(ArchwrightError):
         allow: tuple[str, ...] = (),
     ) -> None:
         super().__init__("AW-SRV-01", message)
-        self.allow = allow
-        self.status = status
-        self.openai_code = openai_code
-        self.param = param
-        self.retry_after_s = retry_after_s
+        self.status, self.openai_code, self.param = status, openai_code, param
+        self.retry_after_s, self.allow = retry_after_s, allow
 
     def openai_body(self) -> dict[str, object]:
         fallback = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
@@ -68,7 +69,7 @@ class ApiError(ArchwrightError):
         return {"type": "error", "error": error}
 
     def encode_body(self, path: str = "") -> bytes:
-        """The body in the shape of the interface at `path`."""
+        """Encode the body in the format of the interface at `path`."""
         return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.openai_body())
 
     def encode_event(self, path: str) -> bytes:
@@ -76,18 +77,18 @@ class ApiError(ArchwrightError):
         return b"%bdata: %b\n\n" % (kind, self.encode_body(path))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        found = []
+        fields = []
         if self.retry_after_s is not None:
-            found.append((b"retry-after", str(self.retry_after_s).encode()))
+            fields.append((b"retry-after", str(self.retry_after_s).encode()))
         if self.status == HTTPStatus.UNAUTHORIZED:
-            found.append((b"www-authenticate", b"Bearer"))
+            fields.append((b"www-authenticate", b"Bearer"))
         if self.allow:
-            found.append((b"allow", ", ".join(self.allow).encode()))
-        return found
+            fields.append((b"allow", ", ".join(self.allow).encode()))
+        return fields
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """400: the body, or one field of it, is not what the interface takes."""
+    """Return a 400: the body, or the field `param` of the body, is not valid."""
     return ApiError(HTTPStatus.BAD_REQUEST, message, code, param=param)
 
 
@@ -112,11 +113,11 @@ def service_unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -
 
 
 def audit_unavailable() -> ApiError:
-    return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+    return service_unavailable("The access decision could not be recorded. Retry the request.", "audit_unavailable")
 
 
 def engine_unavailable() -> ApiError:
-    return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
+    return service_unavailable("The model's engine is not available. Retry the request.", "engine_unavailable")
 
 
 def gateway_timeout(message: str) -> ApiError:
@@ -124,7 +125,7 @@ def gateway_timeout(message: str) -> ApiError:
 
 
 def to_api_error(error: ArchwrightError) -> ApiError:
-    """The error that a client gets for an error from below."""
+    """Return the error that a client gets for `error`."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineRefused):
@@ -134,45 +135,46 @@ def to_api_error(error: ArchwrightError) -> ApiError:
     if isinstance(error, StoreError):
         return audit_unavailable()
     if isinstance(error, InternalError):
-        return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the request id finds it", "bug")
-    return service_unavailable("the service is not available now; try again", "unavailable")
+        message = "Internal error. Report the request id to the operator."
+        return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message, "bug")
+    return service_unavailable("The service is not available. Retry the request.", "unavailable")
 
 
 def _from_engine_error(error: EngineRefused) -> ApiError:
-    """An engine's refusal: a wrong key or path is our fault (502), a 400 or an unsupported request the client's."""
+    """Return the error for an engine's refusal.
+
+    Design: a wrong key or path of the engine is the gateway's fault (502); a 400, or a request that the engine does not
+    support, is the client's.
+    """
     # Some engines lack the `error` level; web frameworks call the message `detail`.
     detail = error.body.get("error", error.body)
-    found = detail if isinstance(detail, dict) else {}
-    message = str(found.get("message") or found.get("detail") or detail or "no reason given")
-    kind = f"{found.get('type')} {found.get('code')} {message}".lower()
+    fields = detail if isinstance(detail, dict) else {}
+    message = str(fields.get("message") or fields.get("detail") or detail or "no reason given")
+    kind = f"{fields.get('type')} {fields.get('code')} {message}".lower()
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
-        return _context_length_exceeded(found, message)
+        # In the exact words of both interfaces: clients look for them to shorten a conversation.
+        prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
+        reason = redact_locations(message)
+        if isinstance(prompt, int) and isinstance(context, int):
+            reason = f"{prompt} tokens > {context} maximum. This model's maximum context length is {context} tokens."
+            reason += f" However, your messages resulted in {prompt} tokens."
+        return bad_request(f"prompt is too long: {reason}", param="messages", code="context_length_exceeded")
     if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        said = f"the model's engine refused the request: {redact_locations(message)}"
-        return bad_request(said, code="engine_refused")
-    again_s = error.retry_after_s or RETRY_S
+        return bad_request(
+            f"The model's engine refused the request: {redact_locations(message)}", code="engine_refused"
+        )
+    retry_s = error.retry_after_s or RETRY_S
+    again = f"Retry after {retry_s} s."
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return too_many_requests("the model's engine is overloaded", "engine_overloaded", again_s)
+        return too_many_requests(f"The model's engine is overloaded. {again}", "engine_overloaded", retry_s)
     if error.status == ENGINE_OVERLOADED:
-        return service_unavailable("the model's provider is overloaded; try again", "engine_overloaded", again_s)
+        return service_unavailable(f"The model's provider is overloaded. {again}", "engine_overloaded", retry_s)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return service_unavailable("the model's engine is not ready; try again", "engine_unavailable", again_s)
-    message = "the model's engine failed on this request"
+        return service_unavailable(f"The model's engine is not ready. {again}", "engine_unavailable", retry_s)
+    message = "The model's engine failed on this request. Retry the request."
     return ApiError(HTTPStatus.BAD_GATEWAY, message, "engine_failed", retry_after_s=RETRY_S)
 
 
-def _context_length_exceeded(found: dict[str, object], said: str) -> ApiError:
-    """In the exact words of both interfaces: clients look for them to shorten a conversation."""
-    prompt, context = found.get("n_prompt_tokens"), found.get("n_ctx")
-    if isinstance(prompt, int) and isinstance(context, int):
-        beyond = f"{prompt} tokens > {context} maximum"
-        told = f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt}"
-        message = f"prompt is too long: {beyond}. {told} tokens."
-    else:
-        message = f"prompt is too long: {redact_locations(said)}"
-    return bad_request(message, param="messages", code="context_length_exceeded")
-
-
 def redact_locations(text: str) -> str:
-    """`text` on one line of limited length, without paths and addresses."""
+    """Return `text` on one line of limited length, without paths and addresses."""
     return _LOCATION.sub("...", " ".join(text.split()))[:MAX_MESSAGE_CHARACTERS]

@@ -1,7 +1,8 @@
 """Accept connections on the master's socket, which all workers share, and hand over to a successor.
 
-Design: a worker accepts one connection per wake-up, so a burst is spread over all workers. A worker that leaves drops
-nothing: running requests finish, and a kept connection is closed with its next reply or when it stays silent.
+Design: a worker accepts one connection per wake-up, so a burst is spread over all workers. A worker that is replaced
+drops no request: running requests finish, and an idle connection is closed with its next response or when it stays
+silent.
 """
 
 from __future__ import annotations
@@ -12,48 +13,48 @@ import ssl
 from contextlib import suppress
 
 from archwright.serving.http.connection import LINGER_S, HttpServer
-from archwright.serving.http.http_exchange import SHUTDOWN
+from archwright.serving.http.http_response import SHUTDOWN
 
-ACCEPT_RETRY_S = 0.1  # after the system had no descriptor left
+ACCEPT_RETRY_S = 0.1  # after the system had no free file descriptor
 
 
 class Listener:
-    """`bound` listens and does not block."""
+    """Accepts connections of the non-blocking, listening socket `bound`."""
 
     def __init__(self, bound: socket.socket, server: HttpServer, tls: ssl.SSLContext | None) -> None:
         self._bound = bound
         self._server = server
         self._tls = tls
         self._open = False
-        self._greeting: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         self._open = True
         self._server.loop.add_reader(self._bound, self._accept_connection)
 
     def close(self) -> None:
-        """Stop accepting in this process; others that share the socket go on."""
+        """Stop accepting in this process; other processes that share the socket continue."""
         self._open = False
         self._server.loop.remove_reader(self._bound)
         self._bound.close()
 
     async def wait_for_handshakes(self) -> None:
         """Wait until all accepted sockets are connections of the server."""
-        await asyncio.gather(*self._greeting)
+        await asyncio.gather(*self._handshakes)
 
     def _accept_connection(self) -> None:
         try:
             connection, _address = self._bound.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker was first, or the client has gone
+            return  # another worker was first, or the client has disconnected
         except OSError:
             self._server.loop.remove_reader(self._bound)
             self._server.loop.call_later(ACCEPT_RETRY_S, self._resume)
             return
         connection.setblocking(False)
         task = self._server.loop.create_task(self._start_connection(connection))
-        self._greeting.add(task)
-        task.add_done_callback(self._greeting.discard)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     def _resume(self) -> None:
         if self._open:
@@ -69,8 +70,8 @@ class Listener:
 
 
 async def drain_connections(server: HttpServer) -> None:
-    """Take no more requests; running ones finish within `drain_s` or get an error."""
-    server.closing = server.ending = True
+    """Take no more requests; running requests finish within `drain_s` or get an error."""
+    server.close_gradually(at_once=True)
     await _wait_until_empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.end(SHUTDOWN)
@@ -80,8 +81,8 @@ async def drain_connections(server: HttpServer) -> None:
 
 
 async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None:
-    """Finish all requests, for as long as one may last or until `stop`; another worker takes new ones."""
-    server.closing = True
+    """Finish all requests, for at most `request_s` or until `stop`; another worker takes new requests."""
+    server.close_gradually()
     finished = asyncio.ensure_future(_wait_until_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -90,8 +91,8 @@ async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None
 
 
 async def _wait_until_empty(server: HttpServer, limit_s: float, idle_s: float) -> None:
-    began = server.outbox.now()
-    while server.connections and (passed := server.outbox.now() - began) < limit_s:
+    began = server.buffer.now()
+    while server.connections and (passed := server.buffer.now() - began) < limit_s:
         if passed >= idle_s:
             for connection in tuple(server.connections):
                 connection.close_if_idle(idle_s)

@@ -1,7 +1,7 @@
 """Follow the configuration file of a running gateway, and report the revision in force and the engines still in use.
 
-The supervisor writes a configuration with a higher revision; each worker polls the file, changes its pools
-(`pool_registry`) and reports to the master, which writes the combined report beside the file under its process id.
+The supervisor writes a configuration with a higher revision. Each worker polls the file, changes its pools
+(`pool_registry`) and reports to the master. The master writes the combined report beside the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from archwright.serving.settings.config import GatewayConfig, read_config, split
 
 
 class ServedRevision(Record):
-    """The revision served by the process `pid`; `leaving`: addresses of engines of earlier ones that still work."""
+    """The revision that process `pid` serves; `leaving`: engines of earlier revisions that still work, by address."""
 
     pid: int
     revision: int
@@ -31,7 +31,7 @@ class ServedRevision(Record):
 
 
 def read_served_revision(home: Home, process: str = "gateway") -> ServedRevision | None:
-    """The newest report; None if there is none or it cannot be read."""
+    """Return the newest report; None if no report can be read."""
     try:
         return msgspec.json.decode(served_revision_file(home, process).read_bytes(), type=ServedRevision)
     except (OSError, msgspec.MsgspecError):
@@ -43,59 +43,57 @@ def served_revision_file(home: Home, process: str = "gateway") -> Path:
 
 
 def merge_served_revisions(pid: int, notes: Iterable[ServedRevision]) -> ServedRevision | None:
-    """The combined report of the workers: the oldest revision, every address that one of them still needs."""
-    found = tuple(notes)
-    if not found:
+    """Combine the reports of the workers: the oldest revision, and every address that a worker still needs."""
+    reports = tuple(notes)
+    if not reports:
         return None
-    leaving = sorted({address for note in found for address in note.leaving})
-    return ServedRevision(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
+    leaving = sorted({address for report in reports for address in report.leaving})
+    return ServedRevision(pid=pid, revision=min(report.revision for report in reports), leaving=tuple(leaving))
 
 
 async def repeat_logged(
     act: Callable[[], Awaitable[None]], every_s: float, journal: Journal, kind: str, failure: str
 ) -> None:
-    """Run `act` for ever, every `every_s` seconds; a repeated error is logged once as `failure`."""
-    said = ""
+    """Run `act` every `every_s` seconds until cancelled; a repeated error is logged once as `failure`."""
+    logged = ""
     while True:
         try:
             with boundary(kind):
                 await act()
-            said = ""
+            logged = ""
         except ArchwrightError as error:
-            if error.message != said:
+            if error.message != logged:
                 journal.error(failure, **error.as_dict())
-            said = error.message
+            logged = error.message
         await asyncio.sleep(every_s)
 
 
 class ConfigWatcher:
-    """Follows the configuration file; `tell` gets each change of what is served."""
+    """Follows the configuration file; `report` is called when the served revision or its engines change."""
 
-    def __init__(self, gateway: GatewayContext, file: Path, tell: Callable[[ServedRevision], None]) -> None:
-        self._gateway = gateway
-        self._file = file
-        self._tell = tell
+    def __init__(self, gateway: GatewayContext, file: Path, report: Callable[[ServedRevision], None]) -> None:
+        self._gateway, self._file, self._report = gateway, file, report
         self._revision = gateway.config.revision
         self._stamp: tuple[int, int] | None = None
-        self._noted: ServedRevision | None = None
+        self._reported: ServedRevision | None = None
 
     async def start(self) -> None:
-        """Apply the newest file before the first request: the successor of a dead worker has an older configuration."""
+        """Apply the newest file before the first request, since a restarted worker has the master's older one."""
         with suppress(ArchwrightError), boundary("change of endpoints"):
             await self._apply_change()
 
     async def check_once(self) -> None:
-        """Apply a new configuration, then report what is served. Raises what prevents it; the next call tries again."""
+        """Apply a new configuration, then report it. Raises the error that prevents this; the next call tries again."""
         await self._apply_change()
         leaving = await self._gateway.fleet.close_drained()
         note = ServedRevision(pid=os.getpid(), revision=self._revision, leaving=leaving)
-        if note != self._noted:
-            self._tell(note)
-            self._noted = note
+        if note != self._reported:
+            self._report(note)
+            self._reported = note
 
     async def _apply_change(self) -> None:
-        found = self._file.stat()
-        stamp = found.st_ino, found.st_mtime_ns
+        status = self._file.stat()
+        stamp = status.st_ino, status.st_mtime_ns
         if stamp != self._stamp:
             config = await asyncio.to_thread(self._read_config)
             if config.revision == self._revision or await self._gateway.apply_config(config):
@@ -105,5 +103,5 @@ class ConfigWatcher:
                 self._revision, self._stamp = config.revision, stamp
 
     def _read_config(self) -> GatewayConfig:
-        """This worker's part of the configuration. The number of workers is that of the last start or reload."""
+        """Read this worker's part of the configuration, for the number of workers of the last start or reload."""
         return split_among_workers(replace(read_config(self._file), workers=self._gateway.config.workers))

@@ -1,20 +1,26 @@
-"""Dispatch of requests: authorisation before the handler, and one place where errors become replies."""
+"""Dispatch of requests: authorisation before the handler, and one place where errors become responses.
+
+Design: each stage gets records and returns a record. Requests that arrive in one tick of the event loop are a list.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
 
+from archwright.access.accounts import ReserveResult
+from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import to_api_error
-from archwright.serving.http.http_exchange import CLIENT_GONE, PHASE_CLIENT, SHUTDOWN, HttpExchange, early_end_error
+from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
 from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
 from archwright.serving.process.memory_trim import trim_periodically
 from archwright.serving.process.routes import RouteMatch, find_route
@@ -23,7 +29,10 @@ REQUEST_BOUNDARY = boundary("request")
 
 
 class Dispatcher:
-    """`changes` follows the configuration file; without it the endpoints stay as they are. `find` finds a route."""
+    """Takes a request through its stages: route, authorise, validate, reserve, handle.
+
+    `changes` follows the configuration file; without it the endpoints stay as they are. `find` finds a route.
+    """
 
     def __init__(
         self,
@@ -34,92 +43,92 @@ class Dispatcher:
         self._gateway = gateway
         self._find = find
         self._changes = changes
-        self._arrived: list[HttpExchange] = []
+        self._arrived: list[tuple[HttpRequest, HttpResponse]] = []
 
-    def on_headers(self, exchange: HttpExchange) -> bool:
+    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
         """The headers are complete: authorise the request, or refuse it before its body is read."""
         try:
             with REQUEST_BOUNDARY:
-                exchange.found = found = self._find(exchange.method, exchange.path)
-                if found.wish is not None:
-                    self._gateway.guard.authorize(exchange, found.wish)
+                requirement = self._find(head.method, head.path).requirement
+                if requirement is None:
+                    return Admitted(principal=None, keys_version=0)
+                return self._gateway.authorizer.authorize(head, response.id, requirement)
         except ArchwrightError as error:
-            self._reply_error(exchange, error)
-            return False
-        return True
+            self._send_error(response, error)
+            return None
 
-    def on_request(self, exchange: HttpExchange) -> None:
-        """Start an authorised request in the next step of the event loop."""
+    def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
+        """The body is complete: start the request in the next tick of the event loop."""
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._start_arrived)
-        self._arrived.append(exchange)
+        self._arrived.append((request, response))
 
     def _start_arrived(self) -> None:
-        """Start all requests of this step of the event loop; their worst cases are reserved together."""
+        """Start all requests that arrived in one tick; their worst cases are reserved in one transaction."""
         arrived, self._arrived = self._arrived, []
-        work: list[tuple[HttpExchange, Coroutine[Any, Any, None]]] = []
-        for exchange in arrived:
-            if exchange.finished:
-                continue  # the client is gone
-            try:
-                with REQUEST_BOUNDARY:
-                    found = exchange.found
-                    assert found is not None and found.route is not None, "let in without a route"
-                    if found.wish is not None:
-                        self._gateway.guard.reauthorize(exchange, found.wish)
-                    work.append((exchange, found.route.handler(self._gateway, exchange, found.name)))
-            except ArchwrightError as error:
-                self._reply_error(exchange, error)
-        loop = asyncio.get_running_loop()
+        handlers = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
+        wanted = [(one.request.principal, worst) for one in handlers if (worst := one.worst_case) is not None]
+        reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
-            self._gateway.till.reserve([exchange for exchange, _ in work if exchange.asks is not None])
-        finally:
-            for exchange, handling in work:
-                exchange.task = loop.create_task(self._run_handler(exchange, handling))
+            reservations = self._gateway.accounting.reserve(wanted)
+        finally:  # a handler without a reservation reserves by itself
+            results = iter(reservations)
+            for handler in handlers:
+                reservation = None if handler.worst_case is None else next(results)
+                handler.response.start_work(self._run_handler(handler, reservation))
 
-    async def _run_handler(self, exchange: HttpExchange, work: Coroutine[Any, Any, None]) -> None:
-        """Run the handler; the client gets a reply in any case."""
-        exchange.begun = True
-        if exchange.ended is not None:
-            work.close()
-            self._gateway.till.release(exchange)
-            self._reply_stopped(exchange)
-            exchange.task = None
-            return
+    def _prepare(self, request: HttpRequest, response: HttpResponse) -> RequestHandler | None:
+        """Authorise again, since the body may have taken long, and validate. None if an error was written."""
+        if response.finished:
+            return None  # the client is gone
         try:
             with REQUEST_BOUNDARY:
-                await work
+                match = self._find(request.head.method, request.head.path)
+                assert match.route is not None, "a request was admitted without a route"
+                if match.requirement is not None:
+                    request = self._gateway.authorizer.reauthorize(request, match.requirement)
+                return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
         except ArchwrightError as error:
-            self._reply_error(exchange, error)
-        except asyncio.CancelledError:
-            self._reply_stopped(exchange)
-        finally:
-            exchange.task = None
+            self._send_error(response, error)
+            return None
 
-    def _reply_error(self, exchange: HttpExchange, error: ArchwrightError) -> None:
-        """Send the error as a reply, or as the last event of a stream that has begun."""
+    async def _run_handler(self, handler: RequestHandler, reservation: ReserveResult | None) -> None:
+        """Run the handler; the client gets a response in any case."""
+        response = handler.response
+        try:
+            if response.begin_work():
+                with REQUEST_BOUNDARY:
+                    await handler.run(reservation)
+            else:
+                self._gateway.accounting.release(reservation)
+                self._send_stopped(response)
+        except ArchwrightError as error:
+            self._send_error(response, error)
+        except asyncio.CancelledError:
+            self._send_stopped(response)
+        finally:
+            response.end_work()
+
+    def _send_error(self, response: HttpResponse, error: ArchwrightError) -> None:
         refusal = to_api_error(error)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = describe_cause(error)
-            self._gateway.journal.warning("request failed", request=exchange.id, status=refusal.status, **cause)
-        if exchange.started:
-            exchange.finish(refusal.encode_event(exchange.path))
-        else:
-            exchange.reply_error(refusal)
+            self._gateway.journal.warning("request failed", request=response.id, status=refusal.status, **cause)
+        response.send_error(refusal)
 
-    def _reply_stopped(self, exchange: HttpExchange) -> None:
-        """The work was stopped by the client, a deadline or the end of the process."""
-        reason = exchange.ended or SHUTDOWN
-        if exchange.finished:
+    def _send_stopped(self, response: HttpResponse) -> None:
+        """Answer a request whose work was stopped by the client, a deadline or the end of the process."""
+        if response.finished:
             return
-        if reason in (CLIENT_GONE, PHASE_CLIENT):
-            exchange.abort()
+        if response.is_client_gone:
+            response.abort()
         else:
-            self._reply_error(exchange, exchange.why or early_end_error(reason))
+            reason = response.stop_reason or SHUTDOWN
+            self._send_error(response, response.stop_error or early_end_error(reason, response.limits))
 
     @asynccontextmanager
     async def run_background_tasks(self, *servers: HttpServer) -> AsyncIterator[None]:
-        """Deadlines, health checks, memory trimming and changes of the configuration, beside the requests."""
+        """Run deadlines, health checks, memory trimming and changes of the configuration beside the requests."""
         sweep_s, journal = self._gateway.config.limits.sweep_s, self._gateway.journal
 
         async def sweep() -> None:
@@ -143,7 +152,7 @@ class Dispatcher:
             await self._gateway.close()
 
     async def _check_health(self) -> None:
-        """Check every engine for ever; each failure is logged."""
+        """Check every engine until cancelled; each failure is logged."""
         while True:
             try:
                 with boundary("health"):
@@ -154,14 +163,14 @@ class Dispatcher:
 
 
 def describe_cause(error: ArchwrightError) -> dict[str, object]:
-    """The codes and places of a failed request for the journal; messages may quote the prompt or a key."""
-    found: dict[str, object] = {"code": error.code, "where": str(error.where)}
+    """Return the codes of a failed request for the journal, without messages, which may quote the prompt or a key."""
+    fields: dict[str, object] = {"code": error.code, "where": str(error.where)}
     if isinstance(error, EngineRefused):
-        found["engine_status"] = error.status
+        fields["engine_status"] = error.status
     bug = error.__cause__
     if isinstance(error, EngineError) and isinstance(bug, OSError):
-        found["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
+        fields["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
     if isinstance(error, InternalError) and bug is not None:
         frame = traceback.extract_tb(bug.__traceback__)[-1]
-        found["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
-    return found
+        fields["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
+    return fields

@@ -1,9 +1,9 @@
 """The master process: it owns the ports, starts the workers, restarts dead ones and replaces them on a reload.
 
 Design: the workers share the master's listening sockets, so no connection is refused between an old and a new worker.
-On SIGHUP the configuration is read again and new workers start; when all of them take requests, the old ones finish
-theirs. SIGTERM ends all in order. Reservations of a dead worker are freed at the next refusal (access/accounts.py). The
-master has no thread and opens no table, since workers are forks of it.
+On SIGHUP the master reads the configuration again and starts new workers. When all new workers take requests, the old
+workers finish their requests and exit. SIGTERM ends all workers in order. Reservations of a dead worker are freed at
+the next refusal (access/accounts.py). The master has no thread and opens no table, since workers are forks of it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 @dataclass
 class WorkerProcess:
-    """`said`: the pipe of its reports; `note`: the last report, None before it takes requests."""
+    """A worker as the master sees it. `reports`: the pipe of its reports; `note`: the last report, None before the
+    worker takes requests."""
 
     pid: int
-    said: int
+    reports: int
     started_at: float
     generation: int
     note: ServedRevision | None = None
     leaving: bool = False
-    heard: bytes = b""
+    received: bytes = b""
+
+    def read_reports(self) -> None:
+        """Read the newest report that is complete."""
+        self.received += os.read(self.reports, 65_536)
+        complete, _, self.received = self.received.rpartition(b"\n")
+        if complete:
+            self.note = msgspec.json.decode(complete.rpartition(b"\n")[2], type=ServedRevision)
 
 
 class ListeningSockets:
@@ -68,7 +76,7 @@ class ListeningSockets:
 
 
 class Master:
-    """`supervised`: it ends with its standard input."""
+    """Starts, replaces and ends the workers. `supervised`: the master ends when its standard input closes."""
 
     def __init__(
         self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, supervised: bool
@@ -82,33 +90,33 @@ class Master:
         self._supervised = supervised
         self._since = time.time()
         self._life, self._life_end = os.pipe()
-        self._woken: list[int] = []
-        self._wake, self._wake_end = socket.socketpair()
+        self._signals: list[int] = []
+        self._wakeup, self._wakeup_end = socket.socketpair()
         self._generation = 0
         self._ready_by: float | None = None  # deadline of a new generation that is starting
         self._again = False
         self._failures = 0
         self._start_at = 0.0
-        self._noted: ServedRevision | None = None
-        self._refused: dict[str, int | None] = {}
+        self._written: ServedRevision | None = None
+        self._failed_calls: dict[str, int | None] = {}
 
     def start(self) -> None:
-        self._wake.setblocking(False)
-        self._wake_end.setblocking(False)
-        signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
+        self._wakeup.setblocking(False)
+        self._wakeup_end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
         self._start_missing_workers()
 
     def wait_until_ready(self) -> int:
-        """0 when all workers take requests; else the exit status of the one that failed, which said why."""
+        """Return 0 when all workers take requests, else the exit status of the worker that failed and logged why."""
         until = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.note for worker in self.workers):
             self._wait_for_events(POLL_INTERVAL_S)
-            gone = self._reap()
-            if gone or self._is_stop_requested() or time.monotonic() > until:
+            ended = self._reap()
+            if ended or self._is_stop_requested() or time.monotonic() > until:
                 self.stop()
-                return gone[0][1] if gone else EXIT_FAILED
+                return ended[0][1] if ended else EXIT_FAILED
         return 0
 
     def run(self) -> None:
@@ -122,14 +130,14 @@ class Master:
             self._journal.info("master stopped")
 
     def _is_stop_requested(self) -> bool:
-        return signal.SIGTERM in self._woken or signal.SIGINT in self._woken
+        return signal.SIGTERM in self._signals or signal.SIGINT in self._signals
 
     def _step(self) -> None:
-        if signal.SIGHUP in self._woken or self._again:
+        if signal.SIGHUP in self._signals or self._again:
             self._again = self._ready_by is not None
             if not self._again:
                 self._reload()
-        self._woken.clear()
+        self._signals.clear()
         for worker, status in self._reap():
             self._handle_lost_worker(worker, status)
         if self._ready_by is not None:
@@ -139,15 +147,15 @@ class Master:
         self._try_system_call(self._write_served_revision)
 
     def _try_system_call(self, act: Callable[[], None]) -> bool:
-        """True if the system had room for it (process, descriptor, disk); else it is logged once and tried again."""
+        """Return False if the system had no process, file descriptor or disk space left for `act`; logged once."""
         try:
             act()
         except OSError as error:
-            if self._refused.get(act.__name__) != error.errno:
-                self._journal.error("the system refused", act=act.__name__.strip("_"), message=str(error))
-            self._refused[act.__name__] = error.errno
+            if self._failed_calls.get(act.__name__) != error.errno:
+                self._journal.error("system call failed", act=act.__name__.strip("_"), message=str(error))
+            self._failed_calls[act.__name__] = error.errno
             return False
-        self._refused.pop(act.__name__, None)
+        self._failed_calls.pop(act.__name__, None)
         return True
 
     def _start_missing_workers(self) -> None:
@@ -156,37 +164,37 @@ class Master:
             self._spawn()
 
     def _spawn(self) -> None:
-        heard, said = os.pipe()
+        read_end, write_end = os.pipe()
         try:
             pid = os.fork()
         except OSError:
-            os.close(heard)
-            os.close(said)
+            os.close(read_end)
+            os.close(write_end)
             raise
         if pid == 0:
             status = EXIT_FAILED
             try:
-                status = self._run_worker(heard, said)
+                status = self._run_worker(read_end, write_end)
             finally:
                 os._exit(status)
-        os.close(said)
-        os.set_blocking(heard, False)
-        self.workers.append(WorkerProcess(pid, heard, time.monotonic(), self._generation))
+        os.close(write_end)
+        os.set_blocking(read_end, False)
+        self.workers.append(WorkerProcess(pid, read_end, time.monotonic(), self._generation))
 
-    def _run_worker(self, heard: int, said: int) -> int:
-        """In the child: close everything of the master's but the ports and pipes, and serve."""
+    def _run_worker(self, read_end: int, write_end: int) -> int:
+        """In the child: close all of the master's descriptors except the ports and pipes, and serve."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        self._wake.close()
-        self._wake_end.close()
-        for descriptor in (heard, self._life_end, *(worker.said for worker in self.workers)):
+        self._wakeup.close()
+        self._wakeup_end.close()
+        for descriptor in (read_end, self._life_end, *(worker.reports for worker in self.workers)):
             os.close(descriptor)
         journal = Journal("gateway")
         try:
             with boundary("gateway"):
-                post = WorkerContext(self._bound.main, self._bound.admin, self._life, said, self._since)
-                run_worker(split_among_workers(self._config), self._file, self._home, post, journal)
+                context = WorkerContext(self._bound.main, self._bound.admin, self._life, write_end, self._since)
+                run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:
             journal.error("stopped", **error.as_dict())
             print(error.lines(), file=sys.stderr, flush=True)
@@ -196,41 +204,38 @@ class Master:
     def _wait_for_events(self, limit_s: float) -> None:
         """Wait for a signal, a worker's report, or the end of the supervisor."""
         poll = select.poll()
-        for source in (self._wake.fileno(), *(worker.said for worker in self.workers), *([0] * self._supervised)):
+        for source in (self._wakeup.fileno(), *(worker.reports for worker in self.workers), *([0] * self._supervised)):
             poll.register(source, select.POLLIN)
         readable = {descriptor for descriptor, _event in poll.poll(limit_s * 1000)}
-        if self._wake.fileno() in readable:
-            self._woken += self._wake.recv(4096)
+        if self._wakeup.fileno() in readable:
+            self._signals += self._wakeup.recv(4096)
         if self._supervised and 0 in readable and not os.read(0, 4096):
             self._supervised = False
-            self._woken.append(signal.SIGTERM)
+            self._signals.append(signal.SIGTERM)
         for worker in self.workers:
-            if worker.said in readable:
-                worker.heard += os.read(worker.said, 65_536)
-                whole, _, worker.heard = worker.heard.rpartition(b"\n")
-                if whole:
-                    worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=ServedRevision)
+            if worker.reports in readable:
+                worker.read_reports()
 
     def _reap(self) -> list[tuple[WorkerProcess, int]]:
-        gone = []
+        ended = []
         for worker in tuple(self.workers):
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid:
-                os.close(worker.said)
+                os.close(worker.reports)
                 self.workers.remove(worker)
-                gone.append((worker, os.waitstatus_to_exitcode(status)))
-        return gone
+                ended.append((worker, os.waitstatus_to_exitcode(status)))
+        return ended
 
     def _handle_lost_worker(self, worker: WorkerProcess, status: int) -> None:
         if worker.leaving:
             return
-        lived = time.monotonic() - worker.started_at
-        self._failures = 0 if lived > HEALTHY_S else self._failures + 1
+        lived_s = time.monotonic() - worker.started_at
+        self._failures = 0 if lived_s > HEALTHY_S else self._failures + 1
         wait_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._failures - 1)) if self._failures > 1 else 0.0
         self._start_at = time.monotonic() + wait_s
         self._journal.error("worker died", pid=worker.pid, status=status, wait_s=wait_s)
         if self._ready_by is not None and worker.generation == self._generation and worker.note is None:
-            self._ready_by = 0.0  # the new generation cannot start: the old one stays
+            self._ready_by = 0.0  # the new generation cannot start, so the old generation stays
 
     def _reload(self) -> None:
         try:
@@ -245,7 +250,7 @@ class Master:
         self._journal.info("reloading", workers=config.workers)
 
     def _replace_workers(self) -> None:
-        """End the old workers when all new ones take requests, or the new ones if they do not in time."""
+        """End the old workers when all new workers take requests, or the new workers if they do not in time."""
         assert self._ready_by is not None, "nothing is replaced"
         new = [worker for worker in self.workers if worker.generation == self._generation and not worker.leaving]
         if len(new) == self._config.workers and all(worker.note for worker in new):
@@ -256,7 +261,7 @@ class Master:
             self._signal_workers(new, signal.SIGKILL)
             self._ready_by = None
             self._config, self._generation = self._before, self._generation - 1
-            self._journal.error("reload failed", message="the new workers did not start; the old ones stay")
+            self._journal.error("reload failed", message="the new workers did not start; the old workers stay")
 
     def _signal_workers(self, workers: list[WorkerProcess], how: signal.Signals) -> None:
         for worker in workers:
@@ -269,12 +274,12 @@ class Master:
         if not all(worker.note for worker in self.workers):
             return  # a worker is starting
         note = merge_served_revisions(os.getpid(), (worker.note for worker in self.workers if worker.note))
-        if note is not None and note != self._noted:
+        if note is not None and note != self._written:
             write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
-            self._noted = note
+            self._written = note
 
     def stop(self) -> None:
-        """End every worker; one that does not end in time is killed."""
+        """End every worker; a worker that does not end in time is killed."""
         self._bound.close()
         for worker in self.workers:
             os.kill(worker.pid, signal.SIGTERM)
@@ -289,5 +294,5 @@ class Master:
         signal.set_wakeup_fd(-1)
         for descriptor in (self._life, self._life_end):
             os.close(descriptor)
-        self._wake.close()
-        self._wake_end.close()
+        self._wakeup.close()
+        self._wakeup_end.close()

@@ -1,4 +1,7 @@
-"""Return free memory that the allocator holds after large replies (measured: 60 MB of a worker, 0.8 ms to return)."""
+"""Return free memory that the allocator holds after large responses.
+
+Measured: 60 MB of a worker; returning it takes 0.8 ms.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,26 @@ class HeapTrimmer:
     def __init__(self, resident: Callable[[], int], trim: Callable[[], object]) -> None:
         self._resident = resident
         self._trim = trim
-        self._least = resident()
+        self._lowest = resident()
 
     def trim_if_grown(self) -> None:
         now = self._resident()
-        if now > self._least + GROWN_BYTES:
+        if now > self._lowest + GROWN_BYTES:
             self._trim()
-            self._least = self._resident()
-        self._least = min(self._least, now)
+            self._lowest = self._resident()
+        self._lowest = min(self._lowest, now)
 
 
 async def trim_periodically() -> None:
-    """Trim for ever, if the system supports it."""
+    """Trim until cancelled, if the system supports it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None or not os.path.exists(STATM):
         return
-    slack = HeapTrimmer(_read_resident_bytes, lambda: trim(0))
+    trimmer = HeapTrimmer(_read_resident_bytes, lambda: trim(0))
     while True:
         await asyncio.sleep(CHECK_INTERVAL_S)
-        with suppress(OSError):  # no descriptor left
-            slack.trim_if_grown()
+        with suppress(OSError):  # no free file descriptor
+            trimmer.trim_if_grown()
 
 
 def _read_resident_bytes() -> int:

@@ -1,4 +1,4 @@
-"""One worker process: it builds its parts and serves until its master ends or replaces it."""
+"""A worker process: it builds its parts and serves until its master ends or replaces it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from archwright.serving.admission.metering import CostAccounting, RecordedSpendi
 from archwright.serving.admission.response_cache import ResponseCache
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
 from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision
 from archwright.serving.process.dispatcher import Dispatcher
@@ -45,24 +45,24 @@ from archwright.store import Store
 MAX_OPEN_FILES = 65_536
 GC_THRESHOLD = 20_000
 THREAD_SWITCH_S = 0.0005
-CLOSE_TIMEOUT_S = 0.4  # for threads, and for the ledger, after the requests; the master kills a little later
+CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the master kills the worker a little later
 # Measured by the supervisor, exported by this process.
 SUPERVISOR_METRICS = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER_SIGNAL = signal.SIGHUP
 
 
 class WorkerContext(NamedTuple):
-    """From the master: the pipe `life` ends with it; reports go to the pipe `said`; `since` is the gateway's start."""
+    """From the master. The pipe `life` closes with it, the pipe `reports` takes reports; `since`: gateway's start."""
 
     bound: socket.socket
     admin: socket.socket | None
     life: int
-    said: int
+    reports: int
     since: float
 
 
 class _BoundedExecutor(ThreadPoolExecutor):
-    """Does not wait long at the end for threads that may be blocked by a silent database."""
+    """Waits at most CLOSE_TIMEOUT_S at the end for threads, which an unresponsive database may block."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)
@@ -71,12 +71,12 @@ class _BoundedExecutor(ThreadPoolExecutor):
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContext, journal: Journal) -> None:
+def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
     store = Store(config.store_url or home.store_url)
     ledger, exposition = WalWriter(store, home), Exposition(folder=home.counters)
-    slate, pepper = open_accounts_table(home), load_pepper(home)
-    keys = KeyStore(store, pepper, table=slate, background=True)
+    table, pepper = open_accounts_table(home), load_pepper(home)
+    keys = KeyStore(store, pepper, table=table, background=True)
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
@@ -84,69 +84,70 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContex
     cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
 
     def stamp() -> object:
-        return keys.version, slate.generation, len(accounts.clock_changes)
+        return keys.version, table.generation, len(accounts.clock_changes)
 
-    accounts = Accounts(slate, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
-    till = CostAccounting(accounts, keys, journal, cache)
-    guard = RequestAuthorizer(keys, AuditLog(ledger), exposition)
-    gateway = GatewayContext(config, home, guard, Recorders(ledger, exposition, traces), till, journal)
-    gateway.follower = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
+    accounts = Accounts(table, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
+    accounting = CostAccounting(accounts, keys, journal, cache)
+    authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
+    supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
+    recorders = Recorders(ledger, exposition, traces, supervisor)
+    gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
     _raise_file_limit()
-    # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle: with the
-    # default threshold, every seventh request, collection takes 5 % of the time.
+    # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle. With the
+    # default threshold, a collection every seventh request would take 5 % of the time.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    # A thread compacts the ledger; the event loop waits for it no longer than this.
+    # A thread compacts the ledger; the event loop waits at most this long for it.
     sys.setswitchinterval(THREAD_SWITCH_S)
-    changes = ConfigWatcher(gateway, file, partial(_report_revision, post.said))
+    changes = ConfigWatcher(gateway, file, partial(_report_revision, context.reports))
     try:
-        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), post))
+        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context))
     finally:
         ledger.close(CLOSE_TIMEOUT_S)
-        for part in (traces, exposition, store, slate, cache):
+        for part in (traces, exposition, store, table, cache):
             if part is not None:
                 part.close()
     journal.info("stopped")
 
 
-async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: WorkerContext) -> None:
-    """Serve until told to stop, then finish running requests."""
+async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context: WorkerContext) -> None:
+    """Serve until a signal or the master's end, then finish running requests."""
     config, loop = gateway.config, asyncio.get_running_loop()
     stop, over = asyncio.Event(), asyncio.Event()
     loop.set_default_executor(_BoundedExecutor())
 
     def ended() -> None:
-        loop.remove_reader(post.life)
+        loop.remove_reader(context.life)
         stop.set()
         over.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended)
     loop.add_signal_handler(HAND_OVER_SIGNAL, over.set)
-    loop.add_reader(post.life, ended)
+    loop.add_reader(context.life, ended)
     outbox = ResponseBuffer(config.limits, gateway.now, gateway.flush)
-    servers = {post.bound: HttpServer(app, outbox)}
-    if post.admin is not None:
-        servers[post.admin] = HttpServer(Dispatcher(gateway, find=find_admin_route), outbox)
+    servers = {context.bound: HttpServer(app, outbox)}
+    if context.admin is not None:
+        servers[context.admin] = HttpServer(Dispatcher(gateway, find=find_admin_route), outbox)
     tls = None
     if config.tls_certificate and config.tls_key:
         tls = _create_tls_context(config.tls_certificate, config.tls_key)
     async with app.run_background_tasks(*servers.values()):
-        doors = [Listener(bound, server, tls) for bound, server in servers.items()]
-        for door in doors:
-            door.open()
-        gateway.journal.info("listening", port=post.bound.getsockname()[1], host=config.host, tls=tls is not None)
+        listeners = [Listener(bound, server, tls) for bound, server in servers.items()]
+        for listener in listeners:
+            listener.open()
+        gateway.journal.info("listening", port=context.bound.getsockname()[1], host=config.host, tls=tls is not None)
         await over.wait()
-        for door in doors:
-            door.close()
-        await asyncio.gather(*(door.wait_for_handshakes() for door in doors))
+        for listener in listeners:
+            listener.close()
+        await asyncio.gather(*(listener.wait_for_handshakes() for listener in listeners))
         if not stop.is_set():
             await asyncio.gather(*(hand_over_connections(server, stop) for server in servers.values()))
         await asyncio.gather(*(drain_connections(server) for server in servers.values()))
 
 
 def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
-    """True if the tenant wants its content in traces now; False if that cannot be read."""
+    """Return the tenant's present setting; False if it cannot be read."""
     try:
         keys.refresh_version()
     except StoreError:
@@ -154,13 +155,13 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     return keys.is_content_traced(tenant)
 
 
-def _report_revision(said: int, note: ServedRevision) -> None:
-    """Write one line, which a pipe takes whole."""
-    os.write(said, msgspec.json.encode(note) + b"\n")
+def _report_revision(reports: int, note: ServedRevision) -> None:
+    """Write one line; a pipe does not split it."""
+    os.write(reports, msgspec.json.encode(note) + b"\n")
 
 
 def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer with this pair, for HTTP/1.1."""
+    """Return a context for TLS 1.2 or newer with this certificate and key, for HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
@@ -169,7 +170,7 @@ def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files, commonly 1,024: each connection needs one."""
+    """Raise the limit of open files, commonly 1,024: each connection needs a file descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

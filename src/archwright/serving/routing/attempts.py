@@ -19,7 +19,8 @@ from archwright.http_client.client import EngineRefused
 from archwright.policy.circuit_breaker import AttemptOutcome
 from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import ApiError, gateway_timeout
-from archwright.serving.http.http_exchange import CLIENT_GONE, HttpExchange
+from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.http.http_response import HttpResponse
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
@@ -54,7 +55,7 @@ class Attempts:
         self.begun = False
         self.data_class: DataClass = "internal"
         self.tenant = ""
-        self.exchange: HttpExchange | None = None
+        self.response: HttpResponse | None = None
         router.budget.record_request()
 
     @property
@@ -89,8 +90,8 @@ class Attempts:
             try:
                 return await self._try_replica(lease.replica, send)
             except asyncio.CancelledError:
-                client = self.exchange  # `left`: the client disconnected before it received output
-                left = not self.begun if client is None else client.ended == CLIENT_GONE and not client.started
+                reply = self.response  # `left`: the client disconnected before it received output
+                left = not self.begun if reply is None else reply.is_client_gone and not reply.started
                 raise
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
@@ -157,14 +158,15 @@ class Attempts:
         return True
 
 
-def start_attempts(router: Router, exchange: HttpExchange, request: RoutableRequest, body: Any) -> Attempts:
-    """Classify a request by its body and select its pools. Raises like `classify_request`, `select_pools`."""
-    data_class = router.classify_request(request.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), body)
-    until = exchange.received_at + exchange.limits.first_token_s
-    pools = router.select_pools(request, data_class, exchange.id)
-    attempts = Attempts(router, pools, until, exchange.is_engine_timeout)
-    attempts.data_class, attempts.exchange = data_class, exchange
-    attempts.tenant = exchange.principal.tenant if exchange.principal is not None else ""
+def start_attempts(
+    router: Router, request: HttpRequest, response: HttpResponse, generation: RoutableRequest, content: Any
+) -> Attempts:
+    """Classify a request by its `content` and select its pools. Raises like `classify_request`, `select_pools`."""
+    data_class = router.classify_request(generation.endpoint, request.header(DATA_CLASS_HEADER_BYTES), content)
+    until = request.received_at + response.limits.first_token_s
+    pools = router.select_pools(generation, data_class, request.id)
+    attempts = Attempts(router, pools, until, response.is_engine_timeout)
+    attempts.data_class, attempts.response, attempts.tenant = data_class, response, request.principal.tenant
     return attempts
 
 
