@@ -19,7 +19,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class ErrorText(NamedTuple):
-    """What users read at one raise site: templates of the message and of the hint."""
+    """The texts of one raise site: templates of the message and of the hint."""
 
     message: str
     hint: str
@@ -105,14 +105,35 @@ def _read_template(node: ast.expr, function: Function | None) -> str:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _read_template(node.left, function) + _read_template(node.right, function)
     if isinstance(node, ast.Name):
-        values = [
-            _read_template(statement.value, None)
-            for statement in (ast.walk(function) if function else ())
-            if isinstance(statement, ast.Assign)
-            and any(isinstance(target, ast.Name) and target.id == node.id for target in statement.targets)
-        ]
+        values = [_read_template(value, None) for value in _find_assigned_values(node, function)]
         return " / ".join(dict.fromkeys(filter(None, values))) or f"{{{node.id}}}"
     return ""
+
+
+def _find_assigned_values(name: ast.Name, function: Function | None) -> list[ast.expr]:
+    """The values that a local name can have at its use.
+
+    The last assignment in a block around the use counts, and the assignments in nested blocks after it.
+    """
+    assigned: list[tuple[bool, int, ast.expr]] = []
+
+    def visit(node: ast.AST) -> None:
+        around = node.lineno <= name.lineno <= (node.end_lineno or 0) if isinstance(node, ast.stmt) else True
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Assign) and child.lineno < name.lineno:
+                targets = [part for target in child.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+                if any(target.id == name.id for target in targets):
+                    value = child.value
+                    if isinstance(child.targets[0], ast.Tuple) and isinstance(value, ast.Tuple):
+                        names = [getattr(part, "id", "") for part in child.targets[0].elts]
+                        value = value.elts[names.index(name.id)]
+                    assigned.append((around, child.lineno, value))
+            visit(child)
+
+    if function is not None:
+        visit(function)
+    last = max((line for around, line, _ in assigned if around), default=0)
+    return [value for _, line, value in assigned if line >= last]
 
 
 def _name_value(node: ast.expr) -> str:
