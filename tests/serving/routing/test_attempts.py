@@ -56,11 +56,15 @@ class SmallGateway:
         self.request = GenerationRequest(model="m", endpoint=spec, body=HELLO)
         self.sent: list[str] = []
 
-    async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
+    def attempts(self, within_s: float = 5.0) -> Attempts:
+        order = self.router.select_pools(self.request, "internal", "aw-1")
+        return Attempts(self.router, order, self.router.now() + within_s)
+
+    async def ask(self, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
         """Return the text of the reply and its attempts."""
         found = self.router.classify_request(self.request.endpoint, header, self.request.body)
         until = self.router.now() + within_s
-        attempts = Attempts(self.router, self.router.select_pools(self.request, found, f"aw-{number:024x}"), until)
+        attempts = Attempts(self.router, self.router.select_pools(self.request, found, "aw-1"), until)
 
         async def send(replica: Replica) -> str:
             self.sent.append(replica.address)
@@ -113,38 +117,34 @@ async def _only_own_answer(engines: Platform, gateway: SmallGateway, headers: li
     engines.kill_engine("own")
     for header in headers:
         with pytest.raises((ApiError, EngineError)):
-            await gateway.ask(header=header)
+            await gateway.ask(header)
     await gateway.registry.check_health()
     for header in set(headers):
         with pytest.raises(ApiError) as refused:
-            await gateway.ask(header=header)
+            await gateway.ask(header)
         assert refused.value.status == 503
     assert "unix:other" not in gateway.sent
     assert (await counted(engines, "other"))["null:tokens_predicted_total"] == 0
 
 
+@pytest.mark.parametrize(
+    ("place", "stated", "inside", "outside"),
+    [
+        ("US", {"residency": ("DE",)}, ["personal"] * 20, [None]),
+        # Personal data may go anywhere, but no residency is stated for stricter classes.
+        ("DE", {"data_class": "personal", "residency": ("any",)}, ["health", "payment"], ["personal", None]),
+    ],
+)
 @run_async
-async def test_personal_data_never_reach_the_outside_also_when_everything_own_is_dead(engines: Platform) -> None:
-    outside = pool("other", own=False, place="US")
-    config = table(own(fallback=("other",), residency=("DE",)), more=(outside,))
-    async with opened(engines.home, config) as gateway:
-        assert (await gateway.ask(header="health"))[0].startswith("own")
-        await _only_own_answer(engines, gateway, ["personal"] * 20)
-        assert (await gateway.ask())[0].startswith("other"), "data of other classes may go"
-
-
-@run_async
-async def test_a_class_stricter_than_planned_stays_on_our_engines_even_if_all_are_dead(
-    engines: Platform,
+async def test_sensitive_data_stay_on_our_engines_even_if_all_are_dead(
+    engines: Platform, place: str, stated: dict[str, Any], inside: list[str], outside: list[str | None]
 ) -> None:
-    """The endpoint is for personal data that may go anywhere. No residency is stated for health data."""
-    outside = pool("other", own=False, place="DE")
-    config = table(own(fallback=("other",), data_class="personal", residency=("any",)), more=(outside,))
+    config = table(own(fallback=("other",), **stated), more=(pool("other", own=False, place=place),))
     async with opened(engines.home, config) as gateway:
-        assert (await gateway.ask(header="health"))[0].startswith("own")
-        await _only_own_answer(engines, gateway, ["health", "payment"])
-        assert (await gateway.ask(header="personal"))[0].startswith("other"), "the planned class may go"
-        assert (await gateway.ask())[0].startswith("other")
+        assert (await gateway.ask("health"))[0].startswith("own")
+        await _only_own_answer(engines, gateway, inside)
+        for header in outside:
+            assert (await gateway.ask(header))[0].startswith("other"), "data of other classes may go"
 
 
 @run_async
@@ -191,10 +191,9 @@ async def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platfor
             raise EngineRefused(500, {"error": "boom"}, where=None)  # type: ignore[arg-type]
 
         requests = 200
-        for number in range(requests):
-            order = gateway.router.select_pools(gateway.request, "internal", str(number))
+        for _ in range(requests):
             with pytest.raises(EngineRefused):
-                await Attempts(gateway.router, order, gateway.router.now() + 5).run(SlotRequest(1), send)
+                await gateway.attempts().run(SlotRequest(1), send)
         assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
         assert not any(served.is_usable(gateway.router.now()) for served in gateway.registry.pools.values())
 
@@ -216,32 +215,33 @@ async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
 @run_async
 async def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
     async with opened(engines.home, table(own(fallback=("other",)), more=(pool("other"),))) as gateway:
-        tries = 0
+        attempts = gateway.attempts()
 
         async def send(replica: Replica) -> object:
-            nonlocal tries
-            tries += 1
             return await replica.client.post("/chat/completions", {"messages": 7})
 
-        order = gateway.router.select_pools(gateway.request, "internal", "x")
         with pytest.raises(EngineRefused) as refused:
-            await Attempts(gateway.router, order, gateway.router.now() + 5).run(SlotRequest(1), send)
-        assert refused.value.status == 400 and tries == 1
+            await attempts.run(SlotRequest(1), send)
+        assert refused.value.status == 400 and attempts.tries == 1
 
 
-@pytest.mark.parametrize(("times", "healthy", "tries"), [(0, True, 1), (1, True, 2), (2, True, 2), (1, False, 1)])
+@pytest.mark.parametrize(
+    ("times", "state", "tries"),
+    [(0, "healthy", 1), (1, "healthy", 2), (2, "healthy", 2), (1, "killed", 1), (1, "begun", 1)],
+)
 @run_async
-async def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
-    engines: Platform, times: int, healthy: bool, tries: int
+async def test_a_broken_request_is_retried_once_unless_the_reply_began_or_no_engine_is_left(
+    engines: Platform, times: int, state: str, tries: int
 ) -> None:
-    async with opened(engines.home, table(own())) as gateway:
-        attempts = Attempts(
-            gateway.router, gateway.router.select_pools(gateway.request, "internal", "x"), gateway.router.now() + 5
-        )
+    config = table(own(fallback=("other",)), more=(pool("other"),)) if state == "begun" else table(own())
+    async with opened(engines.home, config) as gateway:
+        attempts = gateway.attempts()
 
         async def send(_replica: Replica) -> str:
+            if state == "begun":
+                attempts.mark_started()
             if attempts.tries <= times:
-                if not healthy:
+                if state == "killed":
                     engines.kill_engine("own")
                 raise EngineError("AW-ENG-02", "the engine disconnected")
             return "answered"
@@ -252,21 +252,6 @@ async def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
             with pytest.raises(EngineError):
                 await attempts.run(SlotRequest(1), send)
         assert attempts.tries == tries
-
-
-@run_async
-async def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:
-    async with opened(engines.home, table(own(fallback=("other",)), more=(pool("other"),))) as gateway:
-        order = gateway.router.select_pools(gateway.request, "internal", "x")
-        attempts = Attempts(gateway.router, order, gateway.router.now() + 5)
-
-        async def send(_replica: Replica) -> str:
-            attempts.mark_started()
-            raise EngineError("AW-ENG-02", "the engine disconnected")
-
-        with pytest.raises(EngineError):
-            await attempts.run(SlotRequest(1), send)
-        assert attempts.tries == 1
 
 
 @run_async

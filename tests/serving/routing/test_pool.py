@@ -41,12 +41,26 @@ def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[EnginePo
 
 
 @asynccontextmanager
-async def lease(served: EnginePool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
+async def lease(served: EnginePool, tokens: int = 1, plain: bool = False) -> AsyncIterator[Replica]:
     taken = await served.acquire(SlotRequest(tokens, plain=plain))
     try:
         yield taken.replica
     finally:
         served.release(taken)
+
+
+async def use(served: EnginePool, until: asyncio.Event | None = None) -> str:
+    """Hold a slot until the event; return the version of the replica."""
+    async with lease(served) as replica:
+        if until is not None:
+            await until.wait()
+        return replica.version
+
+
+async def assert_full(served: EnginePool) -> None:
+    with pytest.raises(ApiError) as caught:
+        await use(served)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
 
 
 async def settle() -> None:
@@ -57,35 +71,25 @@ async def settle() -> None:
 @run_async
 async def test_in_order_of_arrival() -> None:
     made, _ = pool()
-    order: list[int] = []
-    most: list[int] = []
+    order: list[tuple[int, int]] = []
 
     async def use(number: int) -> None:
-        async with lease(made, 1):
-            order.append(number)
-            most.append(made.in_flight)
+        async with lease(made):
+            order.append((number, made.in_flight))
             await asyncio.sleep(0.001)
 
     await asyncio.gather(*(use(number) for number in range(6)))
-    assert order == list(range(6))
-    assert (max(most), made.in_flight) == (6, 0)
+    assert order == [(number, 6 - number) for number in range(6)]
+    assert made.in_flight == 0
 
 
 @run_async
 async def test_a_full_pool_rejects() -> None:
     made, _ = pool()
     release = asyncio.Event()
-
-    async def use() -> None:
-        async with lease(made, 1):
-            await release.wait()
-
-    tasks = [asyncio.create_task(use()) for _ in range(16)]
+    tasks = [asyncio.create_task(use(made, release)) for _ in range(16)]
     await settle()
-    with pytest.raises(ApiError) as caught:
-        async with lease(made, 1):
-            raise AssertionError("admitted")
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+    await assert_full(made)
     release.set()
     await asyncio.gather(*tasks)
 
@@ -93,13 +97,8 @@ async def test_a_full_pool_rejects() -> None:
 @run_async
 async def test_leaving_while_waiting_gives_nothing_away() -> None:
     made, _ = pool()
-
-    async def use() -> None:
-        async with lease(made, 5):
-            pass
-
-    async with lease(made, 1):
-        gone, stays = asyncio.create_task(use()), asyncio.create_task(use())
+    async with lease(made):
+        gone, stays = asyncio.create_task(use(made)), asyncio.create_task(use(made))
         await settle()
         gone.cancel()
         await settle()
@@ -113,7 +112,7 @@ async def test_leaving_while_waiting_gives_nothing_away() -> None:
 async def test_departed_requests_of_a_waiting_class_are_removed() -> None:
     made, _ = pool()
     await made.check_health()
-    async with lease(made, 1):
+    async with lease(made):
         urgent = asyncio.create_task(made.acquire(SlotRequest(1, priority="interactive")))
         late = [asyncio.create_task(made.acquire(SlotRequest(1, priority="batch"))) for _ in range(5)]
         await settle()
@@ -177,34 +176,23 @@ def _status(task: asyncio.Task[SlotLease]) -> int:
 @run_async
 async def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
     made, _ = pool()
-    held = lease(made, 1)
-    await held.__aenter__()
-
-    async def use() -> None:
-        async with lease(made, 7):
-            raise AssertionError("ran after it was cancelled")
-
-    waiting = asyncio.create_task(use())
+    held = await made.acquire(SlotRequest(1))
+    waiting = asyncio.create_task(made.acquire(SlotRequest(7)))
     await settle()
-    await held.__aexit__(None, None, None)
+    made.release(held)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert made.replicas[0].running == made.replicas[0].work_tokens == 0
-    async with lease(made, 1):
+    async with lease(made):
         assert made.replicas[0].running == 1
 
 
 @run_async
 async def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
     made, pulses = pool()
-
-    async def use() -> None:
-        async with lease(made, 1):
-            pass
-
-    async with lease(made, 1) as replica:
-        waiting = [asyncio.create_task(use()) for _ in range(3)]
+    async with lease(made) as replica:
+        waiting = [asyncio.create_task(use(made)) for _ in range(3)]
         await settle()
         waiting[0].cancel()
         pulses[0].well = False
@@ -213,23 +201,23 @@ async def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
     assert isinstance(found[0], asyncio.CancelledError)
     assert all(isinstance(one, ApiError) and one.status == 503 for one in found[1:])
     with pytest.raises(ApiError):
-        await use()
+        await use(made)
     pulses[0].well = True
-    await use()
+    await use(made)
 
 
 @run_async
 async def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None:
     made, pulses = pool(replicas=2)
     pulses[1].well = False
-    async with lease(made, 1) as first:
+    async with lease(made) as first:
         assert first is made.replicas[0]
-        waiting = asyncio.create_task(lease(made, 1).__aenter__())
+        waiting = asyncio.create_task(made.acquire(SlotRequest(1)))
         await settle()
         assert not waiting.done()
         pulses[1].well = True
         await made.check_health()
-        assert await waiting is made.replicas[1]
+        assert (await waiting).replica is made.replicas[1]
 
 
 @run_async
@@ -248,7 +236,7 @@ async def test_a_busy_engine_is_not_taken_for_dead() -> None:
         await made.check_health()
         return made.healthy
 
-    async with lease(made, 1):
+    async with lease(made):
         assert await healthy_when(5.0)
         assert not await healthy_when(50.0)
     assert not await healthy_when(5.0)
@@ -278,7 +266,7 @@ async def test_with_and_without_the_adapter_take_turns() -> None:
 @run_async
 async def test_without_an_adapter_both_kinds_share_the_slots() -> None:
     made, _ = pool(slots=2)
-    async with lease(made, 1, plain=True) as one, lease(made, 1) as other:
+    async with lease(made, plain=True) as one, lease(made) as other:
         assert one is other and one.running == 2
 
 
@@ -287,13 +275,7 @@ async def test_new_engines_serve_waiting_requests_and_running_ones_stay() -> Non
     made, _ = pool()
     old = made.replicas[0]
     release = asyncio.Event()
-
-    async def use() -> str:
-        async with lease(made, 1) as replica:
-            await release.wait()
-            return replica.version
-
-    running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
+    running, waiting = (asyncio.create_task(use(made, release)) for _ in range(2))
     await settle()
     spec = endpoint(slots=1, version="m@v1").pool
     new = Replica(Pulse(), spec, "unix:new")
@@ -301,13 +283,10 @@ async def test_new_engines_serve_waiting_requests_and_running_ones_stay() -> Non
     made.replace_replicas(spec, (new,))
     await settle()
     assert (old.running, new.running) == (1, 1)
-    late = [asyncio.create_task(use()) for _ in range(15)]
+    late = [asyncio.create_task(use(made, release)) for _ in range(15)]
     await settle()
     assert made.in_flight == 17, "requests on the old engine do not count for new ones"
-    with pytest.raises(ApiError) as caught:
-        async with lease(made, 1):
-            raise AssertionError("admitted")
-    assert caught.value.status == 429
+    await assert_full(made)
     release.set()
     assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
     assert old.running == new.running == made.in_flight == 0
