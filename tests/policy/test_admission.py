@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,37 +24,36 @@ def crowd(in_flight: int, slots: int = 4, before: int | None = None, service_s: 
     return PoolLoad(in_flight, slots, in_flight if before is None else before, service_s)
 
 
+NOW, QUEUED = Admit(queued=False), Admit(queued=True)
+
+
 @pytest.mark.parametrize(
-    ("in_flight", "expected"),
-    [(0, Admit(queued=False)), (3, Admit(queued=False)), (4, Admit(queued=True)), (35, Admit(queued=True))],
+    ("load", "left_s", "expected"),
+    [
+        *((crowd(0), math.inf, NOW), (crowd(3), math.inf, NOW), (crowd(4), math.inf, QUEUED)),
+        *(
+            (crowd(35), math.inf, QUEUED),
+            (crowd(36), math.inf, Reject(retry_after_s=1)),
+            (crowd(0, 0), math.inf, Reject(retry_after_s=2)),
+        ),
+        (crowd(36, service_s=10), math.inf, Reject(retry_after_s=8)),
+        # Four run and two wait: the third waiting request gets a slot after 3 of 4 slots' periods of 2 s.
+        (crowd(6, service_s=2.0), 1.5, QUEUED),
+        (crowd(6, service_s=2.0), 1.4, Reject(retry_after_s=2, late=True)),
+        # Less urgent waiting requests are not ahead of it; with a free slot there is no wait.
+        (crowd(6, before=4, service_s=2.0), 0.5, QUEUED),
+        (crowd(3, service_s=2.0), 0.0, NOW),
+    ],
 )
-def test_admits_slots_then_queue(in_flight: int, expected: Admit) -> None:
-    assert decide_admission(crowd(in_flight), "interactive") == expected
-
-
-def test_rejects_when_the_queue_is_full() -> None:
+def test_admits_slots_then_queue_then_rejects(load: PoolLoad, left_s: float, expected: Admit | Reject) -> None:
     assert queue_limit(4) == 32
-    assert decide_admission(crowd(36), "interactive") == Reject(retry_after_s=1)
-    assert decide_admission(crowd(36, service_s=10), "interactive") == Reject(retry_after_s=8)
+    assert decide_admission(load, "interactive", left_s) == expected
 
 
 @pytest.mark.parametrize(("priority", "fit"), [("interactive", 36), ("normal", 28), ("batch", 16)])
 def test_the_least_urgent_are_shed_first(priority: Priority, fit: int) -> None:
     assert isinstance(decide_admission(crowd(fit - 1), priority), Admit)
     assert isinstance(decide_admission(crowd(fit), priority), Reject)
-
-
-def test_rejects_without_slots() -> None:
-    assert decide_admission(crowd(0, 0)) == Reject(retry_after_s=2)
-
-
-def test_a_request_that_would_begin_too_late_is_rejected_at_once() -> None:
-    # Four run and two wait: the third waiting request gets a slot after 3 of 4 slots' periods of 2 s.
-    assert decide_admission(crowd(6, service_s=2.0), left_s=1.5) == Admit(queued=True)
-    assert decide_admission(crowd(6, service_s=2.0), left_s=1.4) == Reject(retry_after_s=2, late=True)
-    # Less urgent waiting requests are not ahead of it; with a free slot there is no wait.
-    assert decide_admission(crowd(6, before=4, service_s=2.0), left_s=0.5) == Admit(queued=True)
-    assert decide_admission(crowd(3, service_s=2.0), left_s=0.0) == Admit(queued=False)
 
 
 @given(st.integers(0, 500), st.integers(0, 64), PRIORITIES, st.floats(0, 1e6), st.floats(0, 1e6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -32,38 +33,30 @@ def opened(now: float = 0.0) -> CircuitBreaker:
     return breaker
 
 
-def test_few_failures_or_a_small_share_change_nothing() -> None:
+FEW: tuple[int, AttemptOutcome, float] = (LEAST_FAILURES - 1, "failed", 0.0)
+TIMEOUTS: list[tuple[int, AttemptOutcome, float]] = [
+    *((50, "ok", 0.0), (TIMEOUTS_IN_A_ROW - 1, "timeout", 1.0), (1, "ok", 1.0), (TIMEOUTS_IN_A_ROW - 1, "timeout", 1.0))
+]
+
+
+@pytest.mark.parametrize(
+    ("history", "state"),
+    [
+        ([FEW], "closed"),
+        ([FEW, (20, "ok", 1.0), (10, "failed", 2.0)], "closed"),
+        # A share counts over the edge of a window and is forgotten after two windows.
+        ([FEW, (1, "failed", WINDOW_S + 1)], "open"),
+        ([FEW, (1, "failed", 3 * WINDOW_S)], "closed"),
+        (TIMEOUTS, "closed"),
+        ([*TIMEOUTS, (1, "timeout", 1.0)], "open"),
+    ],
+)
+def test_failures_by_number_share_and_row(history: list[tuple[int, AttemptOutcome, float]], state: str) -> None:
     breaker = CircuitBreaker()
-    for _ in range(LEAST_FAILURES - 1):
-        breaker.record_end("failed", 0.0)
-    assert breaker.allows(0.0)
-    for _ in range(20):
-        breaker.record_end("ok", 1.0)
-    for _ in range(10):
-        breaker.record_end("failed", 2.0)
-    assert breaker.state == "closed"
-
-
-def test_a_share_counts_over_the_edge_of_a_window_and_is_forgotten_after_two() -> None:
-    for later, state in ((WINDOW_S + 1, "open"), (3 * WINDOW_S, "closed")):
-        breaker = CircuitBreaker()
-        for _ in range(LEAST_FAILURES - 1):
-            breaker.record_end("failed", 0.0)
-        breaker.record_end("failed", later)
-        assert breaker.state == state
-
-
-def test_timeouts_in_a_row_open_at_once() -> None:
-    breaker = CircuitBreaker()
-    for _ in range(50):
-        breaker.record_end("ok", 0.0)
-    for _ in range(TIMEOUTS_IN_A_ROW - 1):
-        breaker.record_end("timeout", 1.0)
-    breaker.record_end("ok", 1.0)
-    for _ in range(TIMEOUTS_IN_A_ROW):
-        assert breaker.state == "closed"
-        breaker.record_end("timeout", 1.0)
-    assert breaker.state == "open" and not breaker.allows(1.0)
+    for count, outcome, now in history:
+        for _ in range(count):
+            breaker.record_end(outcome, now)
+    assert breaker.state == state and breaker.allows(now) is (state == "closed")
 
 
 def test_one_probe_at_a_time_and_success_closes() -> None:

@@ -41,10 +41,24 @@ def served(abandonment: AbandonmentModel, waited_s: float, *, left: bool) -> Non
     abandonment.record_end(find_wait_bucket(waited_s), left=left)
 
 
+def add_all(queue: TenantQueue[Waiting], *times: float) -> TenantQueue[Waiting]:
+    for since in times:
+        queue.add(Waiting(since))
+    return queue
+
+
 def drained(queue: TenantQueue[Waiting], now: float) -> list[float]:
     found = []
     while (one := queue.peek_next(now)) is not None:
         assert queue.pop() is one
+        found.append(one.since)
+    return found
+
+
+def drained_fairly(queues: FairQueue[Waiting], now: float, active: dict[str, int]) -> list[float]:
+    found = []
+    while (one := queues.peek_next(now, active)) is not None:
+        queues.pop()
         found.append(one.since)
     return found
 
@@ -59,9 +73,7 @@ def test_the_steps() -> None:
 
 
 def test_likely_abandoned_requests_come_after_the_others() -> None:
-    queue = learned({1.7: 4}, {0.6: 4})
-    for since in (50.0, 51.0, 51.4):
-        queue.add(Waiting(since))
+    queue = add_all(learned({1.7: 4}, {0.6: 4}), 50.0, 51.0, 51.4)
     # After 1.7 s the oldest is in an abandoned bucket. After 5 s its bucket has no data, so it is first again.
     assert queue.peek_next(51.7) == Waiting(51.0)
     assert [one.since for one in queue] == [50.0, 51.0, 51.4]
@@ -71,16 +83,11 @@ def test_likely_abandoned_requests_come_after_the_others() -> None:
 
 def test_one_departure_changes_nothing_and_two_do() -> None:
     for times, first in ((1, 0.0), (2, 1.0)):
-        queue = learned({1.7: times})
-        queue.add(Waiting(0.0))
-        queue.add(Waiting(1.0))
-        assert queue.peek_next(1.7) == Waiting(first)
+        assert add_all(learned({1.7: times}), 0.0, 1.0).peek_next(1.7) == Waiting(first)
 
 
 def test_if_all_waits_are_abandoned_the_order_is_fifo() -> None:
-    queue = learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3))
-    for since in (0.0, 1.1, 1.4, 1.69):
-        queue.add(Waiting(since))
+    queue = add_all(learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3)), 0.0, 1.1, 1.4, 1.69)
     assert drained(queue, 1.7) == [0.0, 1.1, 1.4, 1.69]
 
 
@@ -139,14 +146,9 @@ def test_departed_requests_are_removed_and_the_others_keep_their_order() -> None
     assert drained(queue, 1e4) == [0.1, 4.0, 4.2]
 
 
-@given(st.lists(st.floats(0, 1000), max_size=60), LINE)
-def test_without_departures_the_order_is_fifo(stayed: list[float], waiting: list[tuple[float, bool]]) -> None:
-    queue: TenantQueue[Waiting] = TenantQueue(AbandonmentModel())
-    for waited_s in stayed:
-        served(queue.abandonment, waited_s, left=False)
-    for since, _ in sorted(waiting):
-        queue.add(Waiting(since))
-    assert drained(queue, 200.0) == sorted(since for since, _ in waiting)
+@given(st.lists(st.floats(0, 1000), max_size=60), st.lists(st.floats(0, 100), max_size=30).map(sorted))
+def test_without_departures_the_order_is_fifo(stayed: list[float], waiting: list[float]) -> None:
+    assert drained(add_all(learned({}, dict.fromkeys(stayed, 1)), *waiting), 200.0) == waiting
 
 
 TENANTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=40)
@@ -185,18 +187,12 @@ def test_a_likely_present_client_comes_before_a_tenant_with_fewer_slots() -> Non
         served(queues.abandonment, waited_s, left=left)
     for tenant, since in (("few", 50.0), ("many", 51.4)):
         queues.add(tenant, Waiting(since))
-    found = []
-    while (one := queues.peek_next(51.7, {"many": 3})) is not None:
-        queues.pop()
-        found.append(one.since)
-    assert found == [51.4, 50.0]
+    assert drained_fairly(queues, 51.7, {"many": 3}) == [51.4, 50.0]
 
 
 def test_a_skipped_request_whose_client_left_is_not_served() -> None:
-    queue: TenantQueue[Waiting] = TenantQueue(learned({1.7: 4}).abandonment)
-    first, second = Waiting(50.0), Waiting(51.0)
-    queue.add(first)
-    queue.add(second)
+    queue = add_all(learned({1.7: 4}), 50.0, 51.0)
+    first, second = queue
     assert queue.peek_next(51.7) is second
     first.gone = True
     assert queue.peek_next(55.0) is second
@@ -204,15 +200,9 @@ def test_a_skipped_request_whose_client_left_is_not_served() -> None:
 
 def test_tenants_with_as_many_take_turns() -> None:
     queues: FairQueue[Waiting] = FairQueue()
-    for since in range(4):
-        queues.add("loud", Waiting(float(since)))
-    queues.add("quiet", Waiting(9.0))
-    queues.add("quiet", Waiting(10.0))
-    order = []
-    while (found := queues.peek_next(10.0, {})) is not None:
-        queues.pop()
-        order.append(found.since)
-    assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
+    for tenant, since in (*(("loud", float(number)) for number in range(4)), ("quiet", 9.0), ("quiet", 10.0)):
+        queues.add(tenant, Waiting(since))
+    assert drained_fairly(queues, 10.0, {}) == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
 
 
 def test_the_newest_request_of_the_largest_tenant_is_displaceable() -> None:

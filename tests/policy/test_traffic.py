@@ -47,13 +47,10 @@ loads = st.builds(
 )
 
 
-def test_the_same_seed_draws_the_same_traffic_and_another_another() -> None:
+def test_a_seed_always_draws_the_same_traffic_so_that_old_plans_replay_alike() -> None:
     assert peak_arrivals(DESK) == peak_arrivals(DESK)
     assert peak_arrivals(DESK) != peak_arrivals(replace(DESK, seed=2))
     assert list(islice(closed_loop_arrivals(DESK), 40)) == list(islice(closed_loop_arrivals(DESK), 40))
-
-
-def test_the_draw_is_pinned_so_that_old_plans_replay_alike() -> None:
     first = peak_arrivals(DESK)[0]
     assert (round(first.at_s, 6), first.input_tokens, first.output_tokens) == (0.094772, 12, 45)
 
@@ -79,12 +76,10 @@ def test_many_lengths_have_the_mean_and_the_percentile_asked_for(length: TokenLe
     assert percentile(drawn, 0.95) == pytest.approx(length.p95, rel=0.02, abs=0.6)
 
 
-def test_a_fixed_length_has_no_spread() -> None:
-    assert solve_lognormal_sigma(TokenLength(mean=50, p95=50)) == pytest.approx(0.0, abs=1e-9)
-    assert set(sample_stratified_lengths(TokenLength(mean=50, p95=50), 20, random.Random(1), least=1)) == {50}
-
-
-def test_a_tail_out_of_reach_gets_the_widest_spread() -> None:
+def test_a_fixed_length_has_no_spread_and_a_tail_out_of_reach_the_widest() -> None:
+    fixed = TokenLength(mean=50, p95=50)
+    assert solve_lognormal_sigma(fixed) == pytest.approx(0.0, abs=1e-9)
+    assert set(sample_stratified_lengths(fixed, 20, random.Random(1), least=1)) == {50}
     drawn = sample_stratified_lengths(TokenLength(mean=1, p95=1000), 200, random.Random(1), least=1)
     assert percentile(drawn, 0.95) == pytest.approx(1000, rel=0.5)
     assert max(drawn) == 1500
