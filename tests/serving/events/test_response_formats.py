@@ -21,7 +21,8 @@ from archwright.serving.events.response_formats import (
 )
 
 NOTHING = ResponseOptions(None, 0)
-ENTRY = {"token": " a", "logprob": -0.5, "bytes": [32, 97], "top_logprobs": []}
+COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+TWO, CACHED = {"completion_tokens": 2}, {"cached_tokens": 1}
 
 
 def entry(token: str, logprob: float, **others: float) -> dict[str, Any]:
@@ -52,12 +53,8 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
     wanted = ResponseOptions(1, 10)
     first = shape.chunk_choice(ResponsePiece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
     second = shape.chunk_choice(ResponsePiece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
-    assert first == {
-        "tokens": ["ab"],
-        "token_logprobs": [-0.1],
-        "top_logprobs": [{"x": -0.05, "ab": -0.1}],
-        "text_offset": [10],
-    }
+    top = {"top_logprobs": [{"x": -0.05, "ab": -0.1}], "text_offset": [10]}
+    assert first == {"tokens": ["ab"], "token_logprobs": [-0.1], **top}
     assert (second["text_offset"], second["top_logprobs"]) == ([12], [{"c": -0.2}])
     assert shape.chunk_choice(ResponsePiece("d", "", None, None), wanted)["logprobs"] is None
 
@@ -65,27 +62,10 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
 def test_a_whole_reply_with_reasoning() -> None:
     chunks = OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), NOTHING)
     body = json.loads(chunks.encode_response([ResponsePiece("ab", "why", None, "stop")], None))
-    assert body == {
-        "id": "id",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "ab", "refusal": None, "reasoning_content": "why"},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": None,
-    }
-
-
-def test_a_reasoning_chunk() -> None:
-    assert ChatFormat().chunk_choice(ResponsePiece("", "why", None, None), NOTHING)["delta"] == {
-        "reasoning_content": "why"
-    }
+    said = {"role": "assistant", "content": "ab", "refusal": None, "reasoning_content": "why"}
+    choice = {"index": 0, "message": said, "logprobs": None, "finish_reason": "stop"}
+    head = {"id": "id", "object": "chat.completion", "created": 1, "model": "m"}
+    assert body == {**head, "choices": [choice], "usage": None}
 
 
 def test_calls_whole_and_in_pieces() -> None:
@@ -93,33 +73,26 @@ def test_calls_whole_and_in_pieces() -> None:
     whole = ChatFormat().complete_choice(ResponsePiece("", "", None, "tool_calls", [call]), NOTHING)["message"]
     assert whole["content"] is None
     assert whole["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    more = ChatFormat().chunk_choice(
-        ResponsePiece("", "", None, None, [ToolCall(1, None, FunctionCall(None, "x"))], number=2), NOTHING
-    )
-    assert (more["index"], more["delta"]) == (2, {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]})
-    assert ChatFormat().chunk_choice(ResponsePiece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
+    more = [ToolCall(1, None, FunctionCall(None, "x"))]
+    assert ChatFormat().chunk_choice(ResponsePiece("", "", None, None, more, number=2), NOTHING)["index"] == 2
+    for piece, delta in (
+        (ResponsePiece("", "", None, None, more), {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]}),
+        (ResponsePiece("", "", None, None, (), "no"), {"refusal": "no"}),
+        (ResponsePiece("", "why", None, None), {"reasoning_content": "why"}),
+    ):
+        assert ChatFormat().chunk_choice(piece, NOTHING)["delta"] == delta
 
 
 @pytest.mark.parametrize(
     ("found", "kept"),
     [
-        (None, None),
-        ([1], None),
-        ({"prompt_tokens": 3}, None),
-        ({"completion_tokens": True}, None),
-        (
-            {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "secret": 1},
-            {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-        ),
-        (
-            {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1, "x": 2}},
-            {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
-        ),
-        ({"completion_tokens": 2, "prompt_tokens_details": {}}, {"completion_tokens": 2}),
-        ({"prompt_tokens": 3, "completion_tokens": -2}, None),
-        ({"prompt_tokens": 3, "completion_tokens": 10**25}, None),
-        ({"prompt_tokens": -3, "completion_tokens": 2, "total_tokens": 2**40}, {"completion_tokens": 2}),
-        ({"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}}, {"completion_tokens": 2}),
+        *((found, None) for found in (None, [1], {"prompt_tokens": 3}, {"completion_tokens": True})),
+        *(({"prompt_tokens": 3, "completion_tokens": count}, None) for count in (-2, 10**25)),
+        ({**COUNTS, "secret": 1}, COUNTS),
+        ({**TWO, "prompt_tokens_details": {"cached_tokens": 1, "x": 2}}, {**TWO, "prompt_tokens_details": CACHED}),
+        ({**TWO, "prompt_tokens_details": {}}, TWO),
+        ({**TWO, "prompt_tokens": -3, "total_tokens": 2**40}, TWO),
+        ({**TWO, "prompt_tokens_details": {"cached_tokens": -1}}, TWO),
     ],
 )
 def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | None) -> None:
@@ -135,9 +108,8 @@ def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: ChoiceFormat, i
 
 
 def test_chunks_repeat_the_envelope() -> None:
-    chunks = OpenAIWriter(
-        CompletionFormat(), ResponseEnvelope("id", 1, "m", "fp"), ResponseOptions(None, 0, include_usage=True)
-    )
+    options = ResponseOptions(None, 0, include_usage=True)
+    chunks = OpenAIWriter(CompletionFormat(), ResponseEnvelope("id", 1, "m", "fp"), options)
     sent = chunks.encode_text("x") + chunks.encode_end({"total_tokens": 1})
     *parts, done = sent.decode().strip().split("\n\n")
     assert done == "data: [DONE]"

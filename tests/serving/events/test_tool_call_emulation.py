@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -32,6 +33,11 @@ def tool(name: str, parameters: Any = None) -> dict[str, Any]:
 
 def asked(**changes: Any) -> dict[str, Any]:
     return {"messages": [USER], "max_tokens": 200, "tools": [tool("f"), tool("g")], **changes}
+
+
+def cut(whole: str, data: st.DataObject) -> list[str]:
+    places = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    return [whole[a:b] for a, b in pairwise([0, *places, len(whole)])]
 
 
 def event(finish: str | None = None, **delta: Any) -> ServerSentEvent:
@@ -67,9 +73,7 @@ def told(pieces: list[str], finish: str = "stop", *, structured: bool = False) -
 def test_a_call_cut_anywhere(given: dict[str, Any], data: st.DataObject, ascii_only: bool, blank: str) -> None:
     body = json.dumps(given, ensure_ascii=ascii_only)
     whole = f'{blank}{{{blank}"name"{blank}:{blank}"f",{blank}"arguments":{blank}{body}{blank}}}{blank}'
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    text, name, arguments, finish = told(pieces)
+    text, name, arguments, finish = told(cut(whole, data))
     assert (text, name, finish) == ("", "f", "tool_calls")
     assert json.loads(arguments) == given
 
@@ -78,9 +82,7 @@ def test_a_call_cut_anywhere(given: dict[str, Any], data: st.DataObject, ascii_o
 @given(st.text(), st.data(), st.booleans())
 def test_an_answer_cut_anywhere(said: str, data: st.DataObject, ascii_only: bool) -> None:
     whole = json.dumps({"answer": said}, ensure_ascii=ascii_only)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert told(pieces) == (said, "", "", "stop")
+    assert told(cut(whole, data)) == (said, "", "", "stop")
 
 
 def test_a_call_that_was_cut_off_says_so() -> None:
@@ -115,22 +117,14 @@ def test_the_request_names_the_tools_and_holds_the_reply_to_them() -> None:
 
 def test_history_is_told_in_words() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"street": "x"}'}}
-    history = [
-        USER,
-        {"role": "assistant", "content": "well", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c", "content": "7"},
-    ]
+    said = {"role": "assistant", "content": "well", "tool_calls": [call]}
+    history = [USER, said, {"role": "tool", "tool_call_id": "c", "content": "7"}]
     body, reader = emulate_tools(asked(messages=history, tool_choice="none"))
     assert reader is None
     assert involves_tools({"messages": history}) and not involves_tools({"messages": [USER]})
-    assert body == {
-        "messages": [
-            USER,
-            {"role": "assistant", "content": 'well\n{"name": "f", "arguments": {"street": "x"}}'},
-            {"role": "user", "content": "Result of c: 7"},
-        ],
-        "max_tokens": 200,
-    }
+    called = {"role": "assistant", "content": 'well\n{"name": "f", "arguments": {"street": "x"}}'}
+    assert body["messages"] == [USER, called, {"role": "user", "content": "Result of c: 7"}]
+    assert set(body) == {"messages", "max_tokens"}
 
 
 def test_log_probabilities_are_those_of_no_such_reply() -> None:
@@ -145,9 +139,8 @@ def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
     told_schema = body["response_format"]["json_schema"]["schema"]
     Draft202012Validator.check_schema(told_schema)
     fits = Draft202012Validator(told_schema).is_valid
-    assert fits({"answer": {"name": "a", "below": [{"name": "b"}]}}) and fits(
-        {"name": "g", "arguments": {"street": ""}}
-    )
+    assert fits({"answer": {"name": "a", "below": [{"name": "b"}]}})
+    assert fits({"name": "g", "arguments": {"street": ""}})
     assert not fits({"answer": "text"}) and not fits({"answer": {"below": [{"name": 7}]}})
     assert json.dumps(NODE, separators=(",", ":")) in body["messages"][0]["content"]
     free = emulate_tools(asked(response_format={"type": "json_object"}))[0]["response_format"]["json_schema"]["schema"]
@@ -160,24 +153,19 @@ def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
 @given(st.dictionaries(st.text(max_size=4), st.text() | st.integers(), max_size=3), st.data(), st.booleans())
 def test_a_formed_answer_cut_anywhere(said: dict[str, Any], data: st.DataObject, blank: bool) -> None:
     whole = json.dumps({"answer": said}, indent=2 if blank else None)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    text, name, arguments, finish = told(pieces, structured=True)
+    text, name, arguments, finish = told(cut(whole, data), structured=True)
     assert (json.loads(text), name, arguments, finish) == (said, "", "", "stop")
 
 
 @pytest.mark.parametrize("tokens", [60, 200, 4000])
 def test_open_ends_are_bounded_by_the_reply(tokens: int) -> None:
     given = {
-        "type": "object",
-        "properties": {
-            "names": {"type": "array", "items": {"type": "string"}},
-            "note": {"type": ["string", "null"]},
-            "short": {"type": "string", "maxLength": 3},
-            "kind": {"type": "string", "enum": ["a", "b"]},
-        },
+        "names": {"type": "array", "items": {"type": "string"}},
+        "note": {"type": ["string", "null"]},
+        "short": {"type": "string", "maxLength": 3},
+        "kind": {"type": "string", "enum": ["a", "b"]},
     }
-    (placed,), defined = bound_schemas([given], tokens)
+    (placed,), defined = bound_schemas([{"type": "object", "properties": given}], tokens)
     fields = placed["properties"]
     characters, items = fields["note"]["maxLength"], fields["names"]["maxItems"]
     assert (characters, items) in SCHEMA_BOUNDS

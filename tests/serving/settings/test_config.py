@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -28,12 +30,16 @@ def config(*entries: Entry, **changes: Any) -> GatewayConfig:
     return table(*(entries or (endpoint(),)), **changes)
 
 
+def refuse(code: str, made: GatewayConfig, file: str = "") -> OperateError:
+    with pytest.raises(OperateError) as caught:
+        check_config(made, file)
+    assert caught.value.code == code and caught.value.hint
+    return caught.value
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.example.org", ""])
 def test_refuses_to_listen_in_the_clear(host: str) -> None:
-    with pytest.raises(OperateError) as caught:
-        check_config(config(host=host), "gateway.json")
-    assert caught.value.code == "AW-OPS-11"
-    assert len(caught.value.lines().splitlines()) == 3
+    assert len(refuse("AW-OPS-11", config(host=host), "gateway.json").lines().splitlines()) == 3
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
@@ -42,18 +48,11 @@ def test_loopback_needs_no_tls(host: str) -> None:
     check_config(config(host=host))
 
 
-def test_any_address_with_a_usable_pair(tls_pair: tuple[str, str]) -> None:
+def test_any_address_with_a_usable_pair_only(tls_pair: tuple[str, str], tmp_path: Path) -> None:
     cert, key = tls_pair
     check_config(config(host="0.0.0.0", tls_certificate=cert, tls_key=key))
-
-
-def test_refuses_an_unusable_pair(tls_pair: tuple[str, str], tmp_path: Path) -> None:
-    cert, key = tls_pair
     for pair in [(cert, None), (None, key), (cert, cert), (cert, str(tmp_path / "none"))]:
-        with pytest.raises(OperateError) as caught:
-            check_config(config(tls_certificate=pair[0], tls_key=pair[1]))
-        assert caught.value.code == "AW-OPS-12"
-        assert caught.value.hint
+        refuse("AW-OPS-12", config(tls_certificate=pair[0], tls_key=pair[1]))
 
 
 def targets(*weights: float) -> dict[str, Any]:
@@ -100,32 +99,17 @@ def test_refuses_a_table_that_cannot_serve(changes: dict[str, Any], says: str) -
     if not says:
         check_config(made)
         return
-    with pytest.raises(OperateError, match=says) as caught:
-        check_config(made)
-    assert caught.value.code == "AW-OPS-13"
-    assert "sk-secret" not in caught.value.lines()
+    lines = refuse("AW-OPS-13", made).lines()
+    assert says in lines and "sk-secret" not in lines
 
 
 @pytest.mark.parametrize("name", ClientLimits.__struct_fields__)
 @pytest.mark.parametrize("wrong", [-1, 2**62, float("nan")])
 def test_every_limit_has_its_bounds(name: str, wrong: float) -> None:
     given: Any = {name: wrong}
-    with pytest.raises(OperateError, match=f"limits.{name} is .* from .* to ") as caught:
-        check_config(config(limits=ClientLimits(**given)), "gateway.json")
-    assert caught.value.code == "AW-OPS-13" and caught.value.hint
-    assert (caught.value.where.file, caught.value.where.field) == ("gateway.json", f"limits.{name}")
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [{"connections": 0}, {"body_bytes": 0}, {"headers": 0}, {"request_s": 0}, {"sweep_s": 0}, {"stall_s": 1e9}],
-)
-def test_limits_of_a_file_that_would_serve_nobody(tmp_path: Path, limits: dict[str, float]) -> None:
-    path = tmp_path / "gateway.json"
-    path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config()), "limits": limits}))
-    with pytest.raises(OperateError) as caught:
-        read_config(path)
-    assert caught.value.code == "AW-OPS-13" and f"limits.{next(iter(limits))}" in caught.value.lines()
+    error = refuse("AW-OPS-13", config(limits=ClientLimits(**given)), "gateway.json")
+    assert re.search(f"limits.{name} is .* from .* to ", error.message)
+    assert (error.where.file, error.where.field) == ("gateway.json", f"limits.{name}")
 
 
 def test_limits_at_their_bounds_serve() -> None:
@@ -173,74 +157,54 @@ def test_a_pool_beyond_the_residency_is_refused_at_start(
     if fits:
         check_config(made)
         return
-    with pytest.raises(OperateError) as caught:
-        check_config(made)
-    assert caught.value.code == "AW-OPS-14" and "'q'" in caught.value.message
+    assert "'q'" in refuse("AW-OPS-14", made).message
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "gateway.json"
     path.write_bytes(msgspec.json.encode(config(endpoint(), endpoint(workload="b"))))
     assert read_config(path) == config(endpoint(), endpoint(workload="b"))
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{}", b'{"pools": [], "endpoints": [], "prot": 1}', b"\xff", b'{"endpoints": 3}']
-)
-def test_a_broken_file_is_said_in_three_lines(tmp_path: Path, text: bytes) -> None:
-    path = tmp_path / "gateway.json"
-    path.write_bytes(text)
-    with pytest.raises(OperateError) as caught:
-        read_config(path)
-    assert caught.value.code == "AW-OPS-10"
-    assert str(path) in caught.value.lines()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"workers": 0},
-        {"traces": {"url": "localhost:4317"}},
-        {"traces": {"url": "http://c:4318", "share": 10}},
-    ],
-)
-def test_settings_without_workers_or_a_valid_collector_are_rejected(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    path = tmp_path / "gateway.json"
-    path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config(endpoint())), **wrong}))
-    with pytest.raises(OperateError) as caught:
-        read_config(path)
-    assert caught.value.code == "AW-OPS-10" and f"$.{next(iter(wrong))}" in caught.value.message
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError) as caught:
         read_config(tmp_path / "none.json")
     assert caught.value.code == "AW-USE-01"
 
 
-@pytest.mark.enable_socket
-def test_a_port_in_use_is_said() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        with pytest.raises(OperateError) as caught:
-            bind_listener("127.0.0.1", other.getsockname()[1])
-    assert caught.value.code == "AW-OPS-03"
-    assert "127.0.0.1" in str(caught.value.where)
+BROKEN = (b"", b"[]", b"{}", b'{"pools": [], "endpoints": [], "prot": 1}', b"\xff", b'{"endpoints": 3}')
+LIMITS = {"connections": 0, "body_bytes": 0, "headers": 0, "request_s": 0, "sweep_s": 0, "stall_s": 1e9}
+TRACES = ({"url": "localhost:4317"}, {"url": "http://c:4318", "share": 10})
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        *((text, "AW-OPS-10", "") for text in BROKEN),
+        *(({"limits": {name: value}}, "AW-OPS-13", f"limits.{name}") for name, value in LIMITS.items()),
+        *(({"traces": value}, "AW-OPS-10", "$.traces") for value in TRACES),
+        ({"workers": 0}, "AW-OPS-10", "$.workers"),
+    ],
+)
+def test_an_invalid_file_is_refused_by_its_field(tmp_path: Path, content: Any, code: str, says: str) -> None:
+    path = tmp_path / "gateway.json"
+    whole = msgspec.to_builtins(config())
+    path.write_bytes(content if type(content) is bytes else msgspec.json.encode({**whole, **content}))
+    with pytest.raises(OperateError) as caught:
+        read_config(path)
+    assert caught.value.code == code
+    assert str(path) in caught.value.lines() and says in caught.value.lines()
 
 
 @pytest.mark.enable_socket
-def test_port_zero_is_any_free_one() -> None:
+def test_port_zero_is_any_free_one_and_a_port_in_use_or_an_unknown_host_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with bind_listener("127.0.0.1", 0) as bound:
         assert bound.getsockname()[1] > 0
-
-
-@pytest.mark.enable_socket
-def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(*_args: object, **_options: object) -> list[Any]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+        with pytest.raises(OperateError) as caught:
+            bind_listener("127.0.0.1", bound.getsockname()[1])
+    assert caught.value.code == "AW-OPS-03"
+    assert "127.0.0.1" in str(caught.value.where)
+    unknown = Mock(side_effect=socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(ArchwrightError):
         bind_listener("localhost", 8470)
 
