@@ -57,8 +57,7 @@ def test_a_stream_is_made_of_a_reply_that_came_whole(platform: Platform, place: 
         assert (call.index, call.id, call.function.arguments) == (0, "c1", '{"n":1}')
         assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "tool_calls"
         used: Any = chunks[-1].usage
-        assert (used.prompt_tokens, used.completion_tokens) == (30, 9)
-        assert used.cost_usd == pytest.approx(COST)
+        assert (used.prompt_tokens, used.completion_tokens, used.cost_usd) == (30, 9, pytest.approx(COST))
         (record,) = platform.served(opened.headers["x-request-id"])
         assert (record.status, record.input_tokens, record.output_tokens) == ("ok", 30, 9)
         assert record.cost_usd == pytest.approx(COST)

@@ -36,34 +36,26 @@ TOOL = {"name": "f", "description": "d", "input_schema": SCHEMA}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 
 
+MANY_BETAS = ",".join(f"b{number:02}" for number in range(32))
+
+
 def asked(**changes: Any) -> dict[str, Any]:
     return {"model": "m", "max_tokens": 8, "messages": HELLO, **changes}
 
 
 def test_a_conversation() -> None:
+    thoughts = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "x"}]
+    said = [{"type": "text", "text": "b"}, {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}]
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "7"}, PNG]}
+    more = {"type": "text", "text": "and?", "cache_control": {"type": "ephemeral"}}
     turns = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, PNG]},
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "hm", "signature": "s"},
-                {"type": "redacted_thinking", "data": "x"},
-                {"type": "text", "text": "b"},
-                {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "7"}, PNG]},
-                {"type": "text", "text": "and?", "cache_control": {"type": "ephemeral"}},
-            ],
-        },
+        {"role": "assistant", "content": [*thoughts, *said]},
+        {"role": "user", "content": [result, more]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "8", "is_error": False}]},
     ]
-    found = translate_request(
-        asked(model="far", messages=turns, system=[{"type": "text", "text": "s"}]), DIRECTORY, None
-    )
+    sent = asked(model="far", messages=turns, system=[{"type": "text", "text": "s"}])
+    found = translate_request(sent, DIRECTORY, None)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     call = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
     assert found.body["messages"] == [
@@ -77,33 +69,24 @@ def test_a_conversation() -> None:
 
 
 def test_what_else_is_said() -> None:
-    found = translate_request(
-        asked(
-            model="far",
-            stream=True,
-            stop_sequences=["x"],
-            temperature=1,
-            top_p=0.5,
-            top_k=4,
-            metadata={"user_id": "u"},
-            tools=[TOOL],
-            tool_choice={"type": "any", "disable_parallel_tool_use": True},
-            thinking={"type": "disabled"},
-            output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
-            service_tier="standard_only",
-            cache_control={"type": "ephemeral"},
-        ),
-        DIRECTORY,
-        None,
+    same: dict[str, Any] = {"model": "far", "max_tokens": 8, "temperature": 1, "top_p": 0.5, "top_k": 4}
+    sent = asked(
+        **same,
+        stream=True,
+        stop_sequences=["x"],
+        metadata={"user_id": "u"},
+        tools=[TOOL],
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        thinking={"type": "disabled"},
+        output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+        service_tier="standard_only",
+        cache_control={"type": "ephemeral"},
     )
+    found = translate_request(sent, DIRECTORY, None)
     assert (found.stream, found.include_usage, found.native) == (True, True, None)
     assert {name: found.body[name] for name in found.body if name not in ("messages", "stream", "stream_options")} == {
-        "model": "far",
-        "max_tokens": 8,
+        **same,
         "stop": ["x"],
-        "temperature": 1.0,
-        "top_p": 0.5,
-        "top_k": 4,
         "user": "u",
         "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}],
         "tool_choice": "required",
@@ -138,22 +121,20 @@ def test_a_native_body_passes_to_a_provider_of_the_interface() -> None:
     assert found.work_tokens >= 8 + 10
 
 
+WRONG_NATIVE: dict[str, Any] = {
+    **dict.fromkeys(("messages", "stream", "stop_sequences"), 7),
+    **{"max_tokens": 9001, "max_new_tokens": 9000, "models": ["other"], "thread": {"type": "create"}},
+    "kv_transfer_params": {"remote_host": "x"},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"max_tokens": None}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": "8"}, "max_tokens"),
-        ({"max_tokens": 9001, "model": "own"}, "max_tokens"),
-        ({"messages": 7, "model": "own"}, "messages"),
-        ({"stream": 7, "model": "own"}, "stream"),
-        ({"stop_sequences": 7, "model": "own"}, "stop_sequences"),
-        ({"models": ["other"], "model": "own"}, "models"),
-        ({"kv_transfer_params": {"remote_host": "x"}, "model": "own"}, "kv_transfer_params"),
-        ({"max_new_tokens": 9000, "model": "own"}, "max_new_tokens"),
+        *(({"max_tokens": value}, "max_tokens") for value in (None, 0, "8")),
+        *(({"model": "own", name: value}, name) for name, value in WRONG_NATIVE.items()),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"content": "x"}]}, "messages.0.role"),
+        *(({"messages": [{"content": "x", **role}]}, "messages.0.role") for role in ({"role": "tool"}, {})),
         ({"messages": [*HELLO, {"role": "user", "content": 7}]}, "messages.1.content"),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": [PNG]}]}, "messages[0].content[0]"),
@@ -165,7 +146,6 @@ def test_a_native_body_passes_to_a_provider_of_the_interface() -> None:
         ({"tools": [{"name": "f"}]}, "tools.0.input_schema"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"thread": {"type": "create"}}, "thread"),
-        ({"thread": {"type": "create"}, "model": "own"}, "thread"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits"),
         ({"metadata": {"user_id": 7}}, "user"),
         ({"stop_sequences": "x"}, "stop_sequences"),
@@ -196,10 +176,8 @@ def written(pieces: list[ResponsePiece], used: dict[str, Any] | None = None) -> 
 def test_blocks_are_opened_and_closed_in_order() -> None:
     call, more = ToolCall(0, "t", FunctionCall("f", "")), ToolCall(0, None, FunctionCall(None, "{}"))
     pieces = [
-        ResponsePiece("", "hm", None, None),
-        ResponsePiece("", "", None, None, signature="s"),
-        ResponsePiece("a", "", None, None),
-        ResponsePiece("b", "", None, None),
+        *(ResponsePiece("", "hm", None, None), ResponsePiece("", "", None, None, signature="s")),
+        *(ResponsePiece("a", "", None, None), ResponsePiece("b", "", None, None)),
         ResponsePiece("", "", None, None, [call]),
         ResponsePiece("", "", None, None, [more, ToolCall(1, "u", FunctionCall("g", "{}"))]),
         ResponsePiece("c", "", None, "tool_calls"),
@@ -212,9 +190,7 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
         ("ping", None),
         *((begin, 0), (delta, 0), (delta, 0), (stop, 0)),
         *((begin, 1), (delta, 1), (delta, 1), (stop, 1)),
-        *((begin, 2), (delta, 2), (stop, 2)),
-        *((begin, 3), (delta, 3), (stop, 3)),
-        *((begin, 4), (delta, 4), (stop, 4)),
+        *((kind, number) for number in (2, 3, 4) for kind in (begin, delta, stop)),
         ("message_delta", None),
         ("message_stop", None),
     ]
@@ -226,11 +202,8 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
     ("said", "sent"),
     [
         (None, ""),
-        ("", ""),
-        ("b-2025-01-01", "b-2025-01-01"),
         ("b-2025-01-01,\ta_1.0 , ,b-2025-01-01", "a_1.0,b-2025-01-01"),
-        (",".join(f"b{number:02}" for number in range(32)), ",".join(f"b{number:02}" for number in range(32))),
-        ("context-1m-2025-08-07", "context-1m-2025-08-07"),
+        *((name, name) for name in ("", "b-2025-01-01", "context-1m-2025-08-07", MANY_BETAS)),
     ],
 )
 def test_betas_are_names(said: str | None, sent: str) -> None:
@@ -287,43 +260,27 @@ def blocks(events: list[Any]) -> list[tuple[str, str]]:
 
 def test_mixed_pieces_wait_for_the_open_block() -> None:
     pieces = [
-        part(0, "", "f"),
-        part(1, "", "g"),
-        part(0, '{"a": "}'),
-        ResponsePiece("x", "", None, None),
-        part(1, '{"b"'),
-        part(2, '{"c": [', "h"),
-        ResponsePiece("y", "hm", None, None),
-        part(0, "\\\\"),
-        part(0, "\\"),
-        part(0, '"{"}'),
-        part(1, ": 1}"),
-        part(0, "\n"),
-        part(2, "]}"),
+        *(part(0, "", "f"), part(1, "", "g"), part(0, '{"a": "}'), ResponsePiece("x", "", None, None)),
+        *(part(1, '{"b"'), part(2, '{"c": [', "h"), ResponsePiece("y", "hm", None, None), part(0, "\\\\")),
+        *(part(0, "\\"), part(0, '"{"}'), part(1, ": 1}"), part(0, "\n"), part(2, "]}")),
         ResponsePiece("z", "", None, "tool_calls"),
     ]
     events, _ = written(pieces)
     assert blocks(events) == [
-        ("f", '{"a": "}\\\\\\"{"}'),
-        ("g", '{"b": 1}'),
-        ("text", "x"),
-        ("thinking", "hm"),
-        ("text", "y"),
-        ("h", '{"c": []}'),
-        ("text", "z"),
+        *(("f", '{"a": "}\\\\\\"{"}'), ("g", '{"b": 1}'), ("text", "x"), ("thinking", "hm"), ("text", "y")),
+        *(("h", '{"c": []}'), ("text", "z")),
     ]
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
 def test_incomplete_calls_are_written_at_the_end() -> None:
-    pieces = [
-        part(0, "", "f"),
-        part(1, '{"b', "g"),
-        part(0, '{"a'),
-        part(2, "{}", "h"),
-        ResponsePiece("x", "", None, "length"),
+    calls = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h")]
+    assert blocks(written([*calls, ResponsePiece("x", "", None, "length")])[0]) == [
+        ("f", '{"a'),
+        ("g", '{"b'),
+        ("h", "{}"),
+        ("text", "x"),
     ]
-    assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
 
 
 @given(st.data())

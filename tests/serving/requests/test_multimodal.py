@@ -23,6 +23,7 @@ SHOWN = {"type": "image", "source": {"type": "url", "url": URL}}
 PASTED = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 TEXT = {"type": "text", "text": "what?"}
 FUNCTION = {"type": "function", "function": {"name": "f"}}
+BOUNDLESS, TWO_EMPTY = MultimodalParts(boundless=True), MultimodalParts(2, 0)
 
 
 def said(*content: Any, **more: Any) -> dict[str, Any]:
@@ -37,22 +38,18 @@ def said(*content: Any, **more: Any) -> dict[str, Any]:
         (said(TEXT, PICTURE, PICTURE), MultimodalParts(2, 2 * len(URL))),
         (said(SHOWN, PASTED), MultimodalParts(2, len(URL) + 4)),
         (said({"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]}), MultimodalParts(1, 4)),
-        (said({"type": "tool_result", "tool_use_id": "a", "content": "x"}), TEXT_ONLY),
-        (said({"type": "tool_result", "tool_use_id": "a"}), TEXT_ONLY),
-        (said({"type": "tool_result", "content": {"a": 1}}), MultimodalParts(boundless=True)),
-        (
-            said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}),
-            MultimodalParts(2, 0),
+        *(
+            (said({"type": "tool_result", "tool_use_id": "a", **content}), TEXT_ONLY)
+            for content in ({"content": "x"}, {})
         ),
-        (said({"type": "document", "source": {"type": "url", "url": URL}}), MultimodalParts(boundless=True)),
-        (
-            said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE),
-            MultimodalParts(1, len(URL), boundless=True),
-        ),
-        (said("word", 5, {"type": 7}), MultimodalParts(boundless=True)),
+        (said({"type": "tool_result", "content": {"a": 1}}), BOUNDLESS),
+        (said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}), TWO_EMPTY),
+        (said({"type": "document", "source": {"type": "url", "url": URL}}), BOUNDLESS),
+        (said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE), MultimodalParts(1, len(URL), True)),
+        (said("word", 5, {"type": 7}), BOUNDLESS),
         (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ONLY),
-        (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), MultimodalParts(boundless=True)),
-        (said(TEXT, web_search_options={}), MultimodalParts(boundless=True)),
+        (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), BOUNDLESS),
+        (said(TEXT, web_search_options={}), BOUNDLESS),
         ({"messages": ["x", {"content": [PICTURE]}]}, MultimodalParts(1, len(URL))),
     ],
     ids=str,
@@ -64,31 +61,21 @@ def test_what_a_conversation_holds(fields: dict[str, Any], parts: MultimodalPart
 @pytest.fixture
 def platform(start: Start, place: Place) -> Platform:
     """A model with 4,900 tokens per image and a limit of 5,000; `speaks` is the same in Messages."""
-    spec = {
-        "addresses": (place.url,),
-        "health_path": "/models",
-        "vision": True,
-        "image_tokens": IMAGE_TOKENS,
-        "context_tokens": 50_000,
-        "price_in_usd": IN_USD,
-        "price_out_usd": OUT_USD,
-        "slots": 64,
-    }
+    spec = {"addresses": (place.url,), "health_path": "/models", "slots": 64, "context_tokens": 50_000}
+    spec |= {"vision": True, "image_tokens": IMAGE_TOKENS, "price_in_usd": IN_USD, "price_out_usd": OUT_USD}
     speaks = {**spec, "model": "speaks", "workload": "speaks", "pool": "s", "protocol": "anthropic"}
     return start([spec, speaks], [], workers=2)
 
 
 def counted(tokens: int) -> Script:
-    used = {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2}
-    ended = {"choices": [{"delta": {"content": "a cat"}, "finish_reason": "stop"}], "usage": used}
-    return Script(chat_events(ended))
+    used = {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2} if tokens else None
+    return Script(chat_events({"choices": [{"delta": {"content": "a cat"}, "finish_reason": "stop"}], "usage": used}))
 
 
 def test_a_budget_is_not_overdrawn_by_images(platform: Platform, place: Place) -> None:
     """Twenty concurrent requests have two images each; only those that the budget covers are admitted."""
     place.script = counted(2 * 4_900)
-    fit = 3
-    budget = fit * (2 * IMAGE_TOKENS + 1_000) * IN_USD
+    fit, budget = 3, 3 * (2 * IMAGE_TOKENS + 1_000) * IN_USD
     key = platform.made_key("seeing", budget_usd=budget)
     messages = [{"role": "user", "content": [TEXT, PICTURE, PICTURE]}]
     with ThreadPoolExecutor(20) as threads:
@@ -115,15 +102,13 @@ def test_what_nothing_bounds_needs_room_for_the_whole_context(platform: Platform
     place.script = Script(message_events(start, *words(0, "read"), *message_end("end_turn", 1)))
     document = {"type": "document", "source": {"type": "url", "url": "https://example.org/x.pdf"}}
     body = {"model": "speaks", "max_tokens": LENGTH, "messages": [{"role": "user", "content": [document]}]}
-    poor, rich = (
-        platform.made_key(name, budget_usd=tokens * IN_USD) for name, tokens in (("p", 49_999), ("r", 51_000))
-    )
+    poor, rich = (platform.made_key(f"t{tokens}", budget_usd=tokens * IN_USD) for tokens in (49_999, 51_000))
     assert platform.ask("POST", "/v1/messages", body, key=poor).status == 429
     reply = platform.ask("POST", "/v1/messages", body, key=rich)
     assert reply.status == 200 and float(reply.headers["x-archwright-cost-usd"]) == pytest.approx(40_001e-6 + 1e-6)
 
 
 def test_an_engine_that_counts_nothing_is_paid_for_its_images(platform: Platform, place: Place) -> None:
-    place.script = Script(chat_events({"choices": [{"delta": {"content": "a cat"}, "finish_reason": "stop"}]}))
+    place.script = counted(0)
     reply = platform.chat(messages=[{"role": "user", "content": [TEXT, PICTURE]}], max_tokens=LENGTH)
     assert float(reply.headers["x-archwright-cost-usd"]) == pytest.approx((2 + 1_105) * IN_USD + OUT_USD)

@@ -13,8 +13,16 @@ from archwright.lake.pii_redaction import find_pii_spans
 from archwright.serving.routing.pii_detection import DATA_CLASS_BY_KIND, detect_data_class, extract_texts
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()
-LONG = base64.b64encode(ROW * 40).decode()
+SHORT, LONG = (base64.b64encode(ROW * count).decode() for count in (1, 40))
 SOUND = base64.b64encode(b"RIFF\x90\xff\x01\x00WAVE" + ROW * 40).decode()
+
+
+ENCODED = (
+    *("see https://example.org/unsubscribe?who=bob%40example.org&x=1", "<td>bob&#64;example.org</td>"),
+    *("bob&commat;example&period;org, 100% sure & well", "ＩＢＡＮ ＤＥ８９３７０４００４４０５３２０１３０００"),
+    *("bob＠example．org", "IBAN DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "+49\u201130\u20111234567"),
+    *("mu\u0308ller@example.org", "é" * 127 + " bob@example.org " + "é" * 127, "اتصل على +٤٩ ٣٠ ١٢٣٤٥٦٧"),
+)
 
 
 def chat(*contents: Any) -> dict[str, Any]:
@@ -53,22 +61,10 @@ def chat(*contents: Any) -> dict[str, Any]:
         ({"tools": [{"input_schema": {"enum": [1, 4111111111111111]}}]}, "payment"),
         (chat([{"type": "tool_use", "input": {"at": 1732600000000, "n": -3, "ok": True}}]), None),
         (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000\n" * 30}}]), "personal"),
-        (chat("see https://example.org/unsubscribe?who=bob%40example.org&x=1"), "personal"),
-        (chat("<td>bob&#64;example.org</td>"), "personal"),
-        (chat("bob&commat;example&period;org, 100% sure & well"), "personal"),
-        (chat("ＩＢＡＮ ＤＥ８９３７０４００４４０５３２０１３０００"), "personal"),
-        (chat("bob＠example．org"), "personal"),
-        (chat("IBAN DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"), "personal"),
-        (chat("+49\u201130\u20111234567"), "personal"),
-        (chat("mu\u0308ller@example.org"), "personal"),
-        (chat("é" * 127 + " bob@example.org " + "é" * 127), "personal"),
+        *((chat(text), "personal") for text in ENCODED),
         (chat("4111\u200b1111\u200b1111\u200b1111"), "payment"),
-        (chat("اتصل على +٤٩ ٣٠ ١٢٣٤٥٦٧"), "personal"),
         (chat("naïve café, 100 % of 50&nbsp;kg"), None),
-        (
-            chat([{"type": "file", "file": {"file_data": "data:text/csv;base64," + base64.b64encode(ROW).decode()}}]),
-            "personal",
-        ),
+        (chat([{"type": "file", "file": {"file_data": f"data:text/csv;base64,{SHORT}"}}]), "personal"),
         (chat([{"type": "document", "source": {"media_type": "text/plain", "data": LONG}}]), "personal"),
         (chat([{"type": "file", "file": {"file_data": LONG}}]), "personal"),
         (chat([{"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64," + LONG}}]), "personal"),
@@ -80,24 +76,12 @@ def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) ->
 
 
 HOSTILE = (
-    "a@",
-    "@a.",
-    "+1",
-    "1",
-    "0()",
-    "tel 1 ",
-    "DE89",
-    "4111 ",
-    "2222:",
-    "\\",
-    "%41",
-    "&#1;",
-    "\u00a0",
+    *("a@", "@a.", "+1", "1", "0()", "tel 1 ", "DE89", "4111 ", "2222:", "\\", "%41", "&#1;", "\u00a0", "a"),
     "\u0301\u0323",
 )
 
 
-@pytest.mark.parametrize("unit", (*HOSTILE, "a"))
+@pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
     """A quadratic search of these texts would block a worker for hours."""
     assert detect_data_class({"prompt": unit * (400_000 // len(unit))}) is None
