@@ -161,13 +161,9 @@ class ClientConnection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES:
                 self._fail(InvalidHttpReply("the reply's headers are larger than 64 KiB"))
             return
-        pieces = self._pieces
-        if pieces:
-            if len(pieces) == 1:
-                body = pieces.pop()
-            else:
-                body = b"".join(pieces)
-                pieces.clear()
+        if self._pieces:
+            body = b"".join(self._pieces)
+            self._pieces.clear()
             if not self._feed(body):
                 return
         if self._complete:
@@ -251,9 +247,9 @@ class ClientConnection(asyncio.Protocol):
             self._drop()
 
     def _finish(self) -> None:
-        keep = self._complete and self._keep and self._pool.keeps
+        refused, keep = self._status >= 300, self._complete and self._keep and self._pool.keeps
         # A server that rejects early may not have read the whole request, and would read the rest as another request.
-        if self._status >= 300 and keep:
+        if refused and keep:
             keep = self._transport.get_write_buffer_size() == 0
         self._sink = None
         self.resume()
@@ -262,7 +258,6 @@ class ClientConnection(asyncio.Protocol):
             self._pool.idle.append(self)
         else:
             self.close()
-        refused = self._status >= 300
         self._resolve(HttpStatusError(self._status, bytes(self._refusal), self._retry_after) if refused else None)
 
     def _fail(self, error: Exception) -> None:

@@ -94,10 +94,8 @@ def extract_plain_text(event: EngineEvent) -> str | None:
     choices = event.choices
     if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
         return None
-    if len(choices) > 1:
-        return None
     choice = choices[0]
-    if choice.finish_reason is not None or choice.logprobs is not None or choice.index:
+    if len(choices) > 1 or choice.finish_reason is not None or choice.logprobs is not None or choice.index:
         return None
     delta = choice.delta
     if delta is None:

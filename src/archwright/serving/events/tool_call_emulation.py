@@ -62,9 +62,8 @@ def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallRead
     if not tools or choice == "none":
         return plain, None
     if "logprobs" in body:
-        raise invalid_value(
-            "this model does not support 'logprobs' together with 'tools'; send one of them", "logprobs"
-        )
+        message = "this model does not support 'logprobs' together with 'tools'; send one of them"
+        raise invalid_value(message, "logprobs")
     functions = [tool["function"] for tool in tools]
     if type(choice) is dict:
         functions = [function for function in functions if function["name"] == choice["function"]["name"]]

@@ -20,26 +20,9 @@ from archwright.serving.http.errors import (
     unsupported_field,
     unsupported_value,
 )
-from archwright.serving.messages_api.schema import (
-    ImageBlock,
-    InputMessage,
-    MessagesRequest,
-    OutputConfig,
-    TextBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UrlSource,
-)
+from archwright.serving.messages_api import schema
 from archwright.serving.providers.anthropic import BETA_HEADER_NAME
-from archwright.serving.requests.field_checks import (
-    check_boolean,
-    integer_between,
-    reject_compaction,
-    reject_provider_tools,
-    require_field,
-    require_list_price,
-    unknown_field,
-)
+from archwright.serving.requests import field_checks
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import count_parts
 from archwright.serving.requests.request_validation import GenerationRequest, reject_unbounded, validate_chat_fields
@@ -52,7 +35,7 @@ BETA_HEADER = BETA_HEADER_NAME.encode()
 MAX_BETAS = 32
 LONG_CONTEXT_PREFIX = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-KNOWN_FIELDS = frozenset({"model", *MessagesRequest.__struct_fields__})
+KNOWN_FIELDS = frozenset({"model", *schema.MessagesRequest.__struct_fields__})
 
 
 def translate_request(
@@ -61,7 +44,7 @@ def translate_request(
     """Validate a request for the endpoint that it names. `betas`: the request's header. Raises ApiError."""
     found = directory.resolve(body.get("model"), workload)
     endpoint = found.endpoints[0]
-    require_field(body.get("max_tokens"), "max_tokens")
+    field_checks.require_field(body.get("max_tokens"), "max_tokens")
     if body.get("thread") is not None:
         # Rejected also for a provider that has threads, because the gateway cannot bound their size.
         raise bad_request("'thread' is not supported; send the whole conversation", "thread", THREAD_UNSUPPORTED)
@@ -69,9 +52,9 @@ def translate_request(
         return _pass_through(body, found, endpoint, betas or "")
     for name in body:
         if name not in KNOWN_FIELDS:
-            raise unknown_field(name, {**dict.fromkeys(KNOWN_FIELDS)})
+            raise field_checks.unknown_field(name, dict.fromkeys(KNOWN_FIELDS))
     try:
-        request = msgspec.convert(body, MessagesRequest)
+        request = msgspec.convert(body, schema.MessagesRequest)
     except msgspec.ValidationError as error:
         raise _invalid_field_error(error) from None
     return validate_chat_fields(_to_chat(request, endpoint), found)
@@ -79,15 +62,15 @@ def translate_request(
 
 def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpoint, betas: str) -> GenerationRequest:
     """Build a request for a provider that supports the interface and checks the other fields itself."""
-    require_list_price(body, endpoint)
+    field_checks.require_list_price(body, endpoint)
     reject_unbounded(body)
-    length = integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
-    stream = check_boolean(body.get("stream", False), "stream", endpoint)
+    length = field_checks.integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
+    stream = field_checks.check_boolean(body.get("stream", False), "stream", endpoint)
     for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
         if type(value) is not list:
             raise bad_request(f"{name!r} must be a list", name, "invalid_type")
-    reject_provider_tools(body)
-    reject_compaction(body)
+    field_checks.reject_provider_tools(body)
+    field_checks.reject_compaction(body)
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
@@ -109,9 +92,7 @@ def _check_betas(header: str, endpoint: Endpoint) -> str:
         raise invalid_value(f"{BETA_HEADER_NAME!r} must be {form}", BETA_HEADER_NAME)
     long_context = [name for name in names if endpoint.charged and name.startswith(LONG_CONTEXT_PREFIX)]
     if long_context:
-        message = (
-            f"{BETA_HEADER_NAME!r}: {long_context[0]!r} costs another price than this model's configured one; omit it"
-        )
+        message = f"{BETA_HEADER_NAME!r}: {long_context[0]!r} {field_checks.OTHER_PRICE}; omit it"
         raise unsupported_value(message, BETA_HEADER_NAME)
     return ",".join(names)
 
@@ -127,7 +108,7 @@ def _invalid_field_error(error: msgspec.ValidationError) -> Exception:
     return invalid_value(f"{name}: {problem}", name)
 
 
-def _to_chat(request: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
+def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
     """Return the fields of the equivalent chat."""
     messages: list[dict[str, Any]] = []
     if request.system:
@@ -158,18 +139,18 @@ def _to_chat(request: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
         if not edit.type.startswith("clear_thinking"):  # a chat has no thinking to clear
             at = "context_management.edits"
             raise unsupported_value(f"{at}: this model does not support the edit {edit.type!r}", at)
-    config = request.output_config or OutputConfig(format=request.output_format)
+    config = request.output_config or schema.OutputConfig(format=request.output_format)
     return {**chat, **_translate_tools(request), **_translate_output(config, endpoint)}
 
 
-def _translate_tools(request: MessagesRequest) -> dict[str, Any]:
+def _translate_tools(request: schema.MessagesRequest) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for number, tool in enumerate(request.tools or ()):
         if tool.type not in (None, "custom"):
             at = f"tools.{number}.type"
             raise unsupported_value(f"{at}: this model does not support the provider tool {tool.type!r}", at)
-        schema = require_field(tool.input_schema, f"tools.{number}.input_schema")
-        function = {"name": tool.name, "description": tool.description, "parameters": schema}
+        parameters = field_checks.require_field(tool.input_schema, f"tools.{number}.input_schema")
+        function = {"name": tool.name, "description": tool.description, "parameters": parameters}
         fields.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
     choice = request.tool_choice
     if choice is None:
@@ -184,7 +165,7 @@ def _translate_tools(request: MessagesRequest) -> dict[str, Any]:
     return {**fields, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else fields
 
 
-def _translate_output(config: OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
+def _translate_output(config: schema.OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if config.format is not None:
         inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
@@ -194,7 +175,7 @@ def _translate_output(config: OutputConfig, endpoint: Endpoint) -> dict[str, Any
     return fields
 
 
-def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
+def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, Any]]:
     """Return the chat messages of one turn: first each tool result, then the other blocks."""
     if turn.role not in ("user", "assistant", "system"):
         raise invalid_value(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role")
@@ -204,13 +185,13 @@ def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     for block in turn.content:
-        if isinstance(block, TextBlock | ImageBlock):
+        if isinstance(block, schema.TextBlock | schema.ImageBlock):
             parts.append(_translate_part(block))
-        elif isinstance(block, ToolUseBlock):
+        elif isinstance(block, schema.ToolUseBlock):
             function = {"name": block.name, "arguments": _encode(block.input).decode()}
             calls.append({"id": block.id, "type": "function", "function": function})
-        elif isinstance(block, ToolResultBlock):
-            inner = [TextBlock(block.content)] if type(block.content) is str else block.content
+        elif isinstance(block, schema.ToolResultBlock):
+            inner = [schema.TextBlock(block.content)] if type(block.content) is str else block.content
             results = [_translate_part(part) for part in inner]  # type: ignore[arg-type]
             text = "".join(part["text"] for part in results if part["type"] == "text")
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
@@ -222,9 +203,9 @@ def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
     return messages
 
 
-def _translate_part(block: TextBlock | ImageBlock) -> dict[str, Any]:
-    if isinstance(block, TextBlock):
+def _translate_part(block: schema.TextBlock | schema.ImageBlock) -> dict[str, Any]:
+    if isinstance(block, schema.TextBlock):
         return {"type": "text", "text": block.text}
     source = block.source
-    url = source.url if isinstance(source, UrlSource) else f"data:{source.media_type};base64,{source.data}"
+    url = source.url if isinstance(source, schema.UrlSource) else f"data:{source.media_type};base64,{source.data}"
     return {"type": "image_url", "image_url": {"url": url}}

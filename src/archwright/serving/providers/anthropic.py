@@ -208,9 +208,8 @@ def _join_text_parts(content: object) -> str:
     parts: Any = [{"type": "text", "text": content}] if type(content) is str else content or ()
     other = next((part["type"] for part in parts if part["type"] != "text"), None)
     if other is not None:
-        raise unsupported_value(
-            f"this model's provider does not support {other!r} parts in a system prompt or tool result", "messages"
-        )
+        message = f"this model's provider does not support {other!r} parts in a system prompt or tool result"
+        raise unsupported_value(message, "messages")
     return "".join(part["text"] for part in parts)
 
 

@@ -53,10 +53,8 @@ def _check_nesting(body: object) -> None:
     """Raise ApiError 400 for a body too deep to search or encode, or with 20 times its size in memory."""
     level, containers = [body], 0
     for _ in range(MAX_DEPTH):
-        inner = [list(node.values()) if type(node) is dict else node for node in level]
-        level = [
-            child for children in inner if type(children) is list for child in children if type(child) in (dict, list)
-        ]
+        inner: list[Any] = [node.values() if type(node) is dict else node for node in level]
+        level = [child for children in inner for child in children if type(child) in (dict, list)]
         containers += len(level)
         if containers > MAX_CONTAINERS:
             raise bad_request(f"the body contains more than {MAX_CONTAINERS} objects and lists")
@@ -152,16 +150,16 @@ LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+OTHER_PRICE = "costs another price than this model's configured one"
+
+
 def require_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
     """Raise ApiError 400 if a field would make the endpoint's configured prices wrong."""
     for name in LIST_PRICE_VALUES.keys() & body.keys() if endpoint.charged else ():
         value = body[name]
         if value is not None and value not in LIST_PRICE_VALUES[name]:
             allowed = " or ".join(map(repr, LIST_PRICE_VALUES[name]))
-            message = (
-                f"{name!r}: {str(value)[:40]!r} costs another price than this model's configured one; send {allowed}"
-            )
-            raise unsupported_value(message, name)
+            raise unsupported_value(f"{name!r}: {str(value)[:40]!r} {OTHER_PRICE}; send {allowed}", name)
 
 
 # Provider tool types that the client runs itself. All other types run at the provider.
@@ -268,14 +266,11 @@ def check_metadata(value: Any, name: str, endpoint: Endpoint) -> object:
 
 def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
     kind = value.get("type") if type(value) is dict else None
-    if kind == "text" and len(value) == 1:
-        return DROPPED
-    if kind == "json_object" and len(value) == 1:
-        return value
+    if kind in ("text", "json_object") and len(value) == 1:
+        return value if kind == "json_object" else DROPPED
     if kind != "json_schema" or type(value.get("json_schema")) is not dict or len(value) != 2:
-        raise invalid_value(
-            f"{name!r} must have type text or json_object, or type json_schema and a 'json_schema'", name
-        )
+        forms = "type text or json_object, or type json_schema and a 'json_schema'"
+        raise invalid_value(f"{name!r} must have {forms}", name)
     inner = value["json_schema"]
     allowed = {"name": check_label, "description": check_label, "strict": check_boolean, "schema": check_schema}
     check_fields(inner, allowed, endpoint)

@@ -12,34 +12,7 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_field, unsupported_value
-from archwright.serving.requests.field_checks import (
-    Check,
-    allow_only,
-    check_boolean,
-    check_choice_count,
-    check_fields,
-    check_label,
-    check_logit_bias,
-    check_max_tokens,
-    check_metadata,
-    check_response_format,
-    check_seed,
-    check_stop,
-    check_stream_options,
-    integer_between,
-    number_between,
-    reject_unrepresentable,
-    reject_unsupported,
-    require_field,
-    require_list_price,
-)
-from archwright.serving.requests.message_validation import (
-    check_messages,
-    check_tool_choice,
-    check_tool_consistency,
-    check_tools,
-    count_characters,
-)
+from archwright.serving.requests import field_checks, message_validation
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
 from archwright.serving.settings.config import Endpoint
@@ -113,65 +86,65 @@ def check_encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
 
 def check_top_k(value: Any, name: str, endpoint: Endpoint) -> int:
     """Allow -1 for engines behind a URL, some of which read it as no limit."""
-    checked: int = integer_between(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
+    checked: int = field_checks.integer_between(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
     return checked
 
 
-SAMPLING_FIELDS: dict[str, Check] = {
-    "max_tokens": check_max_tokens,
-    "temperature": number_between(0, 2),
-    "top_p": number_between(0, 1),
+SAMPLING_FIELDS: dict[str, field_checks.Check] = {
+    "max_tokens": field_checks.check_max_tokens,
+    "temperature": field_checks.number_between(0, 2),
+    "top_p": field_checks.number_between(0, 1),
     "top_k": check_top_k,
-    "min_p": number_between(0, 1),
-    "presence_penalty": number_between(-2, 2),
-    "frequency_penalty": number_between(-2, 2),
-    "logit_bias": check_logit_bias,
-    "seed": check_seed,
-    "stop": check_stop,
-    "n": check_choice_count,
-    "stream": check_boolean,
-    "stream_options": check_stream_options,
-    "user": check_label,
-    "ignore_eos": check_boolean,
-    "cache_prompt": check_boolean,
+    "min_p": field_checks.number_between(0, 1),
+    "presence_penalty": field_checks.number_between(-2, 2),
+    "frequency_penalty": field_checks.number_between(-2, 2),
+    "logit_bias": field_checks.check_logit_bias,
+    "seed": field_checks.check_seed,
+    "stop": field_checks.check_stop,
+    "n": field_checks.check_choice_count,
+    "stream": field_checks.check_boolean,
+    "stream_options": field_checks.check_stream_options,
+    "user": field_checks.check_label,
+    "ignore_eos": field_checks.check_boolean,
+    "cache_prompt": field_checks.check_boolean,
 }
 
-CHAT_FIELDS: dict[str, Check] = {
+CHAT_FIELDS: dict[str, field_checks.Check] = {
     **SAMPLING_FIELDS,
-    "messages": check_messages,
-    "tools": check_tools,
-    "tool_choice": check_tool_choice,
-    "parallel_tool_calls": check_boolean,
-    "max_completion_tokens": check_max_tokens,
-    "response_format": check_response_format,
-    "logprobs": check_boolean,
-    "top_logprobs": integer_between(0, 20),
-    "safety_identifier": check_label,
-    "prompt_cache_key": check_label,
-    "prompt_cache_retention": check_label,
-    "metadata": check_metadata,
-    "store": allow_only((False,), "replies are not stored"),
-    "service_tier": allow_only(("auto", "default"), "this model has one service tier"),
+    "messages": message_validation.check_messages,
+    "tools": message_validation.check_tools,
+    "tool_choice": message_validation.check_tool_choice,
+    "parallel_tool_calls": field_checks.check_boolean,
+    "max_completion_tokens": field_checks.check_max_tokens,
+    "response_format": field_checks.check_response_format,
+    "logprobs": field_checks.check_boolean,
+    "top_logprobs": field_checks.integer_between(0, 20),
+    "safety_identifier": field_checks.check_label,
+    "prompt_cache_key": field_checks.check_label,
+    "prompt_cache_retention": field_checks.check_label,
+    "metadata": field_checks.check_metadata,
+    "store": field_checks.allow_only((False,), "replies are not stored"),
+    "service_tier": field_checks.allow_only(("auto", "default"), "this model has one service tier"),
     **dict.fromkeys(
-        ("functions", "function_call", "audio", "modalities", "web_search_options"), reject_unrepresentable
+        ("functions", "function_call", "audio", "modalities", "web_search_options"), field_checks.reject_unrepresentable
     ),
-    **dict.fromkeys(("prediction", "reasoning_effort", "verbosity"), reject_unsupported),
+    **dict.fromkeys(("prediction", "reasoning_effort", "verbosity"), field_checks.reject_unsupported),
 }
 
-COMPLETION_FIELDS: dict[str, Check] = {
+COMPLETION_FIELDS: dict[str, field_checks.Check] = {
     **SAMPLING_FIELDS,
     "prompt": check_prompt,
-    "logprobs": integer_between(0, 5),
-    "echo": allow_only((False,), "the prompt is not echoed in this release"),
-    "best_of": allow_only((1,), "this release generates one choice per request"),
-    "suffix": allow_only(("",), "inserting text is not supported in this release"),
+    "logprobs": field_checks.integer_between(0, 5),
+    "echo": field_checks.allow_only((False,), "the prompt is not echoed in this release"),
+    "best_of": field_checks.allow_only((1,), "this release generates one choice per request"),
+    "suffix": field_checks.allow_only(("",), "inserting text is not supported in this release"),
 }
 
-EMBEDDING_FIELDS: dict[str, Check] = {
+EMBEDDING_FIELDS: dict[str, field_checks.Check] = {
     "input": check_inputs,
     "encoding_format": check_encoding,
-    "dimensions": reject_unsupported,
-    "user": check_label,
+    "dimensions": field_checks.reject_unsupported,
+    "user": field_checks.check_label,
 }
 
 
@@ -197,23 +170,23 @@ def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: 
 
 def validate_chat_fields(body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
     """Validate the fields of a chat, without its model name, for the resolved endpoint."""
-    fields = check_fields(body, CHAT_FIELDS, found.endpoints[0])
-    require_field(fields.get("messages"), "messages")
-    check_tool_consistency(fields)
+    fields = field_checks.check_fields(body, CHAT_FIELDS, found.endpoints[0])
+    field_checks.require_field(fields.get("messages"), "messages")
+    message_validation.check_tool_consistency(fields)
     top = fields.pop("top_logprobs", None) or 0
     logprobs = fields.pop("logprobs", False)
     if top and not logprobs:
         raise invalid_value("'top_logprobs' needs 'logprobs': true", "top_logprobs")
     if logprobs:
         fields.update(logprobs=True, top_logprobs=max(1, top))
-    characters = count_characters(fields["messages"])
+    characters = message_validation.count_characters(fields["messages"])
     return _build_request(found, fields, top if logprobs else None, characters, count_parts(fields))
 
 
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     found = directory.resolve(body.get("model"), workload)
-    fields = check_fields(_without_model(body), COMPLETION_FIELDS, found.endpoints[0])
-    require_field(fields.get("prompt"), "prompt")
+    fields = field_checks.check_fields(_without_model(body), COMPLETION_FIELDS, found.endpoints[0])
+    field_checks.require_field(fields.get("prompt"), "prompt")
     top = fields.pop("logprobs", None)
     if top is not None:
         # Engines read 0 as "none", but OpenAI means only the chosen token. The extra entry is removed from the reply.
@@ -226,9 +199,9 @@ def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workl
     endpoint = next((spec for spec in found.endpoints if spec.embeddings), None)
     if endpoint is None:
         raise bad_request(f"the model {found.name!r} does not support embeddings", "model", "unsupported_model")
-    fields = check_fields(_without_model(body), EMBEDDING_FIELDS, endpoint)
+    fields = field_checks.check_fields(_without_model(body), EMBEDDING_FIELDS, endpoint)
     _reject_operator_fields(fields)
-    texts: list[str] | list[list[int]] = require_field(fields.get("input"), "input")
+    texts: list[str] | list[list[int]] = field_checks.require_field(fields.get("input"), "input")
     sent = {**fields, "model": endpoint.model, "input": texts, "encoding_format": "float"}
     size, is_tokens = sum(map(len, texts)), type(texts[0]) is list
     return GenerationRequest(
@@ -251,7 +224,7 @@ def _build_request(
     found: ResolvedModel, fields: dict[str, Any], top: int | None, characters: int, parts: MultimodalParts = TEXT_ONLY
 ) -> GenerationRequest:
     endpoint = found.endpoints[0]
-    require_list_price(fields, endpoint)
+    field_checks.require_list_price(fields, endpoint)
     length = fields.pop("max_completion_tokens", None)
     if length is not None and fields.setdefault("max_tokens", length) != length:
         message = "'max_tokens' and 'max_completion_tokens' differ; send one of them"

@@ -104,12 +104,10 @@ class PoolRegistry:
         applied: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._removed, *self.pools.values())}
         for spec in pools:
-            replicas, pool = by_pool[spec.name], known.get(spec.name)
-            if pool is None:
-                pool = EnginePool(spec, replicas)
-            else:
-                pool.replace_replicas(spec, replicas)
-            applied[spec.name] = pool
+            replicas = by_pool[spec.name]
+            if spec.name in known:
+                known[spec.name].replace_replicas(spec, replicas)
+            applied[spec.name] = known.get(spec.name) or EnginePool(spec, replicas)
         self._removed = [pool for name, pool in known.items() if name not in applied]
         staying = {id(replica) for replicas in by_pool.values() for replica in replicas}
         self._draining = [replica for replica in before if id(replica) not in staying]

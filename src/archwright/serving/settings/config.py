@@ -50,8 +50,7 @@ class EnginePoolSpec(Record):
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
     token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
     fit their schemas, the engine, or the gateway by a schema for the reply. Empty: the engine for a URL, the gateway
-    for our own engines.
-    """
+    for our own engines."""
 
     name: str
     addresses: tuple[str, ...]
@@ -109,8 +108,7 @@ class EndpointSpec(Record):
     (without a class, for all); `residency_of`: countries for stricter classes. Without countries, sensitive data stay
     on our own engines. `detect`: search texts for personal data; None: only if a pool is outside the residency.
     `wait_s`: reject a request that would wait longer for a slot. `shadow_share` of the requests also go to the pool
-    `shadow`, for comparison. `cache`: the replies to cache.
-    """
+    `shadow`, for comparison. `cache`: the replies to cache."""
 
     model: str
     workload: str
@@ -211,7 +209,7 @@ def read_config(path: Path) -> GatewayConfig:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         hint = "start the gateway with `archwright up` or `archwright serve`, which write this file"
         message = f"not a gateway configuration: {error}"
-        raise OperateError("AW-OPS-10", message, where=ErrorLocation(str(path)), hint=hint) from error
+        raise _invalid("AW-OPS-10", message, hint, str(path)) from error
     check_config(config, str(path))
     return config
 
@@ -219,26 +217,25 @@ def read_config(path: Path) -> GatewayConfig:
 def check_config(config: GatewayConfig, file: str = "") -> None:
     """Raise OperateError if required TLS is missing or the configuration cannot serve requests."""
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
-        where = ErrorLocation(file or None, None, "host")
         hint = "set tls_certificate and tls_key, or listen on 127.0.0.1"
-        raise OperateError(
-            "AW-OPS-11", f"the gateway cannot listen on {config.host} without TLS", where=where, hint=hint
-        )
+        raise _invalid("AW-OPS-11", f"the gateway cannot listen on {config.host} without TLS", hint, file, "host")
     if bool(config.tls_certificate) != bool(config.tls_key):
-        where = ErrorLocation(file or None, None, "tls_key")
         hint = "set both tls_certificate and tls_key, or neither"
-        raise OperateError("AW-OPS-12", "only one of tls_certificate and tls_key is set", where=where, hint=hint)
+        raise _invalid("AW-OPS-12", "only one of tls_certificate and tls_key is set", hint, file, "tls_key")
     if config.tls_certificate and config.tls_key:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certificate, config.tls_key)
         except OSError as error:  # ssl.SSLError is one
-            where = ErrorLocation(config.tls_certificate)
             hint = "set a PEM certificate (chain) and its unencrypted private key"
             message = f"the TLS certificate and key are not usable: {error.strerror or str(error)}"
-            raise OperateError("AW-OPS-12", message, where=where, hint=hint) from error
+            raise _invalid("AW-OPS-12", message, hint, config.tls_certificate) from error
     name, problem = find_invalid_limit(config.limits)
     _raise_problem(problem, f"limits.{name}", file)
     check_table(config.pools, config.endpoints, file)
+
+
+def _invalid(code: str, message: str, hint: str, file: str, field: str | None = None) -> OperateError:
+    return OperateError(code, message, where=ErrorLocation(file or None, None, field), hint=hint)
 
 
 def is_loopback(host: str) -> bool:
@@ -282,8 +279,7 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
         known[pool.name] = pool
     seen: set[tuple[str, str, str]] = set()
     for index, spec in enumerate(endpoints):
-        field = f"endpoints[{index}]"
-        name = (spec.kind, spec.model, spec.workload)
+        field, name = f"endpoints[{index}]", (spec.kind, spec.model, spec.workload)
         problem = f"repeats the model {spec.model!r} for the workload {spec.workload!r}" if name in seen else ""
         problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)
         _raise_problem(problem, field, file)
@@ -298,7 +294,7 @@ def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: D
 def _raise_problem(problem: str, field: str, file: str) -> None:
     if problem:
         hint = "correct the field, or write the file again with `archwright up` or `archwright serve`"
-        raise OperateError("AW-OPS-13", f"{field} {problem}", where=ErrorLocation(file or None, None, field), hint=hint)
+        raise _invalid("AW-OPS-13", f"{field} {problem}", hint, file, field)
 
 
 _KEY = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
@@ -363,4 +359,4 @@ def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], fi
             inside = ", ".join(spec.residency) or "our own engines at this site"
             message = f"{field} has {data_class} data, but the pool {name!r} is outside its residency ({inside})"
             hint = "remove the pool, set its place, or add its country to residency"
-            raise OperateError("AW-OPS-14", message, where=ErrorLocation(file or None, None, field), hint=hint)
+            raise _invalid("AW-OPS-14", message, hint, file, field)
