@@ -17,6 +17,8 @@ from archwright.policy.cache_key import (
     is_cacheable,
 )
 
+SAMPLED: tuple[RequestKind, ...] = ("completion", "messages")
+UNSAMPLED: tuple[RequestKind, ...] = ("embedding", "predict")
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
 
 
@@ -28,20 +30,14 @@ def asked(kind: RequestKind = "chat", version: str = "m@v1", **more: object) -> 
     ("policy", "question", "control", "wanted"),
     [
         ("off", asked(), "", False),
-        ("deterministic", asked(), "", True),
-        ("deterministic", asked(temperature=0.0), "", True),
-        ("deterministic", asked(temperature=0.1), "", False),
-        ("deterministic", CacheKeyParts("chat", "v", {"messages": []}), "", False),
-        ("deterministic", asked(temperature=1, seed=0), "", True),
-        ("deterministic", asked(temperature=1, seed=None), "", False),
-        ("deterministic", asked("completion", temperature=1), "", False),
-        ("deterministic", asked("messages", temperature=1), "", False),
-        ("deterministic", asked("embedding", temperature=1), "", True),
-        ("deterministic", asked("predict", temperature=1), "", True),
         ("all", asked(temperature=1), "", True),
-        ("all", asked(), "no-store", False),
-        ("all", asked(), "max-age=0, No-Cache", False),
+        *(("all", asked(), control, False) for control in ("no-store", "max-age=0, No-Cache")),
         ("deterministic", asked(), "max-age=60", True),
+        *(("deterministic", asked(temperature=value), "", value == 0) for value in (0, 0.0, 0.1)),
+        ("deterministic", CacheKeyParts("chat", "v", {"messages": []}), "", False),
+        *(("deterministic", asked(temperature=1, seed=seed), "", seed == 0) for seed in (0, None)),
+        *(("deterministic", asked(kind, temperature=1), "", False) for kind in SAMPLED),
+        *(("deterministic", asked(kind, temperature=1), "", True) for kind in UNSAMPLED),
     ],
 )
 def test_what_may_be_told_again(policy: CachePolicy, question: CacheKeyParts, control: str, wanted: bool) -> None:
@@ -58,16 +54,9 @@ def test_order_and_undecisive_parameters_make_no_difference() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        asked(version="m@v2"),
-        asked("completion"),
-        asked(temperature=0.5),
-        asked(seed=1),
-        asked(messages=[{"role": "user", "content": "Hi "}]),
-        asked(messages=[{"role": "system", "content": "Hi"}]),
-        asked(model="other"),
-        asked(max_tokens=5),
-        asked(tools=[{"type": "function"}]),
-        asked(response_format={"type": "json_object"}),
+        *(asked(version="m@v2"), asked("completion"), asked(temperature=0.5), asked(seed=1), asked(model="other")),
+        *(asked(messages=[{"role": role, "content": text}]) for role, text in (("user", "Hi "), ("system", "Hi"))),
+        *(asked(max_tokens=5), asked(tools=[{"type": "function"}]), asked(response_format={"type": "json_object"})),
         asked(a_parameter_of_tomorrow=True),
     ],
 )

@@ -116,19 +116,11 @@ def test_a_call_that_was_cut_off_is_asked_for_again(client: anthropic.Anthropic,
     assert [one[1]["stop_reason"] for one in found] == ["max_tokens"] * 2
 
 
-def native(*, signature: str) -> list[bytes]:
-    thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": signature}]
-    return message_events(
-        message_start(input_tokens=5, output_tokens=1),
-        *block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought),
-        *text_block(1, "Hel", "lo"),
-        *use(2, "f", '{"a": 1}'),
-        *message_end("stop_sequence", 9, "END"),
-    )
-
-
 def test_native_messages_replies_are_replayed(client: anthropic.Anthropic, place: Place) -> None:
-    place.script = Script(native(signature="sig-1"))
+    thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "sig-1"}]
+    blocks = [*block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought), *text_block(1, "Hel", "lo")]
+    start, end = message_start(input_tokens=5, output_tokens=1), message_end("stop_sequence", 9, "END")
+    place.script = Script(message_events(start, *blocks, *use(2, "f", '{"a": 1}'), *end))
     given = asked("n", "hi", metadata={"user_id": "ann"})
     missed, made, kinds = streamed(client, given)
     hit, told, again = streamed(client, {**given, "metadata": {"user_id": "bob"}})

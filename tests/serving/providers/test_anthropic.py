@@ -201,14 +201,9 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
             *message_end("stop_sequence", 9, "END"),
         )
     )
-    asked: dict[str, Any] = {
-        "model": "m",
-        "max_tokens": 2048,
-        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
-        "messages": HI,
-        "stop_sequences": ["END"],
-        "thinking": {"type": "enabled", "budget_tokens": 1024},
-    }
+    asked: dict[str, Any] = {"model": "m", "max_tokens": 2048, "messages": HI, "stop_sequences": ["END"]}
+    asked["system"] = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    asked["thinking"] = {"type": "enabled", "budget_tokens": 1024}
     reply = messages.messages.create(**asked)
     assert place.last.body == {**asked, "model": "vendor-large", "stream": True}
     with messages.messages.stream(**asked) as stream:
@@ -225,34 +220,26 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
 def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
     """Hidden reasoning must be returned unchanged, or the provider rejects the turn with the tool result."""
     signed = {"type": "signature_delta", "signature": "sig"}
+    hidden = [{"type": "redacted_thinking", "data": data} for data in ("abc", "def")]
     place.script = Script(
         message_events(
             message_start(input_tokens=5, output_tokens=1),
             *block(0, {"type": "thinking", "thinking": "", "signature": ""}, signed),
-            *block(1, {"type": "redacted_thinking", "data": "abc"}),
-            *block(2, {"type": "redacted_thinking", "data": "def"}),
-            *words(3, "a"),
-            *use(4, "f", "{}"),
+            *(*block(1, hidden[0]), *block(2, hidden[1]), *words(3, "a"), *use(4, "f", "{}")),
             *message_end("tool_use", 9),
         )
     )
     asked: dict[str, Any] = {"model": "kept", "max_tokens": 9, "messages": HI}
     for first in ("whole", "stream"):
         asked["system"] = first
-        found = []
         for kind in (first, "whole", "stream"):
             if kind == "whole":
-                found.append(messages.messages.create(**asked).content)
-                continue
-            with messages.messages.stream(**asked) as stream:
-                found.append(stream.get_final_message().content)
-        for blocks in found:
-            said = [one.model_dump(exclude_none=True) for one in blocks]
-            assert said[:3] == [
-                {"type": "thinking", "thinking": "", "signature": "sig"},
-                {"type": "redacted_thinking", "data": "abc"},
-                {"type": "redacted_thinking", "data": "def"},
-            ]
+                found: Any = messages.messages.create(**asked)
+            else:
+                with messages.messages.stream(**asked) as stream:
+                    found = stream.get_final_message()
+            said = [one.model_dump(exclude_none=True) for one in found.content]
+            assert said[:3] == [{"type": "thinking", "thinking": "", "signature": "sig"}, *hidden]
             assert [one["type"] for one in said[3:]] == ["text", "tool_use"]
     asked_once = [one for one in place.asked if one.body.get("system") in ("whole", "stream")]
     assert len(asked_once) == 2, "the others came from the cache"
@@ -354,39 +341,31 @@ def _a_client_that_leaves(platform: Platform, place: Place) -> None:
 
 
 def test_a_conversation_with_calls_becomes_turns() -> None:
+    function = {"type": "function", "function": {"name": "f"}}
+    turns = [
+        *({"role": "developer", "content": "one"}, {"role": "system", "content": "two"}, *HI),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        *({"role": "tool", "tool_call_id": "c", "content": "7"}, {"role": "user", "content": "and?"}),
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+    ]
     asked = to_messages_request(
         {
-            "model": "v",
-            "max_tokens": 5,
-            "messages": [
-                {"role": "developer", "content": "one"},
-                {"role": "system", "content": "two"},
-                *HI,
-                {"role": "assistant", "content": None, "tool_calls": [CALL]},
-                {"role": "tool", "tool_call_id": "c", "content": "7"},
-                {"role": "user", "content": "and?"},
-                {"role": "assistant", "content": ""},
-                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
-            ],
-            "tools": [{"type": "function", "function": {"name": "f"}}],
-            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            **{"model": "v", "max_tokens": 5, "messages": turns, "tools": [function], "tool_choice": function},
             "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
-            "reasoning_effort": "minimal",
-            "service_tier": "default",
+            **{"reasoning_effort": "minimal", "service_tier": "default"},
         }
     )
     assert asked["system"] == "one\n\ntwo"
+    last = [
+        {"type": "tool_result", "tool_use_id": "c", "content": "7"},
+        {"type": "text", "text": "and?"},
+        {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+    ]
     assert asked["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]},
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "c", "content": "7"},
-                {"type": "text", "text": "and?"},
-                {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
-            ],
-        },
+        {"role": "user", "content": last},
     ]
     assert asked["tools"] == [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
     assert asked["tool_choice"] == {"type": "tool", "name": "f"}
@@ -419,28 +398,20 @@ def test_why_it_ended(reason: str, finish: str) -> None:
 
 
 def test_blocks_of_every_kind() -> None:
-    begun = {"type": "text", "text": "A"}
-    deltas = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s"}]
+    text, theirs = {"type": "text", "text": "A"}, {"type": "server_tool_use", "id": "x", "name": "n"}
     choices, done = seen(
-        message_start(input_tokens=1),
-        *block(0, {"type": "thinking", "thinking": ""}, *deltas),
-        *block(1, begun, {"type": "text_delta", "text": "b"}, {"type": "citations_delta", "citation": {}}),
-        *use(2, "f", "", "{}"),
-        *block(
-            3, {"type": "server_tool_use", "id": "x", "name": "n"}, {"type": "input_json_delta", "partial_json": "{"}
-        ),
+        *(message_start(input_tokens=1), *THOUGHT),
+        *block(1, text, {"type": "text_delta", "text": "b"}, {"type": "citations_delta", "citation": {}}),
+        *(*use(2, "f", "", "{}"), *block(3, theirs, {"type": "input_json_delta", "partial_json": "{"})),
         {"type": "of_next_year", "delta": {}},
     )
     said = [choice.delta for choice in choices]
     assert [one.reasoning_content for one in said if one.reasoning_content] == ["hm"]
-    assert [one.signature for one in said if one.signature] == ["s"]
+    assert [one.signature for one in said if one.signature] == ["sig"]
     assert [one.content for one in said if one.content] == ["A", "b"]
     calls = [call for one in said for call in one.tool_calls or ()]
-    assert [(call.index, call.id, call.function and call.function.arguments) for call in calls] == [
-        (0, "toolu_2", ""),
-        (0, None, "{}"),
-    ]
-    assert not done
+    found = [(call.index, call.id, call.function and call.function.arguments) for call in calls]
+    assert found == [(0, "toolu_2", ""), (0, None, "{}")] and not done
 
 
 def test_an_error_of_each_kind_has_its_status() -> None:

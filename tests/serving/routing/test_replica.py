@@ -15,7 +15,7 @@ from tests.serving.conftest import endpoint, null_engine
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
 from archwright.http_client.client import EngineClient
-from archwright.policy.circuit_breaker import FIRST_OPEN_S, LEAST_FAILURES
+from archwright.policy.circuit_breaker import FIRST_OPEN_S, LEAST_FAILURES, AttemptOutcome
 from archwright.serving.routing.pool import EnginePool, SlotLease
 from archwright.serving.routing.replica import MIN_SILENT_REQUESTS, Replica, SlotRequest
 
@@ -49,6 +49,11 @@ class Stand:
         self.pool.record_first_response(lease.replica, 0.0)
         lease.replica.record_end("ok", self.clock.now)
         self.pool.release(lease)
+
+    def end(self, replica: Replica, outcome: AttemptOutcome, after_s: float = 0.0) -> None:
+        replica.record_sent(self.clock.now)
+        self.clock.now += after_s
+        replica.record_end(outcome, self.clock.now)
 
     async def asked(self, count: int) -> str:
         """Return the replicas that get requests which are answered at once."""
@@ -90,39 +95,26 @@ async def test_silence_is_what_somebody_waits_through() -> None:
     stand = Stand()
     first, _ = stand.pool.replicas
 
-    def left_after(waited_s: float) -> None:
-        first.record_sent(stand.clock.now)
-        stand.clock.now += waited_s
-        first.record_end("neutral", stand.clock.now)
-
     for _ in range(MIN_SILENT_REQUESTS):
-        left_after(0.1)
+        stand.end(first, "neutral", 0.1)
     stand.clock.now += 100.0
     assert first.is_trusted(stand.clock.now, PATIENCE_S)
-    left_after(PATIENCE_S / 2)
+    stand.end(first, "neutral", PATIENCE_S / 2)
     assert first.is_trusted(stand.clock.now, PATIENCE_S)
     stand.clock.now += 100.0
-    left_after(PATIENCE_S / 2)
+    stand.end(first, "neutral", PATIENCE_S / 2)
     assert not first.is_trusted(stand.clock.now, PATIENCE_S)
 
 
 @run_async
-async def test_where_all_are_silent_all_are_asked() -> None:
-    stand = Stand()
-    held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
-    stand.clock.now += PATIENCE_S + 1.0
-    held += [await stand.ask() for _ in range(4)]
-    assert len({lease.replica for lease in held[-4:]}) == 2
-    assert not stand.pool.is_usable(stand.clock.now), "another pool would be preferred"
-
-
-@run_async
-async def test_one_alone_is_never_taken_for_silent() -> None:
-    stand = Stand("a")
-    for _ in range(5):
-        await stand.ask()
-    stand.clock.now += 1_000.0
-    assert stand.pool.is_usable(stand.clock.now)
+async def test_where_all_are_silent_all_are_asked_and_one_alone_is_never_taken_for_silent() -> None:
+    for names in ("ab", "a"):
+        stand = Stand(names)
+        for _ in range(2 * MIN_SILENT_REQUESTS):
+            await stand.ask()
+        stand.clock.now += 1_000.0
+        assert len({(await stand.ask()).replica for _ in range(2)}) == len(names)
+        assert stand.pool.is_usable(stand.clock.now) is (names == "a"), "another pool would be preferred"
 
 
 @run_async
@@ -130,8 +122,7 @@ async def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
     stand = Stand()
     first, second = stand.pool.replicas
     for _ in range(LEAST_FAILURES):
-        first.record_sent(stand.clock.now)
-        first.record_end("failed", stand.clock.now)
+        stand.end(first, "failed")
     assert stand.pool.is_usable(stand.clock.now)
     assert await stand.asked(5) == "bbbbb"
     assert (await stand.ask(but=second)).replica is second, "a last resort"
