@@ -82,20 +82,14 @@ async def _all(client: EngineClient) -> list[dict[str, Any]]:
 
 
 @run_async
-async def test_events_come_decoded_until_done_and_progress_reports_stay_inside(tmp_path: Path) -> None:
+async def test_events_come_decoded_until_done_and_progress_reports_only_if_requested(tmp_path: Path) -> None:
     reply = HEAD + _chunk(b': x\n\ndata: {"prompt_progress": {}}\n\ndata: {"a":') + _chunk(b" 1}\n\n")
     reply += _chunk(b"data: [DONE]\n\n") + _chunk(b": the end\n\n") + b"0\r\n\r\n"
-    async with _replying(tmp_path, reply) as (client, heads):
+    async with _replying(tmp_path, reply, reply) as (client, heads):
         assert await _all(client) == [{"a": 1}]
-    assert heads[0].startswith(b"POST /v1/chat/completions ") and b"Authorization: Bearer secret" in heads[0]
-
-
-@run_async
-async def test_a_caller_who_asks_for_progress_gets_it(tmp_path: Path) -> None:
-    reply = HEAD + _chunk(b'data: {"prompt_progress": {}}\n\ndata: [DONE]\n\n') + b"0\r\n\r\n"
-    async with _replying(tmp_path, reply) as (client, _):
         events = [event async for event in client.stream("completions", {"return_progress": True})]
-    assert events == [{"prompt_progress": {}}]
+    assert events == [{"prompt_progress": {}}, {"a": 1}]
+    assert heads[0].startswith(b"POST /v1/chat/completions ") and b"Authorization: Bearer secret" in heads[0]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,6 @@ class EngineClient:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
 
     async def get_text(self, path: str) -> str:
-        """GET a text, such as the engine's metrics."""
         return (await self._read_body(self._encode_request("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:

@@ -48,7 +48,6 @@ class PoolLoad(NamedTuple):
 
 
 def queue_limit(slots: int) -> int:
-    """Return the number of requests that may wait for a pool of `slots`."""
     return QUEUE_PER_SLOT * slots + QUEUE_BASE
 
 

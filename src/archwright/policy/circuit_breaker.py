@@ -68,7 +68,14 @@ class CircuitBreaker:
         if self.state == "closed":
             self._record_attempt(outcome, now)
         elif self.state == "half-open" and since >= self._half_since:
-            self._record_probe(outcome, now)
+            self._probe_until = now
+            if outcome == "ok":
+                self._probes += 1
+                if self._probes >= PROBES_TO_CLOSE:
+                    self.reset()
+            elif outcome != "neutral":
+                self._open_s = min(LONGEST_OPEN_S, 2 * self._open_s)
+                self.trip(now)
 
     def _record_attempt(self, outcome: AttemptOutcome, now: float) -> None:
         if now >= self._until:
@@ -86,16 +93,6 @@ class CircuitBreaker:
         total, failed = self._total + self._before[0], self._failed + self._before[1]
         mostly_failed = failed >= LEAST_FAILURES and failed >= FAILED_SHARE * total
         if mostly_failed or self._timeouts >= TIMEOUTS_IN_A_ROW:
-            self.trip(now)
-
-    def _record_probe(self, outcome: AttemptOutcome, now: float) -> None:
-        self._probe_until = now
-        if outcome == "ok":
-            self._probes += 1
-            if self._probes >= PROBES_TO_CLOSE:
-                self.reset()
-        elif outcome != "neutral":
-            self._open_s = min(LONGEST_OPEN_S, 2 * self._open_s)
             self.trip(now)
 
 

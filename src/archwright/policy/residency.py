@@ -51,7 +51,6 @@ class ResidencyPolicy(NamedTuple):
 
 
 def is_permitted_by_policy(data_class: DataClass, place: PoolLocation, policy: ResidencyPolicy) -> bool:
-    """True if the endpoint's policy permits data of the class at `place`."""
     if data_class not in RESIDENCY_BOUND_CLASSES:
         return True
     applicable, bounds = _applicable_residencies(data_class, policy)

@@ -77,10 +77,6 @@ class SmallGateway:
         return await attempts.run(self.router.build_slot_request(self.request, "", found, until), send), attempts
 
 
-async def counted(engines: Platform, name: str) -> dict[str, float]:
-    return await asyncio.to_thread(engines.engine_metrics, name)
-
-
 def pool(name: str, **changes: Any) -> EnginePoolSpec:
     return endpoint(pool=name, **{"addresses": (f"unix:{name}",), **changes}).pool
 
@@ -124,7 +120,8 @@ async def _only_own_answer(engines: Platform, gateway: SmallGateway, headers: li
             await gateway.ask(header)
         assert refused.value.status == 503
     assert "unix:other" not in gateway.sent
-    assert (await counted(engines, "other"))["null:tokens_predicted_total"] == 0
+    counts = await asyncio.to_thread(engines.engine_metrics, "other")
+    assert counts["null:tokens_predicted_total"] == 0
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,8 @@ async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
         with pytest.raises(ApiError) as refused:
             await gateway.ask(within_s=0.2)
         assert refused.value.status == 504
-        assert (await counted(engines, "asleep"))["null:requests_processing"] == 0, "abandoned work is cancelled"
+        counts = await asyncio.to_thread(engines.engine_metrics, "asleep")
+        assert counts["null:requests_processing"] == 0, "abandoned work is cancelled"
 
 
 @run_async

@@ -157,18 +157,13 @@ def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
 ) -> None:
     names = dict(zip("pqof", places, strict=True))
     first, *more = (pool(name, place=place, own=own) for name, (place, own) in names.items())
-    entry = endpoint(
-        targets=weighted(1.0, 1.0), overflow=("o",), fallback=("f",), residency=residency, overflow_wait_s=0.0
-    )
-    stand = Stand(Entry(first, entry.spec), *more)
+    pools: dict[str, Any] = {"targets": weighted(1.0, 1.0), "overflow": ("o",), "fallback": ("f",)}
+    stand = Stand(Entry(first, endpoint(**pools, residency=residency, overflow_wait_s=0.0).spec), *more)
     stand.down(*down)
     for name in failing:
         stand.fail(name)
-    inside = {
-        name
-        for name, (place, own) in names.items()
-        if data_class not in RESIDENCY_BOUND_CLASSES or (own and not place) or place in residency
-    }
+    free = data_class not in RESIDENCY_BOUND_CLASSES
+    inside = {name for name, (place, own) in names.items() if free or (own and not place) or place in residency}
     try:
         found = stand.order(data_class)
     except ApiError as refused:
@@ -260,12 +255,9 @@ def test_text_is_read_only_where_it_matters_or_where_it_is_asked_for() -> None:
     ):
         stand = Stand(endpoint(**changes), *more)
         assert stand.router.classify_request(stand.spec, None, MAIL) == expected, changes
-
-
-def test_a_card_is_looked_for_where_it_may_not_go_though_personal_data_may() -> None:
+    # Personal data may go where a card may not, so the text is searched for a card.
     stand = Stand(endpoint(fallback=("cloud",), residency_of={"personal": ("any",)}), OUTSIDE)
-    card = {"messages": [{"role": "user", "content": "Charge 4111 1111 1111 1111, please."}]}
-    assert stand.router.classify_request(stand.spec, None, card) == "payment"
+    assert stand.router.classify_request(stand.spec, None, CARD) == "payment"
     assert stand.order("payment") == ["p"] and stand.order("personal") == ["p", "cloud"]
 
 
@@ -282,8 +274,7 @@ def test_turns_of_a_conversation_share_a_prefix() -> None:
 
 
 def test_work_carries_urgency_deadline_and_prefix() -> None:
-    entry = endpoint(addresses=("unix:a", "unix:b"), priority="batch", wait_s=5.0)
-    stand = Stand(entry)
+    stand = Stand(endpoint(addresses=("unix:a", "unix:b"), priority="batch", wait_s=5.0))
     stand.now = 10.0
     work = stand.router.build_slot_request(stand.question(), "", "internal", 100.0)
     assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, hash_prefix({"messages": HELLO}))

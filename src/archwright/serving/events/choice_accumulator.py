@@ -27,22 +27,19 @@ class ChoiceAccumulator:
         self.refusals.append(piece.refusal)
         self.entries += piece.entries or ()
         for call in piece.calls:
-            self._add_tool_call(call)
+            part, known = call.called_function, self.calls.get(call.index)
+            if known is None:
+                plain = call.custom is None
+                function, custom = (FunctionCall(part.name), None) if plain else (None, CustomCall(part.name))
+                known = self.calls[call.index] = ToolCall(call.index, call.id, function, custom, call.extra_content), []
+            first, arguments = known
+            first.id, first.called_function.name = first.id or call.id, first.called_function.name or part.name
+            first.extra_content = first.extra_content or call.extra_content
+            arguments.append(part.arguments or "")
         self.signature += piece.signature
         self.redacted += piece.redacted
         self.stop = piece.stop or self.stop
         self.finish = piece.finish or self.finish
-
-    def _add_tool_call(self, call: ToolCall) -> None:
-        part = call.called_function
-        known = self.calls.get(call.index)
-        if known is None:
-            function, custom = (FunctionCall(part.name), None) if call.custom is None else (None, CustomCall(part.name))
-            known = self.calls[call.index] = ToolCall(call.index, call.id, function, custom, call.extra_content), []
-        first, arguments = known
-        first.id, first.called_function.name = first.id or call.id, first.called_function.name or part.name
-        first.extra_content = first.extra_content or call.extra_content
-        arguments.append(part.arguments or "")
 
     def to_piece(self, number: int) -> ResponsePiece:
         calls = []

@@ -118,7 +118,13 @@ class MessagesWriter:
         return out
 
     def _write_piece(self, piece: ResponsePiece) -> bytes:
-        out = self._write_thinking(piece) if piece.reasoning or piece.signature else b""
+        out = b""
+        if (piece.reasoning or piece.signature) and self._open != "thinking":
+            out = self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        if piece.reasoning:
+            out += self._encode_delta({"type": "thinking_delta", "thinking": piece.reasoning})
+        if piece.signature:
+            out += self._encode_delta({"type": "signature_delta", "signature": piece.signature})
         for data in piece.redacted:
             out += self._open_block("redacted_thinking", {"type": "redacted_thinking", "data": data})
         if piece.text or piece.refusal:
@@ -127,16 +133,6 @@ class MessagesWriter:
             out += self.encode_text(piece.text + piece.refusal)
         for call in piece.calls:
             out += self._write_tool_call(call)
-        return out
-
-    def _write_thinking(self, piece: ResponsePiece) -> bytes:
-        out = b""
-        if self._open != "thinking":
-            out = self._open_block("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-        if piece.reasoning:
-            out += self._encode_delta({"type": "thinking_delta", "thinking": piece.reasoning})
-        if piece.signature:
-            out += self._encode_delta({"type": "signature_delta", "signature": piece.signature})
         return out
 
     def _write_tool_call(self, call: ToolCall) -> bytes:

@@ -304,7 +304,12 @@ class MessagesEventReader:
         delta = parsed.delta or _BlockDelta()
         finish = FINISH_REASONS.get(delta.stop_reason, "stop") if delta.stop_reason else None
         choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=delta.stop_sequence)
-        return [EngineEvent([choice], self._to_openai_usage())]
+        used = self._used
+        cached, output = used.cache_read_input_tokens or 0, used.output_tokens or 0
+        prompt = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
+        counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        details = {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
+        return [EngineEvent([choice], {**counts, **details})]
 
     def _update_usage(self, used: _Usage | None) -> None:
         """Replace the counts: each count in a stream is a running total."""
@@ -312,14 +317,6 @@ class MessagesEventReader:
             value = getattr(used, name)
             if value is not None:
                 setattr(self._used, name, value)
-
-    def _to_openai_usage(self) -> dict[str, Any]:
-        used = self._used
-        cached = used.cache_read_input_tokens or 0
-        prompt = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
-        output = used.output_tokens or 0
-        counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-        return {**counts, "prompt_tokens_details": {"cached_tokens": cached}} if cached else counts
 
 
 def _delta_event(delta: ChoiceDelta) -> EngineEvent:

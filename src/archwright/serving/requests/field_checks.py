@@ -206,7 +206,6 @@ def reject_unrepresentable(value: Any, name: str, _endpoint: Endpoint) -> object
 
 
 def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:
-    """Check the number of tokens to generate, which must fit the model's context."""
     if type(value) is not int or value < 1:
         raise invalid_value(f"{name!r} must be an integer of at least 1", name)
     if value > endpoint.context_tokens:

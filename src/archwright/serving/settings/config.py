@@ -284,7 +284,13 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
         problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)
         _raise_problem(problem, field, file)
         seen.add(name)
-        _check_residency(spec, known, field, file)
+        data_class: DataClass = spec.data_class or "internal"
+        for used in spec.pools if data_class in RESIDENCY_BOUND_CLASSES else ():
+            if is_outside_residency(spec, known[used], data_class):
+                inside = ", ".join(spec.residency) or "our own engines at this site"
+                message = f"{field} has {data_class} data, but the pool {used!r} is outside its residency ({inside})"
+                hint = "remove the pool, set its place, or add its country to residency"
+                raise _invalid("AW-OPS-14", message, hint, file, field)
 
 
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
@@ -350,13 +356,3 @@ def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpe
     if wrong is not None:
         return f"must have residency as ISO country codes of two letters or {ANY_COUNTRY!r}, not {wrong!r}"
     return ""
-
-
-def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], field: str, file: str) -> None:
-    data_class: DataClass = spec.data_class or "internal"
-    for name in spec.pools if data_class in RESIDENCY_BOUND_CLASSES else ():
-        if is_outside_residency(spec, known[name], data_class):
-            inside = ", ".join(spec.residency) or "our own engines at this site"
-            message = f"{field} has {data_class} data, but the pool {name!r} is outside its residency ({inside})"
-            hint = "remove the pool, set its place, or add its country to residency"
-            raise _invalid("AW-OPS-14", message, hint, file, field)
