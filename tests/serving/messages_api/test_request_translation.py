@@ -296,16 +296,12 @@ def test_mixed_pieces_are_written_once_and_in_order(data: st.DataObject) -> None
         said, left[number] = left[number][:size], left[number][size:]
         if not left[number]:
             del left[number]
-        pieces.append(
-            ResponsePiece(said, "", None, None)
-            if number < 0
-            else part(number, said, None if number in begun else f"f{number}")
-        )
+        name = None if number in begun else f"f{number}"
+        pieces.append(ResponsePiece(said, "", None, None) if number < 0 else part(number, said, name))
         begun.add(number)
     found = blocks(written([*pieces, ResponsePiece("", "", None, "tool_calls")])[0])
-    assert sorted(one for one in found if one[0] != "text") == [
-        (f"f{number}", said) for number, said in enumerate(whole)
-    ]
+    calls = [(f"f{number}", said) for number, said in enumerate(whole)]
+    assert sorted(one for one in found if one[0] != "text") == calls
     assert "".join(said for kind, said in found if kind == "text") == "some words"
 
 
@@ -324,9 +320,8 @@ def test_pieces_that_need_not_wait_are_written_at_once() -> None:
 @pytest.mark.parametrize(
     ("piece", "reason", "stop"),
     [
-        (ResponsePiece("a", "", None, "stop"), "end_turn", None),
+        *((ResponsePiece("a", "", None, "stop", stop=stop), "end_turn", None) for stop in ("", "else")),
         (ResponsePiece("a", "", None, "stop", stop="END"), "stop_sequence", "END"),
-        (ResponsePiece("a", "", None, "stop", stop="else"), "end_turn", None),
         (ResponsePiece("a", "", None, "length"), "max_tokens", None),
         (ResponsePiece("", "", None, "content_filter", (), "no"), "refusal", None),
         (ResponsePiece("", "", None, "new"), "end_turn", None),

@@ -33,13 +33,8 @@ NUMBERS = st.none() | st.booleans() | st.integers(-3, 200) | st.floats(-3, 3) | 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["m", "far", "far-work", "nobody", 7]),
     "messages": TURNS,
-    **dict.fromkeys(
-        (
-            *("max_tokens", "max_completion_tokens", "temperature", "top_p", "presence_penalty", "frequency_penalty"),
-            *("seed", "n", "stop", "user", "logprobs", "store", "strange"),
-        ),
-        NUMBERS,
-    ),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "temperature", "top_p", "presence_penalty"), NUMBERS),
+    **dict.fromkeys(("frequency_penalty", "seed", "n", "stop", "user", "logprobs", "store", "strange"), NUMBERS),
     "stream": st.booleans() | st.none(),
     "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}) | st.just({}) | st.none(),
 }

@@ -13,6 +13,7 @@ from archwright.lake.pii_redaction import find_pii_spans
 from archwright.serving.routing.pii_detection import DATA_CLASS_BY_KIND, detect_data_class, extract_texts
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()
+CARD = 4111111111111111
 SHORT, LONG = (base64.b64encode(ROW * count).decode() for count in (1, 40))
 SOUND = base64.b64encode(b"RIFF\x90\xff\x01\x00WAVE" + ROW * 40).decode()
 
@@ -50,15 +51,12 @@ def chat(*contents: Any) -> dict[str, Any]:
         (chat("data:text/plain;base64,AAAA says bob@example.org"), "personal"),
         (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000"}}]), "personal"),
         (chat([{"type": "tool_use", "input": {"bob@example.org": {"DE89370400440532013000": 1}}}]), "personal"),
-        ({"prompt": "bob@example.org"}, "personal"),
-        ({"input": ["one thing", "bob@example.org"]}, "personal"),
-        ({"input": [[3, 4], [5]]}, "payment"),
-        ({"inputs": [[3, 4], [5]]}, None),
+        *((body, "personal") for body in ({"prompt": "bob@example.org"}, {"input": ["one thing", "bob@example.org"]})),
+        *(({name: [[3, 4], [5]]}, found) for name, found in (("input", "payment"), ("inputs", None))),
         ({"tools": [{"function": {"description": "writes to bob@example.org"}}]}, "personal"),
-        ({"max_tokens": 4111111111111111, "stream": True}, None),
-        (chat([{"type": "tool_use", "input": {"card": 4111111111111111}}]), "payment"),
-        (chat([{"type": "tool_use", "input": {"card": 4111111111111111.0}}]), "payment"),
-        ({"tools": [{"input_schema": {"enum": [1, 4111111111111111]}}]}, "payment"),
+        ({"max_tokens": CARD, "stream": True}, None),
+        *((chat([{"type": "tool_use", "input": {"card": card}}]), "payment") for card in (CARD, float(CARD))),
+        ({"tools": [{"input_schema": {"enum": [1, CARD]}}]}, "payment"),
         (chat([{"type": "tool_use", "input": {"at": 1732600000000, "n": -3, "ok": True}}]), None),
         (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000\n" * 30}}]), "personal"),
         *((chat(text), "personal") for text in ENCODED),

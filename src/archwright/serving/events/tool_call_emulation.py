@@ -28,7 +28,8 @@ from archwright.serving.events.engine_events import (
 from archwright.serving.events.schema_bounds import bound_schemas
 from archwright.serving.http.errors import invalid_value, unsupported_value
 
-TEXT_SCHEMA: Mapping[str, Any] = {"type": "string"}
+Fields = Mapping[str, Any]
+TEXT_SCHEMA: Fields = {"type": "string"}
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 FRAME_TOKENS = 24  # of a reply, in addition to the arguments of a call
 _CALL_START = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
@@ -43,14 +44,14 @@ _OBJECT_END = " \t\r\n}"
 _DESCRIBED_FIELDS = ("name", "description", "parameters")
 
 
-def involves_tools(body: Mapping[str, Any]) -> bool:
+def involves_tools(body: Fields) -> bool:
     if "tools" in body:
         return True
     messages = body.get("messages") or ()
     return any(message["role"] == "tool" or "tool_calls" in message for message in messages)
 
 
-def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallReader | None]:
+def emulate_tools(body: Fields) -> tuple[dict[str, Any], ToolCallReader | None]:
     """Return the request without tools, and its reader (None if no call is allowed). Raises ApiError 400."""
     calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
     other = next((tool["type"] for tool in (*(body.get("tools") or ()), *calls) if tool["type"] != "function"), None)
@@ -74,7 +75,7 @@ def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallRead
     return plain, ToolCallReader(structured=answer is not TEXT_SCHEMA)
 
 
-def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _to_plain_message(message: Fields) -> Fields:
     """Write a call or its result as text, because the chat template may support neither."""
     if message["role"] == "tool":
         return {"role": "user", "content": f"Result of {message['tool_call_id']}: {message['content']}"}
@@ -88,15 +89,13 @@ def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"role": "assistant", "content": "\n".join(lines)}
 
 
-def _content_schema(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _content_schema(form: Fields | None) -> Fields:
     if form is None:
         return TEXT_SCHEMA
     return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
 
 
-def _add_instructions(
-    messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
-) -> list[Mapping[str, Any]]:
+def _add_instructions(messages: Sequence[Fields], functions: Sequence[Fields], answer: Fields | None) -> list[Fields]:
     instructions = "You can call these functions:\n"
     for function in functions:
         described = {name: function[name] for name in _DESCRIBED_FIELDS if function.get(name)}
@@ -111,9 +110,7 @@ def _add_instructions(
     return [{"role": "system", "content": instructions}, *messages]
 
 
-def _build_reply_schema(
-    functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
-) -> dict[str, Any]:
+def _build_reply_schema(functions: Sequence[Fields], answer: Fields | None, max_tokens: int) -> dict[str, Any]:
     parameters = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
     structured = [] if answer is None or answer is TEXT_SCHEMA else [answer]
     placed, defined = bound_schemas([*parameters, *structured], max_tokens - FRAME_TOKENS)
