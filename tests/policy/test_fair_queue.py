@@ -130,10 +130,8 @@ def test_everybody_who_is_there_is_served_once(
     found = drained(queue, now)
     assert sorted(found) == there and list(queue) == []
     poor = [queue.abandonment.is_likely_abandoned(find_wait_bucket(now - since)) for since in found]
-    assert poor == sorted(poor), "likely present clients first"
-    for which in (True, False):
-        part = [since for since, one in zip(found, poor, strict=True) if one == which]
-        assert part == sorted(part), "and in order of arrival"
+    order = list(zip(poor, found, strict=True))
+    assert order == sorted(order), "likely present clients first, and in order of arrival"
 
 
 def test_departed_requests_are_removed_and_the_others_keep_their_order() -> None:

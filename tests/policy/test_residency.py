@@ -115,6 +115,5 @@ def test_a_plan_whose_class_is_as_strict_goes_where_it_went(
     data_class: DataClass, place: PoolLocation, made_for: DataClass, residency: tuple[str, ...]
 ) -> None:
     if STRICTNESS[made_for] >= STRICTNESS[data_class]:
-        assert is_permitted_by_policy(data_class, place, ResidencyPolicy(made_for, residency)) == is_within_residency(
-            data_class, place, residency
-        )
+        found = is_permitted_by_policy(data_class, place, ResidencyPolicy(made_for, residency))
+        assert found == is_within_residency(data_class, place, residency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -146,9 +147,7 @@ def test_money_is_whole() -> None:
     [
         (UsageLimits(rpm=-1), "rpm"),
         (UsageLimits(tpm=10**10), "tpm"),
-        (UsageLimits(budget_usd=-0.01), "budget_usd"),
-        (UsageLimits(budget_usd=float("nan")), "budget_usd"),
-        (UsageLimits(budget_usd=float("inf")), "budget_usd"),
+        *((UsageLimits(budget_usd=usd), "budget_usd") for usd in (-0.01, math.nan, math.inf)),
         (UsageLimits(period="week"), "period"),  # type: ignore[arg-type]
         (UsageLimits(rpm=0, tpm=10**9, budget_usd=0.0, period="day"), ""),
     ],

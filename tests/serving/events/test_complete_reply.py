@@ -24,10 +24,10 @@ COST = 30 * 1e-6 + 9 * 1e-5
 TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
-def whole(*choices: dict[str, Any], usage: object = USED, kind: str = "application/json") -> Script:
+def whole(*choices: dict[str, Any], usage: object = USED, after_s: float = 0.0) -> Script:
     reply = {"id": "vendor", "object": "chat.completion", "choices": list(choices), "usage": usage}
     data = json.dumps(reply).encode()
-    return Script([data[:7], data[7:]], kind=kind)
+    return Script([data[:7], data[7:]], kind="application/json", after_s=after_s)
 
 
 def one(**said: Any) -> dict[str, Any]:
@@ -81,8 +81,7 @@ def test_in_every_form_a_client_may_want(platform: Platform, place: Place) -> No
     assert "".join(event["choices"][0]["text"] for event in reply.events[:-1]) == "x" * 40
     (record,) = platform.served(reply.headers["x-request-id"])
     assert record.output_tokens == 10, "without usage, by its characters"
-    two = [{"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (1, 0)]
-    place.script = whole(*two)
+    place.script = whole(*({"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (1, 0)))
     events = platform.chat(n=2, stream=True).events[:-1]
     said = [(one["index"], one["delta"]["content"]) for event in events for one in event["choices"] if one["delta"]]
     assert [pair for pair in said if pair[1]] == [(0, "0"), (1, "1")]
@@ -134,8 +133,7 @@ def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(st
     assert place.gone.wait(10), "the engine's work is cancelled"
     (record,) = platform.served(reply.headers["x-request-id"])
     assert (record.status, record.output_tokens) == ("ended", 0)
-    place.script = whole(one(), kind="application/json")
-    place.script.after_s = 2.0
+    place.script = whole(one(), after_s=2.0)
     assert platform.chat(max_tokens=400).status == 200, "more tokens, longer timeout"
 
 

@@ -180,18 +180,16 @@ async def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platfor
     """Engines that pass health checks but reject everything: attempts are bounded by the budget, then the breaker."""
     broken = endpoint(pool="own", addresses=("unix:own",), fallback=("other",))
     async with opened(engines.home, table(broken, more=(pool("other"),))) as gateway:
-        tries = 0
 
-        async def send(_replica: Replica) -> str:
-            nonlocal tries
-            tries += 1
+        async def send(replica: Replica) -> str:
+            gateway.sent.append(replica.address)
             raise EngineRefused(500, {"error": "boom"}, where=None)  # type: ignore[arg-type]
 
         requests = 200
         for _ in range(requests):
             with pytest.raises(EngineRefused):
                 await gateway.attempts().run(SlotRequest(1), send)
-        assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
+        assert requests <= len(gateway.sent) <= requests + RETRY_RESERVE + RETRY_SHARE * requests
         assert not any(served.is_usable(gateway.router.now()) for served in gateway.registry.pools.values())
 
 
