@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.prose import check_files
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "archwright"
@@ -479,6 +480,13 @@ def test_an_error_code_belongs_to_one_area() -> None:
     for path in FILES:
         for code, _function in codes_of(path):
             assert code.split("-")[1] in areas, f"{show(path)}: {code}"
+
+
+def test_people_read_plain_english() -> None:
+    """Strings, docstrings, comments, YAML texts and documents; docs/errors.md repeats strings of the source."""
+    documents = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != "errors.md"]
+    found = check_files([SOURCE, ROOT / "examples", *documents])
+    assert not found, "\n".join(found)
 
 
 WALKS = ("A request", "A plan", "A data set", "A promotion")
