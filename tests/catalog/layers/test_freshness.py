@@ -19,8 +19,9 @@ from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.record import replace
 from archwright.home import Home
 
+from ..samples import TODAY, list_facts
+
 CATALOG = load_catalog()
-TODAY = date(2026, 11, 24)
 RULE = TimeToLive(
     id="thing", ttl_days=30, expires_days=365, drift_down=1.8, drift_up=1.1, applies_to=("things",), source="s"
 )
@@ -153,13 +154,7 @@ def test_ages_are_counted_today_for_a_home_and_at_the_snapshot_without_one(tmp_p
 
 
 def test_every_class_of_ttl_is_met_by_some_row() -> None:
-    tables = [
-        *CATALOG.offers, *CATALOG.hosted, *CATALOG.tariffs, *CATALOG.exchange_rates, *CATALOG.accelerators.values(),
-        *CATALOG.scores, *CATALOG.regulations.values(), *CATALOG.regions.values(), *CATALOG.parts.values(),
-        *CATALOG.nodes.values(), *CATALOG.storage_prices, *CATALOG.commitments, *CATALOG.surcharges,
-        *CATALOG.hosted_facts, *CATALOG.availability, *CATALOG.region_ratios, *CATALOG.residency_rules,
-    ]  # fmt: skip
-    met = {rule.id for row in tables if (rule := CATALOG.time_to_live(row)) is not None}
+    met = {rule.id for row in list_facts(CATALOG) if (rule := CATALOG.time_to_live(row)) is not None}
     assert met == {rule.id for rule in CATALOG.times_to_live} - {"spot price"}
     assert CATALOG.time_to_live(CATALOG.quantisations["bf16"]) is None
 

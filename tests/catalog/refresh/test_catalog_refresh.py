@@ -31,6 +31,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return refresh(Home(tmp_path_factory.mktemp("home")), folder)
 
 
+@pytest.fixture
+def bring(tmp_path: Path) -> Path:
+    return samples.write_all(tmp_path / "bring")
+
+
 def offer(catalog: Catalog, name: str) -> Offer:
     return next(row for row in catalog.offers if row.id == name)
 
@@ -55,11 +60,7 @@ def test_an_unchanged_list_price_keeps_its_discounts(done: Done) -> None:
     below = replace(p5, commit_1y_usd_per_hour=30.0)
     same = replace(p5, as_of="2026-11-20", spot_usd_per_hour=None)
     kept = refreshed_layer.overlay_offer(below, same)
-    assert (kept.as_of, kept.spot_usd_per_hour, kept.commit_1y_usd_per_hour) == (
-        "2026-11-20",
-        p5.spot_usd_per_hour,
-        30.0,
-    )
+    assert kept == replace(below, as_of="2026-11-20")
     assert refreshed_layer.overlay_offer(below, replace(same, spot_usd_per_hour=9.0)).spot_usd_per_hour == 9.0
     cheaper = replace(same, on_demand_usd_per_hour=50.0)
     assert refreshed_layer.overlay_offer(below, cheaper) == cheaper
@@ -94,10 +95,7 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
         ("nan.large", "its price is not a number"),
         ("trn2.48xlarge", "gate usable-memory"),
         ("1x_NEW_SECURE", "gate usable-memory"),
-        (
-            "us-central1:a2-highgpu-1g",
-            "its source counts other accelerators, so the price may be that of the host alone",
-        ),
+        ("central1:a2-highgpu-1g", "its source counts other accelerators, so the price may be that of the host alone"),
         ("a3-highgpu-8g: 90", "gate below-list"),
         ("nowhere-1", "the catalog has no hosted models of this provider"),
         ("free-1", "output is free, or a price is implausible"),
@@ -136,17 +134,13 @@ def test_hosted_prices_are_held_against_a_second_source(done: Done) -> None:
     assert ("openai", "gpt-5") in models
 
 
-def test_of_equal_sources_the_newer_one_counts(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_of_equal_sources_the_newer_one_counts(home: Home, bring: Path) -> None:
     (bring / "genai-prices-2026-11-21.json").rename(bring / "genai-prices-2026-11-19.json")
     (said,) = refresh(home, bring, "hosted").report.disagreements
     assert "litellm" in said.taken and "genai-prices" in said.other
 
 
-def test_one_file_is_held_against_the_shipped_price(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_one_file_is_held_against_the_shipped_price(home: Home, bring: Path) -> None:
     (bring / "model_prices_and_context_window-2026-11-20.json").unlink()
     report, catalog = refresh(home, bring, "hosted")
     models = {row.id: row for row in catalog.hosted}
@@ -214,12 +208,7 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
         "refreshed", "shipped",
     ]  # fmt: skip
     assert [layer for layer, _ in chain(done.catalog, "parts", "gpu.h100")] == ["shipped"]
-    home = Home(tmp_path)
-    home.folder("catalog")
-    home.catalog_overlay.write_text(
-        "accelerators: {L4: {tdp_w: 70, reason: plate, until: 2099-12-31, as_of: '2026-11-20'}}\n"
-    )
-    own = load_catalog(home, today=TODAY)
+    own = samples.load_own(tmp_path, {"accelerators": {"L4": {"tdp_w": 70, **samples.OWN}}})
     view = fact_view.view_fact(own, "accelerators", "L4", own.accelerators["L4"])
     assert [(layer.layer, layer.source_kind) for layer in view.chain] == [("user", "user"), ("shipped", "repo")]
     watts = [figure.value for layer in view.chain for figure in layer.figures if figure.name == "tdp_w"]
@@ -227,18 +216,10 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
 
 
 def test_the_machine_at_hand_is_the_measured_layer() -> None:
-    band = within_factor(9e9, 1.1, "bytes/s")
-    machine = MachineFacts(
-        cores_usable=2,
-        memory_bytes=8 << 30,
-        memory_bandwidth_bytes_per_s=band,
-        matmul_flops_per_s=band,
-        disk_write_bytes_per_s=band,
-        disk_free_bytes=1,
-        isa="avx512",
-        gpus=(),
-        probed_at=1.7e9,
-    )
+    rates = ("memory_bandwidth_bytes_per_s", "matmul_flops_per_s", "disk_write_bytes_per_s")
+    plain = {"cores_usable": 2, "memory_bytes": 8 << 30, "disk_free_bytes": 1, "isa": "avx512", "gpus": ()}
+    bands = dict.fromkeys(rates, within_factor(9e9, 1.1, "bytes/s"))
+    machine = MachineFacts(**plain, **bands, probed_at=1.7e9)  # type: ignore[arg-type]
     catalog = Catalog(DATA, machine=machine)
     row = fact_view.named_rows_by_table(catalog)["machine"]["this-machine"]
     (layer,) = fact_view.view_fact(catalog, "machine", "this-machine", row).chain
@@ -249,24 +230,17 @@ def test_the_machine_at_hand_is_the_measured_layer() -> None:
     assert "machine" not in fact_view.named_rows_by_table(load_catalog())
 
 
-def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_a_user_price_lies_over_a_refreshed_one(home: Home, bring: Path) -> None:
     refresh(home, bring, "offers")
-    home.catalog_overlay.write_text(
-        "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user,"
-        " reason: contract, until: 2099-12-31}}\n"
-    )
-    catalog = load_catalog(home, today=TODAY)
+    own = {"aws:us-east-1:p5.48xlarge": {"on_demand_usd_per_hour": 33.0, "price_kind": "user", **samples.OWN}}
+    catalog = samples.load_own(home.root, {"offers": own})
     row = offer(catalog, "aws:us-east-1:p5.48xlarge")
     assert row.on_demand_usd_per_hour == 33.0
     assert fact_view.view_fact(catalog, "offers", row.id, row).chain[0].layer == "user"
     assert catalog.refreshed_layer.hosted == ()
 
 
-def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_a_refresh_of_one_class_leaves_the_others(home: Home, bring: Path) -> None:
     refresh(home, bring, "storage")
     (bring / "egress_prices.json").write_text(json.dumps({**samples.EGRESS, "aws": {"tiers": []}}))
     (bring / "object_storage_prices.json").unlink()
@@ -276,9 +250,7 @@ def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
     assert {row.feeds for row in third.missing} == set()
 
 
-def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_generations_switch_and_roll_back(home: Home, bring: Path) -> None:
     layer = home.catalog_refreshed
     for number in range(1, 7):
         assert refresh(home, bring, "grid").report.generation == f"{number:04d}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from archwright.catalog.tables import parsers, records, yaml_documents
@@ -86,17 +87,11 @@ def test_a_broken_document(tmp_path: Path, text: str, line: int | None) -> None:
 
 
 def test_model_scores_above_one_are_ratings_not_shares() -> None:
-    score = records.QualityScore(
-        model="SmolLM2-135M-Instruct",
-        benchmark="elo",
-        score=1400,
-        method="",
-        reported_by="",
-        original_source="",
-        source="s",
+    name, stated = "SmolLM2-135M-Instruct", {"method": "", "reported_by": "", "original_source": ""}
+    score = msgspec.convert(
+        {"model": name, "benchmark": "elo", "score": 1400, "source": "s", **stated}, records.QualityScore
     )
-    found = {model.id: model for model in parsers.read_models(DATA, [score])}
-    assert found["SmolLM2-135M-Instruct"].quality == {}
+    assert {model.id: model for model in parsers.read_models(DATA, [score])}[name].quality == {}
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
