@@ -17,6 +17,7 @@ from archwright.contract.evidence import (
     determine_verdict,
     escape_label_value,
 )
+from archwright.contract.record import as_dict
 
 W = {"workload": "chat"}
 
@@ -25,45 +26,43 @@ def query(metric: str, statistic: Statistic, labels: dict[str, str] | None = Non
     return Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
 
 
+SHORT = {
+    "{chat}": '{workload="chat"}',
+    "{ttft}": "archwright_ttft_seconds",
+    "{requests}": "archwright_requests_total",
+    "{memory}": "archwright_memory_bytes",
+    "{train}": "archwright_training_seconds",
+}
+
+
 @pytest.mark.parametrize(
     ("metric", "statistic", "expected"),
     [
-        (
-            "ttft_s",
-            "p95",
-            'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
-        ),
-        (
-            "ttft_s",
-            "max",
-            'histogram_quantile(1.0, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
-        ),
-        (
-            "ttft_s",
-            "mean",
-            'sum(increase(archwright_ttft_seconds_sum{workload="chat"}[45s]))'
-            ' / sum(increase(archwright_ttft_seconds_count{workload="chat"}[45s]))',
-        ),
-        ("ttft_s", "rate", 'sum(rate(archwright_ttft_seconds_sum{workload="chat"}[45s]))'),
-        ("tokens_per_s", "rate", 'sum(rate(archwright_output_tokens_total{workload="chat"}[45s]))'),
-        ("requests", "last", 'sum(increase(archwright_requests_total{workload="chat"}[45s]))'),
-        ("peak_memory_bytes", "max", 'max_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "mean", 'avg_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "p50", 'quantile_over_time(0.5, sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "last", 'sum(archwright_memory_bytes{workload="chat"})'),
+        ("ttft_s", "p95", "histogram_quantile(0.95, sum by (le) (increase({ttft}_bucket{chat}[45s])))"),
+        ("ttft_s", "max", "histogram_quantile(1.0, sum by (le) (increase({ttft}_bucket{chat}[45s])))"),
+        ("ttft_s", "mean", "sum(increase({ttft}_sum{chat}[45s])) / sum(increase({ttft}_count{chat}[45s]))"),
+        ("ttft_s", "rate", "sum(rate({ttft}_sum{chat}[45s]))"),
+        ("tokens_per_s", "rate", "sum(rate(archwright_output_tokens_total{chat}[45s]))"),
+        ("requests", "last", "sum(increase({requests}{chat}[45s]))"),
         (
             "requests",
             "share",
-            '1 - (sum(increase(archwright_requests_total{workload="chat",status=~"failed|rejected"}[45s]))'
-            ' or vector(0)) / sum(increase(archwright_requests_total{workload="chat"}[45s]))',
+            '1 - (sum(increase({requests}{workload="chat",status=~"failed|rejected"}[45s])) or vector(0))'
+            " / sum(increase({requests}{chat}[45s]))",
         ),
-        ("train_s", "max", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "last", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "mean", 'avg(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "p50", 'quantile(0.5, last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
+        ("peak_memory_bytes", "max", "max_over_time(sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "mean", "avg_over_time(sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "p50", "quantile_over_time(0.5, sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "last", "sum({memory}{chat})"),
+        ("train_s", "max", "max(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "last", "max(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "mean", "avg(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "p50", "quantile(0.5, last_over_time({train}{chat}[45s]))"),
     ],
 )
 def test_promql(metric: str, statistic: Statistic, expected: str) -> None:
+    for short, text in SHORT.items():
+        expected = expected.replace(short, text)
     assert query(metric, statistic).promql() == expected
 
 
@@ -135,16 +134,6 @@ def test_within_exactly_when_the_band_holds_it(value: float, factor: float, meas
 
 
 def test_a_measurement_prints_as_measured() -> None:
-    kept = Measurement(
-        plan_digest="d",
-        prediction_id="p",
-        at=1.0,
-        source="client",
-        value=0.2,
-        unit="s",
-        statistic="p95",
-        samples=30,
-        window_s=45.0,
-        evidence="q",
-    )
-    assert kept.to_measured_value() == MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    shown = MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    kept = Measurement(plan_digest="d", prediction_id="p", at=1.0, source="client", evidence="q", **as_dict(shown))
+    assert kept.to_measured_value() == shown

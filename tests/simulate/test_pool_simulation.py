@@ -7,7 +7,6 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest
 from archwright.simulate.pool_simulation import (
@@ -27,8 +26,11 @@ from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import RequestLengths
 from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, build_request_profile
 
+from .conftest import build_load
+
 NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "refused", "bases"))
-READS, WRITES = TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600)
+LENGTHS = ((1800, 4200), (220, 600))
+READS, WRITES = (TokenLength(mean=mean, p95=p95) for mean, p95 in LENGTHS)
 
 
 def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, concurrency: int = 32) -> PoolScenario:
@@ -36,15 +38,8 @@ def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, c
     row = catalog.accelerators[device] if device else None
     machine = Machine("m", row, 1 if device else 0, 32, 2e11)
     (engine,) = list_engine_layouts(machine, catalog.models[model], RequestLengths(READS, WRITES), catalog)
-    spec = LoadSpec(
-        workload="support",
-        model=model,
-        requests_per_second=rate,
-        input_tokens=READS,
-        output_tokens=WRITES,
-        concurrency=concurrency,
-    )
-    return PoolScenario(model, engine, engines_, spec)
+    load = build_load("support", model, rate, LENGTHS, concurrency)
+    return PoolScenario(model, engine, engines_, load)
 
 
 @pytest.fixture(scope="module")

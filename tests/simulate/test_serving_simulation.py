@@ -6,15 +6,12 @@ import pytest
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.policy.traffic import Arrival
 from archwright.simulate.continuous_batching import SimulatedRequest
 from archwright.simulate.serving_simulation import (
     ServingPrediction,
     ServingSpec,
-    SimulationResult,
     binding_rate,
     build_request,
     fits_hardware,
@@ -25,41 +22,28 @@ from archwright.simulate.serving_simulation import (
 )
 from archwright.sizing.hardware.roofline import Hardware
 
+from .conftest import build_load, build_serving_spec
+
 NAMES = tuple(name for name in ServingPrediction.__struct_fields__ if name not in ("queueing", "bases"))
-
-
-def estimates(prediction: ServingPrediction) -> dict[str, Estimate]:
-    return {name: getattr(prediction, name) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def large() -> ServingSpec:
     catalog = load_catalog()
     model = catalog.models["Llama-3.1-8B-Instruct"]
-    return ServingSpec(
-        model=model,
-        engine=catalog.engines["llamacpp"],
-        efficiency=catalog.efficiency("llamacpp", "Q8_0", "avx512"),
-        hardware=Hardware(
+    return build_serving_spec(
+        model,
+        Hardware(
             name="a very large machine",
             memory_bytes=256 << 30,
             bandwidth_bytes_per_s=within_factor(3.35e12, 1.1, "bytes/s"),
             compute_flops_per_s=within_factor(2e15, 1.1, "FLOP/s"),
         ),
+        build_load("support", model.id, 3.0, ((1800, 4200), (220, 600)), 32),
         quantisation="Q8_0",
         bits_per_weight=8.5,
         file_bytes=None,
-        load=LoadSpec(
-            workload="support",
-            model=model.id,
-            requests_per_second=3.0,
-            input_tokens=TokenLength(mean=1800, p95=4200),
-            output_tokens=TokenLength(mean=220, p95=600),
-            concurrency=32,
-        ),
-        slots=32,
         context_tokens=9728,
-        replicas=1,
         batch_tokens=2048,
     )
 
@@ -72,16 +56,14 @@ def test_every_number_has_a_band_a_unit_and_a_basis_that_is_there(desk: ServingS
     for spec in (desk, large):
         prediction = predict_serving(spec)
         known = {basis.id for basis in prediction.bases}
-        for name, found in estimates(prediction).items():
+        for name in NAMES:
+            found: Estimate = getattr(prediction, name)
             assert found.low < found.value < found.high, name
-            assert found.basis in known, name
-            assert found.basis.startswith(spec.load.workload)
+            assert found.basis in known and found.basis.startswith(spec.load.workload), name
             assert found.level == 0.9
         assert len(known) == len(prediction.bases) == 6
         for basis in prediction.bases:
-            assert basis.definition
-            assert basis.formula
-            assert basis.facts
+            assert basis.definition and basis.formula and basis.facts
             assert spec.efficiency.engine in basis.stratum
 
 
@@ -164,7 +146,3 @@ def test_a_machine_too_slow_for_a_single_token_promises_nothing(desk: ServingSpe
     found = predict_serving(replace(desk, hardware=hardware))
     assert found.tokens_per_s.low == 0.0
     assert found.ttft_p50_s.value > 60
-
-
-def test_run_names_its_figures(desk: ServingSpec) -> None:
-    assert isinstance(simulate_replica(desk, 1.0), SimulationResult)
