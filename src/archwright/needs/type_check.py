@@ -77,10 +77,8 @@ class _TypeChecker:
             field, field_path = fields.get(name), join_path(path, name)
             if field is None:
                 suggest = partial(nearest_spellings, name, fields)
-                message, hint = (
-                    f"there is no field {quote_value(name)} here",
-                    f"use one of these fields: {', '.join(fields)}",
-                )
+                message = f"there is no field {quote_value(name)} here"
+                hint = f"use one of these fields: {', '.join(fields)}"
                 self.problems.append(NeedsProblem(NeedsCode.UNKNOWN_FIELD, field_path, message, hint, suggest))
             else:
                 checked[name] = self.check_value(field.type, item, field_path)
@@ -91,9 +89,8 @@ class _TypeChecker:
 
     def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
         if not isinstance(raw, list):
-            self._add_type_problem(
-                path, "a list", raw, "put it in [ ], or write each item on its own line after a dash"
-            )
+            hint = "put it in [ ], or write each item on its own line after a dash"
+            self._add_type_problem(path, "a list", raw, hint)
             return raw
         return [self.check_value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(raw)]
 

@@ -130,8 +130,9 @@ def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Ite
     elif table == "offers":
         found += _offer_layers(catalog, name)
     elif table in OVERLAID:
-        layers = (catalog.without_user_overlay, catalog.packaged_only)
-        newer, older = (of.rows_by_name(table).get(name) for of in layers)
+        newer, older = (
+            of.rows_by_name(table).get(name) for of in (catalog.without_user_overlay, catalog.packaged_only)
+        )
         found += [("refreshed", newer)] if newer is not None and newer != older else []
         found += [("shipped", older)] if older is not None else []
     return found or [("shipped", row)]
@@ -151,8 +152,6 @@ def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[Layer, Record]]
 
 
 def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
-    """Return all named rows by table."""
-    found: dict[str, dict[str, Record]] = {}
-    if catalog.machine is not None:
-        found[MACHINE] = {THIS_MACHINE: catalog.machine}
+    machine = catalog.machine
+    found: dict[str, dict[str, Record]] = {} if machine is None else {MACHINE: {THIS_MACHINE: machine}}
     return found | {table: {**catalog.rows_by_name(table)} for table in dict.fromkeys((*TABLE_ORDER, *OVERLAID))}

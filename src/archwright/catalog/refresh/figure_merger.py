@@ -81,9 +81,8 @@ class FigureMerger:
         for file in files:
             for tariff in file.found.tariffs:
                 name, rate = tariff.area or tariff.country, self._catalog.exchange_rate(tariff.currency, USD).value
-                commercial, industrial = (
-                    None if price is None else price * rate for price in (tariff.commercial, tariff.industrial)
-                )
+                stated = (tariff.commercial, tariff.industrial)
+                commercial, industrial = (None if price is None else price * rate for price in stated)
                 if tariff.country not in known:
                     self._report.skip_row(file.source.id, UNKNOWN_COUNTRY, name)
                 elif commercial is None:
