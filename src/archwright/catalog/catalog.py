@@ -58,7 +58,6 @@ class Catalog(FactProvenance):
         return name_resolution.resolve_accelerator(name, self.accelerators, self.aliases)
 
     def accelerator_family(self, name: str) -> tuple[records.Accelerator, ...]:
-        """Return every accelerator that the name matches."""
         matched = name_resolution.match_accelerator_family(name, self.accelerators, self.aliases)
         key = normalise_name(name)
         ids = (a.id for a in self.aliases if a.kind == "accelerator" and normalise_name(a.name) == key)

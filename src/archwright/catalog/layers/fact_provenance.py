@@ -98,7 +98,6 @@ class FactProvenance(CatalogTables):
         return [(words.kind, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
-        """Return the ids of the refreshed offers."""
         prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()
