@@ -151,8 +151,7 @@ def test_electricity_takes_the_industrial_price_when_it_is_the_only_one(tmp_path
 
 def test_grid_carbon() -> None:
     germany = CATALOG.grid_gco2_per_kwh("DE")
-    assert germany is not None
-    assert (germany.value, germany.unit) == (381, "g/kWh")
+    assert germany is not None and (germany.value, germany.unit) == (381, "g/kWh")
     assert CATALOG.grid_gco2_per_kwh("ZA") is None
 
 
@@ -169,8 +168,7 @@ def test_regulation_text_keeps_its_commas() -> None:
     assert control.demand == "rectification, erasure, restriction"
     assert control.evidence == "erasure receipt"
     act = CATALOG.regulations["eu-ai-act"]
-    assert act.fine is not None
-    assert act.fine.max_turnover_share == 0.07
+    assert act.fine is not None and act.fine.max_turnover_share == 0.07
     assert any(deadline.was == "2026-08-02" for deadline in act.deadlines)
 
 

@@ -40,7 +40,7 @@ def test_the_digest_follows_the_facts(tmp_path: Path) -> None:
 
 def test_the_digest_covers_every_kind_of_shipped_file(tmp_path: Path) -> None:
     whole = Catalog(DATA).digest
-    for name in ("offers.csv", "engines.yaml", "regulations/gdpr.yaml", "fits/serving.json"):
+    for name in ("offers.csv", "engines.yaml", "regulations/gdpr.yaml", "guidance/stack.yaml", "fits/serving.json"):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(DATA, copy)
         assert Catalog(copy).digest == whole

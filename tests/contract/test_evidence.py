@@ -8,22 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archwright.contract import evidence
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.evidence import (
-    MeasuredValue,
-    Measurement,
-    Query,
-    Statistic,
-    determine_verdict,
-    escape_label_value,
-)
 from archwright.contract.record import as_dict
 
 W = {"workload": "chat"}
 
 
-def query(metric: str, statistic: Statistic, labels: dict[str, str] | None = None, window_s: float = 45.0) -> Query:
-    return Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
+def query(
+    metric: str, statistic: evidence.Statistic, labels: dict[str, str] | None = None, window_s: float = 45.0
+) -> evidence.Query:
+    return evidence.Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
 
 
 SHORT = {
@@ -60,7 +55,7 @@ SHORT = {
         ("train_s", "p50", "quantile(0.5, last_over_time({train}{chat}[45s]))"),
     ],
 )
-def test_promql(metric: str, statistic: Statistic, expected: str) -> None:
+def test_promql(metric: str, statistic: evidence.Statistic, expected: str) -> None:
     for short, text in SHORT.items():
         expected = expected.replace(short, text)
     assert query(metric, statistic).promql() == expected
@@ -71,7 +66,7 @@ def test_the_share_of_all_requests_needs_no_labels() -> None:
         '1 - (sum(increase(archwright_requests_total{status=~"failed|rejected"}[45s])) or vector(0))'
         " / sum(increase(archwright_requests_total[45s]))"
     )
-    assert determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
+    assert evidence.determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
 
 
 def test_promql_over_an_engines_series_and_labels() -> None:
@@ -95,7 +90,7 @@ def test_promql_for_the_number_of_samples() -> None:
 
 @given(st.text())
 def test_escaped_values_cannot_leave_their_quotes(text: str) -> None:
-    escaped = escape_label_value(text)
+    escaped = evidence.escape_label_value(text)
     assert "\n" not in escaped
     bare = escaped.replace(r"\\", "")
     assert bare.count('"') == bare.count(r"\"")
@@ -124,16 +119,18 @@ BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
     ],
 )
 def test_judge(metric: str, measured: float | None, verdict: str) -> None:
-    assert determine_verdict(metric, BAND, measured) == verdict
+    assert evidence.determine_verdict(metric, BAND, measured) == verdict
 
 
 @given(st.floats(0.01, 100), st.floats(1, 5), st.floats(0.001, 1000), st.sampled_from(["ttft_s", "tokens_per_s"]))
 def test_within_exactly_when_the_band_holds_it(value: float, factor: float, measured: float, metric: str) -> None:
     band = within_factor(value, factor, "x")
-    assert (determine_verdict(metric, band, measured) == "within") == (band.low <= measured <= band.high)
+    assert (evidence.determine_verdict(metric, band, measured) == "within") == (band.low <= measured <= band.high)
 
 
 def test_a_measurement_prints_as_measured() -> None:
-    shown = MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
-    kept = Measurement(plan_digest="d", prediction_id="p", at=1.0, source="client", evidence="q", **as_dict(shown))
+    shown = evidence.MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    kept = evidence.Measurement(
+        plan_digest="d", prediction_id="p", at=1.0, source="client", evidence="q", **as_dict(shown)
+    )
     assert kept.to_measured_value() == shown

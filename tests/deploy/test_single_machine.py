@@ -165,10 +165,8 @@ def test_machines_that_are_not_there_every_year_may_be_absent(null_plan: Plan) -
 
 def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_plan: Plan) -> None:
     launch = replace(null_plan.pools[0].launch, settings={"protocol": "anthropic"})
-    (pool,) = gateway_of(
-        replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)),
-        {"assistant": ExternalEndpoints((URL,))},
-    ).pools
+    plan = replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),))
+    (pool,) = gateway_of(plan, {"assistant": ExternalEndpoints((URL,))}).pools
     assert (pool.addresses, pool.protocol, pool.health_path) == ((URL,), "anthropic", "")
 
 

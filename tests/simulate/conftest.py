@@ -34,18 +34,10 @@ def build_serving_spec(
     model: ModelSpec, hardware: Hardware, load: LoadSpec, *, quantisation: str, **changes: Any
 ) -> ServingSpec:
     """One replica of llama.cpp with a slot for each request in flight."""
-    engine, efficiency = (
-        load_catalog().engines["llamacpp"],
-        load_catalog().efficiency("llamacpp", quantisation, "avx512"),
-    )
-    own: dict[str, Any] = {
-        "model": model,
-        "engine": engine,
-        "efficiency": efficiency,
-        "hardware": hardware,
-        "load": load,
-    }
-    return ServingSpec(**own, quantisation=quantisation, slots=load.concurrency, replicas=1, **changes)
+    catalog = load_catalog()
+    own = {"model": model, "engine": catalog.engines["llamacpp"], "hardware": hardware, "load": load}
+    changes |= own | {"efficiency": catalog.efficiency("llamacpp", quantisation, "avx512")}
+    return ServingSpec(quantisation=quantisation, slots=load.concurrency, replicas=1, **changes)
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,8 @@ from archwright.simulate.continuous_batching import ContinuousBatching, Simulate
 from archwright.simulate.serving_simulation import ServingSpec, build_roofline
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 
-requests = st.lists(
-    st.builds(
-        SimulatedRequest,
-        arrival_s=st.floats(0, 30),
-        new_tokens=st.integers(1, 500),
-        cached_tokens=st.integers(0, 30),
-        output_tokens=st.integers(1, 150),
-    ),
-    min_size=1,
-    max_size=25,
-)
+arrival = st.builds(SimulatedRequest, st.floats(0, 30), st.integers(1, 500), st.integers(0, 30), st.integers(1, 150))
+requests = st.lists(arrival, min_size=1, max_size=25)
 
 
 def engine(desk: ServingSpec, slots: int = 4, batch_tokens: int = 64) -> ContinuousBatching:
@@ -109,9 +100,8 @@ def test_a_prompt_stalls_a_running_answer_by_one_chunk_at_a_time(desk: ServingSp
 
 
 def test_with_a_budget_full_of_answers_a_prompt_waits(desk: ServingSpec) -> None:
-    found = engine(desk, slots=3, batch_tokens=2).run(
-        [SimulatedRequest(0.0, 1, 0, 50), SimulatedRequest(0.0, 1, 0, 50), SimulatedRequest(0.1, 10, 0, 2)]
-    )
+    arrivals = [*(SimulatedRequest(0.0, 1, 0, 50) for _ in range(2)), SimulatedRequest(0.1, 10, 0, 2)]
+    found = engine(desk, slots=3, batch_tokens=2).run(arrivals)
     late = next(one for one in found if one.request.output_tokens == 2)
     early = [one for one in found if one.request.output_tokens == 50]
     assert first_s(late) > min(one.last_s for one in early)
@@ -125,11 +115,8 @@ def test_more_load_never_waits_less(desk: ServingSpec) -> None:
 
 
 def test_a_closed_loop_keeps_its_concurrency_and_is_cut(desk: ServingSpec) -> None:
-    found = engine(desk).run(
-        [SimulatedRequest(0.0, 50, 0, 20) for _ in range(6)],
-        refill=lambda now: SimulatedRequest(now, 50, 0, 20),
-        until=12.0,
-    )
+    first = [SimulatedRequest(0.0, 50, 0, 20) for _ in range(6)]
+    found = engine(desk).run(first, refill=lambda now: SimulatedRequest(now, 50, 0, 20), until=12.0)
     done, cut = [one for one in found if one.finished], [one for one in found if not one.finished]
     assert len(cut) == 6
     assert all(one.last_s <= 12.0 + 0.1 for one in found)
@@ -154,9 +141,7 @@ def test_an_end_in_the_middle_of_a_long_answer(desk: ServingSpec) -> None:
 
 def test_only_who_finds_no_slot_waits_for_one(desk: ServingSpec) -> None:
     early = [SimulatedRequest(0.0, 10, 0, 20 + number) for number in range(desk.slots)]
-    found = engine(desk).run(
-        [*early, SimulatedRequest(0.1, 10, 0, 5), SimulatedRequest(0.1, 10, 0, 5), SimulatedRequest(60.0, 10, 0, 5)]
-    )
+    found = engine(desk).run([*early, *(SimulatedRequest(at_s, 10, 0, 5) for at_s in (0.1, 0.1, 60.0))])
     waits = {one.request.arrival_s: one.waited_s for one in found}
     first, second = sorted(one.last_s for one in found)[:2]
     assert waits[0.0] == waits[60.0] == 0.0

@@ -33,15 +33,9 @@ def test_a_price_by_ratio_says_so() -> None:
 def test_a_region_nobody_knows_and_a_home_without_a_price_give_no_offer() -> None:
     (home,) = [row for row in CATALOG.offers if row.id == "aws:us-east-1:p5.4xlarge"]
     ratios = [row for row in CATALOG.region_ratios if row.read_from == "p5.48xlarge"]
-    found = [
-        OfferDeriver([offer], CATALOG.availability, geo).offers(ratios)
-        for offer, geo in (
-            (home, CATALOG.geo),
-            (home, lambda _provider, _region: None),
-            (replace(home, on_demand_usd_per_hour=None), CATALOG.geo),
-        )
-    ]
-    assert [len(offers) for offers in found] == [4, 0, 0]
+    unpriced = replace(home, on_demand_usd_per_hour=None)
+    for offer, geo, count in ((home, CATALOG.geo, 4), (home, lambda *_region: None, 0), (unpriced, CATALOG.geo, 0)):
+        assert len(OfferDeriver([offer], CATALOG.availability, geo).offers(ratios)) == count
 
 
 def test_a_shipped_offer_is_never_derived() -> None:

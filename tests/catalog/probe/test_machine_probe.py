@@ -11,47 +11,40 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.probe import machine_probe, probe_worker
-from archwright.catalog.probe.machine_probe import (
-    ProbeSamples,
-    cached_machine,
-    median_with_spread,
-    probe_machine,
-    run_worker,
-)
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 
-SAMPLES = ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
+SAMPLES = machine_probe.ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
 
 
 @pytest.mark.process
 def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    facts = probe_machine(home, None, now=lambda: 12.5)
+    facts = machine_probe.probe_machine(home, None, now=lambda: 12.5)
     assert facts.probed_at == 12.5
     for rate in (facts.memory_bandwidth_bytes_per_s, facts.matmul_flops_per_s):
         assert 1e8 < rate.low < rate.value < rate.high < 1e14
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
-    assert cached_machine(home) == facts
+    assert machine_probe.cached_machine(home) == facts
     assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
 
 
 def test_nothing_cached_or_unreadable(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert cached_machine(home) is None
+    assert machine_probe.cached_machine(home) is None
     home.folder("measured")
     for text in (b"", b"{", b'{"cores_usable": 2}', b'{"cores_usable": "two"}', b"\xff"):
         home.machine_facts.write_bytes(text)
-        assert cached_machine(home) is None
+        assert machine_probe.cached_machine(home) is None
 
 
 def test_an_impossible_band_in_the_file_is_unreadable(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    probe_machine(home, None, now=lambda: 1.0, measure=lambda _: SAMPLES)
+    machine_probe.probe_machine(home, None, now=lambda: 1.0, measure=lambda _: SAMPLES)
     text = home.machine_facts.read_text()
     home.machine_facts.write_text(text.replace("20000000000.0", "90000000000.0"))
-    assert cached_machine(home) is None
+    assert machine_probe.cached_machine(home) is None
 
 
 @pytest.mark.parametrize(
@@ -63,14 +56,14 @@ def test_an_impossible_band_in_the_file_is_unreadable(tmp_path: Path) -> None:
     ],
 )
 def test_the_median_has_a_band_of_at_least_ten_percent(rates: list[float], low: float, high: float) -> None:
-    found = median_with_spread(rates, "bytes/s")
+    found = machine_probe.median_with_spread(rates, "bytes/s")
     assert (found.low, found.value, found.high) == pytest.approx((low, 100, high))
 
 
 def test_a_missing_numpy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError) as caught:
-        run_worker(None)
+        machine_probe.run_worker(None)
     assert (caught.value.code, caught.value.hint) == ("AW-GET-01", "pip install 'archwright[local]'")
 
 
@@ -89,7 +82,7 @@ def test_a_failing_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(machine_probe, "WORKER_DEADLINE_S", deadline_s)
         with pytest.raises(CatalogError, match=says) as caught:
-            run_worker(None, module=module)
+            machine_probe.run_worker(None, module=module)
         assert caught.value.code == "AW-CAT-06"
 
 

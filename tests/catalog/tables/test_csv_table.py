@@ -27,14 +27,11 @@ def test_a_number_that_is_none(value: str) -> None:
 
 def test_empty_cells() -> None:
     empty = row(price="", name=" ")
-    assert empty.number("price") is None
-    assert empty.whole_number("price") is None
-    assert empty.count("price") == 0
+    assert (empty.number("price"), empty.whole_number("price"), empty.count("price")) == (None, None, 0)
     assert empty.text("absent") == ""
-    with pytest.raises(CatalogError):
-        empty.required_text("name")
-    with pytest.raises(CatalogError):
-        empty.required_number("price")
+    for read, column in ((empty.required_text, "name"), (empty.required_number, "price")):
+        with pytest.raises(CatalogError):
+            read(column)
 
 
 def test_units_and_choices() -> None:
