@@ -101,7 +101,6 @@ class FactProvenance(CatalogTables):
         prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()
-        types = [machine.instance_type for machine in prices.machines]
-        regions = [place.region for place in prices.places]
-        pairs = zip(prices.machine, prices.place, strict=True)
-        return frozenset(f"{provider}:{regions[place]}:{types[machine]}" for machine, place in pairs)
+        regions, types = [row.region for row in prices.places], [row.instance_type for row in prices.machines]
+        pairs = zip(prices.place, prices.machine, strict=True)
+        return frozenset(f"{provider}:{regions[place]}:{types[machine]}" for place, machine in pairs)
