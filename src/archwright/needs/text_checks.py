@@ -33,8 +33,9 @@ def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
             message = f"{last_field_name(path)} is empty"
             yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "fill it in, or delete the line")
         elif len(text) > limit:
-            message = f"{len(text):,} characters are too many"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, f"write at most {limit:,}")
+            yield NeedsProblem(
+                NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"write at most {limit:,}"
+            )
         elif not goal and ("\n" in text or "\t" in text):
             message = f"{quote_value(text)} contains a line break or a tab"
             yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "keep it on one line")

@@ -77,8 +77,10 @@ class _TypeChecker:
             field, field_path = fields.get(name), join_path(path, name)
             if field is None:
                 suggest = partial(nearest_spellings, name, fields)
-                message = f"there is no field {quote_value(name)} here"
-                hint = f"use one of these fields: {', '.join(fields)}"
+                message, hint = (
+                    f"there is no field {quote_value(name)} here",
+                    f"use one of these fields: {', '.join(fields)}",
+                )
                 self.problems.append(NeedsProblem(NeedsCode.UNKNOWN_FIELD, field_path, message, hint, suggest))
             else:
                 checked[name] = self.check_value(field.type, item, field_path)
