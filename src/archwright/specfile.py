@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -26,8 +26,8 @@ MAX_DEPTH = 32
 MAX_ENTRIES = 20_000
 MAX_KEY_CHARACTERS = 80
 SHOWN_CHARACTERS = 60
-# Invisible characters that join letters in several scripts; every other format or control character is refused.
-_JOINERS = frozenset("\u200c\u200d")
+# Line breaks, tabs and two invisible characters that join letters in several scripts; other invisible ones are refused.
+_READABLE = frozenset("\n\t\u200c\u200d")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
 
 ErrorFactory = Callable[[str, ErrorLocation], ArchwrightError]
@@ -75,12 +75,6 @@ def quote_value(value: object) -> str:
         text = text[: SHOWN_CHARACTERS - 3] + "..."
     text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
     return f'"{text}"' if isinstance(value, str) else text
-
-
-class _Mark(Protocol):
-    """A position in the text: libyaml and PyYAML have a class each."""
-
-    line: int
 
 
 class _Container:
@@ -178,7 +172,8 @@ class _TreeBuilder:
         if parent is not None and parent.awaits_key:
             self._add_key(parent, text, plain, line)
             return
-        if bad := next((char for char in text if _is_refused(char) and char not in "\n\t"), None):
+        odd = (char for char in text if not char.isprintable() and char not in _READABLE)
+        if bad := next((char for char in odd if unicodedata.category(char) in _REFUSED_CATEGORIES), None):
             message = f"the text contains the invisible character U+{ord(bad):04X}"
             raise self.problem("text", line, message, "delete it and type the text again")
         empty_field = plain and not text and parent is not None and isinstance(parent.value, dict)
@@ -210,12 +205,9 @@ class _TreeBuilder:
         return path
 
 
-def _is_refused(char: str) -> bool:
-    return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _REFUSED_CATEGORIES
-
-
-def _line_number(mark: _Mark | None) -> int:
-    return 1 if mark is None else mark.line + 1
+def _line_number(mark: object) -> int:
+    """Return the line of a mark of libyaml or PyYAML, 1 without a mark."""
+    return int(getattr(mark, "line", 0)) + 1
 
 
 def parse_yaml(text: str) -> YamlTree:

@@ -12,13 +12,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh.catalog_refresh import RefreshReport, refresh_catalog
+from archwright.catalog.tables import parsers
+from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.metadata_records import FactClass
+from archwright.catalog.tables.records import Fact
 from archwright.home import Home
 
 TODAY = date(2026, 11, 24)
+# Two more fields of a user's own fact.
+OWN = {"reason": "contract 2026-17", "until": "2027-12-31"}
 SOURCE_FILES = Path(__file__).parent / "source_files"
 
 
@@ -104,6 +111,28 @@ def write_api_files(folder: Path) -> Path:
         "eia-retail-sales.json": SALES,
     }
     return write_files(folder, files)
+
+
+def load_own(root: Path, facts: object, today: date = TODAY) -> Catalog:
+    """Write a user's own facts into the home at `root`, a text as it is; return its catalog."""
+    home = Home(root)
+    home.folder("catalog")
+    home.catalog_overlay.write_text(facts if isinstance(facts, str) else yaml.safe_dump(facts))
+    return load_catalog(home, today=today)
+
+
+def list_facts(catalog: Catalog) -> list[Fact]:
+    every: list[object] = [
+        *catalog.accelerators.values(), *catalog.offers, *catalog.models.values(), *catalog.hosted,
+        *catalog.scores, *catalog.exchange_rates, *catalog.regions.values(), *catalog.countries.values(),
+        *catalog.tariffs, *catalog.regulations.values(), *catalog.residency_rules, *catalog.engines.values(),
+        *catalog.efficiencies, *catalog.training_efficiencies, *catalog.quantisations.values(), *catalog.aliases,
+        *parsers.read_device_tools(DATA), *catalog.parts.values(), *catalog.nodes.values(), *catalog.storage_prices,
+        *catalog.commitments, *catalog.surcharges, *catalog.availability, *catalog.region_ratios,
+        *catalog.hosted_facts, *catalog.times_to_live, *catalog.source_words, *catalog.refresh_sources,
+        *catalog.gate_exceptions, *catalog.embedders.values(), *catalog.work_rates.values(),
+    ]  # fmt: skip
+    return [fact for fact in every if isinstance(fact, Fact)]
 
 
 class Done(NamedTuple):

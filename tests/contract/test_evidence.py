@@ -8,62 +8,56 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archwright.contract import evidence
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.evidence import (
-    MeasuredValue,
-    Measurement,
-    Query,
-    Statistic,
-    determine_verdict,
-    escape_label_value,
-)
+from archwright.contract.record import as_dict
 
 W = {"workload": "chat"}
 
 
-def query(metric: str, statistic: Statistic, labels: dict[str, str] | None = None, window_s: float = 45.0) -> Query:
-    return Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
+def query(
+    metric: str, statistic: evidence.Statistic, labels: dict[str, str] | None = None, window_s: float = 45.0
+) -> evidence.Query:
+    return evidence.Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
+
+
+SHORT = {
+    "{chat}": '{workload="chat"}',
+    "{ttft}": "archwright_ttft_seconds",
+    "{requests}": "archwright_requests_total",
+    "{memory}": "archwright_memory_bytes",
+    "{train}": "archwright_training_seconds",
+}
 
 
 @pytest.mark.parametrize(
     ("metric", "statistic", "expected"),
     [
-        (
-            "ttft_s",
-            "p95",
-            'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
-        ),
-        (
-            "ttft_s",
-            "max",
-            'histogram_quantile(1.0, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
-        ),
-        (
-            "ttft_s",
-            "mean",
-            'sum(increase(archwright_ttft_seconds_sum{workload="chat"}[45s]))'
-            ' / sum(increase(archwright_ttft_seconds_count{workload="chat"}[45s]))',
-        ),
-        ("ttft_s", "rate", 'sum(rate(archwright_ttft_seconds_sum{workload="chat"}[45s]))'),
-        ("tokens_per_s", "rate", 'sum(rate(archwright_output_tokens_total{workload="chat"}[45s]))'),
-        ("requests", "last", 'sum(increase(archwright_requests_total{workload="chat"}[45s]))'),
-        ("peak_memory_bytes", "max", 'max_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "mean", 'avg_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "p50", 'quantile_over_time(0.5, sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
-        ("peak_memory_bytes", "last", 'sum(archwright_memory_bytes{workload="chat"})'),
+        ("ttft_s", "p95", "histogram_quantile(0.95, sum by (le) (increase({ttft}_bucket{chat}[45s])))"),
+        ("ttft_s", "max", "histogram_quantile(1.0, sum by (le) (increase({ttft}_bucket{chat}[45s])))"),
+        ("ttft_s", "mean", "sum(increase({ttft}_sum{chat}[45s])) / sum(increase({ttft}_count{chat}[45s]))"),
+        ("ttft_s", "rate", "sum(rate({ttft}_sum{chat}[45s]))"),
+        ("tokens_per_s", "rate", "sum(rate(archwright_output_tokens_total{chat}[45s]))"),
+        ("requests", "last", "sum(increase({requests}{chat}[45s]))"),
         (
             "requests",
             "share",
-            '1 - (sum(increase(archwright_requests_total{workload="chat",status=~"failed|rejected"}[45s]))'
-            ' or vector(0)) / sum(increase(archwright_requests_total{workload="chat"}[45s]))',
+            '1 - (sum(increase({requests}{workload="chat",status=~"failed|rejected"}[45s])) or vector(0))'
+            " / sum(increase({requests}{chat}[45s]))",
         ),
-        ("train_s", "max", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "last", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "mean", 'avg(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
-        ("train_s", "p50", 'quantile(0.5, last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
+        ("peak_memory_bytes", "max", "max_over_time(sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "mean", "avg_over_time(sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "p50", "quantile_over_time(0.5, sum({memory}{chat})[45s:1s])"),
+        ("peak_memory_bytes", "last", "sum({memory}{chat})"),
+        ("train_s", "max", "max(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "last", "max(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "mean", "avg(last_over_time({train}{chat}[45s]))"),
+        ("train_s", "p50", "quantile(0.5, last_over_time({train}{chat}[45s]))"),
     ],
 )
-def test_promql(metric: str, statistic: Statistic, expected: str) -> None:
+def test_promql(metric: str, statistic: evidence.Statistic, expected: str) -> None:
+    for short, text in SHORT.items():
+        expected = expected.replace(short, text)
     assert query(metric, statistic).promql() == expected
 
 
@@ -72,7 +66,7 @@ def test_the_share_of_all_requests_needs_no_labels() -> None:
         '1 - (sum(increase(archwright_requests_total{status=~"failed|rejected"}[45s])) or vector(0))'
         " / sum(increase(archwright_requests_total[45s]))"
     )
-    assert determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
+    assert evidence.determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
 
 
 def test_promql_over_an_engines_series_and_labels() -> None:
@@ -96,7 +90,7 @@ def test_promql_for_the_number_of_samples() -> None:
 
 @given(st.text())
 def test_escaped_values_cannot_leave_their_quotes(text: str) -> None:
-    escaped = escape_label_value(text)
+    escaped = evidence.escape_label_value(text)
     assert "\n" not in escaped
     bare = escaped.replace(r"\\", "")
     assert bare.count('"') == bare.count(r"\"")
@@ -125,26 +119,18 @@ BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
     ],
 )
 def test_judge(metric: str, measured: float | None, verdict: str) -> None:
-    assert determine_verdict(metric, BAND, measured) == verdict
+    assert evidence.determine_verdict(metric, BAND, measured) == verdict
 
 
 @given(st.floats(0.01, 100), st.floats(1, 5), st.floats(0.001, 1000), st.sampled_from(["ttft_s", "tokens_per_s"]))
 def test_within_exactly_when_the_band_holds_it(value: float, factor: float, measured: float, metric: str) -> None:
     band = within_factor(value, factor, "x")
-    assert (determine_verdict(metric, band, measured) == "within") == (band.low <= measured <= band.high)
+    assert (evidence.determine_verdict(metric, band, measured) == "within") == (band.low <= measured <= band.high)
 
 
 def test_a_measurement_prints_as_measured() -> None:
-    kept = Measurement(
-        plan_digest="d",
-        prediction_id="p",
-        at=1.0,
-        source="client",
-        value=0.2,
-        unit="s",
-        statistic="p95",
-        samples=30,
-        window_s=45.0,
-        evidence="q",
+    shown = evidence.MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    kept = evidence.Measurement(
+        plan_digest="d", prediction_id="p", at=1.0, source="client", evidence="q", **as_dict(shown)
     )
-    assert kept.to_measured_value() == MeasuredValue(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
+    assert kept.to_measured_value() == shown

@@ -76,15 +76,8 @@ PRICE = TokenPrice(input_usd=1e-6, output_usd=5e-6, source="machines")
 def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str, ...]) -> Plan:
     """A workload with an on-premises pool and an external pool."""
     launch = replace(null_plan.pools[0].launch, engine="external", settings={})
-    house = replace(
-        null_plan.pools[0],
-        name="house",
-        placement="on-premises",
-        country="FR",
-        replicas=3,
-        launch=launch,
-        price_per_token=PRICE,
-    )
+    where = {"name": "house", "placement": "on-premises", "country": "FR"}
+    house = replace(null_plan.pools[0], **where, replicas=3, launch=launch, price_per_token=PRICE)
     away = replace(house, name="away", placement="cloud", country="DE", replicas=1)
     workload = replace(null_plan.workloads[0], data_class=data_class, residency=residency)
     return replace(null_plan, pools=(away, house), workloads=(workload,), gateway_workers=3)
@@ -148,10 +141,8 @@ def test_stricter_data_than_planned_for_go_where_the_plan_says_it_of_them(null_p
 def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(null_plan: Plan) -> None:
     plan = mixed(null_plan, "internal", ())
     away = plan.pools[0]
-    config = gateway_of(
-        replace(plan, pools=(away, replace(away, name="far", replicas=2))), {"far": REACHED["away"], **REACHED}
-    )
-    (endpoint,) = config.endpoints
+    plan = replace(plan, pools=(away, replace(away, name="far", replicas=2)))
+    (endpoint,) = gateway_of(plan, {"far": REACHED["away"], **REACHED}).endpoints
     assert endpoint.targets == (WeightedTarget(pool="away", weight=2.0), WeightedTarget(pool="far", weight=4.0))
     assert (endpoint.overflow, endpoint.detect) == ((), False)
 
@@ -174,10 +165,8 @@ def test_machines_that_are_not_there_every_year_may_be_absent(null_plan: Plan) -
 
 def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_plan: Plan) -> None:
     launch = replace(null_plan.pools[0].launch, settings={"protocol": "anthropic"})
-    (pool,) = gateway_of(
-        replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)),
-        {"assistant": ExternalEndpoints((URL,))},
-    ).pools
+    plan = replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),))
+    (pool,) = gateway_of(plan, {"assistant": ExternalEndpoints((URL,))}).pools
     assert (pool.addresses, pool.protocol, pool.health_path) == ((URL,), "anthropic", "")
 
 

@@ -39,6 +39,9 @@ def build_case(row: dict[str, Any]) -> Broken:
     return Broken(data, row["error"], row["line"], row.get("field"), row["part"], row.get("nearest", ""))
 
 
+DEEPEST = ".".join(["a"] * 32)
+WORKLOADS = DESK[DESK.index("workloads:") : DESK.index("data:\n")]
+GOAL = "a private assistant on this machine"
 COMPUTED: dict[str, Broken] = {
     "not UTF-8": Broken(b"version: 1\norganisation: {name: M\xfcller}\n", 3, 2, None, "byte 0xfc"),
     "UTF-16": Broken("version: 1\n".encode("utf-16"), 3, 1, None, "UTF-8"),
@@ -48,34 +51,18 @@ COMPUTED: dict[str, Broken] = {
     "duplicate at the top": Broken(f"{DESK}version: 1\n".encode(), 6, 21, "version", "first is on line 2"),
     "5,000 brackets": Broken(b"version: 1\nworkloads: " + b"[" * 5000, 5, 2, "workloads[0]", "nested too deeply"),
     "5,000 closed brackets": Broken(b"a: " + b"[" * 5000 + b"]" * 5000, 5, 1, "a[0]", "nested too deeply"),
-    "5,000 braces": Broken(b"{a: " * 5000, 5, 1, ".".join(["a"] * 32), "nested too deeply"),
+    "5,000 braces": Broken(b"{a: " * 5000, 5, 1, DEEPEST, "nested too deeply"),
     "5,000 dashes": Broken(b"- " * 5000, 5, 1, "[0]" * 32, "nested too deeply"),
-    "500 indented levels": Broken(
-        "".join(" " * n + "a:\n" for n in range(500)).encode(), 5, 33, ".".join(["a"] * 32), "nested"
-    ),
+    "500 indented levels": Broken("".join(" " * n + "a:\n" for n in range(500)).encode(), 5, 33, DEEPEST, "nested"),
     "100,000 keys": Broken(f"{{{','.join(f'{n:05}:' for n in range(100_000))}}}".encode(), 2, None, None, "bytes"),
     "many keys": Broken("\n".join(f"k{n}: " for n in range(20_000)).encode(), 2, 10_000, "k9999", "20000 entries"),
     "many items": Broken(b"a: [" + b"x," * 130_000 + b"]", 2, 1, "a[19997]", "20000 entries"),
-    "long scalar": Broken(
-        edit("name: Desk", f"name: {'x' * 250_000}"), 13, 3, "organisation.name", "250,000 characters"
-    ),
-    "long quoted scalar": Broken(
-        edit("name: Desk", f'name: "{"x " * 120_000}"'), 13, 3, "organisation.name", "240,000 characters"
-    ),
+    "long scalar": Broken(edit("Desk", "x" * 250_000), 13, 3, "organisation.name", "250,000 characters"),
+    "long quoted scalar": Broken(edit("Desk", f'"{"x " * 120_000}"'), 13, 3, "organisation.name", "240,000 characters"),
     "no budget": Broken(DESK[: DESK.index("budget:")].encode(), 9, 2, "budget", "budget is missing"),
-    "9,000 digits": Broken(
-        edit("per_month: 60", f"per_month: {'9' * 9000}"), 10, 20, "budget.per_month", "must be a number"
-    ),
-    "no workload": Broken(
-        edit(DESK[DESK.index("workloads:") : DESK.index("data:\n")], "workloads: []\n"),
-        9,
-        6,
-        "workloads",
-        "no workload",
-    ),
-    "long goal": Broken(
-        edit("a private assistant on this machine", "x" * 5000), 13, 5, "goals[0].text", "5,000 characters"
-    ),
+    "9,000 digits": Broken(edit("month: 60", f"month: {'9' * 9000}"), 10, 20, "budget.per_month", "must be a number"),
+    "no workload": Broken(edit(WORKLOADS, "workloads: []\n"), 9, 6, "workloads", "no workload"),
+    "long goal": Broken(edit(GOAL, "x" * 5000), 13, 5, "goals[0].text", "5,000 characters"),
 }
 BROKEN = {**{row["name"]: build_case(row) for row in CASES}, **COMPUTED}
 

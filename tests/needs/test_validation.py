@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -30,20 +30,14 @@ def numeric(kind: inspect.Type) -> bool:
     return isinstance(kind, inspect.IntType | inspect.FloatType)
 
 
-def structs(kind: inspect.Type) -> list[inspect.StructType]:
-    found: list[inspect.StructType] = []
+def structs(kind: inspect.Type) -> Iterator[inspect.StructType]:
+    """Yield the record itself and all records below it."""
     if isinstance(kind, inspect.StructType):
-        found.append(kind)
-        for field in kind.fields:
-            found += structs(field.type)
-    elif isinstance(kind, inspect.UnionType):
-        for option in kind.types:
-            found += structs(option)
-    elif isinstance(kind, inspect.VarTupleType):
-        found += structs(kind.item_type)
-    elif isinstance(kind, inspect.DictType):
-        found += structs(kind.value_type)
-    return found
+        yield kind
+    parts = [field.type for field in getattr(kind, "fields", ())] + list(getattr(kind, "types", ()))
+    parts += [getattr(kind, name) for name in ("item_type", "value_type") if hasattr(kind, name)]
+    for part in parts:
+        yield from structs(part)
 
 
 def test_every_number_of_the_contract_has_a_range() -> None:

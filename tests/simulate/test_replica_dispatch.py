@@ -37,13 +37,8 @@ def test_a_single_engine_has_them_all(arrivals: list[Arrival], slots: int) -> No
 
 
 def test_the_least_work_the_free_slot_and_the_queue() -> None:
-    arrivals = [
-        Arrival(0.0, 100, 100),
-        Arrival(0.1, 10, 10),
-        Arrival(0.2, 10, 10),
-        Arrival(0.3, 10, 50),
-        Arrival(0.4, 1, 2),
-    ]
+    rows = ((0.0, 100, 100), (0.1, 10, 10), (0.2, 10, 10), (0.3, 10, 50), (0.4, 1, 2))
+    arrivals = [Arrival(*row) for row in rows]
     # Two engines of two slots: the small ones go where the long one is not, the last waits.
     parts = dispatch_arrivals(arrivals, 2, 2, lambda _one: 9.0).parts
     assert parts == ([arrivals[0], *arrivals[3:]], arrivals[1:3])

@@ -43,15 +43,13 @@ class BenchmarkNameResolver:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._models:
             known = self._spellings[0].get(normalise_name(name.rsplit("/", 1)[-1]), "")
-            found = self.models.get(known) or resolve_model(name, self.models, self.catalog.aliases)
-            self._models[name] = found
+            self._models[name] = self.models.get(known) or resolve_model(name, self.models, self.catalog.aliases)
         return self._models[name]
 
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
-            known = self._spellings[1].get(normalise_name(name), "")
-            direct = self.accelerators.get(known)
+            direct = self.accelerators.get(self._spellings[1].get(normalise_name(name), ""))
             self._accelerators[name] = direct or resolve_accelerator(name, self.accelerators, self.catalog.aliases)
         return self._accelerators[name]
 

@@ -8,15 +8,8 @@ from functools import cached_property
 from archwright.catalog.layers.efficiency_lookup import choose_efficiency, choose_training
 from archwright.catalog.layers.fact_provenance import FactProvenance
 from archwright.catalog.layers.packaged_tables import OVERLAID
-from archwright.catalog.tables import records
-from archwright.catalog.tables.name_resolution import (
-    match_accelerator_family,
-    normalise_name,
-    parse_machine,
-    resolve_accelerator,
-    resolve_model,
-    unknown_name_error,
-)
+from archwright.catalog.tables import name_resolution, records
+from archwright.catalog.tables.name_resolution import normalise_name, unknown_name_error
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
 from archwright.errors import CatalogError
@@ -62,11 +55,10 @@ class Catalog(FactProvenance):
 
     def accelerator(self, name: str) -> records.Accelerator:
         """Find by id, alias or family. Raises CatalogError AW-CAT-01 with the nearest spellings."""
-        return resolve_accelerator(name, self.accelerators, self.aliases)
+        return name_resolution.resolve_accelerator(name, self.accelerators, self.aliases)
 
     def accelerator_family(self, name: str) -> tuple[records.Accelerator, ...]:
-        """Return every accelerator that the name matches."""
-        matched = match_accelerator_family(name, self.accelerators, self.aliases)
+        matched = name_resolution.match_accelerator_family(name, self.accelerators, self.aliases)
         key = normalise_name(name)
         ids = (a.id for a in self.aliases if a.kind == "accelerator" and normalise_name(a.name) == key)
         alias = self.accelerators.get(next(ids, ""))
@@ -77,12 +69,12 @@ class Catalog(FactProvenance):
 
     def resolve_machine(self, text: str) -> tuple[int, records.Accelerator]:
         """Return count and accelerator of a machine such as `8x NAME`."""
-        count, name = parse_machine(text)
+        count, name = name_resolution.parse_machine(text)
         return count, self.accelerator(name)
 
     def model(self, name: str) -> records.ModelSpec:
         """Find by id, alias, or the name on a model hub. Raises CatalogError AW-CAT-01."""
-        return resolve_model(name, self.models, self.aliases)
+        return name_resolution.resolve_model(name, self.models, self.aliases)
 
     def canonical_provider(self, name: str) -> str:
         """Return this catalog's name of a provider that a price table calls `name`."""

@@ -20,9 +20,9 @@ def load_catalog(home: Home | None = None, *, today: date | None = None) -> Cata
     overlay, the refreshed layer or the measured machine changes. Tables are read on first use.
     """
     if home is None:
-        return _packaged_catalog(today)
+        return _cached_catalog(None, (), today)
     files = (home.catalog_overlay, home.machine_facts, home.catalog_refreshed / refreshed_layer.CURRENT_FILE)
-    return _home_catalog(str(home.root), tuple(map(_modified_ns, files)), today or datetime.now(UTC).date())
+    return _cached_catalog(str(home.root), tuple(map(_modified_ns, files)), today or datetime.now(UTC).date())
 
 
 def _modified_ns(path: Path) -> int:
@@ -32,13 +32,10 @@ def _modified_ns(path: Path) -> int:
         return 0
 
 
-@functools.lru_cache(maxsize=4)
-def _packaged_catalog(today: date | None) -> Catalog:
-    return Catalog(DATA, today=today)
-
-
-@functools.lru_cache(maxsize=8)
-def _home_catalog(root: str, _stamps: tuple[int, ...], today: date) -> Catalog:
+@functools.lru_cache(maxsize=12)
+def _cached_catalog(root: str | None, _stamps: tuple[int, ...], today: date | None) -> Catalog:
+    if root is None:
+        return Catalog(DATA, today=today)
     home = Home(root)
     latest = refreshed_layer.current_generation(home.catalog_refreshed)
     return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home), latest=latest, today=today)

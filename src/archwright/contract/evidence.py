@@ -49,35 +49,30 @@ class Query(Record):
     def promql(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """Render PromQL over `series` (default: our name for `metric`) selected by `labels` (default: own)."""
         name, selector, window = self._promql_parts(series, labels)
-        kind = METRIC_BY_QUANTITY[self.metric].kind
+        metric = METRIC_BY_QUANTITY[self.metric]
         if self.statistic == "share":
-            return self._share_promql(name, selector, window)
-        if kind == "histogram":
+            # A status that no request ended with has no series yet and counts as 0.
+            lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
+            narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
+            failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
+            return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
+        if metric.kind == "histogram":
             return self._histogram_promql(name, selector, window)
         if self.statistic == "rate":
             return f"sum(rate({name}{selector}[{window}]))"
-        if kind == "counter":
+        if metric.kind == "counter":
             return f"sum(increase({name}{selector}[{window}]))"
-        if METRIC_BY_QUANTITY[self.metric].is_per_run:
-            return self._runs_promql(f"last_over_time({name}{selector}[{window}])")
+        if metric.is_per_run:
+            # Each run is a series with one value.
+            how = {"mean": "avg("}.get(
+                self.statistic, "max(" if self.quantile is None else f"quantile({self.quantile}, "
+            )
+            return f"{how}last_over_time({name}{selector}[{window}]))"
         over = f"sum({name}{selector})[{window}:1s]"
         if self.quantile is not None:
             return f"quantile_over_time({self.quantile}, {over})"
         over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
         return f"{over_time}({over})" if over_time else f"sum({name}{selector})"
-
-    def _share_promql(self, name: str, selector: str, window: str) -> str:
-        """Render the share; a status that no request ended with has no series yet and counts as 0."""
-        lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
-        narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
-        failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
-        return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
-
-    def _runs_promql(self, values: str) -> str:
-        """Aggregate over runs, each with one value."""
-        if self.quantile is not None:
-            return f"quantile({self.quantile}, {values})"
-        return f"avg({values})" if self.statistic == "mean" else f"max({values})"
 
     def _histogram_promql(self, name: str, selector: str, window: str) -> str:
         """Read quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""

@@ -32,9 +32,8 @@ def _first_unknown(
     """Yield the first unknown name of a list or mapping; later ones are never reported."""
     for index, name in enumerate(names):
         if name not in known:
-            yield _unknown_name(
-                f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]", what, name, known, hint
-            )
+            place = f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]"
+            yield _unknown_name(place, what, name, known, hint)
             return
 
 

@@ -55,9 +55,17 @@ def read_needs(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
 
 
 def read_needs_bytes(path: Path) -> bytes:
+    """Read at most MAX_BYTES + 1 bytes. The type is checked first: a pipe blocks, a device may act."""
     file = str(path)
     try:
-        return _read_regular_file(path, file)
+        _require_regular(os.stat(path), file)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            _require_regular(status, file)
+            if status.st_size > MAX_BYTES:
+                raise _too_large(status.st_size, file)
+            return opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
@@ -94,18 +102,6 @@ def _check_rules(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> It
     yield from kind_fields.check_kind_fields(needs, lines)
     for check_names in _CATALOG_RULES:
         yield from check_names(needs, catalog)
-
-
-def _read_regular_file(path: Path, file: str) -> bytes:
-    """Read at most MAX_BYTES + 1 bytes. The type is checked first: a pipe blocks, a device may act."""
-    _require_regular(os.stat(path), file)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as opened:
-        status = os.fstat(descriptor)
-        _require_regular(status, file)
-        if status.st_size > MAX_BYTES:
-            raise _too_large(status.st_size, file)
-        return opened.read(MAX_BYTES + 1)
 
 
 def _require_regular(status: os.stat_result, file: str) -> None:

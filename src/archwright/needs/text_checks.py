@@ -59,12 +59,9 @@ def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
 
 
 def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
-    placement = needs.placement
     yield "regulations", needs.regulations
-    yield "placement.allow", placement.allow
-    yield "placement.clouds", placement.clouds or ()
-    yield "placement.regions", placement.regions or ()
-    yield "placement.accelerators", placement.accelerators or ()
+    for field in ("allow", "clouds", "regions", "accelerators"):
+        yield f"placement.{field}", getattr(needs.placement, field) or ()
     for index, workload in enumerate(needs.workloads):
         yield f"workloads[{index}].data", workload.data
         yield f"workloads[{index}].sites", workload.sites

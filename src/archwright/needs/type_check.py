@@ -91,9 +91,8 @@ class _TypeChecker:
 
     def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
         if not isinstance(raw, list):
-            self._add_type_problem(
-                path, "a list", raw, "put it in [ ], or write each item on its own line after a dash"
-            )
+            hint = "put it in [ ], or write each item on its own line after a dash"
+            self._add_type_problem(path, "a list", raw, hint)
             return raw
         return [self.check_value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(raw)]
 

@@ -142,14 +142,15 @@ def simulate_peak(spec: PoolScenario, factor: float, dispatch: PeakDispatch | No
     overhead_s = model_ttft_overhead(spec, spec.load.requests_per_second / spec.engines)
     engine, (parts, refused) = build_batching(spec, factor), dispatch or dispatch_peak(spec)
     found = [one for part in parts for one in engine.run([build_request(arrival, arrival.at_s) for arrival in part])]
-    started = [one for one in found if one.ttft_s is not None]
-    ttft = [
-        one.ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens) * factor
-        for one in started
-        if one.ttft_s is not None
-    ]
+    started = [(one, one.ttft_s) for one in found if one.ttft_s is not None]
+    ttft = [ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens) * factor for one, ttft_s in started]
     tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
-    return PeakResult(_latency_percentiles(ttft), tpot, queue_latency.measure_queue_latency(started, ttft), refused)
+    return PeakResult(
+        _latency_percentiles(ttft),
+        tpot,
+        queue_latency.measure_queue_latency([one for one, _ in started], ttft),
+        refused,
+    )
 
 
 def dispatch_peak(spec: PoolScenario) -> PeakDispatch:

@@ -9,7 +9,7 @@ from archwright.catalog.load import load_catalog
 from archwright.errors import CatalogError
 
 CATALOG = load_catalog()
-ROWS = CATALOG.efficiencies
+ROWS, CPU = CATALOG.efficiencies, ("avx512", "avx2", "neon")
 
 
 def width(engine: str, quantisation: str, isa: str) -> float:
@@ -17,38 +17,36 @@ def width(engine: str, quantisation: str, isa: str) -> float:
     return row.high_factor
 
 
+@pytest.mark.parametrize(
+    ("keys", "factor", "confidence"),
+    [
+        # Another instruction set of the same kind, another quantisation of the same set: the widest row, widened once.
+        (("llamacpp", "Q4_1", "sse"), max(width("llamacpp", "Q4_1", isa) for isa in CPU) * WIDEN_PER_KEY, "low"),
+        (("llamacpp", "Q8_0", "avx512"), width("llamacpp", "Q4_1", "avx512") * WIDEN_PER_KEY, None),
+        # An unknown engine gets the generic row.
+        (("some-engine", "bf16", "gpu"), width("*", "*", "*"), "recalled"),
+    ],
+)
+def test_the_nearest_row_answers_under_the_asked_keys(
+    keys: tuple[str, str, str], factor: float, confidence: str | None
+) -> None:
+    found = CATALOG.efficiency(*keys)
+    assert (found.engine, found.quantisation, found.isa) == keys
+    assert found.high_factor == pytest.approx(factor)
+    assert confidence in (None, found.confidence)
+
+
 def test_an_exact_row_is_returned_as_it_is() -> None:
     assert CATALOG.efficiency("llamacpp", "Q4_1", "avx512") in ROWS
-
-
-def test_another_instruction_set_of_the_same_kind_widens_once() -> None:
-    found = CATALOG.efficiency("llamacpp", "Q4_1", "sse")
-    widest = max(width("llamacpp", "Q4_1", isa) for isa in ("avx512", "avx2", "neon"))
-    assert found.high_factor == pytest.approx(widest * WIDEN_PER_KEY)
-    assert (found.isa, found.confidence) == ("sse", "low")
-
-
-def test_another_quantisation_on_the_same_set_widens_once() -> None:
-    found = CATALOG.efficiency("llamacpp", "Q8_0", "avx512")
-    assert found.high_factor == pytest.approx(width("llamacpp", "Q4_1", "avx512") * WIDEN_PER_KEY)
-    assert found.quantisation == "Q8_0"
+    with pytest.raises(CatalogError) as caught:
+        choose_efficiency([], "llamacpp", "Q4_1", "avx512")
+    assert caught.value.code == "AW-CAT-05"
 
 
 def test_a_processor_row_says_nothing_about_a_device() -> None:
     found = CATALOG.efficiency("llamacpp", "Q4_1", "gpu")
     assert found.high_factor >= width("llamacpp", "*", "*")
     assert found.confidence in ("low", "recalled")
-
-
-def test_an_unknown_engine_gets_the_generic_row() -> None:
-    found = CATALOG.efficiency("some-engine", "bf16", "gpu")
-    assert (found.engine, found.high_factor, found.confidence) == ("some-engine", width("*", "*", "*"), "recalled")
-
-
-def test_nothing_at_all() -> None:
-    with pytest.raises(CatalogError) as caught:
-        choose_efficiency([], "llamacpp", "Q4_1", "avx512")
-    assert caught.value.code == "AW-CAT-05"
 
 
 def test_training_takes_the_row_of_its_instruction_set_else_that_of_any() -> None:

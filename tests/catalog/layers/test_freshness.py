@@ -19,8 +19,9 @@ from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.record import replace
 from archwright.home import Home
 
+from ..samples import TODAY, list_facts
+
 CATALOG = load_catalog()
-TODAY = date(2026, 11, 24)
 RULE = TimeToLive(
     id="thing", ttl_days=30, expires_days=365, drift_down=1.8, drift_up=1.1, applies_to=("things",), source="s"
 )
@@ -153,30 +154,17 @@ def test_ages_are_counted_today_for_a_home_and_at_the_snapshot_without_one(tmp_p
 
 
 def test_every_class_of_ttl_is_met_by_some_row() -> None:
-    tables = [
-        *CATALOG.offers, *CATALOG.hosted, *CATALOG.tariffs, *CATALOG.exchange_rates, *CATALOG.accelerators.values(),
-        *CATALOG.scores, *CATALOG.regulations.values(), *CATALOG.regions.values(), *CATALOG.parts.values(),
-        *CATALOG.nodes.values(), *CATALOG.storage_prices, *CATALOG.commitments, *CATALOG.surcharges,
-        *CATALOG.hosted_facts, *CATALOG.availability, *CATALOG.region_ratios, *CATALOG.residency_rules,
-    ]  # fmt: skip
-    met = {rule.id for row in tables if (rule := CATALOG.time_to_live(row)) is not None}
+    met = {rule.id for row in list_facts(CATALOG) if (rule := CATALOG.time_to_live(row)) is not None}
     assert met == {rule.id for rule in CATALOG.times_to_live} - {"spot price"}
     assert CATALOG.time_to_live(CATALOG.quantisations["bf16"]) is None
 
 
 def test_rows_are_named_as_people_read_them() -> None:
     egress = [row for row in CATALOG.storage_prices if (row.provider, row.kind) == ("aws", "egress")]
-    rows = [
-        *(CATALOG.hosted[0], CATALOG.exchange_rates[0], CATALOG.commitments[0], CATALOG.quantisations["bf16"]),
-        *(*egress[:2], *CATALOG.tariffs[:2]),
+    assert [row_name(row) for row in egress[:2]] == [
+        f"aws us-east-1 Internet egress from {start} GB" for start in (100, 10000)
     ]
-    assert [row_name(row) for row in rows] == [
-        "anthropic:claude-fable-5",
-        "EUR/USD",
-        "aws EC2 all Linux types 12 no upfront",
-        "bf16",
-        "aws us-east-1 Internet egress from 100 GB",
-        "aws us-east-1 Internet egress from 10000 GB",
-        "electricity US",
-        "electricity US-VA",
-    ]
+    assert [row_name(row) for row in CATALOG.tariffs[:2]] == ["electricity US", "electricity US-VA"]
+    rows = (CATALOG.hosted[0], CATALOG.exchange_rates[0], CATALOG.commitments[0], CATALOG.quantisations["bf16"])
+    names = ["anthropic:claude-fable-5", "EUR/USD", "aws EC2 all Linux types 12 no upfront", "bf16"]
+    assert [row_name(row) for row in rows] == names

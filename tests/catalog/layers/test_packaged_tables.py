@@ -10,13 +10,13 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import plausibility_checks
 from archwright.catalog.refresh.fact_view import COUNT_UNIT, list_figures
-from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA, read_rows
-from archwright.catalog.tables.records import Fact
 from archwright.contract.lineage import Task
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.home import Home
 from archwright.sizing.training.training_flops import DTYPE_BYTES
+
+from ..samples import list_facts
 
 CATALOG = load_catalog()
 # A table's own provenance columns; licences.csv states no figure.
@@ -24,32 +24,20 @@ DATED = ("as_of", "price_as_of", "spec_as_of", "grid_year")
 SOURCED = ("source", "price_source", "grid_source")
 
 
-def every_fact() -> list[Fact]:
-    every: list[object] = [
-        *CATALOG.accelerators.values(), *CATALOG.offers, *CATALOG.models.values(), *CATALOG.hosted,
-        *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
-        *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
-        *CATALOG.efficiencies, *CATALOG.training_efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases,
-        *parsers.read_device_tools(DATA), *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
-        *CATALOG.commitments, *CATALOG.surcharges, *CATALOG.availability, *CATALOG.region_ratios,
-        *CATALOG.hosted_facts, *CATALOG.times_to_live, *CATALOG.source_words, *CATALOG.refresh_sources,
-        *CATALOG.gate_exceptions, *CATALOG.embedders.values(), *CATALOG.work_rates.values(),
-    ]  # fmt: skip
-    return [fact for fact in every if isinstance(fact, Fact)]
+FACTS = list_facts(CATALOG)
 
 
 def test_every_fact_has_a_source_and_a_date_or_is_called_recalled() -> None:
-    facts = every_fact()
-    assert len(facts) > 1200
-    assert [fact for fact in facts if not fact.source] == []
-    undated = [fact for fact in facts if not fact.as_of or "undated" in fact.as_of]
+    assert len(FACTS) > 1200
+    assert [fact for fact in FACTS if not fact.source] == []
+    undated = [fact for fact in FACTS if not fact.as_of or "undated" in fact.as_of]
     assert {fact.confidence for fact in undated} == {"recalled"}
 
 
 def test_every_source_is_of_a_kind_that_a_row_knows() -> None:
     patterns = [re.compile(words.pattern, re.IGNORECASE) for words in CATALOG.source_words]
-    assert [f.source for f in every_fact() if not any(pattern.search(f.source) for pattern in patterns)] == []
-    kinds = {CATALOG.kind_of_source(fact.source) for fact in every_fact()}
+    assert [f.source for f in FACTS if not any(pattern.search(f.source) for pattern in patterns)] == []
+    kinds = {CATALOG.kind_of_source(fact.source) for fact in FACTS}
     assert kinds == {"vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "recalled"}
 
 
@@ -57,7 +45,7 @@ def test_every_number_of_every_fact_has_a_unit() -> None:
     """A count or a ratio has the unit 1; what is none is named with its unit at the end."""
     plain = {
         figure.name.split(".")[-1]
-        for fact in every_fact()
+        for fact in FACTS
         for figure in list_figures(fact)
         if figure.unit == COUNT_UNIT
         and not re.search(r"count|share|heads|layers|experts|factor|drift|ratio", figure.name)
@@ -105,10 +93,8 @@ def test_parameters_recount_from_the_architecture() -> None:
         if not row.text("param_check_pct") or model.shared_experts:
             continue
         checked += 1
-        errors = [
-            abs(plausibility_checks.count_parameters(model, tied=tied) / model.parameters - 1) for tied in (True, False)
-        ]
-        assert min(errors) < 0.02, model.id
+        counts = [plausibility_checks.count_parameters(model, tied=tied) for tied in (True, False)]
+        assert min(abs(count / model.parameters - 1) for count in counts) < 0.02, model.id
     assert checked >= 50
 
 

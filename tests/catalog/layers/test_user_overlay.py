@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import msgspec
 import pytest
-import yaml
 
-from archwright.catalog.catalog import OVERLAID, Catalog
+from archwright.catalog.catalog import OVERLAID
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import fact_view
 from archwright.catalog.tables.csv_table import table_schemas
 from archwright.catalog.tables.records import Fact
 from archwright.errors import CatalogError
-from archwright.home import Home
 
-TODAY = date(2026, 11, 24)
-OWN = {"reason": "contract 2026-17", "until": "2027-12-31"}
-
-
-def own(root: Path, facts: object, today: date = TODAY) -> Catalog:
-    home = Home(root)
-    home.catalog_overlay.parent.mkdir(parents=True, exist_ok=True)
-    home.catalog_overlay.write_text(facts if isinstance(facts, str) else yaml.safe_dump(facts))
-    return load_catalog(home, today=today)
-
-
-def refusal(root: Path, text: str, table: str = "parts") -> CatalogError:
-    with pytest.raises(CatalogError) as caught:
-        assert getattr(own(root, text), table)
-    return caught.value
+from ..samples import OWN, TODAY, load_own
 
 
 @pytest.mark.parametrize("table", OVERLAID)
 def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path) -> None:
     shipped = load_catalog(today=TODAY).rows_by_name(table)
     name = next(iter(shipped))
-    catalog = own(tmp_path, {table: {name: {**OWN, "notes": "ours", "source": "the contract"}}})
+    catalog = load_own(tmp_path, {table: {name: {**OWN, "notes": "ours", "source": "the contract"}}})
     row = catalog.rows_by_name(table)[name]
     assert isinstance(row, Fact)
     assert (row.source, row.notes, row.confidence) == ("the contract", "ours", "high")
@@ -56,7 +39,7 @@ def test_every_kind_of_fact_that_ages_can_be_the_users() -> None:
 
 
 def test_what_a_plan_reads_follows_the_user(tmp_path: Path) -> None:
-    catalog = own(
+    catalog = load_own(
         tmp_path,
         {
             "parts": {"staff.europe": {**OWN, "low": 50000, "typical": 60000, "high": 70000}},
@@ -81,63 +64,35 @@ def test_what_a_plan_reads_follows_the_user(tmp_path: Path) -> None:
     assert "until 2027-12-31" in catalog.nodes["8x-h100"].notes
 
 
-def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
-    facts = {"tariffs": {"electricity DE": {**OWN, "commercial_usd_per_kwh": 0.11}}}
-    after = own(tmp_path, facts, date(2028, 1, 1))
-    assert after.electricity_usd_per_kwh("DE").value == 0.27
-    row = after.rows_by_name("tariffs")["electricity DE"]
-    (layer,) = fact_view.view_fact(after, "tariffs", "electricity DE", row).chain
-    assert (after.expired_overrides, layer.layer) == (("electricity DE",), "shipped")
+STAFF = "parts:\n  staff.europe:\n"
+DATED = STAFF + "    reason: r\n    until: 2027-01-01\n"
 
 
 @pytest.mark.parametrize(
     ("text", "code", "line", "field", "word"),
     [
-        ("part:\n  staff.europe: {}\n", "AW-CAT-01", 1, None, "parts"),
-        (
-            "nodes: {}\nparts:\n  staff.euope: {typical: 1, reason: r, until: 2027-01-01}\n",
-            "AW-CAT-01",
-            3,
-            None,
-            "staff.europe",
-        ),
-        (
-            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    tipical: 1\n",
-            "AW-CAT-04",
-            5,
-            "tipical",
-            "typical",
-        ),
-        (
-            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    low: dear\n",
-            "AW-CAT-04",
-            5,
-            "low",
-            "float",
-        ),
-        ("parts:\n  staff.europe:\n    typical: 1\n    until: 2027-01-01\n", "AW-CAT-04", 2, "reason", "reason"),
-        ("parts:\n  staff.europe:\n    typical: 1\n    reason: r\n", "AW-CAT-04", 2, "until", "until"),
-        ("parts:\n  staff.europe:\n    reason: r\n    until: soon\n", "AW-CAT-04", 4, "until", "not a day"),
-        ("parts: {}\nnodes: {}\nparts: {}\n", "AW-CAT-04", 3, "parts", "line 1"),
-        (
-            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    low: 1\n    low: 2\n",
-            "AW-CAT-04",
-            6,
-            "low",
-            "twice",
-        ),
-        ("parts:\n  - staff.europe\n", "AW-CAT-04", 2, None, "a mapping"),
-        ("parts:\n  staff.europe: 5\n", "AW-CAT-04", 2, None, "a mapping"),
-        ("parts:\n  staff.europe: {\n", "AW-CAT-04", 3, None, "YAML"),
+        ("part:\n  staff.europe: {}\n", 1, 1, None, "parts"),
+        ("nodes: {}\nparts:\n  staff.euope: {typical: 1, reason: r, until: 2027-01-01}\n", 1, 3, None, "staff.europe"),
+        (f"{DATED}    tipical: 1\n", 4, 5, "tipical", "typical"),
+        (f"{DATED}    low: dear\n", 4, 5, "low", "float"),
+        (f"{STAFF}    typical: 1\n    until: 2027-01-01\n", 4, 2, "reason", "reason"),
+        (f"{STAFF}    typical: 1\n    reason: r\n", 4, 2, "until", "until"),
+        (f"{STAFF}    reason: r\n    until: soon\n", 4, 4, "until", "not a day"),
+        ("parts: {}\nnodes: {}\nparts: {}\n", 4, 3, "parts", "line 1"),
+        (f"{DATED}    low: 1\n    low: 2\n", 4, 6, "low", "twice"),
+        ("parts:\n  - staff.europe\n", 4, 2, None, "a mapping"),
+        ("parts:\n  staff.europe: 5\n", 4, 2, None, "a mapping"),
+        ("parts:\n  staff.europe: {\n", 4, 3, None, "YAML"),
     ],
 )
 def test_a_refusal_names_file_line_field_and_what_is_near(
-    tmp_path: Path, text: str, code: str, line: int, field: str | None, word: str
+    tmp_path: Path, text: str, code: int, line: int, field: str | None, word: str
 ) -> None:
-    error = refusal(tmp_path, text)
-    assert error.code == code and error.where is not None
-    assert error.where.file is not None and error.where.file.endswith("user.yaml")
-    assert (error.where.line, error.where.field) == (line, field)
+    with pytest.raises(CatalogError) as caught:
+        assert load_own(tmp_path, text).parts
+    error = caught.value
+    assert error.code == f"AW-CAT-{code:02d}" and error.where.file is not None
+    assert error.where.file.endswith("user.yaml") and (error.where.line, error.where.field) == (line, field)
     assert word in f"{error.message} {error.hint} {error.nearest}"
 
 

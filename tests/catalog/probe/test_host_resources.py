@@ -19,31 +19,27 @@ def write(root: Path, path: str, text: str) -> None:
     (root / path).write_text(text)
 
 
-def test_without_limits_the_host_counts(tmp_path: Path) -> None:
-    assert host_resources.usable_cores(tmp_path, affinity=6) == 6
-    assert host_resources.usable_memory(tmp_path, physical=100) == 100
-
-
-def test_version_2_quota_of_a_group_above(tmp_path: Path) -> None:
-    write(tmp_path, "proc/self/cgroup", "0::/pod/box\n")
-    write(tmp_path, "sys/fs/cgroup/pod/box/cpu.max", "max 100000\n")
-    write(tmp_path, "sys/fs/cgroup/pod/cpu.max", "250000 100000\n")
-    write(tmp_path, "sys/fs/cgroup/pod/box/memory.max", "max\n")
-    write(tmp_path, "sys/fs/cgroup/pod/memory.max", "1000\n")
-    assert host_resources.usable_cores(tmp_path, affinity=8) == 2
-    assert host_resources.usable_memory(tmp_path, physical=5000) == 1000
-
-
-def test_a_quota_below_one_core_is_still_one_core(tmp_path: Path) -> None:
-    write(tmp_path, "proc/self/cgroup", "0::/\n")
-    write(tmp_path, "sys/fs/cgroup/cpu.max", "50000 100000\n")
-    assert host_resources.usable_cores(tmp_path, affinity=8) == 1
-
-
-def test_inside_a_container_the_path_is_not_below_the_mount(tmp_path: Path) -> None:
-    write(tmp_path, "proc/self/cgroup", "0::/../elsewhere\n")
-    write(tmp_path, "sys/fs/cgroup/cpu.max", "300000 100000")
-    assert host_resources.usable_cores(tmp_path, affinity=8) == 3
+@pytest.mark.parametrize(
+    ("group", "limits", "cores", "memory"),
+    [
+        pytest.param("", {}, 8, 5000, id="without limits"),
+        pytest.param(
+            "0::/pod/box\n",
+            {"pod/box/cpu.max": "max 100000\n", "pod/cpu.max": "250000 100000\n"}
+            | {"pod/box/memory.max": "max\n", "pod/memory.max": "1000\n"},
+            *(2, 1000),
+            id="of a group above",
+        ),
+        pytest.param("0::/\n", {"cpu.max": "50000 100000\n"}, 1, 5000, id="below one core"),
+        pytest.param("0::/../elsewhere\n", {"cpu.max": "300000 100000"}, 3, 5000, id="path is not below the mount"),
+    ],
+)
+def test_limits_of_version_2(tmp_path: Path, group: str, limits: dict[str, str], cores: int, memory: int) -> None:
+    write(tmp_path, "proc/self/cgroup", group)
+    for path, text in limits.items():
+        write(tmp_path, f"sys/fs/cgroup/{path}", text)
+    assert host_resources.usable_cores(tmp_path, affinity=8) == cores
+    assert host_resources.usable_memory(tmp_path, physical=5000) == memory
 
 
 def test_version_1(tmp_path: Path) -> None:
@@ -66,33 +62,22 @@ def test_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "flags", "expected"),
+    ("architecture", "line", "plain", "training"),
     [
-        ("x86_64", "sse2 avx2 avx512f", "avx512"),
-        ("x86_64", "sse2 avx2", "avx2"),
-        ("x86_64", "sse2", "sse"),
-        ("aarch64", "asimd", "neon"),
-        ("arm64", "", "neon"),
+        ("x86_64", "flags : sse2 avx2 avx512f", "avx512", "avx512"),
+        ("x86_64", "flags : sse2 avx2 avx512f avx512_bf16", "avx512", "avx512-bf16"),
+        ("x86_64", "flags : avx2 avx512f amx_bf16", "avx512", "avx512-bf16"),
+        ("x86_64", "flags : sse2 avx2", "avx2", "avx2"),
+        ("x86_64", "flags : sse2", "sse", "sse"),
+        ("aarch64", "Features : asimd", "neon", "neon"),
+        ("aarch64", "Features : asimd bf16", "neon", "neon-bf16"),
+        ("arm64", "", "neon", "neon"),
     ],
 )
-def test_instruction_sets(tmp_path: Path, architecture: str, flags: str, expected: str) -> None:
-    write(tmp_path, "proc/cpuinfo", f"processor : 0\nflags : fpu {flags}\n")
-    assert host_resources.instruction_set(tmp_path, architecture) == expected
-
-
-@pytest.mark.parametrize(
-    ("architecture", "line", "expected"),
-    [
-        ("x86_64", "flags : avx2 avx512f avx512_bf16", "avx512-bf16"),
-        ("x86_64", "flags : avx2 avx512f amx_bf16", "avx512-bf16"),
-        ("x86_64", "flags : avx2 avx512f", "avx512"),
-        ("aarch64", "Features : asimd bf16", "neon-bf16"),
-        ("aarch64", "Features : asimd", "neon"),
-    ],
-)
-def test_sets_that_multiply_brain_floats(tmp_path: Path, architecture: str, line: str, expected: str) -> None:
+def test_instruction_sets(tmp_path: Path, architecture: str, line: str, plain: str, training: str) -> None:
     write(tmp_path, "proc/cpuinfo", f"processor : 0\n{line}\n")
-    assert host_resources.training_instruction_set(tmp_path, architecture) == expected
+    assert host_resources.instruction_set(tmp_path, architecture) == plain
+    assert host_resources.training_instruction_set(tmp_path, architecture) == training
 
 
 def test_listed_devices() -> None:

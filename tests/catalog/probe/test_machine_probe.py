@@ -3,75 +3,68 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from archwright.catalog.probe import machine_probe, probe_worker
-from archwright.catalog.probe.machine_probe import (
-    ProbeSamples,
-    cached_machine,
-    median_with_spread,
-    probe_machine,
-    run_worker,
-)
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 
-SAMPLES = ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
+SAMPLES = machine_probe.ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
 
 
 @pytest.mark.process
 def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    facts = probe_machine(home, None, now=lambda: 12.5)
+    facts = machine_probe.probe_machine(home, None, now=lambda: 12.5)
     assert facts.probed_at == 12.5
     for rate in (facts.memory_bandwidth_bytes_per_s, facts.matmul_flops_per_s):
         assert 1e8 < rate.low < rate.value < rate.high < 1e14
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
-    assert cached_machine(home) == facts
+    assert machine_probe.cached_machine(home) == facts
     assert facts.busy_share is None or 0.0 <= facts.busy_share <= 1.0
     assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
 
 
 def test_nothing_cached_or_unreadable(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert cached_machine(home) is None
+    assert machine_probe.cached_machine(home) is None
     home.folder("measured")
     for text in (b"", b"{", b'{"cores_usable": 2}', b'{"cores_usable": "two"}', b"\xff"):
         home.machine_facts.write_bytes(text)
-        assert cached_machine(home) is None
+        assert machine_probe.cached_machine(home) is None
 
 
 def test_an_impossible_band_in_the_file_is_unreadable(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    probe_machine(home, None, now=lambda: 1.0, measure=lambda _: SAMPLES)
+    machine_probe.probe_machine(home, None, now=lambda: 1.0, measure=lambda _: SAMPLES)
     text = home.machine_facts.read_text()
     home.machine_facts.write_text(text.replace("20000000000.0", "90000000000.0"))
-    assert cached_machine(home) is None
+    assert machine_probe.cached_machine(home) is None
 
 
-def test_the_median_has_a_band_of_at_least_ten_percent() -> None:
-    steady = median_with_spread([100.0] * 7, "bytes/s")
-    assert steady.value == 100.0
-    assert steady.low == pytest.approx(100 / 1.1)
-    assert steady.high == pytest.approx(110)
-    spread = median_with_spread([50, 90, 100, 100, 300], "bytes/s")
-    assert (spread.low, spread.value, spread.high) == (50, 100, 300)
-
-
-def test_single_outliers_of_many_repeats_do_not_count() -> None:
-    rates = [100.0] * 18 + [1.0, 900.0]
-    assert median_with_spread(rates, "bytes/s").low == pytest.approx(100 / 1.1)
-    assert median_with_spread(rates, "bytes/s").high == pytest.approx(110)
+@pytest.mark.parametrize(
+    ("rates", "low", "high"),
+    [
+        ([100.0] * 7, 100 / 1.1, 110),
+        ([50, 90, 100, 100, 300], 50, 300),
+        pytest.param([100.0] * 18 + [1.0, 900.0], 100 / 1.1, 110, id="single outliers of many repeats"),
+    ],
+)
+def test_the_median_has_a_band_of_at_least_ten_percent(rates: list[float], low: float, high: float) -> None:
+    found = machine_probe.median_with_spread(rates, "bytes/s")
+    assert (found.low, found.value, found.high) == pytest.approx((low, 100, high))
 
 
 def test_a_missing_numpy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError) as caught:
-        run_worker(None)
+        machine_probe.run_worker(None)
     assert (caught.value.code, caught.value.hint) == ("AW-GET-01", "pip install 'archwright[local]'")
 
 
@@ -83,47 +76,33 @@ def test_a_numpy_that_does_not_load_says_so_too(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.process
 def test_a_failing_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CatalogError) as caught:
-        run_worker(None, module="archwright.catalog.no_such_worker")
-    assert caught.value.code == "AW-CAT-06"
-    assert "no_such_worker" in caught.value.message
-    with pytest.raises(CatalogError) as silent:
-        run_worker(None, module="archwright.catalog.tables.records")
-    assert silent.value.code == "AW-CAT-06"
-    monkeypatch.setattr(machine_probe, "WORKER_DEADLINE_S", 0.001)
-    with pytest.raises(CatalogError) as late:
-        run_worker(None)
-    assert "timed out" in late.value.message
+    for module, deadline_s, says in (
+        ("archwright.catalog.no_such_worker", 30.0, "no_such_worker"),
+        ("archwright.catalog.tables.records", 30.0, "failed"),
+        (machine_probe.WORKER, 0.001, "timed out"),
+    ):
+        monkeypatch.setattr(machine_probe, "WORKER_DEADLINE_S", deadline_s)
+        with pytest.raises(CatalogError, match=says) as caught:
+            machine_probe.run_worker(None, module=module)
+        assert caught.value.code == "AW-CAT-06"
+
+
+def clock(step: float) -> Callable[[], float]:
+    """A clock that is `step` later each time it is read."""
+    readings = itertools.count(step, step)
+    return lambda: next(readings)
 
 
 def test_a_quick_disk_is_written_three_times_and_a_slow_one_once(tmp_path: Path) -> None:
-    def ticks(step: float) -> list[float]:
-        at = [0.0]
-
-        def clock() -> float:
-            at[0] += step
-            return at[0]
-
-        return machine_probe.measure_disk_writes(tmp_path, clock)
-
-    assert ticks(0.064) == [pytest.approx(machine_probe.DISK_BYTES / 0.064)] * 3
-    assert ticks(2.0) == [machine_probe.DISK_BYTES / 2.0]
+    quick, slow = (machine_probe.measure_disk_writes(tmp_path, clock(step)) for step in (0.064, 2.0))
+    assert quick == [pytest.approx(machine_probe.DISK_BYTES / 0.064)] * 3
+    assert slow == [machine_probe.DISK_BYTES / 2.0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_repeats_stop_at_the_budget_but_not_before_five() -> None:
-    def count(step: float) -> int:
-        at = [0.0]
-
-        def clock() -> float:
-            at[0] += step
-            return at[0]
-
-        return len(probe_worker.time_repeats(lambda: None, clock))
-
-    assert count(0.01) == 50
-    assert count(0.2) == 5
-    assert count(5.0) == 1
+@pytest.mark.parametrize(("step", "repeats"), [(0.01, 50), (0.2, 5), (5.0, 1)])
+def test_repeats_stop_at_the_budget_but_not_before_five(step: float, repeats: int) -> None:
+    assert len(probe_worker.time_repeats(lambda: None, clock(step))) == repeats
 
 
 def test_the_worker_reads_a_large_model_file_and_not_a_small_one(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return refresh(Home(tmp_path_factory.mktemp("home")), folder)
 
 
+@pytest.fixture
+def bring(tmp_path: Path) -> Path:
+    return samples.write_all(tmp_path / "bring")
+
+
 def offer(catalog: Catalog, name: str) -> Offer:
     return next(row for row in catalog.offers if row.id == name)
 
@@ -55,11 +60,7 @@ def test_an_unchanged_list_price_keeps_its_discounts(done: Done) -> None:
     below = replace(p5, commit_1y_usd_per_hour=30.0)
     same = replace(p5, as_of="2026-11-20", spot_usd_per_hour=None)
     kept = refreshed_layer.overlay_offer(below, same)
-    assert (kept.as_of, kept.spot_usd_per_hour, kept.commit_1y_usd_per_hour) == (
-        "2026-11-20",
-        p5.spot_usd_per_hour,
-        30.0,
-    )
+    assert kept == replace(below, as_of="2026-11-20")
     assert refreshed_layer.overlay_offer(below, replace(same, spot_usd_per_hour=9.0)).spot_usd_per_hour == 9.0
     cheaper = replace(same, on_demand_usd_per_hour=50.0)
     assert refreshed_layer.overlay_offer(below, cheaper) == cheaper
@@ -94,10 +95,7 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
         ("nan.large", "its price is not a number"),
         ("trn2.48xlarge", "gate usable-memory"),
         ("1x_NEW_SECURE", "gate usable-memory"),
-        (
-            "us-central1:a2-highgpu-1g",
-            "its source counts other accelerators, so the price may be that of the host alone",
-        ),
+        ("central1:a2-highgpu-1g", "its source counts other accelerators, so the price may be that of the host alone"),
         ("a3-highgpu-8g: 90", "gate below-list"),
         ("nowhere-1", "the catalog has no hosted models of this provider"),
         ("free-1", "output is free, or a price is implausible"),
@@ -136,17 +134,13 @@ def test_hosted_prices_are_held_against_a_second_source(done: Done) -> None:
     assert ("openai", "gpt-5") in models
 
 
-def test_of_equal_sources_the_newer_one_counts(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_of_equal_sources_the_newer_one_counts(home: Home, bring: Path) -> None:
     (bring / "genai-prices-2026-11-21.json").rename(bring / "genai-prices-2026-11-19.json")
     (said,) = refresh(home, bring, "hosted").report.disagreements
     assert "litellm" in said.taken and "genai-prices" in said.other
 
 
-def test_one_file_is_held_against_the_shipped_price(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_one_file_is_held_against_the_shipped_price(home: Home, bring: Path) -> None:
     (bring / "model_prices_and_context_window-2026-11-20.json").unlink()
     report, catalog = refresh(home, bring, "hosted")
     models = {row.id: row for row in catalog.hosted}
@@ -184,9 +178,8 @@ def test_bytes_and_carbon(done: Done) -> None:
 def test_the_report_says_what_was_read_and_what_is_missing(done: Done) -> None:
     report = done.report
     assert report.generation == "0001" and report.refused == ()
-    assert report.kept["offers"] == sum(
-        len(prices.on_demand) for prices in done.catalog.refreshed_layer.prices.values()
-    )
+    columns = done.catalog.refreshed_layer.prices.values()
+    assert report.kept["offers"] == sum(len(prices.on_demand) for prices in columns)
     days = {row.source: row.as_of for row in report.read}
     assert (days["karpenter-aws"], days["litellm"], days["skypilot-runpod"]) == ("2026-11-20", "2026-11-20", "")
     assert {row.file for row in report.missing} >= {"*skypilot*nebius*.csv"}
@@ -197,29 +190,21 @@ def test_the_report_says_what_was_read_and_what_is_missing(done: Done) -> None:
 
 
 def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
-    def chain(catalog: Catalog, table: str, name: str) -> list[tuple[str, float]]:
+    def chain(catalog: Catalog, table: str, name: str) -> list[str]:
         row = fact_view.named_rows_by_table(catalog)[table][name]
-        view = fact_view.view_fact(catalog, table, name, row)
-        return [(layer.layer, layer.figures[-1].value) for layer in view.chain]
+        return [layer.layer for layer in fact_view.view_fact(catalog, table, name, row).chain]
 
-    name = "aws:us-east-1:p5.48xlarge"
-    assert [layer for layer, _ in chain(done.catalog, "offers", name)] == ["refreshed", "shipped"]
-    assert chain(load_catalog(), "offers", "aws:eu-north-1:p5.4xlarge")[0][0] == "derived"
-    assert chain(load_catalog(), "offers", "aws:eu-central-1:g5.xlarge")[0][0] == "derived"
-    assert chain(load_catalog(), "offers", "azure:australiaeast:Standard_NC24ads_A100_v4")[0][0] == "derived"
-    hosted = chain(done.catalog, "hosted", "gemini:gemini-3.6-flash")
-    assert [layer for layer, _ in hosted][:2] == ["refreshed", "shipped"]
-    assert [layer for layer, _ in chain(done.catalog, "tariffs", "electricity DE")] == ["refreshed", "shipped"]
-    assert [layer for layer, _ in chain(done.catalog, "storage_prices", "azure eastus Blob Hot LRS")] == [
-        "refreshed", "shipped",
-    ]  # fmt: skip
-    assert [layer for layer, _ in chain(done.catalog, "parts", "gpu.h100")] == ["shipped"]
-    home = Home(tmp_path)
-    home.folder("catalog")
-    home.catalog_overlay.write_text(
-        "accelerators: {L4: {tdp_w: 70, reason: plate, until: 2099-12-31, as_of: '2026-11-20'}}\n"
-    )
-    own = load_catalog(home, today=TODAY)
+    for table, name in (
+        ("offers", "aws:us-east-1:p5.48xlarge"),
+        ("hosted", "gemini:gemini-3.6-flash"),
+        ("tariffs", "electricity DE"),
+        ("storage_prices", "azure eastus Blob Hot LRS"),
+    ):
+        assert chain(done.catalog, table, name) == ["refreshed", "shipped"], name
+    for name in ("aws:eu-north-1:p5.4xlarge", "aws:eu-central-1:g5.xlarge"):
+        assert chain(load_catalog(), "offers", name)[0] == "derived"
+    assert chain(done.catalog, "parts", "gpu.h100") == ["shipped"]
+    own = samples.load_own(tmp_path, {"accelerators": {"L4": {"tdp_w": 70, **samples.OWN}}})
     view = fact_view.view_fact(own, "accelerators", "L4", own.accelerators["L4"])
     assert [(layer.layer, layer.source_kind) for layer in view.chain] == [("user", "user"), ("shipped", "repo")]
     watts = [figure.value for layer in view.chain for figure in layer.figures if figure.name == "tdp_w"]
@@ -227,18 +212,10 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
 
 
 def test_the_machine_at_hand_is_the_measured_layer() -> None:
-    band = within_factor(9e9, 1.1, "bytes/s")
-    machine = MachineFacts(
-        cores_usable=2,
-        memory_bytes=8 << 30,
-        memory_bandwidth_bytes_per_s=band,
-        matmul_flops_per_s=band,
-        disk_write_bytes_per_s=band,
-        disk_free_bytes=1,
-        isa="avx512",
-        gpus=(),
-        probed_at=1.7e9,
-    )
+    rates = ("memory_bandwidth_bytes_per_s", "matmul_flops_per_s", "disk_write_bytes_per_s")
+    plain = {"cores_usable": 2, "memory_bytes": 8 << 30, "disk_free_bytes": 1, "isa": "avx512", "gpus": ()}
+    bands = dict.fromkeys(rates, within_factor(9e9, 1.1, "bytes/s"))
+    machine = MachineFacts(**plain, **bands, probed_at=1.7e9)  # type: ignore[arg-type]
     catalog = Catalog(DATA, machine=machine)
     row = fact_view.named_rows_by_table(catalog)["machine"]["this-machine"]
     (layer,) = fact_view.view_fact(catalog, "machine", "this-machine", row).chain
@@ -249,24 +226,17 @@ def test_the_machine_at_hand_is_the_measured_layer() -> None:
     assert "machine" not in fact_view.named_rows_by_table(load_catalog())
 
 
-def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_a_user_price_lies_over_a_refreshed_one(home: Home, bring: Path) -> None:
     refresh(home, bring, "offers")
-    home.catalog_overlay.write_text(
-        "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user,"
-        " reason: contract, until: 2099-12-31}}\n"
-    )
-    catalog = load_catalog(home, today=TODAY)
+    own = {"aws:us-east-1:p5.48xlarge": {"on_demand_usd_per_hour": 33.0, "price_kind": "user", **samples.OWN}}
+    catalog = samples.load_own(home.root, {"offers": own})
     row = offer(catalog, "aws:us-east-1:p5.48xlarge")
     assert row.on_demand_usd_per_hour == 33.0
     assert fact_view.view_fact(catalog, "offers", row.id, row).chain[0].layer == "user"
     assert catalog.refreshed_layer.hosted == ()
 
 
-def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_a_refresh_of_one_class_leaves_the_others(home: Home, bring: Path) -> None:
     refresh(home, bring, "storage")
     (bring / "egress_prices.json").write_text(json.dumps({**samples.EGRESS, "aws": {"tiers": []}}))
     (bring / "object_storage_prices.json").unlink()
@@ -276,9 +246,7 @@ def test_a_refresh_of_one_class_leaves_the_others(tmp_path: Path) -> None:
     assert {row.feeds for row in third.missing} == set()
 
 
-def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    bring = samples.write_all(tmp_path / "bring")
+def test_generations_switch_and_roll_back(home: Home, bring: Path) -> None:
     layer = home.catalog_refreshed
     for number in range(1, 7):
         assert refresh(home, bring, "grid").report.generation == f"{number:04d}"
@@ -345,16 +313,12 @@ def test_the_diff_names_every_changed_figure(done: Done) -> None:
     assert "aws:us-east-1:m8g.large on_demand_usd_per_hour" not in moved
     assert diff.added["offers aws"] >= 2 and diff.added["tariffs"] == 1
     assert diff.refreshed_on == "2026-11-24"
-    assert catalog_diff.diff_catalog(load_catalog(), {}) == catalog_diff.CatalogDiff(
-        refreshed_on="", changes=(), added={}
-    )
+    unchanged = catalog_diff.CatalogDiff(refreshed_on="", changes=(), added={})
+    assert catalog_diff.diff_catalog(load_catalog(), {}) == unchanged
 
 
 def test_queries_of_one_provider_equal_those_of_all(done: Done) -> None:
-    catalog = done.catalog
-    assert {row.id for row in catalog.offers} == {
-        row.id
-        for provider in ("aws", "azure", "gcp", "nebius", "lambda", "runpod")
-        for row in catalog.offers_of(provider)
-    }
-    assert catalog.offers_of("nobody") == ()
+    providers = ("aws", "azure", "gcp", "nebius", "lambda", "runpod", "nobody")
+    apart = [row.id for provider in providers for row in done.catalog.offers_of(provider)]
+    assert {row.id for row in done.catalog.offers} == set(apart)
+    assert done.catalog.offers_of("nobody") == ()

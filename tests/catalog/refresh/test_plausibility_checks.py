@@ -43,96 +43,65 @@ def test_every_exception_has_a_reason_and_a_needless_one_is_found() -> None:
     assert (one.gate, one.subject) == (plausibility_checks.EXCEPTIONS, "recount phi-4")
 
 
-@pytest.mark.parametrize("times", [0.1, 20.0, 0.0])
-def test_a_price_far_from_its_class(times: float) -> None:
-    planted = with_offer(replace(P5, on_demand_usd_per_hour=(P5.on_demand_usd_per_hour or 0) * times))
-    (one,) = found("price-of-one", planted)
-    assert one.subject == P5.id and one.refuses and "median" in one.says
+def price(offer: Offer, value: float | None, **changes: object) -> CheckedFacts:
+    return with_offer(replace(offer, on_demand_usd_per_hour=value, **changes))
 
 
-def test_a_price_of_a_slice_counts_for_its_share() -> None:
-    slice_ = replace(P5, id="slice", accelerator_count=1, accelerator_share=0.125, on_demand_usd_per_hour=0.9)
-    assert found("price-of-one", with_offer(slice_)) == []
+def rates(name: str, **flops: float) -> CheckedFacts:
+    return with_accelerator(name, flops=flops)
 
 
-def test_marketing_memory_taken_for_usable_memory() -> None:
-    (one,) = found("usable-memory", with_accelerator("H200-SXM-141GB", memory_bytes=192 << 30))
-    assert one.subject == "H200-SXM-141GB"
+def host(name: str) -> CheckedFacts:
+    return price(M8G, 0.739, id=f"gcp:us-central1:{name}", provider="gcp", instance_type=name)
 
 
-@pytest.mark.parametrize("stated", [0.078, 512.0])
-def test_memory_of_a_device_in_the_wrong_unit(stated: float) -> None:
-    (one,) = found("usable-memory", SHIPPED._replace(memory_gib={P5.id: stated, M8G.id: 1.0}))
-    assert one.subject == P5.id
-    assert found("usable-memory", SHIPPED._replace(memory_gib={P5.id: 80.0})) == []
+P5_USD, LLAMA = P5.on_demand_usd_per_hour or 0, CATALOG.models["Llama-3.1-8B-Instruct"]
+TWICE = replace(LLAMA, parameters=LLAMA.parameters * 2)
+NEWER = {"id": "newer", "instance_type": "m9g.16xlarge"}
+DISCOUNTS = ("spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
+SLICE = {"id": "slice", "accelerator_count": 1, "accelerator_share": 0.125}
 
 
-def test_a_sparse_rate_sold_as_dense() -> None:
-    rates = {**CATALOG.accelerators["H100-SXM-80GB"].flops, "fp8": 3958e12}
-    (one,) = found("dense-rates", with_accelerator("H100-SXM-80GB", flops=rates))
-    assert "fp8" in one.says
-
-
-def test_a_vector_rate_sold_as_matrix_rate() -> None:
-    rates = {"fp32": 67e12, "bf16": 101e12}
-    (one,) = found("dense-rates", with_accelerator("H100-PCIe-80GB", flops=rates))
-    assert "32-bit" in one.says
-    assert found("dense-rates", with_accelerator("H100-PCIe-80GB", flops={"fp32": 67e12})) == []
-
-
-@pytest.mark.parametrize("name", ["a2-highgpu-2g", "a3-megagpu-8g"])
-def test_a_host_price_without_its_accelerators(name: str) -> None:
-    host = replace(M8G, id=f"gcp:us-central1:{name}", provider="gcp", instance_type=name, on_demand_usd_per_hour=0.739)
-    (one,) = found("accelerator-charged", with_offer(host))
-    assert one.subject == host.id
-
-
-def test_a_larger_machine_that_costs_less() -> None:
-    cheap = replace(M8G, on_demand_usd_per_hour=0.01)
-    names = [one.subject for one in found("size-order", with_offer(cheap))]
-    assert names and set(names) == {M8G.id}
+@pytest.mark.parametrize(
+    ("gate", "facts", "subject", "says"),
+    [
+        *(("price-of-one", price(P5, P5_USD * times), P5.id, "median") for times in (0.1, 20.0, 0.0)),
+        # The price of a slice counts for its share.
+        ("price-of-one", price(P5, 0.9, **SLICE), "", ""),
+        # Marketed memory taken for usable memory, and the memory of a device in the wrong unit.
+        ("usable-memory", with_accelerator("H200-SXM-141GB", memory_bytes=192 << 30), "H200-SXM-141GB", ""),
+        ("usable-memory", SHIPPED._replace(memory_gib={P5.id: 0.078, M8G.id: 1.0}), P5.id, ""),
+        ("usable-memory", SHIPPED._replace(memory_gib={P5.id: 512.0, M8G.id: 1.0}), P5.id, ""),
+        ("usable-memory", SHIPPED._replace(memory_gib={P5.id: 80.0}), "", ""),
+        # A sparse rate sold as dense, a vector rate sold as matrix rate.
+        ("dense-rates", rates("H100-SXM-80GB", bf16=989e12, fp8=3958e12), "H100-SXM-80GB", "fp8"),
+        ("dense-rates", rates("H100-PCIe-80GB", fp32=67e12, bf16=101e12), "H100-PCIe-80GB", "32-bit"),
+        ("dense-rates", rates("H100-PCIe-80GB", fp32=67e12), "", ""),
+        ("accelerator-charged", host("a2-highgpu-2g"), "gcp:us-central1:a2-highgpu-2g", ""),
+        ("accelerator-charged", host("a3-megagpu-8g"), "gcp:us-central1:a3-megagpu-8g", ""),
+        ("size-order", price(M8G, 0.01), M8G.id, "costs"),
+        # The same price as the older generation, no generation, no price.
+        ("size-order", price(M8G, M8G.on_demand_usd_per_hour, **NEWER), "", ""),
+        ("size-order", price(M8G, 0.001, id="unnamed", instance_type="big"), "", ""),
+        ("size-order", price(M8G, None), "", ""),
+        ("recount", SHIPPED._replace(models=(TWICE, *SHIPPED.models[1:])), LLAMA.id, ""),
+        *(("below-list", price(P5, P5_USD, **{field: usd}), P5.id, "") for field in DISCOUNTS for usd in (60.0, 0.0)),
+        *(("below-list", price(M8G, usd), M8G.id, "list price") for usd in (None, 0.0)),
+        ("known-accelerators", with_offer(replace(P5, accelerator="H1000")), P5.id, "no row"),
+        ("known-accelerators", with_offer(replace(P5, accelerator=None)), P5.id, "nothing"),
+        ("known-accelerators", with_offer(replace(P5, accelerator_count=0)), P5.id, "0 x"),
+    ],
+)
+def test_a_planted_error_is_found_by_its_gate(gate: str, facts: CheckedFacts, subject: str, says: str) -> None:
+    findings = found(gate, facts)
+    assert {one.subject for one in findings} == ({subject} if subject else set())
+    assert len(findings) == 1 or gate == "size-order" or not subject
+    assert all(one.refuses and says in one.says for one in findings)
 
 
 def test_a_newer_generation_that_costs_less_is_flagged_only() -> None:
-    newer = replace(M8G, id="newer", instance_type="m9g.16xlarge", on_demand_usd_per_hour=1.0)
-    (one,) = found("size-order", with_offer(newer))
+    (one,) = found("size-order", price(M8G, 1.0, **NEWER))
     assert (one.subject, one.refuses) == ("newer", False)
-    same = replace(newer, on_demand_usd_per_hour=M8G.on_demand_usd_per_hour)
-    assert found("size-order", with_offer(same)) == []
-
-
-def test_machines_without_a_price_or_a_generation_have_no_order() -> None:
-    unnamed = replace(M8G, id="unnamed", instance_type="big", on_demand_usd_per_hour=0.001)
-    assert found("size-order", with_offer(unnamed)) == []
-    unpriced = replace(M8G, on_demand_usd_per_hour=None)
-    assert found("size-order", with_offer(unpriced)) == []
-
-
-def test_a_wrong_count_of_parameters() -> None:
-    model = CATALOG.models["Llama-3.1-8B-Instruct"]
-    wrong = replace(model, parameters=model.parameters * 2)
-    (one,) = found("recount", SHIPPED._replace(models=(wrong, *SHIPPED.models[1:])))
-    assert one.subject == model.id
-
-
-@pytest.mark.parametrize("field", ["spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour"])
-def test_a_discounted_price_above_the_list_price(field: str) -> None:
-    (one,) = found("below-list", with_offer(replace(P5, **{field: 60.0})))
-    assert one.subject == P5.id
-    (zero,) = found("below-list", with_offer(replace(P5, **{field: 0.0})))
-    assert zero.subject == P5.id
-
-
-@pytest.mark.parametrize("price", [None, 0.0])
-def test_a_list_price_is_needed(price: float | None) -> None:
-    (one,) = found("below-list", with_offer(replace(M8G, on_demand_usd_per_hour=price)))
-    assert one.subject == M8G.id
-
-
-@pytest.mark.parametrize("changes", [{"accelerator": "H1000"}, {"accelerator": None}, {"accelerator_count": 0}])
-def test_an_accelerator_without_a_row_or_a_count(changes: dict[str, object]) -> None:
-    (one,) = found("known-accelerators", with_offer(replace(P5, **changes)))
-    assert one.subject == P5.id
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from archwright.catalog.tables import parsers, records, yaml_documents
@@ -26,14 +27,11 @@ def test_a_number_that_is_none(value: str) -> None:
 
 def test_empty_cells() -> None:
     empty = row(price="", name=" ")
-    assert empty.number("price") is None
-    assert empty.whole_number("price") is None
-    assert empty.count("price") == 0
+    assert (empty.number("price"), empty.whole_number("price"), empty.count("price")) == (None, None, 0)
     assert empty.text("absent") == ""
-    with pytest.raises(CatalogError):
-        empty.required_text("name")
-    with pytest.raises(CatalogError):
-        empty.required_number("price")
+    for read, column in ((empty.required_text, "name"), (empty.required_number, "price")):
+        with pytest.raises(CatalogError):
+            read(column)
 
 
 def test_units_and_choices() -> None:
@@ -86,17 +84,11 @@ def test_a_broken_document(tmp_path: Path, text: str, line: int | None) -> None:
 
 
 def test_model_scores_above_one_are_ratings_not_shares() -> None:
-    score = records.QualityScore(
-        model="SmolLM2-135M-Instruct",
-        benchmark="elo",
-        score=1400,
-        method="",
-        reported_by="",
-        original_source="",
-        source="s",
+    name, stated = "SmolLM2-135M-Instruct", {"method": "", "reported_by": "", "original_source": ""}
+    score = msgspec.convert(
+        {"model": name, "benchmark": "elo", "score": 1400, "source": "s", **stated}, records.QualityScore
     )
-    found = {model.id: model for model in parsers.read_models(DATA, [score])}
-    assert found["SmolLM2-135M-Instruct"].quality == {}
+    assert {model.id: model for model in parsers.read_models(DATA, [score])}[name].quality == {}
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:

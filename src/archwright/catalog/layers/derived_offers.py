@@ -46,9 +46,8 @@ class OfferDeriver:
         source = f"{ratio.home} list price x {ratio.ratio:g} (ratio read from {ratio.read_from} in {ratio.source})"
         notes = "derived; check with catalog refresh before use"
         for offer in self._known.values():
-            is_family = (offer.provider, offer.region) == (ratio.provider, ratio.home) and (
-                offer.instance_type.partition(".")[0] == ratio.family
-            )
+            family = (offer.provider, offer.region, offer.instance_type.partition(".")[0])
+            is_family = family == (ratio.provider, ratio.home, ratio.family)
             if is_family and offer.on_demand_usd_per_hour is not None and self._is_sold(offer, ratio):
                 price = offer.on_demand_usd_per_hour * ratio.ratio
                 yield self._in_region(offer, ratio, price, price_kind="derived", source=source, notes=notes)

@@ -31,16 +31,9 @@ def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str
     if distance == 0:
         return row
     different = (row.quantisation not in (quantisation, WILDCARD)) + (row.isa not in (isa, WILDCARD))
-    widened = WIDEN_PER_KEY**different
-    return replace(
-        row,
-        engine=engine,
-        quantisation=quantisation,
-        isa=isa,
-        low_factor=row.low_factor * widened,
-        high_factor=row.high_factor * widened,
-        confidence="recalled" if row.confidence == "recalled" else "low",
-    )
+    factors = {name: getattr(row, name) * WIDEN_PER_KEY**different for name in ("low_factor", "high_factor")}
+    confidence = "recalled" if row.confidence == "recalled" else "low"
+    return replace(row, engine=engine, quantisation=quantisation, isa=isa, **factors, confidence=confidence)
 
 
 def _match_distance(row: Efficiency, engine: str, quantisation: str, isa: str) -> int | None:

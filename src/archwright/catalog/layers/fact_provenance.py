@@ -98,11 +98,9 @@ class FactProvenance(CatalogTables):
         return [(words.kind, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
-        """Return the ids of the refreshed offers."""
         prices = self.refreshed_layer.prices.get(provider)
         if prices is None:
             return frozenset()
-        types = [machine.instance_type for machine in prices.machines]
-        regions = [place.region for place in prices.places]
-        pairs = zip(prices.machine, prices.place, strict=True)
-        return frozenset(f"{provider}:{regions[place]}:{types[machine]}" for machine, place in pairs)
+        regions, types = [row.region for row in prices.places], [row.instance_type for row in prices.machines]
+        pairs = zip(prices.place, prices.machine, strict=True)
+        return frozenset(f"{provider}:{regions[place]}:{types[machine]}" for place, machine in pairs)

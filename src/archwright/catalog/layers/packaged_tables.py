@@ -20,16 +20,11 @@ from archwright.catalog.layers.refreshed_layer import (
     read_generation,
 )
 from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_property
-from archwright.catalog.tables import (
-    cost_records,
-    metadata_records,
-    parsers,
-    records,
-    work_rate_parsers,
-    yaml_documents,
-)
+from archwright.catalog.tables import cost_records, metadata_records, parsers, records
 from archwright.catalog.tables.csv_table import table_reader
 from archwright.catalog.tables.row_names import replacement_key, row_name
+from archwright.catalog.tables.work_rate_parsers import read_work_rates
+from archwright.catalog.tables.yaml_documents import read_engines, read_regulations
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 
@@ -111,7 +106,6 @@ class CatalogTables:
 
     @cached_property
     def derived_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
-        """Derived offers by provider and id."""
         shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
         derived = OfferDeriver(shipped, self.availability, self.geo).offers(self.region_ratios)
         return _group_by_provider(derived.values())
@@ -150,7 +144,7 @@ class CatalogTables:
 
     shipped_hosted = _internal_table(parsers.read_hosted_models)
     hosted_facts = _list_table(table_reader(metadata_records.HostedModelFact, "hosted_facts.csv"))
-    engines = _keyed_table(yaml_documents.read_engines)
+    engines = _keyed_table(read_engines)
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
@@ -159,7 +153,7 @@ class CatalogTables:
     quantisations = _keyed_table(table_reader(records.Quantisation, "quantisations.csv"), "quantisation")
     efficiencies = _list_table(table_reader(records.Efficiency, "efficiencies.csv"))
     training_efficiencies = _list_table(table_reader(records.TrainingEfficiency, "training_efficiencies.csv"))
-    work_rates = _keyed_table(work_rate_parsers.read_work_rates)
+    work_rates = _keyed_table(read_work_rates)
 
     @overlaid_property
     def embedders(self) -> Mapping[str, records.ModelSpec]:
@@ -168,7 +162,7 @@ class CatalogTables:
 
     # --- places and rules
 
-    regulations = _keyed_table(yaml_documents.read_regulations)
+    regulations = _keyed_table(read_regulations)
     residency_rules = _list_table(table_reader(records.ResidencyRule, "residency.csv"))
 
     @overlaid_property

@@ -53,8 +53,6 @@ class RegionLocation(Record):
 
 
 class PriceOrigin(Record):
-    """The source of prices and its date."""
-
     source: str
     as_of: str
 
@@ -82,8 +80,6 @@ class GridCarbon(Record):
 
 
 class RefreshedLayer(Record):
-    """All facts of refreshes so far."""
-
     made_at: str = ""
     prices: dict[str, ProviderPrices] = {}
     hosted: tuple[HostedModel, ...] = ()

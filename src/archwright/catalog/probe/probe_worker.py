@@ -38,7 +38,6 @@ def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.p
 
 
 def load_words(path: str, numpy: Any) -> Any:
-    """Return the array to read."""
     if path:
         mapped = numpy.memmap(path, dtype=numpy.uint8, mode="r")
         if mapped.nbytes >= LEAST_FILE_BYTES:

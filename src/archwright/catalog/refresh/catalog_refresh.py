@@ -108,9 +108,8 @@ def refresh_catalog(catalog: Catalog, layer: Path, bring: Path, only: FactClass 
     if not files:
         reasons = "; ".join(f"{one.file}: {one.why}" for one in refused) or "no file of a known source"
         hint = f"put files of these names into the folder: {', '.join(row.file for row in missing)}"
-        unreadable = CatalogError(
-            "AW-CAT-09", f"no file can be read: {reasons}", where=ErrorLocation(str(bring)), hint=hint
-        )
+        message = f"no file can be read: {reasons}"
+        unreadable = CatalogError("AW-CAT-09", message, where=ErrorLocation(str(bring)), hint=hint)
         unreadable.result = report
         raise unreadable
     # Among sources of equal priority the newer one wins: sorting is stable.

@@ -14,34 +14,30 @@ from archwright.catalog.tables.records import Confidence, Fact, Layer
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
-# The end of a field's name and its unit; the first match counts. Numbers without a match are counts.
-UNIT_BY_SUFFIX = (
-    ("bytes_per_token_bf16", "bytes/token"),
-    ("sliding_window", "tokens"),
-    ("flops_per_layer", "FLOP"),
-    ("flops_per_unit", "FLOP"),
-    ("max_eur", "EUR"),
-    ("days", "days"),
-    ("bytes_per_s", "bytes/s"),
-    ("usd_per_hour", "USD/h"),
-    ("usd_per_token", "USD/token"),
-    ("usd_per_kwh", "USD/kWh"),
-    ("usd_per_byte", "USD/byte"),
-    ("gco2_per_kwh", "g/kWh"),
-    ("usd", "USD"),
-    ("bytes", "bytes"),
-    ("tokens", "tokens"),
-    ("months", "months"),
-    ("bits_per_weight", "bits"),
-    ("flops", "FLOP/s"),
-    ("share", "share"),
-    ("discount", "share"),
-    ("quality", "share"),
-    ("units", "U"),
-    ("_s", "s"),
-    ("_w", "W"),
-    ("hours", "h"),
-)
+# Units, and the ends of the names of their fields; the first match counts. Numbers without a match are counts.
+UNIT_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "bytes/token": ("bytes_per_token_bf16",),
+    "FLOP": ("flops_per_layer", "flops_per_unit"),
+    "EUR": ("max_eur",),
+    "days": ("days",),
+    "bytes/s": ("bytes_per_s",),
+    "USD/h": ("usd_per_hour",),
+    "USD/token": ("usd_per_token",),
+    "USD/kWh": ("usd_per_kwh",),
+    "USD/byte": ("usd_per_byte",),
+    "g/kWh": ("gco2_per_kwh",),
+    "USD": ("usd",),
+    "bytes": ("bytes",),
+    "tokens": ("tokens", "sliding_window"),
+    "months": ("months",),
+    "bits": ("bits_per_weight",),
+    "FLOP/s": ("flops",),
+    "share": ("share", "discount", "quality"),
+    "U": ("units",),
+    "s": ("_s",),
+    "W": ("_w",),
+    "h": ("hours",),
+}
 COUNT_UNIT = "1"
 MACHINE, THIS_MACHINE = "machine", "this-machine"
 # If several tables have a fact of one name, the first table counts.
@@ -55,8 +51,6 @@ class FactFigure(Record):
 
 
 class LayerFact(Record):
-    """A fact in one layer."""
-
     layer: Layer
     source: str
     source_kind: SourceKind
@@ -93,7 +87,7 @@ def _walk_figures(fields: dict[str, object], within: str, stated_unit: str) -> I
 
 
 def unit_of(field: str, otherwise: str = COUNT_UNIT) -> str:
-    return next((unit for ending, unit in UNIT_BY_SUFFIX if field.endswith(ending)), otherwise)
+    return next((unit for unit, endings in UNIT_SUFFIXES.items() if field.endswith(endings)), otherwise)
 
 
 def view_fact(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
@@ -130,8 +124,9 @@ def _stating_layers(catalog: Catalog, table: str, name: str, row: Record) -> Ite
     elif table == "offers":
         found += _offer_layers(catalog, name)
     elif table in OVERLAID:
-        layers = (catalog.without_user_overlay, catalog.packaged_only)
-        newer, older = (of.rows_by_name(table).get(name) for of in layers)
+        newer, older = (
+            of.rows_by_name(table).get(name) for of in (catalog.without_user_overlay, catalog.packaged_only)
+        )
         found += [("refreshed", newer)] if newer is not None and newer != older else []
         found += [("shipped", older)] if older is not None else []
     return found or [("shipped", row)]
@@ -151,8 +146,6 @@ def _offer_layers(catalog: Catalog, name: str) -> Iterator[tuple[Layer, Record]]
 
 
 def named_rows_by_table(catalog: Catalog) -> dict[str, dict[str, Record]]:
-    """Return all named rows by table."""
-    found: dict[str, dict[str, Record]] = {}
-    if catalog.machine is not None:
-        found[MACHINE] = {THIS_MACHINE: catalog.machine}
+    machine = catalog.machine
+    found: dict[str, dict[str, Record]] = {} if machine is None else {MACHINE: {THIS_MACHINE: machine}}
     return found | {table: {**catalog.rows_by_name(table)} for table in dict.fromkeys((*TABLE_ORDER, *OVERLAID))}

@@ -37,12 +37,9 @@ class FigureMerger:
         for file in files:
             for price in file.found.stored:
                 name = f"{price.provider}: {price.item}"
-                same_items = (
-                    row.item
-                    for row in self._catalog.shipped_storage_prices
-                    if (row.provider, row.kind) == (price.provider, price.kind)
-                    and normalise_name(row.item).startswith(normalise_name(price.item))
-                )
+                shipped, key = self._catalog.shipped_storage_prices, normalise_name(price.item)
+                of_kind = [row.item for row in shipped if (row.provider, row.kind) == (price.provider, price.kind)]
+                same_items = (item for item in of_kind if normalise_name(item).startswith(key))
                 if price.provider not in self._catalog.providers:
                     self._report.skip_row(file.source.id, "the catalog has no such provider", name)
                 elif not (math.isfinite(price.usd_per_byte) and price.usd_per_byte >= 0):
@@ -81,9 +78,8 @@ class FigureMerger:
         for file in files:
             for tariff in file.found.tariffs:
                 name, rate = tariff.area or tariff.country, self._catalog.exchange_rate(tariff.currency, USD).value
-                commercial, industrial = (
-                    None if price is None else price * rate for price in (tariff.commercial, tariff.industrial)
-                )
+                stated = (tariff.commercial, tariff.industrial)
+                commercial, industrial = (None if price is None else price * rate for price in stated)
                 if tariff.country not in known:
                     self._report.skip_row(file.source.id, UNKNOWN_COUNTRY, name)
                 elif commercial is None:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.refreshed_layer import (
+    DISCOUNTED,
     MachineType,
     PriceOrigin,
     ProviderPrices,
     RegionLocation,
     expand_offers,
 )
-from archwright.catalog.refresh.plausibility_checks import (
-    EXCEPTIONS,
-    GIB,
-    USABLE_MEMORY_RANGE,
-    CheckedFacts,
-    run_checks,
-)
+from archwright.catalog.refresh.plausibility_checks import EXCEPTIONS, USABLE_MEMORY_RANGE, CheckedFacts, run_checks
 from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReportBuilder
 from archwright.catalog.sources.source_records import ComponentRate, InstancePrice, InstanceSpec
 from archwright.catalog.tables.name_resolution import normalise_name
+from archwright.catalog.tables.parsers import GIB
 from archwright.catalog.tables.records import Alias, Offer
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
@@ -185,15 +181,9 @@ def _row_from_offer(offer: Offer) -> _PriceRow | None:
     """Return None for a derived or missing price: a refresh does not make it a stated price."""
     if offer.on_demand_usd_per_hour is None or offer.price_kind == "derived":
         return None
-    return _PriceRow(
-        machine=_machine_from_offer(offer),
-        place=RegionLocation(region=offer.region, geo=offer.geo),
-        origin=PriceOrigin(source=offer.source, as_of=offer.as_of),
-        on_demand=offer.on_demand_usd_per_hour,
-        spot=offer.spot_usd_per_hour,
-        commit_1y=offer.commit_1y_usd_per_hour,
-        commit_3y=offer.commit_3y_usd_per_hour,
-    )
+    machine, place = _machine_from_offer(offer), RegionLocation(region=offer.region, geo=offer.geo)
+    origin, prices = PriceOrigin(source=offer.source, as_of=offer.as_of), (getattr(offer, name) for name in DISCOUNTED)
+    return _PriceRow(machine, place, origin, offer.on_demand_usd_per_hour, *prices)
 
 
 def _machine_from_offer(offer: Offer) -> MachineType:
@@ -202,19 +192,12 @@ def _machine_from_offer(offer: Offer) -> MachineType:
     return MachineType(**{**build, "source": offer.spec_source, "as_of": offer.spec_as_of})
 
 
-def _to_columns(rows: Iterable[_PriceRow]) -> ProviderPrices:
-    """Convert rows to columns of indices and prices."""
-    machines, places, origins = dict[MachineType, int](), dict[RegionLocation, int](), dict[PriceOrigin, int]()
-    columns = ProviderPrices()
-    for row in rows:
-        columns.machine.append(machines.setdefault(row.machine, len(machines)))
-        columns.place.append(places.setdefault(row.place, len(places)))
-        columns.origin.append(origins.setdefault(row.origin, len(origins)))
-        columns.on_demand.append(row.on_demand)
-        columns.spot.append(row.spot)
-        columns.commit_1y.append(row.commit_1y)
-        columns.commit_3y.append(row.commit_3y)
-    return replace(columns, machines=tuple(machines), places=tuple(places), origins=tuple(origins))
+def _to_columns(rows: Collection[_PriceRow]) -> ProviderPrices:
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _PriceRow._fields}
+    for name in ("machine", "place", "origin"):
+        at = {value: index for index, value in enumerate(dict.fromkeys(columns[name]))}
+        columns |= {f"{name}s": tuple(at), name: [at[value] for value in columns[name]]}
+    return ProviderPrices(**columns)
 
 
 class ComponentPricing:

@@ -27,7 +27,6 @@ class RefreshInput(NamedTuple):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Source, date and confidence of rows from this file."""
         confidence = "medium" if self.as_of else "recalled"
         return {"source": self.source_label, "as_of": self.as_of, "confidence": confidence}
 
@@ -50,8 +49,6 @@ class PriceDisagreement(Record):
 
 
 class RefreshReportBuilder:
-    """Collects skipped rows, disagreements of sources, and flags of plausibility checks."""
-
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.disagreements: list[PriceDisagreement] = []

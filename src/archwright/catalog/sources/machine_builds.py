@@ -35,13 +35,11 @@ def _to_dumped_build(row: dict[str, Any]) -> InstanceSpec:
     first, *_ = [*devices, NO_DEVICE]
     peak_gbps = sum(card["peak_gbps"] for card in select_rows("machine-dump.cards", row["cards"]))
     return InstanceSpec(
-        instance_type=row["instance_type"],
+        **{name: row[name] for name in ("instance_type", "vcpu", "ram_bytes")},
         accelerator=first["name"],
         accelerator_count=first["count"] or first["logical"],
         accelerator_share=first["share"],
         memory_gib=first["memory_mib"] / MEBI_IN_GIBI if first["memory_mib"] else None,
-        vcpu=row["vcpu"],
-        ram_bytes=row["ram_bytes"],
         arch=next(iter(row["architectures"]), ""),
         local_nvme_bytes=round(row["disk_gb"] * GIGA),
         network_bytes_per_s=peak_gbps * GIGA / 8 if peak_gbps else None,
@@ -56,14 +54,11 @@ def read_machine_record(data: bytes, _file: FileContext) -> SourceFacts:
         return SourceFacts()
     gpus = row["gpus"]
     build = InstanceSpec(
-        instance_type=row["instance_type"],
-        accelerator=row["accelerator"],
+        **{name: row[name] for name in ("instance_type", "accelerator", "vcpu", "ram_bytes")},
         # A part of a device counts as one device of that share.
         accelerator_count=max(1, round(gpus)) if gpus else 0,
         accelerator_share=gpus if 0 < gpus < 1 else 1.0,
         memory_gib=row["memory_mib"] / MEBI_IN_GIBI if row["memory_mib"] else None,
-        vcpu=row["vcpu"],
-        ram_bytes=row["ram_bytes"],
         arch=row["arch"].lower(),
         local_nvme_bytes=None if row["disk_gb"] is None else round(row["disk_gb"] * GIGA),
     )
@@ -101,18 +96,15 @@ def _collect_instances(rows: Iterable[dict[str, Any]]) -> SourceFacts:
     listed: dict[tuple[str, str], float] = {}
     spots: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
-        name, key = row["instance_type"], (row["region"], row["instance_type"])
+        key = (row["region"], row["instance_type"])
         build = InstanceSpec(
-            instance_type=name,
-            accelerator=row["accelerator"],
+            **{name: row[name] for name in ("instance_type", "accelerator", "memory_gib", "arch")},
             accelerator_count=round(row["accelerator_count"]),
             accelerator_share=1.0,
-            memory_gib=row["memory_gib"],
             vcpu=round(row["vcpu"]),
             ram_bytes=round(row["ram_gib"] * GIB),
-            arch=row["arch"],
         )
-        builds.setdefault(name, build)
+        builds.setdefault(build.instance_type, build)
         if row["price"]:
             listed.setdefault(key, float(row["price"]))
         spots[key].append(row["spot"])

@@ -57,22 +57,16 @@ def read_go_tables(data: bytes, _file: FileContext) -> SourceFacts:
 
 
 def read_region_tables(data: bytes, _file: FileContext) -> SourceFacts:
-    rows = read_rows("region-prices", data)
-    prices = (
-        InstancePrice(row["region"], name, price, row["spot"].get(name))
-        for row in rows
-        for name, price in row["listed"].items()
-    )
+    prices = []
+    for row in read_rows("region-prices", data):
+        listed = row["listed"].items()
+        prices += [InstancePrice(row["region"], name, price, row["spot"].get(name)) for name, price in listed]
     return SourceFacts(prices=tuple(prices))
 
 
 def _list_prices(found: PricesByTerm) -> tuple[InstancePrice, ...]:
-    """Return the machines that have a list price."""
-    return tuple(
-        InstancePrice(*key, of[LIST_TERM], of.get(SPOT_TERM), of.get(1), of.get(3))
-        for key, of in found.items()
-        if LIST_TERM in of
-    )
+    listed = ((key, of) for key, of in found.items() if LIST_TERM in of)
+    return tuple(InstancePrice(*key, of[LIST_TERM], of.get(SPOT_TERM), of.get(1), of.get(3)) for key, of in listed)
 
 
 def read_offer_file(data: bytes, _file: FileContext) -> SourceFacts:

@@ -54,12 +54,8 @@ def read_accelerator_sheet(data: bytes, file: FileContext) -> SourceFacts:
     """Read the YAML sheet of one accelerator, named by its file: memory, dense rates, links, watts."""
     (row,) = read_rows("device-sheet", data)
     (rates,) = select_rows("device-sheet.flops", row.pop("gpu"))
-    row["memory_bytes"] = round(row["memory_bytes"])
-    device = AcceleratorSpec(
-        name=PurePath(file.name).stem.replace("_", " "),
-        flops={dtype: rate for dtype, rate in rates.items() if rate},
-        **row,
-    )
+    row |= {"memory_bytes": round(row["memory_bytes"]), "flops": {dtype: rate for dtype, rate in rates.items() if rate}}
+    device = AcceleratorSpec(name=PurePath(file.name).stem.replace("_", " "), **row)
     if not device.memory_bytes or not device.bandwidth_bytes_per_s or not device.flops:
         raise ValueError("memory, bandwidth or rates are missing")
     return SourceFacts(devices=(device,))

@@ -100,10 +100,7 @@ def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
     own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
     stated = {name: share for name, share in own.items() if share is not None}
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
-    return row.to_record(
-        records.ModelSpec,
-        quality=dict(sorted(lowest.items())),
-    )
+    return row.to_record(records.ModelSpec, quality=dict(sorted(lowest.items())))
 
 
 @row_parser("llms_hosted.csv")
@@ -179,11 +176,8 @@ def read_storage_prices(row: CsvRow) -> cost_records.StoragePrice:
     size = BYTES_PER_UNIT.get(row.required_text("unit"))
     if size is None:
         raise row.cell_error("unit", "an unknown unit")
-    return row.to_record(
-        cost_records.StoragePrice,
-        usd_per_byte=row.required_number("price_usd") / size,
-        from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
-    )
+    usd_per_byte, from_bytes = row.required_number("price_usd") / size, row.number("tier_from_gb", GIGA) or 0.0
+    return row.to_record(cost_records.StoragePrice, usd_per_byte=usd_per_byte, from_bytes=from_bytes)
 
 
 # --- metadata of facts
@@ -200,14 +194,9 @@ def read_region_ratios(folder: Path) -> list[metadata_records.RegionRatio]:
     for provider, row in _rows_by_provider(folder, "_region_multipliers.csv"):
         # The home region is in the column's name: `ratio_to_us_east_1`.
         column = next((name for name in row.cells if name.startswith("ratio_to_")), "ratio")
-        made = row.to_record(
-            metadata_records.RegionRatio,
-            provider=provider,
-            family=row.required_text("family").partition(".")[0],
-            home=column.removeprefix("ratio_to_").replace("_", "-"),
-            ratio=row.required_number(column),
-        )
-        found.append(made)
+        home, ratio = column.removeprefix("ratio_to_").replace("_", "-"), row.required_number(column)
+        stated = {"provider": provider, "family": row.required_text("family").partition(".")[0]}
+        found.append(row.to_record(metadata_records.RegionRatio, **stated, home=home, ratio=ratio))
     return found
 
 
