@@ -24,7 +24,8 @@ from archwright.report.document import (
 )
 from archwright.report.document_builder import build_document
 
-from .conftest import EMPTY, nothing_feasible
+from ..plan.option_samples import EMPTY_PLAN
+from .conftest import nothing_feasible
 from .full_plan import BOARD, DECISION, HYBRID, OPTIONS
 
 NB = number_format.SPACE
@@ -115,7 +116,7 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
 
 
 def test_an_empty_plan_is_a_document() -> None:
-    document = build_document(EMPTY, load_catalog())
+    document = build_document(EMPTY_PLAN, load_catalog())
     assert document.sentence == "The plan contains no option."
     assert chapters(document) == ["decision", "risk", "promises", "sources", "reading"]
 
