@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import Decision, Rival
-from archwright.contract.estimate import exact_estimate
-from archwright.contract.needs import Placement
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
@@ -45,24 +44,22 @@ def decided(made: World) -> tuple[str | None, Decision]:
 # --- rivals
 
 
-def test_a_rival_with_the_same_facts_is_surely_dearer(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(110, "a")))
+@pytest.mark.parametrize(
+    ("usd", "name", "chances", "tie"),
+    [
+        pytest.param(110, "a", (0.0, 0.0), False, id="the same facts"),
+        pytest.param(105, "b", (0.35, 0.5), True, id="facts of its own"),
+        pytest.param(101.5, "a", (0.0, 0.0), True, id="too close to promise"),
+    ],
+)
+def test_a_rival_is_a_tie_when_close(
+    catalog: Catalog, usd: float, name: str, chances: tuple[float, float], tie: bool
+) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(usd, name)))
     chosen, decision = decided(made)
-    assert chosen == "x"
     (rival,) = decision.rivals
-    assert (rival.option, rival.cheaper, rival.tie, rival.break_even_month) == ("y", 0.0, False, 1)
-
-
-def test_a_rival_with_facts_of_its_own_is_a_tie_when_close(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(105, "b")))
-    (rival,) = decided(made)[1].rivals
-    assert rival.tie and 0.35 < rival.cheaper < 0.5
-
-
-def test_a_difference_too_small_to_promise_is_a_tie(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(101.5, "a")))
-    (rival,) = decided(made)[1].rivals
-    assert rival.tie and rival.cheaper == 0
+    assert (chosen, rival.option, rival.tie, rival.break_even_month) == ("x", "y", tie, 1)
+    assert chances[0] <= rival.cheaper <= chances[1]
 
 
 def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
@@ -136,27 +133,17 @@ def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
 
 
 def test_of_several_cheaper_options_the_cheapest_is_the_one_to_know(catalog: Catalog) -> None:
-    drafts = (
-        draft("mine", rent(110, "a"), placement="on-premises"),
-        draft("near", rent(99, "b")),
-        draft("low", rent(70, "b")),
-    )
-    notes = notes_of(
-        world(catalog, needs(prefer="on-premises"), {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}, *drafts)
-    )
+    mine = draft("mine", rent(110, "a"), placement="on-premises")
+    narrow = {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}
+    drafts = (mine, draft("near", rent(99, "b")), draft("low", rent(70, "b")))
+    notes = notes_of(world(catalog, needs(prefer="on-premises"), narrow, *drafts))
     assert not any("near costs" in note for note in notes)
     assert notes[0] == "preferred over low, at an extra cost of 400 USD over the horizon"
 
 
 def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:
-    made = world(
-        catalog,
-        needs(prefer="hybrid"),
-        FACTS,
-        draft("x", rent(105, "b"), placement="hybrid"),
-        draft("y", rent(100, "a")),
-    )
-    notes = notes_of(made)
+    drafts = (draft("x", rent(105, "b"), placement="hybrid"), draft("y", rent(100, "a")))
+    notes = notes_of(world(catalog, needs(prefer="hybrid"), FACTS, *drafts))
     assert notes[0] == "preferred over y, at an extra cost of 50 USD over the horizon"
     assert "y costs 50 USD less" in notes[1]
 
@@ -198,38 +185,32 @@ def frontier(made: World) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return decision.axes, decision.pareto
 
 
-def test_what_another_beats_on_every_axis_is_out(catalog: Catalog) -> None:
-    made = world(
-        catalog,
-        needs(capex=1e6),
-        {},
-        draft("cheap", rent(10), buy(500)),
-        draft("light", rent(90)),
-        draft("worse", rent(91)),
-    )
-    assert frontier(made) == (("total_cost", "capex", "limits_at_risk"), ("cheap", "light"))
+KG: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
+CLEAN: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
+DIRTY = (draft("dirty", rent(20), **KG), draft("clean", rent(30), **CLEAN))
+RISKY = draft("risky", rent(10), notes=("at risk: x", "said"))
 
 
-def test_carbon_and_power_count_where_both_know_them(catalog: Catalog) -> None:
-    kg: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
-    clean: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
-    made = world(
-        catalog, needs(), {}, draft("dark", rent(10)), draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean)
-    )
-    assert frontier(made) == (("total_cost", "capex", "carbon_kg_per_month", "limits_at_risk"), ("dark",))
-    without = world(catalog, needs(), {}, draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean))
-    assert frontier(without)[1] == ("dirty", "clean")
-
-
-def test_a_limit_at_risk_is_worse_than_one_that_holds(catalog: Catalog) -> None:
-    risky = draft("risky", rent(10), notes=("at risk: x", "said"))
-    made = world(catalog, needs(), {}, risky, draft("safe", rent(20)), draft("dear", rent(21)))
-    assert frontier(made)[1] == ("risky", "safe")
-
-
-def test_equal_options_are_both_on_the_frontier(catalog: Catalog) -> None:
-    made = world(catalog, needs(), {}, draft("x", rent(1)), draft("y", rent(1)))
-    assert frontier(made)[1] == ("x", "y")
+@pytest.mark.parametrize(
+    ("drafts", "axis", "expected"),
+    [
+        pytest.param(
+            (draft("cheap", rent(10), buy(500)), draft("light", rent(90)), draft("worse", rent(91))),
+            (),
+            ("cheap", "light"),
+            id="beaten on every axis",
+        ),
+        pytest.param((draft("dark", rent(10)), *DIRTY), ("carbon_kg_per_month",), ("dark",), id="known for two"),
+        pytest.param(DIRTY, ("carbon_kg_per_month",), ("dirty", "clean"), id="known for both"),
+        pytest.param((RISKY, draft("safe", rent(20)), draft("dear", rent(21))), (), ("risky", "safe"), id="at risk"),
+        pytest.param((draft("x", rent(1)), draft("y", rent(1))), (), ("x", "y"), id="equal"),
+    ],
+)
+def test_the_frontier_is_what_no_other_option_beats(
+    catalog: Catalog, drafts: tuple[OptionDraft, ...], axis: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    axes = ("total_cost", "capex", *axis, "limits_at_risk")
+    assert frontier(world(catalog, needs(capex=1e6), {}, *drafts)) == (axes, expected)
 
 
 # --- drivers
@@ -422,36 +403,29 @@ def test_who_buys_machines_waits_longer_than_who_rents_them(plan_of: Callable[..
     assert {"part.order.bought.months", "part.adoption.months"} <= bases
 
 
-def test_what_never_pays_back(catalog: Catalog) -> None:
+def test_what_never_pays_back_and_what_is_worth_nothing(catalog: Catalog) -> None:
     returns = decided(world(catalog, needs(worth=10.0), {}, draft("x", rent(50))))[1].returns
     assert returns is not None and returns.payback_month is None and returns.net.value < 0 and returns.pays == 0.0
-
-
-def test_without_a_goal_that_is_worth_something_nothing_returns(catalog: Catalog) -> None:
     assert decided(world(catalog, needs(), {}, draft("x", rent(50))))[1].returns is None
 
 
 @given(worlds())
 @QUICK
 def test_the_order_of_options_changes_no_decision(catalog: Catalog, given_: Made) -> None:
-    wanted, facts, drafts = given_
-    chosen, decision = decided(world(catalog, wanted, facts, *drafts))
-    other, turned = decided(world(catalog, wanted, dict(reversed(facts.items())), *reversed(drafts)))
-    assert chosen == other
-    assert set(decision.pareto) == set(turned.pareto)
-    assert [rival.option for rival in decision.rivals] == [rival.option for rival in turned.rivals]
-    assert [(d.basis, d.flips_to, d.inside) for d in decision.drivers] == [
-        (d.basis, d.flips_to, d.inside) for d in turned.drivers
-    ]
+    def outcome(facts: dict[str, Estimate], drafts: Iterable[OptionDraft]) -> tuple[Any, ...]:
+        chosen, decision = decided(world(catalog, given_[0], facts, *drafts))
+        drivers = [(driver.basis, driver.flips_to, driver.inside) for driver in decision.drivers]
+        return chosen, set(decision.pareto), [rival.option for rival in decision.rivals], drivers
+
+    _, facts, drafts = given_
+    assert outcome(facts, drafts) == outcome(dict(reversed(facts.items())), reversed(drafts))
 
 
 def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
-    placement: Placement = "cloud"
     growing = make_varying_flow("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
-    made = world(catalog, needs(), FACTS, draft("x", growing, placement=placement), draft("y", rent(1000)))
-    decision = build_decision(made.needs, made.options, made.drafts, "y", made.purse)
-    assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
-    assert decision.rivals[0].break_even_month is None
+    made = world(catalog, needs(), FACTS, draft("x", growing), draft("y", rent(1000)))
+    (rival,) = build_decision(made.needs, made.options, made.drafts, "y", made.purse).rivals
+    assert (rival.option, rival.cheaper, rival.break_even_month) == ("x", 1.0, None)
 
 
 # --- real plans
@@ -488,14 +462,15 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     few = draft("few", rent(30), rent(10, category="staff"))
     many = draft("many", rent(10), rent(50, category="staff"))
     dear = draft("dear", rent(40), rent(60, category="staff"))
-    made = world(catalog, needs(), {}, few, many, dear)
-    found = compare(made)
-    chosen = next(option for option in found.options if option.name == found.chosen)
-    (note,) = [note for note in chosen.notes if note.startswith("cost without staff")]
-    assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
-    alone = world(catalog, needs(), {}, few, dear)
-    found = compare(alone)
-    assert not any(note.startswith("cost without staff") for option in found.options for note in option.notes)
+
+    def staff_notes(*drafts: OptionDraft) -> list[str]:
+        return [
+            note for note in notes_of(world(catalog, needs(), {}, *drafts)) if note.startswith("cost without staff")
+        ]
+
+    (note,) = staff_notes(few, many, dear)
+    assert note.endswith("many 100, few 300, dear 400")
+    assert staff_notes(few, dear) == []
 
 
 @pytest.mark.parametrize(
