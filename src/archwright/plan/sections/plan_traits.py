@@ -77,11 +77,8 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "rented", bool(bought - OWN_PURCHASES) or option.placement in ("cloud", "serverless")
     yield "hosted", option.placement == "hosted-api"
     yield "hybrid", option.placement == "hybrid"
-    yield (
-        "gpu",
-        any(device is not None and device.kind != "cpu" for device in (fleet.machine.accelerator for fleet in fleets))
-        or any(pool.parallelism.tensor > 1 for pool in option.pools),
-    )
+    devices = {device.kind for fleet in fleets if (device := fleet.machine.accelerator) is not None}
+    yield "gpu", bool(devices - {"cpu"}) or any(pool.parallelism.tensor > 1 for pool in option.pools)
     many = sum(fleet.peak for fleet in fleets) > 1 or sum(pool.replicas for pool in option.pools) > 1
     yield "several-machines", many and not here
     spans = list_training_fabrics(build_chosen_context(chosen))
@@ -169,6 +166,7 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
     option = chosen.option
     if option is None:
         return dict.fromkeys(OPTION_VALUES, EMPTY_VALUE)
+    engines, launched = chosen.catalog.engines, [pool.launch.engine for pool in option.pools]
     estimates = {name: getattr(option, field) for name, field in ESTIMATE_FIELDS.items()}
     amounts = {name: EMPTY_VALUE if one is None else format_estimate(one) for name, one in estimates.items()}
     return {
@@ -178,7 +176,7 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
         "regions": _join_items(option.regions),
         "machines": _join_items(_list_machines(chosen)),
         "models": _join_items(f"{name}: {model}" for name, model in option.models.items()),
-        "engines": _join_items(list_engine_products(chosen)),
+        "engines": _join_items(sorted({engines[name].product for name in launched if name in engines})),
         **amounts,
         # The rows add "a month".
         "cost": amounts["cost"].replace("/month", ""),
@@ -191,12 +189,6 @@ def _list_machines(chosen: ChosenOption) -> Iterator[str]:
     if not chosen.fleets and chosen.option is not None:
         for pool in chosen.option.pools:
             yield f"{pool.replicas} x {pool.machine} in {pool.region}"
-
-
-def list_engine_products(chosen: ChosenOption) -> list[str]:
-    pools = chosen.option.pools if chosen.option is not None else ()
-    known = chosen.catalog.engines
-    return sorted({known[pool.launch.engine].product for pool in pools if pool.launch.engine in known})
 
 
 def _join_items(items: Iterable[str]) -> str:
