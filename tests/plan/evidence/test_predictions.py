@@ -102,9 +102,10 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
     if kind == "embedding":
         embedded = size_embedding_serving(device(catalog), list_embedding_models(catalog)[0], "w", words, slo, catalog)
         assert embedded is not None
-        steady, served = embedded, NonTextLoad(load, embedded)
-    else:
-        served = build_served_load(load, steady, HOST, catalog, replicas=2)
+        steady = embedded
+    served = (
+        NonTextLoad(load, steady) if kind == "embedding" else build_served_load(load, steady, HOST, catalog, replicas=2)
+    )
     (prediction,) = predict_served_loads((served,), PlanProvenance()).predictions
     assert (prediction.id, prediction.estimate.value) == ("w.latency_s.p95", steady.latency_p95_s.value)
 
