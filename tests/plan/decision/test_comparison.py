@@ -62,17 +62,6 @@ def test_a_rival_is_a_tie_when_close(
     assert chances[0] <= rival.cheaper <= chances[1]
 
 
-def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
-    near = (draft("x", rent(100, "a")), draft("y", rent(101.5, "b")))
-    made = world(catalog, needs(), FACTS, *near)
-    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
-    other = world(catalog, needs(), FACTS, *near, draft("z", rent(110, "b")))
-    assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", None)], "y is before z"
-    own = world(catalog, needs(), {**FACTS, "c": fact("c", 30, 1.5)}, *near, draft("z", rent(110, "c")))
-    flips = {driver.basis: driver.flips_to for driver in decided(own)[1].drivers}
-    assert flips == {"a": None, "c": "z"}, "were a dearer, y would be chosen and not z"
-
-
 def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -> None:
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "a")))
     chosen, decision = decided(made)
@@ -232,38 +221,39 @@ def test_what_moves_nothing_is_no_driver(catalog: Catalog) -> None:
     assert decided(sure)[1].drivers == ()
 
 
-def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(120, "b")))
-    first, second = decided(made)[1].drivers
-    assert (first.basis, first.share, first.flips_to, first.inside) == ("a", 1.0, "y", True)
-    assert first.limit == "" and first.consequence == "y would be chosen"
-    assert first.flips_at == pytest.approx(12)
-    assert (second.basis, second.share, second.flips_to, second.inside) == ("b", 0.0, "y", True)
-    assert second.flips_at == pytest.approx(20 * 100 / 120)
+X, NEAR, DEAR = draft("x", rent(100, "a")), draft("y", rent(101.5, "b")), draft("y", rent(120, "b"))
+LATE = draft("y", rent(101, "b"), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+# Bought is cheaper over the horizon, and only too dear to buy today.
+BUY = (draft("rent", rent(100)), draft("buy", buy(400, "a"), placement="on-premises"))
+OWN = (X, NEAR, draft("z", rent(110, "c")))
+Flips = list[tuple[str, str | None, float | None, str]]
 
 
-def test_a_fact_can_flip_by_breaking_a_limit(catalog: Catalog) -> None:
-    made = world(catalog, needs(per_month=110.0), FACTS, draft("x", rent(100, "a")))
-    (driver,) = decided(made)[1].drivers
-    assert (driver.flips_to, driver.inside, driver.limit) == (None, True, "per_month")
+@pytest.mark.parametrize(
+    ("limits", "drafts", "flips"),
+    [
+        ({}, (X, DEAR), [("a", "y", 12, ""), ("b", "y", 20 * 100 / 120, "")]),
+        ({"per_month": 110.0}, (X,), [("a", None, 11, "per_month")]),
+        ({"capex": 350.0}, BUY, [("a", "buy", 8.75, "capex")]),
+        ({}, (X, LATE), [("a", None, None, "")]),  # money cannot help
+        ({}, (X, NEAR), [("a", None, None, "")]),  # which of two near ties is taken is no flip
+        ({}, (X, NEAR, draft("z", rent(110, "b"))), [("a", None, None, "")]),  # y is before z
+        ({}, OWN, [("c", "z", 300 / 11, ""), ("a", None, None, "")]),  # were a dearer, y would be chosen and not z
+    ],
+)
+def test_a_fact_can_flip_the_choice(
+    catalog: Catalog, limits: Any, drafts: tuple[OptionDraft, ...], flips: Flips
+) -> None:
+    drivers = decided(world(catalog, needs(**limits), {**FACTS, "c": fact("c", 30, 1.5)}, *drafts))[1].drivers
+    found = [(driver.basis, driver.flips_to, driver.flips_at, driver.limit) for driver in drivers]
+    assert [(basis, to, at and pytest.approx(at), limit) for basis, to, at, limit in flips] == found
+    assert [driver.inside for driver in drivers] == [at is not None for _, _, at, _ in flips]
+
+
+def test_a_flip_says_what_would_happen(catalog: Catalog) -> None:
+    (driver,) = decided(world(catalog, needs(per_month=110.0), FACTS, X))[1].drivers
     assert driver.consequence == "the budget's per month limit is reached and nothing would be feasible"
-    assert driver.flips_at == pytest.approx(11)
-
-
-def test_a_fact_can_flip_by_bringing_an_option_inside_its_limit(catalog: Catalog) -> None:
-    """Bought is cheaper over the horizon, and only too dear to buy today."""
-    options = (draft("rent", rent(100)), draft("buy", buy(400, "a"), placement="on-premises"))
-    made = world(catalog, needs(capex=350.0), FACTS, *options)
-    chosen, decision = decided(made)
-    assert chosen == "rent"
-    assert decision.drivers[0].flips_to == "buy" and decision.drivers[0].flips_at == pytest.approx(8.75)
-    assert decision.drivers[0].limit == "capex"
-
-
-def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
-    late = draft("y", rent(101, "b"), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), late)
-    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
+    assert replace(driver, flips_to="y", limit="").consequence == "y would be chosen"
 
 
 def test_the_exchange_rate_is_a_driver_that_only_limits_can_flip(catalog: Catalog) -> None:
