@@ -22,6 +22,7 @@ from archwright.plan.decision.selection import (
     BUDGET_LIMITS,
     PRICE_TOLERANCE,
     choose_option,
+    get_total_cost,
     is_unverified,
     rank_simplicity,
 )
@@ -151,24 +152,20 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], converter: B
             break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
-    ranked = sorted(others, key=lambda one: (_get_total_cost(one.option), one.option.name))
+    ranked = sorted(others, key=lambda one: (get_total_cost(one.option), one.option.name))
     return tuple(map(compared, ranked))
 
 
-def _get_total_cost(option: Option) -> float:
-    return option.total_cost.value if option.total_cost is not None else 0.0
-
-
 def _is_near_cost(one: Option, other: Option) -> bool:
-    return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR_COST_SHARE * abs(_get_total_cost(other))
+    return abs(get_total_cost(one) - get_total_cost(other)) < NEAR_COST_SHARE * abs(get_total_cost(other))
 
 
 def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
-    named, cost = {option.name: option for option in options}, _get_total_cost(best)
+    named, cost = {option.name: option for option in options}, get_total_cost(best)
     unit = best.total_cost.unit if best.total_cost is not None else ""
     (least, most), notes = NEAR_TIE_CHANCES, list[str]()
     for place, rival in enumerate(decision.rivals):
-        more = _get_total_cost(named[rival.option]) - cost
+        more = get_total_cost(named[rival.option]) - cost
         near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
         # Only the cheapest of several cheaper options is noted.
         near = near and (more >= 0 or place == 0)

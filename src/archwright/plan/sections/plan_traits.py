@@ -10,8 +10,7 @@ from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.cost.facility_costs import list_training_fabrics
-from archwright.plan.demand.data_residency import UNRESTRICTED
-from archwright.plan.evidence.controls import list_controls
+from archwright.plan.evidence.controls import list_controls, list_residency_places
 from archwright.plan.explain.formatting import format_estimate, format_number
 
 LARGE_ORGANISATION, SMALL_ORGANISATION = 1000, 50
@@ -88,10 +87,6 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "scales", any(purchase.kind in ("on-demand", "spot", "per-second") for purchase in option.purchases)
     yield "committed", bool(bought & {"commit-1y", "commit-3y"})
     yield "spot", "spot" in bought
-
-
-def list_residency_places(needs: Needs) -> list[str]:
-    return sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
 
 
 def build_template_values(chosen: ChosenOption) -> dict[str, str]:
