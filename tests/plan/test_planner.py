@@ -227,13 +227,6 @@ def test_owned_machines_without_work_are_said(plan_of: Make, change: Change | No
     assert found is said or (said is not None and found is not None and said in found)
 
 
-def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None:
-    young = edit({"budget.horizon_months": 24, "placement.owned.0.age_months": 2}, stay_at_home)
-    option = options_of(plan_of("manufacturer", young), "on-premises")[0]
-    owned = [bought for bought in option.purchases if bought.kind == "owned"]
-    assert owned and all(bought.peak <= 4 for bought in owned)
-
-
 # --- placements and limits
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import Needs, NeedsSource, OwnedMachine, Traffic
+from archwright.contract.needs import Needs, NeedsSource, Traffic
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -26,7 +26,6 @@ from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
 from archwright.plan.options.option_builder import PoolWriter
 from archwright.plan.options.owned_hardware import (
-    OnPremisesSite,
     TaskAssignment,
     build_steady_choice,
     compute_machine_share,
@@ -162,14 +161,6 @@ def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) 
         require_node(host_of(needs, catalog))
     with pytest.raises(ValueError, match="nothing of it runs in the house"):
         _ = TaskAssignment(AssignmentChoice("a", "", None), list_tasks(needs, catalog)[0]).sizing_result
-
-
-def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catalog: Catalog) -> None:
-    needs, _ = needs_of("manufacturer")
-    odd = replace(needs.placement, owned=(OwnedMachine(machine="8x NOBODY"),))
-    house = OnPremisesSite(replace(needs, placement=odd), catalog, SizingCache(catalog))
-    assert not [stock for stock in house.stocks if stock.purchase == "owned"]
-    assert "left out" in house.notes[0]
 
 
 def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -> None:
