@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import MachineFacts, Plan
+from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
@@ -52,7 +53,7 @@ def edit(values: dict[str, Any], first: Change | None = None) -> Change:
         elif value is GONE:
             del target[key]
         else:
-            target[key] = value
+            target[key] = copy.deepcopy(value)
 
     def change(document: dict[str, Any]) -> None:
         if first is not None:
@@ -61,6 +62,39 @@ def edit(values: dict[str, Any], first: Change | None = None) -> Change:
             assign(document, path.split("."), value)
 
     return change
+
+
+def only(*placements: str) -> Change:
+    """A change that allows these placements alone, with one cloud."""
+    return edit({"placement.allow": list(placements), "placement.clouds": ["aws"], "placement.prefer": None})
+
+
+def keep_workloads(*names: str, first: Change | None = None) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        if first is not None:
+            first(document)
+        document["workloads"] = [workload for workload in document["workloads"] if workload["name"] in names]
+
+    return change
+
+
+def scale_traffic(workload: int, mean: float, peak: float | None = None, first: Change | None = None) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        if first is not None:
+            first(document)
+        rate = document["workloads"][workload]["traffic"]["requests_per_second"]
+        rate.update(mean=rate["mean"] * mean, peak=rate["peak"] * (mean if peak is None else peak))
+
+    return change
+
+
+def option_of(plan: Plan, name: str) -> Option:
+    """The option of this name, or the first of this placement."""
+    return next(option for option in plan.options if name in (option.name, option.placement))
+
+
+def missed(option: Option) -> set[str]:
+    return {miss.constraint for miss in option.misses}
 
 
 @pytest.fixture(scope="session")

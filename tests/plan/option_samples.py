@@ -9,12 +9,29 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
-from archwright.contract.plan import ConstraintViolation, CostCategory, Option
+from archwright.contract.plan import ConstraintViolation, CostCategory, Option, Plan
 from archwright.plan.accounting.budget import UNVERIFIED, BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 
 MONTHS = 10
+EMPTY_PLAN = Plan(
+    needs_file="needs.yaml",
+    needs_digest="",
+    catalog_digest="",
+    created_at="never",
+    organisation="",
+    currency="USD",
+    horizon_months=1,
+    chosen=None,
+    options=(),
+    workloads=(),
+    pools=(),
+    predictions=(),
+    controls=(),
+    assumptions=(),
+    bases=(),
+)
 Made = tuple[Needs, dict[str, Estimate], tuple[OptionDraft, ...]]
 
 
@@ -72,6 +89,12 @@ def draft(
     **more: Any,
 ) -> OptionDraft:
     return OptionDraft(name=name, placement=placement, provider=name, terms=terms, misses=misses, **more)
+
+
+def build_option(name: str, total: Estimate | None, *misses: ConstraintViolation, **more: Any) -> Option:
+    """An option of a cloud that costs `total` altogether, in a month and to buy, unless `more` says otherwise."""
+    fields = {"placement": "cloud", "provider": name, "regions": (), "cost_per_month": total, "capex": total, **more}
+    return Option(name=name, feasible=not misses, misses=misses, total_cost=total, **fields)
 
 
 AMOUNTS = st.floats(10, 1000)

@@ -13,7 +13,7 @@ from archwright.contract.plan import Plan
 from archwright.errors import PlanFileError
 from archwright.plan.plan_file import MAX_PLAN_BYTES, read_plan, write_plan
 
-from .conftest import Change, edit
+from .conftest import edit
 
 
 def broken(path: Path, data: bytes) -> PlanFileError:
@@ -23,23 +23,11 @@ def broken(path: Path, data: bytes) -> PlanFileError:
     return caught.value
 
 
-def changed(plan: Plan, path: Path, change: Change) -> PlanFileError:
-    """The error of a plan file with a changed field."""
-    document = json.loads(msgspec.json.encode(plan))
-    change(document)
-    return broken(path, json.dumps(document).encode())
-
-
-def test_what_was_written_is_read_back(desk: Plan, plan_file: Path) -> None:
+def test_the_same_plan_is_the_same_bytes_and_read_back(desk: Plan, plan_file: Path) -> None:
     write_plan(desk, plan_file)
-    assert read_plan(plan_file) == desk
-    assert read_plan(plan_file).digest == desk.digest
-
-
-def test_the_same_plan_is_the_same_bytes(desk: Plan, plan_file: Path) -> None:
-    write_plan(desk, plan_file)
-    first = plan_file.read_bytes()
-    write_plan(read_plan(plan_file), plan_file)
+    first, read = plan_file.read_bytes(), read_plan(plan_file)
+    assert (read, read.digest) == (desk, desk.digest)
+    write_plan(read, plan_file)
     assert plan_file.read_bytes() == first
     assert first.startswith(b"{\n") and first.endswith(b"}\n")
     assert list(json.loads(first)) == sorted(json.loads(first))
@@ -53,38 +41,44 @@ def test_a_missing_file_says_how_to_make_one(plan_file: Path) -> None:
     assert "archwright plan" in caught.value.hint
 
 
+NESTED = b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
 @pytest.mark.parametrize(
-    ("data", "line"), [(b"", 1), (b"\n\nnot json", 3), (b'{\n"version": 1,\n', 3), (b'{"version": 1,\n"a": "\xff"}', 2)]
+    ("data", "codes", "line"),
+    [
+        (b"", "AW-FILE-02", 1),
+        (b"\n\nnot json", "AW-FILE-02", 3),
+        (b'{\n"version": 1,\n', "AW-FILE-02", 3),
+        (b'{"version": 1,\n"a": "\xff"}', "AW-FILE-02", 2),
+        *((data, "AW-FILE-03", None) for data in (b"[]", b"{}", b'{"version": "one"}', b'{"version": 1}')),
+        (b'{"version": 1, "x": 2}', "AW-FILE-03", None),
+        (b'{"version": 2, "anything": []}', "AW-FILE-04", None),
+        (b'{"version": 1, "x": ' + NESTED, "AW-FILE-02 AW-FILE-03", None),
+        (b'{"options": ' + NESTED, "AW-FILE-02 AW-FILE-03", None),
+    ],
+    ids=lambda value: str(value)[:30],
 )
-def test_not_json_names_the_line(plan_file: Path, data: bytes, line: int) -> None:
+def test_what_is_no_plan_of_this_version_is_refused(plan_file: Path, data: bytes, codes: str, line: int | None) -> None:
     error = broken(plan_file, data)
-    assert error.code == "AW-FILE-02"
-    assert error.where.line == line
+    assert error.code in codes
+    assert line is None or error.where.line == line
+    assert error.code != "AW-FILE-04" or "version 2" in error.message
 
 
-@pytest.mark.parametrize("data", [b"[]", b"{}", b'{"version": "one"}', b'{"version": 1}', b'{"version": 1, "x": 2}'])
-def test_json_that_is_no_plan(plan_file: Path, data: bytes) -> None:
-    assert broken(plan_file, data).code == "AW-FILE-03"
-
-
-def test_another_version_is_named_before_anything_else(plan_file: Path) -> None:
-    error = broken(plan_file, b'{"version": 2, "anything": []}')
-    assert error.code == "AW-FILE-04"
-    assert "version 2" in error.message
-
-
-def test_a_wrong_field_is_named(desk: Plan, plan_file: Path) -> None:
-    error = changed(desk, plan_file, edit({"pools.0.slots": "many"}))
-    assert (error.code, error.where.field) == ("AW-FILE-03", "pools[0].slots")
-
-
-def test_an_estimate_out_of_order_is_refused(desk: Plan, plan_file: Path) -> None:
-    assert changed(desk, plan_file, edit({"predictions.0.estimate.low": 1e9})).code == "AW-FILE-03"
-
-
-def test_a_choice_among_nothing_is_refused(desk: Plan, plan_file: Path) -> None:
-    error = changed(desk, plan_file, edit({"chosen": "elsewhere"}))
-    assert (error.code, error.where.field) == ("AW-FILE-03", "chosen")
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("pools.0.slots", "many", "pools[0].slots"),
+        ("predictions.0.estimate.low", 1e9, "predictions[0].estimate"),
+        ("chosen", "elsewhere", "chosen"),
+    ],
+)
+def test_a_wrong_field_is_named(desk: Plan, plan_file: Path, path: str, value: object, field: str) -> None:
+    document = json.loads(msgspec.json.encode(desk))
+    edit({path: value})(document)
+    error = broken(plan_file, json.dumps(document).encode())
+    assert (error.code, error.where.field) == ("AW-FILE-03", field)
 
 
 def test_a_huge_file_is_not_read(plan_file: Path) -> None:
@@ -93,11 +87,6 @@ def test_a_huge_file_is_not_read(plan_file: Path) -> None:
     with pytest.raises(PlanFileError) as caught:
         read_plan(plan_file)
     assert caught.value.code == "AW-FILE-05"
-
-
-@pytest.mark.parametrize("head", [b'{"version": 1, "x": ', b'{"options": '])
-def test_deep_nesting_ends_in_an_answer(plan_file: Path, head: bytes) -> None:
-    assert broken(plan_file, head + b"[" * 100_000 + b"]" * 100_000 + b"}").code in ("AW-FILE-02", "AW-FILE-03")
 
 
 def test_a_needs_file_says_what_makes_a_plan_of_it(plan_file: Path) -> None:

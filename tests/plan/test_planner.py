@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
-from archwright.contract.record import replace
 from archwright.errors import MissingError
 from archwright.plan.accounting.provenance import find_estimates
 from archwright.plan.options.this_machine import BATCH_TOKENS
@@ -21,14 +19,10 @@ from archwright.plan.plan_file import decode_plan, encode_plan
 from archwright.plan.planner import build_infeasible_error
 
 from ..drawing import draw
-from .conftest import GONE, edit
+from .conftest import GONE, Change, edit, keep_workloads, option_of, scale_traffic
 
 Make = Callable[..., Plan]
 NAMES = ("desk", "startup", "clinic", "manufacturer")
-
-
-def first_workload(document: dict[str, Any]) -> None:
-    del document["workloads"][1:]
 
 
 def options_of(plan: Plan, placement: str) -> list[Option]:
@@ -47,25 +41,13 @@ def test_every_estimate_names_a_basis_of_the_plan(plan_of: Make, name: str) -> N
     assert named <= kept <= named | facts
 
 
-class Again(NamedTuple):
-    """The plan of a template, just made, and the one that was made before, by another process perhaps."""
-
-    plan: Plan
-    before: Plan
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def again(request: pytest.FixtureRequest, plan_of: Make) -> Again:
-    return Again(plan_of(request.param, anew=True), plan_of(request.param))
-
-
-def test_a_plan_survives_its_file(again: Again) -> None:
-    read = decode_plan(encode_plan(again.plan), "plan.json")
-    assert (read, read.digest) == (again.plan, again.plan.digest)
-
-
-def test_the_same_needs_give_the_same_plan(again: Again) -> None:
-    assert again.plan.digest == again.before.digest
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_needs_give_the_same_plan_and_it_survives_its_file(plan_of: Make, name: str) -> None:
+    """The plan just made, and the one that was made before, by another process perhaps."""
+    plan = plan_of(name, anew=True)
+    assert plan.digest == plan_of(name).digest
+    read = decode_plan(encode_plan(plan), "plan.json")
+    assert (read, read.digest) == (plan, plan.digest)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,14 +152,11 @@ def test_a_fine_tune_trains_the_model_that_its_workload_runs(startup: Plan) -> N
         assert any("the price does not include: tone" in note for note in option.notes)
 
 
-def test_the_startup_has_a_spare_machine_for_its_availability(startup: Plan) -> None:
-    for option in options_of(startup, "cloud"):
-        assert option.pools[0].replicas >= 2
+def test_a_spare_machine_for_its_availability_and_a_better_model_have_their_price(startup: Plan) -> None:
+    clouds = options_of(startup, "cloud")
+    assert all(option.pools[0].replicas >= 2 for option in clouds)
     assert any("spare" in text for text in startup.assumptions)
-
-
-def test_a_better_model_has_its_price(startup: Plan) -> None:
-    assert any("instead of" in note and "more per month" in note for note in options_of(startup, "cloud")[0].notes)
+    assert any("instead of" in note and "more per month" in note for note in clouds[0].notes)
 
 
 # --- clinic and manufacturer
@@ -196,8 +175,8 @@ def test_the_clinic_stays_in_its_house(plan_of: Make) -> None:
 
 def test_nothing_of_the_clinic_may_leave_the_house(plan_of: Make) -> None:
     for option in options_of(plan_of("clinic"), "hybrid"):
-        assert [miss.constraint for miss in option.misses] == ["hybrid"]
-        assert option.regions == ("DE",)
+        assert [(miss.constraint, miss.value) for miss in option.misses] == [("hybrid", "personal data stay on site")]
+        assert (option.regions, option.total_cost) == (("DE",), None)
 
 
 def test_the_manufacturer_stays_in_the_eea(plan_of: Make, catalog: Catalog) -> None:
@@ -231,38 +210,26 @@ def test_a_hybrid_sends_out_what_is_not_about_people(plan_of: Make) -> None:
 stay_at_home = edit({"placement.allow": ["on-premises"]})
 
 
-def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
-    def found(plan: Plan) -> list[str]:
-        return [note for note in options_of(plan, "on-premises")[0].notes if "owned" in note]
-
-    assert found(plan_of("manufacturer")) == [], "all four carry the first years"
-
-    def small(document: dict[str, Any]) -> None:
-        stay_at_home(document)
-        rate = document["workloads"][1]["traffic"]["requests_per_second"]
-        rate.update(mean=rate["mean"] / 20, peak=rate["peak"] / 20)
-
-    assert "are idle" in found(plan_of("manufacturer", small))[0]
-
-    worn = edit({"placement.owned.0.age_months": 48}, stay_at_home)
-    assert "economic life is over" in found(plan_of("manufacturer", worn))[0]
-
-    odd = edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home)
-    assert "are not used" in found(plan_of("manufacturer", odd))[0]
-
-
-def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None:
-    young = edit({"budget.horizon_months": 24, "placement.owned.0.age_months": 2}, stay_at_home)
-    option = options_of(plan_of("manufacturer", young), "on-premises")[0]
-    owned = [bought for bought in option.purchases if bought.kind == "owned"]
-    assert owned and all(bought.peak <= 4 for bought in owned)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (scale_traffic(1, 1 / 20, first=stay_at_home), "are idle"),
+        (edit({"placement.owned.0.age_months": 48}, stay_at_home), "economic life is over"),
+        (edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home), "are not used"),
+        (None, None),  # all four carry the first years
+    ],
+)
+def test_owned_machines_without_work_are_said(plan_of: Make, change: Change | None, said: str | None) -> None:
+    option = option_of(plan_of("manufacturer", change), "on-premises")
+    found = next((note for note in option.notes if "owned" in note), None)
+    assert found is said or (said is not None and found is not None and said in found)
 
 
 # --- placements and limits
 
 
 def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
-    free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, first_workload)
+    free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, keep_workloads("support-chat"))
     plan = plan_of("startup", free)
     assert plan.chosen == "hosted-api-deepseek"
     assert (plan.pools, plan.predictions, plan.loads) == ((), (), ())
@@ -285,10 +252,8 @@ def test_existing_products_stay_and_are_not_ours(plan_of: Make) -> None:
     gateway = {"kind": "gateway", "product": "Kong", "url": "https://gw.example"}
     kept = edit({"existing": [gateway, {"kind": "lake", "product": "Iceberg"}]})
     stack = {line.function: (line.product, line.existing) for line in plan_of("desk", kept).stack}
-    assert stack["gateway"] == ("Kong", True)
-    assert stack["lake"] == ("Iceberg", True)
-    assert stack["access"] == ("archwright", False)
-    assert stack["engine"][1] is False
+    expected = {"gateway": ("Kong", True), "lake": ("Iceberg", True), "access": ("archwright", False)}
+    assert expected.items() <= stack.items() and not stack["engine"][1]
 
 
 def test_needs_without_any_sizable_workload(plan_of: Make) -> None:
@@ -311,9 +276,9 @@ def test_a_provider_without_an_offer_inside_misses_residency(plan_of: Make) -> N
 
 def test_pinned_accelerators_are_kept_to(plan_of: Make) -> None:
     plan = plan_of("startup", edit({"placement.accelerators": ["L4"]}))
-    named = {option.name: option for option in plan.options if "other" not in option.name}
-    assert {pool.accelerator for option in named.values() for pool in option.pools} == {"L4"}
-    azure = next(option for option in plan.options if option.name == "cloud-azure")
+    named = [option for option in plan.options if "other" not in option.name]
+    assert {pool.accelerator for option in named for pool in option.pools} == {"L4"}
+    azure = option_of(plan, "cloud-azure")
     assert not azure.feasible and azure.regions == ()
     assert (azure.misses[0].constraint, azure.misses[0].limit) == ("accelerators", "L4")
 
@@ -322,34 +287,20 @@ def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
     plan_of: Make, needs_of: Callable[..., Any]
 ) -> None:
     place = {"allow": ["cloud"], "clouds": ["aws"], "regions": ["eu-central-1"], "accelerators": ["H100"]}
-    frankfurt = edit({"placement": place, "data.*.residency": ["EEA"]}, first_workload)
+    frankfurt = edit({"placement": place, "data.*.residency": ["EEA"]}, keep_workloads("support-chat"))
     plan, (_, source) = plan_of("startup", frankfurt), needs_of("startup", frankfurt)
     assert plan.chosen is None
-    found = {option.name: option for option in plan.options}
-    assert found["cloud-aws"].total_cost is None and "eu-north-1" in found["cloud-aws"].notes[0]
+    cloud = option_of(plan, "cloud-aws")
+    assert cloud.total_cost is None and "eu-north-1" in cloud.notes[0]
     for name, pin, value in (
         ("cloud-aws-other-regions", "regions", "eu-north-1"),
         ("cloud-aws-other-accelerators", "accelerators", "L4"),
         ("cloud-nebius-other-clouds", "clouds", "nebius"),
     ):
-        option = found[name]
+        option = option_of(plan, name)
         assert (option.regions, option.feasible) == ((), False) and option.total_cost is not None
         assert (option.misses[0].constraint, option.misses[0].value) == (pin, value)
     assert "eu-north-1" in build_infeasible_error(plan, source).hint
-
-
-def test_a_model_no_machine_holds(plan_of: Make) -> None:
-    fields = {"workloads.0.model": "DeepSeek-V4-Pro", "workloads.0.quality": {}, "placement.accelerators": ["L4", "T4"]}
-    huge = edit(fields)
-    option = options_of(plan_of("startup", huge), "cloud")[0]
-    assert option.total_cost is None
-    assert option.misses[0].limit == "an accelerator that holds it"
-
-
-def test_a_floor_no_open_model_reaches(plan_of: Make) -> None:
-    plan = plan_of("startup", lambda d: d["workloads"][0].update(quality={"mmlu_pro": 0.9999}))
-    for option in options_of(plan, "cloud"):
-        assert [miss.constraint for miss in option.misses] == ["support-chat.quality"]
 
 
 def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) -> None:
@@ -361,19 +312,16 @@ def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) 
 
 
 def test_defaults_are_said(plan_of: Make) -> None:
-    def bare(document: dict[str, Any]) -> None:
-        workload = document["workloads"][0]
-        del workload["quality"], workload["data"], document["data"], workload["slo"]
-        document["workloads"] = [workload]
-        document["budget"]["capex"] = 5
-        del document["budget"]["per_month"]
-
-    plan = plan_of("startup", bare)
+    gone = dict.fromkeys(("data", "budget.per_month", *(f"workloads.0.{f}" for f in ("quality", "data", "slo"))), GONE)
+    plan = plan_of("startup", edit({**gone, "budget.capex": 5}, keep_workloads("support-chat")))
     said = " ".join(plan.assumptions)
-    assert "support-chat: no quality floor" in said
-    assert "support-chat: data none" in said
-    assert "no limit on slo.ttft_p95_s, slo.tpot_p95_s, slo.availability" in said
-    assert "budget.per_month: no limit" in said
+    for text in (
+        "support-chat: no quality floor",
+        "support-chat: data none",
+        "no limit on slo.ttft_p95_s, slo.tpot_p95_s, slo.availability",
+        "budget.per_month: no limit",
+    ):
+        assert text in said
     assert "budget.capex" not in said
     assert not any(text.startswith("storage") for text in plan.not_sized)
 
@@ -396,23 +344,3 @@ def test_no_option_names_a_region_outside_the_residency(plan_of: Make, catalog: 
 
 
 CLOUDS = {"aws", "azure", "gcp", "nebius", "lambda", "runpod"}
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", ["startup", "clinic"])
-def test_more_load_never_costs_less(plan_of: Make, name: str) -> None:
-    def costs(factor: float) -> dict[str, float]:
-        def scaled(document: dict[str, Any]) -> None:
-            rate = document["workloads"][0]["traffic"]["requests_per_second"]
-            rate.update(mean=rate["mean"] * factor, peak=rate["peak"] * factor)
-
-        found = plan_of(name, scaled).options
-        return {option.name: option.total_cost.value for option in found if option.total_cost is not None}
-
-    steps = [costs(factor) for factor in (0.25, 1.0, 4.0, 16.0)]
-    for less, more in itertools.pairwise(steps):
-        assert all(more[option] >= less[option] for option in less)
-
-
-def test_a_plan_record_is_not_changed_by_reading_it(startup: Plan) -> None:
-    assert replace(startup).digest == startup.digest

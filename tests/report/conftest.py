@@ -14,29 +14,12 @@ from archwright.contract.record import replace
 from archwright.report.document import Document
 from archwright.report.document_builder import build_document
 
+from ..plan.option_samples import EMPTY_PLAN
 from .full_plan import BOARD, pool
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft-" * 3
 HOSTILE = "<script>alert(1)</script> #panic(\"no\") $x$ *b* `c` </style> =cmd|' /C calc'!A0 漢字 \u202eevil\x07"
 WORKLOADS = 60
-
-EMPTY = Plan(
-    needs_file="needs.yaml",
-    needs_digest="",
-    catalog_digest="",
-    created_at="never",
-    organisation="",
-    currency="USD",
-    horizon_months=1,
-    chosen=None,
-    options=(),
-    workloads=(),
-    pools=(),
-    predictions=(),
-    controls=(),
-    assumptions=(),
-    bases=(),
-)
 
 
 def many() -> Plan:
@@ -93,7 +76,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "board": lambda: BOARD,
     "many": many,
     "nothing": nothing_feasible,
-    "empty": lambda: EMPTY,
+    "empty": lambda: EMPTY_PLAN,
     "huge": huge,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -22,6 +23,8 @@ from archwright.contract.plan import (
     Purchase,
 )
 from archwright.contract.record import replace
+
+from ..plan.option_samples import build_option
 
 MONTHS = 60
 EUR = "EUR"
@@ -80,47 +83,32 @@ def pool(name: str, *, region: str, placement: Placement, provider: str, workloa
     )
 
 
-def option(
-    name: str,
-    lines: tuple[CostLine, ...],
-    *,
-    placement: Placement,
-    provider: str,
-    regions: tuple[str, ...],
-    misses: tuple[ConstraintViolation, ...] = (),
-) -> Option:
+def option(name: str, lines: tuple[CostLine, ...], *misses: ConstraintViolation, **place: Any) -> Option:
     """Sums follow from the lines."""
-    monthly = sum(one.amount.value for one in lines if not one.once)
+    monthly, once = (sum(one.amount.value for one in lines if one.once == kind) for kind in (False, True))
     run = sum(one.amount.value for one in lines if not one.once and one.recurring_budget)
     bought = sum(one.amount.value for one in lines if one.once and one.category == "purchase")
-    once = sum(one.amount.value for one in lines if one.once)
     flow = [monthly + (bought if month == 0 else 0.0) for month in range(MONTHS)]
     flow[-1] += once - bought
     total = monthly * MONTHS + once
-    return Option(
-        name=name,
-        placement=placement,
-        provider=provider,
-        regions=regions,
-        feasible=not misses,
-        misses=misses,
-        total_cost=Estimate(value=total, low=total * 0.86, high=total * 1.21, unit=EUR, basis="cost"),
+    return build_option(
+        name,
+        Estimate(value=total, low=total * 0.86, high=total * 1.21, unit=EUR, basis="cost"),
+        *misses,
         cost_per_month=Estimate(value=run, low=run * 0.84, high=run * 1.22, unit=f"{EUR}/month", basis="cost"),
         capex=Estimate(value=bought, low=bought * 0.9, high=bought * 1.15, unit=EUR, basis="cost"),
         cost_lines=lines,
         models={"assistant": "Qwen3-235B-A22B-Instruct", "downtime": "gradient-boosted trees"},
         cumulative_cost=tuple(accumulate(flow)),
+        **place,
     )
 
 
+REGIONS = ("FR", "eu-west-3", "us-east-1", "ap-southeast-1")
+
+
 HYBRID = replace(
-    option(
-        "hybrid-own-base",
-        OWN_LINES,
-        placement="hybrid",
-        provider="aws",
-        regions=("FR", "eu-west-3", "us-east-1", "ap-southeast-1"),
-    ),
+    option("hybrid-own-base", OWN_LINES, placement="hybrid", provider="aws", regions=REGIONS),
     pools=(
         pool("assistant-eea", region="FR", placement="on-premises", provider="on-premises"),
         pool("house-model", region="FR", placement="on-premises", provider="on-premises", workload="house-model"),
@@ -142,42 +130,20 @@ HYBRID = replace(
         Purchase(pool="assistant-us", machine="p5.48xlarge", kind="spot", machines=2.3, peak=5),
     ),
 )
+MANAGED, SERVERS, MORE = (
+    line("surcharge of the managed platform", "platform", 34_000),
+    line("twelve more machines", "purchase", 3_360_000, once=True),
+    line("more machines", "compute", 610_000),
+)
+DEAR = ConstraintViolation(constraint="per_month", value=912_400.0, limit=900_000.0)
+ABROAD = ConstraintViolation(constraint="residency", value="US", limit="EEA")
 OPTIONS = (
     HYBRID,
-    option("cloud-aws-commit-3y", CLOUD_LINES, placement="cloud", provider="aws", regions=("eu-west-3", "us-east-1")),
-    option(
-        "cloud-azure",
-        (*CLOUD_LINES, line("surcharge of the managed platform", "platform", 34_000)),
-        placement="cloud",
-        provider="azure",
-        regions=("francecentral",),
-    ),
-    option(
-        "on-premises-only",
-        (*OWN_LINES, line("twelve more machines", "purchase", 3_360_000, once=True)),
-        placement="on-premises",
-        provider="on-premises",
-        regions=("FR",),
-    ),
-    option(
-        "cloud-gcp",
-        (*CLOUD_LINES, line("more machines", "compute", 610_000)),
-        placement="cloud",
-        provider="gcp",
-        regions=("europe-west9",),
-        misses=(ConstraintViolation(constraint="per_month", value=912_400.0, limit=900_000.0),),
-    ),
-    Option(
-        name="hosted-openai",
-        placement="hosted-api",
-        provider="openai",
-        regions=(),
-        feasible=False,
-        misses=(ConstraintViolation(constraint="residency", value="US", limit="EEA"),),
-        total_cost=None,
-        cost_per_month=None,
-        capex=None,
-    ),
+    option("cloud-aws-commit-3y", CLOUD_LINES, provider="aws", regions=("eu-west-3", "us-east-1")),
+    option("cloud-azure", (*CLOUD_LINES, MANAGED), provider="azure", regions=("francecentral",)),
+    option("on-premises-only", (*OWN_LINES, SERVERS), placement="on-premises", provider="on-premises", regions=("FR",)),
+    option("cloud-gcp", (*CLOUD_LINES, MORE), DEAR, provider="gcp", regions=("europe-west9",)),
+    build_option("hosted-openai", None, ABROAD, placement="hosted-api", provider="openai"),
 )
 
 BOARD = replace(

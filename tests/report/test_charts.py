@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +42,11 @@ def drawn(figure: FigureBlock | None) -> FigureBlock:
     return figure
 
 
+def paid_more(name: str, factor: float) -> Option:
+    """The chosen option under another name, with payments that are `factor` times as high."""
+    return replace(HYBRID, name=name, cumulative_cost=tuple(paid * factor for paid in HYBRID.cumulative_cost))
+
+
 def test_options_stand_in_order_with_their_verdict() -> None:
     figure = drawn(charts.draw_option_costs(BOARD))
     names = [text for text in texts(figure) if text in {option.name for option in BOARD.options}]
@@ -50,18 +56,25 @@ def test_options_stand_in_order_with_their_verdict() -> None:
     assert "1 more option" in figure.note
 
 
-def test_without_a_price_there_is_no_bar() -> None:
+def test_what_has_no_price_and_no_factor_is_not_drawn() -> None:
     bare = compared(BOARD.options[-1:], None)
     assert charts.draw_option_costs(bare) is charts.draw_cost_breakdown(bare) is draw_cumulative_costs(bare) is None
-    assert charts.draw_predictions(()) is None
-    assert charts.draw_sensitivity(()) is None
+    assert (
+        charts.draw_predictions(()) is charts.draw_predictions(PREDICTIONS[4:5]) is charts.draw_sensitivity(()) is None
+    )
+    assert charts.draw_schedule(Schedule(option="x", phases=())) is None
+    zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
+    assert charts.draw_sensitivity((zero,)) is None
+    odd = replace(zero, estimate=within_factor(2.0, 1.2, "x"), flips_to="o", flips_at=-1.0)
+    assert not shapes(drawn(charts.draw_sensitivity((odd,))), "polygon")
 
 
-def test_at_most_fourteen_bars_and_the_rest_is_counted() -> None:
+def test_what_does_not_fit_is_counted_below() -> None:
     plan = many()
     figure = drawn(charts.draw_option_costs(plan))
     assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
     assert f"{len(plan.options) - 14} more options" in figure.note
+    assert drawn(charts.draw_predictions(PREDICTIONS[:1] * 30)).note == "6 more in the table."
 
 
 def test_shares_sum_to_the_total() -> None:
@@ -87,36 +100,25 @@ def test_break_even_is_marked_where_the_lines_cross() -> None:
     assert len(lines) == len(shapes(figure, "polyline")) == 4, "lines differ by more than their colour"
 
 
-def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
-    rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
+def test_a_break_even_beyond_the_line_is_not_drawn_and_one_month_is_a_line() -> None:
+    rivals = tuple(replace(rival, break_even_month=61) for rival in DECISION.rivals)
     late = replace(BOARD, decision=replace(DECISION, rivals=rivals))
     assert drawn(draw_cumulative_costs(late)).note == ""
     assert drawn(draw_cumulative_costs(replace(BOARD, chosen=None))).note == ""
-
-
-def test_a_horizon_of_one_month_has_a_picture() -> None:
     short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
     assert "0" in texts(drawn(draw_cumulative_costs(compared(short, BOARD.chosen))))
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
-    same = tuple(
-        replace(
-            HYBRID, name=f"option-{n}", cumulative_cost=tuple(paid * (1 + n / 40) for paid in HYBRID.cumulative_cost)
-        )
-        for n in range(5)
-    )
-    figure = drawn(draw_cumulative_costs(compared(same, None)))
-    places = sorted(
-        float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
-    )
+    same = tuple(paid_more(f"option-{n}", 1 + n / 40) for n in range(5))
+    labels = shapes(drawn(draw_cumulative_costs(compared(same, None))), "text")
+    places = sorted(float(label.get("y", "0")) for label in labels if (label.text or "").startswith("option-"))
     assert all(below - above >= 18.9 for above, below in pairwise(places))
 
 
 def test_options_that_are_paid_alike_share_a_line() -> None:
-    alike = replace(HYBRID, name="twin", cumulative_cost=tuple(paid * 1.009 for paid in HYBRID.cumulative_cost))
-    other = replace(HYBRID, name="other", cumulative_cost=tuple(paid * 1.05 for paid in HYBRID.cumulative_cost))
-    figure = drawn(draw_cumulative_costs(compared((HYBRID, alike, other), HYBRID.name)))
+    options = (HYBRID, paid_more("twin", 1.009), paid_more("other", 1.05))
+    figure = drawn(draw_cumulative_costs(compared(options, HYBRID.name)))
     assert len(shapes(figure, "polyline")) == 2
     assert f"{HYBRID.name} +1" in texts(figure) and "other" in texts(figure)
     assert figure.note == f"{HYBRID.name} and twin differ by less than 1 % and share one line."
@@ -131,20 +133,13 @@ def test_options_that_are_paid_alike_share_a_line() -> None:
     ],
 )
 def test_break_evens_close_together_share_a_label(months: tuple[int, ...], labels: list[str]) -> None:
-    options = tuple(
-        replace(
-            HYBRID, name=f"rival-{n}", cumulative_cost=tuple(paid * (1 + n / 20) for paid in HYBRID.cumulative_cost)
-        )
-        for n, _ in enumerate(months, 1)
-    )
-    rivals = tuple(
-        replace(DECISION.rivals[0], option=option.name, break_even_month=month)
-        for option, month in zip(options, months, strict=True)
-    )
-    found = draw_cumulative_costs(replace(BOARD, options=(HYBRID, *options), decision=Decision(rivals=rivals)))
-    assert [text for text in texts(drawn(found)) if text.startswith("month") and ";" not in text] == labels
-    assert len(shapes(drawn(found), "circle")) == len(months) + len(options) + 1
-    assert all(f"From month {month}," in drawn(found).note for month in months)
+    options = tuple(paid_more(f"rival-{month}", 1 + n / 20) for n, month in enumerate(months, 1))
+    rivals = tuple(replace(DECISION.rivals[0], option=f"rival-{month}", break_even_month=month) for month in months)
+    plan = replace(BOARD, options=(HYBRID, *options), decision=Decision(rivals=rivals))
+    found = drawn(draw_cumulative_costs(plan))
+    assert [text for text in texts(found) if text.startswith("month") and ";" not in text] == labels
+    assert len(shapes(found, "circle")) == len(months) + len(options) + 1
+    assert all(f"From month {month}," in found.note for month in months)
 
 
 def test_only_times_are_drawn_and_each_with_its_band() -> None:
@@ -152,12 +147,6 @@ def test_only_times_are_drawn_and_each_with_its_band() -> None:
     assert "assistant.tokens_per_s.rate" not in figure.alt
     assert "downtime.latency_s.p95" in figure.alt
     assert len(shapes(figure, "circle")) == 5
-    assert charts.draw_predictions(PREDICTIONS[4:5]) is None
-
-
-def test_many_promises_are_counted_below() -> None:
-    figure = drawn(charts.draw_predictions(PREDICTIONS[:1] * 30))
-    assert figure.note == "6 more in the table."
 
 
 def test_a_flip_is_marked_and_said() -> None:
@@ -174,13 +163,6 @@ def test_facts_of_one_name_are_told_apart() -> None:
     names = charts.name_drivers((first, second, replace(other, name="electricity")))
     assert names == {"price.own.gpu": "own.gpu", "price.rent.gpu": "rent.gpu", "x": "electricity"}
     assert "own.gpu" in texts(drawn(charts.draw_sensitivity((first, second))))
-
-
-def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
-    zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
-    assert charts.draw_sensitivity((zero,)) is None
-    odd = CostDriver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
-    assert not shapes(drawn(charts.draw_sensitivity((odd,))), "polygon")
 
 
 def test_places_are_framed_by_whose_they_are() -> None:
@@ -215,7 +197,6 @@ def test_dates_are_drawn_with_their_bands() -> None:
     figure = drawn(charts.draw_schedule(Schedule(option="x", phases=phases)))
     assert "until month 6" in texts(figure) and "3 to 12" in texts(figure)
     assert "step 0 until month 4, 2 to 8" in figure.alt
-    assert charts.draw_schedule(Schedule(option="x", phases=())) is None
 
 
 def test_sixty_pools_fit_the_picture() -> None:
@@ -227,28 +208,18 @@ def test_sixty_pools_fit_the_picture() -> None:
     assert "listed under Sizing" in texts(figure)
 
 
-def test_more_than_nine_pools_of_a_place_are_counted() -> None:
-    pools = tuple(pool(f"p{n}", region="FR", placement="cloud", provider="aws") for n in range(30))
-    figure = draw_architecture(BOARD, replace(HYBRID, pools=pools, purchases=(), models={}))
-    assert "22 more pools" in texts(figure)
-    assert "p7" in texts(figure)
-    assert "p8" not in texts(figure)
-
-
-def test_a_plan_without_pools_shows_whose_models_answer() -> None:
-    hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
-    assert "openai: hosted models" in texts(draw_architecture(BOARD, hosted))
-    none = draw_architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
-    assert "Data lake" not in texts(none)
-    assert "no pool" in none.alt
-
-
-def test_a_machine_says_once_what_it_holds() -> None:
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "8x H100 SXM"),
+        ({"machine": "p5.48xlarge"}, "8 x H100-SXM-80GB (p5.48xlarge)"),
+        ({"accelerator_count": 1}, "1 x H100-SXM-80GB (8x H100 SXM)"),
+        ({"accelerator_count": 0, "machine": "small"}, "small"),
+    ],
+)
+def test_a_machine_says_once_what_it_holds(changes: dict[str, Any], text: str) -> None:
     one = pool("p", region="FR", placement="cloud", provider="aws")
-    assert describe_machine(one) == "8x H100 SXM"
-    assert describe_machine(replace(one, machine="p5.48xlarge")) == "8 x H100-SXM-80GB (p5.48xlarge)"
-    assert describe_machine(replace(one, accelerator_count=1)) == "1 x H100-SXM-80GB (8x H100 SXM)"
-    assert describe_machine(replace(one, accelerator_count=0, machine="small")) == "small"
+    assert describe_machine(replace(one, **changes)) == text
 
 
 def test_texts_are_escaped() -> None:
@@ -273,24 +244,26 @@ def test_ticks_are_few_even_and_reach_past_the_largest(largest: float) -> None:
     assert 2 <= len(marks) <= 12
 
 
-def test_nothing_to_draw_has_an_axis_too() -> None:
+def test_nothing_to_draw_has_an_axis_and_an_exact_cost_has_no_whisker() -> None:
     assert svg.axis_ticks(0.0) == svg.axis_ticks(float("nan")) == (0.0, 1.0)
-
-
-def test_an_exact_cost_has_no_whisker() -> None:
     sure = replace(HYBRID, total_cost=exact_estimate(1e6, "EUR"))
-    ink = [
-        line
-        for line in shapes(drawn(charts.draw_option_costs(compared((sure,), None))), "line")
-        if line.get("stroke") == svg.INK
-    ]
-    assert ink == []
+    lines = shapes(drawn(charts.draw_option_costs(compared((sure,), None))), "line")
+    assert svg.INK not in {line.get("stroke") for line in lines}
 
 
-def test_where_no_lake_is_named_the_storage_says_where_data_are() -> None:
-    figure = draw_architecture(replace(BOARD, stack=()), HYBRID)
-    assert "Data lake" in texts(figure)
-    assert any(text.startswith("Object storage for 2.2 PiB") for text in texts(figure))
+def test_a_plan_without_a_lake_or_pools_shows_its_storage_and_whose_models_answer() -> None:
+    stored = texts(draw_architecture(replace(BOARD, stack=()), HYBRID))
+    assert "Data lake" in stored and any(text.startswith("Object storage for 2.2 PiB") for text in stored)
+    hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
+    assert "openai: hosted models" in texts(draw_architecture(BOARD, hosted))
+    none = draw_architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
+    assert "Data lake" not in texts(none) and "no pool" in none.alt
+
+
+def test_more_than_nine_pools_of_a_place_are_counted() -> None:
+    pools = tuple(pool(f"p{n}", region="FR", placement="cloud", provider="aws") for n in range(30))
+    shown = texts(draw_architecture(BOARD, replace(HYBRID, pools=pools, purchases=(), models={})))
+    assert "22 more pools" in shown and "p7" in shown and "p8" not in shown
 
 
 @pytest.mark.parametrize(
@@ -303,17 +276,11 @@ def test_a_text_wraps_in_so_many_lines(text: str, lines: list[str] | int) -> Non
     assert all(svg.text_width(line, 10) <= 62 for line in made)
 
 
-def test_what_does_not_fit_loses_whole_words() -> None:
+def test_what_does_not_fit_loses_whole_words_and_a_name_breaks_at_its_own_marks() -> None:
     assert svg.fit_text("machines of this type that are bought", 12, 150) == "machines of this type …"
     assert svg.fit_text("short", 12, 150) == "short"
-
-
-def test_a_long_name_breaks_at_its_own_marks() -> None:
+    assert all(svg.text_width(line, 10) <= 50 for line in svg.wrap_text("Donaudampfschifffahrt " * 3, 10, 50, 2))
     assert svg.wrap_text("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
     long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
     said = texts(drawn(charts.draw_option_costs(compared((long,), None))))
     assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
-
-
-def test_a_long_word_is_cut_in_its_line() -> None:
-    assert all(svg.text_width(line, 10) <= 50 for line in svg.wrap_text("Donaudampfschifffahrt " * 3, 10, 50, 2))

@@ -24,7 +24,8 @@ from archwright.report.document import (
 )
 from archwright.report.document_builder import build_document
 
-from .conftest import EMPTY, nothing_feasible
+from ..plan.option_samples import EMPTY_PLAN
+from .conftest import nothing_feasible
 from .full_plan import BOARD, DECISION, HYBRID, OPTIONS
 
 NB = number_format.SPACE
@@ -115,7 +116,7 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
 
 
 def test_an_empty_plan_is_a_document() -> None:
-    document = build_document(EMPTY, load_catalog())
+    document = build_document(EMPTY_PLAN, load_catalog())
     assert document.sentence == "The plan contains no option."
     assert chapters(document) == ["decision", "risk", "promises", "sources", "reading"]
 
@@ -143,26 +144,22 @@ def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) 
     assert all(not item.lead.startswith("at risk") for item in items["Notes on this option"])
 
 
-def test_facts_of_one_name_are_told_apart_on_the_first_page() -> None:
+def test_facts_of_one_name_are_told_apart_and_one_fact_is_not_called_three() -> None:
     first, second = (replace(DECISION.drivers[0], basis=basis) for basis in ("price.own", "price.rent"))
-    document = build(decision=replace(DECISION, drivers=(first, second)))
-    assert "price of a rented machine (rent)" in said(document, "decision")
+    assert "price of a rented machine (rent)" in said(
+        build(decision=replace(DECISION, drivers=(first, second))), "decision"
+    )
+    one = said(build(decision=replace(DECISION, drivers=DECISION.drivers[:1])), "decision")
+    assert "Facts to check before signing" in one and "Three facts" not in one
 
 
 def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> None:
     still = tuple(replace(driver, flips_to=None, flips_at=None) for driver in DECISION.drivers)
-    decided = replace(DECISION, drivers=(*still[:3], DECISION.drivers[0]))
-    first = build(decision=decided).parts[0].chapters[0]
-    named = next(b for b in first.blocks if isinstance(b, Items) and b.title.startswith("Three facts")).items
-    assert len(named) == 3
-    assert "27.9" in named[0].text
-    assert named[1].text.endswith("no value within a factor of ten changes the choice")
-
-
-def test_one_fact_is_not_called_three() -> None:
-    document = build(decision=replace(DECISION, drivers=DECISION.drivers[:1]))
-    assert "Facts to check before signing" in said(document, "decision")
-    assert "Three facts" not in said(document, "decision")
+    document = build(decision=replace(DECISION, drivers=(*still[:3], DECISION.drivers[0])))
+    named = next(b for b in blocks(document, "decision") if isinstance(b, Items) and b.title.startswith("Three facts"))
+    assert len(named.items) == 3
+    assert "27.9" in named.items[0].text
+    assert named.items[1].text.endswith("no value within a factor of ten changes the choice")
 
 
 def test_work_in_runs_says_on_what(board: Document) -> None:
@@ -185,7 +182,7 @@ def test_tiles_name_payback_and_break_even(board: Document) -> None:
 
 
 def test_every_option_is_in_the_table_and_the_chosen_one_is_marked(board: Document) -> None:
-    table = next(b for c in board.parts[0].chapters if c.id == "options" for b in c.blocks if isinstance(b, TableBlock))
+    table = next(b for b in blocks(board, "options") if isinstance(b, TableBlock))
     assert [row[0].text for row in table.rows] == [option.name for option in (HYBRID, *OPTIONS[1:])]
     assert table.marked == 0
     assert table.rows[-1][1] == Cell("no price", tone="quiet")
@@ -203,19 +200,18 @@ def test_a_plan_without_a_decision_has_no_empty_tables() -> None:
             assert all(block.items for block in chapter.blocks if isinstance(block, Items)), chapter.id
 
 
-def test_a_plan_without_a_stack_section_shows_its_stack() -> None:
-    document = build(sections=())
-    assert "Delta tables, existing, kept: https://lake.ardent.example" in said(document, "stack")
+def test_a_missing_stack_section_is_the_stack_and_a_section_without_lines_its_summary() -> None:
+    assert "Delta tables, existing, kept: https://lake.ardent.example" in said(build(sections=()), "stack")
+    document = build(sections=(replace(BOARD.sections[0], lines=()), *BOARD.sections[1:]))
+    assert said(document, "network") == repr((BOARD.sections[0].summary, ()))
 
 
 def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
-    network = said(board, "network")
+    network, (table,) = said(board, "network"), blocks(board, "storage")
     for text in ("400 Gbit/s RoCE", "Alternative", "InfiniBand NDR", "Why not", "archwright audit verify"):
         assert text in network
-    table = next(b for part in board.parts for c in part.chapters if c.id == "storage" for b in c.blocks)
-    assert isinstance(table, TableBlock)
     assert f"2.4{NB}PB" in said(board, "storage"), "thousands, as the words of the section say it"
-    assert len(table.columns) == 2, "no column for what no line has"
+    assert isinstance(table, TableBlock) and len(table.columns) == 2, "no column for what no line has"
 
 
 def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
@@ -227,10 +223,9 @@ def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
 
 def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
     odd = replace(BOARD.predictions[0], query=Query(metric="mood", labels={}, statistic="mean", window_s=60.0))
-    document = build(predictions=(odd,), bases=())
-    assert f"mean of mood over 60{NB}s" in said(document, "promises")
-    assert "PromQL" not in said(document, "promises")
-    assert "no basis in the plan" in said(document, "promises")
+    text = said(build(predictions=(odd,), bases=()), "promises")
+    assert f"mean of mood over 60{NB}s" in text and "no basis in the plan" in text
+    assert "PromQL" not in text
 
 
 def test_sources_are_those_of_what_the_plan_names(board: Document) -> None:
@@ -264,9 +259,3 @@ def test_machines_of_ones_own_have_no_price_an_hour() -> None:
     mixed = replace(HYBRID, pools=(own.pools[0], *HYBRID.pools[1:]))
     assert "not rented" in said(build(options=(mixed, *OPTIONS[1:])), "sizing")
     assert "Rack space" not in said(document, "sizing")
-
-
-def test_a_section_without_lines_is_its_summary() -> None:
-    empty = (replace(BOARD.sections[0], lines=()), *BOARD.sections[1:])
-    document = build(sections=empty)
-    assert said(document, "network") == repr((BOARD.sections[0].summary, ()))

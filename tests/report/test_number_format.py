@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -46,25 +47,17 @@ def test_a_number_is_within_half_a_percent_of_what_it_says(value: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(4.2e6, f"4.20{NB}M"), (999_999, f"1.00{NB}M"), (61_000, f"61.0{NB}k"), (412, "412"), (-5e9, f"-5.00{NB}bn")],
+    ("show", "texts"),
+    [
+        ("format_compact", {4.2e6: "4.20_M", 999_999: "1.00_M", 61_000: "61.0_k", 412: "412", -5e9: "-5.00_bn"}),
+        ("format_money", {0.0: "0", 0.0038: "< 0.01", 0.526: "0.53", 12.345: "12.3", 4_213_456.0: "4,210,000"}),
+        ("format_percent", {0.0: "0_%", 0.002: "< 1_%", 0.41: "41_%"}),
+        ("format_tick", {0: "0", 20e6: "20_M", 2.5e6: "2.5_M", 100.0: "100"}),
+    ],
 )
-def test_a_headline_amount(value: float, text: str) -> None:
-    assert number_format.format_compact(value) == text
-
-
-def test_no_amount_has_less_than_a_cent() -> None:
-    assert [number_format.format_money(x) for x in (0.0, 0.0038, 0.526, 12.345, 4_213_456.0)] == [
-        *("0", "< 0.01", "0.53", "12.3", "4,210,000"),
-    ]
-
-
-def test_a_small_share_is_not_called_none() -> None:
-    assert [number_format.format_percent(x) for x in (0.0, 0.002, 0.41)] == [f"0{NB}%", f"< 1{NB}%", f"41{NB}%"]
-
-
-def test_a_tick_has_no_empty_digits() -> None:
-    assert [number_format.format_tick(x) for x in (0, 20e6, 2.5e6, 100.0)] == ["0", f"20{NB}M", f"2.5{NB}M", "100"]
+def test_an_amount_a_share_or_a_tick_is_short_and_not_called_none(show: str, texts: dict[float, str]) -> None:
+    made = {value: getattr(number_format, show)(value) for value in texts}
+    assert made == {value: text.replace("_", NB) for value, text in texts.items()}
 
 
 def test_a_band_names_its_unit_once() -> None:
@@ -97,34 +90,41 @@ def test_a_measure_stands_in_the_unit_people_use(value: float, unit: str, text: 
     assert number_format.format_measure(value, unit) == text
 
 
-def test_a_band_stands_in_the_unit_of_its_value() -> None:
-    estimate = Estimate(value=0.9, low=0.7, high=1.2, unit="s")
-    assert number_format.format_with_band(estimate) == f"900{NB}ms (700 to 1,200{NB}ms)"
-    nearly = Estimate(value=0.999975, low=0.9996, high=1.0, unit="share")
-    assert number_format.format_with_band(nearly) == f"99.9975{NB}% (99.96 to 100{NB}%)"
+@pytest.mark.parametrize(
+    ("ends", "unit", "text"),
+    [
+        ((0.7, 0.9, 1.2), "s", f"900{NB}ms (700 to 1,200{NB}ms)"),
+        ((0.9996, 0.999975, 1.0), "share", f"99.9975{NB}% (99.96 to 100{NB}%)"),
+        ((2.0, 2.0, 2.0), "s", f"2{NB}s"),
+    ],
+)
+def test_a_band_stands_in_the_unit_of_its_value(ends: tuple[float, float, float], unit: str, text: str) -> None:
+    low, value, high = ends
+    estimate = Estimate(value=value, low=low, high=high, unit=unit)
+    assert number_format.format_with_band(estimate) == text
+    assert (number_format.format_band(estimate) == "exact") == (low == high)
 
 
-def test_a_quality_nobody_reports_is_said_in_words() -> None:
-    unknown = ConstraintViolation(constraint="chat.quality.mmlu_pro", value="unknown", limit=0.45)
-    assert number_format.describe_miss(unknown) == "chat: no mmlu_pro score is known; the needs require at least 0.45"
-    assert number_format.describe_miss(replace(unknown, value=0.4)) == "chat.quality.mmlu pro 0.4, limit 0.45"
-    assert number_format.format_band(exact_estimate(2.0, "s")) == "exact"
-    assert number_format.format_with_band(exact_estimate(2.0, "s")) == f"2{NB}s"
-
-
-def test_what_misses_by_a_hair_does_not_look_equal() -> None:
-    missed = ConstraintViolation(constraint="residency", value=None, limit=None)
-    money = replace(missed, constraint="per_month", value=900_400.0, limit=900_000.0)
-    assert number_format.describe_miss(money) == "per month 900,400, limit 900,000"
-    assert number_format.describe_miss(missed) == "residency"
-    assert number_format.describe_miss(replace(missed, value="US", limit="EEA")) == "residency US, limit EEA"
+@pytest.mark.parametrize(
+    ("constraint", "value", "limit", "text"),
+    [
+        ("chat.quality.mmlu_pro", "unknown", 0.45, "chat: no mmlu_pro score is known; the needs require at least 0.45"),
+        ("chat.quality.mmlu_pro", 0.4, 0.45, "chat.quality.mmlu pro 0.4, limit 0.45"),
+        ("per_month", 900_400.0, 900_000.0, "per month 900,400, limit 900,000"),
+        ("residency", None, None, "residency"),
+        ("residency", "US", "EEA", "residency US, limit EEA"),
+    ],
+)
+def test_a_miss_by_a_hair_does_not_look_equal_and_an_unreported_quality_is_said(
+    constraint: str, value: Any, limit: Any, text: str
+) -> None:
+    miss = ConstraintViolation(constraint=constraint, value=value, limit=limit)
+    assert number_format.describe_miss(miss) == text
 
 
 def test_lists_and_counts() -> None:
-    assert number_format.format_list([]) == ""
-    assert number_format.format_list(["a"]) == "a"
-    assert number_format.format_list(["a", "b", "c"]) == "a, b and c"
-    assert number_format.format_list("abcdef") == "a, b, c, d and 2 more"
+    names = {"": "", "a": "a", "abc": "a, b and c", "abcdef": "a, b, c, d and 2 more"}
+    assert {letters: number_format.format_list(letters) for letters in names} == names
     assert number_format.format_count(1, "option") == "1 option"
     assert number_format.format_count(16384, "token") == "16,384 tokens"
     assert number_format.format_count(2, "basis", "bases") == "2 bases"

@@ -45,9 +45,8 @@ def read_plan(path: Path) -> Plan:
         raise PlanFileError("AW-FILE-05", message, where=where, hint=REMAKE_HINT)
     plan = decode_plan(path.read_bytes(), str(path))
     if plan.chosen is not None and plan.chosen not in {option.name for option in plan.options}:
-        raise _make_format_error(
-            str(path), f"`chosen` is {plan.chosen!r}, which is not an option of the plan", "chosen"
-        )
+        message = f"`chosen` is {plan.chosen!r}, which is not an option of the plan"
+        raise _make_format_error(str(path), message, "chosen")
     return plan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import Decision, Rival
-from archwright.contract.estimate import exact_estimate
-from archwright.contract.needs import Placement
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
@@ -45,35 +44,22 @@ def decided(made: World) -> tuple[str | None, Decision]:
 # --- rivals
 
 
-def test_a_rival_with_the_same_facts_is_surely_dearer(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(110, "a")))
+@pytest.mark.parametrize(
+    ("usd", "name", "chances", "tie"),
+    [
+        pytest.param(110, "a", (0.0, 0.0), False, id="the same facts"),
+        pytest.param(105, "b", (0.35, 0.5), True, id="facts of its own"),
+        pytest.param(101.5, "a", (0.0, 0.0), True, id="too close to promise"),
+    ],
+)
+def test_a_rival_is_a_tie_when_close(
+    catalog: Catalog, usd: float, name: str, chances: tuple[float, float], tie: bool
+) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(usd, name)))
     chosen, decision = decided(made)
-    assert chosen == "x"
     (rival,) = decision.rivals
-    assert (rival.option, rival.cheaper, rival.tie, rival.break_even_month) == ("y", 0.0, False, 1)
-
-
-def test_a_rival_with_facts_of_its_own_is_a_tie_when_close(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(105, "b")))
-    (rival,) = decided(made)[1].rivals
-    assert rival.tie and 0.35 < rival.cheaper < 0.5
-
-
-def test_a_difference_too_small_to_promise_is_a_tie(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(101.5, "a")))
-    (rival,) = decided(made)[1].rivals
-    assert rival.tie and rival.cheaper == 0
-
-
-def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
-    near = (draft("x", rent(100, "a")), draft("y", rent(101.5, "b")))
-    made = world(catalog, needs(), FACTS, *near)
-    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
-    other = world(catalog, needs(), FACTS, *near, draft("z", rent(110, "b")))
-    assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", None)], "y is before z"
-    own = world(catalog, needs(), {**FACTS, "c": fact("c", 30, 1.5)}, *near, draft("z", rent(110, "c")))
-    flips = {driver.basis: driver.flips_to for driver in decided(own)[1].drivers}
-    assert flips == {"a": None, "c": "z"}, "were a dearer, y would be chosen and not z"
+    assert (chosen, rival.option, rival.tie, rival.break_even_month) == ("x", "y", tie, 1)
+    assert chances[0] <= rival.cheaper <= chances[1]
 
 
 def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -> None:
@@ -136,27 +122,17 @@ def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
 
 
 def test_of_several_cheaper_options_the_cheapest_is_the_one_to_know(catalog: Catalog) -> None:
-    drafts = (
-        draft("mine", rent(110, "a"), placement="on-premises"),
-        draft("near", rent(99, "b")),
-        draft("low", rent(70, "b")),
-    )
-    notes = notes_of(
-        world(catalog, needs(prefer="on-premises"), {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}, *drafts)
-    )
+    mine = draft("mine", rent(110, "a"), placement="on-premises")
+    narrow = {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}
+    drafts = (mine, draft("near", rent(99, "b")), draft("low", rent(70, "b")))
+    notes = notes_of(world(catalog, needs(prefer="on-premises"), narrow, *drafts))
     assert not any("near costs" in note for note in notes)
     assert notes[0] == "preferred over low, at an extra cost of 400 USD over the horizon"
 
 
 def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:
-    made = world(
-        catalog,
-        needs(prefer="hybrid"),
-        FACTS,
-        draft("x", rent(105, "b"), placement="hybrid"),
-        draft("y", rent(100, "a")),
-    )
-    notes = notes_of(made)
+    drafts = (draft("x", rent(105, "b"), placement="hybrid"), draft("y", rent(100, "a")))
+    notes = notes_of(world(catalog, needs(prefer="hybrid"), FACTS, *drafts))
     assert notes[0] == "preferred over y, at an extra cost of 50 USD over the horizon"
     assert "y costs 50 USD less" in notes[1]
 
@@ -198,38 +174,32 @@ def frontier(made: World) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return decision.axes, decision.pareto
 
 
-def test_what_another_beats_on_every_axis_is_out(catalog: Catalog) -> None:
-    made = world(
-        catalog,
-        needs(capex=1e6),
-        {},
-        draft("cheap", rent(10), buy(500)),
-        draft("light", rent(90)),
-        draft("worse", rent(91)),
-    )
-    assert frontier(made) == (("total_cost", "capex", "limits_at_risk"), ("cheap", "light"))
+KG: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
+CLEAN: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
+DIRTY = (draft("dirty", rent(20), **KG), draft("clean", rent(30), **CLEAN))
+RISKY = draft("risky", rent(10), notes=("at risk: x", "said"))
 
 
-def test_carbon_and_power_count_where_both_know_them(catalog: Catalog) -> None:
-    kg: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
-    clean: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
-    made = world(
-        catalog, needs(), {}, draft("dark", rent(10)), draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean)
-    )
-    assert frontier(made) == (("total_cost", "capex", "carbon_kg_per_month", "limits_at_risk"), ("dark",))
-    without = world(catalog, needs(), {}, draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean))
-    assert frontier(without)[1] == ("dirty", "clean")
-
-
-def test_a_limit_at_risk_is_worse_than_one_that_holds(catalog: Catalog) -> None:
-    risky = draft("risky", rent(10), notes=("at risk: x", "said"))
-    made = world(catalog, needs(), {}, risky, draft("safe", rent(20)), draft("dear", rent(21)))
-    assert frontier(made)[1] == ("risky", "safe")
-
-
-def test_equal_options_are_both_on_the_frontier(catalog: Catalog) -> None:
-    made = world(catalog, needs(), {}, draft("x", rent(1)), draft("y", rent(1)))
-    assert frontier(made)[1] == ("x", "y")
+@pytest.mark.parametrize(
+    ("drafts", "axis", "expected"),
+    [
+        pytest.param(
+            (draft("cheap", rent(10), buy(500)), draft("light", rent(90)), draft("worse", rent(91))),
+            (),
+            ("cheap", "light"),
+            id="beaten on every axis",
+        ),
+        pytest.param((draft("dark", rent(10)), *DIRTY), ("carbon_kg_per_month",), ("dark",), id="known for two"),
+        pytest.param(DIRTY, ("carbon_kg_per_month",), ("dirty", "clean"), id="known for both"),
+        pytest.param((RISKY, draft("safe", rent(20)), draft("dear", rent(21))), (), ("risky", "safe"), id="at risk"),
+        pytest.param((draft("x", rent(1)), draft("y", rent(1))), (), ("x", "y"), id="equal"),
+    ],
+)
+def test_the_frontier_is_what_no_other_option_beats(
+    catalog: Catalog, drafts: tuple[OptionDraft, ...], axis: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    axes = ("total_cost", "capex", *axis, "limits_at_risk")
+    assert frontier(world(catalog, needs(capex=1e6), {}, *drafts)) == (axes, expected)
 
 
 # --- drivers
@@ -251,38 +221,39 @@ def test_what_moves_nothing_is_no_driver(catalog: Catalog) -> None:
     assert decided(sure)[1].drivers == ()
 
 
-def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(120, "b")))
-    first, second = decided(made)[1].drivers
-    assert (first.basis, first.share, first.flips_to, first.inside) == ("a", 1.0, "y", True)
-    assert first.limit == "" and first.consequence == "y would be chosen"
-    assert first.flips_at == pytest.approx(12)
-    assert (second.basis, second.share, second.flips_to, second.inside) == ("b", 0.0, "y", True)
-    assert second.flips_at == pytest.approx(20 * 100 / 120)
+X, NEAR, DEAR = draft("x", rent(100, "a")), draft("y", rent(101.5, "b")), draft("y", rent(120, "b"))
+LATE = draft("y", rent(101, "b"), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+# Bought is cheaper over the horizon, and only too dear to buy today.
+BUY = (draft("rent", rent(100)), draft("buy", buy(400, "a"), placement="on-premises"))
+OWN = (X, NEAR, draft("z", rent(110, "c")))
+Flips = list[tuple[str, str | None, float | None, str]]
 
 
-def test_a_fact_can_flip_by_breaking_a_limit(catalog: Catalog) -> None:
-    made = world(catalog, needs(per_month=110.0), FACTS, draft("x", rent(100, "a")))
-    (driver,) = decided(made)[1].drivers
-    assert (driver.flips_to, driver.inside, driver.limit) == (None, True, "per_month")
+@pytest.mark.parametrize(
+    ("limits", "drafts", "flips"),
+    [
+        ({}, (X, DEAR), [("a", "y", 12, ""), ("b", "y", 20 * 100 / 120, "")]),
+        ({"per_month": 110.0}, (X,), [("a", None, 11, "per_month")]),
+        ({"capex": 350.0}, BUY, [("a", "buy", 8.75, "capex")]),
+        ({}, (X, LATE), [("a", None, None, "")]),  # money cannot help
+        ({}, (X, NEAR), [("a", None, None, "")]),  # which of two near ties is taken is no flip
+        ({}, (X, NEAR, draft("z", rent(110, "b"))), [("a", None, None, "")]),  # y is before z
+        ({}, OWN, [("c", "z", 300 / 11, ""), ("a", None, None, "")]),  # were a dearer, y would be chosen and not z
+    ],
+)
+def test_a_fact_can_flip_the_choice(
+    catalog: Catalog, limits: Any, drafts: tuple[OptionDraft, ...], flips: Flips
+) -> None:
+    drivers = decided(world(catalog, needs(**limits), {**FACTS, "c": fact("c", 30, 1.5)}, *drafts))[1].drivers
+    found = [(driver.basis, driver.flips_to, driver.flips_at, driver.limit) for driver in drivers]
+    assert [(basis, to, at and pytest.approx(at), limit) for basis, to, at, limit in flips] == found
+    assert [driver.inside for driver in drivers] == [at is not None for _, _, at, _ in flips]
+
+
+def test_a_flip_says_what_would_happen(catalog: Catalog) -> None:
+    (driver,) = decided(world(catalog, needs(per_month=110.0), FACTS, X))[1].drivers
     assert driver.consequence == "the budget's per month limit is reached and nothing would be feasible"
-    assert driver.flips_at == pytest.approx(11)
-
-
-def test_a_fact_can_flip_by_bringing_an_option_inside_its_limit(catalog: Catalog) -> None:
-    """Bought is cheaper over the horizon, and only too dear to buy today."""
-    options = (draft("rent", rent(100)), draft("buy", buy(400, "a"), placement="on-premises"))
-    made = world(catalog, needs(capex=350.0), FACTS, *options)
-    chosen, decision = decided(made)
-    assert chosen == "rent"
-    assert decision.drivers[0].flips_to == "buy" and decision.drivers[0].flips_at == pytest.approx(8.75)
-    assert decision.drivers[0].limit == "capex"
-
-
-def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
-    late = draft("y", rent(101, "b"), misses=(ConstraintViolation(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
-    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), late)
-    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
+    assert replace(driver, flips_to="y", limit="").consequence == "y would be chosen"
 
 
 def test_the_exchange_rate_is_a_driver_that_only_limits_can_flip(catalog: Catalog) -> None:
@@ -422,36 +393,29 @@ def test_who_buys_machines_waits_longer_than_who_rents_them(plan_of: Callable[..
     assert {"part.order.bought.months", "part.adoption.months"} <= bases
 
 
-def test_what_never_pays_back(catalog: Catalog) -> None:
+def test_what_never_pays_back_and_what_is_worth_nothing(catalog: Catalog) -> None:
     returns = decided(world(catalog, needs(worth=10.0), {}, draft("x", rent(50))))[1].returns
     assert returns is not None and returns.payback_month is None and returns.net.value < 0 and returns.pays == 0.0
-
-
-def test_without_a_goal_that_is_worth_something_nothing_returns(catalog: Catalog) -> None:
     assert decided(world(catalog, needs(), {}, draft("x", rent(50))))[1].returns is None
 
 
 @given(worlds())
 @QUICK
 def test_the_order_of_options_changes_no_decision(catalog: Catalog, given_: Made) -> None:
-    wanted, facts, drafts = given_
-    chosen, decision = decided(world(catalog, wanted, facts, *drafts))
-    other, turned = decided(world(catalog, wanted, dict(reversed(facts.items())), *reversed(drafts)))
-    assert chosen == other
-    assert set(decision.pareto) == set(turned.pareto)
-    assert [rival.option for rival in decision.rivals] == [rival.option for rival in turned.rivals]
-    assert [(d.basis, d.flips_to, d.inside) for d in decision.drivers] == [
-        (d.basis, d.flips_to, d.inside) for d in turned.drivers
-    ]
+    def outcome(facts: dict[str, Estimate], drafts: Iterable[OptionDraft]) -> tuple[Any, ...]:
+        chosen, decision = decided(world(catalog, given_[0], facts, *drafts))
+        drivers = [(driver.basis, driver.flips_to, driver.inside) for driver in decision.drivers]
+        return chosen, set(decision.pareto), [rival.option for rival in decision.rivals], drivers
+
+    _, facts, drafts = given_
+    assert outcome(facts, drafts) == outcome(dict(reversed(facts.items())), reversed(drafts))
 
 
 def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
-    placement: Placement = "cloud"
     growing = make_varying_flow("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
-    made = world(catalog, needs(), FACTS, draft("x", growing, placement=placement), draft("y", rent(1000)))
-    decision = build_decision(made.needs, made.options, made.drafts, "y", made.purse)
-    assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
-    assert decision.rivals[0].break_even_month is None
+    made = world(catalog, needs(), FACTS, draft("x", growing), draft("y", rent(1000)))
+    (rival,) = build_decision(made.needs, made.options, made.drafts, "y", made.purse).rivals
+    assert (rival.option, rival.cheaper, rival.break_even_month) == ("x", 1.0, None)
 
 
 # --- real plans
@@ -488,14 +452,15 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     few = draft("few", rent(30), rent(10, category="staff"))
     many = draft("many", rent(10), rent(50, category="staff"))
     dear = draft("dear", rent(40), rent(60, category="staff"))
-    made = world(catalog, needs(), {}, few, many, dear)
-    found = compare(made)
-    chosen = next(option for option in found.options if option.name == found.chosen)
-    (note,) = [note for note in chosen.notes if note.startswith("cost without staff")]
-    assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
-    alone = world(catalog, needs(), {}, few, dear)
-    found = compare(alone)
-    assert not any(note.startswith("cost without staff") for option in found.options for note in option.notes)
+
+    def staff_notes(*drafts: OptionDraft) -> list[str]:
+        return [
+            note for note in notes_of(world(catalog, needs(), {}, *drafts)) if note.startswith("cost without staff")
+        ]
+
+    (note,) = staff_notes(few, many, dear)
+    assert note.endswith("many 100, few 300, dear 400")
+    assert staff_notes(few, dear) == []
 
 
 @pytest.mark.parametrize(

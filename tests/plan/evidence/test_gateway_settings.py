@@ -135,14 +135,11 @@ def test_where_stricter_data_than_planned_for_may_go(needs_of: Read, catalog: Ca
 
 
 def test_a_region_that_is_named_is_its_country_to_a_gateway(needs_of: Read, catalog: Catalog, startup: Plan) -> None:
-    needs = changed(needs_of, "personal", ["any"], ["us-east-1"])
-    (pool,) = startup.pools
+    needs, (pool,) = changed(needs_of, "personal", ["any"], ["us-east-1"]), startup.pools
     mine = replace(pool, workloads=("assistant",))
     assert (pool.provider, pool.region) == ("aws", "us-east-1")
-    assert list_allowed_countries(needs, catalog, needs.workloads[0], (mine, replace(mine, region="us-west-2"))) == (
-        "US",
-    )
-    assert list_allowed_countries(needs, catalog, needs.workloads[0], (pool,)) == ()
+    for pools, countries in (((mine, replace(mine, region="us-west-2")), ("US",)), ((pool,), ())):
+        assert list_allowed_countries(needs, catalog, needs.workloads[0], pools) == countries
 
 
 # --- bought by the token
@@ -172,15 +169,16 @@ def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of:
 
 
 def test_where_an_upstream_answers(needs_of: Read, catalog: Catalog) -> None:
-    inside = changed(needs_of, "personal", ["US"])
-    claude = next(row.id for row in catalog.hosted if row.provider == "anthropic")
-    found = hosted(catalog, inside, "anthropic", claude)
-    assert found.country == "US" and found.launch.settings == {"protocol": "anthropic"}
-    outside = changed(needs_of, "personal", ["DE"])
-    assert hosted(catalog, outside, "anthropic", claude).country == ""
-    mistral = next(row.id for row in catalog.hosted if row.provider == "mistral")
-    assert hosted(catalog, changed(needs_of, "personal", ["EEA"]), "mistral", mistral).country == "AT"
-    assert hosted(catalog, outside, "mistral", mistral).country == "", "not all of the EU is in Germany"
+    rows = {row.provider: row.id for row in reversed(catalog.hosted)}
+    for provider, places, country in (
+        ("anthropic", ["US"], "US"),
+        ("anthropic", ["DE"], ""),
+        ("mistral", ["EEA"], "AT"),
+        ("mistral", ["DE"], ""),  # not all of the EU is in Germany
+    ):
+        found = hosted(catalog, changed(needs_of, "personal", places), provider, rows[provider])
+        assert found.country == country
+        assert found.launch.settings == ({"protocol": "anthropic"} if provider == "anthropic" else {})
 
 
 # --- workers, files

@@ -22,7 +22,7 @@ from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_s
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
 from archwright.plan.options.option_builder import build_batch_loads, build_provisioned_loads
-from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.training.cluster_training import size_finetuning
 from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_serving
 from archwright.sizing.workloads.tabular import size_tabular_serving
@@ -45,12 +45,9 @@ def device(catalog: Catalog) -> Machine:
 ALONE = RedundancyRequirement(1, 0)
 
 
-def images(catalog: Catalog, slo: SLO) -> SteadyCapacity:
-    return size_image_serving(device(catalog), "xray", 1e6, 25e6, slo, catalog)
-
-
 def answering(catalog: Catalog, slo: SLO, up: RedundancyRequirement = ALONE) -> NonTextLoad:
-    return NonTextLoad(load_of("image-classification", slo), images(catalog, slo), up)
+    steady = size_image_serving(device(catalog), "xray", 1e6, 25e6, slo, catalog)
+    return NonTextLoad(load_of("image-classification", slo), steady, up)
 
 
 def tuning(catalog: Catalog, **changes: Any) -> BatchLoad:
@@ -83,36 +80,31 @@ def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> No
 
 
 def test_a_latency_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
-    sized = images(catalog, SLO(latency_p95_s=1.0)).latency_p95_s
-    limit = (sized.value + sized.high) / 2
-    one = NonTextLoad(
-        load_of("image-classification", SLO(latency_p95_s=limit)),
-        images(catalog, SLO(latency_p95_s=1.0)),
-        RedundancyRequirement(1, 0),
-    )
-    (note,) = predict_served_loads((one,), PlanProvenance()).notes
+    one = answering(catalog, SLO(latency_p95_s=1.0))
+    sized = one.steady.latency_p95_s
+    tight = SLO(latency_p95_s=(sized.value + sized.high) / 2)
+    (note,) = predict_served_loads(
+        (one._replace(demand=load_of("image-classification", tight)),), PlanProvenance()
+    ).notes
     assert note.startswith("at risk: xray.latency_p95_s limit")
 
 
 def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> None:
     one = answering(catalog, SLO(availability=0.999))._replace(up=None)
-    assert [prediction.metric for prediction in predict_served_loads((one,), PlanProvenance()).predictions] == [
-        "latency_s"
-    ]
+    (prediction,) = predict_served_loads((one,), PlanProvenance()).predictions
+    assert prediction.metric == "latency_s"
 
 
 @pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
 def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> None:
     slo, words = SLO(latency_p95_s=0.5), TokenLength(mean=200, p95=400)
-    steady = size_tabular_serving(HOST, "w", 40, slo, catalog)
+    load, steady = load_of(kind, slo, "w"), size_tabular_serving(HOST, "w", 40, slo, catalog)
     if kind == "embedding":
         embedded = size_embedding_serving(device(catalog), list_embedding_models(catalog)[0], "w", words, slo, catalog)
         assert embedded is not None
         steady = embedded
     served = (
-        build_served_load(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2)
-        if kind != "embedding"
-        else (NonTextLoad(load_of(kind, slo, "w"), steady))
+        NonTextLoad(load, steady) if kind == "embedding" else build_served_load(load, steady, HOST, catalog, replicas=2)
     )
     (prediction,) = predict_served_loads((served,), PlanProvenance()).predictions
     assert (prediction.id, prediction.estimate.value) == ("w.latency_s.p95", steady.latency_p95_s.value)
@@ -145,7 +137,7 @@ def test_a_workload_at_several_places_is_asked_about_once() -> None:
 
 def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> None:
     slo = SLO(latency_p95_s=1.0)
-    demand, steady = load_of("image-classification", slo), images(catalog, slo)
+    demand, steady = load_of("image-classification", slo), answering(catalog, slo).steady
     task = WorkloadTask("xray", demand.workload, demand, None)
     for placement, count in (("serverless", 0), ("cloud", 1)):
         host = CandidateMachine(Location(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
@@ -185,22 +177,18 @@ def test_more_machines_end_a_run_sooner(catalog: Catalog) -> None:
     assert fast.value == pytest.approx(wide.batch.hours(4) * 3600) and fast.value < slow.value
 
 
-def test_a_deadline_inside_the_band_is_at_risk(catalog: Catalog) -> None:
-    one = tuning(catalog)
-    hours = one.batch.machine_hours
-    (note,) = predict_served_loads(
-        (tuning(catalog, deadline_h=(hours.value + hours.high) / 2),), PlanProvenance()
-    ).notes
-    assert note.startswith("at risk: tone.deadline_h limit")
-
-
-@pytest.mark.parametrize(("kind", "method"), [("finetune", "full"), ("pretrain", None), ("data-processing", None)])
-def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any, method: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("finetune", "lora"), ("finetune", "full"), ("pretrain", None), ("data-processing", None)],
+)
+def test_a_deadline_inside_the_band_is_at_risk_also_of_runs_that_nothing_records(
+    catalog: Catalog, kind: Any, method: Any
+) -> None:
     hours = tuning(catalog).batch.machine_hours
     one = tuning(catalog, deadline_h=(hours.value + hours.high) / 2)
-    other = one._replace(job=one.job._replace(workload=Workload(name="tone", kind=kind, method=method)))
-    found = predict_served_loads((other,), PlanProvenance())
-    assert found.predictions == ()
+    workload = replace(one.job.workload, kind=kind, method=method)
+    found = predict_served_loads((one._replace(job=one.job._replace(workload=workload)),), PlanProvenance())
+    assert len(found.predictions) == (method == "lora")
     (note,) = found.notes
     assert note.startswith("at risk: tone.deadline_h limit"), "what is not promised may break its limit all the same"
 
@@ -208,16 +196,24 @@ def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any,
 # --- whole plans
 
 
-def test_what_nothing_measures_is_named(needs_of: Read) -> None:
-    ledger, needs = PlanProvenance(), needs_of("startup")[0]
-    report_unpredicted(needs, (), ledger)
-    said = "\n".join(ledger.not_sized)
-    assert "latency and throughput of support-chat: not predicted" in said
-    assert "availability of support-chat: not predicted" in said
-    assert "hours of a run of tone, index: sized, not predicted" in said
-    ledger, needs = PlanProvenance(), needs_of("clinic")[0]
-    report_unpredicted(needs, (), ledger)
-    assert any(line.startswith("latency of xray: not predicted") for line in ledger.not_sized)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("startup", "latency and throughput of support-chat: not predicted"),
+        ("startup", "availability of support-chat: not predicted"),
+        ("startup", "hours of a run of tone, index: sized, not predicted"),
+        ("clinic", "latency of xray: not predicted"),
+    ],
+)
+def test_what_nothing_measures_is_named(needs_of: Read, name: str, said: str) -> None:
+    ledger = PlanProvenance()
+    report_unpredicted(needs_of(name)[0], (), ledger)
+    assert any(line.startswith(said) for line in ledger.not_sized)
+
+
+def test_the_startups_tuning_run_is_promised_and_its_index_is_not(startup: Plan) -> None:
+    assert "tone.train_s.max" in {prediction.id for prediction in startup.predictions}
+    assert any("hours of a run of index: sized, not predicted" in line for line in startup.not_sized)
 
 
 @pytest.mark.parametrize(("name", "workload", "limit"), [("clinic", "xray", 1.0), ("manufacturer", "downtime", 0.05)])
@@ -233,9 +229,3 @@ def test_every_limit_of_work_without_text_has_its_promise(
     assert f"{workload}.requests.share" in held
     assert workload not in {load.workload for load in plan.loads}
     assert any(f"highest requests/s of {workload}: sized, not predicted" in line for line in plan.not_sized)
-
-
-def test_the_startups_tuning_run_is_promised_and_its_index_is_not(plan_of: Make) -> None:
-    plan = plan_of("startup")
-    assert "tone.train_s.max" in {prediction.id for prediction in plan.predictions}
-    assert any("hours of a run of index: sized, not predicted" in line for line in plan.not_sized)

@@ -15,22 +15,13 @@ from archwright.plan.explain.diff import EstimateChange, PlanDiff, TextChange, d
 from archwright.plan.explain.what_if import WhatIfSummary, compare_what_if
 
 from ..conftest import MACHINE
+from ..option_samples import build_option
 
 
 def option(name: str, cost: float, *, misses: tuple[ConstraintViolation, ...] = (), **more: Any) -> Option:
     price = exact_estimate(cost, "EUR", f"{name}.cost")
-    return Option(
-        name=name,
-        placement="cloud",
-        provider=name,
-        regions=("r",),
-        feasible=not misses,
-        misses=misses,
-        total_cost=price,
-        cost_per_month=price.scaled(0.1, unit="EUR/month"),
-        capex=exact_estimate(0.0, "EUR"),
-        **more,
-    )
+    monthly = price.scaled(0.1, unit="EUR/month")
+    return build_option(name, price, *misses, cost_per_month=monthly, capex=exact_estimate(0.0, "EUR"), **more)
 
 
 def fact(price: str) -> Basis:
@@ -56,17 +47,12 @@ def test_the_same_plan_differs_in_nothing(before: Plan) -> None:
 
 
 def test_the_reasons_are_named(before: Plan) -> None:
-    after = replace(
-        before, needs_digest="1" * 64, catalog_digest="2" * 64, stale_facts=("x: 40 days",), needs_file="other.yaml"
-    )
-    reasons = diff_plans(before, after).because
-    assert [reason.split(" (")[0] for reason in reasons] == [
-        "the needs differ",
-        "the catalog's facts differ",
-        "facts have aged",
-    ]
-    assert "needs.yaml and other.yaml" in reasons[0]
-    assert not diff_plans(before, after).is_empty
+    digests = {"needs_digest": "1" * 64, "catalog_digest": "2" * 64}
+    found = diff_plans(before, replace(before, **digests, stale_facts=("x: 40 days",), needs_file="other.yaml"))
+    reasons = [reason.split(" (")[0] for reason in found.because]
+    assert reasons == ["the needs differ", "the catalog's facts differ", "facts have aged"]
+    assert "needs.yaml and other.yaml" in found.because[0]
+    assert not found.is_empty
 
 
 @pytest.mark.parametrize(
@@ -91,16 +77,13 @@ def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:
 
 
 def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> None:
-    over = ConstraintViolation(constraint="per_month", value=10.0, limit=9.0)
-    after = replace(
-        before, chosen="y", options=(option("x", 100, misses=(over, over)), option("y", 90), option("z", 1))
-    )
-    found = diff_plans(before, after)
+    misses = (ConstraintViolation(constraint="per_month", value=10.0, limit=9.0),) * 2
+    options = (option("x", 100, misses=misses), option("y", 90), option("z", 1))
+    found = diff_plans(before, replace(before, chosen="y", options=options))
     assert found.chosen == TextChange(name="chosen", before="x", after="y")
     assert named(found.costs) == ["total", "per month"]
-    assert found.costs[0].before == exact_estimate(100.0, "EUR", "x.cost") and found.costs[0].after == exact_estimate(
-        90.0, "EUR", "y.cost"
-    )
+    assert found.costs[0].before == exact_estimate(100.0, "EUR", "x.cost")
+    assert found.costs[0].after == exact_estimate(90.0, "EUR", "y.cost")
     assert found.lines == (EstimateChange(name="rent", before=exact_estimate(10.0, "EUR/month"), after=None),)
     assert found.purchases == (TextChange(name="assistant", before="2 x m on-demand (peak 3)", after=None),)
     assert found.verdicts == (
@@ -188,13 +171,9 @@ def test_another_band_is_a_difference_and_another_basis_is_none(before: Plan) ->
 
 
 def test_what_if_holds_both_choices_and_says_what_was_refused(before: Plan) -> None:
-    after = replace(before, chosen=None)
+    after, chosen = replace(before, chosen=None), before.options[0]
     answer = compare_what_if(before, after, ("budget.per_month=1",), "AW-PLAN-03  no option")
-    chosen = before.options[0]
-    assert (answer.before.option, answer.before.total_cost, answer.before.capex) == (
-        "x",
-        chosen.total_cost,
-        chosen.capex,
-    )
+    costs = {name: getattr(chosen, name) for name in ("total_cost", "cost_per_month", "capex")}
+    assert answer.before == WhatIfSummary(option="x", **costs)
     assert (answer.after, answer.plan) == (WhatIfSummary(option=None), after)
     assert answer.difference == diff_plans(before, after) and answer.refused.startswith("AW-PLAN-03")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from archwright.contract.decision import SectionLine
-from archwright.contract.needs import Placement, Traffic, Workload
-from archwright.contract.plan import Option
+from archwright.contract.needs import Site, Traffic, Workload
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import ChosenOption, Location
+from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.sections.network import build_network_section
 
@@ -25,22 +26,19 @@ from ..cost.test_operating_costs import (
     startup_in_a_cloud,
 )
 from ..fleet_samples import own_fleet
+from ..option_samples import build_option
 
 
 def chosen_of(case: Case) -> ChosenOption:
     needs, fleets, where = case
-    placement: Placement = where[0].placement
-    option = Option(
-        name=placement,
-        placement=placement,
+    names = {workload.name for workload in needs.workloads}
+    option = build_option(
+        where[0].placement,
+        None,
+        placement=where[0].placement,
         provider=where[0].provider,
         regions=tuple(place.region for place in where if place.region),
-        feasible=True,
-        misses=(),
-        total_cost=None,
-        cost_per_month=None,
-        capex=None,
-        models={name: model for name, model in MODELS.items() if any(name == one.name for one in needs.workloads)},
+        models={name: model for name, model in MODELS.items() if name in names},
     )
     return ChosenOption(needs, CATALOG, PlanProvenance(), option, fleets)
 
@@ -48,6 +46,86 @@ def chosen_of(case: Case) -> ChosenOption:
 def line_of(case: Case, topic: str) -> SectionLine:
     (line,) = [line for line in build_network_section(chosen_of(case)).lines if topic in line.topic]
     return line
+
+
+def topics_of(case: Case) -> list[str]:
+    return [line.topic for line in build_network_section(chosen_of(case)).lines]
+
+
+def of(case: Case, *fleets: MachineFleet, **changes: Any) -> Case:
+    """A case with other fields of its needs, and with other fleets if some are given."""
+    return replace(case[0], **changes), fleets or case[1], case[2]
+
+
+def placed(case: Case, site: Site | None) -> Case:
+    return of(case, placement=replace(case[0].placement, site=site))
+
+
+HOME, BOTH, CLOUD, TOKENS, DESK = (
+    make() for make in (clinic_at_home, manufacturer_in_both, startup_in_a_cloud, startup_by_the_token, desk_here)
+)
+SITE, FLEET, WORKLOADS = HOME[0].placement.site, HOME[1][0], CLOUD[0].workloads
+assert SITE is not None
+OPEN_SITE = placed(HOME, replace(SITE, power_kw=None, rack_units=None))
+FLOOD = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=1e9, deadline_h=1))
+LORA = of(BOTH, workloads=tuple(replace(w, method="lora") if w.kind == "finetune" else w for w in BOTH[0].workloads))
+TUNING = (replace(CLOUD[0], workloads=tuple(one for one in WORKLOADS if one.kind == "finetune")), (), CLOUD[2])
+SERVERLESS = (needs_of("startup"), (), (Location("serverless", "aws", "us-east-1", "US"),))
+SHARED = of(HOME, FLEET, FLEET._replace(workloads=("xray",), peak=4))
+RACKS = of(HOME, own_fleet(HOME[0], CATALOG, "72x-gb200", ("letters",), 2))
+
+
+@pytest.mark.parametrize(
+    ("case", "topic", "field", "texts"),
+    [
+        (HOME, "Cluster fabric", "choice", ("none",)),
+        (LORA, "house-model: fabric", "choice", ("100G Ethernet",)),
+        (LORA, "house-model: fabric", "why", ("adapters",)),
+        (BOTH, "Front end", "choice", ("two 10 Gbit/s ports for the gateways",)),
+        (of(CLOUD, workloads=(*WORKLOADS, FLOOD)), "etl: data in", "choice", ("400 Gbit/s",)),
+        (BOTH, "telemetry: data in", "choice", ("10 Gbit/s",)),
+        (BOTH, "telemetry: data in", "why", ("GB per month",)),
+        (HOME, "Switches in DE", "choice", ("2 switches of 100G for 3 machines",)),
+        (BOTH, "Traffic out of eu-north-1", "choice", ("GB per month to the internet",)),
+        (BOTH, "Traffic out of eu-north-1", "why", ("This release does not meter the traffic",)),
+        (BOTH, "Traffic out of eu-north-1", "demanded_by", ("gdpr 44-49",)),
+        (HOME, "Traffic out", "choice", ("no traffic that is billed by the byte",)),
+        (TOKENS, "Traffic out of us-central1", "choice", ("58.",)),
+        (SERVERLESS, "Traffic out", "topic", ("us-central1",)),
+        (CLOUD, "Boundary", "demanded_by", ("soc2 CC6.6",)),
+        (HOME, "Power in DE", "why", ("the site has 40 kW, 42 rack units", "x 1.56")),
+        (HOME, "Power in DE", "why_not", ("% of the electricity bill.",)),
+        (placed(HOME, None), "Power in DE", "why_not", ("This hall is as efficient already.",)),
+        (HOME, "Racks of 8x-h100", "choice", ("1 with air cooling, up to 2 machines each",)),
+        (RACKS, "Racks of 72x-gb200", "choice", ("liquid cooling, 2 of 132 kW",)),
+        (SHARED, "Racks of 8x-h100", "choice", ("3 with air cooling",)),
+        (BOTH, "Energy and carbon", "choice", ("kWh/month", "kg/month")),
+        (BOTH, "Energy and carbon", "why", ("FR 56 g/kWh (44.8 .. 70)",)),
+    ],
+)
+def test_a_line_says(case: Case, topic: str, field: str, texts: tuple[str, ...]) -> None:
+    said = getattr(line_of(case, topic), field)
+    assert all(text in said for text in texts), said
+
+
+@pytest.mark.parametrize(
+    ("case", "absent"),
+    [
+        (DESK, "Front end"),
+        (TUNING, "Front end"),
+        (of(HOME, FLEET._replace(node=None)), "Racks"),
+        (TOKENS, "Energy and carbon"),
+    ],
+)
+def test_what_is_not_there_has_no_line(case: Case, absent: str) -> None:
+    assert not any(topic.startswith(absent) for topic in topics_of(case))
+
+
+def test_what_has_no_limit_and_no_switch_names_none() -> None:
+    assert "switches" not in line_of(of(BOTH, BOTH[1][0]._replace(purchase="owned")), "house-model: fabric").choice
+    assert "the site has" not in line_of(OPEN_SITE, "Power in DE").why
+    assert line_of(BOTH, "Traffic out of eu-north-1").proof == ""
+    assert "Traffic out" in topics_of(DESK)
 
 
 @pytest.mark.parametrize("case", [make() for make in CASES])
@@ -66,7 +144,7 @@ def test_every_line_says_what_why_and_what_else(case: Case) -> None:
 
 
 def test_a_full_tune_over_machines_takes_400g_and_says_what_100g_would_waste() -> None:
-    line = line_of(manufacturer_in_both(), "house-model: fabric")
+    line = line_of(BOTH, "house-model: fabric")
     assert "x 400G per machine" in line.choice and "switches of 64 ports: 1" in line.choice
     assert line.estimate is not None and line.estimate.value > 0.1
     assert f"{line.estimate.value:.0%} of the time waiting at 100G" in line.why
@@ -74,154 +152,32 @@ def test_a_full_tune_over_machines_takes_400g_and_says_what_100g_would_waste() -
     assert line.estimate.low < line.estimate.value < line.estimate.high
 
 
-def test_owned_machines_have_their_switches() -> None:
-    needs, fleets, where = manufacturer_in_both()
-    owned = fleets[0]._replace(purchase="owned")
-    assert "switches" not in line_of((needs, (owned,), where), "house-model: fabric").choice
-
-
-def test_a_tune_by_adapters_stays_on_100g() -> None:
-    needs, fleets, where = manufacturer_in_both()
-    lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)
-    line = line_of((replace(needs, workloads=lora), fleets, where), "house-model: fabric")
-    assert line.choice.startswith("100G Ethernet") and "adapters" in line.why
-    section = build_network_section(chosen_of((replace(needs, workloads=lora), fleets, where)))
-    assert section.summary == "100G Ethernet is enough for every job on several machines."
+def test_the_summary_counts_the_jobs_on_several_machines() -> None:
+    needs, fleets, where = BOTH
+    base = Workload(name="own-base", kind="pretrain", parameters=70e9, tokens=1e12)
+    more = own_fleet(needs, CATALOG, "8x-h100", ("own-base",), 16, where[0])
+    several = replace(needs, workloads=(*needs.workloads, base)), (*fleets, more), where
+    for case, summary in (
+        (several, "A 400G fabric between machines, for house-model, own-base."),
+        (LORA, "100G Ethernet is enough for every job on several machines."),
+        (HOME, "No job uses several machines, so no cluster fabric is needed."),
+    ):
+        assert build_network_section(chosen_of(case)).summary == summary
 
 
 def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archwright.sizing.infrastructure.network.MAX_WAIT_SHARE", 1e-6)
     monkeypatch.setattr("archwright.plan.sections.network.MAX_WAIT_SHARE", 1e-6)
-    assert "still" in line_of(manufacturer_in_both(), "house-model: fabric").why
+    assert "still" in line_of(BOTH, "house-model: fabric").why
 
 
-def test_nothing_that_spans_machines_takes_no_fabric() -> None:
-    assert line_of(clinic_at_home(), "Cluster fabric").choice.startswith("none")
-    assert build_network_section(chosen_of(clinic_at_home())).summary.startswith("No job uses several machines")
-
-
-def test_several_jobs_are_counted() -> None:
-    needs, fleets, where = manufacturer_in_both()
-    base = Workload(name="own-base", kind="pretrain", parameters=70e9, tokens=1e12)
-    more = own_fleet(needs, CATALOG, "8x-h100", ("own-base",), 16, where[0])
-    section = build_network_section(
-        chosen_of((replace(needs, workloads=(*needs.workloads, base)), (*fleets, more), where))
-    )
-    assert section.summary == "A 400G fabric between machines, for house-model, own-base."
-
-
-def test_the_front_end_is_sized_for_the_high_end_of_its_bytes() -> None:
-    line = line_of(manufacturer_in_both(), "Front end")
-    assert line.choice == "two 10 Gbit/s ports for the gateways"
-    assert line.estimate is not None and line.estimate.unit == "bytes/s"
-
-
-def test_this_machine_has_no_front_end() -> None:
-    topics = [line.topic for line in build_network_section(chosen_of(desk_here())).lines]
-    assert "Front end" not in topics and "Traffic out" in topics
-
-
-def test_a_load_without_requests_has_no_front_end() -> None:
-    needs, _, where = startup_in_a_cloud()
-    batch = tuple(one for one in needs.workloads if one.kind == "finetune")
-    topics = [
-        line.topic for line in build_network_section(chosen_of((replace(needs, workloads=batch), (), where))).lines
-    ]
-    assert "Front end" not in topics
-
-
-def test_ports_end_at_the_fastest_there_are() -> None:
-    needs, fleets, where = startup_in_a_cloud()
-    flood = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=1e9, deadline_h=1))
-    line = line_of((replace(needs, workloads=(*needs.workloads, flood)), fleets, where), "etl: data in")
-    assert line.choice.startswith("400 Gbit/s")
-
-
-def test_data_processing_says_what_comes_in() -> None:
-    line = line_of(manufacturer_in_both(), "telemetry: data in")
-    assert "GB per month" in line.why and "10 Gbit/s" in line.choice
-
-
-def test_switches_of_the_house_are_doubled() -> None:
-    assert line_of(clinic_at_home(), "Switches in DE").choice.startswith("2 switches of 100G for 3 machines")
-
-
-def test_what_leaves_a_cloud_is_billed_and_named_with_the_clause_on_transfers() -> None:
-    line = line_of(manufacturer_in_both(), "Traffic out of eu-north-1")
-    assert "GB per month to the internet" in line.choice
-    assert line.demanded_by == ("gdpr 44-49",) and line.proof == ""
-    assert "This release does not meter the traffic" in line.why
-
-
-def test_nothing_is_billed_out_of_a_house() -> None:
-    assert line_of(clinic_at_home(), "Traffic out").choice == "no traffic that is billed by the byte"
-
-
-def test_tokens_leave_from_the_platforms_host() -> None:
-    assert line_of(startup_by_the_token(), "Traffic out of us-central1").choice.startswith("58.")
-
-
-def test_the_boundary_names_its_clauses() -> None:
-    assert "soc2 CC6.6" in line_of(startup_in_a_cloud(), "Boundary").demanded_by
+def test_figures_stand_in_the_unit_of_their_line() -> None:
+    front = line_of(BOTH, "Front end").estimate
+    assert front is not None and front.unit == "bytes/s"
+    power = line_of(HOME, "Power in DE")
+    assert power.estimate is not None and f"{power.estimate.value:.1f}" in power.choice
 
 
 def test_without_an_option_the_section_still_says_what_it_can() -> None:
     chosen = ChosenOption(needs_of("clinic"), CATALOG, PlanProvenance(), None, ())
     assert build_network_section(chosen).lines
-
-
-def test_places_of_an_option_without_machines_come_from_its_regions() -> None:
-    needs = needs_of("startup")
-    there = Location("serverless", "aws", "us-east-1", "US")
-    assert "us-central1" in line_of((needs, (), (there,)), "Traffic out").topic
-
-
-# --- power and cooling
-
-
-def test_power_is_held_against_the_site() -> None:
-    line = line_of(clinic_at_home(), "Power in DE")
-    assert line.estimate is not None and f"{line.estimate.value:.1f}" in line.choice
-    assert "the site has 40 kW, 42 rack units" in line.why and "x 1.56" in line.why
-    assert line.why_not.endswith("% of the electricity bill.")
-
-
-def test_a_site_without_limits_and_rented_space_name_none() -> None:
-    needs, fleets, where = clinic_at_home()
-    site = needs.placement.site
-    assert site is not None
-    open_site = replace(site, power_kw=None, rack_units=None)
-    free = replace(needs, placement=replace(needs.placement, site=open_site))
-    assert "the site has" not in line_of((free, fleets, where), "Power in DE").why
-    rented = replace(needs, placement=replace(needs.placement, site=None))
-    assert line_of((rented, fleets, where), "Power in DE").why_not == "This hall is as efficient already."
-
-
-def test_air_cools_a_few_machines_a_rack_and_a_rack_that_is_one_machine_takes_liquid() -> None:
-    needs, fleets, where = clinic_at_home()
-    assert line_of((needs, fleets, where), "Racks of 8x-h100").choice == "1 with air cooling, up to 2 machines each"
-    whole = own_fleet(needs, CATALOG, "72x-gb200", ("letters",), 2)
-    assert "liquid cooling, 2 of 132 kW" in line_of((needs, (whole,), where), "Racks of 72x-gb200").choice
-
-
-def test_machines_of_a_kind_share_racks() -> None:
-    needs, fleets, where = clinic_at_home()
-    both = (fleets[0], fleets[0]._replace(workloads=("xray",), peak=4))
-    assert line_of((needs, both, where), "Racks of 8x-h100").choice.startswith("3 with air cooling")
-
-
-def test_a_machine_without_a_row_stands_in_no_rack() -> None:
-    needs, fleets, where = clinic_at_home()
-    unknown = fleets[0]._replace(node=None)
-    topics = [line.topic for line in build_network_section(chosen_of((needs, (unknown,), where))).lines]
-    assert not any(topic.startswith("Racks") for topic in topics)
-
-
-def test_energy_and_carbon_name_their_grids() -> None:
-    line = line_of(manufacturer_in_both(), "Energy and carbon")
-    assert "FR 56 g/kWh (44.8 .. 70)" in line.why and "kWh/month" in line.choice and "kg/month" in line.choice
-
-
-def test_tokens_have_no_line_on_energy() -> None:
-    topics = [line.topic for line in build_network_section(chosen_of(startup_by_the_token())).lines]
-    assert "Energy and carbon" not in topics

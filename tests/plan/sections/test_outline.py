@@ -15,10 +15,10 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.guidance_rows import Theme, read_advice
 from archwright.cli import build_parser
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.metrics import METRICS
 from archwright.contract.needs import Needs, NeedsSource, Placement
-from archwright.contract.plan import Launch, Option, Plan, Pool, Purchase, PurchaseKind
+from archwright.contract.plan import Launch, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -29,6 +29,8 @@ from archwright.plan.sections.plan_traits import build_template_values, derive_t
 from archwright.plan.sections.scaling import compute_headrooms
 from archwright.plan.sections.security import build_regulation_line
 from archwright.sizing.hardware.machine import Machine
+
+from ..option_samples import build_option
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 Sample = Callable[..., ChosenOption]
@@ -45,17 +47,6 @@ HOSTED = ("hosted-api", "openai", "US", "per-second")
 LATER = re.compile(r"release|paper|not priced|by hand|is the operator's", re.IGNORECASE)
 
 
-def machine_of(catalog: Catalog, accelerated: bool) -> Machine:
-    accelerator = catalog.accelerator("H100-SXM-80GB") if accelerated else None
-    return Machine(
-        id="8x-node" if accelerated else "small-node",
-        accelerator=accelerator,
-        accelerator_count=8 if accelerated else 0,
-        cores=96,
-        ram_bytes=2.0e12,
-    )
-
-
 def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str, PurchaseKind] | None) -> ChosenOption:
     """A plan as the search would hand it over: one fleet a workload, growing, with a peak."""
     ledger = PlanProvenance()
@@ -65,19 +56,13 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
     basis = ledger.create_basis("cost", "assumed", "what it costs")
     where = Location(placement, provider, region, region[:2])
     hosted, here, months = placement == "hosted-api", placement == "this-machine", needs.budget.horizon_months
+    node = Machine("8x-node", catalog.accelerator("H100-SXM-80GB"), 8, 96, 2.0e12)
+    small = Machine("small-node", None, 0, 96, 2.0e12)
+    counts, peak = tuple(2.0 + month / (months - 1) for month in range(months)), 1 if here else 4
     fleets = tuple(
-        MachineFleet(
-            where=where,
-            machine=machine_of(catalog, accelerated=not here and workload.kind not in ("tabular-prediction",)),
-            workloads=(workload.name,),
-            purchase=purchase,
-            machines=tuple(2.0 + month / (months - 1) for month in range(months)),
-            peak=1 if here else 4,
-            busy=0.6,
-            busy_w=5000.0,
-        )
+        MachineFleet(where, machine, (workload.name,), purchase, counts, peak, busy=0.6, busy_w=5000.0)
         for workload in needs.workloads
-        if not hosted
+        for machine in [small if here or workload.kind == "tabular-prediction" else node]
     )
     served = next(w for w in needs.workloads if w.traffic is not None)
     pool = Pool(
@@ -86,30 +71,22 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
         default_max_tokens=256, quantisation="fp8",
         launch=Launch(engine="llamacpp" if here else "vllm", metrics={"ttft_s": "engine:ttft"}),
     )  # fmt: skip
-    option = Option(
-        name="the-option",
+    bought = Purchase(pool=served.name, machine="8x-node", kind=purchase, machines=1.5, peak=2)
+    option = build_option(
+        "the-option",
+        within_factor(1.0e6, 1.3, needs.budget.currency, basis),
         placement=placement,
         provider=provider,
         regions=(region,),
-        feasible=True,
-        misses=(),
-        total_cost=within_factor(1.0e6, 1.3, needs.budget.currency, basis),
         cost_per_month=within_factor(25_000.0, 1.3, f"{needs.budget.currency}/month", basis),
-        capex=within_factor(500_000.0, 1.2, needs.budget.currency, basis)
-        if purchase == "bought"
-        else exact_estimate(0.0, "USD"),
+        capex=within_factor(5e5 if purchase == "bought" else 0.0, 1.2, needs.budget.currency, basis),
         pools=() if hosted else (pool,),
         models={served.name: "m"},
-        purchases=(
-            Purchase(pool=served.name, machine="8x-node", kind=purchase, machines=1.5, peak=2),
-            Purchase(pool=served.name, machine="8x-node", kind="on-demand", machines=0.5, peak=2),
-        )
-        if placement in ("cloud", "hybrid")
-        else (),
+        purchases=(bought, replace(bought, kind="on-demand", machines=0.5)) if placement in ("cloud", "hybrid") else (),
         power_kw=within_factor(22.0, 1.2, "kW", basis) if purchase in ("bought", "owned") else None,
         rack_units=16.0 if purchase == "bought" else None,
     )
-    return ChosenOption(needs, catalog, ledger, option, fleets)
+    return ChosenOption(needs, catalog, ledger, option, () if hosted else fleets)
 
 
 @pytest.fixture
@@ -120,6 +97,11 @@ def sample(catalog: Catalog, needs_of: Read) -> Sample:
         return chosen_of(catalog, needs_of(name, change)[0], choice.get("choice", CHOICES[name]))
 
     return make
+
+
+def with_option(made: ChosenOption, **changes: Any) -> ChosenOption:
+    assert made.option is not None
+    return made._replace(option=replace(made.option, **changes))
 
 
 @pytest.fixture(params=[*CHOICES, "hosted", "undecided"])
@@ -137,37 +119,31 @@ def find_line(section: Section, topic: str) -> SectionLine:
     return next(line for line in section.lines if line.topic == topic)
 
 
+def choices_of(section: Section, ending: str) -> list[str]:
+    return [line.choice for line in section.lines if line.topic.endswith(ending)]
+
+
 def lines_of(chosen: ChosenOption) -> list[SectionLine]:
     """Network and storage have tests of their own."""
     return [line for section in build_sections(chosen)[2:] for line in section.lines]
 
 
-def test_sections_stand_in_the_order_they_are_read(chosen: ChosenOption) -> None:
-    assert [section.id for section in build_sections(chosen)] == ORDER
-
-
-def test_every_line_has_a_choice_and_a_reason_and_a_topic_speaks_once(chosen: ChosenOption) -> None:
-    for section in build_sections(chosen):
-        assert section.title and section.summary
-        assert [line.topic for line in section.lines if not line.choice or not line.why] == []
-        topics = [line.topic for line in section.lines]
-        assert len(topics) == len(set(topics)), section.id
-
-
-def test_no_word_is_left_unfilled(chosen: ChosenOption) -> None:
+def test_every_line_of_every_section_is_whole(chosen: ChosenOption) -> None:
+    """A choice and a reason, no unfilled word, a topic that speaks once, clauses and bases that exist."""
+    sections, laws = build_sections(chosen), chosen.catalog.regulations
+    assert [section.id for section in sections] == ORDER
+    known = {f"{name} {rule.clause}" for name in chosen.needs.regulations for rule in laws[name].controls}
+    bases = {"", *(basis.id for basis in chosen.ledger.collect_bases(sections))}
+    for section in sections:
+        assert section.title and section.summary and section.lines
+        assert len({line.topic for line in section.lines}) == len(section.lines), section.id
+        for line in section.lines:
+            assert line.choice and line.why, line.topic
+            assert line.estimate is None or line.estimate.basis in bases, line.topic
     for line in lines_of(chosen):
-        said = " ".join((line.choice, line.why, line.alternative, line.why_not))
-        assert "{" not in said, line.topic
-
-
-def test_only_clauses_of_the_regulations_named_are_demanded(chosen: ChosenOption) -> None:
-    known = {
-        f"{name} {rule.clause}"
-        for name in chosen.needs.regulations
-        for rule in chosen.catalog.regulations[name].controls
-    }
-    for line in lines_of(chosen):
+        assert "{" not in " ".join((line.choice, line.why, line.alternative, line.why_not)), line.topic
         assert set(line.demanded_by) <= known, line.topic
+        assert line.proof or LATER.search(line.why), line.topic
 
 
 def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: ChosenOption) -> None:
@@ -182,17 +158,6 @@ def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: Cho
             assert line.proof.count("(") == line.proof.count(")"), line.topic
         elif line.proof:
             assert line.proof in controls, line.topic
-
-
-def test_what_nothing_proves_says_so(chosen: ChosenOption) -> None:
-    assert [line.topic for line in lines_of(chosen) if not line.proof and not LATER.search(line.why)] == []
-
-
-def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: ChosenOption) -> None:
-    sections = build_sections(chosen)
-    bases = {basis.id for basis in chosen.ledger.collect_bases(sections)}
-    named = [line.estimate.basis for section in sections for line in section.lines if line.estimate is not None]
-    assert {name for name in named if name} <= bases
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -225,18 +190,14 @@ def topics(section: Section) -> str:
     return " | ".join(f"{line.topic}: {line.choice} / {line.alternative}" for line in section.lines)
 
 
-def test_the_stack_names_the_alternatives(sample: Sample) -> None:
+def test_the_stack_names_alternatives_and_nothing_about_training_where_nothing_is_trained(sample: Sample) -> None:
     stack = topics(by_id(sample("manufacturer"))["stack"])
     for alternative in ("TensorFlow", "Horovod", "Spark", "native monitor", "Slurm", "MLflow"):
         assert alternative in stack
-
-
-def test_nothing_about_training_where_nothing_is_trained(sample: Sample) -> None:
     clinic = by_id(sample("clinic"))
     assert "PyTorch" not in topics(clinic["stack"]) and "Training framework" not in topics(clinic["stack"])
     assert "Meta, training at scale" not in topics(clinic["providers"])
-    startup = by_id(sample("startup"))
-    assert "PyTorch" in topics(startup["stack"])
+    assert "PyTorch" in topics(by_id(sample("startup"))["stack"])
 
 
 def existing(*kinds: str, url: str | None = "http://10.0.0.1:9090") -> Callable[[dict[str, Any]], None]:
@@ -259,12 +220,9 @@ def test_what_runs_already_is_kept_with_its_address_and_replaces_our_line(sample
     assert found["monitoring"].lines[0].topic == "Monitoring, kept"
 
 
-def test_a_kept_tool_without_an_address_proves_nothing(sample: Sample) -> None:
+def test_the_address_of_a_kept_tool_is_one_word_of_its_proof(sample: Sample) -> None:
     line = by_id(sample("clinic", existing("monitoring", url=None)))["stack"].lines[0]
     assert line.choice == "Our monitoring" and line.proof == "" and "no url" in line.why
-
-
-def test_a_hostile_address_stays_one_word_of_the_proof(sample: Sample) -> None:
     line = by_id(sample("clinic", existing("gateway", url="http://x/v1?a=$(id)&b={option}")))["stack"].lines[0]
     assert shlex.split(line.proof)[2] == "http://x/v1?a=$(id)&b={option}"
 
@@ -314,52 +272,38 @@ def test_work_with_an_end_is_told_in_machine_hours(sample: Sample) -> None:
 
 def test_machines_started_for_a_run_may_be_none(sample: Sample) -> None:
     made = sample("startup")
-    assert made.option is not None
     for pool in ("tone", "support-chat-refresh"):
         once = Purchase(pool=pool, machine="8x-node", kind="spot", machines=0.01, peak=1)
-        scale = by_id(made._replace(option=replace(made.option, purchases=(once,))))["scale"]
-        assert [line.choice for line in scale.lines if line.topic == f"{pool}: range"] == ["0 to 1 machine"]
+        assert choices_of(by_id(with_option(made, purchases=(once,)))["scale"], f"{pool}: range") == ["0 to 1 machine"]
 
 
 def test_each_site_has_its_own_spare_and_each_place_its_own_pool(sample: Sample) -> None:
     made = sample("manufacturer")
-    assert made.option is not None
     one = next(fleet for fleet in made.fleets if fleet.workloads == ("downtime",))
     plants = tuple(
         one._replace(where=Location("on-premises", "on-premises", f"{code} plants", code), peak=peak, busy=0.001)
         for code, peak in (("FR", 10), ("US", 10), ("CN", 8))
     )
+    pool = made.option.pools[0] if made.option is not None else None
+    assert pool is not None
     pools = tuple(
-        replace(made.option.pools[0], name=f"downtime-{code}", workloads=("downtime",), region=code)
-        for code in ("FR", "US", "CN")
+        replace(pool, name=f"downtime-{code}", workloads=("downtime",), region=code) for code in ("FR", "US", "CN")
     )
-    scale = by_id(made._replace(option=replace(made.option, pools=pools), fleets=plants))["scale"]
-    assert ["FR" in scale.lines[0].proof, "US" in scale.lines[1].proof, "CN" in scale.lines[2].proof] == [True] * 3
+    scale = by_id(with_option(made, pools=pools)._replace(fleets=plants))["scale"]
+    assert [code in line.proof for code, line in zip(("FR", "US", "CN"), scale.lines, strict=False)] == [True] * 3
     assert "under 1%" in scale.lines[0].why
     lost = find_line(scale, "downtime: loss of a machine")
     assert lost.choice == "1 + 1 machines at each of 14 sites" and "50%" in lost.why
 
 
 def test_the_range_of_an_autoscaler_follows_from_what_is_bought(sample: Sample) -> None:
-    def ranges(name: str) -> list[SectionLine]:
-        scale = by_id(sample(name))["scale"]
-        return [line for line in scale.lines if line.topic.endswith(": range")]
-
-    assert ranges("clinic") == []
-    assert [line.choice for line in ranges("startup")] == ["1 to 4 machines"]
-    assert [line.choice for line in ranges("manufacturer")] == ["2 to 4 machines"]
-    assert build_template_values(sample("clinic"))["span"] == (
-        "4 machines on average in the first month, 6 in the last"
-    )
-
-
-def test_machines_that_are_all_had_anyway_have_no_range(sample: Sample) -> None:
+    for name, ranges in {"clinic": [], "startup": ["1 to 4 machines"], "manufacturer": ["2 to 4 machines"]}.items():
+        assert choices_of(by_id(sample(name))["scale"], ": range") == ranges
+    assert build_template_values(sample("clinic"))["span"] == "4 machines on average in the first month, 6 in the last"
     made = sample("startup", choice=("cloud", "gcp", "us-central1", "commit-1y"))
-    assert made.option is not None
-    fixed = replace(made.option, purchases=made.option.purchases[:1])
-    scale = by_id(made._replace(option=fixed))["scale"]
-    assert [line for line in scale.lines if line.topic.endswith(": range")] == []
-    assert "committed" in derive_traits(made)
+    assert made.option is not None and "committed" in derive_traits(made)
+    fixed = with_option(made, purchases=made.option.purchases[:1])
+    assert choices_of(by_id(fixed)["scale"], ": range") == [], "every machine is there anyway"
 
 
 def test_a_lost_machine_and_the_spares_for_it(sample: Sample) -> None:
@@ -370,8 +314,10 @@ def test_a_lost_machine_and_the_spares_for_it(sample: Sample) -> None:
     alone = made._replace(fleets=tuple(fleet._replace(peak=1) for fleet in made.fleets))
     single = find_line(by_id(alone)["scale"], "letters: loss of a machine")
     assert single.choice == "1 + 0 machines" and "0%" in single.why
-    none = made._replace(fleets=())
-    assert [line for line in by_id(none)["scale"].lines if line.topic.endswith("loss of a machine")] == []
+    assert choices_of(by_id(made._replace(fleets=()))["scale"], "loss of a machine") == []
+    without_requests = sample("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9}))
+    line = find_line(by_id(without_requests)["scale"], "index: loss of a machine")
+    assert "requests/s" not in line.why and line.choice == "4 + 0 machines"
 
 
 def test_the_tightest_limit_breaks_first(sample: Sample) -> None:
@@ -387,24 +333,17 @@ def test_the_tightest_limit_breaks_first(sample: Sample) -> None:
     assert "at risk" not in find_line(scale, "Second limit reached").choice
 
 
-def test_no_limit_no_headroom(sample: Sample) -> None:
-    made = sample("startup", lambda d: d["budget"].pop("per_month"))
-    scale = by_id(made)["scale"]
-    assert "no limit" in scale.summary
-    assert [line for line in scale.lines if line.topic.endswith("limit reached")] == []
-
-
-def test_an_amount_that_may_be_nothing_has_no_headroom(sample: Sample) -> None:
-    made = sample("startup")
-    assert made.option is not None
-    free = replace(made.option, cost_per_month=Estimate(value=5.0, low=0.0, high=9.0, unit="USD/month"))
-    assert compute_headrooms(made, free) == []
+def test_without_a_limit_or_with_an_amount_that_may_be_nothing_there_is_no_headroom(sample: Sample) -> None:
+    scale = by_id(sample("startup", lambda d: d["budget"].pop("per_month")))["scale"]
+    assert "no limit" in scale.summary and choices_of(scale, "limit reached") == []
+    free = Estimate(value=5.0, low=0.0, high=9.0, unit="USD/month")
+    made = with_option(sample("startup"), cost_per_month=free)
+    assert made.option is not None and compute_headrooms(made, made.option) == []
 
 
 def test_pools_speak_where_no_fleet_is_known(sample: Sample) -> None:
     made = sample("startup")._replace(fleets=())
-    scale = by_id(made)["scale"]
-    assert scale.lines[0].choice == "4 engines, on 8x-node in us-central1"
+    assert by_id(made)["scale"].lines[0].choice == "4 engines, on 8x-node in us-central1"
     assert build_template_values(made)["span"] == "4 machines throughout"
 
 
@@ -479,26 +418,13 @@ def test_no_product_is_named_in_the_code_of_the_sections() -> None:
         assert PRODUCTS.findall(path.read_text(encoding="utf-8")) == [], path.name
 
 
-def test_a_promise_of_availability_without_requests_names_no_load(sample: Sample) -> None:
-    scale = by_id(sample("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9})))["scale"]
-    line = find_line(scale, "index: loss of a machine")
-    assert "requests/s" not in line.why and line.choice == "4 + 0 machines"
-
-
 # --- the four examples as the planner plans them
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_examples_say_everything_with_a_basis(name: str, plan_of: Callable[..., Plan], needs_of: Read) -> None:
-    plan = plan_of(name)
-    assert [section.id for section in plan.sections] == ORDER
-    bases, laws = {basis.id for basis in plan.bases}, needs_of(name)[0].regulations
-    for section in plan.sections:
-        assert section.lines and section.summary
-        for line in section.lines:
-            assert line.choice and line.why, line.topic
-            assert {clause.partition(" ")[0] for clause in line.demanded_by} <= set(laws)
-            assert line.estimate is None or line.estimate.basis in bases, line.topic
+def test_the_sections_of_a_real_plan_stand_in_order(name: str, plan_of: Callable[..., Plan]) -> None:
+    sections = plan_of(name).sections
+    assert [section.id for section in sections] == ORDER and all(section.lines for section in sections)
 
 
 def test_a_source_bears_its_date_unless_it_is_the_plan_itself(sample: Sample) -> None:

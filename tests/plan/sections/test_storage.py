@@ -11,23 +11,51 @@ from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.sections.storage import build_storage_section
 
-from ..cost.test_operating_costs import (
-    CASES,
-    CATALOG,
-    Case,
-    clinic_at_home,
-    desk_here,
-    manufacturer_in_both,
-    needs_of,
-    startup_by_the_token,
-    startup_in_a_cloud,
-)
-from .test_network import chosen_of
+from ..cost.test_operating_costs import CASES, CATALOG, Case
+from .test_network import BOTH, CLOUD, DESK, HOME, TOKENS, WORKLOADS, chosen_of, of
 
 
 def line_of(case: Case, topic: str) -> SectionLine:
     (line,) = [line for line in build_storage_section(chosen_of(case)).lines if line.topic == topic]
     return line
+
+
+# Reading at once takes the streams of several machines.
+ETL = replace(WORKLOADS[0], name="etl", kind="data-processing", traffic=Traffic(gib_per_day=2e5))
+
+
+@pytest.mark.parametrize(
+    ("case", "topic", "field", "texts"),
+    [
+        (HOME, "Data images", "choice", ("own disks", "in DE")),
+        (HOME, "Data images", "proof", ("archwright data list",)),
+        (HOME, "Backup of images", "demanded_by", ("iso-27001 A.8.13",)),
+        (HOME, "Backup of images", "why", ("This release shows nothing of it",)),
+        (HOME, "Logs and audit", "demanded_by", ("eu-ai-act 12, 19, 26(6)",)),
+        (HOME, "Logs and audit", "why", ("183 days",)),
+        (BOTH, "Checkpoints of house-model", "choice", ("own flash",)),
+        (
+            BOTH,
+            "Checkpoints of house-model",
+            "why",
+            ("more than the 1 GB/s that one machine gets from object storage",),
+        ),
+        (CLOUD, "Model files of support-chat", "choice", ("object storage in us-east-1",)),
+        (CLOUD, "Model files of support-chat", "why", ("the streams of 1 machine",)),
+        (of(CLOUD, workloads=(*WORKLOADS, ETL)), "Data tickets", "why", ("the streams of 3 machines",)),
+        (HOME, "Size of the index of letters", "why", ("estimated",)),
+        (HOME, "Size of the index of letters", "choice", ("memory form",)),
+        (HOME, "Retention", "choice", ("images 120 months",)),
+        (HOME, "Retention", "demanded_by", ("iso-27001 A.8.10",)),
+        (HOME, "Cache of conversations of letters", "choice", ("no further tier",)),
+        (HOME, "Cache of conversations of letters", "proof", ("archwright_ttft_seconds",)),
+        (DESK, "Data", "proof", ("archwright_disk_bytes",)),
+        (TOKENS, "Data tickets", "choice", ("us-central1",)),
+    ],
+)
+def test_a_line_says(case: Case, topic: str, field: str, texts: tuple[str, ...]) -> None:
+    said = getattr(line_of(case, topic), field)
+    assert all(text in said for text in texts), said
 
 
 @pytest.mark.parametrize("case", [make() for make in CASES])
@@ -43,93 +71,34 @@ def test_every_line_says_what_why_and_what_else(case: Case) -> None:
     assert {line.estimate.basis for line in section.lines if line.estimate is not None} <= kept
 
 
-def test_data_grow_and_lie_on_disks_of_the_house() -> None:
-    line = line_of(clinic_at_home(), "Data images")
-    assert "own disks" in line.choice and "in DE" in line.choice
-    assert line.proof == "archwright data list"
-    assert line.estimate is not None and line.estimate.value > 84_000 * 2**30
-
-
-def test_a_backup_names_the_clause_that_asks_for_it_and_that_nothing_shows_it() -> None:
-    line = line_of(clinic_at_home(), "Backup of images")
-    assert line.demanded_by == ("iso-27001 A.8.13",)
-    assert line.proof == "" and "This release shows nothing of it" in line.why
-
-
-def test_logs_are_kept_as_long_as_a_clause_says() -> None:
-    line = line_of(clinic_at_home(), "Logs and audit")
-    assert line.demanded_by == ("eu-ai-act 12, 19, 26(6)",) and "183 days" in line.why
-
-
-def test_checkpoints_of_a_full_tune_take_flash_because_of_their_bandwidth() -> None:
-    line = line_of(manufacturer_in_both(), "Checkpoints of house-model")
-    assert "own flash" in line.choice and "more than the 1 GB/s that one machine gets from object storage" in line.why
-
-
-def test_one_machines_streams_suffice_for_a_small_model() -> None:
-    line = line_of(startup_in_a_cloud(), "Model files of support-chat")
-    assert "object storage in us-east-1" in line.choice and "the streams of 1 machine" in line.why
-
-
-def test_reading_at_once_takes_the_streams_of_several_machines() -> None:
-    needs, fleets, where = startup_in_a_cloud()
-    etl = replace(needs.workloads[0], name="etl", kind="data-processing", traffic=Traffic(gib_per_day=2e5))
-    line = line_of((replace(needs, workloads=(*needs.workloads, etl)), fleets, where), "Data tickets")
-    assert "the streams of 3 machines" in line.why
-
-
-def test_a_guessed_index_says_so() -> None:
-    line = line_of(clinic_at_home(), "Size of the index of letters")
-    assert line.estimate is not None and line.estimate.factor > 10
-    assert "estimated" in line.why and "memory form" in line.choice
+def test_data_grow_and_a_guessed_index_is_wide_and_a_backup_has_no_proof() -> None:
+    images, index = (line_of(HOME, topic).estimate for topic in ("Data images", "Size of the index of letters"))
+    assert images is not None and images.value > 84_000 * 2**30
+    assert index is not None and index.factor > 10
+    assert line_of(HOME, "Backup of images").proof == ""
 
 
 def test_an_index_of_counted_documents_is_no_guess() -> None:
-    needs, fleets, where = startup_in_a_cloud()
-    counted = tuple(
-        replace(one, data=("tickets", "handbook")) if one.kind == "embedding" else one for one in needs.workloads
-    )
-    topics = [
-        line.topic
-        for line in build_storage_section(chosen_of((replace(needs, workloads=counted), fleets, where))).lines
-    ]
+    counted = (replace(w, data=("tickets", "handbook")) if w.kind == "embedding" else w for w in WORKLOADS)
+    section = build_storage_section(chosen_of(of(CLOUD, workloads=tuple(counted))))
+    topics = {line.topic for line in section.lines}
     assert "Vector index of support-chat" in topics and "Size of the index of support-chat" not in topics
 
 
-def test_retention_names_its_clauses() -> None:
-    line = line_of(clinic_at_home(), "Retention")
-    assert "images 120 months" in line.choice and "iso-27001 A.8.10" in line.demanded_by
-
-
-def test_a_cache_tier_is_sized_and_not_bought() -> None:
-    line = line_of(clinic_at_home(), "Cache of conversations of letters")
-    assert "no further tier" in line.choice and "archwright_ttft_seconds" in line.proof
-
-
 def test_what_is_there_is_kept() -> None:
-    needs, fleets, where = startup_in_a_cloud()
     there = (
         ExistingComponent(kind="lake", product="theirs", url="https://lake"),
         ExistingComponent(kind="registry", product="shelf"),
         ExistingComponent(kind="monitoring", product="watcher"),
     )
-    section = build_storage_section(chosen_of((replace(needs, existing=there), fleets, where)))
+    section = build_storage_section(chosen_of(of(CLOUD, existing=there)))
     kept = {line.topic: line for line in section.lines}
     assert kept["Existing lake"].source == "https://lake"
     assert kept["Existing registry"].choice == "shelf, kept"
     assert "Data tickets" not in kept and "Existing monitoring" not in kept
 
 
-def test_this_machines_data_stay_on_its_disk() -> None:
-    section = build_storage_section(chosen_of(desk_here()))
-    assert section.summary.startswith("The data stays")
-    assert "archwright_disk_bytes" in line_of(desk_here(), "Data").proof
-
-
-def test_beside_a_model_that_answers_elsewhere_data_lie_with_the_platforms_host() -> None:
-    assert "us-central1" in line_of(startup_by_the_token(), "Data tickets").choice
-
-
-def test_without_an_option_there_is_no_place() -> None:
-    section = build_storage_section(ChosenOption(needs_of("clinic"), CATALOG, PlanProvenance(), None, ()))
-    assert section.summary.startswith("No option is feasible")
+def test_the_summary_says_where_data_stay() -> None:
+    undecided = ChosenOption(HOME[0], CATALOG, PlanProvenance(), None, ())
+    assert build_storage_section(undecided).summary.startswith("No option is feasible")
+    assert build_storage_section(chosen_of(DESK)).summary.startswith("The data stays")

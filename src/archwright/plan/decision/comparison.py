@@ -22,6 +22,7 @@ from archwright.plan.decision.selection import (
     BUDGET_LIMITS,
     PRICE_TOLERANCE,
     choose_option,
+    get_total_cost,
     is_unverified,
     rank_simplicity,
 )
@@ -46,13 +47,8 @@ LOWEST_CONFIDENCE = "very low"
 
 Options = tuple[Option, ...]
 Drafts = tuple[OptionDraft, ...]
-
-
-class CriterionAxis(NamedTuple):
-    """A criterion of which less is better, with its value per option; None: not known."""
-
-    name: str
-    values: tuple[float | None, ...]
+# Criteria of which less is better: the values of the options by name; None: not known.
+Axes = dict[str, list[float | None]]
 
 
 class PricedOption(NamedTuple):
@@ -78,12 +74,10 @@ def compare_options(
     if best is None:
         return OptionComparison(None, options, decision)
     terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
-    notes = [
-        *describe_near_ties(best, options, decision),
-        *describe_cost_without_staff(best, options, drafts, converter),
-    ]
+    notes = [*best.notes, *describe_near_ties(best, options, decision)]
+    notes += describe_cost_without_staff(best, options, drafts, converter)
     notes.append(describe_present_value(needs, terms, estimate_timeline(best, needs, converter), converter))
-    noted = replace(best, notes=(*best.notes, *filter(None, notes)))
+    noted = replace(best, notes=tuple(filter(None, notes)))
     return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
 
 
@@ -94,49 +88,43 @@ def build_decision(
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     axes = _build_axes(feasible)
     frontier = tuple(option.name for option in select_pareto_options(feasible, axes))
-    compared = Decision(axes=tuple(axis.name for axis in axes), pareto=frontier)
+    compared = Decision(axes=tuple(axes), pareto=frontier)
     if chosen is None:
         return compared
     terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
     priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
-    candidates, causes = (
-        _list_budget_candidates(needs, best, priced, converter),
-        _map_causes_to_drivers(best, priced, converter),
-    )
+    causes = _map_causes_to_drivers(best, priced, converter)
+    possible = [one for one in priced if one.option.feasible]
+    dates = {one.option.name: estimate_timeline(one.option, needs, converter) for one in possible}
     return replace(
         compared,
-        rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], converter),
-        drivers=_rank_drivers(best, candidates, causes, converter),
+        rivals=_compare_rivals(best, [one for one in possible if one is not best], converter),
+        drivers=_rank_drivers(best, _list_budget_candidates(needs, best, priced, converter), causes, converter),
         confidence=_compute_confidence_shares(best.terms, converter),
-        returns=estimate_return(
-            needs, best.option, best.terms, estimate_timeline(best.option, needs, converter), converter
-        ),
-        schedules=tuple(
-            estimate_timeline(one.option, needs, converter).schedule for one in priced if one.option.feasible
-        ),
+        returns=estimate_return(needs, best.option, best.terms, dates[chosen], converter),
+        schedules=tuple(timeline.schedule for timeline in dates.values()),
     )
 
 
 # --- the Pareto set
 
 
-def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
+def _build_axes(options: list[Option]) -> Axes:
     """Criteria known for at least two options; cost is always included."""
-    axes = []
+    axes: Axes = {}
     for name in ("total_cost", "capex", "carbon_kg_per_month", "power_kw"):
         estimates: list[Estimate | None] = [getattr(option, name) for option in options]
-        axes.append(CriterionAxis(name, tuple(one.value if one is not None else None for one in estimates)))
-    risks = tuple(float(sum(note.startswith(AT_RISK) for note in option.notes)) for option in options)
-    axes.append(CriterionAxis("limits_at_risk", risks))
-    return tuple(axis for axis in axes if sum(value is not None for value in axis.values) > 1 or axis is axes[0])
+        axes[name] = [one.value if one is not None else None for one in estimates]
+    axes["limits_at_risk"] = [float(sum(note.startswith(AT_RISK) for note in option.notes)) for option in options]
+    return {name: axis for name, axis in axes.items() if len(axis) - axis.count(None) > 1 or name == "total_cost"}
 
 
-def select_pareto_options(options: list[Option], axes: tuple[CriterionAxis, ...]) -> list[Option]:
+def select_pareto_options(options: list[Option], axes: Axes) -> list[Option]:
     """Options that no other option dominates on the axes that are known for both."""
 
     def dominates(one: int, other: int) -> bool:
-        pairs = [(axis.values[one], axis.values[other]) for axis in axes]
+        pairs = [(axis[one], axis[other]) for axis in axes.values()]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         return all(a <= b for a, b in known) and any(a < b for a, b in known)
 
@@ -166,24 +154,20 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], converter: B
             break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
-    ranked = sorted(others, key=lambda one: (_get_total_cost(one.option), one.option.name))
+    ranked = sorted(others, key=lambda one: (get_total_cost(one.option), one.option.name))
     return tuple(map(compared, ranked))
 
 
-def _get_total_cost(option: Option) -> float:
-    return option.total_cost.value if option.total_cost is not None else 0.0
-
-
 def _is_near_cost(one: Option, other: Option) -> bool:
-    return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR_COST_SHARE * abs(_get_total_cost(other))
+    return abs(get_total_cost(one) - get_total_cost(other)) < NEAR_COST_SHARE * abs(get_total_cost(other))
 
 
 def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
-    named, cost = {option.name: option for option in options}, _get_total_cost(best)
+    named, cost = {option.name: option for option in options}, get_total_cost(best)
     unit = best.total_cost.unit if best.total_cost is not None else ""
     (least, most), notes = NEAR_TIE_CHANCES, list[str]()
     for place, rival in enumerate(decision.rivals):
-        more = _get_total_cost(named[rival.option]) - cost
+        more = get_total_cost(named[rival.option]) - cost
         near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
         # Only the cheapest of several cheaper options is noted.
         near = near and (more >= 0 or place == 0)

@@ -58,14 +58,9 @@ def list_rollout_steps(option: Option) -> tuple[tuple[str, str], ...]:
 def estimate_timeline(option: Option, needs: Needs, converter: BudgetConverter) -> RolloutTimeline:
     import numpy as np  # noqa: PLC0415
 
-    quotes, at, worlds, facts = (
-        PriceBook(needs, converter.catalog, converter.ledger),
-        0.0,
-        np.zeros(SAMPLE_COUNT),
-        list[str](),
-    )
-    phases, production = list[Phase](), (0.0, worlds)
-    taken = (0.0, worlds)
+    quotes, at, worlds = PriceBook(needs, converter.catalog, converter.ledger), 0.0, np.zeros(SAMPLE_COUNT)
+    facts, phases = list[str](), list[Phase]()
+    production = taken = (0.0, worlds)
     for name, part in list_rollout_steps(option):
         if not part:
             continue

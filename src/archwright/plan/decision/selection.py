@@ -79,8 +79,8 @@ def choose_option(
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
     if not is_unverified(chosen):
-        cheaper = (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen))
-        for other in sorted(cheaper, key=_get_total_cost):
+        cheaper = (one for one in feasible if is_unverified(one) and get_total_cost(one) < get_total_cost(chosen))
+        for other in sorted(cheaper, key=get_total_cost):
             reason = next(note for note in other.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
             more = _format_extra_cost(chosen, other)
             notes.append(
@@ -112,14 +112,14 @@ def is_unverified(option: Option) -> bool:
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
     unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
-    return f"{format_number(_get_total_cost(chosen) - _get_total_cost(other))} {unit} over the horizon"
+    return f"{format_number(get_total_cost(chosen) - get_total_cost(other))} {unit} over the horizon"
 
 
 def _select_cheapest(options: list[Option]) -> Option:
     options = [option for option in options if not is_unverified(option)] or options
-    least = min(map(_get_total_cost, options))
+    least = min(map(get_total_cost, options))
     most = least + PRICE_TOLERANCE * abs(least)
-    return min((option for option in options if _get_total_cost(option) <= most), key=rank_simplicity)
+    return min((option for option in options if get_total_cost(option) <= most), key=rank_simplicity)
 
 
 def rank_simplicity(option: Option) -> tuple[int, str]:
@@ -127,7 +127,8 @@ def rank_simplicity(option: Option) -> tuple[int, str]:
     return SIMPLICITY_ORDER.index(option.placement), option.name
 
 
-def _get_total_cost(option: Option) -> float:
+def get_total_cost(option: Option) -> float:
+    """An option without a price is farther than any other."""
     return option.total_cost.value if option.total_cost is not None else UNREACHABLE_GAP
 
 
@@ -194,7 +195,7 @@ def _rank_by_distance(option: Option) -> tuple[bool, bool, float, int, float, st
     gap = max((_compute_gap(miss) for miss in option.misses), default=UNREACHABLE_GAP)
     gap = UNREACHABLE_GAP if gap == PIN_GAP and option.total_cost is None else gap
     at_best = any(miss.at_best for miss in option.misses)
-    return gap >= UNREACHABLE_GAP, at_best, gap, len(option.misses), _get_total_cost(option), option.name
+    return gap >= UNREACHABLE_GAP, at_best, gap, len(option.misses), get_total_cost(option), option.name
 
 
 def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:

@@ -110,8 +110,12 @@ def _read_platform_controls() -> list[Control]:
     return read_document(DATA / "texts" / "platform_controls.yaml", list[Control])
 
 
+def list_residency_places(needs: Needs) -> list[str]:
+    return sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
+
+
 def _list_default_controls(needs: Needs) -> Iterable[Control]:
-    places = sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
+    places = list_residency_places(needs)
     for control in _read_platform_controls():
         if control.id != RESIDENCY_CONTROL:
             yield control

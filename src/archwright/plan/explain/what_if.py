@@ -40,8 +40,5 @@ def compare_what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused
 
 
 def _summarise_choice(plan: Plan) -> WhatIfSummary:
-    option = plan.chosen_option
-    if option is None:
-        return WhatIfSummary(option=None)
-    costs = {name: getattr(option, name) for name in ("total_cost", "cost_per_month", "capex")}
-    return WhatIfSummary(option=option.name, **costs)
+    costs = {name: getattr(plan.chosen_option, name, None) for name in ("total_cost", "cost_per_month", "capex")}
+    return WhatIfSummary(option=plan.chosen, **costs)

@@ -10,8 +10,7 @@ from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.cost.facility_costs import list_training_fabrics
-from archwright.plan.demand.data_residency import UNRESTRICTED
-from archwright.plan.evidence.controls import list_controls
+from archwright.plan.evidence.controls import list_controls, list_residency_places
 from archwright.plan.explain.formatting import format_estimate, format_number
 
 LARGE_ORGANISATION, SMALL_ORGANISATION = 1000, 50
@@ -77,11 +76,8 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "rented", bool(bought - OWN_PURCHASES) or option.placement in ("cloud", "serverless")
     yield "hosted", option.placement == "hosted-api"
     yield "hybrid", option.placement == "hybrid"
-    yield (
-        "gpu",
-        any(device is not None and device.kind != "cpu" for device in (fleet.machine.accelerator for fleet in fleets))
-        or any(pool.parallelism.tensor > 1 for pool in option.pools),
-    )
+    devices = {device.kind for fleet in fleets if (device := fleet.machine.accelerator) is not None}
+    yield "gpu", bool(devices - {"cpu"}) or any(pool.parallelism.tensor > 1 for pool in option.pools)
     many = sum(fleet.peak for fleet in fleets) > 1 or sum(pool.replicas for pool in option.pools) > 1
     yield "several-machines", many and not here
     spans = list_training_fabrics(build_chosen_context(chosen))
@@ -91,10 +87,6 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
     yield "scales", any(purchase.kind in ("on-demand", "spot", "per-second") for purchase in option.purchases)
     yield "committed", bool(bought & {"commit-1y", "commit-3y"})
     yield "spot", "spot" in bought
-
-
-def list_residency_places(needs: Needs) -> list[str]:
-    return sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
 
 
 def build_template_values(chosen: ChosenOption) -> dict[str, str]:
@@ -169,6 +161,7 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
     option = chosen.option
     if option is None:
         return dict.fromkeys(OPTION_VALUES, EMPTY_VALUE)
+    engines, launched = chosen.catalog.engines, [pool.launch.engine for pool in option.pools]
     estimates = {name: getattr(option, field) for name, field in ESTIMATE_FIELDS.items()}
     amounts = {name: EMPTY_VALUE if one is None else format_estimate(one) for name, one in estimates.items()}
     return {
@@ -178,7 +171,7 @@ def _build_option_values(chosen: ChosenOption) -> dict[str, str]:
         "regions": _join_items(option.regions),
         "machines": _join_items(_list_machines(chosen)),
         "models": _join_items(f"{name}: {model}" for name, model in option.models.items()),
-        "engines": _join_items(list_engine_products(chosen)),
+        "engines": _join_items(sorted({engines[name].product for name in launched if name in engines})),
         **amounts,
         # The rows add "a month".
         "cost": amounts["cost"].replace("/month", ""),
@@ -191,12 +184,6 @@ def _list_machines(chosen: ChosenOption) -> Iterator[str]:
     if not chosen.fleets and chosen.option is not None:
         for pool in chosen.option.pools:
             yield f"{pool.replicas} x {pool.machine} in {pool.region}"
-
-
-def list_engine_products(chosen: ChosenOption) -> list[str]:
-    pools = chosen.option.pools if chosen.option is not None else ()
-    known = chosen.catalog.engines
-    return sorted({known[pool.launch.engine].product for pool in pools if pool.launch.engine in known})
 
 
 def _join_items(items: Iterable[str]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.decision import SectionLine
@@ -22,18 +22,6 @@ from archwright.plan.explain.formatting import format_estimate, format_number
 from archwright.plan.sections.guidance import fill_line
 
 RACK_UNITS = 42
-
-
-class RackGroup(NamedTuple):
-    """Racks of one machine type. `each`: machines per rack, 0 if air cannot cool a single one."""
-
-    node: ServerSpec
-    machines: int
-    each: int
-
-    @property
-    def needed(self) -> int:
-        return math.ceil(self.machines / self.each) if self.each else self.machines
 
 
 def list_power_lines(case: OptionContext, kept: StoredItems) -> Iterator[SectionLine]:
@@ -66,30 +54,21 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
 
 
 def _list_cooling_lines(case: OptionContext, plug: SitePowerDraw) -> Iterator[SectionLine]:
-    limit = case.catalog.parameter("cooling.air").value
-    for racks in _group_racks(case, plug, limit):
-        values = {
-            "region": plug.where.region,
-            "machine": racks.node.id,
-            "machines": racks.machines,
-            "racks": racks.needed,
-            "each": racks.each,
-            "draw": racks.node.power_w / 1000,
-            "limit": limit,
-        }
-        template = "power.racks-air" if racks.each else "power.racks-liquid"
-        yield fill_line(template, values, source=case.quotes.sources("cooling.air"))
-
-
-def _group_racks(case: OptionContext, plug: SitePowerDraw, limit_kw: float) -> Iterator[RackGroup]:
-    counts: dict[str, tuple[ServerSpec, int]] = {}
+    """Racks of each machine type."""
+    limit_kw, nodes = case.catalog.parameter("cooling.air").value, dict[str, ServerSpec]()
+    counts = Counter[str]()
     for fleet in select_central_fleets(case, plug.where):
         if fleet.node is not None:
-            before = counts.get(fleet.node.id, (fleet.node, 0))[1]
-            counts[fleet.node.id] = (fleet.node, before + fleet.peak)
-    for node, machines in counts.values():
-        each = min(RACK_UNITS // node.rack_units, limit_kw // (node.power_w / 1000))
-        yield RackGroup(node, machines, int(each))
+            nodes[fleet.node.id] = fleet.node
+            counts[fleet.node.id] += fleet.peak
+    for name, machines in counts.items():
+        draw_kw = nodes[name].power_w / 1000
+        # Machines per rack, 0 if air cannot cool a single machine.
+        each = int(min(RACK_UNITS // nodes[name].rack_units, limit_kw // draw_kw))
+        values = {"region": plug.where.region, "machine": name, "machines": machines, "each": each, "draw": draw_kw}
+        values |= {"racks": math.ceil(machines / each) if each else machines, "limit": limit_kw}
+        template = "power.racks-air" if each else "power.racks-liquid"
+        yield fill_line(template, values, source=case.quotes.sources("cooling.air"))
 
 
 def _list_energy_lines(case: OptionContext, kept: StoredItems) -> Iterator[SectionLine]:

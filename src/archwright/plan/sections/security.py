@@ -64,9 +64,8 @@ def _describe_conditions(regulation: Regulation) -> list[str]:
     for tier, condition in CONDITIONAL_TIERS.items():
         count = sum(rule.tier == tier for rule in regulation.controls)
         if count:
-            found.append(
-                f"{count} {'demand applies' if count == 1 else 'demands apply'} only {condition}: state it first"
-            )
+            demands = "1 demand applies" if count == 1 else f"{count} demands apply"
+            found.append(f"{demands} only {condition}: state it first")
     if regulation.deadlines:
         found.append("dates: " + ", ".join(f"{deadline.date} {deadline.what}" for deadline in regulation.deadlines))
     if (fine := regulation.fine) is not None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import OWN_PLACEMENTS
-from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import ChosenOption, Location
+from archwright.contract.record import as_dict, replace
+from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
 from archwright.plan.cost.prices import TB
 from archwright.plan.cost.storage_and_egress import (
@@ -50,23 +50,14 @@ INDEX_FACTS = ("text.share", "text.bytes", "chunk.tokens")
 def build_storage_section(chosen: ChosenOption) -> Section:
     case = build_chosen_context(chosen)
     kept = list_stored_items(case)
-    lines = [
-        *(
-            fill_line(
-                "storage.existing", {"kind": own.kind, "product": own.product}, source=own.url or "needs: existing"
-            )
-            for own in case.needs.existing
-            if own.kind in ("lake", "registry")
-        ),
-        *(_build_item_line(case, one) for one in kept),
-        *_list_cache_and_retention(case),
-        *_list_index_estimates(case),
-    ]
+    theirs = [own for own in case.needs.existing if own.kind in ("lake", "registry")]
+    lines = [fill_line("storage.existing", as_dict(own), source=own.url or "needs: existing") for own in theirs]
+    lines += [_build_item_line(case, one) for one in kept]
+    lines += [*_list_cache_and_retention(case), *_list_index_estimates(case)]
     if not kept and any(place.placement == "this-machine" for place in case.where):
         size = sum(data.size_gib for data in case.needs.data)
         lines.append(fill_line("storage.local", {"size": size}, proof=write_proof("disk_bytes", "max")))
-    whole = sum(one.kept.bytes[-1] for one in kept)
-    places = len({one.where for one in kept})
+    whole, places = sum(one.kept.bytes[-1] for one in kept), len({one.where for one in kept})
     stored = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
     summary = f"{stored}. Every option stores the same data; only the storage location changes the cost."
     summary = summary if kept else EMPTY_SUMMARIES[bool(case.where)]
@@ -74,7 +65,8 @@ def build_storage_section(chosen: ChosenOption) -> Section:
 
 
 def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
-    kept, tiers = one.kept, OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
+    kept, place = one.kept, one.where.region or one.where.provider
+    tiers = OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
     kinds = (name.removeprefix(ITEM_PREFIX) for name in read_line_templates() if name.startswith(ITEM_PREFIX))
     kind = next(kind for kind in kinds if kept.name.startswith(kind))
     first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
@@ -82,11 +74,11 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
         "name": kept.name[0].upper() + kept.name[1:],
         "size": f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last",
         "tier": tiers[kept.tier],
-        "place": _name_place(one.where),
+        "place": place,
         "reason": f"{kept.why}{_describe_bandwidth(case, kept)}",
     }
     basis = case.ledger.create_basis(
-        f"bytes.{kept.name}.{_name_place(one.where)}".lower().replace(" ", "-"),
+        f"bytes.{kept.name}.{place}".lower().replace(" ", "-"),
         "formula",
         f"bytes in the last month: {kept.name}",
         formula=kept.why,
@@ -155,7 +147,3 @@ def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
         )
         vectors, source = replace(last.vectors, basis=basis), case.quotes.sources(*INDEX_FACTS)
         yield fill_line("storage.index-size", values, estimate=vectors, source=source)
-
-
-def _name_place(where: Location) -> str:
-    return where.region or where.provider
