@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -21,13 +20,13 @@ from archwright.plan.capacity.availability import (
 )
 from archwright.plan.options.option_builder import survives_zone_loss
 
+from ..conftest import GONE, Change, edit
+
 
 def test_availability_of_few_machines_and_targets_out_of_reach() -> None:
-    assert count_spares(1, 0.5, machine=0.5) == 1
-    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
-    assert compute_availability(1, 0) == pytest.approx(0.995)
-    assert compute_availability(2, 0) == pytest.approx(0.995**2)
-    assert compute_availability(1, 1) == pytest.approx(1 - 0.005**2)
+    assert (count_spares(1, 0.5, machine=0.5), count_spares(100, 1 - 1e-16, machine=0.2)) == (1, MAX_SPARES)
+    found = [compute_availability(*machines) for machines in ((1, 0), (2, 0), (1, 1))]
+    assert found == pytest.approx([0.995, 0.995**2, 1 - 0.005**2])
 
 
 @pytest.mark.parametrize(
@@ -57,14 +56,10 @@ def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: in
     assert survives_zone_loss(needed, spares) is may
 
 
-def asked(target: float, placement: str, tier: int | None = None) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        document["placement"].update(allow=[placement], clouds=["aws"])
-        document["placement"].pop("prefer", None)
-        document["workloads"][0]["slo"]["availability"] = target
-        document["placement"]["site"] |= {} if tier is None else {"tier": tier}
-
-    return change
+def asked(target: float, placement: str, tier: int | None = None) -> Change:
+    place = {"placement.allow": [placement], "placement.clouds": ["aws"], "placement.prefer": GONE}
+    site = {} if tier is None else {"placement.site.tier": tier}
+    return edit({**place, **site, "workloads.0.slo.availability": target})
 
 
 @pytest.mark.parametrize(

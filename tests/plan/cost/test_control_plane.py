@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +21,7 @@ from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy
 from archwright.plan.cost.staffing import price_staff
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
+from ..conftest import edit
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
 from .test_operating_costs import needs_of
 
@@ -246,15 +246,11 @@ def test_own_servers_cost_purchase_support_power_and_staff() -> None:
 
 def test_the_power_limit_of_a_site_includes_them(plan_of: Callable[..., Plan]) -> None:
     """Power and cost are higher than with existing components."""
-
-    def change(kinds: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
-        def made(document: dict[str, Any]) -> None:
-            document["placement"]["allow"] = ["on-premises"]
-            document["existing"] = [{"kind": kind, "product": "theirs"} for kind in kinds]
-
-        return made
-
-    ours, theirs = (plan_of("clinic", change(kinds)).options[0] for kinds in ((), KINDS))
+    there = [{"kind": kind, "product": "theirs"} for kind in KINDS]
+    ours, theirs = (
+        plan_of("clinic", edit({"placement.allow": ["on-premises"], "existing": parts})).options[0]
+        for parts in ([], there)
+    )
     assert ours.power_kw is not None and theirs.power_kw is not None
     assert ours.power_kw.value > theirs.power_kw.value
     assert ours.total_cost is not None and theirs.total_cost is not None

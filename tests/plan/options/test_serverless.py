@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
-from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.accounting.fleet import Location
@@ -26,8 +25,9 @@ from archwright.plan.options.serverless import (
 )
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 
+from ..conftest import GONE, Change, Read, edit
+
 Make = Callable[..., Plan]
-Read = Callable[..., tuple[Needs, NeedsSource]]
 CLOSE = 1 + 1e-9
 WHERE = Location("serverless", "p", "US", "US")
 
@@ -114,23 +114,14 @@ def serverless(plan: Plan) -> Option:
 
 def tabular(
     mean: float, latency_s: float | None, *, slo: Any = None, regions: Any = None, placement: Any = None
-) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        document["workloads"] = [
-            {
-                "name": "risk",
-                "kind": "tabular-prediction",
-                "traffic": {"requests_per_second": {"mean": mean, "peak": 2 * mean}, "features": 100},
-                "slo": slo or ({"latency_p95_s": latency_s} if latency_s is not None else {}),
-            }
-        ]
-        if regions is not None:
-            document["workloads"][0]["traffic"]["regions"] = regions
-        document.pop("data", None)
-        document["organisation"]["country"] = "DE"
-        document["placement"] = {"allow": ["serverless"], **(placement or {})}
-
-    return change
+) -> Change:
+    traffic = {"requests_per_second": {"mean": mean, "peak": 2 * mean}, "features": 100}
+    limits = slo or ({"latency_p95_s": latency_s} if latency_s is not None else {})
+    work = {"name": "risk", "kind": "tabular-prediction", "traffic": traffic, "slo": limits}
+    if regions is not None:
+        traffic["regions"] = regions
+    place = {"allow": ["serverless"], **(placement or {})}
+    return edit({"workloads": [work], "data": GONE, "organisation.country": "DE", "placement": place})
 
 
 def test_rare_requests_keep_a_worker_warm_where_a_cold_start_breaks_a_limit(plan_of: Make) -> None:
@@ -169,10 +160,7 @@ def test_more_load_never_costs_less(plan_of: Make) -> None:
 
 
 def test_a_limit_below_a_warm_response_is_missed(plan_of: Make) -> None:
-    def hurried(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["serverless"]}
-        document["workloads"][0]["slo"] = {"ttft_p95_s": 1e-9}
-
+    hurried = edit({"placement": {"allow": ["serverless"]}, "workloads.0.slo": {"ttft_p95_s": 1e-9}})
     assert "support-chat.ttft_p95_s" in {miss.constraint for miss in serverless(plan_of("startup", hurried)).misses}
 
 
@@ -207,10 +195,8 @@ def test_no_provider_guarantees_the_availability(plan_of: Make) -> None:
 
 
 def test_the_provider_stores_the_weights_of_workers(plan_of: Make) -> None:
-    def plain(document: dict[str, Any]) -> None:
-        document["placement"] = {"allow": ["serverless", "cloud"], "regions": ["US"]}
-        document["workloads"] = document["workloads"][:1]
-
+    placement = {"allow": ["serverless", "cloud"], "regions": ["US"]}
+    plain = edit({"placement": placement, "workloads.2": GONE, "workloads.1": GONE})
     for option in plan_of("startup", plain).options:
         stored = any("model files" in line.name for line in option.cost_lines)
         assert stored is (option.placement == "cloud"), option.name
