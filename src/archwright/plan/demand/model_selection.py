@@ -35,7 +35,6 @@ def get_model_id(model: ModelSpec | None) -> str:
 
 
 def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> QualityStanding:
-    """Compare reported scores with the floors."""
     shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
     if any(share is not None and share < floor for share, floor in shares):
         return "below"
