@@ -21,7 +21,6 @@ from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy
 from archwright.plan.cost.staffing import price_staff
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
-from ..conftest import edit
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
 from .test_operating_costs import Case, needs_of, run
 
@@ -233,19 +232,6 @@ def test_own_servers_cost_purchase_support_power_and_staff() -> None:
     hosts = [term for term in found.terms if term.category == "platform"]
     assert len(hosts) == 1 and not hosts[0].once, "without capex the servers are charged monthly"
     assert hosts[0].flow[0] == pytest.approx(hosts[0].flow[-1])
-
-
-def test_the_power_limit_of_a_site_includes_them(plan_of: Callable[..., Plan]) -> None:
-    """Power and cost are higher than with existing components."""
-    there = [{"kind": kind, "product": "theirs"} for kind in KINDS]
-    ours, theirs = (
-        plan_of("clinic", edit({"placement.allow": ["on-premises"], "existing": parts})).options[0]
-        for parts in ([], there)
-    )
-    assert ours.power_kw is not None and theirs.power_kw is not None
-    assert ours.power_kw.value > theirs.power_kw.value
-    assert ours.total_cost is not None and theirs.total_cost is not None
-    assert ours.total_cost.value > theirs.total_cost.value
 
 
 def test_a_hosted_model_shares_no_machine_and_needs_no_spare_without_a_target() -> None:

@@ -10,6 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.plan.demand.data_residency import (
+    ResidencyBounds,
     collect_bounds,
     format_bounds,
     is_country_inside,
@@ -36,9 +37,7 @@ from ..conftest import GONE, Read, edit
         ((("nowhere",),), "nobody", "nowhere", True),
     ],
 )
-def test_region_inside(
-    catalog: Catalog, bounds: tuple[tuple[str, ...], ...], provider: str, region: str, inside: bool
-) -> None:
+def test_region_inside(catalog: Catalog, bounds: ResidencyBounds, provider: str, region: str, inside: bool) -> None:
     assert is_region_inside(catalog, bounds, provider, region) is inside
 
 

@@ -43,8 +43,7 @@ def test_growth_compounds_monthly() -> None:
 
 def test_outside_the_hours_a_twentieth_of_the_mean_remains() -> None:
     demand = forecast_demand(workload(hours_per_day=12), 1)
-    expected = pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
-    assert demand is not None and demand.requests_per_month == expected
+    assert demand is not None and demand.requests_per_month == pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
 
 
 def test_a_text_workload_without_a_rate_or_lengths_is_not_sized() -> None:
@@ -116,8 +115,7 @@ def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
     none = TokenLength(mean=0.0, p95=0.0)
     growth = compute_monthly_growth(Traffic(growth_per_year=0.5), 24)
     demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, split_load_levels(2.0, 6.0, 12.0))
-    kept = (3.0,) * 12 + (0.0,) * 12
-    above = demand.excess_over(kept)
+    above = demand.excess_over((3.0,) * 12 + (0.0,) * 12)
     assert above.rates(0) == (3.0, 0.0, 0.0) and above.rates(12) == pytest.approx(demand.rates(12))
     assert above.peak_at_horizon == pytest.approx(demand.peak_at_horizon)
     assert sum(map(above.requests, range(12, 24))) == pytest.approx(sum(map(demand.requests, range(12, 24))))

@@ -18,8 +18,7 @@ Make = Callable[..., Plan]
 
 
 def small_chat(**placement: Any) -> Change:
-    budget = {"currency": USD, "per_month": 1e6, "horizon_months": 24}
-    return edit({"placement": placement, "budget": budget}, free)
+    return edit({"placement": placement, "budget": {"currency": USD, "per_month": 1e6, "horizon_months": 24}}, free)
 
 
 def score(option: Option, catalog: Catalog) -> float:

@@ -90,8 +90,7 @@ def test_remote_machines_are_used_if_none_is_near_and_the_round_trip_counts(plan
     """The violation shows the limit as it was stated."""
     plan, far = plan_of("startup", edit({USERS: {"KE": 1.0}}, chat_alone)), catalog.parameter("roundtrip.far").value
     assert plan.chosen is not None and "KE" not in countries(plan, catalog)
-    tight = edit({USERS: {"KE": 1.0}, "workloads.0.slo": {"ttft_p95_s": far * 0.9}}, chat_alone)
-    plan = plan_of("startup", tight)
+    plan = plan_of("startup", edit({USERS: {"KE": 1.0}, "workloads.0.slo": {"ttft_p95_s": far * 0.9}}, chat_alone))
     misses = [m for option in plan.options for m in option.misses if m.constraint == "support-chat.ttft_p95_s"]
     assert plan.chosen is None and misses
     assert all(m.limit == far * 0.9 and isinstance(m.value, float) and m.value > far for m in misses)

@@ -21,16 +21,15 @@ from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.options.hosted_api import HostedApiPlanner, display_place
 from archwright.plan.planner import Planner
 
-from ..conftest import GONE, Change, Read, edit
+from ..conftest import GONE, NOW, Change, Read, edit
 
 Offer = Callable[..., dict[str, OptionDraft]]
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
+Make = Callable[..., Plan]
 
 
 def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW, clouds: tuple[str, ...] = ()) -> dict[str, OptionDraft]:
     ledger = PlanProvenance()
-    world = Planner(needs, catalog, ledger).world
-    planner = HostedApiPlanner(world, ledger, list_tasks(needs, catalog), now)
+    planner = HostedApiPlanner(Planner(needs, catalog, ledger).world, ledger, list_tasks(needs, catalog), now)
     return {built.draft.provider: built.draft for built in planner.options(clouds)}
 
 
@@ -103,13 +102,11 @@ def test_the_price_is_volume_times_list_price(catalog: Catalog, needs_of: Read) 
 
 
 def test_non_text_work_runs_on_rented_machines_whose_places_are_named(offer: Offer) -> None:
-    found = offer(with_index, clouds=("aws",))
-    deepseek = found["deepseek"]
+    deepseek = offer(with_index, clouds=("aws",))["deepseek"]
     assert deepseek.misses == () and {bought.pool for bought in deepseek.purchases} == {"index"}
     assert any(note.startswith("index: rented at aws") for note in deepseek.notes)
     assert constraints(offer(with_index)["deepseek"])["index.placement"] == "not sold by the token"
-    anywhere = edit({"placement": {"allow": ["cloud", "hosted-api"]}}, with_index)
-    for draft in offer(anywhere, clouds=("aws",)).values():
+    for draft in offer(edit({"placement": {"allow": ["cloud", "hosted-api"]}}, with_index), clouds=("aws",)).values():
         assert draft.fleets and {fleet.where.country for fleet in draft.fleets} <= set(draft.regions)
 
 
@@ -218,9 +215,7 @@ def test_texts_at_sites_are_not_bought_elsewhere(offer: Offer) -> None:
         assert constraints(draft)["support-chat.sites"] == "a hosted model"
 
 
-def test_sections_find_the_gateway_of_the_chosen_option_again(
-    catalog: Catalog, needs_of: Read, plan_of: Callable[..., Plan]
-) -> None:
+def test_sections_find_the_gateway_of_the_chosen_option_again(catalog: Catalog, needs_of: Read, plan_of: Make) -> None:
     """Only the provider's regions are places of hosted models."""
     changes = {"workloads.0.quality_unknown": "accept", "placement": {**HOSTED, "prefer": "hosted-api"}}
     bought = edit(changes, of_germany)

@@ -45,8 +45,7 @@ def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Ma
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
     assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and old.shares[3:] == (0.0, 0.0)
     assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
-    owned = {one.machine: one.peak for one in option.purchases if one.kind == "owned"}
-    assert owned == {"8x-h100": 4}
+    assert {one.machine: one.peak for one in option.purchases if one.kind == "owned"} == {"8x-h100": 4}
 
 
 def test_owned_machines_serve_a_base_load_and_a_cloud_the_rest(plan_of: Make) -> None:

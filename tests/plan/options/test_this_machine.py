@@ -98,8 +98,7 @@ def test_two_workloads_share_the_machine(plan_of: Make) -> None:
 
 def test_two_engines_may_be_too_much_for_it(plan_of: Make, desk: Plan) -> None:
     need = next(p.estimate.value for p in desk.predictions if p.metric == "peak_memory_bytes")
-    plan = plan_of("desk", two, small(desk, memory=round(need * 1.5), disk=50 << 30))
-    assert "memory_bytes" in missed(plan)
+    assert "memory_bytes" in missed(plan_of("desk", two, small(desk, memory=round(need * 1.5), disk=50 << 30)))
 
 
 def test_beside_other_placements_a_missing_probe_is_a_miss(plan_of: Make) -> None:

@@ -27,10 +27,8 @@ def runs(
     task: str, model: str, machine: str, *, peak: float, mean: float = 0.0, spares: int = 0, **more: Any
 ) -> AssignmentChoice:
     """A steady load, the same in one year."""
-    made = AssignmentChoice(
-        task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), spares=(spares,), beside=(spares,)
-    )
-    return made._replace(work_usd=(0.0,), **more)
+    made = AssignmentChoice(task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), work_usd=(0.0,))
+    return made._replace(spares=(spares,), beside=(spares,), **more)
 
 
 def works(task: str, model: str, machine: str, *, width: float, hours: float) -> AssignmentChoice:
@@ -91,18 +89,14 @@ def test_machines_of_loads_spares_and_jobs(choices: tuple[AssignmentChoice, ...]
         (SolverLimits(usd_per_month=1.5), None),
     ],
 )
-def test_limits_hold_or_there_is_no_solution(
-    limits: SolverLimits, machines: tuple[tuple[int], tuple[int]] | None
-) -> None:
+def test_limits_hold_or_there_is_no_solution(limits: SolverLimits, machines: Any) -> None:
     found = solved((runs("a", "", "small", peak=2.0),), limits=limits)
     assert (found.machines if found is not None else None) == machines
 
 
 def test_a_limit_selects_the_more_expensive_choice() -> None:
-    ways = (
-        runs("a", "", "small", peak=2.0),
-        AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"),
-    )
+    rented = AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o")
+    ways = (runs("a", "", "small", peak=2.0), rented)
     assert taken(solved(ways, limits=SolverLimits(power_kw=1.0))) == [1]
     assert solved(ways, limits=SolverLimits(power_kw=1.0, usd_per_month=5.0)) is None
 
@@ -177,8 +171,7 @@ def test_no_assignment_costs_less(tasks: list[tuple[float, float, int]], power: 
             mine = [tasks[n] for n, chosen in enumerate(pick) if chosen == index]
             peak = sum(task[index] for task in mine)
             counts.append(math.ceil(peak - 1e-9) + max((task[2] for task in mine), default=0) if mine else 0)
-        drawn = counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw
-        if power is None or drawn <= power:
+        if power is None or counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw <= power:
             least = min(least, counts[0] * SMALL.usd[0] + counts[1] * LARGE.usd[0])
     found = solved(ways, limits=SolverLimits(power_kw=power))
     assert (found is None) == math.isinf(least)
