@@ -79,9 +79,8 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
         if share is None or share < floor:
-            found.append(
-                build_violation(f"{workload.name}.quality.{benchmark}", UNKNOWN if share is None else share, floor)
-            )
+            value = UNKNOWN if share is None else share
+            found.append(build_violation(f"{workload.name}.quality.{benchmark}", value, floor))
     return found
 
 

@@ -65,9 +65,8 @@ class CloudPlanner:
             draft, found = OptionDraft(f"cloud-{provider}", "cloud", provider), self._select(provider)
             if len(found.picks) == len(self._tasks):
                 complete.append(provider)
-                variants = [
-                    self._build_option(draft, one, self._world.renter) for one in self._variants(provider, found)
-                ]
+                picked = self._variants(provider, found)
+                variants = [self._build_option(draft, one, self._world.renter) for one in picked]
                 yield min(variants, key=lambda one: (len(one.draft.misses), sum(t.sum for t in one.draft.terms or ())))
                 continue
             draft = draft._replace(notes=self._describe_listed_regions(provider))
@@ -150,10 +149,8 @@ class CloudPlanner:
         regions = tuple(sorted({place.region for place in where}))
         notes = [*draft.notes, *self._describe_spread_regions(draft.provider, regions)]
         for task in self._edge_tasks:
-            sites = ", ".join(task.workload.sites)
-            notes.append(
-                f"{task.name}: on machines bought for its sites ({sites}); other workloads use rented machines"
-            )
+            sites = f"on machines bought for its sites ({', '.join(task.workload.sites)})"
+            notes.append(f"{task.name}: {sites}; other workloads use rented machines")
         if renter is not None:
             notes += self._describe_better_models(draft.provider, found, renter)
             saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]

@@ -166,10 +166,8 @@ def _size_shared_load(assigned: TaskAssignment, sharing: Assignments) -> Busiest
     last = max(years, key=lambda year: (peak[year], year))
     # The spares of a type that serves alone, else those for all types that share the load.
     alone = (one.part is None or one.part.shares[last] > 1 - ROUNDING for one in sharing)
-    backed = [
-        one.choice.spares[last] if single else one.choice.beside[last]
-        for one, single in zip(sharing, alone, strict=True)
-    ]
+    pairs = zip(sharing, alone, strict=True)
+    backed = [one.choice.spares[last] if single else one.choice.beside[last] for one, single in pairs]
     spares = min(spare for spare, count in zip(backed, machines[last], strict=True) if count)
     share, engines = assigned.part.shares[last] if assigned.part is not None else 1.0, _count_engines(assigned)
     return BusiestYear(

@@ -67,10 +67,8 @@ class HostedApiPlanner:
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
         regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
         misses = (*hosted.misses, *misses, *others.misses)
-        notes = [
-            f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
-            for fleet in rented.fleets
-        ]
+        sites = [(", ".join(fleet.workloads), fleet.where) for fleet in rented.fleets]
+        notes = [f"{names}: rented at {place.provider}, {place.region}" for names, place in sites]
         picked = {pick.task.name for pick in others.picks}
         if missing := [task.name for task in self._rest if task.name not in picked]:
             notes.append(f"the price does not include: {', '.join(missing)}")

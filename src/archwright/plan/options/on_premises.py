@@ -98,9 +98,8 @@ class OnPremisesPlanner:
             draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=regions)
             return self._optimise_option(draft, {})
         draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=regions)
-        return self._optimise_option(
-            draft, {task.name: self._cloud_assignments(provider, task) for task in self._central}
-        )
+        rented = {task.name: self._cloud_assignments(provider, task) for task in self._central}
+        return self._optimise_option(draft, rented)
 
     def _optimise_option(self, draft: OptionDraft, rented: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
         assembler, site_notes = self._world.assembler, tuple(self._site.notes)
