@@ -25,8 +25,7 @@ def estimate(low: float, value: float, high: float, level: float = 0.9) -> Estim
 @given(st.floats(0.1, 1), st.floats(1, 10), st.floats(0.01, 1e6))
 @settings(max_examples=20)
 def test_a_single_fact_keeps_its_own_band(below: float, above: float, value: float) -> None:
-    fact = estimate(value * below, value, value * above)
-    low, high = draws(fact).relative_band(("f",))
+    low, high = draws(estimate(value * below, value, value * above)).relative_band(("f",))
     assert (low, high) == pytest.approx((below, above), rel=0.02)
 
 

@@ -15,11 +15,8 @@ def basis(name: str, definition: str) -> Basis:
 
 def test_the_same_basis_keeps_its_name_and_another_gets_its_own() -> None:
     ledger = PlanProvenance()
-    assert ledger.register_basis(basis("a", "one")) == "a"
-    assert ledger.register_basis(basis("a", "one")) == "a"
-    assert ledger.register_basis(basis("a", "two")) == "a.2"
-    assert ledger.register_basis(basis("a", "three")) == "a.3"
-    assert ledger.register_basis(basis("a", "two")) == "a.2"
+    names = [ledger.register_basis(basis("a", text)) for text in ("one", "one", "two", "three", "two")]
+    assert names == ["a", "a", "a.2", "a.3", "a.2"]
     assert ledger.register_bases([basis("b", "x")]) == {"b": "b"}
 
 

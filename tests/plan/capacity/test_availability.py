@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -21,21 +20,16 @@ from archwright.plan.capacity.availability import (
 )
 from archwright.plan.options.option_builder import survives_zone_loss
 
+from ..conftest import GONE, Change, edit
+
+Make = Callable[..., Plan]
+
 
 def test_availability_of_few_machines_and_targets_out_of_reach() -> None:
-    assert count_spares(1, 0.5, machine=0.5) == 1
-    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
-    assert compute_availability(1, 0) == pytest.approx(0.995)
-    assert compute_availability(2, 0) == pytest.approx(0.995**2)
-    assert compute_availability(1, 1) == pytest.approx(1 - 0.005**2)
-
-
-@pytest.mark.parametrize(
-    ("needed", "target", "spares"),
-    [(3, None, 0), (1, 0.99, 0), (2, 0.99, 1), (3, 0.991, 1), (1, 0.999, 1), (100, 0.9995, 4), (1, 0.9999999, 3)],
-)
-def test_spares(needed: int, target: float | None, spares: int) -> None:
-    assert count_spares(needed, target) == spares
+    assert (count_spares(1, 0.5, machine=0.5), count_spares(100, 1 - 1e-16, machine=0.2)) == (1, MAX_SPARES)
+    assert (count_spares(3, None), count_spares(100, 0.9995), count_spares(1, 0.9999999)) == (0, 4, 3)
+    found = [compute_availability(*machines) for machines in ((1, 0), (2, 0), (1, 1))]
+    assert found == pytest.approx([0.995, 0.995**2, 1 - 0.005**2])
 
 
 SITE = FailureDomain("one site", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
@@ -57,23 +51,17 @@ def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: in
     assert survives_zone_loss(needed, spares) is may
 
 
-def asked(target: float, placement: str, tier: int | None = None) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        document["placement"].update(allow=[placement], clouds=["aws"])
-        document["placement"].pop("prefer", None)
-        document["workloads"][0]["slo"]["availability"] = target
-        document["placement"]["site"] |= {} if tier is None else {"tier": tier}
-
-    return change
+def asked(target: float, placement: str, tier: int | None = None) -> Change:
+    place = {"placement.allow": [placement], "placement.clouds": ["aws"], "placement.prefer": GONE}
+    site = {} if tier is None else {"placement.site.tier": tier}
+    return edit({**place, **site, "workloads.0.slo.availability": target})
 
 
 @pytest.mark.parametrize(
     ("tier", "target", "held"),
     [(1, 0.995, True), (1, 0.997, False), (2, 0.997, True), (2, 0.999, False), (None, 0.9995, True), (4, 0.9999, True)],
 )
-def test_a_house_holds_what_its_tier_lets_it_hold(
-    plan_of: Callable[..., Plan], tier: int | None, target: float, held: bool
-) -> None:
+def test_a_house_holds_what_its_tier_lets_it_hold(plan_of: Make, tier: int | None, target: float, held: bool) -> None:
     (option,) = plan_of("clinic", asked(target, "on-premises", tier)).options
     missed = {miss.constraint: miss for miss in option.misses}
     # The other workload keeps its own target.
@@ -84,9 +72,7 @@ def test_a_house_holds_what_its_tier_lets_it_hold(
         assert any(text.startswith(note) for text in option.notes)
 
 
-def test_a_target_above_that_of_a_region_is_missed_and_predictions_name_the_site(
-    plan_of: Callable[..., Plan],
-) -> None:
+def test_a_target_above_that_of_a_region_is_missed_and_predictions_name_the_site(plan_of: Make) -> None:
     option = next(one for one in plan_of("clinic", asked(0.99995, "cloud")).options if one.name == "cloud-aws")
     assert "letters.availability" in {miss.constraint for miss in option.misses}
     assert any("exceeds that of one " in note and "a second region" in note for note in option.notes)

@@ -50,8 +50,7 @@ def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
     quota = catalog.parameter("quota.tokens")
     per_second = demand.peak_at_horizon * (demand.input_tokens.mean + demand.output_tokens.mean)
     for share, found in ((0.99, (0, 0)), (1.01, (0, 1))):
-        busy = demand.scaled_by(share * quota.value / per_second)
-        misses, notes = check_token_quota(busy, "p", catalog)
+        misses, notes = check_token_quota(demand.scaled_by(share * quota.value / per_second), "p", catalog)
         assert (len(misses), len(notes)) == found
     assert check_token_quota(demand.scaled_by(1.01 * quota.high / per_second), "p", catalog)[0]
 

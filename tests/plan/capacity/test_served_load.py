@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from archwright.catalog.catalog import Catalog
@@ -55,12 +53,10 @@ def pooled(catalog: Catalog, asked: Demand, replicas: int, device: str = "H100-S
 
 
 def test_all_engines_of_all_machines_share_the_busiest_months_peak(catalog: Catalog) -> None:
-    found = pooled(catalog, demand(20.0), replicas=3)
-    spec = found.spec
-    assert spec.model == MODEL
+    spec = pooled(catalog, demand(20.0), replicas=3).spec
+    assert (spec.model, spec.load.seed) == (MODEL, derive_seed("support"))
     assert spec.engines == 3 * spec.engine.copies == 6
     assert spec.load.requests_per_second == pytest.approx(22.0)
-    assert spec.load.seed == derive_seed("support")
     assert 1 <= spec.load.concurrency / spec.engines <= spec.engine.slots
     assert pooled(catalog, demand(20.0), replicas=0).spec.engines == 2
 
@@ -99,22 +95,12 @@ def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:
 
 
 def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
-    calm = predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance())
-    assert calm.notes == ()
+    assert predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance()).notes == ()
     slo = SLO(tpot_p95_s=0.02)
     near = predict_served_loads((pooled(catalog, demand(50.0, slo=slo), 2),), PlanProvenance())
     assert any("support.tpot_p95_s limit 0.02 is inside the interval" in note for note in near.notes)
     over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
-
-
-@pytest.mark.nightly
-def test_two_workloads_are_promised_in_time(catalog: Catalog) -> None:
-    """0.6 s of one core; here with room for a busy machine."""
-    served = tuple(pooled(catalog, demand(rate, name), 3) for rate, name in ((20.0, "support"), (90.0, "search")))
-    began = time.process_time()
-    predict_served_loads(served, PlanProvenance())
-    assert time.process_time() - began < 1.5
 
 
 def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:

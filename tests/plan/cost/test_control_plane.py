@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,39 +12,33 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, ExistingComponent, Needs, RequestRate, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.control_plane import MAX_SHARED_CORES, list_platform_parts
 from archwright.plan.cost.data_placement import OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import estimate_site_power
-from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy_and_carbon, estimate_operating_costs
+from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy_and_carbon
 from archwright.plan.cost.staffing import price_staff
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
-from .test_operating_costs import needs_of
+from .test_operating_costs import Case, needs_of, run
 
 CATALOG = load_catalog()
 KINDS = ("gateway", "monitoring", "lake")
-Where3 = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
-def at_home(needs: Needs) -> Where3:
+def at_home(needs: Needs) -> Case:
     return needs, (own_fleet(needs, CATALOG, "8x-h100", ("letters", "xray")),), (house(),)
 
 
-def in_a_cloud(needs: Needs) -> Where3:
+def in_a_cloud(needs: Needs) -> Case:
     return needs, (rented_fleet(needs, CATALOG, ("support-chat",)),), (CLOUD,)
 
 
-def case(made: Where3) -> OptionContext:
+def case(made: Case) -> OptionContext:
     needs, fleets, where = made
     return build_option_context(needs, CATALOG, PlanProvenance(), fleets, where)
-
-
-def run(made: Where3, ledger: PlanProvenance | None = None) -> OperatingCosts:
-    needs, fleets, where = made
-    return estimate_operating_costs(needs, CATALOG, ledger or PlanProvenance(), fleets, where)
 
 
 def each(needs: Needs, change: Callable[[Workload], Workload]) -> Needs:
@@ -55,9 +48,8 @@ def each(needs: Needs, change: Callable[[Workload], Workload]) -> Needs:
 def times(needs: Needs, factor: float) -> Needs:
     def more(workload: Workload) -> Workload:
         traffic = workload.traffic
-        if traffic is None or traffic.requests_per_second is None:
+        if traffic is None or (rate := traffic.requests_per_second) is None:
             return workload
-        rate = traffic.requests_per_second
         rate = RequestRate(mean=rate.mean * factor, peak=rate.peak * factor)
         return replace(workload, traffic=replace(traffic, requests_per_second=rate))
 
@@ -114,7 +106,7 @@ def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
 @pytest.mark.parametrize("made", [at_home, in_a_cloud])
 @given(st.floats(0.01, 1e4), st.floats(1.0, 50.0))
 @settings(max_examples=25)
-def test_more_load_never_takes_less(made: Callable[[Needs], Where3], first: float, factor: float) -> None:
+def test_more_load_never_takes_less(made: Callable[[Needs], Case], first: float, factor: float) -> None:
     needs = needs_of("clinic" if made is at_home else "startup")
     for asked in (needs, with_availability(needs, None)):
         less, more = (paid(run(made(times(asked, by)))) for by in (first, first * factor))
@@ -122,7 +114,7 @@ def test_more_load_never_takes_less(made: Callable[[Needs], Where3], first: floa
 
 
 @pytest.mark.parametrize("made", [at_home, in_a_cloud])
-def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Where3]) -> None:
+def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Case]) -> None:
     needs = times(needs_of("clinic" if made is at_home else "startup"), 300.0)
     targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
     costs = [paid(run(made(with_availability(needs, target)))) for target in targets]
@@ -174,11 +166,9 @@ def test_gateway_catalogue_and_control_plane_need_requests_and_data() -> None:
 
 
 @pytest.mark.parametrize(("made", "name"), [(at_home, "clinic"), (in_a_cloud, "startup")])
-def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
-    made: Callable[[Needs], Where3], name: str
-) -> None:
+def test_a_small_platform_without_spare_shares_a_machine_and_says_so(made: Callable[[Needs], Case], name: str) -> None:
     needs = times(with_availability(needs_of(name), None), 0.2)
-    needs, fleets, where = made(needs)
+    _, fleets, where = made(needs)
     roomy = tuple(fleet._replace(machine=fleet.machine._replace(cores=16)) for fleet in fleets)
     found = run((needs, roomy, where))
     assert paid(found) == 0 and any("share a machine that serves requests" in note for note in found.notes)
@@ -242,23 +232,6 @@ def test_own_servers_cost_purchase_support_power_and_staff() -> None:
     hosts = [term for term in found.terms if term.category == "platform"]
     assert len(hosts) == 1 and not hosts[0].once, "without capex the servers are charged monthly"
     assert hosts[0].flow[0] == pytest.approx(hosts[0].flow[-1])
-
-
-def test_the_power_limit_of_a_site_includes_them(plan_of: Callable[..., Plan]) -> None:
-    """Power and cost are higher than with existing components."""
-
-    def change(kinds: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
-        def made(document: dict[str, Any]) -> None:
-            document["placement"]["allow"] = ["on-premises"]
-            document["existing"] = [{"kind": kind, "product": "theirs"} for kind in kinds]
-
-        return made
-
-    ours, theirs = (plan_of("clinic", change(kinds)).options[0] for kinds in ((), KINDS))
-    assert ours.power_kw is not None and theirs.power_kw is not None
-    assert ours.power_kw.value > theirs.power_kw.value
-    assert ours.total_cost is not None and theirs.total_cost is not None
-    assert ours.total_cost.value > theirs.total_cost.value
 
 
 def test_a_hosted_model_shares_no_machine_and_needs_no_spare_without_a_target() -> None:

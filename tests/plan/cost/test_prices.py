@@ -67,8 +67,7 @@ def test_active_data_use_the_storage_class_without_a_price_for_reads() -> None:
 
 def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_widest_band() -> None:
     ledger = PlanProvenance()
-    price = quotes(ledger).storage(HOSTED, "object")
-    band = ledger.driver_estimate(price.drivers[0])
+    band = ledger.driver_estimate(quotes(ledger).storage(HOSTED, "object").drivers[0])
     assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
     assert ledger.assumptions == ("openai: the catalog has no price of object storage; the price of gcp is used",)
 

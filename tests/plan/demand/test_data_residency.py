@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.plan.demand.data_residency import (
+    ResidencyBounds,
     collect_bounds,
     format_bounds,
     is_country_inside,
@@ -19,7 +18,7 @@ from archwright.plan.demand.data_residency import (
     reject_residency_conflict,
 )
 
-Read = Callable[..., tuple[Needs, NeedsSource]]
+from ..conftest import GONE, Read, edit
 
 
 @pytest.mark.parametrize(
@@ -38,9 +37,7 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
         ((("nowhere",),), "nobody", "nowhere", True),
     ],
 )
-def test_region_inside(
-    catalog: Catalog, bounds: tuple[tuple[str, ...], ...], provider: str, region: str, inside: bool
-) -> None:
+def test_region_inside(catalog: Catalog, bounds: ResidencyBounds, provider: str, region: str, inside: bool) -> None:
     assert is_region_inside(catalog, bounds, provider, region) is inside
 
 
@@ -51,7 +48,7 @@ def test_bounds_join_the_data_and_the_pinned_regions(catalog: Catalog, needs_of:
     assert collect_bounds(needs, needs.workloads[0]) == (("US",), ("US",))
     assert format_bounds(collect_bounds(needs, needs.workloads[0])) == "US"
 
-    needs, _ = needs_of("startup", lambda document: document["placement"].pop("regions"))
+    needs, _ = needs_of("startup", edit({"placement.regions": GONE}))
     assert collect_bounds(needs, needs.workloads[0]) == (("US",),)
     assert collect_bounds(needs, needs.workloads[2]) == ()
     assert format_bounds(()) == "any"
@@ -71,11 +68,7 @@ def test_bounds_join_the_data_and_the_pinned_regions(catalog: Catalog, needs_of:
 def test_bounds_that_contradict_each_other_are_named(
     catalog: Catalog, needs_of: Read, tickets: list[str], handbook: list[str], regions: Any, named: tuple[str, ...]
 ) -> None:
-    def bounded(document: dict[str, Any]) -> None:
-        for data, places in zip(document["data"], (tickets, handbook), strict=True):
-            data["residency"] = places
-        document["placement"].pop("regions")
-
+    bounded = edit({"data.0.residency": tickets, "data.1.residency": handbook, "placement.regions": GONE})
     needs, source = needs_of("startup", bounded)
     if regions is not None:
         needs = replace(needs, placement=replace(needs.placement, regions=tuple(regions)))

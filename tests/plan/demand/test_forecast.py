@@ -35,20 +35,15 @@ def workload(**traffic: Any) -> Workload:
 
 def test_growth_compounds_monthly() -> None:
     demand = forecast_demand(workload(growth_per_year=1.0), 25)
-    assert demand is not None
-    assert demand.growth[0] == 1
-    assert demand.growth[12] == pytest.approx(2)
-    assert demand.peak_at_horizon == pytest.approx(6 * 4)
-    assert demand.context_tokens == 420
-
+    assert demand is not None and demand.context_tokens == 420
+    assert (demand.growth[0], demand.growth[12], demand.peak_at_horizon) == pytest.approx((1, 2, 6 * 4))
     shrinking = forecast_demand(workload(growth_per_year=-0.5), 24)
     assert shrinking is not None and shrinking.peak_at_horizon == 6 and shrinking.mean_growth < 1
 
 
 def test_outside_the_hours_a_twentieth_of_the_mean_remains() -> None:
     demand = forecast_demand(workload(hours_per_day=12), 1)
-    assert demand is not None
-    assert demand.requests_per_month == pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
+    assert demand is not None and demand.requests_per_month == pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
 
 
 def test_a_text_workload_without_a_rate_or_lengths_is_not_sized() -> None:
@@ -66,24 +61,24 @@ def test_every_kind_is_a_steady_load_or_a_job(needs_of: Read) -> None:
 
 def test_runs_deadlines_and_sizes_of_jobs(needs_of: Read) -> None:
     tune, telemetry = list_batch_jobs(needs_of("manufacturer")[0])
-    assert (tune.size, tune.deadline_h) == (2e9, 96)
-    assert tune.runs_per_month == pytest.approx(1 / 3)
-    assert (telemetry.size, telemetry.deadline_h) == (2600, 3)
-    assert telemetry.runs_per_month == pytest.approx(730 / 24)
+    assert (tune.size, tune.deadline_h, tune.runs_per_month) == pytest.approx((2e9, 96, 1 / 3))
+    assert (telemetry.size, telemetry.deadline_h, telemetry.runs_per_month) == pytest.approx((2600, 3, 730 / 24))
     index = list_batch_jobs(needs_of("startup")[0])[1]
     assert index.size == 220000 * 700 and index.runs_per_month == pytest.approx(730 / 168)
 
 
-def test_what_a_job_does_not_state_has_a_default() -> None:
-    tune = derive_batch_job(Workload(name="w", kind="finetune", base="m", method="lora", tokens=1e6), 12)
-    assert tune is not None and (tune.runs_per_month, tune.deadline_h) == (1.0, 730 / 4)
-    made = derive_batch_job(Workload(name="w", kind="pretrain", parameters=1e9, tokens=1e9), 24)
-    assert made is not None and (made.runs_per_month, made.deadline_h) == (1 / 24, 2160)
-    corpus = Traffic(documents=10, tokens_per_document=5)
-    once = derive_batch_job(Workload(name="w", kind="embedding", traffic=corpus), 10)
-    assert once is not None and (once.size, once.runs_per_month) == (50, 0.1)
-    daily = derive_batch_job(Workload(name="w", kind="data-processing", traffic=Traffic(gib_per_day=5)), 10)
-    assert daily is not None and daily.deadline_h == 24
+@pytest.mark.parametrize(
+    ("fields", "months", "job"),
+    [
+        ({"kind": "finetune", "base": "m", "method": "lora", "tokens": 1e6}, 12, (1e6, 1.0, 730 / 4)),
+        ({"kind": "pretrain", "parameters": 1e9, "tokens": 1e9}, 24, (1e9, 1 / 24, 2160)),
+        ({"kind": "embedding", "traffic": Traffic(documents=10, tokens_per_document=5)}, 10, (50, 0.1, 730 / 4)),
+        ({"kind": "data-processing", "traffic": Traffic(gib_per_day=5)}, 10, (5, 730 / 24, 24)),
+    ],
+)
+def test_what_a_job_does_not_state_has_a_default(fields: Any, months: int, job: tuple[float, float, float]) -> None:
+    found = derive_batch_job(Workload(name="w", **fields), months)
+    assert found is not None and (found.size, found.runs_per_month, found.deadline_h) == pytest.approx(job)
 
 
 @pytest.mark.parametrize("kind", ["data-processing", "embedding", "finetune", "pretrain", "chat"])
@@ -120,8 +115,7 @@ def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
     none = TokenLength(mean=0.0, p95=0.0)
     growth = compute_monthly_growth(Traffic(growth_per_year=0.5), 24)
     demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, split_load_levels(2.0, 6.0, 12.0))
-    kept = (3.0,) * 12 + (0.0,) * 12
-    above = demand.excess_over(kept)
+    above = demand.excess_over((3.0,) * 12 + (0.0,) * 12)
     assert above.rates(0) == (3.0, 0.0, 0.0) and above.rates(12) == pytest.approx(demand.rates(12))
     assert above.peak_at_horizon == pytest.approx(demand.peak_at_horizon)
     assert sum(map(above.requests, range(12, 24))) == pytest.approx(sum(map(demand.requests, range(12, 24))))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import Needs, NeedsSource, Workload
+from archwright.contract.needs import Workload
 from archwright.plan.demand.forecast import Demand, list_text_demands
 from archwright.plan.demand.model_selection import (
     assess_quality,
@@ -17,14 +17,16 @@ from archwright.plan.demand.model_selection import (
     select_open_models,
 )
 
-Read = Callable[..., tuple[Needs, NeedsSource]]
+from ..conftest import Read, edit
+
+MakeDemand = Callable[..., Demand]
 
 
 @pytest.fixture
-def demand_of(needs_of: Read) -> Callable[..., Demand]:
+def demand_of(needs_of: Read) -> MakeDemand:
     def made(**changes: Any) -> Demand:
-        needs, _ = needs_of("startup", lambda document: document["workloads"][0].update(changes))
-        return list_text_demands(needs)[0]
+        changed = edit({f"workloads.0.{name}": value for name, value in changes.items()})
+        return list_text_demands(needs_of("startup", changed)[0])[0]
 
     return made
 
@@ -48,9 +50,7 @@ def test_unknown_quality_passes_only_if_accepted() -> None:
     assert assess_quality(chat(), {}) == "passes"
 
 
-def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(
-    catalog: Catalog, demand_of: Callable[..., Demand]
-) -> None:
+def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(catalog: Catalog, demand_of: MakeDemand) -> None:
     found = select_open_models(demand_of(), catalog)
     assert found.misses == ()
     assert all(model.quality["mmlu_pro"] >= 0.45 for model in found.models)
@@ -59,7 +59,7 @@ def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(
     assert "have no reported score" in found.notes[0]
 
 
-def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
+def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of: MakeDemand) -> None:
     found = select_open_models(demand_of(licence="commercial", quality={}), catalog)
     assert found.models and all(model.commercial_use != "no" for model in found.models)
     every = select_open_models(demand_of(quality={}), catalog).models
@@ -67,14 +67,13 @@ def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of:
     assert all(model.context_tokens >= 4800 for model in every), "room for prompt and answer"
 
 
-def test_an_impossible_floor_is_a_miss(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
+def test_an_impossible_floor_is_a_miss(catalog: Catalog, demand_of: MakeDemand) -> None:
     found = select_open_models(demand_of(quality={"mmlu_pro": 0.999}), catalog)
-    assert found.models == ()
-    assert found.misses[0].constraint == "support-chat.quality"
-    assert found.misses[0].limit == "mmlu_pro >= 0.999"
+    (miss,) = found.misses
+    assert (found.models, miss.constraint, miss.limit) == ((), "support-chat.quality", "mmlu_pro >= 0.999")
 
 
-def test_no_room_in_any_model_is_a_miss(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
+def test_no_room_in_any_model_is_a_miss(catalog: Catalog, demand_of: MakeDemand) -> None:
     traffic = {
         "requests_per_second": {"mean": 0.4, "peak": 3.0},
         "input_tokens": {"mean": 1e6, "p95": 1e8},
@@ -86,7 +85,7 @@ def test_no_room_in_any_model_is_a_miss(catalog: Catalog, demand_of: Callable[..
     assert (found.misses[0].constraint, found.misses[0].value) == ("support-chat.traffic.input_tokens", longest)
 
 
-def test_a_fixed_model_is_taken_or_refused_by_name(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
+def test_a_fixed_model_is_taken_or_refused_by_name(catalog: Catalog, demand_of: MakeDemand) -> None:
     assert [m.id for m in select_open_models(demand_of(model="Phi-4"), catalog).models] == ["Phi-4"]
     refused = select_open_models(demand_of(model="Qwen2.5-3B-Instruct", licence="commercial", quality={}), catalog)
     assert refused.misses[0].constraint == "support-chat.licence"

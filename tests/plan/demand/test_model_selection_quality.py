@@ -6,25 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR
 
+from ..conftest import Change, Read, edit
 from ..options.test_hosted_api import chat, drafts, free
 
 Make = Callable[..., Plan]
-Read = Callable[..., tuple[Needs, NeedsSource]]
 
 
-def small_chat(**placement: Any) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        free(document)
-        document["placement"] = placement
-        document["budget"] = {"currency": USD, "per_month": 1e6, "horizon_months": 24}
-
-    return change
+def small_chat(**placement: Any) -> Change:
+    return edit({"placement": placement, "budget": {"currency": USD, "per_month": 1e6, "horizon_months": 24}}, free)
 
 
 def score(option: Option, catalog: Catalog) -> float:
@@ -47,12 +41,8 @@ def test_unknown_quality_is_said_first_with_the_price_of_what_is_known(catalog: 
     assert unknown.notes[0].startswith("support-chat: the quality of") and "is not known" in unknown.notes[0]
     known = next(model for model in catalog.hosted if (model.provider, model.id) == ("deepseek", "deepseek-v3.2"))
     for factor, taken in ((1.01, True), (SIMILAR_COST_FACTOR * 1.01, False)):
-        cheaper = replace(
-            known,
-            id="no-figure",
-            input_usd_per_token=known.input_usd_per_token / factor,
-            output_usd_per_token=known.output_usd_per_token / factor,
-        )
+        prices = {name: getattr(known, name) / factor for name in ("input_usd_per_token", "output_usd_per_token")}
+        cheaper = replace(known, id="no-figure", **prices)
         draft = drafts(replace_hosted(catalog, (known, cheaper)), needs)["deepseek"]
         assert (draft.models["support-chat"] == known.id) is taken
         assert any("whose quality is known, costs" in note for note in draft.notes) is not taken

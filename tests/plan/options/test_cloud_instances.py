@@ -15,7 +15,10 @@ from archwright.plan.demand.forecast import BatchJob
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.training.cluster_training import size_pretraining
 
+from ..conftest import GONE, edit
+
 Make = Callable[..., Plan]
+PINS, USERS = "placement.accelerators", "workloads.0.traffic.regions"
 
 
 def from_scratch(document: dict[str, Any]) -> None:
@@ -48,40 +51,25 @@ def test_vendors_state_the_network_of_machines_where_price_lists_are_silent(cata
 
 def test_large_training_needs_a_fast_network_and_the_smallest_miss_is_shown(plan_of: Make) -> None:
     assert plan_of("startup", from_scratch).chosen == "cloud-gcp"
-
-    def hurried(document: dict[str, Any]) -> None:
-        from_scratch(document)
-        document["workloads"][0]["deadline_h"] = 100
-        del document["placement"]["accelerators"]
-
-    def pinned(document: dict[str, Any]) -> None:
-        hurried(document)
-        document["placement"]["accelerators"] = ["A100-80GB-SXM"]
-
-    free, slow = (plan_of("startup", change).options[0].misses for change in (hurried, pinned))
+    free, slow = (
+        plan_of("startup", edit({"workloads.0.deadline_h": 100, PINS: pins}, from_scratch)).options[0].misses
+        for pins in (GONE, ["A100-80GB-SXM"])
+    )
     assert [miss.constraint for miss in (*free, *slow)] == ["a.deadline_h"] * 2
     assert isinstance(free[0].value, float) and isinstance(slow[0].value, float) and free[0].value < slow[0].value
 
 
-def chat_alone(document: dict[str, Any]) -> None:
-    """Chat of a German company, at any cloud, with data anywhere."""
-    document["organisation"]["country"] = "DE"
-    document["workloads"] = document["workloads"][:1]
-    for data in document["data"]:
-        data["residency"] = ["any"]
-    document["placement"] = {"allow": ["cloud"]}
-    document["budget"] = {"currency": "EUR", "per_month": 1e5, "horizon_months": 24}
-
-
-def chat(regions: dict[str, float] | None = None, **fields: Any) -> Callable[[dict[str, Any]], None]:
-    """Chat alone, with traffic from `regions` and changed fields."""
-
-    def change(document: dict[str, Any]) -> None:
-        chat_alone(document)
-        document["workloads"][0]["traffic"] |= {} if regions is None else {"regions": regions}
-        document["workloads"][0].update(fields)
-
-    return change
+# Chat of a German company, at any cloud, with data anywhere.
+chat_alone = edit(
+    {
+        "organisation.country": "DE",
+        "workloads.2": GONE,
+        "workloads.1": GONE,
+        "data.*.residency": ["any"],
+        "placement": {"allow": ["cloud"]},
+        "budget": {"currency": "EUR", "per_month": 1e5, "horizon_months": 24},
+    }
+)
 
 
 def countries(plan: Plan, catalog: Catalog) -> set[str]:
@@ -90,7 +78,8 @@ def countries(plan: Plan, catalog: Catalog) -> set[str]:
 
 
 def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of: Make, catalog: Catalog) -> None:
-    home, both = plan_of("startup", chat_alone), plan_of("startup", chat({"APAC": 0.5, "EEA": 0.5}))
+    home = plan_of("startup", chat_alone)
+    both = plan_of("startup", edit({USERS: {"APAC": 0.5, "EEA": 0.5}}, chat_alone))
     assert all(catalog.is_inside(country, "EEA") for country in countries(home, catalog))
     assert all(catalog.is_inside(c, "EEA") or catalog.is_inside(c, "APAC") for c in countries(both, catalog))
     notes = [note for option in home.options for note in option.notes if note.startswith("far from the users")]
@@ -99,9 +88,9 @@ def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of:
 
 def test_remote_machines_are_used_if_none_is_near_and_the_round_trip_counts(plan_of: Make, catalog: Catalog) -> None:
     """The violation shows the limit as it was stated."""
-    plan, far = plan_of("startup", chat({"KE": 1.0})), catalog.parameter("roundtrip.far").value
+    plan, far = plan_of("startup", edit({USERS: {"KE": 1.0}}, chat_alone)), catalog.parameter("roundtrip.far").value
     assert plan.chosen is not None and "KE" not in countries(plan, catalog)
-    plan = plan_of("startup", chat({"KE": 1.0}, slo={"ttft_p95_s": far * 0.9}))
+    plan = plan_of("startup", edit({USERS: {"KE": 1.0}, "workloads.0.slo": {"ttft_p95_s": far * 0.9}}, chat_alone))
     misses = [m for option in plan.options for m in option.misses if m.constraint == "support-chat.ttft_p95_s"]
     assert plan.chosen is None and misses
     assert all(m.limit == far * 0.9 and isinstance(m.value, float) and m.value > far for m in misses)
@@ -110,24 +99,18 @@ def test_remote_machines_are_used_if_none_is_near_and_the_round_trip_counts(plan
 def test_data_bound_to_two_places_are_why_an_option_is_spread(plan_of: Make) -> None:
     def apart(document: dict[str, Any]) -> None:
         chat_alone(document)
-        other = {**document["workloads"][0], "name": "other", "data": ["handbook"]}
-        document["workloads"][0]["data"] = ["tickets"]
-        document["workloads"].append(other)
-        for data, place in zip(document["data"], ("DE", "US"), strict=True):
-            data["residency"] = [place]
+        document["workloads"].append({**document["workloads"][0], "name": "other", "data": ["handbook"]})
 
-    notes = [note for option in plan_of("startup", apart).options for note in option.notes]
+    bound = {"workloads.0.data": ["tickets"], "data.0.residency": ["DE"], "data.1.residency": ["US"]}
+    notes = [note for option in plan_of("startup", edit(bound, apart)).options for note in option.notes]
     assert any(note.endswith("no region is inside the residency of all workloads' data") for note in notes)
 
 
 def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said(plan_of: Make) -> None:
-    def pinned(document: dict[str, Any]) -> None:
-        chat_alone(document)
-        document["placement"] = {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["MI300X"]}
-
-    (miss,) = plan_of("startup", pinned).options[0].misses
+    pinned = {"placement": {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["MI300X"]}}
+    (miss,) = plan_of("startup", edit(pinned, chat_alone)).options[0].misses
     assert (miss.constraint, miss.value, miss.limit) == ("accelerators", "no offer at this provider", "MI300X")
-    (miss,) = plan_of("startup", chat(quality={"mmlu_pro": 0.99})).options[0].misses
+    (miss,) = plan_of("startup", edit({"workloads.0.quality": {"mmlu_pro": 0.99}}, chat_alone)).options[0].misses
     assert isinstance(miss.value, str) and miss.value.startswith("the best known mmlu_pro is 0.8")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.needs import Needs
 from archwright.contract.plan import Plan
 from archwright.plan.accounting.budget import UNVERIFIED, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
@@ -21,16 +21,15 @@ from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.options.hosted_api import HostedApiPlanner, display_place
 from archwright.plan.planner import Planner
 
-Change = Callable[[dict[str, Any]], None]
+from ..conftest import GONE, NOW, Change, Read, edit
+
 Offer = Callable[..., dict[str, OptionDraft]]
-Read = Callable[..., tuple[Needs, NeedsSource]]
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
+Make = Callable[..., Plan]
 
 
 def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW, clouds: tuple[str, ...] = ()) -> dict[str, OptionDraft]:
     ledger = PlanProvenance()
-    world = Planner(needs, catalog, ledger).world
-    planner = HostedApiPlanner(world, ledger, list_tasks(needs, catalog), now)
+    planner = HostedApiPlanner(Planner(needs, catalog, ledger).world, ledger, list_tasks(needs, catalog), now)
     return {built.draft.provider: built.draft for built in planner.options(clouds)}
 
 
@@ -44,27 +43,15 @@ def offer(catalog: Catalog, needs_of: Read) -> Offer:
     return make
 
 
-def free(document: dict[str, Any], count: int = 1) -> None:
-    """The first workloads alone (chat), with data anywhere."""
-    document["workloads"] = document["workloads"][:count]
-    document["placement"].pop("regions", None)
-    for data in document["data"]:
-        data["residency"] = ["any"]
+# Data anywhere: with all workloads, with chat alone (`free`), with chat and the index.
+unbound = edit({"placement.regions": GONE, "data.*.residency": ["any"]})
+free = edit({"workloads.2": GONE, "workloads.1": GONE}, unbound)
+with_index = edit({"workloads.1": GONE}, unbound)
 
 
 def chat(**fields: Any) -> Change:
     """Free chat with changed fields of the workload."""
-
-    def change(document: dict[str, Any]) -> None:
-        free(document)
-        document["workloads"][0].update(fields)
-
-    return change
-
-
-def with_index(document: dict[str, Any]) -> None:
-    free(document, 3)
-    del document["workloads"][1]
+    return edit({f"workloads.0.{name}": value for name, value in fields.items()}, free)
 
 
 def constraints(draft: OptionDraft) -> dict[str, Any]:
@@ -115,17 +102,11 @@ def test_the_price_is_volume_times_list_price(catalog: Catalog, needs_of: Read) 
 
 
 def test_non_text_work_runs_on_rented_machines_whose_places_are_named(offer: Offer) -> None:
-    found = offer(with_index, clouds=("aws",))
-    deepseek = found["deepseek"]
+    deepseek = offer(with_index, clouds=("aws",))["deepseek"]
     assert deepseek.misses == () and {bought.pool for bought in deepseek.purchases} == {"index"}
     assert any(note.startswith("index: rented at aws") for note in deepseek.notes)
     assert constraints(offer(with_index)["deepseek"])["index.placement"] == "not sold by the token"
-
-    def anywhere(document: dict[str, Any]) -> None:
-        with_index(document)
-        document["placement"] = {"allow": ["cloud", "hosted-api"]}
-
-    for draft in offer(anywhere, clouds=("aws",)).values():
+    for draft in offer(edit({"placement": {"allow": ["cloud", "hosted-api"]}}, with_index), clouds=("aws",)).values():
         assert draft.fleets and {fleet.where.country for fleet in draft.fleets} <= set(draft.regions)
 
 
@@ -139,10 +120,7 @@ def test_withdrawn_models_are_not_sold_and_models_with_an_end_date_rank_last(off
 
 
 def test_named_providers_and_fixed_models_narrow_the_list(offer: Offer) -> None:
-    def named(document: dict[str, Any]) -> None:
-        document["placement"]["clouds"] = ["aws", "mistral"]
-
-    assert list(offer(named)) == ["mistral"]
+    assert list(offer(edit({"placement.clouds": ["aws", "mistral"]}))) == ["mistral"]
     found = offer(chat(model="DeepSeek-V3.2"))
     assert found["deepseek"].misses == () and found["xai"].terms is None
     assert found["xai"].misses[0].constraint == "support-chat.model"
@@ -155,57 +133,43 @@ def test_a_floor_above_all_models_prices_the_cheapest_below_it(offer: Offer) -> 
 
 
 def test_too_long_texts_find_no_model(offer: Offer) -> None:
-    def long(document: dict[str, Any]) -> None:
-        free(document)
-        document["workloads"][0]["traffic"]["input_tokens"] = {"mean": 1e6, "p95": 1e8}
-
-    found = offer(long)
+    found = offer(edit({"workloads.0.traffic.input_tokens": {"mean": 1e6, "p95": 1e8}}, free))
     assert all(draft.terms is None for draft in found.values())
     assert "tokens of context" in str(found["openai"].misses[0].limit)
 
 
 def test_a_place_is_shown_as_needs_may_name_it(catalog: Catalog, offer: Offer) -> None:
     """A provider inside a union of countries, and data that must stay in the area around it."""
-
-    def area(document: dict[str, Any]) -> None:
-        free(document)
-        document["organisation"]["country"] = "DE"
-        document["placement"] = {"allow": ["hosted-api"], "regions": ["EEA"]}
-
-    for provider, draft in offer(area).items():
+    area = {"organisation.country": "DE", "placement": {"allow": ["hosted-api"], "regions": ["EEA"]}}
+    for provider, draft in offer(edit(area, free)).items():
         assert draft.regions == (("EEA",) if provider == "mistral" else ())
         assert ("residency" in constraints(draft)) is (provider != "mistral")
     shown = [display_place(catalog, place) for place in ("EU", "EEA", "US", "elsewhere")]
     assert shown == ["EEA", "EEA", "US", "elsewhere"]
 
 
-def of_germany(document: dict[str, Any]) -> None:
-    free(document)
-    document["organisation"]["country"] = "DE"
-    document["placement"] = {"allow": ["cloud", "hosted-api"]}
+HOSTED = {"allow": ["cloud", "hosted-api"]}
+of_germany = edit({"organisation.country": "DE", "placement": HOSTED}, free)
+BOUND = "data.*.residency"
 
 
 @pytest.mark.parametrize(
-    ("traffic", "regions", "country"),
-    [(None, None, "DE"), ({"JP": 0.8, "DE": 0.2}, None, "JP"), (None, ["NL", "US"], "NL"), (None, ["SE", "GB"], "SE")],
+    ("changes", "country"),
+    [
+        ({}, "DE"),
+        ({"workloads.0.traffic.regions": {"JP": 0.8, "DE": 0.2}}, "JP"),
+        ({BOUND: ["NL", "US"]}, "NL"),
+        ({BOUND: ["SE", "GB"]}, "SE"),
+    ],
 )
 def test_the_gateway_is_near_the_users_and_its_region_is_named(
-    catalog: Catalog, needs_of: Read, traffic: Any, regions: Any, country: str
+    catalog: Catalog, needs_of: Read, changes: dict[str, Any], country: str
 ) -> None:
     """Traffic first, then the organisation's country, then the groups it belongs to."""
-
-    def change(document: dict[str, Any]) -> None:
-        of_germany(document)
-        if traffic is not None:
-            document["workloads"][0]["traffic"]["regions"] = traffic
-        for data in document["data"]:
-            data["residency"] = regions or ["any"]
-        document["workloads"][0]["data"] = [document["data"][0]["name"]]
-
-    needs = needs_of("startup", change)[0]
+    needs = needs_of("startup", edit({"workloads.0.data": ["tickets"], **changes}, of_germany))[0]
     host = find_host_offer(needs, catalog)
     assert host is not None and catalog.regions[host.provider, host.region].country == country
-    for draft in drafts(catalog, needs).values() if regions is None else ():
+    for draft in drafts(catalog, needs).values() if BOUND not in changes else ():
         assert country in draft.regions and any(host.region in term.line for term in draft.terms or ())
 
 
@@ -246,25 +210,15 @@ def test_a_nearby_provider_needs_less_of_the_latency_limit(catalog: Catalog, off
 
 
 def test_texts_at_sites_are_not_bought_elsewhere(offer: Offer) -> None:
-    def at_sites(document: dict[str, Any]) -> None:
-        free(document)
-        document["sites"] = {"shop": {"count": 3, "countries": ["US"], "power_kw": 2}}
-        document["workloads"][0]["sites"] = ["shop"]
-
-    for draft in offer(at_sites).values():
+    shops = {"shop": {"count": 3, "countries": ["US"], "power_kw": 2}}
+    for draft in offer(edit({"sites": shops, "workloads.0.sites": ["shop"]}, free)).values():
         assert constraints(draft)["support-chat.sites"] == "a hosted model"
 
 
-def test_sections_find_the_gateway_of_the_chosen_option_again(
-    catalog: Catalog, needs_of: Read, plan_of: Callable[..., Plan]
-) -> None:
+def test_sections_find_the_gateway_of_the_chosen_option_again(catalog: Catalog, needs_of: Read, plan_of: Make) -> None:
     """Only the provider's regions are places of hosted models."""
-
-    def bought(document: dict[str, Any]) -> None:
-        of_germany(document)
-        document["workloads"][0]["quality_unknown"] = "accept"
-        document["placement"]["prefer"] = "hosted-api"
-
+    changes = {"workloads.0.quality_unknown": "accept", "placement": {**HOSTED, "prefer": "hosted-api"}}
+    bought = edit(changes, of_germany)
     plan, needs = plan_of("startup", bought), needs_of("startup", bought)[0]
     option = next(one for one in plan.options if one.name == plan.chosen)
     case = build_chosen_context(ChosenOption(needs, catalog, PlanProvenance(), option, ()))

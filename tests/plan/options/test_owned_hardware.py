@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -12,22 +11,26 @@ from archwright.contract.plan import Option, Plan, Pool
 from archwright.plan.capacity.availability import DEFAULT_TIER, MACHINE_DOWNTIME_SHARE
 from archwright.plan.explain.explanation import explain_plan
 
+from ..conftest import GONE, Change, edit
+
 Make = Callable[..., Plan]
 
 
-def shared_out(growth: float, capex: float, age: float = 14) -> Callable[[dict[str, Any]], None]:
+# The manufacturer's downtime (first) and assistant.
+two_workloads = edit({"workloads.3": GONE, "workloads.2": GONE})
+
+
+def shared_out(growth: float, capex: float, age: float = 14) -> Change:
     """The manufacturer's assistant on internal data, so that its work may leave the site."""
-
-    def change(document: dict[str, Any]) -> None:
-        document["placement"].update(allow=["on-premises", "hybrid"], clouds=["aws"])
-        document["placement"]["owned"][0]["age_months"] = age
-        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
-        document["workloads"][1]["traffic"]["growth_per_year"] = growth
-        document["budget"]["capex"] = capex
-        for data in document["data"]:
-            data["sensitivity"] = "internal"
-
-    return change
+    changes = {
+        "placement.allow": ["on-premises", "hybrid"],
+        "placement.clouds": ["aws"],
+        "placement.owned.0.age_months": age,
+        "workloads.1.traffic.growth_per_year": growth,
+        "budget.capex": capex,
+        "data.*.sensitivity": "internal",
+    }
+    return edit(changes, two_workloads)
 
 
 def answering_pools(option: Option) -> list[Pool]:
@@ -42,8 +45,7 @@ def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Ma
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
     assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and old.shares[3:] == (0.0, 0.0)
     assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
-    owned = {one.machine: one.peak for one in option.purchases if one.kind == "owned"}
-    assert owned == {"8x-h100": 4}
+    assert {one.machine: one.peak for one in option.purchases if one.kind == "owned"} == {"8x-h100": 4}
 
 
 def test_owned_machines_serve_a_base_load_and_a_cloud_the_rest(plan_of: Make) -> None:
@@ -75,13 +77,8 @@ def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:
     """The predicted availability is that of the machines times that of the site."""
-
-    def change(document: dict[str, Any]) -> None:
-        document["placement"]["allow"] = ["on-premises"]
-        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
-        document["workloads"][1]["slo"]["availability"] = target
-
-    plan = plan_of("manufacturer", change)
+    changes = {"placement.allow": ["on-premises"], "workloads.1.slo.availability": target}
+    plan = plan_of("manufacturer", edit(changes, two_workloads))
     assert len(answering_pools(plan.options[0])) == 2
     share = next(one.estimate for one in plan.predictions if one.id == "assistant.requests.share")
     house = catalog.parts[f"site.tier-{DEFAULT_TIER}"].typical

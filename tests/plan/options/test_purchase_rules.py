@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from archwright.plan.options import purchase_rules as rules
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.report.number_format import describe_miss
 
+from ..conftest import edit
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import house, own_fleet
 from ..option_samples import buy, draft
@@ -57,10 +57,7 @@ def test_a_price_without_a_date_needs_a_quote(catalog: Catalog) -> None:
 
 
 def test_on_premises_options_use_no_expired_prices(plan_of: Callable[..., Plan], catalog: Catalog) -> None:
-    def better(document: dict[str, Any]) -> None:
-        next(w for w in document["workloads"] if w["name"] == "assistant")["quality"] = {"mmlu_pro": 0.8}
-        document["placement"]["allow"] = ["on-premises"]
-
+    better = edit({"workloads.1.quality": {"mmlu_pro": 0.8}, "placement.allow": ["on-premises"]})
     (option,) = plan_of("manufacturer", better).options
     assert option.feasible and set(option.models) >= {"assistant", "house-model", "downtime"}
     bought = {one.machine for one in option.purchases if one.kind == "bought"}

@@ -13,6 +13,8 @@ from archwright.contract.record import replace
 from archwright.plan.capacity.served_load import derive_seed
 from archwright.simulate.peak_selection import SEEDS
 
+from ..conftest import GONE, edit
+
 Make = Callable[..., Plan]
 
 
@@ -24,11 +26,6 @@ def missed(plan: Plan) -> dict[str, Any]:
     return {miss.constraint: (miss.value, miss.limit) for miss in local(plan).misses}
 
 
-def workload(document: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = document["workloads"][0]
-    return found
-
-
 def test_electricity_is_the_only_cost(desk: Plan) -> None:
     option = local(desk)
     assert [line.name for line in option.cost_lines] == ["electricity"]
@@ -38,39 +35,26 @@ def test_electricity_is_the_only_cost(desk: Plan) -> None:
 
 def test_the_price_of_the_site_counts(plan_of: Make, desk: Plan) -> None:
     site = {"country": "DE", "electricity_usd_per_kwh": 2.7}
-    dear = local(plan_of("desk", lambda d: d["placement"].update(site=site))).cost_per_month
+    dear = local(plan_of("desk", edit({"placement.site": site}))).cost_per_month
     usual = local(desk).cost_per_month
     assert dear is not None and usual is not None
     assert dear.value == pytest.approx(usual.value * 10)
 
 
-def with_fields(**fields: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda document: workload(document).update(fields)
-
-
-def with_slo(**limits: float) -> Callable[[dict[str, Any]], None]:
-    return lambda document: workload(document)["slo"].update(limits)
-
-
-def with_floor(document: dict[str, Any]) -> None:
-    workload(document).update(quality={"mmlu_pro": 0.9999})
-    workload(document).pop("model")
-
-
 @pytest.mark.parametrize(
-    ("change", "constraint", "found"),
+    ("changes", "constraint", "found"),
     [
-        (lambda d: d["budget"].update(per_month=1), "per_month", None),
-        (with_slo(availability=0.999), "assistant.availability", (pytest.approx(0.995), 0.999)),
-        (with_slo(tpot_p95_s=1e-6), "assistant.tpot_p95_s", None),
-        (with_slo(latency_p95_s=1e-6), "assistant.latency_p95_s", None),
-        (lambda d: d["data"][0].update(residency=["FR"]), "residency", ("DE", "FR")),
-        (with_fields(model="Phi-4"), "assistant.model", ("no file to fetch", ANY)),
-        (with_floor, "assistant.quality", None),
+        ({"budget.per_month": 1}, "per_month", None),
+        ({"workloads.0.slo.availability": 0.999}, "assistant.availability", (pytest.approx(0.995), 0.999)),
+        ({"workloads.0.slo.tpot_p95_s": 1e-6}, "assistant.tpot_p95_s", None),
+        ({"workloads.0.slo.latency_p95_s": 1e-6}, "assistant.latency_p95_s", None),
+        ({"data.0.residency": ["FR"]}, "residency", ("DE", "FR")),
+        ({"workloads.0.model": "Phi-4"}, "assistant.model", ("no file to fetch", ANY)),
+        ({"workloads.0.quality": {"mmlu_pro": 0.9999}, "workloads.0.model": GONE}, "assistant.quality", None),
     ],
 )
-def test_broken_limits_are_missed(plan_of: Make, change: Any, constraint: str, found: Any) -> None:
-    plan = plan_of("desk", change)
+def test_broken_limits_are_missed(plan_of: Make, changes: dict[str, Any], constraint: str, found: Any) -> None:
+    plan = plan_of("desk", edit(changes))
     assert missed(plan)[constraint] == (found or (ANY, ANY))
     priced = constraint not in ("assistant.model", "assistant.quality")
     assert (local(plan).total_cost is not None) is priced, "an option without its models has no price"
@@ -78,8 +62,8 @@ def test_broken_limits_are_missed(plan_of: Make, change: Any, constraint: str, f
 
 
 def test_availability_and_model_are_optional(plan_of: Make, desk: Plan) -> None:
-    assert missed(plan_of("desk", lambda d: workload(d)["slo"].pop("availability"))) == {}
-    assert local(plan_of("desk", lambda d: workload(d).pop("model"))).models == local(desk).models
+    assert missed(plan_of("desk", edit({"workloads.0.slo.availability": GONE}))) == {}
+    assert local(plan_of("desk", edit({"workloads.0.model": GONE}))).models == local(desk).models
 
 
 def small(desk: Plan, memory: int, disk: int) -> MachineFacts:
@@ -93,7 +77,7 @@ def test_a_machine_too_small(plan_of: Make, desk: Plan) -> None:
 
 
 def two(document: dict[str, Any]) -> None:
-    document["workloads"].append({**workload(document), "name": "second"})
+    document["workloads"].append({**document["workloads"][0], "name": "second"})
 
 
 def test_two_workloads_share_the_machine(plan_of: Make) -> None:
@@ -114,12 +98,11 @@ def test_two_workloads_share_the_machine(plan_of: Make) -> None:
 
 def test_two_engines_may_be_too_much_for_it(plan_of: Make, desk: Plan) -> None:
     need = next(p.estimate.value for p in desk.predictions if p.metric == "peak_memory_bytes")
-    plan = plan_of("desk", two, small(desk, memory=round(need * 1.5), disk=50 << 30))
-    assert "memory_bytes" in missed(plan)
+    assert "memory_bytes" in missed(plan_of("desk", two, small(desk, memory=round(need * 1.5), disk=50 << 30)))
 
 
 def test_beside_other_placements_a_missing_probe_is_a_miss(plan_of: Make) -> None:
-    plan = plan_of("desk", lambda d: d["placement"].update(allow=["this-machine", "serverless"]), None)
+    plan = plan_of("desk", edit({"placement.allow": ["this-machine", "serverless"]}), None)
     assert missed(plan) == {"machine": ("not probed", None)}
     assert plan.machine is None
 
@@ -128,7 +111,7 @@ def test_the_seed_comes_from_the_workload(plan_of: Make, desk: Plan) -> None:
     """A change of another field does not change the traffic, so no prediction changes by chance."""
     own = derive_seed("assistant")
     assert own <= desk.loads[0].seed < own + SEEDS
-    other = plan_of("desk", lambda d: d["organisation"].update(name="Other"))
+    other = plan_of("desk", edit({"organisation.name": "Other"}))
     assert other.loads == desk.loads
     assert [p.estimate for p in other.predictions] == [p.estimate for p in desk.predictions]
 

@@ -27,10 +27,8 @@ def runs(
     task: str, model: str, machine: str, *, peak: float, mean: float = 0.0, spares: int = 0, **more: Any
 ) -> AssignmentChoice:
     """A steady load, the same in one year."""
-    made = AssignmentChoice(
-        task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), spares=(spares,), beside=(spares,)
-    )
-    return made._replace(work_usd=(0.0,), **more)
+    made = AssignmentChoice(task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), work_usd=(0.0,))
+    return made._replace(spares=(spares,), beside=(spares,), **more)
 
 
 def works(task: str, model: str, machine: str, *, width: float, hours: float) -> AssignmentChoice:
@@ -41,13 +39,19 @@ def solved(  # type: ignore[no-untyped-def]
     choices: tuple[AssignmentChoice, ...],
     kinds: tuple[MachineSupply, ...] = (SMALL, LARGE),
     limits: SolverLimits = SolverLimits(),  # noqa: B008
+    *,
+    hybrid: bool = False,
+    **follows: str,
 ):
-    return IntegerProgram(choices, kinds, {}).solve(limits)
+    """`follows`: the task whose model a task uses."""
+    program = IntegerProgram(choices, kinds, follows)
+    if hybrid:
+        program.require_hybrid()
+    return program.solve(limits)
 
 
-def test_the_cheapest_machine_that_carries_the_peak() -> None:
-    found = solved((runs("a", "", "small", peak=3.0), runs("a", "", "large", peak=1.0)))
-    assert [one.choice for one in found.taken] == [1] and found.machines == ((0,), (1,))
+def taken(found: Any) -> list[int]:
+    return [one.choice for one in found.taken]
 
 
 LOAD = runs("a", "", "small", peak=4.0, mean=1.0)
@@ -56,6 +60,8 @@ LOAD = runs("a", "", "small", peak=4.0, mean=1.0)
 @pytest.mark.parametrize(
     ("choices", "small", "large"),
     [
+        # The cheapest machine carries the peak.
+        ((runs("a", "", "small", peak=3.0), runs("a", "", "large", peak=1.0)), 0, 1),
         # Two loads share a machine, and the largest spares of a type count once.
         ((runs("a", "", "small", peak=0.5), runs("b", "", "small", peak=0.4)), 1, 0),
         ((runs("a", "", "small", peak=0.5, spares=1), runs("b", "", "small", peak=0.4, spares=2)), 3, 0),
@@ -83,37 +89,25 @@ def test_machines_of_loads_spares_and_jobs(choices: tuple[AssignmentChoice, ...]
         (SolverLimits(usd_per_month=1.5), None),
     ],
 )
-def test_limits_hold_or_there_is_no_solution(
-    limits: SolverLimits, machines: tuple[tuple[int], tuple[int]] | None
-) -> None:
+def test_limits_hold_or_there_is_no_solution(limits: SolverLimits, machines: Any) -> None:
     found = solved((runs("a", "", "small", peak=2.0),), limits=limits)
     assert (found.machines if found is not None else None) == machines
 
 
 def test_a_limit_selects_the_more_expensive_choice() -> None:
-    ways = (
-        runs("a", "", "small", peak=2.0),
-        AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"),
-    )
-    found = solved(ways, limits=SolverLimits(power_kw=1.0))
-    assert [one.choice for one in found.taken] == [1]
+    rented = AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o")
+    ways = (runs("a", "", "small", peak=2.0), rented)
+    assert taken(solved(ways, limits=SolverLimits(power_kw=1.0))) == [1]
     assert solved(ways, limits=SolverLimits(power_kw=1.0, usd_per_month=5.0)) is None
 
 
 def test_a_hybrid_option_has_rented_and_on_site_work() -> None:
-    out = AssignmentChoice("a", "", None, usd=100.0, outside="o")
-    program = IntegerProgram((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
-    program.require_hybrid()
-    assert program.solve(SolverLimits()) is None, "one task cannot be in both places"
+    inside, out = runs("a", "", "small", peak=1.0), AssignmentChoice("a", "", None, usd=100.0, outside="o")
+    assert solved((inside, out), hybrid=True) is None, "one task cannot be in both places"
     both = runs("a", "", "small", peak=0.5, usd=50.0, outside="o")
-    program = IntegerProgram((runs("a", "", "small", peak=1.0), out, both), (SMALL,), {})
-    program.require_hybrid()
-    found = program.solve(SolverLimits())
-    assert found is not None and [one.choice for one in found.taken] == [2]
+    assert taken(solved((inside, out, both), hybrid=True)) == [2]
     cheap = AssignmentChoice("b", "", None, usd=1.0, outside="o")
-    program = IntegerProgram((out, cheap), (SMALL,), {})
-    program.require_hybrid()
-    assert program.solve(SolverLimits()) is not None, "nothing can stay, so nothing must"
+    assert solved((out, cheap), hybrid=True) is not None, "nothing can stay, so nothing must"
 
 
 def test_a_follower_uses_the_model_of_its_leader() -> None:
@@ -122,16 +116,14 @@ def test_a_follower_uses_the_model_of_its_leader() -> None:
         runs("a", "best", "small", peak=2.0),
         works("t", "best", "small", width=1.0, hours=5.0),
     )
-    found = IntegerProgram(ways, (SMALL,), {"t": "a"}).solve(SolverLimits())
-    assert found is not None and [one.choice for one in found.taken] == [1, 2]
-    assert IntegerProgram(ways[:1] + ways[2:], (SMALL,), {"t": "a"}).solve(SolverLimits()) is None
+    assert taken(solved(ways, t="a")) == [1, 2]
+    assert solved(ways[:1] + ways[2:], t="a") is None
 
 
 def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
-    owned = old(2)
     ways = (runs("a", "m", "old", peak=5.0), runs("a", "m", "small", peak=4.0))
-    found = IntegerProgram(ways, (owned, SMALL), {}).solve(SolverLimits())
-    assert found is not None and found.machines == ((2,), (3,))
+    found = solved(ways, (old(2), SMALL))
+    assert found.machines == ((2,), (3,))
     shares = {one.choice: one.shares[0] for one in found.taken}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares[0] * 5 <= 2 + 1e-6 and shares[1] * 4 <= 3 + 1e-6
@@ -140,11 +132,8 @@ def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
 
 
 def test_a_load_is_not_shared_among_models_nor_among_types_that_are_bought() -> None:
-    owned = old(2)
     ways = (runs("a", "m", "old", peak=5.0), runs("a", "n", "small", peak=4.0), runs("a", "m", "large", peak=4.0))
-    found = IntegerProgram(ways, (owned, SMALL, LARGE), {}).solve(SolverLimits())
-    assert found is not None
-    assert [one.choice for one in found.taken] == [1]
+    assert taken(solved(ways, (old(2), SMALL, LARGE))) == [1]
 
 
 def test_a_solver_that_gives_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,13 +167,11 @@ def test_no_assignment_costs_less(tasks: list[tuple[float, float, int]], power: 
     least = math.inf
     for pick in itertools.product((0, 1), repeat=len(tasks)):
         counts = []
-        for index, kind in enumerate(("small", "large")):
+        for index in range(2):
             mine = [tasks[n] for n, chosen in enumerate(pick) if chosen == index]
             peak = sum(task[index] for task in mine)
             counts.append(math.ceil(peak - 1e-9) + max((task[2] for task in mine), default=0) if mine else 0)
-            del kind
-        drawn = counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw
-        if power is None or drawn <= power:
+        if power is None or counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw <= power:
             least = min(least, counts[0] * SMALL.usd[0] + counts[1] * LARGE.usd[0])
     found = solved(ways, limits=SolverLimits(power_kw=power))
     assert (found is None) == math.isinf(least)
@@ -289,8 +276,7 @@ def test_more_load_or_spares_or_fewer_owned_machines_never_cost_less(
 def test_where_what_fractions_use_does_not_fit_whole_something_else_does() -> None:
     """Two and a half owned machines would fit, three do not."""
     ways = (runs("a", "m", "old", peak=2.5), runs("a", "m", "small", peak=1.0))
-    found = IntegerProgram(ways, (old(3), SMALL), {}).solve(SolverLimits(rack_units=2.5))
-    assert found is not None and found.machines == ((0,), (1,))
+    assert solved(ways, (old(3), SMALL), SolverLimits(rack_units=2.5)).machines == ((0,), (1,))
 
 
 def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
@@ -300,9 +286,8 @@ def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
         runs("a", "m", "small", peak=4.0, parts=8),
         runs("b", "", "old", peak=0.625, parts=8),
     )
-    found = IntegerProgram(ways, (old(2), SMALL), {}).solve(SolverLimits())
-    assert found is not None and found.machines == ((2,), (3,))
-    assert solved((*ways[:2], ways[2]._replace(peak=(0.7,))), (old(2), SMALL)).machines == ((2,), (3,))
+    for third in (ways[2], ways[2]._replace(peak=(0.7,))):
+        assert solved((*ways[:2], third), (old(2), SMALL)).machines == ((2,), (3,))
 
 
 def test_what_another_beats_is_left_out_and_the_least_stays() -> None:

@@ -40,13 +40,6 @@ def _compute_quantiles() -> Worlds:
     return np.array([inverse((sample + 0.5) / SAMPLE_COUNT) for sample in range(SAMPLE_COUNT)])
 
 
-def _shuffle_quantiles(names: tuple[str, ...]) -> Worlds:
-    import numpy as np  # noqa: PLC0415
-
-    seed = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8])
-    return np.random.default_rng(seed).permutation(_compute_quantiles())
-
-
 def sample_factors(estimate: Estimate, normal: Worlds) -> Worlds:
     """Samples of an estimate as factors of its value.
 
@@ -83,9 +76,13 @@ class MonteCarloSampler:
 
     def sample_driver(self, driver: str) -> Worlds:
         """Return the factors of one driver. Raises KeyError if the ledger has no estimate of it."""
+        import numpy as np  # noqa: PLC0415
+
         if driver not in self._facts:
-            estimate, normal = self._ledger.driver_estimate(driver), _shuffle_quantiles(self._ledger.root_facts(driver))
-            self._facts[driver] = sample_factors(estimate, normal)
+            names = "\n".join(self._ledger.root_facts(driver))
+            seed = int.from_bytes(hashlib.sha256(names.encode()).digest()[:8])
+            normal = np.random.default_rng(seed).permutation(_compute_quantiles())
+            self._facts[driver] = sample_factors(self._ledger.driver_estimate(driver), normal)
         return self._facts[driver]
 
     def sample_product(self, drivers: tuple[str, ...]) -> Worlds:

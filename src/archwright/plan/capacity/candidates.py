@@ -307,14 +307,11 @@ def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapa
 
     kept: list[MachineCapability] = []
     for one in sorted(found, key=rank):
-        if not any(_dominates(other, one) for other in kept):
+        if not any(
+            len(other.steady.misses) <= len(one.steady.misses)
+            and other.steady.requests_per_s.value >= one.steady.requests_per_s.value
+            and all(a <= b for a, b in zip(other.prices, one.prices, strict=True))
+            for other in kept
+        ):
             kept.append(one)
     return tuple(kept)
-
-
-def _dominates(strong: MachineCapability, weak: MachineCapability) -> bool:
-    return (
-        len(strong.steady.misses) <= len(weak.steady.misses)
-        and strong.steady.requests_per_s.value >= weak.steady.requests_per_s.value
-        and all(a <= b for a, b in zip(strong.prices, weak.prices, strict=True))
-    )

@@ -26,11 +26,10 @@ def check_latency(
     load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[ConstraintViolation], list[str]]
 ) -> None:
     """Check latency limits against (TTFT, TPOT) at p95; append to the misses and notes in `found`."""
-    (ttft, tpot), (misses, notes), name = p95, found, load.workload
+    ttft, tpot = p95
     whole = sum_estimates([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
-    check_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
-    check_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
-    check_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
+    for field, latency in (("ttft_p95_s", ttft), ("tpot_p95_s", tpot), ("latency_p95_s", whole)):
+        check_limit(f"{load.workload}.{field}", latency, getattr(slo, field), *found)
 
 
 def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:

@@ -20,13 +20,7 @@ from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offe
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import BURSTABLE
-from archwright.plan.demand.data_residency import (
-    ProximityRank,
-    collect_all_bounds,
-    collect_bounds,
-    is_region_inside,
-    rank_proximity,
-)
+from archwright.plan.demand.data_residency import ProximityRank, collect_all_bounds, is_region_inside, rank_proximity
 from archwright.plan.demand.forecast import list_steady_demands, split_into_years
 
 # Minimum machine if it also searches a vector index; minimum for the other parts alone. Assumed.
@@ -123,8 +117,7 @@ class ControlPlaneSizer:
 
     def _peak_cores(self, end: str) -> tuple[float, ...]:
         """Return cores per month, at one end of every fact."""
-        idle = sum(self._fact_value(part, end) for part in self._other_facts)
-        return tuple(self._add_gateway_cores(idle, end))
+        return tuple(self._add_gateway_cores(sum(self._fact_value(part, end) for part in self._other_facts), end))
 
     @property
     def gateway_cores(self) -> float:
@@ -173,14 +166,12 @@ def list_platform_parts(needs: Needs) -> tuple[str, ...]:
 
 def _is_plain_offer(offer: Offer) -> bool:
     """True if the offer has no accelerator, runs at full speed all the time, and has a price."""
-    steady = not offer.notes.startswith(BURSTABLE)
-    return offer.accelerator is None and steady and bool(offer.on_demand_usd_per_hour)
+    return offer.accelerator is None and not offer.notes.startswith(BURSTABLE) and bool(offer.on_demand_usd_per_hour)
 
 
 def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
     """Return the nearest, then cheapest small machine where all data may be; None if there is none."""
-    bounds = tuple(bound for workload in needs.workloads for bound in collect_bounds(needs, workload))
-    clouds = needs.placement.clouds
+    bounds, clouds = collect_all_bounds(needs), needs.placement.clouds
     fitting = (
         offer
         for offer in catalog.offers

@@ -182,7 +182,7 @@ def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Locatio
     if gear.switches:
         parts += estimate_switch_draw(case, gear)
         units += gear.switches
-    if (seat := get_own_servers(case)) is not None and seat.where == where:
+    if (seat := find_own_servers(case, where)) is not None:
         parts.append(estimate_server_draw(case, max(seat.counts)))
         units += SERVER_RACK_UNITS * max(seat.counts)
     basis = case.ledger.create_basis(
@@ -262,7 +262,7 @@ def _price_shared_energy(case: OptionContext, kept: StoredItems, where: Location
             usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
             line = f"electricity of {what} in {where.region}"
             yield make_recurring_flow(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
-    if (seat := get_own_servers(case)) is not None and seat.where == where:
+    if (seat := find_own_servers(case, where)) is not None:
         one = case.quotes.part(SERVER_DRAW_PART)
         flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
         line = f"electricity of control-plane servers in {where.region}"
@@ -288,14 +288,13 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
         parts = []
         for fleet in select_fleets_at(case, where):
             watts = case.ledger.driver_estimate(estimate_machine_energy(case, fleet).drivers[0])
-            hours = sum(fleet.machines) / case.months * HOURS_PER_MONTH
-            parts.append(watts.scaled(hours / 1000, unit="kWh"))
+            parts.append(watts.scaled(sum(fleet.machines) / case.months * HOURS_PER_MONTH / 1000, unit="kWh"))
         if where.placement in OWN_PLACEMENTS:
             terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.parameter("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
             draws = estimate_switch_draw(case, size_network_gear(case, where))
-            if (seat := get_own_servers(case)) is not None and seat.where == where:
+            if (seat := find_own_servers(case, where)) is not None:
                 draws.append(estimate_server_draw(case, sum(seat.counts) / case.months))
             parts += [draw.scaled(HOURS_PER_MONTH, unit="kWh") for draw in draws]
         found[where] = _apply_pue(case, where, sum_estimates(parts, "kWh"), "")
@@ -305,14 +304,13 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
 def price_control_plane(case: OptionContext) -> list[CashFlow]:
     """Return the cost lines; no lines if the control plane shares machines or exists already."""
     seat = case.seat
-    if seat is not None and seat.is_shared:
-        return []
     if seat is None:
         bought = case.where and all(place.placement == "hosted-api" for place in case.where)
         if bought and list_online_workloads(case.needs) and list_platform_parts(case.needs):
             case.ledger.add_assumptions(
                 "the gateway of a hosted model runs on an existing machine, because no machine may be rented"
             )
+    if seat is None or seat.is_shared:
         return []
     low, high = min(seat.counts), max(seat.counts)
     name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "
@@ -328,8 +326,7 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
     """Yield support, and purchases or (if nothing may be bought) a monthly charge over the servers' life."""
     price, support = case.quotes.part(SERVER_PART), case.quotes.part("support")
     unit = UnitPrice(price.usd, (*price.drivers, seat.machines))
-    month = price.usd * support.usd / MONTHS_PER_YEAR
-    paid = [month * count for count in seat.counts]
+    paid = [price.usd * support.usd / MONTHS_PER_YEAR * count for count in seat.counts]
     yield make_varying_flow(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
     bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
     if case.needs.budget.capex > 0:
@@ -339,10 +336,10 @@ def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str
     yield lifecycle.price_monthly_charge(case.quotes, bought)
 
 
-def get_own_servers(case: OptionContext) -> ControlPlaneHosting | None:
+def find_own_servers(case: OptionContext, where: Location) -> ControlPlaneHosting | None:
     seat = case.seat
-    own = seat is not None and seat.offer is None and not seat.is_shared and seat.where.placement in OWN_PLACEMENTS
-    return seat if own else None
+    own = seat is not None and seat.where == where and seat.offer is None and not seat.is_shared
+    return seat if own and where.placement in OWN_PLACEMENTS else None
 
 
 def estimate_server_draw(case: OptionContext, count: float) -> Estimate:

@@ -63,7 +63,6 @@ class PriceBook:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 
     def part(self, name: str) -> UnitPrice:
-        """Return an operating parameter of the catalog."""
         row = self._catalog.parts[name]
         kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
         fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {format_source(row)}"

@@ -63,10 +63,9 @@ def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
 
 def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
     """Return the cost per year of one FTE, the value of `_price_engineer`."""
-    country = needs.organisation.country
-    named = next((name for place, name in SALARY_PARTS if catalog.is_inside(country, place)), None)
-    if named is not None:
-        return catalog.parameter(named).value
+    for place, name in SALARY_PARTS:
+        if catalog.is_inside(needs.organisation.country, place):
+            return catalog.parameter(name).value
     return math.prod(catalog.parameter(name).value for _, name in SALARY_PARTS) ** 0.5
 
 

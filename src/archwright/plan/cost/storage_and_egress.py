@@ -67,8 +67,7 @@ def _list_data_sets(case: OptionContext) -> Iterable[StoredItem]:
             yield StoredItem(kept, home)
         if kept.tier != "archive":
             for place in case.copy_locations(data):
-                why = "a copy where requests use it"
-                yield StoredItem(kept._replace(name=f"{kept.name}, copy", why=why), place)
+                yield StoredItem(kept._replace(name=f"{kept.name}, copy", why="a copy where requests use it"), place)
 
 
 def _list_model_files(case: OptionContext) -> Iterable[StoredItem]:

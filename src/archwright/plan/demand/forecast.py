@@ -83,7 +83,6 @@ class Demand(NamedTuple):
         return sum(self.growth) / len(self.growth)
 
     def scaled_by(self, share: float) -> Demand:
-        """Return a share of the load."""
         return self._replace(
             mean=self.mean * share,
             peak=self.peak * share,
@@ -109,8 +108,7 @@ class BatchJob(NamedTuple):
 
 def split_into_years(months: int) -> tuple[range, ...]:
     """Return the months of each year of a horizon; the last year may be shorter."""
-    starts = range(0, months, MONTHS_PER_YEAR)
-    return tuple(range(first, min(first + MONTHS_PER_YEAR, months)) for first in starts)
+    return tuple(range(first, min(first + MONTHS_PER_YEAR, months)) for first in range(0, months, MONTHS_PER_YEAR))
 
 
 def compute_monthly_growth(traffic: Traffic | None, months: int) -> tuple[float, ...]:

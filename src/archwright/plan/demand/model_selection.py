@@ -35,7 +35,6 @@ def get_model_id(model: ModelSpec | None) -> str:
 
 
 def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> QualityStanding:
-    """Compare reported scores with the floors."""
     shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
     if any(share is not None and share < floor for share, floor in shares):
         return "below"
@@ -80,9 +79,8 @@ def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) 
     for benchmark, floor in workload.quality.items():
         share = reported.get(benchmark)
         if share is None or share < floor:
-            found.append(
-                build_violation(f"{workload.name}.quality.{benchmark}", UNKNOWN if share is None else share, floor)
-            )
+            value = UNKNOWN if share is None else share
+            found.append(build_violation(f"{workload.name}.quality.{benchmark}", value, floor))
     return found
 
 

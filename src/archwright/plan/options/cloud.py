@@ -23,7 +23,7 @@ from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
 from archwright.plan.demand.model_selection import format_scores, get_model_id
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelection, InstanceSelector
-from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
+from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
 from archwright.plan.violations import build_violation
@@ -45,9 +45,9 @@ def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, 
 class CloudPlanner:
     def __init__(self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...]) -> None:
         self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
-        self._edge_tasks = tuple(task for task in tasks if runs_at_sites(task))
+        self._edge_tasks = tuple(task for task in tasks if task.workload.sites)
         self._edge = world.plan_sites(tasks)
-        self._tasks = tuple(self._follow_site_model(task) for task in tasks if not runs_at_sites(task))
+        self._tasks = tuple(self._follow_site_model(task) for task in tasks if not task.workload.sites)
         self._on_demand = InstanceSelector(world.needs, world.catalog, world.sizer, commitments=False)
 
     def _follow_site_model(self, task: WorkloadTask) -> WorkloadTask:
@@ -65,9 +65,8 @@ class CloudPlanner:
             draft, found = OptionDraft(f"cloud-{provider}", "cloud", provider), self._select(provider)
             if len(found.picks) == len(self._tasks):
                 complete.append(provider)
-                variants = [
-                    self._build_option(draft, one, self._world.renter) for one in self._variants(provider, found)
-                ]
+                picked = self._variants(provider, found)
+                variants = [self._build_option(draft, one, self._world.renter) for one in picked]
                 yield min(variants, key=lambda one: (len(one.draft.misses), sum(t.sum for t in one.draft.terms or ())))
                 continue
             draft = draft._replace(notes=self._describe_listed_regions(provider))
@@ -143,18 +142,15 @@ class CloudPlanner:
         outside = any(miss.constraint == "residency" for miss in found.misses)
         rented = OptionPart() if outside else join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
         where = sort_main_first(rented)
-        edge = OptionPart() if outside else self._edge
-        part = join_parts([rented._replace(terms=(*rented.terms, *extra)), edge])
+        part = join_parts([rented._replace(terms=(*rented.terms, *extra)), OptionPart() if outside else self._edge])
         part = part._replace(notes=(*found.notes, *part.notes))
         # Machines at own sites alone are no cloud option.
         missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._edge_tasks)
         regions = tuple(sorted({place.region for place in where}))
         notes = [*draft.notes, *self._describe_spread_regions(draft.provider, regions)]
         for task in self._edge_tasks:
-            sites = ", ".join(task.workload.sites)
-            notes.append(
-                f"{task.name}: on machines bought for its sites ({sites}); other workloads use rented machines"
-            )
+            sites = f"on machines bought for its sites ({', '.join(task.workload.sites)})"
+            notes.append(f"{task.name}: {sites}; other workloads use rented machines")
         if renter is not None:
             notes += self._describe_better_models(draft.provider, found, renter)
             saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
@@ -190,19 +186,16 @@ class CloudPlanner:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""
         rows = (row for row in self._catalog.surcharges if row.platform.split()[0].lower() == provider)
         for row in [row for row in rows if row.low is not None][:1]:
-            draft, low, high = OptionDraft(f"managed-{provider}", "cloud", provider), row.low or 0.0, row.high or 0.0
+            draft = OptionDraft(f"managed-{provider}", "cloud", provider)
             found = self._on_demand.select_instances(provider, self._tasks)
             part = join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
-            built = self._build_option(draft, found, extra=self._price_surcharge(part, row, (low, high)))
-            note = (
-                f"{row.platform}: {low:.0%} to {high:.0%} surcharge on machines ({row.source}); on-demand prices only"
-            )
+            built = self._build_option(draft, found, extra=self._price_surcharge(part, row))
+            surcharge = f"{row.low or 0.0:.0%} to {row.high or 0.0:.0%} surcharge on machines ({row.source})"
+            note = f"{row.platform}: {surcharge}; on-demand prices only"
             yield built._replace(draft=built.draft._replace(notes=(note, *built.draft.notes)))
 
-    def _price_surcharge(
-        self, part: OptionPart, row: PlatformSurcharge, shares: tuple[float, float]
-    ) -> tuple[CashFlow, ...]:
-        low, high = shares
+    def _price_surcharge(self, part: OptionPart, row: PlatformSurcharge) -> tuple[CashFlow, ...]:
+        low, high = row.low or 0.0, row.high or 0.0
         if high <= 0:
             return ()
         share = (low + high) / 2

@@ -188,7 +188,12 @@ class InstanceSelector:
     ) -> InstanceChoice | None:
         if task.demand is not None:
             return self._best_steady(task, task.demand, self._capable_machines(provider, task, models, near))
-        return self._best_job(task, models, self._cheapest_machines(provider, task, near))
+        picks = (
+            self._job_choice(task, job, (host, model, batch))
+            for host in self._cheapest_machines(provider, task, near)
+            for job, model, batch in self._sizer.list_batch(task, models, host)
+        )
+        return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
 
     def remote_saving(self, pick: InstanceChoice) -> tuple[float, str]:
         """Return the USD saved over the horizon in the cheapest remote region, and this region; (0, "") if none."""
@@ -205,8 +210,7 @@ class InstanceSelector:
             if best is not None and least >= _rank_choices((best,))[:3]:
                 break
             if model is not None and pick.model is not None and is_better_model(task.workload, model, pick.model):
-                tried = self.best_choice(provider, task, (model,))
-                found = [one for one in (best, tried) if one is not None]
+                found = [one for one in (best, self.best_choice(provider, task, (model,))) if one is not None]
                 best = min(found, key=lambda one: _rank_choices((one,)), default=None)
         return best
 
@@ -249,16 +253,6 @@ class InstanceSelector:
     def _staff_usd(self, tranches: tuple[PurchaseTranche, ...]) -> float:
         return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
 
-    def _best_job(
-        self, task: WorkloadTask, models: ModelOptions, hosts: tuple[CandidateMachine, ...]
-    ) -> InstanceChoice | None:
-        picks = (
-            self._job_choice(task, job, (host, model, batch))
-            for host in hosts
-            for job, model, batch in self._sizer.list_batch(task, models, host)
-        )
-        return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
-
     def _job_choice(
         self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
     ) -> InstanceChoice:
@@ -269,8 +263,7 @@ class InstanceSelector:
         if spot is not None:
             run = machine_count.price_job_runs(batch, job, spot, 1 + purchase_options.SPOT_REDONE_SHARE)
             runs += [run] if run[1] <= purchase_options.MAX_SPOT_MACHINES else []
-        best = min(runs, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum))
-        tranche, machines, misses = best
+        tranche, machines, misses = min(runs, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum))
         prices, broken = (listed,) if spot is None else (listed, spot), (*batch.misses, *misses)
         pick = InstanceChoice(task, host, model, None, batch, (tranche,), machines, 0, broken, prices)
         return pick._replace(staff_usd=self._staff_usd((tranche,)))

@@ -34,12 +34,7 @@ class CountrySites(NamedTuple):
     sites: int
 
 
-def runs_at_sites(task: WorkloadTask) -> bool:
-    return bool(task.workload.sites)
-
-
 def make_sites_miss(task: WorkloadTask, where: str) -> ConstraintViolation:
-    """Return the violation of an option that has no machines at the sites."""
     return build_violation(f"{task.name}.sites", where, "at every site")
 
 

@@ -145,8 +145,7 @@ def _size_exclusive_load(assigned: TaskAssignment, spares: tuple[int, int]) -> B
     most, (shared_spares, listed), engines = max(assigned.choice.peak), spares, _count_engines(assigned)
     needed = count_machines(most, 1.0)
     count = max(1, math.ceil(most * engines - ROUNDING)) + listed * engines
-    up = RedundancyRequirement(needed, shared_spares)
-    return BusiestYear(count, needed, _compute_on_site_share(assigned), up)
+    return BusiestYear(count, needed, _compute_on_site_share(assigned), RedundancyRequirement(needed, shared_spares))
 
 
 def _compute_on_site_share(assigned: TaskAssignment) -> float:
@@ -167,10 +166,8 @@ def _size_shared_load(assigned: TaskAssignment, sharing: Assignments) -> Busiest
     last = max(years, key=lambda year: (peak[year], year))
     # The spares of a type that serves alone, else those for all types that share the load.
     alone = (one.part is None or one.part.shares[last] > 1 - ROUNDING for one in sharing)
-    backed = [
-        one.choice.spares[last] if single else one.choice.beside[last]
-        for one, single in zip(sharing, alone, strict=True)
-    ]
+    pairs = zip(sharing, alone, strict=True)
+    backed = [one.choice.spares[last] if single else one.choice.beside[last] for one, single in pairs]
     spares = min(spare for spare, count in zip(backed, machines[last], strict=True) if count)
     share, engines = assigned.part.shares[last] if assigned.part is not None else 1.0, _count_engines(assigned)
     return BusiestYear(
@@ -207,8 +204,7 @@ def _compute_machines_used(assignments: Assignments, month: int, pace: Throughpu
     for each in assignments:
         demand, job, sized, choice = each.task.demand, each.task.job, each.sizing_result, each.choice
         if isinstance(sized, SteadyCapacity) and demand is not None:
-            carried = pace(sized.requests_per_s)
-            steady = sized._replace(requests_per_s=exact_estimate(carried, "requests/s"))
+            steady = sized._replace(requests_per_s=exact_estimate(pace(sized.requests_per_s), "requests/s"))
             parts = [owned.compute_machine_share(rate, steady) for rate in each.rates(demand, month)]
             if each.part is not None:
                 # Without what other types reserve, even if this type alone would need fewer machines.
@@ -253,7 +249,6 @@ def _list_workloads(assignments: Assignments) -> tuple[str, ...]:
 
 
 def _compute_mean_busy(assigned: TaskAssignment) -> float:
-    """Return the mean number of busy machines over the horizon."""
     demand, job, sized = assigned.task.demand, assigned.task.job, assigned.sizing_result
     if isinstance(sized, SteadyCapacity) and demand is not None:
         grown = sum(growth * assigned.served_share(demand, month) for month, growth in enumerate(demand.growth))

@@ -29,7 +29,7 @@ from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand
 from archwright.plan.options.cloud_instances import InstanceSelection
-from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
+from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
 from archwright.plan.violations import Misses, build_violation
@@ -46,9 +46,8 @@ class HostedApiPlanner:
     ) -> None:
         self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
         self._today = now.date()
-        text = [task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS]
-        self._text = tuple(text)
-        self._rest = tuple(task for task in tasks if task not in text)
+        self._text = tuple(task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS)
+        self._rest = tuple(task for task in tasks if task not in self._text)
         named = (self._needs.placement.regions or (), *(data.residency for data in self._needs.data))
         self._named = frozenset(place for places in named for place in places)
 
@@ -68,10 +67,8 @@ class HostedApiPlanner:
         where = (Location("hosted-api", provider, places[0] if places else "", home),)
         regions = dict.fromkeys([*places, *self._rented_countries(part, where)]) if places else ()
         misses = (*hosted.misses, *misses, *others.misses)
-        notes = [
-            f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
-            for fleet in rented.fleets
-        ]
+        sites = [(", ".join(fleet.workloads), fleet.where) for fleet in rented.fleets]
+        notes = [f"{names}: rented at {place.provider}, {place.region}" for names, place in sites]
         picked = {pick.task.name for pick in others.picks}
         if missing := [task.name for task in self._rest if task.name not in picked]:
             notes.append(f"the price does not include: {', '.join(missing)}")
@@ -109,7 +106,7 @@ class HostedApiPlanner:
 
     def _select_other_machines(self, clouds: tuple[str, ...]) -> InstanceSelection:
         """Select the cheapest machines for non-text work, which are the same for every provider."""
-        misses = [make_sites_miss(task, "a hosted model") for task in (*self._text, *self._rest) if runs_at_sites(task)]
+        misses = [make_sites_miss(task, "a hosted model") for task in (*self._text, *self._rest) if task.workload.sites]
         named = {task.name for task in self._text}
         bound = [task for task in self._rest if task.follows in named]
         limit = "a model with available weights"
@@ -160,7 +157,6 @@ class HostedApiPlanner:
 
     def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
         """Return the model to buy, and the cheapest of known quality, which is bought if it costs about the same."""
-
         last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
 
         def rank(model: HostedModel) -> tuple[bool, float, str]:

@@ -23,7 +23,7 @@ from archwright.plan.demand.forecast import Demand, split_into_years
 from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
 from archwright.plan.options import owned_hardware as owned
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
-from archwright.plan.options.edge_sites import EdgeSitePlanner, runs_at_sites
+from archwright.plan.options.edge_sites import EdgeSitePlanner
 from archwright.plan.options.hardware_schedule import HardwareScheduler
 from archwright.plan.options.option_builder import (
     BuiltOption,
@@ -62,9 +62,8 @@ class PlanningContext(NamedTuple):
         return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
 
     def plan_sites(self, tasks: Iterable[WorkloadTask]) -> OptionPart:
-        """Plan the machines of tasks that run at sites of their own."""
         planner = EdgeSitePlanner(self.needs, self.catalog, self.sizer, self.settler)
-        return join_parts(planner.plan_task(task) for task in tasks if runs_at_sites(task))
+        return join_parts(planner.plan_task(task) for task in tasks if task.workload.sites)
 
 
 class OnPremisesPlanner:
@@ -74,7 +73,7 @@ class OnPremisesPlanner:
         self._spans = split_into_years(world.needs.budget.horizon_months)
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
-        self._central = tuple(task for task in tasks if not runs_at_sites(task))
+        self._central = tuple(task for task in tasks if not task.workload.sites)
         self._edge = world.plan_sites(tasks)
         self._kinds = tuple(stock.kind for stock in self._site.stocks)
         self._follows = {task.name: task.follows for task in self._central if task.follows is not None}
@@ -99,9 +98,8 @@ class OnPremisesPlanner:
             draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=regions)
             return self._optimise_option(draft, {})
         draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=regions)
-        return self._optimise_option(
-            draft, {task.name: self._cloud_assignments(provider, task) for task in self._central}
-        )
+        rented = {task.name: self._cloud_assignments(provider, task) for task in self._central}
+        return self._optimise_option(draft, rented)
 
     def _optimise_option(self, draft: OptionDraft, rented: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
         assembler, site_notes = self._world.assembler, tuple(self._site.notes)
@@ -115,8 +113,7 @@ class OnPremisesPlanner:
             found = [*self._on_site_assignments(task), *rented.get(task.name, ())]
             misses += task.misses if not found else ()
             if not found and task.place is not None and not self._is_near_task(task):
-                regions = f"{task.workload.name}.traffic.regions"
-                misses.append(build_violation(regions, self._site.country, task.place))
+                misses.append(build_violation(f"{task.workload.name}.traffic.regions", self._site.country, task.place))
             elif not found and not task.misses:
                 model = next((model.id for model in task.models if model is not None), task.workload.kind)
                 limit = "a machine that holds it and whose speed is known"
@@ -260,7 +257,7 @@ class OnPremisesPlanner:
         for group in [(model,) for model in models] if separate else [models]:
             pick = self._world.renter.best_choice(provider, task, group)
             if pick is not None and not pick.misses:
-                model, usd = get_model_id(pick.model), self._monthly_usd(pick)
+                model, usd = get_model_id(pick.model), pick.usd / self._needs.budget.horizon_months
                 choice = AssignmentChoice(task.name, model, None, pick.cost, usd, outside=pick.task.name)
                 yield TaskAssignment(choice, task, pick.model, pick=pick)
         if task.demand is not None and not followed:
@@ -303,10 +300,7 @@ class OnPremisesPlanner:
             work = zip(assigned.choice.work_usd, self._spans, strict=True)
             done = tuple(usd * sum(split.served_share(whole, m) for m in year) / len(year) for usd, year in work)
             choice = choice._replace(outside=rest.name, usd=pick.cost, work_usd=done)
-            yield split._replace(choice=choice._replace(usd_per_month=self._monthly_usd(pick)))
-
-    def _monthly_usd(self, pick: InstanceChoice) -> float:
-        return pick.usd / self._needs.budget.horizon_months
+            yield split._replace(choice=choice._replace(usd_per_month=pick.usd / self._needs.budget.horizon_months))
 
     def _uses_private_data(self, task: WorkloadTask) -> bool:
         used = (data for data in self._needs.data if data.name in task.workload.data)

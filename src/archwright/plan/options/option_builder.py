@@ -199,9 +199,8 @@ class PoolWriter:
         batch = pick.batch
         if batch is None:
             raise ValueError(f"{task.name}: neither a steady load nor a job")
-        names = self._ledger.register_bases(batch.bases)
-        facts = (names.get(batch.machine_hours.basis, ""), *batch.assumptions)
         hours = batch.machine_hours
+        facts = (self._ledger.register_bases(batch.bases).get(hours.basis, ""), *batch.assumptions)
         return self._ledger.create_driver(hours, name, "formula", "machine-hours of one run", facts=facts).basis
 
     def _register_steady_count(self, name: str, demand: Demand, steady: SteadyCapacity) -> str:
@@ -320,8 +319,7 @@ def _build_fleet(pick: InstanceChoice, tranche: PurchaseTranche) -> MachineFleet
 def compute_busy_machines(demand: Demand, steady: SteadyCapacity, growth: float | None = None) -> float:
     """Return the mean number of busy machines at a growth factor; default: the mean growth over the horizon."""
     grown = demand.mean_growth if growth is None else growth
-    rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * SECONDS_PER_HOUR)
-    return rate / steady.requests_per_s.value
+    return demand.requests_per_month * grown / (HOURS_PER_MONTH * SECONDS_PER_HOUR) / steady.requests_per_s.value
 
 
 def list_purchases(
@@ -376,11 +374,10 @@ class OptionBuilder:
         misses, notes, site = list(draft.misses), [*draft.notes, *costs.notes], self._needs.placement.site
         # Sites of workloads have their own limits (`edge_sites`).
         for place in costs.places:
-            if site is None or place.where not in where:
-                continue
-            check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
-            if site.rack_units is not None and place.rack_units > site.rack_units:
-                misses.append(build_violation("rack_units", place.rack_units, site.rack_units))
+            if site is not None and place.where in where:
+                check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
+                if site.rack_units is not None and place.rack_units > site.rack_units:
+                    misses.append(build_violation("rack_units", place.rack_units, site.rack_units))
         draft = draft._replace(
             terms=(*part.terms, *costs.terms),
             power_kw=costs.power_kw,

@@ -67,7 +67,6 @@ class TaskAssignment(NamedTuple):
         return f"{self.task.name}{self.suffix}"
 
     def load_share(self, month: int) -> float:
-        """Return the share of the task's load in a month."""
         return 1.0 if self.part is None else self.part.shares[month // MONTHS_PER_YEAR]
 
     def rates(self, demand: Demand, month: int) -> tuple[float, ...]:
@@ -320,10 +319,7 @@ def _prefer_better_models(task: WorkloadTask, assignments: list[TaskAssignment])
     for each in assignments:
         key = each.choice._replace(model="", usd=0.0, work_usd=()) if each.model is not None else each.choice
         other = best.setdefault(key, each)
-        if (
-            each.model is not None
-            and other.model is not None
-            and is_better_model(task.workload, each.model, other.model)
-        ):
+        model, rival = each.model, other.model
+        if model is not None and rival is not None and is_better_model(task.workload, model, rival):
             best[key] = each
     return list(best.values())

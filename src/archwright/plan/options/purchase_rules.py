@@ -23,11 +23,9 @@ from archwright.plan.violations import build_violation
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
     rows: dict[str, Fact] = {}
-    for draft in drafts:
-        for fleet in draft.fleets:
-            row = fleet.offer or fleet.node
-            if row is not None:
-                rows[row.id] = row
+    for fleet in (fleet for draft in drafts for fleet in draft.fleets):
+        if (row := fleet.offer or fleet.node) is not None:
+            rows[row.id] = row
     return catalog.describe_stale_facts(rows.values())
 
 
@@ -52,7 +50,8 @@ def prefer_unexpired_prices(
     old = stale._replace(draft=refuse_expired_prices(stale.draft, catalog))
     if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
         return old
-    less = _sum_usd(fresh.draft) - _sum_usd(stale.draft)
+    fresh_usd, stale_usd = (sum(term.sum for term in one.draft.terms or ()) for one in (fresh, stale))
+    less = fresh_usd - stale_usd
     if stale.draft.misses or stale.draft.terms is None or less <= 0:
         return fresh
     expired = next(miss.value for miss in old.draft.misses if miss.constraint == "stale_facts")
@@ -64,10 +63,6 @@ def prefer_unexpired_prices(
 def _list_bought_nodes(draft: OptionDraft) -> tuple[ServerSpec, ...]:
     bought = (fleet.node for fleet in draft.fleets if fleet.purchase == "bought" and fleet.node is not None)
     return tuple(dict.fromkeys(bought))
-
-
-def _sum_usd(draft: OptionDraft) -> float:
-    return sum(term.sum for term in draft.terms or ())
 
 
 ADVANCED_PERFORMANCE = 1600.0

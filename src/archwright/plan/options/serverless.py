@@ -40,7 +40,7 @@ from archwright.plan.capacity.service_levels import (
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
+from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
 from archwright.plan.violations import Misses, build_violation
@@ -91,10 +91,9 @@ class ServerlessPlanner:
             part, model = self._choose_worker(task, found, self._list_workers(provider, where))
             models[task.name] = (model,)
             parts.append(part)
-        sites = tuple(make_sites_miss(task, "a provider's region") for task in self._tasks if runs_at_sites(task))
-        part = join_parts(parts)
-        draft = draft._replace(regions=(where.region,), misses=sites)
-        return self._world.assembler.build(draft, part, (where,), whole=all(one.terms for one in parts))
+        sites = tuple(make_sites_miss(task, "a provider's region") for task in self._tasks if task.workload.sites)
+        draft, whole = draft._replace(regions=(where.region,), misses=sites), all(one.terms for one in parts)
+        return self._world.assembler.build(draft, join_parts(parts), (where,), whole=whole)
 
     def _choose_region(self, provider: str) -> Location | None:
         """Return the nearest region where all data may be; prices are equal in all regions."""

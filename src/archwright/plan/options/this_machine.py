@@ -185,10 +185,8 @@ class ThisMachinePlanner:
 
     def _check_machine_limits(self, served: list[LocalLoad], machine: MachineFacts, findings: Findings) -> None:
         """Check availability, and memory and disk of all pools together."""
-        for one in served:
-            check_availability(
-                one.demand.workload.name, RedundancyRequirement(1, 0), one.demand.workload.slo, *findings
-            )
+        for workload in (one.demand.workload for one in served):
+            check_availability(workload.name, RedundancyRequirement(1, 0), workload.slo, *findings)
         memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             findings.misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))

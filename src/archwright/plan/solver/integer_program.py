@@ -174,8 +174,7 @@ class IntegerProgram:
         self._solver.addRow(lower, upper, len(held), list(held), list(held.values()))
 
     def _add_machine_columns(self, kind: MachineSupply) -> list[int]:
-        most = kind.most or (math.inf,) * len(self._years)
-        years = zip(kind.yearly_increments(kind.usd), most, strict=True)
+        years = zip(kind.yearly_increments(kind.usd), kind.most or (math.inf,) * len(self._years), strict=True)
         found = [self._add_column(usd, count, whole=True) for usd, count in years]
         if kind.most is None:
             for before, after in itertools.pairwise(found):
@@ -219,7 +218,6 @@ class IntegerProgram:
             self._add_spare_rows(serves, there, year)
 
     def _add_failure_shares(self, used: int, serves: Mapping[int, int], year: int, down: str) -> None:
-        """Add the shares of a year in one failure case."""
         share = {}
         for i, one in serves.items():
             choice = self._choices[i]
