@@ -31,6 +31,7 @@ from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, Workl
 from archwright.engines.model_files import fetch_model
 from archwright.home import Home
 
+from .command_line import CommandLine
 from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
@@ -122,6 +123,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def cli(home: Home, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
 
 
 @pytest.fixture(scope="session")
