@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from collections.abc import Callable
@@ -44,6 +45,11 @@ class CommandLine:
         self._capsys.readouterr()
         assert show(result) == 0
         return self._capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def error_of(code: str, call: Callable[..., object], *args: Any, **options: Any) -> ArchwrightError:

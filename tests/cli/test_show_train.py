@@ -14,7 +14,7 @@ from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.home import Home
 
-from ..command_line import CommandLine
+from ..command_line import CommandLine, Terminal
 
 RUN = TrainingRun(
     id="r-1",
@@ -52,11 +52,6 @@ HELD = Deviation(
     verdict="worse",
     evidence="measured",
 )
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 class Clock:
