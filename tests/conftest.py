@@ -27,13 +27,16 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
+from archwright.contract.plan import LoadSpec, Option, Plan, WorkloadPlan
+from archwright.contract.record import replace
 from archwright.engines.model_files import fetch_model
 from archwright.home import Home
 
+from .command_line import CommandLine
 from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
+from .small_plans import PLAN, POOL
 
 # How long an example takes says how busy the machine is: no test of ours is timed. At each commit the examples of a
 # property are the same; `make nightly` draws others (--hypothesis-profile=random).
@@ -124,6 +127,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "home")
 
 
+@pytest.fixture
+def cli(home: Home, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
+
+
 @pytest.fixture(scope="session")
 def postgres(processes: None) -> Iterator[str]:
     """A PostgreSQL server in a temporary folder, reachable only over a Unix socket."""
@@ -203,23 +211,6 @@ def promise(metric: str, statistic: Statistic, band: tuple[float, float, float],
 @pytest.fixture
 def null_plan() -> Plan:
     """A plan whose engine answers after 20 ms with a token every 5 ms, with a short load for `bench`."""
-    pool = Pool(
-        name="assistant",
-        model="null-model",
-        workloads=("assistant",),
-        placement="this-machine",
-        provider="this-machine",
-        region="DE",
-        machine="this machine",
-        accelerator="cpu",
-        accelerator_count=1,
-        replicas=1,
-        slots=2,
-        context_tokens=2048,
-        default_max_tokens=32,
-        quantisation="none",
-        launch=Launch(engine="null", settings={"ttft_s": 0.02, "tpot_s": 0.005}),
-    )
     option = Option(
         name="this-machine",
         placement="this-machine",
@@ -230,7 +221,7 @@ def null_plan() -> Plan:
         total_cost=None,
         cost_per_month=None,
         capex=None,
-        pools=(pool,),
+        pools=(POOL,),
         models={"assistant": "null-model"},
     )
     predictions = (
@@ -251,21 +242,13 @@ def null_plan() -> Plan:
         peak_s=1.5,
         closed_s=1.0,
     )
-    return Plan(
-        needs_file="needs.yaml",
-        needs_digest="0" * 64,
-        catalog_digest="0" * 64,
-        created_at="2026-11-24T00:00:00+00:00",
-        organisation="Test",
-        currency="EUR",
-        horizon_months=12,
+    return replace(
+        PLAN,
         chosen="this-machine",
         options=(option,),
         workloads=(WorkloadPlan(name="assistant", model="null-model", pools=("assistant",)),),
-        pools=(pool,),
+        pools=(POOL,),
         predictions=predictions,
-        controls=(),
-        assumptions=(),
         bases=(Basis(id="null", kind="assumed", stratum="null engine", definition="fixed timings"),),
         loads=(load,),
     )

@@ -14,9 +14,10 @@ import pytest
 
 from archwright import __version__
 from archwright import home as home_module
-from archwright.errors import SettingsError
 from archwright.home import SCHEMA_VERSION, SOCKET_PATH_LIMIT, Home, locate_home, write_atomic
 from archwright.settings import Settings
+
+from .command_line import error_of
 
 
 def mode(path: Path) -> int:
@@ -47,24 +48,13 @@ def test_the_users_home_is_expanded_and_paths_are_absolute(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert Home("~/x").root == tmp_path / "x"
     assert Home("y").root == tmp_path / "y"
-    with pytest.raises(SettingsError, match="home of an unknown user") as caught:
-        Home("~nobody-of-this-name/x")
-    assert caught.value.code == "AW-SET-04"
+    assert "home of an unknown user" in error_of("AW-SET-04", Home, "~nobody-of-this-name/x").message
 
 
 def test_each_thing_has_a_place_of_its_own(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    places = [
-        home.pepper,
-        home.model("f" * 64),
-        home.machine_facts,
-        home.catalog_overlay,
-        home.plan,
-        home.state,
-        home.lock,
-        home.config("gateway"),
-        home.log("gateway"),
-    ]
+    places = [home.pepper, home.model("f" * 64), home.machine_facts, home.catalog_overlay, home.plan]
+    places += [home.state, home.lock, home.config("gateway"), home.log("gateway")]
     assert len(set(places)) == len(places)
     assert all(home.root in place.parents for place in places)
     made = {path.name for path in home.root.iterdir()}
@@ -132,7 +122,8 @@ def locate(home: Home) -> Home:
     return locate_home(Settings(home=str(home.root)))
 
 
-def test_a_new_home_carries_its_schema_version(tmp_path: Path) -> None:
+def test_a_new_home_carries_its_schema_version_and_each_older_version_has_a_migration(tmp_path: Path) -> None:
+    assert len(home_module.MIGRATIONS) == SCHEMA_VERSION
     home = Home(tmp_path / "home")
     assert locate(home).root == home.root
     assert not home.root.exists()
@@ -165,9 +156,7 @@ def test_a_migration_that_fails_is_repeated_by_the_next_verb(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(home_module, "MIGRATIONS", (fill_disk,))
-    with pytest.raises(SettingsError, match="No space left on device") as caught:
-        locate(Home(tmp_path))
-    assert caught.value.code == "AW-SET-06"
+    assert "No space left on device" in error_of("AW-SET-06", locate, Home(tmp_path)).message
     assert not (tmp_path / "schema.json").exists()
     monkeypatch.undo()
     locate(Home(tmp_path))
@@ -177,24 +166,15 @@ def test_a_migration_that_fails_is_repeated_by_the_next_verb(tmp_path: Path, mon
 def test_a_newer_home_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     newer = b'{"version": 99, "written_by": "9.0.0"}'
     write_atomic(tmp_path / "schema.json", newer)
-    with pytest.raises(SettingsError, match="newer archwright wrote this home") as caught:
-        locate(Home(tmp_path))
-    assert caught.value.code == "AW-SET-05"
-    assert "backup" in caught.value.hint
+    error = error_of("AW-SET-05", locate, Home(tmp_path))
+    assert "newer archwright wrote this home" in error.message and "backup" in error.hint
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [newer]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": "x"}', b'{"version": -1}', b"\xff"])
 def test_an_unreadable_version_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "schema.json").write_bytes(content)
-    with pytest.raises(SettingsError) as caught:
-        locate(Home(tmp_path))
-    assert caught.value.code == "AW-SET-06"
-    assert caught.value.where.file == str(tmp_path / "schema.json")
-
-
-def test_each_older_version_has_a_migration() -> None:
-    assert len(home_module.MIGRATIONS) == SCHEMA_VERSION
+    assert error_of("AW-SET-06", locate, Home(tmp_path)).where.file == str(tmp_path / "schema.json")
 
 
 def test_a_home_that_may_only_be_read_is_readable_when_no_format_changes(
@@ -207,8 +187,7 @@ def test_a_home_that_may_only_be_read_is_readable_when_no_format_changes(
     assert locate(Home(tmp_path)).root == tmp_path
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(home_module, "MIGRATIONS", (lambda home: None,))
-    with pytest.raises(SettingsError, match="Permission denied"):
-        locate(Home(tmp_path))
+    assert "Permission denied" in error_of("AW-SET-06", locate, Home(tmp_path)).message
 
 
 def test_threads_that_migrate_at_once_run_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from archwright import settings
-from archwright.errors import SettingsError
+
+from .command_line import error_of
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +59,9 @@ def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
     ],
 )
 def test_a_bad_value_is_refused_with_its_field(name: str, value: object, message: str) -> None:
-    with pytest.raises(SettingsError, match=message) as caught:
-        settings.load({name: value})
-    assert (caught.value.code, caught.value.where.field) == ("AW-SET-02", name)
-    assert caught.value.hint and (name != "otlp_url" or ":4318" in caught.value.hint)
+    error = error_of("AW-SET-02", settings.load, {name: value})
+    assert message in error.message and error.where.field == name
+    assert error.hint and (name != "otlp_url" or ":4318" in error.hint)
 
 
 def test_good_ports_and_choices() -> None:
@@ -71,19 +71,15 @@ def test_good_ports_and_choices() -> None:
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
     (tmp_path / settings.FILE).write_text("prot = 1\n")
-    with pytest.raises(SettingsError, match="unknown setting 'prot'") as caught:
-        settings.load()
-    assert caught.value.code == "AW-SET-01"
-    assert "port" in caught.value.hint and caught.value.where.file == settings.FILE
+    error = error_of("AW-SET-01", settings.load)
+    assert "unknown setting 'prot'" in error.message and "port" in error.hint and error.where.file == settings.FILE
 
 
 @pytest.mark.parametrize("content", [b"host = ", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / settings.FILE).write_bytes(content)
-    with pytest.raises(SettingsError, match="not valid TOML") as caught:
-        settings.load()
-    assert caught.value.code == "AW-SET-03"
-    assert caught.value.where.file == str(tmp_path / settings.FILE)
+    error = error_of("AW-SET-03", settings.load)
+    assert "not valid TOML" in error.message and error.where.file == str(tmp_path / settings.FILE)
 
 
 def test_variables_the_user_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,12 +181,9 @@ ERROR_CLASSES: dict[str, type[ArchwrightError]] = {
 
 def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
     """Build the error for a package that is not installed; the hint is the command that installs it."""
-    return MissingError(
-        "AW-GET-01",
-        f"{purpose} needs the package {package}, which is not installed",
-        where=ErrorLocation(field=f"extra [{extra}]"),
-        hint=f"pip install 'archwright[{extra}]'",
-    )
+    where = ErrorLocation(field=f"extra [{extra}]")
+    message = f"{purpose} needs the package {package}, which is not installed"
+    return MissingError("AW-GET-01", message, where=where, hint=f"pip install 'archwright[{extra}]'")
 
 
 @contextmanager

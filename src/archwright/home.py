@@ -46,11 +46,10 @@ class Home:
         try:
             self.root = Path(root).expanduser().absolute()
         except RuntimeError as error:
+            where = ErrorLocation(field="home")
+            hint = "set a full path"
             raise SettingsError(
-                "AW-SET-04",
-                f"{root} is the home of an unknown user",
-                where=ErrorLocation(field="home"),
-                hint="set a full path",
+                "AW-SET-04", f"{root} is the home of an unknown user", where=where, hint=hint
             ) from error
 
     def folder(self, *parts: str) -> Path:

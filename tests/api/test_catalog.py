@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -10,15 +9,14 @@ import pytest
 
 from archwright import api
 from archwright.catalog.load import load_catalog
-from archwright.cli import main
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.errors import CatalogError, UsageError
 from archwright.home import Home
 from archwright.plan.plan_file import write_plan
 
 from ..catalog import samples
+from ..command_line import CommandLine, error_of
 
 P5 = "aws:us-east-1:p5.48xlarge"
 
@@ -36,7 +34,7 @@ def bought(null_plan: Plan) -> Plan:
     return replace(null_plan, bases=(*null_plan.bases, basis))
 
 
-def test_a_fact_is_shown_with_its_layers(home: Home, bring: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fact_is_shown_with_its_layers(bring: Path, cli: CommandLine) -> None:
     before = api.catalog.show(P5)
     assert [layer.layer for layer in before.chain] == ["shipped"]
     assert before.chain[0].source_kind == "api" and before.row["accelerator_count"] == 8
@@ -44,24 +42,18 @@ def test_a_fact_is_shown_with_its_layers(home: Home, bring: Path, capsys: pytest
     assert (price.value, price.unit) == (55.04, "USD/h")
     api.catalog.refresh(from_dir=str(bring))
     assert [layer.layer for layer in api.catalog.show(P5).chain] == ["refreshed", "shipped"]
-    assert main(["catalog", "show", P5]) == 0
-    out = capsys.readouterr().out
+    out = cli.text(f"catalog show {P5}")
     assert "refreshed" in out and "55.04" in out and "karpenter" in out
     for name in ("gpt-oss-120b", "L4", "llamacpp", "gdpr", "gpu.h100", "8x-h100", "EUR/USD", "SmolLM2-135M-Instruct"):
         assert api.catalog.show(name).name == name
 
 
 @pytest.mark.parametrize(
-    ("spelt", "name"),
-    [("H100", "H100-SXM-80GB"), ("Trillium", "TPUv6e"), ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct")],
-)
-def test_a_fact_is_found_by_another_name(home: Home, spelt: str, name: str) -> None:
-    assert api.catalog.show(spelt).name == name
-
-
-@pytest.mark.parametrize(
-    ("printed", "name"),
+    ("given", "name"),
     [
+        ("H100", "H100-SXM-80GB"),
+        ("Trillium", "TPUv6e"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct"),
         ("egress.aws", "aws us-east-1 Internet egress from 100 GB"),
         ("exchange.usd-eur", "EUR/USD"),
         ("exchange.usd-jpy", "EUR/JPY"),
@@ -72,57 +64,45 @@ def test_a_fact_is_found_by_another_name(home: Home, spelt: str, name: str) -> N
         ("between-regions.gcp", "gcp Inter-region"),
     ],
 )
-def test_a_fact_is_found_by_the_id_that_a_plan_prints(home: Home, printed: str, name: str) -> None:
-    assert api.catalog.show(printed).name == name
+def test_a_fact_is_found_by_another_name_and_by_the_id_that_a_plan_prints(home: Home, given: str, name: str) -> None:
+    assert api.catalog.show(given).name == name
 
 
 def test_what_a_plan_made_of_several_rows_is_left_to_explain(home: Home) -> None:
-    with pytest.raises(UsageError) as caught:
-        api.catalog.show("storage.object.aws")
-    assert "archwright explain plan.json" in caught.value.hint
+    assert "archwright explain plan.json" in error_of("AW-USE-04", api.catalog.show, "storage.object.aws").hint
 
 
 @pytest.mark.parametrize("name", ["aws:us-east-1:p5.48large", "nothing like anything 0"])
 def test_an_unknown_fact_is_answered_with_the_nearest(home: Home, name: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        api.catalog.show(name)
-    assert caught.value.code == "AW-USE-04" and caught.value.hint
+    assert error_of("AW-USE-04", api.catalog.show, name).hint
 
 
-def test_every_named_fact_can_be_shown(home: Home) -> None:
+def test_the_check_runs_the_gates_and_says_how_old_things_are(cli: CommandLine) -> None:
     check = api.catalog.check()
     assert {table.table for table in check.tables} >= {"offers", "parts", "regions", "hosted_facts", "countries"}
     assert all(table.rows for table in check.tables)
-
-
-def test_the_check_runs_the_gates_and_says_how_old_things_are(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    check = api.catalog.check()
     assert (len(check.gates), check.findings) == (9, ())
     assert sum(gate.exceptions for gate in check.gates) == len(load_catalog().gate_exceptions)
     offers = next(table for table in check.tables if table.table == "offers")
     assert offers.rows == len(load_catalog().offers) and offers.stale > 0
     assert "TPUv6e" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
-    assert main(["catalog", "check"]) == 0
-    assert "ages as of" in capsys.readouterr().out
+    assert "ages as of" in cli.text("catalog check")
 
 
-def test_a_wrong_fact_of_the_user_fails_the_check(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_fact_of_the_user_fails_the_check(home: Home, cli: CommandLine) -> None:
     home.folder("catalog")
     own = "{on_demand_usd_per_hour: 9999.0, reason: a typo, until: 2099-12-31}"
     home.catalog_overlay.write_text(f"offers: {{'{P5}': {own}}}\n")
     (finding,) = api.catalog.check().findings
     assert (finding.gate, finding.subject, finding.refuses) == ("price-of-one", P5, True)
-    assert main(["catalog", "check"]) == 1
-    assert "9" in capsys.readouterr().out
+    assert "9" in cli.text("catalog check", 1)
 
 
 def test_a_refresh_is_reported_compared_audited_and_rolled_back(
-    home: Home, bring: Path, bought: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
+    bring: Path, bought: Plan, null_plan: Plan, cli: CommandLine
 ) -> None:
-    assert main(["catalog", "diff"]) == 0
-    assert "no refreshed facts" in capsys.readouterr().out
-    assert main(["catalog", "refresh", "--from", str(bring)]) == 0
-    out = capsys.readouterr().out
+    assert "no refreshed facts" in cli.text("catalog diff")
+    out = cli.text(f"catalog refresh --from {bring}")
     for said in ("generation 0001", "gate usable-memory", "gemini:gemini-3.6-flash", "*skypilot*nebius*.csv"):
         assert said in out
     write_plan(bought, Path("plan.json"))
@@ -130,12 +110,9 @@ def test_a_refresh_is_reported_compared_audited_and_rolled_back(
     (of_plan,) = api.catalog.diff().plans
     assert (of_plan.plan, of_plan.facts) == ("plan.json", (P5, "gemini:gemini-3.6-flash"))
     assert api.catalog.diff("other.json").plans == ()
-    assert main(["catalog", "diff", "plan.json"]) == 0
-    assert f"rests on {P5}" in capsys.readouterr().out.replace("\n", " ")
-    assert main(["catalog", "diff", "other.json"]) == 0
-    assert "none of the plans found" in capsys.readouterr().out
-    assert main(["catalog", "refresh", "--rollback"]) == 0
-    assert "the shipped facts are in force" in capsys.readouterr().out
+    assert f"rests on {P5}" in cli.text("catalog diff plan.json").replace("\n", " ")
+    assert "none of the plans found" in cli.text("catalog diff other.json")
+    assert "the shipped facts are in force" in cli.text("catalog refresh --rollback")
     assert api.catalog.show(P5).chain[0].layer == "shipped"
     assert [act.action for act in api.audit.list()][:2] == ["catalog.rollback", "catalog.refresh"]
 
@@ -147,9 +124,8 @@ def test_a_rollback_goes_back_one_refresh(home: Home, bring: Path) -> None:
     assert (report.generation, report.kept["grid"], report.kept["storage"]) == ("0001", 2, 0)
 
 
-def test_the_json_form_is_the_record(home: Home, bring: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["catalog", "refresh", "--from", str(bring), "--only", "hosted", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+def test_the_json_form_is_the_record(bring: Path, cli: CommandLine) -> None:
+    report = cli.json(f"catalog refresh --from {bring} --only hosted")
     assert report["kept"]["hosted"] == 3 and report["kept"]["offers"] == 0
     assert msgspec.convert(report, api.catalog.RefreshReport) is not None
 
@@ -163,17 +139,12 @@ def test_the_json_form_is_the_record(home: Home, bring: Path, capsys: pytest.Cap
         ({"from_dir": "bring", "only": "everything"}, "AW-USE-16"),
     ],
 )
-def test_a_call_that_makes_no_sense_is_refused(home: Home, bring: Path, asked: dict[str, object], code: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        api.catalog.refresh(**asked)  # type: ignore[arg-type]
-    assert caught.value.code == code
+def test_a_call_that_makes_no_sense_is_refused(bring: Path, asked: dict[str, object], code: str) -> None:
+    error_of(code, api.catalog.refresh, **asked)
 
 
-def test_a_folder_without_files_says_what_to_bring(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_files_says_what_to_bring(cli: CommandLine) -> None:
     Path("empty").mkdir()
-    assert main(["catalog", "refresh", "--from", "empty"]) == 4
-    out, err = capsys.readouterr()
+    out, err = cli.run("catalog refresh --from empty", 4)
     assert err.startswith("AW-CAT-09") and "moto/ec2/resources" in out.replace("\n", "")
-    with pytest.raises(CatalogError) as caught:
-        api.catalog.refresh(rollback=True)
-    assert caught.value.code == "AW-CAT-08"
+    error_of("AW-CAT-08", api.catalog.refresh, rollback=True)

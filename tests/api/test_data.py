@@ -11,12 +11,14 @@ import pytest
 from archwright import api
 from archwright.access import audit_log
 from archwright.api import data
-from archwright.cli import main, show_data
+from archwright.cli import show_data
 from archwright.contract.lineage import LineageEdge, SourceFile
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor import lineage
 from archwright.store import Store
+
+from ..command_line import CommandLine
 
 RECIPE = "from: docs\ninto: docs-clean\nsteps:\n  - drop-duplicates: {}\n  - redact: {}\n"
 
@@ -40,28 +42,23 @@ def actions(home: Home) -> list[tuple[str, str]]:
         store.close()
 
 
-def run_text(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 0
-    return capsys.readouterr().out
-
-
-def test_the_verbs_one_after_the_other(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no data set yet" in run_text(capsys, "data", "list")
-    out = run_text(capsys, "data", "ingest", str(source), "--name", "docs", "--licence", "CC0-1.0")
+def test_the_verbs_one_after_the_other(source: Path, home: Home, cli: CommandLine) -> None:
+    assert "no data set yet" in cli.text("data list")
+    ingest = f"data ingest {source} --name docs"
+    out = cli.text(f"{ingest} --licence CC0-1.0")
     assert "docs@v1\n  3 rows, 4 columns, 1 file" in out
     assert "left out         1  quarantine: not JSON" in out
     assert "skipped             .hidden: hidden" in out
-    again = json.loads(run_text(capsys, "data", "ingest", str(source), "--name", "docs", "--json"))
+    again = cli.json(ingest)
     assert (again["id"], again["new"], again["passed_over"]) == ("docs@v1", False, [".hidden: hidden"])
-    assert "nothing changed" in run_text(capsys, "data", "ingest", str(source), "--name", "docs")
-    out = run_text(capsys, "data", "refine", "recipe.yaml")
-    assert "redacted         1  email" in out
-    refined = json.loads(run_text(capsys, "data", "refine", "recipe.yaml", "--json"))
+    assert "nothing changed" in cli.text(ingest)
+    assert "redacted         1  email" in cli.text("data refine recipe.yaml")
+    refined = cli.json("data refine recipe.yaml")
     assert (refined["id"], refined["new"], refined["rows"]) == ("docs-clean@v1", False, 2)
-    listed = json.loads(run_text(capsys, "data", "list", "--json"))
+    listed = cli.json("data list")
     assert [version["id"] for version in listed] == ["docs@v1", "docs-clean@v1"]
     assert "new" not in listed[0]
-    lines = run_text(capsys, "data", "list").splitlines()
+    lines = cli.text("data list").splitlines()
     assert lines[0].split()[:2] == ["version", "rows"]
     assert lines[2].split()[:4] == ["docs-clean@v1", "2", "1", "1"]
     assert all(len(line) <= 100 for line in lines)
@@ -69,7 +66,7 @@ def test_the_verbs_one_after_the_other(source: Path, home: Home, capsys: pytest.
     assert sorted(found) == [("data.ingest", "docs@v1"), ("data.refine", "docs-clean@v1")]
 
 
-def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_known_of_a_version(source: Path, home: Home, cli: CommandLine) -> None:
     data.ingest(str(source), name="docs")
     data.refine("recipe.yaml")
     store = Store(home.store_url)
@@ -88,53 +85,42 @@ def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.Cap
     refined = api.data.show("docs-clean@v1")
     assert (refined.quarantine, refined.models) == (None, ())
     assert refined.drops is not None
-    out = run_text(capsys, "data", "show", "docs")
-    assert "trained on it    r-1, m@v1" in out
-    assert "refined from it  docs-clean@v1" in out
+    out = cli.text("data show docs")
+    assert "trained on it    r-1, m@v1" in out and "refined from it  docs-clean@v1" in out
     assert "quarantine: not JSON" in out
-    out = run_text(capsys, "data", "show", "docs-clean")
-    assert "refined from docs@v1" in out
-    assert "trained on it    nothing yet" in out
-    assert json.loads(run_text(capsys, "data", "show", "docs", "--json"))["version"]["rows"] == 3
+    out = cli.text("data show docs-clean")
+    assert "refined from docs@v1" in out and "trained on it    nothing yet" in out
+    assert cli.json("data show docs")["version"]["rows"] == 3
 
 
-def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_large_versions_are_cut_for_people_only(source: Path, cli: CommandLine) -> None:
     made = data.ingest(str(source), name="docs")
     file = SourceFile(path="[red]x", sha256="ab" * 32, size_bytes=1, rows=1)
     wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
     large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
-    show_data.print_outcome(large)
-    assert "and 4 more (--json shows all)" in capsys.readouterr().out
-    show_data.print_card(replace(api.data.show("docs"), version=large))
-    out = capsys.readouterr().out
-    assert "and 760 more" in out
-    assert "and 988 more" in out
-    assert "[red]x" in out
+    assert "and 4 more (--json shows all)" in cli.printed(show_data.print_outcome, large)
+    out = cli.printed(show_data.print_card, replace(api.data.show("docs"), version=large))
+    assert "and 760 more" in out and "and 988 more" in out and "[red]x" in out
     assert out.count("\n") < 60
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("line", "code"),
     [
-        (("ingest", "nowhere", "--name", "docs"), "AW-USE-01"),
-        (("ingest", "source", "--name", "No Name"), "AW-DATA-01"),
-        (("ingest", "source"), "AW-USE-07"),
-        (("refine", "nowhere.yaml"), "AW-USE-01"),
-        (("refine", "source/a.jsonl"), "AW-DATA-21"),
-        (("refine", "recipe.yaml"), "AW-DATA-10"),
-        (("show", "docs"), "AW-DATA-10"),
+        ("ingest nowhere --name docs", "AW-USE-01"),
+        ("ingest source --name 'No Name'", "AW-DATA-01"),
+        ("ingest source", "AW-USE-07"),
+        ("refine nowhere.yaml", "AW-USE-01"),
+        ("refine source/a.jsonl", "AW-DATA-21"),
+        ("refine recipe.yaml", "AW-DATA-10"),
+        ("show docs", "AW-DATA-10"),
     ],
 )
-def test_errors_are_three_lines(
-    source: Path, home: Home, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: str
-) -> None:
-    assert main(("data", *words)) in (2, 10)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(code)
-    assert 2 <= said.err.count("\n") <= 3
-    assert main(("data", *words, "--json")) in (2, 10)
-    assert json.loads(capsys.readouterr().err)["code"] == code
+def test_errors_are_three_lines(source: Path, cli: CommandLine, line: str, code: str) -> None:
+    status = 10 if "DATA" in code else 2
+    out, err = cli.run(f"data {line}", status)
+    assert out == "" and err.startswith(code) and 2 <= err.count("\n") <= 3
+    assert cli.json_error(f"data {line}", status)["code"] == code
 
 
 @pytest.mark.process

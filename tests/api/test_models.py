@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pwd
 import time
@@ -17,11 +16,11 @@ from archwright.access import audit_log
 from archwright.api.lineage_chain import LineageChain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
-from archwright.cli import main
+from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, LineageEdge, Score
-from archwright.contract.plan import Artefact
+from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord, make_request_id
-from archwright.errors import ModelError, OperateError, UsageError
+from archwright.errors import OperateError, UsageError
 from archwright.home import Home
 from archwright.journal import listen_to_steps
 from archwright.lifecycle import model_registry
@@ -29,6 +28,7 @@ from archwright.monitor import lineage
 from archwright.monitor.wal.writer import WalWriter
 from archwright.training import training_runs
 
+from ..command_line import CommandLine, error_of
 from ..lifecycle.conftest import PASSED, Stage
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -43,28 +43,17 @@ def stage(home: Home) -> Iterator[Stage]:
     made.store.close()
 
 
-def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    """Run a verb and return its JSON."""
-    assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def shown(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
-    assert main(words) == status
-    return capsys.readouterr().out
-
-
 def acts(stage: Stage) -> list[tuple[str, str]]:
     return [(event.action, event.resource) for event in reversed(audit_log.read_entries(stage.store))]
 
 
-def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, cli: CommandLine) -> None:
     stage.version(1, gates=PASSED)
     stage.version(2, gates=FAILED)
     gone = stage.version(3)
     stage.home.model(gone.sha256, "onnx").unlink()
     api.models.promote("digits@v1")
-    listed = run_json(capsys, "models", "list")
+    listed = cli.json("models list")
     assert all(record["id"] for record in listed)
     files = [record for record in listed if record["kind"] == "file"]
     assert files and {"model", "quantisation", "sha256", "here", "path"} <= set(files[0])
@@ -74,123 +63,98 @@ def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: 
         ("digits@v2", "failed", False, True),
         ("digits@v3", "never", False, False),
     ]
-    text = shown(capsys, "models", "list")
+    text = cli.text("models list")
     assert "SmolLM2-135M-Instruct" in text and "digits@v2" in text and "file missing" in text
 
 
-def test_a_home_without_versions_says_how_to_make_one(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no version yet; train one" in shown(capsys, "models", "list")
-    assert shown(capsys, "models", "history") == "no version of ours is or was in production\n"
-    assert run_json(capsys, "models", "history") == []
+def test_a_home_without_versions_says_how_to_make_one(stage: Stage, cli: CommandLine) -> None:
+    assert "no version yet; train one" in cli.text("models list")
+    assert cli.text("models history") == "no version of ours is or was in production\n"
+    assert cli.json("models history") == []
 
 
-def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(stage: Stage, cli: CommandLine) -> None:
     made = stage.version()
-    never = shown(capsys, "models", "show", "digits")
+    never = cli.text("models show digits")
     assert "never; run archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
     score = Score(metric="accuracy", value=0.9, low=0.85, high=0.95, items=180, baseline=0.1, baseline_name="guessing")
     found = Evaluation(id="e-1", at=time.time(), model=made.id, scores=(score,), gates=PASSED)
     stage.store.append(model_registry.EVALUATIONS, [found])
     promoted = api.models.promote("digits")
-    card = run_json(capsys, "models", "show", "digits@v1")
+    card = cli.json("models show digits@v1")
     file = stage.dataset.files[0]
-    assert card["lineage"] == {
-        "run": "r-digits-1",
-        "dataset_version": "rows@v1",
-        "files": [msgspec.to_builtins(file)],
-    }
-    assert card["scores"][0]["metric"] == "accuracy" and [gate["name"] for gate in card["gates"]] == [
-        "quality",
-        "export",
-    ]
+    files = [msgspec.to_builtins(file)]
+    assert card["lineage"] == {"run": "r-digits-1", "dataset_version": "rows@v1", "files": files}
+    assert card["scores"][0]["metric"] == "accuracy"
+    assert [gate["name"] for gate in card["gates"]] == ["quality", "export"]
     assert card["production_since"] == promoted.at and card["in_production"] and card["labels"] == ["0", "1"]
-    text = shown(capsys, "models", "show", "digits@v1")
+    text = cli.text("models show digits@v1")
     for part in ("0.90", "0.85 to 0.95", "0.10  guessing", "gate quality passed", "since 20", "CC0-1.0", "labels"):
         assert part in text
 
 
-def test_a_model_file_is_shown_too(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_file_is_shown_too(stage: Stage, cli: CommandLine) -> None:
     found = api.models.show("SmolLM2-135M-Instruct")
     assert isinstance(found, ModelFile) and api.models.show(found.id) == found
-    assert "Q4_1" in shown(capsys, "models", "show", "SmolLM2-135M-Instruct")
-    with pytest.raises(ModelError) as unknown:
-        api.models.show("SmolLM3")
-    assert unknown.value.code == "AW-MOD-10"
+    assert "Q4_1" in cli.text("models show SmolLM2-135M-Instruct")
+    error_of("AW-MOD-10", api.models.show, "SmolLM3")
 
 
-def test_an_evaluation_is_kept_audited_and_shown(
-    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_evaluation_is_reported_kept_audited_and_shown(
+    stage: Stage, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.version()
-    monkeypatch.setattr(
-        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
-    )
-    assert "may be promoted: archwright models promote digits@v1" in shown(capsys, "models", "evaluate", "digits")
-    monkeypatch.setattr(
-        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), FAILED)
-    )
-    text = shown(capsys, "models", "evaluate", "digits", status=1)
+    evaluate = "archwright.lifecycle.classifier_evaluation.evaluate_classifier"
+    monkeypatch.setattr(evaluate, lambda store, home, model: ((), PASSED))
+    assert "may be promoted: archwright models promote digits@v1" in cli.text("models evaluate digits")
+    monkeypatch.setattr(evaluate, lambda store, home, model: ((), FAILED))
+    text = cli.text("models evaluate digits", 1)
     assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
     assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
     card = api.models.show("digits")
     assert isinstance(card, ModelCard) and card.evaluated == "failed"
 
-
-def test_the_steps_of_an_evaluation_are_reported(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.version()
-    monkeypatch.setattr(
-        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
-    )
     steps: list[str] = []
     with listen_to_steps(steps.append):
         api.models.evaluate("digits")
     assert steps == ["reading the held-out rows of rows@v1"]
 
 
-def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, cli: CommandLine) -> None:
     stage.version(1, gates=PASSED)
     stage.version(2, gates=PASSED)
-    would = run_json(capsys, "models", "promote", "digits@v1", "--dry-run")
+    would = cli.json("models promote digits@v1 --dry-run")
     assert would["dry_run"] and would["id"] == "digits#1" and api.models.history() == ()
-    assert "would promote digits: no version of ours -> digits@v1; nothing was changed" in shown(
-        capsys, "models", "promote", "digits@v1", "--dry-run"
+    assert "would promote digits: no version of ours -> digits@v1; nothing was changed" in cli.text(
+        "models promote digits@v1 --dry-run"
     )
     first = api.models.promote("digits@v1")
     assert (first.by, first.previous, first.served, first.dry_run) == (ME, None, False, False)
-    text = shown(capsys, "models", "promote", "digits")
+    text = cli.text("models promote digits")
     assert text.startswith(f"promoted digits: digits@v1 -> digits@v2  (digits#2, by {ME}); ")
     assert text.endswith("no platform runs: the next `up` serves it\n")
     assert acts(stage) == [("models.promote", "digits digits@v1"), ("models.promote", "digits digits@v2")]
 
 
-def test_a_refusal_has_the_gate_its_figures_and_exit_status_12(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refusal_has_the_gate_its_figures_and_exit_status_12(stage: Stage, cli: CommandLine) -> None:
     stage.version(1, gates=FAILED)
-    assert main(["models", "promote", "digits", "--json"]) == 12
-    error = json.loads(capsys.readouterr().err)
+    error = cli.json_error("models promote digits", 12)
     assert error["code"] == "AW-MOD-22" and "gate export: served differs by 0.5, limit 0.1" in error["message"]
-    assert main(["models", "promote", "digits", "--dry-run"]) == 12
-    assert capsys.readouterr().err.count("\n") == 3
+    assert cli.error("models promote digits --dry-run", 12).count("\n") == 3
     assert api.models.history() == () and acts(stage) == []
 
 
-def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback_goes_back_and_history_only_grows(stage: Stage, cli: CommandLine) -> None:
     stage.version(1, gates=PASSED)
     stage.version(2, gates=PASSED)
     api.models.promote("digits@v1")
     api.models.promote("digits@v2")
-    assert run_json(capsys, "models", "rollback", "digits", "--dry-run")["model"] == "digits@v1"
-    assert "would roll back digits: digits@v2 -> digits@v1" in shown(
-        capsys, "models", "rollback", "digits", "--dry-run"
-    )
+    assert cli.json("models rollback digits --dry-run")["model"] == "digits@v1"
+    assert "would roll back digits: digits@v2 -> digits@v1" in cli.text("models rollback digits --dry-run")
     assert api.models.rollback("digits@v2").model == "digits@v1"  # an id names its endpoint
     assert api.models.rollback("digits").model is None
-    assert main(["models", "rollback", "digits"]) == 12
-    assert "nothing to roll back on digits" in capsys.readouterr().err
-    records = run_json(capsys, "models", "history", "digits")
+    assert "nothing to roll back on digits" in cli.error("models rollback digits", 12)
+    records = cli.json("models history digits")
     assert [(r["id"], r["action"], r["model"], r["by"]) for r in records] == [
         ("digits#1", "promote", "digits@v1", ME),
         ("digits#2", "promote", "digits@v2", ME),
@@ -199,7 +163,7 @@ def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.
     ]
     assert all(isinstance(record["at"], float) for record in records)
     assert acts(stage)[-1] == ("models.rollback", "digits the plan")
-    text = shown(capsys, "models", "history")
+    text = cli.text("models history")
     assert "digits#4" in text and "no version of ours" in text
 
 
@@ -225,20 +189,14 @@ def test_what_was_in_production_at_a_time(stage: Stage, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "", "1795547940"])
 def test_what_is_no_time_is_refused(stage: Stage, text: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        api.models.history(at=text)
-    assert refused.value.code == "AW-USE-50" and "2026-11-24T15:30" in refused.value.hint
+    assert "2026-11-24T15:30" in error_of("AW-USE-50", api.models.history, at=text).hint
 
 
 def test_the_history_of_an_unknown_name_is_an_error_and_of_a_known_one_is_empty(stage: Stage) -> None:
-    with pytest.raises(ModelError) as unknown:
-        api.models.history("digits")
-    assert unknown.value.code == "AW-MOD-12" and "archwright train" in unknown.value.hint
+    assert "archwright train" in error_of("AW-MOD-12", api.models.history, "digits").hint
     stage.version()
     assert api.models.history("digits") == ()
-    with pytest.raises(ModelError) as near:
-        api.models.history("digit")
-    assert near.value.nearest == ("digits",)
+    assert error_of("AW-MOD-12", api.models.history, "digit").nearest == ("digits",)
 
 
 def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,31 +212,17 @@ def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: py
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError) as by_path:
-        api.models.fetch("./adapter_model.bin")
-    assert by_path.value.code == "AW-MOD-01" and "safetensors.torch.save_file" in by_path.value.hint
+    assert "safetensors.torch.save_file" in error_of("AW-MOD-01", api.models.fetch, "./adapter_model.bin").hint
     with pytest.raises(UsageError):
         api.models.fetch("./model.gguf")
-    row = Artefact(
-        name="evil",
-        model="evil",
-        package="evil",
-        version="1",
-        member="weights.pth",
-        sha256="0" * 64,
-        size_bytes=1,
-        quantisation="-",
-        licence="-",
-        source="-",
-    )
+    shipped = next(iter(load_catalog().artefacts.values()))
+    row = replace(shipped, name="evil", model="evil", package="evil", member="weights.pth")
 
     class Catalog:
         artefacts = {"evil": row}
 
     monkeypatch.setattr("archwright.api.models.load_catalog", lambda home: Catalog)
-    with pytest.raises(ModelError) as by_row:
-        api.models.fetch("evil")
-    assert by_row.value.code == "AW-MOD-01"
+    error_of("AW-MOD-01", api.models.fetch, "evil")
 
 
 def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,25 +247,18 @@ def answered(stage: Stage, model: str, **more: Any) -> str:
     return name
 
 
-def test_from_an_answer_to_its_source_files(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_answer_to_its_source_files(stage: Stage, cli: CommandLine) -> None:
     stage.version()
     answer = answered(stage, "digits@v1")
-    chain = run_json(capsys, "lineage", answer)
+    chain = cli.json(f"lineage {answer}")
     digest = stage.dataset.files[0].sha256
-    assert {name: chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")} == {
-        "id": answer,
-        "answer": answer,
-        "model": "digits@v1",
-        "run": "r-digits-1",
-        "dataset_versions": ["rows@v1"],
-    }
+    steps = [chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")]
+    assert steps == [answer, answer, "digits@v1", "r-digits-1", ["rows@v1"]]
     assert [file["sha256"] for file in chain["files"]] == [digest] and chain["files"][0]["path"] == "rows.jsonl"
     assert [edge["relation"] for edge in chain["edges"]].count("answered-by") == 1 and len(chain["edges"]) == 5
-    text = shown(capsys, "lineage", f"answer:{answer}")
-    places = [
-        text.index(part) for part in (f"answer {answer}", "model digits@v1", "run r-", "data set rows@v1", "rows.jsonl")
-    ]
-    assert places == sorted(places)
+    text = cli.text(f"lineage answer:{answer}")
+    parts = (f"answer {answer}", "model digits@v1", "run r-", "data set rows@v1", "rows.jsonl")
+    assert sorted(parts, key=text.index) == list(parts)
 
 
 def test_from_any_id_on_the_way(stage: Stage) -> None:
@@ -335,9 +272,7 @@ def test_from_any_id_on_the_way(stage: Stage) -> None:
     data = api.lineage("rows")
     assert (data.id, data.run, data.dataset_versions) == ("rows@v1", None, ("rows@v1",))
     assert len(data.files) == 1 and api.lineage("dataset:rows@v1") == data
-
-
-def test_a_run_that_is_no_version_yet_has_its_data(stage: Stage) -> None:
+    # a run that is no version yet has its data
     training_runs.append_run(stage.store, stage.run(7))
     found = api.lineage("r-digits-7")
     assert (found.run, found.dataset_versions, len(found.files)) == ("r-digits-7", ("rows@v1",), 1)
@@ -350,11 +285,11 @@ def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_said(stag
     assert api.lineage("model:rows").run == "r-rows-1"
 
 
-def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, cli: CommandLine) -> None:
     answer = answered(stage, "SmolLM2-135M-Instruct")
     found: LineageChain = api.lineage(answer)
     assert (found.model, found.run, found.files) == ("SmolLM2-135M-Instruct", None, ())
-    assert "the plan's own model, not trained here" in shown(capsys, "lineage", answer)
+    assert "the plan's own model, not trained here" in cli.text(f"lineage {answer}")
 
 
 def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
@@ -368,13 +303,10 @@ def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> No
     "name", ["aw-nothing", make_request_id(1e9, 1), "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"]
 )
 def test_an_unknown_id_is_an_error_with_a_hint(stage: Stage, name: str) -> None:
-    with pytest.raises(ModelError) as unknown:
-        api.lineage(name)
-    assert unknown.value.code == "AW-MOD-11" and unknown.value.hint
+    assert error_of("AW-MOD-11", api.lineage, name).hint
 
 
 def test_an_id_mistyped_is_answered_with_the_nearest(stage: Stage) -> None:
     stage.version()
-    with pytest.raises(ModelError) as near:
-        api.lineage("digit@v1")
-    assert near.value.nearest[0] == "digits@v1" and "digits@v1" in near.value.hint
+    near = error_of("AW-MOD-11", api.lineage, "digit@v1")
+    assert near.nearest[0] == "digits@v1" and "digits@v1" in near.hint

@@ -12,12 +12,13 @@ from tests.plan.conftest import MACHINE
 from archwright import api
 from archwright.api import planning
 from archwright.catalog.probe.machine_probe import cached_machine
-from archwright.cli import main
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.home import Home, write_json
 from archwright.needs.template import read_template
+
+from ..command_line import CommandLine, error_of
 
 SLOW = replace(
     MACHINE,
@@ -55,10 +56,8 @@ def test_the_built_in_example_starts_on_a_slow_machine_and_names_the_missed_limi
 
 def test_the_users_own_needs_are_refused_unless_best_effort_is_asked_for() -> None:
     needs = write_needs()
-    with pytest.raises(PlanError, match="no option satisfies the needs"):
-        planning.load_or_make_plan(None)
-    with pytest.raises(PlanError, match="no option satisfies the needs"):
-        planning.plan(needs)
+    for call, given in ((planning.load_or_make_plan, None), (planning.plan, needs)):
+        assert "no option satisfies the needs" in error_of("AW-PLAN-03", call, given).message
     made = planning.plan(needs, output="plan.json", best_effort=True)
     assert planning.load_or_make_plan("plan.json") == made
     assert made.chosen == "this-machine" and len(planning.list_missed_limits(made)) == 2
@@ -93,14 +92,11 @@ def test_a_probe_without_the_load_stays_readable_and_keeps_its_form(home: Home) 
 
 
 @pytest.mark.enable_socket
-def test_up_without_arguments_starts_on_a_slow_machine(
-    home: Home, model_home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_up_without_arguments_starts_on_a_slow_machine(home: Home, model_home: Home, cli: CommandLine) -> None:
     for path in model_home.folder("models").glob("*.gguf"):
         home.model(path.stem).symlink_to(path.resolve())
     try:
-        assert main(["up", "--detach", "--port", "0"]) == 0
-        text = " ".join(capsys.readouterr().out.split())
+        text = " ".join(cli.text("up --detach --port 0").split())
         assert "The plan may miss these limits" in text and "assistant.ttft_p95_s 8.00 s" in text
         assert "The machine was busy: other programs used 75% of its CPU time" in text
         assert "".join(api.ask("Hello?", max_tokens=4))

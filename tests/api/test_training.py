@@ -21,13 +21,12 @@ from archwright.api import training, training_prediction
 from archwright.api.context import open_home
 from archwright.api.training_prediction import RunForecast
 from archwright.catalog.catalog import Catalog
-from archwright.cli import main
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction, Query
 from archwright.contract.lineage import LineageEdge, TrainingRun, format_node
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
-from archwright.errors import ArchwrightError, MissingError, ModelError, TrainError
+from archwright.errors import ArchwrightError, ModelError, TrainError
 from archwright.home import Home
 from archwright.lake import version_index
 from archwright.lifecycle import model_registry
@@ -35,6 +34,7 @@ from archwright.monitor import lineage
 from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.training import atomic_directory, run_execution, training_process, training_runs
 
+from ..command_line import CommandLine, error_of
 from ..training import tiny_model_cli
 from ..training.conftest import one_thread, tiny  # noqa: F401 - fixtures
 from ..training.tiny_model import NAME, SPEC, Tiny, answers
@@ -182,12 +182,9 @@ def test_a_run_learns_and_is_on_record(unbroken: Unbroken) -> None:
     assert (run.status, run.step, run.steps, run.resumed, run.error) == ("finished", STEPS, STEPS, 0, "")
     assert (run.name, run.task, run.dataset_version, run.base) == ("assistant", "text-lora", "answers@v1", NAME)
     assert run.base_sha256 == unbroken.ready.artefact.sha256
-    assert run.loss_first is not None
-    assert run.loss_last is not None
+    assert run.loss_first is not None and run.loss_last is not None and run.tokens_per_s is not None
     assert run.loss_last < 0.8 * run.loss_first
-    assert run.train_s > 0
-    assert run.tokens_per_s is not None
-    assert run.tokens_per_s > 0
+    assert run.train_s > 0 and run.tokens_per_s > 0
     assert len(run.order_sha256) == len(run.weights_sha256) == 64
     steps = [one for one in unbroken.told if one.loss is not None]
     assert [one.step for one in steps] == list(range(1, STEPS + 1))
@@ -214,12 +211,8 @@ def test_what_was_promised_is_held_against_what_was_measured(unbroken: Unbroken)
     run = unbroken.run
     assert run.predictions == PROMISES
     verdicts = {one.metric: one.verdict for one in run.deviations}
-    assert verdicts == {
-        "train_s": "within",
-        "train_tokens_per_s": "worse",
-        "train_memory_bytes": "worse",
-        "startup_s": "unknown",
-    }
+    slower = {"train_tokens_per_s": "worse", "train_memory_bytes": "worse"}
+    assert verdicts == {"train_s": "within", **slower, "startup_s": "unknown"}
     measured = {one.metric: one.measured for one in run.deviations}
     assert measured["train_s"] is not None
     assert measured["train_s"].value == run.train_s
@@ -242,24 +235,19 @@ def test_the_runs_folder_has_two_checkpoints_and_a_whole_result(unbroken: Unbrok
 
 
 def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = CommandLine(capsys)
     assert api.runs.list() == (unbroken.run,)
     assert api.runs.show(unbroken.run.id) == api.runs.show("assistant") == unbroken.run
-    assert main(["runs", "list", "--json"]) == 0
-    (listed,) = json.loads(capsys.readouterr().out)
+    (listed,) = cli.json("runs list")
     assert listed["id"] == unbroken.run.id
     assert {"status", "resumed", "model", "weights_sha256"} <= set(listed)
-    assert main(["runs", "show", unbroken.run.id]) == 0
-    shown = capsys.readouterr().out
-    assert "Plan versus actual" in shown
-    assert "assistant@v1" in shown
-
-
-def test_a_finished_run_is_left_as_it_is(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = cli.text(f"runs show {unbroken.run.id}")
+    assert "Plan versus actual" in shown and "assistant@v1" in shown
+    # a finished run is left as it is
     again = api.runs.resume(unbroken.run.id)
     assert list(again) == []
     assert again.result() == unbroken.run
-    assert main(["runs", "resume", unbroken.run.id]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "nothing to do" in cli.text(f"runs resume {unbroken.run.id}")
     assert api.runs.list() == (unbroken.run,)
 
 
@@ -332,9 +320,7 @@ def test_a_running_run_is_not_taken_up_a_second_time(ready: Ready) -> None:
     process, run = begun(ready)
     try:
         assert api.runs.show(run).status == "running"
-        with pytest.raises(TrainError) as caught:
-            api.runs.resume(run)
-        assert caught.value.code == "AW-TRN-23"
+        error_of("AW-TRN-23", api.runs.resume, run)
         assert api.runs.show(run).resumed == 0
     finally:
         process.kill()
@@ -365,8 +351,7 @@ def test_a_registration_that_fails_is_made_up_for(ready: Ready, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(model_registry, "register_model", refuse)
         failing = api.train(written(TABLE, steps=4))
-        with pytest.raises(ModelError):
-            failing.result()
+        error_of("AW-MOD-03", failing.result)
     stood = api.runs.show(failing.run.id)
     assert (stood.status, stood.model, stood.error) == ("finished", None, "AW-MOD-03 not now")
     ended = api.runs.resume(stood.id).result()
@@ -394,16 +379,13 @@ def test_a_run_whose_dataset_version_is_gone_or_changed_is_refused(ready: Ready)
     for changed in (replace(job.version, content_sha256="0" * 64), replace(job.version, id="sensor@v9", version=9)):
         path = ready.home.run(run) / "job.json"
         path.write_bytes(msgspec.json.encode(replace(job, version=changed)))
-        with pytest.raises(TrainError) as caught:
-            api.runs.resume(run)
-        assert caught.value.code == "AW-TRN-25"
+        error_of("AW-TRN-25", api.runs.resume, run)
     stood = api.runs.show(run)
     assert (stood.status, stood.resumed) == ("interrupted", 0)
 
 
-def test_json_prints_the_run_and_nothing_else(ready: Ready, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", written(TABLE, steps=4), "--json"]) == 0
-    out, err = capsys.readouterr()
+def test_json_prints_the_run_and_nothing_else(ready: Ready, cli: CommandLine) -> None:
+    out, err = cli.run(f"train {written(TABLE, steps=4)} --json")
     printed = json.loads(out)
     assert (printed["status"], printed["model"], err) == ("finished", "sensor@v1", "")
     assert msgspec.convert(printed, TrainingRun) == api.runs.show("sensor")
@@ -412,34 +394,31 @@ def test_json_prints_the_run_and_nothing_else(ready: Ready, capsys: pytest.Captu
 # --- refused before anything begins
 
 
-def refused(spec: str) -> ArchwrightError:
-    with pytest.raises(ArchwrightError) as caught:
-        api.train(spec)
+def refused(code: str, spec: str) -> ArchwrightError:
+    error = error_of(code, api.train, spec)
     assert api.runs.list() == ()
-    return caught.value
+    return error
 
 
 def test_unknown_names_are_refused_with_the_nearest(ready: Ready) -> None:
-    error = refused(written(SPEC.replace("dataset: answers", "dataset: answer")))
-    assert (error.code, error.nearest[0]) == ("AW-DATA-10", "answers")
-    error = refused(written(SPEC.replace("tiny-llama", "tiny-lama")))
-    assert (error.code, error.where.field, error.nearest) == ("AW-TRN-04", "base", (NAME,))
-    error = refused(written(SPEC + "columns: {{completion: compleiton}}\n"))
-    assert (error.code, error.nearest) == ("AW-TRN-10", ("completion",))
+    error = refused("AW-DATA-10", written(SPEC.replace("dataset: answers", "dataset: answer")))
+    assert error.nearest[0] == "answers"
+    error = refused("AW-TRN-04", written(SPEC.replace("tiny-llama", "tiny-lama")))
+    assert (error.where.field, error.nearest) == ("base", (NAME,))
+    error = refused("AW-TRN-10", written(SPEC + "columns: {{completion: compleiton}}\n"))
+    assert error.nearest == ("completion",)
 
 
 def test_a_base_that_was_not_fetched(ready: Ready) -> None:
     ready.home.model(ready.artefact.sha256).unlink()
-    error = refused(written(SPEC))
-    assert (error.code, error.hint) == ("AW-GET-02", f"archwright models fetch {NAME}")
+    assert refused("AW-GET-02", written(SPEC)).hint == f"archwright models fetch {NAME}"
 
 
 def test_an_empty_dataset(ready: Ready) -> None:
     with open_home() as (_settings, _home, store):
         version = version_index.find_version(store, "sensor")
         store.append(version_index.VERSIONS, [replace(version, id="none@v1", dataset="none", rows=0)])
-    error = refused(written(TABLE.replace("dataset: sensor", "dataset: none")))
-    assert (error.code, error.where.field) == ("AW-TRN-12", "dataset")
+    assert refused("AW-TRN-12", written(TABLE.replace("dataset: sensor", "dataset: none"))).where.field == "dataset"
 
 
 @pytest.mark.parametrize(
@@ -448,17 +427,13 @@ def test_an_empty_dataset(ready: Ready) -> None:
 )
 def test_missing_extras(ready: Ready, monkeypatch: pytest.MonkeyPatch, text: str, package: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    error = refused(written(text))
-    assert isinstance(error, MissingError)
-    assert (error.code, error.hint) == ("AW-GET-01", f"pip install 'archwright[{extra}]'")
-    assert package in error.message
+    error = refused("AW-GET-01", written(text))
+    assert error.hint == f"pip install 'archwright[{extra}]'" and package in error.message
 
 
 def test_an_unknown_run(ready: Ready) -> None:
     for call in (api.runs.show, api.runs.resume):
-        with pytest.raises(TrainError) as caught:
-            call("r-none")
-        assert caught.value.code == "AW-TRN-20"
+        error_of("AW-TRN-20", call, "r-none")
 
 
 # --- the real small model

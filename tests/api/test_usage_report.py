@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from archwright import api
-from archwright.cli import main
 from archwright.contract.served import RequestRecord
-from archwright.errors import UsageError
 from archwright.home import Home
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
+
+from ..command_line import CommandLine, error_of
 
 DAY_S = 86_400.0
 
@@ -46,13 +43,8 @@ def usage_records(home: Home) -> None:
     store.close()
 
 
-def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    assert main(["usage", *words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def test_by_tenant_and_model(usage_records: None, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run_json(capsys)
+def test_by_tenant_and_model(usage_records: None, cli: CommandLine) -> None:
+    found = cli.json("usage")
     assert [(one["tenant"], one["model"], one["requests"], one["output_tokens"]) for one in found] == [
         ("acme", "big", 2, 2),
         ("acme", "small", 1, 4),
@@ -61,9 +53,8 @@ def test_by_tenant_and_model(usage_records: None, capsys: pytest.CaptureFixture[
     ]
     assert [one["cost_usd"] for one in found] == [0.0005, 0.0, 0.0005, 0.0]
     assert (found[3]["hits"], found[3]["saved_usd"]) == (1, 0.5)
-    assert main(["usage", "--tenant", "bank"]) == 0
-    text = capsys.readouterr().out
-    assert "bank" in text and "acme" not in text and "key" not in text, "what is not run_json apart has no column"
+    text = cli.text("usage --tenant bank")
+    assert "bank" in text and "acme" not in text and "key" not in text, "what is not told apart has no column"
     assert "0.0005 " in text, "a small model's bill is no bill of 0"
 
 
@@ -75,12 +66,9 @@ def test_by_other_words(usage_records: None) -> None:
     ]
     (whole,) = api.usage(by="")
     assert (whole.requests, whole.input_tokens, whole.tenant, whole.cost_usd) == (6, 60, "", 0.001)
-    with pytest.raises(UsageError) as wrong:
-        api.usage(by="tenant,colour")
-    assert wrong.value.code == "AW-USE-66" and "colour" in wrong.value.message
+    assert "colour" in error_of("AW-USE-66", api.usage, by="tenant,colour").message
 
 
-def test_nothing_served_is_no_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_json(capsys) == []
-    assert main(["usage"]) == 0
-    assert capsys.readouterr().out == "none\n"
+def test_nothing_served_is_no_error(cli: CommandLine) -> None:
+    assert cli.json("usage") == []
+    assert cli.text("usage") == "none\n"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from archwright.cli import main, show, show_diff, show_plan
+from archwright.cli import show, show_diff, show_plan
 from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Purchase
 from archwright.contract.record import replace
-from archwright.home import Home
 from archwright.needs.template import read_template
 from archwright.plan.explain.diff import TextChange, diff_plans
 from archwright.plan.explain.what_if import compare_what_if
 from archwright.plan.plan_file import write_plan
+
+from ..command_line import CommandLine, squeeze
 
 
 def option(name: str, cost: float | None, *misses: ConstraintViolation, **more: Any) -> Option:
@@ -79,13 +79,8 @@ def decided(null_plan: Plan) -> Plan:
     return replace(null_plan, chosen="best", options=options, decision=DECISION)
 
 
-def shown(result: object, capsys: pytest.CaptureFixture[str]) -> str:
-    assert show_plan.print_plan(result) == 0
-    return capsys.readouterr().out
-
-
-def test_the_decision_is_one_sentence_with_its_money(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(decided, capsys)
+def test_the_decision_is_one_sentence_with_its_money(decided: Plan, cli: CommandLine) -> None:
+    text = cli.printed(show_plan.print_plan, decided)
     assert "Choose best in eu-1 with null-model (4 of 8 options feasible)" in text
     assert "21,000 EUR over 12 months (90 %: 17,500 to 25,200); 1,750 a month without staff, 9,000 to buy" in text
     assert "of it compute 12,000, purchase 9,000" in text
@@ -93,10 +88,10 @@ def test_the_decision_is_one_sentence_with_its_money(decided: Plan, capsys: pyte
     assert "at risk: [bold]x[/]" in text, "markup in names is text"
 
 
-def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(decided, capsys)
+def test_options_come_in_the_order_of_their_standing(decided: Plan, cli: CommandLine) -> None:
+    text = cli.printed(show_plan.print_plan, decided)
     feasible, refused = text.split("Not feasible")
-    rows = [" ".join(line.split()) for line in feasible.split("Options")[1].splitlines()]
+    rows = squeeze(feasible.split("Options")[1])
     assert rows[4:8] == [
         ">* best 21,000 17,500 to 25,200 9,000 1,750 chosen",
         "* near 21,500 17,917 to 25,800 - 1,792 a tie, 44%",
@@ -104,7 +99,7 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pyte
         "odd 99,000 82,500 to 118,800 - 8,250 -",
     ]
     assert "* no other option is as good in each of: total cost, carbon kg per month" in feasible
-    assert [" ".join(line.split()) for line in refused.splitlines()[4:8]] == [
+    assert squeeze(refused)[4:8] == [
         "slow 17,000 1,417 assistant availability 0.98 < 1.00",
         "late 18,000 1,500 assistant ttft_p95_s 0.90 > 0.20",
         "far - - residency no offer inside",
@@ -112,8 +107,8 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pyte
     ]
 
 
-def test_the_facts_that_flip_the_choice_are_named(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(decided, capsys)
+def test_the_facts_that_flip_the_choice_are_named(decided: Plan, cli: CommandLine) -> None:
+    text = cli.printed(show_plan.print_plan, decided)
     assert "Facts to check before signing" in text
     assert "1. price of it: 4 USD/h (3 to 5); 30% of the error of the total" in text
     assert "at 4.5 near would be chosen: inside the band  price.a" in text
@@ -121,14 +116,14 @@ def test_the_facts_that_flip_the_choice_are_named(decided: Plan, capsys: pytest.
     assert "the total: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
 
 
-def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, cli: CommandLine) -> None:
     still = driver("price.c", None, None, inside=False, share=0.001)
-    text = shown(replace(decided, decision=Decision(drivers=(still,))), capsys)
+    text = cli.printed(show_plan.print_plan, replace(decided, decision=Decision(drivers=(still,))))
     assert "Facts that matter most" in text and "no value in reach changes the choice" in text
     assert "of the error" not in text and "* no other" not in text and "confidence" not in text
 
 
-def test_parts_machine_stale_facts_and_gaps(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_machine_stale_facts_and_gaps(decided: Plan, cli: CommandLine) -> None:
     machine = MachineFacts(
         cores_usable=2,
         memory_bytes=8 << 30,
@@ -142,25 +137,22 @@ def test_parts_machine_stale_facts_and_gaps(decided: Plan, capsys: pytest.Captur
     )
     section = Section(id="network", title="Network", summary="one fabric", lines=())
     stale = tuple(f"fact {number}" for number in range(5))
-    text = shown(
-        replace(decided, machine=machine, sections=(section,), stale_facts=stale, not_sized=("x: later",)), capsys
-    )
+    full = replace(decided, machine=machine, sections=(section,), stale_facts=stale, not_sized=("x: later",))
+    text = cli.printed(show_plan.print_plan, full)
     assert "this machine: 2 cores (avx512), 8.00 GiB memory" in text and "GPU: none" in text
     assert "network  one fabric" in text and "not sized yet: x: later" in text
     assert "stale: fact 2" in text and "fact 3" not in text and "and 2 more stale facts" in text
 
 
-def test_nothing_feasible_is_said_first(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(replace(decided, chosen=None, decision=Decision(), predictions=()), capsys)
+def test_nothing_feasible_is_said_first(decided: Plan, cli: CommandLine) -> None:
+    text = cli.printed(show_plan.print_plan, replace(decided, chosen=None, decision=Decision(), predictions=()))
     assert "No option satisfies the needs (8 options evaluated)" in text and "Promises" not in text
     over = option("over", 5, ConstraintViolation(constraint="per_month", value=2.0, limit=1.0))
-    text = shown(replace(decided, chosen=None, options=(over,), decision=Decision()), capsys)
+    text = cli.printed(show_plan.print_plan, replace(decided, chosen=None, options=(over,), decision=Decision()))
     assert "Options" not in text and "over" in text
 
 
-def test_the_machines_are_on_the_first_screen(
-    decided: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_machines_are_on_the_first_screen(decided: Plan, null_plan: Plan, cli: CommandLine) -> None:
     """Shared machines are one row, rented and bought machines separate rows, tokens a row without machines."""
     pool = replace(
         null_plan.pools[0], name="chat", machine="8x-gpu", accelerator="GPU", accelerator_count=2, replicas=5
@@ -175,20 +167,20 @@ def test_the_machines_are_on_the_first_screen(
     host = replace(token_line, name="host of gateway: 2 x tiny", category="platform")
     best = option("best", 21000, pools=(pool,), purchases=purchases, cost_lines=(token_line, host))
     best = replace(best, models={"letters": "big-model"})
-    text = shown(replace(decided, options=(best,)), capsys).split("Options")[0]
-    lines = [" ".join(line.split()) for line in text.splitlines()]
+    text = cli.printed(show_plan.print_plan, replace(decided, options=(best,))).split("Options")[0]
+    lines = squeeze(text)
     assert "2 1.5 8x-gpu 10 x GPU DE bought chat, tone" in lines
     assert "1 < 0.01 small - eu-1 rented as spot index" in lines
     assert "- - big-model - best bought by the token letters" in lines
     assert "host of gateway: 2 x tiny" in lines
-    here = [" ".join(line.split()) for line in shown(null_plan, capsys).splitlines()]
+    here = squeeze(cli.printed(show_plan.print_plan, null_plan))
     assert "1 1 this machine - DE this machine assistant" in here
 
 
-def test_the_nearest_option_names_its_missed_limits(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_nearest_option_names_its_missed_limits(null_plan: Plan, cli: CommandLine) -> None:
     miss = ConstraintViolation(constraint="assistant.latency_p95_s", value=0.9, limit=0.2)
     slow = replace(null_plan.options[0], feasible=False, misses=(miss,))
-    text = shown(replace(null_plan, options=(slow,)), capsys)
+    text = cli.printed(show_plan.print_plan, replace(null_plan, options=(slow,)))
     assert "Nearest option: this-machine" in text and "(0 of 1 options feasible)" in text
     assert "assistant.latency_p95_s 200 ms 900 ms 900 ms" in " ".join(text.split())
     assert "The load of the machine" not in text, "it was not probed"
@@ -205,18 +197,18 @@ def test_the_load_during_the_probe_is_stated(
     assert state in text and "archwright up" in text
 
 
-def test_a_choice_without_a_price_or_a_place(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_choice_without_a_price_or_a_place(null_plan: Plan, cli: CommandLine) -> None:
     bare = replace(null_plan.options[0], regions=(), models={})
-    text = shown(replace(null_plan, options=(bare,)), capsys)
+    text = cli.printed(show_plan.print_plan, replace(null_plan, options=(bare,)))
     assert "Choose this-machine (1 of 1 options feasible)" in text and "over 12 months" not in text
     lost = replace(DECISION, returns=replace(DECISION.returns or pytest.fail(), payback_month=None))
-    assert "not paid back" in shown(replace(null_plan, decision=lost), capsys)
+    assert "not paid back" in cli.printed(show_plan.print_plan, replace(null_plan, decision=lost))
 
 
 # --- differences
 
 
-def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_says_why_and_what(decided: Plan, cli: CommandLine) -> None:
     dearer = replace(decided.options[5], name="near", total_cost=exact_estimate(43000.0, "EUR", "null"))
     wider = replace(decided.options[4], total_cost=Estimate(value=30000, low=1, high=40000, unit="EUR", basis="null"))
     moved = replace(
@@ -226,11 +218,10 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
         needs_digest="1" * 64,
         assumptions=("[said]",),
     )
-    assert show_diff.print_diff(diff_plans(decided, moved)) == 0
-    text = capsys.readouterr().out
+    text = cli.printed(show_diff.print_diff, diff_plans(decided, moved))
     assert "because the needs differ (needs.yaml)" in text
     assert "the choice goes from best to near" in text
-    lines = [" ".join(line.split()) for line in text.splitlines()]
+    lines = squeeze(text)
     assert "total 21,000 EUR 43,000 EUR +104.8%" in lines
     assert "near 21,500 EUR 43,000 EUR +100.0%" in lines
     assert "dear 30,000 EUR 30,000 EUR band only" in lines
@@ -239,66 +230,56 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
     assert "+ [said]" in lines and "- feasible" in lines and "+ feasible" in lines
 
 
-def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_diff.print_diff(diff_plans(decided, decided)) == 0
-    assert "nothing differs" in capsys.readouterr().out
+def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, cli: CommandLine) -> None:
+    assert "nothing differs" in cli.printed(show_diff.print_diff, diff_plans(decided, decided))
     dollars = replace(decided.options[4], total_cost=exact_estimate(30000.0, "USD", "null"))
     many = tuple(f"assumption {number}" for number in range(20))
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
-    assert show_diff.print_diff(diff_plans(decided, changed)) == 0
-    text = capsys.readouterr().out
+    text = cli.printed(show_diff.print_diff, diff_plans(decided, changed))
     assert "the choice stays" in text and "and 8 more (--json shows all)" in text
-    assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
+    assert "dear 30,000 EUR 30,000 USD" in squeeze(text)
 
 
-def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, cli: CommandLine) -> None:
     row = TextChange(
         name="fact", before="weights 3; as long as ever; sure", after="weights 4; as long as ever; sure; new"
     )
     found = replace(diff_plans(decided, decided), facts=(row, TextChange(name="less", before="a; b", after="a")))
-    assert show_diff.print_diff(found) == 0
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    lines = squeeze(cli.printed(show_diff.print_diff, found))
     assert {"- weights 3", "+ weights 4; new", "- b", "+ nothing else"} <= set(lines)
     assert not any("as long as ever" in line for line in lines)
 
 
-def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_if_shows_the_change_and_a_refusal(decided: Plan, cli: CommandLine) -> None:
     nothing = replace(decided, chosen=None)
-    text = shown(compare_what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
+    text = cli.printed(
+        show_plan.print_plan, compare_what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option")
+    )
     assert "What if budget.per_month=1" in text and "AW-PLAN-03" in text
     assert "without: best, 21,000 EUR over the horizon, 1,750 EUR a month without staff, 9,000 EUR to buy" in text
     assert "with:    nothing is feasible" in text
     assert "the choice goes from best to nothing" in text
-    text = shown(compare_what_if(nothing, decided, ("a=1",), ""), capsys)
+    text = cli.printed(show_plan.print_plan, compare_what_if(nothing, decided, ("a=1",), ""))
     assert "without: nothing is feasible" in text and "the choice goes from nothing to best" in text
 
 
 # --- the verbs
 
 
-def test_plan_what_if_and_diff_as_verbs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_what_if_and_diff_as_verbs(cli: CommandLine) -> None:
     text = read_template("startup").replace("allow: [cloud, hosted-api]", "allow: [hosted-api]")
     Path("needs.yaml").write_text(text.replace("residency: [US], ", ""), encoding="utf-8")
-    words = ["plan", "needs.yaml", "-o", "b.json", "--what-if", "budget.per_month=1", "--what-if", "budget.capex=2"]
-    assert main(words) == 0
-    assert "What if budget.per_month=1, budget.capex=2" in capsys.readouterr().out
-    assert main(["plan", "needs.yaml", "--what-if", "budget.per_month=1,budget.capex=2", "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
+    line = "plan needs.yaml -o b.json --what-if budget.per_month=1 --what-if budget.capex=2"
+    assert "What if budget.per_month=1, budget.capex=2" in cli.text(line)
+    answer = cli.json("plan needs.yaml --what-if budget.per_month=1,budget.capex=2")
     assert answer["changes"] == ["budget.per_month=1", "budget.capex=2"] and answer["refused"].startswith("AW-PLAN-03")
-    assert main(["plan", "needs.yaml", "--what-if", "budget.permonth=1"]) == 2
-    assert "budget.per_month" in capsys.readouterr().err
-    main(["plan", "needs.yaml", "-o", "a.json"])
-    capsys.readouterr()
-    assert main(["diff", "a.json", "b.json"]) == 0
-    assert "because the needs differ" in capsys.readouterr().out
-    assert main(["diff", "a.json", "b.json", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["because"]
-    assert main(["diff", "a.json", "nowhere.json"]) == 2
+    assert "budget.per_month" in cli.error("plan needs.yaml --what-if budget.permonth=1", 2)
+    cli.run("plan needs.yaml -o a.json", 3)
+    assert "because the needs differ" in cli.text("diff a.json b.json")
+    assert cli.json("diff a.json b.json")["because"]
+    cli.run("diff a.json nowhere.json", 2)
 
 
-def test_a_plan_file_made_elsewhere_is_shown_by_explain(
-    home: Home, decided: Plan, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_file_made_elsewhere_is_shown_by_explain(decided: Plan, cli: CommandLine) -> None:
     write_plan(decided, Path("plan.json"))
-    assert main(["explain", "plan.json", "price.a"]) == 0
-    assert "at 4.5, inside its band, near would be chosen" in capsys.readouterr().out
+    assert "at 4.5, inside its band, near would be chosen" in cli.text("explain plan.json price.a")

@@ -14,6 +14,8 @@ from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.home import Home
 
+from ..command_line import CommandLine, Terminal
+
 RUN = TrainingRun(
     id="r-1",
     at=1.0,
@@ -50,11 +52,6 @@ HELD = Deviation(
     verdict="worse",
     evidence="measured",
 )
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 class Clock:
@@ -112,35 +109,31 @@ def test_the_time_left_in_words(left_s: float, text: str) -> None:
     assert out.getvalue().strip().endswith(text)
 
 
-def test_runs_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_train.print_runs((RUN, replace(RUN, id="r-2", status="interrupted", model=None, loss_last=None))) == 0
-    head, first, second = capsys.readouterr().out.splitlines()
+def test_runs_as_a_table(cli: CommandLine) -> None:
+    other = replace(RUN, id="r-2", status="interrupted", model=None, loss_last=None)
+    head, first, second = cli.printed(show_train.print_runs, (RUN, other)).splitlines()
     assert head.split()[:4] == ["run", "name", "task", "status"]
     assert ("r-1" in first) and ("40 of 40" in first) and ("assistant@v1" in first)
     assert second.split()[-1] == "-"
-    assert show_train.print_runs(()) == 0
-    assert "archwright train" in capsys.readouterr().out
+    assert "archwright train" in cli.printed(show_train.print_runs, ())
 
 
-def test_a_run_with_its_promises_kept_or_not(capsys: pytest.CaptureFixture[str]) -> None:
-    show_train.print_run(replace(RUN, predictions=(PROMISE,), deviations=(HELD,), resumed=1))
-    shown = capsys.readouterr().out
+def test_a_run_with_its_promises_kept_or_not(cli: CommandLine) -> None:
+    kept = replace(RUN, predictions=(PROMISE,), deviations=(HELD,), resumed=1)
+    shown = cli.printed(show_train.print_run, kept)
     for part in ("resumed once", "assistant@v1", "4.0000 at first, 2.5000 at last", "Plan versus actual", "worse"):
         assert part in shown
     assert "continue with" not in shown
-    show_train.print_run(replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None))
-    shown = capsys.readouterr().out
-    assert "AW-TRN-30 no number" in shown
-    assert "Promises" in shown
-    assert "archwright runs resume r-1" in shown
+    failed = replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None)
+    shown = cli.printed(show_train.print_run, failed)
+    for part in ("AW-TRN-30 no number", "Promises", "archwright runs resume r-1"):
+        assert part in shown
 
 
-def test_a_finished_run_has_nothing_to_follow(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_has_nothing_to_follow(home: Home, cli: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     done = TrainingSession(home, RUN, None, steps_to_make=False)
-    assert show_train.print_training(done) == 0
-    assert "nothing to do" in capsys.readouterr().out
-    assert show_train.as_json(done) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == "r-1"
+    assert "nothing to do" in cli.printed(show_train.print_training, done)
+    assert json.loads(cli.printed(show_train.as_json, done))["id"] == "r-1"
     stopped = TrainingSession(home, replace(RUN, status="interrupted", step=7), None, steps_to_make=False)
     assert show_train.print_training(stopped) == show_train.as_json(stopped) == 130
     assert "interrupted at step 7 of 40; continue with: archwright runs resume r-1" in capsys.readouterr().out

@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from archwright.cli import main
-from archwright.home import Home
+from ..command_line import CommandLine
 
 TABLE = """row_id,model,precision,accelerator,n_accelerators,parallelism,engine,scenario,\
 concurrency_or_batch,input_len,output_len,tpot_ms
 a,Llama-3.1-70B,fp8,h100_sxm,4,TP4,vllm 0.18.0,fixed_concurrency_agg,32,1024,1024,20
 b,Llama-3.1-70B,fp8,no such thing,4,TP4,vllm 0.18.0,fixed_concurrency_agg,32,1024,1024,20
 """
+LATE = {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 99)}
 
 
-def test_predict_serving(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", "serving", "Llama-3.1-70B", "--on", "4x H100", "--load", "64x1024+512", "--layout", "TP4 fp8"]
-    assert main([*words, "--engine", "vllm", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_predict_serving(cli: CommandLine) -> None:
+    line = "predict serving Llama-3.1-70B --on '4x H100' --load 64x1024+512 --layout 'TP4 fp8' --engine vllm"
+    found = cli.json(line)
     assert found["stratum"] == "seen configuration"
-    late = {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 99)}
-    assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"} | late == set(found["definitions"])
+    assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"} | LATE == set(found["definitions"])
     assert any("sha256" in source for source in found["sources"])
-    assert main(["predict", "serving", "Some-Model", "--on", "4x H100"]) == 4
-    assert "AW-CAT-01" in capsys.readouterr().err
-    assert main(["predict", "serving", "Qwen3-32B", "--on", "H100"]) == 0
-    shown = capsys.readouterr().out
-    assert "assumed: requests in flight" in shown
-    assert "weak: precision" in shown
-    assert "ttft_s" not in shown
+    assert "AW-CAT-01" in cli.error("predict serving Some-Model --on '4x H100'", 4)
+    shown = cli.text("predict serving Qwen3-32B --on H100")
+    assert "assumed: requests in flight" in shown and "weak: precision" in shown and "ttft_s" not in shown
 
 
-def test_predict_serving_at_a_rate(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["predict", "serving", "Llama-3.1-8B-Instruct", "--layout", "TP1 fp8", "--json"]
+def test_predict_serving_at_a_rate(cli: CommandLine) -> None:
+    asked = "predict serving Llama-3.1-8B-Instruct --layout 'TP1 fp8'"
     found = {}
     for rate in ("2", "30", "200"):
-        assert main([*asked, "--on", "2x H100", "--load", f"{rate}/s x 1024 + 256"]) == 0
-        found[rate] = json.loads(capsys.readouterr().out)
+        found[rate] = cli.json(f"{asked} --on '2x H100' --load '{rate}/s x 1024 + 256'")
         each = found[rate]["estimates"]
-        assert set(each) == {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 99)}
+        assert set(each) == LATE
         for name in ("tpot", "ttft"):
             values = [each[f"{name}_p{share}_s"]["value"] for share in (50, 95, 99)]
             assert values == sorted(values)
@@ -49,60 +41,48 @@ def test_predict_serving_at_a_rate(home: Home, capsys: pytest.CaptureFixture[str
     assert found["2"]["estimates"]["ttft_p95_s"]["value"] < found["30"]["estimates"]["ttft_p95_s"]["value"]
     assert found["2"]["weak"] == [] and "at most" in found["200"]["weak"][0]
     assert "engine: vllm" in found["2"]["assumed"]
-    assert main([*asked, "--on", "2x CPU-EPYC-9654-2S", "--load", "0.05/s x 256 + 64"]) == 0
-    host = json.loads(capsys.readouterr().out)
+    host = cli.json(f"{asked} --on '2x CPU-EPYC-9654-2S' --load '0.05/s x 256 + 64'")
     assert host["stratum"].startswith("host processor")
     assert host["estimates"]["ttft_p50_s"]["value"] < host["estimates"]["ttft_p99_s"]["value"]
 
 
-def test_predict_training(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", "training", "Llama 3.1 8B", "--on", "64x H100", "--load", "256x8192", "--tokens", "1e12"]
+def test_predict_training(cli: CommandLine) -> None:
+    line = "predict training 'Llama 3.1 8B' --on '64x H100' --load 256x8192 --tokens 1e12"
     for layout, slower in (("FSDP64 micro 1 bf16", 1.0), ("FSDP64 micro 1 bf16 full", 1.05)):
-        assert main([*words, "--layout", layout, "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
+        found = cli.json(f"{line} --layout '{layout}'")
         hours, rate = (found["estimates"][key]["value"] for key in ("device_hours", "tokens_per_s_per_device"))
         assert hours * rate * 3600 == pytest.approx(1e12)
         assert hours > 30_000 * slower
 
 
-def test_predict_training_chooses_a_split_and_prices_the_run(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", "training", "13B", "--on", "16x H100", "--tokens", "1e9", "--usd-per-hour", "3"]
-    assert main([*words, "--layout", "lora", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_predict_training_chooses_a_split_and_prices_the_run(cli: CommandLine) -> None:
+    line = "predict training 13B --on '16x H100' --tokens 1e9 --usd-per-hour 3"
+    found = cli.json(f"{line} --layout lora")
     assert found["layout"].startswith(("DP", "FSDP"))
     assert found["estimates"]["cost_usd"]["value"] == pytest.approx(3 * found["estimates"]["run_device_hours"]["value"])
     assert found["definitions"].keys() <= found["estimates"].keys()
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert "layout: " in shown
-    assert "cost_usd" in shown
-    assert main(["predict", "training", "Llama 3.1 70B", "--on", "1x L4"]) == 2
-    assert "AW-USE-21" in capsys.readouterr().err
+    shown = cli.text(line)
+    assert "layout: " in shown and "cost_usd" in shown
+    assert "AW-USE-21" in cli.error("predict training 'Llama 3.1 70B' --on '1x L4'", 2)
 
 
-WORK = {
-    "embedding": ("bge-m3", "--on", "2x L4", "--tokens", "300..900"),
-    "image": ("16 vCPU", "--pixels", "1e6", "--parameters", "25e6"),
-    "table": ("8vcpu", "--features", "140", "--latency-p95-s", "0.05"),
-    "data": ("64 vCPU", "--gib", "2600"),
-}
-
-
-@pytest.mark.parametrize("kind", WORK)
-def test_predict_other_work(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", kind, *WORK[kind], "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["stratum"]
-    assert found["formula"]
-    assert len(found["sources"]) > 2
+@pytest.mark.parametrize(
+    ("line", "machine"),
+    [
+        ("embedding bge-m3 --on '2x L4' --tokens 300..900", "2 x L4"),
+        ("image '16 vCPU' --pixels 1e6 --parameters 25e6", "16 x vCPU"),
+        ("table 8vcpu --features 140 --latency-p95-s 0.05", "8 x vCPU"),
+        ("data '64 vCPU' --gib 2600", "64 x vCPU"),
+    ],
+)
+def test_predict_other_work(line: str, machine: str, cli: CommandLine) -> None:
+    found = cli.json(f"predict {line}")
+    assert found["stratum"] and found["formula"] and len(found["sources"]) > 2
     assert found["definitions"].keys() == found["estimates"].keys()
     for estimate in found["estimates"].values():
         assert estimate["low"] < estimate["value"] < estimate["high"]
-    assert (found["devices"], found["accelerator"]) == (
-        (2, "L4") if kind == "embedding" else (found["devices"], "vCPU")
-    )
-    assert main(["predict", kind, *WORK[kind]]) == 0
-    assert "90 % band" in capsys.readouterr().out
+    assert f"{found['devices']} x {found['accelerator']}" == machine
+    assert "90 % band" in cli.text(f"predict {line}")
 
 
 SERVING, L70B = "serving Qwen3-32B --on H100 --load", "serving Llama-3.1-70B-Instruct"
@@ -142,44 +122,28 @@ TRAINING = "training 13B --on 64xH100"
         ("data 1xCPU-EPYC-9654-2S --gib 1", "AW-USE-20", "is a processor"),
     ],
 )
-def test_bad_arguments_are_refused(
-    home: Home, capsys: pytest.CaptureFixture[str], words: str, code: str, says: str
-) -> None:
-    assert main(["predict", *words.split()]) == (4 if code == "AW-CAT-01" else 2)
-    error = capsys.readouterr().err
+def test_bad_arguments_are_refused(cli: CommandLine, words: str, code: str, says: str) -> None:
+    error = cli.error(f"predict {words}", 4 if code == "AW-CAT-01" else 2)
     assert error.startswith(code) and says in error
 
 
-def test_a_limit_out_of_reach_is_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", "image", "1 vCPU", "--pixels", "1e6", "--parameters", "25e6", "--latency-p95-s", "0.1"]
-    assert main(words) == 0
-    assert "weak: an idle machine takes" in capsys.readouterr().out
+def test_a_limit_out_of_reach_is_said(cli: CommandLine) -> None:
+    line = "predict image '1 vCPU' --pixels 1e6 --parameters 25e6 --latency-p95-s 0.1"
+    assert "weak: an idle machine takes" in cli.text(line)
 
 
-def test_an_unstated_format_is_the_published_one(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["predict", "serving", "DeepSeek-V3", "--on", "8xH200-SXM-141GB", "--load", "64x1024+512", "--json"]
-    found = []
-    for layout in ("", "TP8 fp8"):
-        assert main([*asked, "--layout", layout]) == 0
-        found.append(json.loads(capsys.readouterr().out))
+def test_an_unstated_format_is_the_published_one(cli: CommandLine) -> None:
+    asked = "predict serving DeepSeek-V3 --on 8xH200-SXM-141GB --load 64x1024+512 --layout"
+    found = [cli.json(f"{asked} '{layout}'") for layout in ("", "TP8 fp8")]
     assert "format: fp8, as published" in found[0]["assumed"]
     assert found[0]["estimates"] == found[1]["estimates"]
 
 
-def test_accuracy(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy(cli: CommandLine) -> None:
     Path("rows.csv").write_text(TABLE, encoding="utf-8")
-    assert main(["accuracy", "rows.csv", "--rows-out", "out.csv"]) == 0
-    shown = capsys.readouterr().out
-    assert "1 of 2 rows answered" in shown
-    assert "not answered: b" in shown
-    assert "wrote out.csv" in shown
+    shown = cli.text("accuracy rows.csv --rows-out out.csv")
+    assert "1 of 2 rows answered" in shown and "not answered: b" in shown and "wrote out.csv" in shown
     assert Path("out.csv").read_text(encoding="utf-8").startswith("row_id,pred_tpot_ms,pred_tpot_ms_lo")
-    assert main(["accuracy", "rows.csv", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["scores"][0]["rows"] == 1
-
-
-def test_the_table_itself_is_never_written_over(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text(TABLE)
-    assert main(["accuracy", str(table), "--rows-out", str(table)]) == 2
-    assert "AW-USE-22" in capsys.readouterr().err and table.read_text() == TABLE
+    assert cli.json("accuracy rows.csv")["scores"][0]["rows"] == 1
+    assert "AW-USE-22" in cli.error("accuracy rows.csv --rows-out rows.csv", 2)
+    assert Path("rows.csv").read_text(encoding="utf-8") == TABLE, "the table itself is never written over"

@@ -10,10 +10,7 @@ import pytest
 from archwright.cli.step_display import ERASE_LINE, show_steps
 from archwright.journal import report_step
 
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from ..command_line import Terminal
 
 
 def test_a_long_command_names_its_steps_and_erases_the_line() -> None:

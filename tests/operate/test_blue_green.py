@@ -23,6 +23,7 @@ from archwright.store import RecordTable, Store
 
 from .conftest import BASE, ENDPOINT, Stage
 
+pytestmark = pytest.mark.process
 R = TypeVar("R")
 SLEEPER = ("-c", "import signal; signal.pause()")
 
@@ -120,7 +121,6 @@ def make(stage: Stage, null_plan: Plan) -> Iterator[Callable[..., Bench]]:
         bench.close()
 
 
-@pytest.mark.process
 def test_the_old_engine_stays_until_this_gateway_has_let_go_of_it(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.stage.change(bench.stage.version())
@@ -138,7 +138,6 @@ def test_the_old_engine_stays_until_this_gateway_has_let_go_of_it(make: Callable
     bench.until(lambda: bench.names() == ["engine-assistant.v1", "engine-night.v1"])
 
 
-@pytest.mark.process
 def test_a_request_that_never_ends_does_not_keep_an_engine_for_ever(make: Callable[..., Bench]) -> None:
     bench = make()
     for name in (ENDPOINT, "night"):
@@ -153,7 +152,6 @@ def test_a_request_that_never_ends_does_not_keep_an_engine_for_ever(make: Callab
     bench.until(lambda: "engine-assistant" not in bench.names())
 
 
-@pytest.mark.process
 def test_an_engine_that_is_late_changes_nothing(make: Callable[..., Bench]) -> None:
     bench = make(startup_deadline_s=0.0)
     version = bench.stage.version()
@@ -166,7 +164,6 @@ def test_an_engine_that_is_late_changes_nothing(make: Callable[..., Bench]) -> N
     bench.until(lambda: bench.names() == ["engine-assistant"])
 
 
-@pytest.mark.process
 def test_a_gateway_that_does_not_take_it_up(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.stage.change(bench.stage.version())
@@ -178,7 +175,6 @@ def test_a_gateway_that_does_not_take_it_up(make: Callable[..., Bench]) -> None:
     assert bench.config()["revision"] == 2 and ".v1" not in bench.addresses(), "it is told to stay where it was"
 
 
-@pytest.mark.process
 def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Callable[..., Bench]) -> None:
     bench = make(startup_deadline_s=0.0)
     bench.stage.change(bench.stage.version())
@@ -193,7 +189,6 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
     assert bench.events("rollout.undone")[-1]["back_to"] is None
 
 
-@pytest.mark.process
 def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
     """A third version waits while two earlier versions still answer; returning engines are used again."""
     bench = make()
@@ -214,7 +209,6 @@ def test_versions_do_not_pile_up_in_memory(make: Callable[..., Bench]) -> None:
     bench.until(lambda: bench.names() == ["engine-assistant", "engine-assistant.v1"])
 
 
-@pytest.mark.process
 def test_at_the_start_it_goes_back_until_something_can_be_served(stage: Stage, make: Callable[..., Bench]) -> None:
     good, lost, worse = stage.version(), stage.version(), stage.version()
     for version in (good, lost, worse):

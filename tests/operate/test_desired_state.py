@@ -29,6 +29,11 @@ def version(stage: Stage) -> ModelVersion:
     return stage.version()
 
 
+@pytest.fixture
+def layout(null_plan: Plan) -> PlatformLayout:
+    return PlatformLayout(build_bundle(null_plan, LISTEN, ""))
+
+
 def shared(plan: Plan, **changes: object) -> Bundle:
     """Two workloads on one pool of two replicas."""
     pool = replace(plan.pools[0], workloads=("assistant", "night"), replicas=2, **changes)
@@ -66,15 +71,13 @@ def test_workloads_on_the_plans_own_model_share_its_engines(null_plan: Plan) -> 
     assert one.key == two.key and one.engines == two.engines and one.version == ""
 
 
-def test_alone_in_its_pool_a_workload_keeps_the_pools_name(null_plan: Plan, version: ModelVersion) -> None:
-    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
+def test_alone_in_its_pool_a_workload_keeps_the_pools_name(layout: PlatformLayout, version: ModelVersion) -> None:
     config = gateway(layout, [DesiredVersion("assistant#1", version)])
     assert config.endpoints[0].pool == "assistant"
     assert [(pool.name, pool.version) for pool in config.pools] == [("assistant", version.id)]
 
 
-def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, stage: Stage) -> None:
-    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
+def test_a_classifier_has_an_endpoint_only_while_in_production(layout: PlatformLayout, stage: Stage) -> None:
     wear = stage.version("wear", task="tabular-classifier")
     serving = layout.endpoint_of_version("wear", DesiredVersion("wear#1", wear))
     assert serving.spec is not None and serving.spec.kind == "predict" and not serving.pools[0].adapter
@@ -83,17 +86,15 @@ def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, 
     assert not layout.has_no_workload("wear", wear) and layout.has_no_workload("poet", stage.version("poet"))
 
 
-def test_why_a_version_cannot_be_served(null_plan: Plan, stage: Stage, home: Home) -> None:
-    layout = PlatformLayout(build_bundle(null_plan, LISTEN, ""))
+def test_why_a_version_cannot_be_served(layout: PlatformLayout, stage: Stage, home: Home) -> None:
     version = stage.version()
     assert layout.find_obstacle("assistant", version, home) == ""
     classifier = stage.version(task="image-classifier")
     assert "is a classifier" in layout.find_obstacle("assistant", classifier, home)
     engine = layout.endpoint_of_version("assistant", DesiredVersion()).engines[0]
     engine.config["model_sha256"] = "1" * 64
-    assert "is an adapter for null-model" in layout.find_obstacle(
-        "assistant", replace(version, base_sha256="2" * 64), home
-    )
+    other = replace(version, base_sha256="2" * 64)
+    assert "is an adapter for null-model" in layout.find_obstacle("assistant", other, home)
     assert layout.find_obstacle("assistant", replace(version, base_sha256="1" * 64), home) == ""
     home.model(version.sha256).unlink()
     assert "not in the home" in layout.find_obstacle("assistant", version, home)
@@ -122,6 +123,5 @@ def test_what_is_wanted_is_what_is_in_production(stage: Stage) -> None:
     stage.change(None)
     found = read_desired_versions(stage.store)
     assert (found["assistant"], found["wear"].version) == (DesiredVersion("assistant#2"), second)
-    assert [promotion_number(found[name].promotion) for name in ("assistant", "wear")] == [2, 1] and promotion_number(
-        ""
-    ) == 0
+    assert [promotion_number(found[name].promotion) for name in ("assistant", "wear")] == [2, 1]
+    assert promotion_number("") == 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -14,12 +13,13 @@ import pytest
 
 from archwright import api
 from archwright.contract.plan import Plan
-from archwright.errors import PlanError, UsageError
 from archwright.home import Home
 from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.settings.config import read_config
 
 from ..api.test_serving import Upstream
+from ..command_line import error_of
+from .conftest import until
 
 pytestmark = pytest.mark.enable_socket
 
@@ -102,19 +102,10 @@ def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             one.shutdown()
 
 
-def until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
 def test_what_is_missing_is_named_by_the_flags_that_bring_it(plan: Plan) -> None:
     assert plan.chosen == "hybrid-aws" and tuple(pool.name for pool in plan.pools) == NAMES
-    with pytest.raises(PlanError) as caught:
-        api.up("plan.json", port=0, engine=["cases=http://127.0.0.1:1/v1"])
-    assert caught.value.code == "AW-PLAN-20"
-    assert caught.value.hint.endswith("up PLAN --engine manuals=URL --engine manuals-above-mean=URL")
+    error = error_of("AW-PLAN-20", api.up, "plan.json", port=0, engine=["cases=http://127.0.0.1:1/v1"])
+    assert error.hint.endswith("up PLAN --engine manuals=URL --engine manuals-above-mean=URL")
 
 
 SENSELESS: list[tuple[list[str], list[str], str]] = [
@@ -130,9 +121,7 @@ SENSELESS: list[tuple[list[str], list[str], str]] = [
 
 def test_texts_that_make_no_sense(plan: Plan) -> None:
     for engine, key_env, code in SENSELESS:
-        with pytest.raises(UsageError) as caught:
-            api.up("plan.json", port=0, engine=engine, key_env=key_env)
-        assert caught.value.code == code, (engine, key_env)
+        error_of(code, api.up, "plan.json", port=0, engine=engine, key_env=key_env)
 
 
 def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:
@@ -160,7 +149,7 @@ def test_own_capacity_first_then_outside_and_never_with_data_of_people(stage: St
 
     stage.upstreams["manuals"].shutdown()
     stage.upstreams["manuals"].server_close()
-    until(lambda: stage.ask("manuals")[::2] == (200, "manuals-above-mean"))
+    until(lambda: stage.ask("manuals")[::2] == (200, "manuals-above-mean"), 30.0)
     assert stage.upstreams["manuals-above-mean"].asked[-1][0] == "Bearer sk-cloud"
     assert stage.personal("manuals") == (503, "")
     # No header says so: detection does.

@@ -10,13 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from archwright import api
+from archwright.api.platform_lifecycle import PlatformHandle
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -24,6 +26,9 @@ from archwright.errors import ArchwrightError
 from archwright.home import Home
 from archwright.operate import platform_control, platform_state
 from archwright.plan.plan_file import write_plan
+
+from ..command_line import error_of
+from .conftest import until
 
 pytestmark = pytest.mark.enable_socket
 
@@ -36,17 +41,14 @@ def plan_file(null_plan: Plan, home: Home) -> Iterator[str]:
     api.down()
 
 
-def until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def pids(home: Home) -> dict[str, int]:
     current = platform_state.read_running_state(home)
     assert current is not None
     return {"supervisor": current.supervisor_pid, **{p.name: p.pid for p in current.processes}}
+
+
+def up(path: str | Path, port: int = 0) -> PlatformHandle:
+    return api.up(str(path), detach=True, port=port)
 
 
 def answers(url: str) -> int:
@@ -60,7 +62,7 @@ def answers(url: str) -> int:
 
 
 def test_up_status_down_and_up_again(plan_file: str, home: Home) -> None:
-    started = api.up(plan_file, detach=True, port=0).started
+    started = up(plan_file).started
     assert started.key is not None and started.key.startswith("aw_")
     assert answers(started.url) == 200
     status = api.status()
@@ -70,14 +72,14 @@ def test_up_status_down_and_up_again(plan_file: str, home: Home) -> None:
     before = pids(home)
     assert api.down().stopped and api.status().state == "stopped"
     assert not any(platform_state.is_process_alive(pid, "archwright") for pid in before.values())
-    again = api.up(plan_file, detach=True, port=0).started
+    again = up(plan_file).started
     assert again.key is None, "the key is shown on the first start only"
     assert not api.down(dry_run=True).stopped
 
 
 def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
     """The gateway's metrics include the supervisor's observations, and a monitor key may read them."""
-    started = api.up(plan_file, detach=True, port=0).started
+    started = up(plan_file).started
     monitor = api.key.create(tenant="ops", role="monitor").key
     request = urllib.request.Request(f"{started.url}/metrics", headers={"authorization": f"Bearer {monitor}"})
 
@@ -90,10 +92,8 @@ def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
 
 
 def test_running_twice_is_refused(plan_file: str) -> None:
-    api.up(plan_file, detach=True, port=0)
-    with pytest.raises(ArchwrightError) as caught:
-        api.up(plan_file, detach=True, port=0)
-    assert caught.value.code == "AW-OPS-30"
+    up(plan_file)
+    error_of("AW-OPS-30", up, plan_file)
 
 
 def test_a_port_in_use_is_said(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,21 +102,17 @@ def test_a_port_in_use_is_said(plan_file: str, monkeypatch: pytest.MonkeyPatch) 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ArchwrightError) as caught:
-            api.up(plan_file, detach=True, port=port)
-    assert caught.value.code == "AW-OPS-03" and str(port) in caught.value.lines()
+        assert str(port) in error_of("AW-OPS-03", up, plan_file, port).lines()
 
 
 def test_any_address_but_loopback_needs_tls(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHWRIGHT_HOST", "0.0.0.0")
-    with pytest.raises(ArchwrightError) as caught:
-        api.up(plan_file, detach=True, port=0)
-    assert "TLS" in caught.value.message
+    assert "TLS" in error_of("AW-OPS-11", up, plan_file).message
 
 
 @pytest.mark.parametrize("victim", ["engine-assistant", "gateway"])
 def test_a_killed_process_is_restarted(victim: str, plan_file: str, home: Home) -> None:
-    started = api.up(plan_file, detach=True, port=0).started
+    started = up(plan_file).started
     old = pids(home)[victim]
     os.kill(old, signal.SIGKILL)
     until(lambda: pids(home)[victim] != old)
@@ -127,65 +123,55 @@ def test_a_killed_process_is_restarted(victim: str, plan_file: str, home: Home) 
 
 
 def test_a_killed_supervisor_leaves_nothing_and_up_works(plan_file: str, home: Home) -> None:
-    api.up(plan_file, detach=True, port=0)
+    up(plan_file)
     old = pids(home)
     os.kill(old["supervisor"], signal.SIGKILL)
     until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in old.values()))
     assert api.status().state == "stopped"
-    assert answers(api.up(plan_file, detach=True, port=0).started.url) == 200
+    assert answers(up(plan_file).started.url) == 200
 
 
 def test_everything_killed_at_once_and_up_works(plan_file: str, home: Home) -> None:
-    started = api.up(plan_file, detach=True, port=0).started
+    started = up(plan_file).started
     for pid in pids(home).values():
         os.kill(pid, signal.SIGKILL)
     port = int(started.url.rsplit(":", 1)[1])
-    assert answers(api.up(plan_file, detach=True, port=port).started.url) == 200
+    assert answers(up(plan_file, port).started.url) == 200
 
 
-def test_a_process_that_cannot_start_says_why(null_plan: Plan, home: Home) -> None:
-    launch = replace(null_plan.pools[0].launch, settings={"no_such_setting": 1})
-    broken = replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),))
-    path = home.root.parent / "broken.json"
-    write_plan(broken, path)
-    with pytest.raises(ArchwrightError) as caught:
-        api.up(str(path), detach=True, port=0)
-    assert caught.value.code.startswith("AW-ENG-") and "no_such_setting" in caught.value.message
+def rewrite(plan_file: str, plan: Plan, **launch: Any) -> None:
+    """Write the plan with a changed launch of its engine."""
+    pool = replace(plan.pools[0], launch=replace(plan.pools[0].launch, **launch))
+    write_plan(replace(plan, pools=(pool,)), Path(plan_file))
+
+
+def test_a_process_that_cannot_start_says_why(null_plan: Plan, plan_file: str) -> None:
+    rewrite(plan_file, null_plan, settings={"no_such_setting": 1})
+    with pytest.raises(ArchwrightError, match="no_such_setting") as caught:
+        up(plan_file)
+    assert caught.value.code.startswith("AW-ENG-")
     assert api.status().state == "stopped"
-    write_plan(null_plan, path)
-    try:
-        assert api.up(str(path), detach=True, port=0).started.key is not None, "nobody was shown one yet"
-    finally:
-        api.down()
+    rewrite(plan_file, null_plan)
+    assert up(plan_file).started.key is not None, "nobody was shown one yet"
 
 
-def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, home: Home) -> None:
-    launch = replace(null_plan.pools[0].launch, settings={"tpot_s": 0.2})
-    path = home.root.parent / "plan.json"
-    write_plan(replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)), path)
-    api.up(str(path), detach=True, port=0)
-    try:
-        answer = api.ask("Hello?")
-        assert next(piece for piece in answer if piece)
-        gateway = pids(home)["gateway"]
-        (worker,) = Path(f"/proc/{gateway}/task/{gateway}/children").read_text(encoding="ascii").split()
-        os.kill(int(worker), signal.SIGKILL)
-        with pytest.raises(ArchwrightError) as caught:
-            list(answer)
-    finally:
-        api.down()
-    assert caught.value.code == "AW-OPS-33" and "ended before" in caught.value.message
+def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, plan_file: str, home: Home) -> None:
+    rewrite(plan_file, null_plan, settings={"tpot_s": 0.2})
+    up(plan_file)
+    answer = api.ask("Hello?")
+    assert next(piece for piece in answer if piece)
+    gateway = pids(home)["gateway"]
+    (worker,) = Path(f"/proc/{gateway}/task/{gateway}/children").read_text(encoding="ascii").split()
+    os.kill(int(worker), signal.SIGKILL)
+    assert "ended before" in error_of("AW-OPS-33", list, answer).message
 
 
-def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:
+def test_a_missing_model_names_the_command(null_plan: Plan, plan_file: str, home: Home) -> None:
     artefact = next(iter(load_catalog(home).artefacts.values()))
     launch = replace(null_plan.pools[0].launch, engine="llamacpp", settings={})
     pool = replace(null_plan.pools[0], artefact=artefact, launch=launch)
-    path = home.root.parent / "plan.json"
-    write_plan(replace(null_plan, pools=(pool,)), path)
-    with pytest.raises(ArchwrightError) as caught:
-        api.up(str(path), detach=True, port=0)
-    assert caught.value.hint == f"archwright models fetch {artefact.model}"
+    write_plan(replace(null_plan, pools=(pool,)), Path(plan_file))
+    assert error_of("AW-GET-02", up, plan_file).hint == f"archwright models fetch {artefact.model}"
 
 
 def test_attached_it_ends_with_the_command(plan_file: str, home: Home) -> None:

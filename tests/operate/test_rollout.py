@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from archwright import api
-from archwright.errors import ModelError, OperateError
 from archwright.lifecycle import model_registry
 from archwright.operate import platform_state, rollout
 
+from ..command_line import error_of
 from ..engines.onnx_models import model as onnx_model
 from .conftest import BASE, ENDPOINT, Clients, Stage, until
 
@@ -83,9 +83,8 @@ def test_several_changes_at_once_end_at_the_last(stage: Stage) -> None:
     assert clients.failures == []
     assert clients.versions[-1] == third.id == model_registry.production_versions(stage.store)[ENDPOINT].id
     until(lambda: stage.serving() == {"engine-assistant.v3": third.id})
-    with pytest.raises(OperateError) as caught:
-        rollout.wait_until_served(stage.home, stage.store, overtaken.id)
-    assert caught.value.code == "AW-OPS-42" and "archwright models history assistant" in caught.value.hint
+    error = error_of("AW-OPS-42", rollout.wait_until_served, stage.home, stage.store, overtaken.id)
+    assert "archwright models history assistant" in error.hint
 
 
 def test_a_long_answer_is_finished_by_the_engine_that_began_it(stage: Stage) -> None:
@@ -144,9 +143,7 @@ def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
         until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in pids.values()))
         stage.up(**NULL)
     if victim == "candidate":
-        with pytest.raises(OperateError) as caught:
-            rollout.wait_until_served(stage.home, stage.store, change.id)
-        assert caught.value.code == "AW-OPS-40"
+        error_of("AW-OPS-40", rollout.wait_until_served, stage.home, stage.store, change.id)
         newest = model_registry.promotion_history(stage.store, ENDPOINT)[-1]
         assert (newest.action, newest.by, newest.model) == ("rollback", "supervisor", first.id)
         rollout.wait_until_served(stage.home, stage.store, newest.id)
@@ -182,9 +179,7 @@ def test_a_classifiers_endpoint_comes_and_goes(stage: Stage) -> None:
     assert (found.status, found.version) == (200, good.id)
     assert [one["label"] for one in found.body["predictions"]] == ["high", "low"]
     assert api.lineage(found.headers["x-request-id"]).model == good.id
-    with pytest.raises(OperateError) as caught:
-        stage.switch(bad, "wear")
-    assert caught.value.code == "AW-OPS-40" and "AW-ENG-" in caught.value.message
+    assert "AW-ENG-" in error_of("AW-OPS-40", stage.switch, bad, "wear").message
     assert Said(stage, "/v1/predict/wear", inputs).version == good.id
     stage.switch(None, "wear")
     assert Said(stage, "/v1/predict/wear", inputs).status == 404
@@ -199,20 +194,14 @@ def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> N
     data = file.read_bytes()
     stage.up(**NULL)
     file.unlink()
-    with pytest.raises(OperateError) as caught:
-        stage.switch(version)
-    assert caught.value.code == "AW-OPS-40" and "not in the home" in caught.value.message
+    assert "not in the home" in error_of("AW-OPS-40", stage.switch, version).message
     assert model_registry.production_versions(stage.store) == {} and chat(stage).version == BASE
     elsewhere = stage.version("poet")
-    with pytest.raises(OperateError) as caught:
-        stage.switch(elsewhere, "poet")
-    assert caught.value.code == "AW-OPS-43"
+    error_of("AW-OPS-43", stage.switch, elsewhere, "poet")
     assert api.status().notes == ("poet@v1 is in production, but this plan has no workload poet",)
     api.down()
     stage.change(version)
-    with pytest.raises(OperateError) as caught:
-        stage.up(**NULL)
-    assert caught.value.code == "AW-OPS-44" and "archwright models rollback assistant" in caught.value.hint
+    assert "archwright models rollback assistant" in error_of("AW-OPS-44", stage.up, **NULL).hint
     file.write_bytes(data)
     stage.up(**NULL)
     assert chat(stage).version == version.id
@@ -220,6 +209,4 @@ def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> N
 
 def test_without_a_platform_nobody_waits(stage: Stage) -> None:
     rollout.wait_until_served(stage.home, stage.store, stage.change(stage.version()).id, 0.0)
-    with pytest.raises(ModelError) as caught:
-        rollout.wait_until_served(stage.home, stage.store, "assistant#9")
-    assert caught.value.code == "AW-MOD-21"
+    error_of("AW-MOD-21", rollout.wait_until_served, stage.home, stage.store, "assistant#9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +15,19 @@ import pytest
 from archwright.contract.estimate import within_factor
 from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import Launch, LoadSpec, Plan, Pool, WorkloadPlan
+from archwright.contract.plan import Launch, LoadSpec, Plan, WorkloadPlan
+from archwright.contract.record import replace
+from archwright.reconcile.bench import BenchResult, BenchTarget, BenchTimeouts, run_bench
 
+from ..small_plans import PLAN, POOL
 from .fake_endpoint import Handler, Request, Response, Server, StreamResponse, json_response
 
 Serve = Callable[..., str]
 MakePlan = Callable[..., Plan]
 Fault = Handler
 
+KEY = "sk-never-shown-0123456789"
+QUICK = BenchTimeouts(connect_s=2.0, idle_s=0.4, drain_s=0.4)
 # The first requests of a run are the client's probes; the server's tokenizer: so many tokens a prompt, and a word.
 PROBES = 2
 TEMPLATE, PER_WORD = 12, 1.25
@@ -139,6 +145,10 @@ class Endpoint:
         return say
 
 
+def bench(url: str, load: LoadSpec, limits: BenchTimeouts = QUICK, **target: Any) -> BenchResult:
+    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits, rng=random.Random(5))
+
+
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Start a server for the test: `serve(handler, tls=None, metrics=None)` -> its URL, to /v1."""
@@ -160,12 +170,6 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in servers:
         server.stop()
-
-
-@pytest.fixture
-def foreign() -> type[Endpoint]:
-    """The class of fake servers, with its faults."""
-    return Endpoint
 
 
 @pytest.fixture
@@ -208,47 +212,20 @@ def make_plan(load: LoadSpec) -> MakePlan:
         extra: tuple[Prediction, ...] = (),
     ) -> Plan:
         ttft_s, tpot_s, tokens_per_s = values
-        pool = Pool(
-            name="p",
-            model="small",
-            workloads=workloads,
-            placement="this-machine",
-            provider="this-machine",
-            region="DE",
-            machine="here",
-            accelerator="cpu",
-            accelerator_count=0,
-            replicas=1,
-            slots=3,
-            context_tokens=2048,
-            default_max_tokens=256,
-            quantisation="Q4_1",
-            launch=Launch(engine="external", metrics=metrics or {}),
-        )
+        launch = Launch(engine="external", metrics=metrics or {})
+        pool = replace(POOL, name="p", model="small", workloads=workloads, launch=launch)
+        statistics: tuple[Statistic, ...] = ("p50", "p95")
         predictions = (
-            _prediction("ttft_s", "p50", "peak", ttft_s, "chat"),
-            _prediction("ttft_s", "p95", "peak", ttft_s, "chat"),
-            _prediction("tpot_s", "p50", "peak", tpot_s, "chat"),
-            _prediction("tpot_s", "p95", "peak", tpot_s, "chat"),
+            *(_prediction("ttft_s", statistic, "peak", ttft_s, "chat") for statistic in statistics),
+            *(_prediction("tpot_s", statistic, "peak", tpot_s, "chat") for statistic in statistics),
             _prediction("tokens_per_s", "rate", "closed", tokens_per_s, "chat"),
             *extra,
         )
-        return Plan(
-            needs_file="needs.yaml",
-            needs_digest="n",
-            catalog_digest="c",
-            created_at="2026-11-24T00:00:00Z",
-            organisation="o",
-            currency="EUR",
-            horizon_months=12,
-            chosen=None,
-            options=(),
+        return replace(
+            PLAN,
             workloads=tuple(WorkloadPlan(name=name, model="small", pools=("p",)) for name in workloads),
             pools=(pool,),
             predictions=predictions,
-            controls=(),
-            assumptions=(),
-            bases=(),
             loads=(load,) if loads is None else loads,
         )
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import statistics
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -15,38 +12,18 @@ import pytest
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.errors import ReconcileError
 from archwright.policy.traffic import peak_arrivals
-from archwright.reconcile.bench import BenchProgress, BenchResult, BenchTarget, BenchTimeouts, run_bench
+from archwright.reconcile.bench import BenchProgress, BenchTarget, BenchTimeouts, run_bench
 
+from ..command_line import error_of
+from .conftest import KEY, PER_WORD, PROBES, QUICK, TEMPLATE, Endpoint, Serve, bench
 from .fake_endpoint import Request, Response
-
-if TYPE_CHECKING:
-    from tests.reconcile.conftest import Endpoint
 
 pytestmark = pytest.mark.enable_socket
 
-Serve = Callable[..., str]
-KEY = "sk-never-shown-0123456789"
-# As the endpoints of conftest.py count: probes, tokens of the template, tokens a word.
-PROBES, TEMPLATE, PER_WORD = 2, 12, 1.25
-QUICK = BenchTimeouts(connect_s=2.0, idle_s=0.4, drain_s=0.4)
 
-
-def bench(url: str, load: LoadSpec, limits: BenchTimeouts = QUICK, **target: Any) -> BenchResult:
-    return run_bench(BenchTarget(url, KEY, "small", **target), load, limits=limits, rng=random.Random(5))
-
-
-def failure(serve: Serve, endpoint: Endpoint, load: LoadSpec, limits: BenchTimeouts = QUICK) -> ReconcileError:
-    with pytest.raises(ReconcileError) as caught:
-        bench(serve(endpoint), load, limits)
-    return caught.value
-
-
-def test_the_client_agrees_with_a_server_of_known_timings(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    endpoint = foreign(ttft_s=0.08, tpot_s=0.012)
+def test_the_client_agrees_with_a_server_of_known_timings(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(ttft_s=0.08, tpot_s=0.012)
     load = replace(load, closed_s=1.5)
     result = bench(serve(endpoint), load, BenchTimeouts(), workload="chat")
     peak, closed = result.phases
@@ -66,10 +43,8 @@ def test_the_client_agrees_with_a_server_of_known_timings(
     assert not any("ignore_eos" in note or "usage" in note for note in result.notes)
 
 
-def test_the_traffic_is_the_plans_and_no_two_prompts_open_alike(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    endpoint = foreign()
+def test_the_traffic_is_the_plans_and_no_two_prompts_open_alike(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint()
     result = bench(serve(endpoint), load, workload="chat")
     sent = endpoint.bodies[PROBES:]
     arrivals = peak_arrivals(load)
@@ -86,10 +61,8 @@ def test_the_traffic_is_the_plans_and_no_two_prompts_open_alike(
     assert result.tokens_per_word == pytest.approx(PER_WORD, abs=0.02)
 
 
-def test_neither_key_nor_prompt_nor_answer_is_in_the_result(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    endpoint = foreign()
+def test_neither_key_nor_prompt_nor_answer_is_in_the_result(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint()
     result = bench(serve(endpoint), load)
     text = msgspec.json.encode(result).decode()
     assert KEY not in text
@@ -99,28 +72,24 @@ def test_neither_key_nor_prompt_nor_answer_is_in_the_result(
     assert "x-archwright-workload" not in endpoint.headers[0]
 
 
-def test_an_endpoint_that_knows_no_ignore_eos_is_asked_without_it(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    endpoint = foreign(refuse=frozenset({"ignore_eos"}))
+def test_an_endpoint_that_knows_no_ignore_eos_is_asked_without_it(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(refuse=frozenset({"ignore_eos"}))
     result = bench(serve(endpoint), load)
     assert [("ignore_eos" in body) for body in endpoint.bodies[:2]] == [True, False]
     assert not any("ignore_eos" in body for body in endpoint.bodies[1:])
     assert any("refuses ignore_eos" in note for note in result.notes)
 
 
-def test_a_strict_endpoint_gets_the_newer_limit_field(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    endpoint = foreign(refuse=frozenset({"ignore_eos", "max_tokens", "stream_options"}), usage="plain")
+def test_a_strict_endpoint_gets_the_newer_limit_field(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(refuse=frozenset({"ignore_eos", "max_tokens", "stream_options"}), usage="plain")
     result = bench(serve(endpoint), load)
     assert set(endpoint.bodies[-1]) == {"model", "messages", "stream", "max_completion_tokens"}
     assert any("no usage in streams" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(("usage", "guessed"), [("plain", False), ("none", True)])
-def test_without_usage_in_streams_chunks_are_counted(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec, usage: str, guessed: bool
-) -> None:
-    result = bench(serve(foreign(usage=usage)), load)
+def test_without_usage_in_streams_chunks_are_counted(serve: Serve, load: LoadSpec, usage: str, guessed: bool) -> None:
+    result = bench(serve(Endpoint(usage=usage)), load)
     peak = result.phases[0]
     assert [request.output_tokens for request in peak.requests] == [request.asked_tokens for request in peak.requests]
     assert any("no usage in streams" in note for note in result.notes)
@@ -128,8 +97,8 @@ def test_without_usage_in_streams_chunks_are_counted(
     assert guessed or result.tokens_per_word == pytest.approx(PER_WORD, abs=0.02)
 
 
-def test_single_failures_are_counted_and_noted(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    endpoint = foreign(fault=foreign.replying(503, "{}"), faulty=lambda n: n > PROBES and n % 3 == 0)
+def test_single_failures_are_counted_and_noted(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(fault=Endpoint.replying(503, "{}"), faulty=lambda n: n > PROBES and n % 3 == 0)
     result = bench(serve(endpoint), load)
     for phase in result.phases:
         failed = phase.count("failed")
@@ -138,10 +107,8 @@ def test_single_failures_are_counted_and_noted(serve: Serve, foreign: type[Endpo
     assert len(endpoint.bodies) < 20_000
 
 
-def test_streams_that_die_in_the_middle_are_failures_without_tpot(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    endpoint = foreign(fault=foreign.dying, faulty=lambda n: n > PROBES and n % 2 == 0)
+def test_streams_that_die_in_the_middle_are_failures_without_tpot(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(fault=Endpoint.dying, faulty=lambda n: n > PROBES and n % 2 == 0)
     peak = bench(serve(endpoint), load).phases[0]
     broken = [request for request in peak.requests if request.outcome == "failed"]
     assert broken
@@ -149,16 +116,14 @@ def test_streams_that_die_in_the_middle_are_failures_without_tpot(
     assert all(request.tpot_s is None for request in broken)
 
 
-def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
+def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(serve: Serve, load: LoadSpec) -> None:
     """Some servers close a kept connection only when its next request arrives."""
-    endpoint = foreign()
+    endpoint = Endpoint()
     served: set[int] = set()
 
     async def once(request: Request) -> Response:
         if id(request.transport) in served:
-            return await foreign.slamming(request)
+            return await Endpoint.slamming(request)
         connections.append(request.transport)
         served.add(id(request.transport))
         return await endpoint(request)
@@ -169,39 +134,32 @@ def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(
     assert len(connections) == len(endpoint.bodies)
 
 
-def test_requests_sent_late_are_counted_and_said(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    result = run_bench(BenchTarget(serve(foreign()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
+def test_requests_sent_late_are_counted_and_said(serve: Serve, load: LoadSpec) -> None:
+    result = run_bench(BenchTarget(serve(Endpoint()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
     peak = result.phases[0]
     assert peak.late_count > 0
     assert f"peak: {peak.late_count} of {len(peak.requests)} requests were sent late" in " ".join(result.notes)
 
 
-def test_a_key_over_plain_http_beyond_this_machine_is_noted(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
-    url = serve(foreign())
+def test_a_key_over_plain_http_beyond_this_machine_is_noted(serve: Serve, load: LoadSpec) -> None:
+    url = serve(Endpoint())
     assert not any("without encryption" in note for note in bench(url, load).notes)
     assert any("without encryption" in note for note in bench(url.replace("127.0.0.1", "0.0.0.0"), load).notes)
 
 
-def test_a_phase_in_which_everything_fails_is_an_error(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    error = failure(serve, foreign(fault=foreign.replying(503, "{}")), load)
-    assert error.code == "AW-REC-18"
-    count = len(peak_arrivals(load))
-    assert error.message.startswith(
-        f"all {count} requests of the peak phase failed; most often: the server answers 503"
-    )
+def test_a_phase_in_which_everything_fails_is_an_error(serve: Serve, load: LoadSpec) -> None:
+    error = error_of("AW-REC-18", bench, serve(Endpoint(fault=Endpoint.replying(503, "{}"))), load)
+    failed = f"all {len(peak_arrivals(load))} requests of the peak phase failed"
+    assert error.message.startswith(f"{failed}; most often: the server answers 503")
 
 
-def test_a_server_that_stops_answering_is_an_error(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    endpoint = foreign(fault=foreign.hanging)
-    with pytest.raises(ReconcileError) as caught:
-        bench(serve(endpoint), replace(load, peak_s=0.5), BenchTimeouts(idle_s=2.0, drain_s=0.2))
-    assert (caught.value.code, "none of the" in caught.value.message) == ("AW-REC-16", True)
+def test_a_server_that_stops_answering_is_an_error(serve: Serve, load: LoadSpec) -> None:
+    url, limits = serve(Endpoint(fault=Endpoint.hanging)), BenchTimeouts(idle_s=2.0, drain_s=0.2)
+    assert "none of the" in error_of("AW-REC-16", bench, url, replace(load, peak_s=0.5), limits).message
 
 
-def test_the_drain_is_bounded_and_what_it_cuts_is_noted(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    endpoint = foreign(fault=foreign.stalling, faulty=lambda n: n > PROBES and n % 4 == 0)
+def test_the_drain_is_bounded_and_what_it_cuts_is_noted(serve: Serve, load: LoadSpec) -> None:
+    endpoint = Endpoint(fault=Endpoint.stalling, faulty=lambda n: n > PROBES and n % 4 == 0)
     result = bench(serve(endpoint), load, BenchTimeouts(idle_s=2.5, drain_s=0.2))
     peak = result.phases[0]
     assert peak.count("cut") > 0
@@ -209,30 +167,28 @@ def test_the_drain_is_bounded_and_what_it_cuts_is_noted(serve: Serve, foreign: t
     assert any("were cancelled after the drain" in note for note in result.notes)
 
 
-def test_short_answers_are_noted(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
+def test_short_answers_are_noted(serve: Serve, load: LoadSpec) -> None:
     async def curt(request: Request) -> Response:
-        response = await foreign.begin(request)
-        await foreign.event(response, {"choices": [{"delta": {"reasoning_content": "a"}, "finish_reason": "stop"}]})
+        response = await Endpoint.begin(request)
+        await Endpoint.event(response, {"choices": [{"delta": {"reasoning_content": "a"}, "finish_reason": "stop"}]})
         return response
 
-    result = bench(serve(foreign(fault=curt)), replace(load, output_tokens=TokenLength(mean=20, p95=30)))
+    result = bench(serve(Endpoint(fault=curt)), replace(load, output_tokens=TokenLength(mean=20, p95=30)))
     assert any("responses had 1 tokens on average" in note for note in result.notes)
 
 
-def test_progress_is_told_for_both_phases(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
+def test_progress_is_told_for_both_phases(serve: Serve, load: LoadSpec) -> None:
     told: list[BenchProgress] = []
-    run_bench(BenchTarget(serve(foreign()), None, "small"), load, told.append, limits=QUICK)
+    run_bench(BenchTarget(serve(Endpoint()), None, "small"), load, told.append, limits=QUICK)
     assert {progress.phase for progress in told} == {"peak", "closed"}
     last = [progress for progress in told if progress.phase == "peak"][-1]
     assert (last.started, last.finished, last.failed) == (len(peak_arrivals(load)), len(peak_arrivals(load)), 0)
     assert last.elapsed_s >= last.total_s == load.peak_s
 
 
-def test_a_broken_progress_callback_does_not_stop_the_bench_half_way(
-    serve: Serve, foreign: type[Endpoint], load: LoadSpec
-) -> None:
+def test_a_broken_progress_callback_does_not_stop_the_bench_half_way(serve: Serve, load: LoadSpec) -> None:
     def broken(progress: BenchProgress) -> None:
         raise RuntimeError("closed terminal")
 
     with pytest.raises(RuntimeError, match="closed terminal"):
-        run_bench(BenchTarget(serve(foreign()), None, "small"), load, broken, limits=QUICK)
+        run_bench(BenchTarget(serve(Endpoint()), None, "small"), load, broken, limits=QUICK)

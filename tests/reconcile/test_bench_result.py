@@ -35,10 +35,8 @@ def test_the_definitions() -> None:
 
 
 def test_unfinished_requests_and_single_tokens_have_no_tpot() -> None:
-    assert timing("cut").tpot_s is None
-    assert timing("failed").tpot_s is None
-    assert timing(tokens=1).tpot_s is None
-    assert timing(first=None).tpot_s is None
+    for request in (timing("cut"), timing("failed"), timing(tokens=1), timing(first=None)):
+        assert request.tpot_s is None
     assert timing("cut").latency_s is None
     assert timing("cut").ttft_s == pytest.approx(0.2)
     assert timing(first=None).ttft_s is None
@@ -48,10 +46,6 @@ def test_a_phase_counts_tokens_of_cut_streams_at_the_finished_rate() -> None:
     counted = phase(timing(tokens=20, chunks=10), timing("cut", tokens=5, chunks=5), timing("failed", chunks=9))
     assert counted.tokens_delivered == 20 + 2 * 5
     assert phase(timing("cut", chunks=4)).tokens_delivered == 4
-    assert (counted.count("finished"), counted.count("cut"), counted.count("failed"), counted.late_count) == (
-        1,
-        1,
-        1,
-        3,
-    )
+    assert [counted.count(outcome) for outcome in ("finished", "cut", "failed")] == [1, 1, 1]
+    assert counted.late_count == 3
     assert counted.window_s == 10.0

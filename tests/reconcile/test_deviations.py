@@ -10,24 +10,9 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.reconcile.deviations import reconcile_plan, select_measurements
 
+from ..small_plans import PLAN
+
 NUMBERS = st.floats(0, 1e12, allow_nan=False)
-EMPTY = Plan(
-    needs_file="n",
-    needs_digest="n",
-    catalog_digest="c",
-    created_at="t",
-    organisation="o",
-    currency="EUR",
-    horizon_months=1,
-    chosen=None,
-    options=(),
-    workloads=(),
-    pools=(),
-    predictions=(),
-    controls=(),
-    assumptions=(),
-    bases=(),
-)
 
 
 def prediction(name: str, band: tuple[float, float, float], metric: str = "ttft_s") -> Prediction:
@@ -64,7 +49,7 @@ def measurement(plan: Plan, name: str, number: float, **changes: object) -> Meas
 def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
     cases: list[tuple[tuple[float, float, float], float | None]], metric: str
 ) -> None:
-    plan = replace(EMPTY, predictions=tuple(prediction(str(n), band, metric) for n, (band, _) in enumerate(cases)))
+    plan = replace(PLAN, predictions=tuple(prediction(str(n), band, metric) for n, (band, _) in enumerate(cases)))
     measured = {str(n): measurement(plan, str(n), value) for n, (_, value) in enumerate(cases) if value is not None}
     result = reconcile_plan(plan, measured)
     assert [deviation.prediction_id for deviation in result.deviations] == [p.id for p in plan.predictions]
@@ -96,14 +81,14 @@ def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
     ],
 )
 def test_a_measurement_that_answers_nothing_is_unknown_and_says_why(changes: dict[str, object], why: str) -> None:
-    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    plan = replace(PLAN, predictions=(prediction("a", (1, 2, 3)),))
     (deviation,) = reconcile_plan(plan, {"a": measurement(plan, "a", 2.0, **changes)}).deviations
     assert (deviation.measured, deviation.verdict) == (None, "unknown")
     assert deviation.evidence == f"asked  # {why}"
 
 
 def test_a_gap_is_said_beside_the_query() -> None:
-    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    plan = replace(PLAN, predictions=(prediction("a", (1, 2, 3)),))
     (deviation,) = reconcile_plan(plan, {}, {"a": "nobody asked"}).deviations
     assert deviation.evidence == plan.predictions[0].query.promql() + "  # nobody asked"
     (plain,) = reconcile_plan(plan, {}).deviations
@@ -115,20 +100,19 @@ def test_a_gap_is_said_beside_the_query() -> None:
     [("rate", "mean", 9), ("last", "max", 1), ("p95", "p95", 9), ("mean", "mean", 9)],
 )
 def test_only_the_four_statistics_of_the_answer_are_printed(statistic: Statistic, printed: str, samples: int) -> None:
-    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    plan = replace(PLAN, predictions=(prediction("a", (1, 2, 3)),))
     (deviation,) = reconcile_plan(plan, {"a": measurement(plan, "a", 2.0, statistic=statistic)}).deviations
     assert deviation.measured is not None
     assert (deviation.measured.statistic, deviation.measured.samples) == (printed, samples)
 
 
 def test_the_newest_window_wins_and_inside_it_the_better_source() -> None:
-    plan = EMPTY
-    client = measurement(plan, "a", 1.0, source="client", at=100.0)
-    gateway = measurement(plan, "a", 2.0, source="gateway", at=99.0)
-    scraped = measurement(plan, "a", 3.0, source="prometheus", at=100.5)
-    strange = measurement(plan, "a", 4.0, source="oracle", at=100.4)
-    old_gateway = measurement(plan, "a", 5.0, source="gateway", at=50.0)
-    other = measurement(plan, "b", 6.0, source="client")
+    client = measurement(PLAN, "a", 1.0, source="client", at=100.0)
+    gateway = measurement(PLAN, "a", 2.0, source="gateway", at=99.0)
+    scraped = measurement(PLAN, "a", 3.0, source="prometheus", at=100.5)
+    strange = measurement(PLAN, "a", 4.0, source="oracle", at=100.4)
+    old_gateway = measurement(PLAN, "a", 5.0, source="gateway", at=50.0)
+    other = measurement(PLAN, "b", 6.0, source="client")
     assert select_measurements([client, gateway, scraped, strange, old_gateway, other]) == {"a": gateway, "b": other}
     assert select_measurements([old_gateway, client])["a"] == client
     assert select_measurements([strange, scraped])["a"] == scraped

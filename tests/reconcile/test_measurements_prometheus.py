@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
-from archwright.contract.evidence import Prediction, Query, Statistic
+from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition
@@ -183,6 +183,11 @@ def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process.wait(10)
 
 
+def measured_by(running: Running, plan: Plan, window_s: float | None = WINDOW_S) -> dict[str, Measurement]:
+    read = read_prometheus(plan, running.prometheus, running.now, window_s)
+    return {measurement.prediction_id: measurement for measurement in read.measurements}
+
+
 def owned(plan: Plan) -> Plan:
     """Return the plan with predictions for the workload of our own exposition."""
     changed = [replace(p, query=replace(p.query, labels={"workload": "own"})) for p in plan.predictions]
@@ -226,7 +231,7 @@ def test_shares_and_runs(running: Running) -> None:
 def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakePlan) -> None:
     plan = make_plan(values=VALUES, metrics=ENGINE)
     plan = replace(plan, pools=tuple(replace(pool, model="acme/small") for pool in plan.pools))
-    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now, WINDOW_S).measurements}
+    found = measured_by(running, plan)
     assert set(found) == {p.id for p in plan.predictions}
     ttft = found["chat.ttft_s.p50"]
     assert 0.25 < ttft.value < 0.5, "inside the engine's own bucket"
@@ -236,19 +241,35 @@ def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakeP
 
 
 def test_an_engines_names_without_a_label_when_it_is_the_only_model(running: Running, make_plan: MakePlan) -> None:
-    found = read_prometheus(make_plan(metrics=ENGINE), running.prometheus, running.now, WINDOW_S).measurements
-    assert len(found) == 5
-    assert all("model_name" not in m.evidence for m in found)
+    found = measured_by(running, make_plan(metrics=ENGINE))
+    assert len(found) == 5 and all("model_name" not in m.evidence for m in found.values())
 
 
 def gaps_of(plan: Plan, running: Running, window_s: float | None = WINDOW_S) -> dict[str, str]:
     return read_prometheus(plan, running.prometheus, running.now, window_s).gaps
 
 
-def test_among_several_models_none_is_guessed(running: Running, make_plan: MakePlan) -> None:
-    gaps = gaps_of(make_plan(metrics=DUO), running)
-    assert gaps["chat.ttft_s.p50"] == "this Prometheus knows several models, none of them called small"
-    assert gaps["chat.tpot_s.p50"] == "our own series has no samples in the window"
+ABSENT = "neither our own series nor the engine's series have samples in the window"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gap"),
+    [
+        pytest.param(DUO, "this Prometheus knows several models, none of them called small", id="none is guessed"),
+        pytest.param({"ttft_s": "vllm:absent"}, ABSENT, id="no such series"),
+        pytest.param(ODD, "the Prometheus has no value for the query", id="no buckets"),
+    ],
+)
+def test_why_a_series_of_an_engine_has_no_value(
+    running: Running, make_plan: MakePlan, metrics: dict[str, str], gap: str
+) -> None:
+    gaps = gaps_of(make_plan(metrics=metrics), running)
+    assert (gaps["chat.ttft_s.p50"], gaps["chat.tpot_s.p50"]) == (gap, "our own series has no samples in the window")
+
+
+def test_a_pool_of_several_workloads_is_not_told_apart(running: Running, make_plan: MakePlan) -> None:
+    gaps = gaps_of(make_plan(metrics=ENGINE, workloads=("chat", "other")), running)
+    assert set(gaps.values()) == {"the engine does not tell the pool's workloads apart"}
 
 
 def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
@@ -266,16 +287,6 @@ def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
     assert result.deviations[-1].evidence.endswith(gaps["chat.tokens_per_s.rate"])
 
 
-def test_a_pool_of_several_workloads_is_not_told_apart(running: Running, make_plan: MakePlan) -> None:
-    gaps = gaps_of(make_plan(metrics=ENGINE, workloads=("chat", "other")), running)
-    assert set(gaps.values()) == {"the engine does not tell the pool's workloads apart"}
-
-
-def test_series_that_do_not_exist(running: Running, make_plan: MakePlan) -> None:
-    gaps = gaps_of(make_plan(metrics={"ttft_s": "vllm:absent"}), running)
-    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's series have samples in the window"
-
-
 def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan, predict: Predict) -> None:
     extra = tuple(
         replace(made, query=replace(made.query, labels={"process": process}))
@@ -286,7 +297,7 @@ def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan
         )
     )
     plan = make_plan(extra=extra)
-    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now).measurements}
+    found = measured_by(running, plan, None)
     assert found[".peak_memory_bytes.max"].value == 3e8
     assert found[".startup_s.last"].value == 1.5
     assert found[".startup_s.last"].window_s == 60
@@ -295,15 +306,10 @@ def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan
     assert set(found) == {".peak_memory_bytes.max", ".startup_s.last"}
 
 
-def test_a_series_that_has_no_buckets_is_a_gap(running: Running, make_plan: MakePlan) -> None:
-    gaps = gaps_of(make_plan(metrics=ODD), running)
-    assert gaps["chat.ttft_s.p50"] == "the Prometheus has no value for the query"
-
-
 def test_a_window_without_two_scrapes_is_widened(running: Running, make_plan: MakePlan, predict: Predict) -> None:
     made = predict("ttft_s", "mean", "peak", TTFT_S, "chat")
     plan = make_plan(metrics=ENGINE, extra=(replace(made, query=replace(made.query, window_s=1)),))
-    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now).measurements}
+    found = measured_by(running, plan, None)
     assert found["chat.ttft_s.mean"].window_s == 300
     assert found["chat.ttft_s.mean"].value == pytest.approx(TTFT_S, rel=0.1)
     assert found["chat.ttft_s.p50"].window_s == 60
@@ -312,5 +318,4 @@ def test_a_window_without_two_scrapes_is_widened(running: Running, make_plan: Ma
 
 def test_an_engine_that_tells_only_how_many_run(running: Running, make_plan: MakePlan) -> None:
     metrics = {"tokens_per_s": ENGINE["tokens_per_s"], "in_flight": "vllm:num_requests_running"}
-    found = read_prometheus(make_plan(metrics=metrics), running.prometheus, running.now, WINDOW_S).measurements
-    assert [m.prediction_id for m in found] == ["chat.tokens_per_s.rate"]
+    assert list(measured_by(running, make_plan(metrics=metrics))) == ["chat.tokens_per_s.rate"]

@@ -5,6 +5,6 @@ from __future__ import annotations
 from archwright.errors import ErrorLocation, UsageError
 
 
-def argument_error(code: str, message: str, name: str, hint: str = "") -> UsageError:
+def argument_error(code: str, message: str, name: str, hint: str, nearest: tuple[str, ...] = ()) -> UsageError:
     """`name`: the argument; `hint`: the value to pass instead."""
-    return UsageError(code, message, where=ErrorLocation(field=name), hint=hint)
+    return UsageError(code, message, where=ErrorLocation(field=name), hint=hint, nearest=nearest)

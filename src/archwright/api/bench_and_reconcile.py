@@ -101,9 +101,8 @@ def _build_target(home: Home, url: str | None, load: LoadSpec, key_env: str | No
     if url is not None:
         key = None if key_env is None else settings.read_variable(key_env)
         if key_env is not None and not key:
-            raise argument_error(
-                "AW-USE-06", f"the variable {key_env} is not set", "--key-env", f"export {key_env}=..."
-            )
+            hint = f"export {key_env}=..."
+            raise argument_error("AW-USE-06", f"the variable {key_env} is not set", "--key-env", hint)
         return BenchTarget(url=url, key=key, model=model or load.model)
     address = running_url(home)
     with open_keys() as (keys, _home, _store):

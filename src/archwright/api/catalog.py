@@ -30,7 +30,7 @@ from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, ErrorLocation, UsageError
+from archwright.errors import CatalogError, UsageError
 from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 
@@ -178,6 +178,5 @@ def _parse_fact_class(only: str | None) -> FactClass | None:
     found = next((feeds for feeds in known if feeds == only), None)
     if found is None and only is not None:
         hint = f"use one of {', '.join(known)}"
-        message, where = f"{only!r} is not a class of facts", ErrorLocation(field="only")
-        raise UsageError("AW-USE-16", message, where=where, hint=hint, nearest=known)
+        raise argument_error("AW-USE-16", f"{only!r} is not a class of facts", "only", hint, known)
     return found

@@ -20,7 +20,7 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
 from archwright.contract.record import Record, as_dict
 from archwright.engines import model_files
-from archwright.errors import ErrorLocation, ModelError, UsageError
+from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.lifecycle import evaluation, model_formats, model_registry
@@ -77,8 +77,7 @@ def fetch(name: str) -> ModelFile:
             model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         hint = f"use one of {', '.join(sorted(rows))}"
-        message, where = f"the catalog has no model file called {name!r}", ErrorLocation(field="name")
-        raise UsageError("AW-USE-03", message, where=where, hint=hint, nearest=near)
+        raise argument_error("AW-USE-03", f"the catalog has no model file called {name!r}", "name", hint, near)
     if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
         model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
@@ -185,17 +184,14 @@ def _build_card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     found = model_registry.newest_evaluation(store, version.id)
     listed = _build_listed(store, home, version, model_registry.production_versions(store))
     changes = model_registry.promotion_history(store, version.name)
+    files = build_chain(store, format_node("model", version.id)).files
     return ModelCard(
         **as_dict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,
         evaluated_at=found.at if found else None,
         scores=found.scores if found else (),
         gates=found.gates if found else (),
-        lineage=VersionOrigin(
-            run=version.run,
-            dataset_version=version.dataset_version,
-            files=build_chain(store, format_node("model", version.id)).files,
-        ),
+        lineage=VersionOrigin(run=version.run, dataset_version=version.dataset_version, files=files),
         production_since=changes[-1].at if listed.in_production else None,
         left_out=platform_control.find_excluded_pools(home, version.name) if listed.in_production else (),
     )

@@ -189,12 +189,8 @@ def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
                     yield choice["delta"].get("content") or ""
             elif line.startswith(b"data: [DONE]"):
                 return
-    raise OperateError(
-        "AW-OPS-33",
-        "the stream ended before the answer was complete",
-        where=ErrorLocation(url),
-        hint="archwright status",
-    )
+    cut = "the stream ended before the answer was complete"
+    raise OperateError("AW-OPS-33", cut, where=ErrorLocation(url), hint="archwright status")
 
 
 def _first_endpoint(home: Home) -> str:

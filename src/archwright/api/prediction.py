@@ -203,20 +203,17 @@ def _parse_devices(on: str) -> tuple[int, str]:
     """Raises UsageError AW-USE-23 if the count is 0."""
     count, name = name_resolution.parse_machine(on)
     if count < 1:
-        raise argument_error(
-            "AW-USE-23", f"{on!r} names no device", "on", "write a count and a name, for example 8xNAME"
-        )
+        hint = "write a count and a name, for example 8xNAME"
+        raise argument_error("AW-USE-23", f"{on!r} names no device", "on", hint)
     return count, name
 
 
 def _check_positive(name: str, value: float | None) -> None:
     if value is not None and not 0 < value <= LARGEST_COUNT:
-        raise argument_error(
-            "AW-USE-23", f"{name} is {value:g}, which is not positive", name, f"give {name} a number above 0"
-        )
+        hint = f"give {name} a number above 0"
+        raise argument_error("AW-USE-23", f"{name} is {value:g}, which is not positive", name, hint)
 
 
 def _invalid_load_error(load: str, example: str) -> UsageError:
-    return argument_error(
-        "AW-USE-20", f"{load!r} is not a load", "load", f"write for example {example}; each count is at least 1"
-    )
+    hint = f"write for example {example}; each count is at least 1"
+    return argument_error("AW-USE-20", f"{load!r} is not a load", "load", hint)

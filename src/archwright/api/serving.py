@@ -81,9 +81,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS_LIMIT:
-        raise argument_error(
-            "AW-USE-73", f"workers is {options.workers}", "workers", f"--workers takes 1 to {WORKERS_LIMIT}"
-        )
+        hint = f"--workers takes 1 to {WORKERS_LIMIT}"
+        raise argument_error("AW-USE-73", f"workers is {options.workers}", "workers", hint)
     pools, endpoints = _build_pools_and_endpoints(options)
     config = GatewayConfig(
         pools=pools,

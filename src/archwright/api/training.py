@@ -95,21 +95,20 @@ class TrainingSession:
 
     def _record_end(self) -> None:
         made = training_runs.load_outcome(self._home, self.run.id)
-        with open_home() as (_settings, _home, store):
+        with open_home() as (_settings, home, store):
             if made is None:
                 self._save_run(store, replace(self.run, status="interrupted"))
-            else:
-                self._finish(store, made)
-
-    def _finish(self, store: Store, made: RunOutcome) -> None:
-        finished = _build_finished_run(self.run, made)
-        if not self.run.deviations:
-            _record_observations(store, finished, made)
-        # Saved before the version is registered, because the version's lineage reads it.
-        self._save_run(store, finished)
-        learned = run_execution.read_result(self._home, self.run.id)
-        version = model_registry.register_model(store, self._home, finished, learned)
-        self._save_run(store, replace(finished, model=version.id))
+                return
+            finished = _build_finished_run(self.run, made)
+            if not self.run.deviations:
+                with closing(ObservationRecorder(store)) as recorder:
+                    for quantity, value in _measure_outcome(made).items():
+                        recorder.observe(quantity, {"run": finished.id, "name": finished.name}, value)
+            # Saved before the version is registered, because the version's lineage reads it.
+            self._save_run(store, finished)
+            learned = run_execution.read_result(home, finished.id)
+            version = model_registry.register_model(store, home, finished, learned)
+            self._save_run(store, replace(finished, model=version.id))
 
     def _record_failure(self, error: ArchwrightError) -> None:
         killed = error.code == training_process.KILLED_CODE
@@ -216,7 +215,7 @@ def _check_dataset_unchanged(store: Store, job: ResolvedJob) -> None:
 
 def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
     measured = _measure_outcome(made)
-    done = replace(
+    return replace(
         run,
         status="finished",
         step=made.step,
@@ -227,9 +226,7 @@ def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
         order_sha256=made.order_sha256,
         weights_sha256=made.weights_sha256,
         error="",
-    )
-    return replace(
-        done, deviations=tuple(_build_deviation(prediction, measured, made) for prediction in run.predictions)
+        deviations=tuple(_build_deviation(prediction, measured, made) for prediction in run.predictions),
     )
 
 
@@ -253,12 +250,6 @@ def _build_deviation(prediction: Prediction, measured: Mapping[str, float], made
         verdict=determine_verdict(prediction.metric, prediction.estimate, value),
         evidence="measured by the training process" if found else "not measured",
     )
-
-
-def _record_observations(store: Store, run: TrainingRun, made: RunOutcome) -> None:
-    with closing(ObservationRecorder(store)) as recorder:
-        for quantity, value in _measure_outcome(made).items():
-            recorder.observe(quantity, {"run": run.id, "name": run.name}, value)
 
 
 @contextmanager

@@ -40,9 +40,8 @@ def predict_embedding(
     """
     catalog, length = _load_home_catalog(), _LENGTHS.match(tokens)
     if length is None or not int(length[1]):
-        raise argument_error(
-            "AW-USE-20", f"{tokens!r} is not a length", "tokens", "write for example 500, or 500..1500"
-        )
+        hint = "write for example 500, or 500..1500"
+        raise argument_error("AW-USE-20", f"{tokens!r} is not a length", "tokens", hint)
     known = {name_resolution.normalise_name(name): row for name, row in catalog.embedders.items()}
     row = known.get(name_resolution.normalise_name(model.rsplit("/", 1)[-1]))
     if row is None:
@@ -128,9 +127,8 @@ def _parse_machine(on: str, catalog: Catalog) -> Machine:
     count, name = name_resolution.parse_machine(on)
     accelerator = catalog.accelerator(name)
     if not accelerator.memory_bytes:
-        raise argument_error(
-            "AW-USE-20", f"{name} is a processor", "on", "state its threads instead, for example 64 vCPU"
-        )
+        hint = "state its threads instead, for example 64 vCPU"
+        raise argument_error("AW-USE-20", f"{name} is a processor", "on", hint)
     return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
 
 

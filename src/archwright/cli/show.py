@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +80,22 @@ def print_record(result: object) -> int:
 def print_table(result: Iterable[object]) -> int:
     """Print records as rows. Fields that are empty in all rows and the links of a chain are left out."""
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
-    if not rows:
-        return print_text("none")
-    names = [name for name in rows[0] if name not in CHAIN_FIELDS and any(row[name] not in (None, "") for row in rows)]
-    make_console().print(make_table(map(_make_field_column, names), rows))
-    return 0
+    filled = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
+    return print_rows([_make_field_column(name) for name in filled if name not in CHAIN_FIELDS], rows, "none")
 
 
 def _make_field_column(name: str) -> TableColumn:
     """Ids stay on one line, because other verbs take them; so do times."""
     whole = name in ("id", "request_id") or _is_time(name)
     return TableColumn(name.replace("_", " "), lambda row: _format_field(name, row[name]), whole=whole)
+
+
+def print_rows(columns: Iterable[TableColumn], rows: Collection[object], empty: str) -> int:
+    """Print records by their columns; `empty`: the text for no records."""
+    if not rows:
+        return print_text(empty)
+    make_console().print(make_table(columns, rows))
+    return 0
 
 
 def _is_time(name: str) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.data import DatasetCard, DatasetOutcome
 from archwright.cli.number_format import format_quantity
-from archwright.cli.show import as_json, make_console, print_text
+from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines, print_remaining
 from archwright.contract.lineage import DatasetVersion
 
@@ -53,12 +53,9 @@ VERSION_COLUMNS = (
 )
 
 
-def print_versions(result: Iterable[DatasetVersion]) -> int:
-    found = list(result)
-    if not found:
-        return print_text("no data set yet; create one: archwright data ingest PATH --name NAME")
-    make_console().print(make_table(VERSION_COLUMNS, found))
-    return 0
+def print_versions(result: Collection[DatasetVersion]) -> int:
+    empty = "no data set yet; create one: archwright data ingest PATH --name NAME"
+    return print_rows(VERSION_COLUMNS, result, empty)
 
 
 FILE_COLUMNS = (

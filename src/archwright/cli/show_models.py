@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from archwright.api.model_files import ModelFile
 from archwright.api.models import ListedVersion, ModelCard, PromotionOutcome
 from archwright.cli import show
 from archwright.cli.number_format import format_quantity, format_significant
-from archwright.cli.show import make_console, print_record, print_text
+from archwright.cli.show import make_console, print_record, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
 
@@ -52,12 +52,11 @@ VERSION_COLUMNS = (
 )
 
 
-def print_models(result: Iterable[ModelFile | ListedVersion]) -> int:
-    found = tuple(result)
+def print_models(result: Collection[ModelFile | ListedVersion]) -> int:
     out = make_console()
-    files = (file for file in found if isinstance(file, ModelFile))
+    files = (file for file in result if isinstance(file, ModelFile))
     out.print(make_table(MODEL_FILE_COLUMNS, files, "Model files"))
-    versions = [version for version in found if isinstance(version, ListedVersion)]
+    versions = [version for version in result if isinstance(version, ListedVersion)]
     if not versions:
         return print_text("\nno version yet; train one: archwright train SPEC")
     out.print(make_table(VERSION_COLUMNS, versions, "\nVersions"))
@@ -151,12 +150,8 @@ HISTORY_COLUMNS = (
 )
 
 
-def print_history(result: Iterable[Promotion]) -> int:
-    found = tuple(result)
-    if not found:
-        return print_text("no version of ours is or was in production")
-    make_console().print(make_table(HISTORY_COLUMNS, found))
-    return 0
+def print_history(result: Collection[Promotion]) -> int:
+    return print_rows(HISTORY_COLUMNS, result, "no version of ours is or was in production")
 
 
 def print_lineage(result: LineageChain) -> int:
@@ -168,11 +163,11 @@ def print_lineage(result: LineageChain) -> int:
     root = branch = Tree(steps[0])  # a chain begins with the thing asked for
     for step in steps[1:]:
         branch = branch.add(step)
-    lines = _format_files(result.files) if result.dataset_versions else []
-    for line in lines[:SHOWN_FILES]:
-        branch.add(escape(line))
+    lines = [escape(line) for line in _format_files(result.files)] if result.dataset_versions else []
     if len(lines) > SHOWN_FILES:
-        branch.add(f"and {len(lines) - SHOWN_FILES:,} more (--json shows all)")
+        lines[SHOWN_FILES:] = [f"and {len(lines) - SHOWN_FILES:,} more (--json shows all)"]
+    for line in lines:
+        branch.add(line)
     make_console().print(root)
     return 0
 

@@ -15,6 +15,7 @@ from archwright.cli.show import PREDICTION_COLUMNS, as_json, make_console, print
 from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import CostDriver, ReturnOnInvestment
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, Purchase
 
 __all__ = ["as_json", "print_plan"]
@@ -232,27 +233,22 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
     if not options:
         return
     pareto, decision = set(result.decision.pareto), result.decision
+
+    def mark(row: Option) -> str:
+        return f"{'>' if row.name == result.chosen else ' '}{'*' if row.name in pareto else ' '}"
+
+    def colour(row: Option) -> str:
+        return "green" if row.name == result.chosen else ""
+
+    name, total, month = _list_cost_columns(result)
     columns = (
-        TableColumn(
-            "",
-            lambda row: f"{'>' if row.name == result.chosen else ' '}{'*' if row.name in pareto else ' '}",
-            whole=True,
-            style=lambda row: "green" if row.name == result.chosen else "",
-        ),
-        TableColumn("option", "name", whole=True),
-        TableColumn(f"{result.currency} in\n{result.horizon_label}", _format_total, number=True),
+        TableColumn("", mark, whole=True, style=colour),
+        name,
+        total,
         TableColumn("90 % band", _format_total_band, number=True, whole=False),
-        TableColumn(
-            "to buy", lambda row: format_money(row.capex.value) if row.capex and row.capex.value else None, True
-        ),
-        TableColumn(MONTHLY_HEADING, _format_month, number=True),
-        TableColumn(
-            "cheaper",
-            lambda row: _format_chance(result, row),
-            number=True,
-            whole=False,
-            style=lambda row: "green" if row.name == result.chosen else "",
-        ),
+        TableColumn("to buy", lambda row: _format_cost(row.capex) if row.capex and row.capex.value else None, True),
+        month,
+        TableColumn("cheaper", lambda row: _format_chance(result, row), True, False, colour),
     )
     out.print(make_table(columns, options, "Options"))
     if len(pareto) > 1:
@@ -262,17 +258,22 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
         print_indented(out, "[dim]cheaper: in which share of the samples it costs less than the chosen option[/]")
 
 
-def _format_total(option: Option) -> str | None:
-    return format_money(option.total_cost.value) if option.total_cost else None
+def _list_cost_columns(result: Plan) -> tuple[TableColumn, TableColumn, TableColumn]:
+    """Make the columns of an option's name, its cost over the horizon and its cost per month."""
+    return (
+        TableColumn("option", "name", whole=True),
+        TableColumn(f"{result.currency} in\n{result.horizon_label}", lambda row: _format_cost(row.total_cost), True),
+        TableColumn(MONTHLY_HEADING, lambda row: _format_cost(row.cost_per_month), True),
+    )
+
+
+def _format_cost(cost: Estimate | None) -> str | None:
+    return format_money(cost.value) if cost else None
 
 
 def _format_total_band(option: Option) -> str | None:
     total = option.total_cost
     return f"{format_money(total.low)} to {format_money(total.high)}" if total else None
-
-
-def _format_month(option: Option) -> str | None:
-    return format_money(option.cost_per_month.value) if option.cost_per_month else None
 
 
 def _format_chance(result: Plan, option: Option) -> str | None:
@@ -287,14 +288,9 @@ def _format_chance(result: Plan, option: Option) -> str | None:
 def _print_infeasible_options(out: Console, result: Plan, options: list[Option]) -> None:
     if not options:
         return
-    columns = (
-        TableColumn("option", "name", whole=True),
-        TableColumn(f"{result.currency} in\n{result.horizon_label}", _format_total, number=True),
-        TableColumn(MONTHLY_HEADING, _format_month, number=True),
-        TableColumn("because", lambda row: "; ".join(map(_format_miss, row.misses)), style="yellow"),
-    )
+    because = TableColumn("because", lambda row: "; ".join(map(_format_miss, row.misses)), style="yellow")
     out.print()
-    out.print(make_table(columns, options, "Not feasible"))
+    out.print(make_table((*_list_cost_columns(result), because), options, "Not feasible"))
 
 
 def _format_miss(miss: ConstraintViolation) -> str:

@@ -118,10 +118,7 @@ RUN_COLUMNS = (
 
 
 def print_runs(result: tuple[TrainingRun, ...]) -> int:
-    if not result:
-        return show.print_text("no run yet; train a model: archwright train spec.yaml")
-    show.make_console().print(make_table(RUN_COLUMNS, result))
-    return 0
+    return show.print_rows(RUN_COLUMNS, result, "no run yet; train a model: archwright train spec.yaml")
 
 
 def print_run(result: TrainingRun) -> int:

@@ -117,9 +117,8 @@ class EndpointRollouts:
 
     def handle_start_failure(self, key: str, reason: str) -> bool:
         """Roll back the endpoint of engines that failed to start. Return False for the plan's own engines."""
-        rollout = next(
-            (rollout for rollout in self.rollouts.values() if rollout.now.key == key and rollout.now.version), None
-        )
+        tuned = (rollout for rollout in self.rollouts.values() if rollout.now.key == key and rollout.now.version)
+        rollout = next(tuned, None)
         if rollout is None:
             return False
         self._failed[rollout.promotion] = reason
@@ -156,7 +155,7 @@ class EndpointRollouts:
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
         """Yield all processes with their version and phase; the gateway last."""
         used = self._serving_keys()
-        coming = {rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None}
+        coming = self._coming_keys()
         for key, engines in self.engines.items():
             phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
             for child in engines.children:
@@ -264,9 +263,8 @@ class EndpointRollouts:
         elif dead := self._find_dead_engine(to.key):
             self._abort_rollout(rollout, _format_last_error(dead))
         elif now > rollout.late_at:
-            self._abort_rollout(
-                rollout, f"AW-OPS-46 the gateway did not load the new configuration in {GATEWAY_TIMEOUT_S:g} s"
-            )
+            late = f"AW-OPS-46 the gateway did not load the new configuration in {GATEWAY_TIMEOUT_S:g} s"
+            self._abort_rollout(rollout, late)
 
     def _abort_rollout(self, rollout: EndpointRollout, reason: str) -> None:
         """Keep the current version; the next step appends the rollback."""
@@ -291,9 +289,8 @@ class EndpointRollouts:
             model_registry.append_promotion(self._store, seen, "rollback", (rollout.name, model), SUPERVISOR, reason)
         except ModelError:  # a concurrent change, which the next step reads
             return
-        self._journal.error(
-            "rollout.undone", endpoint=rollout.name, promotion=to.promotion, back_to=model, reason=reason
-        )
+        undone = {"endpoint": rollout.name, "promotion": to.promotion, "back_to": model, "reason": reason}
+        self._journal.error("rollout.undone", **undone)
 
     def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
         if not serving.engines:
@@ -312,15 +309,11 @@ class EndpointRollouts:
         known = self.engines.get(key)
         if known is not None:
             return known.kill_at is None
-        leaving = [
-            one for one in self.engines.values() if one.endpoint == rollout.name and one.unused_since is not None
-        ]
-        return len(leaving) < DRAINING_LIMIT
+        mine = [engines for engines in self.engines.values() if engines.endpoint == rollout.name]
+        return sum(engines.unused_since is not None for engines in mine) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        needed = self._serving_keys() | {
-            rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None
-        }
+        needed = self._serving_keys() | self._coming_keys()
         note = None
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
@@ -346,15 +339,17 @@ class EndpointRollouts:
 
     def _write_gateway_config(self) -> None:
         """Write the gateway's configuration, also for a restarted gateway."""
-        process = self.layout.build_gateway_process(
-            [rollout.published for rollout in self.rollouts.values()], self._revision
-        )
+        published = [rollout.published for rollout in self.rollouts.values()]
+        process = self.layout.build_gateway_process(published, self._revision)
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
         write_json(self._home.config(process.name), process.config)
         self._written = self._revision
 
     def _serving_keys(self) -> set[str]:
         return {rollout.now.key for rollout in self.rollouts.values()}
+
+    def _coming_keys(self) -> set[str]:
+        return {rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None}
 
     def _find_dead_engine(self, key: str) -> ChildProcess | None:
         """Return a dead engine that the supervisor does not restart, because it does not serve."""
