@@ -74,9 +74,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.mark.parametrize("present", [None, CONTENT[:100]])
-def test_a_missing_or_incomplete_model_is_fetched_once_and_nothing_else_stays(
-    home: Home, present: bytes | None
-) -> None:
+def test_a_missing_or_cut_model_is_fetched_once_and_nothing_else_stays(home: Home, present: bytes | None) -> None:
     path = home.model(ARTEFACT.sha256)
     if present:
         path.write_bytes(present)

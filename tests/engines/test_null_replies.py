@@ -42,11 +42,7 @@ def test_stops_before_the_first_stop_string(stop: object) -> None:
         {"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}, "required": ["a"]},
         {"type": "object", "properties": {"a": {"type": "number"}}},
         {"type": "array", "items": {"type": "boolean"}, "minItems": 2},
-        {"type": "string", "minLength": 3},
-        {"type": "null"},
-        {"enum": ["x", "y"]},
-        {"const": {"k": 1}},
-        {},
+        *({"type": "string", "minLength": 3}, {"type": "null"}, {"enum": ["x", "y"]}, {"const": {"k": 1}}, {}),
     ],
 )
 def test_a_schemas_document_is_json(schema: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,8 @@ evaluation.evaluate_version(store, home, model_registry.find_model(store, "assis
 def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(pupil: Pupil) -> None:
     """kill -9 while its engine runs: no evaluation, and the engine leaves with it."""
     made = pupil.register()
-    child = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(pupil.home.root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=child_environment(),
-    )
+    argv, pipe = [sys.executable, "-c", SCRIPT, str(pupil.home.root)], subprocess.PIPE
+    child = subprocess.Popen(argv, stdin=pipe, stdout=pipe, env=child_environment())
     assert child.stdout is not None and child.stdin is not None
     assert [child.stdout.readline() for _ in range(2)] == [b"querying\n", b"answered\n"]
     engines = naming(pupil.home.root, "archwright.engines")
@@ -112,19 +109,17 @@ def config(**changes: object) -> EngineConfig:
 
 @pytest.mark.process
 def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
-    late = evaluation_engine.run_engine(stage.home, config(), deadline_s=0.0)
-    with refuses("AW-MOD-30", "not ready within 0 s"):
-        late.__enter__()
+    with refuses("AW-MOD-30", "not ready within 0 s"), ExitStack() as stack:
+        stack.enter_context(evaluation_engine.run_engine(stage.home, config(), deadline_s=0.0))
     assert not list(stage.home.folder("run").iterdir())
 
 
 @pytest.mark.process
 def test_an_engine_of_another_kind_is_not_taken_at_its_word(stage: Stage) -> None:
     """The null engine answers completions without log-probabilities."""
+    query = evaluation_engine.LogProbabilityQuery([[1, 2]], 1, 4)
     with pytest.raises(EngineError):
-        evaluation_engine.query_log_probabilities(
-            stage.home, config(), evaluation_engine.LogProbabilityQuery([[1, 2]], 1, 4)
-        )
+        evaluation_engine.query_log_probabilities(stage.home, config(), query)
     assert not list(stage.home.folder("run").iterdir())
 
 

@@ -58,9 +58,7 @@ class Killed(BaseException):
     """Stands for kill -9: no code after it runs."""
 
 
-def test_a_kill_leaves_no_version_or_one_without_edges_which_the_repetition_completes(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repetition_completes_what_a_kill_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise Killed
 

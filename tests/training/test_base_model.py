@@ -92,9 +92,7 @@ def test_a_damaged_twin_is_made_again(fetched: Home, tiny: Tiny, monkeypatch: py
     assert converter.times == 2
 
 
-def test_a_missing_or_damaged_file_is_refused_with_the_line_that_brings_it(
-    home: Home, fetched: Home, tiny: Tiny
-) -> None:
+def test_a_missing_or_damaged_file_names_the_command_that_brings_it(home: Home, fetched: Home, tiny: Tiny) -> None:
     path = fetched.model(tiny.sha256)
     path.write_bytes(path.read_bytes()[:-1])
     with refuses("AW-GET-04", hint=f"remove the file, then run: archwright models fetch {NAME}"):
@@ -128,9 +126,7 @@ def test_a_full_disk_leaves_nothing_behind(fetched: Home, tiny: Tiny, monkeypatc
 
 
 @pytest.mark.parametrize("package", ["torch", "peft", "gguf"])
-def test_a_missing_package_answers_with_the_line_that_installs_it(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_names_the_command_that_installs_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with refuses("AW-GET-01", package, "pip install 'archwright[train]'"):
         task_registry.require_packages("text-lora")

@@ -199,9 +199,8 @@ def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path:
         again = PeftModel.from_pretrained(loaded.model("float32"), str(tmp_path))
     encoded = [encode_row(loaded.tokenizer, row, SPEC) for row in ROWS]
     with torch.no_grad():
-        torch.testing.assert_close(
-            compute_losses(again, encoded).values, compute_losses(trainer._model, encoded).values
-        )
+        losses = [compute_losses(model, encoded).values for model in (again, trainer._model)]
+    torch.testing.assert_close(*losses)
 
 
 def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:

@@ -52,11 +52,9 @@ def test_rows_come_in_the_order_of_their_ids_and_each_on_one_side(home: Home) ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "new"), [(qa(80), None), ([{"prompt": "new?", "completion": "yes"}, *qa(40), *qa(40)], "new?")]
+    ("rows", "new"), [(qa(80), ""), ([{"prompt": "new?", "completion": "yes"}, *qa(40), *qa(40)], "new?")]
 )
-def test_a_row_never_changes_side_not_if_it_moves_or_occurs_twice(
-    home: Home, rows: list[dict[str, Any]], new: str | None
-) -> None:
+def test_a_row_that_moves_or_occurs_twice_keeps_its_side(home: Home, rows: list[dict[str, Any]], new: str) -> None:
     ingest(qa(40))
     before = load(home)
     ingest(rows)
@@ -65,7 +63,7 @@ def test_a_row_never_changes_side_not_if_it_moves_or_occurs_twice(
     assert load(home, replace(SPEC, dataset="answers@v1")).train.ids == before.train.ids
     texts = [set(part.table.column("prompt").to_pylist()) for part in (*before[:2], *after[:2])]
     assert texts[0] <= texts[2] and texts[1] and texts[1] <= texts[3] and not texts[2] & texts[3]
-    assert new is None or texts[1] == texts[3] - {new}
+    assert not new or texts[1] == texts[3] - {new}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
