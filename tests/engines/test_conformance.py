@@ -138,30 +138,27 @@ def test_answers_a_plain_completion_and_without_streaming_too(engine: str) -> No
     assert whole["choices"][0]["message"]["content"] and whole["usage"]["completion_tokens"] <= 16
 
 
-@pytest.mark.parametrize("limit", [1, 7, None])
-def test_respects_max_tokens_or_the_default(engine: str, limit: int | None) -> None:
-    body = _ask(messages=[{"role": "user", "content": "Tell a very long story about the sea."}], max_tokens=limit)
-    reply = _with(engine, lambda client: _reply(client, body))
-    assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit or DEFAULT_MAX_TOKENS, "length")
+def test_respects_max_tokens_or_the_default_request_after_request_without_a_pause(engine: str) -> None:
+    async def act(client: EngineClient) -> list[Reply]:
+        story = [{"role": "user", "content": "Tell a very long story about the sea."}]
+        return [await _reply(client, _ask(messages=story, max_tokens=limit)) for limit in limits]
+
+    limits = (None, 7, *([1] * 6))
+    for limit, reply in zip(limits, _with(engine, act), strict=True):
+        assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit or DEFAULT_MAX_TOKENS, "length")
 
 
 def test_stops_at_a_stop_string_and_leaves_it_out(engine: str) -> None:
-    async def act(client: EngineClient) -> tuple[Reply, str, Reply]:
-        free = await _reply(client, _ask(cache_prompt=False))
-        stop = free.text.split()[3]
-        return free, stop, await _reply(client, _ask(stop=[stop], cache_prompt=False))
-
-    free, stop, stopped = _with(engine, act)
+    free = _with(engine, lambda client: _reply(client, _ask(cache_prompt=False)))
+    stop = free.text.split()[3]
+    stopped = _with(engine, lambda client: _reply(client, _ask(stop=[stop], cache_prompt=False)))
     assert stopped.finish_reason == "stop" and stop not in stopped.text
     assert free.text.startswith(stopped.text.rstrip())
 
 
 def test_the_same_seed_gives_the_same_text(engine: str) -> None:
-    async def act(client: EngineClient) -> set[str]:
-        body = _ask(seed=11, temperature=1.0, cache_prompt=False)
-        return {(await _reply(client, body)).text for _ in range(3)}
-
-    assert len(_with(engine, act)) == 1
+    body = _ask(seed=11, temperature=1.0, cache_prompt=False)
+    assert len({_with(engine, lambda client: _reply(client, body)).text for _ in range(3)}) == 1
 
 
 def test_a_schema_is_obeyed(engine: str) -> None:
@@ -176,13 +173,11 @@ def test_a_schema_is_obeyed(engine: str) -> None:
 
 def test_a_bad_schema_or_a_prompt_longer_than_the_context_is_refused(engine: str) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "banana"}}}
-    with pytest.raises(EngineRefused, match="banana") as refused:
-        _with(engine, lambda client: _reply(client, _ask(response_format=form)))
-    assert 400 <= refused.value.status < 500
-    body = _ask(messages=[{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}])
-    with pytest.raises(EngineRefused) as refused:
-        _with(engine, lambda client: _reply(client, body))
-    assert 400 <= refused.value.status < 500
+    prompt = [{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}]
+    for body, said in ((_ask(response_format=form), "banana"), (_ask(messages=prompt), None)):
+        with pytest.raises(EngineRefused, match=said) as refused:
+            _with(engine, lambda client, body=body: _reply(client, body))  # type: ignore[misc]
+        assert 400 <= refused.value.status < 500
     assert refused.value.body["error"]["n_prompt_tokens"] > CONTEXT_TOKENS
 
 
@@ -207,8 +202,7 @@ def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: str) -> None
         assert task.cancelled()
         # By a URL no progress is asked for. The engine then looks for closed connections after a second without
         # requests, so its metrics must not be polled meanwhile.
-        pause_s = 0.0 if engine.startswith("unix:") else 1.1
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(0.0 if engine.startswith("unix:") else 1.1)
         await _until(client, False, FREE_WITHIN_S)
 
     _with(engine, act)
@@ -267,13 +261,6 @@ def test_embeds_texts_and_token_ids_repeatably_whatever_they_are_read_with(embed
     assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
     assert form == pytest.approx(alone, abs=1e-3) and whole == pytest.approx(beside, abs=1e-3)
     assert one == pytest.approx(same, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
-
-
-def test_answers_request_after_request_without_a_pause(engine: str) -> None:
-    async def act(client: EngineClient) -> list[int]:
-        return [(await _reply(client, _ask(max_tokens=1))).usage["completion_tokens"] for _ in range(8)]
-
-    assert _with(engine, act) == [1] * 8
 
 
 @pytest.mark.parametrize("name", ["null", "llamacpp"])

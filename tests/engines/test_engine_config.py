@@ -21,19 +21,13 @@ def test_a_configuration_comes_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_bytes(msgspec.json.encode(CONFIG))
     assert read_config(path) == CONFIG
+    assert adapter_settings(read_config(path), NullSettings).ttft_s == 1.0
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b"{",
-        b'{"engine": "other"}',
-        b"\xff",
-        msgspec.json.encode({**msgspec.to_builtins(CONFIG), "slots": 0}),
-    ],
-)
+SLOTLESS = msgspec.json.encode({**msgspec.to_builtins(CONFIG), "slots": 0})
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"engine": "other"}', b"\xff", SLOTLESS])
 def test_a_broken_configuration_names_its_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.json"
     path.write_bytes(content)
@@ -42,18 +36,14 @@ def test_a_broken_configuration_names_its_file(tmp_path: Path, content: bytes) -
     assert str(path) in str(refused.value.where)
 
 
-def test_settings_are_the_adapters_own() -> None:
-    assert adapter_settings(CONFIG, NullSettings).ttft_s == 1.0
-
-
 @pytest.mark.parametrize(
     ("kind", "known", "settings"),
     [
         *(
-            (LlamaSettings, "threads", wrong)
-            for wrong in ({"threads": 0}, {"batch_tokens": 0}, {"threads": "2"}, {"x": 2})
+            (LlamaSettings, "threads", {name: wrong})
+            for name, wrong in {"threads": 0, "batch_tokens": 0, "x": 2}.items()
         ),
-        (LlamaSettings, "threads", {"wings": 2}),
+        (LlamaSettings, "threads", {"threads": "2"}),
         *((NullSettings, "ttft_s", wrong) for wrong in ({"ttft_s": -1}, {"text": " "}, {"dimensions": 0})),
     ],
 )

@@ -105,12 +105,8 @@ def test_embeddings(tmp_path: Path, given: object, texts: int) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("/embeddings", {"input": []}, 400),
-        ("/embeddings", {"input": [1]}, 400),
-        ("/embeddings", {}, 400),
-        (CHAT, {}, 400),
-        ("/responses", {}, 404),
-        ("/health", {}, 405),
+        *(("/embeddings", {"input": wrong}, 400) for wrong in ([], [1], None)),
+        *(("/embeddings", {}, 400), (CHAT, {}, 400), ("/responses", {}, 404), ("/health", {}, 405)),
         ("/v1/embeddings", {"input": "x"}, 501),
     ],
 )

@@ -52,16 +52,13 @@ def _high(total: float) -> float:
     return 1 / (1 + math.exp(-2 * total))
 
 
-def test_it_answers_each_item_in_order_and_names_the_classes(tmp_path: Path) -> None:
-    found = _ask(tmp_path, [[0.1, 0.2, 0.3], [1, 0, -2], {"c": 0.5, "a": 0, "b": 0}])
+def test_it_answers_each_item_in_order_names_the_classes_and_takes_values_missing_in_training(tmp_path: Path) -> None:
+    given = [[0.1, 0.2, 0.3], [1, 0, -2], {"c": 0.5, "a": 0, "b": 0}, [0.1, 0.2, None], {"a": 0.1, "b": 0.2, "c": None}]
+    found = _ask(tmp_path, given)
     assert found["labels"] == ["low", "high"]
-    assert [row[1] for row in found["probabilities"]] == pytest.approx([_high(0.6), _high(-1), _high(0.5)], abs=1e-6)
+    wanted = [_high(total) for total in (0.6, -1, 0.5, 0.3, 0.3)]
+    assert [row[1] for row in found["probabilities"]] == pytest.approx(wanted, abs=1e-6)
     assert all(sum(row) == pytest.approx(1, abs=1e-6) for row in found["probabilities"])
-
-
-def test_a_missing_value_is_taken_where_training_had_one(tmp_path: Path) -> None:
-    found = _ask(tmp_path, [[0.1, 0.2, None], {"a": 0.1, "b": 0.2, "c": None}])
-    assert [row[1] for row in found["probabilities"]] == pytest.approx([_high(0.3)] * 2, abs=1e-6)
 
 
 def test_a_picture_may_be_flat_or_row_by_row(tmp_path: Path) -> None:
@@ -93,47 +90,37 @@ WRONG = [
 ]
 
 
-def test_what_does_not_fit_is_refused_by_its_place(tmp_path: Path) -> None:
+WRONG_PICTURES = [
+    ([[[1], [0]]], "inputs[0] must be a list of 2, not a list of 1"),
+    ([[[1], [0]], [[0]]], "inputs[0][1] must be a list of 2, not a list of 1"),
+    ([[[1], [0]], 5], "inputs[0][1] must be a list of 2, not another type"),
+    ([[[1], ["x"]], [[0], [1]]], "inputs[0][0][1][0] must be a number"),
+    ([[[1], [10**60]], [[0], [1]]], "inputs[0][0][1][0] must be a number of 32 bits"),
+    ({"a": 1}, "have no names: send a list of 4 numbers"),
+    ([1, 2, None, 4], "inputs[0][2] is missing"),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "wrong"),
+    [(None, WRONG), (model(PICTURE), [({"inputs": [item]}, said) for item, said in WRONG_PICTURES])],
+    ids=["features", "picture"],
+)
+def test_what_does_not_fit_is_refused_by_its_place(tmp_path: Path, made: Any, wrong: list[tuple[Any, str]]) -> None:
     async def act(client: EngineClient) -> None:
-        for body, said in WRONG:
+        for body, said in wrong:
             with pytest.raises(EngineRefused) as refused:
                 await client.post(PATH, msgspec.Raw(body) if isinstance(body, bytes) else body)  # type: ignore[arg-type]
             assert refused.value.status == 400, body
             error = refused.value.body["error"]
             assert error["type"] == "invalid_request_error" and said in error["message"], (said, error)
-        with pytest.raises(EngineRefused) as refused:
-            await client.post("/v1/nothing", {})
-        assert refused.value.status == 404
-
-    _serve(tmp_path, act, batch_items=4)
-
-
-def test_a_picture_of_another_shape_and_a_name_where_there_is_none(tmp_path: Path) -> None:
-    async def act(client: EngineClient) -> None:
-        for item, said in (
-            ([[[1], [0]]], "inputs[0] must be a list of 2, not a list of 1"),
-            ([[[1], [0]], [[0]]], "inputs[0][1] must be a list of 2, not a list of 1"),
-            ([[[1], [0]], 5], "inputs[0][1] must be a list of 2, not another type"),
-            ([[[1], ["x"]], [[0], [1]]], "inputs[0][0][1][0] must be a number"),
-            ([[[1], [10**60]], [[0], [1]]], "inputs[0][0][1][0] must be a number of 32 bits"),
-            ({"a": 1}, "have no names: send a list of 4 numbers"),
-            ([1, 2, None, 4], "inputs[0][2] is missing"),
-        ):
+        # Numbers that are finite, with scores that are not: an error of ours.
+        for path, inputs, status in (("/v1/nothing", [], 404), (PATH, [[3e38] * (4 if made else 3)], 500)):
             with pytest.raises(EngineRefused) as refused:
-                await client.post(PATH, {"inputs": [item]})
-            assert refused.value.status == 400 and said in refused.value.message, item
+                await client.post(path, {"inputs": inputs})
+            assert refused.value.status == status and (status == 404 or "not finite" in refused.value.message)
 
-    _serve(tmp_path, act, model(PICTURE))
-
-
-def test_a_model_that_answers_nonsense_is_an_error_of_ours(tmp_path: Path) -> None:
-    async def act(client: EngineClient) -> None:
-        # Finite itself, and the scores of two such are not.
-        with pytest.raises(EngineRefused) as refused:
-            await client.post(PATH, {"inputs": [[3e38, 3e38, 0]]})
-        assert refused.value.status == 500 and "not finite" in refused.value.message
-
-    _serve(tmp_path, act)
+    _serve(tmp_path, act, made, batch_items=4)
 
 
 def test_health_and_counts(tmp_path: Path) -> None:

@@ -27,16 +27,11 @@ def _refused(folder: Path, data: bytes, sha256: str | None = None) -> EngineErro
     return refused.value
 
 
-def test_a_whole_file_gives_its_notes(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(WHOLE)
-    assert read_onnx(path) == (WHOLE, NAMED)
-    assert NAMED.size == 3 and PICTURE.size == 4
-
-
-def test_a_wrong_digest_is_said(tmp_path: Path) -> None:
+def test_a_whole_file_gives_its_notes_and_a_wrong_digest_is_said(tmp_path: Path) -> None:
     refused = _refused(tmp_path, WHOLE, "0" * 64)
     assert refused.code == "AW-ENG-10" and "SHA-256" in refused.message
+    assert read_onnx(tmp_path / "m.onnx") == (WHOLE, NAMED)
+    assert NAMED.size == 3 and PICTURE.size == 4
 
 
 def test_every_cut_is_refused(tmp_path: Path) -> None:
@@ -70,35 +65,22 @@ def _external(tensor: Any) -> Any:
     return tensor
 
 
-def _constant() -> Any:
-    node = helper.make_node("Constant", [], ["k"], value=helper.make_tensor("k", TensorProto.FLOAT, [1], [1.0]))
-    _external(node.attribute[0].t)
-    return node
-
-
-def _branch() -> Any:
-    tensor = _external(helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))
-    branch = helper.make_graph([], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1])], [tensor])
-    return helper.make_node("If", ["zero"], ["k"], then_branch=branch, else_branch=branch)
-
-
-def _function() -> Any:
-    return helper.make_function("ours", "f", [], ["k"], [_constant()], [helper.make_opsetid("", 17)])
-
-
-def _sparse() -> Any:
-    values = _external(helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0]))
-    return helper.make_sparse_tensor(values, helper.make_tensor("i", TensorProto.INT64, [1], [0]), [3])
+TENSOR = _external(helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))
+CONSTANT = helper.make_node("Constant", [], ["k"], value=TENSOR)
+BRANCH = helper.make_graph([], "then", [], [helper.make_tensor_value_info("t", TensorProto.FLOAT, [1])], [TENSOR])
+CONDITION = helper.make_node("If", ["zero"], ["k"], then_branch=BRANCH, else_branch=BRANCH)
+FUNCTION = helper.make_function("ours", "f", [], ["k"], [CONSTANT], [helper.make_opsetid("", 17)])
+SPARSE = helper.make_sparse_tensor(TENSOR, helper.make_tensor("i", TensorProto.INT64, [1], [0]), [3])
 
 
 @pytest.mark.parametrize(
     "hide",
     [
         lambda made: _external(made.graph.initializer[0]),
-        lambda made: made.graph.node.insert(0, _constant()),
-        lambda made: made.graph.node.insert(0, _branch()),
-        lambda made: made.functions.append(_function()),
-        lambda made: made.graph.sparse_initializer.append(_sparse()),
+        lambda made: made.graph.node.insert(0, CONSTANT),
+        lambda made: made.graph.node.insert(0, CONDITION),
+        lambda made: made.functions.append(FUNCTION),
+        lambda made: made.graph.sparse_initializer.append(SPARSE),
     ],
 )
 def test_a_tensor_in_another_file_is_refused_wherever_it_hides(tmp_path: Path, hide: Callable[[Any], None]) -> None:
@@ -115,20 +97,16 @@ def test_a_model_without_notes_or_with_wrong_ones_is_not_ours(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("field", "value"),
     [
-        {"labels": ("a", "a")},
-        {"shape": ()},
-        {"shape": (0,)},
-        {"shape": (1 << 11, 1 << 11)},
-        {"features": ("a",)},
-        {"features": ("a", "a", "b")},
-        {"missing": ("z",)},
+        *(("shape", wrong) for wrong in ((), (0,), (1 << 11, 1 << 11))),
+        *(("features", wrong) for wrong in (("a",), ("a", "a", "b"))),
+        *(("labels", ("a", "a")), ("missing", ("z",))),
     ],
 )
-def test_notes_that_cannot_be_true_are_refused(fields: dict[str, Any]) -> None:
+def test_notes_that_cannot_be_true_are_refused(field: str, value: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError):
-        ModelSignature(**{"labels": ("a", "b"), "shape": (3,), **fields})
+        ModelSignature(**{"labels": ("a", "b"), "shape": (3,), field: value})
 
 
 def test_a_file_of_too_many_parts_or_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

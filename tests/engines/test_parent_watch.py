@@ -33,7 +33,7 @@ def test_reads_the_real_standard_input() -> None:
 
 
 @pytest.mark.process
-def test_a_terminal_is_nobodys_supervision() -> None:
+def test_a_terminal_or_no_standard_input_is_nobodys_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.openpty()
     try:
         done = subprocess.run([sys.executable, "-c", WATCH], stdin=theirs, capture_output=True, timeout=20, check=True)
@@ -41,8 +41,5 @@ def test_a_terminal_is_nobodys_supervision() -> None:
         os.close(ours)
         os.close(theirs)
     assert done.stdout.strip() == b"None"
-
-
-def test_without_standard_input_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert exit_with_parent(leave=lambda _: None) is None

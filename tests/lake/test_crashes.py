@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.lake import dataset_card, dataset_lock, iceberg_tables, version_index
+from archwright.lake import dataset_card, iceberg_tables, version_index
 from archwright.monitor import lineage
 
 from ..tools.checks import refuses
@@ -186,9 +186,3 @@ def test_a_record_that_was_noted_and_never_committed_counts_for_nothing(lake: La
     version_index.repair_index(lake.home, lake.store, "docs")
     version_index.repair_index(lake.home, lake.store, "never")
     assert version_index.list_versions(lake.store) == []
-
-
-def test_the_lock_is_free_again_after_use(lake: Lake) -> None:
-    for _ in range(2):
-        with dataset_lock.lock_dataset(lake.home, "docs"):
-            pass

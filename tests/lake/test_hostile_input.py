@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -50,16 +49,11 @@ def test_hundreds_of_columns(lake: Lake) -> None:
     assert lake.rows(lake.ingest().version)[0] == row
 
 
-def test_the_same_key_twice_takes_the_last_as_every_reader_does(lake: Lake) -> None:
-    lake.put("a.jsonl", '{"n": 1, "n": 2}\n')
-    assert lake.values(lake.ingest().version, "n") == [2]
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_line_ends_and_bom(lake: Lake, end: str) -> None:
-    lake.put("a.jsonl", f'\ufeff{{"n": 1}}{end}{end}  {end}{{"n": 2}}{end}')
+def test_line_ends_and_bom_and_of_one_key_twice_the_last_as_every_reader_does(lake: Lake, end: str) -> None:
+    lake.put("a.jsonl", f'\ufeff{{"n": 1}}{end}{end}  {end}{{"n": 1, "n": 2}}{end}')
     version = lake.ingest().version
-    assert lake.values(version, "source_row") == [1, 4]
+    assert lake.rows(version, "source_row", "n") == [{"source_row": 1, "n": 1}, {"source_row": 4, "n": 2}]
     assert version.drops == {}
 
 
@@ -78,10 +72,8 @@ def test_memory_is_bounded_by_chunks_not_files(lake: Lake) -> None:
     """A file of several chunks: no chunk holds more than its share."""
     row = json.dumps({"text": "x" * 100_000})
     lake.put("a.jsonl", f"{row}\n" * 250)
-    seen = []
-    for chunk in jsonl_reader.read_chunks(scan_sources(lake.source).sources[0], lambda broken: None):
-        seen.append(sum(map(len, chunk.contents)))
+    chunks = jsonl_reader.read_chunks(scan_sources(lake.source).sources[0], lambda broken: None)
+    seen = [sum(map(len, chunk.contents)) for chunk in chunks]
     assert sum(seen) == len(row) * 250
     assert max(seen) < CHUNK_BYTES + len(row)
     assert len(seen) == 3
-    assert sys.getsizeof(seen) < 1000

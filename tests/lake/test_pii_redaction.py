@@ -35,7 +35,7 @@ phone  Tel.: {030 901820}
 phone  phone {020 7946 0958}
 phone  mobile number: {07700 900123}
 phone  Telefon: {089/1234567}
-phone  call ({555) 234-5678
+phone  call {(555) 234-5678}
 phone  {+33 1 42 68 53 00}
 phone  {0044 20 7946 0958}
 card  Card {4111 1111 1111 1111}, and {5555-5555-5555-4444}.
@@ -67,12 +67,10 @@ call 2024-11-24 phone version 1.2.3 call f(12345678) called 1000000 times call 9
 @pytest.mark.parametrize("line", POSITIVES.strip().splitlines())
 def test_found(line: str) -> None:
     kind, _, text = line.partition("  ")
-    wanted = re.findall(r"\{(.*?)\}", text) if "call ({" not in text else ["(555) 234-5678"]
     plain = text.replace("{", "").replace("}", "")
-    if "call ({" in text:
-        plain = "call (555) 234-5678"
     found = find_pii_spans(plain)
-    assert [(span.kind, plain[span.start : span.end]) for span in found] == [(kind, place) for place in wanted]
+    wanted = [(kind, place) for place in re.findall(r"\{(.*?)\}", text)]
+    assert [(span.kind, plain[span.start : span.end]) for span in found] == wanted
     assert re.search(CANDIDATE_PATTERNS[found[0].kind], plain)  # else no column scan would send it here
 
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from archwright.errors import MissingError
 from archwright.lake import ray_cluster
 
 from ..tools.checks import refuses
-
-
-def test_without_ray_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError, match="work on a cluster needs the package ray") as caught:
-        ray_cluster.import_ray("work on a cluster")
-    assert caught.value.hint == "pip install 'archwright[ray]'"
 
 
 @pytest.mark.parametrize("address", ["auto", "head", ":6379", "head:", "ray://head:x", "127.0.0.1:99999"])

@@ -6,12 +6,14 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Task, TrainingRun
+from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lake import ingestion
 from archwright.lifecycle import model_registry
@@ -22,7 +24,7 @@ from archwright.training.training_loop import LoopHooks
 from archwright.training.training_runs import ResolvedJob
 from archwright.training.training_spec import TrainSpec
 
-from ..training.tiny_model import NAME, answers, write_model
+from ..training.tiny_model import LORA, answers, write_model
 
 RUN = "r-0000aaaa"
 
@@ -40,20 +42,9 @@ def school(learning: None, tmp_path_factory: pytest.TempPathFactory) -> School:
     home = Home(folder / "home")
     sha256 = write_model(folder / "tiny.gguf")
     shutil.copy(folder / "tiny.gguf", home.model(sha256))
-    spec = TrainSpec(
-        name="assistant",
-        task="text-lora",
-        dataset="answers",
-        base=NAME,
-        steps=30,
-        tokens_per_step=128,
-        learning_rate=0.02,
-        held_out=0.2,
-        threads=1,
-    )
-    store = Store(home.store_url)
-    training_runs.append_run(store, train_adapter(store, home, answers(160), spec, sha256))
-    store.close()
+    spec = replace(LORA, steps=30, tokens_per_step=128, held_out=0.2)
+    with closing(Store(home.store_url)) as store:
+        training_runs.append_run(store, train_adapter(store, home, answers(160), spec, sha256))
     return School(home, sha256)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,11 @@ def refused(base: Path, folder: Path, code: str = "AW-MOD-03") -> str:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"use_dora": True}, "use_dora"),
-        ({"bias": "all"}, "bias"),
-        ({"peft_type": "IA3"}, "peft_type"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
-        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
-        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
-        ({"r": 0}, "r"),
-        ({"r": 4}, "has rank 8, but the configuration says 4"),
-        ({"r": "eight"}, "cannot be read"),
+        *(({name: True}, f"LoRA adapter: {name}") for name in ("use_dora", "fan_in_fan_out")),
+        *(({name: {"q_proj": 4}}, f"LoRA adapter: {name}") for name in ("rank_pattern", "alpha_pattern")),
+        *(({"bias": "all"}, "LoRA adapter: bias"), ({"peft_type": "IA3"}, "LoRA adapter: peft_type")),
+        *(({"modules_to_save": ["lm_head"]}, "LoRA adapter: modules_to_save"), ({"r": 0}, "LoRA adapter: r")),
+        *(({"r": 4}, "has rank 8, but the configuration says 4"), ({"r": "eight"}, "cannot be read")),
     ],
 )
 def test_what_is_no_plain_adapter_is_refused(base: Path, folder: Path, changes: dict[str, object], said: str) -> None:
@@ -111,27 +107,33 @@ def test_what_is_no_plain_adapter_is_refused(base: Path, folder: Path, changes: 
     assert said in refused(base, folder)
 
 
-def test_tensors_that_do_not_fit_are_refused(base: Path, folder: Path) -> None:
-    whole = load_file(folder / adapter_export.WEIGHTS_FILE)
-    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
-    reweighted(folder, {**whole, name: torch.zeros(16, 8)})
-    assert "blk.0.attn_q.weight is 16 x 32 in the adapter, and the base has 32 x 32" in refused(base, folder)
-    reweighted(folder, {key: value for key, value in whole.items() if key != name})
-    assert "A or B is missing: blk.0.attn_q.weight" in refused(base, folder)
-    reweighted(folder, {key.replace("layers.1.", "layers.9."): value for key, value in whole.items()})
-    assert "the base has no such tensor" in refused(base, folder)
-    reweighted(folder, {**whole, "base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(8, 4)})
-    assert "embed_tokens" in refused(base, folder)
-    reweighted(folder, {})
-    assert "it has no weights" in refused(base, folder)
+LAYER = "base_model.model.model.layers.0.self_attn"
+B_OF_Q, A_OF_V = f"{LAYER}.q_proj.lora_B.weight", f"{LAYER}.v_proj.lora_A.weight"
+EMBEDDING = "base_model.model.model.embed_tokens.lora_embedding_A"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
-def test_an_adapter_that_diverged_is_refused(base: Path, folder: Path, value: float) -> None:
-    whole = load_file(folder / adapter_export.WEIGHTS_FILE)
-    name = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
-    reweighted(folder, {**whole, name: torch.full((8, 32), value)})
-    assert "the training diverged" in refused(base, folder)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda whole: {**whole, B_OF_Q: torch.zeros(16, 8)},
+            "blk.0.attn_q.weight is 16 x 32 in the adapter, and the base has 32 x 32",
+        ),
+        (lambda whole: {k: v for k, v in whole.items() if k != B_OF_Q}, "A or B is missing: blk.0.attn_q.weight"),
+        (lambda whole: {k.replace("s.1.", "s.9."): v for k, v in whole.items()}, "the base has no such tensor"),
+        (lambda whole: {**whole, EMBEDDING: torch.zeros(8, 4)}, f"it changes {EMBEDDING}"),
+        (lambda whole: {}, "it has no weights"),
+        *(
+            (lambda whole, value=value: {**whole, A_OF_V: torch.full((8, 32), value)}, "the training diverged")
+            for value in (float("nan"), float("inf"), 1e5)
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_or_diverged_are_refused(
+    base: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], said: str
+) -> None:
+    reweighted(folder, change(load_file(folder / adapter_export.WEIGHTS_FILE)))
+    assert said in refused(base, folder)
 
 
 def test_a_pickled_adapter_is_answered_with_the_way_to_convert(base: Path, folder: Path) -> None:

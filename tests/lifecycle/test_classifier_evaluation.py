@@ -54,12 +54,8 @@ def shop(learning: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("shop")
     home = Home(folder / "home")
     store = Store(home.store_url)
-    yield Shop(
-        home,
-        store,
-        brought_in(home, "digits", digits(), folder),
-        brought_in(home, "cancer", cancer(absent=0.1), folder),
-    )
+    columns = {"digits": digits(), "cancer": cancer(absent=0.1)}
+    yield Shop(home, store, *(brought_in(home, name, columns[name], folder) for name in columns))
     store.close()
 
 
@@ -196,13 +192,12 @@ def test_a_rival_for_pictures_of_another_size_cannot_be_asked(shop: Shop, tmp_pa
     assert not gate.passed and "its rows have 16 numbers, the held-out rows 64" in gate.detail
 
 
-def test_without_held_out_rows_nothing_is_judged(shop: Shop) -> None:
+def test_no_held_out_rows_or_a_record_of_other_classes_than_the_files_is_refused(
+    shop: Shop, good: ModelVersion
+) -> None:
     model = shop.model(replace(CANCER, name="all-in", held_out=0.0, steps=2))
     with refuses("AW-MOD-31"):
         evaluate_classifier(shop.store, shop.home, model)
-
-
-def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: ModelVersion) -> None:
     with refuses("AW-MOD-33"):
         reversed_labels = replace(good, labels=good.labels[::-1])
         classifier_evaluation._query_engine(shop.home, reversed_labels, np.zeros((1, 64), np.float32))

@@ -57,9 +57,8 @@ def test_a_paired_change_knows_its_direction_and_its_doubt() -> None:
     assert ends == (-1.0, 1.0)
     worse = balanced_accuracy_change(truth, right, [place % 10 > 0 for place in range(200)])
     assert worse.value == pytest.approx(-0.1) and worse.high < 0.0
-    unsure = balanced_accuracy_change(
-        truth, [place != 3 for place in range(200)], [place not in (5, 9) for place in range(200)]
-    )
+    one, two = [place != 3 for place in range(200)], [place not in (5, 9) for place in range(200)]
+    unsure = balanced_accuracy_change(truth, one, two)
     assert unsure.value == pytest.approx(-0.005) and unsure.low < 0.0 < unsure.high
     rare = balanced_accuracy_change([0] * 990 + [1] * 10, [True] * 1000, [True] * 990 + [False] * 10)
     assert rare.value == pytest.approx(-0.5)  # a rare class weighs as much as a common one

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -25,51 +26,34 @@ def places(effect: float, noise: float, error: float = 0.0, items: int = 12, eac
     return found
 
 
-def test_a_model_served_as_trained_passes() -> None:
-    found = decide_export_gate(places(effect=1.0, noise=0.1))
-    assert found.passed and found.name == "export"
-    assert found.value is not None and found.limit is not None and found.control is not None
-    assert found.value < found.limit < found.control
-    assert found.limit == pytest.approx(1.5 * 0.0798, rel=0.1)
-    assert (
-        "the served model is the trained model" in found.detail and "48 positions of 12 held-out items" in found.detail
-    )
+TRAINED, OTHER = "the served model is the trained model", "the served model differs from the trained model"
 
 
-def test_a_model_served_wrongly_fails() -> None:
-    found = decide_export_gate(places(effect=1.0, noise=0.1, error=0.3))
-    assert not found.passed and found.detail.startswith("the served model differs from the trained model")
-
-
-def test_near_the_limit_only_what_is_surely_below_passes() -> None:
-    """Means below the limit are not enough: the interval has to be."""
-    found = decide_export_gate(places(effect=1.0, noise=0.1, error=0.1))
-    assert found.value is not None and found.limit is not None
-    assert not found.passed and found.value == pytest.approx(found.limit, rel=0.15)
-
-
-def test_an_adapter_that_changes_too_little_cannot_pass_its_control() -> None:
-    found = decide_export_gate(places(effect=0.02, noise=0.1))
-    assert not found.passed and "too little to tell if it is applied" in found.detail
-    assert found.control is not None and found.limit is not None and found.control < found.limit
-
-
-def test_an_exact_engine_is_not_asked_to_be_exact() -> None:
-    found = decide_export_gate(places(effect=0.5, noise=0.001))
-    assert found.passed and found.limit == export_gate.LIMIT_FLOOR
-    assert not decide_export_gate(places(effect=0.5, noise=0.001, error=0.05)).passed
-
-
-def test_a_reference_of_another_model_is_seen() -> None:
-    found = decide_export_gate(places(effect=3.0, noise=0.8))
-    assert not found.passed and "the reference is another model" in found.detail
-
-
-@pytest.mark.parametrize(("items", "each"), [(7, 8), (15, 2)])
-def test_too_few_places_decide_nothing(items: int, each: int) -> None:
-    found = decide_export_gate(places(1.0, 0.1, items=items, each=each))
-    assert not found.passed and f"only {items * each} positions of {items} held-out items" in found.detail
-    assert found.value is None
+@pytest.mark.parametrize(
+    ("given", "passed", "said", "figures"),
+    [
+        (places(1.0, 0.1), True, TRAINED, lambda g: g.value < g.limit < g.control),
+        (places(1.0, 0.1), True, TRAINED, lambda g: g.limit == pytest.approx(1.5 * 0.0798, rel=0.1)),
+        (places(1.0, 0.1, error=0.3), False, OTHER, lambda g: g.value > g.limit),
+        # Means below the limit are not enough: the interval has to be.
+        (places(1.0, 0.1, error=0.1), False, OTHER, lambda g: g.value == pytest.approx(g.limit, rel=0.15)),
+        (places(0.02, 0.1), False, "too little to tell if it is applied", lambda g: g.control < g.limit),
+        # An exact engine is not asked to be exact.
+        (places(0.5, 0.001), True, TRAINED, lambda g: g.limit == export_gate.LIMIT_FLOOR),
+        (places(0.5, 0.001, error=0.05), False, OTHER, lambda g: g.value > g.limit),
+        (places(3.0, 0.8), False, "the reference is another model", lambda g: g.value is not None),
+        *(
+            (places(1.0, 0.1, 0.0, *size), False, f"only {said} held-out items", lambda g: g.value is None)
+            for size, said in (((7, 8), "56 positions of 7"), ((15, 2), "30 positions of 15"))
+        ),
+    ],
+)
+def test_the_gate_passes_what_is_surely_served_as_trained(
+    given: list[PositionReadings], passed: bool, said: str, figures: Callable[[Any], bool]
+) -> None:
+    found = decide_export_gate(given)
+    assert (found.name, found.passed) == ("export", passed) and figures(found)
+    assert said in found.detail and f"{len(given)} positions of {given[-1].item + 1} held-out items" in found.detail
 
 
 def test_a_token_that_was_not_listed_counts_for_what_is_known_of_it() -> None:

@@ -114,10 +114,8 @@ def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> Non
 
 def merge(base: Path, folder: Path, target: Path) -> None:
     """The base with the adapter added in and every matrix rounded to 4 bit."""
-    reader, pairs = (
-        gguf.GGUFReader(str(base)),
-        adapter_export._pair_matrices(adapter_export.read_weights(folder), folder),
-    )
+    reader = gguf.GGUFReader(str(base))
+    pairs = adapter_export._pair_matrices(adapter_export.read_weights(folder), folder)
     for layer, (name, heads) in product((0, 1), (("attn_q", 4), ("attn_k", 2))):
         a, b = pairs[f"blk.{layer}.{name}.weight"]
         pairs[f"blk.{layer}.{name}.weight"] = (a, adapter_export.interleave_rotary_rows(b, heads))
@@ -185,19 +183,16 @@ def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
         examined(pupil, made)
 
 
-def test_windows_lie_around_the_first_learned_token() -> None:
+def test_windows_lie_around_the_first_learned_token_and_items_are_bounded_by_their_tokens() -> None:
     long = EncodedSample(list(range(500)), [place >= 200 for place in range(500)])
     window = text_evaluation._cut_window(long)
-    assert window is not None and window.ids == list(
-        range(200 - text_evaluation.TOKENS_BEFORE, 200 + text_evaluation.TOKENS_AFTER)
-    )
+    around = range(200 - text_evaluation.TOKENS_BEFORE, 200 + text_evaluation.TOKENS_AFTER)
+    assert window is not None and window.ids == list(around)
     assert [window.ids[place] for place in window.places] == [200, 221, 242, 263]
     whole = text_evaluation._cut_window(EncodedSample(list(range(9)), [True] * 9))
     assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
     assert text_evaluation._cut_window(EncodedSample(list(range(9)), [place >= 6 for place in range(9)])) is None
-
-
-def test_items_are_bounded_by_their_tokens() -> None:
+    # Items are bounded by their tokens.
     item = EncodedSample(list(range(1500)), [True] * 1500)
     nothing = EncodedSample([1], [False])
     assert text_evaluation._limit_items([nothing, item, item, item]) == [item, item]

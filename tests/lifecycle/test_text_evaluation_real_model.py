@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archwright.catalog.load import load_catalog
-from archwright.contract.lineage import Gate, ModelVersion
+from archwright.contract.lineage import ModelVersion
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import adapter_export, evaluation, model_registry, text_evaluation
@@ -62,32 +62,19 @@ def test_eight_steps_pass_both_gates(trained: tuple[Store, Home, ModelVersion]) 
 
 
 @pytest.mark.nightly
-def test_an_export_without_the_reordering_of_q_and_k_fails(
-    trained: tuple[Store, Home, ModelVersion], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", ["rows of q and k not reordered", "half of the scale"])
+def test_a_wrong_export_fails(
+    trained: tuple[Store, Home, ModelVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     store, home, made = trained
-    monkeypatch.setattr(adapter_export, "interleave_rotary_rows", lambda rows, heads: rows)
-    wrong = home.folder("models") / "wrong"
-    adapter_export.export_adapter(home.model(BASE.sha256), home.run(RUN) / "result", wrong)
-    sha256, _ = model_registry.store_file(home, wrong, "gguf")
-    assert not gate_of(store, home, replace(made, sha256=sha256)).passed
-
-
-@pytest.mark.nightly
-def test_an_export_of_half_the_scale_fails(trained: tuple[Store, Home, ModelVersion], tmp_path: Path) -> None:
-    store, home, made = trained
-    shutil.copytree(home.run(RUN) / "result", tmp_path / "half")
-    config = json.loads((tmp_path / "half" / adapter_export.CONFIG_FILE).read_text())
-    (tmp_path / "half" / adapter_export.CONFIG_FILE).write_text(
-        json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
-    )
-    wrong = home.folder("models") / "half"
-    adapter_export.export_adapter(home.model(BASE.sha256), tmp_path / "half", wrong)
-    sha256, _ = model_registry.store_file(home, wrong, "gguf")
-    assert not gate_of(store, home, replace(made, sha256=sha256)).passed
-
-
-def gate_of(store: Store, home: Home, model: ModelVersion) -> Gate:
-    return next(
-        gate for gate in text_evaluation.evaluate_text_model(store, home, model, print)[1] if gate.name == "export"
-    )
+    shutil.copytree(home.run(RUN) / "result", tmp_path / "result")
+    config = tmp_path / "result" / adapter_export.CONFIG_FILE
+    if wrong == "half of the scale":
+        given = json.loads(config.read_text())
+        config.write_text(json.dumps({**given, "lora_alpha": given["lora_alpha"] / 2}))
+    else:
+        monkeypatch.setattr(adapter_export, "interleave_rotary_rows", lambda rows, heads: rows)
+    adapter_export.export_adapter(home.model(BASE.sha256), tmp_path / "result", tmp_path / "wrong")
+    sha256, _ = model_registry.store_file(home, tmp_path / "wrong", "gguf")
+    found = text_evaluation.evaluate_text_model(store, home, replace(made, sha256=sha256), print)[1]
+    assert not next(gate for gate in found if gate.name == "export").passed

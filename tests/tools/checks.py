@@ -12,11 +12,11 @@ from archwright.errors import ERROR_CLASSES, ArchwrightError
 
 
 @contextmanager
-def refuses(code: str, match: str = "") -> Iterator[pytest.ExceptionInfo[ArchwrightError]]:
-    """The block raises the error with this code, and the error says what to do."""
+def refuses(code: str, match: str = "", hint: str = "") -> Iterator[pytest.ExceptionInfo[ArchwrightError]]:
+    """The block raises the error with this code, and the error says what to do: `hint`, if given."""
     with pytest.raises(ERROR_CLASSES[code.split("-")[1]], match=match or None) as caught:
         yield caught
-    assert caught.value.code == code and caught.value.hint
+    assert caught.value.code == code and caught.value.hint and hint in ("", caught.value.hint)
 
 
 def run_together(calls: list[Callable[[], object]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,8 @@ def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
 def brought_in(home: Home, name: str, columns: Mapping[str, Any], folder: Path) -> DatasetVersion:
     """The columns as a version of a data set in the home's lake."""
     write_csv(folder / name / "rows.csv", columns)
-    store = Store(home.store_url)
-    try:
+    with closing(Store(home.store_url)) as store:
         return ingest_files(home, store, IngestRequest(folder / name, name, "CC-BY-4.0")).version
-    finally:
-        store.close()
 
 
 def begun(home: Home, spec: TrainSpec, version: DatasetVersion) -> str:

@@ -37,15 +37,9 @@ def test_labels_are_sorted_as_what_they_are(values: list[Any], labels: tuple[str
     truth = classifier_data.encode_labels(data.train, data, SPEC, labels)
     texts = data.train.table.column("label").to_pylist()
     assert [labels.index(classifier_data._format_label(value, data, "label")) for value in texts] == truth.tolist()
-
-
-def test_a_class_no_row_was_trained_on_is_unknown() -> None:
-    data = _data([1, 2, 3])
-    assert sorted(classifier_data.encode_labels(data.train, data, SPEC, ("1", "3")).tolist()) == [
-        classifier_data.UNKNOWN_LABEL,
-        0,
-        1,
-    ]
+    # A class that no row was trained on is unknown.
+    known = classifier_data.encode_labels(data.train, data, SPEC, labels[1:]).tolist()
+    assert known == [place - 1 if place else classifier_data.UNKNOWN_LABEL for place in truth.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +53,8 @@ def test_a_class_no_row_was_trained_on_is_unknown() -> None:
     ],
 )
 def test_what_is_no_label_is_refused(values: list[Any], code: str, said: str) -> None:
-    with refuses(code) as refused:
+    with refuses(code, said):
         classifier_data.collect_labels(_data(values), SPEC)
-    assert said in refused.value.message and refused.value.hint
 
 
 def test_columns_become_floats_of_32_bits() -> None:
@@ -82,9 +75,8 @@ def test_columns_become_floats_of_32_bits() -> None:
 )
 def test_what_is_no_number_is_refused(column: list[Any], code: str, said: str) -> None:
     data = _data([0, 1, 0], a=column)
-    with refuses(code) as refused:
+    with refuses(code, said) as refused:
         classifier_data.build_feature_matrix(data.train, ["a"], data)
-    assert said in refused.value.message
     if code == "AW-TRN-43":
         assert refused.value.where.field == "t.csv, row 2"
 

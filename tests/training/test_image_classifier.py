@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,9 +45,8 @@ def test_it_learns_digits_it_has_not_seen(done: Done) -> None:
     data = data_of(digits(), DIGITS)
     assert done.losses[0] == pytest.approx(np.log(10), abs=0.2) and done.losses[-1] < 0.3
     trained = image_classifier.load_trained(done.folder, data, DIGITS, LABELS)
-    rows = image_classifier.build_pixel_matrix(
-        data.held_out, image_classifier.select_pixel_columns(data, DIGITS), data, DIGITS
-    )
+    columns = image_classifier.select_pixel_columns(data, DIGITS)
+    rows = image_classifier.build_pixel_matrix(data.held_out, columns, data, DIGITS)
     assert accuracy(trained.answers(rows), data, DIGITS, LABELS) > 0.93
     assert accuracy(trained.untrained(rows), data, DIGITS, LABELS) < 0.3
 
@@ -91,19 +91,14 @@ def test_two_workers_make_the_step_of_one(tmp_path: Path, shares: tuple[slice, s
     alone = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
     meeting = threading.Barrier(2, timeout=60)
     shared: dict[int, tuple[list[Any], float]] = {}
-    pair = [
-        image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path, Pair(rank, meeting, shared)))
-        for rank in (0, 1)
-    ]
+    group = [Pair(rank, meeting, shared) for rank in (0, 1)]
+    pair = [image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path, worker)) for worker in group]
     rows = list(range(64))
     found: dict[int, StepResult] = {}
     for _ in range(3):
         expected = alone.step(rows)
         run_together(
-            [
-                lambda rank=rank: found.update({rank: pair[rank].step(rows[shares[rank]])})  # type: ignore[misc]
-                for rank in (0, 1)
-            ]
+            [partial(lambda rank: found.update({rank: pair[rank].step(rows[shares[rank]])}), n) for n in (0, 1)]
         )
         assert found[0].loss == found[1].loss == pytest.approx(expected.loss, rel=1e-4)
         assert found[0].units + found[1].units == expected.units == 64

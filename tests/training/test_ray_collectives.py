@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load
 from torch import distributed
 
-from archwright.errors import MissingError
 from archwright.settings import child_environment
 from archwright.training import image_classifier
 from archwright.training.data_order import Cursor, DataOrder
@@ -134,10 +133,3 @@ def test_two_workers_learn_what_one_learns(other: subprocess.Popen[str], tmp_pat
     alone = numbers(trained(tmp_path, SingleWorker()))
     assert (numbers(together) - alone).norm() < 1e-5 * alone.norm()
     assert (numbers(trained(tmp_path, SingleWorker(), share=2)) - alone).norm() > 1e-2 * alone.norm()
-
-
-def test_without_torch_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingError) as caught:
-        RayWorkerGroup()
-    assert caught.value.hint == "pip install 'archwright[ray]'"

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from archwright.errors import MissingError, TrainError
+from archwright.errors import TrainError
 from archwright.home import Home
 from archwright.training import ray_collectives, ray_driver, ray_worker, run_execution, task_registry
 from archwright.training.__main__ import choose_driver
@@ -24,14 +24,23 @@ from archwright.training.training_process import SerialisedError
 from ..tools.checks import refuses
 
 
-def test_one_worker_needs_no_ray_and_several_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+@pytest.mark.parametrize(
+    ("package", "use"),
+    [
+        ("ray", lambda: choose_driver(2)),
+        ("ray", lambda: task_registry.require_packages("image-classifier", 2)),
+        ("torch", RayWorkerGroup),
+    ],
+)
+def test_one_worker_needs_no_ray_and_several_say_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, package: str, use: Callable[[], object]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     assert choose_driver(1) is run_execution.drive_run
-    task_registry.require_packages("image-classifier", 1)
-    for ask in (lambda: choose_driver(2), lambda: task_registry.require_packages("image-classifier", 2)):
-        with pytest.raises(MissingError, match="several workers needs the package ray") as caught:
-            ask()
-        assert caught.value.hint == "pip install 'archwright[ray]'"
+    if package == "ray":
+        task_registry.require_packages("image-classifier", 1)
+    with refuses("AW-GET-01", f"several workers needs the package {package}", "pip install 'archwright[ray]'"):
+        use()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from archwright.contract.record import replace
 from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import read_onnx
-from archwright.errors import TrainError
 from archwright.training import classifier_data, tabular_classifier
 from archwright.training.training_spec import Columns, TrainSpec
 
+from ..tools.checks import refuses
 from .classifier_rows import CANCER, Pair, accuracy, cancer, data_of, setup_of, steps
 
 # LightGBM trains for real here.
@@ -85,12 +85,9 @@ def test_rows_too_few_to_split_are_the_shares_of_their_classes(tmp_path: Path) -
     steps(trainer, 3, 5)
     assert again.weights_sha256() == trainer.weights_sha256()
     trainer.save(tmp_path)
-    data = data_of(columns, spec)
-    rows = classifier_data.build_feature_matrix(
-        data.train, list(read_onnx(tmp_path / "model.onnx").notes.features), data
-    )
-    served = Classifier(read_onnx(tmp_path / "model.onnx")).predict_probabilities(rows)
-    assert served == pytest.approx(np.tile([1 / 3, 2 / 3], (15, 1)), abs=1e-6)
+    data, served = data_of(columns, spec), Classifier(read_onnx(tmp_path / "model.onnx"))
+    rows = classifier_data.build_feature_matrix(data.train, list(served.notes.features), data)
+    assert served.predict_probabilities(rows) == pytest.approx(np.tile([1 / 3, 2 / 3], (15, 1)), abs=1e-6)
 
 
 def _neighbours() -> dict[str, Any]:
@@ -101,16 +98,12 @@ def _neighbours() -> dict[str, Any]:
     return {"up": up, "down": down, "kind": (up.view(np.int32) + down.view(np.int32)) % 3}
 
 
-def test_thresholds_between_neighbouring_floats_keep_their_sides(tmp_path: Path) -> None:
+def test_thresholds_between_close_floats_keep_their_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(CANCER, learning_rate=0.5)
     _trained(_neighbours(), spec, tmp_path)
     near, far = _differences(tmp_path, _neighbours(), spec)
     assert near < 1e-5 and far > 0.2
-
-
-def test_the_converter_alone_would_not_keep_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular_classifier, "round_thresholds", lambda text: text)
-    spec = replace(CANCER, learning_rate=0.5)
+    monkeypatch.setattr(tabular_classifier, "round_thresholds", lambda text: text)  # the converter alone
     _trained(_neighbours(), spec, tmp_path)
     assert _differences(tmp_path, _neighbours(), spec)[0] > 0.05
 
@@ -143,13 +136,10 @@ def test_constant_columns_and_several_classes(tmp_path: Path) -> None:
     assert near < 1e-6 and far > 0.3
 
 
-def test_features_are_taken_in_the_order_they_are_named(tmp_path: Path) -> None:
+def test_features_are_taken_in_the_order_they_are_named_and_several_workers_are_refused(tmp_path: Path) -> None:
     spec = replace(CANCER, columns=Columns(label="kind", features=("m20", "m03")))
     _trained(cancer(), spec, tmp_path, 2)
     assert read_onnx(tmp_path / "model.onnx").notes.features == ("m20", "m03")
-
-
-def test_several_workers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainError) as refused:
+    with refuses("AW-TRN-45") as refused:
         tabular_classifier.make_trainer(setup_of(cancer(), CANCER, tmp_path, Pair(0, threading.Barrier(2), {})))
-    assert (refused.value.code, refused.value.where.field) == ("AW-TRN-45", "workers")
+    assert refused.value.where.field == "workers"

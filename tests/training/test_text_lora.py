@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 
 from archwright.contract.record import replace
-from archwright.errors import TrainError
 from archwright.home import Home
 from archwright.training import base_model, text_lora
 from archwright.training.sequence_packing import compute_losses
@@ -25,18 +24,9 @@ from archwright.training.training_spec import Columns, TrainSpec
 from ..tools.checks import refuses, run_together
 from .classifier_rows import Pair
 from .counting_trainer import setup as counted
-from .tiny_model import Tiny
+from .tiny_model import LORA, Tiny
 
-SPEC = TrainSpec(
-    name="assistant",
-    task="text-lora",
-    dataset="answers",
-    base="tiny-llama",
-    steps=20,
-    tokens_per_step=64,
-    learning_rate=0.02,
-    threads=1,
-)
+SPEC = replace(LORA, steps=20, tokens_per_step=64)
 ROWS = [{"prompt": f"the {n}?", "completion": f"{n * n} then"} for n in range(12)]
 
 
@@ -47,9 +37,8 @@ class Loaded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def loaded(tiny: Tiny) -> Loaded:
-    return Loaded(
-        lambda dtype: base_model.load_base(tiny.twin, dtype)[0], base_model.load_base(tiny.twin, "float32")[1]
-    )
+    tokenizer = base_model.load_base(tiny.twin, "float32")[1]
+    return Loaded(lambda dtype: base_model.load_base(tiny.twin, dtype)[0], tokenizer)
 
 
 def setup(spec: TrainSpec = SPEC, rows: list[dict[str, str]] = ROWS, group: WorkerGroup | None = None) -> TrainerSetup:
@@ -63,20 +52,16 @@ def lora(loaded: Loaded, given: TrainerSetup | None = None, dtype: str = "bfloat
     return LoraTrainer(loaded.model(dtype), loaded.tokenizer, given or setup())
 
 
-def test_only_the_completion_and_its_end_are_learned_from(loaded: Loaded) -> None:
+def test_only_the_completion_and_its_end_are_learned_from_and_plain_text_all_along(loaded: Loaded) -> None:
     found = encode_row(loaded.tokenizer, ROWS[3], SPEC)
     read = loaded.tokenizer.decode
     learned = [token for token, yes in zip(found.ids, found.supervised, strict=True) if yes]
     assert read(learned) == "9 then<|end|>"
     assert read(found.ids) == "user: the 3?\nassistant: 9 then<|end|>"
     assert len(found.ids) == len(found.supervised)
-
-
-def test_plain_text_is_learned_from_all_along(loaded: Loaded) -> None:
-    spec = replace(SPEC, columns=Columns(text="prompt"))
-    found = encode_row(loaded.tokenizer, {"prompt": "the end"}, spec)
-    assert loaded.tokenizer.decode(found.ids) == "the end<|end|>"
-    assert found.supervised == [False] + [True] * (len(found.ids) - 1)
+    plain = encode_row(loaded.tokenizer, {"prompt": "the end"}, replace(SPEC, columns=Columns(text="prompt")))
+    assert read(plain.ids) == "the end<|end|>"
+    assert plain.supervised == [False] + [True] * (len(plain.ids) - 1)
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [(500, 10), (10, 500), (500, 500), (40, 40)])
@@ -134,13 +119,13 @@ def test_the_first_loss_is_the_bases_own(loaded: Loaded) -> None:
 
 
 def test_going_on_from_its_state_gives_the_same_bytes(loaded: Loaded) -> None:
-    unbroken = lora(loaded)
+    unbroken, before = lora(loaded), lora(loaded)
+    after = lora(loaded, setup(replace(SPEC, seed=99)))  # another beginning, so that nothing is equal by chance
+    assert before.weights_sha256() == unbroken.weights_sha256() != after.weights_sha256()
     for number in range(6):
         unbroken.step([number, number + 1, 11])
-    before = lora(loaded)
     for number in range(3):
         before.step([number, number + 1, 11])
-    after = lora(loaded, setup(replace(SPEC, seed=99)))  # another beginning, so that nothing is equal by chance
     assert after.weights_sha256() != before.weights_sha256()
     after.restore(before.state())
     assert after.weights_sha256() == before.weights_sha256()
@@ -161,11 +146,6 @@ def test_without_the_moments_it_would_not_be_the_same(loaded: Loaded) -> None:
     unbroken.step([2])
     after.step([2])
     assert after.weights_sha256() != unbroken.weights_sha256()
-
-
-def test_the_seed_decides_the_beginning(loaded: Loaded) -> None:
-    first, same, other = lora(loaded), lora(loaded), lora(loaded, setup(replace(SPEC, seed=2)))
-    assert first.weights_sha256() == same.weights_sha256() != other.weights_sha256()
 
 
 def test_a_step_whose_gradient_is_no_number_changes_nothing(loaded: Loaded) -> None:
@@ -219,9 +199,8 @@ def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path:
         again = PeftModel.from_pretrained(loaded.model("float32"), str(tmp_path))
     encoded = [encode_row(loaded.tokenizer, row, SPEC) for row in ROWS]
     with torch.no_grad():
-        torch.testing.assert_close(
-            compute_losses(again, encoded).values, compute_losses(trainer._model, encoded).values
-        )
+        losses = [compute_losses(model, encoded).values for model in (again, trainer._model)]
+    torch.testing.assert_close(*losses)
 
 
 def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:
@@ -232,6 +211,5 @@ def test_an_architecture_it_is_not_made_for_is_refused(loaded: Loaded) -> None:
     odd = loaded.model("float32")
     for layer in odd.model.layers:
         del layer.mlp
-    with pytest.raises(TrainError) as caught:
+    with refuses("AW-TRN-32", "gate_proj"):
         text_lora.add_adapters(odd, SPEC)
-    assert "gate_proj" in caught.value.message

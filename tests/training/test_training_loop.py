@@ -74,9 +74,7 @@ def test_asked_to_stop_it_keeps_where_it_stands_and_goes_on_from_there() -> None
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 @pytest.mark.parametrize(("at", "kept"), [(2, None), (8, 6)])
-def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_is_kept(
-    loss: float, at: int, kept: int | None
-) -> None:
+def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(loss: float, at: int, kept: int | None) -> None:
     memory = Memory()
     with refuses("AW-TRN-30") as caught:
         training_loop.run_loop(Counter(losses={at: loss}), setup(), memory, LoopHooks(lambda _: None))
@@ -88,10 +86,9 @@ def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_is_kept(
 
 def test_a_checkpoint_of_other_rows_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
+    checkpoints = LocalCheckpointManager(tmp_path, print)
     with refuses("AW-TRN-21"):
-        training_loop.run_loop(
-            Counter(), setup(ids=IDS[1:]), LocalCheckpointManager(tmp_path, print), LoopHooks(lambda _: None)
-        )
+        training_loop.run_loop(Counter(), setup(ids=IDS[1:]), checkpoints, LoopHooks(lambda _: None))
 
 
 class Seat:
@@ -129,11 +126,5 @@ def test_workers_share_every_step_and_leaves_no_row_out() -> None:
         assert trainer.seen == [rows[rank::3] for rows in steps]
     assert {state.units for state in states} == {80}
     assert [state.cursor for state in states] == [order.cursor] * 3
-
-
-def test_more_workers_than_rows() -> None:
-    spec = replace(SPEC, steps=3)
-    state = training_loop.run_loop(
-        Counter(IDS[:2]), setup(spec, IDS[:2], Seat(2, 3)), Memory(), LoopHooks(lambda _: None)
-    )
-    assert state.step == 3
+    more_than_rows = setup(replace(SPEC, steps=3), IDS[:2], Seat(2, 3))
+    assert training_loop.run_loop(Counter(IDS[:2]), more_than_rows, Memory(), LoopHooks(lambda _: None)).step == 3

@@ -52,30 +52,17 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     )
 
 
+WRONG_NUMBERS = {
+    **{"steps": "0 -4 1e9 ten", "tokens_per_step": "1000000 8", "learning_rate": "0 -0.1 .nan .inf 5"},
+    **{"rank": "0 100000", "held_out": "1 -0.1", "seed": "-1"},
+    **dict.fromkeys(("rows_per_step", "alpha", "workers", "threads", "checkpoint_every_steps"), "0"),
+}
+
+
 @pytest.mark.parametrize(
     ("line", "field"),
     [
-        ("steps: 0", "steps"),
-        ("steps: -4", "steps"),
-        ("steps: 1e9", "steps"),
-        ("steps: ten", "steps"),
-        ("tokens_per_step: 1000000", "tokens_per_step"),
-        ("tokens_per_step: 8", "tokens_per_step"),
-        ("rows_per_step: 0", "rows_per_step"),
-        ("learning_rate: 0", "learning_rate"),
-        ("learning_rate: -0.1", "learning_rate"),
-        ("learning_rate: .nan", "learning_rate"),
-        ("learning_rate: .inf", "learning_rate"),
-        ("learning_rate: 5", "learning_rate"),
-        ("rank: 0", "rank"),
-        ("rank: 100000", "rank"),
-        ("alpha: 0", "alpha"),
-        ("seed: -1", "seed"),
-        ("workers: 0", "workers"),
-        ("held_out: 1", "held_out"),
-        ("held_out: -0.1", "held_out"),
-        ("threads: 0", "threads"),
-        ("checkpoint_every_steps: 0", "checkpoint_every_steps"),
+        *((f"{field}: {value}", field) for field, values in WRONG_NUMBERS.items() for value in values.split()),
         ("columns: {prompt: ''}", "columns.prompt"),
         ("image: {height: 0, width: 8}", "image.height"),
     ],

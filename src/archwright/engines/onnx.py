@@ -30,7 +30,7 @@ from archwright.engines.engine_server import (
 from archwright.engines.null_replies import invalid_request_error
 from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
 from archwright.engines.unix_socket import claim_socket
-from archwright.errors import EngineError, missing_extra
+from archwright.errors import EngineError, require_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -83,11 +83,9 @@ class Classifier:
     def __init__(self, file: OnnxFile, threads: int = 1) -> None:
         self.notes = file.notes
         self._may_miss = [name in file.notes.missing for name in file.notes.features] or [False] * file.notes.size
-        try:
+        with require_extra("predict", "serving a classifier"):
             import numpy  # noqa: PLC0415  the heavy extra of this adapter
             import onnxruntime  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise missing_extra("predict", str(error.name), "serving a classifier") from error
         self._numpy = numpy
         # The exceptions have no common base class.
         raised = onnxruntime.capi.onnxruntime_pybind11_state

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.home import Home, write_atomic
+from archwright.home import Home
 from archwright.lake.column_kinds import SYSTEM_COLUMNS
 
 MAX_LISTED_FILES = 200  # listed in the card; the record of the version lists all files
@@ -16,10 +16,6 @@ MAX_LISTED_FILES = 200  # listed in the card; the record of the version lists al
 
 def card_path(home: Home, version: DatasetVersion) -> Path:
     return home.folder("lake", "cards") / f"{version.id}.md"
-
-
-def write_card(home: Home, version: DatasetVersion) -> None:
-    write_atomic(card_path(home, version), format_card(version).encode())
 
 
 def format_card(version: DatasetVersion) -> str:

@@ -19,8 +19,7 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
             raw = file.read(ROW_BYTES + 1).removeprefix(BOM)
     except OSError as error:
         raise from_os_error(error) from error
-    reason = _find_defect(raw)
-    if reason:
+    if reason := _find_defect(raw):
         on_broken(build_broken_row(source.name, 1, reason, raw))
     else:
         yield RowChunk(rows=[1], contents=[raw], columns={TEXT_COLUMN: [raw.decode()]})

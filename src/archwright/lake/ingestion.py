@@ -66,10 +66,7 @@ def _compute_record_ids(name: str, chunk: RowChunk) -> list[str]:
 
 
 class IngestResult(NamedTuple):
-    """`new` is False if nothing changed; `version` is the previous one then.
-
-    `replaced` are the files of the previous version whose rows were replaced.
-    """
+    """`version` is the previous version if not `new`; the rows of its files `replaced` were replaced."""
 
     version: DatasetVersion
     new: bool

@@ -97,9 +97,8 @@ def _convert_texts(array: Any) -> tuple[Any, dict[int, str]]:
     kind = array.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         # Text of a plain value (a decimal, a time of day), JSON text of an object or list.
-        texts = [
-            None if value is None else msgspec.json.encode(value, enc_hook=str).decode() for value in array.to_pylist()
-        ]
+        encode, values = msgspec.json.Encoder(enc_hook=str).encode, array.to_pylist()
+        texts = [None if value is None else encode(value).decode() for value in values]
         made = [text[1:-1] if text and text.startswith('"') else text for text in texts]
         return pa.array(made, pa.large_string()), {}
     array = array.cast(pa.large_string())

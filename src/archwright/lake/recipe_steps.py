@@ -110,7 +110,6 @@ class FlagDuplicates:
         twins = pc.fill_null(pc.not_equal(first, batch.column(ROW_POSITION)), False)
         kept = pc.utf8_slice_codeunits(first, -64)
         marked = {DUPLICATE_OF: pc.if_else(twins, kept, batch.column(DUPLICATE_OF))}
-        batch = row_status.mark_dropped(
-            row_status.replace_columns(batch, marked), twins, "drop-duplicates", self.reason
-        )
+        batch = row_status.replace_columns(batch, marked)
+        batch = row_status.mark_dropped(batch, twins, "drop-duplicates", self.reason)
         return batch.drop_columns([DUPLICATE_KEY, ROW_POSITION, FIRST_POSITION])

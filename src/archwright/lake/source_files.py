@@ -16,18 +16,11 @@ from typing import NamedTuple
 from archwright.errors import DataError, ErrorLocation, from_os_error
 
 FORMAT_BY_SUFFIX = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".md": "text",
-    ".markdown": "text",
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
+    **dict.fromkeys((".txt", ".md", ".markdown"), "text"),
 }
 COMPRESSIBLE = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
-BLOCK_BYTES = 1024 * 1024
 READABLE_FORMATS = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
 
 
@@ -120,13 +113,8 @@ def read_file_signature(path: Path) -> tuple[int, int, int]:
 
 def compute_file_digest(path: Path) -> tuple[str, int]:
     """Returns (SHA-256, bytes) of a file. Raises DataError AW-DATA-06."""
-    digest, size = hashlib.sha256(), 0
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             hint = "give the path of a file or a folder"
             raise DataError("AW-DATA-06", "not a regular file", where=ErrorLocation(str(path)), hint=hint)
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()

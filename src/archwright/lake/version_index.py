@@ -13,7 +13,7 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion, LineageEdge, format_node
 from archwright.errors import DataError, ErrorLocation
-from archwright.home import Home, write_json
+from archwright.home import Home, write_atomic, write_json
 from archwright.lake import dataset_card, iceberg_tables
 from archwright.lake.iceberg_tables import VersionDraft
 from archwright.monitor import lineage
@@ -53,16 +53,14 @@ def commit_version(home: Home, draft: VersionDraft, version: DatasetVersion) -> 
 
 def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
     """Store a committed version's card, its edges, and last its row, which marks it complete."""
-    dataset_card.write_card(home, version)
+    write_atomic(dataset_card.card_path(home, version), dataset_card.format_card(version).encode())
     child = format_node("dataset", version.id)
     relation: Literal["ingested", "refined"] = "ingested" if version.action == "ingest" else "refined"
     parents = [format_node("dataset", str(version.parent))]
     if version.action == "ingest":
         parents = list(dict.fromkeys(format_node("file", file.sha256) for file in version.files))
-    there = {edge.parent for edge in lineage.read_parents(store, child)}
-    new = [parent for parent in parents if parent not in there]
-    edges = [LineageEdge(at=version.at, child=child, parent=parent, relation=relation) for parent in new]
-    lineage.append_edges(store, edges)
+    new = [parent for parent in parents if parent not in {edge.parent for edge in lineage.read_parents(store, child)}]
+    lineage.append_edges(store, [LineageEdge(at=version.at, child=child, parent=p, relation=relation) for p in new])
     store.append(VERSIONS, [version])
 
 

@@ -90,9 +90,8 @@ def take_rows(part: DataSplit, rows: int) -> DataSplit:
 def check_export(answers: Any, trained: TrainedClassifier, rows: Any) -> Gate:
     """The gate "export": the engine gives the rows the same probabilities as the trained model."""
     wanted = trained.answers(rows)
-    near = float(np.abs(answers - wanted).max())
-    untrained = float(np.abs(answers - trained.untrained(rows)).max())
-    moved = float(np.abs(answers - np.roll(wanted, 1, axis=0)).max())
+    others = (wanted, trained.untrained(rows), np.roll(wanted, 1, axis=0))
+    near, untrained, moved = (float(np.abs(answers - other).max()) for other in others)
     control = min(untrained, moved)
     if near > EXPORT_LIMIT:
         verdict = "the served model differs from the trained model"

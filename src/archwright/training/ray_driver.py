@@ -157,15 +157,14 @@ def run_ray_train(given: WorkerSpec, workers: int) -> str:
                 file.write(msgspec.json.encode(line) + b"\n")
 
     train, cpus = ray.train, {"CPU": given.threads}
-    failures = train.FailureConfig(max_failures=MAX_FAILURES)
+    failures, callbacks = train.FailureConfig(max_failures=MAX_FAILURES), [WorkerFailures()]
+    run_config = train.RunConfig(name="ray", storage_path=str(folder), failure_config=failures, callbacks=callbacks)
     trainer = train.torch.TorchTrainer(
         ray_worker.main,
         train_loop_config=msgspec.to_builtins(given),
         torch_config=train.torch.TorchConfig(backend="gloo"),
         scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker=cpus, placement_strategy="SPREAD"),
-        run_config=train.RunConfig(
-            name="ray", storage_path=str(folder), failure_config=failures, callbacks=[WorkerFailures()]
-        ),
+        run_config=run_config,
     )
     try:
         trainer.fit()

@@ -18,10 +18,7 @@ from archwright.training.training_spec import TrainSpec
 
 
 class StepResult(NamedTuple):
-    """`loss` is the mean over the supervised units of all workers.
-
-    `units` are the tokens (classifiers: rows) of this worker.
-    """
+    """The mean `loss` over all workers' supervised units, and this worker's `units`: tokens or rows."""
 
     loss: float
     units: int

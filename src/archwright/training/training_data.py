@@ -111,20 +111,14 @@ def feature_columns(table: Any, spec: TrainSpec) -> list[str]:
 def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
     """Raises TrainError AW-TRN-10 for a column that the version does not have."""
     columns = [name for name in version.columns if name not in SYSTEM_COLUMNS]
+    fields = ("text", "prompt", "completion") if spec.task == "text-lora" else ("label",)
     for name in (*required_columns(spec), *spec.columns.features):
         if name not in version.columns:
             near = tuple(difflib.get_close_matches(name, columns, 3, 0.6))
-            where = ErrorLocation(field=f"columns: {_find_spec_field(name, spec)}")
+            field = next((field for field in fields if getattr(spec.columns, field) == name), "features")
+            where = ErrorLocation(field=f"columns: {field}")
             message, hint = f"the dataset {version.id} has no column {name!r}", f"choose one of: {', '.join(columns)}"
             raise TrainError("AW-TRN-10", message, where=where, hint=hint, nearest=near)
-
-
-def _find_spec_field(name: str, spec: TrainSpec) -> str:
-    """The field of the spec that names the column."""
-    named = {"text": spec.columns.text, "prompt": spec.columns.prompt, "completion": spec.columns.completion}
-    if spec.task != "text-lora":
-        named = {"label": spec.columns.label}
-    return next((field for field, value in named.items() if value == name), "features")
 
 
 def _build_split(table: Any, kept: list[str]) -> DataSplit:

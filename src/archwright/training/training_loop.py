@@ -70,9 +70,8 @@ def run_loop(trainer: TaskTrainer, setup: TrainerSetup, checkpoints: CheckpointM
     """
     spec, ids = setup.spec, setup.data.train.ids
     state, kept_at = _restore_state(trainer, setup, checkpoints)
-    order = DataOrder(ids, trainer.lengths(), spec.seed, state.cursor)
     lengths, budget = trainer.lengths(), trainer.budget()
-    whole = sum(lengths)
+    order, whole = DataOrder(ids, lengths, spec.seed, state.cursor), sum(lengths)
     recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
 
     def keep() -> None:
