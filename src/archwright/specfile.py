@@ -116,7 +116,12 @@ class _TreeBuilder:
     def feed(self, event: yaml.Event) -> None:
         line = _line_number(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
-            self._start_document(event, line)
+            self.documents += 1
+            if self.documents > 1:
+                hint = "keep one document per file: delete everything from the second --- on"
+                raise self.problem("refused", line, "more than one YAML document", hint)
+            if event.tags:
+                raise self.problem("refused", line, "a %TAG directive is not read", "delete it")
         elif isinstance(event, yaml.AliasEvent):
             raise self.problem("refused", line, "aliases (*name) are not read", "write the value out")
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -126,15 +131,16 @@ class _TreeBuilder:
             if isinstance(event, yaml.ScalarEvent):
                 self._add_scalar(event, line)
             else:
-                self._open_container(event, line)
-
-    def _start_document(self, event: yaml.DocumentStartEvent, line: int) -> None:
-        self.documents += 1
-        if self.documents > 1:
-            hint = "keep one document per file: delete everything from the second --- on"
-            raise self.problem("refused", line, "more than one YAML document", hint)
-        if event.tags:
-            raise self.problem("refused", line, "a %TAG directive is not read", "delete it")
+                parent = self.open[-1] if self.open else None
+                if parent is not None and parent.awaits_key:
+                    message = "a field's name is a list or a mapping"
+                    raise self.problem("refused", line, message, "write the name of the field as a text")
+                if len(self.open) >= MAX_DEPTH:
+                    raise self._depth_problem(line)
+                value: dict[str, object] | list[object] = {} if isinstance(event, yaml.MappingStartEvent) else []
+                # The line of a container is the line of its field's name, not of its first entry.
+                path = self._add(value, parent.key_line if parent and isinstance(parent.value, dict) else line)
+                self.open.append(_Container(path, value))
 
     def _check_node(self, event: yaml.NodeEvent, line: int) -> None:
         """Refuse anchors, tags and too many entries."""
@@ -148,18 +154,6 @@ class _TreeBuilder:
         if getattr(event, "tag", None) is not None:
             hint = "write a plain value; quotes make a text"
             raise self.problem("refused", line, "tags (!name) are not read", hint)
-
-    def _open_container(self, event: yaml.NodeEvent, line: int) -> None:
-        parent = self.open[-1] if self.open else None
-        if parent is not None and parent.awaits_key:
-            message = "a field's name is a list or a mapping"
-            raise self.problem("refused", line, message, "write the name of the field as a text")
-        if len(self.open) >= MAX_DEPTH:
-            raise self._depth_problem(line)
-        value: dict[str, object] | list[object] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        # The line of a container is the line of its field's name, not of its first entry.
-        path = self._add(value, parent.key_line if parent and isinstance(parent.value, dict) else line)
-        self.open.append(_Container(path, value))
 
     def _depth_problem(self, line: int) -> YamlProblem:
         hint = f"use at most {MAX_DEPTH} levels"

@@ -294,16 +294,13 @@ class Store:
         constraints = [sa.UniqueConstraint(*table.unique)] if table.unique else []
         made = sa.Table(table.name, sa.MetaData(), *columns, *constraints, sqlite_autoincrement=True)
         with self._translate_errors():
-            self._create_table(made)
+            try:
+                made.create(self._engine, checkfirst=True)
+            except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
+                if not sa.inspect(self._engine).has_table(made.name):
+                    raise
             self._add_missing_columns(made)
         return made
-
-    def _create_table(self, made: sa.Table) -> None:
-        try:
-            made.create(self._engine, checkfirst=True)
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
-            if not sa.inspect(self._engine).has_table(made.name):
-                raise
 
     def _add_missing_columns(self, made: sa.Table) -> None:
         quote = self._engine.dialect.identifier_preparer.quote

@@ -65,7 +65,10 @@ class TrainingSession:
             self._record_end()
         except ArchwrightError as error:
             with suppress(StoreError):  # probably a full disk: the run then shows as interrupted
-                self._record_failure(error)
+                killed = error.code == training_process.KILLED_CODE
+                status = "finished" if self.run.status == "finished" else "interrupted" if killed else "failed"
+                with open_home() as (_settings, _home, store):
+                    self._save_run(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
             raise
         finally:
             self.stop()
@@ -109,12 +112,6 @@ class TrainingSession:
             learned = run_execution.read_result(home, finished.id)
             version = model_registry.register_model(store, home, finished, learned)
             self._save_run(store, replace(finished, model=version.id))
-
-    def _record_failure(self, error: ArchwrightError) -> None:
-        killed = error.code == training_process.KILLED_CODE
-        status = "finished" if self.run.status == "finished" else "interrupted" if killed else "failed"
-        with open_home() as (_settings, _home, store):
-            self._save_run(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
     def _save_run(self, store: Store, run: TrainingRun) -> None:
         self.run = replace(run, at=time.time())

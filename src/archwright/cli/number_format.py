@@ -11,7 +11,9 @@ _RATES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 def format_quantity(value: float, unit: str) -> str:
     """Format `0.0115 s` as `11.5 ms`, `226492416 bytes` as `216 MiB`, `1234.5 EUR` as `1,234 EUR`."""
     if unit == "s":
-        return _format_seconds(value)
+        if abs(value) < 1.0:
+            return f"{format_significant(value * 1000)} ms"
+        return f"{format_significant(value)} s" if value < 600 else f"{value / 60:,.0f} min"
     if unit == "bytes":
         return _format_scaled(value, _BYTES, "B")
     if unit in ("FLOP/s", "bytes/s", "B/s"):
@@ -41,12 +43,6 @@ def format_significant(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
-
-
-def _format_seconds(value: float) -> str:
-    if abs(value) < 1.0:
-        return f"{format_significant(value * 1000)} ms"
-    return f"{format_significant(value)} s" if value < 600 else f"{value / 60:,.0f} min"
 
 
 def _format_scaled(value: float, steps: tuple[tuple[str, float], ...], unit: str, *, joined: bool = False) -> str:

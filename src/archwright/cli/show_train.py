@@ -77,17 +77,6 @@ class ProgressLine:
         if self._shown_at is not None and now - self._shown_at < pause and progress.step < progress.steps:
             return
         self._shown_at = now
-        text = self._format_progress(progress)
-        self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
-        self._out.flush()
-        self._open = self._terminal
-
-    def end(self) -> None:
-        if self._open:
-            self._out.write("\n")
-            self._open = False
-
-    def _format_progress(self, progress: TrainingProgress) -> str:
         width = len(str(progress.steps))
         parts = [f"step {progress.step:>{width}} of {progress.steps}"]
         if progress.loss is not None:
@@ -96,7 +85,15 @@ class ProgressLine:
             parts.append(f"{format_significant(progress.units_per_s)} {self._unit}/s")
         if progress.left_s is not None and progress.step < progress.steps:
             parts.append(_format_time_left(progress.left_s))
-        return "  ".join(parts)
+        text = "  ".join(parts)
+        self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        self._out.flush()
+        self._open = self._terminal
+
+    def end(self) -> None:
+        if self._open:
+            self._out.write("\n")
+            self._open = False
 
 
 def _format_time_left(left_s: float) -> str:

@@ -57,7 +57,14 @@ class Query(Record):
             failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
             return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
         if metric.kind == "histogram":
-            return self._histogram_promql(name, selector, window)
+            # Read quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count.
+            total = f"sum(increase({name}_sum{selector}[{window}]))"
+            if self.statistic == "mean":
+                return f"{total} / sum(increase({name}_count{selector}[{window}]))"
+            if self.statistic == "rate":
+                return f"sum(rate({name}_sum{selector}[{window}]))"
+            q = 1.0 if self.quantile is None else self.quantile
+            return f"histogram_quantile({q}, sum by (le) (increase({name}_bucket{selector}[{window}])))"
         if self.statistic == "rate":
             return f"sum(rate({name}{selector}[{window}]))"
         if metric.kind == "counter":
@@ -73,16 +80,6 @@ class Query(Record):
             return f"quantile_over_time({self.quantile}, {over})"
         over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
         return f"{over_time}({over})" if over_time else f"sum({name}{selector})"
-
-    def _histogram_promql(self, name: str, selector: str, window: str) -> str:
-        """Read quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""
-        total = f"sum(increase({name}_sum{selector}[{window}]))"
-        if self.statistic == "mean":
-            return f"{total} / sum(increase({name}_count{selector}[{window}]))"
-        if self.statistic == "rate":
-            return f"sum(rate({name}_sum{selector}[{window}]))"
-        q = 1.0 if self.quantile is None else self.quantile
-        return f"histogram_quantile({q}, sum by (le) (increase({name}_bucket{selector}[{window}])))"
 
     def _promql_parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
         """Return series name, selector and window in PromQL syntax."""

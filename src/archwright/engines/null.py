@@ -115,21 +115,16 @@ class NullEngine:
                         pass
                     return make_json_reply(form.complete_reply(reply))
                 options = body.get("stream_options") or {}
-                return await self._stream_reply(request, form, reply, bool(options.get("include_usage")))
+                async for token in self._timed_tokens(reply):
+                    await request.write(_encode_event(form.stream_chunk(token, None)))
+                await request.write(_encode_event(form.stream_chunk("", reply.finish_reason)))
+                if bool(options.get("include_usage")):
+                    await request.write(_encode_event(form.usage_chunk(reply)))
+                await request.write(b"data: [DONE]\n\n")
+                return None
         except (asyncio.CancelledError, ConnectionError):
             self._slots.counts["requests_cancelled_total"] += 1
             raise
-
-    async def _stream_reply(
-        self, request: ServerRequest, form: _ReplyFormat, reply: NullReply, include_usage: bool
-    ) -> EngineReply | None:
-        async for token in self._timed_tokens(reply):
-            await request.write(_encode_event(form.stream_chunk(token, None)))
-        await request.write(_encode_event(form.stream_chunk("", reply.finish_reason)))
-        if include_usage:
-            await request.write(_encode_event(form.usage_chunk(reply)))
-        await request.write(b"data: [DONE]\n\n")
-        return None
 
     async def _timed_tokens(self, reply: NullReply) -> AsyncIterator[str]:
         """Yield each token at its due time after the start, so that delays do not add up."""

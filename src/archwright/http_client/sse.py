@@ -57,7 +57,16 @@ class EventParser:
         events: list[ServerSentEvent] = []
         for line in self._split_lines(chunk):
             if line:
-                self._parse_field(line)
+                name, _, value = line.partition(b":")
+                value = value.removeprefix(b" ")
+                if name == b"data":
+                    self._append_data(value)
+                elif name == b"event":
+                    self._kind = value.decode("utf-8", "replace")
+                elif name == b"error":
+                    # Older llama.cpp servers report a stream error in a field of this name.
+                    self._kind = "error"
+                    self._append_data(value)
                 continue
             if self._data:
                 events.append(ServerSentEvent(self._kind, b"\n".join(self._data)))
@@ -84,18 +93,6 @@ class EventParser:
             self._first = False
             lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
         return lines
-
-    def _parse_field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._append_data(value)
-        elif name == b"event":
-            self._kind = value.decode("utf-8", "replace")
-        elif name == b"error":
-            # Older llama.cpp servers report a stream error in a field of this name.
-            self._kind = "error"
-            self._append_data(value)
 
     def _append_data(self, value: bytes) -> None:
         self._data.append(value)

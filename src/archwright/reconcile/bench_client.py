@@ -213,7 +213,10 @@ class BenchClient:
         try:
             with self._translate_errors(trace):
                 await self._wait_for_head(reply)
-                self._check_content_type(reply.kind)
+                shown = reply.kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
+                if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
+                    message = f"the reply is {shown}, not an event stream"
+                    raise self._error("AW-REC-15", message, "give the URL of an OpenAI-compatible server, up to /v1")
                 async for data in self._iterate_events(reply):
                     if data == b"[DONE]":
                         trace.finished = reply.done = True
@@ -279,12 +282,6 @@ class BenchClient:
                     yield line[5:].strip()
             if len(rest) > EVENT_LIMIT_BYTES:
                 raise self._error("AW-REC-15", "an event of the stream has no end", "check the URL")
-
-    def _check_content_type(self, kind: bytes) -> None:
-        shown = kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
-        if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
-            message = f"the reply is {shown}, not an event stream"
-            raise self._error("AW-REC-15", message, "give the URL of an OpenAI-compatible server, up to /v1")
 
     def _status_error(self, answer: HttpStatusError) -> ReconcileError:
         status, name = answer.status, extract_error_identifier(answer.body)

@@ -220,7 +220,9 @@ class _PrometheusPrediction:
         anonymous = _MetricSeries(pool.launch.metrics, {})
         if self._count_samples(anonymous) < 1:
             return "neither our own series nor the engine's series have samples in the window"
-        if self._count_models(anonymous) > 1:
+        suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
+        name = anonymous.names.get(self._query.metric)
+        if (self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0) > 1:
             return f"this Prometheus knows several models, none of them called {escape_label_value(pool.model)}"
         return self._read_series(anonymous)
 
@@ -264,11 +266,6 @@ class _PrometheusPrediction:
     def _count_samples(self, series: _MetricSeries) -> float:
         promql = self._query.promql_samples(series.names.get(self._query.metric), series.labels)
         return self._query_value(promql) or 0.0
-
-    def _count_models(self, series: _MetricSeries) -> float:
-        suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
-        name = series.names.get(self._query.metric)
-        return self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
     def _describe_load(self, samples: int) -> str:
         """Describe the load of the window, if known, beside the load of the prediction."""

@@ -47,7 +47,14 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     """Return the models that may serve `demand`, or the constraint that leaves no model."""
     workload = demand.workload
     if workload.model is not None:
-        return _check_named_model(demand, workload.model, catalog)
+        try:
+            model = catalog.model(workload.model)
+        except CatalogError:
+            return ModelCandidates((), (build_violation(f"{demand.workload.name}.model", "not open", workload.model),))
+        misses = _find_misses(demand, model)
+        if assess_quality(demand.workload, model.quality) != "passes":
+            misses += tuple(find_floor_misses(demand.workload, model.quality))
+        return ModelCandidates((), misses) if misses else ModelCandidates((model,))
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
@@ -61,17 +68,6 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())
-
-
-def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCandidates:
-    try:
-        model = catalog.model(name)
-    except CatalogError:
-        return ModelCandidates((), (build_violation(f"{demand.workload.name}.model", "not open", name),))
-    misses = _find_misses(demand, model)
-    if assess_quality(demand.workload, model.quality) != "passes":
-        misses += tuple(find_floor_misses(demand.workload, model.quality))
-    return ModelCandidates((), misses) if misses else ModelCandidates((model,))
 
 
 def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[ConstraintViolation]:

@@ -99,13 +99,6 @@ def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
             raise bad_request(f"this model's provider does not support {name!r}", name, "unsupported_parameter")
         if name not in IGNORED_FIELDS and name not in NEUTRAL_VALUES and name not in _TRANSLATED_FIELDS:
             request[name] = value  # the provider may support it
-    _translate_sampling(body, request)
-    _translate_tools(body, request)
-    _translate_output(body, request)
-    return request
-
-
-def _translate_sampling(body: Mapping[str, Any], request: dict[str, Any]) -> None:
     temperature = body.get("temperature")
     if temperature is not None:
         if temperature > 1:
@@ -117,6 +110,9 @@ def _translate_sampling(body: Mapping[str, Any], request: dict[str, Any]) -> Non
         request["metadata"] = {"user_id": body["user"]}
     if body.get("service_tier") in SERVICE_TIERS:
         request["service_tier"] = SERVICE_TIERS[body["service_tier"]]
+    _translate_tools(body, request)
+    _translate_output(body, request)
+    return request
 
 
 def _translate_tools(body: Mapping[str, Any], request: dict[str, Any]) -> None:
