@@ -12,7 +12,7 @@ import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -159,14 +159,15 @@ def test_a_killed_worker_loses_no_settled_request(two: Platform) -> None:
             os.kill(victim, signal.SIGKILL)
             two.until(partial(_replaced, two, victim))
     assert len(load.done) > 100
-    found = [one for one in _all_served(two) if one.status == "ok"]
+    with closing(two.store) as store:
+        served = list(read_served(store, two.home))
+        (line,) = read_usage(store, two.home, "acme", "tenant")
+    found = [one for one in served if one.status == "ok"]
     assert len({one.request_id for one in found}) == len(found), "none is written twice"
     assert set(load.done) <= {one.request_id for one in found}, "each that was answered is written"
     lost = len(found) - len(load.done)
     assert 0 <= lost <= len(load.failed), "written and not answered: at most those that were cut off"
-    with closing(two.store) as store:
-        (line,) = read_usage(store, two.home, "acme", "tenant")
-    assert line.cost_usd == pytest.approx(sum(one.cost_usd or 0.0 for one in _all_served(two)))
+    assert line.cost_usd == pytest.approx(sum(one.cost_usd or 0.0 for one in served))
     assert line.cost_usd >= sum(load.done.values()) - 1e-9
 
 
@@ -247,11 +248,6 @@ def _more_than(load: Load, count: int) -> bool:
 
 def _replaced(platform: Platform, victim: int) -> bool:
     return victim not in platform.workers and len(platform.workers) == 2
-
-
-def _all_served(platform: Platform) -> list[Any]:
-    with closing(platform.store) as store:
-        return list(read_served(store, platform.home))
 
 
 def _lives(pid: int) -> bool:
