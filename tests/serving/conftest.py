@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import resource
 import socket
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AuditEntry, read_entries
 from archwright.catalog.load import load_catalog
+from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
@@ -45,6 +48,11 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
+
+    @classmethod
+    def read(cls, connection: http.client.HTTPConnection) -> Reply:
+        answer = connection.getresponse()
+        return cls(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
     @property
     def json(self) -> Any:
@@ -82,11 +90,12 @@ class Platform:
     def store(self) -> Store:
         return Store(self.config.store_url or self.home.store_url)
 
-    def start_engine(self, config: EngineConfig, *, wait: bool = True) -> None:
-        self.engines[config.socket] = self._start("archwright.engines", config.socket, config)
-        path = self.home.socket(config.socket)
-        if wait:
-            self._until(lambda: _answers(path), self.engines[config.socket])
+    def start_engine(self, *configs: EngineConfig) -> None:
+        """Start engines together and wait until each answers."""
+        for config in configs:
+            self.engines[config.socket] = self._start("archwright.engines", config.socket, config)
+        for config in configs:
+            self._until(partial(_answers, self.home.socket(config.socket)), self.engines[config.socket])
 
     def start_gateway(self, *, ready: bool = True) -> None:
         if not self.key:
@@ -136,10 +145,12 @@ class Platform:
         process.kill()
         _reap(process)
 
-    def connection(self, timeout_s: float = 60.0) -> http.client.HTTPConnection:
+    def connection(self, *, admin: bool = False) -> http.client.HTTPConnection:
+        """A connection to the gateway, or to its administration."""
+        port = self.config.admin_port if admin else self.config.port
         if self.context is not None:
-            return http.client.HTTPSConnection("127.0.0.1", self.config.port, timeout=timeout_s, context=self.context)
-        return http.client.HTTPConnection("127.0.0.1", self.config.port, timeout=timeout_s)
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=self.context)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(
         self,
@@ -149,19 +160,16 @@ class Platform:
         *,
         key: str | None = "",
         headers: dict[str, str] | None = None,
+        admin: bool = False,
     ) -> Reply:
         """Send a request. `key` "": the member's key, None: no key; `body` bytes are sent as they are."""
         sent = dict(headers or {})
         if key is not None:
             sent.setdefault("authorization", f"Bearer {key or self.key}")
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = self.connection()
-        try:
+        with closing(self.connection(admin=admin)) as connection:
             connection.request(method, path, data, sent)
-            answer = connection.getresponse()
-            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
+            return Reply.read(connection)
 
     def get(self, path: str, *, key: str | None = "") -> Reply:
         return self.ask("GET", path, key=key)
@@ -191,8 +199,7 @@ class Platform:
             finally:
                 await client.close()
 
-        lines = [line.rsplit(" ", 1) for line in asyncio.run(page()).splitlines() if not line.startswith("#")]
-        return {series: float(value) for series, value in lines}
+        return _read_series(asyncio.run(page()))
 
     def in_flight(self, pool: str = "p") -> float:
         return self.metrics().get(f'archwright_requests_in_flight{{pool="{pool}"}}', 0.0)
@@ -209,11 +216,9 @@ class Platform:
         with socket.create_connection(("127.0.0.1", self.config.port), timeout=wait_s) as plain:
             plain.sendall(data)
             said = b""
-            try:
+            with suppress(TimeoutError):
                 while piece := plain.recv(65536):
                     said += piece
-            except TimeoutError:
-                pass
             return said
 
     def audited(self, request_id: str) -> list[AuditEntry]:
@@ -224,9 +229,7 @@ class Platform:
 
     def metrics(self) -> dict[str, float]:
         """Series of the exposition, labels and all, to their values."""
-        page = self.get("/metrics", key=self.owner).body.decode()
-        lines = [line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, value in lines}
+        return _read_series(self.get("/metrics", key=self.owner).body.decode())
 
     def close(self) -> None:
         for connection in self.opened:
@@ -256,6 +259,11 @@ class Platform:
                 logs = "\n".join(path.read_text()[-2000:] for path in self.home.folder("logs").glob("*.log"))
                 raise AssertionError(f"did not come up: {logs}")
             time.sleep(0.03)
+
+
+def _read_series(page: str) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#")]
+    return {series: float(value) for series, value in lines}
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
@@ -298,20 +306,11 @@ class Entry(NamedTuple):
 
 
 def endpoint(*, pool: str = "p", **changes: Any) -> Entry:
-    of_pool: dict[str, Any] = {
-        "name": pool,
-        "addresses": ("unix:null",),
-        "model": changes.get("model", "m"),
-        "slots": 8,
-        "context_tokens": 4096,
-        "adapter": bool(changes.get("version")) and changes.get("kind") != "predict",
-    }
-    of_endpoint: dict[str, Any] = {
-        "model": "m",
-        "workload": "desk",
-        "targets": (WeightedTarget(pool=pool),),
-        "default_max_tokens": 16,
-    }
+    of_pool: dict[str, Any] = {"name": pool, "addresses": ("unix:null",), "model": changes.get("model", "m")}
+    of_pool |= {"slots": 8, "context_tokens": 4096}
+    of_pool["adapter"] = bool(changes.get("version")) and changes.get("kind") != "predict"
+    of_endpoint: dict[str, Any] = {"model": "m", "workload": "desk", "default_max_tokens": 16}
+    of_endpoint["targets"] = (WeightedTarget(pool=pool),)
     for name, value in changes.items():
         (of_pool if name in EnginePoolSpec.__struct_fields__ and name != "model" else of_endpoint)[name] = value
     return Entry(EnginePoolSpec(**of_pool), EndpointSpec(**of_endpoint))
@@ -343,31 +342,37 @@ Given = dict[str, Any]
 Start = Callable[..., Platform]
 
 
+@contextmanager
+def running(home: Home, config: GatewayConfig, *engines: EngineConfig, ready: bool = True) -> Iterator[Platform]:
+    """A platform whose engines and gateway run until the end of the block."""
+    platform = Platform(home, config)
+    if config.tls_certificate:
+        platform.context = ssl.create_default_context(cafile=config.tls_certificate)
+    try:
+        platform.start_engine(*engines)
+        platform.start_gateway(ready=ready)
+        yield platform
+    finally:
+        platform.close()
+
+
 @pytest.fixture
 def start(processes: None, tmp_path: Path) -> Iterator[Start]:
     """Start a platform: start([endpoint changes], [null engine settings], ready=..., **gateway settings)."""
-    made: list[Platform] = []
+    with ExitStack() as made:
+        count = itertools.count()
 
-    def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
-        home = Home(tmp_path / f"home{len(made)}")
-        config = table(*(endpoint(**changes) for changes in endpoints), port=free_port(), **given)
-        platform = Platform(home, config)
-        made.append(platform)
-        if config.tls_certificate:
-            platform.context = ssl.create_default_context(cafile=config.tls_certificate)
-        for settings in engines:
-            platform.start_engine(null_engine(**settings))
-        platform.start_gateway(ready=ready)
-        return platform
+        def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
+            config = table(*(endpoint(**changes) for changes in endpoints), port=free_port(), **given)
+            started = [null_engine(**settings) for settings in engines]
+            return made.enter_context(running(Home(tmp_path / f"home{next(count)}"), config, *started, ready=ready))
 
-    yield begin
-    for platform in made:
-        platform.close()
+        yield begin
 
 
 @pytest.fixture(scope="session")
 def null(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Fast null engines: model m for two workloads, model e with embeddings, model gone without an engine."""
+    """Fast null engines: model m for two workloads, model e with embeddings, model slow with a slow engine."""
     endpoints = (
         endpoint(),
         endpoint(workload="night", default_max_tokens=4),
@@ -376,46 +381,21 @@ def null(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     limits = ClientLimits(body_bytes=200_000)
     config = table(*endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
-    platform = Platform(Home(tmp_path_factory.mktemp("null")), config)
-    try:
-        platform.start_engine(null_engine(), wait=False)
-        platform.start_engine(null_engine("slow", slots=2, ttft_s=0.05, tpot_s=0.05), wait=False)
-        platform.start_engine(null_engine("vectors", embeddings=True))
-        platform.start_gateway()
+    slow, vectors = null_engine("slow", slots=2, ttft_s=0.05, tpot_s=0.05), null_engine("vectors", embeddings=True)
+    with running(Home(tmp_path_factory.mktemp("null")), config, null_engine(), slow, vectors) as platform:
         yield platform
-    finally:
-        platform.close()
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterator[Platform]:
     """llama.cpp with the small model behind a gateway: two slots, one thread."""
     spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
-    platform = Platform(Home(tmp_path_factory.mktemp("llama")), table(spec, port=free_port()))
-    try:
-        digest = load_catalog().artefacts["SmolLM2-135M-Instruct"].sha256
-        platform.home.model(digest).symlink_to(model_home.model(digest))
-        platform.start_engine(
-            EngineConfig(
-                engine="llamacpp",
-                socket="llama",
-                alias="smol",
-                slots=2,
-                context_tokens=1024,
-                default_max_tokens=24,
-                model_sha256=digest,
-            )
-        )
-        platform.start_gateway()
+    home, digest = Home(tmp_path_factory.mktemp("llama")), load_catalog().artefacts["SmolLM2-135M-Instruct"].sha256
+    home.model(digest).symlink_to(model_home.model(digest))
+    made = replace(null_engine("llama", slots=2), alias="smol", context_tokens=1024, default_max_tokens=24)
+    engine = replace(made, engine="llamacpp", model_sha256=digest)
+    with running(home, table(spec, port=free_port()), engine) as platform:
         yield platform
-    finally:
-        platform.close()
-
-
-@pytest.fixture
-def second_tenant(null: Platform) -> str:
-    """A key of another tenant on the shared platform."""
-    return null.made_key(f"t{time.monotonic_ns()}")
 
 
 @pytest.fixture(scope="session")
@@ -428,11 +408,8 @@ def certified(folder: Path) -> tuple[str, str]:
     """A new pair in the folder."""
     pair = str(folder / "cert.pem"), str(folder / "key.pem")
     made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    subprocess.run(
-        ["openssl", *made.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", *made.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]]
+    subprocess.run(command, check=True, capture_output=True)
     return pair
 
 

@@ -22,7 +22,7 @@ class Asked:
 @dataclass
 class Script:
     """A reply: `pieces` are written and flushed one by one, the first after `after_s`. `hangs` waits after the last
-    until the client is gone."""
+    until the client is gone. Requests without the field `only_length` are refused as OpenAI's reasoning models do."""
 
     pieces: Sequence[bytes] = ()
     status: int = 200
@@ -30,6 +30,7 @@ class Script:
     hangs: bool = False
     after_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
+    only_length: str = ""
 
 
 @dataclass
@@ -66,7 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         place = self.server.place
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         place.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        self._say(place.script)
+        script = place.script
+        if script.only_length not in ("", *body):
+            told = f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{script.only_length}'"
+            script = whole({"error": {"message": told, "param": "max_tokens", "code": "unsupported_parameter"}}, 400)
+        self._say(script)
 
     def _say(self, script: Script) -> None:
         self.send_response(script.status)
@@ -97,6 +102,11 @@ def standing_in() -> Iterator[Place]:
         made.shutdown()
         thread.join()
         made.server_close()
+
+
+def whole(body: Any, status: int = 200, **more: Any) -> Script:
+    """A reply that comes as one JSON object."""
+    return Script([json.dumps(body).encode()], status, "application/json", **more)
 
 
 def chat_events(*events: Any) -> list[bytes]:

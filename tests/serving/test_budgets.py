@@ -5,35 +5,36 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.serving.conftest import endpoint
-from tests.serving.fake_provider import Script, chat_events, standing_in
+from tests.serving.fake_provider import Script, chat_events, whole
 
 from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import UsageLimits, worst_input_tokens
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Reply, Start
+    from tests.serving.fake_provider import Place
 
 pytestmark = pytest.mark.enable_socket
 IN_USD, OUT_USD = 1e-6, 2e-6
+PRICED = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD}
 LENGTH = 8
 
 
 @pytest.fixture
-def two(start: Start) -> Iterator[Platform]:
+def two(start: Start) -> Platform:
     """Model m has a price and half a second for eight words, model e makes vectors, a token of model h costs half
     nano-dollars, model free has no price."""
-    priced: dict[str, Any] = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD, "cache": "deterministic"}
+    priced: dict[str, Any] = {**PRICED, "cache": "deterministic"}
     vectors = {**priced, "model": "e", "workload": "e", "pool": "e", "addresses": ("unix:vectors",), "embeddings": True}
     halves = {**priced, "model": "h", "workload": "h", "pool": "h", "price_in_usd": 3.75e-8, "price_out_usd": 1.25e-8}
     free = {"model": "free", "workload": "free", "pool": "free", "addresses": ("unix:null",), "slots": 64}
-    yield start(
+    return start(
         [{**priced, "slots": 64}, vectors, {**halves, "addresses": ("unix:null",), "cache": "off"}, free],
         [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True}],
         workers=2,
@@ -44,6 +45,15 @@ def together(two: Platform, key: str, count: int, **fields: Any) -> list[Reply]:
     """`count` clients at the same moment, each with a connection of its own."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda _: two.chat(key, max_tokens=LENGTH, **fields), range(count)))
+
+
+def text_of(streamed: Reply) -> str:
+    choices = [choice for event in streamed.events if event != "[DONE]" for choice in event["choices"]]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+def cost_of(reply: Reply) -> float:
+    return float(reply.headers["x-archwright-cost-usd"])
 
 
 def worst_usd(two: Platform) -> float:
@@ -69,10 +79,10 @@ def test_the_edge_of_a_budget_admits_exactly_what_fits(two: Platform) -> None:
     for _ in range(4):
         served = [reply for reply in replies if reply.status == 200]
         assert len(served) == fit, "what was given back can be spent, and no more than that"
-        cost += sum(float(reply.headers["x-archwright-cost-usd"]) for reply in served)
+        cost += sum(cost_of(reply) for reply in served)
         fit = int((budget - cost) / worst)
         replies = together(two, key, 8)
-    cost += sum(float(reply.headers["x-archwright-cost-usd"]) for reply in replies if reply.status == 200)
+    cost += sum(cost_of(reply) for reply in replies if reply.status == 200)
     assert spent_usd(two, "edge") == pytest.approx(cost)
 
 
@@ -97,7 +107,7 @@ def test_a_reply_says_what_it_was_and_cost(two: Platform) -> None:
     used = reply.json["usage"]
     cost = used["prompt_tokens"] * IN_USD + used["completion_tokens"] * OUT_USD
     assert reply.headers["x-archwright-route"] == "p" and reply.headers["x-archwright-cache"] == "off"
-    assert float(reply.headers["x-archwright-cost-usd"]) == pytest.approx(cost)
+    assert cost_of(reply) == pytest.approx(cost)
     assert int(reply.headers["x-archwright-overhead-us"]) >= 0
     streamed = two.chat(max_tokens=2, stream=True, stream_options={"include_usage": True})
     assert streamed.headers["x-archwright-cache"] == "off"
@@ -109,12 +119,9 @@ def test_a_reply_says_what_it_was_and_cost(two: Platform) -> None:
 def test_what_replies_say_they_cost_is_the_bill_to_the_nano_dollar(two: Platform) -> None:
     key, told = two.made_key("halves"), 0
     for words in range(12):
-        asked: dict[str, Any] = {
-            "model": "h",
-            "max_tokens": 1,
-            "messages": [{"role": "user", "content": "so " * words}],
-        }
-        told += round(float(two.chat(key, **asked).headers["x-archwright-cost-usd"]) * 1e9)
+        messages = [{"role": "user", "content": "so " * words}]
+        asked: dict[str, Any] = {"model": "h", "max_tokens": 1, "messages": messages}
+        told += round(cost_of(two.chat(key, **asked)) * 1e9)
         streamed = two.chat(key, **asked, stream=True, stream_options={"include_usage": True})
         told += round(streamed.events[-2]["usage"]["cost_usd"] * 1e9)
     assert round(spent_usd(two, "halves") * 1e9) == told
@@ -142,8 +149,7 @@ def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> No
 
 @pytest.mark.parametrize(("act", "code"), [("revoke", "invalid_api_key"), ("lower", "insufficient_quota")])
 def test_a_stream_ends_when_its_key_or_budget_is_taken(start: Start, act: str, code: str) -> None:
-    priced = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD}
-    two = start([priced], [{"tpot_s": 0.1, "text": "word " * 100}], workers=2)
+    two = start([PRICED], [{"tpot_s": 0.1, "text": "word " * 100}], workers=2)
     two.key = two.made_key("taken", budget_usd=1.0)
     plain = two.open_chat(stream=True, max_tokens=100)
     said = plain.recv(4096)
@@ -176,75 +182,52 @@ def test_an_answer_is_given_again_to_its_tenant_alone(two: Platform) -> None:
     again = [two.chat(ours, **asked) for _ in range(8)]  # by either worker
     assert first.headers["x-archwright-cache"] == "miss"
     assert {reply.headers["x-archwright-cache"] for reply in again} == {"hit"}
-    assert {reply.body for reply in again} == {first.body} and again[0].headers[
-        "x-archwright-cost-usd"
-    ] == "0.000000000"
+    assert {reply.body for reply in again} == {first.body}
+    assert again[0].headers["x-archwright-cost-usd"] == "0.000000000"
     streamed = two.chat(ours, **asked, stream=True, stream_options={"include_usage": True})
     assert streamed.headers["x-archwright-cache"] == "hit" and streamed.events[-1] == "[DONE]"
     assert streamed.events[-2]["usage"] == {**first.json["usage"], "cost_usd": 0.0}
-    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed.events[:-2])
-    assert text == first.json["choices"][0]["message"]["content"]
+    assert text_of(streamed) == first.json["choices"][0]["message"]["content"]
     assert two.engine_metrics()["null:prompt_tokens_total"] == before, "no engine was asked"
     assert two.chat(theirs, **asked).headers["x-archwright-cache"] == "miss"
     for headers in ({"cache-control": "no-store"}, {"cache-control": "no-cache"}):
         assert two.chat(ours, headers, **asked).headers["x-archwright-cache"] == "off"
     with closing(two.store) as store:
         (line,) = read_usage(store, two.home, "ours", "tenant")
-    cost = float(first.headers["x-archwright-cost-usd"])
+    cost = cost_of(first)
     assert line.hits == 9 and [line.saved_usd, line.cost_usd] == pytest.approx([9 * cost, 3 * cost])
-
-
-def test_a_stream_fills_the_cache_as_a_reply_does(two: Platform) -> None:
-    asked: dict[str, Any] = {"seed": 7, "max_tokens": LENGTH}
-    streamed, whole = two.chat(**asked, stream=True), two.chat(**asked)
-    assert (streamed.headers["x-archwright-cache"], whole.headers["x-archwright-cache"]) == ("miss", "hit")
-    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed.events[:-1])
-    assert whole.json["choices"][0]["message"]["content"] == text
+    filling, filled = two.chat(seed=7, max_tokens=LENGTH, stream=True), two.chat(seed=7, max_tokens=LENGTH)
+    assert [reply.headers["x-archwright-cache"] for reply in (filling, filled)] == ["miss", "hit"]
+    assert filled.json["choices"][0]["message"]["content"] == text_of(filling), "a stream fills it as a reply does"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) -> None:
+def test_no_count_of_an_engine_overdraws_a_budget(start: Start, place: Place, stream: bool) -> None:
     """The engine sends one letter and reports four thousand million tokens."""
     used = {"prompt_tokens": 2**31 - 1, "completion_tokens": 2**31 - 1}
     said = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": used}
-    with standing_in() as place:
-        place.script = Script(chat_events(said))
-        platform = start([{"addresses": (place.url,), "price_in_usd": IN_USD, "price_out_usd": OUT_USD}], [])
-        key = platform.made_key("liar", budget_usd=0.01)
-        for _ in range(40):
-            platform.chat(key, stream=stream, max_tokens=LENGTH)
-        assert 0 < spent_usd(platform, "liar") <= 0.01
-        rated = platform.made_key("rated", tpm=1000)
-        assert platform.chat(rated, stream=stream, max_tokens=LENGTH).status == 200
-        refused = platform.chat(rated, stream=stream, max_tokens=LENGTH)
-        assert int(refused.headers["retry-after"]) <= 60, "not for years"
+    place.script = Script(chat_events(said))
+    platform = start([{"addresses": (place.url,), **PRICED}], [])
+    key = platform.made_key("liar", budget_usd=0.01)
+    for _ in range(40):
+        platform.chat(key, stream=stream, max_tokens=LENGTH)
+    assert 0 < spent_usd(platform, "liar") <= 0.01
+    rated = platform.made_key("rated", tpm=1000)
+    assert platform.chat(rated, stream=stream, max_tokens=LENGTH).status == 200
+    refused = platform.chat(rated, stream=stream, max_tokens=LENGTH)
+    assert int(refused.headers["retry-after"]) <= 60, "not for years"
 
 
-def test_who_has_no_budget_pays_what_a_pool_takes_beside_one_without_a_price(start: Start) -> None:
+def test_who_has_no_budget_pays_what_a_pool_takes_beside_one_without_a_price(start: Start, place: Place) -> None:
     """If one pool has no price, no cost is reserved, so the reservation bounds neither the charge nor the response."""
     said = {"choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}]}
     reply = {**said, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
-    with standing_in() as place:
-        place.script = Script([json.dumps(reply).encode()], kind="application/json")
-        priced = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD, "fallback": ("o",)}
-        other = endpoint(pool="o", addresses=("unix:null",)).pool
-        platform = start([{"addresses": (place.url,), **priced}], [{}], more=(other,))
-        answer = platform.chat(platform.made_key("rated", rpm=99), max_tokens=LENGTH)
-        assert answer.status == 200, answer.error
-        assert float(answer.headers["x-archwright-cost-usd"]) == pytest.approx(9 * IN_USD + 2 * OUT_USD)
-
-
-def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
-    """Eight texts of a thousand words are eight thousand tokens, though a context holds four thousand."""
-    budget, body = 5000 * IN_USD, {"model": "e", "input": ["a " * 1000] * 8}
-    key = two.made_key("vectors", budget_usd=budget)
-    for _ in range(3):
-        two.ask("POST", "/v1/embeddings", body, key=key, headers={"cache-control": "no-store"})
-    assert spent_usd(two, "vectors") <= budget
-    with two.keys() as keys:
-        keys.set_limits("tenant", "vectors", "", UsageLimits(budget_usd=1.0))
-    rich = two.made_key("vectors")
-    assert two.ask("POST", "/v1/embeddings", body, key=rich).status == 200
+    place.script = whole(reply)
+    other = endpoint(pool="o", addresses=("unix:null",)).pool
+    platform = start([{"addresses": (place.url,), **PRICED, "fallback": ("o",)}], [{}], more=(other,))
+    answer = platform.chat(platform.made_key("rated", rpm=99), max_tokens=LENGTH)
+    assert answer.status == 200, answer.error
+    assert cost_of(answer) == pytest.approx(9 * IN_USD + 2 * OUT_USD)
 
 
 def test_embeddings_are_billed_and_kept(two: Platform) -> None:
@@ -255,7 +238,7 @@ def test_embeddings_are_billed_and_kept(two: Platform) -> None:
     assert (first.headers["x-archwright-cache"], again.headers["x-archwright-cache"]) == ("miss", "hit")
     assert all(int(reply.headers["x-archwright-overhead-us"]) > 0 for reply in (first, again))
     cost = first.json["usage"]["prompt_tokens"] * IN_USD
-    assert float(first.headers["x-archwright-cost-usd"]) == pytest.approx(cost) and first.body == again.body
+    assert cost_of(first) == pytest.approx(cost) and first.body == again.body
 
 
 def test_token_ids_reserve_their_number_and_are_kept_as_what_they_are(two: Platform) -> None:
@@ -271,7 +254,7 @@ def test_token_ids_reserve_their_number_and_are_kept_as_what_they_are(two: Platf
     assert ask([9], poor).error["code"] == "insufficient_quota"
 
 
-def test_each_text_has_the_context_to_itself(two: Platform) -> None:
+def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
     """As many tokens as the model's context are the most that one text can be, not what a list of them can be."""
     context = next(pool for pool in two.config.pools if pool.name == "e").context_tokens
     poor = two.made_key("several", budget_usd=1.5 * context * IN_USD)
@@ -279,6 +262,8 @@ def test_each_text_has_the_context_to_itself(two: Platform) -> None:
     body = {"model": "e", "input": texts}
     assert two.ask("POST", "/v1/embeddings", body, key=poor).error["code"] == "insufficient_quota"
     assert two.ask("POST", "/v1/embeddings", {**body, "input": texts[:1]}, key=poor).status == 200
+    assert spent_usd(two, "several") <= 1.5 * context * IN_USD
+    assert two.ask("POST", "/v1/embeddings", body, key=two.made_key("rich", budget_usd=1.0)).status == 200
 
 
 def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:

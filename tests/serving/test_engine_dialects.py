@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import anthropic
 import openai
 import pytest
-from tests.serving.fake_provider import Place, Script, chat_events, standing_in
+from tests.serving.fake_provider import Place, Script, chat_events, standing_in, whole
 
 from archwright.home import Home
 
-from .conftest import Platform, endpoint, free_port, table
+from .conftest import Platform, endpoint, free_port, running, table
+from .official_clients import HELLO, anthropic_client, openai_client
 
 if TYPE_CHECKING:
     from .conftest import Start
 
 pytestmark = pytest.mark.enable_socket
-HELLO: Any = [{"role": "user", "content": "hi"}]
+NO_STORE = {"cache-control": "no-store"}
 FUNCTIONS: Any = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "fg"]
 STOP = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 
@@ -35,23 +36,14 @@ def platform(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The stand-in as model m, and as one whose calls the gateway makes (by)."""
     spec: dict[str, Any] = {"addresses": (place.url,), "health_path": "", "cache": "all"}
     by = endpoint(model="by", workload="by", pool="by", tools="gateway", **spec)
-    made = Platform(Home(tmp_path_factory.mktemp("dialects")), table(endpoint(**spec), by, port=free_port()))
-    try:
-        made.start_gateway()
+    with running(Home(tmp_path_factory.mktemp("dialects")), table(endpoint(**spec), by, port=free_port())) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
 def chats(platform: Platform) -> Iterator[openai.OpenAI]:
-    headers = {"cache-control": "no-store"}
-    with openai.OpenAI(base_url=platform.url, api_key=platform.key, max_retries=0, default_headers=headers) as made:
+    with openai_client(platform, default_headers=NO_STORE) as made:
         yield made
-
-
-def whole(body: Any, status: int = 200) -> Script:
-    return Script([json.dumps(body).encode()], status, "application/json")
 
 
 def replied(message: dict[str, Any], finish: str = "stop", **more: Any) -> Script:
@@ -60,6 +52,9 @@ def replied(message: dict[str, Any], finish: str = "stop", **more: Any) -> Scrip
 
 def piece(finish: str | None = None, logprobs: Any = None, **delta: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]}
+
+
+WELL = Script(chat_events(piece("stop", content="well")))
 
 
 def call(known: str, name: str, arguments: str, **more: Any) -> dict[str, Any]:
@@ -84,12 +79,18 @@ def test_why_it_refuses_is_told_wherever_it_says_so(
         chats.chat.completions.create(model="m", messages=HELLO)
 
 
+@contextmanager
+def next_pool(start: Start, place: Place) -> Iterator[tuple[Platform, Place]]:
+    """A gateway whose pool p is the place, and the place of the pool o that it falls back to."""
+    with standing_in() as other:
+        other.script = WELL
+        more = (endpoint(pool="o", addresses=(other.url,), health_path="").pool,)
+        yield start([{"addresses": (place.url,), "health_path": "", "fallback": ("o",)}], [], more=more), other
+
+
 def test_what_only_an_engine_can_have_wrong_is_asked_of_the_next(start: Start, place: Place) -> None:
     """No money left, another path, moved elsewhere."""
-    with standing_in() as other:
-        more = (endpoint(pool="o", addresses=(other.url,), health_path="").pool,)
-        platform = start([{"addresses": (place.url,), "health_path": "", "fallback": ("o",)}], [], more=more)
-        other.script = Script(chat_events(piece("stop", content="well")))
+    with next_pool(start, place) as (platform, _):
         for status in (302, 402, 405):
             place.script = whole({"error": {"message": "not here"}}, status)
             reply = platform.chat()
@@ -100,15 +101,11 @@ def test_what_only_an_engine_can_have_wrong_is_asked_of_the_next(start: Start, p
 
 def test_whoever_is_refused_often_and_not_mostly_is_served_by_the_next(start: Start, place: Place) -> None:
     """A provider at its limit: its breaker stays closed, the retries of a pool are few, and the next pool is idle."""
-    with standing_in() as other:
-        more = (endpoint(pool="o", addresses=(other.url,), health_path="").pool,)
-        platform = start([{"addresses": (place.url,), "health_path": "", "fallback": ("o",)}], [], more=more)
-        well = Script(chat_events(piece("stop", content="well")))
-        full = whole({"error": {"message": "slow down"}}, 429)
-        other.script = well
+    full = whole({"error": {"message": "slow down"}}, 429)
+    with next_pool(start, place) as (platform, other):
         routes = []
         for number in range(120):
-            place.script = full if number % 5 in (1, 3) else well
+            place.script = full if number % 5 in (1, 3) else WELL
             reply = platform.chat(max_tokens=1)
             assert reply.status == 200, number
             routes.append(reply.headers["x-archwright-route"])
@@ -117,9 +114,8 @@ def test_whoever_is_refused_often_and_not_mostly_is_served_by_the_next(start: St
 
 def test_a_stream_without_its_mark_is_whole_where_each_choice_ended(chats: openai.OpenAI, place: Place) -> None:
     place.script = Script(chat_events(piece(content="a"), STOP)[:-1])
-    assert [
-        one.choices[0].finish_reason for one in chats.chat.completions.create(model="m", messages=HELLO, stream=True)
-    ][-1] == "stop"
+    *_, last = chats.chat.completions.create(model="m", messages=HELLO, stream=True)
+    assert last.choices[0].finish_reason == "stop"
     assert chats.chat.completions.create(model="m", messages=HELLO).choices[0].message.content == "a"
     place.script = Script(chat_events(piece(content="a"))[:-1])
     with pytest.raises(openai.InternalServerError):
@@ -145,7 +141,7 @@ def test_calls_without_numbers_of_their_own_stay_apart(
     for reply in (streamed, chats.chat.completions.create(**asked)):
         found = [(one.id, one.function.arguments) for one in reply.choices[0].message.tool_calls or []]
         assert found == [("c1", '{"a":1}'), ("c2", "{}")]
-    with anthropic.Anthropic(base_url=platform.url[:-3], api_key=platform.key, max_retries=0) as messages:
+    with anthropic_client(platform) as messages:
         tools: Any = [{"name": name, "input_schema": {"type": "object"}} for name in "fg"]
         with messages.messages.stream(model="m", max_tokens=9, messages=HELLO, tools=tools) as told:
             blocks = told.get_final_message().content
@@ -157,10 +153,7 @@ def test_a_call_that_had_to_be_made_ends_as_one(platform: Platform, place: Place
     tools: Any = [{"name": "f", "input_schema": {"type": "object"}}]
     asked: Any = {"model": "m", "max_tokens": 9, "messages": HELLO, "tools": tools}
     asked["tool_choice"] = {"type": "tool", "name": "f"}
-    headers = {"cache-control": "no-store"}
-    with anthropic.Anthropic(
-        base_url=platform.url[:-3], api_key=platform.key, max_retries=0, default_headers=headers
-    ) as messages:
+    with anthropic_client(platform, default_headers=NO_STORE) as messages:
         place.script = replied({"content": None, "tool_calls": [call("c1", "f", "{}")]})
         assert messages.messages.create(**asked).stop_reason == "tool_use"
         place.script = Script(chat_events(piece(tool_calls=[call("c1", "f", "{}", index=0)]), STOP))
@@ -216,9 +209,8 @@ def test_a_token_without_text_keeps_its_probability(chats: openai.OpenAI, place:
     def token(text: str) -> dict[str, Any]:
         return {"content": [{"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
 
-    place.script = Script(
-        chat_events(piece(content="", logprobs=token("x")), piece(content="xy", logprobs=token("y")), STOP)
-    )
+    tokens = piece(content="", logprobs=token("x")), piece(content="xy", logprobs=token("y"))
+    place.script = Script(chat_events(*tokens, STOP))
     asked: dict[str, Any] = {"model": "m", "messages": HELLO, "logprobs": True}
     with chats.chat.completions.stream(**asked) as stream:
         streamed = stream.get_final_completion()
@@ -240,10 +232,9 @@ def test_a_refusal_goes_back_as_history(chats: openai.OpenAI, place: Place) -> N
 
 
 def test_tokens_of_thought_and_no_limit_of_words(chats: openai.OpenAI, place: Place) -> None:
-    used = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
-    place.script = replied(
-        {"content": "a"}, usage={**used, "completion_tokens_details": {"reasoning_tokens": 7, "x": 1}}
-    )
+    used: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
+    used["completion_tokens_details"] = {"reasoning_tokens": 7, "x": 1}
+    place.script = replied({"content": "a"}, usage=used)
     reply = chats.chat.completions.create(model="m", messages=HELLO, extra_body={"top_k": -1, "top_logprobs": 0})
     assert place.last.body["top_k"] == -1
     assert reply.usage is not None and reply.usage.completion_tokens_details is not None
@@ -268,42 +259,36 @@ def test_offsets_are_the_same_from_the_cache(platform: Platform, place: Place) -
 
 
 def test_a_call_without_an_id_is_told_again_as_a_stream(platform: Platform, place: Place) -> None:
-    place.script = replied(
-        {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, "tool_calls"
-    )
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    place.script = replied({"content": None, "tool_calls": [call]}, "tool_calls")
     asked = {"model": "m", "messages": HELLO, "tools": FUNCTIONS}
     assert platform.chat(**asked).headers["x-archwright-cache"] == "miss"
     again = platform.chat(**asked, stream=True)
     assert again.headers["x-archwright-cache"] == "hit" and again.events[-1] == "[DONE]"
     (told,) = [one["choices"][0]["delta"] for one in again.events[:-1] if "tool_calls" in one["choices"][0]["delta"]]
-    assert told["tool_calls"] == [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]
+    assert told["tool_calls"] == [{"index": 0, **call}]
 
 
 def test_what_no_reply_has_a_place_for_is_refused_before_it_is_paid(chats: openai.OpenAI, place: Place) -> None:
     place.script = replied({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "function_call")
     before = len(place.asked)
-    old: Any = {"functions": [{"name": "f", "parameters": {}}]}
-    form: Any = {"audio": {"voice": "alloy", "format": "wav"}}
-    sound: Any = {"modalities": ["text", "audio"]}
-    search: Any = {"web_search_options": {"search_context_size": "low"}}
-    for fields, param in (
-        (old, "functions"),
-        (sound, "modalities"),
-        (form, "audio"),
-        (search, "web_search_options"),
-    ):
+    unserved: dict[str, Any] = {
+        "functions": [{"name": "f", "parameters": {}}],
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "alloy", "format": "wav"},
+        "web_search_options": {"search_context_size": "low"},
+    }
+    for param, value in unserved.items():
+        fields: Any = {param: value}
         with pytest.raises(openai.BadRequestError) as caught:
             chats.chat.completions.create(model="m", messages=HELLO, **fields)
         assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
     assert len(place.asked) == before
-    plain: Any = {"modalities": ["text"]}
-    chats.chat.completions.create(model="m", messages=HELLO, **plain)
+    chats.chat.completions.create(model="m", messages=HELLO, modalities=["text"])
 
 
 DEEP = "[" * 3000 + "]" * 3000
-BESIDE = '{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "x": DEEP}'.replace(
-    "DEEP", DEEP
-)
+BESIDE = json.dumps({**piece("stop", content="a"), "x": "DEEP"}).replace('"DEEP"', DEEP)
 
 
 @pytest.mark.parametrize(

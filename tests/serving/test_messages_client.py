@@ -10,14 +10,15 @@ import anthropic
 import pytest
 from tests.serving.fake_provider import Script, chat_events
 
+from .official_clients import HELLO, anthropic_client, ask
+
 if TYPE_CHECKING:
-    from anthropic.types import MessageParam, ToolParam
     from tests.serving.conftest import Platform, Start
     from tests.serving.fake_provider import Place
 
 pytestmark = pytest.mark.enable_socket
 
-WEATHER: ToolParam = {
+WEATHER: Any = {
     "name": "get_weather",
     "description": "The weather in a city",
     "input_schema": {
@@ -29,44 +30,31 @@ WEATHER: ToolParam = {
 }
 
 
-def client_of(platform: Platform, key: str | None = None) -> anthropic.Anthropic:
-    base = platform.url.removesuffix("/v1")
-    return anthropic.Anthropic(base_url=base, api_key=key or platform.key, max_retries=0, timeout=60)
-
-
 @pytest.fixture
 def client(null: Platform) -> Iterator[anthropic.Anthropic]:
-    with client_of(null) as made:
+    with anthropic_client(null) as made:
         yield made
 
 
 @pytest.fixture
 def real(llama: Platform) -> Iterator[anthropic.Anthropic]:
-    with client_of(llama) as made:
+    with anthropic_client(llama) as made:
         yield made
 
 
-def ask(words: str) -> list[MessageParam]:
-    return [{"role": "user", "content": words}]
-
-
 def test_create(client: anthropic.Anthropic) -> None:
-    reply = client.messages.create(model="m", max_tokens=4, system="Be brief.", messages=ask("hi"))
+    reply = client.messages.create(model="m", max_tokens=4, system="Be brief.", messages=HELLO)
     assert (reply.type, reply.role, reply.model, reply.stop_reason) == ("message", "assistant", "m", "max_tokens")
-    assert [(block.type, block.text) for block in reply.content if block.type == "text"] == [
-        ("text", "The null engine says")
-    ]
+    assert [block.text for block in reply.content if block.type == "text"] == ["The null engine says"]
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (3, 4)
-    assert reply.id.startswith("msg_")
-    assert (reply._request_id or "").startswith("aw-")
+    assert reply.id.startswith("msg_") and (reply._request_id or "").startswith("aw-")
 
 
 def test_stream(client: anthropic.Anthropic) -> None:
-    with client.messages.stream(model="desk", max_tokens=4, messages=ask("hi")) as stream:
+    with client.messages.stream(model="desk", max_tokens=4, messages=HELLO) as stream:
         kinds = [event.type for event in stream]
         found = stream.get_final_message()
-    assert kinds[0] == "message_start"
-    assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert [kinds[0], *kinds[-3:]] == ["message_start", "content_block_stop", "message_delta", "message_stop"]
     assert [block.text for block in found.content if block.type == "text"] == ["The null engine says"]
     assert (found.stop_reason, found.usage.input_tokens, found.usage.output_tokens) == ("max_tokens", 1, 4)
 
@@ -87,8 +75,8 @@ def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
     opened: set[int] = set()
     beta = {"anthropic-beta": "b-2025-01-01"}  # which this engine would not understand
     with (
-        client_of(platform) as client,
-        client.messages.stream(model="m", max_tokens=9, messages=ask("hi"), extra_headers=beta) as stream,
+        anthropic_client(platform) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=HELLO, extra_headers=beta) as stream,
     ):
         for event in stream:
             if event.type == "content_block_start":
@@ -108,25 +96,24 @@ def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
 
 
 def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic) -> None:
-    with client_of(null, "aw_wrong") as stranger, pytest.raises(anthropic.AuthenticationError) as wrong:
-        stranger.messages.create(model="m", max_tokens=4, messages=ask("hi"))
-    assert isinstance(wrong.value.body, dict)
-    assert wrong.value.body["error"]["type"] == "authentication_error"
-    with client_of(null, null.made_key("acme", "monitor")) as watcher, pytest.raises(anthropic.PermissionDeniedError):
-        watcher.messages.create(model="m", max_tokens=4, messages=ask("hi"))
+    asked: dict[str, Any] = {"model": "m", "max_tokens": 4, "messages": HELLO}
+    with anthropic_client(null, "aw_wrong") as stranger, pytest.raises(anthropic.AuthenticationError) as wrong:
+        stranger.messages.create(**asked)
+    key = null.made_key("acme", "monitor")
+    with anthropic_client(null, key) as watcher, pytest.raises(anthropic.PermissionDeniedError):
+        watcher.messages.create(**asked)
     with pytest.raises(anthropic.NotFoundError) as missing:
-        client.messages.create(model="nobody", max_tokens=4, messages=ask("hi"))
-    assert isinstance(missing.value.body, dict)
-    assert missing.value.body["error"]["type"] == "not_found_error"
-    with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
-        client.messages.create(model="m", max_tokens=0, messages=ask("hi"))
-    with pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.content"):
-        odd: Any = [{"role": "user", "content": 7}]
-        client.messages.create(model="m", max_tokens=4, messages=odd)
-    with pytest.raises(anthropic.BadRequestError, match="thinking"):
-        client.messages.create(
-            model="m", max_tokens=4, messages=ask("hi"), thinking={"type": "enabled", "budget_tokens": 1024}
-        )
+        client.messages.create(**{**asked, "model": "nobody"})
+    bodies: list[Any] = [wrong.value.body, missing.value.body]
+    assert [body["error"]["type"] for body in bodies] == ["authentication_error", "not_found_error"]
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("max_tokens", {"max_tokens": 0}),
+        (r"messages\.0\.content", {"messages": [{"role": "user", "content": 7}]}),
+        ("thinking", {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+    ]
+    for named, fields in rows:
+        with pytest.raises(anthropic.BadRequestError, match=named):
+            client.messages.create(**{**asked, **fields})
 
 
 def test_the_tool_runner_sends_conversations_whole_where_no_thread_is_kept(client: anthropic.Anthropic) -> None:
@@ -149,14 +136,12 @@ def test_models_in_the_words_of_this_interface(client: anthropic.Anthropic) -> N
 
 
 def test_real_chat_knows_paris(real: anthropic.Anthropic) -> None:
-    words = "What is the capital of France? Answer with one word."
-    reply = real.messages.create(model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0})
-    assert reply.content[0].type == "text"
-    assert "Paris" in reply.content[0].text
+    words = ask("What is the capital of France? Answer with one word.")
+    asked: dict[str, Any] = {"model": "smol", "max_tokens": 12, "messages": words, "extra_body": {"temperature": 0}}
+    reply = real.messages.create(**asked)
+    assert reply.content[0].type == "text" and "Paris" in reply.content[0].text
     assert reply.usage.input_tokens + (reply.usage.cache_read_input_tokens or 0) > 10
-    with real.messages.stream(
-        model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0}
-    ) as stream:
+    with real.messages.stream(**asked) as stream:
         assert "".join(stream.text_stream) == reply.content[0].text
 
 
@@ -167,26 +152,21 @@ def test_real_tokens_are_counted_as_the_engine_counts_them(null: Platform, real:
         counted = real.messages.count_tokens(**whole)
         used = real.messages.create(**whole, max_tokens=64).usage
         assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0) > 10
-    with client_of(null) as other, pytest.raises(anthropic.BadRequestError, match="does not count"):
-        other.messages.count_tokens(model="m", messages=ask("hi"))
+    with anthropic_client(null) as other, pytest.raises(anthropic.BadRequestError, match="does not count"):
+        other.messages.count_tokens(model="m", messages=HELLO)
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
 def test_real_tools_are_used_and_their_results_taken(real: anthropic.Anthropic, choice: Any) -> None:
-    turns: list[MessageParam] = ask("What is the weather in Paris, in celsius?")
-    reply = real.messages.create(model="smol", max_tokens=120, messages=turns, tools=[WEATHER], tool_choice=choice)
-    assert reply.stop_reason == "tool_use"
+    asked: dict[str, Any] = {"model": "smol", "max_tokens": 120, "tools": [WEATHER]}
+    turns = ask("What is the weather in Paris, in celsius?")
+    reply = real.messages.create(**asked, messages=turns, tool_choice=choice)
     (use,) = reply.content
-    assert use.type == "tool_use"
-    assert use.name == "get_weather"
-    assert set(use.input) == {"city", "unit"}
-    assert use.input["unit"] in ("C", "F")
-    turns.append({"role": "assistant", "content": reply.content})
-    result: Any = [{"type": "tool_result", "tool_use_id": use.id, "content": "18 degrees, sunny"}]
-    turns.append({"role": "user", "content": result})
-    said = real.messages.create(
-        model="smol", max_tokens=40, messages=turns, tools=[WEATHER], tool_choice={"type": "none"}
-    )
+    assert reply.stop_reason == use.type == "tool_use" and use.name == "get_weather"
+    assert set(use.input) == {"city", "unit"} and use.input["unit"] in ("C", "F")
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": "18 degrees, sunny"}
+    turns += [{"role": "assistant", "content": reply.content}, {"role": "user", "content": [result]}]
+    said = real.messages.create(**asked, messages=turns, tool_choice={"type": "none"})
     assert said.content[0].type == "text"
 
 
@@ -198,5 +178,4 @@ def test_real_tools_streamed(real: anthropic.Anthropic) -> None:
         found = stream.get_final_message()
     assert len(pieces) > 3
     (use,) = found.content
-    assert use.type == "tool_use"
-    assert use.input == json.loads("".join(pieces))
+    assert use.type == "tool_use" and use.input == json.loads("".join(pieces))

@@ -10,9 +10,9 @@ import math
 import random
 import selectors
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -52,12 +52,9 @@ class Virtual(asyncio.SelectorEventLoop):
         return self._jump.now
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    loop = Virtual()
-    try:
-        loop.run_until_complete(cast("Any", scenario()))
-    finally:
-        loop.close()
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with asyncio.Runner(loop_factory=Virtual) as runner:
+        runner.run(scenario())
 
 
 def pool(slots: int = SLOTS) -> EnginePool:
@@ -198,16 +195,22 @@ def test_it_holds_for_one_slow_slot_and_for_many(slots: int, service_s: float) -
     assert found[3.0] >= 0.9 * max(found.values()), found
 
 
+async def serve_patient_batch(served: EnginePool) -> Leaving:
+    """A little too much load of clients that do not leave; nobody is left without an answer."""
+    load = Leaving(served, 1.05 * CAPACITY_RPS, 300.0, lambda _chance: 600.0)
+    load._shares = {"batch": 1.0}
+    await load.run()
+    assert load.useful["batch"] + load.refused["batch"] == load.asked["batch"]
+    assert load.useful["batch"] > 0.93 * load.asked["batch"]
+    return load
+
+
 def test_the_patient_are_served_as_if_nothing_were_learned() -> None:
     """At a little too much load: in order of arrival within their class, and refused only where the queue is full."""
 
     async def scenario() -> None:
-        load = Leaving(pool(), 1.05 * CAPACITY_RPS, 300.0, lambda _chance: 600.0)
-        load._shares = {"batch": 1.0}
-        await load.run()
+        load = await serve_patient_batch(pool())
         assert load.order == sorted(load.order)
-        assert load.useful["batch"] + load.refused["batch"] == load.asked["batch"]
-        assert load.useful["batch"] > 0.93 * load.asked["batch"]
 
     run(scenario)
 
@@ -223,11 +226,7 @@ def test_a_program_that_is_killed_with_its_requests_keeps_no_patient_one_from_be
             task.cancel()
         await asyncio.gather(*killed, return_exceptions=True)
         assert served.in_flight == SLOTS
-        load = Leaving(served, 1.05 * CAPACITY_RPS, 300.0, lambda _chance: 600.0)
-        load._shares = {"batch": 1.0}
-        await load.run()
-        assert load.useful["batch"] + load.refused["batch"] == load.asked["batch"]
-        assert load.useful["batch"] > 0.93 * load.asked["batch"]
+        await serve_patient_batch(served)
 
     run(scenario)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from archwright.store import Store
 
 LIMITS = UsageLimits(budget_usd=1.0)
 NOW = time.time()
+RATE = "rate_limit_exceeded"
 
 
 class Counting(WalWriter):
@@ -43,10 +45,8 @@ def ledger(tmp_path: Path) -> Iterator[Counting]:
 
 
 def spent(ledger: WalWriter, key: str, usd: float, at: float = NOW, *, shadow: bool = False) -> None:
-    record = RequestRecord(
-        at=at, request_id=key, status="ok", tenant="t", key_id=key, user="u", model="m", cost_usd=usd, shadow=shadow
-    )
-    ledger.append("served", record)
+    names: dict[str, Any] = {"request_id": key, "status": "ok", "tenant": "t", "key_id": key, "user": "u", "model": "m"}
+    ledger.append("served", RequestRecord(at=at, cost_usd=usd, shadow=shadow, **names))
 
 
 def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) -> None:
@@ -91,19 +91,9 @@ def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger:
 @pytest.mark.parametrize(
     ("denial", "status", "code", "message"),
     [
-        (
-            LimitDenial("requests", "key", 12),
-            429,
-            "rate_limit_exceeded",
-            "this key allows 5 requests per minute. Retry",
-        ),
-        (LimitDenial("tokens", "key", None), 429, "rate_limit_exceeded", "this key allows 900 tokens per minute. Send"),
-        (
-            LimitDenial("budget", "tenant", None),
-            429,
-            "insufficient_quota",
-            "The budget of this tenant (1 USD, period: total)",
-        ),
+        (LimitDenial("requests", "key", 12), 429, RATE, "this key allows 5 requests per minute. Retry"),
+        (LimitDenial("tokens", "key", None), 429, RATE, "this key allows 900 tokens per minute. Send"),
+        (LimitDenial("budget", "tenant", None), 429, "insufficient_quota", "of this tenant (1 USD, period: total)"),
         (LimitDenial("unpriced", "user", None), 403, "model_not_priced", "Set a price or use a user without a budget."),
     ],
 )

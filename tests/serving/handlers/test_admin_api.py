@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, table
+from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, running, table
 
 from archwright.access.audit_log import read_entries
 from archwright.access.permissions import ROLES
@@ -38,17 +36,14 @@ class Door:
         self.keys = {(tenant, role): platform.made_key(tenant, role) for tenant, role in pairs}
 
     def ask(self, method: str, path: str, headers: dict[str, str], body: object = None) -> Reply:
-        assert self.platform.config.admin_port is not None
-        connection = http.client.HTTPConnection("127.0.0.1", self.platform.config.admin_port, timeout=20)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
+        return self.platform.ask(method, path, body, key=None, headers=headers, admin=True)
 
     def by(self, role: str, method: str, path: str, body: object = None, tenant: str = TENANT) -> Reply:
-        return self.ask(method, path, {"authorization": f"Bearer {self.keys[tenant, role]}"}, body)
+        return self.platform.ask(method, path, body, key=self.keys[tenant, role], admin=True)
+
+    def effects(self, reply: Reply) -> list[str]:
+        """The recorded decisions of a request."""
+        return [entry.effect for entry in self.platform.audited(reply.headers["x-request-id"])]
 
     def key_of(self, tenant: str, role: str = "member") -> str:
         """The id of a fresh key."""
@@ -65,13 +60,8 @@ class Door:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     config = table(endpoint(), port=free_port(), admin_port=free_port())
-    platform = Platform(Home(tmp_path_factory.mktemp("admin")), config)
-    try:
-        platform.start_engine(null_engine())
-        platform.start_gateway()
+    with running(Home(tmp_path_factory.mktemp("admin")), config, null_engine()) as platform:
         yield Door(platform)
-    finally:
-        platform.close()
 
 
 def carriers(secret: str) -> dict[str, dict[str, str]]:
@@ -149,7 +139,10 @@ def test_nobody_makes_or_takes_a_key_that_may_more_than_his_own(door: Door) -> N
         assert made.status == (403 if role == "owner" else 200), role
     above = door.key_of(TENANT, "owner")
     for method, tail in (("POST", "/rotate"), ("PUT", "/limits"), ("DELETE", "")):
-        assert door.by("admin", method, f"/admin/keys/{above}{tail}", {}).status == 403
+        refused = door.by("admin", method, f"/admin/keys/{above}{tail}", {})
+        assert refused.status == 403 and "deny" in door.effects(refused)
+    foreign = door.by("admin", "GET", f"/admin/tenants/{OTHER}/keys")
+    assert foreign.status == 404 and "deny" in door.effects(foreign)
     assert not door.by("owner", "GET", f"/admin/keys/{above}").json["revoked"]
 
 

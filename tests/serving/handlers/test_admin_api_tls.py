@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import shutil
 import signal
 import socket
@@ -28,44 +27,14 @@ def platform(start: Start, tmp_path: Path) -> Platform:
     return start([{}], [{}], tls_certificate=certificate, tls_key=key, admin_port=free_port())
 
 
-def connection(platform: Platform, context: ssl.SSLContext | None = None) -> http.client.HTTPSConnection:
-    port = platform.config.admin_port
-    return http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context or platform.context)
-
-
-def answer(kept: http.client.HTTPSConnection, method: str, path: str, key: str | None, body: object = None) -> Reply:
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    kept.request(method, path, None if body is None else json.dumps(body), headers)
-    found = kept.getresponse()
-    return Reply(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read())
-
-
-def ask(platform: Platform, method: str, path: str, key: str | None, body: object = None) -> Reply:
-    with closing(connection(platform)) as made:
-        return answer(made, method, path, key, body)
+def listed(kept: http.client.HTTPConnection, key: str) -> Reply:
+    kept.request("GET", "/admin/tenants", headers={"authorization": f"Bearer {key}"})
+    return Reply.read(kept)
 
 
 def shown(port: int | None) -> str:
     """Return the certificate that a listener shows, as PEM."""
     return ssl.get_server_certificate(("127.0.0.1", port or 0), timeout=10)
-
-
-def test_requests_and_refusals(platform: Platform) -> None:
-    owner, member = platform.owner, platform.made_key("acme")
-    stranger = platform.made_key("bolt", "admin")
-    assert [one["tenant"] for one in ask(platform, "GET", "/admin/tenants", owner).json["data"]] == ["acme", "bolt"]
-    made = ask(platform, "POST", "/admin/tenants/acme/keys", owner, {"name": "by-tls"})
-    assert (made.status, made.json["tenant"]) == (200, "acme")
-    assert platform.chat(made.json["key"], max_tokens=1).status == 200
-    assert ask(platform, "DELETE", f"/admin/keys/{made.json['id']}", owner).json["revoked"]
-    assert platform.chat(made.json["key"], max_tokens=1).status == 401
-    for key, status in ((None, 401), ("aw_wrong", 401), (member, 403), (stranger, 404)):
-        refused = ask(platform, "GET", "/admin/tenants/acme/keys", key)
-        assert refused.status == status and "data" not in refused.json
-        assert any(one.effect == "deny" for one in platform.audited(refused.headers["x-request-id"])), status
-    assert ask(platform, "PATCH", "/admin/tenants", owner).status == 405
-    assert ask(platform, "GET", "/v1/models", owner).status == 404, "each listener has its own routes"
-    assert platform.ask("GET", "/admin/tenants", key=owner).status == 404
 
 
 def test_nothing_is_said_without_tls_or_to_who_does_not_trust_it(platform: Platform) -> None:
@@ -75,13 +44,14 @@ def test_nothing_is_said_without_tls_or_to_who_does_not_trust_it(platform: Platf
             f"GET /admin/tenants HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {platform.owner}\r\n\r\n".encode()
         )
         assert b"HTTP/1.1" not in plain.recv(1000)
-    distrusting = ssl.create_default_context()
-    with pytest.raises(ssl.SSLCertVerificationError), closing(connection(platform, distrusting)) as made:
-        made.connect()
-    assert platform.context is not None
+    trusting = platform.context
+    assert trusting is not None
+    platform.context = ssl.create_default_context()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        platform.ask("GET", "/admin/tenants", admin=True)
     with socket.create_connection(address, 5) as plain:
-        platform.context.set_alpn_protocols(["h2", "http/1.1"])
-        with platform.context.wrap_socket(plain, server_hostname="127.0.0.1") as inside:
+        trusting.set_alpn_protocols(["h2", "http/1.1"])
+        with trusting.wrap_socket(plain, server_hostname="127.0.0.1") as inside:
             assert inside.selected_alpn_protocol() == "http/1.1" and (inside.version() or "") >= "TLSv1.2"
 
 
@@ -100,19 +70,19 @@ def test_a_renewed_certificate_is_shown_after_a_reload(platform: Platform, tmp_p
     platform.until(lambda: "reload failed" in platform.home.log("gateway").read_text())
     assert [shown(port) for port in ports] == [old, old] and platform.workers == before
 
-    with closing(connection(platform)) as kept:
-        assert answer(kept, "GET", "/admin/tenants", platform.owner).status == 200
+    with closing(platform.connection(admin=True)) as kept:
+        assert listed(kept, platform.owner).status == 200
         shutil.copyfile(key, config.tls_key)
         gateway.send_signal(signal.SIGHUP)
         platform.until(lambda: [shown(port) for port in ports] == [Path(certificate).read_text()] * 2, 20.0)
-        last = answer(kept, "GET", "/admin/tenants", platform.owner)
+        last = listed(kept, platform.owner)
         while "connection" not in last.headers:  # the old worker may not have been told yet
             assert last.status == 200
-            last = answer(kept, "GET", "/admin/tenants", platform.owner)
+            last = listed(kept, platform.owner)
         assert (last.status, last.headers["connection"]) == (200, "close"), "who is connected is served to the end"
     platform.until(lambda: not set(before) & set(platform.workers), 20.0)
     with pytest.raises(ssl.SSLCertVerificationError):
-        ask(platform, "GET", "/admin/tenants", platform.owner)
+        platform.ask("GET", "/admin/tenants", key=platform.owner, admin=True)
     platform.context = ssl.create_default_context(cafile=certificate)
-    assert ask(platform, "GET", "/admin/tenants", platform.owner).status == 200
+    assert platform.ask("GET", "/admin/tenants", key=platform.owner, admin=True).status == 200
     assert platform.chat(max_tokens=1).status == 200

@@ -15,10 +15,7 @@ from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.messages_writer import MessagesWriter
-from archwright.serving.events.response_formats import (
-    ResponseEnvelope,
-    ResponsePiece,
-)
+from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.stream_relay import BufferedRelay, StreamingRelay
 from archwright.serving.http.client_limits import ClientLimits
@@ -84,13 +81,7 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
     together = fed(RelayStand.streaming, data)[1]
     assert [e["choices"] for e in passed(whole)] == [e["choices"] for e in passed(together)]
     deltas = [event["choices"][0]["delta"] for event in passed(together)]
-    assert deltas == [
-        {"role": "assistant", "content": ""},
-        {"content": "a"},
-        {"content": "ä\n\n"},
-        {"content": "c"},
-        {},
-    ]
+    assert deltas == [{"role": "assistant", "content": ""}, *({"content": text} for text in ("a", "ä\n\n", "c")), {}]
 
 
 def test_an_odd_event_before_half_of_another() -> None:
@@ -193,20 +184,15 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
     assert (relay.pieces[0].text, meter.used, meter.tokens) == ("x" * 400, None, 1_200 // CHARACTERS_PER_TOKEN)
 
 
-@pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
-def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
-    relay, _, meter = fed(
-        partial(replied, kind=kind), events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})
-    )
-    relay.finish_reply()
-    assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
-
-
-def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
+@pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream", b"text/plain"])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes, step: int) -> None:
     data = events({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
-    relay, _, _ = fed(partial(replied, kind=b"text/plain"), *(data[at : at + 1] for at in range(len(data))))
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    relay, _, meter = fed(partial(replied, kind=kind), *pieces)
     relay.finish_reply()
     assert relay.pieces == [ResponsePiece("x", "", [], "stop", [])]
+    assert meter.chunks == 1
 
 
 def test_a_choice_that_comes_twice_is_nonsense() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.monitor.test_trace_exporter import Collector, collector
 from tests.serving.conftest import Platform, Reply, directory, endpoint, free_port
-from tests.serving.fake_provider import Place, Script, chat_events
+from tests.serving.fake_provider import Place, Script, chat_events, whole
 
 from archwright.access.audit_log import read_entries
 from archwright.access.key_cache import POLL_S
@@ -51,16 +50,7 @@ class Scene:
         self.admin = platform.made_key("acme", "admin")
 
     def turn(self, key: str, traced: bool, tenant: str = "acme") -> Reply:
-        port = self.platform.config.admin_port
-        assert port is not None
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        try:
-            said = json.dumps({"traced": traced})
-            connection.request("PUT", f"/admin/tenants/{tenant}/content", said, {"authorization": f"Bearer {key}"})
-            answer = connection.getresponse()
-            return Reply(answer.status, dict(answer.getheaders()), answer.read())
-        finally:
-            connection.close()
+        return self.platform.ask("PUT", f"/admin/tenants/{tenant}/content", {"traced": traced}, key=key, admin=True)
 
     def chat(self, tenant: str = "acme", **fields: Any) -> str:
         """Its id."""
@@ -83,6 +73,12 @@ class Scene:
             for pair in span["attributes"]
             if pair["key"] == "gen_ai.response.id"
         }
+
+
+def set_tracing(platform: Platform, *, on: bool) -> None:
+    with platform.keys() as keys:
+        keys.set_content_tracing("acme", on)
+    time.sleep(POLL_S)
 
 
 @pytest.fixture
@@ -113,9 +109,7 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
         assert told["gen_ai.output.messages"] == expected
         assert "archwright.content.truncated" not in told
     assert not set(KEYS) & set(scene.told(scene.chat("bolt"))), "each for itself"
-    with platform.keys() as keys:
-        keys.set_content_tracing("acme", False)
-    time.sleep(POLL_S)
+    set_tracing(platform, on=False)
     ids = [scene.chat(stream=number % 2 == 0) for number in range(8)]
     assert not any(set(KEYS) & set(told) for told in map(scene.told, ids))
     acts = [(one.action, one.effect) for one in read_entries(platform.store, platform.home, tenant="acme", limit=200)]
@@ -129,9 +123,7 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
 
 def test_whatever_the_interface_and_however_it_ends(scene: Scene, place: Place) -> None:
     platform = scene.platform
-    with platform.keys() as keys:
-        keys.set_content_tracing("acme", True)
-    time.sleep(POLL_S)
+    set_tracing(platform, on=True)
     asked = {"model": "m", "max_tokens": 9, "system": "brief", "messages": [{"role": "user", "content": SECRET}]}
     reply = platform.ask("POST", "/v1/messages", asked, key=scene.keys["acme"])
     told = scene.told(reply.headers["x-request-id"])
@@ -146,7 +138,7 @@ def test_whatever_the_interface_and_however_it_ends(scene: Scene, place: Place) 
     told = scene.told(reply.headers["x-request-id"])
     (answer,) = told["gen_ai.output.messages"]
     assert (answer["parts"], answer["finish_reason"]) == ([{"type": "text", "content": ANSWER}], "error")
-    place.script = Script([b'{"error": "boom"}'], 500, "application/json")
+    place.script = whole({"error": "boom"}, 500)
     reply = platform.chat(scene.keys["acme"])
     told = scene.told(reply.headers["x-request-id"])
     assert told["gen_ai.input.messages"] and told["gen_ai.output.messages"] == []
@@ -173,12 +165,8 @@ def test_calls_results_and_what_is_no_text() -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "7"},
     )
-    made = build_trace_content(
-        "t",
-        question,
-        [ResponsePiece("", "", None, "tool_calls", [ToolCall(0, "d", FunctionCall("g", "{}"))])],
-        apart=False,
-    )
+    reply = ResponsePiece("", "", None, "tool_calls", [ToolCall(0, "d", FunctionCall("g", "{}"))])
+    made = build_trace_content("t", question, [reply], apart=False)
     first, second, third = json.loads(made.input)
     assert first["parts"] == [{"type": "text", "content": "what?"}, {"type": "image_url"}]
     assert second["parts"] == [{"type": "tool_call", "id": "c", "name": "f", "arguments": '{"a":1}'}]
@@ -202,12 +190,9 @@ def test_in_the_words_of_who_speaks_messages() -> None:
         "system": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
         "messages": [{"role": "user", "content": blocks}, "nonsense", {"role": 5, "content": {}}],
     }
-    made = build_trace_content(
-        "t",
-        request_translation.translate_request(body, ABROAD, None),
-        b'{"type":"message","content":[],"stop_reason":"end_turn"}',
-        apart=True,
-    )
+    generation = request_translation.translate_request(body, ABROAD, None)
+    cached = b'{"type":"message","content":[],"stop_reason":"end_turn"}'
+    made = build_trace_content("t", generation, cached, apart=True)
     assert json.loads(made.system) == [{"type": "text", "content": "one\ntwo"}]
     ((parts),) = [one["parts"] for one in json.loads(made.input)]
     assert parts == [

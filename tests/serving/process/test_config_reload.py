@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from archwright.serving.process.config_reload import read_served_revision
 from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.settings.config import EnginePoolSpec
 
-from ..conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, table
+from ..conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, running, table
 
 pytestmark = pytest.mark.enable_socket
 OLD = endpoint(addresses=("unix:old",), slots=4)
@@ -29,121 +30,116 @@ TUNED = endpoint(addresses=("unix:new",), slots=4, version="m@v1")
 MARK = "a" * 12
 
 
-class Changing(Platform):
-    revision = 0
+def change(platform: Platform, *endpoints: Entry, wait: bool = True) -> None:
+    """Write the complete file with the next revision, as the supervisor does."""
+    entries, revision = table(*endpoints), platform.config.revision + 1
+    platform.config = replace(platform.config, pools=entries.pools, endpoints=entries.endpoints, revision=revision)
+    write_atomic(platform.home.config("gateway"), msgspec.json.encode(platform.config))
+    if wait:
+        platform.until(lambda: noted(platform)[0] == revision)
 
-    def change(self, *endpoints: Entry, wait: bool = True) -> None:
-        """Write the complete file with the next revision, as the supervisor does."""
-        self.revision += 1
-        entries = table(*endpoints)
-        self.config = replace(self.config, pools=entries.pools, endpoints=entries.endpoints, revision=self.revision)
-        write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
-        if wait:
-            self.until(lambda: self.noted()[0] == self.revision)
 
-    def noted(self) -> tuple[int, tuple[str, ...]]:
-        """(revision, addresses that still work for an earlier one) of the gateway that runs."""
-        note = read_served_revision(self.home)
-        return (note.revision, note.leaving) if note and note.pid == self.master.pid else (-1, ())
+def noted(platform: Platform) -> tuple[int, tuple[str, ...]]:
+    """(revision, addresses that still work for an earlier one) of the gateway that runs."""
+    note = read_served_revision(platform.home)
+    return (note.revision, note.leaving) if note and note.pid == platform.master.pid else (-1, ())
 
-    def version(self, **fields: Any) -> str:
-        reply = self.chat(**fields)
-        assert reply.status == 200, reply.body
-        return reply.headers["x-archwright-model"]
+
+def version(platform: Platform, **fields: Any) -> str:
+    reply = platform.chat(**fields)
+    assert reply.status == 200, reply.body
+    return reply.headers["x-archwright-model"]
+
+
+@contextmanager
+def requested(platform: Platform, count: int, **fields: Any) -> Iterator[list[Reply]]:
+    """`count` chats that are in flight when the block begins; the list has all replies when the block has ended."""
+    replies: list[Reply] = []
+    with ThreadPoolExecutor(count) as pool:
+        sent = [pool.submit(platform.chat, **fields) for _ in range(count)]
+        platform.until(lambda: platform.in_flight() == count)
+        yield replies
+        replies += [each.result() for each in sent]
 
 
 @pytest.fixture(scope="module")
-def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """An engine with an adapter beside one without; the gateway begins with the second."""
-    platform = Changing(Home(tmp_path_factory.mktemp("changing")), table(OLD, port=free_port()))
-    try:
-        platform.home.model("a" * 64).touch()
-        platform.start_engine(null_engine("old", slots=4, tpot_s=0.05), wait=False)
-        platform.start_engine(replace(null_engine("new", slots=4), adapter_sha256="a" * 64))
-        platform.start_gateway()
+    home = Home(tmp_path_factory.mktemp("changing"))
+    home.model("a" * 64).touch()
+    tuned = replace(null_engine("new", slots=4), adapter_sha256="a" * 64)
+    plain = null_engine("old", slots=4, tpot_s=0.05)
+    with running(home, table(OLD, port=free_port()), plain, tuned) as platform:
         yield platform
-    finally:
-        platform.close()
 
 
-def test_who_runs_stays_and_who_comes_gets_the_new_one(changing: Changing) -> None:
-    changing.change(OLD)
-    said: list[Reply] = []
-    threads = [threading.Thread(target=lambda: said.append(changing.chat(max_tokens=40))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    changing.until(lambda: changing.in_flight() == 2)
-    changing.change(TUNED)
-    assert changing.noted() == (changing.revision, ("unix:old",))
-    new = changing.chat(model="desk", stream=True)
-    assert new.headers["x-archwright-model"] == "m@v1" and MARK in new.body.decode()
-    for thread in threads:
-        thread.join()
+def test_who_runs_stays_and_who_comes_gets_the_new_one(changing: Platform) -> None:
+    change(changing, OLD)
+    with requested(changing, 2, max_tokens=40) as said:
+        change(changing, TUNED)
+        assert noted(changing) == (changing.config.revision, ("unix:old",))
+        new = changing.chat(model="desk", stream=True)
+        assert new.headers["x-archwright-model"] == "m@v1" and MARK in new.body.decode()
     assert [reply.headers["x-archwright-model"] for reply in said] == ["m", "m"]
     assert not any(MARK in reply.body.decode() for reply in said)
-    changing.until(lambda: changing.noted() == (changing.revision, ()))
+    changing.until(lambda: noted(changing) == (changing.config.revision, ()))
     plain = changing.chat(model="m")
     assert plain.headers["x-archwright-model"] == "m" and MARK not in plain.body.decode()
 
 
-def test_a_new_engine_that_does_not_answer_is_not_changed_to(changing: Changing) -> None:
-    changing.change(OLD)
-    changing.change(endpoint(addresses=("unix:nobody",), slots=4, version="m@v2"), wait=False)
-    before = changing.revision - 1
+def test_a_new_engine_that_does_not_answer_is_not_changed_to(changing: Platform) -> None:
+    change(changing, OLD)
+    change(changing, endpoint(addresses=("unix:nobody",), slots=4, version="m@v2"), wait=False)
+    before = changing.config.revision - 1
     for _ in range(3):
-        assert changing.version() == "m" and changing.noted()[0] == before
-    changing.change(TUNED)
-    assert changing.version(model="desk") == "m@v1"
+        assert version(changing) == "m" and noted(changing)[0] == before
+    change(changing, TUNED)
+    assert version(changing, model="desk") == "m@v1"
 
 
-def test_endpoints_come_and_go(changing: Changing) -> None:
-    changing.change(OLD)
+def test_endpoints_come_and_go(changing: Platform) -> None:
+    change(changing, OLD)
     night = endpoint(workload="night", pool="p/night", addresses=("unix:new",), version="night@v1", slots=4)
-    changing.change(OLD, night)
-    assert (changing.version(model="night"), changing.version(model="desk"), changing.version()) == (
-        "night@v1",
-        "m",
-        "m",
-    )
-    names = [model["id"] for model in changing.get("/v1/models").json["data"]]
-    assert names == ["m", "desk", "night"]
+    change(changing, OLD, night)
+    assert [version(changing, model=name) for name in ("night", "desk", "m")] == ["night@v1", "m", "m"]
+    assert [model["id"] for model in changing.get("/v1/models").json["data"]] == ["m", "desk", "night"]
     assert changing.get("/readyz", key=None).json["pools"] == {"ready": 2, "total": 2}
-    changing.change(OLD)
+    change(changing, OLD)
     assert changing.chat(model="night").status == 404
     assert changing.get("/readyz", key=None).json["pools"] == {"ready": 1, "total": 1}
 
 
-def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: Changing) -> None:
-    changing.change(OLD)
+def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: Platform) -> None:
+    change(changing, OLD)
     write_atomic(changing.home.config("gateway"), b"{")
     log = changing.home.log("gateway")
     changing.until(lambda: "change failed" in log.read_text())
     for _ in range(3):
-        assert changing.version() == "m"
-    changing.change(TUNED)
+        assert version(changing) == "m"
+    change(changing, TUNED)
     assert log.read_text().count("change failed") == 1
-    assert changing.version(model="desk") == "m@v1"
+    assert version(changing, model="desk") == "m@v1"
 
 
-def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Changing) -> None:
-    changing.change(OLD)
-    changing.change(TUNED)
+def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Platform) -> None:
+    change(changing, OLD)
+    change(changing, TUNED)
     os.kill(changing.master.pid, signal.SIGKILL)
     changing.master.wait()
     if changing.master.stdin is not None:
         changing.master.stdin.close()
     assert read_served_revision(changing.home) is not None
     changing.start_gateway()
-    changing.until(lambda: changing.noted() == (changing.revision, ()))
-    assert changing.version(model="desk") == "m@v1"
+    changing.until(lambda: noted(changing) == (changing.config.revision, ()))
+    assert version(changing, model="desk") == "m@v1"
 
 
-def test_embeddings_are_never_silently_those_of_an_adapter(changing: Changing) -> None:
+def test_embeddings_are_never_silently_those_of_an_adapter(changing: Platform) -> None:
     """An engine cannot leave its adapter out of embeddings: who names the base is refused, who names the workload
     is told which version made them."""
     vectors = replace(null_engine("vectors", embeddings=True), adapter_sha256="a" * 64)
     changing.start_engine(vectors)
-    changing.change(endpoint(addresses=("unix:vectors",), embeddings=True, version="m@v1"))
+    change(changing, endpoint(addresses=("unix:vectors",), embeddings=True, version="m@v1"))
     refused = changing.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
     assert refused.status == 400 and "'desk'" in refused.error["message"]
     made = changing.ask("POST", "/v1/embeddings", {"model": "desk", "input": "x"})
@@ -158,16 +154,12 @@ def test_a_note_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cheap(tmp_path: Path) -> Iterator[Changing]:
+def cheap(tmp_path: Path) -> Iterator[Platform]:
     """Two workers before an engine with a price, of which four requests at once are wanted."""
-    platform = Changing(Home(tmp_path), table(priced(1e-6), port=free_port(), workers=2))
-    try:
-        platform.start_engine(null_engine(slots=64, tpot_s=0.02))
-        platform.start_gateway()
+    config = table(priced(1e-6), port=free_port(), workers=2)
+    with running(Home(tmp_path), config, null_engine(slots=64, tpot_s=0.02)) as platform:
         platform.until(lambda: len(platform.workers) == 2)
         yield platform
-    finally:
-        platform.close()
 
 
 def test_two_pools_at_one_engine_keep_their_own_slots_and_prices(tmp_path: Path) -> None:
@@ -193,20 +185,20 @@ def priced(usd: float, slots: int = 4) -> Entry:
     return endpoint(slots=slots, price_in_usd=usd, price_out_usd=usd)
 
 
-def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Changing) -> None:
+def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Platform) -> None:
     def cost() -> float:
         return float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
 
     before = cost()
-    cheap.change(priced(1e-3))
+    change(cheap, priced(1e-3))
     assert cost() == pytest.approx(1000 * before)
-    cheap.change(priced(0.0))
+    change(cheap, priced(0.0))
     assert cost() == 0.0
 
 
-def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Changing) -> None:
+def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Platform) -> None:
     before = float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
-    cheap.change(priced(1e-3))
+    change(cheap, priced(1e-3))
     for _ in range(3):
         dead = cheap.workers
         for pid in dead:
@@ -218,40 +210,28 @@ def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Changing) 
         cheap.until(lambda: len(set(cheap.workers)) == 2)
 
 
-def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Changing) -> None:
-    cheap.change(priced(1e-6, slots=2))
+def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Platform) -> None:
+    change(cheap, priced(1e-6, slots=2))
     key = cheap.made_key("frugal", budget_usd=0.01)
-    said: list[Reply] = []
-    asks = [threading.Thread(target=lambda: said.append(cheap.chat(key, max_tokens=60))) for _ in range(6)]
-    for thread in asks:
-        thread.start()
-    cheap.until(lambda: cheap.in_flight() == 6)
-    cheap.change(priced(1.0, slots=2))
-    for thread in asks:
-        thread.join()
+    with requested(cheap, 6, key=key, max_tokens=60) as said:
+        change(cheap, priced(1.0, slots=2))
     assert [reply.status for reply in said] == [200] * 6
     assert max(float(reply.headers["x-archwright-cost-usd"]) for reply in said) < 1e-4
 
 
-def test_slots_that_changed_are_divided_among_the_workers(cheap: Changing) -> None:
-    cheap.change(priced(1e-6, slots=6))
-    asks = [threading.Thread(target=cheap.chat, kwargs={"max_tokens": 100}) for _ in range(24)]
-    for thread in asks:
-        thread.start()
-    cheap.until(lambda: cheap.in_flight() == 24)
-    running = cheap.engine_metrics()["null:requests_processing"]
-    for thread in asks:
-        thread.join()
-    assert 3 <= running <= 6
+def test_slots_that_changed_are_divided_among_the_workers(cheap: Platform) -> None:
+    change(cheap, priced(1e-6, slots=6))
+    with requested(cheap, 24, max_tokens=100):
+        assert 3 <= cheap.engine_metrics()["null:requests_processing"] <= 6
 
 
-def test_what_an_engine_calls_its_model_may_change(cheap: Changing) -> None:
+def test_what_an_engine_calls_its_model_may_change(cheap: Platform) -> None:
     """The address stays: only how it is asked is another."""
     assert cheap.chat(max_tokens=1).status == 200
     with standing_in() as place:
         place.script = whole(one())
         elsewhere: Any = {"addresses": (place.url,), "health_path": "", "own": False}
         for name in ("one", "two"):
-            cheap.change(endpoint(engine_model=name, **elsewhere))
+            change(cheap, endpoint(engine_model=name, **elsewhere))
             assert cheap.chat(max_tokens=1).status == 200
             assert place.last.body["model"] == name

@@ -42,6 +42,12 @@ BODY = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
 
 
+async def connect(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    ours, theirs = socket.socketpair()
+    await server.loop.connect_accepted_socket(server.create_connection, ours)
+    return await asyncio.open_connection(sock=theirs)
+
+
 class Stand:
     """A gateway without a socket; `journal` collects what it writes."""
 
@@ -54,17 +60,14 @@ class Stand:
         self.ledger = WalWriter(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
         entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
-        journal, slate = Journal("gateway", self.journal), open_accounts_table(Home(folder))
+        journal, home = Journal("gateway", self.journal), Home(folder)
+        spending = RecordedSpending(self.ledger, home, lambda: None, lambda: 0.0)
         self.gateway = GatewayContext(
             table(entry, limits=ClientLimits(**limits)),
-            Home(folder),
+            home,
             RequestAuthorizer(keys, AuditLog(self.ledger), self.exposition),
             Recorders(self.ledger, self.exposition),
-            CostAccounting(
-                Accounts(slate, keys, RecordedSpending(self.ledger, Home(folder), lambda: None, lambda: 0.0)),
-                keys,
-                journal,
-            ),
+            CostAccounting(Accounts(open_accounts_table(home), keys, spending), keys, journal),
             journal,
         )
         self.app = Dispatcher(self.gateway)
@@ -73,15 +76,32 @@ class Stand:
         (pool,) = self.gateway.pools.values()
         pool.replicas[0].healthy = True
 
+    def chat(self, *, healthy: bool = True) -> tuple[int, Any]:
+        """The status and body of one chat before an engine that is thought to be healthy."""
+        if healthy:
+            self.mark_engine_healthy()
+        return asyncio.run(self.call("/v1/chat/completions", BODY))
+
+    def limited_caller(self, **limits: Any) -> tuple[str, Principal]:
+        """The secret and the identity of a new key."""
+        keys = self.gateway.accounting.keys
+        secret, _ = keys.create("acme", limits=KeyLimits(**limits))
+        principal = keys.identify(secret)
+        assert principal is not None
+        return secret, principal
+
+    def can_reserve(self, principal: Principal, tokens: int) -> bool:
+        """True if another worker may reserve these tokens."""
+        accounting = self.gateway.accounting
+        other = Accounts(accounting.accounts._table, accounting.keys, lambda _scope, _since: 0.0)
+        return isinstance(other.reserve(principal, (tokens, None)), Reservation)
+
     def server(self) -> HttpServer:
         return HttpServer(self.app, ResponseBuffer(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
 
     async def call(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """One request over a pair of sockets."""
-        server = self.server()
-        ours, theirs = socket.socketpair()
-        await server.loop.connect_accepted_socket(server.create_connection, ours)
-        reader, writer = await asyncio.open_connection(sock=theirs)
+        reader, writer = await connect(self.server())
         first = f"GET {path}" if body is None else f"POST {path}"
         writer.write(f"{first} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n".encode())
         writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body or b""), body or b""))
@@ -108,19 +128,17 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
             raise KeyError("the secret prompt")
 
     monkeypatch.setattr(stand.gateway, "directory", Broken())
-    status, body = asyncio.run(stand.call("/v1/chat/completions", b'{"model": "m"}'))
+    status, body = stand.chat()
     assert (status, body["error"]["code"]) == (500, "bug")
     entry = json.loads(stand.journal.getvalue())
-    assert entry["code"] == "AW-INT-01"
+    assert entry["code"] == "AW-INT-01" and entry["request"].startswith("aw-")
     assert entry["bug"].startswith("KeyError at resolve:")
-    assert entry["request"].startswith("aw-")
     assert "secret" not in stand.journal.getvalue()
 
 
 def test_why_an_engine_was_not_reached_is_in_the_journal(stand: Stand) -> None:
     """The journal names the kind of the error, such as an untrusted certificate or an unknown name, and no message."""
-    stand.mark_engine_healthy()
-    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 503
+    assert stand.chat()[0] == 503
     entry = json.loads(stand.journal.getvalue())
     assert (entry["code"], entry["reason"]) == ("AW-ENG-01", "FileNotFoundError")
 
@@ -132,8 +150,7 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
         raise ValueError("unforeseen")
 
     monkeypatch.setattr(EngineClient, "send_request", broken)
-    stand.mark_engine_healthy()
-    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 500
+    assert stand.chat()[0] == 500
     (record,) = read_served(stand.store, Home(tmp_path))
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
 
@@ -142,7 +159,6 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread updates the keys, so they may change between any two steps of the event loop."""
-    stand.mark_engine_healthy()
     identify = KeyStore.identify
 
     def gone(keys: KeyStore, secret: str) -> Principal | None:
@@ -153,7 +169,7 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
         return known
 
     monkeypatch.setattr(KeyStore, "identify", gone)
-    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 401
+    assert stand.chat()[0] == 401
 
 
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +188,7 @@ def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monke
 
     monkeypatch.setattr(CostAccounting, "reserve", revoke)
     monkeypatch.setattr(CostAccounting, "open_charge", check)
-    stand.mark_engine_healthy()
-    assert asyncio.run(stand.call("/v1/chat/completions", BODY))[0] == 401
+    assert stand.chat()[0] == 401
 
 
 def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(
@@ -186,7 +201,7 @@ def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is
         return reserve(accounting, wanted)
 
     monkeypatch.setattr(CostAccounting, "reserve", change)
-    status, said = asyncio.run(stand.call("/v1/chat/completions", BODY))
+    status, said = stand.chat(healthy=False)
     assert (status, said["error"]["code"]) == (503, "model_unavailable")
 
 
@@ -230,9 +245,7 @@ def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
         async with stand.app.run_background_tasks(server), asyncio.timeout(10):
             while "sweep failed" not in stand.journal.getvalue():
                 await asyncio.sleep(0.01)
-            ours, theirs = socket.socketpair()
-            await server.loop.connect_accepted_socket(server.create_connection, ours)
-            reader, writer = await asyncio.open_connection(sock=theirs)
+            reader, writer = await connect(server)
             said = await reader.readline()
             writer.close()
             await writer.wait_closed()
@@ -251,7 +264,6 @@ def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
 def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     async def said(key: str, path: str, sent: bytes | None) -> tuple[int, str]:
         stand.key = key
         status, reply = await stand.call(path, sent)
@@ -290,17 +302,13 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
 
 def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(stand: Stand) -> None:
     gateway, accounts = stand.gateway, stand.gateway.accounting.accounts
-    secret, _ = gateway.accounting.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
-    principal = gateway.accounting.keys.identify(secret)
-    assert principal is not None
+    _, principal = stand.limited_caller(budget_usd=1.0)
     taken = accounts.reserve(principal, (10, 0.5))
     assert isinstance(taken, Reservation)
     accounts.settle(taken, 10, 0.1)
     accounts._table.close()
-    event = AuditEvent(
-        at=1.0, tenant="acme", key_id="k", action="a", permission="", effect="allow", reason="", request_id="r"
-    )
-    AuditLog(stand.ledger).record(event)
+    texts = dict.fromkeys(("tenant", "key_id", "action", "permission", "reason", "request_id"), "x")
+    AuditLog(stand.ledger).record(AuditEvent(at=1.0, effect="allow", **texts))
     gateway.flush()
     entry = json.loads(stand.journal.getvalue())
     assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
@@ -333,8 +341,7 @@ class Gone(asyncio.Transport):
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
     """`turns` event-loop ticks after the request is complete: before its reservation, before its work, during it."""
-    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
-    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    secret, principal = stand.limited_caller(tpm=10)
 
     async def scenario() -> None:
         connection = stand.server().create_connection()
@@ -348,20 +355,14 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
-    principal = keys.identify(secret)
-    assert principal is not None
-    other = Accounts(accounts._table, keys, lambda _scope, _since: 0.0)
-    assert isinstance(other.reserve(principal, (10, None)), Reservation), (
-        "all of the minute's tokens are there, for others too"
-    )
+    assert stand.can_reserve(principal, 10), "all of the minute's tokens are there, for others too"
 
 
 def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first bytes wait for the end of the tick, and the client has disconnected by then."""
-    keys, accounts = stand.gateway.accounting.keys, stand.gateway.accounting.accounts
-    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    secret, principal = stand.limited_caller(tpm=10)
     body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
     stand.mark_engine_healthy()
@@ -383,10 +384,6 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
 
     asyncio.run(scenario())
     (record,) = read_served(stand.store, Home(tmp_path))
-    assert (record.status, record.input_tokens, record.output_tokens) == ("cancelled", 1, 1), (
-        "and what it got is billed"
-    )
-    principal = keys.identify(secret)
-    assert principal is not None
-    other = Accounts(accounts._table, keys, lambda _scope, _since: 0.0)
-    assert isinstance(other.reserve(principal, (8, None)), Reservation), "what was not used is there for others"
+    billed = record.status, record.input_tokens, record.output_tokens
+    assert billed == ("cancelled", 1, 1), "and what it got is billed"
+    assert stand.can_reserve(principal, 8), "what was not used is there for others"

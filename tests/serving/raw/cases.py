@@ -41,6 +41,11 @@ def well(name: str, *sent: Piece, ran: int = 1, statuses: tuple[int, ...] = (200
     return Case(name, sent, statuses, kept=True, ran=ran)
 
 
+def idle(name: str, *sent: Piece, statuses: tuple[int, ...] = (200,)) -> Case:
+    """As `well`, without a generation."""
+    return Case(name, sent, statuses, kept=True)
+
+
 def bad(name: str, *sent: Piece, status: int = 400) -> Case:
     """Refused and closed, and what stands behind it is never read as a request."""
     return Case(name, sent, (status,))
@@ -68,13 +73,13 @@ def chunk(name: str, body: bytes, status: int = 400) -> Case:
 
 def path(name: str, target: bytes, status: int) -> Case:
     """With a key; 404 is one of ours, 200 would be another route."""
-    return well(f"path: {name}", b"GET %b HTTP/1.1\r\n" % target + HOST + AUTH + b"\r\n", ran=0, statuses=(status,))
+    return idle(f"path: {name}", b"GET %b HTTP/1.1\r\n" % target + HOST + AUTH + b"\r\n", statuses=(status,))
 
 
 def stranger(name: str, target: bytes) -> Case:
     """Without a key no spelling of a path is open, nor one of a probe."""
     sent = b"GET %b HTTP/1.1\r\n" % target + HOST + b"\r\n"
-    return well(f"stranger: {name}", sent, ran=0, statuses=(401,))
+    return idle(f"stranger: {name}", sent, statuses=(401,))
 
 
 WELL = [
@@ -104,30 +109,25 @@ WELL = [
     well("expect", ASK + LENGTH + b"Expect: 100-continue\r\n\r\n", 0.1, BODY, statuses=(100, 200)),
     well("expect, body at once", ASK + LENGTH + b"Expect: 100-continue\r\n\r\n" + BODY),
     well("expect in capitals", ASK + LENGTH + b"EXPECT: 100-CONTINUE\r\n\r\n", 0.1, BODY, statuses=(100, 200)),
-    well("expect without a body", GET + b"Expect: 100-continue\r\n\r\n", ran=0),
-    well("HEAD", b"HEAD /healthz HTTP/1.1\r\n" + HOST + b"\r\n" + OK, ran=0, statuses=(200, 200)),
-    well(
-        "HEAD of what is not there", b"HEAD /no HTTP/1.1\r\n" + HOST + AUTH + b"\r\n" + OK, ran=0, statuses=(404, 200)
+    idle("expect without a body", GET + b"Expect: 100-continue\r\n\r\n"),
+    idle("HEAD", b"HEAD /healthz HTTP/1.1\r\n" + HOST + b"\r\n" + OK, statuses=(200, 200)),
+    idle("HEAD of what is not there", b"HEAD /no HTTP/1.1\r\n" + HOST + AUTH + b"\r\n" + OK, statuses=(404, 200)),
+    idle("a body on GET", GET + b"Content-Length: 5\r\n\r\nhello" + OK, statuses=(200, 200)),
+    idle("an empty body", ASK + b"Content-Length: 0\r\n\r\n", statuses=(400,)),
+    idle("no body", ASK + b"\r\n", statuses=(400,)),
+    idle("a refused small body", POST + HOST + LENGTH + b"\r\n" + BODY + OK, statuses=(401, 200)),
+    idle("a refused body that follows", POST + HOST + LENGTH + b"\r\n", 0.1, BODY + OK, statuses=(401, 200)),
+    idle(
+        "an upgrade is not taken", GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + OK, statuses=(200, 200)
     ),
-    well("a body on GET", GET + b"Content-Length: 5\r\n\r\nhello" + OK, ran=0, statuses=(200, 200)),
-    well("an empty body", ASK + b"Content-Length: 0\r\n\r\n", ran=0, statuses=(400,)),
-    well("no body", ASK + b"\r\n", ran=0, statuses=(400,)),
-    well("a refused small body", POST + HOST + LENGTH + b"\r\n" + BODY + OK, ran=0, statuses=(401, 200)),
-    well("a refused body that follows", POST + HOST + LENGTH + b"\r\n", 0.1, BODY + OK, ran=0, statuses=(401, 200)),
-    well(
-        "an upgrade is not taken",
-        GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + OK,
-        ran=0,
-        statuses=(200, 200),
-    ),
-    well("h2c is not taken", GET + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", ran=0),
-    well("keep-alive is the rule", GET + b"Connection: keep-alive\r\n\r\n", ran=0),
-    well("repeated, harmless", GET + b"Accept: a\r\nAccept: b\r\nVia: x\r\nVia: y\r\n\r\n", ran=0),
-    well("two keys are none", POST + HOST + AUTH + AUTH + LENGTH + b"\r\n" + BODY, ran=0, statuses=(401,)),
-    well("obs-text in a value", GET + b"X: \xe4\xff\r\n\r\n", ran=0),
-    well("a host with port", b"GET /healthz HTTP/1.1\r\nHost: [::1]:8470\r\n\r\n", ran=0),
-    well("an underscore that means nothing", GET + b"my_header: 1\r\n\r\n", ran=0),
-    well("50 headers", GET + b"".join(b"X%d: 1\r\n" % n for n in range(48)) + b"\r\n", ran=0),
+    idle("h2c is not taken", GET + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
+    idle("keep-alive is the rule", GET + b"Connection: keep-alive\r\n\r\n"),
+    idle("repeated, harmless", GET + b"Accept: a\r\nAccept: b\r\nVia: x\r\nVia: y\r\n\r\n"),
+    idle("two keys are none", POST + HOST + AUTH + AUTH + LENGTH + b"\r\n" + BODY, statuses=(401,)),
+    idle("obs-text in a value", GET + b"X: \xe4\xff\r\n\r\n"),
+    idle("a host with port", b"GET /healthz HTTP/1.1\r\nHost: [::1]:8470\r\n\r\n"),
+    idle("an underscore that means nothing", GET + b"my_header: 1\r\n\r\n"),
+    idle("50 headers", GET + b"".join(b"X%d: 1\r\n" % n for n in range(48)) + b"\r\n"),
 ]
 
 CLOSED = [
@@ -147,6 +147,7 @@ CLOSED = [
     Case("half-closed at once", (HALF,), ()),
     Case("half-closed behind half of a second", (OK + GET, HALF), (200,)),
     bad("late headers", GET, 2.0, status=408),
+    Case("late headers behind a request", (OK + GET, 2.0), (200, 408)),
     bad("nothing at all", 2.0, status=408),
     bad("a late body", ASK + LENGTH + b"\r\n{", 2.0, status=408),
     bad("a late chunk", ASK + CHUNKED + b"\r\n20\r\nabc", 2.0, status=408),

@@ -225,7 +225,6 @@ class RequestCharge:
         raise too_many_requests(message, "insufficient_quota")
 
     def output_limit_error(self) -> ApiError:
-        """Return the error that ends a response of more than `max_pieces` pieces."""
         message = (
             f"The response exceeds the {self.max_pieces} output tokens that were requested and reserved. "
             "It ends here. Raise max_tokens to get a longer response."
@@ -265,11 +264,6 @@ def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> Worst
     max_input, input_estimate = _bound_input_tokens(body_bytes, generation)
     usd = compute_cost_usd(generation.endpoint.prices, max_input, output)
     return WorstCase(max_input + output, usd, output, min(max_input, input_estimate))
-
-
-def flat_worst_case(endpoint: Endpoint) -> WorstCase:
-    """Return the worst case of a request that has no tokens."""
-    return WorstCase(0, compute_cost_usd(endpoint.prices, 0, 0), 0, 0)
 
 
 def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

@@ -23,7 +23,7 @@ from archwright.access.tables import format_scope_name
 from archwright.contract.record import Record, as_dict
 from archwright.errors import UsageError
 from archwright.monitor.usage import read_usage
-from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
+from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import ApiError, bad_request
 
@@ -37,15 +37,11 @@ class TenantCreation(Record):
     name: str
 
 
-class KeyCreation(Record):
+class KeyCreation(UsageLimits):
     user: str = ""
     role: str = "member"
     name: str = ""
     expires_in_days: float | None = None
-    rpm: int | None = None
-    tpm: int | None = None
-    budget_usd: float | None = None
-    period: BudgetPeriod = "total"
 
 
 class KeyRotation(Record):
@@ -93,18 +89,25 @@ class AdminCall:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise bad_request(f"The body is not valid: {error}. Correct the body.") from None
 
-    def require_tenant(self, name: str) -> None:
-        """Raises ApiError 404 for a tenant that does not exist or is out of scope."""
+    def require_tenant(self, name: str = "") -> str:
+        """Return the tenant, that of the path by default. Raises ApiError 404 if it is missing or out of scope."""
+        name = name or self.name
         self._require_scope("tenant", name, name)
         if all(tenant.name != name for tenant in self.keys.list_tenants()):
             raise _not_found_error("tenant")
+        return name
 
-    def require_key(self) -> KeyRecord:
-        """Raises ApiError 404 for a key that does not exist or is out of scope."""
+    def require_key(self, action: str = "") -> KeyRecord:
+        """Return the key of the path; for an `action`, the principal could also create it.
+
+        Raises ApiError 404 if it is missing or out of scope, and 403.
+        """
         record = self.keys.find_record(self.name)
         if record is None:
             raise _not_found_error("key")
         self._require_scope("key", self.name, record.tenant)
+        if action:
+            self.require_grant(record.tenant, record.role, action)
         return record
 
     def require_grant(self, tenant: str, role: str, action: str) -> None:
@@ -157,45 +160,41 @@ def create_tenant(call: AdminCall) -> AdminResult:
 
 
 def get_tenant(call: AdminCall) -> AdminResult:
-    call.require_tenant(call.name)
-    return AdminResult(_describe_tenant(call.keys, call.name, call.keys.read_limits()))
+    return AdminResult(_describe_tenant(call.keys, call.require_tenant(), call.keys.read_limits()))
 
 
 def set_tenant_limits(call: AdminCall) -> AdminResult:
-    limits, name = call.decode(UsageLimits), call.name
-    call.require_tenant(name)
+    limits, name = call.decode(UsageLimits), call.require_tenant()
     call.keys.set_limits("tenant", name, "", limits)
     view = _describe_tenant(call.keys, name, {format_scope_name("tenant", name): limits})
     return AdminResult(view, "tenant.limit", name, name)
 
 
 def set_content_tracing(call: AdminCall) -> AdminResult:
-    traced, name = call.decode(ContentTracing).traced, call.name
-    call.require_tenant(name)
+    traced, name = call.decode(ContentTracing).traced, call.require_tenant()
     call.keys.set_content_tracing(name, traced)
     view = _describe_tenant(call.keys, name, call.keys.read_limits())
     return AdminResult(view, "content.trace" if traced else "content.keep", name, name)
 
 
 def list_tenant_keys(call: AdminCall) -> AdminResult:
-    call.require_tenant(call.name)
+    name = call.require_tenant()
     known, used = call.keys.read_limits(), call.keys.last_used()
-    return AdminResult({"data": [build_key_view(call.keys, one, known, used) for one in call.keys.list(call.name)]})
+    return AdminResult({"data": [build_key_view(call.keys, one, known, used) for one in call.keys.list(name)]})
 
 
 def create_key(call: AdminCall) -> AdminResult:
-    wanted, name = call.decode(KeyCreation), call.name
+    wanted = call.decode(KeyCreation)
     limits = UsageLimits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
     valid_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
-    call.require_tenant(name)
+    name = call.require_tenant()
     call.require_grant(name, wanted.role, "key.create")
     view = build_new_key(*call.keys.create(name, wanted.role, wanted.name, wanted.user, limits, valid_s))
     return AdminResult(view, "key.create", view.id, name)
 
 
 def list_tenant_users(call: AdminCall) -> AdminResult:
-    name = call.name
-    call.require_tenant(name)
+    name = call.require_tenant()
     known, prefix = call.keys.read_limits(), format_scope_name("user", name, "")
     users = {key.user for key in call.keys.list(name) if key.user}
     users |= {scope.removeprefix(prefix) for scope in known if scope.startswith(prefix)}
@@ -212,15 +211,13 @@ def set_user_limits(call: AdminCall) -> AdminResult:
 
 
 def get_tenant_usage(call: AdminCall) -> AdminResult:
-    call.require_tenant(call.name)
-    gateway = call.gateway
-    return AdminResult({"data": read_usage(gateway.store, gateway.home, call.name, "key,user,model,day")})
+    name, gateway = call.require_tenant(), call.gateway
+    return AdminResult({"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")})
 
 
 def get_tenant_audit(call: AdminCall) -> AdminResult:
-    call.require_tenant(call.name)
-    gateway = call.gateway
-    return AdminResult({"data": read_entries(gateway.store, gateway.home, tenant=call.name, limit=AUDIT_ROWS)})
+    name, gateway = call.require_tenant(), call.gateway
+    return AdminResult({"data": read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)})
 
 
 def get_key(call: AdminCall) -> AdminResult:
@@ -228,26 +225,19 @@ def get_key(call: AdminCall) -> AdminResult:
 
 
 def set_key_limits(call: AdminCall) -> AdminResult:
-    limits, record = call.decode(UsageLimits), _require_own_key(call, "key.limit")
+    limits, record = call.decode(UsageLimits), call.require_key("key.limit")
     call.keys.set_limits("key", "", record.id, limits)
     return AdminResult(_describe_key(call.keys, record), "key.limit", record.id, record.tenant)
 
 
 def rotate_key(call: AdminCall) -> AdminResult:
-    overlap_s, record = call.decode(KeyRotation).overlap_hours * HOUR_S, _require_own_key(call, "key.rotate")
+    overlap_s, record = call.decode(KeyRotation).overlap_hours * HOUR_S, call.require_key("key.rotate")
     return AdminResult(build_new_key(*call.keys.rotate(record.id, overlap_s)), "key.rotate", record.id, record.tenant)
 
 
 def revoke_key(call: AdminCall) -> AdminResult:
-    record = _require_own_key(call, "key.revoke")
+    record = call.require_key("key.revoke")
     return AdminResult(_describe_key(call.keys, call.keys.revoke(record.id)), "key.revoke", record.id, record.tenant)
-
-
-def _require_own_key(call: AdminCall, action: str) -> KeyRecord:
-    """Return the key of the path, which the principal could also create. Raises ApiError 404 and 403."""
-    record = call.require_key()
-    call.require_grant(record.tenant, record.role, action)
-    return record
 
 
 def _not_found_error(kind: str) -> ApiError:

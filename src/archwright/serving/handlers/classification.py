@@ -11,7 +11,7 @@ import msgspec
 from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
-from archwright.serving.admission.metering import RequestCharge, flat_worst_case
+from archwright.serving.admission.metering import RequestCharge, WorstCase, compute_cost_usd
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
@@ -35,7 +35,8 @@ class ClassificationHandler(MeteredHandler):
     """Answers one prediction request, which is charged as one request without tokens."""
 
     def __init__(self, context: HandlerContext, wanted: ClassificationRequest) -> None:
-        super().__init__(context, wanted.endpoint, flat_worst_case(wanted.endpoint))
+        worst_case = WorstCase(0, compute_cost_usd(wanted.endpoint.prices, 0, 0), 0, 0)  # it has no tokens
+        super().__init__(context, wanted.endpoint, worst_case)
         self._wanted = wanted
 
     async def _respond(self, charge: RequestCharge) -> None:

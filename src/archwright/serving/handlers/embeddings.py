@@ -104,16 +104,13 @@ def _build_response(reply: dict[str, Any], generation: GenerationRequest) -> dic
     expected = range(len(generation.body["input"]))
     if set(vectors) != set(expected):
         raise EngineError("AW-ENG-03", "the engine's vectors do not match the inputs")
-    encoded = {index: _encode_base64(vectors[index]) for index in expected} if generation.base64 else vectors
+    encoded: dict[int, Any] = {**vectors}
+    if generation.base64:  # little-endian 32-bit floats, the official client's default encoding
+        encoded = {at: base64.b64encode(array("f", vector).tobytes()).decode() for at, vector in vectors.items()}
     data = [{"object": "embedding", "index": index, "embedding": encoded[index]} for index in expected]
     tokens = _prompt_tokens(reply)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": generation.model, "usage": usage}
-
-
-def _encode_base64(vector: list[float]) -> str:
-    """Encode as little-endian 32-bit floats, the official client's default encoding."""
-    return base64.b64encode(array("f", vector).tobytes()).decode()
 
 
 def _prompt_tokens(reply: dict[str, Any]) -> int:

@@ -80,7 +80,7 @@ class GenerationHandler(MeteredHandler):
             self._shadow.set_result("".join(relay.texts or ()))
 
     def _close(self, status: str) -> None:
-        self.response.detach_source()
+        self.response.attach_source(None)
         if self._shadow is not None:
             self._shadow.cancel()  # without effect if it has the response's text
         if status != "ok" and self._relay is not None:

@@ -98,7 +98,6 @@ class BufferedRelay(ResponseSink):
             self._parser = self._complete_parser = CompleteReplyParser()
 
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
-        """Keep one choice of an event and its text."""
         self._accumulators[choice.index].add(build_piece(text, choice))
 
     def take_texts(self, texts: list[str]) -> None:
@@ -206,7 +205,6 @@ class BufferedRelay(ResponseSink):
         self.take_texts(texts)
 
     def _process_event(self, event: EngineEvent) -> None:
-        """Take the usage and the choices of one event."""
         if event.error is not None:
             raise self._client.reported_error(event.error)
         if event.prompt_progress is not None:

@@ -153,13 +153,13 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stalled_at = self._now()
-        if self._response is not None:
-            self._response.pause_source()
+        if self._response is not None and self._response.source is not None:
+            self._response.source.pause()
 
     def resume_writing(self) -> None:
         self._stalled_at = None
-        if self._response is not None:
-            self._response.resume_source()
+        if self._response is not None and self._response.source is not None:
+            self._response.source.resume()
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -254,11 +254,7 @@ class HttpConnection(asyncio.Protocol):
             self._buffer = chunks.rest
             whole = chunks.done
         else:
-            left = self._left_bytes
-            if len(data) > left:
-                piece, self._buffer = data[:left], data[left:]
-            else:
-                piece = data
+            piece, self._buffer = data[: self._left_bytes], data[self._left_bytes :]
             self._left_bytes -= len(piece)
             whole = not self._left_bytes
         if self._admitted is None:
@@ -380,11 +376,9 @@ class HttpConnection(asyncio.Protocol):
                 self.abort()
         elif self._state == STATE_REPLY and self._response is not None:
             self._response.check_deadlines(now)
-        elif now >= self._due:
-            self._handle_timeout()
-
-    def _handle_timeout(self) -> None:
-        if self._state == STATE_HEAD or self._fresh:
+        elif now < self._due:
+            return
+        elif self._state == STATE_HEAD or self._fresh:
             self._refuse_and_close(arrival_timeout("headers", self._limits.headers_s))
         elif self._state == STATE_BODY and self._response is not None and not self._response.finished:
             self._refuse_and_close(early_end_error(PHASE_BODY, self._limits))

@@ -125,7 +125,6 @@ def gateway_timeout(message: str) -> ApiError:
 
 
 def to_api_error(error: ArchwrightError) -> ApiError:
-    """Return the error that a client gets for `error`."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineRefused):

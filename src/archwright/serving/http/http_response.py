@@ -108,9 +108,9 @@ class HttpResponse:
     """
 
     __slots__ = (
-        *("finished", "id", "limits", "now", "received_at", "started", "stop_error", "stop_reason"),
+        *("finished", "id", "limits", "now", "received_at", "source", "started", "stop_error", "stop_reason"),
         *("_begun", "_buffer", "_check", "_flushed", "_head", "_outgoing", "_peer", "_phase", "_phase_until"),
-        *("_request_until", "_source", "_task", "_watching"),
+        *("_request_until", "_task", "_watching"),
     )
 
     def __init__(self, head: RequestHead, peer: Peer, buffer: ResponseBuffer) -> None:
@@ -128,7 +128,7 @@ class HttpResponse:
         self._begun = self._flushed = self._watching = False
         self._task: asyncio.Task[None] | None = None
         self._check: Callable[[float], None] | None = None
-        self._source: ResponseSink | None = None
+        self.source: ResponseSink | None = None
         self._request_until = now + buffer.limits.request_s
         self._phase, self._phase_until = PHASE_REQUEST, self._request_until
 
@@ -205,23 +205,11 @@ class HttpResponse:
         self.finished = True
         self._peer.abort()
 
-    def attach_source(self, source: ResponseSink) -> None:
+    def attach_source(self, source: ResponseSink | None) -> None:
         """Set what the engine's bytes go through; it is paused while the client does not read."""
-        self._source = source
-
-    def detach_source(self) -> None:
-        self._source = None
-
-    def pause_source(self) -> None:
-        if self._source is not None:
-            self._source.pause()
-
-    def resume_source(self) -> None:
-        if self._source is not None:
-            self._source.resume()
+        self.source = source
 
     def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
-        """Write the complete response."""
         head = self._encode_head(status, content_type, [*headers, (b"content-length", b"%d" % len(body))])
         self._enqueue(head if self._head.method == "HEAD" else head + body)
         self.finished = True
@@ -265,7 +253,6 @@ class HttpResponse:
         self.stop(UNRECORDED)
 
     def flush(self) -> None:
-        """Send the bytes of this tick."""
         outgoing = self._outgoing
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
@@ -304,7 +291,6 @@ def body_too_large(limit: int) -> ApiError:
 
 
 def early_end_error(reason: str, limits: ClientLimits) -> ApiError:
-    """Return the error for a request whose work was stopped for `reason`."""
     if reason == PHASE_BODY:
         return arrival_timeout("body", limits.body_s)
     if reason == SHUTDOWN:

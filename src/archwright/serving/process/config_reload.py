@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,15 +42,6 @@ def served_revision_file(home: Home, process: str = "gateway") -> Path:
     return home.config(f"{process}.note")
 
 
-def merge_served_revisions(pid: int, notes: Iterable[ServedRevision]) -> ServedRevision | None:
-    """Combine the reports of the workers: the oldest revision, and every address that a worker still needs."""
-    reports = tuple(notes)
-    if not reports:
-        return None
-    leaving = sorted({address for report in reports for address in report.leaving})
-    return ServedRevision(pid=pid, revision=min(report.revision for report in reports), leaving=tuple(leaving))
-
-
 async def repeat_logged(
     act: Callable[[], Awaitable[None]], every_s: float, journal: Journal, kind: str, failure: str
 ) -> None:
@@ -71,7 +62,7 @@ async def repeat_logged(
 class ConfigWatcher:
     """Follows the configuration file; `report` is called when the served revision or its engines change."""
 
-    def __init__(self, gateway: GatewayContext, file: Path, report: Callable[[ServedRevision], None]) -> None:
+    def __init__(self, gateway: GatewayContext, file: Path, report: Callable[[ServedRevision], object]) -> None:
         self._gateway, self._file, self._report = gateway, file, report
         self._revision = gateway.config.revision
         self._stamp: tuple[int, int] | None = None

@@ -46,7 +46,6 @@ class Dispatcher:
         self._arrived: list[tuple[HttpRequest, HttpResponse]] = []
 
     def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
-        """The headers are complete: authorise the request, or refuse it before its body is read."""
         try:
             with REQUEST_BOUNDARY:
                 requirement = self._find(head.method, head.path).requirement

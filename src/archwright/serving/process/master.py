@@ -23,7 +23,7 @@ import msgspec
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
-from archwright.serving.process.config_reload import ServedRevision, merge_served_revisions, served_revision_file
+from archwright.serving.process.config_reload import ServedRevision, served_revision_file
 from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
 from archwright.serving.settings.config import GatewayConfig, bind_listener, read_config, split_among_workers
 
@@ -270,11 +270,13 @@ class Master:
                 os.kill(worker.pid, how)
 
     def _write_served_revision(self) -> None:
-        """Write the combined report of the workers for the supervisor."""
-        if not all(worker.note for worker in self.workers):
+        """Write the oldest revision that a worker serves, and every address that a worker still needs."""
+        notes = [worker.note for worker in self.workers if worker.note]
+        if not notes or len(notes) < len(self.workers):
             return  # a worker is starting
-        note = merge_served_revisions(os.getpid(), (worker.note for worker in self.workers if worker.note))
-        if note is not None and note != self._written:
+        leaving = sorted({address for note in notes for address in note.leaving})
+        note = ServedRevision(pid=os.getpid(), revision=min(n.revision for n in notes), leaving=tuple(leaving))
+        if note != self._written:
             write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
             self._written = note
 

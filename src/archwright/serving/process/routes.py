@@ -236,7 +236,8 @@ class RouteTable:
     """Finds the route of a request. Only names are decoded; the rest of a path is compared as it was sent."""
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
-        self._patterns = [(route, _compile_path(route)) for route in routes]
+        paths = ((route, re.escape(route.path).replace(r"\{\}", "([^/]+)")) for route in routes)
+        self._patterns = [(route, re.compile(path + "(.+)" * route.tail)) for route, path in paths]
         fixed = [route for route in routes if not route.tail and "{}" not in route.path]
         self._exact = {(route.method, route.path): self._match(route.method, route.path) for route in fixed}
 
@@ -274,11 +275,6 @@ _NO_RESPONSES = (
     " The Responses interface is not served. Set the client to chat completions, which are at /v1/chat/completions "
     "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)."
 )
-
-
-def _compile_path(route: Route) -> re.Pattern[str]:
-    pattern = re.escape(route.path).replace(r"\{\}", "([^/]+)")
-    return re.compile(pattern + "(.+)" if route.tail else pattern)
 
 
 find_route = RouteTable(ROUTES).find

@@ -36,7 +36,7 @@ from archwright.serving.handlers.gateway_context import GatewayContext, Recorder
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
-from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision
+from archwright.serving.process.config_reload import ConfigWatcher
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.serving.process.routes import find_admin_route
 from archwright.serving.settings.config import GatewayConfig
@@ -99,7 +99,8 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     gc.set_threshold(GC_THRESHOLD)
     # A thread compacts the ledger; the event loop waits at most this long for it.
     sys.setswitchinterval(THREAD_SWITCH_S)
-    changes = ConfigWatcher(gateway, file, partial(_report_revision, context.reports))
+    # A pipe does not split a report, which is one line.
+    changes = ConfigWatcher(gateway, file, lambda note: os.write(context.reports, msgspec.json.encode(note) + b"\n"))
     try:
         uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context))
     finally:
@@ -153,11 +154,6 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     except StoreError:
         return False
     return keys.is_content_traced(tenant)
-
-
-def _report_revision(reports: int, note: ServedRevision) -> None:
-    """Write one line; a pipe does not split it."""
-    os.write(reports, msgspec.json.encode(note) + b"\n")
 
 
 def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
