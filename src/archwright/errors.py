@@ -23,8 +23,6 @@
 Codes are stable, so scripts may match them. The message says what happened, `where` the place, `hint` what to do.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ without the file is version 0. `locate_home` migrates an older home and refuses 
 Design: a change of a stored format raises SCHEMA_VERSION and appends its migration to MIGRATIONS.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

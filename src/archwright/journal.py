@@ -3,8 +3,6 @@
 The log holds no prompts, keys or other secrets: callers pass ids and counts.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

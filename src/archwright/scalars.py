@@ -4,8 +4,6 @@ PyYAML follows YAML 1.1, where the country `NO` is false, `12:30:45` is a number
 follows YAML 1.2.2, section 10.3.2.
 """
 
-from __future__ import annotations
-
 import re
 
 # A longer text stays a text: Python refuses to convert integers beyond 4,300 digits.

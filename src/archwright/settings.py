@@ -4,8 +4,6 @@ Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > de
 which `archwright settings` prints.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ entries is refused at its first surplus event. 5,000 open brackets or 256 KB of 
 PyYAML's pure parser is too slow for the deadline of 2 s, so nothing is read without libyaml.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Each worker with reservations has three fields: its number, reserved nano-USD, r
 Design: a flat tuple, packed without conversion, because every request reads and writes its rows.
 """
 
-from __future__ import annotations
-
 import struct
 from functools import cache
 

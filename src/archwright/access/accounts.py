@@ -12,8 +12,6 @@ from the usage records; rate limits start empty. Call `flush` before the WAL's f
 reservations count as spent.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta

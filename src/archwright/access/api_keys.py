@@ -7,8 +7,6 @@ keeps its id, limits and usage and gets a new secret; the old secret ends after 
 scope replaces all limits before it.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import tempfile

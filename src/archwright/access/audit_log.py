@@ -12,8 +12,6 @@ an attacker with write access to the database. Against both, keep the newest has
 Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller denies.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `backgro
 time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
 """
 
-from __future__ import annotations
-
 import hmac
 import math
 import threading

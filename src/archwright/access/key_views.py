@@ -1,7 +1,5 @@
 """A key as lists show it, without secret and digest."""
 
-from __future__ import annotations
-
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import KeyRecord, format_scope_name
 from archwright.contract.record import Record, as_dict

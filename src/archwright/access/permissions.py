@@ -4,8 +4,6 @@ Every route and verb requires one permission. A key has one role and acts within
 `tenants.manage` (the platform operator) permits access to other tenants.
 """
 
-from __future__ import annotations
-
 from archwright.access.api_keys import Principal
 
 PERMISSIONS: dict[str, str] = {

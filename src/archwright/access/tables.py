@@ -1,7 +1,5 @@
 """Records and tables of tenants, users, keys and limits, and the rules for names."""
 
-from __future__ import annotations
-
 import base64
 import math
 import re

@@ -4,8 +4,6 @@ A worker is identified by process id and start time, because process ids are reu
 (a container on the same home) cannot be inspected and counts as alive.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Each module is loaded on first use, because a plan needs no server, and a server no planner.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """The error that a public function raises for one of its arguments."""
 
-from __future__ import annotations
-
 from archwright.errors import ErrorLocation, UsageError
 
 

@@ -1,7 +1,5 @@
 """The audit trail: `audit list`, `audit verify`."""
 
-from __future__ import annotations
-
 from archwright.access import audit_log as trail
 from archwright.access.audit_log import AuditEvent
 from archwright.api.context import open_home

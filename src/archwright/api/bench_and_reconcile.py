@@ -1,7 +1,5 @@
 """Predictions against measurements: `bench`, `reconcile`."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Facts: `catalog show`, `check`, `diff`, `refresh`."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime

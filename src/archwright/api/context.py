@@ -1,7 +1,5 @@
 """The settings, home, store and keys that public functions share."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager

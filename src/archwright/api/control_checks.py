@@ -4,8 +4,6 @@ Design: each check asks the platform itself and never reads its configuration fi
 the audit chain from its first record, the address of the gateway.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import ssl
 import urllib.error

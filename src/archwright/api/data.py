@@ -1,7 +1,5 @@
 """Data sets: `data ingest`, `data refine`, `data list`, `data show`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The options `--engine` and `--key-env` of `up`: engines that serve a plan's pools already."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.api.argument_errors import argument_error

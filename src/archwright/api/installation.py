@@ -1,7 +1,5 @@
 """The state of this installation: `doctor`, `settings`."""
 
-from __future__ import annotations
-
 import ctypes.util
 import importlib.util
 import shutil

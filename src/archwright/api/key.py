@@ -1,7 +1,5 @@
 """Keys: `key create`, `key list`, `key limit`, `key rotate`, `key revoke`."""
 
-from __future__ import annotations
-
 from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
 from archwright.api.context import open_audited_keys, open_keys, write_audit_record
 from archwright.policy.usage_limits import UsageLimits

@@ -1,7 +1,5 @@
 """`lineage`: trace an answer, a model version, a run or a data set version to its source files."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from itertools import chain

@@ -1,7 +1,5 @@
 """The model files of the catalog and which of them are in the home."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.catalog.load import load_catalog

@@ -1,7 +1,5 @@
 """Model files and versions: `models fetch`, `list`, `show`, `evaluate`, `promote`, `rollback`, `history`."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import pwd

@@ -1,7 +1,5 @@
 """From needs to a plan: `init`, `plan`, `explain`, `diff`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime

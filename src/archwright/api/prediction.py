@@ -1,7 +1,5 @@
 """Sizing without a plan: `predict serving`, `predict training`, `accuracy`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

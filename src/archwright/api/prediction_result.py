@@ -1,7 +1,5 @@
 """The result of the `predict` verbs."""
 
-from __future__ import annotations
-
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 from archwright.sizing.step_time import fitted_tables

@@ -1,7 +1,5 @@
 """`predict serving` for random arrivals, by the simulation that plans use."""
 
-from __future__ import annotations
-
 from archwright.api import prediction_result
 from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction

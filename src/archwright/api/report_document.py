@@ -1,7 +1,5 @@
 """A plan as a document: `report`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from archwright.catalog.load import load_catalog

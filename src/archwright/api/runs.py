@@ -1,7 +1,5 @@
 """Training runs: `runs list`, `runs show`, `runs resume`."""
 
-from __future__ import annotations
-
 from archwright.api import training
 from archwright.api.context import open_home
 from archwright.api.training import TrainingSession

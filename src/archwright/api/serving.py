@@ -1,7 +1,5 @@
 """`serve`: the gateway alone, in front of engines that run already; without a plan."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterable
 from contextlib import AbstractContextManager

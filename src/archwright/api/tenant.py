@@ -1,7 +1,5 @@
 """Tenants: `tenant create`, `tenant list`, `tenant limit`, `tenant content`."""
 
-from __future__ import annotations
-
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import Tenant, format_scope_name
 from archwright.api.context import open_audited_keys, open_keys

@@ -1,7 +1,5 @@
 """`train`: start a run from a spec, follow its training process, register the result as a model version."""
 
-from __future__ import annotations
-
 import difflib
 import signal
 import threading

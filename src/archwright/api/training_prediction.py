@@ -4,8 +4,6 @@ The spec and the data set become a load, the machine is probed at every run (the
 `sizing` predicts. A run without a measured basis gets no prediction, and the run records the reason.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import statistics

@@ -1,7 +1,5 @@
 """`usage`: requests to the gateway and their cost."""
 
-from __future__ import annotations
-
 from archwright.api.context import open_home
 from archwright.monitor.usage import UsageRow, read_usage
 

@@ -1,7 +1,5 @@
 """Users, named by keys and limits: `user list`, `user limit`."""
 
-from __future__ import annotations
-
 from archwright.api.context import open_audited_keys, open_keys
 from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits

@@ -1,7 +1,5 @@
 """Sizing of workloads other than text: `predict embedding`, `predict image`, `predict table`, `predict data`."""
 
-from __future__ import annotations
-
 import re
 
 from archwright import settings

@@ -1,7 +1,5 @@
 """Resolves names in benchmark tables: more models, accelerators and engines than a plan can use."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """The catalog for the planner: tables as records, their provenance, and queries across tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cached_property
 

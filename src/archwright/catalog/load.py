@@ -1,7 +1,5 @@
 """Opens the catalog: shipped rows, refreshed facts, the user's overlay and the measured machine."""
 
-from __future__ import annotations
-
 import functools
 from datetime import UTC, date, datetime
 from pathlib import Path

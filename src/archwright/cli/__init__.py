@@ -1,7 +1,5 @@
 """The command line: parse, call the public function of the same name, print its result. No other logic."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import io

@@ -1,7 +1,5 @@
 """Format SI values for people."""
 
-from __future__ import annotations
-
 from archwright.contract.estimate import Estimate
 
 _BYTES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))

@@ -1,7 +1,5 @@
 """Results as tables for people and as JSON for programs. Each function returns the exit status."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path

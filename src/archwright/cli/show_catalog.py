@@ -1,7 +1,5 @@
 """The terminal output of facts: their layers, the state of the tables, the result and changes of a refresh."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The terminal output of data sets and their versions."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from rich.markup import escape

@@ -1,7 +1,5 @@
 """The terminal output of a difference of two plans and of a "what if"."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

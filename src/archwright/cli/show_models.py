@@ -1,7 +1,5 @@
 """The terminal output of model versions, promotions and lineage."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The output of `serve`, which then waits until the gateway is stopped."""
 
-from __future__ import annotations
-
 import sys
 
 import msgspec

@@ -1,7 +1,5 @@
 """The terminal output of predictions and of their accuracy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.markup import escape

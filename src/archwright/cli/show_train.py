@@ -1,7 +1,5 @@
 """The terminal output of training: predictions, a line of progress, plan versus actual."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

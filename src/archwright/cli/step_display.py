@@ -1,7 +1,5 @@
 """One line on a terminal that names the current step of a long command and the time since its start."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

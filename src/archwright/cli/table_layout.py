@@ -1,7 +1,5 @@
 """Tables and lists for a terminal, described as data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple

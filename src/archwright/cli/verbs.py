@@ -3,8 +3,6 @@
 Design: verbs are data, so `--help` imports no other package. A test compares each verb with its function's signature.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """The decision of a plan: near options, facts that change the choice, return, schedule, sections."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.contract.estimate import Estimate

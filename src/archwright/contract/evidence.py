@@ -1,7 +1,5 @@
 """Predictions and their evidence: Basis and Query, Prediction and Control, Measurement and Deviation."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -4,8 +4,6 @@ Ids are readable and unique in a home: data set version "NAME@v3", run "r-...", 
 gateway's request id) "aw-...". The ends of an edge are written "KIND:ID" (`format_node`).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.contract.evidence import Basis, Deviation, Prediction

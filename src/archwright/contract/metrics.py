@@ -5,8 +5,6 @@ the exposed series; `otel` the OpenTelemetry GenAI name. Histogram bounds grow b
 read from them is off by at most 15 %.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, get_args
 
 MetricKind = Literal["histogram", "counter", "gauge"]

@@ -4,8 +4,6 @@ Field names are the contract with users and never change. A plan lists every def
 The package `needs` checks names that refer to something (models, providers, data sets).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.contract.record import Record

@@ -1,7 +1,5 @@
 """The one definition of a percentile, used for predictions, measurements and simulations alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Plan: the decision, self-contained like a lock file, so the run wing never opens the catalog."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Literal
 

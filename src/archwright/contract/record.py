@@ -1,7 +1,5 @@
 """The base class of every record that is read, written or passed between packages."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec

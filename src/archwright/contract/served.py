@@ -3,8 +3,6 @@
 Records are encoded as arrays, a third shorter than with names and faster: append new fields with a default.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 

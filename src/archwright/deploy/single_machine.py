@@ -8,8 +8,6 @@ overflow. Without an own pool, all pools share the requests. Pools that predict 
 promoted versions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The configuration file that an engine process reads at its start."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, TypeVar
 

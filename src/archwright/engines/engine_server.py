@@ -4,8 +4,6 @@ Only the home's owner can connect, so the clients are known and the server is sm
 the gateway does, answers it, and closes the connection. A client that disconnects cancels the handler.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager

@@ -5,8 +5,6 @@ process. Layout: magic, version, counts, key-values, tensor infos, padding, data
 (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from math import prod

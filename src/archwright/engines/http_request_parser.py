@@ -6,8 +6,6 @@ occurs together with Transfer-Encoding, whose only value is `chunked`. The targe
 is decided on the same text that is routed.
 """
 
-from __future__ import annotations
-
 import re
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

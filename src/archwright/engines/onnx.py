@@ -6,8 +6,6 @@ feature names. null is a missing value, allowed only if the feature was missing 
 Design: an invalid item is refused with its index and never completed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import difflib
 import time

@@ -6,8 +6,6 @@ digest covers one file, so all tensors must be in it. Layout: protobuf messages 
 meaning of inputs and outputs, as `ModelSignature`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from math import prod

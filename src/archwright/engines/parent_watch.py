@@ -1,7 +1,5 @@
 """Ends a child process when the process that started it ends."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

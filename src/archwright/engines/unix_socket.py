@@ -1,7 +1,5 @@
 """The Unix socket on which an engine listens."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -6,8 +6,6 @@ Design: an own client instead of a library, because the client runs for every re
 headers once per path, writes one buffer per request and passes reads to a sink, which saves CPU per request.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import re

@@ -1,7 +1,5 @@
 """Parser of server-sent events in chunks with arbitrary boundaries (WHATWG HTML, section 9.2.6)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.errors import EngineError

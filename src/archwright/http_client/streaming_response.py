@@ -1,7 +1,5 @@
 """A reply that its caller reads piece by piece."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Integers beside numbers become numbers; any other mixture becomes text. Objects 
 Decimals and times of day become text, since no kind holds them exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

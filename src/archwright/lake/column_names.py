@@ -1,7 +1,5 @@
 """Checks names and number of columns."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from archwright.errors import DataError, ErrorLocation

@@ -1,7 +1,5 @@
 """Content digest of a version: SHA-256 of its sorted record ids, with 32 bytes of memory per row."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -4,8 +4,6 @@ A row may span lines, since a quoted field may hold line ends. A row that does n
 MAX_ROW_LINES, is parsed again from its first line alone: an unclosed quote costs one row.
 """
 
-from __future__ import annotations
-
 import csv
 from collections import Counter, deque
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Batches enter and leave as Arrow, so the engine can be replaced. Steps (`recipe_
 finding the first row of each key needs all batches and is done by the engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

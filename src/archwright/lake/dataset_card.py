@@ -1,7 +1,5 @@
 """The card of a version: a Markdown file with its content, origin and changes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

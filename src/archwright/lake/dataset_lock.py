@@ -1,7 +1,5 @@
 """Locks: one writer per data set and home. A second writer is refused, since an ingest may take long."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager

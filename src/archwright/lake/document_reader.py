@@ -3,8 +3,6 @@
 Design: documents are not split. Changes are detected per file; training packs and truncates to its own length.
 """
 
-from __future__ import annotations
-
 from archwright.errors import from_os_error
 from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row
 from archwright.lake.source_files import ScannedFile

@@ -1,7 +1,5 @@
 """For each format its reader, and the function that counts column kinds before anything is written."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple

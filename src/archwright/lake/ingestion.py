@@ -5,8 +5,6 @@ changed files are replaced, rows of new files are added. The rows of a missing f
 several sources. New files are read twice: the first pass may refuse the ingest, the second pass writes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time

@@ -1,7 +1,5 @@
 """JSON lines reader: one object per line; any other line is broken."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import msgspec

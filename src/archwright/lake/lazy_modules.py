@@ -3,8 +3,6 @@
 The packages are large, so commands that do not need them start without them.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -3,8 +3,6 @@
 A row is broken if a text is not valid UTF-8, a number is not finite, or an unsigned integer exceeds 63 bits.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ it (telephone numbers without a prefix). Versions, dates, ISBNs, digests and sli
 searched, so a card is never taken for a telephone number; the first kind in PII_KINDS that matches a place wins.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import string

@@ -1,7 +1,5 @@
 """Rows rejected at ingest: one JSON line each, stored with the version that lacks them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Before work starts, the cluster must answer. Each machine must run archwright an
 since rows and checkpoints are read and written there.
 """
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """A recipe: a YAML file with the source of a data set and the steps that produce it, in order."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from pathlib import Path

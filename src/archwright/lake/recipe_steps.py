@@ -1,7 +1,5 @@
 """The steps of a recipe: picklable functions from an Arrow batch to an Arrow batch with as many rows."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The same recipe on the same version returns the existing version. A record keeps
 its file to the training set; altered values are part of the version's content digest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Rejected rows of a draft version: one JSON line per row, in a file that appears when it is complete."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

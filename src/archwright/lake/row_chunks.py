@@ -1,7 +1,5 @@
 """Chunks of rows and broken rows, the output of every reader. A reader holds one chunk in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 A dropped row stays in its batch, marked with step and reason, so that all drops are recorded in one place.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from archwright.lake.column_names import RESERVED_PREFIX

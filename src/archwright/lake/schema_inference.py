@@ -1,7 +1,5 @@
 """First pass over new files: find columns and their kinds, or refuse the ingest before any change."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

@@ -4,8 +4,6 @@ A folder is read in the order of its paths. Hidden entries, links and irregular 
 of an unknown format refuses the whole ingest, so that no file is omitted silently.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

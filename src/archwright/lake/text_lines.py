@@ -1,7 +1,5 @@
 """Lines of a text file or gzip file with bounded memory: at most ROW_BYTES per line."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator

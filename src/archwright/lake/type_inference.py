@@ -5,8 +5,6 @@ A column gets the kind of at least DOMINANT_SHARE of its values, and rows with o
 previous version count with the kind of their column.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ A version exists if its table has its tag. Its record is written beside the tabl
 the store afterwards; `repair_index` adds missing copies.
 """
 
-from __future__ import annotations
-
 import difflib
 from typing import Literal
 

@@ -6,8 +6,6 @@ of B of q and k are reordered per head. llama.cpp always scales by alpha / r, so
 A repeated export of an adapter gives the same bytes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from contextlib import closing

@@ -9,8 +9,6 @@ not worse than production    the paired difference in balanced accuracy, over ro
            significantly below 0
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Accuracy has Wilson's interval. Balanced accuracy is the mean recall over the cl
 in Medicine 27, 2008). Two classifiers are compared row by row over the same rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist

@@ -3,8 +3,6 @@
 Figures compared over the same items are resampled together. The draws are seeded: equal figures give equal intervals.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar

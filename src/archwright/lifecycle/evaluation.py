@@ -1,7 +1,5 @@
 """`models evaluate`: evaluate a version and store the result; an interruption stores nothing."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable

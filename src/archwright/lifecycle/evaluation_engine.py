@@ -4,8 +4,6 @@ Each query starts its own engine process, with or without an adapter, so kernels
 serving. The engine reads a pipe from this process, so it ends when this process ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -18,8 +18,6 @@ wrong exports: q and k not reordered 0.186, last layer missing 0.167, half the s
 small (0.114) is below the limit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Checks the file of a model version against its registered digest, and restores it from its run."""
 
-from __future__ import annotations
-
 from archwright.contract.lineage import ModelVersion
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home

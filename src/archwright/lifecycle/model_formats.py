@@ -3,8 +3,6 @@
 A file is identified by its first bytes and its suffix, so a renamed pickle is refused too.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NoReturn
 

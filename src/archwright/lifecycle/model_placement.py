@@ -4,8 +4,6 @@ A text model is served at the workload of its name, on the plan's base. A classi
 workload may have the same name.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from archwright.contract.lineage import ModelVersion

@@ -5,8 +5,6 @@ numbers within an endpoint ("assistant#3"), so one of two concurrent changes is 
 its record and the record before its edges; `complete_edges` adds edges that are missing after a crash.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import os

@@ -4,8 +4,6 @@ A promotion requires that the newest evaluation passed every gate, the file is u
 can serve the version. A rollback requires only the file, since its target was promoted before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.contract.lineage import ModelVersion, Promotion

@@ -3,8 +3,6 @@
 Memory holds one copy of the base: it is loaded first, then the adapter is added.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ log-likelihood of a supervised token in nats. The gate "quality" passes if the 9
 tuned model and base lies below 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Lineage edges in the store: append edges, read parents and children, trace the ancestry of an artefact."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.contract.lineage import LineageEdge

@@ -1,7 +1,5 @@
 """Measurements of predictions in the store; `reconcile` reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.contract.evidence import Measurement

@@ -10,8 +10,6 @@ Design: MDB_WRITEMAP|MDB_NOSYNC. Two reads and two writes in one transaction tak
 of LMDB a process opens a table once and not before a fork. A home belongs to one machine.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

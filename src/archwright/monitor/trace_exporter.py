@@ -6,8 +6,6 @@ depends only on the request id, so every process of a gateway samples the same r
 `traced` is True for its tenant when the trace is sent. Export never delays a request: a full queue drops and counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import math

@@ -1,7 +1,5 @@
 """Usage report: requests, tokens and cost by tenant, key, user, model and day."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

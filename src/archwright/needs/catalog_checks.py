@@ -3,8 +3,6 @@
 `text_checks` refuses names that are too long and lists that are too large, so they are not looked up here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The countries of ISO 3166-1, valid even if the catalog has no prices for them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """Fields that a workload of each kind must have and may have; any other field is an error."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path

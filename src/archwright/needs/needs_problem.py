@@ -3,8 +3,6 @@
 A hostile file can have thousands of problems, so spellings are suggested (`suggest`) for the reported problem only.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable

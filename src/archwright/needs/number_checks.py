@@ -1,7 +1,5 @@
 """Checks of numbers: the range of every field (its upper bound keeps arithmetic finite) and pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 Checks run cheapest first: kind and size of the file, encoding, YAML, types, rules.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

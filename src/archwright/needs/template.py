@@ -1,7 +1,5 @@
 """The needs files that `archwright init --template NAME` writes: one for each size of organisation."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 from archwright.errors import ErrorLocation, NeedsError

@@ -1,7 +1,5 @@
 """Checks of names and texts: form, duplicates, and references within the file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Traverses a Needs with the path of every value, so that one rule covers a field wherever it occurs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from archwright.contract.record import Record, as_dict

@@ -4,8 +4,6 @@ Walks msgspec's description of the records. It runs before msgspec.convert, whic
 of the records, writes `[...]` for a key of a mapping, and suggests no spelling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 

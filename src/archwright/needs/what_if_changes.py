@@ -4,8 +4,6 @@ A key is the path of a field as in error messages (`workloads[0].slo.ttft_p95_s`
 index (`workloads.assistant.slo.ttft_p95_s`). A value is YAML; an empty value removes the field.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """The YAML of a needs file: plain values and their lines, or one NeedsError."""
 
-from __future__ import annotations
-
 from archwright.errors import NeedsError
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, to_error
 from archwright.specfile import YamlFault, YamlProblem, parse_yaml

@@ -1,7 +1,5 @@
 """The supervisor process: `python -m archwright.operate HOME UP_CALLED_AT [--attached]`."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

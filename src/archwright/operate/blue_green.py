@@ -9,8 +9,6 @@ keeps its version, and a rollback with their error is appended to the history. T
 so a crash at any moment loses nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One supervised process: start, probe, stop, last error."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys

@@ -5,8 +5,6 @@ classifier's endpoint exists while a version of it is in production. Equal keys 
 a pool share the plan's own. Nothing here has side effects.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

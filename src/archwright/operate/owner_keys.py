@@ -4,8 +4,6 @@ A user who can read the home owns the platform: `ask`, `bench` and `key` on this
 created on first use and again after a revocation.
 """
 
-from __future__ import annotations
-
 from archwright.access.api_keys import KeyStore
 from archwright.home import Home, write_atomic
 

@@ -1,7 +1,5 @@
 """Start, stop and inspect the platform of a home from outside its supervisor."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

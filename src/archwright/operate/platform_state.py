@@ -4,8 +4,6 @@ The lock shows that a supervisor is alive (the kernel releases it with the proce
 is outdated.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from typing import Literal, TextIO

@@ -1,7 +1,5 @@
 """Readiness probe: one GET over a process's Unix socket or loopback port, with a short timeout."""
 
-from __future__ import annotations
-
 import http.client
 import socket
 import ssl

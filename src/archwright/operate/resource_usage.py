@@ -1,7 +1,5 @@
 """Memory of the platform's processes and disk space of its files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 Design: `up` refuses to start if a version in production cannot be served; it never serves another model instead.
 """
 
-from __future__ import annotations
-
 import time
 
 from archwright.contract.lineage import ModelVersion, Promotion

@@ -5,8 +5,6 @@ without limit, after 0.2 s doubling to 5 s, reset after 30 s of life. A process 
 and restarted. Any answer counts: a gateway that reports a missing engine is alive.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

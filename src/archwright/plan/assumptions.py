@@ -1,7 +1,5 @@
 """Assumptions of a plan, one sentence each with its field and value; and what the plan does not size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload

@@ -1,7 +1,5 @@
 """plan.json: written atomically, the same bytes for the same plan; read strictly."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

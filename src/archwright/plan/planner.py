@@ -1,7 +1,5 @@
 """Create a plan: price and check every allowed option, choose one, predict its behaviour, record the assumptions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """Constraint violations of an option."""
 
-from __future__ import annotations
-
 from archwright.contract.plan import ConstraintViolation
 
 Misses = tuple[ConstraintViolation, ...]

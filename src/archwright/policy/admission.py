@@ -5,8 +5,6 @@ once.
 Design: every served request is then in time, so more load does not reduce the number of useful replies.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Rules of the response cache: cacheable replies, and the key that identifies equal requests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 

@@ -4,8 +4,6 @@ An engine that mostly fails gets no requests while another engine can serve them
 time. Retries are limited to a share of requests, so they never worsen an outage. The caller passes the clock.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -12,8 +12,6 @@ all waiting times alike, the order is first-in first-out again.
 Design: if the queue is longer than clients wait, first-in first-out gives every slot to a client about to leave.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Overflow to other capacity if our own is late or down. Used by the gateway and the simulation."""
 
-from __future__ import annotations
-
 
 def estimate_wait_s(ahead: int, slots: int, service_s: float) -> float:
     """Estimate the wait in seconds of a request behind `ahead` requests; infinite without slots.

@@ -7,8 +7,6 @@ A residency covers the class that it was stated for, and less strict classes. Da
 go only to our own engines, and only to locations that less strict classes may use.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 

@@ -3,8 +3,6 @@
 Design: a choice depends only on its input, so every process routes the same request the same way.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from hashlib import blake2b

@@ -8,8 +8,6 @@
 - The peak has round(rate x seconds) arrivals, at least one, spread uniformly: a Poisson process given its count.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

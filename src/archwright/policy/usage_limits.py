@@ -14,8 +14,6 @@ known: gpt-4o-mini counts 2,833 tokens for an image and 5,667 for each tile of 5
 preprocessor_config.json / 28^2), OpenAI's patch-based models 10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple, get_args
 

@@ -5,8 +5,6 @@ last response or the end of the drain. Then a closed loop keeps `concurrency` re
 and cancels the rest: the tokens received by then, over the time, are the tokens/s at that concurrency.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

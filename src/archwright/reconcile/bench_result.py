@@ -1,7 +1,5 @@
 """The result of a bench run: the windows of its phases and one timing per request; no prompts, keys or responses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Compare a plan with measurements: one Deviation per prediction, and the share of bands that held."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 

@@ -5,8 +5,6 @@ overhead; a prompt of N tokens then has (N - overhead) / tokens-per-word common 
 begins with a different pair of words, and the rest is random, so a prefix cache gives no unrealistic advantage.
 """
 
-from __future__ import annotations
-
 import random
 from typing import NamedTuple
 

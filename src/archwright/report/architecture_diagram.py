@@ -1,7 +1,5 @@
 """Diagram of the chosen plan: workloads, gateway, pools by place, and supporting functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Charts of a report: cost of the options, schedule, predictions and sensitivity."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

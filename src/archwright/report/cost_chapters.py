@@ -1,7 +1,5 @@
 """Chapters about money: categories of the cost, time of payment and return, and all cost lines."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

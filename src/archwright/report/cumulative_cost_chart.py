@@ -1,7 +1,5 @@
 """Chart of the cumulative payments by month: lines, break-evens and labels that do not overlap."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 

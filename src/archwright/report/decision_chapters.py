@@ -1,7 +1,5 @@
 """Chapters for decision makers: the decision, the options, the risk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from archwright.contract.decision import NEAR_COST_SHARE, CostDriver, Rival

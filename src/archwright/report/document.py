@@ -4,8 +4,6 @@ Every format is rendered from the same Document, so all readers get the same tex
 each format escapes them and turns web addresses into links.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Builds the document of a plan, from which every format is rendered."""
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
 from archwright.report import cost_chapters as cost

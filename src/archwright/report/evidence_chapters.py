@@ -1,7 +1,5 @@
 """Chapters for reviewers: predictions and their measurement, controls, assumptions, sources of the facts, terms."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from archwright.contract.evidence import Basis, Prediction

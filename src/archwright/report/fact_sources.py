@@ -1,7 +1,5 @@
 """Sources of a plan's facts: its bases, and the catalog rows of the models, accelerators and regulations it names."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog

@@ -1,7 +1,5 @@
 """Report as one HTML file: no script, no network request, all texts escaped by the template engine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from archwright.errors import require_extra

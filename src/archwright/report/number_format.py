@@ -1,7 +1,5 @@
 """Numbers and names for readers: three significant digits, common units, no exponents."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

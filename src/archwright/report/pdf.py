@@ -3,8 +3,6 @@
 The PDF is tagged for screen readers (PDF/UA-1). The same plan gives the same bytes: the date is that of the plan.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Chapters for engineers: architecture, sizing, the parts of the platform, build and operation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -6,8 +6,6 @@ are escaped here.
 Design: no plotting library. Importing matplotlib and drawing the charts would take 2 s, twice the time of a report.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Report as a workbook: numbers as numbers, sums as formulas, and every text as text."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime

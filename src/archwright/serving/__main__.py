@@ -1,7 +1,5 @@
 """`python -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ So up to SEEDS draws of the load are simulated. The half with figures nearest to
 draw whose figures follow the machine's speed most evenly is selected.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import median
 

@@ -7,8 +7,6 @@ Value: the run at the predicted speed. Band: the fit's band of the stratum aroun
 and the slow end of the steps' band if queueing makes them lie further out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The bases of a serving prediction: definition, formula and facts of each number."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Efficiency

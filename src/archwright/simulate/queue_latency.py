@@ -1,7 +1,5 @@
 """Splits the time to first token into wait for a slot and rest: the gateway's timeouts need both."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

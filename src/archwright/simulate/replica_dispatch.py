@@ -4,8 +4,6 @@ Design: the time for which a request occupies a slot is an input, so each engine
 Requests that the gateway would refuse are counted and stay, so refusals do not improve the latencies of an overload.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ fast and the slow end of the 90 % band, so queueing widens a band if there is qu
 speed. Band: the extremes of the runs, widened by a noise factor for effects that the model leaves out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

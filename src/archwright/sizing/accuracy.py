@@ -3,8 +3,6 @@
 The prediction of a row uses only columns that a user would state; the measured columns are used for scoring alone.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -3,8 +3,6 @@
 The queries never use measured columns. A cell that is not a number counts as unstated and makes the row weak.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterator, Mapping

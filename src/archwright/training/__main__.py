@@ -1,7 +1,5 @@
 """`python -m archwright.training HOME RUN`: the training process, until the last step or SIGTERM."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

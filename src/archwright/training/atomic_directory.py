@@ -4,8 +4,6 @@ The manifest lists every file with SHA-256 and size and is written last; files a
 crash the old or the new folder exists, or a leftover that the next writer removes or restores.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -4,8 +4,6 @@ Transformers reads a quantised file in 17 s, the copy in 1 s. The copy is float3
 numbers; training loads it as bfloat16. A separate process makes the copy, so that its memory does not add to training.
 """
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 import sys

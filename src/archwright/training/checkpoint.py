@@ -1,7 +1,5 @@
 """Checkpoints of a run: the last two are kept, and the newest undamaged checkpoint is restored."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ Classes are the label's values in the training rows, numbers by size before text
 class is not among them counts as wrong.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

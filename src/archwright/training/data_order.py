@@ -5,8 +5,6 @@ A step ends at the row that brings it nearest to its budget, and at the end of a
 is not shuffled, since shuffling costs many times the step.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 

@@ -3,8 +3,6 @@
 By default transformers keeps GGUF weights packed and unpacks them in every product, which is slow in training.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

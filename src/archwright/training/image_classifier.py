@@ -5,8 +5,6 @@ exported model includes the division by `scale` and the softmax: raw pixels in, 
 weighted, so outputs stay probabilities. A missing pixel is refused. Several workers average gradients by rows.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import warnings

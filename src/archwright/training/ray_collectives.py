@@ -5,8 +5,6 @@ get the same bytes in every run, since the order of additions depends only on th
 size. Compared with one worker the results are equal up to rounding.
 """
 
-from __future__ import annotations
-
 import secrets
 from typing import Any
 

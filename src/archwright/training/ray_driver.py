@@ -8,8 +8,6 @@ Checkpoints are written to the home and not through Ray. Workers report through 
 tells them to stop. Each worker gets `threads` CPUs, or an equal share if the spec has no value.
 """
 
-from __future__ import annotations
-
 import shutil
 import signal
 import sys

@@ -7,8 +7,6 @@ If a worker dies, the other workers fail and Ray Train restarts all. An Archwrig
 the error and the driver stops all workers, since they may wait in an all-reduce.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Execute a run: build the trainer, run the loop, save the result."""
 
-from __future__ import annotations
-
 import re
 import resource
 import sys

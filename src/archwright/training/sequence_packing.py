@@ -4,8 +4,6 @@ Positions restart at each sample and the attention mask is block-diagonal and ca
 depend on the others. The output head, a third of the work, is computed for supervised tokens only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

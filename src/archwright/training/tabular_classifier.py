@@ -9,8 +9,6 @@ nearest may move a threshold past a value. The same rows, seed and threads give 
 from the text of a model.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

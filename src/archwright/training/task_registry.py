@@ -1,7 +1,5 @@
 """The tasks: task `a-b` is the module `archwright.training.a_b`, imported when a run needs it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.util import find_spec
 

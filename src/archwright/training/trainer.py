@@ -4,8 +4,6 @@ The loop chooses rows, checkpoints and the end; a task defines a step. After `re
 give the same bytes as without the interruption.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol

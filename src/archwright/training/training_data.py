@@ -4,8 +4,6 @@ The split depends on the hash of a row's content, not on its place: a held-out r
 together with all equal rows.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

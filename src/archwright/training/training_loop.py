@@ -5,8 +5,6 @@ bytes as an uninterrupted run. Its state follows from spec, rows and the newest 
 Ray worker use the same loop.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time

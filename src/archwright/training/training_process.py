@@ -4,8 +4,6 @@ The process shares the run's lock with its parent and ends when the parent dies,
 messages are JSON lines; output of libraries goes to the run's `log`.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ and `outcome.json` (after the last step). The processes of a run hold a lock on 
 the last process ends: a run with the status "running" and a free lock was interrupted.
 """
 
-from __future__ import annotations
-
 import difflib
 import fcntl
 import os

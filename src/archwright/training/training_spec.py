@@ -3,8 +3,6 @@
 Limits protect the machine from mistyped numbers: attention memory grows with the square of a step's tokens.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import shlex

@@ -4,8 +4,6 @@ A machine that a provider states for a region with a list price is an offer if i
 elsewhere. Without a list price, the home region's price times the family's ratio is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 

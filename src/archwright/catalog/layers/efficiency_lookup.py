@@ -1,7 +1,5 @@
 """Chooses the efficiency row of an engine, quantisation and instruction set, or of a training task."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from archwright.catalog.tables.records import Efficiency, TrainingEfficiency

@@ -1,7 +1,5 @@
 """The trust in a fact: its layer, kind of source and age, and the resulting band."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import date

@@ -5,8 +5,6 @@ drift is added, linear in the log and independent of the first band: squared log
 middle of that year, "2025-2026" the middle of both years. A figure without a year counts as stale.
 """
 
-from __future__ import annotations
-
 import calendar
 import functools
 import math

@@ -4,8 +4,6 @@ One file per generation is written and then named as the current one. Design: pr
 machine types, so 100,000 of them load in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The user's own facts: table -> row -> changed fields (SI), each row with a reason and a last day."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from functools import cached_property

@@ -3,8 +3,6 @@
 A container's limits count if they are smaller than the host. Tests replace `root`, the folder of all paths.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -4,8 +4,6 @@ Rates are single-threaded; plans scale them by an engine's threads. Each rate is
 their spread (10th to 90th percentile), at least 10 % each way, since other tenants disturb a shared machine.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -5,8 +5,6 @@ bytes/s of a bitwise OR over the memory-mapped model file (or else an anonymous 
 product. Memory stays below 300 MB.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """`catalog diff`: changes of the refreshed layer against lower layers, and the plans that use them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -5,8 +5,6 @@ file without a stated day takes the day in its path (`litellm-2026-11-20.json`),
 refresh replaces the earlier facts of the same class (and provider); all other facts stay.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import date
 from pathlib import Path

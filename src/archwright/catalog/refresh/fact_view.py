@@ -1,7 +1,5 @@
 """The figures of a fact: each number of a row with its unit, in each layer that states the fact."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """Joins figures of storage, electricity, scores, models and accelerators to this catalog's rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Merges prices of hosted models and compares each with a second source."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Joins machine prices of public sources to builds, accelerators and regions, and checks them."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

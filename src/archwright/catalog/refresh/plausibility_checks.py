@@ -4,8 +4,6 @@ Each gate detects an error that was found in a public table. A refusing finding 
 shown. `gate_exceptions.csv` names correct rows that a gate would refuse; an unused exception is a finding, too.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Input and report of a refresh: files with their sources, skipped rows with the reason."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any, NamedTuple
 

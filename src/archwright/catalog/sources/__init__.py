@@ -1,7 +1,5 @@
 """Adapters of public sources: bytes of a file in, neutral records out; refresh_sources.csv names them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from archwright.catalog.sources import (

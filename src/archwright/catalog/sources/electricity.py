@@ -1,7 +1,5 @@
 """Electricity by country in JSON: the grid's carbon, and prices per kWh of businesses and of industry."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Decodes the bytes of a source file: gzip, CSV line by line, one or several JSON documents, YAML."""
 
-from __future__ import annotations
-
 import csv
 import io
 import zlib

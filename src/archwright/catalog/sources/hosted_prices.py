@@ -1,7 +1,5 @@
 """Prices of hosted models in JSON, USD per token: three forms."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import date
 from typing import Any

@@ -1,7 +1,5 @@
 """Builds of machine types: two JSON forms without prices, and CSV lists with prices in two dialects."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Prices of machines per hour by region: the providers' own lists, and tables generated from them."""
 
-from __future__ import annotations
-
 import csv
 import re
 import statistics

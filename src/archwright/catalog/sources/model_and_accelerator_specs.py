@@ -1,7 +1,5 @@
 """Scores and architectures of models in JSON, and YAML data sheets of accelerators."""
 
-from __future__ import annotations
-
 import json
 from pathlib import PurePath
 

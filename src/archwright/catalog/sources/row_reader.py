@@ -1,7 +1,5 @@
 """Reads the rows of a source file by the tables of formats.yaml: path, type and unit of each value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prices of egress and of object storage in JSON: provider -> tiers, with a date for the whole file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

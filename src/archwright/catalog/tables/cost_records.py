@@ -1,7 +1,5 @@
 """Records of costs: owning machines, storing and moving data, commitments, managed platforms."""
 
-from __future__ import annotations
-
 from archwright.catalog.tables.records import Fact
 
 

@@ -1,7 +1,5 @@
 """Reads a CSV table of the catalog; every error names file, line and column (AW-CAT-02)."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import math

@@ -1,7 +1,5 @@
 """Countries to which advanced accelerators may be sold under a licence alone, or not at all."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from pathlib import Path

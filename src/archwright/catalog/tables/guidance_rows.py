@@ -4,8 +4,6 @@ Rows of a topic are sorted from specific to general: the first row that fits a p
 demands of a regulation this release meets today.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

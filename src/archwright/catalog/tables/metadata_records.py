@@ -1,7 +1,5 @@
 """Metadata of facts: availability of machines, facts of hosted models, ages and sources of facts."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.catalog.tables.records import Fact

@@ -4,8 +4,6 @@ A spelling matches a row if each of its words, except vendor words, is a word of
 several rows match ("the 80 GB ones"), a plain name means the choice of the alias table, else the first row.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Mapping

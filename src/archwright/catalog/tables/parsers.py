@@ -1,7 +1,5 @@
 """CSV tables to records; table_schemas.yaml has the columns, this module the fields without a column."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path

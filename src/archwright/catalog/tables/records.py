@@ -4,8 +4,6 @@ Every record has its source, the source's date `as_of` (empty if undated) and `c
 `recalled`. A price or a rate that the source does not state is None, never a guess.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.contract.estimate import Estimate, within_factor

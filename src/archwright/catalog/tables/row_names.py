@@ -1,7 +1,5 @@
 """Names of rows in output and in the user's own facts: one name, one row of its table."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 

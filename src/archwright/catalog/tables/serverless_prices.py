@@ -1,7 +1,5 @@
 """Accelerators paid by the second: price, time until an idle worker stops, cold start time."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rates and shares of work other than serving text: training, images, tables, data processing."""
 
-from __future__ import annotations
-
 from archwright.catalog.tables import records
 from archwright.catalog.tables.csv_table import CsvRow
 from archwright.catalog.tables.parsers import read_band, row_parser

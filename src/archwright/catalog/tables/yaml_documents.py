@@ -1,7 +1,5 @@
 """Reads the YAML documents of the catalog: engines and one file per regulation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeVar
 

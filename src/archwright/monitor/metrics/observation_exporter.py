@@ -4,8 +4,6 @@ The supervisor measures memory, start-up and disk but has no port. The gateway e
 covers the whole platform. Each worker has a separate exposition for them, which is not summed over the processes.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable
 

@@ -4,8 +4,6 @@ An observation is a value at a time with labels. Its meaning depends on the metr
 request; counter: an increment at that time; gauge: a reading that is valid until the next reading.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

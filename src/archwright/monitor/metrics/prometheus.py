@@ -1,7 +1,5 @@
 """Client for instant queries of a Prometheus server (`/api/v1/query`)."""
 
-from __future__ import annotations
-
 import base64
 import http.client
 import math

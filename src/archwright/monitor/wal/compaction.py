@@ -8,8 +8,6 @@ Readers see each record once: they read the segments first, then the blocks, the
 contains.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import math

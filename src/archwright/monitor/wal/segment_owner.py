@@ -5,8 +5,6 @@ Segments of another store remain until that store is used again. A segment witho
 created while the store was unreachable) belongs to any store.
 """
 
-from __future__ import annotations
-
 import secrets
 from contextlib import suppress
 from pathlib import Path

@@ -9,8 +9,6 @@ the disk is full, the last `reserve` bytes are kept for the records of admitted 
 refusals. So a full disk stops admissions (StoreError AW-STO-06), but no record of a response is lost.
 """
 
-from __future__ import annotations
-
 import secrets
 import threading
 from collections import deque

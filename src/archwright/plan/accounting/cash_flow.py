@@ -4,8 +4,6 @@ Design: an option is a tuple of terms, so one sample of every fact prices all op
 share (an exchange rate, an engine's speed) change all of them alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Machines of an option and their locations: the input of costs, sections and report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Provenance of a plan's numbers: bases of estimates, assumptions, and work that the plan does not size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import TypedDict, Unpack

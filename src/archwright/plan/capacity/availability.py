@@ -6,8 +6,6 @@ Power, cooling and the uplink of a site affect all machines at once, so the resu
 availability.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from bisect import bisect_left

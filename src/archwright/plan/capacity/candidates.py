@@ -5,8 +5,6 @@ the same capacity. Only the Pareto front of machines is kept: a machine is dropp
 with any purchase option and has at least the same capacity, so no optimal machine is lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

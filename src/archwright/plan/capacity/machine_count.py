@@ -1,7 +1,5 @@
 """Machine count: machines for a load, machines for one run of a job, and paid hours."""
 
-from __future__ import annotations
-
 import math
 
 from archwright.plan.capacity.availability import count_spares

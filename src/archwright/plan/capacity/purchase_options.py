@@ -6,8 +6,6 @@ the horizon; the other months are on demand. Machines are nested (the j-th never
 the best option for each machine alone is the best for all: the newsvendor rule, month by month.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

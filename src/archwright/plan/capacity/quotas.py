@@ -5,8 +5,6 @@ price list guarantees either). Above the usual quota, an option is at risk and r
 (`selection`). Above the maximum, the option is not feasible.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Served loads: the traffic, context and default output length of a workload, and the engines that serve it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from typing import NamedTuple

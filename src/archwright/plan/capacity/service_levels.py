@@ -5,8 +5,6 @@ only an interval of commonly observed values is known. A limit below the interva
 unverified, and the option ranks after options with verified limits (decision/selection.py).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog

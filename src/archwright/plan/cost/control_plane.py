@@ -6,8 +6,6 @@ organisation need no machine here. A workload of many sites has its gateway on t
 Design: only the needs and the location decide, not the machines that serve requests, so more load never costs less.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

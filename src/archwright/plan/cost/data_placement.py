@@ -1,7 +1,5 @@
 """Placement of load and data of an option: shares of each workload by place, main places of data sets, copies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 The price of rented machines includes all of this; their energy counts only for carbon.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

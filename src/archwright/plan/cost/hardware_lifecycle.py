@@ -4,8 +4,6 @@ The resale value falls geometrically to the residual share at the end of the lif
 purchase costs more, for every horizon, and a larger need never costs less.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Not priced because the default stack does not need them: the control plane of a 
 its own processes), and software licences of accelerator vendors (the engines are free software).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

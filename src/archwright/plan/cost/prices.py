@@ -4,8 +4,6 @@ If the catalog has no price of a kind for a provider, the median of the other pr
 interval. The tables state one region per provider, so the price of another region has its own factor and interval.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Unpack
 

@@ -5,8 +5,6 @@ the machines that run at the busiest moment of the month.
 Engineers who build models and products are not included: they are the same in every option.
 """
 
-from __future__ import annotations
-
 import math
 
 from archwright.catalog.catalog import Catalog

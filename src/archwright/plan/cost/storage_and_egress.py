@@ -4,8 +4,6 @@ Every option stores all data of the needs at its own price, existing data includ
 same. On-premises storage is bought year by year.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -7,8 +7,6 @@ would make an option feasible, with the price difference. If a provider lacks th
 accelerator, options that violate only one of the two are suggested.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

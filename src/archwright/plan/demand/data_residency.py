@@ -6,8 +6,6 @@ country is not in the catalog is inside only "any" and itself. Proximity: the or
 organisation's country, then the groups of that country (the catalog knows no other neighbours).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog

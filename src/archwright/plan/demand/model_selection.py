@@ -4,8 +4,6 @@ A floor needs a reported figure on its benchmark: a model without a figure is li
 accept unknown quality. Models that pass are sorted by size, smallest first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 

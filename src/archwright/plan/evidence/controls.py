@@ -9,8 +9,6 @@ their source data; machines and the gateway in that of their workloads' data. Fi
 (without prompts and responses) hold no data: their places are listed, without a bound.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable

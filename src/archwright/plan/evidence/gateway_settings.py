@@ -10,8 +10,6 @@ TTFT predicted at the peak with a free slot (p95, slowest pool); after that it o
 exceeds both that time and the p99 wait at the planned peak (slow end of the band, at most the limit itself).
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping

@@ -9,8 +9,6 @@ highest load that the machine carries; it holds at any load up to the planned pe
 longest run within the time between two runs. Other batch work has no measurement, and the plan states that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar

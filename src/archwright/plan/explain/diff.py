@@ -1,7 +1,5 @@
 """Difference of two plans, and its reasons: needs, facts or this machine."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Explanations of a plan in plain text: the choice, a number, an option, a fact, a control, a term."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Numbers and records of a plan as text for people."""
 
-from __future__ import annotations
-
 from archwright.contract.decision import CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, Pool, Purchase

@@ -1,7 +1,5 @@
 """Glossary: the terms of a plan's tables, and the categories of its cost lines."""
 
-from __future__ import annotations
-
 from archwright.contract.plan import CostCategory
 
 CATEGORY_MEANINGS: dict[CostCategory, str] = {

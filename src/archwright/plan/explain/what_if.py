@@ -1,7 +1,5 @@
 """Answer to "what if": the plan with changed needs, compared with the plan without the changes."""
 
-from __future__ import annotations
-
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record

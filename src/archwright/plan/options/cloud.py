@@ -5,8 +5,6 @@ no row states the surcharge on committed machines. Workloads of many sites (plan
 bought for these sites, in addition to rented machines.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any

@@ -5,8 +5,6 @@ the spares for its availability target. Machines follow the load or are committe
 fewest machines that keep its deadline, for the hours that it runs.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections import Counter

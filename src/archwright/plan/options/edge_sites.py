@@ -4,8 +4,6 @@ Each site serves its share of the load on the cheapest machine type within the s
 their countries in turn.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The solution states the machines of each year. For a shared load, a machine type
 number of bought machines is as uncertain as the whole load.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -6,8 +6,6 @@ The catalog states where a provider processes data. If the place is unknown and 
 priced and listed, but not feasible. Non-text work runs on rented machines, at the cheapest allowed cloud.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 

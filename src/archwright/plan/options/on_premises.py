@@ -5,8 +5,6 @@ its mean and send its peaks to a cloud. The integer program decides all of this 
 costs of an option, so limits that these break are tightened and the program is solved again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Builds options: pools, purchases and fleets of machines with their cash flows, and the operating costs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple

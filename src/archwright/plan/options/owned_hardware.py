@@ -6,8 +6,6 @@ load grows. Owned machines serve until the end of the plan year nearest to the e
 purchase cost and are not renewed as such: their successors are bought, of the best machine type.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

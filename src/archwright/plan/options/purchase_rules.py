@@ -5,8 +5,6 @@ the bits of an operand, the maximum over number formats. Below 4,800 the rule al
 table of the catalog states.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -15,8 +15,6 @@ so a worker is paid for at least 1 - c of the time, and for more with more reque
 Design: a limit holds at every load level, not on average over the day, so a busier day never makes the night cheaper.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

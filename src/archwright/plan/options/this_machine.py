@@ -6,8 +6,6 @@ keeps every latency limit, else the largest that fits. A slot holds twice the 95
 because lengths are log-normal and long requests must not be refused.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor

@@ -1,7 +1,5 @@
 """Section lines from rows of guidance: advice selected by the plan's traits, and templates of computed lines."""
 
-from __future__ import annotations
-
 import functools
 import shlex
 from collections.abc import Mapping

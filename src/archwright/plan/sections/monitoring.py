@@ -1,7 +1,5 @@
 """Monitoring section: plan against actual, the series, and the query and alert of each service level."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine

@@ -1,7 +1,5 @@
 """Network section: ports of the gateways, the fabric of training clusters, switches, traffic that leaves, power."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine

@@ -1,7 +1,5 @@
 """All sections of a plan in words and numbers, in reading order."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from archwright.contract.decision import Section

@@ -1,7 +1,5 @@
 """Traits of a plan, by which guidance rows are selected, and the values that fill their texts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload

@@ -1,7 +1,5 @@
 """Lines on power, cooling, energy and carbon; they are part of the network section."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator

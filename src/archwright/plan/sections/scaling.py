@@ -1,7 +1,5 @@
 """Scale section: machines over time, their range, the loss of one machine, and which limit is reached first."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Security and compliance section: the measures and who demands them, then each regulation and what meets it today."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from archwright.catalog.tables.records import Regulation

@@ -1,7 +1,5 @@
 """Storage section: what is stored, how much, where, on which tier and why, and which clause demands it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine

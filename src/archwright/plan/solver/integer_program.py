@@ -22,8 +22,6 @@ The minimum cost therefore never falls when the load grows. The program is solve
 reached (no example comes near it), the best solution so far is used.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

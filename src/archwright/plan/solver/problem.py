@@ -5,8 +5,6 @@ power, needs no more rack space, and needs no more machines for any choice. A mo
 task, and the tasks that follow it, with no more machines at every place. The minimum cost stays the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A client sends its key as `Authorization: Bearer` or, in the Messages interface,
 different keys are invalid. No other claim of identity (user headers, cookies, query strings) is read.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from http import HTTPStatus

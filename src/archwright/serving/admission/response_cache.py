@@ -7,8 +7,6 @@ generation moves there. If the young generation is full, the old generation is d
 hundred responses in memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import struct

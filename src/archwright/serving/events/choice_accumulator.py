@@ -1,7 +1,5 @@
 """Build pieces of a reply from engine events and join the pieces of one choice."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from archwright.serving.events.engine_events import CompletionChoice, CustomCall, FunctionCall, ToolCall

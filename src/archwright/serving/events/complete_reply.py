@@ -3,8 +3,6 @@
 Design: the content decides, because servers send either form regardless of the request and of the content type.
 """
 
-from __future__ import annotations
-
 from archwright.http_client.client import BODY_LIMIT_BYTES
 from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 

@@ -1,7 +1,5 @@
 """OpenAI stream events with the fields passed on. Readers of other protocols produce the same events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Protocol
 

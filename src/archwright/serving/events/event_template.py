@@ -5,8 +5,6 @@ else. An event matches only if it has exactly these bytes around one JSON string
 Design: reading a text event needs two byte comparisons and no decoding of the envelope, which saves CPU per token.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from archwright.serving.events.engine_events import decode_event, extract_plain_text

@@ -5,8 +5,6 @@ Until then other output is buffered, up to BUFFER_LIMIT_BYTES; the end of the st
 engines report the prompt's tokens only at the end, so the first event reports 0 and the last event the real count.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

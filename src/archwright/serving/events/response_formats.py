@@ -1,7 +1,5 @@
 """Write OpenAI replies, as a stream of chunks or one object: content, log-probabilities and usage."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeGuard
 

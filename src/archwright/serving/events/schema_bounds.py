@@ -5,8 +5,6 @@ the reply's tokens. A required call is then complete, unless the schema's own bo
 exceed the reply. One character counts as one token, which is the worst case (digits).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

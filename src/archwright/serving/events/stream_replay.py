@@ -3,8 +3,6 @@
 A reply with a truncated tool call is not cached, because a message cannot represent it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Times and token counts of one reply."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

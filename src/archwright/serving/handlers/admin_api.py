@@ -5,8 +5,6 @@ rights than the caller has, nor get the secret of such a key. A tenant's adminis
 Every action is recorded, also a refused action. The store may be slow, so actions run in a thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

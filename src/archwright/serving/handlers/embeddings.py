@@ -1,7 +1,5 @@
 """One embedding request: a slot and the engine's vectors, in the encoding that the client requested."""
 
-from __future__ import annotations
-
 import base64
 from array import array
 from http import HTTPStatus

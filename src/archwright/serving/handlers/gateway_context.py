@@ -1,7 +1,5 @@
 """The parts of a gateway process that handlers use: configuration, endpoints, authorisation, accounts, records."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Set

@@ -6,8 +6,6 @@ first token decides nothing. The response names the version whose engine gave it
 slot, since versions may change while a request waits.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Handlers of admitted requests: the interface for the dispatcher, and the frame of every charged request."""
 
-from __future__ import annotations
-
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable

@@ -4,8 +4,6 @@ Design: the HTTP client pushes each read into a relay, so there is no task and n
 read are decoded together and leave in one write; a read of the same form as the last is not decoded at all.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus

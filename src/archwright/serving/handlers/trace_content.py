@@ -5,8 +5,6 @@ of the input come first. Images, sounds and documents are mentioned without thei
 Design: the tenant's setting is checked before this runs and again before the trace leaves (`monitor.trace_exporter`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Design: each limit has bounds, so that no setting blocks all clients and no wait or size is unlimited.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 from archwright.contract.record import Record

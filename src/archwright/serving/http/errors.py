@@ -4,8 +4,6 @@ Design: no error shows a path, an address, a stack trace or the name of another 
 passed on only after locations are removed from it.
 """
 
-from __future__ import annotations
-
 import re
 from http import HTTPStatus
 

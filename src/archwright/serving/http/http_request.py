@@ -1,7 +1,5 @@
 """Records of one HTTP request: the result of its authorisation, and the complete request that a handler gets."""
 
-from __future__ import annotations
-
 import msgspec
 
 from archwright.access.api_keys import Principal

@@ -5,8 +5,6 @@ drops no request: running requests finish, and an idle connection is closed with
 silent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import ssl

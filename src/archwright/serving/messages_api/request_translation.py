@@ -5,8 +5,6 @@ the model's provider supports the interface itself, the client's body and betas 
 replaced; fields that cost more than the configured price are rejected. Fields: API reference, version 2023-06-01.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 Other fields of a block (cache control, hints) are ignored.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

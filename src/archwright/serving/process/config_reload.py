@@ -4,8 +4,6 @@ The supervisor writes a configuration with a higher revision. Each worker polls 
 (`pool_registry`) and reports to the master. The master writes the combined report beside the file.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Awaitable, Callable

@@ -3,8 +3,6 @@
 Design: each stage gets records and returns a record. Requests that arrive in one tick of the event loop are a list.
 """
 
-from __future__ import annotations
-
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable

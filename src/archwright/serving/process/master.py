@@ -6,8 +6,6 @@ workers finish their requests and exit. SIGTERM ends all workers in order. Reser
 the next refusal (access/accounts.py). The master has no thread and opens no table, since workers are forks of it.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -4,8 +4,6 @@ Design: only the two probes are open without a key, and they decode no body. In 
 for `{}` in the pattern; nothing else of a path is decoded, so no encoded path reaches another route.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable

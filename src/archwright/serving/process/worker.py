@@ -1,7 +1,5 @@
 """A worker process: it builds its parts and serves until its master ends or replaces it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

@@ -1,7 +1,5 @@
 """Providers translate requests to an engine's protocol: one module per protocol, selected here."""
 
-from __future__ import annotations
-
 from archwright.serving.providers.anthropic import AnthropicProvider
 from archwright.serving.providers.openai import OpenAIProvider
 from archwright.serving.providers.protocol import Provider

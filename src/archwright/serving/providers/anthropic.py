@@ -4,8 +4,6 @@ A field without a counterpart is rejected by name if it would change the reply, 
 seed). Requests of the Messages interface itself are passed on unchanged. Fields: API reference, version 2023-06-01.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 The reply length is sent as `max_tokens`, or as `max_completion_tokens` once the engine has requested that field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 

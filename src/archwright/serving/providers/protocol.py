@@ -1,7 +1,5 @@
 """Interface of an engine protocol: headers, requests and readers of replies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

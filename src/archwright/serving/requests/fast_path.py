@@ -5,8 +5,6 @@ checks. A body that the fast path does not accept is validated again by the fiel
 property test proves that both return the same request.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import msgspec

@@ -5,8 +5,6 @@ Engines behind a URL may support more fields: restrictions of our own engines do
 are passed on.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Checks of messages, content parts and tools. Unknown fields pass only to engines behind a URL."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

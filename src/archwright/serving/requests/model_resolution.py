@@ -1,7 +1,5 @@
 """Resolve model names: a workload means its endpoint and version, a model means the untuned model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Input without a bound, which includes input of provider tools, counts as the whole context.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ and invalid values, so a client's mistake would be charged and not reported. Unk
 engines, and passed on to engines behind a URL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

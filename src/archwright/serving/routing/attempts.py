@@ -5,8 +5,6 @@ which bounds every attempt. If a pool is full, unavailable or failed, the next p
 it again once if the retry budget allows, so retries do not worsen an outage.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus

@@ -7,8 +7,6 @@ never runs requests with and without its adapter together: llama.cpp cannot batc
 40 s).
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -5,8 +5,6 @@ keeps it; waiting and new requests get slots of the new table. A removed pool se
 engines. Only our own engines delay a change, because an unavailable provider has fallbacks.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -3,8 +3,6 @@
 Design: the routes of a table are computed once. A route holds only pools that may process its data class.
 """
 
-from __future__ import annotations
-
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping

@@ -3,8 +3,6 @@
 Shadow requests are dropped under load, and their failures do not affect the client.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple

@@ -5,8 +5,6 @@ Design: every address except loopback needs TLS, because API keys and prompts ar
 is used, so a running gateway keeps its table if a new one is invalid.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Keys of engines by reference, `env:NAME` or `file:PATH`. Files are polled for rotated keys."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from archwright.errors import ErrorLocation, OperateError

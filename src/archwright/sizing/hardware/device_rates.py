@@ -1,7 +1,5 @@
 """Compute rates and power of a machine for work other than text generation, from the catalog's work rates."""
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.sizing.hardware.machine import Machine

@@ -3,8 +3,6 @@
 The planner multiplies these records by machine counts and prices.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator

@@ -4,8 +4,6 @@ energy of a month = machines x (busy share x busy draw + idle share x idle draw)
 carbon = energy x grid intensity per kWh (yearly mean; the hour of the day is not modelled)
 """
 
-from __future__ import annotations
-
 from statistics import median
 from typing import NamedTuple
 

@@ -9,8 +9,6 @@ step = max(FLOPs / (share x compute), bytes / (share x bandwidth)); the shares a
 Accelerators have fitted step times instead (step_time/engine_step_times.py).
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from archwright.catalog.tables.records import Efficiency, ModelSpec

@@ -4,8 +4,6 @@ Both are independent factors on every step time, so their logarithms add in quad
 computed separately: noisy neighbours on a shared machine only slow it down.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

@@ -8,8 +8,6 @@ With b requests in decode, O output tokens each, prefill time R and decode step 
 Checked against the event simulation of the same steps (tests/simulate/test_closed_loop.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from statistics import NormalDist

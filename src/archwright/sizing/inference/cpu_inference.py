@@ -5,8 +5,6 @@ bandwidth per core, with their range as band. A named processor has its own row'
 cache of a whole context.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from statistics import geometric_mean

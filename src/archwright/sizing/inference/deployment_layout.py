@@ -11,8 +11,6 @@
 Design: residual trees are not used here, because they are not monotone in the load.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import lru_cache

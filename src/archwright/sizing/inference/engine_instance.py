@@ -1,7 +1,5 @@
 """Records of one engine on a machine, shared by layouts, formulas and simulation."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import EngineSpec, ModelSpec

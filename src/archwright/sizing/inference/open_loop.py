@@ -18,8 +18,6 @@ a shorter answer never lowers the capacity. A limit counts as violated if an eng
 of its time violates it; monotonicity does not hold in the small gap between that engine and an idle one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cached_property

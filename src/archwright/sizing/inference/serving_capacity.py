@@ -4,8 +4,6 @@ Among the layouts that fit (deployment_layout.py), the one that violates the few
 requests/s within them (open_loop.py) is used. The band is that of the engine's step times.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

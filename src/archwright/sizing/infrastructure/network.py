@@ -8,8 +8,6 @@ Bytes through one machine's network per training step, for n machines and P para
 Waiting share of a step: w / (w + c), w = (1 - overlap) bytes / bandwidth, c = FLOPs / (rate x MFU), in seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -7,8 +7,6 @@ A data set of S bytes grows by g bytes per month and is kept for R months; store
 Tier: object storage if the streams of one machine carry the bandwidth, else shared flash.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple

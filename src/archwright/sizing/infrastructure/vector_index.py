@@ -7,8 +7,6 @@ Bytes per vector of d numbers in an HNSW graph of degree M:
 Each form has recall close to the exact search; the later forms need more reads per query.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

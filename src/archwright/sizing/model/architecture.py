@@ -7,8 +7,6 @@ Formulas (d hidden size, L layers, V vocabulary, h heads of width w, k key-value
 - KV cache of one token: 2 k w values per layer; latent and linear attention: the constant of the model's row
 """
 
-from __future__ import annotations
-
 from archwright.catalog.tables.records import ModelSpec
 
 CACHE_BITS = 16

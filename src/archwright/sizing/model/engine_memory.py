@@ -3,8 +3,6 @@
 Engines on accelerators: step_time/step_work.py.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Efficiency, ModelSpec

@@ -4,8 +4,6 @@ Four-bit MoE models keep attention and output head in 16 bits, as every publishe
 A device without the format multiplies in the next wider format that it supports.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ Heads have 128 values, 8 of them are key-value heads (GQA). A sparse model gets 
 Predictions from an assumed architecture are marked weak.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.tables.records import ModelSpec
 
 _WIDTH_PER_LAYER = 100.0

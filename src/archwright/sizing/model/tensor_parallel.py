@@ -1,7 +1,5 @@
 """Tensor parallelism: each device takes an equal share of the heads, so the degree must divide their number."""
 
-from __future__ import annotations
-
 from archwright.catalog.tables.records import ModelSpec
 
 

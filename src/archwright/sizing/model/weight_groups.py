@@ -8,8 +8,6 @@
   decode step multiplies the latent with h heads of the latent's width (absorbed form), not of the head width.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

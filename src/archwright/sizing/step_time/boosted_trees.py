@@ -3,8 +3,6 @@
 A node with feature -1 is a leaf. A case goes left if its feature is at most the threshold. The trees' values are added.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.contract.record import Record

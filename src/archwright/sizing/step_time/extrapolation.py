@@ -8,8 +8,6 @@ The same rules apply to predictions, benchmark scores and plans:
 - The stated figures of a device have an independent error band from their row's confidence and age.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
 from archwright.catalog.tables.work_rate_parsers import WorkRate

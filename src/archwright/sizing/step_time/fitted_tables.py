@@ -4,8 +4,6 @@ bench/sizing/fit.py writes them from measured rows that are not in the repositor
 A band is a pair of factors on the predicted value, per metric, stratum and regime ("": any regime).
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import msgspec

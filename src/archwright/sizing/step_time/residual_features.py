@@ -3,8 +3,6 @@
 Their order is part of the fitted table: after a change the table must be fitted again.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -13,8 +13,6 @@ slot if more requests are sent than the KV cache holds: (sent / held - 1) x outp
 Offline throughput = held requests / TPOT. The decode pool of a disaggregated layout runs no prefill.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

@@ -8,8 +8,6 @@ Prefill of a prompt of s tokens: the same with s tokens at once and the causal h
 Pipeline stages process B/pp at a time: a token passes all stages; each stage holds 1/pp of weights and cache.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator

@@ -6,8 +6,6 @@ Device-seconds per token: parallel_strategy.py; goodput: goodput.py, each with i
 than the first (network, pipeline bubble, micro-batches); `scaling` follows from the smallest and largest cluster.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

@@ -4,8 +4,6 @@
 FLOPs per token: training_flops.LoraStep. Shares and fixed costs: the catalog's training efficiencies.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates

@@ -7,8 +7,6 @@ With delta seconds to write a checkpoint, M seconds between interruptions of the
 M = year / (devices x failures per device and year x interruptions per failure).
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -11,8 +11,6 @@ train_s is the time in steps, from the first to the last, without loading, check
 row for this kind of work, in FLOPs of the probe, because a noisy neighbour slows down both. Steps: training_flops.py.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import TrainingEfficiency

@@ -8,8 +8,6 @@ fewest device-seconds per token among those that fit is chosen. In addition to t
 - adapters: no matmuls for the gradients of frozen weights, 4 + 2 r instead of 6 + 2 r FLOPs (r: recomputed share).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping

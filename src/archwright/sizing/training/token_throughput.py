@@ -9,8 +9,6 @@ Per token and device (rates in FLOP/s of the matmul's number format; e, ea, act,
 A sparse (MoE) model multiplies the sum by `moe`, for routing and expert exchange. Step time and GPU-hours follow.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

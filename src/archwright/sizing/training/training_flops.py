@@ -4,8 +4,6 @@ Not counted: the optimiser (a few passes over the trained values), gradients of 
 and allocator waste. The measured shares of a catalog row include them.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec

@@ -13,8 +13,6 @@ With N parameters per stage (parameters / tensor / pipeline) and d data-parallel
   parallel ranks; computed in chunks for adapters. Adapters have gradients and moments only for their own weights.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import NamedTuple
 

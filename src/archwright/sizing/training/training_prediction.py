@@ -4,8 +4,6 @@ The throughput of a stated layout is that of token_throughput.py, as scored agai
 of parallel_strategy.py. Memory, checkpoints, goodput, days and cost have the same formulas for both.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver

@@ -4,8 +4,6 @@
 The rates were measured with the project's own ingest and refine of text (docs/log.md). Machines share the files.
 """
 
-from __future__ import annotations
-
 import math
 
 from archwright.catalog.catalog import Catalog

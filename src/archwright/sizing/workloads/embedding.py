@@ -5,8 +5,6 @@
 The body excludes the embedding table, which is looked up and not multiplied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from archwright.catalog.catalog import Catalog

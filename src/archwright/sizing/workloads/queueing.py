@@ -10,8 +10,6 @@ Batching: a request waits for the running batch, then runs in its own batch. A g
 times as fast. The first arrangement within the limit that carries at least 90 % of the best one is used.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ Measured with the project's own serving engine; receiving a request costs more t
 used, because tree evaluation is a chain of dependent memory reads.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.evidence import Basis

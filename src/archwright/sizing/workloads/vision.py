@@ -7,8 +7,6 @@ classifiers at 224 x 224 pixels have 320 (ResNet-50), 147 (EfficientNet-B0) and,
 to 620 FLOPs per parameter (multiply and add count as two). Their range is the band.
 """
 
-from __future__ import annotations
-
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.evidence import Basis
