@@ -434,12 +434,11 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     store.refuse = True
     wal = WalWriter(store, home, segment_bytes=4 << 10)
     written = 0
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-06"):
         while True:
             wal.append_encoded("served", json.dumps([1.0, f"r{written}", "ok"]).encode(), wal.reserve)
             written += 1
             wal.flush()
-    assert caught.value.code == "AW-STO-06"
     assert len(list(home.write_ahead_log.glob("*.segment"))) == 4
     wal.append("served", one(written))  # of a request admitted before
     wal.flush()
@@ -468,13 +467,11 @@ def test_a_write_that_fails_is_tried_again(
 
 
 def test_a_too_long_record_and_a_closed_wal_are_refused(store: Store, home: Home, wal: WalWriter) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-07"):
         wal.append("served", one(1, route="x" * 70_000))
-    assert caught.value.code == "AW-STO-07"
     wal.close()
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-05"):
         wal.append("served", one(1))
-    assert caught.value.code == "AW-STO-05"
 
 
 def test_readers_see_each_record_once_while_it_is_compacted(
@@ -613,26 +610,6 @@ def test_the_id_of_a_request_tells_when_it_came() -> None:
     assert [request_received_at(name) for name in ids[::2]] == pytest.approx([1.7e9, 1.7e9 + 0.002, 1.8e9], abs=1e-3)
     for wrong in ("", "aw-1", "r1", ids[0].upper(), ids[0] + "0"):
         assert request_received_at(wrong) is None
-
-
-def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bench/wal measures the time per record."""
-    written: list[int] = []
-    write = WalSegment.write
-
-    def counted(self: WalSegment, data: bytes) -> None:
-        written.append(len(data))
-        write(self, data)
-
-    monkeypatch.setattr(WalSegment, "write", counted)
-    wal, record = WalWriter(store, home), one(1)
-    for _ in range(2_000):
-        wal.append("served", record)
-    assert not written
-    wal.flush()
-    wal.flush()
-    assert len(written) == 1 and written[0] > 2_000 * 100
-    wal.close()
 
 
 def test_a_segment_that_gets_full_while_it_is_compacted_comes_before_its_successor(store: Store, home: Home) -> None:
