@@ -8,8 +8,11 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
+from archwright.contract.needs import Budget, Needs, Organisation, Workload
 from archwright.contract.plan import MachineFacts
+from archwright.contract.record import replace
 
 T = TypeVar("T")
 
@@ -24,13 +27,39 @@ def catalog() -> Catalog:
     return load_catalog()
 
 
+def catalog_with(**tables: object) -> Catalog:
+    """Return the shipped catalog with some other tables."""
+    made = Catalog(DATA)
+    made.__dict__.update(tables)
+    return made
+
+
+def catalog_without_rates(prefix: str) -> Catalog:
+    rows = load_catalog().work_rates
+    return catalog_with(work_rates={name: row for name, row in rows.items() if not name.startswith(prefix)})
+
+
+def needs_with(*workloads: Workload, **changes: object) -> Needs:
+    made = Needs(
+        version=1,
+        organisation=Organisation(name="Test", country="DE"),
+        workloads=workloads or (Workload(name="chat", kind="chat"),),
+        budget=Budget(currency="USD", horizon_months=24),
+    )
+    return replace(made, **changes)
+
+
 @pytest.fixture
 def machine() -> MachineFacts:
+    return probed_machine()
+
+
+def probed_machine(cores: int = 2, flops: float = 100e9, spread: float = 1.1) -> MachineFacts:
     return MachineFacts(
-        cores_usable=2,
+        cores_usable=cores,
         memory_bytes=24 << 30,
         memory_bandwidth_bytes_per_s=within_factor(31e9, 1.2, "bytes/s"),
-        matmul_flops_per_s=within_factor(100e9, 1.1, "FLOP/s"),
+        matmul_flops_per_s=within_factor(flops, spread, "FLOP/s"),
         disk_write_bytes_per_s=within_factor(1e9, 1.1, "bytes/s"),
         disk_free_bytes=1 << 36,
         isa="avx512",
