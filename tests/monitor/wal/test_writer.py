@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.monitor.conftest import running_threads
 
 from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
@@ -33,6 +34,7 @@ from archwright.monitor.usage_totals import (
     USAGE_DELTAS,
     USAGE_DIMENSIONS,
     USAGE_TOTALS,
+    UsageTotal,
     encode_delta,
     gather_deltas,
     merge_totals,
@@ -42,12 +44,17 @@ from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS, compact_orphans, read_served, read_usage_totals
 from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch, find_data_end, read_batches
 from archwright.monitor.wal.writer import WalWriter
-from archwright.store import ReplacedRows, Store, TableRows
+from archwright.store import Store, TableRows
 
 
 def one(number: int, **more: Any) -> RequestRecord:
     given: dict[str, Any] = {"tenant": "acme", "model": "m", "input_tokens": 3, "output_tokens": 5, "cost_usd": 1e-6}
     return RequestRecord(at=1_000.0 + number, request_id=f"r{number}", status="ok", **{**given, **more})
+
+
+DENIED = audit_log.AuditEvent(
+    at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
+)
 
 
 def names(store: Store, home: Home | None) -> list[str]:
@@ -236,9 +243,8 @@ def test_what_an_earlier_version_left_is_compacted(store: Store, home: Home) -> 
         assert audit_log.check_chain(store, home) == (3, None)
         assert [entry.number for entry in audit_log.read_entries(store, home)] == [2, 1, 0]
         compact_orphans(store, home)
-    assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash and not list(
-        home.write_ahead_log.glob("*.segment")
-    )
+    assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash
+    assert not list(home.write_ahead_log.glob("*.segment"))
 
 
 def test_what_is_written_at_once_may_be_longer_than_a_range(
@@ -282,9 +288,9 @@ class Moody(Store):
     refuse = False
     mute = False
 
-    def append_together(self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
+    def append_together(self, tables: TableRows, **more: Any) -> None:
         if not self.refuse:
-            super().append_together(lots, synced=synced, instead=instead)
+            super().append_together(tables, **more)
         if self.refuse or self.mute:
             raise StoreError("AW-STO-01", "the store refuses: connection lost")
 
@@ -341,8 +347,7 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
     monkeypatch.setattr(wal, "_name", "f" * 16)
     log = audit_log.AuditLog(wal)
     while len(list(home.write_ahead_log.glob("*.segment"))) < 4:
-        event = audit_log.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
-        log.record(event)
+        log.record(DENIED)
         wal.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.write_ahead_log.glob("*.segment")} == {0, 1}
@@ -369,13 +374,11 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
     class Silent(Store):
         asked, speaks = threading.Event(), threading.Event()
 
-        def append_together(
-            self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None
-        ) -> None:
-            if synced:
+        def append_together(self, tables: TableRows, **more: Any) -> None:
+            if more.get("synced"):
                 self.asked.set()
                 self.speaks.wait()
-            super().append_together(lots, synced=synced, instead=instead)
+            super().append_together(tables, **more)
 
     store = Silent(home.store_url)
     wal = WalWriter(store, home)
@@ -399,10 +402,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     log = audit_log.AuditLog(wal)
 
     def write() -> None:
-        event = audit_log.AuditEvent(
-            at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
-        )
-        log.record(event)
+        log.record(DENIED)
         wal.flush()
 
     while len(list(home.write_ahead_log.glob("*.segment"))) < 2:
@@ -492,49 +492,40 @@ def test_readers_see_each_record_once_while_it_is_compacted(
             written += 1
             time.sleep(0.0003)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    for _ in range(60):
-        before = written
-        found = names(store, home)
-        assert len(found) == len(set(found)) and len(found) >= before
-        before = written
-        requests = sum(total.requests for total in read_usage_totals(Store(store.url), home, ("tenant", "day")))
-        assert before <= requests <= written + 1
-    stop.set()
-    writer.join()
+    with running_threads(write, 1, stop):
+        for _ in range(60):
+            before = written
+            found = names(store, home)
+            assert len(found) == len(set(found)) and len(found) >= before
+            before = written
+            requests = sum(total.requests for total in read_usage_totals(Store(store.url), home, ("tenant", "day")))
+            assert before <= requests <= written + 1
     wal.close()
     assert sum(total.requests for total in read_usage_totals(store, home, ())) == written
 
 
 def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home, wal: WalWriter) -> None:
-    put(
-        wal,
-        one(1, cost_usd=0.1),
-        one(2, cost_usd=0.2, user="ann"),
-        one(86_400, cost_usd=None, cache="hit", saved_usd=0.3),
-        one(4, shadow=True),
-    )
-    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+
+    def totals() -> list[UsageTotal]:
+        return sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+
+    put(wal, one(1, cost_usd=0.1), one(2, cost_usd=0.2, user="ann"))
+    put(wal, one(86_400, cost_usd=None, cache="hit", saved_usd=0.3), one(4, shadow=True))
+    before = totals()
     wal.compact()
-    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
-    assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4), (
-        "the first compaction of a process gathers"
-    )
+    assert totals() == before
+    # The first compaction of a process gathers.
+    assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4)
     for number in (1, 2):
         put(wal, one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
         wal.compact()
     assert len(store.rows(USAGE_DELTAS)) == 2
-    assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
-        1,
-        0,
-        0,
-        4,
-    )
-    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+    assert (gather_deltas(store), gather_deltas(store), merge_totals(store)) == (1, 0, 4)
+    assert store.rows(USAGE_DELTAS) == []
+    before = totals()
     assert observations.prune_observations(store, 1e6) == 3
     assert names(store, home) == [] and wal.compact() == 0
-    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
+    assert totals() == before
     (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 3)
@@ -586,19 +577,12 @@ def test_those_who_gather_at_once_take_each_delta_once(store: Store, home: Home)
         mine.close()
 
     gather_deltas(store)  # creates the tables
-    threads = [threading.Thread(target=gathers) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for number in range(60):
-        store.append(
-            USAGE_DELTAS,
-            [encode_delta({(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)})],
-        )
-        (total,) = read_usage_totals(store, home, ())
-        assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with running_threads(gathers, 4, stop):
+        for number in range(60):
+            sums = {(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)}
+            store.append(USAGE_DELTAS, [encode_delta(sums)])  # type: ignore[arg-type]
+            (total,) = read_usage_totals(store, home, ())
+            assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
     gather_deltas(store)
     assert merge_totals(store) == 12 and store.rows(USAGE_DELTAS) == []
     assert sum(total.requests for total in read_usage_totals(store, home, USAGE_DIMENSIONS)) == 240
