@@ -60,7 +60,6 @@ _ROWS_DECODER = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, b
 
 
 def _clamp_tokens(count: int) -> int:
-    """Limit an engine's token count to the range that can be summed."""
     return min(max(count, 0), TOKENS_LIMIT)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
-from archwright.sizing.model.tensor_parallel import can_split_heads
+from archwright.sizing.model.parallel_layout import can_split_heads
 
 CATALOG = load_catalog()
 CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")

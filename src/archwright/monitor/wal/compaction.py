@@ -270,11 +270,8 @@ def _read_blocks(
                 try:
                     data = zlib.decompress(block.data)
                 except zlib.error as error:
-                    message, hint = (
-                        f"block {seq} of {table.name} is damaged: {error}",
-                        "restore the database from a backup",
-                    )
-                    raise StoreError("AW-STO-08", message, hint=hint) from error
+                    message = f"block {seq} of {table.name} is damaged: {error}"
+                    raise StoreError("AW-STO-08", message, hint="restore the database from a backup") from error
                 yield RecordStream(data, block.tip)
 
 

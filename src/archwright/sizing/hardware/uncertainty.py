@@ -61,7 +61,6 @@ def basis_kind(efficiency: Efficiency) -> BasisKind:
 
 def name_stratum(efficiency: Efficiency) -> str:
     """Return the stratum of a prediction: bands are scored per stratum."""
-    kind = "measured" if is_measured(efficiency) else "derived"
-    if efficiency.confidence == "recalled":
-        kind = "recalled"
+    recalled = efficiency.confidence == "recalled"
+    kind = "measured" if is_measured(efficiency) else "recalled" if recalled else "derived"
     return f"{kind} row: {efficiency.engine} {efficiency.quantisation} {efficiency.isa}"
