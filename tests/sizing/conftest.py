@@ -6,15 +6,28 @@ from typing import TypeVar
 
 import pytest
 
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.contract.estimate import within_factor
+from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.needs import Budget, Needs, Organisation, Workload
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
+from archwright.sizing.hardware.roofline import Hardware
 
 T = TypeVar("T")
+CATALOG = load_catalog()
+SUBJECTS = BenchmarkNameResolver(CATALOG)
+SMALL = CATALOG.model("SmolLM2-135M-Instruct")
+EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
+# A small computer at the rates of the demo's.
+DESK = Hardware(
+    name="this-machine",
+    memory_bytes=24 << 30,
+    bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
+    compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
+)
 
 
 def known(value: T | None) -> T:
@@ -24,7 +37,7 @@ def known(value: T | None) -> T:
 
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
-    return load_catalog()
+    return CATALOG
 
 
 def catalog_with(**tables: object) -> Catalog:
@@ -35,8 +48,8 @@ def catalog_with(**tables: object) -> Catalog:
 
 
 def catalog_without_rates(prefix: str) -> Catalog:
-    rows = load_catalog().work_rates
-    return catalog_with(work_rates={name: row for name, row in rows.items() if not name.startswith(prefix)})
+    rows = {name: row for name, row in CATALOG.work_rates.items() if not name.startswith(prefix)}
+    return catalog_with(work_rates=rows)
 
 
 def needs_with(*workloads: Workload, **changes: object) -> Needs:

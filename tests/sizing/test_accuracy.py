@@ -7,14 +7,11 @@ import io
 from pathlib import Path
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import ArchwrightError, PlanFileError
 from archwright.sizing import accuracy, benchmark_reader
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 HEAD = (
     "row_id,model,params_b,active_params_b,precision,accelerator,n_accelerators,parallelism,engine,scenario,"
     "concurrency_or_batch,input_len,output_len,throughput_tok_s,ttft_ms,ttft_stat,tpot_ms,tpot_stat"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.sizing.hardware import power
-
-CATALOG = load_catalog()
 
 
 def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() -> None:

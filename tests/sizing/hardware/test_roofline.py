@@ -5,29 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, DESK, SMALL
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.sizing.hardware.roofline import (
     EngineStep,
-    Hardware,
     Roofline,
     build_machine_hardware,
     count_engine_threads,
     count_token_pairs,
 )
 
-CATALOG = load_catalog()
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 ROW = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
-DESK = Hardware(
-    name="this-machine",
-    memory_bytes=24 << 30,
-    bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
-    compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
-)
 
 
 def small(slowness: float = 1.0) -> Roofline:

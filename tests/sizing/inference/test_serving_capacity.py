@@ -8,10 +8,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sizing.conftest import catalog_with, catalog_without_rates, known
+from tests.sizing.conftest import CATALOG, catalog_with, catalog_without_rates, known
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import BAND
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
@@ -27,7 +26,6 @@ from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE, WORKSPACE_BYTES, ShardedModel
 
-CATALOG = load_catalog()
 CHAT = TextLoad(
     "support", TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05)
 )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.sizing.conftest import catalog_with, catalog_without_rates, known
+from tests.sizing.conftest import SUBJECTS, catalog_with, catalog_without_rates, known
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
@@ -18,7 +16,6 @@ from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time import fitted_tables, step_time_model
 from archwright.sizing.step_time.residual_features import parse_version
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = ServingQuery(
     model="Llama-3.1-70B",
     accelerator="h100_sxm",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.needs import RequestRate, TokenLength, Traffic, Workload
 from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import (
@@ -19,7 +19,6 @@ from archwright.sizing.infrastructure.network import (
     plan_switches,
 )
 
-CATALOG = load_catalog()
 DEVICE = CATALOG.accelerator("H100 SXM")
 RATE = 989e12
 

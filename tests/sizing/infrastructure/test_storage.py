@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sizing.conftest import needs_with
+from tests.sizing.conftest import CATALOG, needs_with
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.contract.needs import (
     SLO,
     DataProfile,
@@ -25,7 +24,6 @@ from archwright.contract.record import replace
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import GIB, StoredData
 
-CATALOG = load_catalog()
 MODEL = CATALOG.model("Qwen3-32B")
 SIZES = st.floats(0.0, 1e6)
 PACES = st.floats(0.0, 1e4)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sizing.conftest import known, needs_with
+from tests.sizing.conftest import CATALOG, known, needs_with
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import DataProfile, Traffic, Workload
 from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.infrastructure.vector_index import VectorIndex, size_vector_index
 
-CATALOG = load_catalog()
 RAG = Workload(name="answers", kind="rag", data=("manuals", "tickets"))
 DATA = (DataProfile(name="manuals", size_gib=10), DataProfile(name="tickets", size_gib=1))
 

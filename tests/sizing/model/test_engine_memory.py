@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, SMALL
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
 from archwright.sizing.model.parallel_layout import can_split_heads
 
-CATALOG = load_catalog()
 CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LARGE = CATALOG.models["Llama-3.3-70B-Instruct"]
 
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.sizing.conftest import known
+from tests.sizing.conftest import SUBJECTS, known
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.model import numeric_precision, parallel_layout
 from archwright.sizing.model.weight_groups import group_weights
-
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 
 
 @pytest.mark.parametrize(

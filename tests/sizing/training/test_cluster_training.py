@@ -7,9 +7,8 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sizing.conftest import known
+from tests.sizing.conftest import CATALOG, EIGHT, SEVENTY, SMALL, known
 
-from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import replace
 from archwright.sizing.hardware.machine import BatchWork, Machine
@@ -39,9 +38,6 @@ from archwright.sizing.training.parallel_strategy import (
 from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S
 from archwright.sizing.training.training_memory import ParallelScheme, break_down_memory
 
-CATALOG = load_catalog()
-EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
-SMALL = CATALOG.model("SmolLM2-135M-Instruct")
 K = fitted_tables.load_table("training").coefficients["token"]
 NETWORK = 400e9
 Method = Literal["full", "lora"]
@@ -244,13 +240,6 @@ def test_more_tokens_never_take_fewer_hours(name: str, method: Method, tokens: f
     few, many = run(name, method, tokens), run(name, method, tokens * more)
     assert many.machine_hours.value >= few.machine_hours.value
     assert (many.least, many.most) == (few.least, few.most)
-
-
-@settings(max_examples=25, deadline=None)
-@given(name=MACHINES, method=METHODS, count=st.integers(1, 300))
-def test_more_machines_never_take_longer(name: str, method: Method, count: int) -> None:
-    found = run(name, method, 1e9)
-    assert found.hours(count + 1) <= found.hours(count)
 
 
 @settings(max_examples=25, deadline=None)

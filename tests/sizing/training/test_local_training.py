@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.sizing.conftest import probed_machine
+from tests.sizing.conftest import CATALOG, SMALL, probed_machine
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.lineage import Task
@@ -17,8 +16,6 @@ from archwright.contract.record import replace
 from archwright.sizing.training.local_training import TrainingLoad, predict_training, run_time_s, training_rates
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 
-CATALOG = load_catalog()
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 NATIVE = CATALOG.training_efficiency("text-lora", "avx512-bf16")
 KINDS: dict[Task, LoraStep | NetworkStep | BoostedTreesStep] = {

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import TrainingQuery
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = TrainingQuery(
     model="Llama 3.1 8B",
     accelerator="H100 SXM 80GB",

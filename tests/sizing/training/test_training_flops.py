@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import SMALL
 
-from archwright.catalog.load import load_catalog
 from archwright.sizing.training.training_flops import (
     BoostedTreesStep,
     LoraStep,
@@ -14,7 +14,6 @@ from archwright.sizing.training.training_flops import (
     lora_parameters,
 )
 
-SMALL = load_catalog().models["SmolLM2-135M-Instruct"]
 LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 
 

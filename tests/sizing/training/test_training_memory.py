@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, EIGHT, SEVENTY, SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import replace
 from archwright.sizing.training.training_memory import (
@@ -22,10 +21,7 @@ from archwright.sizing.training.training_memory import (
     is_gated,
 )
 
-CATALOG = load_catalog()
-SUBJECTS = BenchmarkNameResolver(CATALOG)
 GIB = 2.0**30
-EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
 
 
 def named(name: str) -> ModelSpec:

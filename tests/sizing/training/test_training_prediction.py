@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
@@ -18,7 +17,6 @@ from archwright.sizing.training.training_prediction import (
     predict_training_run,
 )
 
-SUBJECTS = BenchmarkNameResolver(load_catalog())
 ASKED = TrainingQuery(
     model="Llama 3.1 70B",
     accelerator="H100 SXM 80GB",
