@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(Home(tmp_path / "home").store_url)
-    yield opened
-    opened.close()
+    with closing(Store(Home(tmp_path / "home").store_url)) as opened:
+        yield opened
 
 
 @pytest.fixture

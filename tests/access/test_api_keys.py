@@ -51,10 +51,6 @@ def test_neither_record_nor_database_holds_the_secret(keys: KeyStore, store: Sto
     assert record.digest.encode() in kept
 
 
-def test_secrets_differ() -> None:
-    assert len({KeyStore(Store("sqlite://"), b"").create("t")[0] for _ in range(5)}) == 5
-
-
 @pytest.mark.parametrize("change", ["cut", "longer", "letter", "prefix", "not-ascii", "empty", "checksum"])
 def test_a_mistyped_secret_is_refused_without_the_store(keys: KeyStore, store: Store, change: str) -> None:
     secret, _ = keys.create("clinic")
@@ -98,8 +94,6 @@ def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
         assert keys.revoke(record.id) == record
         assert keys.identify(secret) is None and keys.is_revoked(record.id)
     clock.now += POLL_S
-    assert gateway.identify(secret) is None
-    clock.now += 1
     assert gateway.identify(secret) is None
     assert POLL_S <= 1.0
 
@@ -187,18 +181,12 @@ def _there(table: RecordTable[Any]) -> RecordTable[Any]:
     return table
 
 
-def test_threads_agree(keys: KeyStore) -> None:
-    made = [keys.create("clinic")[0] for _ in range(20)]
+def test_threads_agree_and_make_a_tenant_once(keys: KeyStore, store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(keys.identify, made * 20))
-    assert all(found)
-
-
-def test_a_tenant_made_by_two_at_once_is_one(keys: KeyStore, store: Store, clock: Clock) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(8)))
+        made = [secret for secret, _ in pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(20))]
+        assert len(set(made)) == 20 and all(pool.map(keys.identify, made * 20))
     assert [tenant.name for tenant in keys.list_tenants()] == ["clinic"]
-    assert len(keys.list("clinic")) == 8
+    assert len(keys.list("clinic")) == 20
 
 
 def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
@@ -216,18 +204,10 @@ def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> 
         "import sys\nfrom archwright.access.api_keys import load_pepper\nfrom archwright.home import Home\n"
         "print('ready', flush=True)\nsys.stdin.readline()\nprint(load_pepper(Home(sys.argv[1])).hex())"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "home")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    command, pipe = [sys.executable, "-c", program, str(tmp_path / "home")], subprocess.PIPE
+    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
     for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in started:
         assert process.stdin is not None
         process.stdin.write("go\n")

@@ -284,12 +284,14 @@ wal.close()
 """
 
 
+def start(home: Home, count: int, tenant: str, output: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(home.root), str(count), tenant]
+    return subprocess.Popen(command, stdout=output, text=True)
+
+
 @pytest.mark.process
 def test_several_processes_write_at_once(store: Store, home: Home) -> None:
-    started = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, str(home.root), "150", f"t{n}"], stdout=subprocess.DEVNULL)
-        for n in range(3)
-    ]
+    started = [start(home, 150, f"t{number}", subprocess.DEVNULL) for number in range(3)]
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
     assert check_chain(store) == (450, None)
     assert len({entry.chain for entry in read_entries(store)}) == 3
@@ -299,9 +301,7 @@ def test_several_processes_write_at_once(store: Store, home: Home) -> None:
 def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None:
     for round_ in range(3):
         tenant = f"k{round_}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(home.root), "1000000", tenant], stdout=subprocess.PIPE, text=True
-        )
+        process = start(home, 1_000_000, tenant, subprocess.PIPE)
         assert process.stdout is not None
         for _ in range(30):
             process.stdout.readline()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import lmdb
@@ -27,9 +28,12 @@ SIZE = 1024 * 1024
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[SharedTable]:
-    opened = SharedTable(tmp_path, "test", SIZE)
-    yield opened
-    opened.close()
+    with open_table(tmp_path) as opened:
+        yield opened
+
+
+def open_table(folder: Path) -> closing[SharedTable]:
+    return closing(SharedTable(folder, "test", SIZE))
 
 
 def put(transaction: Transaction, key: bytes, value: bytes) -> None:
@@ -52,9 +56,8 @@ def test_what_is_written_is_read_and_an_error_takes_it_back(table: SharedTable) 
 
 def test_it_is_private_and_allocated_whole(table: SharedTable, tmp_path: Path) -> None:
     files = sorted(tmp_path.iterdir())
-    assert [path.name for path in files] == [
-        shared_table_path(tmp_path, "test", SIZE).name + end for end in ("", "-lock")
-    ]
+    path = shared_table_path(tmp_path, "test", SIZE)
+    assert files == [path, Path(f"{path}-lock")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
@@ -83,15 +86,12 @@ def test_a_table_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.Mon
     other = tmp_path / "boot_id"
     other.write_text("11111111-0000\n")
     monkeypatch.setattr(module, "read_boot_id", lambda: read_boot_id(other))
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    opened.close()
-    neighbour = SharedTable(tmp_path, "testing", SIZE)
-    neighbour.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
+    SharedTable(tmp_path, "testing", SIZE).close()
     other.write_text("22222222-0000\n")
-    opened = SharedTable(tmp_path, "test", SIZE)
-    assert opened.get(b"a") is None
-    opened.close()
+    with open_table(tmp_path) as opened:
+        assert opened.get(b"a") is None
     left = {path.name for path in tmp_path.glob("*.lmdb")}
     assert left == {f"test-22222222-{SIZE}.lmdb", f"testing-11111111-{SIZE}.lmdb"}
 
@@ -103,16 +103,14 @@ def test_without_a_boot_id_there_is_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["overwritten", "cut", "empty"])
 def test_a_damaged_table_is_recreated(tmp_path: Path, damage: str) -> None:
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    opened.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
     path = shared_table_path(tmp_path, "test", SIZE)
     path.write_bytes({"overwritten": b"\xff" * SIZE, "cut": path.read_bytes()[:8192], "empty": b""}[damage])
-    opened = SharedTable(tmp_path, "test", SIZE)
-    assert opened.get(b"a") is None
-    opened.write(put, b"a", b"2")
-    assert opened.get(b"a") == b"2"
-    opened.close()
+    with open_table(tmp_path) as opened:
+        assert opened.get(b"a") is None
+        opened.write(put, b"a", b"2")
+        assert opened.get(b"a") == b"2"
 
 
 def test_a_table_replaced_under_a_process_is_followed(table: SharedTable, tmp_path: Path) -> None:
@@ -196,10 +194,9 @@ def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pyt
         link(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    assert opened.get(b"a") == b"1"
-    opened.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
+        assert opened.get(b"a") == b"1"
 
 
 def test_a_table_that_breaks_in_use_is_recreated(table: SharedTable) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.monitor.conftest import running_threads
+from tests.monitor.conftest import running_threads, wait_until
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -63,9 +63,8 @@ def value(reading: QueryResult | None) -> float:
 def test_the_share_of_requests_that_were_answered(store: Store) -> None:
     ended = {"ok": 6, "refused": 1, "cancelled": 1, "failed": 1, "rejected": 1}
     rows = [("chat", status) for status, count in ended.items() for _ in range(count)] + [("mail", "failed")]
-    store.append(
-        OBSERVATIONS, [seen("requests", 95.0, 1.0, {"workload": name, "status": status}) for name, status in rows]
-    )
+    labels = ({"workload": name, "status": status} for name, status in rows)
+    store.append(OBSERVATIONS, [seen("requests", 95.0, 1.0, each) for each in labels])
     reading = ask(store, "requests", "share", {"workload": "chat"})
     assert value(reading) == pytest.approx(0.8)
     assert reading is not None and (reading.unit, reading.samples) == ("share", 10)
@@ -133,14 +132,8 @@ def test_the_rate_of_a_histogram_is_seconds_a_second(store: Store) -> None:
 
 def test_gauges_of_several_processes_add_up(store: Store) -> None:
     gateway, engine = {"process": "gateway"}, {"process": "engine"}
-    readings = [
-        seen("peak_memory_bytes", 91, 100, gateway),
-        seen("peak_memory_bytes", 91, 400, engine),
-        seen("peak_memory_bytes", 92, 900, engine),
-        seen("peak_memory_bytes", 93, 50, gateway),
-        seen("peak_memory_bytes", 94, 300, engine),
-    ]
-    store.append(OBSERVATIONS, readings)
+    readings = [(91, 100, gateway), (91, 400, engine), (92, 900, engine), (93, 50, gateway), (94, 300, engine)]
+    store.append(OBSERVATIONS, [seen("peak_memory_bytes", *reading) for reading in readings])
     assert ask(store, "peak_memory_bytes", "max") == QueryResult(value=1000, unit="bytes", samples=5, window_s=10.0)
     assert value(ask(store, "peak_memory_bytes", "last")) == 350
     assert value(ask(store, "peak_memory_bytes", "mean")) == (500 + 1000 + 950 + 350) / 4
@@ -193,9 +186,7 @@ def test_a_recorder_prunes_and_outlives_a_store_that_refuses(store: Store, tmp_p
 def test_the_recorder_writes_by_itself(store: Store) -> None:
     recorder = ObservationRecorder(store, clock=lambda: 42.0, flush_s=0.01)
     recorder.observe("ttft_s", CHAT, 0.5)
-    deadline = time.monotonic() + 10
-    while not store.rows(OBSERVATIONS) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: bool(store.rows(OBSERVATIONS)))
     assert store.rows(OBSERVATIONS) == [seen("ttft_s", 42.0, 0.5)]
     recorder.close()
 

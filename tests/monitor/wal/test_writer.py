@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.monitor.conftest import running_threads
+from tests.monitor.conftest import running_threads, wait_until
 
 from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
@@ -34,6 +34,7 @@ from archwright.monitor.usage_totals import (
     USAGE_DELTAS,
     USAGE_DIMENSIONS,
     USAGE_TOTALS,
+    UsageDelta,
     UsageTotal,
     encode_delta,
     gather_deltas,
@@ -186,10 +187,7 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
 
 def test_the_thread_compacts_by_itself(store: Store, home: Home, wal: WalWriter) -> None:
     put(wal, one(1))
-    until = time.monotonic() + 10
-    while names(store, None) != ["r1"]:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: names(store, None) == ["r1"])
 
 
 def test_records_are_found_by_time_and_tenant(
@@ -551,16 +549,12 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(
 
 def test_usage_of_ten_million_requests_is_reported_in_a_second(store: Store, home: Home) -> None:
     """10,000 unmerged deltas of a thousand requests with five keys each: the worst case of compaction."""
-    deltas = [
-        encode_delta(
-            {
-                (20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False): [200, 0, 1, 1, 7, 0]
-                for key in range(5)
-            }
-        )
-        for block in range(10_000)
-    ]
-    store.append(USAGE_DELTAS, deltas)
+
+    def delta(block: int) -> UsageDelta:
+        keys = ((20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False) for key in range(5))
+        return encode_delta({key: [200, 0, 1, 1, 7, 0] for key in keys})
+
+    store.append(USAGE_DELTAS, [delta(block) for block in range(10_000)])
     found = read_usage_totals(store, home, ("tenant", "model", "day"))
     assert sum(total.requests for total in found) == 10_000_000
 

@@ -17,8 +17,8 @@ from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
-from archwright.sizing.inference.engine_instance import RequestLengths
-from archwright.sizing.inference.open_loop import ASSUMPTION
+from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.open_loop import ASSUMPTION, LIMITED_LATENCIES
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.model.numeric_precision import NumericPrecision
 from archwright.sizing.model.parallel_layout import ParallelLayout
@@ -40,6 +40,12 @@ def machine(accelerator: str | None, count: int = 1, *, cores: int = 32, ram: fl
 
 def carried(where: Machine, model: str = SMALL, load_: TextLoad = CHAT, catalog: Catalog = CATALOG) -> SteadyCapacity:
     return known(size_text_serving(where, catalog.models[model], load_, catalog))
+
+
+def layouts(
+    where: Machine, model: str, requests: RequestLengths = CHAT.requests, catalog: Catalog = CATALOG
+) -> tuple[EngineInstance, ...]:
+    return list_engine_layouts(where, catalog.models[model], requests, catalog)
 
 
 def test_a_machine_with_what_it_runs() -> None:
@@ -100,11 +106,8 @@ def test_experts_are_spread_over_the_devices_of_an_engine() -> None:
 
 
 def test_devices_that_do_not_divide_the_heads_work_in_smaller_groups() -> None:
-    found = list_engine_layouts(
-        machine("H100-SXM-80GB", 8), CATALOG.models["SmolLM2-135M-Instruct"], CHAT.requests, CATALOG
-    )
-    assert [engine.devices for engine in found] == [1]
-    assert found[0].copies == 8
+    found = layouts(machine("H100-SXM-80GB", 8), "SmolLM2-135M-Instruct")
+    assert [(engine.devices, engine.copies) for engine in found] == [(1, 8)]
 
 
 TINY = replace(CATALOG.accelerators["L4"], memory_bytes=2 << 30)
@@ -187,15 +190,11 @@ def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
 def test_a_device_short_of_power_multiplies_at_what_it_sustains() -> None:
     plain = catalog_without_rates("serving.rate")
     for name in ("T4", "L4"):
-        stated, sustained = (
-            list_engine_layouts(machine(name), CATALOG.models["Qwen3-4B"], CHAT.requests, catalog)[0]
-            for catalog in (plain, CATALOG)
-        )
+        stated, sustained = (layouts(machine(name), "Qwen3-4B", catalog=rates)[0] for rates in (plain, CATALOG))
         share = CATALOG.work_rates[f"serving.rate-{name}"].typical
         assert stated.pace.prefill_s(1000, 5e5) == pytest.approx(share * sustained.pace.prefill_s(1000, 5e5), rel=0.01)
-        assert stated.pace.decode_step(1000).step_s(1) == pytest.approx(
-            sustained.pace.decode_step(1000).step_s(1), rel=0.01
-        )
+        decode = stated.pace.decode_step(1000).step_s(1)
+        assert decode == pytest.approx(sustained.pace.decode_step(1000).step_s(1), rel=0.01)
         assert "sustained" in sustained.speed.facts[-1]
 
 
@@ -216,10 +215,8 @@ def test_an_engine_the_fit_never_saw_is_less_sure() -> None:
 
 def test_limits_an_idle_machine_breaks_are_named_with_what_it_reaches() -> None:
     found = carried(machine("L4"), load_=CHAT._replace(slo=SLO(ttft_p95_s=0.001, latency_p95_s=0.001)))
-    assert [(miss.constraint, miss.limit) for miss in found.misses] == [
-        ("support.ttft_p95_s", 0.001),
-        ("support.latency_p95_s", 0.001),
-    ]
+    assert [miss.constraint for miss in found.misses] == ["support.ttft_p95_s", "support.latency_p95_s"]
+    assert {miss.limit for miss in found.misses} == {0.001}
     assert all(isinstance(miss.value, float) and miss.value > 0.01 for miss in found.misses)
     free = carried(machine("L4"), load_=FREE)
     assert found.requests_per_s.value == free.requests_per_s.value
@@ -228,35 +225,27 @@ def test_limits_an_idle_machine_breaks_are_named_with_what_it_reaches() -> None:
 def test_requests_longer_than_the_model_reads_are_a_miss() -> None:
     long = FREE._replace(input_tokens=TokenLength(mean=7000, p95=12000))
     found = carried(machine("H100-SXM-80GB"), "SmolLM2-135M-Instruct", long)
-    assert [(miss.constraint, miss.value, miss.limit) for miss in found.misses] == [
-        ("support.context_tokens", 12600.0, 8192.0)
-    ]
+    (miss,) = found.misses
+    assert (miss.constraint, miss.value, miss.limit) == ("support.context_tokens", 12600.0, 8192.0)
 
 
 def test_the_layout_that_breaks_the_fewest_limits_then_the_one_that_carries_most() -> None:
-    where, model = machine("H100-SXM-80GB", 8), CATALOG.models[LARGE]
+    where = machine("H100-SXM-80GB", 8)
     loose, tight = carried(where, LARGE, FREE), carried(where, LARGE, FREE._replace(slo=SLO(tpot_p95_s=0.012)))
     assert tight.devices > loose.devices
     assert (tight.misses, loose.misses) == ((), ())
-    assert [engine.devices for engine in list_engine_layouts(where, model, CHAT.requests, CATALOG)] == [1, 2, 4, 8]
+    assert [engine.devices for engine in layouts(where, LARGE)] == [1, 2, 4, 8]
 
 
 DEVICES = ("T4", "L4", "A10G", "A100-80GB-SXM", "H100-SXM-80GB", "B200-SXM", "MI300X")
 MODELS = (SMALL, LARGE, "gpt-oss-120b", "DeepSeek-V3", "Gemma-3-12B-it", "Qwen3.5-35B-A3B")
 positive = st.floats(1e-3, 1e3)
-slos = st.builds(
-    SLO,
-    ttft_p95_s=st.one_of(st.none(), positive),
-    tpot_p95_s=st.one_of(st.none(), positive),
-    latency_p95_s=st.one_of(st.none(), positive),
-)
+slos = st.builds(SLO, **dict.fromkeys(LIMITED_LATENCIES, st.one_of(st.none(), positive)))
 loads = st.builds(
     lambda reads, tail, writes, slo: TextLoad(
         "w", TokenLength(mean=reads, p95=reads * tail), TokenLength(mean=writes, p95=writes * 2), slo
     ),
-    st.floats(1e-3, 1e9),
-    st.floats(1, 4),
-    st.floats(1e-3, 1e9),
+    *(st.floats(1e-3, 1e9), st.floats(1, 4), st.floats(1e-3, 1e9)),
     slos,
 )
 machines = st.one_of(
@@ -305,12 +294,8 @@ def test_longer_requests_never_carry_more(
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(DEVICES), st.sampled_from(MODELS), loads)
 def test_more_accelerators_with_the_same_engines_carry_more(device: str, model: str, asked: TextLoad) -> None:
-    requests = asked.requests
     by_count = [
-        {
-            engine.devices: engine
-            for engine in list_engine_layouts(machine(device, count), CATALOG.models[model], requests, CATALOG)
-        }
+        {engine.devices: engine for engine in layouts(machine(device, count), model, asked.requests)}
         for count in (1, 2, 4, 8)
     ]
     for fewer, more in pairwise(by_count):
@@ -327,18 +312,14 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
     device: str, count: int, model: str, asked: TextLoad
 ) -> None:
     spec, row = CATALOG.models[model], CATALOG.accelerators[device]
-    for engine in list_engine_layouts(machine(device, count), spec, asked.requests, CATALOG):
+    usable = row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
+    for engine in layouts(machine(device, count), model, asked.requests):
         width = engine.devices
-        number = "bf16" if engine.quantisation == "fp16" else engine.quantisation
-        worker = ShardedModel(
-            group_weights(spec), NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width)
-        )
+        number = NumericPrecision("bf16" if engine.quantisation == "fp16" else engine.quantisation)
+        worker = ShardedModel(group_weights(spec), number, ParallelLayout(tp=width, moe_tp=1, ep=width))
         held = worker.weight_bytes() + engine.slots * worker.request_cache_bytes(asked.requests.mean_cached_tokens)
-        assert held <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
-        assert (
-            worker.weight_bytes() + worker.request_cache_bytes(engine.context_tokens)
-            <= row.memory_bytes * USABLE_MEMORY_SHARE - WORKSPACE_BYTES
-        )
+        assert held <= usable
+        assert worker.weight_bytes() + worker.request_cache_bytes(engine.context_tokens) <= usable
         assert engine.copies * width <= count
 
 
@@ -348,7 +329,5 @@ def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
     requests = RequestLengths(TokenLength(mean=100, p95=300), TokenLength(mean=50, p95=80))
     assert requests.context_tokens(CATALOG.models[SMALL]) == 768
     assert requests.mean_cached_tokens == 137.5
-    assert (
-        RequestLengths(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens).context_tokens(CATALOG.models[SMALL])
-        == 131072
-    )
+    long = RequestLengths(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens)
+    assert long.context_tokens(CATALOG.models[SMALL]) == 131072

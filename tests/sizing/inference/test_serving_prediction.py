@@ -156,10 +156,8 @@ def test_disaggregated_rows_have_trees_of_their_own_whatever_was_seen() -> None:
     found = resolved(model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24)
     fit = fitted_tables.load_table("serving")
     assert serving_prediction.classify_regime(found) == serving_prediction.DISAGGREGATED
-    seen, unseen = (
-        serving_prediction.predict_means(found, fit, stratum)
-        for stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
-    )
+    seen = serving_prediction.predict_means(found, fit, serving_prediction.SEEN)
+    unseen = serving_prediction.predict_means(found, fit, serving_prediction.NEW_MODEL)
     assert seen[0] == unseen[0] != step_time_model.mean_tpot_s(found.case, fit.coefficients["tpot"])
     assert seen[1] != unseen[1]
 
@@ -188,12 +186,8 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
     assert factor(engine="something new", model="Mixtral-8x7B") > factor(model="Mixtral-8x7B")
     assert factor(accelerator="T4", parallelism="TP4", precision="bf16") > factor(accelerator="L40S", precision="bf16")
     place = ("tpot_s", serving_prediction.SEEN, "")
-    fresh, old = (
-        serving_prediction.apply_band(
-            1.0, fit, place, serving_prediction.BandWidening(1.0, within_factor(1.0, size, ""))
-        )
-        for size in (1.1, 1.5)
-    )
+    widenings = (serving_prediction.BandWidening(1.0, within_factor(1.0, size, "")) for size in (1.1, 1.5))
+    fresh, old = (serving_prediction.apply_band(1.0, fit, place, widening) for widening in widenings)
     assert old.low < fresh.low < fresh.high < old.high
 
 

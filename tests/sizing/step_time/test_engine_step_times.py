@@ -96,19 +96,12 @@ def test_a_simulated_step_is_its_parts(name: str, width: int, number: str) -> No
 def test_chunks_of_a_prompt_cost_together_what_it_costs_whole() -> None:
     pace = fitted(SPARSE, 8)
     whole = pace.prefill_s(900, count_token_pairs(0, 900))
-    assert pace.prefill_s(400, count_token_pairs(0, 400), 0) + pace.prefill_s(
-        500, count_token_pairs(400, 500)
-    ) == pytest.approx(whole)
+    first, second = pace.prefill_s(400, count_token_pairs(0, 400), 0), pace.prefill_s(500, count_token_pairs(400, 500))
+    assert first + second == pytest.approx(whole)
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    st.sampled_from(CASES),
-    st.floats(0, 255),
-    st.floats(0, 255),
-    st.floats(1, 1e6),
-    st.floats(0, 1e6),
-)
+@given(st.sampled_from(CASES), st.floats(0, 255), st.floats(0, 255), st.floats(1, 1e6), st.floats(0, 1e6))
 def test_more_work_never_takes_less_time(
     case: tuple[str, int, str], batch: float, more: float, context: float, longer: float
 ) -> None:

@@ -195,8 +195,7 @@ def test_a_wider_probe_makes_a_wider_promise(flops: float, spread: float, task: 
 
 def test_the_middle_of_the_speed_is_the_middle_of_the_time() -> None:
     for task in KINDS:
-        seconds, speed, _ = predict_training(of_task(task), probed_machine(), CATALOG.training_efficiency(task, "sse"))[
-            0
-        ]
+        row = CATALOG.training_efficiency(task, "sse")
+        seconds, speed, _ = predict_training(of_task(task), probed_machine(), row)[0]
         units = of_task(task).units.value * 40
         assert speed.estimate.value == pytest.approx(units / seconds.estimate.value)

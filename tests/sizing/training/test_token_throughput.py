@@ -61,16 +61,13 @@ def test_a_sparse_model_pays_for_routing() -> None:
 
 
 def test_strata_and_gates() -> None:
-    def stratum(**changes: object) -> str:
-        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS).stratum
+    def predicted(**changes: object) -> token_throughput.TrainingThroughput:
+        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS)
 
-    assert stratum(model="Qwen3-32B") == serving_prediction.NEW_MODEL
-    assert stratum(accelerator="Gaudi 2") == serving_prediction.NEW_ACCELERATOR
-    assert stratum(model="Qwen3-32B", accelerator="Gaudi 2") == serving_prediction.NEW_BOTH
-    assert (
-        "parallelism is not stated"
-        in token_throughput.predict_throughput(replace(ASKED, parallelism=""), SUBJECTS).weak
-    )
+    assert predicted(model="Qwen3-32B").stratum == serving_prediction.NEW_MODEL
+    assert predicted(accelerator="Gaudi 2").stratum == serving_prediction.NEW_ACCELERATOR
+    assert predicted(model="Qwen3-32B", accelerator="Gaudi 2").stratum == serving_prediction.NEW_BOTH
+    assert "parallelism is not stated" in predicted(parallelism="").weak
 
 
 def test_between_machines_the_fabric_is_the_link() -> None:
