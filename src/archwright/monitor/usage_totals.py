@@ -41,9 +41,7 @@ class UsageTotal(Record):
 
 
 class UsageDelta(Record):
-    """Totals that one compaction adds, as one value: compressed JSON of two arrays per total.
-
-    The arrays hold the fields of USAGE_DIMENSIONS and of USAGE_MEASURES."""
+    """Totals that one compaction adds: compressed JSON of two arrays per total, USAGE_DIMENSIONS and USAGE_MEASURES."""
 
     data: bytes
 

@@ -47,9 +47,7 @@ CHAIN_FIELD = b',"chain":"'  # inside a JSON text its quotes would be escaped
 
 
 class RecordBlock(Record):
-    """Compressed JSON lines of one stream: bytes `number` to `end` of the segment `writer`.
-
-    `tip`: SHA-256 of the last group (`extract_last_group`)."""
+    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`; `tip`: SHA-256 of the last group."""
 
     writer: str
     number: int
