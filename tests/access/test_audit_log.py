@@ -52,20 +52,18 @@ def event(number: int, tenant: str = "clinic", **more: str) -> AuditEvent:
 
 @pytest.fixture
 def wal(store: Store, home: Home) -> Iterator[WalWriter]:
-    made = WalWriter(store, home)
-    yield made
-    made.close()
+    with closing(WalWriter(store, home)) as made:
+        yield made
 
 
 def fill(store: Store, home: Home, count: int, size: int = 1, **more: str) -> None:
     """Write `count` records in groups of `size`."""
-    wal = WalWriter(store, home)
-    log = AuditLog(wal)
-    for number in range(count):
-        log.record(event(number, **more))
-        if number % size == size - 1:
-            wal.flush()
-    wal.close()
+    with closing(WalWriter(store, home)) as wal:
+        log = AuditLog(wal)
+        for number in range(count):
+            log.record(event(number, **more))
+            if number % size == size - 1:
+                wal.flush()
 
 
 def test_an_event_is_there_for_everybody_when_the_wal_is_flushed(store: Store, home: Home, wal: WalWriter) -> None:
@@ -111,9 +109,10 @@ def test_many_keep_their_order_across_blocks_segments_and_pending_records(store:
 
 def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) -> None:
     fill(store, home, 20, 7)
-    connection = sqlite3.connect(home.root / "archwright.db")
+    with closing(sqlite3.connect(home.root / "archwright.db")) as connection:
+        blocks = connection.execute("select data, tip from audit_blocks order by seq").fetchall()
     before, count = "", 0
-    for data, stated in connection.execute("select data, tip from audit_blocks order by seq"):
+    for data, stated in blocks:
         for group in parted(zlib.decompress(data).split(b"\n")):
             first = json.loads(group[0])
             assert (first["number"], first["prev"]) == (count, before)
@@ -121,7 +120,6 @@ def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) ->
             before, count = hashlib.sha256(b"\n".join(group)).hexdigest(), count + len(group)
         assert stated == before
     assert count == 20
-    connection.close()
 
 
 def parted(lines: list[bytes]) -> list[list[bytes]]:
@@ -130,13 +128,12 @@ def parted(lines: list[bytes]) -> list[list[bytes]]:
 
 
 def test_two_logs_of_one_wal_have_chains_of_their_own(store: Store, home: Home) -> None:
-    wal = WalWriter(store, home)
-    one, other = AuditLog(wal), AuditLog(wal)
-    for number in range(60):
-        (one if number % 5 < 3 else other).record(event(number))
-        if number % 13 == 0:
-            wal.flush()
-    wal.close()
+    with closing(WalWriter(store, home)) as wal:
+        one, other = AuditLog(wal), AuditLog(wal)
+        for number in range(60):
+            (one if number % 5 < 3 else other).record(event(number))
+            if number % 13 == 0:
+                wal.flush()
     assert check_chain(store) == (60, None)
     assert [entry.request_id for entry in reversed(read_entries(store))] == [f"r{number}" for number in range(60)]
     assert len({entry.chain for entry in read_entries(store)}) == 2

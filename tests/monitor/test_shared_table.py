@@ -248,11 +248,14 @@ def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-def killed_in_the_middle(folder: Path, rounds: int) -> None:
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(12, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
+)
+def test_kill_9_in_the_middle_of_transactions(tmp_path: Path, rounds: int) -> None:
     """Run two writers; kill and replace one at random moments, repeatedly."""
     chance = random.Random(5)
-    table = SharedTable(folder, "test", 4 * SIZE)
-    running = [start(folder, seed) for seed in range(2)]
+    table = SharedTable(tmp_path, "test", 4 * SIZE)
+    running = [start(tmp_path, seed) for seed in range(2)]
     stuck = threading.Timer(60 + rounds, lambda: list(map(subprocess.Popen.kill, running)))
     stuck.start()
     try:
@@ -265,7 +268,7 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             victim.stdout.close()
-            running.append(start(folder, 100 + round_))
+            running.append(start(tmp_path, 100 + round_))
             before, (count, sum_) = count, table.write(total)
             assert sum_ == 0, "a transaction was seen half done"
             assert count >= before, "a committed transaction is gone"
@@ -280,16 +283,6 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             if process.stdout is not None:
                 process.stdout.close()
         table.close()
-
-
-@pytest.mark.process
-def test_kill_9_in_the_middle_of_transactions(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path, 12)
-
-
-@pytest.mark.nightly
-def test_kill_9_many_times(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path, 500)
 
 
 HOLDER = """

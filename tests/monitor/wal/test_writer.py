@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,8 @@ def names(store: Store, home: Home | None) -> list[str]:
 
 @pytest.fixture
 def wal(store: Store, home: Home) -> Iterator[WalWriter]:
-    opened = WalWriter(store, home)
-    yield opened
-    opened.close()
+    with closing(WalWriter(store, home)) as opened:
+        yield opened
 
 
 def put(wal: WalWriter, *records: RequestRecord) -> None:
@@ -83,7 +83,7 @@ from archwright.home import Home
 from archwright.monitor.wal import writer
 from archwright.store import Store
 
-home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(int(sys.argv[4]))
+home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(1)
 # A thousand chances to be killed while compacting.
 writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20
 writer.SEGMENTS_LIMIT = 10_000
@@ -130,9 +130,9 @@ for round_ in range(rounds):
 """
 
 
-def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
+def killed(store: Store, home: Home, rounds: int) -> None:
     """Kill a writer repeatedly; each next writer compacts the segments of the previous one until it is killed."""
-    command = [sys.executable, "-c", DRIVER, str(home.root), store.url, str(rounds), str(seed)]
+    command = [sys.executable, "-c", DRIVER, str(home.root), store.url, str(rounds)]
     driver = subprocess.run(command, capture_output=True, text=True, check=False)
     assert driver.returncode == 0, driver.stderr
     acknowledged = [int(line) for line in driver.stdout.splitlines()]
@@ -156,20 +156,17 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
 
-@pytest.mark.process
-def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home) -> None:
-    killed(store, home, 40, 1)
-
-
-@pytest.mark.nightly
-def test_a_writer_killed_many_times_loses_and_doubles_nothing(store: Store, home: Home) -> None:
-    killed(store, home, 500, 2)
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(40, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
+)
+def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home, rounds: int) -> None:
+    killed(store, home, rounds)
 
 
 @pytest.mark.nightly
 def test_a_writer_killed_over_another_database_loses_and_doubles_nothing(postgres: str, home: Home) -> None:
     store = Store(postgres)
-    killed(store, home, 100, 3)
+    killed(store, home, 100)
     store.close()
 
 

@@ -78,10 +78,6 @@ def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
     assert "LoRA fine-tuning" in found.assumptions[0]
 
 
-def test_what_no_number_of_machines_holds_is_none() -> None:
-    assert size_finetuning(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
-
-
 def test_processors_train_adapters_of_small_models_alone() -> None:
     host = machine(None)
     found = known(size_finetuning(host, SMALL, "lora", 15e6, "w", CATALOG))
@@ -113,10 +109,10 @@ def test_no_more_machines_are_asked_for_than_a_job_can_have(monkeypatch: pytest.
     assert found.most == 4
 
 
-def test_a_cluster_that_holds_no_split_has_no_scale() -> None:
-    asked = setup(SEVENTY, "L4")
+def test_what_no_number_of_machines_or_no_split_holds_is_none() -> None:
+    assert size_finetuning(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
     alone = Cluster(CATALOG.accelerator("L4"), 1)
-    assert predict_cluster_run(asked, alone, TrainingRunSpec(1e9, "full"), CATALOG) is None
+    assert predict_cluster_run(setup(SEVENTY, "L4"), alone, TrainingRunSpec(1e9, "full"), CATALOG) is None
 
 
 def test_a_slow_network_scales_worse() -> None:

@@ -55,6 +55,7 @@ def test_forty_steps_by_hand(machine: MachineFacts) -> None:
     assert seconds.value == pytest.approx(40 * step_s, rel=1e-3)
     assert speed.value == pytest.approx(512 / step_s, rel=1e-3)
     assert memory.value == pytest.approx(570e6 + 309.1e6 + 1.2 * 731.4e6, rel=1e-3)
+    assert estimates(a_load(16), machine)[2].value == 570e6 + 6 * 135e6, "a small step needs what loading needs"
 
 
 @pytest.mark.parametrize(
@@ -77,10 +78,6 @@ def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: i
     """Resident set of the same runs; the last run used the whole platform."""
     load = replace(a_load(largest, rank=rank), learned=exact_estimate(learned, ""))
     assert estimates(load, probed_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
-
-
-def test_a_small_step_needs_what_loading_needs() -> None:
-    assert estimates(a_load(16), probed_machine())[2].value == 570e6 + 6 * 135e6
 
 
 @pytest.mark.parametrize("task", KINDS)
