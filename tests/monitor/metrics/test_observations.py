@@ -117,15 +117,12 @@ def test_labels_match_as_a_subset(store: Store) -> None:
     assert ask(store, "ttft_s", "max", {"workload": "cha"}) is None
 
 
-def test_the_rate_of_a_counter_is_its_increments_over_the_window(store: Store) -> None:
+def test_a_rate_is_the_increments_or_seconds_over_the_window(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("tokens_per_s", 90 + number, 5.0) for number in range(10)])
     assert ask(store, "tokens_per_s", "rate") == QueryResult(value=5.0, unit="tokens/s", samples=10, window_s=10.0)
     assert value(ask(store, "tokens_per_s", "last")) == 50.0
     assert value(ask(store, "tokens_per_s", "mean")) == 5.0
     assert ask(store, "tokens_per_s", "rate", {"workload": "none"}) is None
-
-
-def test_the_rate_of_a_histogram_is_seconds_a_second(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("latency_s", 95, 4.0), seen("latency_s", 96, 6.0)])
     assert ask(store, "latency_s", "rate") == QueryResult(value=1.0, unit="s/s", samples=2, window_s=10.0)
 

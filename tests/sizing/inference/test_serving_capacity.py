@@ -100,14 +100,13 @@ def test_a_model_published_in_four_bits_stays_so() -> None:
     assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model", ASSUMPTION)
 
 
-def test_experts_are_spread_over_the_devices_of_an_engine() -> None:
+def test_experts_and_heads_are_spread_over_the_devices_of_an_engine() -> None:
     found = carried(machine("H200-SXM-141GB", 8), "DeepSeek-V3")
     assert (found.devices, found.parallelism.tensor, found.parallelism.expert) == (8, 8, 8)
-
-
-def test_devices_that_do_not_divide_the_heads_work_in_smaller_groups() -> None:
-    found = layouts(machine("H100-SXM-80GB", 8), "SmolLM2-135M-Instruct")
-    assert [(engine.devices, engine.copies) for engine in found] == [(1, 8)]
+    groups = [
+        (engine.devices, engine.copies) for engine in layouts(machine("H100-SXM-80GB", 8), "SmolLM2-135M-Instruct")
+    ]
+    assert groups == [(1, 8)], "devices that do not divide the heads work in smaller groups"
 
 
 TINY = replace(CATALOG.accelerators["L4"], memory_bytes=2 << 30)

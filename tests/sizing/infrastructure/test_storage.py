@@ -83,10 +83,13 @@ def only(found: Iterable[StoredData]) -> StoredData:
     return one
 
 
-def test_a_lake_keeps_versions_too() -> None:
-    kept = only(storage.list_data_sets(needs_with(data=(data(100),)), CATALOG))
+def test_a_lake_keeps_versions_too_and_one_that_exists_is_not_priced() -> None:
+    needs = needs_with(data=(data(100),))
+    kept = only(storage.list_data_sets(needs, CATALOG))
     assert kept.peak_bytes == pytest.approx(100 * GIB * CATALOG.parameter("lake.versions").value)
     assert (kept.tier, kept.facts) == ("object", ("lake.versions",))
+    existing = replace(needs, existing=(ExistingComponent(kind="lake", product="theirs"),))
+    assert tuple(storage.list_data_sets(existing, CATALOG)) == ()
 
 
 def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
@@ -94,11 +97,6 @@ def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
     _, backup = storage.list_data_sets(needs, CATALOG)
     assert (backup.tier, backup.peak_bytes) == ("archive", 100 * GIB)
     assert "iso-27001 A.8.13" in backup.why
-
-
-def test_a_lake_that_is_there_is_not_priced() -> None:
-    needs = needs_with(data=(data(100),), existing=(ExistingComponent(kind="lake", product="theirs"),))
-    assert tuple(storage.list_data_sets(needs, CATALOG)) == ()
 
 
 def test_processing_reads_a_days_data_within_its_deadline() -> None:

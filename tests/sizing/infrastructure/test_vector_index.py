@@ -24,11 +24,8 @@ def index(vectors: float, dimensions: float = 1024) -> VectorIndex:
     return VectorIndex("answers", exact_estimate(vectors, "vectors"), dimensions, stated=True)
 
 
-def test_a_vector_in_memory_takes_its_numbers_and_its_links() -> None:
+def test_a_vector_takes_numbers_and_links_in_memory_or_whole_sectors_and_an_eighth_of_its_numbers() -> None:
     assert index(1).footprint("memory").memory_bytes == pytest.approx(4 * 1024 + 4 * (32 + 16 / 15) + 8)
-
-
-def test_on_disk_a_vector_takes_whole_sectors_and_an_eighth_of_its_numbers_in_memory() -> None:
     laid = index(10).footprint("disk")
     assert (laid.memory_bytes, laid.stored_bytes) == (10 * 128, 10 * 2 * 4096)
     assert index(1, 384).footprint("disk").stored_bytes == 4096
@@ -76,8 +73,4 @@ def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
     assert not found.stated
     tickets = 7e5 / CATALOG.parameter("chunk.tokens").value
     assert found.vectors.value == pytest.approx(alone.vectors.value * 10 / 11 + tickets)
-
-
-def test_an_embedding_workload_without_documents_states_none() -> None:
-    silent = Workload(name="index", kind="embedding", data=("manuals",))
-    assert sized(silent) == sized()
+    assert sized(Workload(name="index", kind="embedding", data=("manuals",))) == alone, "no documents are stated"

@@ -113,6 +113,9 @@ def test_what_no_number_of_machines_or_no_split_holds_is_none() -> None:
     assert size_finetuning(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
     alone = Cluster(CATALOG.accelerator("L4"), 1)
     assert predict_cluster_run(setup(SEVENTY, "L4"), alone, TrainingRunSpec(1e9, "full"), CATALOG) is None
+    # More copies than sequences do not fit.
+    few, many = setup(EIGHT, "L4", "lora")._replace(batch=4096.0), alone._replace(machines=128, network=NETWORK)
+    assert choose_parallel_plan(few, many, 1e12) is None and not has_fitting_scheme(few, many, 1e12)
 
 
 def test_a_slow_network_scales_worse() -> None:
@@ -157,12 +160,6 @@ def test_the_choice_fits_and_no_split_is_faster() -> None:
     assert choose_parallel_plan(asked, cluster(), space / 100) is None
     assert has_fitting_scheme(asked, cluster(), space)
     assert not has_fitting_scheme(asked, cluster(), space / 100)
-
-
-def test_more_copies_than_sequences_do_not_fit() -> None:
-    asked, many = setup(EIGHT, "L4", "lora")._replace(batch=4096.0), Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK)
-    assert choose_parallel_plan(asked, many, 1e12) is None
-    assert not has_fitting_scheme(asked, many, 1e12)
 
 
 def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
