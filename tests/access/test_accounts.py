@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.access.conftest import Clock
 
 from archwright.access import worker_registry
 from archwright.access.accounts import Accounts, LimitDenial, Reservation, open_accounts_table
@@ -27,25 +28,6 @@ from archwright.policy.usage_limits import UsageLimits
 from archwright.store import Store
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
-
-
-class Clock:
-    """Clock that only tests move."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-        self.moved_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def us(self) -> int:
-        return round((self.now - self.moved_s) * 1e6)
-
-    def set(self, now: float) -> None:
-        """Set the clock, by hand or by a time server; no time passes."""
-        self.moved_s += now - self.now
-        self.now = now
 
 
 class Spends:
@@ -62,7 +44,7 @@ class Spends:
 
 class World:
     def __init__(self, home: Home) -> None:
-        self.clock = Clock()
+        self.clock = Clock(NOON)
         self.spends = Spends()
         self.store = Store(home.store_url)
         self.table = open_accounts_table(home)
@@ -150,6 +132,7 @@ def test_tokens_are_reserved_at_worst_and_the_difference_comes_back(world: World
 
 def test_money_is_reserved_at_worst_and_settled_once(world: World) -> None:
     principal = world.key(budget_usd=0.3)
+    assert world.accounts.reserve(principal, (10, None)) == LimitDenial("unpriced", "key", None)
     first = taken(world.accounts.reserve(principal, (10, 0.1)))
     assert first.usd == pytest.approx(0.1) and first.limited
     second, third = (taken(world.accounts.reserve(principal, (10, 0.1))) for _ in range(2))
@@ -197,12 +180,6 @@ def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(worl
     world.opened_again()
     assert isinstance(world.accounts.reserve(principal, (10, 0.1)), LimitDenial), "never free"
     world.accounts.flush()
-
-
-def test_a_budget_needs_a_price(world: World) -> None:
-    principal = world.key(budget_usd=1.0)
-    assert world.accounts.reserve(principal, (10, None)) == LimitDenial("unpriced", "key", None)
-    taken(world.accounts.reserve(world.key(rpm=5), (10, None)))
 
 
 def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
@@ -298,8 +275,15 @@ def test_a_clock_that_was_set_and_set_back_leaves_budgets_as_they_were(
         worker.flush()
 
 
-def test_what_was_spent_before_the_boot_counts(world: World) -> None:
+@pytest.mark.parametrize("recreated", [False, True])
+def test_a_new_table_is_filled_from_the_usage_records(world: World, recreated: bool) -> None:
+    """After a boot, and if the table is lost while a request runs."""
     principal = world.key(budget_usd=1.0, period="month")
+    if recreated:
+        before = taken(world.accounts.reserve(principal, (1, 0.5)))
+        world.lose_table()
+        world.accounts.settle(before, 1, 0.5)
+        world.spends.asked.clear()
     world.spends.usd[f"key:{principal.key_id}"] = 0.75
     taken(world.accounts.reserve(principal, (1, 0.25)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
@@ -357,16 +341,6 @@ def test_a_key_that_ends_stops_its_streams(world: World) -> None:
     assert not world.accounts.may_continue(stream)
 
 
-def test_a_recreated_table_is_filled_from_the_usage_records(world: World) -> None:
-    principal = world.key(budget_usd=1.0)
-    before = taken(world.accounts.reserve(principal, (1, 0.5)))
-    world.lose_table()
-    world.spends.usd[f"key:{principal.key_id}"] = 0.75
-    world.accounts.settle(before, 1, 0.5)
-    taken(world.accounts.reserve(principal, (1, 0.25)))
-    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), LimitDenial)
-
-
 @pytest.mark.parametrize(
     "then", [UsageLimits(budget_usd=2.0, period="day"), UsageLimits(rpm=5), UsageLimits(budget_usd=2.0, tpm=9)]
 )
@@ -399,12 +373,6 @@ def test_a_table_lost_during_a_request_gives_no_tokens_away(world: World) -> Non
 
 def refuses(_scope: LimitScope, _since: float) -> float:
     raise StoreError("AW-STO-01", "the store refuses")
-
-
-def test_usage_records_that_fail_deny(world: World) -> None:
-    accounts = Accounts(world.table, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
-    with pytest.raises(StoreError, match="refuses"):
-        accounts.reserve(world.key(budget_usd=1.0), (1, 0.1))
 
 
 Step = tuple[int, int, int, str]
@@ -539,20 +507,17 @@ class RequestBatch(NamedTuple):
 
 
 class WorkerProcesses:
-    """Workers in separate processes."""
+    """Three workers in separate processes."""
 
-    def __init__(self, home: Home, count: int) -> None:
+    def __init__(self, home: Home) -> None:
         self._home = home
-        self.workers = [self._start() for _ in range(count)]
-        for worker in self.workers:
-            self._ready(worker)
+        self.workers = [self._start() for _ in range(3)]
 
     def _start(self) -> subprocess.Popen[str]:
         words, pipe = [sys.executable, "-c", PROGRAM, str(self._home.root)], subprocess.PIPE
-        return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
-
-    def _ready(self, worker: subprocess.Popen[str]) -> None:
+        worker = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+        return worker
 
     def tell(self, batch: RequestBatch) -> None:
         for worker in self.workers:
@@ -570,7 +535,6 @@ class WorkerProcesses:
         self.workers[number].kill()
         self.workers[number].communicate()
         self.workers[number] = self._start()
-        self._ready(self.workers[number])
 
     def end(self) -> None:
         for worker in self.workers:
@@ -580,7 +544,7 @@ class WorkerProcesses:
 
 @pytest.fixture
 def worker_processes(processes: None, world: World, tmp_path: Path) -> Iterator[WorkerProcesses]:
-    made = WorkerProcesses(Home(tmp_path / "home"), 3)
+    made = WorkerProcesses(Home(tmp_path / "home"))
     yield made
     made.end()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.access.conftest import Clock
+from tests.access.conftest import Clock, open_keys
 
 from archwright.access.api_keys import (
     POLL_S,
@@ -32,21 +32,13 @@ from archwright.home import Home
 from archwright.store import RecordTable, Store
 
 
-def other_process(store: Store, clock: Clock) -> KeyStore:
-    """Keys of another process, with an empty cache."""
-    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=clock)
-
-
-def test_a_key_identifies_its_tenant_and_role(keys: KeyStore) -> None:
+def test_a_key_identifies_its_tenant_and_role_under_its_pepper(keys: KeyStore, store: Store) -> None:
     secret, record = keys.create("clinic", "admin", "ward-7")
     assert keys.identify(secret) == Principal(key_id=record.id, tenant="clinic", role="admin")
     assert secret.startswith("aw_") and len(secret) == SECRET_LENGTH == 52
     assert (record.name, record.prefix, record.created_at) == ("ward-7", secret[:10], 1_000.0)
-
-
-def test_the_digest_is_hmac_sha_256_under_the_pepper(keys: KeyStore) -> None:
-    secret, record = keys.create("clinic")
     assert record.digest == hmac.digest(b"p" * 32, secret.encode(), "sha256").hex()
+    assert KeyStore(store, b"q" * 32).identify(secret) is None
 
 
 def test_neither_record_nor_database_holds_the_secret(keys: KeyStore, store: Store, tmp_path: Path) -> None:
@@ -59,23 +51,13 @@ def test_neither_record_nor_database_holds_the_secret(keys: KeyStore, store: Sto
     assert record.digest.encode() in kept
 
 
-def test_the_pepper_decides(keys: KeyStore, store: Store) -> None:
-    secret, _ = keys.create("clinic")
-    assert KeyStore(store, b"q" * 32).identify(secret) is None
-
-
-def test_secrets_differ() -> None:
-    assert len({KeyStore(Store("sqlite://"), b"").create("t")[0] for _ in range(5)}) == 5
-
-
 @pytest.mark.parametrize("change", ["cut", "longer", "letter", "prefix", "not-ascii", "empty", "checksum"])
 def test_a_mistyped_secret_is_refused_without_the_store(keys: KeyStore, store: Store, change: str) -> None:
     secret, _ = keys.create("clinic")
-    swapped = "A" if secret[20] != "A" else "B"
     wrong = {
         "cut": secret[:-1],
         "longer": secret + "x",
-        "letter": secret[:20] + swapped + secret[21:],
+        "letter": secret[:20] + ("A" if secret[20] != "A" else "B") + secret[21:],
         "prefix": "ax_" + secret[3:],
         "not-ascii": secret[:20] + "é" + secret[21:],
         "empty": "",
@@ -91,7 +73,7 @@ def test_no_text_breaks_the_check(text: str) -> None:
 
 
 def test_unknown_keys_do_not_flood_the_store(keys: KeyStore, store: Store, clock: Clock) -> None:
-    gateway = other_process(store, clock)
+    gateway = open_keys(store, clock)
     known, _ = keys.create("clinic")
     assert gateway.identify(known) is not None
     later, _ = keys.create("clinic")
@@ -104,39 +86,21 @@ def test_unknown_keys_do_not_flood_the_store(keys: KeyStore, store: Store, clock
 def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
     keys: KeyStore, store: Store, clock: Clock
 ) -> None:
-    gateway = other_process(store, clock)
+    gateway = open_keys(store, clock)
     secret, record = keys.create("clinic")
-    assert gateway.identify(secret) is not None
-    assert keys.identify(secret) is not None
-    assert keys.revoke(record.id) == record
-    assert keys.identify(secret) is None
+    assert gateway.identify(secret) is not None and keys.identify(secret) is not None
+    assert not keys.is_revoked(record.id)
+    for _ in range(2):  # revoking a key twice is no error
+        assert keys.revoke(record.id) == record
+        assert keys.identify(secret) is None and keys.is_revoked(record.id)
     clock.now += POLL_S
-    assert gateway.identify(secret) is None
-    clock.now += 1
     assert gateway.identify(secret) is None
     assert POLL_S <= 1.0
 
 
-def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: KeyStore) -> None:
-    _, record = keys.create("clinic")
-    assert not keys.is_revoked(record.id)
-    keys.revoke(record.id)
-    keys.revoke(record.id)
-    assert keys.is_revoked(record.id)
-    with pytest.raises(UsageError, match="no key") as caught:
-        keys.revoke("key-0")
-    assert caught.value.code == "AW-USE-34"
-
-
-def test_a_key_revoked_before_it_was_seen_is_never_live(keys: KeyStore, store: Store, clock: Clock) -> None:
-    secret, record = keys.create("clinic")
-    keys.revoke(record.id)
-    assert other_process(store, clock).identify(secret) is None
-
-
 def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: Clock) -> None:
     """The two tables are read one after the other; a key and its revocation may both come in between."""
-    maker, gateway = KeyStore(store, b"p" * 32), other_process(store, clock)
+    maker, gateway = KeyStore(store, b"p" * 32), open_keys(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
     gateway._seen["keys"] = store.newest_seq(KEYS)[0]  # it read the keys just before this one was written
@@ -161,28 +125,20 @@ def test_tenants_are_unique_and_made_with_their_first_key(keys: KeyStore) -> Non
     keys.create("bank")
     keys.create("bank")
     assert [tenant.name for tenant in keys.list_tenants()] == ["clinic", "bank"]
-    with pytest.raises(UsageError, match="exists") as caught:
+    with pytest.raises(UsageError, match="exists", check=lambda error: error.code == "AW-USE-31"):
         keys.create_tenant("bank")
-    assert caught.value.code == "AW-USE-31"
 
 
 @pytest.mark.parametrize("name", ["", "Clinic", "a b", "a" * 41, "../x", "a\n", "ü", "';--"])
 def test_names_are_checked(keys: KeyStore, name: str) -> None:
-    with pytest.raises(UsageError, match="name") as caught:
+    with pytest.raises(UsageError, match="name", check=lambda error: error.code == "AW-USE-30"):
         keys.create_tenant(name)
-    assert caught.value.code == "AW-USE-30"
     with pytest.raises(UsageError):
         keys.create(name)
     if name:
         with pytest.raises(UsageError):
             keys.create("clinic", name=name)
     assert keys.list() == () and keys.list_tenants() == ()
-
-
-def test_an_unknown_role_is_refused(keys: KeyStore) -> None:
-    with pytest.raises(UsageError, match="no role 'root'") as caught:
-        keys.create("clinic", "root")
-    assert caught.value.code == "AW-USE-33"
 
 
 def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock: Clock) -> None:
@@ -204,7 +160,7 @@ def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
     keys: KeyStore, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret, record = keys.create("clinic")
-    other = other_process(store, clock)
+    other = open_keys(store, clock)
     assert other.identify(secret) is not None
     keys.revoke(record.id)
     later, _ = keys.create("clinic")
@@ -225,18 +181,12 @@ def _there(table: RecordTable[Any]) -> RecordTable[Any]:
     return table
 
 
-def test_threads_agree(keys: KeyStore) -> None:
-    made = [keys.create("clinic")[0] for _ in range(20)]
+def test_threads_agree_and_make_a_tenant_once(keys: KeyStore, store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(keys.identify, made * 20))
-    assert all(found)
-
-
-def test_a_tenant_made_by_two_at_once_is_one(keys: KeyStore, store: Store, clock: Clock) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(8)))
+        made = [secret for secret, _ in pool.map(lambda _: KeyStore(store, b"p" * 32).create("clinic"), range(20))]
+        assert len(set(made)) == 20 and all(pool.map(keys.identify, made * 20))
     assert [tenant.name for tenant in keys.list_tenants()] == ["clinic"]
-    assert len(keys.list("clinic")) == 8
+    assert len(keys.list("clinic")) == 20
 
 
 def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
@@ -254,18 +204,10 @@ def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> 
         "import sys\nfrom archwright.access.api_keys import load_pepper\nfrom archwright.home import Home\n"
         "print('ready', flush=True)\nsys.stdin.readline()\nprint(load_pepper(Home(sys.argv[1])).hex())"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "home")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    command, pipe = [sys.executable, "-c", program, str(tmp_path / "home")], subprocess.PIPE
+    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
     for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in started:
         assert process.stdin is not None
         process.stdin.write("go\n")

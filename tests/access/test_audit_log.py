@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -24,6 +25,7 @@ from archwright.access.audit_log import (
     read_chain_tip,
     read_entries,
 )
+from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.wal import compaction, writer
@@ -50,20 +52,18 @@ def event(number: int, tenant: str = "clinic", **more: str) -> AuditEvent:
 
 @pytest.fixture
 def wal(store: Store, home: Home) -> Iterator[WalWriter]:
-    made = WalWriter(store, home)
-    yield made
-    made.close()
+    with closing(WalWriter(store, home)) as made:
+        yield made
 
 
-def fill(store: Store, home: Home, count: int, size: int = 1) -> None:
+def fill(store: Store, home: Home, count: int, size: int = 1, **more: str) -> None:
     """Write `count` records in groups of `size`."""
-    wal = WalWriter(store, home)
-    log = AuditLog(wal)
-    for number in range(count):
-        log.record(event(number))
-        if number % size == size - 1:
-            wal.flush()
-    wal.close()
+    with closing(WalWriter(store, home)) as wal:
+        log = AuditLog(wal)
+        for number in range(count):
+            log.record(event(number, **more))
+            if number % size == size - 1:
+                wal.flush()
 
 
 def test_an_event_is_there_for_everybody_when_the_wal_is_flushed(store: Store, home: Home, wal: WalWriter) -> None:
@@ -71,15 +71,20 @@ def test_an_event_is_there_for_everybody_when_the_wal_is_flushed(store: Store, h
     assert read_entries(Store(store.url), home) == []
     wal.flush()
     (entry,) = read_entries(Store(store.url), home)
-    assert (entry.request_id, entry.reason, entry.effect, entry.number, entry.prev) == (
-        "r1",
-        "role member",
-        "allow",
-        0,
-        "",
-    )
+    found = (entry.request_id, entry.reason, entry.effect, entry.number, entry.prev)
+    assert found == ("r1", "role member", "allow", 0, "")
     wal.compact()
     assert read_entries(store, home) == read_entries(store) == [entry]
+
+
+def test_every_event_knows_its_place_in_the_chain(store: Store, home: Home) -> None:
+    assert check_chain(store) == (0, None) and read_chain_tip(store) == ""
+    fill(store, home, 7, 3)
+    found = read_entries(store)[::-1]
+    assert [(entry.number, entry.request_id) for entry in found] == [(number, f"r{number}") for number in range(7)]
+    assert len({entry.hash for entry in found}) == 3 and len({entry.chain for entry in found}) == 1
+    assert [entry.prev for entry in found] == ["", "", "", *[found[0].hash] * 3, found[3].hash]
+    assert found[6].hash == read_chain_tip(store)
 
 
 def test_many_keep_their_order_across_blocks_segments_and_pending_records(store: Store, home: Home) -> None:
@@ -104,9 +109,10 @@ def test_many_keep_their_order_across_blocks_segments_and_pending_records(store:
 
 def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) -> None:
     fill(store, home, 20, 7)
-    connection = sqlite3.connect(home.root / "archwright.db")
+    with closing(sqlite3.connect(home.root / "archwright.db")) as connection:
+        blocks = connection.execute("select data, tip from audit_blocks order by seq").fetchall()
     before, count = "", 0
-    for data, stated in connection.execute("select data, tip from audit_blocks order by seq"):
+    for data, stated in blocks:
         for group in parted(zlib.decompress(data).split(b"\n")):
             first = json.loads(group[0])
             assert (first["number"], first["prev"]) == (count, before)
@@ -114,7 +120,6 @@ def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) ->
             before, count = hashlib.sha256(b"\n".join(group)).hexdigest(), count + len(group)
         assert stated == before
     assert count == 20
-    connection.close()
 
 
 def parted(lines: list[bytes]) -> list[list[bytes]]:
@@ -122,35 +127,20 @@ def parted(lines: list[bytes]) -> list[list[bytes]]:
     return [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
 
 
-def test_every_event_knows_its_place_in_the_chain(store: Store, home: Home) -> None:
-    fill(store, home, 7, 3)
-    found = read_entries(store)[::-1]
-    assert [entry.number for entry in found] == list(range(7))
-    assert [entry.request_id for entry in found] == [f"r{number}" for number in range(7)]
-    assert len({entry.hash for entry in found}) == 3 and len({entry.chain for entry in found}) == 1
-    assert [entry.prev for entry in found] == ["", "", "", *[found[0].hash] * 3, found[3].hash]
-    assert found[6].hash == read_chain_tip(store)
-
-
 def test_two_logs_of_one_wal_have_chains_of_their_own(store: Store, home: Home) -> None:
-    wal = WalWriter(store, home)
-    one, other = AuditLog(wal), AuditLog(wal)
-    for number in range(60):
-        (one if number % 5 < 3 else other).record(event(number))
-        if number % 13 == 0:
-            wal.flush()
-    wal.close()
+    with closing(WalWriter(store, home)) as wal:
+        one, other = AuditLog(wal), AuditLog(wal)
+        for number in range(60):
+            (one if number % 5 < 3 else other).record(event(number))
+            if number % 13 == 0:
+                wal.flush()
     assert check_chain(store) == (60, None)
     assert [entry.request_id for entry in reversed(read_entries(store))] == [f"r{number}" for number in range(60)]
     assert len({entry.chain for entry in read_entries(store)}) == 2
 
 
 def test_a_text_cannot_pretend_to_be_a_link(store: Store, home: Home) -> None:
-    wal = WalWriter(store, home)
-    log = AuditLog(wal)
-    for number in range(4):
-        log.record(event(number, resource=',"chain":"0","number":7,"prev":""}'))
-    wal.close()
+    fill(store, home, 4, 5, resource=',"chain":"0","number":7,"prev":""}')
     assert check_chain(store) == (4, None) and len({entry.hash for entry in read_entries(store)}) == 1
 
 
@@ -247,16 +237,10 @@ def test_tampering_is_found(store: Store, home: Home, how: str, size: int, monke
 def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql: str) -> None:
     """The block's own hash also covers the last record, which no later link covers."""
     fill(store, home, 10)
-    connection = sqlite3.connect(home.root / "archwright.db")
-    connection.execute(f"update audit_blocks set {sql}")
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(home.root / "archwright.db")) as connection:
+        connection.execute(f"update audit_blocks set {sql}")
+        connection.commit()
     assert check_chain(store).broken == (10 if "tip" in sql else 1)
-
-
-def test_an_empty_log_holds(store: Store) -> None:
-    assert check_chain(store) == (0, None)
-    assert read_chain_tip(store) == ""
 
 
 def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
@@ -297,12 +281,14 @@ wal.close()
 """
 
 
+def start(home: Home, count: int, tenant: str, output: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(home.root), str(count), tenant]
+    return subprocess.Popen(command, stdout=output, text=True)
+
+
 @pytest.mark.process
 def test_several_processes_write_at_once(store: Store, home: Home) -> None:
-    started = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, str(home.root), "150", f"t{n}"], stdout=subprocess.DEVNULL)
-        for n in range(3)
-    ]
+    started = [start(home, 150, f"t{number}", subprocess.DEVNULL) for number in range(3)]
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
     assert check_chain(store) == (450, None)
     assert len({entry.chain for entry in read_entries(store)}) == 3
@@ -312,9 +298,7 @@ def test_several_processes_write_at_once(store: Store, home: Home) -> None:
 def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None:
     for round_ in range(3):
         tenant = f"k{round_}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(home.root), "1000000", tenant], stdout=subprocess.PIPE, text=True
-        )
+        process = start(home, 1_000_000, tenant, subprocess.PIPE)
         assert process.stdout is not None
         for _ in range(30):
             process.stdout.readline()
@@ -337,11 +321,10 @@ def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monke
 
     monkeypatch.setattr("os.posix_fallocate", full)
     written = 1
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-06"):
         while True:
             log.record(event(written + 1))
             written += 1
-    assert caught.value.code == "AW-STO-06"
     wal.flush()
     monkeypatch.undo()
     log.record(event(written + 1))
@@ -350,20 +333,9 @@ def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monke
     assert len({entry.chain for entry in read_entries(store)}) == 1
 
 
-def test_closed_means_refused(store: Store, home: Home) -> None:
-    wal = WalWriter(store, home)
-    log = AuditLog(wal)
-    wal.close()
-    with pytest.raises(StoreError) as caught:
-        log.record(event(1))
-    assert caught.value.code == "AW-STO-05"
-
-
 @pytest.mark.parametrize("text", ["a\x00b", "a\nb", "\ud800", "x" * 10_000, "\x1b[2J", "ünï©ode 中"])
 def test_texts_from_outside_cannot_stop_the_log(store: Store, wal: WalWriter, text: str) -> None:
-    AuditLog(wal).record(
-        AuditEvent(at=1, tenant="t", key_id="k", action="a", permission="p", effect="deny", resource=text)
-    )
+    AuditLog(wal).record(event(1, resource=text))
     wal.flush()
     wal.compact()
     (entry,) = read_entries(store)
@@ -385,22 +357,24 @@ def test_threads_share_a_chain(store: Store, wal: WalWriter) -> None:
     assert check_chain(store) == (1_200, None)
 
 
-def test_records_and_their_links_are_one_write(wal: WalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_records_and_their_links_are_one_write(wal: WalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """No record makes a system call of its own; bench/wal measures the time."""
-    written: list[int] = []
+    written: list[tuple[int, int]] = []
     write = WalSegment.write
 
     def counted(self: WalSegment, data: bytes) -> None:
-        written.append(data.count(b'"effect"'))
+        written.append((data.count(b'"effect"'), data.count(b"served-by")))
         write(self, data)
 
     monkeypatch.setattr(WalSegment, "write", counted)
     log = AuditLog(wal)
     for number in range(2_000):
         log.record(event(number))
+        wal.append("served", RequestRecord(at=1.0, request_id="r", status="ok", model="served-by"))
     assert not written
     wal.flush()
-    assert written == [2_000]
+    wal.flush()
+    assert written == [(2_000, 2_000)]
 
 
 @pytest.mark.nightly

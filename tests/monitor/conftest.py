@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +27,26 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def running_threads(work: Callable[[], None], count: int = 4) -> Iterator[None]:
-    """Run `work` in `count` threads; wait for them at the end."""
+def running_threads(work: Callable[[], None], count: int = 4, stop: threading.Event | None = None) -> Iterator[None]:
+    """Run `work` in `count` threads; at the end set `stop` and wait for them."""
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
+        if stop is not None:
+            stop.set()
         for thread in threads:
             thread.join()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a thread, with a deadline."""
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -22,12 +22,9 @@ ONE = Measurement(
 
 
 def test_those_of_the_plan_in_order_of_arrival(store: Store) -> None:
+    save_measurements(store, [])
+    assert read_plan_measurements(store, "d") == []
     late = replace(ONE, at=20.0, value=0.3)
     save_measurements(store, [late, ONE])
     save_measurements(store, [replace(ONE, plan_digest="e", at=99.0)])
     assert read_plan_measurements(store, "d") == [late, ONE]
-
-
-def test_nothing_measured_is_nothing(store: Store) -> None:
-    save_measurements(store, [])
-    assert read_plan_measurements(store, "d") == []

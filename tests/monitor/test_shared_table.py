@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import lmdb
@@ -27,9 +28,12 @@ SIZE = 1024 * 1024
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[SharedTable]:
-    opened = SharedTable(tmp_path, "test", SIZE)
-    yield opened
-    opened.close()
+    with open_table(tmp_path) as opened:
+        yield opened
+
+
+def open_table(folder: Path) -> closing[SharedTable]:
+    return closing(SharedTable(folder, "test", SIZE))
 
 
 def put(transaction: Transaction, key: bytes, value: bytes) -> None:
@@ -52,9 +56,8 @@ def test_what_is_written_is_read_and_an_error_takes_it_back(table: SharedTable) 
 
 def test_it_is_private_and_allocated_whole(table: SharedTable, tmp_path: Path) -> None:
     files = sorted(tmp_path.iterdir())
-    assert [path.name for path in files] == [
-        shared_table_path(tmp_path, "test", SIZE).name + end for end in ("", "-lock")
-    ]
+    path = shared_table_path(tmp_path, "test", SIZE)
+    assert files == [path, Path(f"{path}-lock")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
@@ -80,39 +83,31 @@ def test_full_is_said_and_the_rest_stays(table: SharedTable) -> None:
 
 
 def test_a_table_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(read_boot_id()) == 8
     other = tmp_path / "boot_id"
     other.write_text("11111111-0000\n")
     monkeypatch.setattr(module, "read_boot_id", lambda: read_boot_id(other))
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    opened.close()
-    neighbour = SharedTable(tmp_path, "testing", SIZE)
-    neighbour.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
+    SharedTable(tmp_path, "testing", SIZE).close()
     other.write_text("22222222-0000\n")
-    opened = SharedTable(tmp_path, "test", SIZE)
-    assert opened.get(b"a") is None
-    opened.close()
+    with open_table(tmp_path) as opened:
+        assert opened.get(b"a") is None
+    assert read_boot_id(tmp_path / "none") == "any", "without a boot id there is one table"
     left = {path.name for path in tmp_path.glob("*.lmdb")}
     assert left == {f"test-22222222-{SIZE}.lmdb", f"testing-11111111-{SIZE}.lmdb"}
 
 
-def test_without_a_boot_id_there_is_one_table(tmp_path: Path) -> None:
-    assert read_boot_id(tmp_path / "none") == "any"
-    assert len(read_boot_id()) == 8
-
-
 @pytest.mark.parametrize("damage", ["overwritten", "cut", "empty"])
 def test_a_damaged_table_is_recreated(tmp_path: Path, damage: str) -> None:
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    opened.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
     path = shared_table_path(tmp_path, "test", SIZE)
     path.write_bytes({"overwritten": b"\xff" * SIZE, "cut": path.read_bytes()[:8192], "empty": b""}[damage])
-    opened = SharedTable(tmp_path, "test", SIZE)
-    assert opened.get(b"a") is None
-    opened.write(put, b"a", b"2")
-    assert opened.get(b"a") == b"2"
-    opened.close()
+    with open_table(tmp_path) as opened:
+        assert opened.get(b"a") is None
+        opened.write(put, b"a", b"2")
+        assert opened.get(b"a") == b"2"
 
 
 def test_a_table_replaced_under_a_process_is_followed(table: SharedTable, tmp_path: Path) -> None:
@@ -145,9 +140,8 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", no_space)
-    with pytest.raises(OperateError, match="disk is full") as caught:
+    with pytest.raises(OperateError, match="disk is full", check=lambda error: error.code == "AW-OPS-01"):
         SharedTable(tmp_path, "test", SIZE)
-    assert caught.value.code == "AW-OPS-01"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,10 +191,9 @@ def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pyt
         link(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    opened = SharedTable(tmp_path, "test", SIZE)
-    opened.write(put, b"a", b"1")
-    assert opened.get(b"a") == b"1"
-    opened.close()
+    with open_table(tmp_path) as opened:
+        opened.write(put, b"a", b"1")
+        assert opened.get(b"a") == b"1"
 
 
 def test_a_table_that_breaks_in_use_is_recreated(table: SharedTable) -> None:
@@ -209,9 +202,8 @@ def test_a_table_that_breaks_in_use_is_recreated(table: SharedTable) -> None:
     def broken(_transaction: Transaction) -> None:
         raise lmdb.CorruptedError("a page is not what it says")
 
-    with pytest.raises(StoreError, match="failed") as caught:
+    with pytest.raises(StoreError, match="failed", check=lambda error: error.code == "AW-STO-11"):
         table.write(broken)
-    assert caught.value.code == "AW-STO-11"
     assert table.generation == 2 and table.get(b"a") is None
     table.write(put, b"a", b"2")
     with pytest.raises(StoreError):
@@ -253,11 +245,14 @@ def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-def killed_in_the_middle(folder: Path, rounds: int) -> None:
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(12, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
+)
+def test_kill_9_in_the_middle_of_transactions(tmp_path: Path, rounds: int) -> None:
     """Run two writers; kill and replace one at random moments, repeatedly."""
     chance = random.Random(5)
-    table = SharedTable(folder, "test", 4 * SIZE)
-    running = [start(folder, seed) for seed in range(2)]
+    table = SharedTable(tmp_path, "test", 4 * SIZE)
+    running = [start(tmp_path, seed) for seed in range(2)]
     stuck = threading.Timer(60 + rounds, lambda: list(map(subprocess.Popen.kill, running)))
     stuck.start()
     try:
@@ -270,7 +265,7 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             victim.stdout.close()
-            running.append(start(folder, 100 + round_))
+            running.append(start(tmp_path, 100 + round_))
             before, (count, sum_) = count, table.write(total)
             assert sum_ == 0, "a transaction was seen half done"
             assert count >= before, "a committed transaction is gone"
@@ -285,16 +280,6 @@ def killed_in_the_middle(folder: Path, rounds: int) -> None:
             if process.stdout is not None:
                 process.stdout.close()
         table.close()
-
-
-@pytest.mark.process
-def test_kill_9_in_the_middle_of_transactions(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path, 12)
-
-
-@pytest.mark.nightly
-def test_kill_9_many_times(tmp_path: Path) -> None:
-    killed_in_the_middle(tmp_path, 500)
 
 
 HOLDER = """

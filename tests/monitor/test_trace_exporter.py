@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.monitor.conftest import wait_until
 
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
@@ -93,6 +93,14 @@ def one(chance: int = 0, **more: Any) -> RequestRecord:
     return RequestRecord(at=1_700_000_010.0, request_id=make_request_id(1_700_000_008.0, chance), **given)
 
 
+def exporter(collector: Collector, page: Exposition | None = None, **more: Any) -> TraceExporter:
+    return TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page or Exposition()), **more)
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {pair["key"]: pair["value"] for pair in span["attributes"]}
+
+
 def counted(page: Exposition) -> dict[DropReason, Callable[[float], None]]:
     return {reason: page.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
 
@@ -103,36 +111,21 @@ def drops(page: Exposition, reason: DropReason) -> float:
 
 def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
     made = TraceExporter(TraceSpec(url=collector.url + "/", share=1.0), counted(Exposition()))
-    made.add(
-        one(
-            latency_s=2.0,
-            queue_s=0.5,
-            gateway_s=0.25,
-            engine_s=1.25,
-            input_tokens=12,
-            output_tokens=34,
-            ttft_s=0.75,
-            cost_usd=0.5,
-        )
-    )
+    times: dict[str, Any] = {"latency_s": 2.0, "queue_s": 0.5, "gateway_s": 0.25, "engine_s": 1.25, "ttft_s": 0.75}
+    made.add(one(**times, input_tokens=12, output_tokens=34, cost_usd=0.5))
     made.close()
     ((path, kind, body),) = collector.got
     assert (path, kind) == ("/v1/traces", "application/json")
-    assert body["resourceSpans"][0]["resource"]["attributes"] == [
-        {"key": "service.name", "value": {"stringValue": "archwright-gateway"}}
-    ]
+    assert attributes(body["resourceSpans"][0]["resource"]) == {"service.name": {"stringValue": "archwright-gateway"}}
     whole, *parts = collector.spans
     assert (whole["name"], whole["kind"], "parentSpanId" in whole, "status" in whole) == ("chat m", 2, False, False)
-    assert (int(whole["startTimeUnixNano"]), int(whole["endTimeUnixNano"])) == (
-        1_700_000_008 * 10**9,
-        17 * 10**17 + 10**10,
-    )
+    seconds = [int(whole[f"{end}TimeUnixNano"]) / 10**9 for end in ("start", "end")]
+    assert seconds == [1_700_000_008, 1_700_000_010]
     assert len(whole["traceId"]) == 32 and len(whole["spanId"]) == 16
-    said = {pair["key"]: pair["value"] for pair in whole["attributes"]}
+    said = attributes(whole)
     assert said["gen_ai.operation.name"] == {"stringValue": "chat"}
-    assert said["gen_ai.request.model"] == {"stringValue": "m"} and said["gen_ai.response.model"] == {
-        "stringValue": "m@v1"
-    }
+    assert said["gen_ai.request.model"] == {"stringValue": "m"}
+    assert said["gen_ai.response.model"] == {"stringValue": "m@v1"}
     assert said["gen_ai.usage.input_tokens"] == {"intValue": "12"}
     assert said["gen_ai.usage.output_tokens"] == {"intValue": "34"}
     assert said["gen_ai.server.time_to_first_token"] == {"doubleValue": 0.75}
@@ -145,7 +138,7 @@ def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
 
 
 def test_a_failure_says_so(collector: Collector) -> None:
-    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()))
+    made = exporter(collector)
     made.add(one(status="failed", version=""))
     made.close()
     whole = collector.spans[0]
@@ -167,16 +160,11 @@ def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
 def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:
     page = Exposition()
     collector.answers = [503, 429, 200, 400]
-    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page), every_s=0.01)
+    made = exporter(collector, page, every_s=0.01)
     made.add(one(1))
-    until = time.monotonic() + 10
-    while not collector.got:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: bool(collector.got))
     made.add(one(2))
-    while drops(page, "refused") == 0:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: drops(page, "refused") > 0)
     made.close()
     assert len(collector.spans) == 4 and [drops(page, reason) for reason in DROP_REASONS] == [0, 1, 0]
 
@@ -200,7 +188,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up(
     """A reload ends its old workers, whether their last traces were delivered or not."""
     monkeypatch.setattr(trace_exporter, "TIMEOUT_S", 60.0)
     page, collector.held = Exposition(), threading.Event()
-    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
+    made = exporter(collector, page, last_s=0.1)
     made.add(one())
     made.close()
     assert collector.got == [] and drops(page, "away") == 1
@@ -209,7 +197,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up(
 
 def test_a_collector_that_never_ends_its_answer_is_not_heard_out(collector: Collector) -> None:
     collector.length, collector.held_after = 1_000_000, threading.Event()
-    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), every_s=60, last_s=20.0)
+    made = exporter(collector, every_s=60, last_s=20.0)
     made.add(one())
     made.close()
     assert len(collector.spans) == 4 and not collector.held_after.is_set()
@@ -220,9 +208,7 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
     """The setting at sending time decides: queued traces lose their content if the tenant disables it."""
     wanting = {"acme"}
     collector.answers = [503]
-    made = TraceExporter(
-        TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60
-    )
+    made = exporter(collector, traced=wanting.__contains__, every_s=60)
     content = TraceContent("acme", '[{"in":1}]', '[{"out":1}]', missing=True)
     made.add(one(tenant="acme"), content)
     made.add(one(tenant="bolt"), TraceContent("bolt", "[1]", "[2]"))
@@ -231,15 +217,13 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
     made.add(one(tenant="acme"), content)
     made.close()
     first = "gen_ai.input.messages"
-    assert [first in {pair["key"] for pair in span["attributes"]} for span in roots(collector)] == [False] * 3
+    assert [first in attributes(span) for span in roots(collector)] == [False] * 3
     wanting.add("acme")
-    made = TraceExporter(
-        TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60
-    )
+    made = exporter(collector, traced=wanting.__contains__, every_s=60)
     for _ in range(3):
         made.add(one(tenant="acme"), content)
     made.close()
-    said = {pair["key"]: pair["value"] for pair in roots(collector)[-1]["attributes"]}
+    said = attributes(roots(collector)[-1])
     assert said[first] == {"stringValue": '[{"in":1}]'} and said["archwright.content.truncated"] == {"boolValue": True}
     assert said["gen_ai.output.messages"] == {"stringValue": '[{"out":1}]'}
     assert "gen_ai.system_instructions" not in said
@@ -248,12 +232,12 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
 def test_what_waits_of_content_is_bounded(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace_exporter, "CONTENT_QUEUE_BYTES", 1_000)
     monkeypatch.setattr(trace_exporter, "CONTENT_BATCH_BYTES", 500)
-    made = TraceExporter(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), lambda _: True, every_s=60)
+    made = exporter(collector, traced=lambda _: True, every_s=60)
     for _ in range(5):
         made.add(one(), TraceContent("acme", "x" * 300, "y" * 2))
     made.close()
     assert len(collector.got) > 2, "no batch is larger than it may be"
-    found = [{pair["key"]: pair["value"] for pair in span["attributes"]} for span in roots(collector)]
+    found = [attributes(span) for span in roots(collector)]
     told = [said["gen_ai.input.messages"]["stringValue"] for said in found]
     assert told == ["x" * 300] * 3 + ["[]"] * 2
     assert ["archwright.content.truncated" in said for said in found] == [False] * 3 + [True] * 2

@@ -6,12 +6,28 @@ from typing import TypeVar
 
 import pytest
 
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
-from archwright.contract.estimate import within_factor
+from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.estimate import exact_estimate, within_factor
+from archwright.contract.needs import Budget, Needs, Organisation, Workload
 from archwright.contract.plan import MachineFacts
+from archwright.contract.record import replace
+from archwright.sizing.hardware.roofline import Hardware
 
 T = TypeVar("T")
+CATALOG = load_catalog()
+SUBJECTS = BenchmarkNameResolver(CATALOG)
+SMALL = CATALOG.model("SmolLM2-135M-Instruct")
+EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
+# A small computer at the rates of the demo's.
+DESK = Hardware(
+    name="this-machine",
+    memory_bytes=24 << 30,
+    bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
+    compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
+)
 
 
 def known(value: T | None) -> T:
@@ -21,16 +37,42 @@ def known(value: T | None) -> T:
 
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
-    return load_catalog()
+    return CATALOG
+
+
+def catalog_with(**tables: object) -> Catalog:
+    """Return the shipped catalog with some other tables."""
+    made = Catalog(DATA)
+    made.__dict__.update(tables)
+    return made
+
+
+def catalog_without_rates(prefix: str) -> Catalog:
+    rows = {name: row for name, row in CATALOG.work_rates.items() if not name.startswith(prefix)}
+    return catalog_with(work_rates=rows)
+
+
+def needs_with(*workloads: Workload, **changes: object) -> Needs:
+    made = Needs(
+        version=1,
+        organisation=Organisation(name="Test", country="DE"),
+        workloads=workloads or (Workload(name="chat", kind="chat"),),
+        budget=Budget(currency="USD", horizon_months=24),
+    )
+    return replace(made, **changes)
 
 
 @pytest.fixture
 def machine() -> MachineFacts:
+    return probed_machine()
+
+
+def probed_machine(cores: int = 2, flops: float = 100e9, spread: float = 1.1) -> MachineFacts:
     return MachineFacts(
-        cores_usable=2,
+        cores_usable=cores,
         memory_bytes=24 << 30,
         memory_bandwidth_bytes_per_s=within_factor(31e9, 1.2, "bytes/s"),
-        matmul_flops_per_s=within_factor(100e9, 1.1, "FLOP/s"),
+        matmul_flops_per_s=within_factor(flops, spread, "FLOP/s"),
         disk_write_bytes_per_s=within_factor(1e9, 1.1, "bytes/s"),
         disk_free_bytes=1 << 36,
         isa="avx512",

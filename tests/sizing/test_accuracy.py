@@ -7,14 +7,11 @@ import io
 from pathlib import Path
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import ArchwrightError, PlanFileError
 from archwright.sizing import accuracy, benchmark_reader
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 HEAD = (
     "row_id,model,params_b,active_params_b,precision,accelerator,n_accelerators,parallelism,engine,scenario,"
     "concurrency_or_batch,input_len,output_len,throughput_tok_s,ttft_ms,ttft_stat,tpot_ms,tpot_stat"
@@ -68,14 +65,10 @@ def test_a_row_is_answered_with_the_statistic_it_asks_for(tmp_path: Path) -> Non
 
 def test_measured_columns_change_no_prediction(tmp_path: Path) -> None:
     _, told = run(tmp_path, f"{HEAD}\n{GOOD}\n")
-    _, blind = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',,')}\n")
+    made, blind = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',0,')}\n")
+    assert made.scores == (), "nothing was measured"
     _, lied = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',1e300,').replace(',20,', ',-7,')}\n")
     assert told == blind == lied
-
-
-def test_without_measurements_nothing_is_scored(tmp_path: Path) -> None:
-    made, _ = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',0,')}\n")
-    assert made.scores == ()
 
 
 @pytest.mark.parametrize(
@@ -124,34 +117,26 @@ def test_training_tables(tmp_path: Path) -> None:
     assert rows[0]["pred_step_time_s"] == ""
 
 
-def test_an_empty_cell_or_file_is_no_crash(tmp_path: Path) -> None:
-    made, _ = run(tmp_path, f"{HEAD}\n\n{GOOD}\n")
-    assert made.rows == 1
-    with pytest.raises(PlanFileError) as caught:
-        run(tmp_path, "")
-    assert caught.value.code == "AW-FILE-22"
-
-
-def test_a_spreadsheets_mark_before_the_header_is_no_column(tmp_path: Path) -> None:
-    made, _ = run(tmp_path, f"\ufeff{HEAD}\n{GOOD}\n")
+@pytest.mark.parametrize(
+    "text", [f"{HEAD}\n\n{GOOD}\n", f"\ufeff{HEAD}\n{GOOD}\n"], ids=["empty line", "byte order mark"]
+)
+def test_an_empty_line_and_a_mark_before_the_header_are_ignored(tmp_path: Path, text: str) -> None:
+    made, _ = run(tmp_path, text)
     assert (made.rows, made.answered) == (1, 1)
 
 
-def test_a_header_alone_has_no_row(tmp_path: Path) -> None:
-    with pytest.raises(PlanFileError, match="has no row"):
-        run(tmp_path, f"{HEAD}\n")
-
-
-def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanFileError, match="neither a serving nor a training table") as caught:
-        run(tmp_path, "row_id,price\n1,2\n")
-    assert caught.value.code == "AW-FILE-20"
-
-
-def test_a_cell_without_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanFileError) as caught:
-        run(tmp_path, f"{HEAD}\n{'x' * (benchmark_reader.LONGEST_CELL + 10)}\n")
-    assert caught.value.code == "AW-FILE-21"
+@pytest.mark.parametrize(
+    ("code", "match", "text"),
+    [
+        ("AW-FILE-22", "has no row", ""),
+        ("AW-FILE-22", "has no row", f"{HEAD}\n"),
+        ("AW-FILE-20", "neither a serving nor a training table", "row_id,price\n1,2\n"),
+        ("AW-FILE-21", "not a CSV table", f"{HEAD}\n{'x' * (benchmark_reader.LONGEST_CELL + 10)}\n"),
+    ],
+)
+def test_what_is_no_benchmark_table_is_refused(tmp_path: Path, code: str, match: str, text: str) -> None:
+    with pytest.raises(PlanFileError, match=match, check=lambda error: error.code == code):
+        run(tmp_path, text)
 
 
 def test_bytes_that_are_no_text_are_read_around(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sizing.conftest import known
+from tests.sizing.conftest import CATALOG, known
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_power_w, host_cores, host_flops, read_work_rate
@@ -22,7 +21,6 @@ from archwright.sizing.workloads.embedding import (
 from archwright.sizing.workloads.tabular import row_service_s, size_tabular_serving
 from archwright.sizing.workloads.vision import image_flops, size_image_serving
 
-CATALOG = load_catalog()
 NO_LIMIT = SLO()
 GIB = 2.0**30
 

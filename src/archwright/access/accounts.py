@@ -121,9 +121,7 @@ def has_accounts_table(home: Home) -> bool:
 
 
 class Accounts:
-    """The accounts as one process uses them.
-
-    `monotonic_us` must be the same clock in all workers; `clock` determines months and days."""
+    """The accounts as one process uses them. `monotonic_us`: a clock of all workers; `clock`: for months and days."""
 
     def __init__(
         self,

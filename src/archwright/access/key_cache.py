@@ -236,9 +236,8 @@ class KeyCache:
             self._live[digest] = replace(principal, expires_at=at)
 
     def _mark_limited(self, principal: Principal) -> Principal:
-        limited = any(
-            not self._limits.get(name, NO_LIMITS).is_unlimited for _kind, name in tables.list_scopes(principal)
-        )
+        limits = (self._limits.get(name, NO_LIMITS) for _kind, name in tables.list_scopes(principal))
+        limited = not all(limit.is_unlimited for limit in limits)
         return principal if limited is principal.limited else replace(principal, limited=limited)
 
     def _intern_limits(self, limits: UsageLimits) -> UsageLimits:

@@ -37,9 +37,8 @@ class KeyView(Record):
 
 
 def build_new_key(secret: str, record: KeyRecord) -> NewKey:
-    return NewKey(
-        key=secret, **{name: getattr(record, name) for name in ("id", "tenant", "role", "user", "expires_at")}
-    )
+    shown = {name: getattr(record, name) for name in ("id", "tenant", "role", "user", "expires_at")}
+    return NewKey(key=secret, **shown)
 
 
 def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:

@@ -39,9 +39,7 @@ class UsageTotal(Record):
 
 
 class UsageDelta(Record):
-    """Totals that one compaction adds, as one value: compressed JSON of two arrays per total.
-
-    The arrays hold the fields of USAGE_DIMENSIONS and of USAGE_MEASURES."""
+    """Totals that one compaction adds: compressed JSON of two arrays per total, USAGE_DIMENSIONS and USAGE_MEASURES."""
 
     data: bytes
 
@@ -58,7 +56,6 @@ _ROWS_DECODER = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, b
 
 
 def _clamp_tokens(count: int) -> int:
-    """Limit an engine's token count to the range that can be summed."""
     return min(max(count, 0), TOKENS_LIMIT)
 
 

@@ -52,6 +52,7 @@ def test_every_metric_of_the_contract_can_be_recorded_and_has_its_help() -> None
     for metric in METRICS:
         exposition.record(metric.quantity, dict.fromkeys(metric.labels, "x"), 1.0)
     text = exposition.render().decode()
+    assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8", "the one that every Prometheus reads"
     for metric in METRICS:
         assert f"# TYPE {metric.name} {metric.kind}" in text
         assert f"# HELP {metric.name} {metric.help}" in text
@@ -104,10 +105,6 @@ def test_threads_lose_nothing() -> None:
     with running_threads(work):
         pass
     assert sum(value for (name, _), value in series(exposition).items() if "output_tokens" in name) == 2_000
-
-
-def test_the_content_type_is_the_one_every_prometheus_reads() -> None:
-    assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_the_text_is_what_the_client_library_makes_of_the_same() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.monitor.conftest import running_threads
+from tests.monitor.conftest import running_threads, wait_until
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -62,9 +63,8 @@ def value(reading: QueryResult | None) -> float:
 def test_the_share_of_requests_that_were_answered(store: Store) -> None:
     ended = {"ok": 6, "refused": 1, "cancelled": 1, "failed": 1, "rejected": 1}
     rows = [("chat", status) for status, count in ended.items() for _ in range(count)] + [("mail", "failed")]
-    store.append(
-        OBSERVATIONS, [seen("requests", 95.0, 1.0, {"workload": name, "status": status}) for name, status in rows]
-    )
+    labels = ({"workload": name, "status": status} for name, status in rows)
+    store.append(OBSERVATIONS, [seen("requests", 95.0, 1.0, each) for each in labels])
     reading = ask(store, "requests", "share", {"workload": "chat"})
     assert value(reading) == pytest.approx(0.8)
     assert reading is not None and (reading.unit, reading.samples) == ("share", 10)
@@ -117,29 +117,20 @@ def test_labels_match_as_a_subset(store: Store) -> None:
     assert ask(store, "ttft_s", "max", {"workload": "cha"}) is None
 
 
-def test_the_rate_of_a_counter_is_its_increments_over_the_window(store: Store) -> None:
+def test_a_rate_is_the_increments_or_seconds_over_the_window(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("tokens_per_s", 90 + number, 5.0) for number in range(10)])
     assert ask(store, "tokens_per_s", "rate") == QueryResult(value=5.0, unit="tokens/s", samples=10, window_s=10.0)
     assert value(ask(store, "tokens_per_s", "last")) == 50.0
     assert value(ask(store, "tokens_per_s", "mean")) == 5.0
     assert ask(store, "tokens_per_s", "rate", {"workload": "none"}) is None
-
-
-def test_the_rate_of_a_histogram_is_seconds_a_second(store: Store) -> None:
     store.append(OBSERVATIONS, [seen("latency_s", 95, 4.0), seen("latency_s", 96, 6.0)])
     assert ask(store, "latency_s", "rate") == QueryResult(value=1.0, unit="s/s", samples=2, window_s=10.0)
 
 
 def test_gauges_of_several_processes_add_up(store: Store) -> None:
     gateway, engine = {"process": "gateway"}, {"process": "engine"}
-    readings = [
-        seen("peak_memory_bytes", 91, 100, gateway),
-        seen("peak_memory_bytes", 91, 400, engine),
-        seen("peak_memory_bytes", 92, 900, engine),
-        seen("peak_memory_bytes", 93, 50, gateway),
-        seen("peak_memory_bytes", 94, 300, engine),
-    ]
-    store.append(OBSERVATIONS, readings)
+    readings = [(91, 100, gateway), (91, 400, engine), (92, 900, engine), (93, 50, gateway), (94, 300, engine)]
+    store.append(OBSERVATIONS, [seen("peak_memory_bytes", *reading) for reading in readings])
     assert ask(store, "peak_memory_bytes", "max") == QueryResult(value=1000, unit="bytes", samples=5, window_s=10.0)
     assert value(ask(store, "peak_memory_bytes", "last")) == 350
     assert value(ask(store, "peak_memory_bytes", "mean")) == (500 + 1000 + 950 + 350) / 4
@@ -183,51 +174,43 @@ def test_prune_drops_what_is_older(store: Store) -> None:
 
 def test_a_recorder_prunes_and_outlives_a_store_that_refuses(store: Store, tmp_path: Path) -> None:
     store.append(OBSERVATIONS, [seen("ttft_s", at, 1.0) for at in (1.0, 2.0, 3.0)])
-    recorder = ObservationRecorder(store, flush_s=1_000)
-    assert recorder.prune(3.0) == 2
-    recorder.close()
-    recorder = ObservationRecorder(Store(f"sqlite:///{tmp_path}/no/such/store.db"), flush_s=1_000)
-    assert recorder.prune(3.0) == 0
-    assert said(recorder) == "AW-STO-01"
-    recorder.close()
+    with closing(ObservationRecorder(store, flush_s=1_000)) as recorder:
+        assert recorder.prune(3.0) == 2
+    with closing(ObservationRecorder(Store(f"sqlite:///{tmp_path}/no/such/store.db"), flush_s=1_000)) as recorder:
+        assert recorder.prune(3.0) == 0 and said(recorder) == "AW-STO-01"
 
 
 def test_the_recorder_writes_by_itself(store: Store) -> None:
     recorder = ObservationRecorder(store, clock=lambda: 42.0, flush_s=0.01)
     recorder.observe("ttft_s", CHAT, 0.5)
-    deadline = time.monotonic() + 10
-    while not store.rows(OBSERVATIONS) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: bool(store.rows(OBSERVATIONS)))
     assert store.rows(OBSERVATIONS) == [seen("ttft_s", 42.0, 0.5)]
     recorder.close()
 
 
-def test_close_writes_what_waits(store: Store) -> None:
-    recorder = ObservationRecorder(store, flush_s=1_000)
-    for number in range(7):
-        recorder.observe("tokens_per_s", CHAT, 1.0, at=90.0 + number)
-    assert store.rows(OBSERVATIONS) == []
-    recorder.close()
-    assert len(store.rows(OBSERVATIONS)) == 7
-
-
-def test_large_buffers_go_in_batches_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_buffers_go_in_batches_and_in_order_at_the_latest_by_close(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(observations, "BATCH_ROWS", 10)
     recorder = ObservationRecorder(store, flush_s=1_000)
-    for number in range(35):
-        recorder.observe("ttft_s", CHAT, float(number), at=1.0)
+    record(recorder, range(35))
     assert recorder.flush()
     assert [row.value for row in store.rows(OBSERVATIONS)] == [float(number) for number in range(35)]
+    record(recorder, range(7))
+    assert len(store.rows(OBSERVATIONS)) == 35
     recorder.close()
+    assert len(store.rows(OBSERVATIONS)) == 42
 
 
 class RefusingStore(Store):
-    """Store that fails on request, like a full disk."""
+    """Store that fails on request, like a full disk; `meanwhile` is called during a failing write."""
 
-    refuse = False
+    refuse = True
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
         if self.refuse:
+            self.meanwhile()
             raise StoreError("AW-STO-01", "the store refuses: database or disk is full")
         super().append(table, rows)
 
@@ -236,67 +219,53 @@ def said(recorder: ObservationRecorder) -> str | None:
     return recorder.refusal.code if recorder.refusal else None
 
 
-def test_a_refusing_store_costs_only_the_oldest(tmp_path: Path) -> None:
-    store = RefusingStore(Home(tmp_path / "home").store_url)
-    store.refuse = True
-    recorder = ObservationRecorder(store, flush_s=1_000, buffer_limit=10)
-    for number in range(8):
-        recorder.observe("ttft_s", CHAT, float(number))
+@pytest.fixture
+def refusing(tmp_path: Path) -> Iterator[RefusingStore]:
+    with closing(RefusingStore(Home(tmp_path / "home").store_url)) as opened:
+        yield opened
+
+
+def record(recorder: ObservationRecorder, values: Iterable[float]) -> None:
+    for number in values:
+        recorder.observe("ttft_s", CHAT, float(number), at=1.0)
+
+
+def test_a_refusing_store_costs_only_the_oldest(refusing: RefusingStore) -> None:
+    recorder = ObservationRecorder(refusing, flush_s=1_000, buffer_limit=10)
+    record(recorder, range(8))
     assert not recorder.flush()
     assert said(recorder) == "AW-STO-01"
-    for number in range(8, 13):
-        recorder.observe("ttft_s", CHAT, float(number))
+    record(recorder, range(8, 13))
     assert not recorder.flush()
     assert recorder.dropped == 3
-    store.refuse = False
+    refusing.refuse = False
     assert recorder.flush()
     assert said(recorder) is None
-    assert [row.value for row in store.rows(OBSERVATIONS)] == [float(number) for number in range(3, 13)]
+    assert [row.value for row in refusing.rows(OBSERVATIONS)] == [float(number) for number in range(3, 13)]
     recorder.close()
-    store.close()
 
 
-class RefusingWhileFilledStore(RefusingStore):
-    """Fails while the caller records further observations."""
-
-    recorder: ObservationRecorder
-
-    def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
-        if self.refuse:
-            for number in range(7):
-                self.recorder.observe("ttft_s", CHAT, 100.0 + number)
-        super().append(table, rows)
-
-
-def test_what_is_put_back_does_not_push_out_what_is_newer(tmp_path: Path) -> None:
-    store = RefusingWhileFilledStore(Home(tmp_path / "home").store_url)
-    store.recorder = recorder = ObservationRecorder(store, flush_s=1_000, buffer_limit=10)
-    store.refuse = True
-    for number in range(8):
-        recorder.observe("ttft_s", CHAT, float(number))
+def test_what_is_put_back_does_not_push_out_what_is_newer(refusing: RefusingStore) -> None:
+    recorder = ObservationRecorder(refusing, flush_s=1_000, buffer_limit=10)
+    refusing.meanwhile = lambda: record(recorder, range(100, 107))
+    record(recorder, range(8))
     assert not recorder.flush()
-    store.refuse = False
+    refusing.refuse = False
     recorder.close()
-    assert [row.value for row in store.rows(OBSERVATIONS)] == [5.0, 6.0, 7.0, *(100.0 + n for n in range(7))]
+    assert [row.value for row in refusing.rows(OBSERVATIONS)] == [5.0, 6.0, 7.0, *(100.0 + n for n in range(7))]
     assert recorder.dropped == 5
-    store.close()
 
 
 def test_what_is_no_number_is_dropped_and_what_no_database_takes_is_made_printable(store: Store) -> None:
     recorder = ObservationRecorder(store, flush_s=1_000)
+    with pytest.raises(KeyError, match="happiness"):
+        recorder.observe("happiness", CHAT, 1.0)
     for broken in (math.nan, math.inf, -math.inf):
         recorder.observe("ttft_s", CHAT, broken)
     recorder.observe("ttft_s", {**CHAT, "model": "\ud800\x00"}, 1.0, at=1.0)
     recorder.close()
     assert recorder.dropped == 3
     assert [row.labels["model"] for row in store.rows(OBSERVATIONS)] == ["??"]
-
-
-def test_an_unknown_quantity_is_a_bug_of_the_caller(store: Store) -> None:
-    recorder = ObservationRecorder(store, flush_s=1_000)
-    with pytest.raises(KeyError, match="happiness"):
-        recorder.observe("happiness", CHAT, 1.0)
-    recorder.close()
 
 
 def test_threads_lose_nothing(store: Store) -> None:

@@ -16,11 +16,13 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tests.monitor.conftest import running_threads, wait_until
 
 from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
@@ -33,6 +35,8 @@ from archwright.monitor.usage_totals import (
     USAGE_DELTAS,
     USAGE_DIMENSIONS,
     USAGE_TOTALS,
+    UsageDelta,
+    UsageTotal,
     encode_delta,
     gather_deltas,
     merge_totals,
@@ -42,12 +46,17 @@ from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS, compact_orphans, read_served, read_usage_totals
 from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch, find_data_end, read_batches
 from archwright.monitor.wal.writer import WalWriter
-from archwright.store import ReplacedRows, Store, TableRows
+from archwright.store import Store, TableRows
 
 
 def one(number: int, **more: Any) -> RequestRecord:
     given: dict[str, Any] = {"tenant": "acme", "model": "m", "input_tokens": 3, "output_tokens": 5, "cost_usd": 1e-6}
     return RequestRecord(at=1_000.0 + number, request_id=f"r{number}", status="ok", **{**given, **more})
+
+
+DENIED = audit_log.AuditEvent(
+    at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
+)
 
 
 def names(store: Store, home: Home | None) -> list[str]:
@@ -56,9 +65,8 @@ def names(store: Store, home: Home | None) -> list[str]:
 
 @pytest.fixture
 def wal(store: Store, home: Home) -> Iterator[WalWriter]:
-    opened = WalWriter(store, home)
-    yield opened
-    opened.close()
+    with closing(WalWriter(store, home)) as opened:
+        yield opened
 
 
 def put(wal: WalWriter, *records: RequestRecord) -> None:
@@ -75,7 +83,7 @@ from archwright.home import Home
 from archwright.monitor.wal import writer
 from archwright.store import Store
 
-home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(int(sys.argv[4]))
+home, url, rounds, chance = Home(sys.argv[1]), sys.argv[2], int(sys.argv[3]), random.Random(1)
 # A thousand chances to be killed while compacting.
 writer.SYNC_S, writer.COMPACT_EVERY_SYNCS, writer.MERGE_ROWS = 0.002, 1, 20
 writer.SEGMENTS_LIMIT = 10_000
@@ -122,9 +130,9 @@ for round_ in range(rounds):
 """
 
 
-def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
+def killed(store: Store, home: Home, rounds: int) -> None:
     """Kill a writer repeatedly; each next writer compacts the segments of the previous one until it is killed."""
-    command = [sys.executable, "-c", DRIVER, str(home.root), store.url, str(rounds), str(seed)]
+    command = [sys.executable, "-c", DRIVER, str(home.root), store.url, str(rounds)]
     driver = subprocess.run(command, capture_output=True, text=True, check=False)
     assert driver.returncode == 0, driver.stderr
     acknowledged = [int(line) for line in driver.stdout.splitlines()]
@@ -148,20 +156,17 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
 
-@pytest.mark.process
-def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home) -> None:
-    killed(store, home, 40, 1)
-
-
-@pytest.mark.nightly
-def test_a_writer_killed_many_times_loses_and_doubles_nothing(store: Store, home: Home) -> None:
-    killed(store, home, 500, 2)
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(40, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
+)
+def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home, rounds: int) -> None:
+    killed(store, home, rounds)
 
 
 @pytest.mark.nightly
 def test_a_writer_killed_over_another_database_loses_and_doubles_nothing(postgres: str, home: Home) -> None:
     store = Store(postgres)
-    killed(store, home, 100, 3)
+    killed(store, home, 100)
     store.close()
 
 
@@ -179,10 +184,7 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
 
 def test_the_thread_compacts_by_itself(store: Store, home: Home, wal: WalWriter) -> None:
     put(wal, one(1))
-    until = time.monotonic() + 10
-    while names(store, None) != ["r1"]:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: names(store, None) == ["r1"])
 
 
 def test_records_are_found_by_time_and_tenant(
@@ -236,9 +238,8 @@ def test_what_an_earlier_version_left_is_compacted(store: Store, home: Home) -> 
         assert audit_log.check_chain(store, home) == (3, None)
         assert [entry.number for entry in audit_log.read_entries(store, home)] == [2, 1, 0]
         compact_orphans(store, home)
-    assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash and not list(
-        home.write_ahead_log.glob("*.segment")
-    )
+    assert audit_log.read_chain_tip(store) == prev == audit_log.read_entries(store)[0].hash
+    assert not list(home.write_ahead_log.glob("*.segment"))
 
 
 def test_what_is_written_at_once_may_be_longer_than_a_range(
@@ -282,9 +283,9 @@ class Moody(Store):
     refuse = False
     mute = False
 
-    def append_together(self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None) -> None:
+    def append_together(self, tables: TableRows, **more: Any) -> None:
         if not self.refuse:
-            super().append_together(lots, synced=synced, instead=instead)
+            super().append_together(tables, **more)
         if self.refuse or self.mute:
             raise StoreError("AW-STO-01", "the store refuses: connection lost")
 
@@ -341,8 +342,7 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
     monkeypatch.setattr(wal, "_name", "f" * 16)
     log = audit_log.AuditLog(wal)
     while len(list(home.write_ahead_log.glob("*.segment"))) < 4:
-        event = audit_log.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
-        log.record(event)
+        log.record(DENIED)
         wal.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.write_ahead_log.glob("*.segment")} == {0, 1}
@@ -369,13 +369,11 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
     class Silent(Store):
         asked, speaks = threading.Event(), threading.Event()
 
-        def append_together(
-            self, lots: TableRows, *, synced: bool = False, instead: ReplacedRows | None = None
-        ) -> None:
-            if synced:
+        def append_together(self, tables: TableRows, **more: Any) -> None:
+            if more.get("synced"):
                 self.asked.set()
                 self.speaks.wait()
-            super().append_together(lots, synced=synced, instead=instead)
+            super().append_together(tables, **more)
 
     store = Silent(home.store_url)
     wal = WalWriter(store, home)
@@ -399,10 +397,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     log = audit_log.AuditLog(wal)
 
     def write() -> None:
-        event = audit_log.AuditEvent(
-            at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
-        )
-        log.record(event)
+        log.record(DENIED)
         wal.flush()
 
     while len(list(home.write_ahead_log.glob("*.segment"))) < 2:
@@ -434,12 +429,11 @@ def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     store.refuse = True
     wal = WalWriter(store, home, segment_bytes=4 << 10)
     written = 0
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-06"):
         while True:
             wal.append_encoded("served", json.dumps([1.0, f"r{written}", "ok"]).encode(), wal.reserve)
             written += 1
             wal.flush()
-    assert caught.value.code == "AW-STO-06"
     assert len(list(home.write_ahead_log.glob("*.segment"))) == 4
     wal.append("served", one(written))  # of a request admitted before
     wal.flush()
@@ -468,13 +462,11 @@ def test_a_write_that_fails_is_tried_again(
 
 
 def test_a_too_long_record_and_a_closed_wal_are_refused(store: Store, home: Home, wal: WalWriter) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-07"):
         wal.append("served", one(1, route="x" * 70_000))
-    assert caught.value.code == "AW-STO-07"
     wal.close()
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-05"):
         wal.append("served", one(1))
-    assert caught.value.code == "AW-STO-05"
 
 
 def test_readers_see_each_record_once_while_it_is_compacted(
@@ -495,49 +487,40 @@ def test_readers_see_each_record_once_while_it_is_compacted(
             written += 1
             time.sleep(0.0003)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    for _ in range(60):
-        before = written
-        found = names(store, home)
-        assert len(found) == len(set(found)) and len(found) >= before
-        before = written
-        requests = sum(total.requests for total in read_usage_totals(Store(store.url), home, ("tenant", "day")))
-        assert before <= requests <= written + 1
-    stop.set()
-    writer.join()
+    with running_threads(write, 1, stop):
+        for _ in range(60):
+            before = written
+            found = names(store, home)
+            assert len(found) == len(set(found)) and len(found) >= before
+            before = written
+            requests = sum(total.requests for total in read_usage_totals(Store(store.url), home, ("tenant", "day")))
+            assert before <= requests <= written + 1
     wal.close()
     assert sum(total.requests for total in read_usage_totals(store, home, ())) == written
 
 
 def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: Home, wal: WalWriter) -> None:
-    put(
-        wal,
-        one(1, cost_usd=0.1),
-        one(2, cost_usd=0.2, user="ann"),
-        one(86_400, cost_usd=None, cache="hit", saved_usd=0.3),
-        one(4, shadow=True),
-    )
-    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+
+    def totals() -> list[UsageTotal]:
+        return sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+
+    put(wal, one(1, cost_usd=0.1), one(2, cost_usd=0.2, user="ann"))
+    put(wal, one(86_400, cost_usd=None, cache="hit", saved_usd=0.3), one(4, shadow=True))
+    before = totals()
     wal.compact()
-    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
-    assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4), (
-        "the first compaction of a process gathers"
-    )
+    assert totals() == before
+    # The first compaction of a process gathers.
+    assert (len(store.rows(USAGE_DELTAS)), len(store.rows(USAGE_TOTALS))) == (0, 4)
     for number in (1, 2):
         put(wal, one(number, cost_usd=0.0, input_tokens=0, output_tokens=0, shadow=True))
         wal.compact()
     assert len(store.rows(USAGE_DELTAS)) == 2
-    assert (gather_deltas(store), gather_deltas(store), len(store.rows(USAGE_DELTAS)), merge_totals(store)) == (
-        1,
-        0,
-        0,
-        4,
-    )
-    before = sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr)
+    assert (gather_deltas(store), gather_deltas(store), merge_totals(store)) == (1, 0, 4)
+    assert store.rows(USAGE_DELTAS) == []
+    before = totals()
     assert observations.prune_observations(store, 1e6) == 3
     assert names(store, home) == [] and wal.compact() == 0
-    assert sorted(read_usage_totals(store, home, USAGE_DIMENSIONS), key=repr) == before
+    assert totals() == before
     (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)
     assert (own.requests, own.hits, own.cost_nano_usd, own.saved_nano_usd) == (3, 1, 300_000_000, 300_000_000)
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 3)
@@ -563,16 +546,12 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(
 
 def test_usage_of_ten_million_requests_is_reported_in_a_second(store: Store, home: Home) -> None:
     """10,000 unmerged deltas of a thousand requests with five keys each: the worst case of compaction."""
-    deltas = [
-        encode_delta(
-            {
-                (20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False): [200, 0, 1, 1, 7, 0]
-                for key in range(5)
-            }
-        )
-        for block in range(10_000)
-    ]
-    store.append(USAGE_DELTAS, deltas)
+
+    def delta(block: int) -> UsageDelta:
+        keys = ((20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False) for key in range(5))
+        return encode_delta({key: [200, 0, 1, 1, 7, 0] for key in keys})
+
+    store.append(USAGE_DELTAS, [delta(block) for block in range(10_000)])
     found = read_usage_totals(store, home, ("tenant", "model", "day"))
     assert sum(total.requests for total in found) == 10_000_000
 
@@ -589,19 +568,12 @@ def test_those_who_gather_at_once_take_each_delta_once(store: Store, home: Home)
         mine.close()
 
     gather_deltas(store)  # creates the tables
-    threads = [threading.Thread(target=gathers) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for number in range(60):
-        store.append(
-            USAGE_DELTAS,
-            [encode_delta({(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)})],
-        )
-        (total,) = read_usage_totals(store, home, ())
-        assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with running_threads(gathers, 4, stop):
+        for number in range(60):
+            sums = {(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)}
+            store.append(USAGE_DELTAS, [encode_delta(sums)])  # type: ignore[arg-type]
+            (total,) = read_usage_totals(store, home, ())
+            assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
     gather_deltas(store)
     assert merge_totals(store) == 12 and store.rows(USAGE_DELTAS) == []
     assert sum(total.requests for total in read_usage_totals(store, home, USAGE_DIMENSIONS)) == 240
@@ -613,26 +585,6 @@ def test_the_id_of_a_request_tells_when_it_came() -> None:
     assert [request_received_at(name) for name in ids[::2]] == pytest.approx([1.7e9, 1.7e9 + 0.002, 1.8e9], abs=1e-3)
     for wrong in ("", "aw-1", "r1", ids[0].upper(), ids[0] + "0"):
         assert request_received_at(wrong) is None
-
-
-def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bench/wal measures the time per record."""
-    written: list[int] = []
-    write = WalSegment.write
-
-    def counted(self: WalSegment, data: bytes) -> None:
-        written.append(len(data))
-        write(self, data)
-
-    monkeypatch.setattr(WalSegment, "write", counted)
-    wal, record = WalWriter(store, home), one(1)
-    for _ in range(2_000):
-        wal.append("served", record)
-    assert not written
-    wal.flush()
-    wal.flush()
-    assert len(written) == 1 and written[0] > 2_000 * 100
-    wal.close()
 
 
 def test_a_segment_that_gets_full_while_it_is_compacted_comes_before_its_successor(store: Store, home: Home) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.sizing.hardware import power
-
-CATALOG = load_catalog()
 
 
 def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() -> None:
@@ -18,11 +16,8 @@ def test_a_busy_machine_draws_its_load_and_an_idle_one_a_share_of_its_plate() ->
     assert draw.mean(0.0).value == idle
     assert draw.mean(0.5).value == pytest.approx(400 + idle / 2)
     assert draw.mean(0.5).low < draw.mean(0.5).value < draw.mean(0.5).high
-
-
-def test_busy_is_never_below_idle() -> None:
-    draw = power.estimate_power_draw(0.0, 1000, CATALOG)
-    assert draw.mean(1.0).value == draw.idle.value > 0
+    unused = power.estimate_power_draw(0.0, 1000, CATALOG)
+    assert unused.mean(1.0).value == unused.idle.value > 0, "busy is never below idle"
 
 
 def test_what_a_building_adds_goes_by_the_place() -> None:
@@ -33,10 +28,6 @@ def test_what_a_building_adds_goes_by_the_place() -> None:
     assert part("on-premises", colocated=True) == "pue.modern"
     assert part("cloud", colocated=True) == "pue.cloud"
     assert part("this-machine") is None
-
-
-def test_a_kilowatt_for_a_month() -> None:
-    assert power.to_kwh(1000, 730) == 730
 
 
 def test_a_region_has_its_own_grid_a_country_its_mean_an_unknown_one_the_span_of_all() -> None:
@@ -50,6 +41,7 @@ def test_a_region_has_its_own_grid_a_country_its_mean_an_unknown_one_the_span_of
 
 
 def test_carbon_is_energy_times_what_the_grid_emits() -> None:
+    assert power.to_kwh(1000, 730) == 730
     kilograms = power.carbon_kg(exact_estimate(1000, "kWh"), exact_estimate(56, "g/kWh"), "here")
     assert kilograms.value == pytest.approx(56)
     assert (kilograms.unit, kilograms.basis) == ("kg", "here")

@@ -5,29 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, DESK, EIGHT, SMALL
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.sizing.hardware.roofline import (
     EngineStep,
-    Hardware,
     Roofline,
     build_machine_hardware,
     count_engine_threads,
     count_token_pairs,
 )
 
-CATALOG = load_catalog()
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 ROW = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
-DESK = Hardware(
-    name="this-machine",
-    memory_bytes=24 << 30,
-    bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
-    compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
-)
 
 
 def small(slowness: float = 1.0) -> Roofline:
@@ -56,12 +47,9 @@ def test_writing_takes_as_long_as_measured(batch: int, context: int, measured: f
 
 
 def test_a_small_model_on_one_core_is_limited_by_arithmetic_and_a_large_one_on_many_by_memory() -> None:
-    large, wide = (
-        CATALOG.models["Llama-3.1-8B-Instruct"],
-        replace(DESK, compute_flops_per_s=exact_estimate(1e13, "FLOP/s")),
-    )
     assert small().bound == "compute"
-    roofline = Roofline(large, 5.0e9, ROW, wide)
+    wide = replace(DESK, compute_flops_per_s=exact_estimate(1e13, "FLOP/s"))
+    roofline = Roofline(EIGHT, 5.0e9, ROW, wide)
     assert roofline.bound == "memory"
     assert roofline.decode_s(1, 500) == pytest.approx(5.07e9 / (31e9 * 0.9), rel=0.01)
 
@@ -76,11 +64,9 @@ def test_slowness_scales_every_time() -> None:
 
 
 def test_an_answer_beside_a_prompt_costs_like_a_prompt_token() -> None:
-    alone = small().step_s(EngineStep(prompt_tokens=100, prompt_pairs=count_token_pairs(0, 100)))
-    beside = small().step_s(
-        EngineStep(prompt_tokens=100, prompt_pairs=count_token_pairs(0, 100), answering=1, context_tokens=50)
-    )
-    assert beside - alone < small().decode_s(1, 50)
+    alone = EngineStep(prompt_tokens=100, prompt_pairs=count_token_pairs(0, 100))
+    beside = alone._replace(answering=1, context_tokens=50)
+    assert small().step_s(beside) - small().step_s(alone) < small().decode_s(1, 50)
 
 
 @given(st.integers(4, 64), st.integers(1, 64), st.floats(1, 4000), st.floats(0, 4000))

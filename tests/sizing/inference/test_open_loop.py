@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.contract.needs import SLO, TokenLength
+from archwright.contract.record import replace
 from archwright.sizing.hardware.roofline import EngineStep
 from archwright.sizing.inference.open_loop import (
     GATEWAY_S,
@@ -61,9 +62,8 @@ def engine(pace: Plain | None = None, slots: int = 256, chunk: int = 2048) -> Op
 
 
 def test_lengths_are_log_normal_and_cut() -> None:
-    assert build_request_profile(TokenLength(mean=100, p95=100), TokenLength(mean=10, p95=10)) == RequestProfile(
-        100, 100, 10, 1.0
-    )
+    fixed = build_request_profile(TokenLength(mean=100, p95=100), TokenLength(mean=10, p95=10))
+    assert fixed == RequestProfile(100, 100, 10, 1.0)
     flow = build_request_profile(*CHAT)
     sigma = Z95 - math.sqrt(Z95**2 - 2 * math.log(4200 / 1800))
     assert flow.spread == pytest.approx(math.exp(sigma**2))
@@ -93,11 +93,8 @@ def test_an_idle_engine_answers_as_if_alone() -> None:
 
 def test_prompts_of_one_length_wait_as_an_m_d_1_queue() -> None:
     """With nearly free decode steps the engine is an M/D/1 server of prompts, with the textbook's wait."""
-    length = TokenLength(mean=1000, p95=1000)
-    loop = OpenLoop(
-        Plain(base=1e-4, slope=0.0, token=1e-4), build_request_profile(length, TokenLength(mean=1, p95=1)), 100, 2048
-    )
-    at = loop.at_rate(8.0)
+    flow = build_request_profile(TokenLength(mean=1000, p95=1000), TokenLength(mean=1, p95=1))
+    at = OpenLoop(Plain(base=1e-4, slope=0.0, token=1e-4), flow, 100, 2048).at_rate(8.0)
     assert at.reading == pytest.approx(0.8, rel=1e-3)
     mean_wait = 0.8 * 0.1 / (2 * 0.2)
     assert at.inside == pytest.approx(at.batch + at.rate * (0.1 + 2 * mean_wait), rel=2e-2)
@@ -150,11 +147,9 @@ def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
     assert at.ttft_p95_s == at.inside == math.inf
 
 
-lengths = st.tuples(st.floats(1e-3, 1e9), st.floats(1, 6), st.floats(1e-3, 1e9)).map(
-    lambda drawn: (
-        TokenLength(mean=drawn[0], p95=drawn[0] * drawn[1]),
-        TokenLength(mean=drawn[2], p95=drawn[2] * 2),
-    )
+lengths = st.builds(
+    lambda reads, tail, writes: (TokenLength(mean=reads, p95=reads * tail), TokenLength(mean=writes, p95=writes * 2)),
+    *(st.floats(1e-3, 1e9), st.floats(1, 6), st.floats(1e-3, 1e9)),
 )
 limits = st.one_of(st.none(), st.floats(1e-4, 1e4))
 slos = st.builds(SLO, ttft_p95_s=limits, tpot_p95_s=limits, latency_p95_s=limits)
@@ -174,10 +169,7 @@ def test_a_looser_limit_never_carries_less(
 ) -> None:
     tight = most(pace, flow, slo)
     limit = getattr(slo, name)
-    changed = {field: getattr(slo, field) for field in LIMITED_LATENCIES} | {
-        name: None if limit is None else limit * looser
-    }
-    loose = most(pace, flow, SLO(**changed))
+    loose = most(pace, flow, replace(slo, **{name: None if limit is None else limit * looser}))
     assert len(loose.broken) <= len(tight.broken)
     if len(loose.broken) == len(tight.broken):
         assert loose.point.rate >= tight.point.rate
@@ -189,10 +181,9 @@ def test_longer_requests_never_go_faster(
     pace: Plain, flow: tuple[TokenLength, TokenLength], slo: SLO, longer: float, prompts: bool
 ) -> None:
     reads, writes = flow
-    if prompts:
-        grown = (TokenLength(mean=reads.mean * longer, p95=reads.p95 * longer), writes)
-    else:
-        grown = (reads, TokenLength(mean=writes.mean * longer, p95=writes.p95 * longer))
+    old = reads if prompts else writes
+    new = TokenLength(mean=old.mean * longer, p95=old.p95 * longer)
+    grown = (new, writes) if prompts else (reads, new)
     short, long = most(pace, flow, slo), most(pace, grown, slo)
     hair = 100 * OpenLoop(pace, build_request_profile(*grown), 64, 2048).idle.batch
     if not long.broken and long.point.batch > hair:

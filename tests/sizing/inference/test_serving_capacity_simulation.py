@@ -12,8 +12,8 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import LoadSpec
 from archwright.simulate import pool_simulation
@@ -23,7 +23,6 @@ from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
 
-CATALOG = load_catalog()
 MODELS = ("Llama-3.1-8B-Instruct", "Qwen3-32B", "gpt-oss-120b")
 DEVICES = ("A100-80GB-SXM", "H100-SXM-80GB", "MI300X")
 LOADS = {

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.sizing.conftest import known
+from tests.sizing.conftest import SUBJECTS, catalog_with, catalog_without_rates, known
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
@@ -18,7 +16,6 @@ from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time import fitted_tables, step_time_model
 from archwright.sizing.step_time.residual_features import parse_version
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = ServingQuery(
     model="Llama-3.1-70B",
     accelerator="h100_sxm",
@@ -33,17 +30,19 @@ ASKED = ServingQuery(
 )
 
 
-SENT = (1024.0, 4096.0, 16384.0)
-
-
 def answered(**changes: object) -> serving_prediction.DeploymentPrediction:
     return serving_prediction.predict_deployment(replace(ASKED, **changes), SUBJECTS)
 
 
+def resolved(**changes: object) -> serving_prediction.ResolvedDeployment:
+    return serving_prediction.resolve_deployment(replace(ASKED, **changes), SUBJECTS)
+
+
 def centre(**changes: object) -> tuple[float, float]:
     """TPOT and TTFT of the physics alone, which must be monotone; trees need not be."""
-    found = serving_prediction.resolve_deployment(replace(ASKED, **changes), SUBJECTS)
-    return serving_prediction.predict_means(found, fitted_tables.load_table("serving"), serving_prediction.NEW_MODEL)
+    return serving_prediction.predict_means(
+        resolved(**changes), fitted_tables.load_table("serving"), serving_prediction.NEW_MODEL
+    )
 
 
 def spread(found: serving_prediction.PredictionInterval | None) -> float:
@@ -74,52 +73,41 @@ def test_where_the_cache_is_short_requests_wait() -> None:
 
 
 def test_beyond_what_the_cache_holds_no_more_is_answered() -> None:
-    rates = [
-        answered(concurrency=n, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1").tokens_per_s for n in SENT
-    ]
-    full = answered(
-        concurrency=None, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1", scenario="offline_max"
-    )
+    small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1"}
+    rates = [answered(concurrency=sent, **small).tokens_per_s for sent in (1024.0, 4096.0, 16384.0)]
+    full = answered(concurrency=None, scenario="offline_max", **small)
     assert max(rate.value for rate in rates) <= full.tokens_per_s.high
 
 
-def test_copies_of_a_worker_share_the_load() -> None:
-    alone, shared = centre(concurrency=32.0), centre(concurrency=64.0, devices=8)
-    assert alone == pytest.approx(shared)
-
-
-def test_pipeline_stages_hold_more_and_are_not_faster() -> None:
-    one, two = centre(), centre(parallelism="TP4PP2", devices=8)
-    assert two[0] <= one[0]
-    assert two[0] > 0.5 * one[0]
+def test_copies_share_the_load_and_pipeline_stages_hold_more_and_are_not_faster() -> None:
+    alone, copies, stages = centre(), centre(concurrency=64.0, devices=8), centre(parallelism="TP4PP2", devices=8)
+    assert alone == pytest.approx(copies)
+    assert 0.5 * alone[0] < stages[0] <= alone[0]
 
 
 def test_experts_spread_over_attention_ranks_exchange_their_tokens() -> None:
-    whole = serving_prediction.resolve_deployment(
-        replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 EP8", devices=8), SUBJECTS
-    )
-    alone = serving_prediction.resolve_deployment(
-        replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 MoE-TP8 EP1", devices=8), SUBJECTS
+    whole, alone = (
+        resolved(model="DeepSeek-V3", parallelism=layout, devices=8)
+        for layout in ("TP1 DP8 EP8", "TP1 DP8 MoE-TP8 EP1")
     )
     assert whole.case.exchange_s > alone.case.exchange_s == 0
 
 
-def test_strata() -> None:
-    assert answered(model="Mixtral-8x7B").stratum == serving_prediction.NEW_MODEL
-    assert answered(accelerator="b300_sxm").stratum == serving_prediction.NEW_ACCELERATOR
-    assert answered(model="Mixtral-8x7B", accelerator="b300_sxm").stratum == serving_prediction.NEW_BOTH
-    new = answered(engine="something new")
-    assert new.stratum == serving_prediction.NEW_MODEL, "the physics alone, as a plan takes it"
-    assert "no fitted row is of this engine" in new.weak
-    assert answered(model="meta-llama/Llama-3.3-70B").stratum == serving_prediction.SEEN, "one shape is one model"
-    assert answered(model="zhipuai/GLM-5", accelerator="h100_sxm").stratum == serving_prediction.NEW_ACCELERATOR, (
-        "pair unseen"
-    )
-
-
-def test_two_unknowns_are_wider_than_one() -> None:
-    one, both = answered(accelerator="b300_sxm"), answered(accelerator="b300_sxm", model="Mixtral-8x7B")
-    assert spread(both.tpot_s) > spread(one.tpot_s)
+@pytest.mark.parametrize(
+    ("stratum", "changes"),
+    [
+        (serving_prediction.NEW_MODEL, {"model": "Mixtral-8x7B"}),
+        (serving_prediction.NEW_ACCELERATOR, {"accelerator": "b300_sxm"}),
+        (serving_prediction.NEW_BOTH, {"model": "Mixtral-8x7B", "accelerator": "b300_sxm"}),
+        pytest.param(serving_prediction.NEW_MODEL, {"engine": "something new"}, id="physics alone, as a plan takes it"),
+        pytest.param(serving_prediction.SEEN, {"model": "meta-llama/Llama-3.3-70B"}, id="one shape is one model"),
+        pytest.param(serving_prediction.NEW_ACCELERATOR, {"model": "zhipuai/GLM-5"}, id="pair unseen"),
+    ],
+)
+def test_strata(stratum: str, changes: dict[str, str]) -> None:
+    found = answered(**changes)
+    assert found.stratum == stratum
+    assert ("no fitted row is of this engine" in found.weak) == ("engine" in changes)
 
 
 def test_weak_rows_say_why_and_are_wider() -> None:
@@ -128,28 +116,24 @@ def test_weak_rows_say_why_and_are_wider() -> None:
     assert spread(weak.ttft_s) > spread(whole.ttft_s)
     assert any("needs 8 devices" in why for why in answered(parallelism="TP8", devices=4).weak)
     assert any("precision" in why for why in answered(precision="").weak)
+    one, both = answered(accelerator="b300_sxm"), answered(accelerator="b300_sxm", model="Mixtral-8x7B")
+    assert spread(both.tpot_s) > spread(one.tpot_s), "two unknowns are wider than one"
 
 
 def test_what_is_not_stated_is_assumed_and_said() -> None:
     found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
     assert found.assumed[0].startswith("parallelism: TP") and len(found.assumed) == 3
     assert found.assumed[1:] == ("prompt and output length", "requests in flight: as many as fit")
-    unplaced = serving_prediction.resolve_deployment(
-        replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS
-    )
+    unplaced = resolved(parallelism="", devices=0, precision="bf16")
     assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
-    half = answered(output_tokens=None)
-    assert "prompt and output length" in half.assumed
+    assert "prompt and output length" in answered(output_tokens=None).assumed
 
 
 def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
     suite = {"model": "Llama-2-70B", "concurrency": None, "input_tokens": None, "output_tokens": None}
     offline, server = answered(scenario="mlperf_offline", **suite), answered(scenario="mlperf_server", **suite)
     assert server.tokens_per_s.value == pytest.approx(offline.tokens_per_s.value * serving_prediction.SERVER_SHARE)
-    beams = serving_prediction.resolve_deployment(
-        replace(ASKED, scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None), SUBJECTS
-    )
-    assert beams.beams == 4
+    assert resolved(scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None).beams == 4
 
 
 def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
@@ -161,36 +145,25 @@ def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
 
 
 def test_disaggregated_rows_have_trees_of_their_own_whatever_was_seen() -> None:
-    found = serving_prediction.resolve_deployment(
-        replace(ASKED, model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24), SUBJECTS
-    )
+    found = resolved(model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24)
     fit = fitted_tables.load_table("serving")
     assert serving_prediction.classify_regime(found) == serving_prediction.DISAGGREGATED
-    seen, unseen = (
-        serving_prediction.predict_means(found, fit, stratum)
-        for stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
-    )
+    seen = serving_prediction.predict_means(found, fit, serving_prediction.SEEN)
+    unseen = serving_prediction.predict_means(found, fit, serving_prediction.NEW_MODEL)
     assert seen[0] == unseen[0] != step_time_model.mean_tpot_s(found.case, fit.coefficients["tpot"])
     assert seen[1] != unseen[1]
 
 
 def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
-    plain = Catalog(DATA)
-    plain.__dict__["work_rates"] = {
-        name: row for name, row in SUBJECTS.catalog.work_rates.items() if not name.startswith("serving.")
-    }
+    catalogs = SUBJECTS, BenchmarkNameResolver(catalog_without_rates("serving."))
     small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1", "precision": "bf16"}
     for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
         asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
-        measured, stated = (
-            serving_prediction.resolve_deployment(asked, subjects)
-            for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
-        )
+        measured, stated = (serving_prediction.resolve_deployment(asked, subjects) for subjects in catalogs)
         share = SUBJECTS.catalog.work_rates[row].typical
         assert measured.case.slower * measured.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
         calibrated, uncalibrated = (
-            known(serving_prediction.predict_deployment(asked, subjects).tpot_s)
-            for subjects in (SUBJECTS, BenchmarkNameResolver(plain))
+            known(serving_prediction.predict_deployment(asked, subjects).tpot_s) for subjects in catalogs
         )
         assert calibrated > uncalibrated
 
@@ -205,12 +178,8 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
     assert factor(engine="something new", model="Mixtral-8x7B") > factor(model="Mixtral-8x7B")
     assert factor(accelerator="T4", parallelism="TP4", precision="bf16") > factor(accelerator="L40S", precision="bf16")
     place = ("tpot_s", serving_prediction.SEEN, "")
-    fresh, old = (
-        serving_prediction.apply_band(
-            1.0, fit, place, serving_prediction.BandWidening(1.0, within_factor(1.0, size, ""))
-        )
-        for size in (1.1, 1.5)
-    )
+    widenings = (serving_prediction.BandWidening(1.0, within_factor(1.0, size, "")) for size in (1.1, 1.5))
+    fresh, old = (serving_prediction.apply_band(1.0, fit, place, widening) for widening in widenings)
     assert old.low < fresh.low < fresh.high < old.high
 
 
@@ -260,13 +229,9 @@ def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
 
 
 def test_a_host_without_an_engine_is_said() -> None:
-    bare = Catalog(DATA)
-    bare.__dict__["engines"] = {"vllm": SUBJECTS.catalog.engines["vllm"]}
-    with pytest.raises(CatalogError) as caught:
-        serving_prediction.predict_deployment(
-            replace(ASKED, accelerator="CPU-EPYC-9654-2S"), BenchmarkNameResolver(bare)
-        )
-    assert caught.value.code == "AW-CAT-30"
+    bare = BenchmarkNameResolver(catalog_with(engines={"vllm": SUBJECTS.catalog.engines["vllm"]}))
+    with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-30"):
+        serving_prediction.predict_deployment(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), bare)
 
 
 def test_a_host_processor_has_no_memory_to_exceed() -> None:
@@ -286,25 +251,24 @@ def test_every_band_encloses_its_prediction() -> None:
             assert math.isfinite(band.high)
 
 
+@pytest.mark.parametrize(
+    ("model", "count", "said"),
+    [
+        ("Llama-3.1-70B", 4, "bf16, 16 bits"),
+        ("Llama-3.1-70B", 1, "fp8, the widest that fits"),
+        ("Llama-3.1-405B", 1, "bf16, 16 bits"),
+        ("DeepSeek-V3", 16, "fp8, as published"),
+    ],
+)
+def test_without_a_format_the_widest_that_fits_and_always_an_answer(model: str, count: int, said: str) -> None:
+    found = resolved(model=model, devices=count, parallelism="", precision="")
+    assert found.assumed[-1] == f"format: {said}"
+    if model == "Llama-3.1-405B":
+        too_big = answered(model=model, devices=count, parallelism="", precision="")
+        assert too_big.ttft_s is not None and "the weights exceed the devices' memory" in too_big.weak
+
+
 def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted_tables, "DATA", tmp_path)
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-03"):
         fitted_tables.load_table("nothing")
-    assert caught.value.code == "AW-CAT-03"
-
-
-def test_without_a_format_the_widest_that_fits_and_always_an_answer() -> None:
-    said = {
-        (model, count): serving_prediction.resolve_deployment(
-            replace(ASKED, model=model, devices=count, parallelism="", precision=""), SUBJECTS
-        )
-        for model, count in (("Llama-3.1-70B", 4), ("Llama-3.1-70B", 1), ("Llama-3.1-405B", 1), ("DeepSeek-V3", 16))
-    }
-    assert [found.assumed[-1] for found in said.values()] == [
-        "format: bf16, 16 bits",
-        "format: fp8, the widest that fits",
-        "format: bf16, 16 bits",
-        "format: fp8, as published",
-    ]
-    too_big = answered(model="Llama-3.1-405B", devices=1, parallelism="", precision="")
-    assert too_big.ttft_s is not None and "the weights exceed the devices' memory" in too_big.weak

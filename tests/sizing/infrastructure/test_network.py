@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
-from archwright.contract.needs import RequestRate, TokenLength, Traffic, Workload
+from archwright.contract.needs import RequestRate, TokenLength, Traffic, Workload, WorkloadKind
 from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import (
     FAST_PORT_BYTES_PER_S,
@@ -19,7 +19,6 @@ from archwright.sizing.infrastructure.network import (
     plan_switches,
 )
 
-CATALOG = load_catalog()
 DEVICE = CATALOG.accelerator("H100 SXM")
 RATE = 989e12
 
@@ -30,10 +29,7 @@ def job(parameters: float = 70e9, trained: float | None = None, machines: int = 
 
 def test_a_sharded_step_gathers_the_weights_twice_and_scatters_the_gradients() -> None:
     assert job().exchanged_bytes == pytest.approx(3 * 2 * 70e9 * 3 / 4)
-
-
-def test_adapters_exchange_only_their_gradients() -> None:
-    assert job(trained=1e8).exchanged_bytes == pytest.approx(2 * 4 * 1e8 * 3 / 4)
+    assert job(trained=1e8).exchanged_bytes == pytest.approx(2 * 4 * 1e8 * 3 / 4), "adapters: only their gradients"
 
 
 def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_not() -> None:
@@ -44,13 +40,9 @@ def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_no
 
 def test_the_fewest_ports_that_suffice_are_taken() -> None:
     found = choose_fabric(job(), CATALOG)
-    fewer = network.network_wait_share(
-        job().exchanged_bytes,
-        job().compute_s(CATALOG),
-        found.ports / 2 * FAST_PORT_BYTES_PER_S,
-        CATALOG.parameter("collective.overlap").value,
-    )
-    assert fewer > MAX_WAIT_SHARE
+    slower, overlap = found.ports / 2 * FAST_PORT_BYTES_PER_S, CATALOG.parameter("collective.overlap").value
+    waits = network.network_wait_share(job().exchanged_bytes, job().compute_s(CATALOG), slower, overlap)
+    assert waits > MAX_WAIT_SHARE
 
 
 def test_where_no_network_suffices_the_widest_is_taken_and_what_remains_is_said() -> None:
@@ -92,18 +84,17 @@ def test_switches_one_or_leaves_and_a_spine() -> None:
 def test_messages_by_kind() -> None:
     text = Traffic(input_tokens=TokenLength(mean=100, p95=200), output_tokens=TokenLength(mean=10, p95=20))
     token, width = CATALOG.parameter("answer.token").value, CATALOG.parameter("text.bytes").value
-    chat = network.estimate_message_size(Workload(name="a", kind="chat", traffic=text), CATALOG)
-    assert chat == network.MessageSize(100 * width, 10 * token, ("answer.token",))
-    vector = network.estimate_message_size(Workload(name="a", kind="embedding", traffic=text), CATALOG)
-    assert vector.answer == 4 * CATALOG.parameter("vector.dimensions").value
-    look = Traffic(image_pixels=1e6, parameters=1e6)
-    picture = network.estimate_message_size(Workload(name="a", kind="image-classification", traffic=look), CATALOG)
+
+    def message(kind: WorkloadKind, traffic: Traffic | None) -> network.MessageSize:
+        return network.estimate_message_size(Workload(name="a", kind=kind, traffic=traffic), CATALOG)
+
+    assert message("chat", text) == network.MessageSize(100 * width, 10 * token, ("answer.token",))
+    assert message("embedding", text).answer == 4 * CATALOG.parameter("vector.dimensions").value
+    picture = message("image-classification", Traffic(image_pixels=1e6, parameters=1e6))
     assert picture.request == 1e6 * CATALOG.parameter("picture.bytes").value
-    row = network.estimate_message_size(
-        Workload(name="a", kind="tabular-prediction", traffic=Traffic(features=10)), CATALOG
-    )
+    row = message("tabular-prediction", Traffic(features=10))
     assert (row.request, row.answer) == (40, CATALOG.parameter("answer.record").value)
-    assert network.estimate_message_size(Workload(name="a", kind="pretrain"), CATALOG) == network.MessageSize(0, 0, ())
+    assert message("pretrain", None) == network.MessageSize(0, 0, ())
 
 
 def test_the_front_end_carries_the_peaks_of_all() -> None:
@@ -122,6 +113,5 @@ def test_what_data_processing_takes_in() -> None:
 
 
 def test_waiting_is_what_arithmetic_does_not_hide() -> None:
-    assert network.network_wait_share(STANDARD_PORT_BYTES_PER_S, 1.0, STANDARD_PORT_BYTES_PER_S, 0.5) == pytest.approx(
-        0.5 / 1.5
-    )
+    share = network.network_wait_share(STANDARD_PORT_BYTES_PER_S, 1.0, STANDARD_PORT_BYTES_PER_S, 0.5)
+    assert share == pytest.approx(0.5 / 1.5)

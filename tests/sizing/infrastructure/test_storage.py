@@ -7,16 +7,14 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, needs_with
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.contract.needs import (
     SLO,
-    Budget,
     DataProfile,
     ExistingComponent,
     Needs,
-    Organisation,
     RequestRate,
     TokenLength,
     Traffic,
@@ -26,22 +24,11 @@ from archwright.contract.record import replace
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import GIB, StoredData
 
-CATALOG = load_catalog()
 MODEL = CATALOG.model("Qwen3-32B")
 SIZES = st.floats(0.0, 1e6)
 PACES = st.floats(0.0, 1e4)
 TIMES = st.floats(0.0, 120.0)
 RETENTIONS = st.one_of(st.none(), st.floats(0.0, 240.0))
-
-
-def needs_with(*workloads: Workload, **changes: object) -> Needs:
-    made = Needs(
-        version=1,
-        organisation=Organisation(name="Test", country="DE"),
-        workloads=workloads or (Workload(name="chat", kind="chat"),),
-        budget=Budget(currency="USD", horizon_months=24),
-    )
-    return replace(made, **changes)
 
 
 def data(size: float = 100.0, growth: float = 0.0, kept: float | None = None, name: str = "docs") -> DataProfile:
@@ -51,25 +38,20 @@ def data(size: float = 100.0, growth: float = 0.0, kept: float | None = None, na
 # --- a data set over time
 
 
-def test_without_retention_a_data_set_only_grows() -> None:
-    assert storage.stored_bytes_at(data(10, 2), 5) == 20 * GIB
-
-
-def test_a_data_set_younger_than_its_retention_grows_until_as_much_leaves_as_comes() -> None:
-    young = data(310_000, 26_000, 24)
-    assert storage.stored_bytes_at(young, 0) == 310_000 * GIB
-    assert storage.stored_bytes_at(young, 10) == 570_000 * GIB
-    assert storage.stored_bytes_at(young, 40) == 26_000 * 24 * GIB
-
-
-def test_a_data_set_larger_than_its_pace_explains_shrinks_to_what_the_pace_keeps() -> None:
-    old = data(1000, 10, 20)
-    assert storage.stored_bytes_at(old, 10) == pytest.approx(600 * GIB)
-    assert storage.stored_bytes_at(old, 50) == 200 * GIB
-
-
-def test_kept_for_no_time_nothing_is_there() -> None:
-    assert storage.stored_bytes_at(data(10, 5, 0), 3) == 0
+@pytest.mark.parametrize(
+    ("held", "sizes_gib"),
+    [
+        pytest.param(data(10, 2), {5: 20}, id="grows without retention"),
+        pytest.param(
+            data(310_000, 26_000, 24), {0: 310_000, 10: 570_000, 40: 26_000 * 24}, id="younger than retention"
+        ),
+        pytest.param(data(1000, 10, 20), {10: 600, 50: 200}, id="shrinks to what its growth keeps"),
+        pytest.param(data(10, 5, 0), {3: 0}, id="kept for no time"),
+    ],
+)
+def test_a_data_set_over_time(held: DataProfile, sizes_gib: dict[int, int]) -> None:
+    found = {month: storage.stored_bytes_at(held, month) / GIB for month in sizes_gib}
+    assert found == pytest.approx(sizes_gib)
 
 
 @given(SIZES, PACES, RETENTIONS, TIMES, st.floats(1.0, 3.0), st.sampled_from(["size", "growth", "kept"]))
@@ -90,15 +72,24 @@ def test_more_data_or_a_longer_retention_is_never_less(
 # --- what is kept
 
 
+def tuned(method: str = "lora") -> Needs:
+    """Needs with a chat and a fine-tune of its model."""
+    tune = Workload(name="tune", kind="finetune", base="chat", method=method)  # type: ignore[arg-type]
+    return needs_with(Workload(name="chat", kind="chat"), tune)
+
+
 def only(found: Iterable[StoredData]) -> StoredData:
     (one,) = found
     return one
 
 
-def test_a_lake_keeps_versions_too() -> None:
-    kept = only(storage.list_data_sets(needs_with(data=(data(100),)), CATALOG))
+def test_a_lake_keeps_versions_too_and_one_that_exists_is_not_priced() -> None:
+    needs = needs_with(data=(data(100),))
+    kept = only(storage.list_data_sets(needs, CATALOG))
     assert kept.peak_bytes == pytest.approx(100 * GIB * CATALOG.parameter("lake.versions").value)
     assert (kept.tier, kept.facts) == ("object", ("lake.versions",))
+    existing = replace(needs, existing=(ExistingComponent(kind="lake", product="theirs"),))
+    assert tuple(storage.list_data_sets(existing, CATALOG)) == ()
 
 
 def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
@@ -108,29 +99,16 @@ def test_a_regulation_that_asks_for_backup_gets_a_copy_apart() -> None:
     assert "iso-27001 A.8.13" in backup.why
 
 
-def test_a_lake_that_is_there_is_not_priced() -> None:
-    needs = needs_with(data=(data(100),), existing=(ExistingComponent(kind="lake", product="theirs"),))
-    assert tuple(storage.list_data_sets(needs, CATALOG)) == ()
-
-
 def test_processing_reads_a_days_data_within_its_deadline() -> None:
     work = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=3600, deadline_h=1), data=("docs",))
-    assert storage.required_read_bandwidth(work) == GIB
-    assert (
-        storage.required_read_bandwidth(
-            Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=86400))
-        )
-        == GIB
-    )
-    assert storage.required_read_bandwidth(Workload(name="etl", kind="data-processing")) == 0
+    for traffic, bandwidth in ((work.traffic, GIB), (Traffic(gib_per_day=86400), GIB), (Traffic(), 0)):
+        assert storage.required_read_bandwidth(replace(work, traffic=traffic)) == bandwidth
     kept = only(storage.list_data_sets(needs_with(work, data=(data(),)), CATALOG))
     assert kept.bandwidth == GIB
 
 
 def test_a_full_fine_tune_keeps_the_state_of_every_parameter() -> None:
-    tune = Workload(name="tune", kind="finetune", base="chat", method="full")
-    needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
+    kept = only(storage.list_checkpoints(tuned("full"), {"chat": MODEL}, CATALOG))
     bytes_each, copies = CATALOG.parameter("checkpoint.bytes").value, CATALOG.parameter("checkpoint.kept").value
     assert kept.peak_bytes == pytest.approx(MODEL.parameters * bytes_each * copies)
     assert kept.bandwidth == pytest.approx(MODEL.parameters * bytes_each / CATALOG.parameter("checkpoint.write").value)
@@ -138,9 +116,7 @@ def test_a_full_fine_tune_keeps_the_state_of_every_parameter() -> None:
 
 
 def test_adapters_keep_little_and_on_object_storage() -> None:
-    tune = Workload(name="tune", kind="finetune", base="chat", method="lora")
-    needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    kept = only(storage.list_checkpoints(needs, {"chat": MODEL}, CATALOG))
+    kept = only(storage.list_checkpoints(tuned(), {"chat": MODEL}, CATALOG))
     assert kept.tier == "object"
     copies = CATALOG.parameter("checkpoint.kept").value
     assert kept.peak_bytes < 0.01 * copies * MODEL.parameters * CATALOG.parameter("checkpoint.bytes").value
@@ -153,18 +129,13 @@ def test_pretraining_states_its_parameters() -> None:
 
 
 def test_a_tune_by_adapters_adds_their_file_and_not_the_models() -> None:
-    tune = Workload(name="tune", kind="finetune", base="chat", method="lora")
-    chat, adapters = storage.list_model_files(
-        needs_with(Workload(name="chat", kind="chat"), tune), {"chat": MODEL}, CATALOG
-    )
+    chat, adapters = storage.list_model_files(tuned(), {"chat": MODEL}, CATALOG)
     assert adapters.peak_bytes < 0.01 * chat.peak_bytes
 
 
 def test_what_no_model_is_known_for_is_not_guessed() -> None:
-    tune = Workload(name="tune", kind="finetune", base="chat")
-    needs = needs_with(Workload(name="chat", kind="chat"), tune)
-    assert tuple(storage.list_checkpoints(needs, {}, CATALOG)) == ()
-    assert tuple(storage.list_model_files(needs, {}, CATALOG)) == ()
+    assert tuple(storage.list_checkpoints(tuned(), {}, CATALOG)) == ()
+    assert tuple(storage.list_model_files(tuned(), {}, CATALOG)) == ()
 
 
 def test_model_files_are_kept_in_a_few_versions() -> None:

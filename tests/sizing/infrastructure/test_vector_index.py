@@ -5,36 +5,27 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, known, needs_with
 
-from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import exact_estimate
-from archwright.contract.needs import Budget, DataProfile, Needs, Organisation, Traffic, Workload
+from archwright.contract.needs import DataProfile, Traffic, Workload
 from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.infrastructure.vector_index import VectorIndex, size_vector_index
 
-CATALOG = load_catalog()
 RAG = Workload(name="answers", kind="rag", data=("manuals", "tickets"))
+DATA = (DataProfile(name="manuals", size_gib=10), DataProfile(name="tickets", size_gib=1))
 
 
-def needs_with(*workloads: Workload) -> Needs:
-    return Needs(
-        version=1,
-        organisation=Organisation(name="Test", country="DE"),
-        workloads=workloads,
-        data=(DataProfile(name="manuals", size_gib=10), DataProfile(name="tickets", size_gib=1)),
-        budget=Budget(currency="USD", horizon_months=12),
-    )
+def sized(*others: Workload, of: Workload = RAG) -> VectorIndex | None:
+    return size_vector_index(needs_with(RAG, *others, data=DATA), of, CATALOG)
 
 
 def index(vectors: float, dimensions: float = 1024) -> VectorIndex:
     return VectorIndex("answers", exact_estimate(vectors, "vectors"), dimensions, stated=True)
 
 
-def test_a_vector_in_memory_takes_its_numbers_and_its_links() -> None:
+def test_a_vector_takes_numbers_and_links_in_memory_or_whole_sectors_and_an_eighth_of_its_numbers() -> None:
     assert index(1).footprint("memory").memory_bytes == pytest.approx(4 * 1024 + 4 * (32 + 16 / 15) + 8)
-
-
-def test_on_disk_a_vector_takes_whole_sectors_and_an_eighth_of_its_numbers_in_memory() -> None:
     laid = index(10).footprint("disk")
     assert (laid.memory_bytes, laid.stored_bytes) == (10 * 128, 10 * 2 * 4096)
     assert index(1, 384).footprint("disk").stored_bytes == 4096
@@ -55,13 +46,13 @@ def test_more_vectors_never_take_less_storage(count: float, more: float, memory:
 
 
 def test_what_looks_nothing_up_has_no_index() -> None:
-    assert size_vector_index(needs_with(RAG), Workload(name="chat", kind="chat", data=("manuals",)), CATALOG) is None
-    assert size_vector_index(needs_with(RAG), Workload(name="answers", kind="rag"), CATALOG) is None
+    assert sized(of=Workload(name="chat", kind="chat", data=("manuals",))) is None
+    assert sized(of=Workload(name="answers", kind="rag")) is None
 
 
 def test_the_count_is_guessed_from_bytes_with_a_wide_band() -> None:
-    found = size_vector_index(needs_with(RAG), RAG, CATALOG)
-    assert found is not None and not found.stated and found.facts == ("text.share",)
+    found = known(sized())
+    assert not found.stated and found.facts == ("text.share",)
     share, width, chunk = (CATALOG.parameter(name).value for name in ("text.share", "text.bytes", "chunk.tokens"))
     assert found.vectors.value == pytest.approx(11 * GIB * share / width / chunk)
     assert found.vectors.factor > 10
@@ -70,21 +61,16 @@ def test_the_count_is_guessed_from_bytes_with_a_wide_band() -> None:
 def test_documents_that_an_embedding_workload_states_are_counted() -> None:
     traffic = Traffic(documents=1e6, tokens_per_document=700)
     both = Workload(name="index", kind="embedding", data=("manuals", "tickets"), traffic=traffic)
-    found = size_vector_index(needs_with(RAG, both), RAG, CATALOG)
-    assert found is not None and found.stated and found.facts == ()
+    found = known(sized(both))
+    assert found.stated and found.facts == ()
     assert found.vectors.value == pytest.approx(7e8 / CATALOG.parameter("chunk.tokens").value)
 
 
 def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
     traffic = Traffic(documents=1000, tokens_per_document=700)
     one = Workload(name="index", kind="embedding", data=("tickets",), traffic=traffic)
-    found = size_vector_index(needs_with(RAG, one), RAG, CATALOG)
-    alone = size_vector_index(needs_with(RAG), RAG, CATALOG)
-    assert found is not None and alone is not None and not found.stated
+    found, alone = known(sized(one)), known(sized())
+    assert not found.stated
     tickets = 7e5 / CATALOG.parameter("chunk.tokens").value
     assert found.vectors.value == pytest.approx(alone.vectors.value * 10 / 11 + tickets)
-
-
-def test_an_embedding_workload_without_documents_states_none() -> None:
-    silent = Workload(name="index", kind="embedding", data=("manuals",))
-    assert size_vector_index(needs_with(RAG, silent), RAG, CATALOG) == size_vector_index(needs_with(RAG), RAG, CATALOG)
+    assert sized(Workload(name="index", kind="embedding", data=("manuals",))) == alone, "no documents are stated"

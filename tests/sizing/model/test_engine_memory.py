@@ -5,35 +5,26 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, SMALL
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.load import load_catalog
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
-from archwright.sizing.model.tensor_parallel import can_split_heads
+from archwright.sizing.model.parallel_layout import can_split_heads
 
-CATALOG = load_catalog()
 CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LARGE = CATALOG.models["Llama-3.3-70B-Instruct"]
 
 
 def test_the_file_counts_when_there_is_one() -> None:
     assert weights_bytes(SMALL, 5.0, 98_362_432) == 98_362_432
-
-
-def test_70_billion_parameters_in_eight_bits() -> None:
     assert weights_bytes(LARGE, 8.0) == 70.55e9
 
 
 def test_an_engine_on_a_processor_reserves_every_slot() -> None:
+    """Measured proportional set size of this idle engine: 358 MB (bench/engine/measure.py)."""
     found = compute_engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
     assert found.cache == 4 * 2048 * 23_040
-    assert found.total == 98_362_432 + found.cache + CPU.memory_overhead_bytes
-
-
-def test_the_measured_engine_lies_within_a_tenth() -> None:
-    """Proportional set size of the idle engine, 4 slots of 2,048 tokens: 358 MB (bench/engine/measure.py)."""
-    assert compute_engine_memory(SMALL, 98_362_432, CPU, 4, 2048).total == pytest.approx(358e6, rel=0.1)
+    assert found.total == 98_362_432 + found.cache + CPU.memory_overhead_bytes == pytest.approx(358e6, rel=0.1)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(256, 32768))
@@ -50,7 +41,5 @@ def test_room_is_left_for_the_system() -> None:
 
 
 def test_heads_are_dealt_evenly(catalog: Catalog) -> None:
-    assert can_split_heads(SMALL, 1)
-    assert can_split_heads(SMALL, 3)
-    assert not can_split_heads(SMALL, 2)
+    assert [can_split_heads(SMALL, count) for count in (1, 2, 3)] == [True, False, True]
     assert can_split_heads(catalog.models["Llama-3.1-8B-Instruct"], 8)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.sizing.conftest import known
+from tests.sizing.conftest import SUBJECTS, known
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.record import replace
 from archwright.sizing.model import numeric_precision, parallel_layout
 from archwright.sizing.model.weight_groups import group_weights
-
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 
 
 @pytest.mark.parametrize(
@@ -98,13 +94,8 @@ def test_a_device_without_the_format_multiplies_in_the_next_wider_one() -> None:
     assert numeric_precision.matmul_rate(newer, "fp4") == newer.flops["fp4"]
     bare = SUBJECTS.accelerator("T4")
     assert numeric_precision.matmul_rate(bare, "fp32") == bare.flops["fp32"]
-
-
-def test_the_last_resort_is_the_fastest_rate_known() -> None:
-    class Odd:
-        flops = {"int8": 7.0}
-
-    assert numeric_precision.matmul_rate(Odd(), "bf16") == 7.0  # type: ignore[arg-type]
+    odd = replace(bare, flops={"int8": 7.0})
+    assert numeric_precision.matmul_rate(odd, "bf16") == 7.0, "the last resort is the fastest rate known"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, DESK
 
-from archwright.catalog.load import load_catalog
-from archwright.contract.estimate import exact_estimate
-from archwright.sizing.hardware.roofline import EngineStep, Hardware, Roofline, count_token_pairs
+from archwright.sizing.hardware.roofline import EngineStep, Roofline, count_token_pairs
 from archwright.sizing.model.numeric_precision import NumericPrecision
 from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.weight_groups import group_weights
@@ -19,7 +18,7 @@ from archwright.sizing.step_time.engine_step_times import CoefficientKey, Fitted
 from archwright.sizing.step_time.step_time_model import ClosedLoopLoad, build_step_inputs
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
 
-CATALOG, FIT = load_catalog(), fitted_tables.load_table("serving")
+FIT = fitted_tables.load_table("serving")
 DENSE, SPARSE, WINDOWED = "Llama-3.1-8B-Instruct", "DeepSeek-V3", "gpt-oss-120b"
 CASES = [(DENSE, 1, "fp8"), (DENSE, 4, "bf16"), (SPARSE, 8, "fp8"), (WINDOWED, 2, "fp8"), (WINDOWED, 1, "int4")]
 
@@ -36,15 +35,8 @@ def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm")
 
 
 def host(name: str = "SmolLM2-135M-Instruct") -> RooflineStepTimes:
-    hardware = Hardware(
-        name="host",
-        memory_bytes=24 << 30,
-        bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
-        compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
-    )
-    return RooflineStepTimes(
-        Roofline(CATALOG.models[name], 98e6, CATALOG.efficiency("llamacpp", "Q4_1", "avx512"), hardware)
-    )
+    row = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
+    return RooflineStepTimes(Roofline(CATALOG.models[name], 98e6, row, DESK))
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "new"])
@@ -94,9 +86,7 @@ def test_a_simulated_step_is_its_parts(name: str, width: int, number: str) -> No
     pace = fitted(name, width, number)
     write = EngineStep(answering=8, context_tokens=8 * 900.0)
     read = EngineStep(prompt_tokens=700, prompt_pairs=count_token_pairs(0, 700), prompts_done=1)
-    both = EngineStep(
-        prompt_tokens=700, prompt_pairs=count_token_pairs(0, 700), prompts_done=1, answering=8, context_tokens=8 * 900.0
-    )
+    both = read._replace(answering=8, context_tokens=8 * 900.0)
     assert pace.step_s(write) == pace.decode_step(900).step_s(8)
     expected = pace.decode_step(900).step_s(8) + pace.prefill_s(700, count_token_pairs(0, 700)) + pace.started_s
     assert pace.step_s(both) == pytest.approx(expected)
@@ -106,19 +96,12 @@ def test_a_simulated_step_is_its_parts(name: str, width: int, number: str) -> No
 def test_chunks_of_a_prompt_cost_together_what_it_costs_whole() -> None:
     pace = fitted(SPARSE, 8)
     whole = pace.prefill_s(900, count_token_pairs(0, 900))
-    assert pace.prefill_s(400, count_token_pairs(0, 400), 0) + pace.prefill_s(
-        500, count_token_pairs(400, 500)
-    ) == pytest.approx(whole)
+    first, second = pace.prefill_s(400, count_token_pairs(0, 400), 0), pace.prefill_s(500, count_token_pairs(400, 500))
+    assert first + second == pytest.approx(whole)
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    st.sampled_from(CASES),
-    st.floats(0, 255),
-    st.floats(0, 255),
-    st.floats(1, 1e6),
-    st.floats(0, 1e6),
-)
+@given(st.sampled_from(CASES), st.floats(0, 255), st.floats(0, 255), st.floats(1, 1e6), st.floats(0, 1e6))
 def test_more_work_never_takes_less_time(
     case: tuple[str, int, str], batch: float, more: float, context: float, longer: float
 ) -> None:
@@ -145,11 +128,10 @@ def test_a_host_runs_at_its_roofline() -> None:
     roofline = pace._roofline
     for batch in (1, 2, 3, 4, 9):
         assert pace.decode_step(300).step_s(batch) == pytest.approx(roofline.decode_s(batch, 300))
-    step = EngineStep(
-        prompt_tokens=64, prompt_pairs=count_token_pairs(0, 64), prompts_done=1, answering=2, context_tokens=200.0
-    )
-    assert pace.step_s(step) == roofline.step_s(step)
     pairs = count_token_pairs(0, 384)
-    prefill_s = roofline.step_s(EngineStep(prompt_tokens=384, prompt_pairs=pairs, prompts_done=1))
+    read = EngineStep(prompt_tokens=384, prompt_pairs=pairs, prompts_done=1)
+    both = read._replace(answering=2, context_tokens=200.0)
+    assert pace.step_s(both) == roofline.step_s(both)
+    prefill_s = roofline.step_s(read)
     assert pace.prefill_s(384, pairs) == pytest.approx(prefill_s)
     assert pace.uncontended_prefill(384).ttft_s(0.01) == pytest.approx(prefill_s + 0.015)

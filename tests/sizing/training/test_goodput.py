@@ -7,11 +7,10 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG
 
-from archwright.catalog.load import load_catalog
 from archwright.sizing.training.goodput import GoodputJob, optimal_checkpoint_interval, predict_goodput, useful_share
 
-CATALOG = load_catalog()
 SECONDS = st.floats(1.0, 1e5)
 
 

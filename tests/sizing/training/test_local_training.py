@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import CATALOG, SMALL, probed_machine
 
-from archwright.catalog.load import load_catalog
-from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.lineage import Task
 from archwright.contract.metrics import METRIC_BY_QUANTITY
@@ -16,8 +16,6 @@ from archwright.contract.record import replace
 from archwright.sizing.training.local_training import TrainingLoad, predict_training, run_time_s, training_rates
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 
-CATALOG = load_catalog()
-SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
 LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 NATIVE = CATALOG.training_efficiency("text-lora", "avx512-bf16")
 KINDS: dict[Task, LoraStep | NetworkStep | BoostedTreesStep] = {
@@ -45,20 +43,6 @@ def of_task(task: Task) -> TrainingLoad:
     return replace(a_load(), task=task, units=size, largest=size, learned=exact_estimate(1.0, ""), work=KINDS[task])
 
 
-def a_machine(cores: int = 2, flops: float = 100e9, spread: float = 1.1) -> MachineFacts:
-    return MachineFacts(
-        cores_usable=cores,
-        memory_bytes=24 << 30,
-        memory_bandwidth_bytes_per_s=within_factor(31e9, 1.2, "bytes/s"),
-        matmul_flops_per_s=within_factor(flops, spread, "FLOP/s"),
-        disk_write_bytes_per_s=within_factor(1e9, 1.1, "bytes/s"),
-        disk_free_bytes=1 << 36,
-        isa="avx512",
-        gpus=(),
-        probed_at=0.0,
-    )
-
-
 def estimates(load: TrainingLoad, machine: MachineFacts) -> tuple[Estimate, Estimate, Estimate]:
     seconds, speed, memory = predict_training(load, machine, NATIVE)[0]
     return seconds.estimate, speed.estimate, memory.estimate
@@ -71,6 +55,7 @@ def test_forty_steps_by_hand(machine: MachineFacts) -> None:
     assert seconds.value == pytest.approx(40 * step_s, rel=1e-3)
     assert speed.value == pytest.approx(512 / step_s, rel=1e-3)
     assert memory.value == pytest.approx(570e6 + 309.1e6 + 1.2 * 731.4e6, rel=1e-3)
+    assert estimates(a_load(16), machine)[2].value == 570e6 + 6 * 135e6, "a small step needs what loading needs"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +66,7 @@ def test_forty_steps_by_hand(machine: MachineFacts) -> None:
 def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflops: float, tokens_per_s: float) -> None:
     """By the processor's time, bench/training/measure.py text-lora, 2026-11-24 (the first and last at rank 32)."""
     load = replace(a_load(tokens, rank=32 if tokens in (60, 1554) else 8), learned=exact_estimate(learned, ""))
-    assert estimates(load, a_machine(flops=gflops * 1e9))[1].value == pytest.approx(tokens_per_s, rel=0.125)
+    assert estimates(load, probed_machine(flops=gflops * 1e9))[1].value == pytest.approx(tokens_per_s, rel=0.125)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +77,13 @@ def test_measured_speeds_lie_within_an_eighth(tokens: int, learned: float, gflop
 def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: int, peak_mb: float) -> None:
     """Resident set of the same runs; the last run used the whole platform."""
     load = replace(a_load(largest, rank=rank), learned=exact_estimate(learned, ""))
-    assert estimates(load, a_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
-
-
-def test_a_small_step_needs_what_loading_needs() -> None:
-    assert estimates(a_load(16), a_machine())[2].value == 570e6 + 6 * 135e6
+    assert estimates(load, probed_machine())[2].value == pytest.approx(peak_mb * 1e6, rel=0.1)
 
 
 @pytest.mark.parametrize("task", KINDS)
 def test_every_promise_can_be_asked_for_and_says_why(task: Task) -> None:
     load, row = of_task(task), CATALOG.training_efficiency(task, "avx512-bf16")
-    predictions, bases = predict_training(load, a_machine(), row)
+    predictions, bases = predict_training(load, probed_machine(), row)
     units = {"train_s": "s", "train_tokens_per_s": "tokens/s", "train_memory_bytes": "bytes"}
     if task != "text-lora":
         units["train_tokens_per_s"] = "rows/s"
@@ -120,7 +101,7 @@ def test_every_promise_can_be_asked_for_and_says_why(task: Task) -> None:
 
 def test_a_derived_row_is_called_an_assumption() -> None:
     row = CATALOG.training_efficiency("text-lora", "avx512")
-    bases = predict_training(a_load(threads=2), a_machine(8), row)[1]
+    bases = predict_training(a_load(threads=2), probed_machine(8), row)[1]
     assert {(basis.kind, basis.stratum) for basis in bases} == {("assumed", "low row: text-lora bf16 avx512")}
     assert any("2 threads: " in fact for fact in bases[0].facts)
 
@@ -133,11 +114,11 @@ def test_what_is_not_known_exactly_widens_the_band_and_is_told() -> None:
         largest=Estimate(value=560, low=512, high=660, unit="tokens"),
         learned=Estimate(value=0.5, low=0.4, high=0.7, unit=""),
     )
-    for narrow, wide in zip(estimates(sure, a_machine()), estimates(unsure, a_machine()), strict=True):
+    for narrow, wide in zip(estimates(sure, probed_machine()), estimates(unsure, probed_machine()), strict=True):
         assert wide.factor > narrow.factor
-    told = [fact for basis in predict_training(unsure, a_machine(), NATIVE)[1] for fact in basis.facts]
+    told = [fact for basis in predict_training(unsure, probed_machine(), NATIVE)[1] for fact in basis.facts]
     assert any("learned share 50% [40%, 70%]" in fact for fact in told)
-    assert not any("learned" in f for basis in predict_training(sure, a_machine(), NATIVE)[1] for f in basis.facts)
+    assert not any("learned" in f for basis in predict_training(sure, probed_machine(), NATIVE)[1] for f in basis.facts)
 
 
 def test_the_first_step_costs_more_in_arithmetic_alone() -> None:
@@ -156,16 +137,16 @@ def test_fixed_costs_do_not_spread_over_threads() -> None:
 
 
 def test_a_neighbour_stalls_threads_without_a_core_to_spare() -> None:
-    machine = a_machine(cores=4)
+    machine = probed_machine(cores=4)
     one, three, four, many = (training_rates(machine, threads) for threads in (1, 3, 4, 64))
     assert one.all == one.one == three.one and one.all.value == 100e9
     assert three.all.low > one.all.low > four.all.low
     assert four.all.value > three.all.value and four == many
-    assert training_rates(a_machine(cores=1), 1) == one
+    assert training_rates(probed_machine(cores=1), 1) == one
 
 
 def test_over_minutes_a_thread_gets_its_share_of_the_cores() -> None:
-    machine = a_machine(cores=2)
+    machine = probed_machine(cores=2)
     quiet, fits, crowded = (training_rates(machine, 1, busy) for busy in (0.0, 0.9, 7.0))
     assert quiet == fits
     assert crowded.all.low == pytest.approx(crowded.all.high * 2 / 8) == crowded.one.low
@@ -178,7 +159,7 @@ def test_over_minutes_a_thread_gets_its_share_of_the_cores() -> None:
 
 @given(st.integers(16, 4096), st.integers(0, 4096), st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 255))
 def test_more_tokens_steps_or_rank_never_need_less(tokens: int, more: int, steps: int, again: int, rank: int) -> None:
-    machine = a_machine()
+    machine = probed_machine()
     base = estimates(a_load(tokens, steps, rank=rank), machine)
     assert estimates(a_load(tokens + more, steps, rank=rank), machine)[0].value >= base[0].value
     assert estimates(a_load(tokens, steps + again, rank=rank), machine)[0].value >= base[0].value
@@ -188,7 +169,7 @@ def test_more_tokens_steps_or_rank_never_need_less(tokens: int, more: int, steps
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(2, 96))
 def test_more_threads_are_not_slower(threads: int, more: int, cores: int) -> None:
-    machine = a_machine(cores)
+    machine = probed_machine(cores)
     few, lots = estimates(a_load(threads=threads), machine), estimates(a_load(threads=threads + more), machine)
     assert lots[0].value <= few[0].value and lots[1].value >= few[1].value
 
@@ -198,7 +179,7 @@ def test_a_wider_probe_makes_a_wider_promise(flops: float, spread: float, task: 
     row = CATALOG.training_efficiency(task, "avx512-bf16")
 
     def asked(width: float) -> tuple[Prediction, ...]:
-        return predict_training(of_task(task), a_machine(flops=flops, spread=width), row)[0]
+        return predict_training(of_task(task), probed_machine(flops=flops, spread=width), row)[0]
 
     for calm, restless in zip(asked(spread), asked(spread * 1.5), strict=True):
         assert 0 < calm.estimate.low <= calm.estimate.value <= calm.estimate.high
@@ -211,6 +192,7 @@ def test_a_wider_probe_makes_a_wider_promise(flops: float, spread: float, task: 
 
 def test_the_middle_of_the_speed_is_the_middle_of_the_time() -> None:
     for task in KINDS:
-        seconds, speed, _ = predict_training(of_task(task), a_machine(), CATALOG.training_efficiency(task, "sse"))[0]
+        row = CATALOG.training_efficiency(task, "sse")
+        seconds, speed, _ = predict_training(of_task(task), probed_machine(), row)[0]
         units = of_task(task).units.value * 40
         assert speed.estimate.value == pytest.approx(units / seconds.estimate.value)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import TrainingQuery
 
-SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 ASKED = TrainingQuery(
     model="Llama 3.1 8B",
     accelerator="H100 SXM 80GB",
@@ -39,11 +36,8 @@ def test_rate_step_and_hours_agree() -> None:
     assert found.step_s.value == pytest.approx(1_048_576 / 8 / found.tokens_per_s.value)
     assert found.device_hours.value == pytest.approx(1e12 / found.tokens_per_s.value / 3600)
     assert found.tokens_per_s.low < found.tokens_per_s.value < found.tokens_per_s.high
-
-
-def test_without_totals_only_the_rate_is_answered() -> None:
-    found = token_throughput.predict_throughput(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
-    assert (found.step_s, found.device_hours) == (None, None)
+    rate_only = token_throughput.predict_throughput(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
+    assert (rate_only.step_s, rate_only.device_hours) == (None, None)
 
 
 def test_what_costs_more_takes_longer() -> None:
@@ -56,24 +50,17 @@ def test_what_costs_more_takes_longer() -> None:
     assert seconds(parallelism="TP1 PP8 VP1 GA16 FSDP0") > seconds(parallelism="TP1 PP8 VP4 GA16 FSDP0")
     assert seconds(accelerator="A100 SXM 80GB") > plain
     assert seconds(precision="fp32") > plain
-
-
-def test_a_sparse_model_pays_for_routing() -> None:
-    sparse = seconds(model="Qwen3_30B_a3B")
-    assert sparse > seconds(model="Nobody-3B", parameters=3.3e9)
+    assert seconds(model="Qwen3_30B_a3B") > seconds(model="Nobody-3B", parameters=3.3e9), "for routing"
 
 
 def test_strata_and_gates() -> None:
-    def stratum(**changes: object) -> str:
-        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS).stratum
+    def predicted(**changes: object) -> token_throughput.TrainingThroughput:
+        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS)
 
-    assert stratum(model="Qwen3-32B") == serving_prediction.NEW_MODEL
-    assert stratum(accelerator="Gaudi 2") == serving_prediction.NEW_ACCELERATOR
-    assert stratum(model="Qwen3-32B", accelerator="Gaudi 2") == serving_prediction.NEW_BOTH
-    assert (
-        "parallelism is not stated"
-        in token_throughput.predict_throughput(replace(ASKED, parallelism=""), SUBJECTS).weak
-    )
+    assert predicted(model="Qwen3-32B").stratum == serving_prediction.NEW_MODEL
+    assert predicted(accelerator="Gaudi 2").stratum == serving_prediction.NEW_ACCELERATOR
+    assert predicted(model="Qwen3-32B", accelerator="Gaudi 2").stratum == serving_prediction.NEW_BOTH
+    assert "parallelism is not stated" in predicted(parallelism="").weak
 
 
 def test_between_machines_the_fabric_is_the_link() -> None:

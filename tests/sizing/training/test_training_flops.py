@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sizing.conftest import SMALL
 
-from archwright.catalog.load import load_catalog
 from archwright.sizing.training.training_flops import (
     BoostedTreesStep,
     LoraStep,
@@ -14,7 +14,6 @@ from archwright.sizing.training.training_flops import (
     lora_parameters,
 )
 
-SMALL = load_catalog().models["SmolLM2-135M-Instruct"]
 LORA = LoraStep(model=SMALL, ffn=1536, rank=8)
 
 
@@ -69,10 +68,8 @@ def test_rounds_of_trees() -> None:
 
 
 def test_every_kind_says_how_a_step_is_counted() -> None:
-    net, trees = (
-        build_convolution_step((8, 8, 1), (16,), 10, 10),
-        BoostedTreesStep(features=2, trees_per_round=1, data_rows=10),
-    )
+    trees = BoostedTreesStep(features=2, trees_per_round=1, data_rows=10)
+    net = build_convolution_step((8, 8, 1), (16,), 10, 10)
     kinds: tuple[LoraStep | NetworkStep | BoostedTreesStep, ...] = (LORA, net, trees)
     assert all("share" in kind.formula for kind in kinds)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.sizing.conftest import SUBJECTS
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
@@ -18,7 +17,6 @@ from archwright.sizing.training.training_prediction import (
     predict_training_run,
 )
 
-SUBJECTS = BenchmarkNameResolver(load_catalog())
 ASKED = TrainingQuery(
     model="Llama 3.1 70B",
     accelerator="H100 SXM 80GB",
@@ -57,7 +55,8 @@ def test_a_stated_split_is_answered_as_benchmarks_are() -> None:
     assert "cost_usd" not in found.estimates
 
 
-def test_a_stated_split_that_does_not_fit_is_weak() -> None:
+def test_a_stated_split_that_does_not_fit_is_weak_and_what_fits_nowhere_is_none() -> None:
+    assert predict_training_run(replace(ASKED, accelerator="L4", devices=1), SUBJECTS) is None
     found = told(devices=8, parallelism="FSDP8 micro 8")
     assert "the stated layout exceeds the devices' memory" in found.weak
 
@@ -98,10 +97,6 @@ def test_a_size_without_a_row_is_weak_and_wider() -> None:
     assert found.weak == ("its shape is assumed from its size",)
     assert found.stratum == serving_prediction.NEW_BOTH
     assert found.estimates["goodput"].value < told().estimates["goodput"].value
-
-
-def test_what_fits_nowhere_is_none() -> None:
-    assert predict_training_run(replace(ASKED, accelerator="L4", devices=1), SUBJECTS) is None
 
 
 def test_methods_and_clusters() -> None:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -78,13 +77,6 @@ Child = Counter | Gauge | Histogram
 CHILD_TYPES: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
 
 
-class _SlotRange(NamedTuple):
-    """Slots of a metric's children: `width` slots each from `first`."""
-
-    first: int
-    width: int
-
-
 class Exposition:
     """The series of one process. Thread-safe. `folder`: files of all summed processes; None: this process alone."""
 
@@ -99,9 +91,8 @@ class Exposition:
             self._slots = memoryview(bytearray(size)).cast("d")
         else:
             # Files of another slot layout (another version) are not read.
-            layout = msgspec.json.encode(
-                [limit, LATENCY_BOUNDS_S, *((metric.name, metric.labels) for metric in METRICS)]
-            )
+            series = [(metric.name, metric.labels) for metric in METRICS]
+            layout = msgspec.json.encode([limit, LATENCY_BOUNDS_S, *series])
             self._file = _CountersFile(folder, hashlib.sha256(layout).hexdigest()[:12], size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
@@ -253,12 +244,12 @@ def sanitise_label_value(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _compute_slot_ranges(limit: int) -> tuple[dict[str, _SlotRange], int]:
-    """Return the slots of every metric for `limit` label sets and "other", and their size in bytes."""
+def _compute_slot_ranges(limit: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Return (first slot, slots per label set) of every metric for `limit` label sets and "other", and their bytes."""
     ranges, first = {}, 0
     for metric in METRICS:
         width = BUCKETS + 1 if metric.kind == "histogram" else 1
-        ranges[metric.quantity] = _SlotRange(first, width)
+        ranges[metric.quantity] = first, width
         first += width * (limit + 1)
     return ranges, first * SLOT_BYTES
 

@@ -45,9 +45,7 @@ CHAIN_FIELD = b',"chain":"'  # inside a JSON text its quotes would be escaped
 
 
 class RecordBlock(Record):
-    """Compressed JSON lines of one stream: bytes `number` to `end` of the segment `writer`.
-
-    `tip`: SHA-256 of the last group (`extract_last_group`)."""
+    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`; `tip`: SHA-256 of the last group."""
 
     writer: str
     number: int
@@ -268,11 +266,8 @@ def _read_blocks(
                 try:
                     data = zlib.decompress(block.data)
                 except zlib.error as error:
-                    message, hint = (
-                        f"block {seq} of {table.name} is damaged: {error}",
-                        "restore the database from a backup",
-                    )
-                    raise StoreError("AW-STO-08", message, hint=hint) from error
+                    message = f"block {seq} of {table.name} is damaged: {error}"
+                    raise StoreError("AW-STO-08", message, hint="restore the database from a backup") from error
                 yield RecordStream(data, block.tip)
 
 

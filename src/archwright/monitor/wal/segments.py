@@ -110,7 +110,6 @@ class WalSegment:
         return os.pread(self._handle, min(limit, self.written - start), start)
 
     def remove(self) -> None:
-        """Delete the file, then release the lock."""
         self.path.unlink(missing_ok=True)
         self.close()
 

@@ -1,7 +1,4 @@
-"""Records of one machine, of the steady load that it carries, and of the batch work that it does.
-
-The planner multiplies these records by machine counts and prices.
-"""
+"""Records of one machine, its steady load and its batch work; the planner multiplies them by counts and prices."""
 
 from typing import NamedTuple
 

@@ -29,9 +29,7 @@ def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tup
 
 
 def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
-    """Return `middle` with the band `ends`, widened by the independent factor `noise`.
-
-    The band starts at 0 if `middle` or an end is not positive."""
+    """Return `middle` with the band `ends` widened by the factor `noise`, from 0 if a value is not positive."""
     if min(*ends, middle) <= 0:
         return Estimate(value=middle, low=0.0, high=max(ends) * noise, unit=unit, level=LEVEL, basis=basis)
     own = math.log(noise)
@@ -59,7 +57,6 @@ def basis_kind(efficiency: Efficiency) -> BasisKind:
 
 def name_stratum(efficiency: Efficiency) -> str:
     """Return the stratum of a prediction: bands are scored per stratum."""
-    kind = "measured" if is_measured(efficiency) else "derived"
-    if efficiency.confidence == "recalled":
-        kind = "recalled"
+    recalled = efficiency.confidence == "recalled"
+    kind = "measured" if is_measured(efficiency) else "recalled" if recalled else "derived"
     return f"{kind} row: {efficiency.engine} {efficiency.quantisation} {efficiency.isa}"

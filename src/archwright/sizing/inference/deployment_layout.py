@@ -24,8 +24,7 @@ from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.cpu_inference import build_host_engine
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
 from archwright.sizing.model.numeric_precision import WEIGHT_BITS, NumericPrecision, read_published_precision
-from archwright.sizing.model.parallel_layout import ParallelLayout
-from archwright.sizing.model.tensor_parallel import can_split_heads
+from archwright.sizing.model.parallel_layout import ParallelLayout, can_split_heads
 from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import extrapolation, fitted_tables, step_work
 from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes

@@ -13,6 +13,7 @@ from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import ConstraintViolation
+from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_power_w
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.hardware.uncertainty import widen_band
@@ -113,10 +114,11 @@ def _list_misses(
 def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: EngineInstance) -> tuple[Basis, Basis]:
     name, speed = f"{load.workload}.{{}}.{model.id}.{machine.id}", engine.speed
     reads, writes = load.input_tokens, load.output_tokens
-    lengths = (
+    facts = (
+        *speed.facts,
         f"prompts of {reads.mean:g} tokens (p95 {reads.p95:g}), answers of {writes.mean:g} (p95 {writes.p95:g}); "
         f"{engine.copies} x {engine.product.id} on {engine.devices or 'no'} accelerators, {engine.quantisation}, "
-        f"{engine.slots} slots"
+        f"{engine.slots} slots",
     )
     capacity = Basis(
         id=name.format("capacity"),
@@ -125,15 +127,13 @@ def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Eng
         definition="highest Poisson rate in requests/s at which one machine holds every p95 limit, at most "
         f"{MAX_UTILISATION:.0%} of the rate that saturates the engine",
         formula="engines x b / (O T): b requests in decode, O output tokens each, T = decode step + prefill between",
-        facts=(*speed.facts, lengths),
+        facts=facts,
     )
-    latency = Basis(
+    latency = replace(
+        capacity,
         id=name.format("latency"),
-        kind="calibrated",
-        stratum=speed.stratum,
         definition="p95 over requests at that load. TTFT: request received to first content. TPOT: (last - first "
         "token) / (tokens - 1). Latency = TTFT p95 + TPOT p95 x (mean output - 1)",
         formula="TTFT: prefill + M/G/1 wait of prompts; TPOT: decode step + prefill between, batch 1 + b + z sqrt(b)",
-        facts=(*speed.facts, lengths),
     )
     return capacity, latency

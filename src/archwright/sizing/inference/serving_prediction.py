@@ -335,10 +335,8 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
         assumed.append(f"requests in flight: {engine.slots}, all slots of the engine")
     loop = closed_loop.predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
     widen = WEAK_BAND_EXPONENT ** len(weak)
-    bands = {
-        name: PredictionInterval(1.0, band.low, band.high).widen(widen)
-        for name, band in (("tpot_s", engine.speed.steps), ("ttft_s", engine.speed.first))
-    }
+    speeds = {"tpot_s": engine.speed.steps, "ttft_s": engine.speed.first}
+    bands = {name: PredictionInterval(1.0, band.low, band.high).widen(widen) for name, band in speeds.items()}
     latency_s = loop.ttft_s + writes.mean * loop.tpot_s
     token_s = latency_s / ((asked.concurrency or engine.slots) * writes.mean if loop.tpot_s else reads.mean)
     return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s))._replace(

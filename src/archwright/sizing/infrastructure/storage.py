@@ -68,12 +68,9 @@ def list_data_sets(needs: Needs, catalog: Catalog) -> Iterable[StoredData]:
         stored = tuple(versions * amount for amount in size)
         kept = f"kept for {data.retention_months:g} months" if data.retention_months is not None else "never deleted"
         reads = (required_read_bandwidth(workload) for workload in needs.workloads if data.name in workload.data)
-        why = (
-            f"{data.size_gib:g} GiB + {data.growth_gib_per_month:g} GiB per month, {kept}; x {versions:g} for versions"
-        )
-        yield StoredData(
-            f"data {data.name}", "object", stored, ("lake.versions",), max(reads, default=0.0), data.name, why=why
-        )
+        growth = f"{data.size_gib:g} GiB + {data.growth_gib_per_month:g} GiB per month"
+        why, read = f"{growth}, {kept}; x {versions:g} for versions", max(reads, default=0.0)
+        yield StoredData(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why=why)
         if demanded:
             backup = tuple(copies * amount for amount in size)
             why = f"a separate copy, required by {', '.join(demanded)}"
@@ -120,10 +117,8 @@ def list_checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
         one = checkpoint_bytes(count, catalog)
         stored, tier = (one * kept,) * needs.budget.horizon_months, choose_tier(one / write_s, catalog)
         why = f"{count / 1e9:.3g}e9 trained parameters, each checkpoint written within {write_s:g} s"
-        facts = ("checkpoint.bytes", "checkpoint.kept")
-        yield StoredData(
-            f"checkpoints of {workload.name}", tier, stored, facts, one / write_s, workload=workload.name, why=why
-        )
+        name, facts = f"checkpoints of {workload.name}", ("checkpoint.bytes", "checkpoint.kept")
+        yield StoredData(name, tier, stored, facts, one / write_s, workload=workload.name, why=why)
 
 
 def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[StoredData]:
@@ -136,10 +131,8 @@ def list_model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Cat
         one = WEIGHT_BYTES * count
         stored, tier = (versions * one,) * needs.budget.horizon_months, choose_tier(one / load_s, catalog)
         why = f"{count / 1e9:.3g}e9 parameters, loaded by a new replica within {load_s:g} s"
-        facts = ("model.versions",)
-        yield StoredData(
-            f"model files of {workload.name}", tier, stored, facts, one / load_s, workload=workload.name, why=why
-        )
+        name, facts = f"model files of {workload.name}", ("model.versions",)
+        yield StoredData(name, tier, stored, facts, one / load_s, workload=workload.name, why=why)
 
 
 def choose_tier(bandwidth: float, catalog: Catalog) -> StorageTier:
@@ -159,9 +152,8 @@ def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catal
         kept = (count * share for count, share in zip(requests_by_month, shares, strict=True) if share > 0)
         stored.append(record * sum(kept))
     facts = ("log.bytes",) if days != catalog.parameter("log.days").value else ("log.bytes", "log.days")
-    return StoredData(
-        "logs and audit", "object", tuple(stored), facts, why=f"the records of all requests of {days:g} days"
-    )
+    why = f"the records of all requests of {days:g} days"
+    return StoredData("logs and audit", "object", tuple(stored), facts, why=why)
 
 
 def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str, ...]]:
@@ -204,9 +196,7 @@ def find_clauses(needs: Needs, catalog: Catalog, words: str) -> tuple[str, ...]:
 
 def cache_tier_bytes(workload: Workload, model: ModelSpec) -> float:
     """Return the KV cache bytes of the conversations within CACHE_RETENTION_S at the peak rate, for a cache tier."""
-    traffic = workload.traffic
-    if workload.kind not in TEXT_KINDS or traffic is None:
+    traffic, rate = workload.traffic, workload.rate
+    if workload.kind not in TEXT_KINDS or traffic is None or rate is None or traffic.input_tokens is None:
         return 0.0
-    if traffic.requests_per_second is None or traffic.input_tokens is None:
-        return 0.0
-    return traffic.requests_per_second.peak * CACHE_RETENTION_S * cache_bytes(model, traffic.input_tokens.mean)
+    return rate.peak * CACHE_RETENTION_S * cache_bytes(model, traffic.input_tokens.mean)

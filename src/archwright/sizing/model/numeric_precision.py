@@ -49,11 +49,9 @@ class NumericPrecision(NamedTuple):
 
 def parse_precision(precision: str, model: str) -> NumericPrecision:
     """Parse the precision column, else the model's name; if neither names a format, assume bf16."""
-    for text in (precision.lower(), model.lower()):
-        for name, pattern in _WORDS:
-            if pattern.search(text):
-                return NumericPrecision(name)
-    return NumericPrecision("bf16", stated=False)
+    texts = (precision.lower(), model.lower())
+    found = next((name for text in texts for name, pattern in _WORDS if pattern.search(text)), None)
+    return NumericPrecision(found or "bf16", stated=found is not None)
 
 
 def read_published_precision(model: ModelSpec) -> NumericPrecision:
@@ -73,7 +71,5 @@ def list_candidate_precisions(model: ModelSpec, accelerator: Accelerator) -> lis
 
 def matmul_rate(accelerator: Accelerator, name: str) -> float:
     """Return the dense matmul rate in FLOP/s for weights of a format; without a fallback format, the highest rate."""
-    for dtype in FALLBACK_DTYPES[name]:
-        if dtype in accelerator.flops:
-            return accelerator.flops[dtype]
-    return max(accelerator.flops.values())
+    rates = accelerator.flops
+    return next((rates[dtype] for dtype in FALLBACK_DTYPES[name] if dtype in rates), max(rates.values()))

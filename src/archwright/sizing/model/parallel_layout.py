@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from archwright.catalog.tables.records import ModelSpec
+
 _PAIR = re.compile(r"\b([PD]):\s*(\d+)x\(\s*TP\s*(\d+)\s+DP\s*(\d*)\s*\)", re.IGNORECASE)
 # Tables of disaggregated runs write wide expert parallelism as TP; such a deployment runs attention data parallel.
 WIDEST_TENSOR = 8
@@ -70,3 +72,8 @@ def replicate_layout(layout: ParallelLayout, devices: int) -> ParallelLayout:
     if layout.prefill is not None or devices <= layout.devices:
         return layout
     return layout._replace(copies=max(1, devices // layout.devices))
+
+
+def can_split_heads(model: ModelSpec, count: int) -> bool:
+    """True if the TP degree `count` divides the heads, so that each device takes an equal share of them."""
+    return count == 1 or model.heads % count == 0

@@ -43,7 +43,6 @@ class DeviceStepWork(NamedTuple):
     exchanged: float
 
     def compute_s(self, device: DeviceSpec) -> float:
-        """Return the seconds at the device's stated rates."""
         matmul = self.trunk_flops / device.trunk_rate + self.expert_flops / device.expert_rate
         return matmul + self.attention_flops / device.wide_rate
 

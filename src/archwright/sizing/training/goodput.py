@@ -69,9 +69,8 @@ def predict_goodput(job: GoodputJob, catalog: Catalog) -> Goodput:
         high=min(max(share.high, LEAST_GOODPUT), 1.0),
         unit="",
     )
-    tau, low, high = (
-        optimal_checkpoint_interval(getattr(delta, end), getattr(between, end)) for end in ("value", "low", "high")
-    )
+    ends = ((delta.value, between.value), (delta.low, between.low), (delta.high, between.high))
+    tau, low, high = (optimal_checkpoint_interval(*end) for end in ends)
     interval = Estimate(value=tau, low=low, high=high, unit="s")
     named = ("training.interruptions", "training.restart", "training.checkpoint", job.stages)
     row = catalog.parts["failures.gpu"]

@@ -29,9 +29,7 @@ UNITS: dict[Task, str] = {"text-lora": "tokens", "image-classifier": "rows", "ta
 
 
 class TrainingLoad(Record):
-    """A training run: mean `units` (tokens, rows) of a step, `largest` step, `learned` share of the units.
-
-    `busy`: runnable threads of other processes."""
+    """A run: mean `units` of a step, `largest` step, `learned` share of units, `busy` threads of other processes."""
 
     name: str
     task: Task
@@ -85,9 +83,8 @@ def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> Ma
     rate, one = matrix_rate(machine, used), matrix_rate(machine, 1)
     low = rate.low if used == 1 or used < machine.cores_usable else min(rate.low, one.low * CONTENDED_CORE_SHARE)
     fair = min(1.0, machine.cores_usable / (busy + used))
-    return MatrixRates(
-        replace(rate, low=min(rate.low, low, rate.high * fair)), replace(one, low=min(one.low, one.high * fair))
-    )
+    every = replace(rate, low=min(rate.low, low, rate.high * fair))
+    return MatrixRates(every, replace(one, low=min(one.low, one.high * fair)))
 
 
 def run_time_s(

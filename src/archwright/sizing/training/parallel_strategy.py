@@ -211,7 +211,6 @@ def place_job(setup: TrainingSetup, scheme: training_memory.ParallelScheme, clus
 def scheme_token_s(
     setup: TrainingSetup, scheme: training_memory.ParallelScheme, job: TrainingJob, k: Mapping[str, float]
 ) -> float:
-    """Return the device-seconds per token by the physics."""
     seconds = seconds_per_token(job, k)
     if setup.subject.adapters:
         seconds *= adapter_time_share(job, k)

@@ -148,5 +148,4 @@ def stored_activation_bytes(subject: TrainableModel, scheme: ParallelScheme) -> 
 
 
 def checkpoint_bytes(subject: TrainableModel) -> float:
-    """Return the bytes of a checkpoint: trained weights and their moments."""
     return (WEIGHT_BYTES + MOMENT_BYTES) * subject.trained_parameters

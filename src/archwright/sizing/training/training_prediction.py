@@ -71,13 +71,11 @@ def predict_training_run(
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     method = parse_method(asked.parallelism)
-    subject = TrainableModel(
-        model, asked.sequence_tokens or token_throughput.ASSUMED_SEQUENCE, adapters=method == "lora"
-    )
-    job = token_throughput.build_training_job(
-        model, accelerator, subject.sequence, token_throughput.parse_training_precision(asked.precision)
-    )
-    batch = asked.batch_tokens or subject.sequence * max(asked.devices, 1)
+    sequence = asked.sequence_tokens or token_throughput.ASSUMED_SEQUENCE
+    subject = TrainableModel(model, sequence, adapters=method == "lora")
+    number = token_throughput.parse_training_precision(asked.precision)
+    job = token_throughput.build_training_job(model, accelerator, sequence, number)
+    batch = asked.batch_tokens or sequence * max(asked.devices, 1)
     setup = TrainingSetup(subject, batch, job._replace(weak=tuple(weak)))
     cluster = build_cluster(accelerator, asked.devices)
     layout = _choose_layout(asked, setup, cluster, subjects)

@@ -88,6 +88,7 @@ def size_embedding_batch(
     servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
     each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_UTILISATION / HOUR_S
     basis = _build_basis(f"{workload}.{machine.id}.work", model, piece, quote_work_rates(catalog, *used))
+    definition = "hours of one machine for all tokens of a run, with a queue that is never empty"
     return BatchWork(
         model=model.id,
         machine_hours=speed.divide_amount(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
@@ -95,9 +96,7 @@ def size_embedding_batch(
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,
         busy_w=device_rates.busy_power_w(machine, catalog, accelerated=has_devices(machine)),
-        bases=(
-            replace(basis, definition="hours of one machine for all tokens of a run, with a queue that is never empty"),
-        ),
+        bases=(replace(basis, definition=definition),),
         assumptions=(f"documents are embedded in chunks of {piece:.0f} tokens",),
     )
 

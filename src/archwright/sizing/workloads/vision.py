@@ -57,9 +57,7 @@ def size_image_serving(
 def build_steady_capacity(
     machine: Machine, catalog: Catalog, found: CapacityResult, basis: Basis, names: tuple[str, str]
 ) -> SteadyCapacity:
-    """Return the capacity record; `names`: model and engine.
-
-    Each device is one engine; on the CPU one engine has `found.servers` workers that share the cores."""
+    """Return the capacity of an engine per device, or of one with `found.servers` workers; `names`: model, engine."""
     on_device = has_devices(machine)
     return SteadyCapacity(
         model=names[0],
