@@ -146,7 +146,7 @@ def test_parts_machine_stale_facts_and_gaps(decided: Plan, cli: CommandLine) -> 
 
 def test_nothing_feasible_is_said_first(decided: Plan, cli: CommandLine) -> None:
     text = cli.printed(show_plan.print_plan, replace(decided, chosen=None, decision=Decision(), predictions=()))
-    assert "No option satisfies the needs (8 options evaluated)" in text and "Promises" not in text
+    assert "No option satisfies the needs (8 options evaluated)" in text and "Predictions" not in text
     over = option("over", 5, ConstraintViolation(constraint="per_month", value=2.0, limit=1.0))
     text = cli.printed(show_plan.print_plan, replace(decided, chosen=None, options=(over,), decision=Decision()))
     assert "Options" not in text and "over" in text

@@ -126,7 +126,7 @@ def test_a_run_with_its_promises_kept_or_not(cli: CommandLine) -> None:
     assert "continue with" not in shown
     failed = replace(RUN, status="failed", error="AW-TRN-30 no number", predictions=(PROMISE,), model=None)
     shown = cli.printed(show_train.print_run, failed)
-    for part in ("AW-TRN-30 no number", "Promises", "archwright runs resume r-1"):
+    for part in ("AW-TRN-30 no number", "Predictions", "archwright runs resume r-1"):
         assert part in shown
 
 

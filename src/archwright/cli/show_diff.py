@@ -67,7 +67,7 @@ def _print_difference(out: Console, result: Any) -> None:
     _print_changed_texts(out, "Machines", result.purchases)
     _print_changed_texts(out, "Verdicts", result.verdicts)
     _print_figures(out, "Cost of every option over the horizon", result.totals)
-    _print_figures(out, "Promises", result.predictions)
+    _print_figures(out, "Predictions", result.predictions)
     _print_changed_texts(out, "Facts", result.facts)
     _print_changed_texts(out, "Controls", result.controls)
     _print_rows(

@@ -56,7 +56,7 @@ def print_plan(result: Any) -> int:
     if result.predictions:
         bases = {basis.id: f"{basis.kind}: {basis.stratum}" for basis in result.bases}
         columns = (*PREDICTION_COLUMNS, TableColumn("basis", lambda row: bases[row.estimate.basis]))
-        out.print(make_table(columns, result.predictions, "\nPromises"))
+        out.print(make_table(columns, result.predictions, "\nPredictions"))
     for line in result.stale_facts[:SHOWN_FACTS]:
         print_indented(out, f"[yellow]stale:[/] {escape(line)}")
     if len(result.stale_facts) > SHOWN_FACTS:
@@ -130,10 +130,10 @@ def _format_mean(row: MachineRow) -> str | None:
 
 
 MACHINE_COLUMNS = (
-    TableColumn("count", "peak", number=True),
+    TableColumn("most", "peak", number=True),
     TableColumn("mean", _format_mean, number=True),
     TableColumn("machine", "machine", whole=True),
-    TableColumn("accelerators", "accelerators", whole=True),
+    TableColumn("in use", "accelerators", whole=True),
     TableColumn("where", "place"),
     TableColumn("terms", "terms"),
     TableColumn("for", "workloads"),
@@ -146,9 +146,8 @@ def _print_machines(out: Console, option: Option) -> None:
     hosts = [line.name for line in option.cost_lines if line.category == "platform" and line.name.startswith("host of")]
     if rows:
         out.print()
-        out.print(
-            make_table(MACHINE_COLUMNS, rows, "Machines (most at any time, mean over the horizon, accelerators in use)")
-        )
+        out.print(make_table(MACHINE_COLUMNS, rows, "Machines"))
+        print_indented(out, "[dim]most: at any time; mean: over the horizon; in use: accelerators at the peak[/]")
     for host in hosts:
         print_indented(out, f"[dim]{escape(host)}[/]")
     if rows or hosts:

@@ -165,6 +165,6 @@ def _describe_run(result: TrainingRun) -> dict[str, str]:
 
 def _print_predictions(run: TrainingRun) -> None:
     if run.predictions:
-        show.make_console().print(make_table(show.PREDICTION_COLUMNS, run.predictions, "Promises", boxed=True))
+        show.make_console().print(make_table(show.PREDICTION_COLUMNS, run.predictions, "Predictions", boxed=True))
     elif run.not_predicted:
         show.make_console().print(f"no prediction: {escape(run.not_predicted)}")
