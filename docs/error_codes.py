@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 CODE = re.compile(r"AW-[A-Z]+-\d\d")
 # Parameters whose name says what they hold; `message` first.
-MESSAGE_NAMES = ("message", "what", "reason", "problem", "text")
+MESSAGE_NAMES = ("message", "what", "reason", "problem", "text", "hint", "why", "kind")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -28,45 +28,66 @@ class ErrorText(NamedTuple):
 def read_error_codes(source: Path) -> dict[str, list[ErrorText]]:
     """Return the texts of each code under a package, sorted by code, each text once in the order of the source."""
     modules = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(source.rglob("*.py"))]
-    constants = dict(_find_code_constants(modules))
+    shared = {name: text for module in modules for name, text in _find_constants(module)}
     found: dict[str, list[ErrorText]] = {}
     for module in modules:
-        for code, text in _find_raise_sites(module, constants):
+        inlined = _ConstantInliner({**shared, **dict(_find_constants(module))}).visit(module)
+        for code, text in _find_raise_sites(inlined):
             texts = found.setdefault(code, [])
             if text.message and text not in texts:
                 texts.append(text)
     return dict(sorted(found.items()))
 
 
-def _find_code_constants(modules: Iterable[ast.Module]) -> Iterator[tuple[str, str]]:
-    for node in (node for module in modules for node in ast.walk(module) if isinstance(node, ast.Assign)):
-        value = node.value.value if isinstance(node.value, ast.Constant) else None
-        if isinstance(node.targets[0], ast.Name) and isinstance(value, str) and CODE.fullmatch(value):
-            yield node.targets[0].id, value
+def _find_constants(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the constants that hold a text: codes, and messages or hints that several raise sites share."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name.isupper() and isinstance(node.value, ast.Constant | ast.JoinedStr | ast.BinOp):
+                yield name, node.value
 
 
-def _find_raise_sites(module: ast.Module, constants: dict[str, str]) -> Iterator[tuple[str, ErrorText]]:
+class _ConstantInliner(ast.NodeTransformer):
+    """Replaces the use of a constant by its value."""
+
+    def __init__(self, constants: dict[str, ast.expr]) -> None:
+        self._constants = constants
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._constants.get(node.id, node) if isinstance(node.ctx, ast.Load) else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return self._constants.get(node.attr, node)
+
+
+def _find_raise_sites(module: ast.Module) -> Iterator[tuple[str, ErrorText]]:
     calls_of: dict[str, list[tuple[ast.Call, Function | None]]] = {}
     sites: list[tuple[str, ast.Call, Function | None]] = []
     for call, function in _find_calls(module, None):
         calls_of.setdefault(_last_name(call.func), []).append((call, function))
         for argument in call.args:
-            value = argument.value if isinstance(argument, ast.Constant) else constants.get(_last_name(argument))
+            value = argument.value if isinstance(argument, ast.Constant) else None
             if isinstance(value, str) and CODE.fullmatch(value):
                 sites.append((value, call, function))
     for code, call, function in sites:
-        message, hint = _read_call(call, function)
+        text = _read_call(call, function)
         parameters = [argument.arg for argument in function.args.args if argument.arg != "self"] if function else []
-        passed = next((name for name in parameters if message == f"{{{name}}}"), None)
-        if passed is None:
-            yield code, ErrorText(message, hint)
+        texts = {name for name in parameters if name in MESSAGE_NAMES}
+        if function is None or not any(f"{{{name}}}" in text.message + text.hint for name in texts):
+            yield code, text
             continue
-        index = parameters.index(passed)
-        for caller, outer in calls_of.get(function.name if function else "", []):
-            arguments = [*caller.args, *(keyword.value for keyword in caller.keywords if keyword.arg == passed)]
-            texts = [_read_template(argument, outer) for argument in arguments[index:]]
-            sentences = [text for text in texts if " " in text]
-            yield code, ErrorText(sentences[0] if sentences else "", sentences[1] if len(sentences) > 1 else hint)
+        for caller, outer in calls_of.get(function.name, []) or [(call, function)]:
+            defaults = function.args.defaults
+            names = [argument.arg for argument in function.args.args][-len(defaults) :] if defaults else []
+            passed = {name: _read_template(value, None) for name, value in zip(names, defaults, strict=True)}
+            passed |= dict(zip(parameters, (_read_template(one, outer) for one in caller.args), strict=False))
+            passed |= {one.arg: _read_template(one.value, outer) for one in caller.keywords if one.arg}
+            message, hint = text
+            for name, value in passed.items():
+                if value:
+                    message, hint = message.replace(f"{{{name}}}", value), hint.replace(f"{{{name}}}", value)
+            yield code, ErrorText(message, hint)
 
 
 def _find_calls(node: ast.AST, function: Function | None) -> Iterator[tuple[ast.Call, Function | None]]:
@@ -80,15 +101,14 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _read_call(call: ast.Call, function: Function | None) -> tuple[str, str]:
+def _read_call(call: ast.Call, function: Function | None) -> ErrorText:
     """Message and hint of a call: its first and second text, or what its keywords say."""
     texts = [_read_template(argument, function) for argument in call.args]
-    sentences = [text for text in texts if " " in text]
+    sentences = [text for text in texts if " " in text or text.strip("{}") in MESSAGE_NAMES]
     named = {keyword.arg: _read_template(keyword.value, function) for keyword in call.keywords}
-    plain = [text for text in texts if text.strip("{}") in MESSAGE_NAMES]
-    message = named.get("message") or (sentences or plain or [""])[0]
+    message = named.get("message") or (sentences or [""])[0]
     hint = named.get("hint") or (sentences[1] if len(sentences) > 1 else "")
-    return message, hint if " " in hint else ""
+    return ErrorText(message, hint)
 
 
 def _read_template(node: ast.expr, function: Function | None) -> str:
@@ -102,6 +122,9 @@ def _read_template(node: ast.expr, function: Function | None) -> str:
         )
     if isinstance(node, ast.IfExp):
         return " / ".join(filter(None, (_read_template(node.body, function), _read_template(node.orelse, function))))
+    if isinstance(node, ast.BoolOp):
+        texts = [_read_template(value, function) for value in node.values]
+        return " / ".join(text for text in texts if " " in text)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _read_template(node.left, function) + _read_template(node.right, function)
     if isinstance(node, ast.Name):

@@ -174,7 +174,8 @@ def _predict_with_production(
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), own_spec)
     numbers = _build_inputs(take_rows(found.held_out, rows), notes, found, own_spec)
     if numbers.shape[1:] != (notes.size,):
-        raise TrainError("AW-TRN-44", f"its rows have {notes.size} numbers, the held-out rows {numbers.shape[1]}")
+        message = f"its rows have {notes.size} numbers, the held-out rows {numbers.shape[1]}"
+        raise TrainError("AW-TRN-44", message, hint="train with the columns of the version in production")
     required = [name not in notes.missing for name in notes.features or range(notes.size)]
     refused = (np.isnan(numbers) & required).any(axis=1)
     best = classifier.predict_probabilities(numbers).argmax(axis=1)

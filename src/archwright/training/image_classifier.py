@@ -145,7 +145,8 @@ def build_pixel_matrix(part: DataSplit, names: list[str], data: TrainingData, sp
 
 def require_image(spec: TrainSpec) -> ImageSpec:
     if spec.image is None:
-        raise TrainError("AW-TRN-02", "the shape of the pictures is missing", where=ErrorLocation(field="image"))
+        where = ErrorLocation(field="image")
+        raise TrainError("AW-TRN-02", "the shape of the pictures is missing", where=where, hint="add height and width")
     return spec.image
 
 

@@ -98,7 +98,8 @@ class IntegerProgram:
         feasible = self._solver.getInfo().primal_solution_status == self._highs.SolutionStatus.kSolutionStatusFeasible
         # The best solution at the node limit is deterministic, and never worse than a heuristic.
         if status != self._highs.HighsModelStatus.kOptimal and not feasible:
-            raise PlanError("AW-PLAN-09", f"the optimisation ended without a solution: {status.name}")
+            message = f"the optimisation ended without a solution: {status.name}"
+            raise PlanError("AW-PLAN-09", message, hint="plan fewer workloads at once, or report the needs file")
         found = self._solver.getSolution().col_value
         every = (self._read_choice(index, found) for index in range(len(self._choices)))
         taken = [one for one in every if one is not None]

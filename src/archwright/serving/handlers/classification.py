@@ -111,9 +111,17 @@ def _check_reply(reply: dict[str, Any], items: int) -> _ClassProbabilities:
     try:
         result = msgspec.convert(reply, _ClassProbabilities)
     except msgspec.ValidationError as error:
-        raise EngineError("AW-ENG-03", f"the engine's reply contains no predictions: {error}") from error
+        raise EngineError(
+            "AW-ENG-03",
+            f"the engine's reply contains no predictions: {error}",
+            hint="check that the engine serves this model at this address",
+        ) from error
     if len(result.probabilities) != items or any(len(row) != len(result.labels) for row in result.probabilities):
-        raise EngineError("AW-ENG-03", "the engine's predictions do not match the inputs")
+        raise EngineError(
+            "AW-ENG-03",
+            "the engine's predictions do not match the inputs",
+            hint="check that the engine serves this model at this address",
+        )
     return result
 
 

@@ -98,10 +98,18 @@ def _build_response(reply: dict[str, Any], generation: GenerationRequest) -> dic
     try:
         vectors = {item.index: item.embedding for item in msgspec.convert(reply.get("data"), list[_EmbeddingVector])}
     except msgspec.ValidationError as error:
-        raise EngineError("AW-ENG-03", f"the engine's reply contains no vectors: {error}") from error
+        raise EngineError(
+            "AW-ENG-03",
+            f"the engine's reply contains no vectors: {error}",
+            hint="check that the engine serves this model at this address",
+        ) from error
     expected = range(len(generation.body["input"]))
     if set(vectors) != set(expected):
-        raise EngineError("AW-ENG-03", "the engine's vectors do not match the inputs")
+        raise EngineError(
+            "AW-ENG-03",
+            "the engine's vectors do not match the inputs",
+            hint="check that the engine serves this model at this address",
+        )
     encoded: dict[int, Any] = {**vectors}
     if generation.base64:  # little-endian 32-bit floats, the official client's default encoding
         encoded = {at: base64.b64encode(array("f", vector).tobytes()).decode() for at, vector in vectors.items()}

@@ -40,6 +40,7 @@ STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")
 DONE_SUFFIX = b"\n\ndata: [DONE]"
 # After how many pieces of a stream its template is derived (the first often names the role), and how often again.
 TEMPLATE_AFTER, TEMPLATE_INTERVAL = 2, 16
+RETRY_HINT = "send the request again; if it fails again, read the engine's log"
 
 
 class BufferedRelay(ResponseSink):
@@ -118,9 +119,9 @@ class BufferedRelay(ResponseSink):
             self._read_complete(b"".join(self._complete_parser.body))
             self.done = True
         if not self.done and (self._reader is not None or not self.finished):
-            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
+            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark", hint=RETRY_HINT)
         if not self.finished:
-            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason", hint=RETRY_HINT)
 
     def feed(self, data: bytes) -> None:
         now = self._response.now()
