@@ -42,20 +42,20 @@ demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 demo-full: install $(FULL)  ## data, training and lifecycle: ingest, fine-tune, gates, promote, trace, roll back
 	@$(BIN)/python -m examples.full.demo
 
-quick: install $(FULL)  ## check, and the tests that start nothing: two minutes
+quick: install $(FULL)  ## check, and the unit tests: two minutes
 	@$(MAKE) --no-print-directory -j4 lint types house unit
 
 test: install $(FULL)  ## check, and every test that must hold at each commit
 	@$(MAKE) --no-print-directory -j3 lint types tests
 
-check: install  ## lint, strict types, house rules
+check: install  ## lint, strict types, code rules
 	@$(MAKE) --no-print-directory -j3 lint types house
 
 lint:
 	@$(BIN)/ruff format --check -q src tests docs examples bench
 	@$(BIN)/ruff check -q src tests docs examples bench
 
-# Says nothing when all is well: it speaks into what runs beside it.
+# Prints only errors, because other targets print at the same time.
 types:
 	@$(BIN)/mypy --no-error-summary src tests examples docs
 

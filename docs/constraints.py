@@ -1,7 +1,7 @@
 """Writes constraints.txt from the environment it runs in: versions only, no addresses, no local builds.
 
 `python docs/constraints.py` in an environment with every extra installed. A plain freeze would pin "+cpu" builds
-that exist nowhere else, and ourselves.
+that exist nowhere else, and archwright itself.
 """
 
 from __future__ import annotations

@@ -159,8 +159,12 @@ def _find_assigned_values(name: ast.Name, function: Function | None) -> list[ast
     return [value for _, line, value in assigned if line >= last]
 
 
+# Functions around a value in a message, with the noun that a reader understands.
+_NOUNS = {"join": "list", "splitlines": "reason", "get": "value", "ord": "code", "removeprefix": "name"}
+
+
 def _name_value(node: ast.expr) -> str:
-    """A short name for a filled-in value: the last name in its expression."""
+    """A short name for a filled-in value: the noun of a known function, else the last name of its first term."""
     names = [_last_name(part) for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
     words = [name.strip("_") for name in names if name and name not in {"self", "len", "str", "sorted", "map"}]
-    return words[0] if words else "value"
+    return next((_NOUNS[word] for word in words if word in _NOUNS), words[0] if words else "value").lower()

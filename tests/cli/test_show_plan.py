@@ -119,7 +119,7 @@ def test_the_facts_that_flip_the_choice_are_named(decided: Plan, cli: CommandLin
 def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, cli: CommandLine) -> None:
     still = driver("price.c", None, None, inside=False, share=0.001)
     text = cli.printed(show_plan.print_plan, replace(decided, decision=Decision(drivers=(still,))))
-    assert "Facts that matter most" in text and "no value in reach changes the choice" in text
+    assert "Facts that matter most" in text and "no value within a factor of ten changes the choice" in text
     assert "of the error" not in text and "* no other" not in text and "confidence" not in text
 
 

@@ -175,7 +175,9 @@ def test_the_clinic_stays_in_its_house(plan_of: Make) -> None:
 
 def test_nothing_of_the_clinic_may_leave_the_house(plan_of: Make) -> None:
     for option in options_of(plan_of("clinic"), "hybrid"):
-        assert [(miss.constraint, miss.value) for miss in option.misses] == [("hybrid", "personal data stay on site")]
+        assert [(miss.constraint, miss.value) for miss in option.misses] == [
+            ("hybrid", "personal data must stay on-premises")
+        ]
         assert (option.regions, option.total_cost) == (("DE",), None)
 
 

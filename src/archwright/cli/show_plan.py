@@ -333,6 +333,6 @@ def _format_four_digits(value: float) -> str:
 
 def _format_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
-        return "no value in reach changes the choice"
+        return "no value within a factor of ten changes the choice"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
     return f"at {_format_four_digits(driver.flips_at)} {escape(driver.consequence)}: {place}"

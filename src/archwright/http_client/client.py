@@ -214,7 +214,7 @@ class EngineClient:
 
     def invalid_reply_error(self, error: object) -> EngineError:
         hint = "check that the address is an OpenAI-compatible endpoint ending in /v1"
-        return self._engine_error("AW-ENG-03", f"the engine's reply is not a JSON object: {error}", hint)
+        return self._engine_error("AW-ENG-03", f"the engine's reply is invalid: {error}", hint)
 
     def _broken_error(self, reason: str) -> EngineError:
         hint = "send the request again; if it fails again, read the engine's log"

@@ -23,7 +23,7 @@ DECIMAL_UNITS = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 CATEGORIES: dict[CostCategory, str] = {
     "compute": "Rented machines",
     "tokens": "Tokens of hosted models",
-    "platform": "Managed platform",
+    "platform": "Platform services",
     "purchase": "Machines bought",
     "refresh": "Replacement",
     "residual": "Residual value",

@@ -56,7 +56,7 @@ def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(catalog: Cat
     assert all(model.quality["mmlu_pro"] >= 0.45 for model in found.models)
     sizes = [model.parameters for model in found.models]
     assert sizes == sorted(sizes)
-    assert "have no reported score" in found.notes[0]
+    assert "have no published score" in found.notes[0]
 
 
 def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of: MakeDemand) -> None:

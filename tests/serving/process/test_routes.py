@@ -60,13 +60,13 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
         ("/chat/completions", "Did you mean /v1/chat/completions? The client's base URL must end in /v1."),
         ("/v1/v1/messages", "Did you mean /v1/messages? The client's base URL must end before /v1."),
         ("/v1//models/m/", "Did you mean /v1/models/m? The client's base URL must end in /v1."),
-        ("/v1/audio/speech", "Nothing is served at /v1/audio/speech."),
+        ("/v1/audio/speech", "The path /v1/audio/speech does not exist."),
     ],
 )
 def test_what_is_not_there_says_where_to_go(null: Platform, path: str, told: str) -> None:
     reply = null.ask("POST", path)
     said = reply.error["message"]
-    assert reply.status == 404 and said.startswith(f"Nothing is served at {path}.") and told in said
+    assert reply.status == 404 and said.startswith(f"The path {path} does not exist.") and told in said
 
 
 BEARER, API_KEY = "authorization", "x-api-key"

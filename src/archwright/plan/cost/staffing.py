@@ -101,7 +101,7 @@ def _register_headcount_band(case: OptionContext, floors: str) -> str:
         Estimate(value=1.0, low=low, high=high, unit=""),
         f"staff.need{'.' if floors else ''}{floors}",
         "assumed",
-        f"real headcount of platform engineers relative to the counted one{f', with {floors}' if floors else ''}",
+        f"actual platform engineers / planned platform engineers{f', with {floors}' if floors else ''}",
         formula="FTE = a floor for each kind of place + machines / machines per FTE; interval: half, in the squared "
         "log, of that of the on-premises floor",
         facts=case.quotes.drivers(names),

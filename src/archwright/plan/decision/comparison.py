@@ -95,7 +95,7 @@ def build_decision(
     priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
     causes = _map_causes_to_drivers(best, priced, converter)
-    possible = [one for one in priced if one.option.feasible]
+    possible = [one for one in priced if one.option.feasible or one is best]  # a best-effort choice misses limits
     dates = {one.option.name: estimate_timeline(one.option, needs, converter) for one in possible}
     return replace(
         compared,

@@ -62,7 +62,7 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
         if not _find_misses(demand, model):
             by_standing[assess_quality(workload, model.quality)].append(model)
     kept, unknown = by_standing["passes"], len(by_standing["unknown"])
-    notes = (f"{workload.name}: {unknown} open models have no reported score for the floor and were not chosen",)
+    notes = (f"{workload.name}: {unknown} open models have no published score for the quality floor and were left out",)
     misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())

@@ -5,7 +5,7 @@ from archwright.contract.plan import CostCategory
 CATEGORY_MEANINGS: dict[CostCategory, str] = {
     "compute": "rented machines, on demand or committed",
     "tokens": "tokens of hosted models",
-    "platform": "fees of a managed platform on top of its machines",
+    "platform": "control-plane machines (gateway, database, monitoring) and fees of a managed platform",
     "purchase": "purchased machines, disks and switches, in the month of payment",
     "refresh": "replacement of machines whose life ends inside the horizon",
     "residual": "resale value of purchased machines at the end of the horizon; it lowers the total",

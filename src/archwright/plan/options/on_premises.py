@@ -122,7 +122,7 @@ class OnPremisesPlanner:
             return assembler.refuse(draft, *dict.fromkeys(misses), part=self._edge)
         if draft.placement == "hybrid" and not any(each.choice.outside for each in assignments):
             private = all(self._uses_private_data(task) for task in self._central)
-            why = "personal data stay on site" if private else "no work may leave the site"
+            why = "personal data must stay on-premises" if private else "no work may leave the site"
             # Without rented machines the option equals the on-premises option.
             return assembler.refuse(draft, build_violation("hybrid", why, draft.provider))
         return self._solve_within_limits(draft, tuple(assignments))

@@ -26,7 +26,7 @@ GUIDANCE_SECTIONS: tuple[tuple[Literal["stages", "practices", "providers"], str,
     (
         "providers",
         "How large providers do it",
-        "Their published practice, and which parts of it fit a plan of this size.",
+        "Published practices of large providers, and which of them fit a plan of this size.",
     ),
 )
 

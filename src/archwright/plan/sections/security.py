@@ -27,7 +27,7 @@ def build_security_section(chosen: ChosenOption) -> Section:
         title="Security and compliance",
         summary=(
             f"{len(controls)} controls: {proved} are proved by the running platform; the others need a setting, "
-            "paperwork or a later release. A regulation certifies organisations, not software: this is evidence for it."
+            "paperwork or a later release. A regulation certifies organisations; the controls are evidence for it."
         ),
         lines=(*select_guidance(chosen, "security"), *named),
     )

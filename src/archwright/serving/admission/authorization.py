@@ -62,7 +62,7 @@ class RequestAuthorizer:
             if requirement.methods:
                 message = f"Method {head.method} is not allowed for this path. Use {' or '.join(requirement.methods)}."
                 raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=requirement.methods)
-            message = f"Nothing is served at {head.path[:MAX_LOGGED_PATH]}.{requirement.suggestion}"
+            message = f"The path {head.path[:MAX_LOGGED_PATH]} does not exist.{requirement.suggestion}"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found")
         if not is_allowed(principal, requirement.permission):
             self._record_decision(head, request_id, requirement, principal, "not permitted to this role")

@@ -165,7 +165,7 @@ class RequestCharge:
             self._max_usd = math.inf if None in prices else reservation.usd
 
     def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> None:
-        """Find the response in the cache (`cached`), or whether the response may be cached (`is_cacheable`)."""
+        """Look up the response. Sets `cached` on a hit, else `is_cacheable`."""
         cache, endpoint = self._accounting.cache, self.endpoint
         if cache is None or endpoint.cache == "off":
             return

@@ -218,7 +218,7 @@ class BufferedRelay(ResponseSink):
 
     def _check_index(self, choice: CompletionChoice) -> None:
         if not 0 <= choice.index < self._choices:
-            raise self._client.invalid_reply_error("a choice nobody asked for")
+            raise self._client.invalid_reply_error("a choice was not requested")
 
     def _process_choice(self, choice: CompletionChoice) -> None:
         timing, delta = self._timing, choice.delta
@@ -257,7 +257,7 @@ class BufferedRelay(ResponseSink):
         """Take a complete reply; the times of its tokens are unknown."""
         timing, charge = self._timing, self._charge
         if self._reader is not None:
-            raise self._client.invalid_reply_error("one object, where only a stream can be read")
+            raise self._client.invalid_reply_error("a complete reply instead of a stream")
         timing.mark_event(self._response.now())
         try:
             reply = read_event(body)
@@ -284,7 +284,7 @@ class BufferedRelay(ResponseSink):
                 self.texts.append(text)
         count = len(self._complete_pieces)
         if len({piece.number for piece in self._complete_pieces}) < count:
-            raise self._client.invalid_reply_error("a choice twice")
+            raise self._client.invalid_reply_error("a choice occurs twice")
         # An estimate, for an engine that reports no usage.
         timing.set_pieces(max(count, characters // CHARACTERS_PER_TOKEN))
         if not charge.covers(timing.input_tokens, timing.tokens):

@@ -1,7 +1,7 @@
 """Batch data processing: read, validate, deduplicate, remove personal data, write tables.
 
   machine-hours = GiB / (GiB/s per core x cores x scaling)
-The rates were measured with the project's own ingest and refine of text (docs/log.md). Machines share the files.
+The rates were measured with the project's own ingest and refine of text (docs/benchmarks.md). Machines share the files.
 """
 
 import math
