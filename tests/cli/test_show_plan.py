@@ -111,8 +111,8 @@ def test_the_facts_that_flip_the_choice_are_named(decided: Plan, cli: CommandLin
     text = cli.printed(show_plan.print_plan, decided)
     assert "Facts to check before signing" in text
     assert "1. price of it: 4 USD/h (3 to 5); 30% of the error of the total" in text
-    assert "at 4.5 near would be chosen: inside the band  price.a" in text
-    assert "at 9 nothing would be feasible: outside the band  price.b" in text
+    assert "at 4.5 near would be chosen: inside the interval  price.a" in text
+    assert "at 9 nothing would be feasible: outside the interval  price.b" in text
     assert "the total: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
 
 
@@ -224,7 +224,7 @@ def test_a_difference_says_why_and_what(decided: Plan, cli: CommandLine) -> None
     lines = squeeze(text)
     assert "total 21,000 EUR 43,000 EUR +104.8%" in lines
     assert "near 21,500 EUR 43,000 EUR +100.0%" in lines
-    assert "dear 30,000 EUR 30,000 EUR band only" in lines
+    assert "dear 30,000 EUR 30,000 EUR interval only" in lines
     assert "new - 5.00 EUR new" in lines and "odd 99,000 EUR - gone" in lines
     assert "capex 9,000 EUR 0.00 EUR -100.0%" in lines
     assert "+ [said]" in lines and "- feasible" in lines and "+ feasible" in lines
@@ -282,4 +282,4 @@ def test_plan_what_if_and_diff_as_verbs(cli: CommandLine) -> None:
 
 def test_a_plan_file_made_elsewhere_is_shown_by_explain(decided: Plan, cli: CommandLine) -> None:
     write_plan(decided, Path("plan.json"))
-    assert "at 4.5, inside its band, near would be chosen" in cli.text("explain plan.json price.a")
+    assert "at 4.5, inside its interval, near would be chosen" in cli.text("explain plan.json price.a")

@@ -82,7 +82,7 @@ def test_predict_other_work(line: str, machine: str, cli: CommandLine) -> None:
     for estimate in found["estimates"].values():
         assert estimate["low"] < estimate["value"] < estimate["high"]
     assert f"{found['devices']} x {found['accelerator']}" == machine
-    assert "90 % band" in cli.text(f"predict {line}")
+    assert "90 % interval" in cli.text(f"predict {line}")
 
 
 SERVING, L70B = "serving Qwen3-32B --on H100 --load", "serving Llama-3.1-70B-Instruct"

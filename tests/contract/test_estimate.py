@@ -110,7 +110,7 @@ def test_what_is_combined_is_believed_as_much_as_its_least_certain_part() -> Non
 
 
 def test_the_band_of_a_product_has_its_level() -> None:
-    """A 90 % band of log-normal factors holds about 90 % of the products drawn."""
+    """A 90 % interval of log-normal factors holds about 90 % of the products drawn."""
     draw = random.Random(7)
     z = 1.6448536269514722
     parts = [within_factor(2.0, 1.5, "x"), within_factor(5.0, 3.0, "x")]

@@ -116,7 +116,7 @@ HYBRID = replace(
         pool("assistant-apac", region="ap-southeast-1", placement="cloud", provider="aws"),
     ),
     notes=(
-        "at risk: per_month limit 200,000 lies inside the band 159,000 .. 230,000",
+        "at risk: per_month limit 200,000 lies inside the interval 159,000 .. 230,000",
         "net present value at 8 % a year: 13.1 M EUR",
         "the four machines already owned carry the base load of the assistant",
     ),

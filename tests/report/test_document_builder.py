@@ -62,7 +62,7 @@ def test_parts_follow_their_readers(board: Document) -> None:
 def test_the_decision_is_one_sentence() -> None:
     assert decision_chapters.describe_decision(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
-        f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
+        f"EUR 17.0{NB}M over 60 months (90{NB}% interval 14.6 to 20.5{NB}M), "
         f"with EUR 4.79{NB}M of purchases over the horizon and EUR 189{NB}k per month without staff. "
         f"The case pays in 90{NB}% of the samples: by the figures of the needs, the goals bring EUR 114{NB}M, "
         f"EUR 98.0{NB}M more than the cost, paid back in month 4."
@@ -138,8 +138,8 @@ def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) 
     assert [item.lead for item in items["Three facts to check before signing"]] == [
         d.name for d in DECISION.drivers[:3]
     ]
-    assert "inside its band" in items["Three facts to check before signing"][0].text
-    assert "outside its band" in items["Three facts to check before signing"][2].text
+    assert "inside its interval" in items["Three facts to check before signing"][0].text
+    assert "outside its interval" in items["Three facts to check before signing"][2].text
     assert items["Limits at risk"][0].lead.startswith("per_month limit 200,000")
     assert all(not item.lead.startswith("at risk") for item in items["Notes on this option"])
 

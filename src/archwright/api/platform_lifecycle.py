@@ -106,11 +106,11 @@ def up(
     with open_home() as (_chosen, _home, store):
         rollout.check_servable(built, home, store)
         write_audit_record(store, "up", made.digest)
+    missed = list_missed_limits(made)
+    busy_share = made.machine.busy_share if missed and made.machine is not None else None
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
     with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
-    missed = list_missed_limits(made)
-    busy_share = made.machine.busy_share if missed and made.machine is not None else None
     started = UpResult(url=built.url, key=key, console=None, missed_limits=missed, busy_share=busy_share)
     return PlatformHandle(started, home, process, detached=detach)
 

@@ -134,7 +134,7 @@ MISSED_COLUMNS = (
     TableColumn("limit", "name", whole=True),
     TableColumn("value", lambda row: format_quantity(row.limit, row.predicted.unit), number=True),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % band", lambda row: format_band(row.predicted), number=True),
+    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
 )
 
 
@@ -190,7 +190,7 @@ def print_bench(result: Any) -> int:
 PREDICTION_COLUMNS = (
     TableColumn("prediction", "id", whole=True),
     TableColumn("value", lambda row: format_quantity(row.estimate.value, row.estimate.unit), number=True),
-    TableColumn("90 % band", lambda row: format_band(row.estimate), number=True),
+    TableColumn("90 % interval", lambda row: format_band(row.estimate), number=True),
 )
 VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown": "dim"}
 
@@ -200,14 +200,14 @@ def print_reconciliation(result: Reconciliation) -> int:
     out.print(make_deviations_table(result.deviations, samples=True))
     measured = sum(d.measured is not None for d in result.deviations)
     inside = sum(d.verdict == "within" for d in result.deviations)
-    out.print(f"{inside} of {measured} measured predictions inside their band; plan {result.plan_digest[:12]}")
+    out.print(f"{inside} of {measured} measured predictions inside their interval; plan {result.plan_digest[:12]}")
     return 0
 
 
 DEVIATION_COLUMNS = (
     TableColumn("prediction", "prediction_id"),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % band", lambda row: format_band(row.predicted), number=True),
+    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
     TableColumn(
         "measured",
         lambda row: row.measured and format_quantity(row.measured.value, row.predicted.unit),

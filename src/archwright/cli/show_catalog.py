@@ -109,7 +109,7 @@ def print_refresh(result: RefreshReport) -> int:
     _print_rows("read", result.read)
     _print_rows("not read", result.refused)
     _print_rows("rejected", result.set_aside)
-    _print_rows("two sources disagree; the first is used, and the band covers both", result.disagreements)
+    _print_rows("two sources disagree; the first is used, and the interval covers both", result.disagreements)
     print_lines(make_console(), (f"odd: {flag}" for flag in result.flags), SHOWN_ROWS)
     _print_rows("missing files: put a file of this name, from this address, into the folder", result.missing)
     return 0

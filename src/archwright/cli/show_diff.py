@@ -101,7 +101,7 @@ def _format_change(before: Estimate | None, after: Estimate | None) -> str:
     if before.unit != after.unit or before.value <= 0:
         return " "
     if before.value == after.value:
-        return "band only"
+        return "interval only"
     return f"{after.value / before.value - 1:+.1%}"
 
 

@@ -54,7 +54,10 @@ def print_plan(result: Any) -> int:
         out.print()
         out.print(make_table((TableColumn("", "id", whole=True), TableColumn("", "summary")), result.sections, "Parts"))
     if result.predictions:
-        bases = {basis.id: f"{basis.kind}: {basis.stratum}" for basis in result.bases}
+        bases = {
+            basis.id: basis.kind if basis.stratum == basis.kind else f"{basis.kind}: {basis.stratum}"
+            for basis in result.bases
+        }
         columns = (*PREDICTION_COLUMNS, TableColumn("basis", lambda row: bases[row.estimate.basis]))
         out.print(make_table(columns, result.predictions, "\nPredictions"))
     for line in result.stale_facts[:SHOWN_FACTS]:
@@ -242,7 +245,7 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
         TableColumn("", mark, whole=True, style=colour),
         name,
         total,
-        TableColumn("90 % band", _format_total_band, number=True, whole=False),
+        TableColumn("90 % interval", _format_total_band, number=True, whole=False),
         TableColumn("to buy", lambda row: _format_cost(row.capex) if row.capex and row.capex.value else None, True),
         month,
         TableColumn("cheaper", lambda row: _format_chance(result, row), True, False, colour),
@@ -291,8 +294,8 @@ def _print_infeasible_options(out: Console, result: Plan, options: list[Option])
 
 
 def _format_miss(miss: ConstraintViolation) -> str:
-    """`per_month 4,752 > 3,500`, `residency unknown`; for an export rule its sentence."""
-    name = "" if miss.constraint == "export" else miss.constraint.replace(".", " ")
+    """`per_month 4,752 > 3,500`, `residency unknown`; for an export rule or a hybrid option its sentence."""
+    name = "" if miss.constraint in ("export", "hybrid") else miss.constraint.replace(".", " ")
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
         sign = ">" if miss.value > miss.limit else "<"
         best = "at best " if miss.at_best else ""
@@ -334,5 +337,5 @@ def _format_four_digits(value: float) -> str:
 def _format_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return "no value within a factor of ten changes the choice"
-    place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
+    place = "[yellow]inside the interval[/]" if driver.inside else "outside the interval"
     return f"at {_format_four_digits(driver.flips_at)} {escape(driver.consequence)}: {place}"

@@ -17,7 +17,7 @@ def print_prediction(result: Any) -> int:
     columns = (
         TableColumn("", lambda row: row[0]),
         TableColumn("value", lambda row: format_quantity(row[1].value, row[1].unit), number=True),
-        TableColumn("90 % band", lambda row: format_band(row[1]), number=True),
+        TableColumn("90 % interval", lambda row: format_band(row[1]), number=True),
         TableColumn("", lambda row: result.definitions.get(row[0], " ")),
     )
     out.print(make_table(columns, result.estimates.items()))
@@ -37,7 +37,7 @@ ACCURACY_COLUMNS = (
     TableColumn("median error", lambda row: f"{row.median_error_percent:.1f} %", number=True),
     TableColumn("mean", lambda row: f"{row.mean_error_percent:.1f} %", number=True),
     TableColumn("p90", lambda row: f"{row.p90_error_percent:.1f} %", number=True),
-    TableColumn("in the 90 % band", lambda row: f"{row.covered_percent:.1f} %", number=True),
+    TableColumn("in the 90 % interval", lambda row: f"{row.covered_percent:.1f} %", number=True),
     TableColumn("half-width", lambda row: f"x{row.median_half_width:.2f}", number=True),
 )
 

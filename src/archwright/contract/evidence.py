@@ -163,7 +163,7 @@ class Deviation(Record):
 
 
 class Reconciliation(Record):
-    """The output of `reconcile --json`. `coverage`: share of measured predictions inside their band."""
+    """The output of `reconcile --json`. `coverage`: share of measured predictions inside their interval."""
 
     plan_digest: str
     coverage: float | None

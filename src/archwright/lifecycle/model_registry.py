@@ -143,10 +143,13 @@ def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tu
     base = home.model(run.base_sha256)
     if not base.is_file():
         raise missing_model_error(run.base, base)
-    with open_scratch(home, time.time()) as scratch:
-        exported = scratch / "adapter.gguf"
-        adapter_export.export_adapter(base, folder, exported)
-        return "gguf", *store_file(home, exported, "gguf")
+    try:
+        with open_scratch(home, time.time()) as scratch:
+            exported = scratch / "adapter.gguf"
+            adapter_export.export_adapter(base, folder, exported)
+            return "gguf", *store_file(home, exported, "gguf")
+    except OSError as error:
+        raise from_os_error(error) from error
 
 
 def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:

@@ -1,1 +1,1 @@
-"""Was each prediction inside its band? Drive the planned load (bench), read what it did (measure), judge (compare)."""
+"""Was each prediction inside its interval? Drive the planned load (bench), measure it, and judge (compare)."""

@@ -82,7 +82,7 @@ def order_options(options: Iterable[Option], chosen: str | None) -> list[Option]
 
 
 def draw_option_costs(plan: Plan) -> FigureBlock | None:
-    """A bar for each option, with its 90 % band as a whisker."""
+    """A bar for each option, with its 90 % interval as a whisker."""
     ordered = order_options(plan.options, plan.chosen)
     drawn = [(option, cost) for option in ordered if (cost := option.total_cost) is not None][:MOST_OPTIONS]
     if not drawn:
@@ -103,7 +103,7 @@ def draw_option_costs(plan: Plan) -> FigureBlock | None:
     rest = len(plan.options) - len(drawn)
     return chart.finish(
         "Cost of the options over the horizon",
-        f"{plan.currency} over {plan.horizon_months} months; whisker: 90 % band",
+        f"{plan.currency} over {plan.horizon_months} months; whisker: 90 % interval",
         (f"{option.name}: {fmt.format_compact(cost.value)} {plan.currency}" for option, cost in drawn),
         f"{fmt.format_count(rest, 'more option')} in the table: more expensive, or without a price." if rest else "",
     )
@@ -180,11 +180,11 @@ def draw_schedule(dates: Schedule) -> FigureBlock | None:
         chart.text((BESIDE_PLOT, y + 26), band, size=11, fill=svg.QUIET)
         alts.append(f"{phase.name} {until}, {band}")
     title = f"From the signature to full use: {dates.option}"
-    return chart.finish(title, "months from the signature; whisker: 90 % band", alts)
+    return chart.finish(title, "months from the signature; whisker: 90 % interval", alts)
 
 
 def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
-    """Every predicted latency with its band, on one logarithmic axis."""
+    """Every predicted latency with its interval, on one logarithmic axis."""
     timed = [p for p in predictions if p.estimate.unit == "s" and p.estimate.low > 0]
     drawn = timed[:MOST_PREDICTIONS]
     if not drawn:
@@ -205,7 +205,7 @@ def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
         chart.text((BESIDE_PLOT, y + 13), fmt.format_band(band), size=11, fill=svg.QUIET)
     alts = (f"{p.id}: {fmt.format_with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
-    return chart.finish("Predicted times", "dot: value; bar: 90 % band; logarithmic axis", alts, note)
+    return chart.finish("Predicted times", "dot: value; bar: 90 % interval; logarithmic axis", alts, note)
 
 
 def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
@@ -225,7 +225,7 @@ def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
             chart.draw_tick(x, label, stroke)
     for row, driver in enumerate(drawn):
         _draw_driver_row(chart, driver, chart.find_row(row) + 31.0, edge)
-    caption = "bar: 90 % band of the fact; diamond: value at which another option would be chosen"
+    caption = "bar: 90 % interval of the fact; diamond: value at which another option would be chosen"
     return chart.finish("How far a fact can change before the choice changes", caption, map(_describe_driver, drawn))
 
 

@@ -45,7 +45,7 @@ def _category_table(plan: Plan, option: Option) -> doc.TableBlock:
     if option.total_cost is not None:
         total = doc.build_money_cell(option.total_cost, "strong")
         body.append((doc.Cell("Total", tone="strong"), total, "", fmt.format_exact(len(option.cost_lines))))
-    note = "Chapter Cost lines shows each line with its band. Staff is in the total, not in the budget's monthly limit."
+    note = "Chapter Cost lines shows each line with its interval. Staff is in the total, not in the monthly budget."
     columns = {"Category": 3, "Over the horizon": 1.6, "Of the total": 1.2, "Lines": 1}
     return doc.build_table(f"Cost of {option.name} by category", columns, body, numeric=(1, 2, 3), note=note)
 
@@ -55,7 +55,7 @@ def cost_lines_chapter(plan: Plan, option: Option) -> doc.Chapter:
     ordered = sorted(option.cost_lines, key=lambda c: -abs(c.total_over(months)))
     columns = {"Cost line": 3, "A month": 1.3, "Once": 1.3, "Over the horizon": 1.6}
     table = doc.build_table("Cost lines", columns, (_cost_row(line, months) for line in ordered), numeric=(1, 2, 3))
-    lead = f"All cost lines of {option.name} in {plan.currency}, the largest first; small figures: 90 % band."
+    lead = f"All cost lines of {option.name} in {plan.currency}, the largest first; small figures: 90 % interval."
     return doc.Chapter("costs", "Cost lines", lead, (table,))
 
 
@@ -98,7 +98,7 @@ def _schedule_table(plan: Plan) -> Iterable[doc.TableBlock]:
         body,
         numeric=range(1, len(names) + 1),
         marked=0 if dated[0].option == plan.chosen else None,
-        note="Months from the signature with their 90 % band. These are assumptions; your own facts replace them. "
+        note="Months from the signature with their 90 % interval. These are assumptions; your own facts replace them. "
         "Production begins when the pilot ends. From then on, the value of the goals grows evenly.",
     )
 

@@ -28,7 +28,7 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
         return f"{text}; it has no price."
     band = fmt.format_compact_band(total)
     text += f": {plan.currency} {fmt.format_compact(total.value)} over {plan.horizon_label}"
-    text += f" ({fmt.format_percent(total.level)} band {band})" if band else ""
+    text += f" ({fmt.format_percent(total.level)} interval {band})" if band else ""
     amounts = ((option.capex, "of purchases over the horizon"), (option.cost_per_month, "per month without staff"))
     paid = ((amount.value, when) for amount, when in amounts if amount is not None and amount.value > 0)
     parts = [f"{plan.currency} {fmt.format_compact(value)} {when}" for value, when in paid]
@@ -105,7 +105,7 @@ def _decision_tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
     ):
         if amount is not None:
             band = fmt.format_compact_band(amount)
-            note = f"{fmt.format_percent(amount.level)} band {band}" if band else "exact"
+            note = f"{fmt.format_percent(amount.level)} interval {band}" if band else "exact"
             yield doc.Tile(label, f"{currency} {fmt.format_compact(amount.value)}", note)
     returns = plan.decision.returns
     if returns is not None:
@@ -164,7 +164,7 @@ def describe_switch_point(driver: CostDriver) -> str:
     now = f"taken as {fmt.format_with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value within a factor of ten changes the choice"
-    where = "inside its band" if driver.inside else "outside its band"
+    where = "inside its interval" if driver.inside else "outside its interval"
     return f"{now}; at {fmt.format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
@@ -257,9 +257,9 @@ def risk_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
         doc.build_items("Confidence of the facts", shares),
         _limits_at_risk(option),
         doc.build_items("Not sized", plan.not_sized),
-        doc.build_items("Stale facts, with wider bands", plan.stale_facts),
+        doc.build_items("Stale facts, with wider intervals", plan.stale_facts),
     )
-    lead = "Every fact has a band. The choice is only as certain as the fact that could change it."
+    lead = "Every fact has an interval. The choice is only as certain as the fact that could change it."
     return doc.Chapter("risk", "Risk", lead, blocks)
 
 
@@ -267,6 +267,6 @@ def _switch_point_cell(driver: CostDriver) -> doc.Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return doc.Cell("not within a factor of ten", tone="quiet")
     limit = f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""
-    inside = "inside its band" if driver.inside else "outside its band"
+    inside = "inside its interval" if driver.inside else "outside its interval"
     at = f"at {fmt.format_measure(driver.flips_at, driver.estimate.unit)}"
     return doc.build_cell(at, ("to", driver.flips_to), limit, inside, tone="warn" if driver.inside else "")

@@ -25,7 +25,7 @@ def predictions_chapter(plan: Plan) -> doc.Chapter:
     lead = "The plan contains no predictions, because the chosen option runs no part of this platform."
     if plan.predictions:
         lead = "`archwright reconcile` asks the running platform each of these questions: within, better or worse?"
-        columns = {"Prediction": 2, "Value": 1.6, "Band": 1.7, "Stratum": 1.8, "How it is measured": 3.2}
+        columns = {"Prediction": 2, "Value": 1.6, "Interval": 1.7, "Stratum": 1.8, "How it is measured": 3.2}
         body = (_prediction_row(p, known.get(p.estimate.basis)) for p in plan.predictions)
         table = doc.build_table("Predictions", columns, body, numeric=(1, 2))
     named = dict.fromkeys(p.estimate.basis for p in plan.predictions if p.estimate.basis in known)

@@ -1,8 +1,8 @@
 """Predicts a served model under its load: latencies, throughput, memory, start-up, disk, with bands.
 
 The load's own arrivals (policy.traffic) run through the batching model once for each of SPEED_POINTS speeds between the
-fast and the slow end of the 90 % band, so queueing widens a band if there is queueing. Value: the run at the predicted
-speed. Band: the extremes of the runs, widened by a noise factor for effects that the model leaves out.
+fast and the slow end of the 90 % interval, so queueing widens a band if there is queueing. Value: the run at the
+predicted speed. Band: the extremes of the runs, widened by a noise factor for effects that the model leaves out.
 """
 
 import math

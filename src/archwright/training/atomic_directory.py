@@ -92,10 +92,18 @@ def find_damage(folder: Path) -> str:
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """The files of the folder. Raises ValueError if a file does not match the manifest."""
-    if damage := find_damage(folder):
-        raise ValueError(damage)
-    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    return {name: (folder / name).read_bytes() for name in manifest.files}
+    found: dict[str, bytes] = {}
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        for name, entry in manifest.files.items():
+            found[name] = (folder / name).read_bytes()
+            if hashlib.sha256(found[name]).hexdigest() != entry.sha256:
+                raise ValueError(f"{name} is damaged")
+    except OSError as error:
+        raise ValueError(f"{Path(str(error.filename)).name} cannot be read ({error.strerror})") from error
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"its manifest is damaged ({error})") from error
+    return found
 
 
 def _write_manifest(folder: Path) -> None:

@@ -101,9 +101,9 @@ def flipping(to: str | None, at: float | None, *, inside: bool = True) -> CostDr
 @pytest.mark.parametrize(
     ("driver", "said_of_it"),
     [
-        (flipping("y", 4.5), "at 4.5, inside its band, y would be chosen"),
-        (flipping("y", 9.0, inside=False), "at 9, outside its band, y would be chosen"),
-        (flipping(None, 4.5), "at 4.5, inside its band, nothing would be feasible"),
+        (flipping("y", 4.5), "at 4.5, inside its interval, y would be chosen"),
+        (flipping("y", 9.0, inside=False), "at 9, outside its interval, y would be chosen"),
+        (flipping(None, 4.5), "at 4.5, inside its interval, nothing would be feasible"),
         (flipping(None, None, inside=False), "no value within a factor of ten changes the choice"),
     ],
 )

@@ -39,7 +39,7 @@ class SkippedRows(Record):
 
 
 class PriceDisagreement(Record):
-    """Two sources state different prices of one model; the first is used, the band covers both."""
+    """Two sources state different prices of one model; the first is used, the interval covers both."""
 
     subject: str
     taken: str

@@ -37,7 +37,7 @@ NEAR_TIE_CHANCES = (0.2, 0.8)
 NEAR_TIE_COST_SHARE = 0.2
 MAX_NOTES = 3
 STAFF_CATEGORY = "staff"
-# A driver is shown if it causes this share of the variance, or if it changes the choice inside its band.
+# A driver is shown if it causes this share of the variance, or if it changes the choice inside its interval.
 MIN_DRIVER_SHARE = 0.01
 MAX_DRIVERS = 20
 # Confidence of a driver by the width of its band: the catalog's rows of a confidence have this band.
@@ -241,7 +241,7 @@ def _attribute_amount(terms: Iterable[CashFlow], converter: BudgetConverter, by:
 def _rank_drivers(
     best: PricedOption, candidates: list[BudgetCandidate], named: Mapping[Hashable, str], converter: BudgetConverter
 ) -> tuple[CostDriver, ...]:
-    """Drivers that change the choice inside their band come first, the nearest first; then by share of the variance."""
+    """Drivers that change the choice inside their interval come first, the nearest first; then by variance share."""
     own = next(candidate.total.moved_by for candidate in candidates if candidate.name == best.option.name)
     variances = {
         cause: moved**2 * float(converter.draws.sample_driver(named[cause]).var()) for cause, moved in own.items()

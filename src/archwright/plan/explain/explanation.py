@@ -43,8 +43,8 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
-            f"the plan contains nothing named {thing!r}",
-            where=ErrorLocation(plan.needs_file),
+            f"the plan contains nothing named {thing!r}; its options: {', '.join(one.name for one in plan.options)}",
+            where=ErrorLocation(field="name"),
             hint=f"use one of: {', '.join(nearest)}" if nearest else "run explain without a name to list all names",
             nearest=nearest,
         )

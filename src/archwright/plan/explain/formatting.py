@@ -68,13 +68,13 @@ def describe_rival(rival: Rival) -> str:
 
 
 def describe_switch_point(driver: CostDriver) -> str:
-    """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4, inside its band, cloud-x would be chosen"."""
+    """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4, inside its interval, cloud-x would be chosen"."""
     if driver.flips_at is None:
         return f"{driver.name}: no value within a factor of ten changes the choice"
     place = "inside" if driver.inside else "outside"
     at = format_precise_number(driver.flips_at)
     figure = format_estimate(driver.estimate)
-    return f"{driver.name} ({driver.basis}) is {figure}; at {at}, {place} its band, {driver.consequence}"
+    return f"{driver.name} ({driver.basis}) is {figure}; at {at}, {place} its interval, {driver.consequence}"
 
 
 def describe_return(returns: ReturnOnInvestment) -> str:

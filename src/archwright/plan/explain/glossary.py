@@ -19,7 +19,7 @@ CATEGORY_MEANINGS: dict[CostCategory, str] = {
     "staff": "staff that operates the platform; in the total, outside the budget's monthly limit",
 }
 TERM_MEANINGS = {
-    "band": "The interval that contains the true value with the stated probability, 90 % by default.",
+    "interval": "The range that contains the true value with the stated probability, 90 % by default.",
     "stratum": "How similar this configuration is to measured ones. Less similar means a wider interval.",
     "basis": "Origin of a number: formula, vendor, simulated, calibrated, measured, quoted or assumed.",
     "capex": "All purchases over the horizon, replacements included. The resale value is not deducted.",
@@ -30,7 +30,7 @@ TERM_MEANINGS = {
     "pareto": "The options that no other option matches or beats in every criterion.",
     "break-even": "The first month by whose end the chosen option has cost less than another option.",
     "payback": "The first month by whose end the value of the goals has covered the cost of the plan.",
-    "at risk": "A limit that the value meets, but that lies inside the value's band.",
+    "at risk": "A limit that the value meets, but that lies inside the interval of the value.",
     "TTFT": "Time to first token: from the request to the first content.",
     "TPOT": "Time per output token: (last - first token) / (tokens - 1) of a finished request.",
     "residual value": "Resale value of purchased machines at the end of the horizon. It lowers the total.",

@@ -158,7 +158,7 @@ def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:
             "name": one.name,
             "taken": format_estimate(one.taken),
             "limit": format_number(one.limit),
-            "risk": ", at risk: the limit lies inside the band" if one.times.low < 1 <= one.times.value else "",
+            "risk": ", at risk: the limit lies inside the interval" if one.times.low < 1 <= one.times.value else "",
             "times": format_number(one.times.value),
         }
         yield fill_line("scale.limit", values, estimate=one.times)

@@ -302,8 +302,9 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         message = f"The budget of this {scope}{budget} has no room for the request."
     else:
         code, action = "rate_limit_exceeded", "Send a smaller request."
-        allowed = limits.rpm if denial.limit == "requests" else limits.tpm
-        message = f"Rate limit reached: this {scope} allows {allowed or 'fewer'} {denial.limit} per minute."
+        limit = limits.rpm if denial.limit == "requests" else limits.tpm
+        allowed = "fewer" if limit is None else limit
+        message = f"Rate limit reached: this {scope} allows {allowed} {denial.limit} per minute."
     wait_s = denial.retry_after_s
     return too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
 

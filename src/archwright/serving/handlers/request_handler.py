@@ -103,13 +103,14 @@ class MeteredHandler(RequestHandler):
             status = classify_failure(response, error)
             raise
         finally:
-            if not self._recorded:
-                try:
+            try:
+                if not self._recorded:
                     self._record(status)
                     gateway.flush()
-                except ArchwrightError as error:
-                    gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
-            self._close(status)
+            except ArchwrightError as error:
+                gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
+            finally:
+                self._close(status)
 
     @abstractmethod
     async def _respond(self, charge: RequestCharge) -> None:

@@ -333,7 +333,7 @@ class HttpConnection(asyncio.Protocol):
         return not self._closing
 
     def on_response_sent(self) -> None:
-        self._response = None
+        self._response = self._head = None  # an idle connection keeps no credential in memory
         self._quota.release()
         if self._closing or self._server.ending:
             self._close_gracefully()

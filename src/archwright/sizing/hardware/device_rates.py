@@ -9,7 +9,7 @@ THREADS_A_CORE = 2
 
 
 def read_work_rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
-    """Return a figure of work_efficiencies.csv with its band; without stated ends, the band of its confidence."""
+    """Return a figure of work_efficiencies.csv with its interval; without stated ends, the band of its confidence."""
     row = catalog.work_rates[name]
     if row.low < row.high:
         return Estimate(value=row.typical, low=row.low, high=row.high, unit=row.unit, basis=basis)

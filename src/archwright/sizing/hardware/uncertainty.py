@@ -18,7 +18,7 @@ _WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 
 
 def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
-    """Return `points` factors on time from the fast to the slow end of the 90 % band, equidistant in probability.
+    """Return `points` factors on time from the fast to the slow end of the 90 % interval, equidistant in probability.
 
     Factor at probability q: exp(z(q) / z(0.95) x log half-width of the side of q)."""
     faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
@@ -39,7 +39,7 @@ def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str
 
 
 def cap_band(estimate: Estimate, factor: float) -> Estimate:
-    """Return `estimate` with its band cut to value / factor and value x factor."""
+    """Return `estimate` with its interval cut to value / factor and value x factor."""
     if estimate.value <= 0:
         return estimate
     low, high = max(estimate.low, estimate.value / factor), min(estimate.high, estimate.value * factor)

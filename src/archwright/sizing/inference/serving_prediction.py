@@ -1,4 +1,4 @@
-"""TPOT, TTFT and throughput of a serving deployment with 90 % bands, as a benchmark row or a user states it.
+"""TPOT, TTFT and throughput of a serving deployment with 90 % intervals, as a benchmark row or a user states it.
 
 One predictor per stratum, chosen by grouped cross-validation of that stratum (docs/accuracy.md):
 - seen configuration (this model on this accelerator was fitted): physics + residual trees;
@@ -68,7 +68,7 @@ class ServingQuery(Record):
 
 
 class PredictionInterval(NamedTuple):
-    """Value with its 90 % band."""
+    """Value with its 90 % interval."""
 
     value: float
     low: float

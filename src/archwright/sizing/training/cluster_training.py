@@ -2,8 +2,8 @@
 
   device-hours = tokens x device-seconds per token / 3600 / goodput + setup x devices
   hours on n machines = device-hours / (n x devices of a machine)
-Device-seconds per token: parallel_strategy.py; goodput: goodput.py, each with its band. Each further machine adds less
-than the first (network, pipeline bubble, micro-batches); `scaling` follows from the smallest and largest cluster.
+Device-seconds per token: parallel_strategy.py; goodput: goodput.py, each with its interval. Each further machine adds
+less than the first (network, pipeline bubble, micro-batches); `scaling` follows from the smallest and largest cluster.
 """
 
 import math
