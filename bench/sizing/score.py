@@ -29,7 +29,7 @@ TARGETS = {
     ("pace_s", "source unseen"): "15",
 }
 NAMES = {"tpot_s": "TPOT", "ttft_s": "TTFT", "token_s": "training tokens/s", "pace_s": "offline throughput"}
-HEAD = "| what | stratum | rows | median error | mean | p90 | target (median) | in the 90 % band | half-width |\n"
+HEAD = "| what | stratum | rows | median error | mean | p90 | target (median) | in the 90 % interval | half-width |\n"
 HEAD += "|---|---|---|---|---|---|---|---|---|\n"
 
 
