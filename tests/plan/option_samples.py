@@ -9,29 +9,16 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
-from archwright.contract.plan import ConstraintViolation, CostCategory, Option, Plan
+from archwright.contract.plan import ConstraintViolation, CostCategory, Option
+from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED, BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 
+from ..small_plans import PLAN
+
 MONTHS = 10
-EMPTY_PLAN = Plan(
-    needs_file="needs.yaml",
-    needs_digest="",
-    catalog_digest="",
-    created_at="never",
-    organisation="",
-    currency="USD",
-    horizon_months=1,
-    chosen=None,
-    options=(),
-    workloads=(),
-    pools=(),
-    predictions=(),
-    controls=(),
-    assumptions=(),
-    bases=(),
-)
+EMPTY_PLAN = replace(PLAN, organisation="", currency="USD", horizon_months=1)
 Made = tuple[Needs, dict[str, Estimate], tuple[OptionDraft, ...]]
 
 
