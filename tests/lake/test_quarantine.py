@@ -157,8 +157,8 @@ MANY = [f"c{n}" for n in range(10_000)]
         ("b.parquet", NUMBERS[:-20], "AW-DATA-17"),
         ("b.parquet", scratched(NUMBERS, 4, 500), "AW-DATA-17"),  # its pages, not its end that names the columns
         ("b.parquet", parquet([[1], [2]], ["n", "n"]), "AW-DATA-18"),
-        ("b.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000)[:-12], "AW-DATA-07"),
-        ("b.csv.gz", scratched(gzip.compress(bytes(range(256)) * 100), 20, 60), "AW-DATA-07"),
+        ("b.jsonl.gz", gzip.compress(b'{"n": 1}\n' * 1000, mtime=0)[:-12], "AW-DATA-07"),
+        ("b.csv.gz", scratched(gzip.compress(bytes(range(256)) * 100, mtime=0), 20, 60), "AW-DATA-07"),
         ("b.csv.gz", b"n\n1\n", "AW-DATA-07"),
         *((name, b"PK", "AW-DATA-04") for name in ("b.pkl", "b.pt", "b.npy")),
         *((name, b"", "AW-DATA-03") for name in ("b.xlsx", "b.json", "b.parquet.gz", "README")),
