@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -116,7 +117,18 @@ def check_yaml(path: Path) -> Iterator[Finding]:
             yield from check_text(" ".join(event.value.split()), event.start_mark.line + 1 if event.start_mark else 0)
 
 
-CHECKERS = {".py": check_python, ".md": check_markdown, ".yaml": check_yaml}
+def check_json(path: Path) -> Iterator[Finding]:
+    """Check the strings of a JSON file that have at least four words; the place is unknown, so the line is 0."""
+    values: list[object] = [json.loads(path.read_text())]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and len(_WORD.findall(value)) >= TEXT_WORDS:
+            yield from check_text(value, 0)
+
+
+CHECKERS = {".py": check_python, ".md": check_markdown, ".yaml": check_yaml, ".json": check_json}
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
