@@ -57,7 +57,7 @@ lint:
 
 # Prints only errors, because other targets print at the same time.
 types:
-	@$(BIN)/mypy --no-error-summary src tests examples docs
+	@$(BIN)/mypy --no-error-summary src tests examples docs bench
 
 house:
 	@$(BIN)/python -m pytest tests/test_house.py

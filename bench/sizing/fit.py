@@ -10,10 +10,11 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from bench.sizing import fit_training, fitting, validation
-from bench.sizing.validation import Out
+from bench.sizing.validation import Residual
 
 from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.inference import serving_prediction
@@ -36,7 +37,7 @@ def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables
     )
 
 
-def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.ConformalBand]:
+def bands_of(outs: Sequence[Residual[Any]], strata: Sequence[str]) -> list[fitted_tables.ConformalBand]:
     """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last."""
     made = []
     for metric in sorted({out.metric for out in outs}):
@@ -51,7 +52,7 @@ def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.C
     return made
 
 
-def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fitted_tables.ConformalBand:
+def _band(metric: str, stratum: str, regime: str, outs: Sequence[Residual[Any]]) -> fitted_tables.ConformalBand:
     low, high = validation.band(outs)
     return fitted_tables.ConformalBand(
         metric=metric,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bench.sizing import fitting
 from bench.sizing.fitting import Coefficients
+from bench.sizing.validation import Residual
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
@@ -80,24 +81,13 @@ def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[boosted_trees.Regre
 
 
 STRATA: dict[str, Callable[[Row], str]] = {
-    token_throughput.SEEN: lambda row: row.configuration,
-    token_throughput.NEW_MODEL: lambda row: row.model,
-    token_throughput.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
+    serving_prediction.SEEN: lambda row: row.configuration,
+    serving_prediction.NEW_MODEL: lambda row: row.model,
+    serving_prediction.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
 }
 
 
-class Out(NamedTuple):
-    row: Row
-    metric: str
-    stratum: str
-    group: str
-    regime: str
-    residual: float
-    doubt: serving_prediction.BandWidening
-
-    @property
-    def weak(self) -> bool:
-        return self.doubt.widen > 1
+Out = Residual[Row]
 
 
 def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
@@ -105,7 +95,7 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
     for group in sorted({group_of(row) for row in rows}):
         kept = [row for row in rows if group_of(row) != group]
         k = fit(kept)
-        table = () if stratum == token_throughput.NEW_ACCELERATOR else fit_trees(kept, k)
+        table = () if stratum == serving_prediction.NEW_ACCELERATOR else fit_trees(kept, k)
         for row in rows:
             if group_of(row) == group:
                 seconds = token_throughput.seconds_per_token(row.job, k) * math.exp(

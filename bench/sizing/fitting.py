@@ -162,8 +162,8 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
             row.found.case,
             step_time_model.decode_step_s(row.found.case, tpot),
             step_time_model.mean_tpot_s(row.found.case, tpot),
-            math.log(row.ttft_s),
-        )  # type: ignore[arg-type]
+            math.log(row.ttft_s),  # type: ignore[arg-type]
+        )
         for row in loops(rows)
     ]
 
@@ -209,7 +209,7 @@ def fit_trees(
     seen: list[list[float]], residuals: list[float], size: dict[str, float] = TREES, least: int = 8
 ) -> tuple[RegressionTree, ...]:
     model = lightgbm.LGBMRegressor(
-        **size,  # type: ignore[arg-type]
+        **size,
         min_child_samples=least,
         reg_lambda=5,
         objective="l1",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from bench.sizing.fitting import FAMILIES, Coefficients, Row, fit_tables, fit_tpot, fit_ttft, fold_of, loops
 
@@ -21,12 +21,13 @@ STRATA: dict[str, Callable[[Row], str]] = {
     serving_prediction.NEW_ACCELERATOR: lambda row: row.accelerator,
 }
 LEVEL = 0.9
+AnyRow = TypeVar("AnyRow")
 
 
-class Out(NamedTuple):
+class Residual(NamedTuple, Generic[AnyRow]):
     """One out-of-fold prediction: log(measured / predicted)."""
 
-    row: Row
+    row: AnyRow
     metric: str
     stratum: str
     group: str
@@ -37,6 +38,9 @@ class Out(NamedTuple):
     @property
     def weak(self) -> bool:
         return self.doubt.widen > 1
+
+
+Out = Residual[Row]
 
 
 def doubt_of(row: Row) -> serving_prediction.BandWidening:

@@ -40,6 +40,7 @@ from archwright.settings import child_environment
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.training import base_model, image_classifier, task_registry
 from archwright.training.data_order import Cursor, DataOrder
+from archwright.training.text_lora import LoraTrainer
 from archwright.training.trainer import SingleWorker, TrainerSetup
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import ImageSpec, TrainSpec
@@ -117,7 +118,8 @@ class Probe:
     def rates(self) -> tuple[float, float]:
         """FLOP/s by the clock and by the processor's time."""
         found = [timed(lambda: self._product(self._left, self._left, out=self._out)) for _ in range(7)]
-        return tuple(2 * MATRIX_SIZE**3 / statistics.median(each) for each in zip(*found, strict=True))  # type: ignore[return-value]
+        walls, owns = zip(*found, strict=True)
+        return 2 * MATRIX_SIZE**3 / statistics.median(walls), 2 * MATRIX_SIZE**3 / statistics.median(owns)
 
 
 def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
     libraries(given.task)
     process = status("VmRSS")
     setup = TrainerSetup(spec, data, Home(settings.load().home), SingleWorker(), given.threads, sha256)
-    trainer = task_registry.TRAINER_FACTORIES[spec.task](setup)
+    trainer = task_registry.make_trainer(setup)
     loaded = status("VmHWM")
     order, lengths = DataOrder(data.train.ids, trainer.lengths(), spec.seed, Cursor()), trainer.lengths()
     steps = []
@@ -144,9 +146,8 @@ def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
         took = timed(lambda taken=taken: taken.append(order.next_rows(trainer.budget())))  # type: ignore[misc]
         rows = taken[0]
         wall, own = timed(lambda rows=rows: trainer.step(rows))  # type: ignore[misc]
-        learned = (
-            sum(len(trainer._rows[row].ids) - max(1, trainer._rows[row].start) for row in rows) if text else len(rows)
-        )
+        samples = [trainer._rows[row] for row in rows] if isinstance(trainer, LoraTrainer) else []
+        learned = sum(len(one.ids) - max(1, one.start) for one in samples) if text else len(rows)
         steps.append(
             {"units": sum(lengths[row] for row in rows), "learned": learned, "wall_s": wall, "cpu_s": own,
              "take_cpu_s": took[1],
