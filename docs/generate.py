@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docs import notice
 from docs.error_codes import read_error_codes
 
 from archwright import settings
+from archwright.catalog.tables.csv_table import DATA
 from archwright.cli import build_parser
 from archwright.cli.verbs import VERBS
 from archwright.contract.metrics import METRICS
@@ -106,14 +108,15 @@ def _format_cell(text: str) -> str:
 def main() -> int:
     build_parser()
     stale = 0
-    for name, text in (("reference.md", reference()), ("errors.md", errors())):
-        path = ROOT / "docs" / name
-        if "--check" in sys.argv:
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                stale = 1
-                sys.stdout.write(f"docs/{name} is stale: run `make docs`\n")
-        else:
+    pages = {"docs/reference.md": reference(), "docs/errors.md": errors()}
+    pages[str((DATA / notice.FILE).relative_to(ROOT))] = notice.generate_notice()
+    for name, text in pages.items():
+        path = ROOT / name
+        if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale = 1
+            sys.stdout.write(f"{name} is stale: run `make docs`\n")
     return stale
 
 

@@ -1,4 +1,4 @@
-"""Writes the NOTICE of the shipped facts from their `source` columns: `python docs/notice.py`."""
+"""The NOTICE of the shipped facts, from their `source` columns; docs/generate.py writes it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 from archwright.catalog.tables import yaml_documents
 from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.guidance_rows import FOLDER, read_advice, read_features
-from archwright.home import write_atomic
 
 FILE = "NOTICE"
 SOURCE_COLUMNS = ("source", "price_source", "spec_source", "grid_source")
 HEAD = """Facts shipped with archwright
 
 Every row of these tables names its source. This file is generated from those columns and from licences.csv;
-the licences' notices lie in LICENSES/. Facts by the project itself are under Apache-2.0 like its code.
+the licences' notices are in LICENSES/. Facts by the project itself are under Apache-2.0 like its code.
 """
 
 
@@ -66,7 +65,3 @@ def _document_lines(folder: Path) -> list[str]:
 
 def _count_lines(works: Counter[str]) -> list[str]:
     return [f"    {name} ({count})" for name, count in sorted(works.items())]
-
-
-if __name__ == "__main__":
-    write_atomic(DATA / FILE, generate_notice().encode(), mode=0o644)
