@@ -77,6 +77,8 @@ PRIVATE_WORDS = {
 }
 # The first commit whose subject follows the rule of CONTRIBUTING.md.
 SUBJECTS_SINCE = "6157a9b0"
+# Merges follow the rule since this commit.
+MERGES_SINCE = "b877909d"
 # Of a decoded event, which is renumbered in place, and of the standard library's TLS context.
 SET_IN_PLACE = {"index", "delta", "minimum_version"}
 SUBJECT = re.compile(r"[a-z][a-z0-9 ,/_.-]*: [a-z].*")
@@ -281,12 +283,13 @@ def test_tests_are_found_by_the_name_of_their_module() -> None:
 
 
 @pytest.mark.process
-def test_commit_subjects_name_an_area_and_are_short() -> None:
-    """`area: imperative summary`, at most 72 characters; merges excepted. A shallow clone holds only newer commits."""
+@pytest.mark.parametrize(("since", "kind"), [(SUBJECTS_SINCE, "--no-merges"), (MERGES_SINCE, "--merges")])
+def test_commit_subjects_name_an_area_and_are_short(since: str, kind: str) -> None:
+    """`area: imperative summary`, at most 72 characters. A shallow clone holds only newer commits."""
     git = ["git", "-C", str(ROOT)]
-    known = subprocess.run([*git, "cat-file", "-e", SUBJECTS_SINCE], capture_output=True, check=False).returncode == 0
-    span = [f"{SUBJECTS_SINCE}..HEAD"] if known else ["HEAD"]
-    log = subprocess.run([*git, "log", "--no-merges", "--format=%s", *span], capture_output=True, text=True, check=True)
+    known = subprocess.run([*git, "cat-file", "-e", since], capture_output=True, check=False).returncode == 0
+    span = [f"{since}..HEAD"] if known else ["HEAD"]
+    log = subprocess.run([*git, "log", kind, "--format=%s", *span], capture_output=True, text=True, check=True)
     subjects = log.stdout.splitlines()
     assert [text for text in subjects if len(text) > 72 or SUBJECT.fullmatch(text) is None] == []
 
