@@ -33,6 +33,8 @@ class RecordingPeer:
 
     left = False
 
+    address = "192.0.2.1"
+
     def __init__(self) -> None:
         self.sent = b""
 

@@ -94,7 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._server = server
         self._now = server.buffer.now
         self._limits = server.limits
-        self._address = ""
+        self.address = ""
         self._state = STATE_NEXT
         self._buffer = b""
         self._searched = 0
@@ -121,10 +121,10 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         server = self._server
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         server.connections.add(self)
-        server.addresses[self._address] += 1
-        crowded = server.addresses[self._address] > self._limits.connections_per_address
+        server.addresses[self.address] += 1
+        crowded = server.addresses[self.address] > self._limits.connections_per_address
         if crowded or len(server.connections) > self._limits.connections:
             self._transport.abort()
             return
@@ -134,9 +134,9 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         server = self._server
         server.connections.discard(self)
-        server.addresses[self._address] -= 1
-        if not server.addresses[self._address]:
-            del server.addresses[self._address]
+        server.addresses[self.address] -= 1
+        if not server.addresses[self.address]:
+            del server.addresses[self.address]
         self._closing = True
         self._quota.release()
         if self._response is not None:

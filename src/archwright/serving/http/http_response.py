@@ -54,6 +54,10 @@ class Peer(Protocol):
 
     left: bool  # the client has closed its side
 
+    @property
+    def address(self) -> str:
+        """The client's IP address; empty for a Unix socket."""
+
     def send(self, data: bytes) -> None: ...
 
     def is_reusable(self) -> bool:
@@ -103,18 +107,21 @@ class ResponseBuffer:
 class HttpResponse:
     """Writes the response to one request; `started` once its head is written, `finished` once its last byte is.
 
-    `received_at`: when the request's headers were complete, on the monotonic clock `now`. `stop_reason`: why the work
-    was stopped, `stop_error`: the error for the client in that case. Only this class sets its attributes.
+    `received_at`: when the request's headers were complete, on the monotonic clock `now`. `client_address`: the IP
+    address of the client. `stop_reason`: why the work was stopped, `stop_error`: the error for the client in that case.
+    Only this class sets its attributes.
     """
 
     __slots__ = (
-        *("finished", "id", "limits", "now", "received_at", "source", "started", "stop_error", "stop_reason"),
+        *("client_address", "finished", "id", "limits", "now", "received_at", "source", "started"),
+        *("stop_error", "stop_reason"),
         *("_begun", "_buffer", "_check", "_flushed", "_head", "_outgoing", "_peer", "_phase", "_phase_until"),
         *("_request_until", "_task", "_watching"),
     )
 
     def __init__(self, head: RequestHead, peer: Peer, buffer: ResponseBuffer) -> None:
         self.id = generate_request_id()
+        self.client_address = peer.address
         self.limits = buffer.limits
         self.now = buffer.now
         self.received_at = now = buffer.now()
