@@ -28,7 +28,8 @@ class CompleteReplyParser(EventParser):
             begin = chunk.lstrip()
             if not begin:
                 return []
-            self._streams = any(begin.startswith(prefix[: len(begin)]) for prefix in _STREAM_PREFIXES)
+            # A brace is tested first, since nearly every complete reply is an object.
+            self._streams = begin[:1] != b"{" and any(begin.startswith(one[: len(begin)]) for one in _STREAM_PREFIXES)
         if self._streams:
             return super().feed(chunk)
         self.body.append(chunk)

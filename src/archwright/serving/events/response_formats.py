@@ -198,9 +198,15 @@ def is_count(value: object) -> TypeGuard[int]:
 
 def parse_usage(found: object) -> dict[str, Any] | None:
     """Return the engine's plausible token counts in OpenAI's fields; None without an output count."""
-    if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
+    if not isinstance(found, dict):
         return None
-    usage: dict[str, Any] = {name: found[name] for name in _USAGE_FIELDS if is_count(found.get(name))}
+    usage: dict[str, Any] = {}
+    for name in _USAGE_FIELDS:
+        count = found.get(name)
+        if is_count(count):
+            usage[name] = count
+    if "completion_tokens" not in usage:
+        return None
     for name, field in _USAGE_DETAILS:
         details = found.get(name)
         if isinstance(details, dict) and is_count(details.get(field)):

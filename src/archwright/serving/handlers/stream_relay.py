@@ -52,6 +52,7 @@ class BufferedRelay(ResponseSink):
 
     begun = False
     texts: list[str] | None = None
+    _parser: EventParser  # set when the reply's content type is known
     _choices = 1
     _reader: EventReader | None = None
     _finished_choices = 0
@@ -71,7 +72,6 @@ class BufferedRelay(ResponseSink):
         self._timing = timing
         self._on_first = on_first
         self._client = client
-        self._parser = EventParser()
         self._accumulators: defaultdict[int, ChoiceAccumulator] = defaultdict(ChoiceAccumulator)
         self._complete_pieces: list[ResponsePiece] = []  # of a complete reply
 
@@ -87,13 +87,16 @@ class BufferedRelay(ResponseSink):
     @property
     def pieces(self) -> list[ResponsePiece]:
         """The reply so far, one piece per choice."""
-        if self._complete_pieces:
-            return sorted(self._complete_pieces, key=attrgetter("number"))
+        complete = self._complete_pieces
+        if complete:
+            return complete if len(complete) == 1 else sorted(complete, key=attrgetter("number"))
         pieces = [kept.to_piece(index) for index, kept in sorted(self._accumulators.items())]
         return pieces or [ChoiceAccumulator().to_piece(0)]
 
     def begin(self, kind: bytes) -> None:
-        if not kind.lower().startswith(EVENT_STREAM):
+        if kind.lower().startswith(EVENT_STREAM):
+            self._parser = EventParser()
+        else:
             self._parser = self._complete_parser = CompleteReplyParser()
 
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
@@ -270,20 +273,9 @@ class BufferedRelay(ResponseSink):
         timing.set_usage(parse_usage(reply.usage))
         characters = 0
         for choice in reply.choices or ():
-            self._check_index(choice)
-            message = choice.delta = choice.message
-            text = (message.content if message is not None else choice.text) or ""
-            for number, call in enumerate(message.tool_calls or () if message is not None else ()):
-                call.index = number
-            piece = build_piece(text, choice)
-            characters += len(text) + len(piece.reasoning) + len(piece.refusal)
-            characters += sum(len(call.called_function.arguments or "") for call in piece.calls)
-            self._finished_choices += bool(choice.finish_reason)
-            self._complete_pieces.append(piece)
-            if self.texts is not None:
-                self.texts.append(text)
+            characters += self._take_complete_choice(choice)
         count = len(self._complete_pieces)
-        if len({piece.number for piece in self._complete_pieces}) < count:
+        if count > 1 and len({piece.number for piece in self._complete_pieces}) < count:
             raise self._client.invalid_reply_error("a choice occurs twice")
         # An estimate, for an engine that reports no usage.
         timing.set_pieces(max(count, characters // CHARACTERS_PER_TOKEN))
@@ -292,6 +284,22 @@ class BufferedRelay(ResponseSink):
             timing.set_usage(None)
             timing.set_pieces(charge.max_pieces)
             raise charge.output_limit_error()
+
+    def _take_complete_choice(self, choice: CompletionChoice) -> int:
+        """Keep a choice of a complete reply; returns its characters."""
+        self._check_index(choice)
+        message = choice.delta = choice.message
+        text = (message.content if message is not None else choice.text) or ""
+        piece = build_piece(text, choice)
+        characters = len(text) + len(piece.reasoning) + len(piece.refusal)
+        for number, call in enumerate(piece.calls):
+            call.index = number
+            characters += len(call.called_function.arguments or "")
+        self._finished_choices += bool(choice.finish_reason)
+        self._complete_pieces.append(piece)
+        if self.texts is not None:
+            self.texts.append(text)
+        return characters
 
 
 class StreamingRelay(BufferedRelay):

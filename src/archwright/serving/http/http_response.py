@@ -77,7 +77,7 @@ class ResponseBuffer:
         self.now = now
         self.date = b""
         self._flush = flush
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._waiting: list[HttpResponse] = []
         self.refresh_date()
 
@@ -86,7 +86,7 @@ class ResponseBuffer:
 
     def enqueue(self, response: HttpResponse) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._flush_waiting)
+            self.loop.call_soon(self._flush_waiting)
         self._waiting.append(response)
 
     def _flush_waiting(self) -> None:
@@ -141,7 +141,8 @@ class HttpResponse:
 
     def start_work(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the task that `stop` cancels."""
-        self._task = asyncio.get_running_loop().create_task(work)
+        # asyncio.get_running_loop() would cost a system call (getpid) per request.
+        self._task = self._buffer.loop.create_task(work)
 
     def begin_work(self) -> bool:
         """The work's first step. False if the work was stopped before: it then only frees its reservation."""
