@@ -1,24 +1,28 @@
-"""Parser of HTTP/1.1 requests (RFC 9112) for servers; refuses every request that has two readings.
+"""Parser of HTTP/1.1 requests (RFC 9112) for servers: llhttp in its strict mode, and the checks that llhttp lacks.
 
-Design: the parser is strict, since a request that a proxy reads differently can be smuggled. Lines end in CRLF; there
-is no folding and no blank before a colon; Host and Content-Length occur once; Content-Length has digits only and never
-occurs together with Transfer-Encoding, whose only value is `chunked`. The target is not decoded or normalised: access
-is decided on the same text that is routed.
+Design: a request that a proxy may read differently can be smuggled, so it is refused. llhttp checks the grammar: line
+endings, methods, header names and values, folding, Content-Length (digits, once, without Transfer-Encoding), the sizes
+and ends of chunks. These checks are ours:
+
+- the request line: single blanks, the characters and the form of the target, version 1.0 or 1.1 (505 otherwise), no
+  empty line before. The target is not decoded or normalised: access is decided on the text that is routed.
+- Host is present and valid; Host, Content-Type and Expect occur once; Expect is `100-continue` (417 otherwise).
+- No header name with underscores that a proxy may treat as a header of access or framing.
+- Transfer-Encoding is only `chunked`, and only in HTTP/1.1.
+- llhttp reports as many headers as the head has lines.
+- Chunked bodies: the number of chunks, the bytes of extensions and trailer, no single header in the trailer.
+- The connection limits the bytes and the number of headers (431), and counts the bytes of a Content-Length.
 """
 
 import re
 
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_TEXT = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 and byte != 0x7F))
-_REQUEST = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]*|\*) HTTP/1\.([01])"
-)
-_OTHER_VERSION = re.compile(rb"\S+ \S+ HTTP/[0-9](\.[0-9])?")
-_PARTIAL_REQUEST = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}( [!-~]*( [HTP/0-9.]{0,8})?)?\r?")
+import httptools
+
+_REQUEST_LINE = re.compile(rb"([A-Z\-]+) (/[!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]*|\*) HTTP/1\.([01])\r\n")
+_OTHER_VERSION = re.compile(rb"\S+ \S+ HTTP/(0\.9|2\.0)\r\n")
 _HOST = re.compile(rb"([A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-# Headers that must not be repeated: two values would contradict each other.
-_SINGLE_HEADERS = frozenset((b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"))
+# Headers that must not be repeated: two values would contradict each other. llhttp refuses a second length or coding.
+_SINGLE_HEADERS = frozenset((b"host", b"content-type", b"expect"))
 # Headers that decide access or framing. A proxy may treat a spelling with underscores as the same header.
 _ALIASED_HEADERS = re.compile(
     rb"(host|content.length|transfer.encoding|authorization|content.type|x.archwright.*|x.request.id)"
@@ -32,8 +36,18 @@ _COMMON_HEADERS = {
     )
     for spelling in (name, name.title())
 }
-_LONGEST_LENGTH = 15  # digits of a content-length: a petabyte
-_LINE_BYTES = 256  # of a chunk's size and its extensions
+_OTHER_VERSION_ERROR = "Only HTTP/1.1 is supported. Send the request with HTTP/1.1.", 505
+# Errors of llhttp whose status is not 400.
+_REFUSALS = {
+    "Invalid HTTP version": _OTHER_VERSION_ERROR,
+    "Expected HTTP/2 Connection Preface": _OTHER_VERSION_ERROR,
+    "Content-Length overflow": ("The Content-Length is too large. Send a smaller request.", 413),
+}
+_HEAD_END = b"\r\n\r\n"
+_PARTIAL_BYTES = 2_048
+# The head of a message that has only a chunked body; bytes behind its end are an error.
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+_CHUNK_LINE_BYTES = 16  # of a chunk's size and its line ends
 
 
 class MalformedRequest(Exception):
@@ -60,63 +74,62 @@ class RequestHead:
         self.keep = version == 1
         self.expects = False
 
+    def on_header(self, sent: bytes, value: bytes) -> None:
+        """Add a header; called by httptools. Raises MalformedRequest."""
+        name = _COMMON_HEADERS.get(sent) or _normalize_name(sent)
+        value = value.rstrip(b" \t")
+        if name in self.headers:
+            if name in _SINGLE_HEADERS:
+                raise MalformedRequest(f"the header {name.decode()} occurs twice")
+            self.repeated += (name,)
+            value = b"%b, %b" % (self.headers[name], value)
+        self.headers[name] = value
+
 
 def parse_head(data: bytes) -> RequestHead:
     """Parse `data`, everything before the empty line. Raises MalformedRequest."""
-    if data.translate(None, _TEXT):
-        raise MalformedRequest("the headers contain a control character")
-    lines = data.split(b"\r\n")
-    ends = len(lines) - 1
-    if data.count(b"\n") != ends or data.count(b"\r") != ends:
-        raise MalformedRequest("a header line does not end in CRLF")
-    first = _REQUEST.fullmatch(lines[0])
-    if first is None:
-        raise _request_line_error(lines[0])
-    method, target, minor = first.groups()
-    headers: dict[bytes, bytes] = {}
-    repeated: tuple[bytes, ...] = ()
-    for line in lines[1:]:
-        sent, colon, value = line.partition(b":")
-        name = _COMMON_HEADERS.get(sent) or _parse_header_name(sent)
-        if not colon:
-            raise MalformedRequest("a header line is not 'name: value'")
-        if name in headers:
-            if name in _SINGLE_HEADERS:
-                raise MalformedRequest(f"the header {name.decode()} occurs twice")
-            repeated += (name,)
-            headers[name] += b", " + value.strip(b" \t")
-        else:
-            headers[name] = value.strip(b" \t")
-    path = target.partition(b"?")[0].decode()
-    found = RequestHead(method.decode(), path, 1 if minor == b"1" else 0, headers)
-    found.repeated = repeated
-    _decide_framing(found)
-    return found
-
-
-def _parse_header_name(sent: bytes) -> bytes:
-    name = sent.lower()
-    if not name or name.translate(None, _TOKEN):
+    data += _HEAD_END
+    line = _REQUEST_LINE.match(data)
+    if line is None:
+        _feed(httptools.HttpRequestParser(None), data)
+        if _OTHER_VERSION.match(data):
+            raise MalformedRequest(*_OTHER_VERSION_ERROR)
+        raise MalformedRequest("the first line is not 'METHOD /path HTTP/1.1'")
+    method, target, minor = line.groups()
+    head = RequestHead(method.decode(), target.partition(b"?")[0].decode(), int(minor), {})
+    _feed(httptools.HttpRequestParser(head), data)
+    if len(head.headers) + len(head.repeated) + 2 != data.count(b"\n"):
         raise MalformedRequest("a header line is not 'name: value'")
+    _decide_framing(head)
+    return head
+
+
+def _feed(parser: httptools.HttpRequestParser, data: bytes | memoryview) -> None:
+    """Feed `data` to llhttp. Raises MalformedRequest."""
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # not taken: RFC 9110 lets a server ignore an upgrade
+    except httptools.HttpParserError as error:
+        if isinstance(error.__context__, MalformedRequest):  # raised by a callback
+            raise error.__context__ from None
+        reason = str(error)
+        raise MalformedRequest(*_REFUSALS.get(reason, (reason, 400))) from None
+
+
+def _normalize_name(sent: bytes) -> bytes:
+    name = sent.lower()
     if b"_" in name and _ALIASED_HEADERS.fullmatch(name):
         raise MalformedRequest("a header name with an underscore may be mistaken for another header")
     return name
 
 
 def check_partial_head(data: bytes) -> None:
-    """Check an incomplete head. Raises MalformedRequest as soon as it cannot become valid.
+    """Check the beginning of an incomplete head. Raises MalformedRequest as soon as it cannot become valid.
 
     A client of another protocol gets an error at once, not after the timeout.
     """
-    line, end, _ = data.partition(b"\r\n")
-    if not (_REQUEST.fullmatch(line) if end else _PARTIAL_REQUEST.fullmatch(line)) and line:
-        raise _request_line_error(line)
-
-
-def _request_line_error(line: bytes) -> MalformedRequest:
-    if _OTHER_VERSION.fullmatch(line) and not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-        return MalformedRequest("only HTTP/1.1 is supported", 505)
-    return MalformedRequest("the first line is not 'METHOD /path HTTP/1.1'")
+    _feed(httptools.HttpRequestParser(None), data[:_PARTIAL_BYTES])
 
 
 def _decide_framing(head: RequestHead) -> None:
@@ -125,7 +138,13 @@ def _decide_framing(head: RequestHead) -> None:
     host = headers.get(b"host")
     if not _HOST.fullmatch(host) if host is not None else head.version == 1:
         raise MalformedRequest("the Host header is missing or invalid")
-    head.length = _parse_body_length(headers, head.version)
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None:
+        if head.version == 0 or coding.lower() != b"chunked":
+            raise MalformedRequest("Transfer-Encoding must be chunked")
+        head.length = None
+    else:
+        head.length = int(headers.get(b"content-length", b"").lstrip(b"0") or b"0")
     connection = headers.get(b"connection")
     if connection is not None and b"close" in [option.strip(b" \t") for option in connection.lower().split(b",")]:
         head.keep = False
@@ -136,85 +155,65 @@ def _decide_framing(head: RequestHead) -> None:
         head.expects = head.version == 1
 
 
-def _parse_body_length(headers: dict[bytes, bytes], version: int) -> int | None:
-    """The bytes of the body, None if the body is chunked."""
-    coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
-    if coding is not None:
-        if length is not None or version == 0 or coding.lower() != b"chunked":
-            raise MalformedRequest("Transfer-Encoding must be chunked, without a Content-Length")
-        return None
-    if length is None:
-        return 0
-    if not length.isdigit():
-        raise MalformedRequest("the Content-Length is not a number")
-    digits = length.lstrip(b"0")
-    return int(digits or b"0") if len(digits) <= _LONGEST_LENGTH else 10**_LONGEST_LENGTH
-
-
 class ChunkedBody:
-    """Decodes a chunked body as it arrives. `trailer_bytes` limits the trailer, which is dropped."""
+    """Decodes a chunked body as it arrives. `chunks` and `trailer_bytes` are limits; the trailer is dropped.
+
+    Extensions count as part of the trailer, empty lines in the body as chunks.
+
+    Design: httptools does not stop at the end of a message. Only CRLF CRLF can end a message, so llhttp is fed up to
+    each CRLF CRLF, and says whether the message is complete.
+    """
 
     def __init__(self, chunks: int, trailer_bytes: int) -> None:
         self.done = False
-        self.rest = b""  # bytes after the end of the body: the next request
         self._chunks = chunks
-        self._trailer_bytes = trailer_bytes
-        self._buffer = bytearray()
-        self._left = 0  # missing bytes of the current chunk, without its CRLF
-        self._in_chunk = False
-        self._in_trailer = False
+        # That may still come: of sizes, extensions and the trailer.
+        self._framing_bytes = trailer_bytes + _CHUNK_LINE_BYTES * chunks
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_CHUNKED_HEAD)
 
-    def feed(self, data: bytes) -> bytes:
-        """The body's bytes in `data`. Raises MalformedRequest 400 for an invalid chunk, 413 for too many chunks."""
-        buffer = self._buffer
-        buffer += data
-        found: list[bytes] = []
-        at = 0
-        while not self.done:
-            if self._left:
-                piece = bytes(buffer[at : at + self._left])
-                if not piece:
-                    break
-                found.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                continue
-            end = buffer.find(b"\n", at, at + _LINE_BYTES)
-            if end < 0:
-                if len(buffer) - at >= _LINE_BYTES:
-                    raise MalformedRequest("the size line of a chunk is too long")
+    def feed(self, data: bytes, start: int) -> tuple[bytes, int]:
+        """Decode `data` from `start`. Returns bytes of the body, and the position to continue at with more data.
+
+        If the body is `done`, the next request is at that position. Raises MalformedRequest 400 for an invalid chunk,
+        413 for too many chunks.
+        """
+        view, at = memoryview(data), start
+        while self._parser is not None and not self.done:
+            end = data.find(_HEAD_END, at)
+            stop = end + 4 if end >= 0 else len(data) - _count_partial_end(data)
+            if stop <= at:
                 break
-            self._parse_line(bytes(buffer[at : end + 1]))
-            at = end + 1
-        del buffer[:at]
+            _feed(self._parser, view[at:stop])
+            at = stop
+            if end >= 0 and not self.done:
+                self.on_chunk_header()  # an empty line costs as much as a chunk
+        found = b"".join(self._pieces)
+        self._pieces.clear()
+        self._framing_bytes -= at - start - len(found)
+        if self._framing_bytes < 0:
+            raise MalformedRequest("the chunk extensions or the trailer are too large")
         if self.done:
-            self.rest = bytes(buffer)
-        return b"".join(found) if len(found) != 1 else found[0]
+            self._parser = None  # it refers to this object
+        return found, at
 
-    def _parse_line(self, line: bytes) -> None:
-        """Parse the CRLF after a chunk, the size of the next chunk, or a line of the trailer."""
-        text = line[:-2]
-        if not line.endswith(b"\r\n") or text.translate(None, _TEXT) or b"\r" in text:
-            raise MalformedRequest("a line of the chunked body does not end in CRLF")
-        if self._in_trailer:
-            self._parse_trailer(text)
-        elif self._in_chunk:
-            if text:
-                raise MalformedRequest("a chunk is longer than its declared size")
-            self._in_chunk = False
-        elif size := _CHUNK.fullmatch(text):
-            self._left = int(size.group(1), 16)
-            self._in_chunk, self._in_trailer = self._left > 0, self._left == 0
-            self._chunks -= 1
-            if self._chunks < 0:
-                raise MalformedRequest("the body has too many chunks", 413)
-        else:
-            raise MalformedRequest("a chunk has no valid size")
+    # httptools calls the following methods while it parses.
 
-    def _parse_trailer(self, text: bytes) -> None:
-        self._trailer_bytes -= len(text) + 2
-        name, colon, _ = text.partition(b":")
-        if not text:
-            self.done = True
-        elif not colon or _parse_header_name(name) in _SINGLE_HEADERS or self._trailer_bytes < 0:
-            raise MalformedRequest("the trailer is too large or contains a line that is not allowed in a trailer")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if _normalize_name(name) in _SINGLE_HEADERS:
+            raise MalformedRequest("the trailer has a header that is not allowed in a trailer")
+
+    def on_chunk_header(self) -> None:
+        self._chunks -= 1
+        if self._chunks < 0:
+            raise MalformedRequest("The body has too many chunks or empty lines. Send it with a Content-Length.", 413)
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+def _count_partial_end(data: bytes) -> int:
+    """The bytes at the end of `data` that may be the beginning of CRLF CRLF."""
+    return next((count for count in (3, 2, 1) if data.endswith(_HEAD_END[:count])), 0)

@@ -132,6 +132,7 @@ WELL = [
 
 CLOSED = [
     Case("close is asked for", (GET + b"Connection: close\r\n\r\n" + SMUGGLED,), (200,)),
+    Case("pipelined without a key", ((GET.replace(b"healthz", b"v1/models") + b"\r\n") * 30,), (401,) * 17),
     Case("close among others", (GET + b"Connection: x, CLOSE\r\n\r\n",), (200,)),
     Case("HTTP/1.0", (OK.replace(b"1.1", b"1.0"),), (200,)),
     Case("HTTP/1.0 without a host", (b"GET /healthz HTTP/1.0\r\n\r\n",), (200,)),
@@ -183,6 +184,9 @@ LINES = [
     line("a blank in the path", b"GET /heal thz HTTP/1.1"),
     line("no method", b"/healthz HTTP/1.1"),
     line("an odd method", b"GE(T /healthz HTTP/1.1"),
+    line("an unknown method", b"BREW /healthz HTTP/1.1"),
+    line("a method in small letters", b"get /healthz HTTP/1.1"),
+    line("half a version", b"GET /healthz HTTP/2"),
     line("a method without end", b"G" * 40 + b" /healthz HTTP/1.1"),
     line("absolute form", b"GET http://g/healthz HTTP/1.1"),
     line("absolute form of another host", b"GET http://evil/healthz HTTP/1.1"),
@@ -249,6 +253,7 @@ FRAMING = [
     framed("length and chunks", LENGTH + CHUNKED, b"0\r\n\r\n"),
     framed("chunks and length", CHUNKED + LENGTH, b"0\r\n\r\n"),
     framed("chunks and a length of zero", CHUNKED + b"Content-Length: 0\r\n", b"0\r\n\r\n"),
+    framed("a tab behind chunked", b"Transfer-Encoding: chunked\t\r\n", IN_CHUNKS),
     framed("chunked twice", CHUNKED + CHUNKED, IN_CHUNKS),
     framed("chunked, chunked", b"Transfer-Encoding: chunked, chunked\r\n", IN_CHUNKS),
     framed("gzip, chunked", b"Transfer-Encoding: gzip, chunked\r\n", IN_CHUNKS),
@@ -278,12 +283,15 @@ CHUNKS = [
     chunk("CR in an extension", b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
     chunk("NUL in an extension", b"5;\x00\r\nhello\r\n0\r\n\r\n"),
     chunk("LF in an extension", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
+    chunk("a blank in an extension", b"5; a\r\nhello\r\n0\r\n\r\n"),
+    chunk("not ASCII in an extension", b"5;a=\xff\r\nhello\r\n0\r\n\r\n"),
     chunk("an extension without end", b"5;" + b"a" * 5_000),
     chunk("a folded trailer", b"0\r\nX: a\r\n b\r\n\r\n"),
     chunk("a coding in the trailer", b"0\r\nTransfer-Encoding: chunked\r\n\r\n"),
     chunk("a length in the trailer", b"0\r\nContent-Length: 41\r\n\r\n"),
     chunk("a trailer without a colon", b"0\r\nnonsense\r\n\r\n"),
     chunk("a trailer without end", b"0\r\n" + b"X: a\r\n" * 2_000),
+    chunk("too many empty lines", b"800\r\n" + b"\r\n" * 1_024 + b"\r\n0\r\n\r\n", 413),
     chunk("too many", b"1\r\nx\r\n" * 300, 413),
     chunk(
         "too large together", b"1000\r\n" + b"x" * 4_096 + b"\r\n" + b"fff0\r\n" + b"x" * 65_520 + b"\r\n0\r\n\r\n", 413

@@ -1,9 +1,11 @@
 """The server side of HTTP/1.1: connections and their limits.
 
-A connection handles one request at a time. Pipelined requests wait, unread beyond READ_AHEAD, so responses keep their
-order. A request is refused when its headers are complete, before its body is read. The rest of a small refused body is
-skipped and the connection stays open. A larger refused body closes the connection, after a moment in which the client
-can read the error instead of a reset. Every wait (headers, body, next request, a client that does not read) has a
+A connection handles one request at a time, and begins at most one in a tick of the event loop. Pipelined requests wait,
+so responses keep their order; beyond READ_AHEAD and one read they stay with the client. A request is refused when its
+headers are complete, before its body is read. The rest of a small refused body is skipped and the connection stays
+open. A larger refused body closes the connection, after a moment in which the client can read the error instead of a
+reset. A connection without an accepted key closes after KEYLESS_REQUESTS: a stranger has to connect again, where the
+limits of connections apply. Every wait (headers, body, next request, a client that does not read) has a
 deadline, which one sweep checks.
 """
 
@@ -36,6 +38,7 @@ from archwright.serving.http.http_response import (
 
 KEEP_ALIVE_S = 75.0
 READ_AHEAD = 64 * 1024
+KEYLESS_REQUESTS = 16  # one after the other, without an accepted key
 SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the connection
 # Closing with unread bytes resets the connection, and the client loses the response. So read on for a moment.
 LINGER_S = 2.0
@@ -96,8 +99,11 @@ class HttpConnection(asyncio.Protocol):
         self._limits = server.limits
         self.address = ""
         self._state = STATE_NEXT
-        self._buffer = b""
+        self._buffer = b""  # empty if each received byte is processed
+        self._at = 0  # position of the first unprocessed byte in the buffer
         self._searched = 0
+        self._skipped_line = False  # an empty line before the next request
+        self._keyless = 0  # requests since the last accepted key
         self._head: RequestHead | None = None  # of the request being received
         self._admitted: Admitted | None = None  # None also if the request was refused
         self._response: HttpResponse | None = None
@@ -162,13 +168,11 @@ class HttpConnection(asyncio.Protocol):
             self._response.source.resume()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer, self._at = self._buffer[self._at :] + data if self._buffer else data, 0
         if self._state == STATE_REPLY:
-            if len(self._buffer) > READ_AHEAD and not self._paused:
-                self._paused = True
-                self._transport.pause_reading()
-            return
-        self._process_buffer()
+            self._limit_read_ahead()
+        else:
+            self._process_buffer()
 
     # Reading requests.
 
@@ -183,6 +187,25 @@ class HttpConnection(asyncio.Protocol):
             self._refuse_and_close(ApiError(error.status, message, _MALFORMED_CODES.get(error.status, "bad_http")))
         if self.left and self._response is None and self._state != STATE_END:
             self._transport.close()
+        elif self._buffer or self._paused:
+            self._limit_read_ahead()
+
+    def _limit_read_ahead(self) -> None:
+        """Read on unless more than READ_AHEAD waits behind the present request."""
+        full = self._state == STATE_REPLY and len(self._buffer) - self._at > READ_AHEAD
+        if full != self._paused and not self._transport.is_closing():
+            self._paused = full
+            if full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _advance(self, end: int) -> None:
+        """Continue at `end`. The rest of the buffer is not copied: it may hold thousands of requests."""
+        if end < len(self._buffer):
+            self._at = end
+        else:
+            self._buffer, self._at = b"", 0
 
     def _step(self) -> bool:
         """Process the buffer. Returns False if more data is needed first."""
@@ -198,30 +221,31 @@ class HttpConnection(asyncio.Protocol):
         return False
 
     def _read_head(self) -> bool:
-        data = self._buffer
         if self._state == STATE_NEXT:
             # Old clients send an empty line after a body (RFC 9112, 2.2).
-            if data == b"\r":
+            if self._buffer.startswith(b"\r\n", self._at) and not self._skipped_line:
+                self._skipped_line = True
+                self._advance(self._at + 2)
+            if len(self._buffer) - self._at < 2:
                 return False
-            data = self._buffer = data.removeprefix(b"\r\n")
-            if not data:
-                return False
-            self._state, self._searched = STATE_HEAD, 0
+            self._state, self._searched, self._skipped_line = STATE_HEAD, self._at, False
             self._due = self._now() + self._limits.headers_s
-        end = data.find(b"\r\n\r\n", self._searched)
-        if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
+        end = self._buffer.find(b"\r\n\r\n", self._searched)
+        size = (len(self._buffer) if end < 0 else end) - self._at
+        if size > self._limits.header_bytes:
             message = f"The request headers exceed the limit of {self._limits.header_bytes} bytes. Send fewer headers."
             raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if end < 0:
-            check_partial_head(data[:2048])
-            self._searched = max(0, len(data) - 3)
+            # Keep only the head's beginning: it would hold the memory of the requests before it.
+            self._buffer, self._at = self._buffer[self._at :], 0
+            check_partial_head(self._buffer)
+            self._searched = max(0, size - 3)
             return False
-        head = parse_head(data[:end])
-        if len(head.headers) + len(head.repeated) > self._limits.headers:
+        if self._buffer.count(b"\n", self._at, end) > self._limits.headers:
             message = f"The request has more than {self._limits.headers} headers. Send fewer headers."
             raise MalformedRequest(message, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        self._buffer = data[end + 4 :]
-        self._searched = 0
+        head = parse_head(self._buffer[self._at : end])
+        self._advance(end + 4)
         self._begin_request(head)
         return True
 
@@ -238,25 +262,28 @@ class HttpConnection(asyncio.Protocol):
         response = self._response = HttpResponse(head, self, self._server.buffer)
         self._head, self._admitted = head, None
         limit = self._limits.body_bytes
+        self._keyless += 1
         admitted = self._admitted = self._server.application.on_headers(head, response)
         if admitted is None:
             return
+        if admitted.principal is not None:
+            self._keyless = 0
         if self._left_bytes > limit:
             self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
             self._transport.write(CONTINUE)
 
     def _read_body(self) -> bool:
-        data, self._buffer = self._buffer, b""
         chunks = self._chunks
         if chunks is not None:
-            piece = chunks.feed(data)
-            self._buffer = chunks.rest
+            piece, end = chunks.feed(self._buffer, self._at)
             whole = chunks.done
         else:
-            piece, self._buffer = data[: self._left_bytes], data[self._left_bytes :]
+            end = self._at + self._left_bytes
+            piece = self._buffer[self._at : end]
             self._left_bytes -= len(piece)
             whole = not self._left_bytes
+        self._advance(end)
         if self._admitted is None:
             self._size += len(piece)
             if not whole and self._size > SKIP_BYTES:
@@ -306,7 +333,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse_and_close(self, refusal: ApiError) -> None:
         self._closing = True
-        self._buffer = b""
+        self._buffer, self._at = b"", 0
         if self._response is None:
             self._transport.write(encode_bare_response(refusal, self._server.buffer.date))
             self._close_gracefully()
@@ -322,12 +349,12 @@ class HttpConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def is_reusable(self) -> bool:
-        if self._closing or self._server.closing:
+        if self._closing or self._server.closing or self._keyless > KEYLESS_REQUESTS:
             self._closing = True
             return False
         if self._state == STATE_BODY:
             # Keep the connection only if the rest of the body is small and certain to arrive: it is skipped.
-            left = self._left_bytes - len(self._buffer)
+            left = self._left_bytes - len(self._buffer) + self._at
             expects = self._head is not None and self._head.expects
             self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
         return not self._closing
@@ -346,9 +373,6 @@ class HttpConnection(asyncio.Protocol):
         """Wait for another request, which may already be in the buffer."""
         self._state, self._searched = STATE_NEXT, 0
         self._due = self._now() + KEEP_ALIVE_S
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
         if self._buffer:
             self._process_buffer()
         elif self.left:
@@ -360,13 +384,13 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
             self._due = self._now() + self._limits.client_stall_s
         else:
-            self._left_bytes, self._buffer = LINGER_BYTES, b""
+            self._left_bytes = LINGER_BYTES if self._keyless <= KEYLESS_REQUESTS else READ_AHEAD
+            self._buffer, self._at = b"", 0
             self._due = self._now() + LINGER_S
             if not self._tls and not self._transport.is_closing():
                 self._transport.write_eof()
-            if self._paused:
-                self._transport.resume_reading()
         self._state = STATE_END
+        self._limit_read_ahead()
 
     # Deadlines.
 

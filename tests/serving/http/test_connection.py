@@ -1,0 +1,203 @@
+"""One connection on a transport that counts: what it holds, what it costs, and when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+
+from archwright.access.api_keys import Principal
+from archwright.engines.http_request_parser import RequestHead
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.connection import KEYLESS_REQUESTS, READ_AHEAD, HttpConnection, HttpServer
+from archwright.serving.http.errors import ApiError
+from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
+
+READ = 256 << 10  # of uvloop
+MEMBER = Admitted(Principal(key_id="k", tenant="t", role="member"), 0)
+SMALL = b"GET /v1/models HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\n\r\n"
+CHUNKED = b"POST /v1/models HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+
+
+class Answering:
+    """Admits requests with the header X-Key, refuses others, and answers each with its body."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
+        if head.path == "/healthz":
+            return Admitted(None, 0)
+        if b"x-key" in head.headers:
+            return MEMBER
+        response.send_error(ApiError(401, "No key.", "invalid_api_key"))
+        return None
+
+    def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
+        self.answered += 1
+        response.send(200, request.body, "text/plain")
+
+
+class CountingTransport:
+    """Reads are paused and resumed; what is written is kept."""
+
+    def __init__(self) -> None:
+        self.paused = self.closed = self.aborted = False
+        self.written: list[bytes] = []
+
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        assert self.paused and not self.closed
+        self.paused = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("192.0.2.1", 1) if name == "peername" else None
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def write_eof(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+
+class Wire:
+    """A connection with its transport and its application."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.application, self.transport = Answering(), CountingTransport()
+        buffer = ResponseBuffer(ClientLimits(**limits), asyncio.get_running_loop().time, lambda: None)
+        self.connection: HttpConnection = HttpServer(self.application, buffer).create_connection()
+        self.connection.connection_made(cast(asyncio.Transport, self.transport))
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.connection._buffer)
+
+    async def receive(self, data: bytes, read: int = READ) -> int:
+        """Deliver `data` as an event loop does: a read in each tick, none while paused. Returns the most held."""
+        most = at = 0
+        while at < len(data) and not self.transport.closed:
+            if not self.transport.paused:
+                self.connection.data_received(data[at : at + read])
+                at += read
+            most = max(most, self.held_bytes)
+            await asyncio.sleep(0)
+        return most
+
+    async def settle(self, answers: int) -> None:
+        """Wait until `answers` requests are answered or the connection is closed."""
+        while self.application.answered < answers and not self.transport.closed:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 4_000])
+def test_50_mb_pipelined_stay_within_the_bound_and_one_read(body: bytes) -> None:
+    fill = b"" if body else b"X-Fill: %b\r\n" % (b"x" * 4_000)
+    head = b"POST / HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\n%bContent-Length: %d\r\n\r\n" % (fill, len(body))
+    request = head + body
+    count = 50_000_000 // len(request)
+
+    async def run() -> tuple[int, int]:
+        wire = Wire()
+        most = await wire.receive(request * count)
+        await wire.settle(count)
+        return most, wire.application.answered
+
+    most, answered = asyncio.run(run())
+    assert most <= READ_AHEAD + READ
+    assert answered == count
+
+
+@pytest.mark.parametrize("request_", [SMALL, CHUNKED], ids=["small", "chunked"])
+def test_work_grows_with_the_bytes(request_: bytes) -> None:
+    """Per request, 20,000 requests in one read cost about as much as 500: the rest of a read is not copied."""
+
+    async def cost_per_request(count: int) -> float:
+        wire = Wire()
+        began = time.thread_time()
+        wire.connection.data_received(request_ * count)
+        await wire.settle(count)
+        assert wire.application.answered == count
+        return (time.thread_time() - began) / count
+
+    few = min(asyncio.run(cost_per_request(500)) for _ in range(3))
+    assert asyncio.run(cost_per_request(20_000)) < 2.5 * few
+
+
+def test_one_request_of_a_connection_in_a_tick() -> None:
+    async def run() -> None:
+        wire = Wire()
+        wire.connection.data_received(SMALL * 1_000)
+        for tick in range(20):
+            assert wire.application.answered <= tick + 1
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("target", [b"/v1/models", b"/healthz"])
+def test_a_connection_without_a_key_closes(target: bytes) -> None:
+    keyless = b"GET %b HTTP/1.1\r\nHost: g\r\n\r\n" % target
+
+    async def run(data: bytes) -> Wire:
+        wire = Wire()
+        await wire.receive(data, read=len(keyless))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return wire
+
+    wire = asyncio.run(run(keyless * 100))
+    assert len(wire.transport.written) == KEYLESS_REQUESTS + 1 and wire.transport.closed
+    assert [b"connection: close" in written for written in wire.transport.written] == [False] * KEYLESS_REQUESTS + [
+        True
+    ]
+    # A request with a key in between keeps the connection open.
+    wire = asyncio.run(run((keyless * KEYLESS_REQUESTS + SMALL) * 3))
+    assert len(wire.transport.written) == 3 * (KEYLESS_REQUESTS + 1) and not wire.transport.closed
+
+
+def test_a_head_above_the_read_ahead_bound_is_read() -> None:
+    large = SMALL[:-2] + b"X: " + b"x" * 300_000 + b"\r\n\r\n"
+
+    async def run() -> int:
+        wire = Wire(header_bytes=1 << 20)
+        await wire.receive(SMALL + large + SMALL)
+        await wire.settle(3)
+        return wire.application.answered
+
+    assert asyncio.run(run()) == 3
+
+
+@pytest.mark.parametrize("read", [1, 2, 3, 7, 64, READ])
+def test_the_split_of_the_bytes_changes_nothing(read: int) -> None:
+    async def run(data: bytes, read: int) -> tuple[list[bytes], bool]:
+        wire = Wire()
+        await wire.receive(data, read)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return [answer.partition(b"\r\n")[0] for answer in wire.transport.written], wire.transport.closed
+
+    chunked = CHUNKED.replace(b"0\r\n\r\n", b"0;a=b\r\nX: 1\r\n\r\n")
+    for data in (
+        SMALL * 3 + chunked * 2 + b"\r\n" + SMALL,
+        SMALL + b"\r\n\r\n" + SMALL,
+        SMALL + b"GET / HTTP/1.2\r\n\r\n",
+    ):
+        assert asyncio.run(run(data, read)) == asyncio.run(run(data, READ))
