@@ -207,7 +207,9 @@ def check_case(data: bytes, chance: random.Random) -> str:
     assert apart == found, apart
     assert read_by_grammar(data) == found
     if b"0" * (H11_DIGITS - 3) not in data:
-        assert read_by_h11(data) == found
+        coding = found.headers.get(b"transfer-encoding")
+        headers = found.headers if coding is None else {**found.headers, b"transfer-encoding": coding.lower()}
+        assert read_by_h11(data) == found._replace(headers=headers)  # h11 gives the coding in lower case
     return "accepted"
 
 

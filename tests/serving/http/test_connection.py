@@ -28,7 +28,7 @@ class Answering:
     def __init__(self) -> None:
         self.answered = 0
 
-    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
+    def on_headers(self, head: RequestHead, response: HttpResponse, **_: object) -> Admitted | None:
         if head.path == "/healthz":
             return Admitted(None, 0)
         if b"x-key" in head.headers:
