@@ -141,6 +141,30 @@ def test_work_grows_with_the_bytes(request_: bytes) -> None:
     assert asyncio.run(cost_per_request(20_000)) < 2.5 * few
 
 
+def test_a_client_that_does_not_read_gets_no_further_responses() -> None:
+    """Its responses would fill the memory. Its requests are answered when it reads again."""
+    count = 10_000
+
+    async def run() -> None:
+        wire = Wire()
+        wire.connection.pause_writing()
+        delivered = asyncio.ensure_future(wire.receive(SMALL * count, read=4_096))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert wire.application.answered <= 1
+        assert wire.transport.paused and wire.held_bytes <= READ_AHEAD + 4_096
+        wire.connection.resume_writing()
+        await delivered
+        wire.connection.pause_writing()
+        await asyncio.sleep(0)
+        assert wire.connection.eof_received()  # the half-closed connection stays open
+        wire.connection.resume_writing()
+        await wire.settle(count)
+        assert wire.application.answered == count and not wire.transport.aborted
+
+    asyncio.run(run())
+
+
 def test_one_request_of_a_connection_in_a_tick() -> None:
     async def run() -> None:
         wire = Wire()

@@ -152,6 +152,8 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.left = True
         response = self._response
+        if response is None and self._stalled_at is not None and self._buffer:
+            return not self._tls  # the requests in the buffer are answered when the client reads
         if response is None or (self._state == STATE_BODY and not response.finished):
             return False  # the request will never be complete
         response.on_client_closed()
@@ -166,6 +168,8 @@ class HttpConnection(asyncio.Protocol):
         self._stalled_at = None
         if self._response is not None and self._response.source is not None:
             self._response.source.resume()
+        if self._buffer and self._state in (STATE_NEXT, STATE_HEAD):
+            self._process_buffer()
 
     def data_received(self, data: bytes) -> None:
         self._buffer, self._at = self._buffer[self._at :] + data if self._buffer else data, 0
@@ -185,14 +189,15 @@ class HttpConnection(asyncio.Protocol):
             if error.status == HTTPStatus.BAD_REQUEST:
                 message = f"The request is not valid HTTP: {message}. Correct the request."
             self._refuse_and_close(ApiError(error.status, message, _MALFORMED_CODES.get(error.status, "bad_http")))
-        if self.left and self._response is None and self._state != STATE_END:
+        if self.left and self._response is None and self._stalled_at is None and self._state != STATE_END:
             self._transport.close()
         elif self._buffer or self._paused:
             self._limit_read_ahead()
 
     def _limit_read_ahead(self) -> None:
-        """Read on unless more than READ_AHEAD waits behind the present request."""
-        full = self._state == STATE_REPLY and len(self._buffer) - self._at > READ_AHEAD
+        """Read on unless more than READ_AHEAD waits behind the present request or its response."""
+        waits = self._state == STATE_REPLY or self._stalled_at is not None
+        full = waits and len(self._buffer) - self._at > READ_AHEAD
         if full != self._paused and not self._transport.is_closing():
             self._paused = full
             if full:
@@ -210,7 +215,8 @@ class HttpConnection(asyncio.Protocol):
     def _step(self) -> bool:
         """Process the buffer. Returns False if more data is needed first."""
         if self._state in (STATE_NEXT, STATE_HEAD):
-            return self._read_head()
+            # A client that does not read its responses gets no further ones: they would fill the memory.
+            return self._stalled_at is None and self._read_head()
         if self._state == STATE_BODY:
             return self._read_body()
         if self._state == STATE_END:
