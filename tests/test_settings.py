@@ -69,6 +69,12 @@ def test_good_ports_and_choices() -> None:
     assert settings.load({"cache": "deterministic", "admin_port": "8471"}).admin_port == 8471
 
 
+def test_trusted_proxies_are_a_list(tmp_path: Path) -> None:
+    (tmp_path / "archwright.toml").write_text('trusted_proxies = "10.0.0.0/8, 192.0.2.1 ::1"')
+    assert settings.load(folder=tmp_path).proxy_networks == ("10.0.0.0/8", "192.0.2.1", "::1")
+    assert settings.load(folder=tmp_path / "empty").proxy_networks == ()
+
+
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
     (tmp_path / settings.FILE).write_text("prot = 1\n")
     error = error_of("AW-SET-01", settings.load)

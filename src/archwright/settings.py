@@ -24,7 +24,7 @@ class Settings:
     `port`: 0 selects any free port. `admin_port`: the gateway's administration interface; 0: none. `cache`: the
     responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
-    none.
+    none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas.
     """
 
     home: str = "~/.archwright"
@@ -38,7 +38,12 @@ class Settings:
     otlp_url: str = ""
     admin_port: int = 0
     cache: str = "off"
+    trusted_proxies: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def proxy_networks(self) -> tuple[str, ...]:
+        return tuple(self.trusted_proxies.replace(",", " ").split())
 
 
 PORTS = ("port", "admin_port")

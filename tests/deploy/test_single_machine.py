@@ -181,5 +181,6 @@ def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
 
     plain = config(LISTEN)
     assert plain.admin_port is None and {spec.cache for spec in plain.endpoints} == {"off"}
-    chosen = config(LISTEN._replace(admin_port=8471, cache="deterministic"))
-    assert chosen.admin_port == 8471 and {spec.cache for spec in chosen.endpoints} == {"deterministic"}
+    chosen = config(LISTEN._replace(admin_port=8471, cache="deterministic", trusted_proxies=("::1",)))
+    assert chosen.admin_port == 8471 and chosen.trusted_proxies == ("::1",)
+    assert {spec.cache for spec in chosen.endpoints} == {"deterministic"}

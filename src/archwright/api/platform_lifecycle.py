@@ -98,6 +98,7 @@ def up(
     called_at = time.time()
     tls = (chosen.tls_certificate, chosen.tls_key)
     listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
+    listen = listen._replace(trusted_proxies=chosen.proxy_networks)
     elsewhere = parse_external_engines(made, engine, key_env)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))

@@ -92,6 +92,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         store_url=chosen.database_url,
         workers=options.workers,
         admin_port=options.admin_port or None,  # 0: no interface, as in the settings
+        trusted_proxies=chosen.proxy_networks,
         limits=ClientLimits(body_bytes=BODY_BYTES),
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )

@@ -55,6 +55,8 @@ train_memory_bytes | archwright_training_memory_bytes | gauge | bytes | run name
 control_held | archwright_control_held | gauge | share | control
     | share of a control's checks that held when reconcile asked
 decisions | archwright_authz_decisions_total | counter | decisions | effect permission | access decisions
+connections_dropped | archwright_connections_dropped_total | counter | connections | reason
+    | connections that lost their slot to another client, or found none free
 traces_dropped | archwright_traces_dropped_total | counter | traces | reason | traces that the collector did not get
 """
 _OTEL_NAMES = {

@@ -20,7 +20,7 @@ STARTUP_DEADLINE_S = 60.0
 
 
 class GatewayOptions(NamedTuple):
-    """The address, TLS files, trace collector and cache policy of the gateway.
+    """The address, TLS files, trace collector, cache policy and proxies of the gateway.
 
     Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
     """
@@ -32,6 +32,7 @@ class GatewayOptions(NamedTuple):
     otlp_url: str = ""
     admin_port: int = 0
     cache: str = "off"
+    trusted_proxies: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -153,6 +154,7 @@ def _build_gateway_config(
         "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
         "workers": plan.gateway_workers,
         "admin_port": listen.admin_port or None,
+        "trusted_proxies": listen.trusted_proxies,
     }
 
 

@@ -87,16 +87,21 @@ def test_connections_are_limited(tight: Platform) -> None:
 
 
 def test_connections_of_one_address_are_limited(start: Start) -> None:
+    """Connections on which a key was accepted keep their slots; a fifth one is refused."""
     platform = start([{}], [{}], limits=ClientLimits(connections_per_address=4))
     address = ("127.0.0.1", platform.config.port)
-    held = [socket.create_connection(address, timeout=5) for _ in range(4)]
+    held = []
+    for _ in range(4):
+        held.append(socket.create_connection(address, timeout=5))
+        held[-1].sendall(f"GET /v1/models HTTP/1.1\r\nhost: g\r\nx-api-key: {platform.key}\r\n\r\n".encode())
+        assert b"200 OK" in held[-1].recv(1000)
     with socket.create_connection(address, timeout=5) as fifth:
         assert dropped(fifth)
     with socket.create_connection(address, 5, source_address=("127.0.0.2", 0)) as neighbour:
         neighbour.sendall(b"GET /healthz HTTP/1.1\r\nhost: g\r\n\r\n")
         assert b"200 OK" in neighbour.recv(1000)
     held.pop().close()
-    platform.until(lambda: platform.get("/healthz", key=None).status == 200)
+    platform.until(lambda: platform._probe("/healthz"))
     for connection in held:
         connection.close()
 

@@ -112,6 +112,13 @@ def test_limits_at_their_bounds_serve() -> None:
     assert set(LIMIT_BOUNDS) == set(ClientLimits.__struct_fields__)
 
 
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "proxy.example.org", ""])
+def test_a_trusted_proxy_is_a_network(network: str) -> None:
+    error = refuse("AW-OPS-13", config(trusted_proxies=("10.0.0.0/8", "::1", network)))
+    assert error.where.field == "trusted_proxies[2]" and network in error.message
+    assert error.hint == "set trusted_proxies to addresses or networks, such as 10.0.0.0/8"
+
+
 def test_no_endpoint_and_no_pool_twice() -> None:
     twice = config(endpoint(), endpoint())
     assert "repeats the model" in refuse("AW-OPS-13", twice).message

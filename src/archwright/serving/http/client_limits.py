@@ -11,8 +11,9 @@ from archwright.contract.record import Record
 class ClientLimits(Record):
     """`tenant_bytes`: large bodies of a tenant's running requests; `chunks`: of a chunked body.
 
-    `connections_per_address`: the address may be the address of a proxy. `token_s`: the longest average time per token
-    of a response that is not streamed.
+    `connections`: of a worker, fewer if the system's limit of open files is low. `connections_per_address`: not for
+    trusted proxies. `handshake_s`: of TLS. `stranger_idle_s`: how long a connection may be idle after a response before
+    a key was accepted on it. `token_s`: the longest average time per token of a response that is not streamed.
     """
 
     body_bytes: int = 4 * 1024 * 1024
@@ -20,8 +21,10 @@ class ClientLimits(Record):
     header_bytes: int = 32 * 1024
     headers: int = 100
     chunks: int = 16_384
-    connections: int = 1024
-    connections_per_address: int = 512
+    connections: int = 2048
+    connections_per_address: int = 1024
+    handshake_s: float = 5.0
+    stranger_idle_s: float = 5.0
     headers_s: float = 10.0
     body_s: float = 30.0
     first_token_s: float = 300.0
@@ -49,6 +52,7 @@ LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "chunks": (16, 1 << 24),
     "connections": (1, 1 << 20),
     "connections_per_address": (1, 1 << 20),
+    **dict.fromkeys(("handshake_s", "stranger_idle_s"), _WAIT_S),
     **dict.fromkeys(("headers_s", "body_s", "first_token_s", "stall_s", "client_stall_s", "request_s"), _WAIT_S),
     "token_s": (0, _DAY_S),
     "drain_s": (0, _DAY_S),

@@ -23,7 +23,9 @@ from archwright.engines.http_request_parser import (
     check_partial_head,
     parse_head,
 )
+from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import BodyQuota, ClientLimits
+from archwright.serving.http.connection_slots import STAGE_KNOWN, STAGE_STRANGER, ConnectionSlot, ConnectionSlots
 from archwright.serving.http.errors import ApiError, too_many_requests
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import (
@@ -36,7 +38,7 @@ from archwright.serving.http.http_response import (
     encode_bare_response,
 )
 
-KEEP_ALIVE_S = 75.0
+KEEP_ALIVE_S = 75.0  # after an accepted key, and for trusted proxies
 READ_AHEAD = 64 * 1024
 KEYLESS_REQUESTS = 16  # one after the other, without an accepted key
 SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the connection
@@ -65,18 +67,20 @@ class HttpServer:
     """The connections of one listener. Once `closing`, each new response closes its connection and says so; once
     `ending`, responses that have begun close it too."""
 
-    def __init__(self, application: Application, buffer: ResponseBuffer) -> None:
+    def __init__(self, application: Application, buffer: ResponseBuffer, proxies: tuple[str, ...] = ()) -> None:
         self.application = application
         self.buffer = buffer
         self.limits: ClientLimits = buffer.limits
+        self.proxies = TrustedProxies(proxies)
+        self.slots = ConnectionSlots(self.limits.connections, self.limits.connections_per_address, self.proxies)
         self.connections: set[HttpConnection] = set()
-        self.addresses: Counter[str] = Counter()
         self.body_bytes: Counter[str] = Counter()  # of large bodies, by tenant
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
-    def create_connection(self) -> HttpConnection:
-        return HttpConnection(self)
+    def create_connection(self, slot: ConnectionSlot | None = None) -> HttpConnection:
+        """Create the protocol of a connection; without a slot it is not counted."""
+        return HttpConnection(self, slot or ConnectionSlot())
 
     def check_deadlines(self) -> None:
         now = self.buffer.now()
@@ -90,14 +94,16 @@ class HttpServer:
 
 
 class HttpConnection(asyncio.Protocol):
-    """A client's connection. `left`: the client has closed its side."""
+    """A client's connection. `left`: the client has closed its side. `address`: of the client of the last request."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, slot: ConnectionSlot) -> None:
         self.left = False
         self._server = server
         self._now = server.buffer.now
         self._limits = server.limits
-        self.address = ""
+        self._slot = slot
+        self.address = slot.address
+        self._keep_alive_s = KEEP_ALIVE_S if slot.proxied else server.limits.stranger_idle_s
         self._state = STATE_NEXT
         self._buffer = b""  # empty if each received byte is processed
         self._at = 0  # position of the first unprocessed byte in the buffer
@@ -125,24 +131,15 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods without being subclasses.
         self._transport = cast(asyncio.Transport, transport)
-        server = self._server
-        peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
-        server.connections.add(self)
-        server.addresses[self.address] += 1
-        crowded = server.addresses[self.address] > self._limits.connections_per_address
-        if crowded or len(server.connections) > self._limits.connections:
-            self._transport.abort()
-            return
+        self._server.connections.add(self)
+        self._server.slots.attach(self._slot, self.abort)
+        self._server.slots.enter_stage(self._slot, STAGE_STRANGER)
         self._transport.set_write_buffer_limits(WRITE_AHEAD)
         self._due = self._now() + self._limits.headers_s
 
     def connection_lost(self, exc: Exception | None) -> None:
-        server = self._server
-        server.connections.discard(self)
-        server.addresses[self.address] -= 1
-        if not server.addresses[self.address]:
-            del server.addresses[self.address]
+        self._server.connections.discard(self)
+        self._server.slots.release(self._slot)
         self._closing = True
         self._quota.release()
         if self._response is not None:
@@ -265,6 +262,9 @@ class HttpConnection(asyncio.Protocol):
         if not head.keep:
             self._closing = True
         self._due = self._now() + self._limits.body_s
+        if self._slot.proxied:
+            forwarded = head.headers.get(b"x-forwarded-for")
+            self.address = self._server.proxies.find_client(self._slot.address, forwarded)
         response = self._response = HttpResponse(head, self, self._server.buffer)
         self._head, self._admitted = head, None
         limit = self._limits.body_bytes
@@ -274,6 +274,9 @@ class HttpConnection(asyncio.Protocol):
             return
         if admitted.principal is not None:
             self._keyless = 0
+            if self._slot.stage == STAGE_STRANGER:
+                self._server.slots.enter_stage(self._slot, STAGE_KNOWN)
+                self._keep_alive_s = KEEP_ALIVE_S
         if self._left_bytes > limit:
             self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
@@ -378,7 +381,9 @@ class HttpConnection(asyncio.Protocol):
     def _await_request(self) -> None:
         """Wait for another request, which may already be in the buffer."""
         self._state, self._searched = STATE_NEXT, 0
-        self._due = self._now() + KEEP_ALIVE_S
+        self._due = self._now() + self._keep_alive_s
+        if self._slot.stage == STAGE_STRANGER:
+            self._server.slots.enter_stage(self._slot, STAGE_STRANGER)
         if self._buffer:
             self._process_buffer()
         elif self.left:
@@ -420,7 +425,7 @@ class HttpConnection(asyncio.Protocol):
     def close_if_idle(self, silent_s: float) -> None:
         """Close a connection that was silent for `silent_s`; until then its client may be sending a request."""
         if self._response is None and self._state in (STATE_NEXT, STATE_HEAD):
-            limit_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
+            limit_s = self._keep_alive_s if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
             if self._now() >= self._due - limit_s + silent_s:
                 self._transport.close()
 

@@ -2,15 +2,17 @@
 
 Design: a worker accepts one connection per wake-up, so a burst is spread over all workers. A worker that is replaced
 drops no request: running requests finish, and an idle connection is closed with its next response or when it stays
-silent.
+silent. A connection takes its slot when it is accepted, before TLS (connection_slots.py).
 """
 
 import asyncio
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 
 from archwright.serving.http.connection import LINGER_S, HttpServer
+from archwright.serving.http.connection_slots import STAGE_HANDSHAKE, ConnectionSlot
 from archwright.serving.http.http_response import SHUTDOWN
 
 ACCEPT_RETRY_S = 0.1  # after the system had no free file descriptor
@@ -38,33 +40,49 @@ class Listener:
 
     async def wait_for_handshakes(self) -> None:
         """Wait until all accepted sockets are connections of the server."""
-        await asyncio.gather(*self._handshakes)
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     def _accept_connection(self) -> None:
         try:
-            connection, _address = self._bound.accept()
+            connection, address = self._bound.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return  # another worker was first, or the client has disconnected
         except OSError:
             self._server.loop.remove_reader(self._bound)
             self._server.loop.call_later(ACCEPT_RETRY_S, self._resume)
             return
+        slots = self._server.slots
+        slot = slots.admit(str(address[0]))
+        if slot is None:
+            connection.close()
+            return
         connection.setblocking(False)
-        task = self._server.loop.create_task(self._start_connection(connection))
+        task = self._server.loop.create_task(self._start_connection(connection, slot))
+        slots.attach(slot, task.cancel)
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        task.add_done_callback(partial(self._end_handshake, connection, slot))
 
     def _resume(self) -> None:
         if self._open:
             self.open()
 
-    async def _start_connection(self, connection: socket.socket) -> None:
+    async def _start_connection(self, connection: socket.socket, slot: ConnectionSlot) -> None:
         server, tls = self._server, self._tls
-        wait_s = server.limits.headers_s if tls else None
+        wait_s = server.limits.handshake_s if tls else None
         with suppress(OSError):  # also ssl.SSLError and the handshake's timeout
             await server.loop.connect_accepted_socket(
-                server.create_connection, connection, ssl=tls, ssl_handshake_timeout=wait_s
+                partial(server.create_connection, slot),
+                connection,
+                ssl=tls,
+                ssl_handshake_timeout=wait_s,
+                ssl_shutdown_timeout=wait_s,
             )
+
+    def _end_handshake(self, connection: socket.socket, slot: ConnectionSlot, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        if slot.stage == STAGE_HANDSHAKE:  # it failed, or the slot was needed for another connection
+            self._server.slots.release(slot)
+            connection.close()
 
 
 async def drain_connections(server: HttpServer) -> None:

@@ -131,6 +131,8 @@ class Dispatcher:
         async def sweep() -> None:
             for server in servers:
                 server.check_deadlines()
+                for reason, count in server.slots.take_dropped().items():
+                    self._gateway.exposition.record("connections_dropped", {"reason": reason}, count)
             self._gateway.publish_load()
 
         jobs = []

@@ -20,6 +20,7 @@ import uvloop
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AuditLog
+from archwright.contract.record import replace
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -31,6 +32,7 @@ from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending
 from archwright.serving.admission.response_cache import ResponseCache
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
+from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
@@ -41,6 +43,7 @@ from archwright.serving.settings.config import GatewayConfig
 from archwright.store import Store
 
 MAX_OPEN_FILES = 65_536
+RESERVED_FILES = 128  # beside connections; an idle worker has about 30 open
 GC_THRESHOLD = 20_000
 THREAD_SWITCH_S = 0.0005
 CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the master kills the worker a little later
@@ -90,7 +93,6 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
     recorders = Recorders(ledger, exposition, traces, supervisor)
     gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
-    _raise_file_limit()
     # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle. With the
     # default threshold, a collection every seventh request would take 5 % of the time.
     gc.freeze()
@@ -124,10 +126,11 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context
         loop.add_signal_handler(number, ended)
     loop.add_signal_handler(HAND_OVER_SIGNAL, over.set)
     loop.add_reader(context.life, ended)
-    outbox = ResponseBuffer(config.limits, gateway.now, gateway.flush)
-    servers = {context.bound: HttpServer(app, outbox)}
+    outbox = ResponseBuffer(_fit_connections(config, gateway.journal), gateway.now, gateway.flush)
+    servers = {context.bound: HttpServer(app, outbox, config.trusted_proxies)}
     if context.admin is not None:
-        servers[context.admin] = HttpServer(Dispatcher(gateway, find=find_admin_route), outbox)
+        manager = Dispatcher(gateway, find=find_admin_route)
+        servers[context.admin] = HttpServer(manager, outbox, config.trusted_proxies)
     tls = None
     if config.tls_certificate and config.tls_key:
         tls = _create_tls_context(config.tls_certificate, config.tls_key)
@@ -163,9 +166,27 @@ def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _raise_file_limit() -> None:
-    """Raise the limit of open files, commonly 1,024: each connection needs a file descriptor."""
+def _fit_connections(config: GatewayConfig, journal: Journal) -> ClientLimits:
+    """Raise the limit of open files, and return the limits with at most the connections for which files are left.
+
+    Store, logs and workers need up to RESERVED_FILES. Each running request needs a connection to an engine.
+    """
+    files = _raise_file_limit()
+    left = files - min(RESERVED_FILES, files // 2)
+    engines = min(sum(len(pool.addresses) * pool.slots for pool in config.pools), left // 2)
+    listeners = 1 if config.admin_port is None else 2
+    connections = min(config.limits.connections, (left - engines) // listeners)
+    if connections < config.limits.connections:
+        hint = "raise the limit of open files (LimitNOFILE, ulimit -n)"
+        journal.warning("few open files", files=files, connections=connections, hint=hint)
+    return replace(config.limits, connections=connections)
+
+
+def _raise_file_limit() -> int:
+    """Raise the limit of open files, commonly 1,024; returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted

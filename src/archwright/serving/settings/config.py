@@ -32,6 +32,7 @@ from archwright.policy.residency import (
     is_permitted_by_policy,
 )
 from archwright.policy.usage_limits import IMAGE_TOKENS
+from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
 
 BACKLOG = 512
@@ -173,7 +174,8 @@ class GatewayConfig(Record):
     """The settings of one gateway.
 
     Port 0: any free port. `store_url` empty: the store of the home. `workers`: processes that share the requests and
-    each engine's slots. `admin_port`: port of the administration API on the same host, if set. A running gateway
+    each engine's slots. `admin_port`: port of the administration API on the same host, if set. `trusted_proxies`:
+    networks of the proxies that append the client's address to X-Forwarded-For. A running gateway
     applies `pools` and `endpoints` when the file's `revision` changes, and host, ports and store only on a restart. It
     applies the other settings on a reload."""
 
@@ -190,6 +192,7 @@ class GatewayConfig(Record):
     traces: TraceSpec | None = None
     workers: Annotated[int, msgspec.Meta(ge=1)] = 1
     admin_port: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -229,6 +232,13 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
             raise _invalid("AW-OPS-12", message, hint, config.tls_certificate) from error
     name, problem = find_invalid_limit(config.limits)
     _raise_problem(problem, f"limits.{name}", file)
+    for index, network in enumerate(config.trusted_proxies):
+        try:
+            TrustedProxies([network])
+        except ValueError as error:
+            hint = "set trusted_proxies to addresses or networks, such as 10.0.0.0/8"
+            message = f"a trusted proxy is not a network: {error}"
+            raise _invalid("AW-OPS-13", message, hint, file, f"trusted_proxies[{index}]") from error
     check_table(config.pools, config.endpoints, file)
 
 
