@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 
-STRANGERS = 2048
+STRANGERS, HANDSHAKES = 2048, 6000
+HALF_RECORD = b"\x16\x03\x01\x02\x00\x01"  # of TLS
 PROBE = b"GET /healthz HTTP/1.1\r\nhost: g\r\n\r\n"
 TIGHT = ClientLimits(connections=64, connections_per_address=40, headers_s=60.0, stranger_idle_s=0.5)
 
@@ -31,7 +32,7 @@ TIGHT = ClientLimits(connections=64, connections_per_address=40, headers_s=60.0,
 def many_files() -> Iterator[None]:
     """Let this process open the attacker's sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = STRANGERS + 1024
+    wanted = HANDSHAKES + 1024
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     yield
@@ -95,21 +96,23 @@ def open_files(platform: Platform) -> int:
     return max(len(os.listdir(f"/proc/{pid}/fd")) for pid in platform.workers)
 
 
-def test_idle_strangers_do_not_lock_out_clients(start: Start, attacker: ExitStack) -> None:
-    """2,048 keyless connections on two workers of 1,024 slots; half of them have sent a keyless request."""
-    platform = start([{}], [{}], workers=2, limits=ClientLimits(connections=1024, connections_per_address=512))
+@pytest.mark.parametrize("count", [512, pytest.param(STRANGERS, marks=pytest.mark.nightly)])
+def test_idle_strangers_do_not_lock_out_clients(start: Start, attacker: ExitStack, count: int) -> None:
+    """As many keyless connections as two workers have slots; half of them have sent a keyless request."""
+    limits = ClientLimits(connections=count // 2, connections_per_address=count // 4)
+    platform = start([{}], [{}], workers=2, limits=limits)
     with closing(platform.connection()) as kept:
         assert ask_again(kept, platform) == 200
         quiet_s = ask_often(platform)
-        strangers = hold(attacker, platform.config.port, STRANGERS // 2, PROBE)
-        strangers += hold(attacker, platform.config.port, STRANGERS // 2)
+        strangers = hold(attacker, platform.config.port, count // 2, PROBE)
+        strangers += hold(attacker, platform.config.port, count // 2)
         attacked_s = ask_often(platform)
         assert ask_again(kept, platform) == 200, "a connection on which a key was accepted stays"
         assert attacked_s < 4 * quiet_s + 1.0
     name = 'archwright_connections_dropped_total{reason="evicted"}'
-    platform.until(lambda: platform.metrics().get(name, 0) >= STRANGERS // 4)
+    platform.until(lambda: platform.metrics().get(name, 0) >= count // 4)
     held = sum(map(is_open, strangers))
-    assert STRANGERS // 4 < held <= STRANGERS * 3 // 4, "a quarter of the slots is reserved"
+    assert count // 4 < held <= count * 3 // 4, "a quarter of the slots is reserved"
 
 
 def test_handshakes_that_never_end_are_bounded(start: Start, attacker: ExitStack, tls_pair: tuple[str, str]) -> None:
@@ -121,9 +124,23 @@ def test_handshakes_that_never_end_are_bounded(start: Start, attacker: ExitStack
     for pid in platform.workers:
         hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 100, hard))
-    hold(attacker, platform.config.port, 400, b"\x16\x03\x01\x02\x00\x01")
+    hold(attacker, platform.config.port, 400, HALF_RECORD)
     assert ask_often(platform) < 5.0
     assert open_files(platform) <= used + TIGHT.connections // 2 + 8
+
+
+@pytest.mark.nightly
+def test_six_thousand_handshakes(start: Start, attacker: ExitStack, tls_pair: tuple[str, str]) -> None:
+    """Half of the slots of two workers are for handshakes; the strangers give up no connection by themselves."""
+    certificate, key = tls_pair
+    limits = ClientLimits(handshake_s=60.0)
+    platform = start([{}], [{}], workers=2, tls_certificate=certificate, tls_key=key, limits=limits)
+    quiet_s = ask_often(platform)
+    strangers = hold(attacker, platform.config.port, HANDSHAKES, HALF_RECORD)
+    attacked_s = ask_often(platform)
+    assert attacked_s < 4 * quiet_s + 1.0
+    assert open_files(platform) <= limits.connections // 2 + 64
+    assert sum(map(is_open, strangers)) <= limits.connections
 
 
 def test_slow_headers_do_not_lock_out_clients(tight: Platform, attacker: ExitStack) -> None:
