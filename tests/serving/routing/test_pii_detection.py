@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake.pii_redaction import find_pii_spans
-from archwright.serving.routing.pii_detection import DATA_CLASS_BY_KIND, detect_data_class, extract_texts
+from archwright.lake.pii_redaction import PiiSpan, find_pii_spans
+from archwright.serving.routing import pii_detection
+from archwright.serving.routing.pii_detection import (
+    DATA_CLASS_BY_KIND,
+    detect_data_class,
+    extract_texts,
+    normalise_text,
+)
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()
 CARD = 4111111111111111
@@ -91,12 +97,50 @@ PIECE = st.one_of(
 )
 
 
+def find_all(text: str) -> list[PiiSpan]:
+    return find_pii_spans(text) + find_pii_spans(normalise_text(text))
+
+
 @given(st.lists(PIECE, max_size=6))
 def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
     """The pre-check changes no result: exactly the matches of the finders raise the class."""
     body = {"input": pieces}
-    classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in find_pii_spans(text)}
+    classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in find_all(text)}
     found = detect_data_class(body)
     # A finder alone may match a span that another finder has priority for; never the reverse.
     assert not classes or found is not None
     assert "payment" not in classes or found == "payment"
+
+
+CUT_PIECE = st.one_of(
+    st.text("ab \n.@+-:%&;\\u1٣é", max_size=12),
+    st.sampled_from(
+        [" bob@example.org", " 4111 1111 1111 1111", "tel 030 1234567", " 10.1.2.3", "DE89370400440532013000"]
+    ),
+    st.sampled_from(
+        [" upgraded to ", " mac os x ", " version ", "%40example.org", "&#64;", "\\u0041", " so ", "\nand "]
+    ),
+)
+
+
+@given(st.lists(CUT_PIECE, min_size=10, max_size=60).map(" so ".join))
+def test_pieces_find_what_the_whole_text_has(text: str) -> None:
+    """Wherever a text is cut between words, the class is the one of the whole text."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = detect_data_class({"prompt": text})
+        patch.setattr(pii_detection, "PIECE_CHARACTERS", 100)
+        assert detect_data_class({"prompt": text}) == whole
+
+
+def test_a_text_without_words_is_searched_across_its_cuts() -> None:
+    """Whatever stands around a cut is in the overlap."""
+    cut = 2 * pii_detection.PIECE_CHARACTERS
+    for at in range(cut - 60, cut + 20, 7):
+        text = "X" * at + ";bob%40example.org;"
+        assert detect_data_class({"prompt": text + "X" * (2 * cut)}) == "personal"
+
+
+def test_a_search_that_is_stopped_ends() -> None:
+    answers = iter([False, True])
+    text = "so it goes " * 10_000 + "bob@example.org"
+    assert detect_data_class({"prompt": text}, lambda: next(answers)) is None

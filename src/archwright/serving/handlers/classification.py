@@ -42,7 +42,7 @@ class ClassificationHandler(MeteredHandler):
     async def _respond(self, charge: RequestCharge) -> None:
         endpoint = self._endpoint
         # Detection of personal data reads text only: for numbers and images, endpoint and header decide the class.
-        attempts = start_attempts(self.gateway.router, self.request, self.response, self._wanted, None)
+        attempts = await start_attempts(self.gateway.router, self.request, self.response, self._wanted, None)
         result, served_by = await self._query_engine(attempts)
         if len(result.probabilities) * len(result.labels) > INLINE_PROBABILITIES:
             body = await asyncio.to_thread(_build_response, result, endpoint, served_by.version)

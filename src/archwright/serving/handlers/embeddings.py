@@ -51,7 +51,7 @@ class EmbeddingsHandler(MeteredHandler):
 
     async def _query_engine(self, charge: RequestCharge) -> dict[str, Any]:
         generation, response, timing = self._generation, self.response, self._timing
-        attempts = start_attempts(self.gateway.router, self.request, response, generation, generation.body)
+        attempts = await start_attempts(self.gateway.router, self.request, response, generation, generation.body)
 
         async def send(replica: Replica) -> dict[str, Any]:
             if generation.plain and replica.tuned:

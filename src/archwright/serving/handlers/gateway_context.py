@@ -97,10 +97,10 @@ class GatewayContext:
         """Send the request to the endpoint's shadow too, if it is selected; the future takes the response's text."""
         if not generation.endpoint.shadow:
             return None
-        pool = self.router.select_shadow(generation, attempts.data_class, request_id)
+        pool = attempts.router.select_shadow(generation, attempts.data_class, request_id)
         if pool is None:
             return None
-        work = self.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
+        work = attempts.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
         return self._shadows.mirror(request_id, pool, work, (path, generation.body))
 
     def flush(self) -> None:

@@ -68,7 +68,7 @@ class GenerationHandler(MeteredHandler):
             self._send_cached(charge, charge.cached, self._served_by)
             return
         content = generation.native or generation.body
-        attempts = self._attempts = start_attempts(router, request, self.response, generation, content)
+        attempts = self._attempts = await start_attempts(router, request, self.response, generation, content)
         self._shadow = self.gateway.mirror_request(request.id, generation, attempts, self._path)
         slot = router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
         relay = await attempts.run(slot, partial(self._query_replica, charge, attempts))

@@ -122,7 +122,7 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
     context.response.watch_disconnect()
     gateway.accounting.count_request(context.request.principal)
     content = generation.native or generation.body
-    attempts = start_attempts(gateway.router, context.request, context.response, generation, content)
+    attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
 
     async def count(replica: Replica) -> int:
         model = replica.client.model_override

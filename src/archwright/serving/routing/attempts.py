@@ -24,6 +24,7 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
 
 T = TypeVar("T")
+LARGE_TEXT_BYTES = 64 * 1024  # the search in a larger body would delay other requests
 # Unreachable or disconnected: a retry may succeed. An invalid reply would repeat and be paid twice.
 BROKEN_CONNECTION_CODES = ("AW-ENG-01", "AW-ENG-02")
 # These statuses concern the engine (key, account, address, load), not the request: another engine may reply.
@@ -42,7 +43,7 @@ class Attempts:
         self.pool = pools[0]
         self.tries = 0
         self.queued_s = 0.0
-        self._router = router
+        self.router = router
         self._remaining_pools = list(pools[1:])
         self.until = until
         self._late = late
@@ -64,7 +65,7 @@ class Attempts:
     def mark_started(self) -> None:
         """Record the first piece of the reply. No retry is allowed afterwards."""
         if not self.begun and self._replica is not None:
-            self.pool.record_first_response(self._replica, self._router.now() - self._sent_at)
+            self.pool.record_first_response(self._replica, self.router.now() - self._sent_at)
         self.begun = True
         if self._timer is not None:
             self._timer.reschedule(None)
@@ -75,7 +76,7 @@ class Attempts:
             pool = self.pool
             lease = pool.try_acquire(work)
             if lease is None:
-                queued_at = self._router.now()
+                queued_at = self.router.now()
                 try:
                     lease = await pool.acquire(work)
                 except ApiError:
@@ -83,7 +84,7 @@ class Attempts:
                         raise
                     continue
                 finally:
-                    self.queued_s += self._router.now() - queued_at
+                    self.queued_s += self.router.now() - queued_at
             left = False
             try:
                 return await self._try_replica(lease.replica, send)
@@ -107,14 +108,14 @@ class Attempts:
         """Run one attempt and record its outcome in the replica's circuit breaker."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: AttemptOutcome = "neutral"
-        self._replica, self._sent_at = replica, self._router.now()
+        self._replica, self._sent_at = replica, self.router.now()
         replica.record_sent(self._sent_at)
         try:
             limit_s = pool.spec.first_token_s
             if limit_s is None and not self._remaining_pools:
                 result = await send(replica)  # only the deadline of the exchange applies
             else:
-                left_s = self.until - self._router.now()
+                left_s = self.until - self.router.now()
                 async with asyncio.timeout(left_s if limit_s is None else min(limit_s, left_s)) as self._timer:
                     result = await send(replica)
             outcome = "ok"
@@ -123,7 +124,7 @@ class Attempts:
             outcome = "timeout"
             raise
         except asyncio.CancelledError:
-            waited = not self.begun and self._router.now() - self._sent_at > pool.silence_limit_s
+            waited = not self.begun and self.router.now() - self._sent_at > pool.silence_limit_s
             outcome = "timeout" if waited or self._late() else "neutral"
             raise
         except EngineRefused as error:
@@ -136,7 +137,7 @@ class Attempts:
             self._timer = None
             if outcome == "ok":
                 self.mark_started()
-            replica.record_end(outcome, self._router.now(), self._sent_at)
+            replica.record_end(outcome, self.router.now(), self._sent_at)
 
     def _prepare_retry(self, error: Exception) -> bool:
         """Select the pool for a retry. Return False if no retry is allowed."""
@@ -144,23 +145,27 @@ class Attempts:
             return False
         disconnected = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
         same_pool = self._may_retry_pool and self.pool.healthy and (disconnected or len(self.pool.replicas) > 1)
-        if self._router.now() < self.until and same_pool and self._router.budget.try_spend():
+        if self.router.now() < self.until and same_pool and self.router.budget.try_spend():
             self._may_retry_pool = False
             return True
         return self._move_to_next_pool()
 
     def _move_to_next_pool(self) -> bool:
-        if not self._remaining_pools or self._router.now() >= self.until:
+        if not self._remaining_pools or self.router.now() >= self.until:
             return False
         self.pool, self._may_retry_pool = self._remaining_pools.pop(0), True
         return True
 
 
-def start_attempts(
+async def start_attempts(
     router: Router, request: HttpRequest, response: HttpResponse, generation: RoutableRequest, content: Any
 ) -> Attempts:
     """Classify a request by its `content` and select its pools. Raises like `classify_request`, `select_pools`."""
-    data_class = router.classify_request(generation.endpoint, request.header(DATA_CLASS_HEADER_BYTES), content)
+    header = request.header(DATA_CLASS_HEADER_BYTES)
+    if len(request.body) > LARGE_TEXT_BYTES:
+        data_class = await router.classify_large_request(generation.endpoint, header, content)
+    else:
+        data_class = router.classify_request(generation.endpoint, header, content)
     until = request.received_at + response.limits.first_token_s
     pools = router.select_pools(generation, data_class, request.id)
     attempts = Attempts(router, pools, until, response.is_engine_timeout)

@@ -13,11 +13,11 @@ import codecs
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from archwright.lake.pii_redaction import CANDIDATE_PATTERNS, FINDERS, PII_KINDS, PiiKind
+from archwright.lake.pii_redaction import CANDIDATE_PATTERNS, CONTEXT_CHARACTERS, FINDERS, PII_KINDS, PiiKind
 from archwright.policy.residency import DataClass, strictest_class
 
 DATA_CLASS_BY_KIND: dict[PiiKind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in PII_KINDS}
@@ -26,15 +26,18 @@ DETECTABLE_CLASSES = frozenset(DATA_CLASS_BY_KIND.values())
 _SUSPECT = {kind: re.compile(pattern) for kind, pattern in (CANDIDATE_PATTERNS | {"email": r"\S@\S"}).items()}
 # Strictest kind first: the first match decides.
 _KINDS_BY_STRICTNESS = sorted(PII_KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
+_STRICTEST = DATA_CLASS_BY_KIND[_KINDS_BY_STRICTNESS[0]]
+_STRICTEST_KINDS = [kind for kind in PII_KINDS if DATA_CLASS_BY_KIND[kind] == _STRICTEST]
 _DIGITS = b"0123456789"
 # The prefix of a data: URL.
 _DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
 _BASE64 = bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123)) + b"+/=-_\r\n"
 _TO_STANDARD_BASE64 = str.maketrans("-_", "+/", "\r\n")
 _FIELD_NAME = re.compile(r"[A-Za-z_-]*")  # names that contain no data
+# Two neighbours that are never in one match, nor in one escape.
+_GAP = re.compile(r"(?<!\\)[ \n](?=[a-z])")
 # JSON escapes in a text, nested to any depth.
 _ESCAPED = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|(.))")
-_PERCENT = re.compile(r"%[2-7][0-9A-Fa-f]")
 _ENTITY = re.compile(r"&(?:#(?:[xX][0-9A-Fa-f]{1,6}|[0-9]{1,7})|commat|period|plus|nbsp);")
 # Invisible characters and hyphens. NFKC normalises blanks, full-width letters and full-width signs.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
@@ -44,24 +47,54 @@ _NORMALISED_CHARACTERS = 128
 _DIGIT = re.compile(r"\d(?<![0-9])")
 _MIN_DIGITS: dict[PiiKind, int] = {"card": 13, "phone": 7, "iban": 2}
 MIN_TEXT_CHARACTERS = 6
+PIECE_CHARACTERS = 16 * 1024
+OVERLAP_CHARACTERS = 1024
 MIN_BASE64_CHARACTERS = 512  # shorter values are searched as plain text
 _BINARY_SIBLINGS = frozenset({"media_type", "format"})  # fields siblings binary data
 _BASE64_PROBE_CHARACTERS = 1024  # decoded to check whether the value is text
 _MIN_CARD_NUMBER = 10**12
 
 
-def detect_data_class(body: Any) -> DataClass | None:
-    """Return the strictest class of personal data in the body's text; None if no personal data is found."""
+def detect_data_class(body: Any, is_stopped: Callable[[], bool] = lambda: False) -> DataClass | None:
+    """Return the strictest class of personal data in the body's text; None if no personal data is found.
+
+    `is_stopped` is called before each piece of a text; once it returns True, the result is not complete."""
     inputs = body.get("input") if isinstance(body, dict) else None
     if isinstance(inputs, list) and any(isinstance(text, list) for text in inputs):  # token ids
         return strictest_class(DETECTABLE_CLASSES)
-    texts = [(text, _CharacterCounts.of(text)) for text in extract_texts(body)]
-    for kind in _KINDS_BY_STRICTNESS:
-        for text, counts in texts:
-            suspect = counts.may_contain(kind) and _SUSPECT[kind].search(text)
-            if suspect and next(FINDERS[kind](text), None) is not None:
-                return DATA_CLASS_BY_KIND[kind]
-    return None
+    found: DataClass | None = None
+    for text in extract_texts(body):
+        before = ""  # the end of the normalised text before the piece
+        for context, piece in _cut_text(text):
+            if is_stopped():
+                return found
+            normalised = normalise_text(piece)
+            before = before if context else ""
+            forms = [_Form.of(context, piece)]
+            if (before, normalised) != (context, piece):
+                forms.append(_Form.of(before, normalised))
+            kinds = _KINDS_BY_STRICTNESS if found is None else _STRICTEST_KINDS
+            found = next((DATA_CLASS_BY_KIND[kind] for kind in kinds if any(form.has(kind) for form in forms)), found)
+            if found == _STRICTEST:
+                return found
+            before = normalised[-CONTEXT_CHARACTERS:]
+    return found
+
+
+def _cut_text(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the text in pieces, each with the end of the text before it, which decides on matches in the piece.
+
+    Design: a search in C holds the interpreter lock, so long texts are searched in pieces. A piece ends where no match
+    can go on: before a space or line end that a small letter follows. A text without such a place for two pieces, which
+    is no prose, is cut anywhere, with an overlap that is longer than any address or number.
+    """
+    at, context = 0, 0
+    while len(text) - at > 2 * PIECE_CHARACTERS:
+        gap = _GAP.search(text, at + PIECE_CHARACTERS, at + 2 * PIECE_CHARACTERS)
+        end = at + 2 * PIECE_CHARACTERS if gap is None else gap.start()
+        yield text[at - context : at], text[at:end]
+        at, context = (end - OVERLAP_CHARACTERS, 0) if gap is None else (end, CONTEXT_CHARACTERS)
+    yield text[at - context : at], text[at:]
 
 
 class _CharacterCounts(NamedTuple):
@@ -84,6 +117,23 @@ class _CharacterCounts(NamedTuple):
         if kind == "ip":
             return (self.digits >= 4 and self.dots >= 3) or self.colons >= 2
         return self.digits >= _MIN_DIGITS[kind]
+
+
+class _Form(NamedTuple):
+    """A piece of a text, as sent or normalised, with the text before it. `begin`: where the piece begins."""
+
+    text: str
+    begin: int
+    counts: _CharacterCounts
+
+    @classmethod
+    def of(cls, before: str, piece: str) -> _Form:
+        return cls(before + piece, len(before), _CharacterCounts.of(before + piece))
+
+    def has(self, kind: PiiKind) -> bool:
+        """True if a match of the kind begins in the piece."""
+        suspect = self.counts.may_contain(kind) and _SUSPECT[kind].search(self.text)
+        return bool(suspect) and any(start >= self.begin for start, _ in FINDERS[kind](self.text))
 
 
 def _is_base64(text: str) -> bool:
@@ -112,11 +162,11 @@ def _unescape_match(escape: re.Match[str]) -> str:
     return " " if letter in "nrtbf" else str(letter)
 
 
-def _normalise_text(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Remove escapes and encodings from a text."""
     if "\\" in text:
         text = _ESCAPED.sub(_unescape_match, text)
-    if "%" in text and _PERCENT.search(text):
+    if "%" in text:
         text = unquote(text)
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
@@ -129,7 +179,7 @@ def _normalise_text(text: str) -> str:
 
 
 def extract_texts(value: Any) -> Iterator[str]:
-    """Yield the body's texts, also normalised, and possible card numbers; no image or audio bytes."""
+    """Yield the body's texts and possible card numbers; no image or audio bytes."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if not isinstance(inner, int | float):  # top-level numbers are parameters
@@ -147,9 +197,6 @@ def _walk_texts(value: Any) -> Iterator[str]:
         if value.startswith("data:") and _is_base64(value):
             value = _decode_base64_text(value)
         yield value
-        normalised = _normalise_text(value)
-        if normalised != value:
-            yield normalised
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _walk_field(name, inner, value)

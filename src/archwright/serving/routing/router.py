@@ -3,6 +3,8 @@
 Design: the routes of a table are computed once. A route holds only pools that may process its data class.
 """
 
+import asyncio
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -66,6 +68,7 @@ class Router:
         self._routes: dict[tuple[str, str, str, DataClass], _EndpointRoute] = {}
         self._classes: dict[tuple[str, str, str], DataClass] = {}
         self._detecting: set[tuple[str, str, str]] = set()
+        self._search = asyncio.Lock()
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
@@ -80,6 +83,24 @@ class Router:
         """Return the strictest of the endpoint's class, the caller's header and the detected class.
 
         Raises ApiError 400 for an unknown class, 503 if the endpoint was removed since the request was read."""
+        found, searched = self._find_stated_class(spec, header)
+        return strictest_class((found, detect_data_class(body) or found)) if searched else found
+
+    async def classify_large_request(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
+        """Return the class as `classify_request` does. A thread searches the text, one at a time per process."""
+        found, searched = self._find_stated_class(spec, header)
+        if not searched:
+            return found
+        ended = threading.Event()  # also if the client disconnects
+        try:
+            async with self._search:
+                detected = await asyncio.to_thread(detect_data_class, body, ended.is_set)
+        finally:
+            ended.set()
+        return strictest_class((found, detected or found))
+
+    def _find_stated_class(self, spec: EndpointSpec, header: str | None) -> tuple[DataClass, bool]:
+        """Return the stricter of the endpoint's class and the caller's, and whether the text must be searched."""
         name = (spec.kind, spec.model, spec.workload)
         found = self._classes.get(name)
         if found is None:
@@ -90,9 +111,7 @@ class Router:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"
                 raise bad_request(message, DATA_CLASS_HEADER, "invalid_value")
             found = strictest_class((found, header))
-        if name in self._detecting and found not in RESIDENCY_BOUND_CLASSES:
-            found = strictest_class((found, detect_data_class(body) or found))
-        return found
+        return found, name in self._detecting and found not in RESIDENCY_BOUND_CLASSES
 
     def select_pools(
         self, request: RoutableRequest, data_class: DataClass, request_id: str = ""
