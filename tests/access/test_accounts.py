@@ -117,6 +117,31 @@ def test_requests_a_minute(world: World) -> None:
     assert isinstance(world.accounts.reserve(principal, (1, None)), LimitDenial)
 
 
+def test_a_request_that_was_counted_before_its_body_is_not_counted_again(world: World) -> None:
+    principal = world.key(rpm=2, tpm=1_000)
+    for _ in range(2):
+        taken(world.accounts.reserve(principal, (0, 0.0)))
+    assert isinstance(world.accounts.reserve(principal, (0, 0.0)), LimitDenial)
+    first, other = world.accounts.reserve_all([(principal, (400, None)), (principal, (1, None))], counted=[0])
+    assert isinstance(first, Reservation) and other == LimitDenial("requests", "key", 30)
+    taken(world.accounts.reserve(principal, (600, None), counted=True))
+    assert world.accounts.reserve(principal, (1, None), counted=True) == LimitDenial("tokens", "key", 1)
+    with_one_left = 30
+    world.clock.now += with_one_left
+    taken(world.accounts.reserve(principal, (0, None)))
+    assert isinstance(world.accounts.reserve(principal, (0, None)), LimitDenial), "the level leaked once"
+
+
+def test_a_rate_lowered_below_what_is_counted_refuses_no_counted_request(world: World) -> None:
+    principal = world.key(rpm=5)
+    for _ in range(3):
+        taken(world.accounts.reserve(principal, (0, 0.0)))
+    world.keys.set_limits("key", "", principal.key_id, UsageLimits(rpm=1))
+    principal = world.again(principal)
+    assert isinstance(world.accounts.reserve(principal, (0, 0.0)), LimitDenial)
+    taken(world.accounts.reserve(principal, (1, None), counted=True))
+
+
 def test_tokens_are_reserved_at_worst_and_the_difference_comes_back(world: World) -> None:
     principal = world.key(tpm=1000)
     first = taken(world.accounts.reserve(principal, (900, None)))

@@ -13,7 +13,7 @@ reservations count as spent.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -76,14 +76,21 @@ class Account(NamedTuple):
 
 
 class Reservation:
-    """Reserved worst case of a request, settled exactly once."""
+    """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests counted it before."""
 
-    __slots__ = ("accounts", "ask", "generation", "nusd", "principal", "settled", "tokens", "version")
+    __slots__ = ("accounts", "ask", "counted", "generation", "nusd", "principal", "settled", "tokens", "version")
 
     def __init__(
-        self, principal: Principal, accounts: tuple[Account, ...], ask: WorstCaseAmount, version: int, generation: int
+        self,
+        principal: Principal,
+        accounts: tuple[Account, ...],
+        ask: WorstCaseAmount,
+        version: int,
+        generation: int,
+        *,
+        counted: bool = False,
     ) -> None:
-        self.principal, self.accounts, self.ask = principal, accounts, ask
+        self.principal, self.accounts, self.ask, self.counted = principal, accounts, ask, counted
         self.tokens, self.nusd = ask[0], max(0, ask[1])
         self.version, self.generation = version, generation
         self.settled = False
@@ -148,15 +155,17 @@ class Accounts:
         self.clock_changes: set[tuple[int, int]] = set()
         """Periods of rows that show a changed clock; a spend that was read before such a change is stale."""
 
-    def reserve(self, principal: Principal, worst: WorstCaseAsk) -> Reservation | LimitDenial:
+    def reserve(self, principal: Principal, worst: WorstCaseAsk, *, counted: bool = False) -> Reservation | LimitDenial:
         """Reserve for one request. Raises StoreError if the shared table or the usage records fail: then deny."""
-        (result,) = self.reserve_all(((principal, worst),))
+        (result,) = self.reserve_all(((principal, worst),), (0,) if counted else ())
         if isinstance(result, StoreError):
             raise result
         return result
 
-    def reserve_all(self, asked: Iterable[tuple[Principal, WorstCaseAsk]]) -> list[ReserveResult]:
-        """Reserve for each request in order.
+    def reserve_all(
+        self, asked: Iterable[tuple[Principal, WorstCaseAsk]], counted: Collection[int] = ()
+    ) -> list[ReserveResult]:
+        """Reserve for each request in order. `counted`: indexes of requests that the rates counted before.
 
         If the table or the usage records fail, the failing and all later requests get the StoreError; earlier requests
         are reserved. Raises StoreError if this process cannot be registered in the table."""
@@ -167,7 +176,9 @@ class Accounts:
                 if not pending:
                     self._ensure_registered()
                 accounts, ask = self._get_accounts(principal), (tokens, -1 if usd is None else worst_nusd(usd))
-                reservation = Reservation(principal, accounts, ask, self._version, self._generation)
+                reservation = Reservation(
+                    principal, accounts, ask, self._version, self._generation, counted=index in counted
+                )
                 pending.append((index, reservation))
             else:
                 reservation = Reservation(principal, (), ZERO_ASK, self._keys.version, 0)
@@ -249,7 +260,7 @@ class Accounts:
             self._settle_in_rows(transaction, rows, reservation, (tokens, nusd), now_us)
         answers: list[LimitDenial | _UnknownSpend | None] = []
         for _, one in pending:
-            answer = self._reserve_in_rows(transaction, rows, one.accounts, one.ask, spends, now_us)
+            answer = self._reserve_in_rows(transaction, rows, one, spends, now_us)
             answers.append(answer)
             if isinstance(answer, _UnknownSpend):
                 break
@@ -261,14 +272,13 @@ class Accounts:
         self,
         transaction: Transaction,
         rows: AccountRows,
-        accounts: tuple[Account, ...],
-        ask: WorstCaseAmount,
+        wanted: Reservation,
         spends: Mapping[bytes, int],
         now_us: int,
     ) -> LimitDenial | _UnknownSpend | None:
         """Reserve in `rows`, the rows that this transaction has changed and will write at its end."""
-        reserved = []
-        for account in accounts:
+        reserved, ask, counted = [], wanted.ask, wanted.counted
+        for account in wanted.accounts:
             key = account.key
             row = rows.get(key)
             if row is None:
@@ -285,16 +295,18 @@ class Accounts:
                     period = row[PERIOD_INDEX]
                     if key in spends:  # even if this request is refused: the spend is read only once
                         rows[key] = row
-            changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
+            level, held = row[:PERIOD_INDEX], sum_reserved_nusd(row)
+            changed = reserve_request(account.caps, level, held, ask, now_us, counted=counted)
             if isinstance(changed, LimitShortfall) and changed.held:
                 row = self._drop_dead_claims(transaction, account, row, now_us)
-                changed = reserve_request(account.caps, row[:PERIOD_INDEX], sum_reserved_nusd(row), ask, now_us)
+                level, held = row[:PERIOD_INDEX], sum_reserved_nusd(row)
+                changed = reserve_request(account.caps, level, held, ask, now_us, counted=counted)
             if isinstance(changed, LimitShortfall):
                 return self._build_denial(account, changed)
             reserved.append((key, changed, period, row))
         tokens, nusd = ask
-        for key, level, period, row in reserved:
-            rows[key] = update_row(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
+        for key, changed, period, row in reserved:
+            rows[key] = update_row(changed, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
     def _settle_in_rows(

@@ -106,21 +106,29 @@ def worst_input_tokens(text_bytes: int, context_tokens: int, images_tokens: int 
 
 
 def reserve_request(
-    caps: AccountCaps, level: AccountLevel, held_nusd: int, amount: WorstCaseAmount, now_us: int
+    caps: AccountCaps,
+    level: AccountLevel,
+    held_nusd: int,
+    amount: WorstCaseAmount,
+    now_us: int,
+    *,
+    counted: bool = False,
 ) -> AccountLevel | LimitShortfall:
     """Take `amount` from the account's rates and return the new level, or the limit that `amount` exceeds.
 
-    `held_nusd`: money reserved by running requests. The caller reserves money outside of the level."""
+    `held_nusd`: money reserved by running requests. The caller reserves money outside of the level. `counted`: the
+    request was taken from the rate of requests before."""
     rpm, tpm, budget = caps
     at_us, requests, tokens, spent_nusd = level
     passed = now_us - at_us
     if passed < 0:  # a worker may have read the clock before another worker wrote the account
         passed = 0
     if rpm >= 0:
-        requests -= rpm * passed
-        requests = requests + UNITS_PER_REQUEST if requests > 0 else UNITS_PER_REQUEST
-        if requests > rpm * UNITS_PER_REQUEST:
-            return LimitShortfall("requests", _leak_wait_s(requests, rpm) if rpm else None)
+        requests = max(requests - rpm * passed, 0)
+        if not counted:
+            requests += UNITS_PER_REQUEST
+            if requests > rpm * UNITS_PER_REQUEST:
+                return LimitShortfall("requests", _leak_wait_s(requests, rpm) if rpm else None)
     if tpm >= 0:
         tokens -= tpm * passed
         tokens = (tokens if tokens > 0 else 0) + amount[0] * UNITS_PER_REQUEST
