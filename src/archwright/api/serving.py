@@ -17,13 +17,11 @@ from archwright.home import locate_home, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
 from archwright.policy.cache_key import CachePolicy
-from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.process.master import ListeningSockets, Master
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
 
 MILLION = 1e6
 WORKERS_LIMIT = 64
-BODY_BYTES = 32 << 20  # images come as base64
 # Suffixes of names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
 PRIVATE_SUFFIXES = (".local", ".localhost", ".internal")
 # The capacity of upstream engines is unknown; these values bound the requests of one gateway.
@@ -93,7 +91,6 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         workers=options.workers,
         admin_port=options.admin_port or None,  # 0: no interface, as in the settings
         trusted_proxies=chosen.proxy_networks,
-        limits=ClientLimits(body_bytes=BODY_BYTES),
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )
     check_config(config)

@@ -29,11 +29,13 @@ class RouteRequirement(NamedTuple):
     """The route table's demands on a request.
 
     `permission`: None if no route has the path and method; `methods`: of the path; `suggestion`: names a similar path.
+    `images`: image data may exceed the limit of the body.
     """
 
     permission: str | None
     methods: tuple[str, ...]
     suggestion: str = ""
+    images: bool = False
 
 
 class RequestAuthorizer:
@@ -69,7 +71,7 @@ class RequestAuthorizer:
             message = f"The role {principal.role!r} of this key lacks the permission {requirement.permission!r}."
             raise ApiError(HTTPStatus.FORBIDDEN, message + " Use a key with another role.", "insufficient_permissions")
         self._record_decision(head, request_id, requirement, principal, "")
-        return Admitted(principal, keys_version)
+        return Admitted(principal, keys_version, requirement.images)
 
     def reauthorize(self, request: HttpRequest, requirement: RouteRequirement) -> HttpRequest:
         """Check the key again when the body is complete, since it may be revoked by now.

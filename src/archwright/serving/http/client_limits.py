@@ -6,18 +6,22 @@ Design: each limit has bounds, so that no setting blocks all clients and no wait
 from collections import Counter
 
 from archwright.contract.record import Record
+from archwright.serving.http.errors import service_unavailable, too_many_requests
 
 
 class ClientLimits(Record):
-    """`tenant_bytes`: large bodies of a tenant's running requests; `chunks`: of a chunked body.
+    """`image_body_bytes`: of a body with image data, without which it has at most `body_bytes`; `chunks`: of a body.
 
+    `tenant_bytes`, `total_bytes`: memory for large bodies of running requests, of a tenant and of all.
     `connections`: of a worker, fewer if the system's limit of open files is low. `connections_per_address`: not for
     trusted proxies. `handshake_s`: of TLS. `stranger_idle_s`: how long a connection may be idle after a response before
     a key was accepted on it. `token_s`: the longest average time per token of a response that is not streamed.
     """
 
     body_bytes: int = 4 * 1024 * 1024
+    image_body_bytes: int = 32 * 1024 * 1024
     tenant_bytes: int = 256 * 1024 * 1024
+    total_bytes: int = 512 * 1024 * 1024
     header_bytes: int = 32 * 1024
     headers: int = 100
     chunks: int = 16_384
@@ -42,11 +46,14 @@ class ClientLimits(Record):
 
 
 _DAY_S = 86_400
+_RETRY = "Retry when some of them finish."
 _WAIT_S = (0.01, _DAY_S)
 # Minimum and maximum. The minimum suffices for a request; memory and open files of a machine allow the maximum.
 LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
+    "image_body_bytes": (1_024, 1 << 30),
     "tenant_bytes": (1_024, 1 << 40),
+    "total_bytes": (1_024, 1 << 40),
     "header_bytes": (1_024, 1 << 20),
     "headers": (16, 10_000),
     "chunks": (16, 1 << 24),
@@ -70,25 +77,46 @@ def find_invalid_limit(limits: ClientLimits) -> tuple[str, str]:
     return "", ""
 
 
+class BodyTotals:
+    """Bytes of memory for the large bodies of a process: of all tenants, and by tenant."""
+
+    __slots__ = ("all", "tenants")
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.tenants: Counter[str] = Counter()
+
+    def add(self, tenant: str, size: int) -> None:
+        self.all += size
+        self.tenants[tenant] += size
+        if not self.tenants[tenant]:
+            del self.tenants[tenant]
+
+
 class BodyQuota:
-    """One connection's part of the bytes of large bodies by tenant, so that no tenant fills the memory."""
+    """One connection's part of the totals, so that neither a tenant nor all tenants together fill the memory."""
 
     __slots__ = ("_size", "_tenant", "_totals")
 
-    def __init__(self, totals: Counter[str]) -> None:
+    def __init__(self, totals: BodyTotals) -> None:
         self._totals = totals
         self._size, self._tenant = 0, ""
 
-    def set_size(self, tenant: str, size: int) -> int:
-        """Set the tenant and size of this connection's body; returns all bytes of that tenant."""
+    def set_size(self, tenant: str, size: int, limits: ClientLimits) -> None:
+        """Set the tenant and the bytes of this connection's body. Raises ApiError 429 or 503 above a limit."""
         totals = self._totals
-        totals[tenant] += size - self._size
+        self.release()
+        totals.add(tenant, size)
         self._size, self._tenant = size, tenant
-        return totals[tenant]
+        # A single body never exceeds a limit: its client would retry for ever.
+        if totals.tenants[tenant] > max(size, limits.tenant_bytes):
+            message = f"This tenant has too many large requests in flight (limit: {limits.tenant_bytes} bytes)."
+            raise too_many_requests(f"{message} {_RETRY}", "rate_limit_exceeded", 1)
+        if totals.all > max(size, limits.total_bytes):
+            message = f"The gateway has too many large requests in flight (limit: {limits.total_bytes} bytes)."
+            raise service_unavailable(f"{message} {_RETRY}", "overloaded", 1)
 
     def release(self) -> None:
         if self._size:
-            self._totals[self._tenant] -= self._size
-            if not self._totals[self._tenant]:
-                del self._totals[self._tenant]
+            self._totals.add(self._tenant, -self._size)
             self._size = 0

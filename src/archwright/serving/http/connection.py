@@ -23,10 +23,11 @@ from archwright.engines.http_request_parser import (
     check_partial_head,
     parse_head,
 )
+from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_large_body
 from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import BodyQuota, ClientLimits
 from archwright.serving.http.connection_slots import STAGE_KNOWN, STAGE_STRANGER, ConnectionSlot, ConnectionSlots
-from archwright.serving.http.errors import ApiError, too_many_requests
+from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import (
     PHASE_BODY,
@@ -37,6 +38,7 @@ from archwright.serving.http.http_response import (
     early_end_error,
     encode_bare_response,
 )
+from archwright.serving.http.image_data import ImageScan
 
 KEEP_ALIVE_S = 75.0  # after an accepted key, and for trusted proxies
 READ_AHEAD = 64 * 1024
@@ -56,8 +58,10 @@ _MALFORMED_CODES = {413: "request_too_large", 431: "headers_too_large"}
 class Application(Protocol):
     """Decides on requests and answers them."""
 
-    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
-        """The headers are complete: admit the request, or write an error and return None."""
+    def on_headers(self, head: RequestHead, response: HttpResponse, *, complete: bool) -> Admitted | None:
+        """The headers are complete: admit the request, or write an error and return None.
+
+        `complete`: the body is small and has arrived too."""
 
     def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
         """The body is complete: write the response."""
@@ -74,7 +78,6 @@ class HttpServer:
         self.proxies = TrustedProxies(proxies)
         self.slots = ConnectionSlots(self.limits.connections, self.limits.connections_per_address, self.proxies)
         self.connections: set[HttpConnection] = set()
-        self.body_bytes: Counter[str] = Counter()  # of large bodies, by tenant
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
@@ -117,12 +120,13 @@ class HttpConnection(asyncio.Protocol):
         self._closing = self._paused = False
         self._stalled_at: float | None = None
         self._due = 0.0
-        self._quota = BodyQuota(server.body_bytes)
+        self._quota = BodyQuota(server.buffer.bodies)
         self._reset_body()
 
     def _reset_body(self) -> None:
         self._pieces: list[bytes] = []
         self._chunks: ChunkedBody | None = None
+        self._images: ImageScan | None = None  # of a body above the limit for text
         self._left_bytes = 0  # still to be read: of the body, or before closing
         self._size = 0
 
@@ -267,9 +271,10 @@ class HttpConnection(asyncio.Protocol):
             self.address = self._server.proxies.find_client(self._slot.address, forwarded)
         response = self._response = HttpResponse(head, self, self._server.buffer)
         self._head, self._admitted = head, None
-        limit = self._limits.body_bytes
         self._keyless += 1
-        admitted = self._admitted = self._server.application.on_headers(head, response)
+        arrived = len(self._buffer) - self._at
+        complete = head.length is not None and head.length <= min(arrived, LARGE_BODY_BYTES)
+        admitted = self._admitted = self._server.application.on_headers(head, response, complete=complete)
         if admitted is None:
             return
         if admitted.principal is not None:
@@ -277,6 +282,7 @@ class HttpConnection(asyncio.Protocol):
             if self._slot.stage == STAGE_STRANGER:
                 self._server.slots.enter_stage(self._slot, STAGE_KNOWN)
                 self._keep_alive_s = KEEP_ALIVE_S
+        limit = self._limits.image_body_bytes if admitted.images else self._limits.body_bytes
         if self._left_bytes > limit:
             self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
@@ -306,19 +312,32 @@ class HttpConnection(asyncio.Protocol):
 
     def _take_body(self, admitted: Admitted, piece: bytes) -> None:
         self._size += len(piece)
-        if self._size > self._limits.body_bytes:
-            self._refuse_body(body_too_large(self._limits.body_bytes))
-        elif piece:
+        if piece:
             self._pieces.append(piece)
-            if self._size > SKIP_BYTES:
-                principal = admitted.principal
-                tenant_bytes = self._quota.set_size("" if principal is None else principal.tenant, self._size)
-                # A single body never exceeds the tenant's quota: its client would retry for ever.
-                if tenant_bytes > max(self._size, self._limits.tenant_bytes):
-                    limit = self._limits.tenant_bytes
-                    message = f"This tenant has too many large requests in flight (limit: {limit} bytes)."
-                    message += " Retry when some of them finish."
-                    self._refuse_body(too_many_requests(message, "rate_limit_exceeded", 1))
+        try:
+            if self._size > self._limits.body_bytes:
+                self._check_images(admitted, piece)
+            if self._size > LARGE_BODY_BYTES:
+                self._hold_memory(admitted, self._size)
+        except ApiError as error:
+            self._refuse_body(error)
+
+    def _check_images(self, admitted: Admitted, piece: bytes) -> None:
+        """Raise ApiError 413 unless image data alone makes the body larger than the limit for text."""
+        limits, scan = self._limits, self._images
+        if not admitted.images or self._size > limits.image_body_bytes:
+            raise body_too_large(limits.image_body_bytes if admitted.images else limits.body_bytes)
+        if scan is None:
+            scan, piece = ImageScan(), b"".join(self._pieces)
+            self._images = scan
+        scan.feed(piece)
+        if scan.other_bytes > limits.body_bytes:
+            raise body_too_large(limits.body_bytes)
+
+    def _hold_memory(self, admitted: Admitted, size: int) -> None:
+        """Count the body's bytes of memory. Raises ApiError 429 and 503 if a limit has no room for them."""
+        principal = admitted.principal
+        self._quota.set_size("" if principal is None else principal.tenant, size, self._limits)
 
     def _complete_request(self) -> None:
         """Pass the complete request on, unless it was refused."""
@@ -330,6 +349,12 @@ class HttpConnection(asyncio.Protocol):
         if admitted is not None:
             self._pieces = []
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if len(body) > LARGE_BODY_BYTES:
+                try:
+                    self._hold_memory(admitted, check_large_body(body))
+                except ApiError as error:
+                    self._refuse_body(error)
+                    return
             request = HttpRequest(response.id, head, response.received_at, admitted, body)
             self._server.application.on_request(request, response)
 

@@ -10,10 +10,19 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A request that may be handled. `principal` is None for an open route.
 
     `keys_version`: version of the key store before the key was looked up, so that later revocations are noticed.
+    `images`: image data may exceed the limit of the body. `counted`: the rates of the caller have counted the request.
     """
 
     principal: Principal | None
     keys_version: int
+    images: bool = False
+    counted: bool = False
+
+    @property
+    def caller(self) -> Principal:
+        """The caller; only requests of open routes have none."""
+        assert self.principal is not None, "a handler of an open route asked for the principal"
+        return self.principal
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
@@ -27,10 +36,7 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def principal(self) -> Principal:
-        """The caller; only requests of open routes have none."""
-        principal = self.admitted.principal
-        assert principal is not None, "a handler of an open route asked for the principal"
-        return principal
+        return self.admitted.caller
 
     def header(self, name: bytes) -> str | None:
         value = self.head.headers.get(name)

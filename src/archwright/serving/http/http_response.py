@@ -20,7 +20,7 @@ from archwright.contract.served import make_request_id
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, StoreError
 from archwright.http_client.connection_pool import ResponseSink
-from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.client_limits import BodyTotals, ClientLimits
 from archwright.serving.http.errors import (
     MESSAGES_PATH,
     ApiError,
@@ -70,12 +70,15 @@ class Peer(Protocol):
 
 
 class ResponseBuffer:
-    """The responses of one event-loop tick. `flush` makes their records durable or raises StoreError."""
+    """The responses of one event-loop tick. `flush` makes their records durable or raises StoreError.
+
+    `bodies`: the memory of large bodies of requests whose responses are not sent yet."""
 
     def __init__(self, limits: ClientLimits, now: Callable[[], float], flush: Callable[[], None]) -> None:
         self.limits = limits
         self.now = now
         self.date = b""
+        self.bodies = BodyTotals()
         self._flush = flush
         self.loop = asyncio.get_running_loop()
         self._waiting: list[HttpResponse] = []

@@ -5,6 +5,7 @@ Design: each stage gets records and returns a record. Requests that arrive in on
 
 import asyncio
 import traceback
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -15,8 +16,9 @@ from archwright.errors import ArchwrightError, EngineError, InternalError, bound
 from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
+from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_small_body
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.errors import to_api_error
+from archwright.serving.http.errors import ApiError, to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
 from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
@@ -24,6 +26,8 @@ from archwright.serving.process.memory_trim import trim_periodically
 from archwright.serving.process.routes import RouteMatch, find_route
 
 REQUEST_BOUNDARY = boundary("request")
+METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
+LARGE_BYTES = 256 * 1024  # a body whose decoding other requests would notice
 
 
 class Dispatcher:
@@ -42,29 +46,52 @@ class Dispatcher:
         self._find = find
         self._changes = changes
         self._arrived: list[tuple[HttpRequest, HttpResponse]] = []
+        self._large: deque[tuple[HttpRequest, HttpResponse]] = deque()
 
-    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
+    def on_headers(self, head: RequestHead, response: HttpResponse, *, complete: bool) -> Admitted | None:
+        """Admit the request, or write an error. A request counts here unless its small body is `complete`.
+
+        Design: a complete request is counted by its reservation in the same tick, without another transaction.
+        """
         try:
             with REQUEST_BOUNDARY:
                 requirement = self._find(head.method, head.path).requirement
                 if requirement is None:
                     return Admitted(principal=None, keys_version=0)
-                return self._gateway.authorizer.authorize(head, response.id, requirement)
+                admitted = self._gateway.authorizer.authorize(head, response.id, requirement)
+                if complete or requirement.permission != METERED_PERMISSION:
+                    return admitted
+                return self._gateway.accounting.count_request(admitted)
         except ArchwrightError as error:
             self._send_error(response, error)
             return None
 
     def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
         """The body is complete: start the request in the next tick of the event loop."""
+        if len(request.body) > LARGE_BYTES:
+            if not self._large:
+                asyncio.get_running_loop().call_soon(self._start_large)
+            self._large.append((request, response))
+            return
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._start_arrived)
         self._arrived.append((request, response))
 
     def _start_arrived(self) -> None:
-        """Start all requests that arrived in one tick; their worst cases are reserved in one transaction."""
         arrived, self._arrived = self._arrived, []
+        self._start(arrived)
+
+    def _start_large(self) -> None:
+        """Start one request with a large body per tick, so that other requests get the event loop in between."""
+        large = self._large.popleft()
+        if self._large:
+            asyncio.get_running_loop().call_soon(self._start_large)
+        self._start([large])
+
+    def _start(self, arrived: list[tuple[HttpRequest, HttpResponse]]) -> None:
+        """Start requests that arrived in one tick; their worst cases are reserved in one transaction."""
         handlers = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
-        wanted = [(one.request.principal, worst) for one in handlers if (worst := one.worst_case) is not None]
+        wanted = [(one.request.admitted, worst) for one in handlers if (worst := one.worst_case) is not None]
         reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
             reservations = self._gateway.accounting.reserve(wanted)
@@ -84,7 +111,14 @@ class Dispatcher:
                 assert match.route is not None, "a request was admitted without a route"
                 if match.requirement is not None:
                     request = self._gateway.authorizer.reauthorize(request, match.requirement)
-                return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
+                try:
+                    if len(request.body) <= LARGE_BODY_BYTES:
+                        check_small_body(request.body)
+                    return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
+                except ApiError:
+                    if match.route.permission == METERED_PERMISSION:  # without a reservation it counts here
+                        self._gateway.accounting.count_request(request.admitted)
+                    raise
         except ArchwrightError as error:
             self._send_error(response, error)
             return None

@@ -36,6 +36,7 @@ from archwright.serving.handlers.request_handler import (
     json_reply,
 )
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
+from archwright.serving.http.http_response import body_too_large
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
@@ -58,7 +59,7 @@ Prepare = Callable[[HandlerContext], RequestHandler]
 class Route(NamedTuple):
     """`prepare` validates a request and makes its handler. Each {} in `path` is a name.
 
-    `tail`: a name follows the path, which may contain "/".
+    `tail`: a name follows the path, which may contain "/". `images`: image data may exceed the limit of the body.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Route(NamedTuple):
     permission: str | None
     prepare: Prepare
     tail: bool = False
+    images: bool = False
 
 
 def reply_with(make_reply: Callable[[HandlerContext], Awaitable[HttpReply]]) -> Prepare:
@@ -94,7 +96,15 @@ def _prepare_generation(
     )
     envelope = _build_envelope(context, generation, shape.prefix)
     writer = OpenAIWriter(shape, envelope, options, stream=generation.stream)
+    _check_text_size(context, generation)
     return GenerationHandler(context, generation, shape.path, writer)
+
+
+def _check_text_size(context: HandlerContext, generation: GenerationRequest) -> None:
+    """Raise ApiError 413 if the body exceeds the limit for text by text that looks like image data."""
+    limit = context.response.limits.body_bytes
+    if len(context.request.body) - generation.parts.data_bytes > limit:
+        raise body_too_large(limit)
 
 
 def _build_envelope(context: HandlerContext, generation: GenerationRequest, prefix: str) -> ResponseEnvelope:
@@ -112,15 +122,18 @@ def prepare_message(context: HandlerContext) -> GenerationHandler:
 
 def _translate_message(context: HandlerContext, body: dict[str, Any]) -> GenerationRequest:
     workload, betas = context.request.header(WORKLOAD_HEADER), context.request.header(BETA_HEADER)
-    return translate_request(body, context.gateway.directory, workload, betas)
+    generation = translate_request(body, context.gateway.directory, workload, betas)
+    _check_text_size(context, generation)
+    return generation
 
 
 async def count_tokens(context: HandlerContext) -> HttpReply:
     """Count the tokens of a message's prompt, by the engine that would answer it."""
+    gateway = context.gateway
+    gateway.accounting.count_request(context.request.admitted)
     body = {**decode_body(context.request.body), "max_tokens": 1, "stream": False}
-    generation, gateway = _translate_message(context, body), context.gateway
+    generation = _translate_message(context, body)
     context.response.watch_disconnect()
-    gateway.accounting.count_request(context.request.principal)
     content = generation.native or generation.body
     attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
 
@@ -187,10 +200,10 @@ async def readyz(context: HandlerContext) -> HttpReply:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/v1/chat/completions", "inference.invoke", prepare_chat),
+    Route("POST", "/v1/chat/completions", "inference.invoke", prepare_chat, images=True),
     Route("POST", "/v1/completions", "inference.invoke", prepare_completion),
-    Route("POST", MESSAGES_PATH, "inference.invoke", prepare_message),
-    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", reply_with(count_tokens)),
+    Route("POST", MESSAGES_PATH, "inference.invoke", prepare_message, images=True),
+    Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", reply_with(count_tokens), images=True),
     Route("POST", "/v1/embeddings", "inference.invoke", prepare_embeddings),
     Route("POST", "/v1/predict/", "inference.invoke", prepare_classification, tail=True),
     Route("GET", "/v1/models", "models.read", reply_with(list_models)),
@@ -253,7 +266,8 @@ class RouteTable:
             return RouteMatch(route, None, name)
         permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
         suggestion = "" if matches else self._suggest_path(path)
-        return RouteMatch(route, RouteRequirement(permission, methods, suggestion), name)
+        requirement = RouteRequirement(permission, methods, suggestion, images=route is not None and route.images)
+        return RouteMatch(route, requirement, name)
 
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""

@@ -18,8 +18,6 @@ from archwright.serving.settings.config import Endpoint
 Check = Callable[[Any, str, Endpoint], Any]
 
 MAX_TEXT_CHARACTERS = 512
-MAX_DEPTH = 200
-MAX_CONTAINERS = 100_000
 MAX_SCHEMA_DEPTH = 64
 MAX_SCHEMA_NODES = 5_000
 MAX_LOGIT_BIASES = 1_024
@@ -33,7 +31,9 @@ DROPPED = object()
 
 
 def decode_body(data: bytes) -> dict[str, Any]:
-    """Decode a JSON object. Raises ApiError 400, also for NaN, Infinity, invalid UTF-8 and deep nesting."""
+    """Decode a JSON object. Raises ApiError 400, also for NaN, Infinity, invalid UTF-8 and deep nesting.
+
+    The structure of a request's body was checked before (http/body_structure.py)."""
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
@@ -42,23 +42,7 @@ def decode_body(data: bytes) -> dict[str, Any]:
         raise bad_request(f"the body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
         raise bad_request("the body must be a JSON object")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        _check_nesting(body)
     return body
-
-
-def _check_nesting(body: object) -> None:
-    """Raise ApiError 400 for a body too deep to search or encode, or with 20 times its size in memory."""
-    level, containers = [body], 0
-    for _ in range(MAX_DEPTH):
-        inner: list[Any] = [node.values() if type(node) is dict else node for node in level]
-        level = [child for children in inner for child in children if type(child) in (dict, list)]
-        containers += len(level)
-        if containers > MAX_CONTAINERS:
-            raise bad_request(f"the body contains more than {MAX_CONTAINERS} objects and lists")
-        if not level:
-            return
-    raise bad_request("the body is nested too deeply")
 
 
 def check_fields(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
