@@ -124,7 +124,8 @@ def reserve_request(
     if passed < 0:  # a worker may have read the clock before another worker wrote the account
         passed = 0
     if rpm >= 0:
-        requests = max(requests - rpm * passed, 0)
+        requests -= rpm * passed
+        requests = requests if requests > 0 else 0
         if not counted:
             requests += UNITS_PER_REQUEST
             if requests > rpm * UNITS_PER_REQUEST:

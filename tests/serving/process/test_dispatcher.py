@@ -31,7 +31,7 @@ from archwright.serving.admission.metering import CostAccounting, RecordedSpendi
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_request import Admitted
+from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.store import Store
@@ -176,9 +176,9 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve, opened = CostAccounting.reserve, CostAccounting.open_charge
 
-    def revoke(accounting: CostAccounting, wanted: list[tuple[Admitted, WorstCase]]) -> list[ReserveResult | None]:
-        for admitted, _ in wanted:
-            accounting.keys.revoke(admitted.caller.key_id)
+    def revoke(accounting: CostAccounting, wanted: list[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
+        for request, _ in wanted:
+            accounting.keys.revoke(request.principal.key_id)
             accounting.keys._refresh()
         return reserve(accounting, wanted)
 
@@ -197,7 +197,7 @@ def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is
 ) -> None:
     reserve, config = CostAccounting.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
 
-    def change(accounting: CostAccounting, wanted: list[tuple[Admitted, WorstCase]]) -> list[ReserveResult | None]:
+    def change(accounting: CostAccounting, wanted: list[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
         stand.gateway._rebuild_routing(config)
         return reserve(accounting, wanted)
 

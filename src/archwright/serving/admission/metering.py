@@ -18,10 +18,9 @@ from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from archwright.access.accounts import Accounts, LimitDenial, Reservation, ReserveResult
-from archwright.access.api_keys import KeyStore
+from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.key_cache import POLL_S
 from archwright.access.tables import LimitScope, format_scope_name
 from archwright.errors import StoreError
@@ -34,7 +33,7 @@ from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.serving.http.errors import ApiError, too_many_requests
-from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import HeaderField
 from archwright.serving.requests.multimodal import TEXT_ONLY
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
@@ -78,14 +77,15 @@ class CostAccounting(NamedTuple):
     journal: Journal
     cache: ResponseCache | None = None
 
-    def reserve(self, wanted: Sequence[tuple[Admitted, WorstCase]]) -> list[ReserveResult | None]:
+    def reserve(self, wanted: Sequence[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
         """Reserve the worst cases of several requests in one transaction.
 
         None stands for a request that the accounts could not handle: `open_charge` reserves again and gets the error.
         """
-        counted = [index for index, (admitted, _) in enumerate(wanted) if admitted.counted]
+        counted = [index for index, (request, _) in enumerate(wanted) if request.admitted.counted]
+        asked = [(request.principal, worst_case[:2]) for request, worst_case in wanted]
         try:
-            results = self.accounts.reserve_all([(one.caller, worst_case[:2]) for one, worst_case in wanted], counted)
+            results = self.accounts.reserve_all(asked, counted)
         except StoreError:
             return [None] * len(wanted)
         return [None if isinstance(result, StoreError) else result for result in results]
@@ -100,16 +100,16 @@ class CostAccounting(NamedTuple):
         self, request: HttpRequest, endpoint: Endpoint, worst_case: WorstCase, reservation: ReserveResult | None
     ) -> RequestCharge:
         """Open the charge of a request. Raises ApiError 429 and 403 if a limit has no room, StoreError."""
-        reserved = self._require_reservation(request.admitted, worst_case, reservation)
+        result = reservation
+        if result is None:
+            result = self.accounts.reserve(request.principal, worst_case[:2], counted=request.admitted.counted)
+        reserved = self._require_reservation(request.principal, result)
         reserved.watch_since(request.admitted.keys_version)
         return RequestCharge(self, endpoint, reserved, worst_case, request.received_at)
 
-    def count_request(self, admitted: Admitted) -> Admitted:
-        """Count a request against its rates, once. Raises as `open_charge` does."""
-        if admitted.counted or not admitted.caller.limited:
-            return admitted
-        self._require_reservation(admitted, WorstCase(0, 0.0, 0, 0), None)  # it holds nothing to settle
-        return replace(admitted, counted=True)
+    def count_request(self, principal: Principal) -> None:
+        """Count a request that costs nothing. Raises as `open_charge` does."""
+        self._require_reservation(principal, self.accounts.reserve(principal, (0, 0.0)))  # it holds nothing to settle
 
     def flush(self) -> None:
         """Write the settlements to the accounts; called before the ledger is flushed."""
@@ -120,12 +120,7 @@ class CostAccounting(NamedTuple):
             # The ledger's records count: new accounts are built from them.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
-    def _require_reservation(
-        self, admitted: Admitted, worst_case: WorstCase, reservation: ReserveResult | None
-    ) -> Reservation:
-        principal, result = admitted.caller, reservation
-        if result is None:
-            result = self.accounts.reserve(principal, worst_case[:2], counted=admitted.counted)
+    def _require_reservation(self, principal: Principal, result: ReserveResult) -> Reservation:
         if isinstance(result, StoreError):
             raise result
         if isinstance(result, LimitDenial):

@@ -18,12 +18,6 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     images: bool = False
     counted: bool = False
 
-    @property
-    def caller(self) -> Principal:
-        """The caller; only requests of open routes have none."""
-        assert self.principal is not None, "a handler of an open route asked for the principal"
-        return self.principal
-
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A complete, authorised request. `received_at`: when its headers were complete (monotonic clock)."""
@@ -36,7 +30,9 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def principal(self) -> Principal:
-        return self.admitted.caller
+        principal = self.admitted.principal
+        assert principal is not None, "a handler of an open route asked for the principal"
+        return principal
 
     def header(self, name: bytes) -> str | None:
         value = self.head.headers.get(name)

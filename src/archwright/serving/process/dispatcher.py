@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
+from msgspec.structs import replace
+
 from archwright.access.accounts import ReserveResult
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
-from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_small_body
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import ApiError, to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
@@ -61,7 +62,11 @@ class Dispatcher:
                 admitted = self._gateway.authorizer.authorize(head, response.id, requirement)
                 if complete or requirement.permission != METERED_PERMISSION:
                     return admitted
-                return self._gateway.accounting.count_request(admitted)
+                principal = admitted.principal
+                if principal is None or not principal.limited:
+                    return admitted
+                self._gateway.accounting.count_request(principal)
+                return replace(admitted, counted=True)
         except ArchwrightError as error:
             self._send_error(response, error)
             return None
@@ -91,7 +96,7 @@ class Dispatcher:
     def _start(self, arrived: list[tuple[HttpRequest, HttpResponse]]) -> None:
         """Start requests that arrived in one tick; their worst cases are reserved in one transaction."""
         handlers = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
-        wanted = [(one.request.admitted, worst) for one in handlers if (worst := one.worst_case) is not None]
+        wanted = [(one.request, worst) for one in handlers if (worst := one.worst_case) is not None]
         reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
             reservations = self._gateway.accounting.reserve(wanted)
@@ -112,12 +117,10 @@ class Dispatcher:
                 if match.requirement is not None:
                     request = self._gateway.authorizer.reauthorize(request, match.requirement)
                 try:
-                    if len(request.body) <= LARGE_BODY_BYTES:
-                        check_small_body(request.body)
                     return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
                 except ApiError:
-                    if match.route.permission == METERED_PERMISSION:  # without a reservation it counts here
-                        self._gateway.accounting.count_request(request.admitted)
+                    if match.route.permission == METERED_PERMISSION and not request.admitted.counted:
+                        self._gateway.accounting.count_request(request.principal)  # it gets no reservation
                     raise
         except ArchwrightError as error:
             self._send_error(response, error)

@@ -130,7 +130,8 @@ def _translate_message(context: HandlerContext, body: dict[str, Any]) -> Generat
 async def count_tokens(context: HandlerContext) -> HttpReply:
     """Count the tokens of a message's prompt, by the engine that would answer it."""
     gateway = context.gateway
-    gateway.accounting.count_request(context.request.admitted)
+    if not context.request.admitted.counted:
+        gateway.accounting.count_request(context.request.principal)
     body = {**decode_body(context.request.body), "max_tokens": 1, "stream": False}
     generation = _translate_message(context, body)
     context.response.watch_disconnect()

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_small_body
 from archwright.serving.http.errors import ApiError, bad_request, invalid_value, unsupported_field, unsupported_value
 from archwright.serving.settings.config import Endpoint
 
@@ -33,7 +34,9 @@ DROPPED = object()
 def decode_body(data: bytes) -> dict[str, Any]:
     """Decode a JSON object. Raises ApiError 400, also for NaN, Infinity, invalid UTF-8 and deep nesting.
 
-    The structure of a request's body was checked before (http/body_structure.py)."""
+    The structure is checked first; the connection has checked a large body."""
+    if len(data) <= LARGE_BODY_BYTES:
+        check_small_body(data)
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
