@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.serving.messages_api.request_translation import KNOWN_FIELDS
-from archwright.serving.requests.request_validation import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
+from archwright.serving.messages_api.schema import MessagesRequest
+from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -36,7 +36,9 @@ def bodies(fields: list[str], valid: dict[str, Any]) -> st.SearchStrategy[dict[s
     return changes.map(lambda changed: {**valid, **changed})
 
 
-CHATS = bodies(list(CHAT_FIELDS), {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
+CHATS = bodies(
+    [*ChatRequest.__struct_fields__], {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+)
 MESSAGES = st.lists(
     st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "x"]), VALUES, max_size=3)
     | st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant"]), "content": st.text()}),
@@ -106,10 +108,10 @@ ONE_TOKEN = {"model": "m", "max_tokens": 1}
 REQUESTS: dict[str, tuple[str, st.SearchStrategy[bytes]]] = {
     "chat": (CHAT, CHATS.map(encoded)),
     "messages of a chat": (CHAT, MESSAGES.map(lambda messages: encoded({**ONE_TOKEN, "messages": messages}))),
-    "message": ("/v1/messages", bodies([*KNOWN_FIELDS], WHOLE_MESSAGE).map(encoded)),
+    "message": ("/v1/messages", bodies([*MessagesRequest.__struct_fields__], WHOLE_MESSAGE).map(encoded)),
     "turns of a message": (
         "/v1/messages",
-        st.tuples(bodies([*KNOWN_FIELDS], WHOLE_MESSAGE), TURNS).map(
+        st.tuples(bodies([*MessagesRequest.__struct_fields__], WHOLE_MESSAGE), TURNS).map(
             lambda made: encoded({**made[0], "messages": made[1]})
         ),
     ),
@@ -121,9 +123,12 @@ REQUESTS: dict[str, tuple[str, st.SearchStrategy[bytes]]] = {
     ),
     "completion": (
         "/v1/completions",
-        bodies(list(COMPLETION_FIELDS), {"model": "m", "prompt": "x", "max_tokens": 2}).map(encoded),
+        bodies([*CompletionRequest.__struct_fields__], {"model": "m", "prompt": "x", "max_tokens": 2}).map(encoded),
     ),
-    "embedding": ("/v1/embeddings", bodies(list(EMBEDDING_FIELDS), {"model": "e", "input": "x"}).map(encoded)),
+    "embedding": (
+        "/v1/embeddings",
+        bodies([*EmbeddingRequest.__struct_fields__], {"model": "e", "input": "x"}).map(encoded),
+    ),
     "anything": (CHAT, st.binary(max_size=200) | VALUES.map(encoded)),
 }
 

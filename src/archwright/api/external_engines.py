@@ -1,15 +1,15 @@
-"""The options `--engine` and `--key-env` of `up`: engines that serve a plan's pools already."""
+"""The options `--engine`, `--key-env` and `--allow-field` of `up`: engines that serve a plan's pools already."""
 
 from collections.abc import Sequence
 
 from archwright.api.argument_errors import argument_error
-from archwright.api.serving import check_engine_url, check_key_variable, parse_pairs, require_unique
+from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
 
 
 def parse_external_engines(
-    plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None
+    plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None, allow_field: Sequence[str] | None = None
 ) -> dict[str, ExternalEndpoints]:
     """Return the endpoints of each pool.
 
@@ -23,7 +23,10 @@ def parse_external_engines(
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
         check_key_variable(name)
-    return {pool: ExternalEndpoints(found, keys.get(pool, "")) for pool, found in urls.items()}
+    fields = collect_values(allow_field, "allow_field", "POOL=FIELD")
+    for pool in fields:
+        _refuse_unknown(pool, urls, "allow_field")
+    return {pool: ExternalEndpoints(found, keys.get(pool, ""), fields.get(pool, ())) for pool, found in urls.items()}
 
 
 def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple[str, ...]], field: str) -> None:

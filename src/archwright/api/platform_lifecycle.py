@@ -80,12 +80,13 @@ def up(
     port: int | None = None,
     engine: Sequence[str] | None = None,
     key_env: Sequence[str] | None = None,
+    allow_field: Sequence[str] | None = None,
 ) -> PlatformHandle:
     """Start a plan and return when every process is ready.
 
     `source`: a plan.json or a needs file; default: plan.json or needs.yaml of the folder, else the built-in desk
     example. `engine`: POOL=URL of engines that run already (several share a pool's requests). `key_env`: POOL=NAME, the
-    variable of their key.
+    variable of their key. `allow_field`: POOL=FIELD, a request field that these engines get too.
     Raises PlanError (a pool has neither this machine nor a URL), UsageError (malformed texts), MissingError (no model
     file), OperateError (port taken, platform running, version not servable, a process that does not start).
     """
@@ -99,7 +100,7 @@ def up(
     tls = (chosen.tls_certificate, chosen.tls_key)
     listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
     listen = listen._replace(trusted_proxies=chosen.proxy_networks)
-    elsewhere = parse_external_engines(made, engine, key_env)
+    elsewhere = parse_external_engines(made, engine, key_env, allow_field)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))

@@ -19,6 +19,7 @@ from archwright.operate import owner_keys, readiness_probe
 from archwright.policy.cache_key import CachePolicy
 from archwright.serving.process.master import ListeningSockets, Master
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
+from archwright.serving.settings.engine_fields import OPENAI, list_engines
 
 MILLION = 1e6
 WORKERS_LIMIT = 64
@@ -29,7 +30,7 @@ SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
 
 
 class ServeOptions(Record):
-    """`upstream` and `key_env` are NAME=VALUE texts, `price` MODEL=IN:OUT in USD per million tokens."""
+    """`price` is MODEL=IN:OUT in USD per million tokens; the other sequences are NAME=VALUE texts."""
 
     upstream: tuple[str, ...] | None = None
     port: int | None = None
@@ -39,6 +40,8 @@ class ServeOptions(Record):
     host: str | None = None
     cache: str = "off"
     admin_port: int | None = None
+    engine_kind: tuple[str, ...] | None = None
+    allow_field: tuple[str, ...] | None = None
 
 
 class GatewayReady(Record):
@@ -128,6 +131,13 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
     keys = _parse_served_pairs(options.key_env, "key_env", "MODEL=NAME", addresses)
     for name in keys.values():
         check_key_variable(name)
+    kinds = _parse_served_pairs(options.engine_kind, "engine_kind", "MODEL=KIND", addresses)
+    for kind in set(kinds.values()) - set(list_engines()):
+        raise argument_error(
+            "AW-USE-73", f"unknown engine {kind!r}", "engine_kind", f"use one of {', '.join(list_engines())}"
+        )
+    fields = collect_values(options.allow_field, "allow_field", "MODEL=FIELD")
+    _check_served(fields, "allow_field", addresses)
     pools = tuple(
         EnginePoolSpec(
             name=model,
@@ -141,6 +151,8 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
             price_in_usd=prices.get(model, (None, None))[0],
             price_out_usd=prices.get(model, (None, None))[1],
             vision=True,
+            engine=kinds.get(model, OPENAI),
+            allow_fields=fields.get(model, ()),
         )
         for model, found in addresses.items()
     )
@@ -172,6 +184,14 @@ def parse_pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tupl
     return found
 
 
+def collect_values(texts: Iterable[str] | None, field: str, form: str) -> dict[str, tuple[str, ...]]:
+    """Return the values of each name of NAME=VALUE texts. Raises UsageError AW-USE-70."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_pairs(texts, field, form):
+        found[name] = (*found.get(name, ()), value)
+    return found
+
+
 def require_unique(pairs: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
     """Return the value of each name. Raises UsageError AW-USE-72 if a name has two different values."""
     found: dict[str, str] = {}
@@ -185,11 +205,15 @@ def require_unique(pairs: Iterable[tuple[str, str]], field: str) -> dict[str, st
 def _parse_served_pairs(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> dict[str, str]:
     """Return the value of each model. Raises UsageError AW-USE-72 for a model without an upstream."""
     found = require_unique(parse_pairs(texts, field, form), field)
+    _check_served(found, field, models)
+    return found
+
+
+def _check_served(found: Iterable[str], field: str, models: Iterable[str]) -> None:
     for model in found:
         if model not in models:
             hint = f"add --upstream {model}=URL, or use one of {', '.join(models)}"
             raise argument_error("AW-USE-72", f"no upstream is named {model!r}", field, hint)
-    return found
 
 
 def check_key_variable(name: str) -> None:

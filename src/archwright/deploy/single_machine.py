@@ -42,10 +42,11 @@ class GatewayOptions(NamedTuple):
 
 
 class ExternalEndpoints(NamedTuple):
-    """The URLs of a pool's engines that run elsewhere, and the variable that holds their key."""
+    """The URLs of a pool's engines that run elsewhere, the variable that holds their key, and fields to pass on."""
 
     urls: tuple[str, ...]
     key_env: str = ""
+    allow_fields: tuple[str, ...] = ()
 
 
 NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
@@ -171,6 +172,8 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
         "addresses": list(addresses),
         "protocol": pool.launch.settings.get("protocol", "openai"),
         "key": f"env:{at.key_env}" if at.key_env else "",
+        "engine": pool.launch.engine,
+        "allow_fields": list(at.allow_fields),
         # A proxy in front of engines elsewhere may not know this path.
         "health_path": "" if at.urls else pool.launch.health_path,
         "slots": -(-pool.slots * pool.replicas // len(addresses)),

@@ -33,6 +33,7 @@ DIRECTORY = directory(
 HELLO = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {}}
 TOOL = {"name": "f", "description": "d", "input_schema": SCHEMA}
+DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a text"}}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 
 
@@ -115,8 +116,8 @@ def test_what_clients_send_by_themselves_is_taken() -> None:
 
 
 def test_a_native_body_passes_to_a_provider_of_the_interface() -> None:
-    body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
-    found = translate_request(body, DIRECTORY, None)
+    body = asked(model="own", top_k=3, messages=[{"role": "user", "content": [DOCUMENT]}])
+    found = translate_request({**body, "anything": None}, DIRECTORY, None)
     assert found.native == {**body, "model": "own"}
     assert found.work_tokens >= 8 + 10
 
@@ -136,7 +137,7 @@ WRONG_NATIVE: dict[str, Any] = {
         ({"messages": []}, "messages"),
         *(({"messages": [{"content": "x", **role}]}, "messages.0.role") for role in ({"role": "tool"}, {})),
         ({"messages": [*HELLO, {"role": "user", "content": 7}]}, "messages.1.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": [DOCUMENT]}]}, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": [PNG]}]}, "messages[0].content[0]"),
         ({"temperature": 1.1}, "temperature"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
@@ -147,10 +148,10 @@ WRONG_NATIVE: dict[str, Any] = {
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"thread": {"type": "create"}}, "thread"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits"),
-        ({"metadata": {"user_id": 7}}, "user"),
+        ({"metadata": {"user_id": 7}}, "metadata.user_id"),
         ({"stop_sequences": "x"}, "stop_sequences"),
         ({"temprature": 1}, "temprature"),
-        ({"output_config": {"format": {"type": "xml"}}}, "response_format"),
+        ({"output_config": {"format": {"type": "xml"}}}, "response_format.type"),
     ],
     ids=str,
 )
@@ -224,7 +225,7 @@ def test_betas_with_another_price_are_rejected() -> None:
     with pytest.raises(ApiError, match="another price") as caught:
         translate_request(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
     assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
-    edits: list[Any] = [7, {"type": "clear_tool_uses_20250919"}]
+    edits: list[Any] = [{"type": "clear_tool_uses_20250919"}]
     assert translate_request(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
     summaries = {"context_management": {"edits": [*edits, {"type": "compact_20260112"}]}, "compaction": {"type": "x"}}
     for name, value in summaries.items():

@@ -49,7 +49,6 @@ def said(*content: Any, **more: Any) -> dict[str, Any]:
         (said("word", 5, {"type": 7}), BOUNDLESS),
         (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ONLY),
         (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), BOUNDLESS),
-        (said(TEXT, web_search_options={}), BOUNDLESS),
         ({"messages": ["x", {"content": [PICTURE]}]}, MultimodalParts(1, len(URL))),
     ],
     ids=str,
@@ -100,7 +99,7 @@ def test_an_image_of_many_bytes_is_no_text(platform: Platform, place: Place) -> 
 def test_what_nothing_bounds_needs_room_for_the_whole_context(platform: Platform, place: Place) -> None:
     start = message_start(input_tokens=40_000, output_tokens=1)
     place.script = Script(message_events(start, *words(0, "read"), *message_end("end_turn", 1)))
-    document = {"type": "document", "source": {"type": "url", "url": "https://example.org/x.pdf"}}
+    document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="}}
     body = {"model": "speaks", "max_tokens": LENGTH, "messages": [{"role": "user", "content": [document]}]}
     poor, rich = (platform.made_key(f"t{tokens}", budget_usd=tokens * IN_USD) for tokens in (49_999, 51_000))
     assert platform.ask("POST", "/v1/messages", body, key=poor).status == 429

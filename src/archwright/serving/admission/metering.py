@@ -262,7 +262,7 @@ class RequestCharge:
 
 def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> WorstCase:
     """Bound the tokens and the cost of a generation. Reserves nothing."""
-    output = int(generation.body.get("max_tokens", 0)) * generation.choices
+    output = generation.max_tokens * generation.choices
     max_input, input_estimate = _bound_input_tokens(body_bytes, generation)
     usd = compute_cost_usd(generation.endpoint.prices, max_input, output)
     return WorstCase(max_input + output, usd, output, min(max_input, input_estimate))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -15,8 +15,10 @@ from archwright.serving.admission.metering import RequestCharge, WorstCase, comp
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
-from archwright.serving.requests.field_checks import decode_body, require_field, unknown_field
-from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS, ModelDirectory
+from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.field_selection import MAX_NAME_CHARACTERS, unknown_field
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.typed_requests import MAX_MODEL_NAME_CHARACTERS, RequestBody, check_types
 from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import Endpoint, EndpointSpec
@@ -24,6 +26,12 @@ from archwright.serving.settings.config import Endpoint, EndpointSpec
 PATH = "/v1/predict"
 PROBABILITY_DIGITS = 6  # further digits are noise of 32-bit arithmetic
 INLINE_PROBABILITIES = 10_000  # a response with more is built in a thread
+
+
+class PredictRequest(RequestBody):
+    """POST /v1/predict/WORKLOAD."""
+
+    inputs: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=BATCH_ITEMS)]
 
 
 class ClassificationRequest(NamedTuple):
@@ -84,19 +92,9 @@ def parse_classification_request(data: bytes, directory: ModelDirectory, name: s
         raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found")
     body = decode_body(data)
     for field in body:
-        if field != "inputs":
-            raise unknown_field(field, {"inputs": None})
-    inputs = require_field(body.get("inputs"), "inputs")
-    try:
-        items = msgspec.convert(inputs, list[Item])
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        raise bad_request(f"inputs{place.rstrip('`')}: {message}", "inputs", "invalid_type") from None
-    if not 0 < len(items) <= BATCH_ITEMS:
-        raise bad_request(
-            f"'inputs' must be a list of 1 to {BATCH_ITEMS} items, not {len(items)}.", "inputs", "invalid_value"
-        )
-    return ClassificationRequest(endpoint, items)
+        if field not in PredictRequest.__struct_fields__:
+            raise unknown_field(field[:MAX_NAME_CHARACTERS], PredictRequest.__struct_fields__)
+    return ClassificationRequest(endpoint, check_types(body, PredictRequest).inputs)
 
 
 class _ClassProbabilities(msgspec.Struct):

@@ -103,7 +103,7 @@ def _build_response(reply: dict[str, Any], generation: GenerationRequest) -> dic
             f"the engine's reply contains no vectors: {error}",
             hint="check that the engine serves this model at this address",
         ) from error
-    expected = range(len(generation.body["input"]))
+    expected = range(generation.contexts)
     if set(vectors) != set(expected):
         raise EngineError(
             "AW-ENG-03",

@@ -19,6 +19,7 @@ from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.providers.protocol import CHAT_PATH
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
@@ -101,7 +102,10 @@ class GatewayContext:
         if pool is None:
             return None
         work = attempts.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
-        return self._shadows.mirror(request_id, pool, work, (path, generation.body))
+        rules = pool.spec.field_rules["chat" if path == CHAT_PATH else "completions"].fields
+        taken = {name for name, rule in rules.items() if rule.handling == "pass"}
+        body = {name: value for name, value in generation.body.items() if name in taken}
+        return self._shadows.mirror(request_id, pool, work, (path, body))
 
     def flush(self) -> None:
         """Make all records durable. Raises StoreError.

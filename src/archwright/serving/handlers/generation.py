@@ -134,7 +134,7 @@ class GenerationHandler(MeteredHandler):
             relay.expect(self._generation.choices, engine_request.reader, keeps_text=self._shadow is not None)
             self.response.attach_source(relay)
             if engine_request.whole:
-                tokens = int(self._generation.body["max_tokens"]) * self._generation.choices
+                tokens = self._generation.max_tokens * self._generation.choices
                 limit_s = self.response.limits.complete_reply_timeout_s(tokens)
                 self.response.start_phase(PHASE_FIRST_TOKEN, limit_s)
             try:

@@ -12,7 +12,6 @@ deadline, which one sweep checks.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from http import HTTPStatus
 from typing import Protocol, cast
 

@@ -1,12 +1,12 @@
 """Translate Messages requests to chats for any model (`messages_writer` writes the reply).
 
 Fields with the same meaning in a chat are translated, cache control is dropped, other fields are rejected by name. If
-the model's provider supports the interface itself, the client's body and betas are passed on with only the model's name
-replaced; fields that cost more than the configured price are rejected. Fields: API reference, version 2023-06-01.
+the model's provider supports the interface itself, the client's validated body and its betas are passed on with only
+the model's name replaced; fields that cost more than the configured price are rejected.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -21,65 +21,96 @@ from archwright.serving.http.errors import (
 from archwright.serving.messages_api import schema
 from archwright.serving.providers.anthropic import BETA_HEADER_NAME
 from archwright.serving.requests import field_checks
+from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import count_parts
-from archwright.serving.requests.request_validation import GenerationRequest, reject_unbounded, validate_chat_fields
+from archwright.serving.requests.request_validation import GenerationRequest, build_chat
+from archwright.serving.requests.typed_requests import ChatRequest, ModelRequest, check_types
 from archwright.serving.settings.config import Endpoint
+from archwright.serving.settings.engine_fields import PASS
 
 _encode = msgspec.json.Encoder().encode
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
 BETA_HEADER = BETA_HEADER_NAME.encode()
 MAX_BETAS = 32
+# Provider tool types that the client runs itself. All other types run at the provider.
+CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 LONG_CONTEXT_PREFIX = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-KNOWN_FIELDS = frozenset({"model", *schema.MessagesRequest.__struct_fields__})
 
 
 def translate_request(
-    body: Mapping[str, Any], directory: ModelDirectory, workload: str | None, betas: str | None = None
+    body: Mapping[str, Any],
+    directory: ModelDirectory,
+    workload: str | None,
+    betas: str | None = None,
+    kind: type[schema.MessagesRequest] = schema.MessagesRequest,
 ) -> GenerationRequest:
     """Validate a request for the endpoint that it names. `betas`: the request's header. Raises ApiError."""
-    found = directory.resolve(body.get("model"), workload)
-    endpoint = found.endpoints[0]
-    field_checks.require_field(body.get("max_tokens"), "max_tokens")
+    found = directory.resolve(check_types(body, ModelRequest).model, workload)
     if body.get("thread") is not None:
         # Rejected also for a provider that has threads, because the gateway cannot bound their size.
         raise bad_request("'thread' is not supported; send the whole conversation", "thread", THREAD_UNSUPPORTED)
+    endpoint = found.endpoints[0]
+    allowed = {path for path, rule in endpoint.rules["messages"].inner.items() if rule is PASS}
+    request = check_types(_remove_allowed(body, allowed) if allowed else body, kind, dotted=True)
+    fields = select_fields(body, endpoint, "messages")
     if endpoint.protocol == "anthropic":
-        return _pass_through(body, found, endpoint, betas or "")
-    for name in body:
-        if name not in KNOWN_FIELDS:
-            raise field_checks.unknown_field(name, dict.fromkeys(KNOWN_FIELDS))
-    try:
-        request = msgspec.convert(body, schema.MessagesRequest)
-    except msgspec.ValidationError as error:
-        raise _invalid_field_error(error) from None
-    return validate_chat_fields(_to_chat(request, endpoint), found)
+        return _pass_through(fields, request, found, betas or "")
+    others = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
+    chat = {**others, **_to_chat(request, endpoint)}
+    return build_chat(check_types(chat, ChatRequest), chat, found)
 
 
-def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpoint, betas: str) -> GenerationRequest:
-    """Build a request for a provider that supports the interface and checks the other fields itself."""
-    field_checks.require_list_price(body, endpoint)
-    reject_unbounded(body)
-    length = field_checks.integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
-    stream = field_checks.check_boolean(body.get("stream", False), "stream", endpoint)
-    for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
-        if type(value) is not list:
-            raise bad_request(f"{name!r} must be a list", name, "invalid_type")
-    field_checks.reject_provider_tools(body)
-    field_checks.reject_compaction(body)
+def _remove_allowed(value: Any, allowed: Set[str], at: str = "") -> Any:
+    """Return `value` without the inner fields and the kinds of list items that the operator allows."""
+    if type(value) is list:
+        kinds = (item.get("type") if type(item) is dict else None for item in value)
+        kept = (
+            item for item, kind in zip(value, kinds, strict=True) if type(kind) is not str or at + kind not in allowed
+        )
+        return [_remove_allowed(item, allowed, at) for item in kept]
+    if type(value) is not dict:
+        return value
+    fields = ((name, inner) for name, inner in value.items() if not at or at + name not in allowed)
+    return {name: _remove_allowed(inner, allowed, f"{at}{name}.") for name, inner in fields}
+
+
+def _pass_through(
+    native: dict[str, Any], request: schema.MessagesRequest, found: ResolvedModel, betas: str
+) -> GenerationRequest:
+    """Build a request for a provider that supports the interface."""
+    endpoint = found.endpoints[0]
+    field_checks.require_list_price(native, endpoint)
+    field_checks.check_length(request.max_tokens, "max_tokens", endpoint)
+    _reject_provider_work(request)
+    native |= {"model": endpoint.model, "max_tokens": request.max_tokens}
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
-        body={"model": endpoint.model, "messages": body["messages"], "max_tokens": length},
+        body={"model": endpoint.model, "messages": native["messages"], "max_tokens": request.max_tokens},
+        max_tokens=request.max_tokens,
         plain=found.plain,
-        stream=stream,
-        prompt_characters=len(_encode(body["messages"])) + len(_encode(body.get("system"))),
-        native={**body, "model": endpoint.model},
+        stream=bool(request.stream),
+        prompt_characters=len(_encode(native["messages"])) + len(_encode(native.get("system"))),
+        native=native,
         betas=_check_betas(betas, endpoint),
-        parts=count_parts(body),
+        parts=count_parts(native),
     )
+
+
+def _reject_provider_work(request: schema.MessagesRequest) -> None:
+    """Raise ApiError 400 for tools and summaries of the provider: they cost extra, replies lack their results."""
+    for number, tool in enumerate(request.tools or ()):
+        if tool.type is not None and not tool.type.startswith(CLIENT_TOOL_PREFIXES):
+            at = f"tools.{number}.type"
+            message = f"{at}: tools that run at the provider are not supported (type {tool.type[:40]!r})"
+            raise unsupported_value(message, at)
+    managed = request.context_management
+    if managed is not None and any(edit.type.startswith("compact") for edit in managed.edits):
+        name = "context_management"
+        raise unsupported_field(f"{name!r}: summaries by the provider are not supported", name)
 
 
 def _check_betas(header: str, endpoint: Endpoint) -> str:
@@ -95,17 +126,6 @@ def _check_betas(header: str, endpoint: Endpoint) -> str:
     return ",".join(names)
 
 
-def _invalid_field_error(error: msgspec.ValidationError) -> Exception:
-    """Name the field in the interface's notation: messages.0.content."""
-    problem, _, path = str(error).partition(" - at `$")
-    quoted = problem.split("`")[1] if "`" in problem else "body"
-    name = path.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or quoted
-    if problem.startswith("Object missing required field `"):
-        name = f"{name}.{quoted}" if path else quoted
-        return bad_request(f"{name}: field required", name, "missing_required_parameter")
-    return invalid_value(f"{name}: {problem}", name)
-
-
 def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
     """Return the fields of the equivalent chat."""
     messages: list[dict[str, Any]] = []
@@ -116,6 +136,7 @@ def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, A
     for number, turn in enumerate(request.messages):
         messages += _translate_message(turn, f"messages.{number}")
     chat: dict[str, Any] = {
+        "model": request.model,
         "messages": messages,
         # Clients must send the field, so their default may exceed this model's context.
         "max_tokens": min(request.max_tokens, endpoint.context_tokens),
@@ -125,11 +146,9 @@ def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, A
         "temperature": request.temperature,
         "stream": request.stream,
         "stream_options": {"include_usage": True} if request.stream else None,
-        "user": (request.metadata or {}).get("user_id"),
+        "user": request.metadata.user_id if request.metadata else None,
     }
-    if request.temperature is not None and request.temperature > 1:
-        raise invalid_value("'temperature' must be a number from 0 to 1", "temperature")
-    if (request.thinking or {}).get("type") == "enabled":
+    if request.thinking is not None and request.thinking.type == "enabled":
         raise unsupported_field("this model does not support 'thinking'; remove the field", "thinking")
     if request.service_tier is not None and not endpoint.strict:
         chat["service_tier"] = SERVICE_TIERS.get(request.service_tier, request.service_tier)
@@ -166,8 +185,8 @@ def _translate_tools(request: schema.MessagesRequest) -> dict[str, Any]:
 def _translate_output(config: schema.OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if config.format is not None:
-        inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
-        fields["response_format"] = {"type": config.format.get("type"), "json_schema": inner}
+        inner = {"name": "reply", "schema": config.format.schema, "strict": True}
+        fields["response_format"] = {"type": config.format.type, "json_schema": inner}
     if config.effort is not None and not endpoint.strict:
         fields["reasoning_effort"] = config.effort
     return fields
@@ -175,25 +194,24 @@ def _translate_output(config: schema.OutputConfig, endpoint: Endpoint) -> dict[s
 
 def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, Any]]:
     """Return the chat messages of one turn: first each tool result, then the other blocks."""
-    if turn.role not in ("user", "assistant", "system"):
-        raise invalid_value(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role")
     if type(turn.content) is str:
         return [{"role": turn.role, "content": turn.content}]
     messages: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
-    for block in turn.content:
-        if isinstance(block, schema.TextBlock | schema.ImageBlock):
-            parts.append(_translate_part(block))
-        elif isinstance(block, schema.ToolUseBlock):
+    for number, block in enumerate(turn.content):
+        at = f"{name}.content.{number}"
+        if isinstance(block, schema.ToolUseBlock):
             function = {"name": block.name, "arguments": _encode(block.input).decode()}
             calls.append({"id": block.id, "type": "function", "function": function})
         elif isinstance(block, schema.ToolResultBlock):
-            inner = [schema.TextBlock(block.content)] if type(block.content) is str else block.content
-            results = [_translate_part(part) for part in inner]  # type: ignore[arg-type]
+            inner = [schema.TextBlock(text=block.content)] if type(block.content) is str else block.content
+            results = [_translate_part(part, at) for part in inner]
             text = "".join(part["text"] for part in results if part["type"] == "text")
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
             parts += [part for part in results if part["type"] != "text"]
+        elif not isinstance(block, schema.ThinkingBlock | schema.RedactedThinkingBlock):
+            parts.append(_translate_part(block, at))
     if calls:
         messages.append({"role": turn.role, "content": parts or None, "tool_calls": calls})
     elif parts or not messages:
@@ -201,9 +219,11 @@ def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, A
     return messages
 
 
-def _translate_part(block: schema.TextBlock | schema.ImageBlock) -> dict[str, Any]:
+def _translate_part(block: object, at: str) -> dict[str, Any]:
     if isinstance(block, schema.TextBlock):
         return {"type": "text", "text": block.text}
+    if not isinstance(block, schema.ImageBlock):
+        raise unsupported_value(f"{at}.type: this model takes text and images only", f"{at}.type")
     source = block.source
     url = source.url if isinstance(source, schema.UrlSource) else f"data:{source.media_type};base64,{source.data}"
     return {"type": "image_url", "image_url": {"url": url}}

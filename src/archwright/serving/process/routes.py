@@ -38,15 +38,16 @@ from archwright.serving.handlers.request_handler import (
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
 from archwright.serving.http.http_response import body_too_large
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
+from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
-from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS
 from archwright.serving.requests.request_validation import (
     WORKLOAD_HEADER,
     GenerationRequest,
     validate_completion,
     validate_embedding,
 )
+from archwright.serving.requests.typed_requests import MAX_MODEL_NAME_CHARACTERS
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica
 
@@ -83,8 +84,9 @@ def prepare_chat(context: HandlerContext) -> GenerationHandler:
 
 def prepare_completion(context: HandlerContext) -> GenerationHandler:
     request = context.request
-    body = decode_body(request.body)
-    generation = validate_completion(body, context.gateway.directory, request.header(WORKLOAD_HEADER))
+    generation = validate_completion(
+        decode_body(request.body), context.gateway.directory, request.header(WORKLOAD_HEADER)
+    )
     return _prepare_generation(context, generation, CompletionFormat(echoes=bool(generation.body.get("echo"))))
 
 
@@ -114,15 +116,17 @@ def _build_envelope(context: HandlerContext, generation: GenerationRequest, pref
 
 
 def prepare_message(context: HandlerContext) -> GenerationHandler:
-    body = decode_body(context.request.body)
-    generation = _translate_message(context, body)
-    writer = MessagesWriter(_build_envelope(context, generation, "msg_"), body.get("stop_sequences") or ())
+    generation = _parse_message(context, MessagesRequest)
+    stops = (generation.native or {}).get("stop_sequences") or generation.body.get("stop") or ()
+    writer = MessagesWriter(_build_envelope(context, generation, "msg_"), stops)
     return GenerationHandler(context, generation, ChatFormat.path, writer)
 
 
-def _translate_message(context: HandlerContext, body: dict[str, Any]) -> GenerationRequest:
-    workload, betas = context.request.header(WORKLOAD_HEADER), context.request.header(BETA_HEADER)
-    generation = translate_request(body, context.gateway.directory, workload, betas)
+def _parse_message(context: HandlerContext, kind: type[MessagesRequest]) -> GenerationRequest:
+    request = context.request
+    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
+    body = decode_body(request.body)
+    generation = translate_request(body, context.gateway.directory, workload, betas, kind)
     _check_text_size(context, generation)
     return generation
 
@@ -132,8 +136,7 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
     gateway = context.gateway
     if not context.request.admitted.counted:
         gateway.accounting.count_request(context.request.principal)
-    body = {**decode_body(context.request.body), "max_tokens": 1, "stream": False}
-    generation = _translate_message(context, body)
+    generation = _parse_message(context, CountTokensRequest)
     context.response.watch_disconnect()
     content = generation.native or generation.body
     attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
@@ -149,8 +152,11 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
 
 
 def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:
-    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
-    return EmbeddingsHandler(context, validate_embedding(body, context.gateway.directory, workload))
+    request = context.request
+    generation = validate_embedding(
+        decode_body(request.body), context.gateway.directory, request.header(WORKLOAD_HEADER)
+    )
+    return EmbeddingsHandler(context, generation)
 
 
 def prepare_classification(context: HandlerContext) -> ClassificationHandler:

@@ -1,39 +1,148 @@
-"""Checks of messages, content parts and tools. Unknown fields pass only to engines behind a URL."""
+"""Checks of messages, content parts and tools: the rules of the engine say which fields and kinds pass."""
 
 import re
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from archwright.serving.http.errors import bad_request, invalid_value, unsupported_field, unsupported_value
-from archwright.serving.requests.field_checks import DROPPED, check_boolean, check_schema, check_text, require_field
-from archwright.serving.requests.model_resolution import MAX_MODEL_NAME_CHARACTERS
+import msgspec
+
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
+from archwright.serving.requests.field_checks import check_boolean, check_schema, check_text, require_field
+from archwright.serving.requests.field_selection import reject_field
+from archwright.serving.requests.typed_requests import (
+    MAX_MODEL_NAME_CHARACTERS,
+    MAX_TOOLS,
+    RequestPart,
+    describe_invalid,
+)
 from archwright.serving.settings.config import Endpoint
 
-MAX_MESSAGES = 4_096
 MAX_PARTS = 1_024
-MAX_TOOLS = 128
 MAX_ID_CHARACTERS = 256
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 TOOL_CHOICES = ("none", "auto", "required")
 IMAGE_DETAILS = ("auto", "low", "high")
-# Empty in replies that clients send back as history.
-_REPLY_FIELDS = ("function_call", "audio", "refusal", "annotations")
-# Clients send the reasoning back as history; chat templates omit it.
-_REASONING_FIELDS = ("reasoning_content", "reasoning")
 _CACHE_CONTROL = "cache_control"  # affects only what a provider charges
 _FUNCTION_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGE_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https://\S+")
+# A message of one of these roles that has only a text needs no further check.
+_PLAIN_ROLES = ("user", "assistant", "system")
 MessageContent = str | list[dict[str, Any]]
+# Base64, as such or in a data: URL. An address would make the engine fetch it.
+_Data = Annotated[str, msgspec.Meta(pattern=r"^(data:[\w.+/-]{1,80};base64,)?[A-Za-z0-9+/=_-]+\Z")]
 
 
-def check_messages(value: Any, name: str, endpoint: Endpoint) -> list[dict[str, Any]]:
-    if type(value) is not list or not 0 < len(value) <= MAX_MESSAGES:
-        raise invalid_value(f"{name!r} must be a list of 1 to {MAX_MESSAGES} messages", name)
-    return [_check_message(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
+class AudioData(RequestPart):
+    data: _Data
+    format: str
 
 
-def _check_message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise bad_request(f"{name!r} must be an object", name, "invalid_type")
+class FileData(RequestPart):
+    file_data: _Data
+    filename: str | None = None
+
+
+class AudioPart(RequestPart):
+    type: Literal["input_audio"]
+    input_audio: AudioData
+
+
+class FilePart(RequestPart):
+    """A file in the request. A file by its id belongs to the provider's account, thus to other callers too."""
+
+    type: Literal["file"]
+    file: FileData
+
+
+class RefusalPart(RequestPart):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class CustomDefinition(RequestPart):
+    name: str
+    description: str | None = None
+    format: dict[str, Any] | None = None
+
+
+class CustomTool(RequestPart):
+    type: Literal["custom"]
+    custom: CustomDefinition
+
+
+class CustomInput(RequestPart):
+    name: str
+    input: str
+
+
+class CustomToolCall(RequestPart):
+    type: Literal["custom"]
+    custom: CustomInput
+    id: str
+
+
+class CustomName(RequestPart):
+    name: str
+
+
+class CustomChoice(RequestPart):
+    type: Literal["custom"]
+    custom: CustomName
+
+
+class AllowedTools(RequestPart):
+    mode: Literal["auto", "required"]
+    tools: list[dict[str, Any]]
+
+
+class AllowedToolsChoice(RequestPart):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+_TYPES: dict[str, type[RequestPart]] = {
+    "messages.content.input_audio": AudioPart,
+    "messages.content.file": FilePart,
+    "messages.content.refusal": RefusalPart,
+    "messages.tool_calls.custom": CustomToolCall,
+    "tools.custom": CustomTool,
+    "tool_choice.custom": CustomChoice,
+    "tool_choice.allowed_tools": AllowedToolsChoice,
+}
+
+
+def _check_other_kind(value: dict[str, Any], rule: str, at: str, endpoint: Endpoint) -> dict[str, Any]:
+    """Return a part, tool, call or choice that is not text, an image or a function."""
+    allowed = endpoint.rules["chat"].inner.get(rule)
+    if allowed is None or allowed.handling == "never":
+        raise unsupported_value(reject_field(rule, endpoint, "chat", at).message, at)
+    kind = _TYPES.get(rule)
+    if kind is not None:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise describe_invalid(error, at) from None
+    return value
+
+
+def check_messages(value: list[dict[str, Any]], name: str, endpoint: Endpoint) -> tuple[list[dict[str, Any]], int]:
+    """Return the messages for the engine, and the number of characters of their texts."""
+    messages, characters = [], 0
+    for index, message in enumerate(value):
+        content = message.get("content")
+        if type(content) is not str or len(message) != 2 or message.get("role") not in _PLAIN_ROLES:
+            message = _check_message(message, f"{name}[{index}]", endpoint)
+            content = message["content"]
+        messages.append(message)
+        characters += _count_characters(content)
+    return messages, characters
+
+
+def _count_characters(content: str | list[dict[str, Any]] | None) -> int:
+    parts = content or ()
+    return len(parts) if isinstance(parts, str) else sum(len(part["text"]) for part in parts if part["type"] == "text")
+
+
+def _check_message(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
     role = value.get("role")
     if type(role) is not str or role not in ROLES:
         raise invalid_value(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role")
@@ -52,22 +161,17 @@ def _check_message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
-    """Check the other fields of a message and return those to pass on."""
-    passed, role = {}, value["role"]
+    """Check the other fields of a message and return those to pass on. Replies contain empty ones."""
+    passed = {}
     for field, inner in value.items():
         if field in ("role", "content", "tool_calls", "tool_call_id") or inner in (None, []):
             continue
-        at = f"{name}.{field[:80]}"
-        if field == "name":
-            check_text(inner, at, MAX_MODEL_NAME_CHARACTERS)
-        elif endpoint.strict:
-            if field in _REASONING_FIELDS and role == "assistant":
-                check_text(inner, at)
-                continue
-            if field in _REPLY_FIELDS:
-                raise unsupported_field(f"{at!r} is not supported by this model", at)
-            raise bad_request(f"unknown field {at!r}", at, "unknown_parameter")
-        if not endpoint.strict:
+        at, rule = f"{name}.{field[:80]}", endpoint.rules["chat"].inner.get(f"messages.{field}")
+        if rule is None or rule.handling == "never" or (field.startswith("reasoning") and value["role"] != "assistant"):
+            raise reject_field(f"messages.{field}", endpoint, "chat", at)
+        if rule.type is str:
+            check_text(inner, at, MAX_MODEL_NAME_CHARACTERS if field == "name" else None)
+        if rule.handling == "pass":
             passed[field] = inner
     return passed
 
@@ -82,8 +186,8 @@ def _check_tool_calls(value: Any, name: str, role: str, endpoint: Endpoint) -> l
 
 def _check_tool_call(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     kind = value.get("type", "function") if type(value) is dict else None
-    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
-        return dict(value)
+    if kind == "custom":
+        return _check_other_kind(value, "messages.tool_calls.custom", name, endpoint)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
         raise invalid_value(f"{name!r} must be a function call", name)
@@ -93,7 +197,12 @@ def _check_tool_call(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any
     call_id = check_text(require_field(value.get("id"), f"{name}.id"), f"{name}.id", MAX_ID_CHARACTERS)
     call = {"id": call_id, "type": "function", "function": checked}
     extra = None if endpoint.strict else value.get("extra_content")
-    return call if extra is None else {**call, "extra_content": extra}
+    if extra is None:
+        return call
+    try:  # the signature of a call, as the reply had it
+        return {**call, "extra_content": msgspec.convert(extra, dict[str, dict[str, str]])}
+    except msgspec.ValidationError as error:
+        raise describe_invalid(error, f"{name}.extra_content") from None
 
 
 def _check_content(value: Any, name: str, endpoint: Endpoint, role: str) -> MessageContent:
@@ -113,7 +222,7 @@ def _check_part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, 
         return {"type": "image_url", "image_url": _check_image(part, f"{at}.image_url")}
     if type(kind) is str and kind != "text":
         if not endpoint.strict and kind != "image_url":
-            return dict(part)
+            return _check_other_kind(part, f"messages.content.{kind[:80]}", at, endpoint)
         raise unsupported_value(f"{at!r}: this model takes text only, not {kind[:40]!r}", at)
     fits = kind is not None and {"type", "text"} <= set(part)
     if not fits or (endpoint.strict and set(part) - {"type", "text", _CACHE_CONTROL}):
@@ -133,25 +242,20 @@ def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
     return dict(given)
 
 
-def count_characters(messages: list[dict[str, Any]]) -> int:
-    count = 0
-    for message in messages:
-        content = message["content"]
-        parts = content if type(content) is list else [{"type": "text", "text": content or ""}]
-        count += sum(len(part["text"]) for part in parts if part["type"] == "text")
-    return count
+def check_tool_fields(fields: dict[str, Any], endpoint: Endpoint) -> None:
+    """Check tools and the choice of a tool, in place."""
+    tools = [_check_tool(tool, f"tools[{index}]", endpoint) for index, tool in enumerate(fields.pop("tools", ()))]
+    if tools:
+        fields["tools"] = tools
+    if type(fields.get("tool_choice")) is dict:
+        fields["tool_choice"] = _check_tool_choice(fields["tool_choice"], "tool_choice", endpoint)
+    _check_tool_consistency(fields)
 
 
-def check_tools(value: Any, name: str, endpoint: Endpoint) -> object:
-    if type(value) is not list or len(value) > MAX_TOOLS:
-        raise invalid_value(f"{name!r} must be a list of at most {MAX_TOOLS} tools", name)
-    return [_check_tool(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)] or DROPPED
-
-
-def _check_tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
-    kind = value.get("type") if type(value) is dict else None
-    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
-        return dict(value)
+def _check_tool(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
+    kind = value.get("type")
+    if type(kind) is str and kind != "function":
+        return _check_other_kind(value, f"tools.{kind[:80]}", name, endpoint)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
         raise invalid_value(f"{name!r} must be {{'type': 'function', 'function': ...}}", name)
@@ -161,9 +265,9 @@ def _check_tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
         if field == "description" and inner is not None:
             checked[field] = check_text(inner, f"{at}.{field}")
         elif field == "parameters" and inner is not None:
-            checked[field] = check_schema(inner, f"{at}.{field}", endpoint)
+            checked[field] = check_schema(inner, f"{at}.{field}")
         elif field == "strict" and inner is not None:
-            checked[field] = check_boolean(inner, f"{at}.{field}", endpoint)
+            checked[field] = check_boolean(inner, f"{at}.{field}")
         elif field not in ("name", "description", "parameters", "strict"):
             raise bad_request(f"unknown field '{at}.{field[:80]}'", f"{at}.{field[:80]}", "unknown_parameter")
     return {"type": "function", "function": checked}
@@ -175,21 +279,19 @@ def _check_function_name(value: Any, at: str) -> str:
     return value
 
 
-def check_tool_choice(value: Any, name: str, endpoint: Endpoint) -> object:
-    if type(value) is str and value in TOOL_CHOICES:
-        return value
-    kind = value.get("type") if type(value) is dict else None
+def _check_tool_choice(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
+    kind = value.get("type")
     function = value.get("function") if kind == "function" else None
     if type(function) is dict and set(function) == {"name"}:
         chosen = check_text(function["name"], f"{name}.function.name", MAX_ID_CHARACTERS)
         return {"type": "function", "function": {"name": chosen}}
-    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
-        return dict(value)
+    if type(kind) is str and kind != "function":
+        return _check_other_kind(value, f"{name}.{kind[:80]}", name, endpoint)
     forms = f"one of {', '.join(TOOL_CHOICES)}, or {{'type': 'function', 'function': {{'name': ...}}}}"
     raise invalid_value(f"{name!r} must be {forms}", name)
 
 
-def check_tool_consistency(fields: dict[str, Any]) -> None:
+def _check_tool_consistency(fields: dict[str, Any]) -> None:
     tools, choice = fields.get("tools"), fields.get("tool_choice")
     if tools is None:
         if choice is not None and choice != "none":

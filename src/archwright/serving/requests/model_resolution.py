@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from archwright.serving.http.errors import ApiError
-from archwright.serving.requests.field_checks import check_text, require_field
 from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec
-
-MAX_MODEL_NAME_CHARACTERS = 256
+from archwright.serving.settings.engine_fields import combine_rules
 
 
 class ResolvedModel(NamedTuple):
@@ -40,16 +38,15 @@ class ModelDirectory:
             self._by_name[name] = tuple(fit if name in self._workloads else sorted(fit, key=lambda s: s.pool in tuned))
         self._predictors = {spec.workload: spec for spec in resolved if spec.kind == "predict"}
 
-    def resolve(self, model: Any, workload: str | None) -> ResolvedModel:
-        name = check_text(require_field(model, "model"), "model", MAX_MODEL_NAME_CHARACTERS)
-        fit = self._by_name.get(name, ())
+    def resolve(self, model: str, workload: str | None) -> ResolvedModel:
+        fit = self._by_name.get(model, ())
         if workload is not None:
             fit = tuple(spec for spec in fit if spec.workload == workload)
         if not fit:
             scope = "" if workload is None else f" for the workload {workload[:80]!r}"
-            message = f"the model {name!r} does not exist{scope}; GET /v1/models lists the models"
+            message = f"the model {model!r} does not exist{scope}; GET /v1/models lists the models"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
-        return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
+        return ResolvedModel(model, fit, plain=workload is None and model not in self._workloads)
 
     def find_classifier(self, name: str) -> Endpoint | None:
         """Return the endpoint of /v1/predict/`name`."""
@@ -68,6 +65,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> E
         vision=all(pool.vision for pool in pools),
         image_tokens=max(pool.image_tokens for pool in pools),
         serves=known[spec.pool].serves,
+        rules=combine_rules(pool.field_rules for pool in pools),
         charged=any(None not in pool.prices for pool in pools),
         price_in_usd=_highest_price([pool.price_in_usd for pool in pools]),
         price_out_usd=_highest_price([pool.price_out_usd for pool in pools]),

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 _TEXT_KINDS = frozenset({"text", "refusal", "tool_use", "thinking", "redacted_thinking"})
 # Tools whose input comes from the caller. The provider decides how much other tools read.
 _CLIENT_TOOL_KINDS = frozenset({None, "function", "custom"})
-# Fields that make the provider read more than the request contains.
-_PROVIDER_READ_FIELDS = frozenset({"web_search_options", "mcp_servers", "container"})
 
 
 class MultimodalParts(NamedTuple):
@@ -28,7 +26,6 @@ def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
     """Count the parts of a chat or Messages conversation, of which only `messages` must be a list."""
     images, data_bytes, tools = 0, 0, fields.get("tools")
     boundless = type(tools) is list and any(_part_kind(tool) not in _CLIENT_TOOL_KINDS for tool in tools)
-    boundless = boundless or not _PROVIDER_READ_FIELDS.isdisjoint(fields)
     for message in fields["messages"]:
         content = message.get("content") if type(message) is dict else None
         if type(content) is not list:

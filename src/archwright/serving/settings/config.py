@@ -34,6 +34,14 @@ from archwright.policy.residency import (
 from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
+from archwright.serving.settings.engine_fields import (
+    ANTHROPIC,
+    OPENAI,
+    OWN,
+    Rules,
+    find_never_allowed,
+    rules_of_engine,
+)
 
 BACKLOG = 512
 # USD per input token and per output token; None if unknown.
@@ -49,7 +57,8 @@ class EnginePoolSpec(Record):
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
     token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
     fit their schemas, the engine, or the gateway by a schema for the reply. Empty: the engine for a URL, the gateway
-    for our own engines."""
+    for our own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
+    engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass."""
 
     name: str
     addresses: tuple[str, ...]
@@ -70,11 +79,19 @@ class EnginePoolSpec(Record):
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
     tools: Literal["", "engine", "gateway"] = ""
+    engine: str = OPENAI
+    allow_fields: tuple[str, ...] = ()
 
     @property
     def strict(self) -> bool:
         """True for our own engines, which get only the fields that this release supports."""
         return self.addresses[0].startswith("unix:")
+
+    @property
+    def field_rules(self) -> Rules:
+        """The handling of each request field by this pool."""
+        engine = OWN if self.strict else ANTHROPIC if self.protocol == ANTHROPIC else self.engine
+        return rules_of_engine(engine, self.allow_fields)
 
     @property
     def enforces_tools(self) -> bool:
@@ -154,13 +171,14 @@ class Endpoint(EndpointSpec):
 
     `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `serves`: the
     version of the first target. Prices: the highest of the pools, None if a pool has no price. `charged`: at least one
-    pool has a price."""
+    pool has a price. `rules`: the request fields that pass, by interface."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
     serves: str = ""
+    rules: Rules = {}
     charged: bool = False
     price_in_usd: float | None = None
     price_out_usd: float | None = None
@@ -320,6 +338,11 @@ def _find_pool_problem(pool: EnginePoolSpec) -> str:
         return "has no address"
     if min(pool.slots, pool.context_tokens, pool.image_tokens) < 1:
         return "must have slots, context_tokens and image_tokens of at least 1"
+    if pool.allow_fields and pool.strict:
+        return "has allow_fields, but its engines are our own; they get only the fields that this release supports"
+    never = find_never_allowed(pool.allow_fields)
+    if never:
+        return f"has {never!r} in allow_fields, which would break limits or isolation; remove it"
     if pool.key and not _KEY.fullmatch(pool.key):
         return "must have a key of the form env:NAME or file:PATH; do not write the key itself into this file"
     if any("@" in urlsplit(address).netloc for address in pool.addresses):
