@@ -320,12 +320,12 @@ def _seen_and_passed_on(client: openai.OpenAI, place: Place) -> None:
     fields: dict[str, Any] = {"seed": -1, "user": "u1", "metadata": {"a": "b"}, "service_tier": "flex"}
     fields |= {"reasoning_effort": "high", "store": True, "logit_bias": {"5": 1}}
     fields |= {"tools": TOOLS, "tool_choice": "auto"}
-    reply = client.chat.completions.create(model="desk", messages=turns, **fields, extra_body={"guided_regex": "x+"})
+    reply = client.chat.completions.create(model="desk", messages=turns, **fields, extra_body={"min_tokens": 1})
     assert reply.choices[0].message.content == "a cat"
     asked = place.last.body
     assert asked["messages"] == turns
     kept = {name: asked[name] for name in asked if name not in ("messages", "stream", "stream_options")}
-    assert kept == {"model": "vendor/x", "max_tokens": 16, **fields, "guided_regex": "x+"}
+    assert kept == {"model": "vendor/x", "max_tokens": 16, **fields, "min_tokens": 1}
 
 
 def _several_choices(client: openai.OpenAI, place: Place) -> None:

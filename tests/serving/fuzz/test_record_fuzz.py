@@ -57,7 +57,7 @@ def run_cases(folder: str, seed: int, cases: int) -> Counter[str]:
     encoded = [(path, body, encode(body)) for path, body in BODIES]
     for _ in range(cases):
         path, body, data = draw.choice(encoded)
-        if draw.random() < 0.6:
+        if draw.random() < 0.75:
             for _ in range(draw.choice((1, 1, 1, 2, 4))):
                 body = mutate_value(body, draw)
             data = encode(body)

@@ -1,7 +1,7 @@
 """Checks of messages, content parts and tools: the rules of the engine say which fields and kinds pass."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -11,7 +11,6 @@ from archwright.serving.requests.field_selection import reject_field
 from archwright.serving.requests.typed_requests import (
     MAX_MODEL_NAME_CHARACTERS,
     MAX_TOOLS,
-    RequestPart,
     describe_invalid,
 )
 from archwright.serving.settings.config import Endpoint
@@ -31,82 +30,26 @@ MessageContent = str | list[dict[str, Any]]
 _Data = Annotated[str, msgspec.Meta(pattern=r"^(data:[\w.+/-]{1,80};base64,)?[A-Za-z0-9+/=_-]+\Z")]
 
 
-class AudioData(RequestPart):
-    data: _Data
-    format: str
+def _define_object(**fields: Any) -> Any:
+    """Return the type of an object without other fields; a field that may be null may be absent."""
+    defaults = [(name, kind, None) if type(None) in get_args(kind) else (name, kind) for name, kind in fields.items()]
+    return msgspec.defstruct("Object", defaults, forbid_unknown_fields=True, kw_only=True)
 
 
-class FileData(RequestPart):
-    file_data: _Data
-    filename: str | None = None
-
-
-class AudioPart(RequestPart):
-    type: Literal["input_audio"]
-    input_audio: AudioData
-
-
-class FilePart(RequestPart):
-    """A file in the request. A file by its id belongs to the provider's account, thus to other callers too."""
-
-    type: Literal["file"]
-    file: FileData
-
-
-class RefusalPart(RequestPart):
-    type: Literal["refusal"]
-    refusal: str
-
-
-class CustomDefinition(RequestPart):
-    name: str
-    description: str | None = None
-    format: dict[str, Any] | None = None
-
-
-class CustomTool(RequestPart):
-    type: Literal["custom"]
-    custom: CustomDefinition
-
-
-class CustomInput(RequestPart):
-    name: str
-    input: str
-
-
-class CustomToolCall(RequestPart):
-    type: Literal["custom"]
-    custom: CustomInput
-    id: str
-
-
-class CustomName(RequestPart):
-    name: str
-
-
-class CustomChoice(RequestPart):
-    type: Literal["custom"]
-    custom: CustomName
-
-
-class AllowedTools(RequestPart):
-    mode: Literal["auto", "required"]
-    tools: list[dict[str, Any]]
-
-
-class AllowedToolsChoice(RequestPart):
-    type: Literal["allowed_tools"]
-    allowed_tools: AllowedTools
-
-
-_TYPES: dict[str, type[RequestPart]] = {
-    "messages.content.input_audio": AudioPart,
-    "messages.content.file": FilePart,
-    "messages.content.refusal": RefusalPart,
-    "messages.tool_calls.custom": CustomToolCall,
-    "tools.custom": CustomTool,
-    "tool_choice.custom": CustomChoice,
-    "tool_choice.allowed_tools": AllowedToolsChoice,
+_Named = _define_object(name=str)
+_CustomInput = _define_object(name=str, input=str)
+_CustomDefinition = _define_object(name=str, description=str | None, format=dict[str, Any] | None)
+_AllowedTools = _define_object(mode=Literal["auto", "required"], tools=list[dict[str, Any]])
+# The kinds of parts, calls, tools and choices besides text, images and functions.
+_KINDS: dict[str, Any] = {
+    "messages.content.input_audio": _define_object(type=str, input_audio=_define_object(data=_Data, format=str)),
+    # A file by its id belongs to the provider's account, thus to other callers too.
+    "messages.content.file": _define_object(type=str, file=_define_object(file_data=_Data, filename=str | None)),
+    "messages.content.refusal": _define_object(type=str, refusal=str),
+    "messages.tool_calls.custom": _define_object(type=str, id=str, custom=_CustomInput),
+    "tools.custom": _define_object(type=str, custom=_CustomDefinition),
+    "tool_choice.custom": _define_object(type=str, custom=_Named),
+    "tool_choice.allowed_tools": _define_object(type=str, allowed_tools=_AllowedTools),
 }
 
 
@@ -115,12 +58,10 @@ def _check_other_kind(value: dict[str, Any], rule: str, at: str, endpoint: Endpo
     allowed = endpoint.rules["chat"].inner.get(rule)
     if allowed is None or allowed.handling == "never":
         raise unsupported_value(reject_field(rule, endpoint, "chat", at).message, at)
-    kind = _TYPES.get(rule)
-    if kind is not None:
-        try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            raise describe_invalid(error, at) from None
+    try:
+        msgspec.convert(value, _KINDS.get(rule, Any))
+    except msgspec.ValidationError as error:
+        raise describe_invalid(error, at) from None
     return value
 
 
