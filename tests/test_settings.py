@@ -64,6 +64,11 @@ def test_a_bad_value_is_refused_with_its_field(name: str, value: object, message
     assert error.hint and (name != "otlp_url" or ":4318" in error.hint)
 
 
+def test_hosts_of_images_are_separated_by_commas() -> None:
+    assert settings.load({"image_hosts": " A.example, *.b.example ,"}).image_host_list == ("a.example", "*.b.example")
+    assert settings.load().image_host_list == ()
+
+
 def test_good_ports_and_choices() -> None:
     assert [settings.load({"port": port}).port for port in (0, "0", 65535, "8470")] == [0, 0, 65535, 8470]
     assert settings.load({"cache": "deterministic", "admin_port": "8471"}).admin_port == 8471

@@ -24,7 +24,8 @@ class Settings:
     `port`: 0 selects any free port. `admin_port`: the gateway's administration interface; 0: none. `cache`: the
     responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
-    none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas.
+    none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
+    whose images the gateway fetches for requests, separated by commas; empty: none.
     """
 
     home: str = "~/.archwright"
@@ -39,11 +40,16 @@ class Settings:
     admin_port: int = 0
     cache: str = "off"
     trusted_proxies: str = ""
+    image_hosts: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def proxy_networks(self) -> tuple[str, ...]:
         return tuple(self.trusted_proxies.replace(",", " ").split())
+
+    @property
+    def image_host_list(self) -> tuple[str, ...]:
+        return tuple(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
 
 
 PORTS = ("port", "admin_port")

@@ -181,6 +181,10 @@ def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
 
     plain = config(LISTEN)
     assert plain.admin_port is None and {spec.cache for spec in plain.endpoints} == {"off"}
-    chosen = config(LISTEN._replace(admin_port=8471, cache="deterministic", trusted_proxies=("::1",)))
-    assert chosen.admin_port == 8471 and chosen.trusted_proxies == ("::1",)
-    assert {spec.cache for spec in chosen.endpoints} == {"deterministic"}
+    chosen = LISTEN._replace(
+        admin_port=8471, cache="deterministic", trusted_proxies=("::1",), image_hosts=("a.example",)
+    )
+    written = config(chosen)
+    assert written.admin_port == 8471 and written.trusted_proxies == ("::1",)
+    assert (plain.image_hosts, written.image_hosts) == ((), ("a.example",))
+    assert {spec.cache for spec in written.endpoints} == {"deterministic"}

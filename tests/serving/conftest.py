@@ -81,6 +81,7 @@ class Platform:
     gateway: subprocess.Popen[bytes] | None = None
     engines: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     opened: list[socket.socket] = field(default_factory=list)
+    module: str = "archwright.serving"
 
     @property
     def url(self) -> str:
@@ -103,7 +104,7 @@ class Platform:
                 keys = KeyStore(store, load_pepper(self.home))
                 keys.create_tenant("acme")
                 self.key, self.owner = keys.create("acme")[0], keys.create("acme", "owner")[0]
-        self.gateway = self._start("archwright.serving", "gateway", self.config)
+        self.gateway = self._start(self.module, "gateway", self.config)
         self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
 
     def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None, **limits: Any) -> str:
@@ -404,11 +405,11 @@ def tls_pair(processes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return certified(tmp_path_factory.mktemp("tls"))
 
 
-def certified(folder: Path) -> tuple[str, str]:
-    """A new pair in the folder."""
+def certified(folder: Path, name: str = "IP:127.0.0.1") -> tuple[str, str]:
+    """A new pair in the folder, for this name."""
     pair = str(folder / "cert.pem"), str(folder / "key.pem")
     made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    command = ["openssl", *made.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]]
+    command = ["openssl", *made.split(), "-addext", f"subjectAltName={name}", "-out", pair[0], "-keyout", pair[1]]
     subprocess.run(command, check=True, capture_output=True)
     return pair
 

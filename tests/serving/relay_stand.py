@@ -37,6 +37,7 @@ class RecordingPeer:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.held: list[int] = []
 
     def send(self, data: bytes) -> None:
         self.sent += data
@@ -49,6 +50,9 @@ class RecordingPeer:
 
     def abort(self) -> None:
         raise AssertionError("nobody left")
+
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        self.held.append(size)
 
 
 class RelayStand:

@@ -314,7 +314,7 @@ def _seen_and_passed_on(client: openai.OpenAI, place: Place) -> None:
     parts: Any = [
         {"type": "text", "text": "what?"},
         {"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}},
-        {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}},
+        {"type": "input_audio", "input_audio": {"data": "aGVsbG8=", "format": "wav"}},
     ]
     turns: Any = [{"role": "developer", "content": "brief"}, {"role": "user", "content": parts, "name": "ann"}]
     fields: dict[str, Any] = {"seed": -1, "user": "u1", "metadata": {"a": "b"}, "service_tier": "flex"}

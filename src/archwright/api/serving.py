@@ -95,6 +95,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         admin_port=options.admin_port or None,  # 0: no interface, as in the settings
         trusted_proxies=chosen.proxy_networks,
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
+        image_hosts=chosen.image_host_list,
     )
     check_config(config)
     home = locate_home(chosen)

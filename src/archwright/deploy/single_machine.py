@@ -20,7 +20,7 @@ STARTUP_DEADLINE_S = 60.0
 
 
 class GatewayOptions(NamedTuple):
-    """The address, TLS files, trace collector, cache policy and proxies of the gateway.
+    """The address, TLS files, trace collector, cache policy, proxies and allowed hosts of images of the gateway.
 
     Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
     """
@@ -33,6 +33,7 @@ class GatewayOptions(NamedTuple):
     admin_port: int = 0
     cache: str = "off"
     trusted_proxies: tuple[str, ...] = ()
+    image_hosts: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -156,6 +157,7 @@ def _build_gateway_config(
         "workers": plan.gateway_workers,
         "admin_port": listen.admin_port or None,
         "trusted_proxies": listen.trusted_proxies,
+        "image_hosts": list(listen.image_hosts),
     }
 
 

@@ -77,12 +77,15 @@ class ResponseSink:
 
 
 class ServerAddress(NamedTuple):
-    """Address of a server: the path of a Unix socket, or a host and port with or without TLS."""
+    """Address of a server: the path of a Unix socket, or a host and port with or without TLS.
+
+    `name`: the name in the server's certificate, if it is not `host`."""
 
     path: str | None
     host: str
     port: int
     tls: ssl.SSLContext | None
+    name: str = ""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -357,12 +360,12 @@ class ConnectionPool:
 
     async def _connect(self) -> ClientConnection:
         make = partial(ClientConnection, self, self._loop)
-        path, host, port, tls = self._address
+        path, host, port, tls, name = self._address
         if path is not None:
             _, connection = await self._loop.create_unix_connection(make, path)
         else:
-            name = host if tls else None
-            _, connection = await self._loop.create_connection(make, host, port, ssl=tls, server_hostname=name)
+            server_name = (name or host) if tls else None
+            _, connection = await self._loop.create_connection(make, host, port, ssl=tls, server_hostname=server_name)
         self._open.add(connection)
         return connection
 

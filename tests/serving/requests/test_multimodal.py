@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.serving.fake_provider import Place, Script, chat_events, message_end, message_events, message_start, words
 
+from archwright.policy.image_hosts import ImageUrl
+from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
 
 if TYPE_CHECKING:
@@ -17,13 +20,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.enable_socket
 IN_USD, OUT_USD = 1e-6, 2e-6
 IMAGE_TOKENS, LENGTH = 5_000, 8
-URL = "https://example.org/x.png"
-PICTURE = {"type": "image_url", "image_url": {"url": URL}}
+URL, DATA = "https://example.org/x.png", "data:image/png;base64,aGVsbG8="
+AT = ImageUrl("https", "example.org", 443, "/x.png")
+PICTURE = {"type": "image_url", "image_url": {"url": DATA}}
+LINKED = {"type": "image_url", "image_url": {"url": URL}}
 SHOWN = {"type": "image", "source": {"type": "url", "url": URL}}
 PASTED = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 TEXT = {"type": "text", "text": "what?"}
 FUNCTION = {"type": "function", "function": {"name": "f"}}
-BOUNDLESS, TWO_EMPTY = MultimodalParts(boundless=True), MultimodalParts(2, 0)
+BOUNDLESS = MultimodalParts(boundless=True)
 
 
 def said(*content: Any, **more: Any) -> dict[str, Any]:
@@ -35,26 +40,43 @@ def said(*content: Any, **more: Any) -> dict[str, Any]:
     [
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, TEXT_ONLY),
         (said(TEXT, {"type": "refusal", "refusal": "no"}, {"type": "thinking", "thinking": "x"}), TEXT_ONLY),
-        (said(TEXT, PICTURE, PICTURE), MultimodalParts(2, 2 * len(URL))),
-        (said(SHOWN, PASTED), MultimodalParts(2, len(URL) + 4)),
+        (said(TEXT, PICTURE, PICTURE), MultimodalParts(2, 2 * len(DATA))),
+        (said(PASTED, {"type": "tool_use", "input": {"url": URL}}), MultimodalParts(1, 4)),
         (said({"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]}), MultimodalParts(1, 4)),
         *(
             (said({"type": "tool_result", "tool_use_id": "a", **content}), TEXT_ONLY)
             for content in ({"content": "x"}, {})
         ),
         (said({"type": "tool_result", "content": {"a": 1}}), BOUNDLESS),
-        (said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}), TWO_EMPTY),
-        (said({"type": "document", "source": {"type": "url", "url": URL}}), BOUNDLESS),
-        (said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE), MultimodalParts(1, len(URL), True)),
+        (said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"a": "f"}}), MultimodalParts(2)),
+        (said({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": URL}}), BOUNDLESS),
+        (said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE), MultimodalParts(1, len(DATA), True)),
         (said("word", 5, {"type": 7}), BOUNDLESS),
         (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ONLY),
         (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), BOUNDLESS),
-        ({"messages": ["x", {"content": [PICTURE]}]}, MultimodalParts(1, len(URL))),
+        ({"messages": ["x", {"content": [PICTURE]}]}, MultimodalParts(1, len(DATA))),
     ],
     ids=str,
 )
 def test_what_a_conversation_holds(fields: dict[str, Any], parts: MultimodalParts) -> None:
     assert count_parts(fields) == parts
+
+
+def test_the_urls_of_allowed_hosts_are_found_and_replaced() -> None:
+    found = count_parts(chat := deepcopy(said(LINKED, PICTURE)), ["example.org"])
+    assert (found.images, found.data_bytes) == (2, len(URL) + len(DATA))
+    assert [(one.at, one.url) for one in found.urls] == [("messages[1].content[0].image_url.url", AT)]
+    found.urls[0].insert("image/png", "aGVsbG8=")
+    assert chat == said(PICTURE, PICTURE)
+    turns = deepcopy(said(SHOWN, {"type": "tool_result", "tool_use_id": "a", "content": [TEXT, SHOWN]}))
+    places = ["messages.1.content.0.source.url", "messages.1.content.1.content.1.source.url"]
+    found = count_parts(turns, ["*.org.example", "example.org"])
+    assert [one.at for one in found.urls] == places
+    for one in found.urls:
+        one.insert("image/png", "aGk=")
+    assert turns == said(PASTED, {"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]})
+    with pytest.raises(ApiError, match="more than 8"):
+        count_parts(deepcopy(said(*[LINKED] * 9)), ["example.org"])
 
 
 @pytest.fixture

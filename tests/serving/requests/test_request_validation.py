@@ -325,7 +325,7 @@ ABROAD = directory(
 )
 CHOICE = {"type": "custom", "custom": {"name": "x"}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}
-PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png", "detail": "high"}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8=", "detail": "high"}}
 
 
 @pytest.mark.parametrize(

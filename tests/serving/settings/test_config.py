@@ -105,6 +105,12 @@ def test_every_limit_has_its_bounds(name: str, wrong: float) -> None:
     assert (error.where.file, error.where.field) == ("gateway.json", f"limits.{name}")
 
 
+def test_hosts_of_images_are_names() -> None:
+    check_config(config(image_hosts=("images.example.org", "*.example.org", "http://images.example.org:8080")))
+    error = refuse("AW-OPS-13", config(image_hosts=("example.org", "10.0.0.1")), "gateway.json")
+    assert "image_hosts[1] is '10.0.0.1'" in error.message and error.where.field == "image_hosts[1]"
+
+
 def test_limits_at_their_bounds_serve() -> None:
     for side in (0, 1):
         at: Any = {name: bounds[side] for name, bounds in LIMIT_BOUNDS.items()}

@@ -20,6 +20,7 @@ from archwright.serving.admission.metering import CostAccounting
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.providers.protocol import CHAT_PATH
+from archwright.serving.requests.image_fetch import ImageFetcher
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
@@ -71,6 +72,7 @@ class GatewayContext:
         self._traces = recorders.traces
         self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
+        self.images = ImageFetcher(self.journal)
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
@@ -89,7 +91,7 @@ class GatewayContext:
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:
         self._endpoints = config.endpoints
-        self.directory = ModelDirectory(config.pools, config.endpoints)
+        self.directory = ModelDirectory(config.pools, config.endpoints, config.image_hosts)
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
     def mirror_request(

@@ -61,6 +61,8 @@ class GenerationHandler(MeteredHandler):
 
     async def _respond(self, charge: RequestCharge) -> None:
         request, generation, router = self.request, self._generation, self.gateway.router
+        if generation.parts.urls:  # first, so that a cached response is one to the same images
+            await self.gateway.images.insert_images(generation.parts.urls, self.response, request.principal.tenant)
         charge.look_up_cache(request, generation, self._interface_kind)
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)

@@ -116,6 +116,10 @@ class BodyQuota:
             message = f"The gateway has too many large requests in flight (limit: {limits.total_bytes} bytes)."
             raise service_unavailable(f"{message} {_RETRY}", "overloaded", 1)
 
+    def add(self, tenant: str, size: int, limits: ClientLimits) -> None:
+        """Change the size by `size`. Raises as `set_size` does."""
+        self.set_size(tenant, max(0, self._size + size), limits)
+
     def release(self) -> None:
         if self._size:
             self._totals.add(self._tenant, -self._size)

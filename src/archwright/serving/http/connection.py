@@ -427,6 +427,9 @@ class HttpConnection(asyncio.Protocol):
         self._state = STATE_END
         self._limit_read_ahead()
 
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        self._quota.add(tenant, size, self._limits)
+
     # Deadlines.
 
     def check_deadlines(self, now: float) -> None:

@@ -68,6 +68,9 @@ class Peer(Protocol):
 
     def abort(self) -> None: ...
 
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        """Count `size` more bytes of the request (negative: fewer) until its end. Raises ApiError 429 and 503."""
+
 
 class ResponseBuffer:
     """The responses of one event-loop tick. `flush` makes their records durable or raises StoreError.
@@ -215,6 +218,10 @@ class HttpResponse:
     def abort(self) -> None:
         self.finished = True
         self._peer.abort()
+
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        """Count bytes that the request takes beside its body; see `Peer.hold_bytes`."""
+        self._peer.hold_bytes(tenant, size)
 
     def attach_source(self, source: ResponseSink | None) -> None:
         """Set what the engine's bytes go through; it is paused while the client does not read."""

@@ -96,7 +96,7 @@ def _pass_through(
         prompt_characters=len(_encode(native["messages"])) + len(_encode(native.get("system"))),
         native=native,
         betas=_check_betas(betas, endpoint),
-        parts=count_parts(native),
+        parts=count_parts(native, endpoint.image_hosts),
     )
 
 

@@ -36,8 +36,10 @@ class TextBlock(MessageBlock, tag="text", kw_only=True):
 
 
 class Base64Source(RequestPart, tag="base64", tag_field="type"):
-    media_type: str
-    data: str
+    """Data without the characters of a URL, which an engine may fetch."""
+
+    media_type: Annotated[str, Meta(pattern=r"^[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,100}\Z")]
+    data: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/=\r\n]*\Z")]
 
 
 class UrlSource(RequestPart, tag="url", tag_field="type"):
@@ -50,7 +52,13 @@ class TextSource(RequestPart, tag="text", tag_field="type"):
 
 
 class ContentSource(RequestPart, tag="content", tag_field="type"):
-    content: str | list["TextBlock | ImageBlock"]
+    content: str | list["TextBlock | EnclosedImageBlock"]
+
+
+class EnclosedImageBlock(MessageBlock, tag="image", kw_only=True):
+    """An image in a document, which cannot be a URL: the gateway fetches images of messages and tool results."""
+
+    source: Base64Source
 
 
 class ImageBlock(MessageBlock, tag="image", kw_only=True):

@@ -138,6 +138,9 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
         gateway.accounting.count_request(context.request.principal)
     generation = _parse_message(context, CountTokensRequest)
     context.response.watch_disconnect()
+    if generation.parts.urls:
+        tenant = context.request.principal.tenant
+        await gateway.images.insert_images(generation.parts.urls, context.response, tenant)
     content = generation.native or generation.body
     attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
 

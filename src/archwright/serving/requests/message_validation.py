@@ -22,7 +22,6 @@ TOOL_CHOICES = ("none", "auto", "required")
 IMAGE_DETAILS = ("auto", "low", "high")
 _CACHE_CONTROL = "cache_control"  # affects only what a provider charges
 _FUNCTION_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_IMAGE_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https://\S+")
 # A message of one of these roles that has only a text needs no further check.
 _PLAIN_ROLES = ("user", "assistant", "system")
 MessageContent = str | list[dict[str, Any]]
@@ -175,9 +174,7 @@ def _check_image(part: dict[str, Any], at: str) -> dict[str, Any]:
     given = part.get("image_url")
     if type(given) is not dict or not set(given) <= {"url", "detail"}:
         raise invalid_value(f"{at!r} must be {{'url': ...}}, optionally with 'detail'", at)
-    url = given.get("url")
-    if type(url) is not str or not _IMAGE_URL_PATTERN.fullmatch(url):
-        raise invalid_value(f"'{at}.url' must be a base64 data: URL of an image or an https: URL", f"{at}.url")
+    check_text(require_field(given.get("url"), f"{at}.url"), f"{at}.url")  # `multimodal` checks what it holds
     if given.get("detail", "auto") not in IMAGE_DETAILS:
         raise invalid_value(f"'{at}.detail' must be one of {', '.join(IMAGE_DETAILS)}", f"{at}.detail")
     return dict(given)

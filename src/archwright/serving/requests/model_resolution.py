@@ -22,9 +22,11 @@ class ResolvedModel(NamedTuple):
 class ModelDirectory:
     """Endpoints by name of model or workload; classifiers by workload."""
 
-    def __init__(self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
+    def __init__(
+        self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec], image_hosts: tuple[str, ...] = ()
+    ) -> None:
         known = {pool.name: pool for pool in pools}
-        resolved = [_resolve_endpoint(spec, known) for spec in endpoints]
+        resolved = [_resolve_endpoint(spec, known, image_hosts) for spec in endpoints]
         texts = [spec for spec in resolved if spec.kind == "text"]
         self.endpoints = tuple(texts)
         # Valid values of `model`: every model, then every workload.
@@ -53,7 +55,7 @@ class ModelDirectory:
         return self._predictors.get(name)
 
 
-def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> Endpoint:
+def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], image_hosts: tuple[str, ...]) -> Endpoint:
     pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
     fields = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
@@ -63,6 +65,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> E
         strict=any(pool.strict for pool in pools),
         protocol=protocols.pop() if len(protocols) == 1 else "",
         vision=all(pool.vision for pool in pools),
+        image_hosts=image_hosts,
         image_tokens=max(pool.image_tokens for pool in pools),
         serves=known[spec.pool].serves,
         rules=combine_rules(pool.field_rules for pool in pools),

@@ -183,7 +183,7 @@ def _build_request(
         top_logprobs=top,
         prompt_characters=characters,
         choices=asked.n or 1,
-        parts=count_parts(fields) if type(asked) is ChatRequest else TEXT_ONLY,
+        parts=count_parts(fields, endpoint.image_hosts) if type(asked) is ChatRequest else TEXT_ONLY,
     )
 
 

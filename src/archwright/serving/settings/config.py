@@ -23,6 +23,7 @@ from archwright.errors import ErrorLocation, OperateError, from_os_error
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.cache_key import CachePolicy
+from archwright.policy.image_hosts import parse_image_host
 from archwright.policy.residency import (
     ANY_COUNTRY,
     RESIDENCY_BOUND_CLASSES,
@@ -169,14 +170,15 @@ class EndpointSpec(Record):
 class Endpoint(EndpointSpec):
     """An endpoint with the abilities that all its pools share.
 
-    `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `serves`: the
-    version of the first target. Prices: the highest of the pools, None if a pool has no price. `charged`: at least one
-    pool has a price. `rules`: the request fields that pass, by interface."""
+    `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `image_hosts`: as
+    in the gateway's settings. `serves`: the version of the first target. Prices: the highest of the pools, None if a
+    pool has no price. `charged`: at least one pool has a price. `rules`: the request fields that pass, by interface."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
+    image_hosts: tuple[str, ...] = ()
     serves: str = ""
     rules: Rules = {}
     charged: bool = False
@@ -193,9 +195,9 @@ class GatewayConfig(Record):
 
     Port 0: any free port. `store_url` empty: the store of the home. `workers`: processes that share the requests and
     each engine's slots. `admin_port`: port of the administration API on the same host, if set. `trusted_proxies`:
-    networks of the proxies that append the client's address to X-Forwarded-For. A running gateway
-    applies `pools` and `endpoints` when the file's `revision` changes, and host, ports and store only on a restart. It
-    applies the other settings on a reload."""
+    networks of the proxies that append the client's address to X-Forwarded-For. `image_hosts`: hosts whose images the
+    gateway fetches (`policy.image_hosts`). A running gateway applies `pools` and `endpoints` when the file's `revision`
+    changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 
     pools: tuple[EnginePoolSpec, ...]
     endpoints: tuple[EndpointSpec, ...]
@@ -211,6 +213,7 @@ class GatewayConfig(Record):
     workers: Annotated[int, msgspec.Meta(ge=1)] = 1
     admin_port: int | None = None
     trusted_proxies: tuple[str, ...] = ()
+    image_hosts: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -257,6 +260,9 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
             hint = "set trusted_proxies to addresses or networks, such as 10.0.0.0/8"
             message = f"a trusted proxy is not a network: {error}"
             raise _invalid("AW-OPS-13", message, hint, file, f"trusted_proxies[{index}]") from error
+    for index, host in enumerate(config.image_hosts):
+        problem = f"is {host!r}; write a host such as images.example.org, *.example.org or http://images.example.org"
+        _raise_problem("" if parse_image_host(host) else problem, f"image_hosts[{index}]", file)
     check_table(config.pools, config.endpoints, file)
 
 
