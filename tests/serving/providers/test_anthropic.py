@@ -347,7 +347,7 @@ def test_a_conversation_with_calls_becomes_turns() -> None:
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         *({"role": "tool", "tool_call_id": "c", "content": "7"}, {"role": "user", "content": "and?"}),
         {"role": "assistant", "content": ""},
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]},
     ]
     asked = to_messages_request(
         {
@@ -360,7 +360,7 @@ def test_a_conversation_with_calls_becomes_turns() -> None:
     last = [
         {"type": "tool_result", "tool_use_id": "c", "content": "7"},
         {"type": "text", "text": "and?"},
-        {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
     ]
     assert asked["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},

@@ -181,10 +181,7 @@ def _content_block(part: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "text", "text": str(part.get(part["type"]))}
     if part["type"] != "image_url":
         raise unsupported_value(f"this model's provider does not support {part['type']!r} parts", "messages")
-    url: str = part["image_url"]["url"]
-    if not url.startswith(DATA_URL):
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    kind, _, data = url.removeprefix(DATA_URL).partition(";base64,")
+    kind, _, data = part["image_url"]["url"].removeprefix(DATA_URL).partition(";base64,")
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 
 

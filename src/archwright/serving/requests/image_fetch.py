@@ -70,9 +70,9 @@ class ImageFetcher:
                 task.cancel()
         response.hold_bytes(tenant, sum(len(data) for _kind, data in found) - held)
         for image, (kind, data) in zip(images, found, strict=True):
-            image.insert(kind, base64.b64encode(data).decode())
+            image.insert(kind, data)
 
-    async def _fetch_image(self, image: ImageReference) -> tuple[str, bytes]:
+    async def _fetch_image(self, image: ImageReference) -> tuple[str, str]:
         buffer = _ImageBuffer(image.at)
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
@@ -111,13 +111,13 @@ class _ImageBuffer(ResponseSink):
         if len(self._data) > IMAGE_BYTES:
             raise _not_fetched(self._at, f"it is larger than {IMAGE_BYTES >> 20} MiB")
 
-    def read_image(self) -> tuple[str, bytes]:
-        """Return type and bytes. Raises ApiError 400 unless both say the same supported type."""
-        data = bytes(self._data)
+    def read_image(self) -> tuple[str, str]:
+        """Return type and base64 data. Raises ApiError 400 unless header and bytes say the same supported type."""
+        data = self._data
         fits = data.startswith(_SIGNATURES.get(self._kind, ())) and (data[8:12] == b"WEBP" or data[:4] != b"RIFF")
         if not fits:
             raise _not_fetched(self._at, f"its type is not one of {', '.join(_SIGNATURES)}")
-        return self._kind, data
+        return self._kind, base64.b64encode(data).decode()
 
 
 def _not_fetched(at: str, reason: str) -> ApiError:
