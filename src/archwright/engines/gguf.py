@@ -22,32 +22,21 @@ DIMENSION_LIMIT = 4
 DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
 
-STRING, ARRAY = 8, 9
+UINT32, STRING, ARRAY = 4, 8, 9
 # Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-# Tensor type -> (weights per block, bytes per block), from ggml's block structures. Only the start of a tensor is
-# checked if its type is newer than this table.
+# Tensor type -> (weights per block, bytes per block), from ggml's block structures. No other type is accepted. Q8_1 (9)
+# is missing, because it exists only during a computation.
 BLOCK_SIZES = {
-    0: (1, 4),  # F32
-    1: (1, 2),  # F16
-    2: (32, 18),  # Q4_0
-    3: (32, 20),  # Q4_1
-    6: (32, 22),  # Q5_0
-    7: (32, 24),  # Q5_1
-    8: (32, 34),  # Q8_0
-    9: (32, 36),  # Q8_1
-    10: (256, 84),  # Q2_K
-    11: (256, 110),  # Q3_K
-    12: (256, 144),  # Q4_K
-    13: (256, 176),  # Q5_K
-    14: (256, 210),  # Q6_K
-    15: (256, 292),  # Q8_K
-    24: (1, 1),  # I8
-    25: (1, 2),  # I16
-    26: (1, 4),  # I32
-    27: (1, 8),  # I64
-    28: (1, 8),  # F64
-    30: (1, 2),  # BF16
+    **{0: (1, 4), 1: (1, 2), 30: (1, 2), 28: (1, 8)},  # F32 F16 BF16 F64
+    **{24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8)},  # I8 I16 I32 I64
+    **{2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},  # Q4_0 Q4_1 Q5_0 Q5_1 Q8_0
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144)},  # Q2_K Q3_K Q4_K
+    **{13: (256, 176), 14: (256, 210), 15: (256, 292)},  # Q5_K Q6_K Q8_K
+    **{16: (256, 66), 17: (256, 74), 22: (256, 82)},  # IQ2_XXS IQ2_XS IQ2_S
+    **{18: (256, 98), 21: (256, 110), 19: (256, 50), 29: (256, 56)},  # IQ3_XXS IQ3_S IQ1_S IQ1_M
+    **{20: (32, 18), 23: (256, 136), 34: (256, 54), 35: (256, 66)},  # IQ4_NL IQ4_XS TQ1_0 TQ2_0
+    **{39: (32, 17), 40: (64, 36), 41: (128, 18)},  # MXFP4 NVFP4 Q1_0
 }
 
 
@@ -80,6 +69,7 @@ class _HeaderReader:
         self._data = data
         self._at = 0
         self._alignment = DEFAULT_ALIGNMENT
+        self._keys: set[str] = set()
         self._values: dict[str, str | int | float | bool] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -93,9 +83,10 @@ class _HeaderReader:
         tensors, keys = self._read_count("tensors"), self._read_count("keys")
         for _ in range(keys):
             self._read_key_value()
-        ends = [self._read_tensor_end() for _ in range(tensors)]
-        start = -(-self._at // self._alignment) * self._alignment
-        missing = start + max(ends, default=0) - len(self._data)
+        end = 0
+        for _ in range(tensors):
+            end = self._read_tensor_end(self._align(end))
+        missing = self._align(self._at) + end - len(self._data)
         if missing > 0:
             raise DamagedGguf(f"{missing} bytes are missing at its end")
         return GgufContents(self._values, self._shapes)
@@ -116,11 +107,17 @@ class _HeaderReader:
         if self._at > len(self._data):
             raise DamagedGguf("it ends inside its header")
 
-    def _read_text(self, limit_bytes: int | None = None) -> str:
+    def _align(self, place: int) -> int:
+        return -(-place // self._alignment) * self._alignment
+
+    def _read_name(self) -> str:
         size = self._skip_text()
-        if limit_bytes is not None and size > limit_bytes:
+        if size > NAME_LIMIT_BYTES:
             raise DamagedGguf(f"it has a name of {size} bytes")
-        return self._data[self._at - size : self._at].decode("utf-8", "replace")
+        try:
+            return self._data[self._at - size : self._at].decode()
+        except UnicodeDecodeError as error:
+            raise DamagedGguf("it has a name that is not UTF-8") from error
 
     def _skip_text(self) -> int:
         """Skip a text without copying it, for example a word of a vocabulary. Returns its bytes."""
@@ -129,9 +126,14 @@ class _HeaderReader:
         return size
 
     def _read_key_value(self) -> None:
-        key = self._read_text(NAME_LIMIT_BYTES)
+        key = self._read_name()
+        if key in self._keys:
+            raise DamagedGguf(f"two keys have the name {key[:80]}")
+        self._keys.add(key)
         kind = self._read_number("<I", 4)
-        if key == ALIGNMENT_KEY and kind == 4:
+        if key == ALIGNMENT_KEY:
+            if kind != UINT32:
+                raise DamagedGguf(f"the alignment has the type {kind}")
             self._alignment = self._read_number("<I", 4)
             if self._alignment < 1 or self._alignment & (self._alignment - 1):
                 raise DamagedGguf(f"the alignment {self._alignment} is not a power of two")
@@ -143,7 +145,8 @@ class _HeaderReader:
 
     def _read_value(self, kind: int) -> str | int | float | bool:
         if kind == STRING:
-            return self._read_text()
+            size = self._skip_text()
+            return self._data[self._at - size : self._at].decode("utf-8", "replace")
         if kind not in SCALARS:
             raise DamagedGguf(f"a value has the unknown type {kind}")
         begin, form = self._at, SCALARS[kind]
@@ -162,15 +165,24 @@ class _HeaderReader:
         for _ in range(count):
             self._skip_text()
 
-    def _read_tensor_end(self) -> int:
-        """The tensor's end in bytes from the start of the data."""
-        name = self._read_text(NAME_LIMIT_BYTES)
+    def _read_tensor_end(self, begin: int) -> int:
+        """The tensor's end in bytes from the start of the data. The engine requires each tensor at the next `begin`."""
+        name = self._read_name()
+        if name in self._shapes:
+            raise DamagedGguf(f"two tensors have the name {name[:80]}")
         rank = self._read_number("<I", 4)
-        if rank > DIMENSION_LIMIT:
+        if not 1 <= rank <= DIMENSION_LIMIT:
             raise DamagedGguf(f"a tensor has {rank} dimensions")
         self._shapes[name] = shape = tuple(self._read_number("<Q", 8) for _ in range(rank))
-        weights = prod(shape)
         kind = self._read_number("<I", 4)
         offset = self._read_number("<Q", 8)
-        block_weights, block_bytes = BLOCK_SIZES.get(kind, (1, 0))
-        return offset + weights // block_weights * block_bytes
+        if kind not in BLOCK_SIZES:
+            raise DamagedGguf(f"a tensor has the unknown type {kind}")
+        block_weights, block_bytes = BLOCK_SIZES[kind]
+        if 0 in shape:
+            raise DamagedGguf("a tensor has a dimension of 0")
+        if shape[0] % block_weights:
+            raise DamagedGguf(f"a tensor has {shape[0]} weights in a row, which is not a multiple of {block_weights}")
+        if offset != begin:
+            raise DamagedGguf(f"a tensor begins at byte {offset} instead of {begin}")
+        return begin + prod(shape) // block_weights * block_bytes
