@@ -4,18 +4,31 @@ Design: a worker reads new rows of the store within POLL_S, so a revoked key is 
 secret causes an immediate read only if a process of this machine noted a key change in the shared table, else at most
 every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
 time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
+A secret that was seen as expired gets a row with the end ENDED, so a clock that goes back never revives it.
 """
 
 import hmac
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
 from sys import intern
 from typing import TypeVar
 
 from archwright.access import tables
-from archwright.access.tables import NO_LIMITS, SECRET_LENGTH, KeyRecord, KeyUse, LimitScope, Principal, is_well_formed
+from archwright.access.tables import (
+    NO_LIMITS,
+    SECRET_LENGTH,
+    KeyRecord,
+    KeyUse,
+    LimitScope,
+    Principal,
+    SecretExpiry,
+    is_well_formed,
+)
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.shared_table import SharedTable
@@ -32,6 +45,8 @@ UNKNOWN_POLL_S = 0.2  # shortest interval of reads for unknown secrets without a
 DAY_S = 86_400
 USE_RETENTION_DAYS = 90
 WRITE_USES_S = 10.0
+WRITE_ENDS_S = 1.0
+ENDED = 0.0  # the end of a secret that is refused at any time
 EPOCH_KEY = b"e"  # in the shared table: number of key changes by processes of this machine
 
 
@@ -84,6 +99,9 @@ class KeyCache:
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
+        self._expiries: list[tuple[float, bytes]] = []  # a heap
+        self._expired: deque[bytes] = deque()  # seen as expired, not yet in the store
+        self._ends_written_at = float("-inf")
         self._limits: dict[str, UsageLimits] = {}
         self._interned: dict[UsageLimits, UsageLimits] = {}  # many keys share few distinct limits
         self._traced: dict[str, bool] = {}
@@ -113,6 +131,8 @@ class KeyCache:
             if principal is None:
                 return None
         if self._clock() >= principal.expires_at:
+            if principal.expires_at > ENDED:
+                self._mark_expired(digest)
             return None
         if principal.key_id not in self._used:
             self._record_use(principal.key_id)
@@ -175,10 +195,14 @@ class KeyCache:
             newest = self._store.newest_seq(*FOLLOWED_TABLES)
             if newest != self._newest:
                 self._apply_new_rows()
+            self._end_expired()
             self._read_at, self._epoch, self._newest = at, epoch, newest
         if at - self._uses_written_at >= WRITE_USES_S and self._unwritten:
             rows, self._unwritten, self._uses_written_at = self._unwritten, [], at
             threading.Thread(target=self.write_uses, args=(rows,), name="key-uses", daemon=True).start()
+        if at - self._ends_written_at >= WRITE_ENDS_S and self._expired:
+            self._ends_written_at = at
+            threading.Thread(target=self.write_ends, name="key-ends", daemon=True).start()
 
     def _apply_new_rows(self) -> None:
         """Apply the new rows of all tables, or of none. Keys are read first: a key revoked meanwhile is never live."""
@@ -198,12 +222,11 @@ class KeyCache:
         for revocation in revocations:
             for digest in self._digests.pop(revocation.key_id, ()):
                 self._live.pop(digest, None)
-        for end in ends:
-            self._expire_secret(bytes.fromhex(end.digest), end.at)
+        changed = [self._expire_secret(bytes.fromhex(end.digest), end.at) for end in ends]
         if limits:
             for digest, principal in self._live.items():
                 self._live[digest] = self._mark_limited(principal)
-        if revocations or ends or limits:
+        if revocations or any(changed) or limits:
             self.version += 1
 
     def _fetch_new_rows(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
@@ -226,14 +249,41 @@ class KeyCache:
             expires_at=min(math.inf if row.expires_at is None else row.expires_at, self._ends.get(digest, math.inf)),
         )
         self._live[digest] = self._mark_limited(principal)
+        if ENDED < principal.expires_at < math.inf:
+            heappush(self._expiries, (principal.expires_at, digest))
         self._digests[row.id] = (*self._digests.get(row.id, ()), digest)
 
-    def _expire_secret(self, digest: bytes, at: float) -> None:
-        """Expire a secret. Its end is kept, because the secret itself may be read later than its end."""
+    def _expire_secret(self, digest: bytes, at: float) -> bool:
+        """Expire a secret; True if its end changed. The end is kept, because the secret may be read later."""
         self._ends[digest] = min(at, self._ends.get(digest, math.inf))
         principal = self._live.get(digest)
-        if principal is not None and at < principal.expires_at:
-            self._live[digest] = replace(principal, expires_at=at)
+        if principal is None or at >= principal.expires_at:
+            return False
+        self._live[digest] = replace(principal, expires_at=at)
+        if at > ENDED:
+            heappush(self._expiries, (at, digest))
+        return True
+
+    def _mark_expired(self, digest: bytes) -> None:
+        if self._expire_secret(digest, ENDED):
+            self._expired.append(digest)
+
+    def _end_expired(self) -> None:
+        """Mark every secret whose end has come, whether it was sent or not."""
+        now = self._clock()
+        while self._expiries and self._expiries[0][0] <= now:
+            self._mark_expired(heappop(self._expiries)[1])
+
+    def write_ends(self) -> None:
+        """Write the ends of expired secrets, for other processes and later starts."""
+        digests: list[bytes] = []
+        with suppress(IndexError):  # another thread may take some
+            while True:
+                digests.append(self._expired.popleft())
+        try:
+            self._store.append(tables.SECRET_EXPIRIES, [SecretExpiry(digest=d.hex(), at=ENDED) for d in digests])
+        except StoreError:
+            self._expired.extend(digests)  # retried after WRITE_ENDS_S
 
     def _mark_limited(self, principal: Principal) -> Principal:
         limits = (self._limits.get(name, NO_LIMITS) for _kind, name in tables.list_scopes(principal))

@@ -56,7 +56,7 @@ class Revocation(Record):
 
 
 class SecretExpiry(Record):
-    """End of one secret of a key: from `at` on it is refused."""
+    """End of one secret of a key: from `at` on it is refused; 0: it expired, and no clock revives it."""
 
     digest: str
     at: float

@@ -172,7 +172,11 @@ class Dispatcher:
                     self._gateway.exposition.record("connections_dropped", {"reason": reason}, count)
             self._gateway.publish_load()
 
-        jobs = []
+        async def follow_keys() -> None:
+            """Record keys that expire while no request comes."""
+            await asyncio.to_thread(self._gateway.accounting.keys.refresh_version)
+
+        jobs = [repeat_logged(follow_keys, self._gateway.config.limits.health_s, journal, "keys", "keys not read")]
         if self._changes is not None:
             await self._changes.start()
             follow = self._changes.check_once

@@ -1,0 +1,86 @@
+"""A clock that goes back never revives a key: not in the process that saw it expire, not in another, not later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tests.access.conftest import Clock
+
+from archwright.access.api_keys import POLL_S, KeyStore
+from archwright.access.tables import SECRET_EXPIRIES
+from archwright.store import Store
+
+LIVES_S = 60.0
+
+
+def open_gateway(store: Store, clock: Clock) -> KeyStore:
+    """Open the keys like a worker that starts now. The monotonic clock does not go back with the wall clock."""
+    return KeyStore(Store(store.url), b"p" * 32, clock=clock, monotonic=lambda: clock.us() / 1e6)
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_an_expired_key_stays_expired_when_the_clock_goes_back(keys: KeyStore, store: Store, clock: Clock) -> None:
+    gateway, began = open_gateway(store, clock), clock.now
+    secret, record = keys.create("clinic", lives_s=LIVES_S)
+    other, _ = keys.create("clinic", lives_s=10 * LIVES_S)
+    assert gateway.identify(secret) is not None
+    clock.set(began + LIVES_S)  # before the next reading of the store
+    assert gateway.identify(secret) is None
+    clock.set(began)
+    assert gateway.identify(secret) is None and not gateway.is_live(record.id)
+    assert gateway.identify(other) is not None
+
+
+def test_it_stays_expired_after_a_restart_and_in_other_processes(keys: KeyStore, store: Store, clock: Clock) -> None:
+    gateway, other, began = open_gateway(store, clock), open_gateway(store, clock), clock.now
+    secret, record = keys.create("clinic", lives_s=LIVES_S)
+    never_sent, unsent = keys.create("clinic", lives_s=LIVES_S - 1)
+    assert gateway.identify(secret) is not None and other.identify(secret) is not None
+    clock.now += LIVES_S
+    gateway.refresh_version()  # without a request: the gateway does so every second
+    until(lambda: len(store.rows(SECRET_EXPIRIES)) == 2)
+    clock.set(began)
+    clock.now += POLL_S
+    for process in (gateway, other, open_gateway(store, clock)):
+        assert process.identify(secret) is None and process.identify(never_sent) is None
+        assert not process.is_live(record.id) and not process.is_live(unsent.id)
+
+
+def test_an_expiry_is_recorded_once_and_a_new_secret_works(keys: KeyStore, store: Store, clock: Clock) -> None:
+    """Also when the clock was wrong: what was seen as expired is refused, and other keys work as before."""
+    secret, record = keys.create("clinic", lives_s=LIVES_S)
+    gateway, began = open_gateway(store, clock), clock.now
+    clock.now += LIVES_S
+    for _ in range(3):
+        assert gateway.identify(secret) is None
+        clock.now += POLL_S
+    until(lambda: store.rows(SECRET_EXPIRIES))
+    gateway.refresh_version()
+    clock.set(began)
+    renewed, _ = keys.rotate(record.id, 0)
+    short, _ = keys.create("clinic", lives_s=LIVES_S / 2)
+    clock.now += POLL_S
+    assert gateway.identify(secret) is None
+    assert gateway.identify(renewed) is not None and gateway.identify(short) is not None
+    assert len(store.rows(SECRET_EXPIRIES)) == 2  # the expiry, and the row of the rotation
+
+
+def test_an_expiry_that_cannot_be_written_is_written_later(keys: KeyStore, store: Store, clock: Clock) -> None:
+    secret, _ = keys.create("clinic", lives_s=LIVES_S)
+    gateway = open_gateway(store, clock)
+    assert gateway.identify(secret) is not None
+    good, gateway._store = gateway._store, Store(f"{store.url}.none/none")
+    clock.now += LIVES_S
+    gateway._end_expired()
+    gateway.write_ends()
+    assert store.rows(SECRET_EXPIRIES) == []
+    gateway._store = good
+    gateway.write_ends()
+    assert len(store.rows(SECRET_EXPIRIES)) == 1
