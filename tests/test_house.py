@@ -52,6 +52,7 @@ HEAVY = {
     *("numpy", "xllamacpp", "torch", "ray", "daft", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
     *("gguf", "lightgbm", "onnx", "onnxmltools", "onnxruntime"),
     *("highspy", "typst", "xlsxwriter", "jinja2"),
+    "cryptography",
 }
 # Folders of a package, bottom-up: each imports only those before it.
 FOLDERS = {

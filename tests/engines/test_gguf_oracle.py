@@ -14,7 +14,7 @@ from gguf.constants import GGML_QUANT_SIZES
 from archwright.engines.gguf import BLOCK_SIZES, SCALARS, read_gguf
 from archwright.errors import EngineError
 
-SHORT, LONG = 3_000, 150_000
+SHORT, LONG = 3_000, 100_000
 NUMBERS = [0, 1, 2, 3, 4, 5, 8, 9, 16, 31, 32, 33, 64, 255, 256, 999, *(1 << bits for bits in (20, 31, 32, 40, 62, 63))]
 COMPUTED_ONLY = {gguf.GGMLQuantizationType.Q8_1}
 

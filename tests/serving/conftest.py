@@ -405,10 +405,10 @@ def tls_pair(processes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return certified(tmp_path_factory.mktemp("tls"))
 
 
-def certified(folder: Path, name: str = "IP:127.0.0.1") -> tuple[str, str]:
+def certified(folder: Path, name: str = "IP:127.0.0.1", days: int = 2) -> tuple[str, str]:
     """A new pair in the folder, for this name."""
     pair = str(folder / "cert.pem"), str(folder / "key.pem")
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    made = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days {days} -subj /CN=127.0.0.1"
     command = ["openssl", *made.split(), "-addext", f"subjectAltName={name}", "-out", pair[0], "-keyout", pair[1]]
     subprocess.run(command, check=True, capture_output=True)
     return pair

@@ -57,6 +57,8 @@ control_held | archwright_control_held | gauge | share | control
 decisions | archwright_authz_decisions_total | counter | decisions | effect permission | access decisions
 connections_dropped | archwright_connections_dropped_total | counter | connections | reason
     | connections that lost their slot to another client, or found none free
+tls_expiration | archwright_tls_certificate_expiration_timestamp_seconds | gauge | s | process
+    | end of the certificate's validity, in seconds since 1970
 traces_dropped | archwright_traces_dropped_total | counter | traces | reason | traces that the collector did not get
 """
 _OTEL_NAMES = {

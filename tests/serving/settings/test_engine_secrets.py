@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ..conftest import Start
 
 
+def write_key(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o600)
+
+
 def sent_key(fleet: PoolRegistry) -> bytes:
     (served,) = fleet.pools.values()
     return served.replicas[0].client._encode_request("GET", "/models")
@@ -28,7 +33,7 @@ def sent_key(fleet: PoolRegistry) -> bytes:
 
 def test_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_KEY", " sk-variable\n")
-    (tmp_path / "key").write_text("sk-file\n")
+    write_key(tmp_path / "key", "sk-file\n")
     assert read_secret("env:VENDOR_KEY") == "sk-variable"
     assert read_secret(f"file:{tmp_path}/key") == "sk-file"
     assert read_secret("") is None
@@ -40,7 +45,7 @@ def test_what_is_missing_is_said_by_its_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.delenv("VENDOR_KEY", raising=False)
-    (tmp_path / "key").write_text(content)
+    write_key(tmp_path / "key", content)
     for reference in ("env:VENDOR_KEY", f"file:{tmp_path}/key", f"file:{tmp_path}/none", f"file:{tmp_path}"):
         with pytest.raises(OperateError) as caught:
             PoolRegistry((endpoint(key=reference).pool,), Home(tmp_path / "home"))
@@ -51,12 +56,12 @@ def test_what_is_missing_is_said_by_its_reference(
 @run_async
 async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_text("sk-old")
+    write_key(file, "sk-old")
     spec = endpoint(key=f"file:{file}", health_path="").pool
     fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
     assert b"Bearer sk-old\r\n" in sent_key(fleet)
     await fleet.check_health()
-    file.write_text("sk-new")
+    write_key(file, "sk-new")
     await fleet.check_health()
     assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
     file.unlink()
@@ -64,7 +69,7 @@ async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> Non
         await fleet.check_health()
     assert caught.value.code == "AW-OPS-15"
     assert b"Bearer sk-new\r\n" in sent_key(fleet), "the key in use stays in use"
-    file.write_text("sk-newest")
+    write_key(file, "sk-newest")
     await fleet.check_health()
     assert b"Bearer sk-newest\r\n" in sent_key(fleet)
     await fleet.close()
@@ -75,7 +80,7 @@ async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
 def test_our_key_is_removed_from_an_engines_error(start: Start, tmp_path: Path, stream: bool, protocol: str) -> None:
     key = "sk-of-the-house-0123456789"
-    (tmp_path / "key").write_text(key)
+    write_key(tmp_path / "key", key)
     error = {"type": "error", "error": {"type": "invalid_request_error", "code": 400, "message": f"no such key: {key}"}}
     refused = Script([json.dumps(error).encode()], 400, "application/json")
     broken = Script([f"event: error\ndata: {json.dumps(error)}\n\n".encode()])

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +38,14 @@ from archwright.serving.http.listener import Listener, drain_connections, hand_o
 from archwright.serving.process.config_reload import ConfigWatcher
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.serving.process.routes import find_admin_route
+from archwright.serving.process.tls import create_tls_context, read_expiration
 from archwright.serving.settings.config import GatewayConfig
 from archwright.store import Store
 
 MAX_OPEN_FILES = 65_536
 RESERVED_FILES = 128  # beside connections; an idle worker has about 30 open
 GC_THRESHOLD = 20_000
+DAY_S, EXPIRATION_WARNING_DAYS = 86_400, 30
 THREAD_SWITCH_S = 0.0005
 CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the master kills the worker a little later
 # Measured by the supervisor, exported by this process.
@@ -91,6 +92,8 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     accounting = CostAccounting(accounts, keys, journal, cache)
     authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
+    if config.tls_certificate:
+        _report_expiration(read_expiration(config.tls_certificate), supervisor.exposition, journal)
     recorders = Recorders(ledger, exposition, traces, supervisor)
     gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
     # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle. With the
@@ -133,7 +136,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context
         servers[context.admin] = HttpServer(manager, outbox, config.trusted_proxies)
     tls = None
     if config.tls_certificate and config.tls_key:
-        tls = _create_tls_context(config.tls_certificate, config.tls_key)
+        tls = create_tls_context(config.tls_certificate, config.tls_key)
     async with app.run_background_tasks(*servers.values()):
         listeners = [Listener(bound, server, tls) for bound, server in servers.items()]
         for listener in listeners:
@@ -157,13 +160,13 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     return keys.is_content_traced(tenant)
 
 
-def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """Return a context for TLS 1.2 or newer with this certificate and key, for HTTP/1.1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _report_expiration(end: float, exposition: Exposition, journal: Journal) -> None:
+    """Report the end of the certificate as a metric, and warn if it is near. A reload reads a renewed certificate."""
+    exposition.record("tls_expiration", {"process": "gateway"}, end)
+    days = (end - time.time()) / DAY_S
+    if days < EXPIRATION_WARNING_DAYS:
+        hint = "renew it, then send SIGHUP to the gateway"
+        journal.warning("the TLS certificate expires soon", days=round(days, 1), hint=hint)
 
 
 def _fit_connections(config: GatewayConfig, journal: Journal) -> ClientLimits:

@@ -8,6 +8,7 @@ is used, so a running gateway keeps its table if a new one is invalid.
 import ipaddress
 import itertools
 import math
+import os
 import re
 import socket
 import ssl
@@ -43,6 +44,7 @@ from archwright.serving.settings.engine_fields import (
     find_never_allowed,
     rules_of_engine,
 )
+from archwright.serving.settings.engine_secrets import describe_exposure
 
 BACKLOG = 512
 # USD per input token and per output token; None if unknown.
@@ -246,6 +248,10 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
         raise _invalid("AW-OPS-12", "only one of tls_certificate and tls_key is set", hint, file, "tls_key")
     if config.tls_certificate and config.tls_key:
         try:
+            if exposure := describe_exposure(os.stat(config.tls_key)):
+                raise _invalid(
+                    "AW-OPS-12", f"the TLS key {exposure}", f"run: chmod 600 {config.tls_key}", config.tls_key
+                )
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certificate, config.tls_key)
         except OSError as error:  # ssl.SSLError is one
             hint = "set a PEM certificate (chain) and its unencrypted private key"
