@@ -195,6 +195,10 @@ class Home:
     def config(self, process: str) -> Path:
         return self.folder("run") / f"{process}.json"
 
+    def engine_root(self, process: str) -> Path:
+        """The folder that an engine with its own user knows as its home."""
+        return self.root / "engines" / process
+
     def log(self, process: str) -> Path:
         return self.folder("logs") / f"{process}.log"
 

@@ -15,6 +15,24 @@ from archwright.errors import ErrorLocation, SettingsError
 
 FILE = "archwright.toml"
 PREFIX = "ARCHWRIGHT_"
+# Variables that an engine process gets. A prefix that a vendor also uses for keys (NVIDIA_) is not allowed.
+ENGINE_VARIABLES = {
+    *(
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "TZ",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "PYTHONPATH",
+    ),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK"),
+    *("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "HF_HUB_OFFLINE"),
+}
+ENGINE_PREFIXES = ("OMP_", "GOMP_", "KMP_", "GGML_", "CUDA_", "HIP_", "HSA_", "ROCR_")
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,8 @@ class Settings:
     responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
-    whose images the gateway fetches for requests, separated by commas; empty: none.
+    whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine processes if root
+    starts the platform; empty: the user of the platform.
     """
 
     home: str = "~/.archwright"
@@ -41,6 +60,7 @@ class Settings:
     cache: str = "off"
     trusted_proxies: str = ""
     image_hosts: str = ""
+    engine_user: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -119,6 +139,12 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
     """Return the environment for a child process: ours without `without`, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **(extra or {})}
+
+
+def engine_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for an engine: what locates programs, libraries and devices, plus `extra`."""
+    kept = {n: value for n, value in os.environ.items() if n in ENGINE_VARIABLES or n.startswith(ENGINE_PREFIXES)}
+    return {**kept, **extra}
 
 
 def disable_telemetry() -> None:

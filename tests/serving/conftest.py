@@ -292,6 +292,19 @@ def _answers(path: Path) -> bool:
             return False
 
 
+def read_process_status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def check_restricted(pid: int) -> None:
+    """The process gains no privileges and writes no core dump, neither to a file nor to a handler."""
+    assert read_process_status(pid)["NoNewPrivs"] == "1"
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    assert next(line for line in limits if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
+    assert int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16) == 0
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 from archwright.engines import llamacpp, null, onnx
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.parent_watch import exit_with_parent
+from archwright.engines.process_restrictions import restrict_process
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     journal = Journal("engine")
     try:
         with boundary("engine"):
+            restrict_process()
             if len(arguments) != 2:
                 message = f"an engine takes 2 arguments, not {len(arguments)}"
                 raise UsageError("AW-USE-13", message, hint="run: python -m archwright.engines HOME CONFIG.json")

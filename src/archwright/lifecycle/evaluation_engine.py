@@ -7,21 +7,23 @@ serving. The engine reads a pipe from this process, so it ends when this process
 import asyncio
 import os
 import re
-import sys
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE, Popen, TimeoutExpired
+from subprocess import Popen, TimeoutExpired
 from typing import Any, NamedTuple
 
 import msgspec
 
+from archwright import settings
+from archwright.contract.plan import ProcessSpec
 from archwright.engines.engine_config import EngineConfig
+from archwright.engines.engine_process import start_engine
 from archwright.errors import EngineError, ErrorLocation, ModelError
 from archwright.home import Home, write_atomic
 from archwright.http_client.client import EngineClient
-from archwright.settings import child_environment
 
 READY_WITHIN_S = 120.0
 STOP_GRACE_S = 5.0
@@ -84,10 +86,15 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))
     try:
-        argv = [sys.executable, "-m", "archwright.engines", str(home.root), str(file)]
-        env = child_environment({"PYTHONUNBUFFERED": "1", "GOMP_SPINCOUNT": "1000"})
+        spec = ProcessSpec(
+            name=config.socket,
+            argv=("-m", "archwright.engines", "{home}", "{config}"),
+            config=msgspec.to_builtins(config),
+            environment={"GOMP_SPINCOUNT": "1000"},
+            ready_socket=config.socket,
+        )
         with log.open("wb") as sink:
-            process = Popen(argv, stdin=PIPE, stdout=sink, stderr=sink, env=env, start_new_session=True)
+            process = start_engine(spec, home, sink, settings.load().engine_user)
         try:
             address = f"unix:{home.socket(config.socket)}"
             asyncio.run(_wait_until_ready(config.alias, EngineClient(address), process, log, deadline_s))
@@ -98,6 +105,7 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
     finally:
         file.unlink(missing_ok=True)
         home.socket(config.socket).unlink(missing_ok=True)
+        shutil.rmtree(home.engine_root(config.socket), ignore_errors=True)
 
 
 def socket_name() -> str:

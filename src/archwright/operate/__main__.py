@@ -12,6 +12,7 @@ import msgspec
 from archwright import settings
 from archwright.contract.plan import Bundle
 from archwright.engines.parent_watch import exit_with_parent
+from archwright.engines.process_restrictions import disable_core_dumps
 from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
@@ -34,7 +35,7 @@ def run_supervisor(home: Home, up_called_at: float) -> None:
     recorder = ObservationRecorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
-        rollouts = EndpointRollouts(bundle, home, store, journal)
+        rollouts = EndpointRollouts(bundle, home, store, journal, chosen.engine_user)
         Supervisor(rollouts, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
         failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> int:
         exit_with_parent()
     try:
         with boundary("supervisor"):
+            disable_core_dumps()
             run_supervisor(Home(argv[0]), float(argv[1]) if len(argv) > 1 else time.time())
     except ArchwrightError as error:
         sys.stderr.write(error.lines() + "\n")

@@ -81,7 +81,7 @@ class EndpointRollout:
 class EndpointRollouts:
     """All endpoints with their engines and the gateway; `changed` is set if the state must be written."""
 
-    def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal) -> None:
+    def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal, engine_user: str = "") -> None:
         self.bundle = bundle
         self.layout = PlatformLayout(bundle)
         self.tls = bundle.url.startswith("https:")
@@ -92,6 +92,7 @@ class EndpointRollouts:
         self.notes: tuple[str, ...] = ()
         self.changed = False
         self._home = home
+        self._engine_user = engine_user
         self._store = store
         self._journal = journal
         self._revision = self._written = 0
@@ -295,7 +296,8 @@ class EndpointRollouts:
             return None
         engines = self.engines.get(serving.key)
         if engines is None:
-            children = tuple(ChildProcess(spec, self._home, tls=self.tls) for spec in serving.engines)
+            user = self._engine_user
+            children = tuple(ChildProcess(s, self._home, tls=self.tls, engine_user=user) for s in serving.engines)
             engines = self.engines[serving.key] = EngineProcesses(endpoint, serving.version, children)
         engines.unused_since = None
         return engines

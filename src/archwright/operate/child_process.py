@@ -1,12 +1,14 @@
 """One supervised process: start, probe, stop, last error."""
 
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 
 from archwright.contract.plan import ProcessSpec
+from archwright.engines.engine_process import start_engine
 from archwright.home import Home, write_json
 from archwright.operate import readiness_probe
 from archwright.settings import child_environment
@@ -18,7 +20,7 @@ _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 class ChildProcess:
     """A child with its log. `restarts` counts starts after the first. Its stdin is a pipe, so it ends with us."""
 
-    def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool) -> None:
+    def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool, engine_user: str = "") -> None:
         self.spec = spec
         self.restarts = 0
         self.silent_probes = 0
@@ -27,6 +29,7 @@ class ChildProcess:
         self.started_at = 0.0
         self._home = home
         self._tls = tls and spec.ready_port is not None
+        self._engine_user = engine_user
         self._process: Popen[bytes] | None = None
         self._log_start = 0
 
@@ -48,7 +51,10 @@ class ChildProcess:
             self.log.replace(self.log.with_suffix(".log.1"))
         with open(self.log, "ab") as log:
             self._log_start = log.tell()
-            self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
+            if self.spec.ready_socket is not None:
+                self._process = start_engine(self.spec, self._home, log, self._engine_user)
+            else:  # the gateway, which needs the keys in its environment
+                self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
         self.started_at, self.ready, self.silent_probes = now, False, 0
 
     def exit_status(self) -> int | None:
@@ -84,6 +90,7 @@ class ChildProcess:
         self._home.config(self.spec.name).unlink(missing_ok=True)
         if self.spec.ready_socket is not None:
             self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
+        shutil.rmtree(self._home.engine_root(self.spec.name), ignore_errors=True)
 
     def read_last_error(self) -> tuple[str, str, str]:
         """Return (code, message, hint) of the last error logged since the start, else of the last line."""

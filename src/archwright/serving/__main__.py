@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from archwright.engines.process_restrictions import restrict_process
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     journal = Journal("gateway")
     try:
         with boundary("gateway"):
+            restrict_process()
             if len(arguments) != 2:
                 raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
             file = Path(arguments[1])

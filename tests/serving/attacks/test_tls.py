@@ -44,7 +44,7 @@ def handshake(port: int, suites: str = "", newest: ssl.TLSVersion = ssl.TLSVersi
 
 def renew(platform: Platform, folder: Path, days: int) -> None:
     folder.mkdir()
-    certificate, key = certified(folder, days)
+    certificate, key = certified(folder, days=days)
     assert platform.config.tls_certificate and platform.config.tls_key
     shutil.copyfile(certificate, platform.config.tls_certificate)
     shutil.copyfile(key, platform.config.tls_key)

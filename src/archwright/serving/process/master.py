@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from archwright.engines.process_restrictions import disable_core_dumps, restrict_process
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
@@ -99,6 +100,7 @@ class Master:
         self._failed_calls: dict[str, int | None] = {}
 
     def start(self) -> None:
+        disable_core_dumps()
         self._wakeup.setblocking(False)
         self._wakeup_end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
@@ -191,6 +193,7 @@ class Master:
         journal = Journal("gateway")
         try:
             with boundary("gateway"):
+                restrict_process()  # here too: `serve` runs the master in its caller's process
                 context = WorkerContext(self._bound.main, self._bound.admin, self._life, write_end, self._since)
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:
