@@ -43,8 +43,8 @@ class Settings:
     responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
-    whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine processes if root
-    starts the platform; empty: the user of the platform.
+    whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine
+    processes if root starts the platform; empty: the user of the platform.
     """
 
     home: str = "~/.archwright"

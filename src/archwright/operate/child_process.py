@@ -83,6 +83,7 @@ class ChildProcess:
             self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
+        shutil.rmtree(self._home.engine_root(self.spec.name), ignore_errors=True)
         self.ready = False
 
     def remove_files(self) -> None:
@@ -90,7 +91,6 @@ class ChildProcess:
         self._home.config(self.spec.name).unlink(missing_ok=True)
         if self.spec.ready_socket is not None:
             self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
-        shutil.rmtree(self._home.engine_root(self.spec.name), ignore_errors=True)
 
     def read_last_error(self) -> tuple[str, str, str]:
         """Return (code, message, hint) of the last error logged since the start, else of the last line."""
