@@ -4,7 +4,7 @@ Design: a worker reads new rows of the store within POLL_S, so a revoked key is 
 secret causes an immediate read only if a process of this machine noted a key change in the shared table, else at most
 every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
 time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
-A secret that was seen as expired gets a row with the end ENDED, so a clock that goes back never revives it.
+With `background` an expired secret gets a row with the end ENDED, so that a clock that goes back never revives it.
 """
 
 import hmac
@@ -200,7 +200,8 @@ class KeyCache:
         if at - self._uses_written_at >= WRITE_USES_S and self._unwritten:
             rows, self._unwritten, self._uses_written_at = self._unwritten, [], at
             threading.Thread(target=self.write_uses, args=(rows,), name="key-uses", daemon=True).start()
-        if at - self._ends_written_at >= WRITE_ENDS_S and self._expired:
+        # The gateway alone writes ends: the clock of a command line elsewhere ends no key for all.
+        if self._background and at - self._ends_written_at >= WRITE_ENDS_S and self._expired:
             self._ends_written_at = at
             threading.Thread(target=self.write_ends, name="key-ends", daemon=True).start()
 

@@ -16,7 +16,7 @@ def disable_core_dumps() -> None:
     A handler in /proc/sys/kernel/core_pattern ignores the limit, so a dump for it holds no memory.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # not every kernel has it
         COREDUMP_FILTER.write_text("0", encoding="ascii")
 
 

@@ -93,7 +93,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
     if config.tls_certificate:
-        _report_expiration(read_expiration(config.tls_certificate), supervisor.exposition, journal)
+        _report_expiration(config.tls_certificate, supervisor.exposition, journal)
     recorders = Recorders(ledger, exposition, traces, supervisor)
     gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
     # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle. With the
@@ -160,8 +160,13 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     return keys.is_content_traced(tenant)
 
 
-def _report_expiration(end: float, exposition: Exposition, journal: Journal) -> None:
+def _report_expiration(certificate: str, exposition: Exposition, journal: Journal) -> None:
     """Report the end of the certificate as a metric, and warn if it is near. A reload reads a renewed certificate."""
+    try:
+        end = read_expiration(certificate)
+    except ValueError as error:  # stricter than the TLS library about some fields
+        journal.warning("the end of the TLS certificate cannot be read", message=str(error))
+        return
     exposition.record("tls_expiration", {"process": "gateway"}, end)
     days = (end - time.time()) / DAY_S
     if days < EXPIRATION_WARNING_DAYS:
