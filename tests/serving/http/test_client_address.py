@@ -77,7 +77,7 @@ class Recorder:
     def __init__(self) -> None:
         self.addresses: list[str] = []
 
-    def on_headers(self, head: RequestHead, response: HttpResponse) -> Admitted | None:
+    def on_headers(self, head: RequestHead, response: HttpResponse, *, complete: bool) -> Admitted | None:
         self.addresses.append(response.client_address)
         response.send(200, b"", "text/plain")
         return None
