@@ -75,6 +75,7 @@ class ImageHost:
     port: int = 0
     asked: list[str] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    replies: dict[str, bytes] = field(default_factory=lambda: dict(REPLIES))
 
     @property
     def url(self) -> str:
@@ -108,7 +109,7 @@ class Handler(BaseRequestHandler):
             elif path == "/drips":
                 self.drip(connection)
             else:
-                connection.sendall(REPLIES[path])
+                connection.sendall(self.server.host.replies[path])
 
     def drip(self, connection: socket.socket) -> None:
         connection.sendall(OPEN_END + PNG)

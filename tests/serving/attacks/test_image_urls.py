@@ -18,7 +18,7 @@ from tests.serving.fake_provider import (
     standing_in,
 )
 from tests.serving.gateway_near_images import CERTIFICATE
-from tests.serving.image_host import NAME, PNG, REPLIES, ImageHost, serving_images, whole
+from tests.serving.image_host import NAME, PNG, ImageHost, serving_images, whole
 
 from archwright.home import Home
 
@@ -183,9 +183,9 @@ def test_an_engine_gets_an_allowed_image_as_data(allowing: Platform, place: Plac
 
 def test_a_cached_response_is_one_to_the_same_bytes(allowing: Platform, place: Place, host: ImageHost) -> None:
     body = {**chat(picture(f"{host.url}/changing.png")), "max_tokens": 7}
-    REPLIES["/changing.png"] = whole(PNG)
+    host.replies["/changing.png"] = whole(PNG)
     outcomes = [allowing.ask("POST", "/v1/chat/completions", body).headers["x-archwright-cache"] for _ in range(2)]
-    REPLIES["/changing.png"] = whole(PNG + b"other")
+    host.replies["/changing.png"] = whole(PNG + b"other")
     outcomes.append(allowing.ask("POST", "/v1/chat/completions", body).headers["x-archwright-cache"])
     assert outcomes == ["miss", "hit", "miss"]
 

@@ -372,6 +372,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
         connection = stand.server().create_connection()
 
         async def ask(_client: EngineClient, _path: str, _body: object, sink: ResponseSink, _headers: object) -> None:
+            sink.begin(b"text/event-stream")
             sink.feed(event)
             connection.connection_lost(None)
             await asyncio.sleep(60)
