@@ -26,6 +26,7 @@ from archwright.settings import child_environment
 from ..command_line import CommandLine
 
 pytestmark = pytest.mark.enable_socket
+FAR = "m=https://models.example.org/v1"
 ASKED: dict[str, Any] = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi."}]}
 
 
@@ -207,6 +208,10 @@ WELL = "--upstream m=http://127.0.0.1:1/v1"
         (f"{WELL} --price m=1:2 --price m=1:3", "AW-USE-72"),
         (f"{WELL} --key-env m=HOME --key-env m=PATH", "AW-USE-72"),
         (f"{WELL} --cache some", "AW-USE-73"),
+        (f"{WELL} --engine-kind m=other", "AW-USE-73"),
+        (f"{WELL} --engine-kind x=openai", "AW-USE-72"),
+        (f"{WELL} --allow-field x=top_a", "AW-USE-72"),
+        (f"{WELL} --allow-field m=priority", "AW-OPS-13"),
         (f"{WELL} --workers 0", "AW-USE-73"),
         (f"{WELL} --admin-port -1", "AW-SET-02"),
         (f"{WELL} --admin-port 65536", "AW-SET-02"),
@@ -252,3 +257,10 @@ def test_personal_data_do_not_go_to_an_upstream_outside(url: str, ours: bool) ->
     pools, endpoints = _build_pools_and_endpoints(ServeOptions(upstream=(f"m={url}",)))
     assert is_outside_residency(endpoints[0], pools[0]) is not ours
     assert not is_outside_residency(endpoints[0], pools[0], "internal")
+
+
+def test_an_upstream_has_a_kind_and_gets_more_fields() -> None:
+    fields = ("m=top_a", "m=messages.prefix")
+    (pool,), _ = _build_pools_and_endpoints(ServeOptions(upstream=(FAR,), engine_kind=("m=vllm",), allow_field=fields))
+    assert (pool.engine, pool.allow_fields) == ("vllm", ("top_a", "messages.prefix"))
+    assert {"bad_words", "top_a"} <= pool.field_rules["chat"].fields.keys()

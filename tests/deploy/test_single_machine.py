@@ -92,7 +92,10 @@ def gateway_of(plan: Plan, reached: dict[str, ExternalEndpoints]) -> GatewayConf
     return config
 
 
-REACHED = {"house": ExternalEndpoints((URL, f"{URL}/2/v1")), "away": ExternalEndpoints((AWAY,), "CLOUD_KEY")}
+REACHED = {
+    "house": ExternalEndpoints((URL, f"{URL}/2/v1")),
+    "away": ExternalEndpoints((AWAY,), "CLOUD_KEY", ("top_a",)),
+}
 
 
 def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan: Plan) -> None:
@@ -105,6 +108,7 @@ def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan
     assert (pools["away"].own, pools["away"].place, pools["away"].key) == (False, "DE", "env:CLOUD_KEY")
     assert all((pool.price_in_usd, pool.price_out_usd) == (1e-6, 5e-6) for pool in config.pools)
     assert config.workers == 3
+    assert [(pool.engine, pool.allow_fields) for pool in config.pools] == [("external", ("top_a",)), ("external", ())]
 
 
 def test_the_waits_of_the_plan_are_the_gateways(null_plan: Plan) -> None:

@@ -122,6 +122,10 @@ SENSELESS: list[tuple[list[str], list[str], str]] = [
 def test_texts_that_make_no_sense(plan: Plan) -> None:
     for engine, key_env, code in SENSELESS:
         error_of(code, api.up, "plan.json", port=0, engine=engine, key_env=key_env)
+    url = ["cases=http://h/v1"]
+    for field, code in (("cases", "AW-USE-70"), ("manuals=top_a", "AW-USE-72"), ("cases=priority", "AW-OPS-13")):
+        at = ["manuals=http://h/v1", "manuals-above-mean=http://h/v1"] if code == "AW-OPS-13" else []
+        error_of(code, api.up, "plan.json", port=0, engine=[*url, *at], allow_field=[field])
 
 
 def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:
