@@ -64,7 +64,7 @@ def platform(start: Start, place: Place) -> Platform:
     allowed = ("provider", "messages.content.video_url", "messages.prefix")
     by = {**spec, "model": "by", "workload": "by", "pool": "by", "allow_fields": allowed}
     own = {**spec, "model": "own", "workload": "own", "pool": "own", "protocol": "anthropic"}
-    uploads = ("context_hint", "messages.content.container_upload")
+    uploads = ("context_hint", "messages.content.container_upload", "messages.prefix", "tools.web_1")
     ours = {**own, "model": "ours", "workload": "ours", "pool": "ours", "allow_fields": uploads}
     return start([spec, by, own, ours], [])
 
@@ -82,7 +82,20 @@ def test_no_foreign_field_reaches_an_engine(platform: Platform, place: Place) ->
     for body in (*(said(content=[block]) for block in BLOCKS), said(x=1), {**said(), "system": [{"type": "image"}]}):
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
             refused(platform, path, {"model": "own", "max_tokens": 5, **body})
+    for message in NOT_ALLOWED:
+        refused(platform, "/v1/messages", {"model": "ours", "max_tokens": 5, "messages": [message]})
+    for field in ("content.input_audio", "content.video_url"):
+        refused(platform, "/v1/chat/completions", {"model": "by", **said(**{field: 1})})
     assert not place.asked
+
+
+# An allowed name allows neither a message or a block of this kind, nor an inner field of this name.
+NOT_ALLOWED: list[dict[str, Any]] = [
+    {"type": "prefix", "role": "user", "content": BLOCKS[:1]},
+    {"role": "user", "content": "x", "content.container_upload": 1},
+    {"role": "user", "content": [{"type": "text", "text": "x", "container_upload": 1}]},
+    {"role": "user", "content": [{"type": "prefix", "url": HOST}]},
+]
 
 
 REQUESTS: dict[str, dict[str, Any]] = {

@@ -63,18 +63,25 @@ def translate_request(
     return build_chat(check_types(chat, ChatRequest), chat, found)
 
 
-def _remove_allowed(value: Any, allowed: Set[str], at: str = "") -> Any:
-    """Return `value` without the inner fields and the kinds of list items that the operator allows."""
-    if type(value) is list:
-        kinds = (item.get("type") if type(item) is dict else None for item in value)
-        kept = (
-            item for item, kind in zip(value, kinds, strict=True) if type(kind) is not str or at + kind not in allowed
+def _remove_allowed(body: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any]:
+    """Return a body without the fields of messages, the kinds of blocks and the tools that the operator allows."""
+
+    def filter_kinds(items: Any, at: str) -> Any:
+        kinds = [item.get("type") if type(item) is dict else None for item in items] if type(items) is list else None
+        return (
+            items
+            if kinds is None
+            else [i for i, kind in zip(items, kinds, strict=True) if f"{at}{kind}" not in allowed]
         )
-        return [_remove_allowed(item, allowed, at) for item in kept]
-    if type(value) is not dict:
-        return value
-    fields = ((name, inner) for name, inner in value.items() if not at or at + name not in allowed)
-    return {name: _remove_allowed(inner, allowed, f"{at}{name}.") for name, inner in fields}
+
+    def filter_fields(message: Any) -> Any:
+        fields = message.items() if type(message) is dict else ()
+        kept = {name: value for name, value in fields if "." in name or f"messages.{name}" not in allowed}
+        return {**kept, "content": filter_kinds(kept.get("content"), "messages.content.")} if fields else message
+
+    messages = body.get("messages")
+    messages = list(map(filter_fields, messages)) if type(messages) is list else messages
+    return {**body, "messages": messages, "tools": filter_kinds(body.get("tools"), "tools.")}
 
 
 def _pass_through(

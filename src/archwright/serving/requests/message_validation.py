@@ -107,7 +107,9 @@ def _check_other_fields(value: dict[str, Any], name: str, endpoint: Endpoint) ->
         if field in ("role", "content", "tool_calls", "tool_call_id") or inner in (None, []):
             continue
         at, rule = f"{name}.{field[:80]}", endpoint.rules["chat"].inner.get(f"messages.{field}")
-        if rule is None or rule.handling == "never" or (field.startswith("reasoning") and value["role"] != "assistant"):
+        if "." in field or (field.startswith("reasoning") and value["role"] != "assistant"):
+            rule = None  # in the rules, a dot leads to a part
+        if rule is None or rule.handling == "never":
             raise reject_field(f"messages.{field}", endpoint, "chat", at)
         if rule.type is str:
             check_text(inner, at, MAX_MODEL_NAME_CHARACTERS if field == "name" else None)
