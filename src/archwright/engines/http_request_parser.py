@@ -145,8 +145,8 @@ def _decide_framing(head: RequestHead) -> None:
         head.length = None
     else:
         head.length = int(headers.get(b"content-length", b"").lstrip(b"0") or b"0")
-    connection = headers.get(b"connection")
-    if connection is not None and b"close" in [option.strip(b" \t") for option in connection.lower().split(b",")]:
+    connection = headers.get(b"connection", b"").lower()
+    if b"close" in connection and b"close" in [option.strip(b" \t") for option in connection.split(b",")]:
         head.keep = False
     expect = headers.get(b"expect")
     if expect is not None:
