@@ -198,6 +198,7 @@ def test_threads_that_migrate_at_once_run_each_step_once(tmp_path: Path, monkeyp
         ran.append(str(home.root))
 
     monkeypatch.setattr(home_module, "MIGRATIONS", (step,))
+    monkeypatch.setattr(home_module, "SCHEMA_VERSION", 1)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: locate(Home(tmp_path)), range(4)))
     assert ran == [str(tmp_path)]

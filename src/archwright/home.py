@@ -23,7 +23,7 @@ from archwright.settings import Settings
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
 SOCKET_PATH_LIMIT = 100
 # The version of everything stored below a home: log segments, tables, configuration and state files.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class HomeSchema(msgspec.Struct, frozen=True):
@@ -120,6 +120,21 @@ class Home:
     def pepper(self) -> Path:
         return self.folder("secrets") / "pepper"
 
+    @property
+    def audit_signing_key(self) -> Path:
+        """The private key of the audit log's checkpoints. Only their writer creates the folder."""
+        return self.root / "secrets" / "audit-signing-key"
+
+    @property
+    def audit_checkpoints(self) -> Path:
+        """The signed checkpoints of the audit log, one JSON line each. Only their writer creates the folder."""
+        return self.root / "audit" / "checkpoints.jsonl"
+
+    @property
+    def disk_reserve(self) -> Path:
+        """Allocated bytes that administration frees on a full disk."""
+        return self.root / "run" / "disk-reserve"
+
     def model(self, sha256: str, form: str = "gguf") -> Path:
         """A model file (base, adapter, classifier) under its digest; `form` is gguf, onnx or safetensors."""
         return self.folder("models") / f"{sha256}.{form}"
@@ -212,11 +227,11 @@ class Home:
 
 
 def _keep_formats(_home: Home) -> None:
-    """Version 1 introduced `schema.json` and changed no other format."""
+    """Version 1 introduced `schema.json`, version 2 optional fields of audit records; older records stay valid."""
 
 
 # Item N migrates from version N. It must be repeatable: a crash before the new `schema.json` is written repeats it.
-MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats,)
+MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats)
 
 
 def locate_home(chosen: Settings) -> Home:

@@ -12,6 +12,7 @@ refusals. So a full disk stops admissions (StoreError AW-STO-06), but no record 
 import secrets
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -21,6 +22,7 @@ from archwright.errors import ArchwrightError, ErrorLocation, StoreError, bounda
 from archwright.home import Home
 from archwright.monitor.usage_totals import gather_deltas, merge_totals
 from archwright.monitor.wal.compaction import compact_orphans, compact_range, update_compacted_offset
+from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_free_bytes, hold_reserve
 from archwright.monitor.wal.segment_owner import list_sibling_segments, name_segment
 from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, WalSegment, encode_batch
 from archwright.store import ConflictError, Store
@@ -38,9 +40,20 @@ DELTA_ROWS, DELTA_ROWS_FACTOR, MERGE_ROWS = 2_000, 8, 2_000
 class WalWriter:
     """The WAL of one process. Thread-safe. `refusal`: last error of the store or the disk, None after a success.
 
-    `lock`: hold it to append a record that depends on the pending records (`last_pending`)."""
+    `lock`: hold it to append a record that depends on the pending records (`last_pending`). `on_compaction` is called
+    in the writer's thread after each compaction, with its records, and True at the end. `keeps_reserve`: hold the
+    disk reserve."""
 
-    def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        home: Home,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        on_compaction: Callable[[int, bool], None] = lambda _records, _last: None,
+        keeps_reserve: bool = False,
+    ) -> None:
+        self._on_compaction, self._keeps_reserve = on_compaction, keeps_reserve
         self.refusal: ArchwrightError | None = None
         self.store, self.home = store, home
         self._size, self.reserve = segment_bytes, segment_bytes // RESERVE_SHARE
@@ -179,6 +192,8 @@ class WalWriter:
                     name = name_segment(self.store, f"{self._name}-{self._created:06d}")
                     if len(list_sibling_segments(self.home, name)) >= SEGMENTS_LIMIT:
                         raise self._no_space_error()
+                    if self._keeps_reserve and count_free_bytes(self.home) < self._size + RESERVE_BYTES:
+                        raise self._no_space_error()
                     self._next = WalSegment.create(self.home.write_ahead_log, name, self._size)
                     self._created += 1
             except ArchwrightError as error:
@@ -200,14 +215,20 @@ class WalWriter:
                     self._sync()
                     if syncs % ORPHANS_EVERY_SYNCS == 0:
                         compact_orphans(self.store, self.home)
+                        if self._keeps_reserve:
+                            if self._current is None:  # administration needs a segment before the first request
+                                self._allocate_next()
+                            hold_reserve(self.home)
                     with self._compacting:
-                        self._compact_segments(0 if syncs % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4)
+                        least = 0 if syncs % COMPACT_EVERY_SYNCS == 0 else SEGMENT_BYTES // 4
+                        records = self._compact_segments(least)
+                    self._on_compaction(records, False)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error
             syncs += 1
         with self._compacting, suppress(ArchwrightError), boundary("ledger"):
-            self._compact_segments(0)
+            self._on_compaction(self._compact_segments(0), True)
 
     def _sync(self) -> None:
         """Sync the written records to the disk, and allocate the next segment ahead of time."""
