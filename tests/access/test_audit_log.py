@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from tests.access.conftest import run_threads
@@ -37,7 +38,7 @@ from archwright.store import Store
 Blocks = dict[int, list[bytes]]
 
 
-def event(number: int, tenant: str = "clinic", **more: str) -> AuditEvent:
+def event(number: int, tenant: str = "clinic", **more: Any) -> AuditEvent:
     return AuditEvent(
         at=1_000.0 + number,
         tenant=tenant,
@@ -344,6 +345,27 @@ def test_texts_from_outside_cannot_stop_the_log(store: Store, wal: WalWriter, te
     assert entry.hash == read_chain_tip(store) and len(hash_lines(b"")) == 64
 
 
+def test_records_of_an_older_version_are_read_and_verified(store: Store, home: Home) -> None:
+    """Version 1 had no source, user, outcome and count, and wrote empty texts."""
+    old = {"at": 5.0, "tenant": "t", "key_id": "k", "action": "a", "permission": "p", "effect": "allow"}
+    old |= {"reason": "", "request_id": "r", "resource": "", "chain": "c0ffee", "number": 0, "prev": ""}
+    with closing(WalWriter(store, home)) as wal:
+        wal.append_encoded("audit", json.dumps(old, separators=(",", ":")).encode(), 0)
+    fill(store, home, 2, source="192.0.2.1", user="ann", outcome="admitted")
+    assert check_chain(store) == (3, None)
+    newest, _, oldest = read_entries(store)
+    assert (newest.source, newest.user, newest.outcome, newest.count) == ("192.0.2.1", "ann", "admitted", 1)
+    assert (oldest.source, oldest.user, oldest.outcome, oldest.count) == ("", "", "", 1)
+    assert read_entries(store, None, {"source": "192.0.2.1", "user": "ann"})[0] == newest
+
+
+def test_a_key_in_a_field_is_not_written(store: Store, wal: WalWriter) -> None:
+    AuditLog(wal).record(event(1, resource="role aw_" + "x" * 49))
+    wal.flush()
+    wal.compact()
+    assert read_entries(store)[0].resource == "role aw_..."
+
+
 def test_threads_share_a_chain(store: Store, wal: WalWriter) -> None:
     log = AuditLog(wal)
 
@@ -382,6 +404,6 @@ def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypat
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 1_000)
     fill(store, home, 100_000, 10)
     assert check_chain(store) == (100_000, None)
-    rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
+    rewritten(home, edit(77, 776, b'"allow"', b'"deny"'))
     assert check_chain(store).broken == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
     assert len(read_entries(store, limit=10)) == 10

@@ -6,13 +6,15 @@ writer (one AuditLog of one process) has its own chain, so writers do not block 
 links to the newest block of the store at that time, of any writer.
 
 `check_chain` detects altered, deleted, moved and inserted records; the last group is covered by its block's hash
-(`read_chain_tip`). It cannot detect records truncated at the end of a chain without a later link, nor a full rewrite by
-an attacker with write access to the database. Against both, keep the newest hash (`read_chain_tip`) elsewhere.
+(`read_chain_tip`). It cannot detect records cut from the end, an older database or a full rewrite. The signed
+checkpoints of `access.audit_checkpoints` detect these.
 
-Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller denies.
+Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller denies. Denials of
+callers without a valid key are the exception: `access.denial_counts` counts them, and their responses always leave.
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -31,11 +33,19 @@ from archwright.store import Store
 TEXT_LIMIT = 256  # most characters of a field; fields are ids and names, never content
 AUDIT_STREAM = "audit"
 REQUEST_LIMIT_S = 86_400.0  # a request's records are written at most this long after its arrival
+# Permissions of requests that may fill the log; the others are administration, which uses the reserve.
+SERVED_PERMISSIONS = ("inference.invoke", "models.read", "metrics.read")
+# A key that a client sent in the wrong place, such as the name of a model.
+_SECRET_PATTERN = re.compile(r"aw_[\w-]{20,}")
 Effect = Literal["allow", "deny"]
 
 
-class AuditEvent(Record):
-    """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a key)."""
+class AuditEvent(Record, omit_defaults=True):
+    """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a key).
+
+    `source`: IP address of the client. `user`: of the key; `os_user`: of this machine, for a local command. `outcome`:
+    "admitted" (the usage record has the request's status), "refused", "done" or "failed". `count`: decisions that the
+    record stands for, of which `request_id` is the first."""
 
     at: float
     tenant: str
@@ -46,9 +56,14 @@ class AuditEvent(Record):
     reason: str = ""
     request_id: str = ""
     resource: str = ""
+    source: str = ""
+    user: str = ""
+    os_user: str = ""
+    outcome: str = ""
+    count: int = 1
 
 
-class AuditEntry(AuditEvent):
+class AuditEntry(AuditEvent, omit_defaults=False):
     """An event in its chain: `number` from 0, `hash` of its group, `prev`: hash of the previous group."""
 
     chain: str
@@ -57,7 +72,10 @@ class AuditEntry(AuditEvent):
     hash: str = ""
 
 
-_TEXT_FIELDS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "resource")
+_TEXT_FIELDS = (
+    *("tenant", "key_id", "action", "permission", "reason", "request_id", "resource"),
+    *("source", "user", "os_user", "outcome"),
+)
 
 
 class _ChainPosition(msgspec.Struct):
@@ -89,11 +107,11 @@ class AuditLog:
         self._first = read_chain_tip(wal.store)
         self._group: list[bytes] = []
 
-    def record(self, event: AuditEvent) -> None:
-        """Append a decision; durable against kill -9 after `flush`.
+    def record(self, event: AuditEvent) -> int:
+        """Append a decision and return its bytes; it is durable against kill -9 after `flush`.
 
-        Raises StoreError AW-STO-06 without free space; "allow" decisions fail before "deny" decisions."""
-        keep = self._wal.reserve if event.effect == "allow" else self._wal.reserve // 2
+        Raises StoreError AW-STO-06 without free space; the order is that of `_least_free_bytes`."""
+        keep = _least_free_bytes(event, self._wal.reserve)
         line = _ENCODE(_sanitise_event(event))
         with self._wal.lock:
             group = self._group
@@ -107,18 +125,27 @@ class AuditLog:
             group.append(line)
             self._group = group
             self._number += 1
+        return len(line)
+
+
+def _least_free_bytes(event: AuditEvent, reserve: int) -> int:
+    """Return the bytes that must stay free. Strangers fail first, then admissions, denials, and administration."""
+    if event.effect == "deny":
+        return reserve // 2 if event.key_id else 2 * reserve
+    return reserve if event.permission in SERVED_PERMISSIONS else reserve // 4
 
 
 def _sanitise_event(event: AuditEvent) -> AuditEvent:
     """Return the event with texts that can be stored: a decision with an unencodable text must still be recorded."""
-    texts = event.tenant + event.key_id + event.action + event.permission
-    texts += event.reason + event.request_id + event.resource
-    if len(texts) <= TEXT_LIMIT and texts.isprintable() and type(event.at) is float:
+    texts = f"{event.tenant}{event.key_id}{event.action}{event.permission}{event.reason}"
+    texts += f"{event.request_id}{event.resource}{event.source}{event.user}{event.os_user}"
+    if len(texts) <= TEXT_LIMIT and texts.isprintable() and type(event.at) is float and "aw_" not in texts:
         return event
     changes: dict[str, object] = {"at": float(event.at)}
     for name in _TEXT_FIELDS:
         text: str = getattr(event, name)
-        changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
+        text = _SECRET_PATTERN.sub("aw_...", text)[:TEXT_LIMIT]
+        changes[name] = "".join(c if c.isprintable() else "?" for c in text)
     return replace(event, **changes)
 
 

@@ -151,7 +151,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_user(name: str) -> None:
-    if not USER_PATTERN.fullmatch(name):
+    if not USER_PATTERN.fullmatch(name) or is_well_formed(name):
         raise _invalid_name_error(name, "user", "use 1 to 80 letters, digits and . _ @ + -")
 
 

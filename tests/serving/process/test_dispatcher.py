@@ -283,9 +283,10 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
             admitted += 1
         assert found == (503, "audit_unavailable") and admitted > 5
         denied = 0
-        while (found := await said("aw_x", "/v1/models", None))[1] == "invalid_api_key":
+        while (found := await said(key, "/v1/nothing", None))[1] == "not_found":
             denied += 1
         assert found == (503, "audit_unavailable") and denied > 1, "a refusal is let out while it can be recorded"
+        assert await said("aw_x", "/v1/models", None) == (401, "invalid_api_key"), "no record holds up a stranger's"
         one = RequestRecord(at=1.0, request_id="r", status="ok")
         stand.ledger.append("served", one)
         stand.ledger.flush()
@@ -308,7 +309,7 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     assert isinstance(taken, Reservation)
     accounts.settle(taken, 10, 0.1)
     accounts._table.close()
-    texts = dict.fromkeys(("tenant", "key_id", "action", "permission", "reason", "request_id"), "x")
+    texts: dict[str, Any] = dict.fromkeys(("tenant", "key_id", "action", "permission", "reason", "request_id"), "x")
     AuditLog(stand.ledger).record(AuditEvent(at=1.0, effect="allow", **texts))
     gateway.flush()
     entry = json.loads(stand.journal.getvalue())

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, Effect
+from archwright.access.denial_counts import DenialCounts
 from archwright.access.permissions import is_allowed
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import StoreError
@@ -20,7 +21,7 @@ from archwright.monitor.metrics.exposition import Counter, Exposition
 from archwright.serving.http.errors import ApiError, audit_unavailable
 from archwright.serving.http.http_request import Admitted, HttpRequest
 
-MAX_LOGGED_PATH = 120
+MAX_SHOWN_PATH = 120
 _NO_KEY = "The request has no API key. Send the header 'Authorization: Bearer aw_...'."
 _INVALID_KEY = "The API key is not valid. Check it, or create a new key."
 
@@ -30,12 +31,14 @@ class RouteRequirement(NamedTuple):
 
     `permission`: None if no route has the path and method; `methods`: of the path; `suggestion`: names a similar path.
     `images`: image data may exceed the limit of the body.
+    `action`: the method and the route's template for the audit log, since a path may contain a prompt or a key.
     """
 
     permission: str | None
     methods: tuple[str, ...]
     suggestion: str = ""
     images: bool = False
+    action: str = ""
 
 
 class RequestAuthorizer:
@@ -45,10 +48,13 @@ class RequestAuthorizer:
         self, keys: KeyStore, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
     ) -> None:
         self._keys, self._audit, self._exposition, self._clock = keys, audit, exposition, clock
+        self._strangers = DenialCounts(audit)
         self._decisions: dict[tuple[str, str], Counter] = {}
 
-    def authorize(self, head: RequestHead, request_id: str, requirement: RouteRequirement) -> Admitted:
-        """Identify the caller and decide. Raises ApiError 401 before 404, 405 and 403, and 503.
+    def authorize(
+        self, head: RequestHead, request_id: str, requirement: RouteRequirement, source: str = ""
+    ) -> Admitted:
+        """Identify the caller at the address `source` and decide. Raises ApiError 401 before 404, 405 and 403, and 503.
 
         Design: a caller without a key learns nothing about paths.
         """
@@ -56,22 +62,23 @@ class RequestAuthorizer:
         keys_version = self._keys.version  # read before the look-up, since another thread updates the keys
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
-            self._record_decision(head, request_id, requirement, None, "no key" if secret is None else "unknown key")
+            reason = "no key" if secret is None else "unknown key"
+            self._strangers.count(self._build_decision(request_id, requirement, source, None, reason))
             message = _NO_KEY if secret is None else _INVALID_KEY
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         if requirement.permission is None:
-            self._record_decision(head, request_id, requirement, principal, "no such route")
+            self._record_decision(request_id, requirement, source, principal, "no such route")
             if requirement.methods:
                 message = f"Method {head.method} is not allowed for this path. Use {' or '.join(requirement.methods)}."
                 raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=requirement.methods)
-            message = f"The path {head.path[:MAX_LOGGED_PATH]} does not exist.{requirement.suggestion}"
+            message = f"The path {head.path[:MAX_SHOWN_PATH]} does not exist.{requirement.suggestion}"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found")
         if not is_allowed(principal, requirement.permission):
-            self._record_decision(head, request_id, requirement, principal, "not permitted to this role")
+            self._record_decision(request_id, requirement, source, principal, "not permitted to this role")
             message = f"The role {principal.role!r} of this key lacks the permission {requirement.permission!r}."
             raise ApiError(HTTPStatus.FORBIDDEN, message + " Use a key with another role.", "insufficient_permissions")
-        self._record_decision(head, request_id, requirement, principal, "")
-        return Admitted(principal, keys_version, requirement.images)
+        self._record_decision(request_id, requirement, source, principal, "")
+        return Admitted(principal, keys_version, requirement.images, source=source)
 
     def reauthorize(self, request: HttpRequest, requirement: RouteRequirement) -> HttpRequest:
         """Check the key again when the body is complete, since it may be revoked by now.
@@ -84,12 +91,14 @@ class RequestAuthorizer:
         known = self._keys.identify(read_credential(request.head) or "")
         if known is None:
             reason = "the key was revoked before the body arrived"
-            self._record_decision(request.head, request.id, requirement, principal, reason)
+            self._record_decision(request.id, requirement, request.admitted.source, principal, reason)
             raise ApiError(HTTPStatus.UNAUTHORIZED, _INVALID_KEY, "invalid_api_key")
         return replace(request, admitted=replace(request.admitted, principal=known))
 
-    def record_action(self, request: HttpRequest, action: str, resource: str, tenant: str, refused: str = "") -> None:
-        """Record an action, or why it was refused. Raises ApiError 503 if it cannot be recorded."""
+    def record_action(
+        self, request: HttpRequest, action: str, resource: str, tenant: str, *, refused: str = "", failed: str = ""
+    ) -> None:
+        """Record an action, or why it was refused or failed. Raises ApiError 503 if it cannot be recorded."""
         self._record(
             AuditEvent(
                 at=self._clock(),
@@ -98,15 +107,28 @@ class RequestAuthorizer:
                 action=action,
                 permission="",
                 effect="deny" if refused else "allow",
-                reason=refused,
+                reason=refused or failed,
                 request_id=request.id,
                 resource=resource,
+                source=request.admitted.source,
+                user=request.principal.user,
+                outcome="refused" if refused else "failed" if failed else "done",
             )
         )
 
+    def write_denials(self, *, closing: bool = False) -> bool:
+        """Write the totals of denied strangers if their window is over; True if a flush must follow."""
+        return self._strangers.write_totals(self._clock(), closing=closing)
+
     def _record_decision(
-        self, head: RequestHead, request_id: str, requirement: RouteRequirement, caller: Principal | None, reason: str
+        self, request_id: str, requirement: RouteRequirement, source: str, caller: Principal, reason: str
     ) -> None:
+        self._record(self._build_decision(request_id, requirement, source, caller, reason))
+
+    def _build_decision(
+        self, request_id: str, requirement: RouteRequirement, source: str, caller: Principal | None, reason: str
+    ) -> AuditEvent:
+        """Count the decision and return its record; a `reason` denies."""
         permission = requirement.permission or "none"
         effect: Effect = "deny" if reason else "allow"
         counter = self._decisions.get((effect, permission))
@@ -114,17 +136,18 @@ class RequestAuthorizer:
             labels = {"effect": effect, "permission": permission}
             counter = self._decisions[effect, permission] = self._exposition.counter("decisions", labels)
         counter.add()
-        self._record(
-            AuditEvent(
-                at=self._clock(),
-                tenant="" if caller is None else caller.tenant,
-                key_id="" if caller is None else caller.key_id,
-                action=f"{head.method} {head.path[:MAX_LOGGED_PATH]}",
-                permission=permission,
-                effect=effect,
-                reason=reason,
-                request_id=request_id,
-            )
+        return AuditEvent(
+            at=self._clock(),
+            tenant="" if caller is None else caller.tenant,
+            key_id="" if caller is None else caller.key_id,
+            action=requirement.action,
+            permission=permission,
+            effect=effect,
+            reason=reason,
+            request_id=request_id,
+            source=source,
+            user="" if caller is None else caller.user,
+            outcome="refused" if reason else "admitted",
         )
 
     def _record(self, event: AuditEvent) -> None:

@@ -16,11 +16,12 @@ import msgspec
 from archwright.access.api_keys import KeyRecord, KeyStore
 from archwright.access.audit_log import read_entries
 from archwright.access.key_views import KeyView, build_key_view, build_new_key
-from archwright.access.permissions import get_tenant_scope, may_grant
+from archwright.access.permissions import ROLES, get_tenant_scope, may_grant
 from archwright.access.tables import format_scope_name
 from archwright.contract.record import Record, as_dict
 from archwright.errors import UsageError
 from archwright.monitor.usage import read_usage
+from archwright.monitor.wal.disk_reserve import release_reserve
 from archwright.policy.usage_limits import UsageLimits
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import ApiError, bad_request
@@ -90,9 +91,9 @@ class AdminCall:
     def require_tenant(self, name: str = "") -> str:
         """Return the tenant, that of the path by default. Raises ApiError 404 if it is missing or out of scope."""
         name = name or self.name
-        self._require_scope("tenant", name, name)
         if all(tenant.name != name for tenant in self.keys.list_tenants()):
-            raise _not_found_error("tenant")
+            raise _not_found_error("tenant")  # unrecorded: a name that does not exist may be a secret
+        self._require_scope("tenant", name, name)
         return name
 
     def require_key(self, action: str = "") -> KeyRecord:
@@ -112,7 +113,8 @@ class AdminCall:
         """Raises ApiError 403 for a key with more rights than the principal's own."""
         if not may_grant(self.request.principal, tenant, role):
             reason = "the role has more rights than the caller"
-            self.gateway.authorizer.record_action(self.request, action, role, tenant, reason)
+            shown = role if role in ROLES else "unknown role"
+            self.gateway.authorizer.record_action(self.request, action, shown, tenant, refused=reason)
             message = f"Your key may not create or change a key of the role {role[:40]!r}. Use a key with more rights."
             raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions", param="role")
 
@@ -121,7 +123,7 @@ class AdminCall:
         principal = self.request.principal
         if get_tenant_scope(principal) not in (None, tenant):
             reason = "out of the caller's scope"
-            self.gateway.authorizer.record_action(self.request, f"{kind}.see", name, principal.tenant, reason)
+            self.gateway.authorizer.record_action(self.request, f"{kind}.see", name, principal.tenant, refused=reason)
             raise _not_found_error(kind)
 
 
@@ -134,9 +136,13 @@ def prepare(
         gateway = context.gateway
         if flushes:
             gateway.flush()
+        release_reserve(gateway.home)
         try:
             result = await asyncio.to_thread(act, AdminCall(context))
         except UsageError as error:
+            verb, _, noun = act.__name__.partition("_")
+            tenant = context.request.principal.tenant
+            gateway.authorizer.record_action(context.request, f"{noun}.{verb}", "", tenant, failed=error.code)
             status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
             raise ApiError(status, error.message, error.code) from error
         if result.action:

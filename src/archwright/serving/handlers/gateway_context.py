@@ -118,6 +118,7 @@ class GatewayContext:
         self._ledger.flush()
 
     async def close(self) -> None:
+        self.authorizer.write_denials(closing=True)
         self.accounting.flush()
         await self._shadows.close()
         await self.fleet.close()

@@ -11,12 +11,14 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 
     `keys_version`: version of the key store before the key was looked up, so that later revocations are noticed.
     `images`: image data may exceed the limit of the body. `counted`: the rates of the caller have counted the request.
+    `source`: IP address of the client.
     """
 
     principal: Principal | None
     keys_version: int
     images: bool = False
     counted: bool = False
+    source: str = ""
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):

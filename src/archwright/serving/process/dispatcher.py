@@ -59,7 +59,8 @@ class Dispatcher:
                 requirement = self._find(head.method, head.path).requirement
                 if requirement is None:
                     return Admitted(principal=None, keys_version=0)
-                admitted = self._gateway.authorizer.authorize(head, response.id, requirement)
+                address = response.client_address
+                admitted = self._gateway.authorizer.authorize(head, response.id, requirement, address)
                 if complete or requirement.permission != METERED_PERMISSION:
                     return admitted
                 principal = admitted.principal
@@ -170,6 +171,8 @@ class Dispatcher:
                 server.check_deadlines()
                 for reason, count in server.slots.take_dropped().items():
                     self._gateway.exposition.record("connections_dropped", {"reason": reason}, count)
+            if self._gateway.authorizer.write_denials():
+                self._gateway.flush()
             self._gateway.publish_load()
 
         async def follow_keys() -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -276,8 +276,9 @@ class RouteTable:
             return RouteMatch(route, None, name)
         permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
         suggestion = "" if matches else self._suggest_path(path)
-        requirement = RouteRequirement(permission, methods, suggestion, images=route is not None and route.images)
-        return RouteMatch(route, requirement, name)
+        action = _describe_action(method, path, route or (matches[0][0] if matches else None))
+        images = route is not None and route.images
+        return RouteMatch(route, RouteRequirement(permission, methods, suggestion, images, action), name)
 
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
@@ -291,6 +292,16 @@ class RouteTable:
         return f" Did you mean {suggested}? The client's base URL must end {ends}."
 
 
+def _describe_action(method: str, path: str, route: Route | None) -> str:
+    """Return the method and the route's path; of other paths the length, and the first segment if routes have it."""
+    method = method if method in HTTPMethod.__members__ else "other method"
+    if route is not None:
+        return f"{method} {route.path}" + "{}" * route.tail
+    segment = path.split("/")[1] if path.count("/") > 1 else ""
+    return f"{method} {f'/{segment}/' if segment in _FIRST_SEGMENTS else '/'}... ({len(path)} characters)"
+
+
+_FIRST_SEGMENTS = {route.path.split("/")[1] for route in (*ROUTES, *ADMIN_ROUTES)}
 _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
 _NO_RESPONSES = (
