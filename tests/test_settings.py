@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
         ("cache", "on", "cache must be one of off, deterministic, all, not 'on'"),
         ("host", 7, "host must be a text"),
         ("otlp_url", "localhost:4317", "otlp_url must be an http or https URL"),
+        ("audit_checkpoints", "log.jsonl", "audit_checkpoints must be `syslog` or the full path of a file"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_field(name: str, value: object, message: str) -> None:
@@ -106,3 +108,13 @@ def test_a_childs_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["ADDED"], found["MY_OTHER"]) == ("a", "p")
     assert "MY_KEY" not in found
     assert "MY_KEY" in settings.child_environment()
+
+
+def test_the_os_user_is_named_with_the_caller_of_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    user = settings.read_os_user()
+    assert user.endswith(f"({os.getuid()})")
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert settings.read_os_user() == f"{user} by sudo of ann"
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_001)
+    assert settings.read_os_user() == "4000000001"

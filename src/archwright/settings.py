@@ -5,6 +5,7 @@ which `archwright settings` prints.
 """
 
 import os
+import pwd
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -44,7 +45,8 @@ class Settings:
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
     whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine
-    processes if root starts the platform; empty: the user of the platform.
+    processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second place of the
+    audit log's checkpoints, a file outside the home or `syslog`; empty: none.
     """
 
     home: str = "~/.archwright"
@@ -61,6 +63,7 @@ class Settings:
     trusted_proxies: str = ""
     image_hosts: str = ""
     engine_user: str = ""
+    audit_checkpoints: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -123,6 +126,8 @@ def _check_value(name: str, value: object, source: str) -> object:
     elif name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
         message = f"{name} must be an http or https URL, not {value!r}"
         hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
+    elif name == "audit_checkpoints" and value and value != "syslog" and not Path(str(value)).is_absolute():
+        message = f"{name} must be `syslog` or the full path of a file, not {value!r}"
     elif isinstance(value, str):
         return value
     else:
@@ -133,6 +138,16 @@ def _check_value(name: str, value: object, source: str) -> object:
 def read_variable(name: str) -> str | None:
     """Return the value of a variable that the user names (`bench --key-env NAME`)."""
     return os.environ.get(name)
+
+
+def read_os_user() -> str:
+    """Return the name and number of the user of this process, and the caller of sudo, which is only a claim."""
+    number = os.getuid()
+    with suppress(KeyError):
+        name = pwd.getpwuid(number).pw_name
+        caller = os.environ.get("SUDO_USER")
+        return f"{name} ({number})" + (f" by sudo of {caller}" if caller else "")
+    return str(number)
 
 
 def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[str, ...] = ()) -> dict[str, str]:

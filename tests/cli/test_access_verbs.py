@@ -13,6 +13,7 @@ import pytest
 from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.home import Home
+from archwright.settings import read_os_user
 from archwright.store import Store
 
 from ..command_line import CommandLine
@@ -92,6 +93,7 @@ def test_a_tenant_has_its_content_traced_or_not(cli: CommandLine) -> None:
     assert [row["content_traced"] for row in cli.json("tenant list")] == [True, False]
     assert cli.json("tenant limit acme --rpm 3")["content_traced"] is True, "limits change limits"
     assert cli.json("tenant content acme")["content_traced"] is False
+    assert {(row["os_user"], row["outcome"]) for row in cli.json("audit list")} == {(read_os_user(), "done")}
     acts = [(row["action"], row["tenant"]) for row in cli.json("audit list")]
     assert acts[0] == ("content.keep", "acme") and ("content.trace", "acme") in acts
 

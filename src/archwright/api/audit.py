@@ -1,6 +1,9 @@
 """The audit trail: `audit list`, `audit verify`."""
 
+from pathlib import Path
+
 from archwright.access import audit_log as trail
+from archwright.access.audit_checkpoints import SYSLOG, check_log, check_places, read_checkpoints, read_signing_key
 from archwright.access.audit_log import AuditEvent
 from archwright.api.context import open_home
 from archwright.contract.record import Record
@@ -8,24 +11,60 @@ from archwright.errors import ErrorLocation, StoreError
 
 
 class AuditVerification(Record):
-    """The result of a check of the chain: `records` were checked."""
+    """The result of a check of the log: `records` were checked, and compared with signed `checkpoints`.
+
+    `public_keys` signed the checkpoints. `warning`: what the check could not see."""
 
     whole: bool
     records: int
+    checkpoints: int = 0
+    public_keys: tuple[str, ...] = ()
+    warning: str = ""
 
 
-def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
+def list(  # noqa: A001 - the verb's name
+    *, tenant: str | None = None, source: str | None = None, user: str | None = None, limit: int = 50
+) -> tuple[AuditEvent, ...]:
     """Return the newest records first."""
+    where = {name: value for name, value in (("source", source), ("user", user)) if value is not None}
     with open_home() as (_settings, home, store):
-        return tuple(trail.read_entries(store, home, tenant=tenant, limit=limit))
+        return tuple(trail.read_entries(store, home, where, tenant=tenant, limit=limit))
 
 
-def verify() -> AuditVerification:
-    """Recompute the chain. Raises StoreError AW-STO-04 at the first record that was altered, moved or removed."""
-    with open_home() as (_settings, home, store):
+def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
+    """Recompute the chain and compare the log with its checkpoints: the home's, the second place's, `checkpoints`.
+
+    Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint).
+    Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed; AW-STO-14 to AW-STO-19."""
+    with open_home() as (settings, home, store):
+        second = checkpoints or settings.audit_checkpoints
+        kept = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
+        seen = second not in ("", SYSLOG)
+        elsewhere = read_checkpoints(Path(second)) if seen and (checkpoints or Path(second).exists()) else ()
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
             where = ErrorLocation(str(home.root))
             raise StoreError("AW-STO-04", message, where=where, hint="restore the home from a backup")
-        return AuditVerification(whole=True, records=found.records)
+        own = read_signing_key(home)
+        trusted = (own.public_key,) if own else tuple(one.public_key for one in (*kept, *elsewhere)[:1])
+        keys = tuple(public_key or trusted)
+        checked = check_log(store, (*kept, *elsewhere), frozenset(keys))
+        check_places(kept, elsewhere, home)
+        warning = _describe_gap(second, checked, max((one.records for one in elsewhere), default=0), found.records)
+        return AuditVerification(
+            whole=True, records=found.records, checkpoints=checked, public_keys=keys, warning=warning
+        )
+
+
+def _describe_gap(second: str, checked: int, seen: int, records: int) -> str:
+    """Return what the check could not see, "" for nothing."""
+    if not second:
+        return (
+            "set audit_checkpoints: without a second place, an attacker may replace log, key and checkpoints together"
+        )
+    if second == SYSLOG:
+        return "export the checkpoints of the system log to a file and pass it: audit verify --checkpoints FILE"
+    if not checked:
+        return "there is no checkpoint of this log yet: any record may be missing"
+    return f"the second place covers {seen:,} of {records:,} records" if seen < records else ""

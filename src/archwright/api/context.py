@@ -8,8 +8,10 @@ from functools import partial
 from archwright import settings
 from archwright.access.accounts import has_accounts_table, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
+from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home, locate_home
+from archwright.monitor.wal.disk_reserve import release_reserve
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
@@ -46,13 +48,28 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 
 @contextmanager
 def _open_wal(store: Store) -> Iterator[WalWriter]:
-    with closing(WalWriter(store, locate_home(settings.load()))) as writer:
+    chosen = settings.load()
+    home = locate_home(chosen)
+    release_reserve(home)
+    checkpoints = CheckpointWriter(store, home, chosen.audit_checkpoints)
+    with closing(WalWriter(store, home, on_compaction=checkpoints.write_due)) as writer:
         yield writer
 
 
 def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) -> None:
-    act = {"tenant": tenant, "action": action, "resource": resource}
-    AuditLog(writer).record(AuditEvent(at=time.time(), key_id="local", permission="owner", effect="allow", **act))
+    AuditLog(writer).record(
+        AuditEvent(
+            at=time.time(),
+            tenant=tenant,
+            key_id="local",
+            action=action,
+            permission="owner",
+            effect="allow",
+            resource=resource,
+            os_user=settings.read_os_user(),
+            outcome="done",
+        )
+    )
     writer.flush()
 
 
@@ -60,6 +77,7 @@ def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) ->
 def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
     """Yield the keys, the home and the store. Workers of a gateway see changes through the shared accounts."""
     with open_home() as (_chosen, home, store):
+        release_reserve(home)
         if not has_accounts_table(home):
             yield KeyStore(store, load_pepper(home)), home, store
             return

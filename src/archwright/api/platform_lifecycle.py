@@ -100,6 +100,7 @@ def up(
     tls = (chosen.tls_certificate, chosen.tls_key)
     listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
     listen = listen._replace(trusted_proxies=chosen.proxy_networks, image_hosts=chosen.image_host_list)
+    listen = listen._replace(audit_checkpoints=chosen.audit_checkpoints)
     elsewhere = parse_external_engines(made, engine, key_env, allow_field)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))

@@ -96,6 +96,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         trusted_proxies=chosen.proxy_networks,
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
         image_hosts=chosen.image_host_list,
+        audit_checkpoints=chosen.audit_checkpoints,
     )
     check_config(config)
     home = locate_home(chosen)

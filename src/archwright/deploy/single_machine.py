@@ -22,6 +22,8 @@ STARTUP_DEADLINE_S = 60.0
 class GatewayOptions(NamedTuple):
     """The address, TLS files, trace collector, cache policy, proxies and allowed hosts of images of the gateway.
 
+    `audit_checkpoints`: the second place of the audit log's checkpoints.
+
     Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
     """
 
@@ -34,6 +36,7 @@ class GatewayOptions(NamedTuple):
     cache: str = "off"
     trusted_proxies: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
+    audit_checkpoints: str = ""
 
     @property
     def url(self) -> str:
@@ -158,6 +161,7 @@ def _build_gateway_config(
         "admin_port": listen.admin_port or None,
         "trusted_proxies": listen.trusted_proxies,
         "image_hosts": list(listen.image_hosts),
+        "audit_checkpoints": listen.audit_checkpoints,
     }
 
 

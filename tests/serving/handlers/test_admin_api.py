@@ -198,6 +198,14 @@ def test_what_is_refused_is_written_down_too(door: Door) -> None:
     reply = door.by("admin", "DELETE", f"/admin/keys/{foreign}")
     (kept,) = read_entries(door.platform.store, door.platform.home, {"resource": foreign}, tenant=TENANT)
     assert (kept.effect, kept.request_id) == ("deny", reply.headers["x-request-id"])
+    assert (kept.outcome, kept.source) == ("refused", "127.0.0.1")
+
+
+def test_what_failed_is_written_down_without_the_texts_of_the_caller(door: Door) -> None:
+    reply = door.by("owner", "POST", "/admin/tenants", {"name": "Not A Name"})
+    failed, admitted = door.platform.audited(reply.headers["x-request-id"])
+    assert (failed.action, failed.outcome, failed.reason) == ("tenant.create", "failed", "AW-USE-30")
+    assert admitted.outcome == "admitted" and "Not A Name" not in str(failed)
 
 
 @pytest.mark.parametrize(

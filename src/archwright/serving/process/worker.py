@@ -18,6 +18,7 @@ import uvloop
 
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
+from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditLog
 from archwright.contract.record import replace
 from archwright.errors import StoreError
@@ -76,7 +77,14 @@ class _BoundedExecutor(ThreadPoolExecutor):
 def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
     store = Store(config.store_url or home.store_url)
-    ledger, exposition = WalWriter(store, home), Exposition(folder=home.counters)
+    checkpoints = CheckpointWriter(
+        store,
+        home,
+        config.audit_checkpoints,
+        lambda error: journal.warning("audit checkpoint not written", **error.as_dict()),
+    )
+    ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
+    exposition = Exposition(folder=home.counters)
     table, pepper = open_accounts_table(home), load_pepper(home)
     keys = KeyStore(store, pepper, table=table, background=True)
     traces = None

@@ -198,7 +198,8 @@ class GatewayConfig(Record):
     Port 0: any free port. `store_url` empty: the store of the home. `workers`: processes that share the requests and
     each engine's slots. `admin_port`: port of the administration API on the same host, if set. `trusted_proxies`:
     networks of the proxies that append the client's address to X-Forwarded-For. `image_hosts`: hosts whose images the
-    gateway fetches (`policy.image_hosts`). A running gateway applies `pools` and `endpoints` when the file's `revision`
+    gateway fetches (`policy.image_hosts`). `audit_checkpoints`: their second place, a file or "syslog".
+    A running gateway applies `pools` and `endpoints` when the file's `revision`
     changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 
     pools: tuple[EnginePoolSpec, ...]
@@ -216,6 +217,7 @@ class GatewayConfig(Record):
     admin_port: int | None = None
     trusted_proxies: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
+    audit_checkpoints: str = ""
 
     @property
     def url(self) -> str:

@@ -1,0 +1,278 @@
+"""Attacks on a whole audit log, which its chain cannot show: signed checkpoints in two places show each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from archwright.access import audit_checkpoints
+from archwright.access.audit_checkpoints import AuditCheckpoint, CheckpointWriter, read_checkpoints, read_signing_key
+from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, hash_lines
+from archwright.api import audit
+from archwright.errors import ArchwrightError, StoreError
+from archwright.home import Home
+from archwright.monitor.wal.compaction import BLOCKS
+from archwright.monitor.wal.writer import WalWriter
+from archwright.store import ColumnRange, Store
+
+RECORDS = 5
+
+
+class Log:
+    """A home with a log in its database, and a second place of checkpoints."""
+
+    def __init__(self, home: Home, second: Path, url: str = "") -> None:
+        self.home, self.second, self.url = home, second, url or home.store_url
+        self.errors: list[ArchwrightError] = []
+
+    @property
+    def database(self) -> Path:
+        return self.home.root / "archwright.db"
+
+    def write(self, count: int = RECORDS) -> None:
+        """Write records as one process does, which ends with a block and a checkpoint."""
+        with closing(Store(self.url)) as store:
+            checkpoints = CheckpointWriter(store, self.home, str(self.second), self.errors.append)
+            with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
+                log = AuditLog(wal)
+                for _ in range(count):
+                    log.record(
+                        AuditEvent(at=time.time(), tenant="t", key_id="k", action="a", permission="p", effect="allow")
+                    )
+                wal.flush()
+        assert not self.errors
+
+    def execute(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.database)) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+    def code(self) -> str:
+        """The code of `audit verify`, "" for a whole log."""
+        try:
+            assert audit.verify().whole
+        except StoreError as error:
+            return error.code
+        return ""
+
+
+@pytest.fixture
+def log(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """A log of three blocks of RECORDS, each with a checkpoint."""
+    made = Log(home, tmp_path / "elsewhere.jsonl")
+    monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", str(made.second))
+    for _ in range(3):
+        made.write()
+    return made
+
+
+def test_a_whole_log_is_covered_by_its_checkpoints(log: Log) -> None:
+    found = audit.verify()
+    key = read_signing_key(log.home)
+    assert key is not None and found.public_keys == (key.public_key,)
+    assert (found.records, found.checkpoints, found.warning) == (3 * RECORDS, 3, "")
+    assert log.second.read_bytes() == log.home.audit_checkpoints.read_bytes()
+    assert [one.records for one in read_checkpoints(log.second)] == [RECORDS, 2 * RECORDS, 3 * RECORDS]
+    modes = {path.stat().st_mode & 0o777 for path in (log.home.audit_signing_key, log.second)}
+    assert modes == {0o600}
+
+
+def cut_tail(log: Log) -> None:
+    log.execute("delete from audit_blocks where seq = (select max(seq) from audit_blocks)")
+
+
+def empty(log: Log) -> None:
+    log.execute("delete from audit_blocks")
+
+
+def delete_database(log: Log) -> None:
+    for path in log.home.root.glob("archwright.db*"):
+        path.unlink()
+    log.write()
+
+
+def recompute(log: Log) -> None:
+    """Change a record of the first block and every hash after it, as an attacker who knows the format."""
+    with closing(sqlite3.connect(log.database)) as connection:
+        tip = ""
+        for seq, data in connection.execute("select seq, data from audit_blocks order by seq").fetchall():
+            lines = zlib.decompress(data).split(b"\n")
+            first = json.loads(lines[0])
+            first |= {"prev": tip, "tenant": "another"}
+            lines[0] = json.dumps(first, separators=(",", ":")).encode()
+            tip = hash_lines(b"\n".join(lines))
+            row = zlib.compress(b"\n".join(lines)), tip, seq
+            connection.execute("update audit_blocks set data = ?, tip = ? where seq = ?", row)
+        connection.commit()
+
+
+def sign_again(log: Log) -> None:
+    """Recompute the chain, and sign it with the home's own key: only the second place contradicts."""
+    recompute(log)
+    log.home.audit_checkpoints.unlink()
+    log.write()
+
+
+def replace_key(log: Log) -> None:
+    log.home.audit_signing_key.unlink()
+    sign_again(log)
+
+
+def alter_checkpoint(log: Log) -> None:
+    text = log.home.audit_checkpoints.read_text()
+    log.home.audit_checkpoints.write_text(text.replace(f'"records":{2 * RECORDS}', '"records":1'))
+
+
+def lose_checkpoints(log: Log) -> None:
+    log.home.audit_checkpoints.unlink()
+
+
+def lose_and_write_on(log: Log) -> None:
+    log.home.audit_checkpoints.unlink()
+    log.write()
+
+
+ATTACKS: dict[Callable[[Log], None], str] = {
+    cut_tail: "AW-STO-17",
+    empty: "AW-STO-16",
+    delete_database: "AW-STO-16",
+    recompute: "AW-STO-18",
+    sign_again: "AW-STO-18",
+    replace_key: "AW-STO-15",
+    alter_checkpoint: "AW-STO-14",
+    lose_checkpoints: "AW-STO-19",
+    lose_and_write_on: "AW-STO-19",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_named(log: Log, attack: Callable[[Log], None]) -> None:
+    attack(log)
+    with closing(Store(log.url)) as store:
+        assert check_chain(store, log.home).broken is None, "the chain alone does not show it"
+    assert log.code() == ATTACKS[attack]
+
+
+@pytest.mark.parametrize(("blocks", "code"), [(0, "AW-STO-17"), (1, "AW-STO-18"), (3, "AW-STO-18")])
+def test_an_older_database_is_found_also_when_it_goes_on(log: Log, tmp_path: Path, blocks: int, code: str) -> None:
+    shutil.copy(log.database, tmp_path / "copy.db")
+    log.write()
+    shutil.copy(tmp_path / "copy.db", log.database)
+    for _ in range(blocks):
+        log.write(1)
+    assert log.code() == code
+
+
+def test_an_auditor_needs_the_database_and_the_second_place_alone(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (public_key,) = audit.verify().public_keys
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", log.url)
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "auditor"))
+    assert audit.verify(checkpoints=str(log.second), public_key=(public_key,)).checkpoints == 3
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-15"):
+        audit.verify(checkpoints=str(log.second), public_key=("00" * 32,))
+    cut_tail(log)
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-17"):
+        audit.verify(checkpoints=str(log.second))
+    assert not (tmp_path / "auditor" / "secrets").exists()
+
+
+def test_what_the_check_cannot_see_is_said(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.second.write_bytes(log.second.read_bytes().splitlines(keepends=True)[0])
+    assert audit.verify().warning == f"the second place covers {RECORDS} of {3 * RECORDS} records"
+    monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", "syslog")
+    assert "--checkpoints FILE" in audit.verify().warning
+    monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", "")
+    assert audit.verify().warning.startswith("set audit_checkpoints")
+
+
+def test_checkpoints_of_another_database_are_left_out(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may be used with several databases; each is compared with its own checkpoints."""
+    url = f"sqlite:///{tmp_path}/other.db"
+    Log(log.home, log.second, url).write()
+    assert audit.verify().checkpoints == 3
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", url)
+    assert audit.verify().checkpoints == 1
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket of a system log."""
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (path,))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        yield listener
+
+
+def test_the_system_log_is_a_second_place(home: Home, tmp_path: Path, daemon: socket.socket) -> None:
+    log = Log(home, Path("syslog"))
+    log.write()
+    line = daemon.recv(4096)
+    assert line.startswith(b"<37>archwright: {") and len(line) < 1_024
+    exported = tmp_path / "exported"
+    exported.write_bytes(b"Nov 28 02:00:00 host sshd: session opened\nNov 28 02:00:01 host " + line[4:] + b"\n")
+    assert audit.verify(checkpoints=str(exported)).checkpoints == 1
+    empty(log)
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-16"):
+        audit.verify(checkpoints=str(exported))
+
+
+def test_a_second_place_that_fails_is_reported_and_the_home_has_the_checkpoint(home: Home, tmp_path: Path) -> None:
+    log = Log(home, tmp_path)  # a folder is no file
+    with pytest.raises(AssertionError):
+        log.write()
+    assert [error.code for error in log.errors] and len(read_checkpoints(home.audit_checkpoints)) == 1
+
+
+def test_a_damaged_key_is_not_replaced(log: Log) -> None:
+    log.home.audit_signing_key.write_bytes(b"short")
+    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-13"):
+        audit.verify()
+
+
+@pytest.mark.nightly
+def test_postgres(home: Home, tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(home, tmp_path / "elsewhere.jsonl", postgres)
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", postgres)
+    monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", str(log.second))
+    for _ in range(3):
+        log.write()
+    assert (audit.verify().checkpoints, audit.verify().warning) == (3, "")
+    with closing(Store(postgres)) as store:
+        (_, cut) = store.numbered_rows(BLOCKS["audit"])[-1]
+        store.prune(BLOCKS["audit"], ColumnRange("last_at", since=cut.last_at))
+    assert log.code() == "AW-STO-17"
+    log.write()
+    assert log.code() == "AW-STO-18"
+
+
+def test_a_checkpoint_is_due_after_its_interval(home: Home, tmp_path: Path) -> None:
+    log = Log(home, tmp_path / "elsewhere.jsonl")
+    log.write()
+    with closing(Store(log.url)) as store:
+        writer = CheckpointWriter(store, home, "")
+        with closing(WalWriter(store, home)) as wal:
+            AuditLog(wal).record(
+                AuditEvent(at=time.time(), tenant="t", key_id="k", action="a", permission="p", effect="allow")
+            )
+            wal.flush()
+        newest: AuditCheckpoint = read_checkpoints(home.audit_checkpoints)[-1]
+        writer.write(newest.at + 1, audit_checkpoints.CHECKPOINT_S)
+        assert len(read_checkpoints(home.audit_checkpoints)) == 1, "another process wrote one a second ago"
+        writer.write(newest.at + audit_checkpoints.CHECKPOINT_S, audit_checkpoints.CHECKPOINT_S)
+        assert len(read_checkpoints(home.audit_checkpoints)) == 2
+    assert os.stat(home.audit_checkpoints).st_mode & 0o777 == 0o600
