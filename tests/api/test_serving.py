@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.serving.fake_provider import standing_in
@@ -149,6 +152,13 @@ def test_it_serves_bills_and_ends(shell: Shell, upstream: Upstream) -> None:
     assert (line["input_tokens"], line["output_tokens"], line["cost_usd"]) == (15, 12, pytest.approx(39e-6))
     again = shell.serve("--upstream", f"m={upstream.url}")
     assert again["key"] is None, "it is shown once"
+    place = urlsplit(again["url"])
+    with closing(http.client.HTTPConnection(str(place.hostname), place.port, timeout=30)) as connection:
+        connection.putrequest("POST", "/v1/completions")
+        connection.putheader("authorization", f"Bearer {ready['key']}")
+        connection.putheader("content-length", str((4 << 20) + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413, "a body has at most 4 MiB"
 
 
 def test_two_urls_of_one_model_are_replicas_and_get_its_key(shell: Shell, upstream: Upstream) -> None:
