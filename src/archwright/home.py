@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
@@ -217,6 +217,10 @@ class Home:
     def log(self, process: str) -> Path:
         return self.folder("logs") / f"{process}.log"
 
+    def open_log(self, process: str) -> BinaryIO:
+        """Open a log, readable by this user only. Every write goes to its end, so that it can be truncated."""
+        return open_private(self.log(process), "ab")
+
     def socket(self, process: str) -> Path:
         """The Unix socket of `process`; in a temporary folder if the path of the home is too long."""
         path = self.folder("run") / f"{process}.sock"
@@ -251,6 +255,11 @@ def _private_folder(folder: Path) -> Path:
     if folder.lstat().st_uid != os.getuid():  # not stat: a link of another user may point at our folder
         raise PermissionError(1, "belongs to another user", str(folder))
     return folder
+
+
+def open_private(path: Path, mode: str) -> BinaryIO:
+    """Open a binary file; if it is created, only this user may read it, whatever the umask."""
+    return cast(BinaryIO, open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600)))
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from archwright import api
 from archwright.lifecycle import model_registry
-from archwright.operate import platform_state, rollout
+from archwright.operate import rollout
 
 from ..command_line import error_of
 from ..engines.onnx_models import model as onnx_model
@@ -140,8 +140,7 @@ def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
     pids = stage.pids()
     os.kill(pids["engine-assistant.v2" if victim == "candidate" else victim], signal.SIGKILL)
     if victim == "supervisor":
-        until(lambda: not any(platform_state.is_process_alive(pid, "archwright") for pid in pids.values()))
-        stage.up(**NULL)
+        until(lambda: stage.pids()["supervisor"] != pids["supervisor"])
     if victim == "candidate":
         error_of("AW-OPS-40", rollout.wait_until_served, stage.home, stage.store, change.id)
         newest = model_registry.promotion_history(stage.store, ENDPOINT)[-1]

@@ -1,8 +1,11 @@
 """`serve`: the gateway alone, in front of engines that run already; without a plan."""
 
 import ipaddress
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
@@ -13,12 +16,21 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_keys, write_audit_record
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, OperateError
-from archwright.home import locate_home, write_json
+from archwright.home import Home, locate_home, write_json
+from archwright.journal import Journal
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
+from archwright.operate.process_restart import ForkedChild, RestartedProcess
 from archwright.policy.cache_key import CachePolicy
 from archwright.serving.process.master import ListeningSockets, Master
-from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
+from archwright.serving.settings.config import (
+    EndpointSpec,
+    EnginePoolSpec,
+    GatewayConfig,
+    WeightedTarget,
+    check_config,
+    read_config,
+)
 from archwright.serving.settings.engine_fields import OPENAI, list_engines
 
 MILLION = 1e6
@@ -55,14 +67,13 @@ class GatewayReady(Record):
 class GatewayHandle(AbstractContextManager["GatewayHandle"]):
     """A gateway whose workers accept requests. It ends with this process: call `wait()`, or use `with`."""
 
-    def __init__(self, ready: GatewayReady, master: Master) -> None:
+    def __init__(self, ready: GatewayReady, master: RestartedProcess) -> None:
         self.ready = ready
         self._master = master
 
     def wait(self) -> int:
-        """Run until SIGTERM or SIGINT. Dead workers are restarted; SIGHUP replaces all workers."""
-        self._master.run()
-        return 0
+        """Run until SIGTERM or SIGINT. Dead workers and a dead master are restarted; SIGHUP replaces all workers."""
+        return self._master.wait()
 
     def stop(self) -> None:
         self._master.stop()
@@ -103,7 +114,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
-    master = Master(config, file, home, bound, supervised=False)
+    master = RestartedProcess("gateway", partial(_run_master, file, home, bound), Journal("parent"))
     master.start()  # first, so that the work below runs while the workers start
     with open_keys() as (keys, _home, store):
         write_audit_record(store, "serve", config.url)
@@ -116,6 +127,18 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
         url = config.url.removesuffix("/v1")
         admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
         return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
+
+
+def _run_master(file: Path, home: Home, bound: ListeningSockets, child: ForkedChild) -> int:
+    """Run the master in a fork of this process, which keeps the ports open while the master is restarted."""
+    os.umask(0o077)
+    master = Master(read_config(file), file, home, bound, life=child.life)
+    master.start()
+    status = master.wait_until_ready()
+    if status == 0:
+        child.report_ready()
+        master.run()
+    return status
 
 
 def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSpec, ...]]:

@@ -1,5 +1,6 @@
 """One supervised process: start, probe, stop, last error."""
 
+import os
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ from archwright.home import Home, write_json
 from archwright.operate import readiness_probe
 from archwright.settings import child_environment
 
-LOG_LIMIT_BYTES = 10_000_000
+ERROR_TAIL_BYTES = 65_536
 _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
@@ -47,9 +48,7 @@ class ChildProcess:
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
         env = child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment})
-        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        with open(self.log, "ab") as log:
+        with self._home.open_log(self.spec.name) as log:
             self._log_start = log.tell()
             if self.spec.ready_socket is not None:
                 self._process = start_engine(self.spec, self._home, log, self._engine_user)
@@ -95,7 +94,11 @@ class ChildProcess:
     def read_last_error(self) -> tuple[str, str, str]:
         """Return (code, message, hint) of the last error logged since the start, else of the last line."""
         try:
-            text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+            with open(self.log, "rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                start = self._log_start if size >= self._log_start else 0  # a smaller log was rotated
+                log.seek(max(start, size - ERROR_TAIL_BYTES))
+                text = log.read().decode(errors="replace")
         except FileNotFoundError:
             text = ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]

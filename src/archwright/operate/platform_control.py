@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from subprocess import DEVNULL, PIPE, Popen
+from typing import TextIO
 
 from archwright.contract.plan import Bundle, Plan
 from archwright.contract.record import Record
@@ -18,7 +19,7 @@ from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
 PORT_TIMEOUT_S = 3.0
-LOCK_RELEASE_TIMEOUT_S = 0.5
+LOCK_RELEASE_TIMEOUT_S, LOCK_TIMEOUT_S = 0.5, 1.0
 DOWN_TIMEOUT_S = 30.0
 SUPERVISOR_MODULE = "archwright.operate"
 
@@ -67,10 +68,11 @@ def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
 
 
 def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool) -> Popen[bytes]:
-    """Start the supervisor and wait until everything is ready. Raises the supervisor's error.
+    """Start the supervisor with its parent and wait until everything is ready. Raises the supervisor's error.
 
-    `attached`: the supervisor ends with this process.
+    `attached`: both end with this process. Returns the parent. Raises OperateError AW-OPS-30 if a platform runs.
     """
+    lock = _acquire_lock(home)
     write_json(home.plan, plan)
     write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
@@ -78,8 +80,17 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
     argv = [sys.executable, "-m", SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags]
     env = child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)})
     stdin = PIPE if attached else DEVNULL
-    with open(home.log("supervisor"), "ab") as log:
-        process = Popen(argv, stdin=stdin, stdout=log, stderr=log, env=env, start_new_session=True)
+    with lock, home.open_log("supervisor") as log:
+        process = Popen(
+            argv,
+            stdin=stdin,
+            stdout=log,
+            stderr=log,
+            env=env,
+            start_new_session=True,
+            pass_fds=(lock.fileno(),),
+            umask=0o077,
+        )
     try:
         _wait_ready(home, process)
     except BaseException:
@@ -90,6 +101,18 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
         # The supervisor outlives this process: this suppresses Python's ResourceWarning.
         process.returncode = 0
     return process
+
+
+def _acquire_lock(home: Home) -> TextIO:
+    """Take the home's lock. Retries for a second, because `status` takes the lock for a moment."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while (lock := platform_state.acquire_lock(home)) is None:
+        if time.monotonic() > deadline:
+            where = ErrorLocation(str(home.root))
+            message = "a platform of this home is already running"
+            raise OperateError("AW-OPS-30", message, where=where, hint="archwright down")
+        time.sleep(WAIT_TICK_S)
+    return lock
 
 
 def wait_for_exit(process: Popen[bytes]) -> int:
@@ -119,7 +142,13 @@ def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformS
     if current is None:
         return PlatformStatus(state="stopped")
     ready = all(p.ready for p in current.processes if p.phase == "serving")
+    ready = ready and platform_state.is_process_alive(current.supervisor_pid, SUPERVISOR_MODULE)
     word = "starting" if current.ready_s is None else "running" if ready else "degraded"
+    notes = list(current.notes)
+    if current.restarts:
+        notes.insert(0, f"the supervisor died and was restarted: {current.restarts} times; see logs/supervisor.log")
+    if current.failure is not None:
+        notes.append(f"the last start failed: {current.failure.code} {current.failure.message}")
     return PlatformStatus(
         state=word,
         url=current.url,
@@ -127,7 +156,7 @@ def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformS
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
         processes=current.processes,
-        notes=(*current.notes, *filter(None, map(_describe_excluded_pools, current.endpoints))),
+        notes=(*notes, *filter(None, map(_describe_excluded_pools, current.endpoints))),
     )
 
 
@@ -150,12 +179,15 @@ def stop_platform(home: Home) -> bool:
     current = platform_state.read_running_state(home)
     if current is None:
         return False
-    _send_signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR_MODULE)
+    pids = (current.parent_pid, current.supervisor_pid)
+    _send_signal(current.parent_pid, signal.SIGTERM, SUPERVISOR_MODULE)  # the supervisor may be between two starts
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    pid = current.supervisor_pid
-    while platform_state.read_running_state(home) or platform_state.is_process_alive(pid, SUPERVISOR_MODULE):
+    while platform_state.read_running_state(home) or any(
+        platform_state.is_process_alive(pid, SUPERVISOR_MODULE) for pid in pids
+    ):
         if time.monotonic() > deadline:
-            _send_signal(pid, signal.SIGKILL, SUPERVISOR_MODULE)
+            for pid in pids:
+                _send_signal(pid, signal.SIGKILL, SUPERVISOR_MODULE)
             for process in current.processes:
                 _send_signal(process.pid, signal.SIGKILL, "archwright.")
         time.sleep(WAIT_TICK_S)

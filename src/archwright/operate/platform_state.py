@@ -1,7 +1,7 @@
 """The state file and the lock of the supervisor, read by `status`, `down` and `up`.
 
-The lock shows that a supervisor is alive (the kernel releases it with the process). Without a held lock the state file
-is outdated.
+The lock shows that a supervisor or its parent is alive (the kernel releases it with both). Without a held lock the
+state file is outdated.
 """
 
 import fcntl
@@ -51,9 +51,11 @@ class PlatformState(Record):
     """`ready_s`: seconds from `up` to ready, None while starting; `started_at`: seconds since the epoch.
 
     `seen` is the newest promotion of each endpoint that the supervisor read; `notes` name versions that are not served.
+    `parent_pid` restarted the supervisor `restarts` times.
     """
 
     supervisor_pid: int
+    parent_pid: int
     url: str
     plan_digest: str
     started_at: float
@@ -63,6 +65,7 @@ class PlatformState(Record):
     endpoints: tuple[EndpointState, ...] = ()
     seen: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    restarts: int = 0
 
 
 def write_state(home: Home, state: PlatformState) -> None:

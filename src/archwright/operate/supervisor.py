@@ -7,7 +7,6 @@ and restarted. Any answer counts: a gateway that reports a missing engine is ali
 
 import os
 import time
-from collections.abc import Callable
 from threading import Event
 
 from archwright.errors import ErrorLocation, OperateError
@@ -18,6 +17,7 @@ from archwright.operate import resource_usage
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import ChildProcess
 from archwright.operate.platform_state import PlatformState, ProcessState, write_state
+from archwright.operate.process_restart import ForkedChild
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -41,7 +41,7 @@ class Supervisor:
         journal: Journal,
         *,
         up_called_at: float,
-        clock: Callable[[], float] = time.time,
+        child: ForkedChild,
     ) -> None:
         self._rollouts = rollouts
         self._bundle = rollouts.bundle
@@ -49,7 +49,7 @@ class Supervisor:
         self._recorder = recorder
         self._journal = journal
         self._up_called_at = up_called_at
-        self._clock = clock
+        self._child = child
         self._ready_s: float | None = None
         self._next_probe = self._next_sample = self._next_slow_sample = self._next_prune = 0.0
         self._memory = 0.0
@@ -75,9 +75,15 @@ class Supervisor:
                 if not self._rollouts.handle_start_failure(key, f"{error.code} {error.message}"):
                     raise
         self._start_child(self._rollouts.gateway, stop)
-        self._ready_s = self._clock() - self._up_called_at
-        self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, self._clock())
-        self._sample_usage(self._clock())
+        if stop.is_set():
+            return
+        self._ready_s = time.time() - self._up_called_at
+        self._child.report_ready()
+        if self._child.restarts:
+            self._recorder.observe("restarts", {"process": "supervisor"}, 1.0, time.time())
+        else:
+            self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, time.time())
+        self._sample_usage(time.time())
         self._write_state()
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
 
@@ -85,12 +91,14 @@ class Supervisor:
         return [child for child, _, _ in self._rollouts.processes()]
 
     def _start_child(self, child: ChildProcess, stop: Event) -> None:
-        child.start(self._clock())
+        if stop.is_set():
+            return
+        child.start(time.time())
         self._journal.info("process.started", name=child.spec.name, pid=child.pid)
         self._write_state()
-        deadline = self._clock() + child.spec.startup_deadline_s
+        deadline = time.time() + child.spec.startup_deadline_s
         while not child.probe():
-            late = self._clock() > deadline
+            late = time.time() > deadline
             if child.exit_status() is not None or late:
                 code, message, hint = child.read_last_error()
                 if late:
@@ -100,7 +108,7 @@ class Supervisor:
                 return
 
     def _watch(self) -> None:
-        now = self._clock()
+        now = time.time()
         for child in self._rollouts.serving_processes():
             if child.exit_status() is not None:
                 self._restart_dead(child, now)
@@ -138,18 +146,18 @@ class Supervisor:
                 continue
             was_ready = child.ready
             child.probe()
-            if child.silent_probes >= SILENT_LIMIT and child.started_at + GRACE_S < self._clock():
+            if child.silent_probes >= SILENT_LIMIT and child.started_at + GRACE_S < time.time():
                 self._journal.error("process.silent", name=child.spec.name, pid=child.pid)
                 child.stop(0.0)
             if child.ready != was_ready:
                 self._write_state()
             if not child.ready:
-                self._next_probe = min(self._next_probe, self._clock() + TICK_S)
+                self._next_probe = min(self._next_probe, time.time() + TICK_S)
 
     def _sample_usage(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        used = resource_usage.memory_bytes([os.getpid(), *(child.pid for child in self._list_children())])
+        used = resource_usage.memory_bytes([os.getppid(), os.getpid(), *(child.pid for child in self._list_children())])
         if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
             self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
@@ -169,6 +177,7 @@ class Supervisor:
         )
         state = PlatformState(
             supervisor_pid=os.getpid(),
+            parent_pid=os.getppid(),
             url=self._bundle.url,
             plan_digest=self._bundle.plan_digest,
             started_at=self._up_called_at,
@@ -177,5 +186,6 @@ class Supervisor:
             endpoints=rollouts.endpoints() if up else (),
             seen={name: to.promotion for name, to in rollouts.desired.items()} if up else {},
             notes=rollouts.notes,
+            restarts=self._child.restarts,
         )
         write_state(self._home, state)

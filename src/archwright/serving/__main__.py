@@ -2,15 +2,18 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from archwright.engines.process_restrictions import restrict_process
-from archwright.errors import ArchwrightError, UsageError, boundary
+from archwright.errors import ArchwrightError, OperateError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.serving.process.master import ListeningSockets, Master
-from archwright.serving.settings.config import read_config
+from archwright.serving.settings.config import GatewayConfig, read_config
+
+PORT_TIMEOUT_S, PORT_TICK_S = 3.0, 0.02
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
             config = read_config(file)
             # Without a standard input, or with a terminal, there is no supervisor.
             supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
-            master = Master(config, file, Home(arguments[0]), ListeningSockets(config), supervised=supervised)
+            bound = _bind_ports(config, PORT_TIMEOUT_S if supervised else 0.0)
+            master = Master(config, file, Home(arguments[0]), bound, life=0 if supervised else None)
             master.start()
             status = master.wait_until_ready()
             if status == 0:
@@ -35,6 +39,18 @@ def main(arguments: Sequence[str]) -> int:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
+
+
+def _bind_ports(config: GatewayConfig, timeout_s: float) -> ListeningSockets:
+    """Bind the ports; a gateway that was killed needs a moment to release them. Raises OperateError AW-OPS-03."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ListeningSockets(config)
+        except OperateError as error:
+            if error.code != "AW-OPS-03" or time.monotonic() >= deadline:
+                raise
+        time.sleep(PORT_TICK_S)
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ class ListeningSockets:
 
 
 class Master:
-    """Starts, replaces and ends the workers. `supervised`: the master ends when its standard input closes."""
+    """Starts, replaces and ends the workers. The master ends when `life` closes: a pipe of its parent, or None."""
 
     def __init__(
-        self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, supervised: bool
+        self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, life: int | None
     ) -> None:
         self.workers: list[WorkerProcess] = []
         self._config = self._before = config
@@ -86,7 +86,7 @@ class Master:
         self._home = home
         self._bound = bound
         self._journal = Journal("gateway")
-        self._supervised = supervised
+        self._parent_life = life
         self._since = time.time()
         self._life, self._life_end = os.pipe()
         self._signals: list[int] = []
@@ -106,15 +106,19 @@ class Master:
         signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a parent that restarts this process blocks them
         self._start_missing_workers()
 
     def wait_until_ready(self) -> int:
-        """Return 0 when all workers take requests, else the exit status of the worker that failed and logged why."""
+        """Return 0 when all workers take requests or a signal ends the gateway, which `run` then does.
+
+        Else return the exit status of the worker that failed and logged why.
+        """
         until = time.monotonic() + READY_TIMEOUT_S
-        while not all(worker.note for worker in self.workers):
+        while not all(worker.note for worker in self.workers) and not self._is_stop_requested():
             self._wait_for_events(POLL_INTERVAL_S)
             ended = self._reap()
-            if ended or self._is_stop_requested() or time.monotonic() > until:
+            if (ended or time.monotonic() > until) and not self._is_stop_requested():
                 self.stop()
                 return ended[0][1] if ended else EXIT_FAILED
         return 0
@@ -205,13 +209,15 @@ class Master:
     def _wait_for_events(self, limit_s: float) -> None:
         """Wait for a signal, a worker's report, or the end of the supervisor."""
         poll = select.poll()
-        for source in (self._wakeup.fileno(), *(worker.reports for worker in self.workers), *([0] * self._supervised)):
+        life = self._parent_life
+        pipes = [worker.reports for worker in self.workers] + ([] if life is None else [life])
+        for source in (self._wakeup.fileno(), *pipes):
             poll.register(source, select.POLLIN)
         readable = {descriptor for descriptor, _event in poll.poll(limit_s * 1000)}
         if self._wakeup.fileno() in readable:
             self._signals += self._wakeup.recv(4096)
-        if self._supervised and 0 in readable and not os.read(0, 4096):
-            self._supervised = False
+        if life in readable and life is not None and not os.read(life, 4096):
+            self._parent_life = None
             self._signals.append(signal.SIGTERM)
         for worker in self.workers:
             if worker.reports in readable:

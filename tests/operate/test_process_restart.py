@@ -1,0 +1,111 @@
+"""A killed supervisor, gateway or parent of a real platform: what answers again, and what ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from archwright import api
+from archwright.home import Home
+from archwright.operate import platform_state
+
+from ..processes import naming
+from .conftest import Stage, until
+from .test_platform_control import answers
+
+pytestmark = pytest.mark.enable_socket
+BACK_S = 10.0  # 2 s on a quiet machine
+
+
+def pids_of(stage: Stage, module: str) -> set[int]:
+    return set(naming(stage.home.root, module))
+
+
+def is_back(stage: Stage) -> bool:
+    """True if the gateway answers, and the state is that of a living supervisor."""
+    current = platform_state.read_running_state(stage.home)
+    alive = current is not None and platform_state.is_process_alive(current.supervisor_pid, "archwright.operate")
+    return alive and answers(stage.url) == 200 and api.status().state == "running"
+
+
+@pytest.mark.parametrize("module", ["archwright.operate", "archwright.serving"])
+def test_a_killed_supervisor_or_gateway_answers_again_and_no_engine_is_doubled(stage: Stage, module: str) -> None:
+    stage.up()
+    before = stage.pids()
+    victim = before["supervisor" if module == "archwright.operate" else "gateway"]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: answers(stage.url) == 0)
+    until(lambda: is_back(stage), BACK_S)
+    after = stage.pids()
+    assert after["supervisor" if module == "archwright.operate" else "gateway"] != victim
+    until(lambda: pids_of(stage, "archwright.engines") == {after["engine-assistant"]})
+    if module == "archwright.operate":
+        assert "died and was restarted" in api.status().notes[0]
+        assert after["engine-assistant"] != before["engine-assistant"]
+    assert api.down().stopped
+    assert naming(stage.home.root, "archwright.") == {}
+
+
+def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
+    stage.up()
+    os.kill(stage.pids()["supervisor"], signal.SIGKILL)
+    assert api.down().stopped
+    time.sleep(1.0)
+    until(lambda: naming(stage.home.root, "archwright.") == {})
+    assert api.status().state == "stopped"
+
+
+def test_everything_ends_with_the_parent(stage: Stage) -> None:
+    stage.up()
+    os.kill(stage.state().parent_pid, signal.SIGKILL)
+    until(lambda: naming(stage.home.root, "archwright.") == {})
+    assert api.status().state == "stopped"
+
+
+def test_the_parent_is_small(stage: Stage) -> None:
+    stage.up()
+    pages = int(Path(f"/proc/{stage.state().parent_pid}/statm").read_text().split()[1])
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 20e6
+
+
+def test_a_gateway_that_is_ended_while_it_starts_ends_in_order(stage: Stage) -> None:
+    """Exit status 0 or the signal, not that of a failure."""
+    stage.up()
+    api.down()
+    config = stage.home.config("gateway")
+    command = [sys.executable, "-m", "archwright.serving", str(stage.home.root), str(config)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as gateway:
+        children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
+        until(children.read_text)  # the master handles signals, and its worker is starting
+        gateway.terminate()
+        assert gateway.wait(20) in (0, -signal.SIGTERM)
+
+
+def test_serve_keeps_its_port_when_its_master_is_killed(home: Home) -> None:
+    command = [sys.executable, "-m", "archwright", "serve", "--upstream", "m=http://127.0.0.1:9/v1", "--port", "0"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        url = json.loads(serving.stdout.readline())["url"]
+        (master,) = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+        os.kill(int(master), signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{master}").exists())
+        assert answers(url, "healthz") == 200, "the port stays open, and the connection waits for the new master"
+        serving.terminate()
+        assert serving.wait(20) == 0
+    until(lambda: naming(home.root, "serve") == {})
+
+
+def test_serve_ends_with_its_process(home: Home) -> None:
+    command = [sys.executable, "-m", "archwright", "serve", "--upstream", "m=http://127.0.0.1:9/v1", "--port", "0"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        serving.stdout.readline()
+        serving.kill()
+    until(lambda: naming(home.root, "serve") == {})
