@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -161,6 +162,16 @@ def test_a_migration_that_fails_is_repeated_by_the_next_verb(tmp_path: Path, mon
     monkeypatch.undo()
     locate(Home(tmp_path))
     assert read_schema(Home(tmp_path))["version"] == SCHEMA_VERSION
+
+
+def test_formats_do_not_change_while_a_platform_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, ran = Home(tmp_path), list[str]()
+    monkeypatch.setattr(home_module, "MIGRATIONS", (lambda home: ran.append(str(home.root)),))
+    with home.lock.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "archwright down" in error_of("AW-SET-06", locate, home).hint
+    locate(home)
+    assert ran == [str(tmp_path)]
 
 
 def test_a_newer_home_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

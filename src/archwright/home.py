@@ -9,8 +9,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
@@ -62,6 +65,32 @@ class Home:
             path.mkdir(exist_ok=True, mode=0o700)
         return path
 
+    def close_to_others(self) -> None:
+        """Remove the mode bits of group and others, and note it on standard error.
+
+        Raises SettingsError AW-SET-07 for a home that another user owns or could replace, or whose secrets are a link.
+        """
+        for parent in self.root.resolve().parents:
+            mode = parent.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                hint = f"chmod +t {parent}, or set ARCHWRIGHT_HOME to a folder that only you can replace"
+                raise _access_error(f"every user can replace folders in {parent}, so also this home", parent, hint)
+        secrets = self.root / "secrets"
+        if secrets.is_symlink():
+            hint = "move the folder that the link names back into the home"
+            raise _access_error("the folder of the secrets is a link", secrets, hint)
+        owned = [self.root, *self.root.iterdir(), *(secrets.iterdir() if secrets.is_dir() else ())]
+        for path in owned:
+            if (path.stat() if path == self.root else path.lstat()).st_uid != os.getuid():
+                hint = f"chown -R {os.getuid()} {self.root}, run as its owner, or set ARCHWRIGHT_HOME to another folder"
+                raise _access_error("another user owns this home or a part of it", path, hint)
+        if _close_path(self.root):  # first: then nobody else can change what is below
+            closed = 1 + sum(_close_path(path) for path in self.root.rglob("*") if not path.is_symlink())
+            sys.stderr.write(
+                f"note: the home {self.root} was open to other users. The modes of {closed} paths were corrected.\n"
+                "      If another user may have read it, create new secrets: archwright key rotate ID\n"
+            )
+
     def migrate(self) -> None:
         """Migrate an existing home to SCHEMA_VERSION. Concurrent processes wait for each other."""
         pending = MIGRATIONS[self._read_schema_version() :]
@@ -71,7 +100,10 @@ class Home:
             folder = os.open(self.root, os.O_RDONLY)
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX)
-                for version in range(self._read_schema_version(), SCHEMA_VERSION):
+                versions = range(self._read_schema_version(), SCHEMA_VERSION)
+                if any(MIGRATIONS[version] is not _keep_formats for version in versions):
+                    self._check_stopped()
+                for version in versions:
                     MIGRATIONS[version](self)
                     self._write_schema(version + 1)
             finally:
@@ -84,6 +116,16 @@ class Home:
                 f"the migration of this home to schema version {SCHEMA_VERSION} failed: {error.strerror or error}",
                 "give this user write access to the home and free space, then run the command again",
             ) from error
+
+    def _check_stopped(self) -> None:
+        """Raise SettingsError AW-SET-06 while a platform of an older version uses the stored formats."""
+        with open_private(self.lock, "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = "the stored formats cannot be migrated while a platform of this home runs"
+                hint = "stop it, with the version that started it: archwright down"
+                raise self._schema_error("AW-SET-06", message, hint) from error
 
     def _read_schema_version(self) -> int:
         try:
@@ -114,7 +156,13 @@ class Home:
 
     @property
     def store_url(self) -> str:
-        return f"sqlite:///{self.folder() / 'archwright.db'}"
+        path = self.folder() / "archwright.db"
+        if not path.exists():
+            # SQLite would obey the umask. An existing file must not be opened: closing it would release the locks that
+            # this process holds through SQLite.
+            with suppress(FileExistsError):
+                path.touch(0o600, exist_ok=False)
+        return f"sqlite:///{path}"
 
     @property
     def pepper(self) -> Path:
@@ -241,12 +289,33 @@ MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats)
 def locate_home(chosen: Settings) -> Home:
     """Return the home that the settings in force name, migrated to SCHEMA_VERSION.
 
-    Raises SettingsError AW-SET-05 for a home of a newer program, AW-SET-06 for one that cannot be read or migrated.
+    Raises SettingsError AW-SET-05 for a home of a newer program, AW-SET-06 for one that cannot be read or migrated,
+    AW-SET-07 for one that another user owns or could replace.
     """
     home = Home(chosen.home)
     if home.root.is_dir():
+        home.close_to_others()
         home.migrate()
     return home
+
+
+def _close_path(path: Path) -> int:
+    """Remove the mode bits of group and others; return 1 if there were any. Another user's socket is left as it is."""
+    try:
+        found = path.lstat() if not path.is_symlink() else path.stat()
+        if not found.st_mode & 0o077 or found.st_uid != os.getuid():
+            return 0
+        path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+    except FileNotFoundError:  # it was removed meanwhile
+        return 0
+    except OSError as error:
+        hint = "chmod -R go= the home, or set ARCHWRIGHT_HOME to another folder"
+        raise _access_error(f"other users can read it, and its mode cannot be changed: {error}", path, hint) from error
+    return 1
+
+
+def _access_error(message: str, path: Path, hint: str) -> SettingsError:
+    return SettingsError("AW-SET-07", message, where=ErrorLocation(str(path)), hint=hint)
 
 
 def _private_folder(folder: Path) -> Path:

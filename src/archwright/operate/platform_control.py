@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from subprocess import DEVNULL, PIPE, Popen
-from typing import TextIO
+from typing import BinaryIO
 
 from archwright.contract.plan import Bundle, Plan
 from archwright.contract.record import Record
@@ -103,7 +103,7 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
     return process
 
 
-def _acquire_lock(home: Home) -> TextIO:
+def _acquire_lock(home: Home) -> BinaryIO:
     """Take the home's lock. Retries for a second, because `status` takes the lock for a moment."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while (lock := platform_state.acquire_lock(home)) is None:

@@ -6,12 +6,12 @@ state file is outdated.
 
 import fcntl
 import os
-from typing import Literal, TextIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.home import Home, write_json
+from archwright.home import Home, open_private, write_json
 
 ProcessPhase = Literal["serving", "starting", "leaving"]
 
@@ -80,9 +80,9 @@ def read_state(home: Home) -> PlatformState | None:
         return None
 
 
-def acquire_lock(home: Home) -> TextIO | None:
+def acquire_lock(home: Home) -> BinaryIO | None:
     """Take the home's lock, held while the file is open; None if another process holds it."""
-    file = open(home.lock, "a", encoding="ascii")  # noqa: SIM115 - held until the process ends
+    file = open_private(home.lock, "ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -22,7 +22,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.contract.served import RequestRecord
 from archwright.errors import StoreError
-from archwright.home import Home
+from archwright.home import Home, open_private
 from archwright.monitor import usage_totals
 from archwright.monitor.usage_totals import UsageSums, UsageTotal
 from archwright.monitor.wal import segments
@@ -125,7 +125,7 @@ def compact_orphans(store: Store, home: Home) -> int:
     """Compact the segments of ended writers; return the number of records. Raises StoreError.
 
     One process at a time, in the order of the segments, because audit chains continue from one to the next."""
-    with (home.write_ahead_log / "orphans.lock").open("wb") as lock:
+    with open_private(home.write_ahead_log / "orphans.lock", "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
