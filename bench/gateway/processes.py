@@ -158,7 +158,7 @@ class OwnGateway:
     ) -> list[str]:
         """New keys, `each` of every tenant: with `limits` of their own and `whole` of their tenant."""
         with closing(Store(self.home.store_url)) as store, closing(open_accounts_table(self.home)) as slate:
-            keys = KeyStore(store, load_pepper(self.home), table=slate)
+            keys = KeyStore(store, load_pepper(self.home, store), table=slate)
             found = []
             for tenant in tenants:
                 found += [keys.create(tenant, limits=limits)[0] for _ in range(each)]

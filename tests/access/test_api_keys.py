@@ -25,11 +25,15 @@ from archwright.access.api_keys import (
     Principal,
     is_well_formed,
     load_pepper,
+    read_pepper,
+    replace_pepper,
 )
 from archwright.access.tables import KEYS, SECRET_EXPIRIES
-from archwright.errors import AccessError, StoreError, UsageError
+from archwright.errors import StoreError, UsageError
 from archwright.home import Home
 from archwright.store import RecordTable, Store
+
+from ..command_line import error_of
 
 
 def test_a_key_identifies_its_tenant_and_role_under_its_pepper(keys: KeyStore, store: Store) -> None:
@@ -190,19 +194,20 @@ def test_threads_agree_and_make_a_tenant_once(keys: KeyStore, store: Store) -> N
 
 
 def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    pepper = load_pepper(home)
-    assert len(pepper) == 32 and load_pepper(home) == pepper
+    home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
+    pepper = load_pepper(home, Store(home.store_url))
+    assert len(pepper) == 32 and load_pepper(home, Store(home.store_url)) == pepper == read_pepper(home)
     assert stat.S_IMODE(os.stat(home.pepper).st_mode) == 0o600
     assert [path.name for path in home.pepper.parent.iterdir()] == ["pepper"]
-    assert load_pepper(Home(tmp_path / "other")) != pepper
+    assert load_pepper(other, Store(other.store_url)) != pepper
 
 
 @pytest.mark.process
 def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom archwright.access.api_keys import load_pepper\nfrom archwright.home import Home\n"
-        "print('ready', flush=True)\nsys.stdin.readline()\nprint(load_pepper(Home(sys.argv[1])).hex())"
+        "from archwright.store import Store\nhome = Home(sys.argv[1])\nprint('ready', flush=True)\n"
+        "sys.stdin.readline()\nprint(load_pepper(home, Store(home.store_url)).hex())"
     )
     command, pipe = [sys.executable, "-c", program, str(tmp_path / "home")], subprocess.PIPE
     started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
@@ -216,13 +221,62 @@ def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> 
     assert len(peppers) == 1 and len(peppers.pop()) == 64
 
 
-def test_a_damaged_pepper_is_said_in_three_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_damaged_pepper_is_said_in_three_lines(tmp_path: Path, content: bytes) -> None:
     home = Home(tmp_path / "home")
-    home.pepper.write_bytes(b"short")
-    with pytest.raises(AccessError, match="damaged: 5 bytes") as caught:
-        load_pepper(home)
-    assert caught.value.code == "AW-ACC-01"
-    assert len(caught.value.lines().splitlines()) == 3
+    home.pepper.write_bytes(content)
+    error = error_of("AW-ACC-01", load_pepper, home, Store(home.store_url))
+    assert f"damaged: {len(content)} bytes" in error.message and "archwright key reset" in error.hint
+    assert len(error.lines().splitlines()) == 3
+
+
+def test_a_missing_pepper_is_not_replaced_while_keys_exist(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    store = Store(home.store_url)
+    keys = KeyStore(store, load_pepper(home, store))
+    secret, _record = keys.create("clinic")
+    backup = home.pepper.read_bytes()
+    home.pepper.unlink()
+    error = error_of("AW-ACC-02", load_pepper, home, store)
+    assert "missing" in error.message and "backup" in error.hint and "archwright key reset" in error.hint
+    error_of("AW-ACC-02", read_pepper, home)
+    assert not home.pepper.exists()
+    home.pepper.write_bytes(backup)
+    assert KeyStore(store, load_pepper(home, store)).identify(secret) is not None
+
+
+def test_keys_of_an_older_version_also_keep_their_pepper(tmp_path: Path) -> None:
+    """Its store has keys, and no check value of the pepper."""
+    home = Home(tmp_path / "home")
+    store = Store(home.store_url)
+    KeyStore(store, b"p" * 32).create("clinic")
+    error_of("AW-ACC-02", load_pepper, home, store)
+    home.pepper.write_bytes(b"p" * 32)
+    assert load_pepper(home, store) == b"p" * 32
+    home.pepper.write_bytes(b"q" * 32)
+    error_of("AW-ACC-02", load_pepper, home, store)
+
+
+def test_homes_with_one_database_need_one_pepper(tmp_path: Path) -> None:
+    """A second home makes none of its own; a wrong pepper is detected, also before the first key."""
+    one, two = Home(tmp_path / "one"), Home(tmp_path / "two")
+    store = Store(one.store_url)
+    pepper = load_pepper(one, store)
+    assert "missing" in error_of("AW-ACC-02", load_pepper, two, store).message
+    two.pepper.write_bytes(b"q" * 32)
+    assert "other keys" in error_of("AW-ACC-02", load_pepper, two, store).message
+    two.pepper.write_bytes(pepper)
+    assert load_pepper(two, store) == pepper
+
+
+def test_a_lost_pepper_can_be_given_up(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    store = Store(home.store_url)
+    load_pepper(home, store)
+    error_of("AW-USE-37", replace_pepper, home, store)
+    home.pepper.unlink()
+    replace_pepper(home, store)
+    assert load_pepper(home, store) == read_pepper(home)
 
 
 def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +287,7 @@ def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatc
         raise FileExistsError(17, "File exists", str(target))
 
     monkeypatch.setattr(os, "link", late)
-    assert load_pepper(home) == b"w" * 32
+    assert load_pepper(home, Store(home.store_url)) == b"w" * 32
     assert [path.name for path in home.pepper.parent.iterdir()] == ["pepper"]
 
 

@@ -35,7 +35,7 @@ def test_a_key_with_everything(home: Home, cli: CommandLine) -> None:
     (row,) = cli.json("key list")
     assert row["prefix"] == again["key"][:10] and row["rpm"] == 5
     store = Store(home.store_url)
-    keys = KeyStore(store, load_pepper(home))
+    keys = KeyStore(store, load_pepper(home, store))
     assert keys.identify(made["key"]) is None and keys.identify(again["key"]) is not None
     store.close()
     assert cli.json(f"key revoke {made['id']}")["revoked"]
@@ -55,7 +55,7 @@ def no_room() -> Iterator[None]:
 def test_what_cannot_be_written_down_is_not_done(home: Home, cli: CommandLine, act: str) -> None:
     """Without space for the audit record no key is created, rotated or changed."""
     store = Store(home.store_url)
-    keys = KeyStore(store, load_pepper(home))
+    keys = KeyStore(store, load_pepper(home, store))
     secret, record = keys.create("acme")
     error = cli.json_error(act.replace("ID", record.id), 8)
     assert error["code"] == "AW-STO-06" and "File too large" in error["message"], error
@@ -119,10 +119,19 @@ def test_what_makes_no_sense_is_said(cli: CommandLine, line: str, code: str) -> 
 @pytest.mark.process
 def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
     slate, store = open_accounts_table(home), Store(home.store_url)
-    gateway = KeyStore(store, load_pepper(home), monotonic=lambda: 1.0, table=slate)  # time stands: no poll
+    gateway = KeyStore(store, load_pepper(home, store), monotonic=lambda: 1.0, table=slate)  # time stands: no poll
     gateway.refresh_version()
     words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
     made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
     assert gateway.identify(made["key"]) is not None
     slate.close()
     store.close()
+
+
+def test_a_lost_pepper_is_replaced_on_request_only(cli: CommandLine, home: Home) -> None:
+    cli.json("key create")
+    assert "AW-USE-37" in cli.run("key reset", 2)[1], "the keys are valid"
+    home.pepper.unlink()
+    assert "AW-ACC-02" in cli.run("key create", 6)[1]
+    assert cli.json("key reset")["role"] == "owner"
+    assert [key["revoked"] for key in cli.json("key list")] == [True, False]

@@ -101,7 +101,7 @@ class Platform:
     def start_gateway(self, *, ready: bool = True) -> None:
         if not self.key:
             with closing(self.store) as store:
-                keys = KeyStore(store, load_pepper(self.home))
+                keys = KeyStore(store, load_pepper(self.home, store))
                 keys.create_tenant("acme")
                 self.key, self.owner = keys.create("acme")[0], keys.create("acme", "owner")[0]
         self.gateway = self._start(self.module, "gateway", self.config)
@@ -116,7 +116,7 @@ class Platform:
     def keys(self) -> Iterator[KeyStore]:
         """Open the key store as the command line does: workers notice its changes."""
         with closing(self.store) as store, closing(open_accounts_table(self.home)) as slate:
-            yield KeyStore(store, load_pepper(self.home), table=slate)
+            yield KeyStore(store, load_pepper(self.home, store), table=slate)
 
     @property
     def master(self) -> subprocess.Popen[bytes]:

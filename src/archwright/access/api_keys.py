@@ -7,6 +7,7 @@ keeps its id, limits and usage and gets a new secret; the old secret ends after 
 scope replaces all limits before it.
 """
 
+import hmac
 import os
 import secrets
 import tempfile
@@ -28,14 +29,14 @@ from archwright.access.tables import (
 )
 from archwright.contract.record import as_dict, replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
-from archwright.home import Home
+from archwright.home import Home, write_atomic
 from archwright.monitor.shared_table import Transaction
 from archwright.policy.usage_limits import UsageLimits
-from archwright.store import ConflictError
+from archwright.store import ConflictError, Store
 
 # Importers of keys need only this module.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
-__all__ += ["load_pepper", "is_well_formed"]
+__all__ += ["load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
 
 PEPPER_LENGTH = 32
 
@@ -207,19 +208,56 @@ def _increment_epoch(transaction: Transaction) -> None:
     transaction.put(EPOCH_KEY, (before + 1).to_bytes(8, "little"))
 
 
-def load_pepper(home: Home) -> bytes:
-    """Return the home's pepper, created on first use. Raises AccessError AW-ACC-01 if its file is damaged.
+def load_pepper(home: Home, store: Store) -> bytes:
+    """Return the home's pepper, created on first use of home and store.
 
-    A complete file is linked into place. The link fails if another process was first: both then read the same file."""
-    path = home.pepper
-    if not path.exists():
+    The store holds a check value of the pepper, because homes that share a database need the same one. Raises
+    AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys."""
+    path, checks = home.pepper, store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    if not path.exists() and not checks and not store.rows(tables.KEYS, limit=1):
         _make_pepper(path)
-    pepper = path.read_bytes()
-    if len(pepper) != PEPPER_LENGTH:
-        hint = "restore the file from a backup, or delete it and create all keys again: archwright key create"
-        message = f"the pepper file is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
-        raise AccessError("AW-ACC-01", message, where=ErrorLocation(str(path)), hint=hint)
+    pepper = read_pepper(home)
+    check = hmac.digest(pepper, b"archwright pepper", "sha256").hex()
+    if not checks:
+        with suppress(ConflictError):  # another home or process was first
+            store.append(tables.PEPPER_CHECKS, [tables.PepperCheck(generation=1, check=check)])
+        checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    if checks[0].check != check:
+        raise _pepper_error("AW-ACC-02", "this pepper belongs to other keys than those of the database", path)
     return pepper
+
+
+def read_pepper(home: Home) -> bytes:
+    """Return the home's pepper without a look into the store. Raises AccessError AW-ACC-01, AW-ACC-02."""
+    try:
+        pepper = home.pepper.read_bytes()
+    except FileNotFoundError as error:
+        raise _pepper_error("AW-ACC-02", "the pepper file is missing, and keys exist", home.pepper) from error
+    if len(pepper) != PEPPER_LENGTH:
+        message = f"the pepper file is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
+        raise _pepper_error("AW-ACC-01", message, home.pepper)
+    return pepper
+
+
+def _pepper_error(code: str, message: str, path: Path) -> AccessError:
+    hint = "restore it from a backup or a home with this database, or give up all keys: archwright key reset"
+    return AccessError(code, message, where=ErrorLocation(str(path)), hint=hint)
+
+
+def replace_pepper(home: Home, store: Store) -> None:
+    """Replace a pepper that is lost: every key becomes invalid. Raises UsageError AW-USE-37 if it is intact."""
+    try:
+        load_pepper(home, store)
+    except AccessError:
+        checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+        pepper = secrets.token_bytes(PEPPER_LENGTH)
+        write_atomic(home.pepper, pepper)
+        check = hmac.digest(pepper, b"archwright pepper", "sha256").hex()
+        generation = checks[0].generation + 1 if checks else 1
+        store.append(tables.PEPPER_CHECKS, [tables.PepperCheck(generation=generation, check=check)])
+        return
+    hint = "revoke single keys: archwright key revoke ID"
+    raise UsageError("AW-USE-37", "the pepper is intact, so the keys are valid", hint=hint)
 
 
 def _make_pepper(path: Path) -> None:

@@ -88,6 +88,13 @@ class KeyUse(Record):
     day: int
 
 
+class PepperCheck(Record):
+    """Check value of the pepper under which all keys were made since; a lost pepper begins a new generation."""
+
+    generation: int
+    check: str
+
+
 class Principal(Record):
     """Authenticated caller; `limited`: the key, its user or its tenant has a limit."""
 
@@ -113,6 +120,7 @@ REVOCATIONS = RecordTable("key_revocations", Revocation, unique=("key_id",))
 SECRET_EXPIRIES = RecordTable("key_secret_ends", SecretExpiry)
 LIMITS = RecordTable("limits", LimitRow, index=("scope",))
 CONTENT_TRACINGS = RecordTable("content_choices", TenantContentTracing, index=("tenant",))
+PEPPER_CHECKS = RecordTable("pepper_checks", PepperCheck, unique=("generation",))
 KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
 
 

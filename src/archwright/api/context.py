@@ -79,7 +79,7 @@ def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
     with open_home() as (_chosen, home, store):
         release_reserve(home)
         if not has_accounts_table(home):
-            yield KeyStore(store, load_pepper(home)), home, store
+            yield KeyStore(store, load_pepper(home, store)), home, store
             return
         with closing(open_accounts_table(home)) as accounts:
-            yield KeyStore(store, load_pepper(home), table=accounts), home, store
+            yield KeyStore(store, load_pepper(home, store), table=accounts), home, store

@@ -1,7 +1,9 @@
-"""Keys: `key create`, `key list`, `key limit`, `key rotate`, `key revoke`."""
+"""Keys: `key create`, `key list`, `key limit`, `key rotate`, `key revoke`, `key reset`."""
 
+from archwright.access.api_keys import replace_pepper
 from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
-from archwright.api.context import open_audited_keys, open_keys, write_audit_record
+from archwright.api.context import open_audited_keys, open_home, open_keys, write_audit_record
+from archwright.operate.owner_keys import OWNER_TENANT
 from archwright.policy.usage_limits import UsageLimits
 
 DAY_S, HOUR_S = 86_400, 3_600
@@ -52,3 +54,17 @@ def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)
         return build_key_view(keys, revoked, keys.read_limits(), keys.last_used())
+
+
+def reset() -> NewKey:
+    """Replace a lost pepper, revoke every key, and return a new owner's key. Running gateways must be restarted.
+
+    Raises UsageError AW-USE-37 if the pepper is intact."""
+    with open_home() as (_chosen, home, store):
+        replace_pepper(home, store)
+    with open_audited_keys() as (keys, record_act):
+        for key in keys.list():
+            keys.revoke(key.id)
+        secret, record = keys.create(OWNER_TENANT, role="owner", name="owner")
+        record_act("key.reset", record.id, OWNER_TENANT)
+        return build_new_key(secret, record)

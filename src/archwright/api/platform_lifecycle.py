@@ -17,6 +17,7 @@ from types import FrameType, TracebackType
 import msgspec
 
 from archwright import settings
+from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
 from archwright.api.external_engines import parse_external_engines
 from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
@@ -108,6 +109,7 @@ def up(
     platform_control.check_startable(here, home, chosen.host, chosen.port)
     with open_home() as (_chosen, _home, store):
         rollout.check_servable(built, home, store)
+        load_pepper(home, store)  # the gateway's workers only read its file
         write_audit_record(store, "up", made.digest)
     missed = list_missed_limits(made)
     busy_share = made.machine.busy_share if missed and made.machine is not None else None

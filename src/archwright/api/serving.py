@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from archwright import settings
+from archwright.access.api_keys import load_pepper
 from archwright.api.argument_errors import argument_error
-from archwright.api.context import open_keys, write_audit_record
+from archwright.api.context import open_home, open_keys, write_audit_record
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home, write_json
@@ -111,6 +112,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     )
     check_config(config)
     home = locate_home(chosen)
+    with open_home() as (_chosen, _home, store):
+        load_pepper(home, store)  # workers only read its file
     bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)

@@ -23,5 +23,5 @@ def test_a_key_that_expired_while_no_request_came_is_refused_by_a_clock_that_wen
     with closing(platform.store) as store:
         platform.until(lambda: bool(store.rows(SECRET_EXPIRIES)))
         platform.master.terminate()
-        later = KeyStore(store, load_pepper(platform.home), clock=lambda: time.time() - 3600)
+        later = KeyStore(store, load_pepper(platform.home, store), clock=lambda: time.time() - 3600)
         assert later.identify(secret) is None and later.identify(platform.key) is not None

@@ -17,7 +17,7 @@ import msgspec
 import uvloop
 
 from archwright.access.accounts import Accounts, open_accounts_table
-from archwright.access.api_keys import KeyStore, load_pepper
+from archwright.access.api_keys import KeyStore, read_pepper
 from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditLog
 from archwright.contract.record import replace
@@ -85,7 +85,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     )
     ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
     exposition = Exposition(folder=home.counters)
-    table, pepper = open_accounts_table(home), load_pepper(home)
+    table, pepper = open_accounts_table(home), read_pepper(home)
     keys = KeyStore(store, pepper, table=table, background=True)
     traces = None
     if config.traces is not None:
