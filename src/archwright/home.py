@@ -73,7 +73,7 @@ class Home:
         for parent in self.root.resolve().parents:
             mode = parent.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-                hint = f"chmod +t {parent}, or set ARCHWRIGHT_HOME to a folder that only you can replace"
+                hint = f"run: chmod +t {parent}, or set ARCHWRIGHT_HOME to a folder that only you can replace"
                 raise _access_error(f"every user can replace folders in {parent}, so also this home", parent, hint)
         secrets = self.root / "secrets"
         if secrets.is_symlink():
@@ -82,7 +82,7 @@ class Home:
         owned = [self.root, *self.root.iterdir(), *(secrets.iterdir() if secrets.is_dir() else ())]
         for path in owned:
             if (path.stat() if path == self.root else path.lstat()).st_uid != os.getuid():
-                hint = f"chown -R {os.getuid()} {self.root}, run as its owner, or set ARCHWRIGHT_HOME to another folder"
+                hint = f"run: chown -R {os.getuid()} {self.root}, or set ARCHWRIGHT_HOME to another folder"
                 raise _access_error("another user owns this home or a part of it", path, hint)
         if _close_path(self.root):  # first: then nobody else can change what is below
             closed = 1 + sum(_close_path(path) for path in self.root.rglob("*") if not path.is_symlink())
@@ -309,7 +309,7 @@ def _close_path(path: Path) -> int:
     except FileNotFoundError:  # it was removed meanwhile
         return 0
     except OSError as error:
-        hint = "chmod -R go= the home, or set ARCHWRIGHT_HOME to another folder"
+        hint = "run chmod -R go= on the home, or set ARCHWRIGHT_HOME to another folder"
         raise _access_error(f"other users can read it, and its mode cannot be changed: {error}", path, hint) from error
     return 1
 

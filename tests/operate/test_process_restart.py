@@ -35,22 +35,24 @@ def is_back(stage: Stage) -> bool:
     return alive and answers(stage.url) == 200 and api.status().state == "running"
 
 
-@pytest.mark.parametrize("module", ["archwright.operate", "archwright.serving"])
-def test_a_killed_supervisor_or_gateway_answers_again_and_no_engine_is_doubled(stage: Stage, module: str) -> None:
+def test_killed_processes_answer_again_no_engine_is_doubled_and_all_end_with_the_parent(stage: Stage) -> None:
     stage.up()
-    before = stage.pids()
-    victim = before["supervisor" if module == "archwright.operate" else "gateway"]
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: answers(stage.url) == 0)
-    until(lambda: is_back(stage), BACK_S)
-    after = stage.pids()
-    assert after["supervisor" if module == "archwright.operate" else "gateway"] != victim
-    until(lambda: pids_of(stage, "archwright.engines") == {after["engine-assistant"]})
-    if module == "archwright.operate":
-        assert "died and was restarted" in api.status().notes[0]
-        assert after["engine-assistant"] != before["engine-assistant"]
-    assert api.down().stopped
-    assert naming(stage.home.root, "archwright.") == {}
+    for victim in ("gateway", "supervisor"):
+        before = stage.pids()
+        os.kill(before[victim], signal.SIGKILL)
+        until(lambda: answers(stage.url) == 0)
+        until(lambda: is_back(stage), BACK_S)
+        after = stage.pids()
+        assert after[victim] != before[victim]
+        until(lambda after=after: pids_of(stage, "archwright.engines") == {after["engine-assistant"]})  # type: ignore[misc]
+    assert "died and was restarted" in api.status().notes[0]
+    assert after["engine-assistant"] != before["engine-assistant"]
+    parent = stage.state().parent_pid
+    pages = int(Path(f"/proc/{parent}/statm").read_text().split()[1])
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 20e6, "it is small"
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: naming(stage.home.root, "archwright.") == {})
+    assert api.status().state == "stopped"
 
 
 def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
@@ -60,25 +62,7 @@ def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
     time.sleep(1.0)
     until(lambda: naming(stage.home.root, "archwright.") == {})
     assert api.status().state == "stopped"
-
-
-def test_everything_ends_with_the_parent(stage: Stage) -> None:
-    stage.up()
-    os.kill(stage.state().parent_pid, signal.SIGKILL)
-    until(lambda: naming(stage.home.root, "archwright.") == {})
-    assert api.status().state == "stopped"
-
-
-def test_the_parent_is_small(stage: Stage) -> None:
-    stage.up()
-    pages = int(Path(f"/proc/{stage.state().parent_pid}/statm").read_text().split()[1])
-    assert pages * os.sysconf("SC_PAGE_SIZE") < 20e6
-
-
-def test_a_gateway_that_is_ended_while_it_starts_ends_in_order(stage: Stage) -> None:
-    """Exit status 0 or the signal, not that of a failure."""
-    stage.up()
-    api.down()
+    # A gateway that is ended while it starts ends in order: exit status 0 or the signal, not that of a failure.
     config = stage.home.config("gateway")
     command = [sys.executable, "-m", "archwright.serving", str(stage.home.root), str(config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as gateway:
@@ -88,24 +72,23 @@ def test_a_gateway_that_is_ended_while_it_starts_ends_in_order(stage: Stage) -> 
         assert gateway.wait(20) in (0, -signal.SIGTERM)
 
 
-def test_serve_keeps_its_port_when_its_master_is_killed(home: Home) -> None:
+def child_of(pid: int) -> str:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return child
+
+
+def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_process(home: Home) -> None:
     command = [sys.executable, "-m", "archwright", "serve", "--upstream", "m=http://127.0.0.1:9/v1", "--port", "0"]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         url = json.loads(serving.stdout.readline())["url"]
-        (master,) = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+        master = child_of(serving.pid)
         os.kill(int(master), signal.SIGKILL)
         until(lambda: not Path(f"/proc/{master}").exists())
         assert answers(url, "healthz") == 200, "the port stays open, and the connection waits for the new master"
-        serving.terminate()
-        assert serving.wait(20) == 0
-    until(lambda: naming(home.root, "serve") == {})
-
-
-def test_serve_ends_with_its_process(home: Home) -> None:
-    command = [sys.executable, "-m", "archwright", "serve", "--upstream", "m=http://127.0.0.1:9/v1", "--port", "0"]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
-        assert serving.stdout is not None
-        serving.stdout.readline()
+        worker = child_of(int(child_of(serving.pid)))
+        serving.send_signal(signal.SIGHUP)
+        until(lambda: not Path(f"/proc/{worker}").exists())
+        assert answers(url, "healthz") == 200, "the new master took the signal of a reload"
         serving.kill()
     until(lambda: naming(home.root, "serve") == {})

@@ -39,6 +39,7 @@ __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord
 __all__ += ["load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
 
 PEPPER_LENGTH = 32
+PEPPER_HINT = "restore it from a backup or a home with this database, or give up all keys: archwright key reset"
 
 
 class KeyStore(KeyCache):
@@ -217,31 +218,29 @@ def load_pepper(home: Home, store: Store) -> bytes:
     if not path.exists() and not checks and not store.rows(tables.KEYS, limit=1):
         _make_pepper(path)
     pepper = read_pepper(home)
-    check = hmac.digest(pepper, b"archwright pepper", "sha256").hex()
+    check = _compute_check(pepper)
     if not checks:
         with suppress(ConflictError):  # another home or process was first
             store.append(tables.PEPPER_CHECKS, [tables.PepperCheck(generation=1, check=check)])
         checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
     if checks[0].check != check:
-        raise _pepper_error("AW-ACC-02", "this pepper belongs to other keys than those of the database", path)
+        message = "this pepper belongs to other keys than those of the database"
+        raise AccessError("AW-ACC-02", message, where=ErrorLocation(str(path)), hint=PEPPER_HINT)
     return pepper
 
 
 def read_pepper(home: Home) -> bytes:
     """Return the home's pepper without a look into the store. Raises AccessError AW-ACC-01, AW-ACC-02."""
+    where = ErrorLocation(str(home.pepper))
     try:
         pepper = home.pepper.read_bytes()
     except FileNotFoundError as error:
-        raise _pepper_error("AW-ACC-02", "the pepper file is missing, and keys exist", home.pepper) from error
+        message = "the pepper file is missing, and keys exist"
+        raise AccessError("AW-ACC-02", message, where=where, hint=PEPPER_HINT) from error
     if len(pepper) != PEPPER_LENGTH:
         message = f"the pepper file is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
-        raise _pepper_error("AW-ACC-01", message, home.pepper)
+        raise AccessError("AW-ACC-01", message, where=where, hint=PEPPER_HINT)
     return pepper
-
-
-def _pepper_error(code: str, message: str, path: Path) -> AccessError:
-    hint = "restore it from a backup or a home with this database, or give up all keys: archwright key reset"
-    return AccessError(code, message, where=ErrorLocation(str(path)), hint=hint)
 
 
 def replace_pepper(home: Home, store: Store) -> None:
@@ -252,12 +251,16 @@ def replace_pepper(home: Home, store: Store) -> None:
         checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
         pepper = secrets.token_bytes(PEPPER_LENGTH)
         write_atomic(home.pepper, pepper)
-        check = hmac.digest(pepper, b"archwright pepper", "sha256").hex()
         generation = checks[0].generation + 1 if checks else 1
-        store.append(tables.PEPPER_CHECKS, [tables.PepperCheck(generation=generation, check=check)])
+        row = tables.PepperCheck(generation=generation, check=_compute_check(pepper))
+        store.append(tables.PEPPER_CHECKS, [row])
         return
     hint = "revoke single keys: archwright key revoke ID"
     raise UsageError("AW-USE-37", "the pepper is intact, so the keys are valid", hint=hint)
+
+
+def _compute_check(pepper: bytes) -> str:
+    return hmac.digest(pepper, b"archwright pepper", "sha256").hex()
 
 
 def _make_pepper(path: Path) -> None:
