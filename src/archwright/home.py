@@ -81,7 +81,9 @@ class Home:
             raise _access_error("the folder of the secrets is a link", secrets, hint)
         owned = [self.root, *self.root.iterdir(), *(secrets.iterdir() if secrets.is_dir() else ())]
         for path in owned:
-            if (path.stat() if path == self.root else path.lstat()).st_uid != os.getuid():
+            with suppress(FileNotFoundError):  # SQLite and other commands remove files meanwhile
+                if (path.stat() if path == self.root else path.lstat()).st_uid == os.getuid():
+                    continue
                 hint = f"run: chown -R {os.getuid()} {self.root}, or set ARCHWRIGHT_HOME to another folder"
                 raise _access_error("another user owns this home or a part of it", path, hint)
         if _close_path(self.root):  # first: then nobody else can change what is below
