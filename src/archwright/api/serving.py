@@ -119,16 +119,14 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     write_json(file, config)
     master = RestartedProcess("gateway", partial(_run_master, file, home, bound), Journal("parent"))
     master.start()  # first, so that the work below runs while the workers start
-    with open_keys() as (keys, _home, store):
+    with open_home() as (_chosen, _home, store):
         write_audit_record(store, "serve", config.url)
-        status = master.wait_until_ready()
-        if status:
-            message = f"a worker ended with status {status}"
-            raise OperateError(
-                "AW-OPS-22", message, where=ErrorLocation(str(file)), hint="read the error of the worker above"
-            )
-        url = config.url.removesuffix("/v1")
-        admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
+    if status := master.wait_until_ready():
+        message, hint = f"a worker ended with status {status}", "read the error of the worker above"
+        raise OperateError("AW-OPS-22", message, where=ErrorLocation(str(file)), hint=hint)
+    url = config.url.removesuffix("/v1")
+    admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
+    with open_keys() as (keys, _home, _store):  # now that the workers have the table that tells them of a new key
         return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
 
 
