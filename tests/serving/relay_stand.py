@@ -45,6 +45,8 @@ class RecordingPeer:
     def is_reusable(self) -> bool:
         return True
 
+    def on_key_accepted(self) -> None: ...
+
     def on_response_sent(self) -> None:
         """Nothing follows."""
 

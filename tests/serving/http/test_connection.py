@@ -12,6 +12,7 @@ from archwright.access.api_keys import Principal
 from archwright.engines.http_request_parser import RequestHead
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import KEYLESS_REQUESTS, READ_AHEAD, HttpConnection, HttpServer
+from archwright.serving.http.connection_slots import STAGE_KNOWN
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
@@ -32,7 +33,11 @@ class Answering:
         if head.path == "/healthz":
             return Admitted(None, 0)
         if b"x-key" in head.headers:
-            return MEMBER
+            response.mark_key_accepted()
+            if head.path != "/limited":
+                return MEMBER
+            response.send_error(ApiError(429, "Too many requests.", "rate_limit_exceeded"))
+            return None
         response.send_error(ApiError(401, "No key.", "invalid_api_key"))
         return None
 
@@ -195,6 +200,29 @@ def test_a_connection_without_a_key_closes(target: bytes) -> None:
     # A request with a key in between keeps the connection open.
     wire = asyncio.run(run((keyless * KEYLESS_REQUESTS + SMALL) * 3))
     assert len(wire.transport.written) == 3 * (KEYLESS_REQUESTS + 1) and not wire.transport.closed
+
+
+def test_a_valid_key_whose_requests_are_refused_keeps_its_connection() -> None:
+    async def run() -> None:
+        wire = Wire()
+        for _ in range(3 * KEYLESS_REQUESTS):
+            await wire.receive(b"GET /limited HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\n\r\n")
+        assert len(wire.transport.written) == 3 * KEYLESS_REQUESTS and not wire.transport.closed
+        assert wire.connection._slot.stage == STAGE_KNOWN
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 4000000", b"Transfer-Encoding: chunked"])
+def test_a_path_without_a_key_takes_no_body(framing: bytes) -> None:
+    async def run() -> None:
+        wire = Wire()
+        head = b"GET /healthz HTTP/1.1\r\nHost: g\r\n%b\r\n\r\n" % framing
+        await wire.receive(head + b"0" * 1_000_000)
+        assert wire.transport.written[0].startswith(b"HTTP/1.1 413 ")
+        assert not wire.connection._pieces and wire.application.answered == 0
+
+    asyncio.run(run())
 
 
 def test_a_head_above_the_read_ahead_bound_is_read() -> None:

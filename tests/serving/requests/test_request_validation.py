@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
+from archwright.serving.admission.metering import estimate_worst_case
 from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.model_resolution import ModelDirectory
@@ -242,7 +244,25 @@ def test_chat_body_for_the_engine() -> None:
         **{"response_format": SCHEMA, "logprobs": True, "top_logprobs": 1},
     }
     assert (question.stream, question.include_usage, question.top_logprobs) == (True, True, 0)
-    assert question.work_tokens == 7 + 15 // 4
+    read = 15 + len(msgspec.json.encode(SCHEMA)) + len("[]")
+    assert question.work_tokens == 7 + read // 4
+
+
+def test_a_cancelled_request_is_charged_for_all_that_the_engine_reads() -> None:
+    """An engine that was stopped reports no usage, so an estimate is charged."""
+    text = "word " * 50
+    function = {"name": "f", "description": text}
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": json.dumps(text)}}
+    called = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "a", "content": ""}]
+    schema = {"type": "object", "description": text}
+    for more in (
+        {"tools": [{"type": "function", "function": function}]},
+        {"messages": called},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}},
+    ):
+        body = {"model": "m", "messages": HELLO, **more}
+        worst = estimate_worst_case(validate_chat(body, DIRECTORY, None), len(json.dumps(body)))
+        assert worst.input_estimate >= len(text) // 4, more
 
 
 @pytest.mark.parametrize("given", [{"type": "json_object"}, SCHEMA, {"type": "text"}])

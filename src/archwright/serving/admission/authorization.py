@@ -20,6 +20,7 @@ from archwright.errors import StoreError
 from archwright.monitor.metrics.exposition import Counter, Exposition
 from archwright.serving.http.errors import ApiError, audit_unavailable
 from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_response import HttpResponse
 
 MAX_SHOWN_PATH = 120
 _NO_KEY = "The request has no API key. Send the header 'Authorization: Bearer aw_...'."
@@ -51,14 +52,12 @@ class RequestAuthorizer:
         self._strangers = DenialCounts(audit)
         self._decisions: dict[tuple[str, str], Counter] = {}
 
-    def authorize(
-        self, head: RequestHead, request_id: str, requirement: RouteRequirement, source: str = ""
-    ) -> Admitted:
-        """Identify the caller at the address `source` and decide. Raises ApiError 401 before 404, 405 and 403, and 503.
+    def authorize(self, head: RequestHead, response: HttpResponse, requirement: RouteRequirement) -> Admitted:
+        """Identify the caller and decide. Raises ApiError 401 before 404, 405 and 403, and 503.
 
         Design: a caller without a key learns nothing about paths.
         """
-        secret = read_credential(head)
+        secret, request_id, source = read_credential(head), response.id, response.client_address
         keys_version = self._keys.version  # read before the look-up, since another thread updates the keys
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
@@ -66,6 +65,7 @@ class RequestAuthorizer:
             self._strangers.count(self._build_decision(request_id, requirement, source, None, reason))
             message = _NO_KEY if secret is None else _INVALID_KEY
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
+        response.mark_key_accepted()
         if requirement.permission is None:
             self._record_decision(request_id, requirement, source, principal, "no such route")
             if requirement.methods:

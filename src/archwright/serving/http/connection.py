@@ -36,6 +36,7 @@ from archwright.serving.http.http_response import (
     body_too_large,
     early_end_error,
     encode_bare_response,
+    unexpected_body,
 )
 from archwright.serving.http.image_data import ImageScan
 
@@ -276,13 +277,10 @@ class HttpConnection(asyncio.Protocol):
         admitted = self._admitted = self._server.application.on_headers(head, response, complete=complete)
         if admitted is None:
             return
-        if admitted.principal is not None:
-            self._keyless = 0
-            if self._slot.stage == STAGE_STRANGER:
-                self._server.slots.enter_stage(self._slot, STAGE_KNOWN)
-                self._keep_alive_s = KEEP_ALIVE_S
         limit = self._limits.image_body_bytes if admitted.images else self._limits.body_bytes
-        if self._left_bytes > limit:
+        if admitted.principal is None and (self._left_bytes or self._chunks):
+            self._refuse_body(unexpected_body())  # else strangers could fill the memory with bodies
+        elif self._left_bytes > limit:
             self._refuse_body(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
             self._transport.write(CONTINUE)
@@ -335,8 +333,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _hold_memory(self, admitted: Admitted, size: int) -> None:
         """Count the body's bytes of memory. Raises ApiError 429 and 503 if a limit has no room for them."""
-        principal = admitted.principal
-        self._quota.set_size("" if principal is None else principal.tenant, size, self._limits)
+        assert admitted.principal is not None, "a request without a key has no body"
+        self._quota.set_size(admitted.principal.tenant, size, self._limits)
 
     def _complete_request(self) -> None:
         """Pass the complete request on, unless it was refused."""
@@ -426,6 +424,12 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.write_eof()
         self._state = STATE_END
         self._limit_read_ahead()
+
+    def on_key_accepted(self) -> None:
+        self._keyless = 0
+        if self._slot.stage == STAGE_STRANGER:
+            self._server.slots.enter_stage(self._slot, STAGE_KNOWN)
+            self._keep_alive_s = KEEP_ALIVE_S
 
     def hold_bytes(self, tenant: str, size: int) -> None:
         self._quota.add(tenant, size, self._limits)

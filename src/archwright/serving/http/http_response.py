@@ -63,6 +63,9 @@ class Peer(Protocol):
     def is_reusable(self) -> bool:
         """True if another request may follow after this response."""
 
+    def on_key_accepted(self) -> None:
+        """The request has a valid key, even if the request is refused."""
+
     def on_response_sent(self) -> None:
         """The response is complete and sent."""
 
@@ -144,6 +147,10 @@ class HttpResponse:
         self.source: ResponseSink | None = None
         self._request_until = now + buffer.limits.request_s
         self._phase, self._phase_until = PHASE_REQUEST, self._request_until
+
+    def mark_key_accepted(self) -> None:
+        """Let the connection know that its client has a valid key."""
+        self._peer.on_key_accepted()
 
     def start_work(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as the task that `stop` cancels."""
@@ -305,6 +312,11 @@ def encode_bare_response(error: ApiError, date: bytes) -> bytes:
 
 def body_too_large(limit: int) -> ApiError:
     message = f"The request body exceeds the limit of {limit} bytes. Send a smaller request."
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")
+
+
+def unexpected_body() -> ApiError:
+    message = "This path takes no request body. Send the request without a body."
     return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")
 
 

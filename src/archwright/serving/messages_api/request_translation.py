@@ -100,7 +100,7 @@ def _pass_through(
         max_tokens=request.max_tokens,
         plain=found.plain,
         stream=bool(request.stream),
-        prompt_characters=len(_encode(native["messages"])) + len(_encode(native.get("system"))),
+        prompt_characters=sum(len(_encode(native.get(name))) for name in ("messages", "system", "tools")),
         native=native,
         betas=_check_betas(betas, endpoint),
         parts=count_parts(native, endpoint.image_hosts),

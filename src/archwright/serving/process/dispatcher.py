@@ -59,8 +59,7 @@ class Dispatcher:
                 requirement = self._find(head.method, head.path).requirement
                 if requirement is None:
                     return Admitted(principal=None, keys_version=0)
-                address = response.client_address
-                admitted = self._gateway.authorizer.authorize(head, response.id, requirement, address)
+                admitted = self._gateway.authorizer.authorize(head, response, requirement)
                 if complete or requirement.permission != METERED_PERMISSION:
                     return admitted
                 principal = admitted.principal

@@ -65,13 +65,16 @@ def _check_other_kind(value: dict[str, Any], rule: str, at: str, endpoint: Endpo
 
 
 def check_messages(value: list[dict[str, Any]], name: str, endpoint: Endpoint) -> tuple[list[dict[str, Any]], int]:
-    """Return the messages for the engine, and the number of characters of their texts."""
+    """Return the messages for the engine, and the number of characters that the engine reads of them."""
     messages, characters = [], 0
     for index, message in enumerate(value):
         content = message.get("content")
         if type(content) is not str or len(message) != 2 or message.get("role") not in _PLAIN_ROLES:
             message = _check_message(message, f"{name}[{index}]", endpoint)
             content = message["content"]
+            # Calls and reasoning: the engine reads their JSON.
+            others = [message[field] for field in message if field not in ("role", "content")]
+            characters += sum(len(msgspec.json.encode(value)) for value in others)
         messages.append(message)
         characters += _count_characters(content)
     return messages, characters

@@ -9,6 +9,8 @@ are validated, and never the body.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from archwright.contract.record import Record
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests import field_checks, message_validation
@@ -32,6 +34,10 @@ CHARACTERS_PER_TOKEN = 4  # rough estimate for routing and charges
 WORKLOAD_HEADER = b"x-archwright-workload"
 # llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
 SEED_MODULUS = 2**32 - 1
+
+
+# Objects of a chat that are counted apart, or that no engine reads as a part of the prompt.
+_COUNTED_FIELDS = frozenset({"messages", "logit_bias", "metadata", "stop", "stream_options"})
 
 
 class GenerationRequest(Record):
@@ -96,6 +102,9 @@ def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel)
     fields = select_fields(body, endpoint, "chat")
     messages, characters = message_validation.check_messages(chat.messages, "messages", endpoint)
     fields["messages"] = messages
+    # Tools and schemas become part of the prompt.
+    read = [value for name, value in fields.items() if type(value) in (dict, list) and name not in _COUNTED_FIELDS]
+    characters += sum(len(msgspec.json.encode(value)) for value in read)
     if chat.tools is not None or chat.tool_choice is not None or chat.parallel_tool_calls is not None:
         message_validation.check_tool_fields(fields, endpoint)
     if isinstance(chat.response_format, TextFormat):
