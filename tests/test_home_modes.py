@@ -31,7 +31,7 @@ def open_paths(root: Path) -> list[str]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    home = Home(tmp_path / "home")
+    home = Home(tmp_path / "parent" / "home")
     home.pepper.write_bytes(b"p" * 32)
     home.config("gateway").write_bytes(b"{}")
     home.log("gateway").write_bytes(b"")
@@ -78,6 +78,49 @@ def test_a_parent_in_which_others_could_replace_the_home_is_refused(root: Path) 
     assert "chmod +t" in error_of("AW-SET-07", locate, root).hint
     root.parent.chmod(0o1777)
     assert locate(root).root == root
+
+
+def set_owner(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Show `path` as a path of another user: only root could change its owner."""
+    real = Path.stat  # Path.lstat calls it too
+
+    def show(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = real(self, follow_symlinks=follow_symlinks)
+        return os.stat_result((*found[:4], 12345, *found[5:10])) if self == path else found
+
+    monkeypatch.setattr(Path, "stat", show)
+
+
+def test_a_mounted_home_may_have_an_open_or_foreign_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can rename a mount point; a folder above its parent can be renamed with it."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == root)
+    root.parent.chmod(0o777)
+    set_owner(monkeypatch, root.parent)
+    assert locate(root).root == root
+    root.parent.parent.chmod(0o777)
+    assert error_of("AW-SET-07", locate, root).where.file == str(root.parent.parent)
+
+
+def test_a_parent_of_another_user_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with the sticky bit: the owner of a folder can rename what is in it. A group that may write is trusted."""
+    root.parent.chmod(0o775)
+    assert locate(root).root == root
+    root.parent.chmod(0o1777)
+    set_owner(monkeypatch, root.parent)
+    error = error_of("AW-SET-07", locate, root)
+    assert "12345 can replace" in error.message and "ARCHWRIGHT_HOME" in error.hint and "chmod" not in error.hint
+
+
+def test_the_lost_and_found_of_a_file_system_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "lost+found").mkdir()
+    set_owner(monkeypatch, root / "lost+found")
+    assert locate(root).root == root
+
+
+def test_a_file_system_that_ignores_modes_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    assert "ignores chmod" in error_of("AW-SET-07", locate, root).message
 
 
 @pytest.mark.enable_socket

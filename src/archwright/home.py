@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
@@ -70,16 +71,14 @@ class Home:
 
         Raises SettingsError AW-SET-07 for a home that another user owns or could replace, or whose secrets are a link.
         """
-        for parent in self.root.resolve().parents:
-            mode = parent.stat().st_mode
-            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-                hint = f"run: chmod +t {parent}, or set ARCHWRIGHT_HOME to a folder that only you can replace"
-                raise _access_error(f"every user can replace folders in {parent}, so also this home", parent, hint)
+        _check_parents(self.root.resolve())
         secrets = self.root / "secrets"
         if secrets.is_symlink():
             hint = "move the folder that the link names back into the home"
             raise _access_error("the folder of the secrets is a link", secrets, hint)
-        owned = [self.root, *self.root.iterdir(), *(secrets.iterdir() if secrets.is_dir() else ())]
+        # root owns `lost+found`, which a file system that is mounted on the home may have
+        tops = (path for path in self.root.iterdir() if path.name != "lost+found")
+        owned = [self.root, *tops, *(secrets.iterdir() if secrets.is_dir() else ())]
         for path in owned:
             with suppress(FileNotFoundError):  # SQLite and other commands remove files meanwhile
                 if (path.stat() if path == self.root else path.lstat()).st_uid == os.getuid():
@@ -87,6 +86,9 @@ class Home:
                 hint = f"run: chown -R {os.getuid()} {self.root}, or set ARCHWRIGHT_HOME to another folder"
                 raise _access_error("another user owns this home or a part of it", path, hint)
         if _close_path(self.root):  # first: then nobody else can change what is below
+            if self.root.stat().st_mode & 0o077:
+                hint = "set ARCHWRIGHT_HOME to a file system that keeps modes, or mount this one with mode 0700"
+                raise _access_error("other users can read this home: its file system ignores chmod", self.root, hint)
             closed = 1 + sum(_close_path(path) for path in self.root.rglob("*") if not path.is_symlink())
             sys.stderr.write(
                 f"note: the home {self.root} was open to other users. The modes of {closed} paths were corrected.\n"
@@ -299,6 +301,25 @@ def locate_home(chosen: Settings) -> Home:
         home.close_to_others()
         home.migrate()
     return home
+
+
+def _check_parents(home: Path) -> None:
+    """Raise SettingsError AW-SET-07 if a user other than root could rename `home` or a folder above it.
+
+    A group that may write to such a folder is trusted: team folders and Kubernetes' fsGroup are made so.
+    """
+    trusted = (0, os.getuid(), Path("/").stat().st_uid)  # a user namespace may show root under another id
+    for path, parent in pairwise((home, *home.parents)):
+        found = parent.stat()
+        if os.path.ismount(path):
+            continue  # nobody can rename a mount point
+        if found.st_uid not in trusted:
+            hint = "set ARCHWRIGHT_HOME to a folder that only you can replace, or mount a folder of yours on the home"
+            message = f"the user {found.st_uid} can replace folders in {parent}, so also this home"
+            raise _access_error(message, parent, hint)
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            hint = f"run: chmod +t {parent}, or set ARCHWRIGHT_HOME to a folder that only you can replace"
+            raise _access_error(f"every user can replace folders in {parent}, so also this home", parent, hint)
 
 
 def _close_path(path: Path) -> int:
