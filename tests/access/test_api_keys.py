@@ -262,7 +262,7 @@ def test_homes_with_one_database_need_one_pepper(tmp_path: Path) -> None:
     one, two = Home(tmp_path / "one"), Home(tmp_path / "two")
     store = Store(one.store_url)
     pepper = load_pepper(one, store)
-    assert "missing" in error_of("AW-ACC-02", load_pepper, two, store).message
+    assert error_of("AW-ACC-02", load_pepper, two, store).message == "the pepper file of this database is missing"
     two.pepper.write_bytes(b"q" * 32)
     assert "other keys" in error_of("AW-ACC-02", load_pepper, two, store).message
     two.pepper.write_bytes(pepper)

@@ -235,7 +235,7 @@ def read_pepper(home: Home) -> bytes:
     try:
         pepper = home.pepper.read_bytes()
     except FileNotFoundError as error:
-        message = "the pepper file is missing, and keys exist"
+        message = "the pepper file of this database is missing"
         raise AccessError("AW-ACC-02", message, where=where, hint=PEPPER_HINT) from error
     if len(pepper) != PEPPER_LENGTH:
         message = f"the pepper file is damaged: {len(pepper)} bytes instead of {PEPPER_LENGTH}"
