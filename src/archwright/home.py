@@ -306,14 +306,15 @@ def locate_home(chosen: Settings) -> Home:
 def _check_parents(home: Path) -> None:
     """Raise SettingsError AW-SET-07 if a user other than root could rename `home` or a folder above it.
 
-    A group that may write to such a folder is trusted: team folders and Kubernetes' fsGroup are made so.
+    A group that may write to such a folder is trusted: team folders and Kubernetes' fsGroup are made so. Root trusts
+    the owners of such folders: a container often mounts a folder of another user.
     """
     trusted = (0, os.getuid(), Path("/").stat().st_uid)  # a user namespace may show root under another id
     for path, parent in pairwise((home, *home.parents)):
         found = parent.stat()
         if os.path.ismount(path):
             continue  # nobody can rename a mount point
-        if found.st_uid not in trusted:
+        if found.st_uid not in trusted and os.getuid():
             hint = "set ARCHWRIGHT_HOME to a folder that only you can replace, or mount a folder of yours on the home"
             message = f"the user {found.st_uid} can replace folders in {parent}, so also this home"
             raise _access_error(message, parent, hint)
