@@ -28,6 +28,10 @@ from archwright.store import ColumnRange, Store
 RECORDS = 5
 
 
+def make_event() -> AuditEvent:
+    return AuditEvent(at=time.time(), tenant="t", key_id="k", action="a", permission="p", effect="allow")
+
+
 class Log:
     """A home with a log in its database, and a second place of checkpoints."""
 
@@ -46,9 +50,7 @@ class Log:
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
                 for _ in range(count):
-                    log.record(
-                        AuditEvent(at=time.time(), tenant="t", key_id="k", action="a", permission="p", effect="allow")
-                    )
+                    log.record(make_event())
                 wal.flush()
         assert not self.errors
 
@@ -266,9 +268,7 @@ def test_a_checkpoint_is_due_after_its_interval(home: Home, tmp_path: Path) -> N
     with closing(Store(log.url)) as store:
         writer = CheckpointWriter(store, home, "")
         with closing(WalWriter(store, home)) as wal:
-            AuditLog(wal).record(
-                AuditEvent(at=time.time(), tenant="t", key_id="k", action="a", permission="p", effect="allow")
-            )
+            AuditLog(wal).record(make_event())
             wal.flush()
         newest: AuditCheckpoint = read_checkpoints(home.audit_checkpoints)[-1]
         writer.write(newest.at + 1, audit_checkpoints.CHECKPOINT_S)

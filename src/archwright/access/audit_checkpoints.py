@@ -26,7 +26,7 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.crypto.signing import SECRET_BYTES, SigningKey, is_signed_by
 from archwright.errors import ArchwrightError, ErrorLocation, StoreError, boundary
-from archwright.home import Home, write_atomic
+from archwright.home import Home, open_private, write_atomic
 from archwright.monitor.wal.compaction import BLOCKS, BLOCKS_PER_READ, RecordBlock
 from archwright.monitor.wal.segment_owner import read_store_name
 from archwright.store import Store
@@ -130,7 +130,7 @@ class CheckpointWriter:
 
         Raises StoreError, OSError."""
         path = self._home.audit_checkpoints
-        with open(self._home.folder("audit") / path.name, "ab+", opener=_open_private) as file:
+        with open_private(self._home.folder("audit") / path.name, "ab+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -141,7 +141,8 @@ class CheckpointWriter:
                 write_atomic(self._home.folder("secrets") / self._home.audit_signing_key.name, secret)
                 key = SigningKey(secret)
             name, start, newest_at = read_store_name(self._store), _LogState(), 0.0
-            for one in _read_tail(file):
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            for one in _decode_lines(file):
                 if one.store == name and one.public_key == key.public_key and _is_signed(one):
                     start, newest_at = _LogState(one.seq, one.blocks, one.records, one.tip), one.at
             if 0 <= now - newest_at < least_age_s:
@@ -166,12 +167,8 @@ class CheckpointWriter:
             _append_line(Path(self._second), line)
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _append_line(path: Path, line: bytes) -> None:
-    with open(path, "ab", opener=_open_private) as file:
+    with open_private(path, "ab") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
@@ -181,9 +178,8 @@ def _is_signed(checkpoint: AuditCheckpoint) -> bool:
     return is_signed_by(checkpoint.public_key, _ENCODE(replace(checkpoint, signature="")), checkpoint.signature)
 
 
-def _read_tail(file: IO[bytes]) -> Iterator[AuditCheckpoint]:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-    for line in file.read().split(b"\n"):
+def _decode_lines(file: IO[bytes]) -> Iterator[AuditCheckpoint]:
+    for line in file:
         with suppress(msgspec.MsgspecError):
             yield _DECODER.decode(line)
 

@@ -72,10 +72,7 @@ class AuditEntry(AuditEvent, omit_defaults=False):
     hash: str = ""
 
 
-_TEXT_FIELDS = (
-    *("tenant", "key_id", "action", "permission", "reason", "request_id", "resource"),
-    *("source", "user", "os_user", "outcome"),
-)
+_TEXT_FIELDS = tuple(name for name in AuditEvent.__struct_fields__ if name not in ("at", "effect", "count"))
 
 
 class _ChainPosition(msgspec.Struct):
