@@ -18,18 +18,8 @@ FILE = "archwright.toml"
 PREFIX = "ARCHWRIGHT_"
 # Variables that an engine process gets. A prefix that a vendor also uses for keys (NVIDIA_) is not allowed.
 ENGINE_VARIABLES = {
-    *(
-        "PATH",
-        "HOME",
-        "TMPDIR",
-        "TZ",
-        "LANG",
-        "LC_ALL",
-        "LC_CTYPE",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "PYTHONPATH",
-    ),
+    *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH"),
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK"),
     *("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "HF_HUB_OFFLINE"),
 }
