@@ -96,18 +96,18 @@ class BodyTotals:
 class BodyQuota:
     """One connection's part of the totals, so that neither a tenant nor all tenants together fill the memory."""
 
-    __slots__ = ("_size", "_tenant", "_totals")
+    __slots__ = ("_tenant", "_totals", "size")
 
     def __init__(self, totals: BodyTotals) -> None:
         self._totals = totals
-        self._size, self._tenant = 0, ""
+        self.size, self._tenant = 0, ""
 
     def set_size(self, tenant: str, size: int, limits: ClientLimits) -> None:
         """Set the tenant and the bytes of this connection's body. Raises ApiError 429 or 503 above a limit."""
         totals = self._totals
         self.release()
         totals.add(tenant, size)
-        self._size, self._tenant = size, tenant
+        self.size, self._tenant = size, tenant
         # A single body never exceeds a limit: its client would retry for ever.
         if totals.tenants[tenant] > max(size, limits.tenant_bytes):
             message = f"This tenant has too many large requests in flight (limit: {limits.tenant_bytes} bytes)."
@@ -116,11 +116,7 @@ class BodyQuota:
             message = f"The gateway has too many large requests in flight (limit: {limits.total_bytes} bytes)."
             raise service_unavailable(f"{message} {_RETRY}", "overloaded", 1)
 
-    def add(self, tenant: str, size: int, limits: ClientLimits) -> None:
-        """Change the size by `size`. Raises as `set_size` does."""
-        self.set_size(tenant, max(0, self._size + size), limits)
-
     def release(self) -> None:
-        if self._size:
-            self._totals.add(self._tenant, -self._size)
-            self._size = 0
+        if self.size:
+            self._totals.add(self._tenant, -self.size)
+            self.size = 0

@@ -432,7 +432,7 @@ class HttpConnection(asyncio.Protocol):
             self._keep_alive_s = KEEP_ALIVE_S
 
     def hold_bytes(self, tenant: str, size: int) -> None:
-        self._quota.add(tenant, size, self._limits)
+        self._quota.set_size(tenant, max(0, self._quota.size + size), self._limits)
 
     # Deadlines.
 
