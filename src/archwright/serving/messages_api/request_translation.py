@@ -67,17 +67,15 @@ def _remove_allowed(body: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any
     """Return a body without the fields of messages, the kinds of blocks and the tools that the operator allows."""
 
     def filter_kinds(items: Any, at: str) -> Any:
-        kinds = [item.get("type") if type(item) is dict else None for item in items] if type(items) is list else None
-        return (
-            items
-            if kinds is None
-            else [i for i, kind in zip(items, kinds, strict=True) if f"{at}{kind}" not in allowed]
-        )
+        if type(items) is not list:
+            return items
+        return [item for item in items if type(item) is not dict or f"{at}{item.get('type')}" not in allowed]
 
     def filter_fields(message: Any) -> Any:
-        fields = message.items() if type(message) is dict else ()
-        kept = {name: value for name, value in fields if "." in name or f"messages.{name}" not in allowed}
-        return {**kept, "content": filter_kinds(kept.get("content"), "messages.content.")} if fields else message
+        if type(message) is not dict:
+            return message
+        kept = {name: value for name, value in message.items() if "." in name or f"messages.{name}" not in allowed}
+        return {**kept, "content": filter_kinds(kept.get("content"), "messages.content.")}
 
     messages = body.get("messages")
     messages = list(map(filter_fields, messages)) if type(messages) is list else messages

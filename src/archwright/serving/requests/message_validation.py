@@ -64,25 +64,22 @@ def _check_other_kind(value: dict[str, Any], rule: str, at: str, endpoint: Endpo
     return value
 
 
-def check_messages(value: list[dict[str, Any]], name: str, endpoint: Endpoint) -> tuple[list[dict[str, Any]], int]:
+def check_messages(value: list[dict[str, Any]], endpoint: Endpoint) -> tuple[list[dict[str, Any]], int]:
     """Return the messages for the engine, and the number of characters that the engine reads of them."""
     messages, characters = [], 0
     for index, message in enumerate(value):
         content = message.get("content")
         if type(content) is not str or len(message) != 2 or message.get("role") not in _PLAIN_ROLES:
-            message = _check_message(message, f"{name}[{index}]", endpoint)
+            message = _check_message(message, f"messages[{index}]", endpoint)
             content = message["content"]
             # Calls and reasoning: the engine reads their JSON.
             others = [message[field] for field in message if field not in ("role", "content")]
             characters += sum(len(msgspec.json.encode(value)) for value in others)
         messages.append(message)
-        characters += _count_characters(content)
+        parts = content or ()
+        texts = [parts] if isinstance(parts, str) else [part["text"] for part in parts if part["type"] == "text"]
+        characters += sum(map(len, texts))
     return messages, characters
-
-
-def _count_characters(content: str | list[dict[str, Any]] | None) -> int:
-    parts = content or ()
-    return len(parts) if isinstance(parts, str) else sum(len(part["text"]) for part in parts if part["type"] == "text")
 
 
 def _check_message(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
@@ -191,7 +188,7 @@ def check_tool_fields(fields: dict[str, Any], endpoint: Endpoint) -> None:
     if tools:
         fields["tools"] = tools
     if type(fields.get("tool_choice")) is dict:
-        fields["tool_choice"] = _check_tool_choice(fields["tool_choice"], "tool_choice", endpoint)
+        fields["tool_choice"] = _check_tool_choice(fields["tool_choice"], endpoint)
     _check_tool_consistency(fields)
 
 
@@ -222,7 +219,8 @@ def _check_function_name(value: Any, at: str) -> str:
     return value
 
 
-def _check_tool_choice(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
+def _check_tool_choice(value: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+    name = "tool_choice"
     kind = value.get("type")
     function = value.get("function") if kind == "function" else None
     if type(function) is dict and set(function) == {"name"}:

@@ -100,8 +100,7 @@ def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel)
     """Check a chat for the resolved endpoint. `chat`: the record of `body`."""
     endpoint = found.endpoints[0]
     fields = select_fields(body, endpoint, "chat")
-    messages, characters = message_validation.check_messages(chat.messages, "messages", endpoint)
-    fields["messages"] = messages
+    fields["messages"], characters = message_validation.check_messages(chat.messages, endpoint)
     # Tools and schemas become part of the prompt.
     read = [value for name, value in fields.items() if type(value) in (dict, list) and name not in _COUNTED_FIELDS]
     characters += sum(len(msgspec.json.encode(value)) for value in read)
@@ -164,8 +163,7 @@ def _build_request(
     found: ResolvedModel, asked: GenerationBody, fields: dict[str, Any], top: int | None, characters: int
 ) -> GenerationRequest:
     endpoint, stream, options = found.endpoints[0], bool(asked.stream), asked.stream_options
-    if endpoint.charged:
-        field_checks.require_list_price(fields, endpoint)
+    field_checks.require_list_price(fields, endpoint)
     fields["max_tokens"] = length = _check_length(asked, fields, endpoint)
     fields["model"] = endpoint.model
     fields.pop("stream", None)
