@@ -83,10 +83,8 @@ def prepare_chat(context: HandlerContext) -> GenerationHandler:
 
 
 def prepare_completion(context: HandlerContext) -> GenerationHandler:
-    request = context.request
-    generation = validate_completion(
-        decode_body(request.body), context.gateway.directory, request.header(WORKLOAD_HEADER)
-    )
+    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
+    generation = validate_completion(body, context.gateway.directory, workload)
     return _prepare_generation(context, generation, CompletionFormat(echoes=bool(generation.body.get("echo"))))
 
 
@@ -155,11 +153,8 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
 
 
 def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:
-    request = context.request
-    generation = validate_embedding(
-        decode_body(request.body), context.gateway.directory, request.header(WORKLOAD_HEADER)
-    )
-    return EmbeddingsHandler(context, generation)
+    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
+    return EmbeddingsHandler(context, validate_embedding(body, context.gateway.directory, workload))
 
 
 def prepare_classification(context: HandlerContext) -> ClassificationHandler:
