@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.access.conftest import Clock, open_keys
+from tests.tools.checks import until
 
 from archwright.access.accounts import has_accounts_table, open_accounts_table
 from archwright.access.api_keys import POLL_S, KeyStore
@@ -188,14 +188,14 @@ def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: KeyStore, sto
     assert keys.last_used() == {}
     clock.now += WRITE_USES_S
     assert keys.identify(secret) is not None
-    _until(lambda: len(store.rows(KEY_USES)) == 1)
+    until(lambda: len(store.rows(KEY_USES)) == 1)
     assert keys.last_used() == {record.id: clock.now // DAY_S * DAY_S}
     clock.now += USE_RETENTION_DAYS * DAY_S
     for _ in range(2):
         assert keys.identify(idle) is not None
         clock.now += WRITE_USES_S
     keys.refresh_version()
-    _until(lambda: all(use.key_id != record.id for use in store.rows(KEY_USES)))
+    until(lambda: all(use.key_id != record.id for use in store.rows(KEY_USES)))
     assert record.id not in keys.last_used(), "long ago is forgotten"
 
 
@@ -209,11 +209,3 @@ def test_uses_that_cannot_be_written_wait(keys: KeyStore, clock: Clock, store: S
     gateway.write_uses([KeyUse(key_id="key-1", day=3)])
     assert gateway._unwritten == [KeyUse(key_id="key-1", day=3)]
     refusing.close()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    """Wait for a thread's write, with a deadline."""
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from tests.access.conftest import Clock
+from tests.tools.checks import until
 
 from archwright.access.api_keys import KeyStore
 from archwright.access.key_cache import WRITE_ENDS_S
@@ -26,13 +26,6 @@ def poll(clock: Clock, *gateways: KeyStore) -> None:
     clock.now += WRITE_ENDS_S
     for gateway in gateways:
         gateway._refresh()
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_an_expired_key_stays_expired_when_the_clock_goes_back(keys: KeyStore, store: Store, clock: Clock) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,14 +38,6 @@ def running_threads(work: Callable[[], None], count: int = 4, stop: threading.Ev
             stop.set()
         for thread in threads:
             thread.join()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a thread, with a deadline."""
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.fixture

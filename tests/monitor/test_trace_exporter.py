@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from tests.monitor.conftest import wait_until
+from tests.tools.checks import until
 
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
@@ -162,9 +162,9 @@ def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counte
     collector.answers = [503, 429, 200, 400]
     made = exporter(collector, page, every_s=0.01)
     made.add(one(1))
-    wait_until(lambda: bool(collector.got))
+    until(lambda: bool(collector.got))
     made.add(one(2))
-    wait_until(lambda: drops(page, "refused") > 0)
+    until(lambda: drops(page, "refused") > 0)
     made.close()
     assert len(collector.spans) == 4 and [drops(page, reason) for reason in DROP_REASONS] == [0, 1, 0]
 

@@ -6,13 +6,14 @@ import hashlib
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from tests.tools.checks import until
 
 from archwright import api
 from archwright.contract.lineage import ModelVersion, Promotion, Task
@@ -27,13 +28,6 @@ from archwright.store import Store
 
 BASE = "null-model"
 ENDPOINT = "assistant"
-
-
-def until(true: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class Stage:

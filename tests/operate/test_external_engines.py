@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
+from tests.tools.checks import until
 
 from archwright import api
 from archwright.contract.plan import Plan
@@ -19,7 +20,6 @@ from archwright.serving.settings.config import read_config
 
 from ..api.test_serving import Upstream
 from ..command_line import error_of
-from .conftest import until
 
 pytestmark = pytest.mark.enable_socket
 

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tools.checks import until
 
 from archwright.home import Home
 from archwright.operate import log_rotation
 from archwright.operate.log_rotation import OLD_LOGS, rotate_logs
 
-from .conftest import Stage, until
+from .conftest import Stage
 
 WRITER = """
 import os, sys, time

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.tools.checks import until
 
 from archwright import api
 from archwright.api.platform_lifecycle import PlatformHandle
@@ -28,7 +29,6 @@ from archwright.operate import platform_control, platform_state
 from archwright.plan.plan_file import write_plan
 
 from ..command_line import error_of
-from .conftest import until
 
 pytestmark = pytest.mark.enable_socket
 

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tools.checks import until
 
 from archwright import api
 from archwright.home import Home
 from archwright.operate import platform_state
 
 from ..processes import naming
-from .conftest import Stage, until
+from .conftest import Stage
 from .test_platform_control import answers
 
 pytestmark = pytest.mark.enable_socket

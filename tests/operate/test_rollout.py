@@ -12,6 +12,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+from tests.tools.checks import until
 
 from archwright import api
 from archwright.lifecycle import model_registry
@@ -19,7 +20,7 @@ from archwright.operate import rollout
 
 from ..command_line import error_of
 from ..engines.onnx_models import model as onnx_model
-from .conftest import BASE, ENDPOINT, Clients, Stage, until
+from .conftest import BASE, ENDPOINT, Clients, Stage
 
 pytestmark = pytest.mark.enable_socket
 NULL = {"ttft_s": 0.02, "tpot_s": 0.005}

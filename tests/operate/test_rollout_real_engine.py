@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import gguf
 import numpy as np
 import pytest
+from tests.tools.checks import until
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Launch, Plan
@@ -19,7 +20,7 @@ from archwright.contract.record import replace
 from archwright.home import Home
 
 from ..command_line import error_of
-from .conftest import Stage, until
+from .conftest import Stage
 
 pytestmark = pytest.mark.enable_socket
 ARTEFACT = load_catalog().artefacts["SmolLM2-135M-Instruct"]

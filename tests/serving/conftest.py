@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from tests.serving.fake_provider import Place, standing_in
+from tests.tools.checks import until
 
 from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
@@ -207,10 +208,7 @@ class Platform:
 
     def until(self, done: Callable[[], bool], limit_s: float = 10.0) -> None:
         """Wait for a state of other processes."""
-        end = time.monotonic() + limit_s
-        while not done():
-            assert time.monotonic() < end, "did not happen in time"
-            time.sleep(0.02)
+        until(done, limit_s)
 
     def raw(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
         """Send bytes and return the response until the gateway closes or is silent for `wait_s`."""

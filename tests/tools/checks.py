@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from archwright.errors import ERROR_CLASSES, ArchwrightError
+
+
+def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for a state of another thread or process."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.monitor.conftest import running_threads, wait_until
+from tests.monitor.conftest import running_threads
+from tests.tools.checks import until
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -183,7 +184,7 @@ def test_a_recorder_prunes_and_outlives_a_store_that_refuses(store: Store, tmp_p
 def test_the_recorder_writes_by_itself(store: Store) -> None:
     recorder = ObservationRecorder(store, clock=lambda: 42.0, flush_s=0.01)
     recorder.observe("ttft_s", CHAT, 0.5)
-    wait_until(lambda: bool(store.rows(OBSERVATIONS)))
+    until(lambda: bool(store.rows(OBSERVATIONS)))
     assert store.rows(OBSERVATIONS) == [seen("ttft_s", 42.0, 0.5)]
     recorder.close()
 

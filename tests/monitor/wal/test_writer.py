@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.monitor.conftest import running_threads, wait_until
+from tests.monitor.conftest import running_threads
+from tests.tools.checks import until
 
 from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
@@ -184,7 +185,7 @@ def test_nothing_is_written_before_the_flush_and_all_of_it_after(store: Store, h
 
 def test_the_thread_compacts_by_itself(store: Store, home: Home, wal: WalWriter) -> None:
     put(wal, one(1))
-    wait_until(lambda: names(store, None) == ["r1"])
+    until(lambda: names(store, None) == ["r1"])
 
 
 def test_records_are_found_by_time_and_tenant(
