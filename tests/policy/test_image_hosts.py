@@ -45,13 +45,8 @@ ODD_URLS = (
     *("https://imageſ.example.org/", "https://ımages.example.org/", "https://images.eⓧample.org/", f"https://{HOST}/ä"),
     # Addresses as hosts.
     *("https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/"),
-    *(
-        "https://0x7f.0.0.1/",
-        "https://127.0.0.1./",
-        "https://[::1]/",
-        "https://[::ffff:127.0.0.1]/",
-        "https://①②⑦.0.0.1/",
-    ),
+    *("https://0x7f.0.0.1/", "https://127.0.0.1./", "https://[::1]/", "https://[::ffff:127.0.0.1]/"),
+    "https://①②⑦.0.0.1/",
     *("https://169.254.169.254/", "https://2852039166/", "https://[fe80::1%25eth0]/", "https://[::ffff:a9fe:a9fe]/"),
     f"https://{HOST}/" + "x" * 2_048,
 )
@@ -74,29 +69,9 @@ def test_what_is_accepted_names_a_listed_host_in_full(text: str, middle: str, sc
 @pytest.mark.parametrize(
     "text",
     [
-        *(
-            "",
-            "*",
-            "*.",
-            "*.org",
-            "org",
-            "localhost",
-            "127.0.0.1",
-            "0x7f.1",
-            "1.2",
-            "[::1]",
-            "a.*.org",
-            "**.example.org",
-        ),
-        *(
-            "ftp://a.example",
-            "https://a.example/",
-            "a.example:0",
-            "a.example:99999",
-            "A.example",
-            "a.example.",
-            "u@a.example",
-        ),
+        *("", "*", "*.", "*.org", "org", "localhost", "127.0.0.1", "0x7f.1", "1.2", "[::1]", "a.*.org"),
+        *("**.example.org", "ftp://a.example", "https://a.example/", "a.example:0", "a.example:99999"),
+        *("A.example", "a.example.", "u@a.example"),
         *("-a.example", "a-.example", "ä.example", f"{'a' * 64}.example", ".".join(["a" * 60] * 5), "https://*"),
     ],
 )
@@ -122,8 +97,6 @@ def test_an_address_inside_is_not_public(address: str) -> None:
     assert not is_public_address(address)
 
 
-@pytest.mark.parametrize(
-    "address", ["8.8.8.8", "1.1.1.1", "192.0.1.1", "223.255.255.255", "2606:4700::1111", "2a00:1450::5"]
-)
+@pytest.mark.parametrize("address", PUBLIC)
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert is_public_address(address)

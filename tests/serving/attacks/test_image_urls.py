@@ -11,12 +11,7 @@ from typing import Any
 import pytest
 from tests.policy.test_image_hosts import ODD_URLS
 from tests.serving.conftest import Platform, Reply, endpoint, free_port, running, table
-from tests.serving.fake_provider import (
-    Place,
-    Script,
-    chat_events,
-    standing_in,
-)
+from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 from tests.serving.gateway_near_images import CERTIFICATE
 from tests.serving.image_host import NAME, PNG, ImageHost, serving_images, whole
 
@@ -40,12 +35,16 @@ def place(processes: None) -> Iterator[Place]:
         yield made
 
 
+def two_models(place: Place, **fields: Any) -> tuple[Any, Any]:
+    spec = {"addresses": (place.url,), "health_path": "/models", "vision": True, **fields}
+    speaks = {"model": "speaks", "workload": "speaks", "pool": "s", "protocol": "anthropic"}
+    return endpoint(**spec), endpoint(**spec, **speaks)
+
+
 @pytest.fixture(scope="module")
 def platform(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A gateway as it is by default: `m` behind the OpenAI interface, `speaks` behind the Messages interface."""
-    spec: dict[str, Any] = {"addresses": (place.url,), "health_path": "/models", "vision": True}
-    speaks = {"model": "speaks", "workload": "speaks", "pool": "s", "protocol": "anthropic"}
-    config = table(endpoint(**spec), endpoint(**spec, **speaks), port=free_port())
+    config = table(*two_models(place), port=free_port())
     with running(Home(tmp_path_factory.mktemp("images")), config) as platform:
         yield platform
 
@@ -149,10 +148,8 @@ def host(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def allowing(host: ImageHost, place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A gateway whose operator allows the host of images; `m` also caches."""
-    spec: dict[str, Any] = {"addresses": (place.url,), "health_path": "/models", "vision": True, "cache": "all"}
-    speaks = {"model": "speaks", "workload": "speaks", "pool": "s", "protocol": "anthropic"}
     allowed = (f"*.example.org:{host.port}",)
-    config = table(endpoint(**spec), endpoint(**spec, **speaks), port=free_port(), image_hosts=allowed)
+    config = table(*two_models(place, cache="all"), port=free_port(), image_hosts=allowed)
     platform = Platform(Home(tmp_path_factory.mktemp("allowing")), config, module="tests.serving.gateway_near_images")
     (platform.home.root / CERTIFICATE).write_bytes(Path(host.certificate).read_bytes())
     try:

@@ -14,7 +14,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import h11
@@ -100,11 +100,11 @@ def build_case(chance: random.Random) -> bytes:
     return data
 
 
-def change_bytes(data: bytes, chance: random.Random) -> bytes:
+def change_bytes(data: bytes, chance: random.Random, words: Sequence[bytes] = WORDS) -> bytes:
     """Insert, delete, replace or repeat some bytes; words often go to the beginning of a line."""
     at, kind = int(chance.random() * len(data)), int(chance.random() * 5)
     if kind == 0:
-        return data[:at] + chance.choice(WORDS) + data[at:]
+        return data[:at] + chance.choice(words) + data[at:]
     if kind == 1:
         return data[:at] + data[at + 1 + int(chance.random() * 6) :]
     if kind == 2:
@@ -112,7 +112,7 @@ def change_bytes(data: bytes, chance: random.Random) -> bytes:
     if kind == 3:
         return data[: at + int(chance.random() * 40)] + data[at:]
     at = data.find(b"\n", at) + 1
-    return data[:at] + chance.choice(WORDS) + data[at:]
+    return data[:at] + chance.choice(words) + data[at:]
 
 
 def read_request(pieces: Iterable[bytes]) -> Message | int | None:

@@ -79,10 +79,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     *(("/v1/chat/completions", {"model": "far", **CHAT}) for _ in range(2)),
     ("/v1/chat/completions", {"model": "own", **{name: CHAT[name] for name in CHAT if name not in FOREIGN}}),
     ("/v1/completions", {"model": "far", "prompt": "x", **SAMPLING, "echo": True, "best_of": 1, "logprobs": 1}),
-    *(
-        ("/v1/embeddings", {"model": model, "input": ["x", "yy"], "encoding_format": "base64"})
-        for model in ("m", "far")
-    ),
+    *(("/v1/embeddings", {"model": m, "input": ["x", "yy"], "encoding_format": "base64"}) for m in ("m", "far")),
     ("/v1/embeddings", {"model": "far", "input": [[1, 2], [3]], "dimensions": 8, "user": "u"}),
     *(("/v1/messages", {"model": model, **MESSAGE}) for model in ("own", "far", "own")),
     (COUNT, {"model": "own", "messages": MESSAGE["messages"]}),
@@ -99,20 +96,14 @@ class RecordStand:
 
     def __init__(self, folder: Path) -> None:
         self._stand = Stand(folder)
-        self._stand.gateway.directory = directory(
-            endpoint(model="m", workload="m", pool="m", **PRICED),
-            endpoint(model="far", workload="far", pool="far", addresses=("https://e/v1",), vision=True, **PRICED),
-            endpoint(
-                model="own",
-                workload="own",
-                pool="own",
-                addresses=("https://a/v1",),
-                protocol="anthropic",
-                vision=True,
-                **PRICED,
-            ),
-            endpoint(model="wear", workload="wear", pool="wear", kind="predict", version="wear@v1", **PRICES),
-        )
+        models: dict[str, dict[str, Any]] = {
+            "m": PRICED,
+            "far": {"addresses": ("https://e/v1",), "vision": True, **PRICED},
+            "own": {"addresses": ("https://a/v1",), "protocol": "anthropic", "vision": True, **PRICED},
+            "wear": {"kind": "predict", "version": "wear@v1", **PRICES},
+        }
+        entries = [endpoint(model=name, workload=name, pool=name, **spec) for name, spec in models.items()]
+        self._stand.gateway.directory = directory(*entries)
         limits = {"budget_usd": LARGEST_BUDGET_USD, "tpm": LARGEST_RATE}
         self.principal = self._stand.limited_caller(**limits)[1]
         self._buffer = asyncio.run(_make_buffer())
@@ -189,8 +180,7 @@ def _count_tokens(handler: MeteredHandler, usage: Any) -> tuple[int, int]:
 
 
 NUMBERS = (0, -1, 1, 1.5, -0.0, 2**31, 2**63, -(2**63), 2**64, 10**30, 1e308, -1e308, True, False)
-WRONG: tuple[Any, ...] = (
-    *NUMBERS,
+TEXTS_AND_OBJECTS: tuple[Any, ...] = (
     None,
     "",
     "x" * 600,
@@ -203,6 +193,7 @@ WRONG: tuple[Any, ...] = (
     ["a"],
     {"type": "text"},
 )
+WRONG: tuple[Any, ...] = (*NUMBERS, *TEXTS_AND_OBJECTS)
 NAMES = ("max_tokens", "n", "best_of", "api_base", "type", "url", "x", "messages.name", "stop", "", "model", "input")
 
 

@@ -85,22 +85,10 @@ def test_a_million_token_ids_are_accepted() -> None:
     assert 3 * MIB < len(data) < 4 * MIB and refusal(data) == ""
 
 
-UNITS = (
-    b"1,",
-    b"300,",
-    b"0.1,",
-    b'"ab",',
-    b'"a",',
-    b'{"a":1},',
-    b"{},",
-    b"[],",
-    b"[1],",
-    b'"\xc3\xa4",',
-    b'"\\u1234",',
-)
+NUMBERS, STRINGS = (b"1,", b"300,", b"0.1,"), (b'"ab",', b'"a",', b'"\xc3\xa4",', b'"\\u1234",')
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*NUMBERS, *STRINGS, b'{"a":1},', b"{},", b"[],", b"[1],"])
 def test_the_estimate_of_memory_is_no_less_than_the_memory(unit: bytes) -> None:
     count = min(MIB // len(unit), 99_000)
     data = b'{"a":[' + unit * count + b"1]}"

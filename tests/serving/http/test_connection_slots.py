@@ -90,19 +90,6 @@ def test_the_table_agrees_with_a_list(limit: int, limit_per_address: int, steps:
     assert not table.slots._addresses and not any(table.slots._all.stages)
 
 
-def test_a_new_client_gets_in_while_strangers_hold_every_slot() -> None:
-    """Connections of 10,000 strangers cost one another their slots; a known connection stays."""
-    slots = ConnectionSlots(100, 100, TrustedProxies([]))
-    known = slots.admit("10.0.0.1")
-    assert known is not None
-    slots.enter_stage(known, STAGE_KNOWN)
-    for number in range(10_000):
-        slot = slots.admit(f"10.{number % 250}.1.1")
-        assert slot is not None
-        slots.enter_stage(slot, STAGE_STRANGER)
-    assert known.groups and sum(map(len, slots._all.stages)) == 76
-
-
 def test_neighbours_in_a_network_of_version_6_are_one_client() -> None:
     slots = ConnectionSlots(100, 8, TrustedProxies([]))
     for number in range(50):
