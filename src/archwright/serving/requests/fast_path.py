@@ -19,6 +19,7 @@ from archwright.serving.requests.typed_requests import (
     RequestPart,
     Seed,
     Share,
+    StreamOptions,
     Temperature,
     TokenCount,
 )
@@ -29,10 +30,6 @@ _SAMPLING_NAMES = ("temperature", "top_p", "presence_penalty", "frequency_penalt
 class _PlainMessage(RequestPart):
     role: Literal["system", "user", "assistant"]
     content: str
-
-
-class _PlainStreamOptions(RequestPart):
-    include_usage: bool = False
 
 
 class PlainChat(RequestPart):
@@ -48,7 +45,7 @@ class PlainChat(RequestPart):
     frequency_penalty: Penalty | None = None
     seed: Seed | None = None
     stream: bool = False
-    stream_options: _PlainStreamOptions | None = None
+    stream_options: StreamOptions | None = None
 
 
 _decode = msgspec.json.Decoder(PlainChat).decode
@@ -91,6 +88,6 @@ def _build_plain_request(chat: PlainChat, directory: ModelDirectory, workload: s
         max_tokens=length,
         plain=found.plain,
         stream=chat.stream,
-        include_usage=options is not None and options.include_usage,
+        include_usage=options is not None and bool(options.include_usage),
         prompt_characters=characters,
     )

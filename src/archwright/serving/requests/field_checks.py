@@ -9,7 +9,6 @@ from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_small
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.settings.config import Endpoint
 
-MAX_TEXT_CHARACTERS = 512
 MAX_SCHEMA_DEPTH = 64
 MAX_SCHEMA_NODES = 5_000
 

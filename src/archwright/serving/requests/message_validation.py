@@ -1,6 +1,7 @@
 """Checks of messages, content parts and tools: the rules of the engine say which fields and kinds pass."""
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -8,11 +9,7 @@ import msgspec
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests.field_checks import check_boolean, check_schema, check_text, require_field
 from archwright.serving.requests.field_selection import reject_field
-from archwright.serving.requests.typed_requests import (
-    MAX_MODEL_NAME_CHARACTERS,
-    MAX_TOOLS,
-    describe_invalid,
-)
+from archwright.serving.requests.typed_requests import MAX_MODEL_NAME_CHARACTERS, MAX_TOOLS, describe_invalid
 from archwright.serving.settings.config import Endpoint
 
 MAX_PARTS = 1_024
@@ -22,6 +19,12 @@ TOOL_CHOICES = ("none", "auto", "required")
 IMAGE_DETAILS = ("auto", "low", "high")
 _CACHE_CONTROL = "cache_control"  # affects only what a provider charges
 _FUNCTION_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+# The optional fields of a function.
+_FUNCTION_CHECKS: Mapping[str, Callable[[Any, str], Any]] = {
+    "description": check_text,
+    "parameters": check_schema,
+    "strict": check_boolean,
+}
 # A message of one of these roles that has only a text needs no further check.
 _PLAIN_ROLES = ("user", "assistant", "system")
 MessageContent = str | list[dict[str, Any]]
@@ -202,13 +205,10 @@ def _check_tool(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[st
     at = f"{name}.function"
     checked: dict[str, Any] = {"name": _check_function_name(function.get("name"), f"{at}.name")}
     for field, inner in function.items():
-        if field == "description" and inner is not None:
-            checked[field] = check_text(inner, f"{at}.{field}")
-        elif field == "parameters" and inner is not None:
-            checked[field] = check_schema(inner, f"{at}.{field}")
-        elif field == "strict" and inner is not None:
-            checked[field] = check_boolean(inner, f"{at}.{field}")
-        elif field not in ("name", "description", "parameters", "strict"):
+        if field in _FUNCTION_CHECKS:
+            if inner is not None:
+                checked[field] = _FUNCTION_CHECKS[field](inner, f"{at}.{field}")
+        elif field != "name":
             raise bad_request(f"unknown field '{at}.{field[:80]}'", f"{at}.{field[:80]}", "unknown_parameter")
     return {"type": "function", "function": checked}
 
