@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.engines.http_request_parser import RequestHead
 from archwright.serving.http.client_address import TrustedProxies, find_client_network
-from archwright.serving.http.client_limits import ClientLimits
-from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_request import Admitted, HttpRequest
-from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "2001:db8::/32"])
 PROXY = "10.0.0.1"
@@ -69,39 +61,3 @@ def test_clients_are_counted_by_what_one_client_controls() -> None:
     assert find_client_network("192.0.2.1") == find_client_network("::ffff:192.0.2.1") == "192.0.2.1"
     assert find_client_network("2001:db8:0:1::1") == find_client_network("2001:db8:0:1:ffff::") != "192.0.2.1"
     assert find_client_network("") == ""
-
-
-class Recorder:
-    """An application that keeps the address of each request."""
-
-    def __init__(self) -> None:
-        self.addresses: list[str] = []
-
-    def on_headers(self, head: RequestHead, response: HttpResponse, *, complete: bool) -> Admitted | None:
-        self.addresses.append(response.client_address)
-        response.send(200, b"", "text/plain")
-        return None
-
-    def on_request(self, request: HttpRequest, response: HttpResponse) -> None: ...
-
-
-@pytest.mark.parametrize(("peer", "seen"), [(PROXY, ["203.0.113.7", "203.0.113.8"]), ("11.0.0.1", ["11.0.0.1"] * 2)])
-def test_each_request_of_a_connection_has_its_client(peer: str, seen: list[str]) -> None:
-    """Two clients share a proxy's connection; the same headers of an unknown sender change nothing."""
-
-    async def scenario() -> list[str]:
-        recorder = Recorder()
-        buffer = ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
-        server = HttpServer(recorder, buffer, ("10.0.0.0/8",))
-        ours, theirs = socket.socketpair()
-        connection = server.create_connection(server.slots.admit(peer))
-        await server.loop.connect_accepted_socket(lambda: connection, ours)
-        reader, writer = await asyncio.open_connection(sock=theirs)
-        for last in (7, 8):
-            writer.write(b"GET / HTTP/1.1\r\nhost: g\r\nx-forwarded-for: 1.1.1.1, 203.0.113.%d\r\n\r\n" % last)
-            await reader.readuntil(b"\r\n\r\n")
-        connection.abort()
-        writer.close()
-        return recorder.addresses
-
-    assert asyncio.run(scenario()) == seen

@@ -28,8 +28,10 @@ class Answering:
 
     def __init__(self) -> None:
         self.answered = 0
+        self.addresses: list[str] = []
 
     def on_headers(self, head: RequestHead, response: HttpResponse, **_: object) -> Admitted | None:
+        self.addresses.append(response.client_address)
         if head.path == "/healthz":
             return Admitted(None, 0)
         if b"x-key" in head.headers:
@@ -84,10 +86,11 @@ class CountingTransport:
 class Wire:
     """A connection with its transport and its application."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, peer: str = "192.0.2.1", proxies: tuple[str, ...] = (), **limits: Any) -> None:
         self.application, self.transport = Answering(), CountingTransport()
         buffer = ResponseBuffer(ClientLimits(**limits), asyncio.get_running_loop().time, lambda: None)
-        self.connection: HttpConnection = HttpServer(self.application, buffer).create_connection()
+        server = HttpServer(self.application, buffer, proxies)
+        self.connection: HttpConnection = server.create_connection(server.slots.admit(peer))
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
 
     @property
@@ -253,3 +256,21 @@ def test_the_split_of_the_bytes_changes_nothing(read: int) -> None:
         SMALL + b"GET / HTTP/1.2\r\n\r\n",
     ):
         assert asyncio.run(run(data, read)) == asyncio.run(run(data, READ))
+
+
+PROXY = "10.0.0.1"
+
+
+@pytest.mark.parametrize(("peer", "seen"), [(PROXY, ["203.0.113.7", "203.0.113.8"]), ("11.0.0.1", ["11.0.0.1"] * 2)])
+def test_each_request_of_a_connection_has_its_client(peer: str, seen: list[str]) -> None:
+    """Two clients share a proxy's connection; the same headers of an unknown sender change nothing."""
+
+    async def run() -> list[str]:
+        wire = Wire(peer, ("10.0.0.0/8",))
+        for last in (7, 8):
+            forwarded = b"X-Forwarded-For: 1.1.1.1, 203.0.113.%d\r\n\r\n" % last
+            await wire.receive(SMALL[:-2] + forwarded)
+            await wire.settle(last - 6)
+        return wire.application.addresses
+
+    assert asyncio.run(run()) == seen
