@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import sqlite3
@@ -19,6 +20,8 @@ from archwright.access import audit_checkpoints
 from archwright.access.audit_checkpoints import AuditCheckpoint, CheckpointWriter, read_checkpoints, read_signing_key
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, hash_lines
 from archwright.api import audit
+from archwright.api.context import write_audit_record
+from archwright.crypto.signing import is_signed_by
 from archwright.errors import ArchwrightError, StoreError
 from archwright.home import Home
 from archwright.monitor.wal.compaction import BLOCKS
@@ -38,6 +41,12 @@ class Log:
     def __init__(self, home: Home, second: Path, url: str = "") -> None:
         self.home, self.second, self.url = home, second, url or home.store_url
         self.errors: list[ArchwrightError] = []
+
+    def write_uncovered(self) -> None:
+        """Write a record in a block without a checkpoint."""
+        with closing(Store(self.url)) as store, closing(WalWriter(store, self.home)) as wal:
+            AuditLog(wal).record(make_event())
+            wal.flush()
 
     @property
     def database(self) -> Path:
@@ -210,6 +219,110 @@ def test_checkpoints_of_another_database_are_left_out(
     assert audit.verify().checkpoints == 1
 
 
+def test_a_checkpoint_that_is_written_meanwhile_is_no_loss(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that ran made a verification fail with AW-STO-19."""
+
+    def read_and_write(path: Path) -> tuple[AuditCheckpoint, ...]:
+        found = read_checkpoints(path)
+        log.write()
+        return found
+
+    monkeypatch.setattr(audit, "read_checkpoints", read_and_write)
+    assert log.code() == ""
+
+
+def test_a_verification_checks_the_newest_signature_alone(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year of lines in two places took minutes."""
+    checked: list[bytes] = []
+
+    def check(key: str, data: bytes, signature: str) -> bool:
+        checked.append(data)
+        return is_signed_by(key, data, signature)
+
+    monkeypatch.setattr(audit_checkpoints, "is_signed_by", check)
+    assert audit.verify().checkpoints == 3
+    assert [json.loads(data)["records"] for data in checked] == [3 * RECORDS]
+
+
+def test_a_part_of_a_line_is_no_checkpoint(log: Log) -> None:
+    """A killed process leaves a part of a line, and verification failed for good."""
+    for path in (log.home.audit_checkpoints, log.second):
+        with path.open("ab") as file:
+            file.write(path.read_bytes()[:100])
+    assert log.code() == ""
+    log.write()
+    assert audit.verify().checkpoints == 4
+
+
+@pytest.mark.parametrize("full", ["home", "second"])
+def test_a_full_disk_leaves_no_part_of_a_line(log: Log, full: str) -> None:
+    path = log.home.audit_checkpoints if full == "home" else log.second
+    noise = b"" if full == "home" else b"a line of another program\n" * 100
+    path.write_bytes(noise + path.read_bytes())
+    before = path.read_bytes()
+    log.write_uncovered()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Store(log.url)) as store:
+        writer = CheckpointWriter(store, log.home, str(log.second))
+        assert store.numbered_rows(BLOCKS["audit"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"No space left|too large"):
+                writer.write(time.time())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        assert writer.write(time.time())
+    assert (audit.verify().checkpoints, audit.verify().warning) == (4, "")
+
+
+def test_a_second_place_that_failed_gets_what_it_lacks(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line of a failure was never sent again, so a cut of the records that it covers was not seen."""
+    log.second.rename(tmp_path / "away")
+    log.second.mkdir()
+    with closing(Store(log.url)) as store:
+        write_audit_record(store, "key.create", "k")
+        assert "a checkpoint of the audit log was not written" in capsys.readouterr().err
+        log.second.rmdir()
+        (tmp_path / "away").rename(log.second)
+        for _ in range(2):
+            CheckpointWriter(store, log.home, str(log.second)).write(time.time())
+    assert log.second.read_bytes() == log.home.audit_checkpoints.read_bytes()
+    assert (audit.verify().checkpoints, audit.verify().warning) == (4, "")
+
+
+def test_homes_share_a_database_and_a_second_place(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Log(Home(tmp_path / "other"), log.second, log.url)
+    other.write()
+    key = read_signing_key(other.home)
+    assert key is not None
+    found = audit.verify()
+    assert found.checkpoints == 3 and key.public_key in found.warning
+    log.write()
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", log.url)
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(other.home.root))
+    assert audit.verify().checkpoints == 1
+    cut_tail(log)
+    assert log.code() == "AW-STO-15"
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(log.home.root))
+    assert log.code() == "AW-STO-17"
+
+
+def test_forged_checkpoints_of_another_key_hide_no_cut(log: Log) -> None:
+    """An attacker signs the cut log with a new key."""
+    cut_tail(log)
+    shutil.move(log.home.root / "audit", log.home.root / "away")
+    key = log.home.audit_signing_key.read_bytes()
+    log.home.audit_signing_key.unlink()
+    log.write(1)
+    log.home.audit_signing_key.write_bytes(key)
+    shutil.rmtree(log.home.root / "audit")
+    shutil.move(log.home.root / "away", log.home.root / "audit")
+    assert log.code() == "AW-STO-18"
+
+
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The socket of a system log."""
@@ -217,6 +330,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.s
     monkeypatch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (path,))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
+        listener.settimeout(2)
         yield listener
 
 
@@ -228,6 +342,19 @@ def test_the_system_log_is_a_second_place(home: Home, tmp_path: Path, daemon: so
     exported = tmp_path / "exported"
     exported.write_bytes(b"Nov 28 02:00:00 host sshd: session opened\nNov 28 02:00:01 host " + line[4:] + b"\n")
     assert audit.verify(checkpoints=str(exported)).checkpoints == 1
+    log.write_uncovered()
+    with closing(Store(log.url)) as store, pytest.MonkeyPatch.context() as patch:
+        writer = CheckpointWriter(store, home, "syslog")
+        with pytest.raises(OSError, match="No such file"):
+            patch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (str(tmp_path / "absent"),))
+            writer.write(time.time())
+        patch.undo()
+        for _ in range(2):
+            writer.write(time.time())
+    assert b'"records":6,' in daemon.recv(4096), "it is sent again after a failure"
+    daemon.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        daemon.recv(4096)
     empty(log)
     with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-16"):
         audit.verify(checkpoints=str(exported))
@@ -265,11 +392,9 @@ def test_postgres(home: Home, tmp_path: Path, postgres: str, monkeypatch: pytest
 def test_a_checkpoint_is_due_after_its_interval(home: Home, tmp_path: Path) -> None:
     log = Log(home, tmp_path / "elsewhere.jsonl")
     log.write()
+    log.write_uncovered()
     with closing(Store(log.url)) as store:
         writer = CheckpointWriter(store, home, "")
-        with closing(WalWriter(store, home)) as wal:
-            AuditLog(wal).record(make_event())
-            wal.flush()
         newest: AuditCheckpoint = read_checkpoints(home.audit_checkpoints)[-1]
         writer.write(newest.at + 1, audit_checkpoints.CHECKPOINT_S)
         assert len(read_checkpoints(home.audit_checkpoints)) == 1, "another process wrote one a second ago"

@@ -38,9 +38,10 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
     Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed; AW-STO-14 to AW-STO-19."""
     with open_home() as (settings, home, store):
         second = checkpoints or settings.audit_checkpoints
-        kept = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
+        # A checkpoint is written to the home first: read it last, so that it has those that are written meanwhile.
         seen = second not in ("", SYSLOG)
         elsewhere = read_checkpoints(Path(second)) if seen and (checkpoints or Path(second).exists()) else ()
+        kept = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
         found = trail.check_chain(store, home)
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
@@ -49,11 +50,15 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
         own = read_signing_key(home)
         trusted = (own.public_key,) if own else tuple(one.public_key for one in (*kept, *elsewhere)[:1])
         keys = tuple(public_key or trusted)
-        checked = check_log(store, (*kept, *elsewhere), frozenset(keys))
+        covering, others = check_log(store, (*kept, *elsewhere), frozenset(keys))
         check_places(kept, elsewhere, home)
-        warning = _describe_gap(second, checked, max((one.records for one in elsewhere), default=0), found.records)
+        covered = max((one.records for one in elsewhere if one in covering), default=0)
+        warnings = [_describe_gap(second, len(covering), covered, found.records)]
+        if others:
+            warnings.append(f"other keys signed checkpoints that agree with the log: {', '.join(sorted(others))}")
+        warning = "; ".join(filter(None, warnings))
         return AuditVerification(
-            whole=True, records=found.records, checkpoints=checked, public_keys=keys, warning=warning
+            whole=True, records=found.records, checkpoints=len(covering), public_keys=keys, warning=warning
         )
 
 

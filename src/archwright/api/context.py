@@ -1,5 +1,6 @@
 """The settings, home, store and keys that public functions share."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -51,7 +52,12 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)
     release_reserve(home)
-    checkpoints = CheckpointWriter(store, home, chosen.audit_checkpoints)
+    checkpoints = CheckpointWriter(
+        store,
+        home,
+        chosen.audit_checkpoints,
+        lambda error: print(f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr),
+    )
     with closing(WalWriter(store, home, on_compaction=checkpoints.write_due)) as writer:
         yield writer
 
