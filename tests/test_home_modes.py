@@ -124,6 +124,7 @@ def test_a_file_system_that_ignores_modes_is_refused(root: Path, monkeypatch: py
     assert "ignores chmod" in error_of("AW-SET-07", locate, root).message
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_whatever_the_umask_all_files_are_private(home: Home, null_plan: Plan) -> None:
     """By the command line, by the platform with its engines, and by `serve`."""

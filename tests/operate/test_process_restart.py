@@ -56,6 +56,7 @@ def test_killed_processes_answer_again_no_engine_is_doubled_and_all_end_with_the
     assert api.status().state == "stopped"
 
 
+@pytest.mark.nightly
 def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
     stage.up()
     os.kill(stage.pids()["supervisor"], signal.SIGKILL)

@@ -112,7 +112,7 @@ WELL = [
     idle("expect without a body", GET + b"Expect: 100-continue\r\n\r\n"),
     idle("HEAD", b"HEAD /healthz HTTP/1.1\r\n" + HOST + b"\r\n" + OK, statuses=(200, 200)),
     idle("HEAD of what is not there", b"HEAD /no HTTP/1.1\r\n" + HOST + AUTH + b"\r\n" + OK, statuses=(404, 200)),
-    idle("a body on GET", GET + b"Content-Length: 5\r\n\r\nhello" + OK, statuses=(200, 200)),
+    idle("a body without a key", GET + b"Content-Length: 5\r\n\r\nhello" + OK, statuses=(413, 200)),
     idle("an empty body", ASK + b"Content-Length: 0\r\n\r\n", statuses=(400,)),
     idle("no body", ASK + b"\r\n", statuses=(400,)),
     idle("a refused small body", POST + HOST + LENGTH + b"\r\n" + BODY + OK, statuses=(401, 200)),
