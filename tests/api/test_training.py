@@ -292,7 +292,7 @@ def begun(ready: Ready, step: int = 3, every: int = ENDLESS) -> tuple[subprocess
     return process, until_step(ready.home, step, process)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_asked_to_end_it_keeps_a_checkpoint_and_says_how_to_go_on(ready: Ready, number: signal.Signals) -> None:
     process, run = begun(ready)
     assert process.stdout is not None
