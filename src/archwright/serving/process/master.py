@@ -169,9 +169,12 @@ class Master:
 
     def _spawn(self) -> None:
         read_end, write_end = os.pipe()
+        # Else the worker loses a SIGTERM that arrives before it replaces the master's handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
         except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(read_end)
             os.close(write_end)
             raise
@@ -181,6 +184,7 @@ class Master:
                 status = self._run_worker(read_end, write_end)
             finally:
                 os._exit(status)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(write_end)
         os.set_blocking(read_end, False)
         self.workers.append(WorkerProcess(pid, read_end, time.monotonic(), self._generation))
@@ -190,6 +194,7 @@ class Master:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         self._wakeup.close()
         self._wakeup_end.close()
         for descriptor in (read_end, self._life_end, *(worker.reports for worker in self.workers)):
