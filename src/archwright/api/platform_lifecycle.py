@@ -98,10 +98,18 @@ def up(
     made = load_or_make_plan(source)
     report_step("starting the platform")
     called_at = time.time()
-    tls = (chosen.tls_certificate, chosen.tls_key)
-    listen = GatewayOptions(chosen.host, chosen.port, *tls, chosen.otlp_url, chosen.admin_port, chosen.cache)
-    listen = listen._replace(trusted_proxies=chosen.proxy_networks, image_hosts=chosen.image_host_list)
-    listen = listen._replace(audit_checkpoints=chosen.audit_checkpoints)
+    listen = GatewayOptions(
+        chosen.host,
+        chosen.port,
+        chosen.tls_certificate,
+        chosen.tls_key,
+        chosen.otlp_url,
+        chosen.admin_port,
+        chosen.cache,
+        chosen.proxy_networks,
+        chosen.image_host_list,
+        chosen.audit_checkpoints,
+    )
     elsewhere = parse_external_engines(made, engine, key_env, allow_field)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.errors import EngineError
+from archwright.serving.admission.metering import estimate_worst_case
 from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.messages_writer import BUFFER_LIMIT_BYTES, MessagesWriter
 from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
@@ -120,6 +121,13 @@ def test_a_native_body_passes_to_a_provider_of_the_interface() -> None:
     found = translate_request({**body, "anything": None}, DIRECTORY, None)
     assert found.native == {**body, "model": "own"}
     assert found.work_tokens >= 8 + 10
+
+
+@pytest.mark.parametrize("model", ["m", "own"])
+def test_a_cancelled_request_is_charged_for_its_tools(model: str) -> None:
+    body = asked(model=model, tools=[{**TOOL, "description": "word " * 400}])
+    worst = estimate_worst_case(translate_request(body, DIRECTORY, None), len(json.dumps(body)))
+    assert worst.input_estimate >= 500
 
 
 WRONG_NATIVE: dict[str, Any] = {

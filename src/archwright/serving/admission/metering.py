@@ -278,13 +278,15 @@ def _bound_input_tokens(body_bytes: int, generation: GenerationRequest) -> tuple
     endpoint, parts = generation.endpoint, generation.parts
     if generation.input_tokens is not None:
         return generation.input_tokens, generation.input_tokens
-    estimate = max(1, -(-generation.prompt_characters // CHARACTERS_PER_TOKEN))
+    text_bytes = max(0, body_bytes - parts.data_bytes)
+    characters = text_bytes if generation.structured else generation.prompt_characters
+    estimate = max(1, -(-characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ONLY:
         return worst_input_tokens(body_bytes, endpoint.context_tokens * generation.contexts), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, endpoint.image_tokens)
     if parts.boundless:
         return endpoint.context_tokens, estimate
-    text_bytes, images_tokens = max(0, body_bytes - parts.data_bytes), parts.images * endpoint.image_tokens
+    images_tokens = parts.images * endpoint.image_tokens
     return worst_input_tokens(text_bytes, endpoint.context_tokens, images_tokens), estimate
 
 

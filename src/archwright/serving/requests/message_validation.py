@@ -68,16 +68,13 @@ def _check_other_kind(value: dict[str, Any], rule: str, at: str, endpoint: Endpo
 
 
 def check_messages(value: list[dict[str, Any]], endpoint: Endpoint) -> tuple[list[dict[str, Any]], int]:
-    """Return the messages for the engine, and the number of characters that the engine reads of them."""
+    """Return the messages for the engine, and the number of characters of their texts."""
     messages, characters = [], 0
     for index, message in enumerate(value):
         content = message.get("content")
         if type(content) is not str or len(message) != 2 or message.get("role") not in _PLAIN_ROLES:
             message = _check_message(message, f"messages[{index}]", endpoint)
             content = message["content"]
-            # Calls and reasoning: the engine reads their JSON.
-            others = [message[field] for field in message if field not in ("role", "content")]
-            characters += sum(len(msgspec.json.encode(value)) for value in others)
         messages.append(message)
         parts = content or ()
         texts = [parts] if isinstance(parts, str) else [part["text"] for part in parts if part["type"] == "text"]

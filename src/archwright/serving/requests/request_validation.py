@@ -9,8 +9,6 @@ are validated, and never the body.
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from archwright.contract.record import Record
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests import field_checks, message_validation
@@ -34,10 +32,8 @@ CHARACTERS_PER_TOKEN = 4  # rough estimate for routing and charges
 WORKLOAD_HEADER = b"x-archwright-workload"
 # llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
 SEED_MODULUS = 2**32 - 1
-
-
-# Objects of a chat that are counted apart, or that no engine reads as a part of the prompt.
-_COUNTED_FIELDS = frozenset({"messages", "logit_bias", "metadata", "stop", "stream_options"})
+# Objects that no engine reads as a part of the prompt, beside the messages.
+_UNREAD_OBJECTS = frozenset({"messages", "logit_bias", "metadata", "stop"})
 
 
 class GenerationRequest(Record):
@@ -45,8 +41,9 @@ class GenerationRequest(Record):
 
     `max_tokens`: at most so many output tokens in each of `choices` (at least 1); 0 for an embedding. `plain`: the
     plan's model itself, without an adapter. `native`, `betas`: the client's body and header if client and provider both
-    use the Messages interface. `contexts`: number of texts, each with its own context. `input_tokens`: known only if
-    the input is token ids."""
+    use the Messages interface. `structured`: the engine also reads tools, schemas or calls, which `prompt_characters`
+    does not count. `contexts`: number of texts, each with its own context. `input_tokens`: known only if the input is
+    token ids."""
 
     model: str
     endpoint: Endpoint
@@ -57,6 +54,7 @@ class GenerationRequest(Record):
     include_usage: bool = False
     top_logprobs: int | None = None
     prompt_characters: int = 0
+    structured: bool = False
     base64: bool = False
     choices: int = 1
     native: dict[str, Any] | None = None
@@ -101,9 +99,6 @@ def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel)
     endpoint = found.endpoints[0]
     fields = select_fields(body, endpoint, "chat")
     fields["messages"], characters = message_validation.check_messages(chat.messages, endpoint)
-    # Tools and schemas become part of the prompt.
-    read = [value for name, value in fields.items() if type(value) in (dict, list) and name not in _COUNTED_FIELDS]
-    characters += sum(len(msgspec.json.encode(value)) for value in read)
     if chat.tools is not None or chat.tool_choice is not None or chat.parallel_tool_calls is not None:
         message_validation.check_tool_fields(fields, endpoint)
     if isinstance(chat.response_format, TextFormat):
@@ -189,9 +184,17 @@ def _build_request(
         include_usage=options is not None and bool(options.include_usage),
         top_logprobs=top,
         prompt_characters=characters,
+        structured=_has_structure(fields),
         choices=asked.n or 1,
         parts=count_parts(fields, endpoint.image_hosts) if type(asked) is ChatRequest else TEXT_ONLY,
     )
+
+
+def _has_structure(fields: Mapping[str, Any]) -> bool:
+    """True if the engine reads more than texts: tools, a schema, or the calls and reasoning of messages."""
+    if any(type(value) in (dict, list) and name not in _UNREAD_OBJECTS for name, value in fields.items()):
+        return True
+    return any(len(message) > 2 for message in fields.get("messages", ()))  # beside role and content
 
 
 def _check_length(asked: GenerationBody, fields: dict[str, Any], endpoint: Endpoint) -> int:
