@@ -248,6 +248,7 @@ def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "RANGE_RECORDS", 4)
+    monkeypatch.setattr(writer, "SYNC_S", 60.0)  # compaction at the end only: the last block is the third
     fill(store, home, 10)
     kept = read_chain_tip(store)
     rewritten(home, lambda blocks: blocks.pop(3))

@@ -53,7 +53,8 @@ def test_killed_processes_answer_again_no_engine_is_doubled_and_all_end_with_the
     assert pages * os.sysconf("SC_PAGE_SIZE") < 20e6, "it is small"
     os.kill(parent, signal.SIGKILL)
     until(lambda: naming(stage.home.root, "archwright.") == {})
-    assert api.status().state == "stopped"
+    # An ended process holds the lock for a moment after its name is gone.
+    until(lambda: api.status().state == "stopped")
 
 
 @pytest.mark.nightly
