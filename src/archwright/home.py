@@ -191,6 +191,19 @@ class Home:
         """A model file (base, adapter, classifier) under its digest; `form` is gguf, onnx or safetensors."""
         return self.folder("models") / f"{sha256}.{form}"
 
+    def model_folder(self, sha256: str) -> Path:
+        """A model of several files (weights, tokenizer, configuration) under the digest of its list of digests."""
+        return self.folder("models") / f"{sha256}.d"
+
+    def model_record(self, sha256: str) -> Path:
+        """The StoredModel of a fetched or added model, beside its file or folder."""
+        return self.stored_models / f"{sha256}.json"
+
+    @property
+    def stored_models(self) -> Path:
+        """The folder of the models. Only what stores a model creates it."""
+        return self.root / "models"
+
     def dequantised_base(self, sha256: str) -> Path:
         """The dequantised copy of a quantised base model, made by the first training run that needs it."""
         return self.folder("models", "bases") / sha256

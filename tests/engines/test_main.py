@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from archwright.contract.record import replace
-from archwright.engines.__main__ import ADAPTERS, main
+from archwright.engines import null
+from archwright.engines.__main__ import main
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, MissingError, UsageError
 from archwright.home import Home
@@ -55,6 +56,6 @@ def test_an_engine_that_ends_by_itself_ends_well(tmp_path: Path, monkeypatch: py
     def serve(config: EngineConfig, home: Home, journal: Journal) -> None:
         started.append((config, home.root))
 
-    monkeypatch.setitem(ADAPTERS, "null", serve)
+    monkeypatch.setattr(null, "serve", serve)
     assert _main(tmp_path, CONFIG) == 0
     assert started == [(CONFIG, Path(os.path.abspath(tmp_path)))]

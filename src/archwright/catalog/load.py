@@ -6,6 +6,7 @@ from pathlib import Path
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.stored_models import read_stored_models
 from archwright.catalog.probe.machine_probe import cached_machine
 from archwright.catalog.tables.csv_table import DATA
 from archwright.home import Home
@@ -15,11 +16,13 @@ def load_catalog(home: Home | None = None, *, today: date | None = None) -> Cata
     """Return the catalog of `home` with ages at `today` (default: the current day, UTC).
 
     Without a home: the shipped rows alone, with ages at the day of the newest row. The catalog is cached until the
-    overlay, the refreshed layer or the measured machine changes. Tables are read on first use.
+    overlay, the refreshed layer, the measured machine or the folder of the models changes. Tables are read on first
+    use.
     """
     if home is None:
         return _cached_catalog(None, (), today)
-    files = (home.catalog_overlay, home.machine_facts, home.catalog_refreshed / refreshed_layer.CURRENT_FILE)
+    refreshed = home.catalog_refreshed / refreshed_layer.CURRENT_FILE
+    files = (home.catalog_overlay, home.machine_facts, refreshed, home.stored_models)
     return _cached_catalog(str(home.root), tuple(map(_modified_ns, files)), today or datetime.now(UTC).date())
 
 
@@ -36,4 +39,5 @@ def _cached_catalog(root: str | None, _stamps: tuple[int, ...], today: date | No
         return Catalog(DATA, today=today)
     home = Home(root)
     latest = refreshed_layer.current_generation(home.catalog_refreshed)
-    return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home), latest=latest, today=today)
+    machine, stored = cached_machine(home), read_stored_models(home)
+    return Catalog(DATA, user=home.catalog_overlay, machine=machine, latest=latest, today=today, stored=stored)

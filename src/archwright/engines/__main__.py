@@ -1,19 +1,32 @@
 """`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
 
+import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
-from archwright.engines import llamacpp, null, onnx
+from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.parent_watch import exit_with_parent
 from archwright.engines.process_restrictions import restrict_process
-from archwright.errors import ArchwrightError, UsageError, boundary
+from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 
 EngineAdapter = Callable[[EngineConfig, Home, Journal], None]
-ADAPTERS: dict[str, EngineAdapter] = {"llamacpp": llamacpp.serve, "null": null.serve, "onnx": onnx.serve}
+
+
+def load_adapter(engine: str) -> EngineAdapter:
+    """Return `serve` of the engine's module. Raises EngineError AW-ENG-06 for a name without such a module."""
+    names = [module.name for module in pkgutil.iter_modules(engines.__path__)]
+    name = engine.replace("-", "_")
+    adapter = getattr(importlib.import_module(f"{engines.__name__}.{name}"), "serve", None) if name in names else None
+    if adapter is None:
+        hint = "run `archwright up` again: it rewrites the configuration"
+        raise EngineError("AW-ENG-06", f"there is no engine {engine!r}", where=ErrorLocation(field="engine"), hint=hint)
+    return cast(EngineAdapter, adapter)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             config = read_config(Path(arguments[1]))
             journal = Journal(config.socket)
             exit_with_parent()
-            ADAPTERS[config.engine](config, Home(arguments[0]), journal)
+            load_adapter(config.engine)(config, Home(arguments[0]), journal)
     except ArchwrightError as error:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)

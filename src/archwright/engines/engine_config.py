@@ -1,7 +1,7 @@
 """The configuration file that an engine process reads at its start."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -16,11 +16,11 @@ class EngineConfig(Record):
     """One engine process on the home's socket named `socket`; clients name its model `alias`.
 
     `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets `default_max_tokens`,
-    since it could fill the context otherwise. `adapter_sha256` is a low-rank adapter over the model; `settings` belong
-    to the engine.
+    since it could fill the context otherwise. `engine` names a module of this package with a function `serve`.
+    `adapter_sha256` is a low-rank adapter over the model; `settings` belong to the engine.
     """
 
-    engine: Literal["llamacpp", "null", "onnx"]
+    engine: str
     socket: str
     alias: str
     slots: int

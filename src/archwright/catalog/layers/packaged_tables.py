@@ -19,6 +19,7 @@ from archwright.catalog.layers.refreshed_layer import (
     overlay_offer,
     read_generation,
 )
+from archwright.catalog.layers.stored_models import build_artefact, build_model_spec
 from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_property
 from archwright.catalog.tables import cost_records, metadata_records, parsers, records
 from archwright.catalog.tables.csv_table import table_reader
@@ -27,6 +28,7 @@ from archwright.catalog.tables.work_rate_parsers import read_work_rates
 from archwright.catalog.tables.yaml_documents import read_engines, read_regulations
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
+from archwright.contract.stored_model import StoredModel
 
 R = TypeVar("R", bound=Record)
 
@@ -49,7 +51,10 @@ def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_p
 
 
 class CatalogTables:
-    """`machine`: the measured layer, None before a probe; `latest`: the file of the refreshed layer."""
+    """`machine`: the measured layer, None before a probe; `latest`: the file of the refreshed layer.
+
+    `stored`: the models of the home.
+    """
 
     def __init__(
         self,
@@ -59,8 +64,10 @@ class CatalogTables:
         machine: MachineFacts | None = None,
         latest: Path | None = None,
         today: date | None = None,
+        stored: tuple[StoredModel, ...] = (),
     ) -> None:
         self.folder = folder
+        self.stored = stored
         self._today = today
         self._user_file = user
         self._latest_file = latest
@@ -129,7 +136,8 @@ class CatalogTables:
         found = {row.id: row for row in parsers.read_models(self.folder, list(self.scores))}
         # A refreshed architecture has no scores.
         newer = [row for row in self.refreshed_layer.models if row.id in found]
-        return found | {row.id: replace(row, quality=found[row.id].quality) for row in newer}
+        found |= {row.id: replace(row, quality=found[row.id].quality) for row in newer}
+        return {spec.id: spec for spec in map(build_model_spec, self.stored) if spec is not None} | found
 
     @overlaid_property
     def scores(self) -> tuple[records.QualityScore, ...]:
@@ -149,6 +157,42 @@ class CatalogTables:
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
         return {row.model: row for row in table_reader(Artefact, "artefacts.csv")(self.folder)}
+
+    hub_models = _keyed_table(table_reader(records.HubModel, "hub_models.csv"), "model")
+
+    @cached_property
+    def model_files(self) -> Mapping[str, tuple[Artefact, ...]]:
+        """The files of each model: those in the home, then the wheel, then the quantisations on the hub."""
+        found: dict[str, list[Artefact]] = {}
+        stored = [build_artefact(one) for one in self.stored]
+        known = {(one.model, one.quantisation) for one in stored}
+        hub = [one for row in self.hub_models.values() for one in self._list_hub_files(row)]
+        for one in (*stored, *self.artefacts.values(), *hub):
+            if one in stored or (one.model, one.quantisation) not in known:
+                found.setdefault(one.model, []).append(one)
+        return {model: tuple(files) for model, files in found.items()}
+
+    def _list_hub_files(self, row: records.HubModel) -> list[Artefact]:
+        spec = self.models.get(row.model)
+        if spec is None:
+            return []
+        return [
+            Artefact(
+                name=f"{row.model}-{quantisation}",
+                model=row.model,
+                package="",
+                version="",
+                member="",
+                sha256="",
+                size_bytes=round(spec.parameters * self.quantisations[quantisation].bits_per_weight / 8),
+                quantisation=quantisation,
+                licence=spec.licence,
+                source=row.source,
+                template_tokens=row.template_tokens,
+                repository=row.gguf_repository,
+            )
+            for quantisation in row.quantisations
+        ]
 
     quantisations = _keyed_table(table_reader(records.Quantisation, "quantisations.csv"), "quantisation")
     efficiencies = _list_table(table_reader(records.Efficiency, "efficiencies.csv"))

@@ -129,6 +129,24 @@ class ModelSpec(Fact):
     published_format: str = ""
 
 
+class HubModel(Fact):
+    """The places of a popular model on the hub: the maker's repository, and one with GGUF files of `quantisations`.
+
+    `template`: the chat template's family. `tool_format`, `reasoning_format`: how the model writes tool calls and its
+    reasoning; empty if it does not. Its chat template adds about `template_tokens` to a prompt.
+    """
+
+    model: str
+    family: str
+    repository: str
+    gguf_repository: str
+    quantisations: tuple[str, ...]
+    template: str
+    tool_format: str = ""
+    reasoning_format: str = ""
+    template_tokens: int = 0
+
+
 class QualityScore(Fact):
     """One reported score; methods differ, so scores are never averaged."""
 

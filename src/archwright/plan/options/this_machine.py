@@ -24,6 +24,7 @@ from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.violations import build_violation
+from archwright.simulate.local_engine import BATCH_TOKENS, build_local_spec, find_embedded_engine
 from archwright.simulate.peak_selection import select_representative_load
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
@@ -39,12 +40,10 @@ from archwright.sizing.hardware.roofline import (
     CORE_W,
     MACHINE_BASE_W,
     POWER_FACTOR,
-    build_machine_hardware,
     count_engine_threads,
 )
 
 PLACEMENT = "this-machine"
-BATCH_TOKENS = 64
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 SLOT_COUNTS = (4, 2, 1)
 
@@ -52,7 +51,7 @@ SLOT_COUNTS = (4, 2, 1)
 class ThisMachinePlanner:
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
-        self._engine = next(e for e in catalog.engines.values() if e.embedded and e.quantisations)
+        self._engine = find_embedded_engine(catalog)
 
     def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> BuiltOption:
         """Plan all texts. Raises MissingError AW-GET-01 if only this machine is allowed and it was not probed."""
@@ -136,23 +135,8 @@ class ThisMachinePlanner:
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
     ) -> ServingSpec:
         model, artefact = chosen
-        quantisation = artefact.quantisation
-        return ServingSpec(
-            model=model,
-            engine=self._engine,
-            efficiency=self._catalog.efficiency(self._engine.id, quantisation, machine.isa),
-            hardware=build_machine_hardware(machine),
-            quantisation=quantisation,
-            bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
-            file_bytes=artefact.size_bytes,
-            load=build_load_spec(demand, model.id, slots),
-            slots=slots,
-            context_tokens=count_context_tokens(demand, model),
-            replicas=1,
-            batch_tokens=BATCH_TOKENS,
-            template_tokens=artefact.template_tokens,
-            shared_prefix_tokens=artefact.shared_prefix_tokens,
-        )
+        load = build_load_spec(demand, model.id, slots)
+        return build_local_spec(model, artefact, machine, self._catalog, load, count_context_tokens(demand, model))
 
     def _build_pool(self, demand: Demand, spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> Pool:
         return Pool(
