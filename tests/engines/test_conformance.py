@@ -1,4 +1,4 @@
-"""Every engine behaves the same: llama.cpp with a real model and the null engine, each by its socket and by a URL."""
+"""Every engine of `candidates` behaves the same, by its socket and by a URL."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 
 from ..tools.checks import refuses
-from .conftest import SMALL_MODEL, Child, make_config
+from .candidates import (
+    CHAT,
+    CONTEXT_TOKENS,
+    DEFAULT_MAX_TOKENS,
+    EMBED,
+    LIFECYCLE,
+    SCHEMA,
+    Candidate,
+    find_candidates,
+)
+from .conftest import Child
 
 T = TypeVar("T")
-CONTEXT_TOKENS = 1024
-DEFAULT_MAX_TOKENS = 24
 FREE_WITHIN_S = 4.0
-CHAT = "/chat/completions"
+CHAT_PATH = "/chat/completions"
 
 
-def _config(name: str, socket: str, embeddings: bool = False) -> EngineConfig:
-    settings: dict[str, int | float | str | bool] = {"embeddings": embeddings}
-    settings |= {"ttft_s": 0.15, "tpot_s": 0.002} if name == "null" else {"threads": 1}
-    limits = {"slots": 2, "context_tokens": CONTEXT_TOKENS, "default_max_tokens": DEFAULT_MAX_TOKENS}
-    return make_config(name, socket=socket, model_sha256=SMALL_MODEL.sha256, settings=settings, **limits)
+@pytest.fixture(scope="module", params=find_candidates(CHAT))
+def candidate(request: pytest.FixtureRequest) -> Candidate:
+    found: Candidate = request.param
+    return found
 
 
-@pytest.fixture(scope="module", params=["null", "llamacpp"])
-def child(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Child]:
-    child = Child(model_home, _config(request.param, request.param))
-    child.start()
+@pytest.fixture(scope="module")
+def child(candidate: Candidate, model_home: Home) -> Iterator[Child]:
+    child = candidate.start(model_home, CHAT)
     yield child
     child.end()
 
@@ -48,7 +53,7 @@ def child(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Child]:
 @pytest.fixture(params=["socket", pytest.param("url", marks=pytest.mark.enable_socket)])
 def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[str]:
     """The engine's address."""
-    if request.param == "socket":
+    if request.param == "socket" or not child.address.startswith("unix:"):
         yield child.address
         return
     bridge = [sys.executable, str(Path(__file__).with_name("tcp_bridge.py")), child.address[5:]]
@@ -59,10 +64,9 @@ def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[str]:
         process.communicate()
 
 
-@pytest.fixture(scope="module", params=["null", "llamacpp"])
+@pytest.fixture(scope="module", params=find_candidates(EMBED))
 def embedder(request: pytest.FixtureRequest, model_home: Home) -> Iterator[str]:
-    child = Child(model_home, _config(request.param, f"{request.param}-embeds", embeddings=True))
-    child.start()
+    child = request.param.start(model_home, EMBED)
     yield child.address
     child.end()
 
@@ -86,7 +90,7 @@ class Reply(NamedTuple):
     events: list[dict[str, Any]]
 
 
-async def _reply(client: EngineClient, body: dict[str, Any], path: str = CHAT) -> Reply:
+async def _reply(client: EngineClient, body: dict[str, Any], path: str = CHAT_PATH) -> Reply:
     events = [event async for event in client.stream(path, body)]
     choices = [choice for event in events for choice in event["choices"]]
     text = "".join(c["text"] if "text" in c else c["delta"].get("content") or "" for c in choices)
@@ -105,14 +109,15 @@ def _with(address: str, act: Callable[[EngineClient], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def _processing(client: EngineClient) -> int:
+async def _processing(client: EngineClient, candidate: Candidate) -> int:
     lines = (await client.get_text("/metrics")).splitlines()
-    return sum(int(float(line.split()[1])) for line in lines if ":requests_processing " in line and line[0] != "#")
+    series = (candidate.in_flight + " ", candidate.in_flight + "{")
+    return sum(int(float(line.rsplit(None, 1)[1])) for line in lines if line.startswith(series))
 
 
-async def _until(client: EngineClient, busy: bool, within_s: float) -> None:
+async def _until(client: EngineClient, candidate: Candidate, busy: bool, within_s: float) -> None:
     async with asyncio.timeout(within_s):
-        while bool(await _processing(client)) is not busy:
+        while bool(await _processing(client, candidate)) is not busy:
             await asyncio.sleep(0.02)
 
 
@@ -134,7 +139,7 @@ def test_answers_a_plain_completion_and_without_streaming_too(engine: str) -> No
     body = {"prompt": "One, two, three,", "stream": True, "max_tokens": 6, "temperature": 0}
     reply = _with(engine, lambda client: _reply(client, body, "/v1/completions"))
     assert reply.text and reply.finish_reason in ("length", "stop")
-    whole = _with(engine, lambda client: client.post(CHAT, {**_ask(), "stream": False, "stream_options": None}))
+    whole = _with(engine, lambda client: client.post(CHAT_PATH, {**_ask(), "stream": False, "stream_options": None}))
     assert whole["choices"][0]["message"]["content"] and whole["usage"]["completion_tokens"] <= 16
 
 
@@ -161,6 +166,7 @@ def test_the_same_seed_gives_the_same_text(engine: str) -> None:
     assert len({_with(engine, lambda client: _reply(client, body)).text for _ in range(3)}) == 1
 
 
+@pytest.mark.parametrize("candidate", find_candidates(CHAT, SCHEMA), indirect=True)
 def test_a_schema_is_obeyed(engine: str) -> None:
     fields = {"city": {"type": "string", "minLength": 1, "maxLength": 12}, "large": {"type": "boolean"}}
     schema = {"type": "object", "properties": fields, "required": ["city", "large"], "additionalProperties": False}
@@ -171,6 +177,7 @@ def test_a_schema_is_obeyed(engine: str) -> None:
     assert 1 <= len(document["city"]) <= 12 and reply.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("candidate", find_candidates(CHAT, SCHEMA), indirect=True)
 def test_a_bad_schema_or_a_prompt_longer_than_the_context_is_refused(engine: str) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "banana"}}}
     prompt = [{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}]
@@ -181,36 +188,36 @@ def test_a_bad_schema_or_a_prompt_longer_than_the_context_is_refused(engine: str
     assert refused.value.body["error"]["n_prompt_tokens"] > CONTEXT_TOKENS
 
 
-def test_closing_the_stream_in_decode_frees_the_engine(engine: str) -> None:
+def test_closing_the_stream_in_decode_frees_the_engine(engine: str, candidate: Candidate) -> None:
     async def act(client: EngineClient) -> None:
-        async with aclosing(client.stream(CHAT, _ask(max_tokens=600, ignore_eos=True))) as stream:
+        async with aclosing(client.stream(CHAT_PATH, _ask(max_tokens=600, ignore_eos=True))) as stream:
             for _ in range(4):
                 await anext(stream)
-            assert await _processing(client) == 1
-        await _until(client, False, FREE_WITHIN_S)
+            assert await _processing(client, candidate) == 1
+        await _until(client, candidate, False, FREE_WITHIN_S)
 
     _with(engine, act)
 
 
-def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: str) -> None:
+def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: str, candidate: Candidate) -> None:
     async def act(client: EngineClient) -> None:
         task = asyncio.create_task(_reply(client, _long()))
         await asyncio.sleep(0.1)
-        await _until(client, True, 5.0)
+        await _until(client, candidate, True, 5.0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         # By a URL no progress is asked for. The engine then looks for closed connections after a second without
         # requests, so its metrics must not be polled meanwhile.
         await asyncio.sleep(0.0 if engine.startswith("unix:") else 1.1)
-        await _until(client, False, FREE_WITHIN_S)
+        await _until(client, candidate, False, FREE_WITHIN_S)
 
     _with(engine, act)
 
 
 def test_cancelling_while_a_prompt_is_read_is_seen_beside_a_busy_neighbour(child: Child) -> None:
     async def act(client: EngineClient) -> float:
-        async with aclosing(client.stream(CHAT, _ask(max_tokens=900, ignore_eos=True))) as neighbour:
+        async with aclosing(client.stream(CHAT_PATH, _ask(max_tokens=900, ignore_eos=True))) as neighbour:
             await anext(neighbour)
             task = asyncio.create_task(_reply(client, _long()))
             await asyncio.sleep(0.3)
@@ -231,7 +238,7 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: str)
         return time.monotonic() - begin
 
     async def begin_and_drop(client: EngineClient) -> None:
-        async with aclosing(client.stream(CHAT, _ask(max_tokens=900, ignore_eos=True))) as stream:
+        async with aclosing(client.stream(CHAT_PATH, _ask(max_tokens=900, ignore_eos=True))) as stream:
             await anext(stream)
 
     async def act(client: EngineClient) -> tuple[float, float]:
@@ -263,10 +270,10 @@ def test_embeds_texts_and_token_ids_repeatably_whatever_they_are_read_with(embed
     assert one == pytest.approx(same, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["null", "llamacpp"])
-def test_lives_and_dies_as_the_supervisor_wants(name: str, model_home: Home) -> None:
+@pytest.mark.parametrize("candidate", find_candidates(CHAT, LIFECYCLE), indirect=True)
+def test_lives_and_dies_as_the_supervisor_wants(candidate: Candidate, model_home: Home) -> None:
     """Killed, it starts again on the same socket; told to end, or orphaned, it ends at once with status 0."""
-    child = Child(model_home, _config(name, f"{name}-life"))
+    child = candidate.make(model_home, CHAT, f"{candidate.name}-life")
     assert child.start() < 15
     assert child.end(signal.SIGKILL) == -signal.SIGKILL
     path = Path(child.address.removeprefix("unix:"))
@@ -280,6 +287,7 @@ def test_lives_and_dies_as_the_supervisor_wants(name: str, model_home: Home) -> 
     assert child.orphan() == 0
 
 
+@pytest.mark.parametrize("candidate", find_candidates(CHAT, LIFECYCLE), indirect=True)
 def test_a_second_engine_on_the_same_socket_is_refused(child: Child) -> None:
     path = child.home.config(child.config.socket)
     command = [sys.executable, "-m", "archwright.engines", str(child.home.root), str(path)]
