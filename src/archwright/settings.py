@@ -6,6 +6,7 @@ which `archwright settings` prints.
 
 import os
 import pwd
+import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -128,6 +129,28 @@ def _check_value(name: str, value: object, source: str) -> object:
 def read_variable(name: str) -> str | None:
     """Return the value of a variable that the user names (`bench --key-env NAME`)."""
     return os.environ.get(name)
+
+
+@dataclass(frozen=True)
+class HubAccess:
+    """How to reach the hub of models, from the variables of its own client. The token is never shown."""
+
+    endpoint: str = "https://huggingface.co"
+    token: str = field(default="", repr=False)
+    offline: bool = False
+
+
+def read_hub_access() -> HubAccess:
+    """Read HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. Raises SettingsError AW-SET-02 for an endpoint that is no URL."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HubAccess.endpoint
+    if not re.fullmatch(r"https?://[^\s/@\[\]]+(/[^\s@]*)?", endpoint):
+        where, hint = (
+            ErrorLocation("environment", None, "HF_ENDPOINT"),
+            "set it to a URL such as https://hub.example.com",
+        )
+        raise SettingsError("AW-SET-02", "HF_ENDPOINT must be an http or https URL", where=where, hint=hint)
+    offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
+    return HubAccess(endpoint, os.environ.get("HF_TOKEN", "").strip(), offline)
 
 
 def read_os_user() -> str:

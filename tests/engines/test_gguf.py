@@ -63,13 +63,14 @@ def test_single_values_and_shapes_of_a_whole_file_are_read(tmp_path: Path) -> No
     path.write_bytes(_file())
     assert len(read_gguf(path).shapes) == 2
     path.write_bytes(_file(keys=(), tensors=(), data=8, version=2))
-    assert read_gguf(path) == ({}, {})
+    assert read_gguf(path) == ({}, {}, {}, {})
     more = (_key(b"a.float", 6, struct.pack("<f", 0.5)), _key(b"a.long", 10, struct.pack("<Q", 1 << 40)))
     path.write_bytes(_file(keys=(*KEYS, *more)))
     contents = read_gguf(path)
     wanted = {"general.name": "tiny", "an.integer": -1, "a.truth": True, "a.float": 0.5, "a.long": 1 << 40}
     assert contents.values == wanted  # no arrays
-    assert contents.shapes == {"a": (32, 2), "b": (4,)}
+    assert contents.shapes == {"a": (32, 2), "b": (4,)} and set(contents.types) == {"a", "b"}
+    assert contents.lengths == {"numbers": 3, "words": 2}
 
 
 def test_the_real_model_says_its_heads(model_home: Home) -> None:

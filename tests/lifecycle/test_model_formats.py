@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from archwright.engines.pickles import format_conversion_command
 from archwright.lifecycle import model_formats
-from archwright.training.training_spec import format_conversion_command
 
 from ..tools.checks import refuses
 

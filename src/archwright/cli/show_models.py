@@ -30,11 +30,14 @@ def as_json(result: object) -> int:
 
 
 MODEL_FILE_COLUMNS = (
+    TableColumn("name", "id"),
     TableColumn("model", "model"),
+    TableColumn("task", "task"),
     TableColumn("quantisation", "quantisation"),
     TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
-    TableColumn("licence", "licence"),
+    TableColumn("licence", lambda row: row.licence or "not known"),
     TableColumn("here", "here"),
+    TableColumn("source", "source"),
 )
 VERSION_COLUMNS = (
     TableColumn("version", "id"),

@@ -41,10 +41,12 @@ BLOCK_SIZES = {
 
 
 class GgufContents(NamedTuple):
-    """Single values by key (no arrays), and the shape of each tensor, fastest dimension first."""
+    """Single values by key, the length of each array, and shape (fastest dimension first) and type of each tensor."""
 
     values: dict[str, str | int | float | bool]
     shapes: dict[str, tuple[int, ...]]
+    lengths: dict[str, int]
+    types: dict[str, int]
 
 
 class DamagedGguf(ValueError):
@@ -72,6 +74,8 @@ class _HeaderReader:
         self._keys: set[str] = set()
         self._values: dict[str, str | int | float | bool] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._lengths: dict[str, int] = {}
+        self._types: dict[str, int] = {}
 
     def read_contents(self) -> GgufContents:
         if self._data[:4] != MAGIC:
@@ -89,7 +93,7 @@ class _HeaderReader:
         missing = self._align(self._at) + end - len(self._data)
         if missing > 0:
             raise DamagedGguf(f"{missing} bytes are missing at its end")
-        return GgufContents(self._values, self._shapes)
+        return GgufContents(self._values, self._shapes, self._lengths, self._types)
 
     def _read_number(self, form: str, size: int) -> int:
         (number,) = struct.unpack_from(form, self._data, self._at)
@@ -139,7 +143,7 @@ class _HeaderReader:
                 raise DamagedGguf(f"the alignment {self._alignment} is not a power of two")
             return
         if kind == ARRAY:
-            self._skip_array()
+            self._lengths[key] = self._skip_array()
         else:
             self._values[key] = self._read_value(kind)
 
@@ -154,16 +158,17 @@ class _HeaderReader:
         value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
         return value
 
-    def _skip_array(self) -> None:
+    def _skip_array(self) -> int:
         kind = self._read_number("<I", 4)
         count = self._read_number("<Q", 8)
         if kind in SCALARS:
             self._skip(count * struct.calcsize(SCALARS[kind]))
-            return
+            return count
         if kind != STRING or count > COUNT_LIMIT:
             raise DamagedGguf(f"an array of {count} values of type {kind} cannot be read")
         for _ in range(count):
             self._skip_text()
+        return count
 
     def _read_tensor_end(self, begin: int) -> int:
         """The tensor's end in bytes from the start of the data. The engine requires each tensor at the next `begin`."""
@@ -178,6 +183,7 @@ class _HeaderReader:
         offset = self._read_number("<Q", 8)
         if kind not in BLOCK_SIZES:
             raise DamagedGguf(f"a tensor has the unknown type {kind}")
+        self._types[name] = kind
         block_weights, block_bytes = BLOCK_SIZES[kind]
         if 0 in shape:
             raise DamagedGguf("a tensor has a dimension of 0")

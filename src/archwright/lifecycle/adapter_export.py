@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from archwright.engines.gguf import GgufContents, read_gguf
+from archwright.engines.pickles import refuse_pickle
 from archwright.errors import EngineError, ErrorLocation, ModelError, from_os_error, require_extra
 from archwright.lake.lazy_modules import np
 from archwright.lifecycle import model_formats
@@ -118,7 +119,7 @@ def check_weights(folder: Path) -> Path:
     """The path of the weights. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (not safetensors)."""
     path, pickled = folder / WEIGHTS_FILE, folder / PICKLED_WEIGHTS_FILE
     if not path.is_file() and pickled.is_file():
-        model_formats.refuse_pickle(pickled)
+        refuse_pickle(pickled)
     model_formats.check_format(path)
     return path
 

@@ -4,11 +4,10 @@ A file is identified by its first bytes and its suffix, so a renamed pickle is r
 """
 
 from pathlib import Path
-from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
+from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError, from_os_error
-from archwright.training.training_spec import PICKLE_SUFFIXES, format_conversion_command
 
 FORMAT_BY_SUFFIX: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000
@@ -33,12 +32,6 @@ def check_format(path: Path) -> ModelFormat:
         hint = "give a safetensors, GGUF or ONNX file with the suffix of its format"
         raise ModelError("AW-MOD-02", message, where=ErrorLocation(str(path)), hint=hint)
     return form
-
-
-def refuse_pickle(path: Path) -> NoReturn:
-    message = f"{path.name} is a pickle: loading a pickle runs the code in it"
-    hint = f"convert it if you trust its source: {format_conversion_command(path)}"
-    raise ModelError("AW-MOD-01", message, where=ErrorLocation(str(path)), hint=hint)
 
 
 def _matches_signature(form: ModelFormat, head: bytes, size_bytes: int) -> bool:

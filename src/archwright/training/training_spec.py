@@ -5,7 +5,6 @@ Limits protect the machine from mistyped numbers: attention memory grows with th
 
 import difflib
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ import msgspec
 from archwright import specfile
 from archwright.contract.lineage import Task
 from archwright.contract.record import Record
+from archwright.engines.pickles import PICKLE_SUFFIXES, format_conversion_command
 from archwright.errors import ErrorLocation, TrainError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -69,9 +69,6 @@ class TrainSpec(Record):
     image: ImageSpec | None = None
 
 
-PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
-
-
 def read_spec(path: Path) -> TrainSpec:
     """Raises TrainError AW-TRN-01 (not a spec), AW-TRN-02 (contradicting fields), AW-TRN-03 (a pickle)."""
     spec = specfile.read_spec(path, TrainSpec, _spec_error)
@@ -95,18 +92,6 @@ def check_spec(spec: TrainSpec, file: str | None = None) -> None:
     ):
         if wrong:
             raise TrainError("AW-TRN-02", message, where=ErrorLocation(file, None, field), hint=hint)
-
-
-def format_conversion_command(path: Path) -> str:
-    """The command that converts a pickled state dict to safetensors without running its code."""
-    load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
-    code = (
-        "import torch, safetensors.torch; "
-        f"safetensors.torch.save_file({{k: v.contiguous() for k, v in {load}.items()}}, "
-        f"{str(path.with_suffix('.safetensors'))!r})"
-    )
-    # Plain quotes are easier to read; they are safe if the code has no character special to the shell.
-    return f"python -c {shlex.quote(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
 
 
 def _spec_error(message: str, where: ErrorLocation) -> TrainError:

@@ -1,0 +1,95 @@
+"""Which files of a hub repository make a model: one GGUF file, or the files of an ONNX or safetensors folder."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from archwright.contract.stored_model import ModelForm
+from archwright.engines.hub import HubFile, HubReference, HubRepository
+from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
+from archwright.errors import ErrorLocation, UsageError
+
+QUANTISATION = re.compile(
+    r"(?:^|[-._])((?:UD-)?I?Q\d_[A-Z0-9_]+|TQ\d_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?)(?=$|[-.])", re.IGNORECASE
+)
+SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+# Beside a model: a vision projector, the statistics of a quantisation, a draft head.
+NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+# Without a choice: 4 bits with the mixed layout, then its neighbours, then the smaller loss before the smaller file.
+PREFERENCE = (
+    *("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "MXFP4_MOE", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
+    *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "BF16", "F16", "FP16", "F32", "FP32", "Q2_K"),
+)
+ONNX_FILES = ("model.onnx", "onnx/model.onnx")
+FOLDER_FILES = {
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
+    *("special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "chat_template.jinja"),
+    *("model.safetensors.index.json", "README.md"),
+}
+
+
+class ChosenFiles(NamedTuple):
+    """The files of one model. A GGUF model has one file."""
+
+    form: ModelForm
+    files: tuple[HubFile, ...]
+
+
+def find_quantisation(name: str) -> str:
+    """The quantisation in the name of a GGUF file, in capitals; empty if the name has none."""
+    found = QUANTISATION.findall(SPLIT.sub("", PurePosixPath(name).name).removesuffix(".gguf"))
+    return str(found[-1]).upper() if found else ""
+
+
+def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFiles:
+    """Raises UsageError AW-USE-17 (the choice is not there, or not clear), ModelError AW-MOD-01 (only pickles)."""
+    named = {file.name: file for file in repository.files}
+    gguf = [file for file in repository.files if file.name.endswith(".gguf") and not NO_MODEL.search(file.name)]
+    if gguf or reference.choice:
+        return ChosenFiles("gguf", (_choose_gguf(gguf, reference),))
+    small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()))
+    weights = tuple(file for file in repository.files if re.fullmatch(r"[^/]+\.safetensors", file.name))
+    onnx = next((named[name] for name in ONNX_FILES if name in named), None)
+    if onnx is not None and "tokenizer.json" in named:
+        data = named.get(f"{onnx.name}_data")
+        return ChosenFiles("onnx", (onnx, *([data] if data else ()), *small))
+    if weights and "config.json" in named:
+        return ChosenFiles("safetensors", (*weights, *small))
+    pickles = [name for name in named if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
+    if pickles and not weights:
+        refuse_pickle(Path(pickles[0]))
+    raise _choice_error(reference, f"{repository.id} holds no model in a known format", ())
+
+
+def _choose_gguf(files: list[HubFile], reference: HubReference) -> HubFile:
+    whole = [file for file in files if not SPLIT.search(file.name)]
+    choice = reference.choice
+    if choice:
+        upper = choice.upper()
+        found = [file for file in files if choice in (file.name, PurePosixPath(file.name).name)]
+        found = found or [file for file in files if find_quantisation(file.name) == upper]
+        if not found:
+            raise _choice_error(reference, f"{reference.repository} has no GGUF file {choice!r}", whole)
+    else:
+        ranked = [name for name in PREFERENCE if any(find_quantisation(file.name) == name for file in whole)]
+        found = [file for file in whole if find_quantisation(file.name) == ranked[0]] if ranked else whole or files
+    if SPLIT.search(found[0].name):
+        message = f"{found[0].name} is one part of a model in several files"
+        raise _choice_error(reference, message, whole, "; or join its parts: llama-gguf-split --merge, then models add")
+    if len(found) > 1:
+        raise _choice_error(reference, f"{reference.repository} has several models", found)
+    return found[0]
+
+
+def _choice_error(reference: HubReference, message: str, files: Iterable[HubFile], more: str = "") -> UsageError:
+    quantisations = [find_quantisation(file.name) for file in files]
+    choices = quantisations if len(set(quantisations)) == len(quantisations) else [file.name for file in files]
+    listed = ", ".join(choices[:12])
+    hint = (
+        f"use hf:{reference.repository}:CHOICE with one of {listed}{more}"
+        if listed
+        else ("use a repository with GGUF, ONNX or safetensors files" + more)
+    )
+    where = ErrorLocation(field=f"hf:{reference.repository}")
+    return UsageError("AW-USE-17", message, where=where, hint=hint, nearest=tuple(choices[:12]))
