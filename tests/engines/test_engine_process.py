@@ -104,6 +104,9 @@ def test_an_engine_with_its_own_user_reads_no_other_file_of_the_home(
     model = home.model("a" * 64)
     model.write_bytes(b"weights")
     model.chmod(0o600)
+    part = home.model_folder("b" * 64) / "1_Pooling" / "config.json"
+    part.parent.mkdir(parents=True)
+    part.write_text("{}")
     if os.geteuid() != 0:
         with refuses("AW-OPS-23", "only root"), started(home, USER):
             pass
@@ -115,7 +118,7 @@ def test_an_engine_with_its_own_user_reads_no_other_file_of_the_home(
         with refuses("AW-OPS-23", "cannot run"), started(home, USER):
             pass
         return
-    with started(home, USER, adapter_sha256="a" * 64) as child:
+    with started(home, USER, model_sha256="b" * 64, adapter_sha256="a" * 64) as child:
         check_environment(child.pid)
         check_restricted(child.pid)
         status = read_process_status(child.pid)
@@ -123,6 +126,9 @@ def test_an_engine_with_its_own_user_reads_no_other_file_of_the_home(
         assert status["CapEff"] == "0" * 16
         assert stat_as(account, home.pepper) and stat_as(account, home.root)
         assert memory_bytes([child.pid])
+        shared = home.engine_root("null") / part.relative_to(home.root)
+        assert shared.read_text() == "{}" and shared.stat().st_gid == account.pw_gid
+        assert {one.stat().st_uid for one in (shared.parent, shared.parent.parent)} == {account.pw_uid}
         first = child.pid
         child.stop(5.0)
         child.start(time.time())  # a restart

@@ -1,5 +1,6 @@
 """The configuration file that an engine process reads at its start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +60,16 @@ def require_file(path: Path, subject: str) -> Path:
         hint = "restore the file from a backup of the home, or train the version again"
         raise MissingError("AW-GET-02", f"the file of {subject} is missing", where=ErrorLocation(str(path)), hint=hint)
     return path
+
+
+def find_model_files(config: Mapping[str, object], home: Home) -> list[Path]:
+    """The files in the home of the model and the adapter that a configuration names, even if they are missing."""
+    form = "onnx" if config.get("engine") == "onnx" else "gguf"
+    files: list[Path] = []
+    for digest in filter(None, map(config.get, ("model_sha256", "adapter_sha256"))):
+        inside = (path for path in home.model_folder(str(digest)).rglob("*") if path.is_file())
+        files += sorted(inside) or [home.model(str(digest), form)]
+    return files
 
 
 def require_digest(config: EngineConfig) -> str:

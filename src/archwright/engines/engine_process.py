@@ -14,6 +14,7 @@ from subprocess import PIPE, Popen
 from typing import IO, Any
 
 from archwright.contract.plan import ProcessSpec
+from archwright.engines.engine_config import find_model_files
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.settings import engine_environment
@@ -70,13 +71,14 @@ def _share_files(spec: ProcessSpec, home: Home, account: pwd.struct_passwd) -> P
     for folder in (root.parent, root):
         folder.mkdir(mode=0o700, exist_ok=True)
     own = Home(root)
-    for field in ("model_sha256", "adapter_sha256"):
-        form = "onnx" if spec.config.get("engine") == "onnx" else "gguf"
-        digest = spec.config.get(field)
-        if digest and (source := home.model(str(digest), form)).is_file():
-            _share_model(source.resolve(), own.model(str(digest), form), account.pw_gid)
+    folders = {own.folder("models"), own.folder("run"), root}
+    for source in filter(Path.is_file, find_model_files(spec.config, home)):
+        link = root / source.relative_to(home.root)
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.update(folder for folder in link.parents if folder.is_relative_to(root))
+        _share_model(source.resolve(), link, account.pw_gid)
     shutil.copyfile(home.config(spec.name), own.config(spec.name))
-    for path in (own.config(spec.name), own.folder("models"), own.folder("run"), root):
+    for path in (own.config(spec.name), *folders):
         os.chown(path, account.pw_uid, account.pw_gid)
     if spec.ready_socket is not None:
         socket = home.socket(spec.ready_socket)

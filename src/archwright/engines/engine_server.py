@@ -9,18 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from archwright.engines.http_request_parser import MalformedRequest, parse_head
-from archwright.engines.null_replies import ErrorReply
+from archwright.engines.null_replies import ErrorReply, invalid_request_error
 from archwright.engines.unix_socket import leave_on_terminate
 from archwright.errors import ArchwrightError
 from archwright.journal import Journal
 
 BODY_LIMIT_BYTES = 16 << 20
 JSON_TYPE = "application/json"
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class EngineReply(NamedTuple):
@@ -90,6 +91,17 @@ class SlotCounter:
 
 def make_json_reply(body: object, status: int = 200) -> EngineReply:
     return EngineReply(msgspec.json.encode(body), JSON_TYPE, status)
+
+
+def parse_body(data: bytes, kind: type[S]) -> S:
+    """The record of a request's body. Raises ErrorReply 400 that names the invalid field."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        raise invalid_request_error(f"{place.rstrip('`') or 'the body'}: {message}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_request_error(f"the body is not JSON: {error}") from error
 
 
 def serve_until(

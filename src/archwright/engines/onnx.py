@@ -23,23 +23,20 @@ from archwright.engines.engine_server import (
     ServerRequest,
     SlotCounter,
     make_json_reply,
+    parse_body,
     serve_until,
 )
 from archwright.engines.null_replies import invalid_request_error
 from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
+from archwright.engines.onnx_session import OnnxSession
 from archwright.engines.unix_socket import claim_socket
-from archwright.errors import EngineError, require_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
 Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
 Numbers: TypeAlias = list[float | None]
-# Errors only: the warnings are about the way the file was written.
-LOG_SEVERITY = 3
-RUNTIME_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 FLOAT32_MAX = 3.4028235e38
 BATCH_ITEMS = 1024
-FAILED_HINT = "check the values of the input, or train the model again"
 
 
 class OnnxSettings(Record):
@@ -81,42 +78,22 @@ class Classifier:
     def __init__(self, file: OnnxFile, threads: int = 1) -> None:
         self.notes = file.notes
         self._may_miss = [name in file.notes.missing for name in file.notes.features] or [False] * file.notes.size
-        with require_extra("predict", "serving a classifier"):
-            import numpy  # noqa: PLC0415  the heavy extra of this adapter
-            import onnxruntime  # noqa: PLC0415
-        self._numpy = numpy
-        # The exceptions have no common base class.
-        raised = onnxruntime.capi.onnxruntime_pybind11_state
-        self._failures = (*(getattr(raised, name) for name in RUNTIME_ERRORS), ValueError)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = LOG_SEVERITY
-        try:
-            self._session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
-            (given,), (answered,) = self._session.get_inputs(), self._session.get_outputs()
-            self._input, self._output = given.name, answered.name
+        self._session = OnnxSession(file.data, threads, "train the model again with this version of archwright")
+        self._numpy = self._session.numpy
+        with self._session.checking():
+            (self._input,), (self._output,) = self._session.inputs, self._session.outputs
             # A model with a wrong output is found here and not by the first caller.
             for items in (1, 2):
                 rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
-                (found,) = self._session.run([self._output], {self._input: rows})
+                (found,) = self._session.run({self._input: rows}, [self._output])
                 wanted = (items, len(self.notes.labels))
                 if found.shape != wanted:
                     raise ValueError(f"its output for {items} items has the shape {found.shape}, not {wanted}")
-        except self._failures as error:
-            hint = "train the model again with this version of archwright"
-            message = f"onnxruntime cannot load the model: {_format_error(error)}"
-            raise EngineError("AW-ENG-12", message, hint=hint) from error
 
     def predict_probabilities(self, rows: Any) -> Any:
         """Class probabilities per row of `rows` (float32). Raises EngineError AW-ENG-13 if the model fails."""
-        try:
-            (found,) = self._session.run([self._output], {self._input: rows})
-        except self._failures as error:
-            message = f"the model failed on an input: {_format_error(error)}"
-            raise EngineError("AW-ENG-13", message, hint=FAILED_HINT) from error
-        if not self._numpy.isfinite(found).all():
-            raise EngineError("AW-ENG-13", "the model returned numbers that are not finite", hint=FAILED_HINT)
-        return found
+        (found,) = self._session.run({self._input: rows}, [self._output])
+        return self._session.require_finite(found)
 
     def build_rows(self, items: list[Item]) -> Any:
         """The items as the model's input. Raises ErrorReply 400 that names the invalid item."""
@@ -162,13 +139,7 @@ class OnnxEngine:
 
 def parse_inputs(data: bytes, batch_items: int) -> list[Item]:
     """The items of a request's body. Raises ErrorReply 400."""
-    try:
-        items = msgspec.json.decode(data, type=InferenceInput).inputs
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
-        raise invalid_request_error(f"{place.rstrip('`') or 'the body'}: {message}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_request_error(f"the body is not JSON: {error}") from error
+    items = parse_body(data, InferenceInput).inputs
     if not 0 < len(items) <= batch_items:
         raise invalid_request_error(f"inputs must be a list of 1 to {batch_items} items, not of {len(items)}")
     return items
@@ -206,7 +177,3 @@ def _flatten_values(values: Any, place: str, shape: tuple[int, ...], names: Sequ
         if value is not None and (type(value) not in (float, int) or abs(value) > FLOAT32_MAX):
             raise invalid_request_error(f"{place}[{names[index] if names else index}] must be a number of 32 bits")
     return values
-
-
-def _format_error(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

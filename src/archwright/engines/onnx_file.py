@@ -1,14 +1,15 @@
-"""Reads the structure of an ONNX file; refuses damaged files and files that refer to other files.
+"""Reads the structure of an ONNX file; refuses damaged files and files that refer to files elsewhere.
 
-The engine resolves external data of a tensor against the working directory, even for a model given as bytes. The
-digest covers one file, so all tensors must be in it. Layout: protobuf messages of onnx/onnx.proto
-(github.com/onnx/onnx/blob/main/onnx/onnx.proto); the data of tensors is skipped. The metadata of the file holds the
-meaning of inputs and outputs, as `ModelSignature`.
+onnxruntime resolves external data of a tensor against the working directory, even for a model given as bytes. The
+digest of a classifier covers one file, so all its tensors must be in it; a model folder may hold more files. Layout:
+protobuf messages of onnx/onnx.proto (github.com/onnx/onnx/blob/main/onnx/onnx.proto); the data of tensors is skipped.
+The metadata of a classifier holds the meaning of inputs and outputs, as `ModelSignature`.
 """
 
 import hashlib
 from collections.abc import Iterator
 from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ SIZE_LIMIT_BYTES = 512 << 20
 FIELD_LIMIT = 1 << 20
 LABEL_LIMIT = 1000
 FEATURE_LIMIT = 1 << 20
+GRAPH_FIELD, EXTERNAL_FIELD, LOCATION_FIELD = 7, 13, 14
 
 # Message -> number of each field whose messages may contain a tensor.
 NESTED_MESSAGES = {
@@ -33,8 +35,8 @@ NESTED_MESSAGES = {
     "sparse": {1: "tensor", 2: "tensor"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
+    "tensor": {EXTERNAL_FIELD: "external"},
 }
-GRAPH_FIELD, EXTERNAL_FIELD, LOCATION_FIELD = 7, 13, 14
 VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
@@ -78,7 +80,14 @@ class DamagedOnnx(ValueError):
 
 
 class ExternalTensorData(ValueError):
-    """The file refers to other files; becomes AW-ENG-11."""
+    """The file refers to files elsewhere; becomes AW-ENG-11."""
+
+
+class _OnnxStructure(NamedTuple):
+    """The metadata of a file, and the files that its tensors refer to, with "" for any such tensor."""
+
+    metadata: dict[str, bytes]
+    external: set[str]
 
 
 class _ProtobufField(NamedTuple):
@@ -101,7 +110,9 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
             raise DamagedOnnx(f"it is larger than {SIZE_LIMIT_BYTES} bytes")
         if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
             raise DamagedOnnx(f"its SHA-256 is {found}, not {sha256}")
-        entries = _read_metadata(data)
+        entries, external = _read_structure(data)
+        if external:
+            raise ExternalTensorData("the data of a tensor is in another file")
         if SIGNATURE_KEY not in entries:
             raise DamagedOnnx("it has no description of its inputs and outputs")
         return OnnxFile(data, msgspec.json.decode(entries[SIGNATURE_KEY], type=ModelSignature))
@@ -115,9 +126,27 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
         raise EngineError("AW-ENG-10", message, where=where, hint=hint) from error
 
 
-def _read_metadata(data: bytes) -> dict[str, bytes]:
-    """The model's metadata; checks every message that may contain a tensor."""
-    entries: dict[str, bytes] = {}
+def check_folder_onnx(path: Path, hint: str) -> None:
+    """Check that the file is complete and refers only to files beside it. Raises EngineError AW-ENG-10, AW-ENG-11."""
+    where = ErrorLocation(str(path))
+    try:
+        if not path.is_file() or not path.stat().st_size:
+            raise DamagedOnnx("it is missing or empty")
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            external = _read_structure(data).external
+        for name in external - {""} or external:
+            beside = path.with_name(name) if name and "/" not in name and name not in (".", "..") else None
+            if beside is None or beside.is_symlink() or not beside.is_file():
+                raise ExternalTensorData(f"a tensor is in the file {name[:80]!r}, which is not in the model's folder")
+    except ExternalTensorData as error:
+        raise EngineError("AW-ENG-11", f"the model is not complete: {error}", where=where, hint=hint) from error
+    except (DamagedOnnx, UnicodeDecodeError) as error:
+        raise EngineError("AW-ENG-10", f"not a complete ONNX model: {error}", where=where, hint=hint) from error
+
+
+def _read_structure(data: bytes | mmap) -> _OnnxStructure:
+    """Walk every message that may contain a tensor."""
+    metadata, external = dict[str, bytes](), set[str]()
     waiting, graphs, seen = [("model", 0, len(data))], 0, 0
     while waiting:
         kind, begin, end = waiting.pop()
@@ -129,22 +158,23 @@ def _read_metadata(data: bytes) -> dict[str, bytes]:
             inner = NESTED_MESSAGES.get(kind, {}).get(field.number)
             if inner is not None and field.wire == BYTES:
                 waiting.append((inner, field.begin, field.end))
-            if kind == "model" and field.number == GRAPH_FIELD:
-                graphs += 1
-            elif kind == "tensor" and (
+            graphs += kind == "model" and field.number == GRAPH_FIELD
+            if kind == "tensor" and (
                 field.number == EXTERNAL_FIELD or (field.number == LOCATION_FIELD and field.value)
             ):
-                raise ExternalTensorData("the data of a tensor is in another file")
-            elif kind == "entry" and field.wire == BYTES:
+                external.add("")
+            elif kind in ("entry", "external") and field.wire == BYTES:
                 texts[field.number] = data[field.begin : field.end]
         if kind == "entry":
-            entries[texts.get(1, b"").decode("utf-8")] = texts.get(2, b"")
+            metadata[texts.get(1, b"").decode("utf-8")] = texts.get(2, b"")
+        elif texts.get(1) == b"location":
+            external.add(texts.get(2, b"").decode("utf-8"))
     if graphs != 1:
         raise DamagedOnnx(f"it has {graphs} graphs")
-    return entries
+    return _OnnxStructure(metadata, external)
 
 
-def _iterate_fields(data: bytes, begin: int, end: int) -> Iterator[_ProtobufField]:
+def _iterate_fields(data: bytes | mmap, begin: int, end: int) -> Iterator[_ProtobufField]:
     at = begin
     while at < end:
         key, at = _read_varint(data, at, end)
@@ -164,7 +194,7 @@ def _iterate_fields(data: bytes, begin: int, end: int) -> Iterator[_ProtobufFiel
         yield _ProtobufField(number, wire, value, first, at)
 
 
-def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _read_varint(data: bytes | mmap, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]

@@ -1,10 +1,11 @@
 """Memory of the platform's processes and disk space of its files."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from archwright.contract.plan import ProcessSpec
+from archwright.engines.engine_config import find_model_files
 from archwright.home import Home
 
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
@@ -26,19 +27,11 @@ def _pss_bytes(pid: int) -> int | None:
 
 def disk_bytes(home: Home, processes: Iterable[ProcessSpec]) -> int:
     """Return the bytes of these processes' files in the home: models, store, logs and run files."""
-    files = list({path for process in processes for path in _model_paths(home, process.config)})
+    files = list({path for process in processes for path in find_model_files(process.config, home)})
     files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
     for folder in (home.folder("logs"), home.folder("run")):
         files += [p for p in folder.iterdir() if p.is_file()]
     return sum(_file_size(path) for path in files)
-
-
-def _model_paths(home: Home, config: dict[str, object]) -> Iterator[Path]:
-    form = "onnx" if config.get("engine") == "onnx" else "gguf"
-    if config.get("model_sha256"):
-        yield home.model(str(config["model_sha256"]), form)
-    if config.get("adapter_sha256"):
-        yield home.model(str(config["adapter_sha256"]))
 
 
 def _file_size(path: Path) -> int:

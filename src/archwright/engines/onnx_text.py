@@ -1,0 +1,272 @@
+"""The engine of embedders and rerankers: serves a model folder (ONNX, tokenizer) on a Unix socket.
+
+POST /v1/embeddings as in OpenAI's interface: normalised vectors of texts or token ids. POST /v1/rerank {"query",
+"documents", "top_n"} -> {"results": [{"index", "relevance_score"}, ...]}, best first, as in Jina's interface.
+Design: texts run in batches of at most `batch_tokens` with padding, shortest first, so memory is bounded by one batch,
+and a cancelled request ends with its batch. A text longer than the context is refused and never cut.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from archwright.contract.record import Record
+from archwright.engines.engine_config import EngineConfig, adapter_settings, require_digest
+from archwright.engines.engine_server import (
+    EngineReply,
+    Routes,
+    ServerRequest,
+    SlotCounter,
+    make_json_reply,
+    parse_body,
+    serve_until,
+)
+from archwright.engines.null_replies import ErrorReply, invalid_request_error
+from archwright.engines.onnx_file import check_folder_onnx
+from archwright.engines.onnx_session import OnnxSession
+from archwright.engines.text_model_folder import LOAD_HINT, Pooling, TextModelFolder, read_model_folder
+from archwright.engines.unix_socket import claim_socket
+from archwright.home import Home
+from archwright.journal import Journal
+
+MAX_TEXTS = 2_048
+VECTOR_OUTPUT = "sentence_embedding"
+# The names that exporters give to the vectors of texts, the vectors of tokens, and the scores.
+OUTPUTS = {"embed": (VECTOR_OUTPUT, "last_hidden_state", "token_embeddings"), "rerank": ("logits",)}
+ELEMENT_TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
+
+
+class TextSettings(Record):
+    """`threads` are per request. `batch_tokens`: limit of a batch with its padding, unless a single text has more."""
+
+    task: Literal["embed", "rerank"] = "embed"
+    threads: int = 1
+    batch_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.batch_tokens < 1:
+            raise ValueError("threads and batch_tokens must be at least 1")
+
+
+class EmbeddingInput(msgspec.Struct):
+    """`dimensions`: only the model's own, since its vectors are not cut."""
+
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float"] | None = None
+    dimensions: int | None = None
+
+
+class RerankInput(msgspec.Struct):
+    query: Annotated[str, Meta(min_length=1)]
+    documents: Annotated[list[str], Meta(min_length=1, max_length=MAX_TEXTS)]
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+
+
+class TokenSequence(NamedTuple):
+    """The tokens of a text, or of a query and a document, and the part (0 or 1) that each belongs to."""
+
+    ids: list[int]
+    parts: list[int]
+
+
+def serve(
+    config: EngineConfig,
+    home: Home,
+    journal: Journal,
+    wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
+) -> None:
+    """Serve on the home's socket until SIGTERM; returns only if `wait` does.
+
+    Raises MissingError AW-GET-01 (no onnxruntime or tokenizers), EngineError AW-ENG-06, AW-ENG-10 (damaged folder),
+    AW-ENG-11 (tensors elsewhere), AW-ENG-12 (a model that this engine cannot run).
+    """
+    settings = adapter_settings(config, TextSettings)
+    folder = read_model_folder(home.model_folder(require_digest(config)))
+    journal.info("loading", model=config.alias, task=settings.task, slots=config.slots)
+    model = TextModel(folder, settings, config.context_tokens)
+    engine = TextEngine(config, model, settings)
+    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
+
+
+class TextModel:
+    """A model and its tokenizer; its methods may be called from several threads at once."""
+
+    def __init__(self, folder: TextModelFolder, settings: TextSettings, context_tokens: int) -> None:
+        self.context_tokens = min(context_tokens, folder.context_tokens or context_tokens)
+        self._folder, self._reranks = folder, settings.task == "rerank"
+        path = folder.path / "model.onnx"
+        check_folder_onnx(path, LOAD_HINT)
+        self._session = OnnxSession(path, settings.threads, LOAD_HINT)
+        self._numpy = self._session.numpy
+        with self._session.checking():
+            self._types = _find_input_types(self._session.inputs)
+            names, expected = self._session.outputs, OUTPUTS[settings.task]
+            self._output = next((name for name in expected if name in names), names[0])
+            if not folder.vectors_complete and self._output != VECTOR_OUTPUT:
+                raise ValueError("the folder has layers after the pooling, which are not in the model")
+            self.dimensions = self._try_shapes()
+
+    def _try_shapes(self) -> int:
+        """The width of a reply. A model with a wrong output is found here and not by the first caller."""
+        width = 0
+        for texts, tokens in ((1, 2), (2, 3)):
+            found = self.run([TokenSequence([0] * tokens, [0] * tokens)] * texts)
+            width = found.shape[1] if found.ndim == 2 else 0
+            wanted = (texts, 1 if self._reranks else width or 1)
+            if found.shape != wanted:
+                raise ValueError(f"its output {self._output!r} for {texts} texts has the shape {found.shape}")
+        return width
+
+    def tokenize(self, texts: Sequence[str], query: str | None = None) -> list[TokenSequence]:
+        """The tokens of each text, or of each pair of query and text. Raises ErrorReply 400 for a text too long."""
+        name = "input" if query is None else "documents"
+        found = []
+        for index, text in enumerate(texts):
+            # A batch frees the interpreter, a single text does not; a batch of several would use all processors.
+            (encoded,) = self._folder.tokenizer.encode_batch_fast([text if query is None else (query, text)])
+            found.append(TokenSequence(encoded.ids, encoded.type_ids))
+            self._check_length(len(encoded.ids), f"{name}[{index}]")
+        return found
+
+    def take_ids(self, inputs: Sequence[list[int]]) -> list[TokenSequence]:
+        """Token ids as the caller gives them, without further tokens. Raises ErrorReply 400."""
+        highest = self._folder.tokenizer.get_vocab_size() - 1
+        for index, ids in enumerate(inputs):
+            self._check_length(len(ids), f"input[{index}]")
+            if not 0 <= min(ids) <= max(ids) <= highest:
+                raise invalid_request_error(f"input[{index}] has a token id that is not from 0 to {highest}")
+        return [TokenSequence(ids, [0] * len(ids)) for ids in inputs]
+
+    def _check_length(self, tokens: int, place: str) -> None:
+        limit = self.context_tokens
+        if not tokens:
+            raise invalid_request_error(f"{place} has no tokens")
+        if tokens > limit:
+            message = f"{place} exceeds the available context size ({tokens} of {limit} tokens)"
+            raise ErrorReply(400, "exceed_context_size_error", message, n_prompt_tokens=tokens, n_ctx=limit)
+
+    def run(self, batch: Sequence[TokenSequence]) -> Any:
+        """Normalised vectors, or logits, as one row per sequence. Raises EngineError AW-ENG-13 if the model fails."""
+        np = self._numpy
+        shape = len(batch), max(len(one.ids) for one in batch)
+        ids = np.full(shape, self._folder.padding_id)
+        mask, parts = np.zeros_like(ids), np.zeros_like(ids)
+        for row, one in enumerate(batch):
+            length = len(one.ids)
+            ids[row, :length], mask[row, :length], parts[row, :length] = one.ids, 1, one.parts
+        offered = {"input_ids": ids, "attention_mask": mask, "token_type_ids": parts}
+        offered["position_ids"] = np.broadcast_to(np.arange(shape[1]), shape)
+        feed = {name: offered[name].astype(kind) for name, kind in self._types.items()}
+        (found,) = self._session.run(feed, [self._output])
+        found = found.astype(np.float32)
+        if self._reranks:
+            return self._session.require_finite(found)
+        if found.ndim == 3:
+            found = _pool(np, found, mask, self._folder.pooling)
+        return self._session.require_finite(found / np.linalg.norm(found, axis=-1, keepdims=True).clip(1e-12))
+
+
+class TextEngine:
+    """Runs `config.slots` requests at once; the others wait in order of arrival."""
+
+    def __init__(self, config: EngineConfig, model: TextModel, settings: TextSettings) -> None:
+        self._alias, self._model, self._settings = config.alias, model, settings
+        counts = ("prompt_tokens_total", "prompt_seconds_total")
+        self._slots = SlotCounter("onnx_text", config.slots, counts, "g")
+
+    def routes(self) -> Routes:
+        if self._settings.task == "rerank":
+            return self._slots.build_routes({("POST", "/v1/rerank"): self._rerank})
+        return self._slots.build_routes({("POST", "/v1/embeddings"): self._embed})
+
+    async def _embed(self, request: ServerRequest) -> EngineReply:
+        given = parse_body(request.body, EmbeddingInput)
+        if given.dimensions not in (None, self._model.dimensions):
+            raise invalid_request_error(f"dimensions must be {self._model.dimensions}, which this model's vectors have")
+        inputs = check_inputs(given.input)
+        take: Any = self._model.take_ids if isinstance(inputs[0], list) else self._model.tokenize
+        async with self._slots.hold_slot():
+            sequences = await asyncio.to_thread(take, inputs)
+            rows = await self._run_batches(sequences)
+            return await asyncio.to_thread(self._build_vectors, rows, sequences)
+
+    async def _rerank(self, request: ServerRequest) -> EngineReply:
+        given = parse_body(request.body, RerankInput)
+        async with self._slots.hold_slot():
+            sequences = await asyncio.to_thread(self._model.tokenize, given.documents, given.query)
+            rows = await self._run_batches(sequences)
+        logits = [float(row[0]) for row in rows]
+        best = sorted(range(len(logits)), key=lambda index: -logits[index])[: given.top_n]
+        results = [{"index": index, "relevance_score": sigmoid(logits[index])} for index in best]
+        return self._reply({"results": results}, sequences)
+
+    async def _run_batches(self, sequences: list[TokenSequence]) -> list[Any]:
+        """The model's rows in the order of the sequences. A cancelled request ends between two batches."""
+        rows: list[Any] = [None] * len(sequences)
+        for batch in make_batches([len(one.ids) for one in sequences], self._settings.batch_tokens):
+            began = time.perf_counter()
+            # In a thread: a batch takes long, and the event loop must answer health checks meanwhile.
+            found = await asyncio.to_thread(self._model.run, [sequences[index] for index in batch])
+            self._slots.counts["prompt_seconds_total"] += time.perf_counter() - began
+            self._slots.counts["prompt_tokens_total"] += sum(len(sequences[index].ids) for index in batch)
+            for index, row in zip(batch, found, strict=True):
+                rows[index] = row
+        return rows
+
+    def _build_vectors(self, rows: list[Any], sequences: list[TokenSequence]) -> EngineReply:
+        data = [{"object": "embedding", "index": at, "embedding": row.tolist()} for at, row in enumerate(rows)]
+        return self._reply({"data": data}, sequences)
+
+    def _reply(self, results: dict[str, object], sequences: list[TokenSequence]) -> EngineReply:
+        tokens = sum(len(one.ids) for one in sequences)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return make_json_reply({"object": "list", "model": self._alias, **results, "usage": usage})
+
+
+def check_inputs(value: str | list[str | int | list[int]]) -> list[Any]:
+    """Texts, or lists of token ids. Raises ErrorReply 400 for a mixture and for too many."""
+    kinds = {type(one) for one in value} if isinstance(value, list) else {str}
+    inputs: list[Any] = [value] if isinstance(value, str) or kinds == {int} else value
+    if not 0 < len(inputs) <= MAX_TEXTS or len(kinds) > 1:
+        raise invalid_request_error(f"input must be a text, a list of token ids, or 1 to {MAX_TEXTS} of either")
+    return inputs
+
+
+def sigmoid(logit: float) -> float:
+    """Keeps the differences of very small scores, and never overflows."""
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def make_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indexes, shortest first. The longest of a batch times its count is at most `batch_tokens`, unless it is alone."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch
+
+
+def _find_input_types(inputs: dict[str, str]) -> dict[str, str]:
+    """The element type of each input. Raises ValueError for an input that this engine does not know."""
+    known = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+    for name, kind in inputs.items():
+        if name not in known or kind not in ELEMENT_TYPES:
+            raise ValueError(f"its input {name[:80]!r} ({kind}) is none of {', '.join(known)} with integers")
+    return {name: ELEMENT_TYPES[kind] for name, kind in inputs.items()}
+
+
+def _pool(np: Any, tokens: Any, mask: Any, pooling: Pooling) -> Any:
+    """One vector per text, from the vectors of its tokens (texts, tokens, width)."""
+    if pooling == "cls":
+        return tokens[:, 0]
+    if pooling == "last":
+        return tokens[np.arange(len(tokens)), mask.sum(1) - 1]
+    weights = (mask / mask.sum(1, keepdims=True)).astype(np.float32)
+    return (weights[:, None, :] @ tokens)[:, 0]
