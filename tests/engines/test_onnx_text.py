@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from archwright.engines import onnx_text
 from archwright.engines.engine_config import EngineConfig
+from archwright.engines.model_store import add_model
 from archwright.engines.onnx_text import make_batches, sigmoid
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
@@ -168,6 +169,20 @@ def test_pooling_follows_the_folder_and_padding_takes_no_part(
     row, other = _embed(Home(tmp_path), ["sea tax", "ship ship ship ship"])
     assert row == pytest.approx([one / math.hypot(*expected) for one in expected], abs=1e-6) and other == [0, 1]
     assert _embed(Home(tmp_path), [[1, 3], [2, 2, 2, 2]]) == [row, other]
+
+
+def test_a_folder_as_makers_publish_it_is_added_and_served(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 2, "num_hidden_layers": 1, "vocab_size": 5, "max_position_embeddings": 8}
+    files: dict[str, object] = {"onnx/model.onnx": GOOD, "model.onnx": None, "config.json": sizes}
+    files |= {"sentence_bert_config.json": {"max_seq_length": 3}, "modules.json": []}
+    folder = _put(Home(tmp_path / "elsewhere"), **files, **{"1_Pooling/config.json": {"pooling_mode_cls_token": True}})
+    home = Home(tmp_path / "home")
+    stored = add_model(folder, "words", "MIT", home)
+    assert (stored.form, stored.task, stored.architecture.context_tokens) == ("onnx", "embed", 8)
+    home.model_folder(stored.sha256).rename(home.model_folder(DIGEST))
+    assert _embed(home, "ship tax") == [[0, 1]]
+    with pytest.raises(EngineRefused, match=r"\(4 of 3 tokens\)"):
+        _embed(home, "sea sea sea sea")
 
 
 def test_ready_vectors_and_other_integers_are_taken_as_they_are(tmp_path: Path) -> None:

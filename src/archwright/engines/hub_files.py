@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from archwright.contract.stored_model import ModelForm
 from archwright.engines.hub import HubFile, HubReference, HubRepository
+from archwright.engines.model_header import ONNX_FILES
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, UsageError
 
@@ -21,11 +22,12 @@ PREFERENCE = (
     *("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "MXFP4_MOE", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
     *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "BF16", "F16", "FP16", "F32", "FP32", "Q2_K"),
 )
-ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 FOLDER_FILES = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
     *("special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "chat_template.jinja"),
     *("model.safetensors.index.json", "README.md"),
+    # How an embedder makes a vector of a text's tokens, and its longest text.
+    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
 }
 
 

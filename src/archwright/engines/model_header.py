@@ -17,6 +17,8 @@ from archwright.engines.gguf import GgufContents, read_gguf
 from archwright.engines.llamacpp_architectures import ARCHITECTURES
 from archwright.errors import EngineError, ErrorLocation
 
+# The weights of an ONNX folder: the first that exists.
+ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 # Number of `general.file_type` -> quantisation, from llama.h (enum llama_ftype).
 FILE_TYPES = {
     **{0: "fp32", 1: "fp16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S"},
@@ -136,6 +138,10 @@ def _content_error(path: Path, reason: str) -> EngineError:
     return EngineError("AW-ENG-21", reason, where=where, hint="choose a file or folder with the weights of a model")
 
 
+def locate_onnx(folder: Path) -> Path | None:
+    return next((folder / name for name in ONNX_FILES if (folder / name).is_file()), None)
+
+
 def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
     """The header of a folder with config.json. Raises EngineError AW-ENG-21 if its files do not describe a model."""
     outer = read_json(folder / "config.json")
@@ -144,11 +150,11 @@ def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
     names = [str(name) for name in outer.get("architectures") or ()]
     if form == "onnx":
         # Its tensors are 32-bit numbers: the other precisions have other file names.
-        weights = folder / "model.onnx"
+        weights = locate_onnx(folder) or folder / ONNX_FILES[0]
         with weights.open("rb") as file:
             if file.read(1) != b"\x08":  # the first field of the message: the version of the format
                 raise _content_error(weights, "model.onnx is not an ONNX file")
-        parameters = sum(path.stat().st_size for path in folder.glob("model.onnx*")) // 4
+        parameters = sum(path.stat().st_size for path in weights.parent.glob("model.onnx*")) // 4
         formats = Counter({"F32": 1})
     else:
         parameters, formats = _count_safetensors(folder)

@@ -28,9 +28,9 @@ from archwright.engines.hub import (
     disk_full_error,
     parse_reference,
 )
-from archwright.engines.hub_files import FOLDER_FILES, ONNX_FILES, ChosenFiles, choose_files, find_quantisation
+from archwright.engines.hub_files import FOLDER_FILES, ChosenFiles, choose_files, find_quantisation
 from archwright.engines.model_files import PIECE_BYTES, SCRATCH_PREFIX, fetch_model, missing_model_error, open_scratch
-from archwright.engines.model_header import ModelHeader, read_folder_header, read_gguf_header, read_json
+from archwright.engines.model_header import ModelHeader, locate_onnx, read_folder_header, read_gguf_header, read_json
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import EngineError, ErrorLocation, MissingError, ModelError, UsageError
 from archwright.home import Home, open_private, write_atomic
@@ -205,7 +205,7 @@ def _fetch_folder(
         for file, part in parts:
             client.download(repository, file, part)
         for file, part in parts:
-            os.replace(part, folder / PurePosixPath(file.name).name)
+            os.replace(part, _make_place(folder, file.name))
         header, sha256, size_bytes = _take_folder(folder, chosen.form, home)
     name, licence = repository.id.rpartition("/")[2], repository.licence or header.licence
     return _store(header, home, options, _Origin(sha256, size_bytes, name, source, licence, repository.id))
@@ -245,7 +245,7 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
         else:
             copied.mkdir(mode=0o700)
             for file in _list_folder(path, form):
-                _copy_file(file, copied / file.name)
+                _copy_file(file, _make_place(copied, file.relative_to(path).as_posix()))
             header, sha256, size_bytes = _take_folder(copied, form, home, name)
     return _store(header, home, chosen, _Origin(sha256, size_bytes, name, "file", stated, ""))
 
@@ -329,7 +329,7 @@ def _find_form(path: Path) -> ModelForm:
         hint = "give a GGUF file, or the folder with config.json of an ONNX or safetensors model"
         message = f"not an accepted model file: {path.name}"
         raise ModelError("AW-MOD-02", message, where=ErrorLocation(str(path)), hint=hint)
-    if _locate_onnx(path) is not None and (path / "tokenizer.json").is_file():
+    if locate_onnx(path) is not None and (path / "tokenizer.json").is_file():
         return "onnx"
     if any(path.glob("*.safetensors")):
         return "safetensors"
@@ -340,18 +340,21 @@ def _find_form(path: Path) -> ModelForm:
     raise ModelError("AW-MOD-02", "the folder holds no model", where=ErrorLocation(str(path)), hint=hint)
 
 
-def _locate_onnx(folder: Path) -> Path | None:
-    return next((folder / name for name in ONNX_FILES if (folder / name).is_file()), None)
-
-
 def _list_folder(folder: Path, form: ModelForm) -> Iterator[Path]:
     """The files of a model: weights and what describes them; never code or pickles."""
     yield from (folder / name for name in sorted(FOLDER_FILES) if (folder / name).is_file())
     if form == "safetensors":
         yield from sorted(folder.glob("*.safetensors"))
-    elif (weights := _locate_onnx(folder)) is not None:
+    elif (weights := locate_onnx(folder)) is not None:
         data = weights.with_name(f"{weights.name}_data")
         yield from (weights, *([data] if data.is_file() else ()))
+
+
+def _make_place(folder: Path, name: str) -> Path:
+    """The path in a model's folder for one of its files: weights lie at the top, whatever folder they came from."""
+    place = folder / (name if name in FOLDER_FILES else PurePosixPath(name).name)
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    return place
 
 
 def _copy_file(source: Path, target: Path) -> tuple[str, int]:
@@ -372,9 +375,10 @@ def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> t
     """Check the finished folder, and give it its final name. Returns header, digest and bytes."""
     header = read_folder_header(folder, form)
     lines, size_bytes = [], 0
-    for path in sorted(folder.iterdir()):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+            name_inside = path.relative_to(folder).as_posix()
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name_inside}\n")
         size_bytes += path.stat().st_size
     sha256 = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
     if name:
