@@ -272,6 +272,11 @@ class Home:
         """The tables that the worker processes of this machine share."""
         return self.folder("run", "slates")
 
+    @property
+    def start_requests(self) -> Path:
+        """The gateway's requests to start engines: a file by the engine's name."""
+        return self.folder("run", "starts")
+
     def config(self, process: str) -> Path:
         return self.folder("run") / f"{process}.json"
 

@@ -352,8 +352,14 @@ class ProcessSpec(Record):
 
 
 class Bundle(Record):
-    """The output of `deploy` for one machine, which `operate` runs."""
+    """The output of `deploy` for one machine, which `operate` runs.
+
+    `model_memory_bytes`: memory for all models that are loaded at run time, 0 for no limit. An idle one is unloaded
+    after `model_idle_s`, 0 for never.
+    """
 
     plan_digest: str
     processes: tuple[ProcessSpec, ...]
     url: str
+    model_memory_bytes: int = 0
+    model_idle_s: int = 0

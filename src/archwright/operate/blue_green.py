@@ -4,6 +4,8 @@ An EndpointRollout is an endpoint with its current and its next version. New eng
 the new engines are ready, the gateway's configuration is rewritten. When the gateway confirms the revision, the rollout
 is done. Unneeded engines are stopped after the gateway released them, or when no request can run there any more.
 
+The engines of loaded models start when they are used, and stop when they are idle (`on_demand_engines`).
+
 Design: a step never blocks, so supervision continues while a model loads. If new engines die or are late, the endpoint
 keeps its version, and a rollback with their error is appended to the history. The state follows from the history alone,
 so a crash at any moment loses nothing.
@@ -12,9 +14,9 @@ so a crash at any moment loses nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from archwright.contract.plan import Bundle
+from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
-from archwright.errors import ArchwrightError, ModelError, boundary
+from archwright.errors import ArchwrightError, ModelError, OperateError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
@@ -24,13 +26,15 @@ from archwright.operate.desired_state import (
     DesiredVersion,
     PlatformLayout,
     ServedEndpoint,
+    format_shortage,
     read_desired_versions,
 )
+from archwright.operate.loaded_models import ALIASES, SUPERVISOR, append_changes, read_aliases
+from archwright.operate.on_demand_engines import OnDemandEngines
 from archwright.operate.platform_state import EndpointState, ProcessPhase
 from archwright.serving.process.config_reload import ServedRevision, read_served_revision, served_revision_file
 from archwright.store import Store
 
-SUPERVISOR = "supervisor"
 PROBE_TIMEOUT_S = 0.25  # short, since a loading engine may not answer and other processes wait for their probe
 RETRY_S = 1.0
 GRACE_S = 12.0
@@ -95,8 +99,9 @@ class EndpointRollouts:
         self._engine_user = engine_user
         self._store = store
         self._journal = journal
+        self._on_demand = OnDemandEngines(bundle, home)
         self._revision = self._written = 0
-        self._seq = -1
+        self._seq: tuple[int, ...] = ()
         self._failed: dict[str, str] = {}
         self._next_step = 0.0
         self._last_error = ""
@@ -133,6 +138,7 @@ class EndpointRollouts:
         try:
             with boundary("rollout"):
                 self._read_history()
+                self._update_on_demand(now)
                 if self._written < self._revision:
                     self._write_gateway_config()
                 for rollout in self.rollouts.values():
@@ -154,18 +160,23 @@ class EndpointRollouts:
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
         """Yield all processes with their version and phase; the gateway last."""
         used = self._serving_keys()
-        coming = self._coming_keys()
+        coming = self._coming_keys() | self._on_demand.starting.keys()
         for key, engines in self.engines.items():
             phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
             for child in engines.children:
-                yield child, engines.version or str(child.spec.config["alias"]), phase
+                alias = str(child.spec.config["alias"])
+                yield child, alias if child.spec.on_demand else engines.version or alias, phase
         yield self.gateway, "", "serving"
+
+    def used_at(self, name: str) -> float:
+        """Return when an engine of a loaded model was last seen with a request; 0 for other processes."""
+        return self._on_demand.used_at.get(name, 0.0)
 
     def endpoints(self) -> tuple[EndpointState, ...]:
         return tuple(
             EndpointState(
                 name=rollout.name,
-                kind="text" if rollout.name in self.layout.workloads else "predict",
+                kind=rollout.now.spec.kind if rollout.now.spec is not None else "text",
                 version=rollout.now.serves,
                 promotion=rollout.promotion,
                 left_out=rollout.now.left_out,
@@ -175,7 +186,7 @@ class EndpointRollouts:
 
     def _read_history(self) -> None:
         """Read the history if it grew. The first promotion of a classifier creates its endpoint."""
-        seq = self._store.newest_seq(model_registry.PROMOTIONS)[0]
+        seq = self._store.newest_seq(model_registry.PROMOTIONS, ALIASES)
         if seq == self._seq:
             return
         found = read_desired_versions(self._store)
@@ -184,7 +195,7 @@ class EndpointRollouts:
             if to.version is not None and self.layout.has_no_workload(name, to.version):
                 notes.append(f"{to.version.id} is in production, but this plan has no workload {name}")
                 found[name] = DesiredVersion(to.promotion)
-            elif to.version is not None and name not in self.rollouts:
+            elif to.identity and name not in self.rollouts:
                 self.rollouts[name] = EndpointRollout(name, NOT_SERVED)
         self.desired, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
 
@@ -192,16 +203,21 @@ class EndpointRollouts:
         """At the start: serve the version in production, or the newest earlier version that can be served."""
         tried: set[str | None] = set()
         while reason := self._find_obstacle(rollout, to := self.desired.get(rollout.name, DesiredVersion())):
+            if to.loaded is not None:
+                self._undo_load(rollout, to, reason)
+                self._read_history()
+                continue
             tried.add(to.version.id if to.version else None)
             earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, rollout.name)))
             self._append_rollback(rollout, to, next((model for model in earlier if model not in tried), None), reason)
             self._read_history()
         rollout.now, rollout.promotion = self.layout.endpoint_of_version(rollout.name, to), to.promotion
-        self._ensure_engines(rollout.name, rollout.now)
+        if not rollout.now.on_demand:
+            self._ensure_engines(rollout.name, rollout.now)
 
     def _advance(self, rollout: EndpointRollout, now: float) -> None:
         to = self.desired.get(rollout.name, DesiredVersion())
-        if rollout.next is not None and rollout.revision is None and rollout.next.version != _version_id(to):
+        if rollout.next is not None and rollout.revision is None and rollout.next.version != to.identity:
             rollout.next = None  # superseded before it was ready
         if rollout.next is None:
             self._begin_rollout(rollout, to, now)
@@ -212,46 +228,123 @@ class EndpointRollouts:
             self._await_gateway(rollout, rollout.next, now)
 
     def _begin_rollout(self, rollout: EndpointRollout, to: DesiredVersion, now: float) -> None:
-        if rollout.now.version == _version_id(to):
+        if rollout.now.version == to.identity:
             self.changed |= rollout.promotion != to.promotion
             rollout.promotion = to.promotion
             return
         if reason := self._find_obstacle(rollout, to):
-            self._append_rollback(rollout, to, rollout.now.version or None, reason)
+            if to.loaded is not None:
+                self._undo_load(rollout, to, reason)
+            else:
+                self._append_rollback(rollout, to, rollout.now.version or None, reason)
             return
         serving = self.layout.endpoint_of_version(rollout.name, to)
-        if not self._has_capacity(rollout, serving.key):
+        if self._on_demand.is_settling(rollout.now.key, now):
+            return  # requests that wait for its engine are served first
+        if serving.on_demand:
+            self._on_demand.failures.pop(serving.key, None)
+        elif self._has_capacity(rollout, serving.key):
+            self._start_engines(rollout.name, serving, now)
+        else:
             return
-        engines = self._ensure_engines(rollout.name, serving)
-        for child in engines.children if engines is not None else ():
-            if not child.pid:
-                child.start(now)
-                self._journal.info("process.started", name=child.spec.name, pid=child.pid, serves=serving.version)
         rollout.next, rollout.next_promotion = serving, to.promotion
         rollout.late_at = now + max((spec.startup_deadline_s for spec in serving.engines), default=0.0)
         self._journal.info("rollout.began", endpoint=rollout.name, promotion=to.promotion, version=serving.version)
         self.changed = True
 
     def _await_engines(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
-        engines = self.engines.get(to.key)
-        if dead := self._find_dead_engine(to.key):
-            self._abort_rollout(rollout, _format_last_error(dead))
+        if to.on_demand:
+            failure = self._on_demand.failures.get(to.key, "")
+            waits = to.key not in self._on_demand.awake
+        else:
+            failure, waits = self._find_start_failure(to.key, rollout.late_at, now), not self._is_ready(to.key)
+        if failure:
+            self._abort_rollout(rollout, failure)
+        if failure or waits:
             return
-        if engines is not None and not engines.ready:
-            served = to.key in self._serving_keys()  # the supervisor probes serving engines
-            for child in engines.children:
-                if not child.ready and not served:
-                    child.probe(PROBE_TIMEOUT_S)
-            if not engines.ready:
-                if now > rollout.late_at:
-                    slow = next(child for child in engines.children if not child.ready)
-                    late = f"{slow.spec.name} was not ready in {slow.spec.startup_deadline_s:g} s"
-                    self._abort_rollout(rollout, f"{late}: {_format_last_error(slow)}")
-                return
         self._revision += 1
         rollout.revision, rollout.late_at = self._revision, now + GATEWAY_TIMEOUT_S
         self.changed = True
         self._write_gateway_config()
+
+    def _start_engines(self, endpoint: str, serving: ServedEndpoint, now: float) -> None:
+        engines = self._ensure_engines(endpoint, serving)
+        for child in engines.children if engines is not None else ():
+            if not child.pid:
+                child.start(now)
+                self._journal.info("process.started", name=child.spec.name, pid=child.pid, serves=serving.version)
+                self.changed = True
+
+    def _find_start_failure(self, key: str, late_at: float, now: float) -> str:
+        """Probe engines that start. Return why they will not serve; empty if they serve or may still get ready."""
+        if dead := self._find_dead_engine(key):
+            return _format_last_error(dead)
+        served = key in self._serving_keys()  # the supervisor probes serving engines
+        starting = [child for child in self._children(key) if not child.ready]
+        slow = [child for child in starting if served or not child.probe(PROBE_TIMEOUT_S)]
+        if not slow or now <= late_at:
+            return ""
+        late = f"{slow[0].spec.name} was not ready in {slow[0].spec.startup_deadline_s:g} s"
+        return f"{late}: {_format_last_error(slow[0])}"
+
+    def _is_ready(self, key: str) -> bool:
+        return all(child.ready for child in self._children(key))
+
+    def _children(self, key: str) -> tuple[ChildProcess, ...]:
+        return self.engines[key].children if key in self.engines else ()
+
+    def _update_on_demand(self, now: float) -> None:
+        """Start the engines of loaded models that are waited for, and stop those that were idle for too long."""
+        ends = [end for rollout in self.rollouts.values() for end in (rollout.now, rollout.next) if end is not None]
+        loaded = {end.key: end for end in ends if end.on_demand}
+        asked = self._on_demand.read_requests(loaded) | (self._coming_keys() & loaded.keys())
+        for key in (asked | self._on_demand.starting.keys()) - self._on_demand.awake:
+            if key not in self._on_demand.starting:
+                self._begin_start(loaded[key], now)
+            elif failure := self._find_start_failure(key, self._on_demand.starting[key], now):
+                self._journal.error("model.not_loaded", name=key, reason=failure)
+                self._remove_engines(key)
+                self._on_demand.end_start(key, now, failure)
+            elif self._is_ready(key):
+                self._on_demand.end_start(key, now)
+                self._revision += 1
+        self.changed |= self._on_demand.observe(self._list_on_demand(), now)
+        self._unload(self._on_demand.find_idle(now))
+
+    def _begin_start(self, serving: ServedEndpoint, now: float) -> None:
+        """Start an engine if its memory is free; else stop idle engines, and try again when they ended."""
+        spec, demand = serving.engines[0], self._on_demand
+        if self._find_dead_engine(serving.key):
+            self._remove_engines(serving.key)
+        known = self.engines.get(serving.key)
+        if known is not None and known.kill_at is not None:
+            return  # it ends first
+        if known is None and demand.limit_bytes:
+            used = {key: one.memory_bytes for key, one in self._list_on_demand().items()}
+            free = demand.limit_bytes - sum(used.values())
+            leaving = sum(size for key, size in used.items() if self.engines[key].unused_since is not None)
+            if spec.memory_bytes > free + leaving:
+                need = spec.memory_bytes - free - leaving
+                victims = demand.choose_victims(need, self._list_on_demand(), now)
+                self._unload(victims or [])
+                if victims is None and serving.key in self._coming_keys():
+                    reason = format_shortage(serving.serves, spec.memory_bytes, free, demand.limit_bytes)
+                    demand.failures[serving.key] = f"{reason}; the other loaded models have requests"
+            if spec.memory_bytes > free:
+                return
+        self._start_engines("", serving, now)
+        demand.begin_start(serving.key, now + spec.startup_deadline_s)
+
+    def _unload(self, keys: list[str]) -> None:
+        """Let the gateway hold back the requests for these engines; they stop when it released them."""
+        for key in keys:
+            self._journal.info("model.unloaded", name=key, idle_since=self._on_demand.used_at[key])
+            self._on_demand.awake.discard(key)
+            self._revision += 1
+
+    def _list_on_demand(self) -> dict[str, ProcessSpec]:
+        specs = ((key, engines.children[0].spec) for key, engines in self.engines.items())
+        return {key: spec for key, spec in specs if spec.on_demand}
 
     def _await_gateway(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         note = self._read_served_revision()
@@ -278,7 +371,21 @@ class EndpointRollouts:
     def _find_obstacle(self, rollout: EndpointRollout, to: DesiredVersion) -> str:
         """Return the reason why the version cannot be served; empty if none is known."""
         found = self._failed.get(to.promotion, "")
+        if not found and to.loaded is not None and to.loaded.launch is not None:
+            return self.layout.find_launch_obstacle(rollout.name, to.loaded.launch, self._home)
         return found or (self.layout.find_obstacle(rollout.name, to.version, self._home) if to.version else "")
+
+    def _undo_load(self, rollout: EndpointRollout, to: DesiredVersion, reason: str) -> None:
+        """Let the alias mean again what it means now."""
+        now, seen = rollout.now, read_aliases(self._store)
+        if to.loaded is None or seen[rollout.name].id != to.loaded.id:
+            return
+        back = (now.serves, now.engines[0]) if now.on_demand and now.version != to.identity else None
+        try:
+            append_changes(self._store, seen, [rollout.name], back, SUPERVISOR, reason)
+        except OperateError:  # a concurrent change, which the next step reads
+            return
+        self._journal.error("load.undone", alias=rollout.name, change=to.promotion, reason=reason)
 
     def _append_rollback(self, rollout: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
         seen = model_registry.promotion_history(self._store, rollout.name)
@@ -313,8 +420,9 @@ class EndpointRollouts:
         return sum(engines.unused_since is not None for engines in mine) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        needed = self._serving_keys() | self._coming_keys()
+        needed = self._serving_keys() | self._coming_keys() | self._on_demand.starting.keys()
         note = None
+        self._on_demand.awake -= self._on_demand.awake - needed
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
                 engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + GATEWAY_TIMEOUT_S
@@ -339,14 +447,19 @@ class EndpointRollouts:
 
     def _write_gateway_config(self) -> None:
         """Write the gateway's configuration, also for a restarted gateway."""
-        published = [rollout.published for rollout in self.rollouts.values()]
+        awake = self._on_demand.awake
+        published = [
+            served.without_engine() if served.on_demand and served.key not in awake else served
+            for served in (rollout.published for rollout in self.rollouts.values())
+        ]
         process = self.layout.build_gateway_process(published, self._revision)
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
         write_json(self._home.config(process.name), process.config)
         self._written = self._revision
 
     def _serving_keys(self) -> set[str]:
-        return {rollout.now.key for rollout in self.rollouts.values()}
+        served = (rollout.now for rollout in self.rollouts.values())
+        return {one.key for one in served if not one.on_demand or one.key in self._on_demand.awake}
 
     def _coming_keys(self) -> set[str]:
         return {rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None}
@@ -362,10 +475,6 @@ class EndpointRollouts:
         """Return the revision confirmed by the running gateway; a note of an earlier process is ignored."""
         note = read_served_revision(self._home)
         return note if note is not None and note.pid == self.gateway.pid else None
-
-
-def _version_id(to: DesiredVersion) -> str:
-    return to.version.id if to.version is not None else ""
 
 
 def _format_last_error(child: ChildProcess) -> str:

@@ -1,8 +1,9 @@
-"""Compute processes and endpoints from the plan's bundle and the versions in production.
+"""Compute processes and endpoints from the plan's bundle, the versions in production and the loaded models.
 
 A text endpoint is a workload of the plan, served by the plan's own engines or by copies of them with an adapter. A
-classifier's endpoint exists while a version of it is in production. Equal keys mean the same engines: the workloads of
-a pool share the plan's own. Nothing here has side effects.
+classifier's endpoint exists while a version of it is in production. An alias of a loaded model is an endpoint, or
+replaces the model of the workload of its name. Equal keys mean the same engines: the workloads of a pool share the
+plan's own, the aliases of a model share the model's. Nothing here has side effects.
 """
 
 from collections.abc import Iterable
@@ -11,22 +12,42 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.lineage import ModelVersion
+from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import model_registry
-from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
+from archwright.operate.loaded_models import read_aliases
+from archwright.policy.residency import strictest_class
+from archwright.serving.settings.config import (
+    EndpointSpec,
+    EnginePoolSpec,
+    GatewayConfig,
+    WeightedTarget,
+    is_outside_residency,
+)
 from archwright.store import Store
 
 PREDICT_SLOTS = 4
 PREDICT_DEADLINE_S = 60.0
+LAUNCH_COUNTS = ("slots", "context_tokens", "default_max_tokens")
 
 
 class DesiredVersion(NamedTuple):
-    """The newest promotion of an endpoint; `version` None is the plan's own model, or nothing."""
+    """The newest change of an endpoint; without `version` and `loaded`: the plan's own model, or nothing.
+
+    `promotion` is the id of the newest promotion or change of the alias."""
 
     promotion: str = ""
     version: ModelVersion | None = None
+    loaded: AliasChange | None = None
+
+    @property
+    def identity(self) -> str:
+        """Equal to the `version` of the endpoint that serves this; empty for the plan's own model."""
+        if self.version is not None:
+            return self.version.id
+        return self.loaded.launch.name if self.loaded is not None and self.loaded.launch is not None else ""
 
 
 class ServedEndpoint(NamedTuple):
@@ -46,21 +67,40 @@ class ServedEndpoint(NamedTuple):
     def serves(self) -> str:
         return self.pools[0].serves if self.pools else ""
 
+    @property
+    def on_demand(self) -> bool:
+        """True for a loaded model, whose engine runs while it is used."""
+        return any(engine.on_demand for engine in self.engines)
+
+    def without_engine(self) -> "ServedEndpoint":
+        """Return the endpoint while its engine does not run: the first request starts it."""
+        own, *others = self.pools
+        return self._replace(pools=(replace(own, start_s=self.engines[0].startup_deadline_s), *others))
+
 
 NOT_SERVED = ServedEndpoint("", "", None, (), ())
 
 
 def read_desired_versions(store: Store) -> dict[str, DesiredVersion]:
+    """A version in production takes precedence over a loaded model."""
     versions = {version.id: version for version in model_registry.list_models(store)}
-    return {
-        change.endpoint: DesiredVersion(change.id, versions[change.model] if change.model else None)
-        for change in model_registry.promotion_history(store)
+    newest = {change.endpoint: change for change in model_registry.promotion_history(store)}
+    found = {
+        endpoint: DesiredVersion(change.id, versions[change.model] if change.model else None)
+        for endpoint, change in newest.items()
     }
+    for alias, change in read_aliases(store).items():
+        before, promoted = found.get(alias, DesiredVersion()), newest.get(alias)
+        if before.version is None:
+            latest = change.id if promoted is None or promoted.at <= change.at else promoted.id
+            found[alias] = DesiredVersion(latest, None, change if change.launch is not None else None)
+    return found
 
 
 def promotion_number(promotion: str) -> int:
-    """The number of a promotion within its endpoint, from 1; 0 for none."""
-    return int(promotion.rpartition("#")[2] or 0)
+    """The number of a promotion within its endpoint, from 1; 0 for none and for a change of an alias."""
+    number = promotion.rpartition("#")[2]
+    return int(number) if number.isdigit() else 0
 
 
 class PlatformLayout:
@@ -71,6 +111,7 @@ class PlatformLayout:
         self._engines = {spec.name: spec for spec in engines}
         self._config = msgspec.convert(self.gateway.config, GatewayConfig)
         self._pools = {pool.name: pool for pool in self._config.pools}
+        self._memory_bytes = bundle.model_memory_bytes
         # Promotions apply to the first endpoint of a workload; a second one (another model) is unchanged.
         self.workloads: dict[str, EndpointSpec] = {}
         for spec in self._config.endpoints:
@@ -87,6 +128,8 @@ class PlatformLayout:
     def endpoint_of_version(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
         """Return the endpoint for `to`; the caller has checked `find_obstacle`."""
         spec, version = self.workloads.get(endpoint), to.version
+        if version is None and to.loaded is not None and to.loaded.launch is not None:
+            return self._build_loaded_endpoint(endpoint, str(to.loaded.model), to.loaded.launch)
         if version is None:
             return NOT_SERVED if spec is None else self.endpoint_of_plan(spec)
         key = f"{endpoint}={version.id}"
@@ -129,6 +172,23 @@ class PlatformLayout:
             return f"{version.id} is an adapter for {version.base}, and the plan serves {endpoint} with {spec.model}"
         return ""
 
+    def find_launch_obstacle(self, endpoint: str, launch: ProcessSpec, home: Home) -> str:
+        """Return the reason why this plan and home cannot serve a loaded model at the endpoint; empty if they can."""
+        digest, alias = launch.config.get("model_sha256"), launch.config["alias"]
+        paths = [home.model(str(digest), form) for form in ("gguf", "onnx", "d")]
+        if digest and not any(path.exists() for path in paths):
+            return f"the file of {alias} is not in the home ({str(digest)[:12]})"
+        if 0 < self._memory_bytes < launch.memory_bytes:
+            return format_shortage(str(alias), launch.memory_bytes, self._memory_bytes, self._memory_bytes)
+        spec = self.workloads.get(endpoint)
+        if spec is not None and spec.embeddings != _has_embeddings(launch):
+            return f"{endpoint} is a workload of the plan, and {alias} is a model for another task"
+        built = self._build_loaded_endpoint(endpoint, str(alias), launch)
+        assert built.spec is not None, "a loaded model without an endpoint"
+        if is_outside_residency(built.spec, built.pools[0], built.spec.data_class or "internal"):
+            return f"{endpoint} processes {built.spec.data_class} data, and this machine is outside their residency"
+        return ""
+
     def has_no_workload(self, endpoint: str, version: ModelVersion) -> bool:
         """True if the plan has no place for the version: a text model needs a workload of its name."""
         return version.task == "text-lora" and endpoint not in self.workloads
@@ -140,12 +200,56 @@ class PlatformLayout:
         config = replace(self._config, pools=tuple(pools.values()), endpoints=endpoints, revision=revision)
         return replace(self.gateway, config=msgspec.to_builtins(config))
 
+    def _build_loaded_endpoint(self, alias: str, model: str, launch: ProcessSpec) -> ServedEndpoint:
+        """Keep the rules of the plan's workload. A new endpoint gets the strictest data class of the plan, and without
+        a residency sensitive data stay on our own engines."""
+        slots, context, default = (int(str(launch.config[name])) for name in LAUNCH_COUNTS)
+        pool = EnginePoolSpec(
+            name=launch.name,
+            addresses=(f"unix:{launch.name}",),
+            model=model,
+            slots=slots,
+            context_tokens=context,
+            place=next((pool.place for pool in self._config.pools if pool.strict and pool.place), ""),
+        )
+        targets, spec = (WeightedTarget(pool=pool.name),), self.workloads.get(alias)
+        if spec is None:
+            stated = [one.data_class for one in self.workloads.values() if one.data_class]
+            data_class = strictest_class(stated) if stated else ""
+            spec = EndpointSpec(
+                model=model, workload=alias, targets=targets, default_max_tokens=default, data_class=data_class
+            )
+        spec = replace(
+            spec,
+            model=model,
+            targets=targets,
+            overflow=(),
+            fallback=(),
+            shadow="",
+            shadow_share=0.0,
+            wait_s=None,
+            context_tokens=0,
+            default_max_tokens=default,
+            embeddings=_has_embeddings(launch),
+        )
+        return ServedEndpoint(launch.name, launch.name, spec, (pool,), (launch,))
+
     def _pools_of(self, spec: EndpointSpec) -> tuple[EnginePoolSpec, ...]:
         return tuple(self._pools[name] for name in spec.pools)
 
     def _engines_of(self, spec: EndpointSpec) -> tuple[ProcessSpec, ...]:
         names = [address.removeprefix("unix:") for address in self._pools[spec.pool].addresses]
         return tuple(self._engines[name] for name in names if name in self._engines)
+
+
+def format_shortage(model: str, need: float, free: float, limit: float) -> str:
+    figures = f"{need / 1e9:.2f} GB of memory, and {max(free, 0.0) / 1e9:.2f} of {limit / 1e9:.2f} GB are free"
+    return f"{model} needs {figures} for loaded models (model_memory_bytes)"
+
+
+def _has_embeddings(launch: ProcessSpec) -> bool:
+    settings = launch.config.get("settings")
+    return isinstance(settings, dict) and bool(settings.get("embeddings"))
 
 
 def _add_adapter(engine: ProcessSpec, name: str, version: ModelVersion) -> ProcessSpec:

@@ -17,7 +17,9 @@ ProcessPhase = Literal["serving", "starting", "leaving"]
 
 
 class ProcessState(Record):
-    """`serves` is an engine's model version; a leaving engine finishes its requests."""
+    """`serves` is an engine's model version; a leaving engine finishes its requests.
+
+    Of a loaded model: `memory_bytes` predicted, and `used_at`, when it was last seen with a request."""
 
     name: str
     pid: int
@@ -25,6 +27,8 @@ class ProcessState(Record):
     restarts: int
     serves: str = ""
     phase: ProcessPhase = "serving"
+    memory_bytes: int = 0
+    used_at: float = 0.0
 
 
 class EndpointState(Record):
@@ -50,7 +54,7 @@ class StartupFailure(Record):
 class PlatformState(Record):
     """`ready_s`: seconds from `up` to ready, None while starting; `started_at`: seconds since the epoch.
 
-    `seen` is the newest promotion of each endpoint that the supervisor read; `notes` name versions that are not served.
+    `seen` is the newest change of each endpoint that the supervisor read; `notes` name versions that are not served.
     `parent_pid` restarted the supervisor `restarts` times.
     """
 

@@ -1,13 +1,19 @@
-"""Readiness probe: one GET over a process's Unix socket or loopback port, with a short timeout."""
+"""Probes of a process: one GET over its Unix socket or loopback port, with a short timeout."""
 
 import http.client
+import re
 import socket
 import ssl
+from typing import NamedTuple
 
 from archwright.contract.plan import ProcessSpec
 from archwright.home import Home
 
 TIMEOUT_S = 1.0
+METRICS_PATH, METRICS_LIMIT_BYTES = "/metrics", 1 << 20
+_SAMPLE = re.compile(rb"^[a-z0-9_]+:([a-z_]+)(?:\{.*\})? ([0-9.eE+]+)\s*$", re.MULTILINE)
+# Requests that an engine has, by the names that our engines and common servers use.
+_RUNNING = {b"requests_processing", b"requests_deferred", b"num_requests_running", b"num_requests_waiting"}
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -21,14 +27,37 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class EngineActivity(NamedTuple):
+    """The requests that an engine has now, and the sum of its counters, which grows with each request."""
+
+    running: int
+    served: float
+
+
 def request_ready_status(
     spec: ProcessSpec, home: Home, *, tls: bool = False, timeout_s: float = TIMEOUT_S
 ) -> int | None:
     """Return the HTTP status of the process's ready path; None without an answer in time."""
+    reply = _request(spec, home, spec.ready_path, tls, timeout_s)
+    return None if reply is None else reply[0]
+
+
+def read_activity(spec: ProcessSpec, home: Home, timeout_s: float = TIMEOUT_S) -> EngineActivity | None:
+    """Return the activity of an engine by its metrics; None without an answer in time."""
+    reply = _request(spec, home, METRICS_PATH, False, timeout_s)
+    if reply is None or reply[0] != http.HTTPStatus.OK:
+        return None
+    samples = [(name, float(value)) for name, value in _SAMPLE.findall(reply[1])]
+    running = sum(value for name, value in samples if name in _RUNNING)
+    return EngineActivity(int(running), sum(value for name, value in samples if name.endswith(b"_total")))
+
+
+def _request(spec: ProcessSpec, home: Home, path: str, tls: bool, timeout_s: float) -> tuple[int, bytes] | None:
     connection = _open_connection(spec, home, tls, timeout_s)
     try:
-        connection.request("GET", spec.ready_path)
-        return connection.getresponse().status
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        return reply.status, reply.read(METRICS_LIMIT_BYTES)
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -11,17 +11,21 @@ from archwright.errors import ErrorLocation, ModelError, OperateError
 from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_registry
 from archwright.operate import platform_state
-from archwright.operate.blue_green import SUPERVISOR
 from archwright.operate.desired_state import PlatformLayout, promotion_number, read_desired_versions
+from archwright.operate.loaded_models import SUPERVISOR
 from archwright.store import Store
 
 TICK_S = 0.05
 
 
 def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
-    """Raises OperateError AW-OPS-44 if this plan and home cannot serve a version in production."""
+    """Raises OperateError AW-OPS-44 if this plan and home cannot serve a version in production or a loaded model."""
     layout = PlatformLayout(bundle)
     for endpoint, to in read_desired_versions(store).items():
+        launch = None if to.loaded is None else to.loaded.launch
+        if launch is not None and (reason := layout.find_launch_obstacle(endpoint, launch, home)):
+            message, hint = f"a loaded model cannot be served: {reason}", f"archwright models unload {endpoint}"
+            raise OperateError("AW-OPS-44", message, where=ErrorLocation(to.promotion), hint=hint)
         if to.version is None or layout.has_no_workload(endpoint, to.version):
             continue
         reason = layout.find_obstacle(endpoint, to.version, home) or _find_damage(home, to.version)

@@ -172,7 +172,16 @@ class Supervisor:
     def _write_state(self) -> None:
         rollouts, up = self._rollouts, self._ready_s is not None
         processes = tuple(
-            ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase)
+            ProcessState(
+                name=c.spec.name,
+                pid=c.pid,
+                ready=c.ready,
+                restarts=c.restarts,
+                serves=serves,
+                phase=phase,
+                memory_bytes=c.spec.memory_bytes,
+                used_at=rollouts.used_at(c.spec.name),
+            )
             for c, serves, phase in rollouts.processes()
         )
         state = PlatformState(

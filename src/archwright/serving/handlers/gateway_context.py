@@ -145,8 +145,9 @@ class GatewayContext:
 
     @property
     def is_ready(self) -> bool:
-        """True if every endpoint has a pool with a healthy engine."""
-        return all(any(self.pools[name].healthy for name in spec.serving_pools) for spec in self._endpoints)
+        """True if every endpoint has a pool with a healthy engine, or one that a request starts."""
+        pools = self.pools
+        return all(any(pools[n].healthy or pools[n].spec.start_s for n in e.serving_pools) for e in self._endpoints)
 
     def render_metrics(self) -> bytes:
         """Render the metrics, with the supervisor's. Reads the store, so run it in a thread."""

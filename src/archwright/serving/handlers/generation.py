@@ -60,7 +60,7 @@ class GenerationHandler(MeteredHandler):
         self._relay: BufferedRelay | None = None  # of the last attempt
 
     async def _respond(self, charge: RequestCharge) -> None:
-        request, generation, router = self.request, self._generation, self.gateway.router
+        request, generation = self.request, self._generation
         if generation.parts.urls:  # first, so that a cached response is one to the same images
             await self.gateway.images.insert_images(generation.parts.urls, self.response, request.principal.tenant)
         charge.look_up_cache(request, generation, self._interface_kind)
@@ -69,7 +69,7 @@ class GenerationHandler(MeteredHandler):
             self._record("ok")
             self._send_cached(charge, charge.cached, self._served_by)
             return
-        content = generation.native or generation.body
+        content, router = generation.native or generation.body, self.gateway.router
         attempts = self._attempts = await start_attempts(router, request, self.response, generation, content)
         self._shadow = self.gateway.mirror_request(request.id, generation, attempts, self._path)
         slot = router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)

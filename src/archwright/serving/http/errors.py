@@ -12,7 +12,7 @@ import msgspec
 from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
 from archwright.http_client.client import EngineRefused
 
-RETRY_S = 1
+RETRY_S, LOAD_RETRY_S = 1, 5
 MAX_MESSAGE_CHARACTERS = 400
 
 _ERROR_TYPES = {
@@ -112,6 +112,11 @@ def service_unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -
 
 def audit_unavailable() -> ApiError:
     return service_unavailable("The access decision could not be recorded. Retry the request.", "audit_unavailable")
+
+
+def model_not_loaded() -> ApiError:
+    message = "This model could not be loaded in time. Retry the request later."
+    return service_unavailable(message, "model_not_loaded", LOAD_RETRY_S)
 
 
 def engine_unavailable() -> ApiError:

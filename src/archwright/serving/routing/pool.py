@@ -1,7 +1,8 @@
 """The engines of one pool: health, free slots and the queue.
 
 A slot goes to the most urgent class, within the class to the tenant with the fewest active requests, then in order of
-arrival (policy.fair_queue). A request that cannot begin in time, or has no replica left, is rejected at once.
+arrival (policy.fair_queue). A request that cannot begin in time, or has no replica left, is rejected at once. If the
+pool's engine does not run (`start_s`), its first request asks for it, and all wait until the pool has replicas.
 Design: requests wait here and not in the engine, so a client that leaves the queue costs the engine nothing. An engine
 never runs requests with and without its adapter together: llama.cpp cannot batch them, and one kind waits (measured:
 40 s).
@@ -15,11 +16,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from archwright.contract.record import replace
 from archwright.policy.admission import QUEUE_SHARES, PoolLoad, Priority, Reject, decide_admission
 from archwright.policy.fair_queue import FairQueue, find_wait_bucket
 from archwright.policy.overflow import estimate_wait_s
 from archwright.policy.routing import select_by_prefix, select_least_work
-from archwright.serving.http.errors import RETRY_S, ApiError, engine_unavailable, too_many_requests
+from archwright.serving.http.errors import (
+    RETRY_S,
+    ApiError,
+    engine_unavailable,
+    model_not_loaded,
+    too_many_requests,
+)
+from archwright.serving.routing.engine_start import EngineStart
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.settings.config import EnginePoolSpec
 
@@ -53,13 +62,18 @@ class _Waiter(NamedTuple):
 
 class EnginePool:
     def __init__(
-        self, spec: EnginePoolSpec, replicas: tuple[Replica, ...], now: Callable[[], float] = time.monotonic
+        self,
+        spec: EnginePoolSpec,
+        replicas: tuple[Replica, ...],
+        now: Callable[[], float] = time.monotonic,
+        start: EngineStart | None = None,
     ) -> None:
         self.name = spec.name
         self.spec = spec
         self.replicas = replicas
-        self.slots = sum(replica.slots for replica in replicas)
+        self.slots = spec.slots * len(spec.addresses)
         self.in_flight = 0
+        self._start = start
         self._first_s = 1.0
         self._now = now
         self._service_s = 1.0
@@ -132,8 +146,14 @@ class EnginePool:
         self.replicas, self.spec = replicas, spec
         for replica in replicas:
             replica.slots, replica.prices = spec.slots, spec.prices
-        self.slots = sum(replica.slots for replica in replicas)
+        self.slots = spec.slots * len(spec.addresses)
         self._serve_waiting()
+        if self._waiting:
+            self._ask_for_engine()
+
+    def refuse_starts(self) -> None:
+        """Of a removed pool: no engine will start, so the next check refuses the requests that wait for it."""
+        self.spec = replace(self.spec, start_s=0.0)
 
     async def handle_failure(self, replica: Replica) -> None:
         """Check an engine that disconnected, before it gets another request."""
@@ -152,15 +172,28 @@ class EnginePool:
 
     async def _check_replicas(self) -> None:
         await asyncio.gather(*(self._check_replica(replica) for replica in self.replicas))
-        unavailable = not self.healthy
-        if not unavailable:
+        if self.healthy:
             self._serve_waiting()
-        now = self._now()
+        failed = bool(self._start is not None and self.spec.start_s and self._waiting and self._start.has_failed())
         for queue in self._queues.values():
             queue.remove_departed()
             for waiter in queue:
-                if not waiter.slot.done() and (unavailable or waiter.work.begin_by < now):
-                    waiter.slot.set_exception(engine_unavailable() if unavailable else queue_timeout(RETRY_S))
+                refusal = None if waiter.slot.done() else self._find_refusal(waiter, failed)
+                if refusal is not None:
+                    waiter.slot.set_exception(refusal)
+
+    def _find_refusal(self, waiter: _Waiter, start_failed: bool) -> ApiError | None:
+        """Return the reason why a request waits no longer."""
+        now, start_s = self._now(), self.spec.start_s
+        if start_s and (start_failed or waiter.since + start_s < now):
+            return model_not_loaded()
+        if not start_s and not self.healthy:
+            return engine_unavailable()
+        return queue_timeout(RETRY_S) if waiter.work.begin_by < now else None
+
+    def _ask_for_engine(self) -> None:
+        if self._start is not None and self.spec.start_s:
+            self._start.ask()
 
     async def _check_replica(self, replica: Replica) -> None:
         path = self.spec.health_path
@@ -218,14 +251,16 @@ class EnginePool:
         return None if chosen is None else replicas[chosen]
 
     async def _wait_for_slot(self, work: SlotRequest, since: float) -> Replica:
-        if not self.healthy:
+        if not self.healthy and not self.spec.start_s:
             await self.check_health()
-            if not self.healthy:
+            if not self.healthy and not self.spec.start_s:
                 raise engine_unavailable()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
         self._queues[work.priority].add(work.tenant, waiter)
         self._waiting += 1
         self._serve_waiting()  # a slot may have become free
+        if not waiter.slot.done():
+            self._ask_for_engine()
         try:
             return await waiter.slot
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.serving.providers import create_provider
+from archwright.serving.routing.engine_start import EngineStart
 from archwright.serving.routing.pool import HEALTH_CHECK_TIMEOUT_S, EnginePool
 from archwright.serving.routing.replica import Replica, replica_identity
 from archwright.serving.settings.config import EnginePoolSpec
@@ -92,7 +93,7 @@ class PoolRegistry:
         return {
             spec.name: tuple(
                 known.get(replica_identity(spec, address)) or Replica(self._create_client(address, spec), spec, address)
-                for address in spec.addresses
+                for address in (() if spec.start_s else spec.addresses)
             )
             for spec in pools
         }
@@ -105,8 +106,11 @@ class PoolRegistry:
             replicas = by_pool[spec.name]
             if spec.name in known:
                 known[spec.name].replace_replicas(spec, replicas)
-            applied[spec.name] = known.get(spec.name) or EnginePool(spec, replicas)
+            start = EngineStart(self._home, spec.addresses[0].removeprefix("unix:"))
+            applied[spec.name] = known.get(spec.name) or EnginePool(spec, replicas, start=start)
         self._removed = [pool for name, pool in known.items() if name not in applied]
+        for pool in self._removed:
+            pool.refuse_starts()
         staying = {id(replica) for replicas in by_pool.values() for replica in replicas}
         self._draining = [replica for replica in before if id(replica) not in staying]
         self.pools = applied

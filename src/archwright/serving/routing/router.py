@@ -67,10 +67,12 @@ class Router:
         self.now = now
         self._routes: dict[tuple[str, str, str, DataClass], _EndpointRoute] = {}
         self._classes: dict[tuple[str, str, str], DataClass] = {}
+        self._models: dict[tuple[str, str], str] = {}  # of an endpoint whose model changed since the request was read
         self._detecting: set[tuple[str, str, str]] = set()
         self._search = asyncio.Lock()
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
+            self._models.setdefault((spec.kind, spec.workload), spec.model)
             self._classes[name] = spec.data_class or "internal"
             specs = [pools[pool].spec for pool in spec.pools]
             leaves = any(is_outside_residency(spec, pool, name) for pool in specs for name in DETECTABLE_CLASSES)
@@ -101,7 +103,7 @@ class Router:
 
     def _find_stated_class(self, spec: EndpointSpec, header: str | None) -> tuple[DataClass, bool]:
         """Return the stricter of the endpoint's class and the caller's, and whether the text must be searched."""
-        name = (spec.kind, spec.model, spec.workload)
+        name = self._find_name(spec)
         found = self._classes.get(name)
         if found is None:
             message = "this model was just removed from this gateway; GET /v1/models lists the models"
@@ -113,12 +115,19 @@ class Router:
             found = strictest_class((found, header))
         return found, name in self._detecting and found not in RESIDENCY_BOUND_CLASSES
 
+    def _find_name(self, spec: EndpointSpec) -> tuple[str, str, str]:
+        """Return the name of the endpoint in this table, where an alias may mean another model by now."""
+        name = (spec.kind, spec.model, spec.workload)
+        if name in self._classes:
+            return name
+        return spec.kind, self._models.get((spec.kind, spec.workload), spec.model), spec.workload
+
     def select_pools(
         self, request: RoutableRequest, data_class: DataClass, request_id: str = ""
     ) -> tuple[EnginePool, ...]:
         """Return the pools to try, at least one. Raises ApiError 403 if no pool may process the data class."""
         spec = request.endpoint
-        route = self._routes[spec.kind, spec.model, spec.workload, data_class]
+        route = self._routes[*self._find_name(spec), data_class]
         return route.single or self._order_pools(route, data_class, request_id)
 
     def select_shadow(self, request: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
@@ -126,7 +135,7 @@ class Router:
         spec = request.endpoint
         if not spec.shadow:
             return None
-        pool = self._routes[spec.kind, spec.model, spec.workload, data_class].shadow
+        pool = self._routes[*self._find_name(spec), data_class].shadow
         if pool is None or hash_to_fraction(request_id, "shadow") >= spec.shadow_share:
             return None
         free = pool.in_flight < max(1, SHADOW_FREE_SHARE * pool.slots)
@@ -137,7 +146,7 @@ class Router:
     ) -> SlotRequest:
         """Build the slot request. Its deadline is `until`, or earlier if the endpoint limits the wait."""
         spec = request.endpoint
-        route = self._routes[spec.kind, spec.model, spec.workload, data_class]
+        route = self._routes[*self._find_name(spec), data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
         prefix = hash_prefix(request.body) if route.affine else None
         return SlotRequest(request.work_tokens, tenant, request.plain, spec.priority, begin_by, prefix)

@@ -61,7 +61,8 @@ class EnginePoolSpec(Record):
     token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
     fit their schemas, the engine, or the gateway by a schema for the reply. Empty: the engine for a URL, the gateway
     for our own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
-    engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass."""
+    engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass. `start_s`: no
+    engine runs, and the first request starts one within so many seconds; 0: the engines run."""
 
     name: str
     addresses: tuple[str, ...]
@@ -84,6 +85,7 @@ class EnginePoolSpec(Record):
     tools: Literal["", "engine", "gateway"] = ""
     engine: str = OPENAI
     allow_fields: tuple[str, ...] = ()
+    start_s: float = 0.0
 
     @property
     def strict(self) -> bool:
