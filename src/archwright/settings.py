@@ -37,7 +37,9 @@ class Settings:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
     whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine
     processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second place of the
-    audit log's checkpoints, a file outside the home or `syslog`; empty: none.
+    audit log's checkpoints, a file outside the home or `syslog`; empty: none. `model_memory_bytes`: memory of all
+    models that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which
+    an idle one leaves the memory; 0: never.
     """
 
     home: str = "~/.archwright"
@@ -55,6 +57,8 @@ class Settings:
     image_hosts: str = ""
     engine_user: str = ""
     audit_checkpoints: str = ""
+    model_memory_bytes: int = 0
+    model_idle_s: int = 900
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -66,7 +70,7 @@ class Settings:
         return tuple(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
 
 
-PORTS = ("port", "admin_port")
+INTEGERS = {"port": 65535, "admin_port": 65535, "model_memory_bytes": 1 << 50, "model_idle_s": 1 << 30}
 CHOICES = {"cache": ("off", "deterministic", "all")}
 NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
 
@@ -107,11 +111,11 @@ def _check_value(name: str, value: object, source: str) -> object:
         raise SettingsError(
             "AW-SET-01", f"unknown setting {name!r}", where=where, hint=f"use one of {', '.join(NAMES)}"
         )
-    if name in PORTS:
+    if name in INTEGERS:
         with suppress(ValueError):
-            if 0 <= int(str(value)) <= 65535:
+            if 0 <= int(str(value)) <= INTEGERS[name]:
                 return int(str(value))
-        message, hint = f"{name} must be 0 to 65535, not {value!r}", "set a port, for example 8470"
+        message, hint = f"{name} must be 0 to {INTEGERS[name]}, not {value!r}", "set a whole number"
     elif name in CHOICES and value not in CHOICES[name]:
         message = f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
     elif name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):

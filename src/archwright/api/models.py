@@ -14,7 +14,9 @@ from archwright.api import model_files
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
+from archwright.api.loaded_models import LoadOutcome, RunningModel, list_running_models, load_model, unload_model
 from archwright.api.model_files import ModelFile, list_model_files, show_stored
+from archwright.api.model_launch import DEFAULT_SLOTS, LaunchOptions
 from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
@@ -113,12 +115,43 @@ def _record_change(action: str, stored: StoredModel) -> None:
         write_audit_record(store, action, stored.sha256)
 
 
-def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
-    """Return every model file of the catalog, then every trained version, oldest first."""
+def list(*, running: bool = False) -> tuple[ModelFile | ListedVersion | RunningModel, ...]:  # noqa: A001 - the verb
+    """Return every model file of the catalog, then every trained version, oldest first.
+
+    `running`: return the models of the running platform instead, and the loaded models that start with a request.
+    """
     with open_home() as (_settings, home, store):
+        if running:
+            return list_running_models(home, store)
         served, versions = model_registry.production_versions(store), model_registry.list_models(store)
         listed = [_build_listed(store, home, version, served) for version in versions]
         return (*list_model_files(home), *listed)
+
+
+def load(
+    name: str,
+    *,
+    alias: Sequence[str] | None = None,
+    slots: int = DEFAULT_SLOTS,
+    context: int | None = None,
+    dry_run: bool = False,
+) -> LoadOutcome:
+    """Serve a stored model under its own name and each `alias`; return when the running platform serves it.
+
+    An alias that means another model is switched, and no request is lost. A workload of the plan may be an alias; it
+    gets its own model back on `unload`. Raises OperateError AW-OPS-57 (no such model), -53 (an alias is in production),
+    -55 (too little memory), -51 (the engine did not start; the aliases mean what they meant before); UsageError.
+    """
+    options = LaunchOptions(slots=slots, context=context)
+    return load_model(name, tuple(alias or ()), options, dry_run=dry_run)
+
+
+def unload(name: str, *, dry_run: bool = False) -> LoadOutcome:
+    """Free an alias, or every alias of a model; its engine stops when its requests ended.
+
+    Raises OperateError AW-OPS-54 (not loaded), AW-OPS-52 (the running platform did not apply it in time).
+    """
+    return unload_model(name, dry_run=dry_run)
 
 
 def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name

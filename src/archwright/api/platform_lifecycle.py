@@ -20,6 +20,7 @@ from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
 from archwright.api.external_engines import parse_external_engines
+from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
@@ -111,7 +112,9 @@ def up(
         chosen.audit_checkpoints,
     )
     elsewhere = parse_external_engines(made, engine, key_env, allow_field)
+    limit = find_memory_limit(chosen.model_memory_bytes, made)
     built = build_bundle(made, listen, store_url(chosen), elsewhere)
+    built = replace(built, model_memory_bytes=limit, model_idle_s=chosen.model_idle_s)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))
     platform_control.check_startable(here, home, chosen.host, chosen.port)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from archwright.api.lineage_chain import LineageChain
+from archwright.api.loaded_models import LoadOutcome, RunningModel
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ListedVersion, ModelCard, PromotionOutcome
 from archwright.cli import show
@@ -53,8 +54,40 @@ VERSION_COLUMNS = (
 )
 
 
-def print_models(result: Collection[ModelFile | ListedVersion]) -> int:
+def _format_bytes(size: int | None) -> str:
+    return "" if size is None else format_quantity(size, "bytes")
+
+
+RUNNING_COLUMNS = (
+    TableColumn("model", "model"),
+    TableColumn("names", lambda row: ", ".join(row.aliases)),
+    TableColumn("state", lambda row: f"{row.state} (plan)" if row.pinned else row.state),
+    TableColumn("memory", lambda row: _format_bytes(row.memory_bytes), number=True),
+    TableColumn("predicted", lambda row: _format_bytes(row.predicted_bytes), number=True),
+    TableColumn("requests", "requests_running", number=True),
+    TableColumn("idle s", "idle_s", number=True),
+    TableColumn("pid", "pid", number=True),
+)
+
+
+def print_load(result: LoadOutcome) -> int:
+    names, verb = ", ".join(result.aliases), result.action
+    memory = f"{_format_bytes(result.predicted_bytes)} of {_format_bytes(result.limit_bytes)} for loaded models"
+    size = f"; {result.slots} slots of {result.context_tokens} tokens, {memory}" if verb == "load" else ""
+    if result.dry_run:
+        return print_text(f"would {verb} {result.model} as {names}{size}; nothing was changed")
+    served = f"applied in {result.took_s:.1f} s" if result.served else "no platform runs: the next `up` applies it"
+    return print_text(f"{verb}ed {result.model} as {names}{size}; {served}")
+
+
+def print_models(result: Collection[ModelFile | ListedVersion | RunningModel]) -> int:
     out = make_console()
+    running = [one for one in result if isinstance(one, RunningModel)]
+    if not result:
+        return print_text("no model is loaded, and no platform runs")
+    if running:
+        out.print(make_table(RUNNING_COLUMNS, running))
+        return 0
     files = (file for file in result if isinstance(file, ModelFile))
     out.print(make_table(MODEL_FILE_COLUMNS, files, "Model files"))
     versions = [version for version in result if isinstance(version, ListedVersion)]

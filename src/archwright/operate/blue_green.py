@@ -99,7 +99,7 @@ class EndpointRollouts:
         self._engine_user = engine_user
         self._store = store
         self._journal = journal
-        self._on_demand = OnDemandEngines(bundle, home)
+        self.on_demand = OnDemandEngines(bundle, home)
         self._revision = self._written = 0
         self._seq: tuple[int, ...] = ()
         self._failed: dict[str, str] = {}
@@ -160,17 +160,13 @@ class EndpointRollouts:
     def processes(self) -> Iterator[tuple[ChildProcess, str, ProcessPhase]]:
         """Yield all processes with their version and phase; the gateway last."""
         used = self._serving_keys()
-        coming = self._coming_keys() | self._on_demand.starting.keys()
+        coming = self._coming_keys() | self.on_demand.starting.keys()
         for key, engines in self.engines.items():
             phase: ProcessPhase = "serving" if key in used else "starting" if key in coming else "leaving"
             for child in engines.children:
                 alias = str(child.spec.config["alias"])
                 yield child, alias if child.spec.on_demand else engines.version or alias, phase
         yield self.gateway, "", "serving"
-
-    def used_at(self, name: str) -> float:
-        """Return when an engine of a loaded model was last seen with a request; 0 for other processes."""
-        return self._on_demand.used_at.get(name, 0.0)
 
     def endpoints(self) -> tuple[EndpointState, ...]:
         return tuple(
@@ -228,7 +224,8 @@ class EndpointRollouts:
             self._await_gateway(rollout, rollout.next, now)
 
     def _begin_rollout(self, rollout: EndpointRollout, to: DesiredVersion, now: float) -> None:
-        if rollout.now.version == to.identity:
+        asleep = rollout.now.on_demand and rollout.now.key not in self.on_demand.awake
+        if rollout.now.version == to.identity and (not asleep or rollout.promotion == to.promotion):
             self.changed |= rollout.promotion != to.promotion
             rollout.promotion = to.promotion
             return
@@ -239,10 +236,10 @@ class EndpointRollouts:
                 self._append_rollback(rollout, to, rollout.now.version or None, reason)
             return
         serving = self.layout.endpoint_of_version(rollout.name, to)
-        if self._on_demand.is_settling(rollout.now.key, now):
+        if self.on_demand.is_settling(rollout.now.key, now):
             return  # requests that wait for its engine are served first
         if serving.on_demand:
-            self._on_demand.failures.pop(serving.key, None)
+            self.on_demand.failures.pop(serving.key, None)
         elif self._has_capacity(rollout, serving.key):
             self._start_engines(rollout.name, serving, now)
         else:
@@ -254,8 +251,8 @@ class EndpointRollouts:
 
     def _await_engines(self, rollout: EndpointRollout, to: ServedEndpoint, now: float) -> None:
         if to.on_demand:
-            failure = self._on_demand.failures.get(to.key, "")
-            waits = to.key not in self._on_demand.awake
+            failure = self.on_demand.failures.get(to.key, "")
+            waits = to.key not in self.on_demand.awake
         else:
             failure, waits = self._find_start_failure(to.key, rollout.late_at, now), not self._is_ready(to.key)
         if failure:
@@ -297,23 +294,23 @@ class EndpointRollouts:
         """Start the engines of loaded models that are waited for, and stop those that were idle for too long."""
         ends = [end for rollout in self.rollouts.values() for end in (rollout.now, rollout.next) if end is not None]
         loaded = {end.key: end for end in ends if end.on_demand}
-        asked = self._on_demand.read_requests(loaded) | (self._coming_keys() & loaded.keys())
-        for key in (asked | self._on_demand.starting.keys()) - self._on_demand.awake:
-            if key not in self._on_demand.starting:
+        asked = self.on_demand.read_requests(loaded) | (self._coming_keys() & loaded.keys())
+        for key in (asked | self.on_demand.starting.keys()) - self.on_demand.awake:
+            if key not in self.on_demand.starting:
                 self._begin_start(loaded[key], now)
-            elif failure := self._find_start_failure(key, self._on_demand.starting[key], now):
+            elif failure := self._find_start_failure(key, self.on_demand.starting[key], now):
                 self._journal.error("model.not_loaded", name=key, reason=failure)
                 self._remove_engines(key)
-                self._on_demand.end_start(key, now, failure)
+                self.on_demand.end_start(key, now, failure)
             elif self._is_ready(key):
-                self._on_demand.end_start(key, now)
-                self._revision += 1
-        self.changed |= self._on_demand.observe(self._list_on_demand(), now)
-        self._unload(self._on_demand.find_idle(now))
+                self.on_demand.end_start(key, now)
+                self._revision, self.changed = self._revision + 1, True
+        self.changed |= self.on_demand.observe(self._list_on_demand(), now)
+        self._unload(self.on_demand.find_idle(now))
 
     def _begin_start(self, serving: ServedEndpoint, now: float) -> None:
         """Start an engine if its memory is free; else stop idle engines, and try again when they ended."""
-        spec, demand = serving.engines[0], self._on_demand
+        spec, demand = serving.engines[0], self.on_demand
         if self._find_dead_engine(serving.key):
             self._remove_engines(serving.key)
         known = self.engines.get(serving.key)
@@ -338,8 +335,8 @@ class EndpointRollouts:
     def _unload(self, keys: list[str]) -> None:
         """Let the gateway hold back the requests for these engines; they stop when it released them."""
         for key in keys:
-            self._journal.info("model.unloaded", name=key, idle_since=self._on_demand.used_at[key])
-            self._on_demand.awake.discard(key)
+            self._journal.info("model.unloaded", name=key, idle_since=self.on_demand.used_at[key])
+            self.on_demand.awake.discard(key)
             self._revision += 1
 
     def _list_on_demand(self) -> dict[str, ProcessSpec]:
@@ -420,9 +417,9 @@ class EndpointRollouts:
         return sum(engines.unused_since is not None for engines in mine) < DRAINING_LIMIT
 
     def _stop_unused_engines(self, now: float) -> None:
-        needed = self._serving_keys() | self._coming_keys() | self._on_demand.starting.keys()
+        needed = self._serving_keys() | self._coming_keys() | self.on_demand.starting.keys()
         note = None
-        self._on_demand.awake -= self._on_demand.awake - needed
+        self.on_demand.awake -= self.on_demand.awake - needed
         for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
             if engines.unused_since is None:
                 engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + GATEWAY_TIMEOUT_S
@@ -447,7 +444,7 @@ class EndpointRollouts:
 
     def _write_gateway_config(self) -> None:
         """Write the gateway's configuration, also for a restarted gateway."""
-        awake = self._on_demand.awake
+        awake = self.on_demand.awake
         published = [
             served.without_engine() if served.on_demand and served.key not in awake else served
             for served in (rollout.published for rollout in self.rollouts.values())
@@ -459,7 +456,7 @@ class EndpointRollouts:
 
     def _serving_keys(self) -> set[str]:
         served = (rollout.now for rollout in self.rollouts.values())
-        return {one.key for one in served if not one.on_demand or one.key in self._on_demand.awake}
+        return {one.key for one in served if not one.on_demand or one.key in self.on_demand.awake}
 
     def _coming_keys(self) -> set[str]:
         return {rollout.next.key for rollout in self.rollouts.values() if rollout.next is not None}

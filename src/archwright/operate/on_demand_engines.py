@@ -58,7 +58,7 @@ class OnDemandEngines:
         else:
             self.awake.add(key)
             self._since[key] = self.used_at[key] = now
-            self._activity[key] = None
+            self._activity[key] = EngineActivity(0, 0.0)
 
     def is_settling(self, key: str, now: float) -> bool:
         return key in self.starting or (key in self.awake and now < self._since[key] + SETTLE_S)
@@ -73,7 +73,7 @@ class OnDemandEngines:
     def _read_use(self, key: str, spec: ProcessSpec, now: float) -> bool:
         """An engine that does not answer is busy."""
         found, before = read_activity(spec, self._home, METRICS_TIMEOUT_S), self._activity[key]
-        used = found is None or found.running > 0 or (before is not None and found.served != before.served)
+        used = found is None or found.running > 0 or before is None or found.served != before.served
         self._activity[key] = found
         if used:
             self.used_at[key] = now
@@ -90,9 +90,6 @@ class OnDemandEngines:
 
         Empty if engines that just started may become idle; None if too much memory is in use by running requests.
         """
-        for key, spec in specs.items():
-            if key in self.awake and self._activity[key] is None:
-                self._read_use(key, spec, now)
         chosen, freed, later = [], 0.0, 0.0
         for key in sorted(self.awake & specs.keys(), key=lambda one: self.used_at[one]):
             if freed < need and self._is_idle(key, now):

@@ -17,9 +17,7 @@ ProcessPhase = Literal["serving", "starting", "leaving"]
 
 
 class ProcessState(Record):
-    """`serves` is an engine's model version; a leaving engine finishes its requests.
-
-    Of a loaded model: `memory_bytes` predicted, and `used_at`, when it was last seen with a request."""
+    """`serves` is an engine's model version; a leaving engine finishes its requests."""
 
     name: str
     pid: int
@@ -27,8 +25,6 @@ class ProcessState(Record):
     restarts: int
     serves: str = ""
     phase: ProcessPhase = "serving"
-    memory_bytes: int = 0
-    used_at: float = 0.0
 
 
 class EndpointState(Record):
@@ -55,7 +51,8 @@ class PlatformState(Record):
     """`ready_s`: seconds from `up` to ready, None while starting; `started_at`: seconds since the epoch.
 
     `seen` is the newest change of each endpoint that the supervisor read; `notes` name versions that are not served.
-    `parent_pid` restarted the supervisor `restarts` times.
+    `used_at`: when the engine of each loaded model was last seen with a request. `parent_pid` restarted the supervisor
+    `restarts` times.
     """
 
     supervisor_pid: int
@@ -69,6 +66,7 @@ class PlatformState(Record):
     endpoints: tuple[EndpointState, ...] = ()
     seen: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    used_at: dict[str, float] = {}
     restarts: int = 0
 
 

@@ -172,16 +172,7 @@ class Supervisor:
     def _write_state(self) -> None:
         rollouts, up = self._rollouts, self._ready_s is not None
         processes = tuple(
-            ProcessState(
-                name=c.spec.name,
-                pid=c.pid,
-                ready=c.ready,
-                restarts=c.restarts,
-                serves=serves,
-                phase=phase,
-                memory_bytes=c.spec.memory_bytes,
-                used_at=rollouts.used_at(c.spec.name),
-            )
+            ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase)
             for c, serves, phase in rollouts.processes()
         )
         state = PlatformState(
@@ -195,6 +186,7 @@ class Supervisor:
             endpoints=rollouts.endpoints() if up else (),
             seen={name: to.promotion for name, to in rollouts.desired.items()} if up else {},
             notes=rollouts.notes,
+            used_at=rollouts.on_demand.used_at,
             restarts=self._child.restarts,
         )
         write_state(self._home, state)

@@ -1,0 +1,218 @@
+"""Models at run time: aliases of stored models, and the engines that are in memory."""
+
+import difflib
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from archwright import settings
+from archwright.api.argument_errors import argument_error
+from archwright.api.context import open_home, write_audit_record
+from archwright.api.model_launch import LaunchOptions, build_launch, find_memory_limit
+from archwright.catalog.layers.stored_models import read_stored_models
+from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
+from archwright.contract.model_alias import AliasChange
+from archwright.contract.plan import Bundle, ProcessSpec
+from archwright.contract.record import Record
+from archwright.contract.stored_model import StoredModel
+from archwright.errors import ErrorLocation, OperateError
+from archwright.home import Home
+from archwright.lifecycle import model_registry
+from archwright.operate import platform_state
+from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
+from archwright.operate.platform_state import ProcessState
+from archwright.operate.readiness_probe import read_activity
+from archwright.operate.resource_usage import memory_bytes
+from archwright.store import Store
+
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+ModelState = Literal["loaded", "loading", "unloading", "unloaded"]
+STATES: dict[str, ModelState] = {"serving": "loaded", "starting": "loading", "leaving": "unloading"}
+
+
+class LoadOutcome(Record):
+    """A load or unload of a model. `served`: the running platform applied it; without a platform the next `up` does.
+
+    `aliases`: the names that clients use; after `unload`, the names that mean the model no longer. A loaded model has
+    `slots` of `context_tokens`, and `predicted_bytes` of the `limit_bytes` of memory for all loaded models.
+    """
+
+    action: Literal["load", "unload"]
+    model: str
+    aliases: tuple[str, ...]
+    dry_run: bool
+    served: bool
+    took_s: float = 0.0
+    slots: int = 0
+    context_tokens: int = 0
+    predicted_bytes: int = 0
+    limit_bytes: int = 0
+
+
+class RunningModel(Record):
+    """A model of the running platform. `pinned`: its engine belongs to the plan and always runs.
+
+    An `unloaded` model starts with the next request. `memory_bytes` is measured, `predicted_bytes` its prediction.
+    """
+
+    model: str
+    kind: Literal["running"] = "running"
+    aliases: tuple[str, ...]
+    state: ModelState
+    pinned: bool
+    memory_bytes: int | None
+    predicted_bytes: int | None
+    requests_running: int | None
+    idle_s: float | None
+    pid: int | None
+
+
+def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry_run: bool) -> LoadOutcome:
+    """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
+    began = time.monotonic()
+    with open_home() as (chosen, home, store):
+        stored = _find_stored_model(home, name)
+        bundle = _read_bundle(home)
+        wanted = _check_aliases(home, store, stored, aliases, bundle)
+        running = platform_state.read_running_state(home) is not None
+        limit = bundle.model_memory_bytes if bundle is not None and running else 0
+        limit = limit or find_memory_limit(chosen.model_memory_bytes)
+        machine = cached_machine(home) or probe_machine(home, None, now=time.time)
+        launch = build_launch(stored, options, machine, load_catalog(home), limit)
+        if not dry_run:
+            made = append_changes(store, read_aliases(store), wanted, (stored.name, launch), settings.read_os_user())
+            write_audit_record(store, "models.load", f"{stored.name} as {', '.join(wanted)}")
+            wait_until_applied(home, store, made)
+        return LoadOutcome(
+            action="load",
+            model=stored.name,
+            aliases=wanted,
+            dry_run=dry_run,
+            served=running and not dry_run,
+            took_s=round(time.monotonic() - began, 3),
+            slots=options.slots,
+            context_tokens=int(str(launch.config["context_tokens"])),
+            predicted_bytes=launch.memory_bytes,
+            limit_bytes=limit,
+        )
+
+
+def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:
+    """Free an alias, or all aliases of a model; see `api.models.unload`."""
+    began = time.monotonic()
+    with open_home() as (_chosen, home, store):
+        seen = read_aliases(store)
+        loaded = {alias: change.model for alias, change in seen.items() if change.model is not None}
+        freed = tuple(alias for alias, model in loaded.items() if model == name) or (name,) * (name in loaded)
+        if not freed:
+            near = tuple(difflib.get_close_matches(name, {*loaded, *filter(None, loaded.values())}, 3, 0.3))
+            hint = f"use one of {', '.join(sorted(loaded))}" if loaded else "archwright models list --running"
+            message = f"no model is loaded as {name!r}"
+            raise OperateError("AW-OPS-54", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
+        running = platform_state.read_running_state(home) is not None
+        if not dry_run:
+            made = append_changes(store, seen, freed, None, settings.read_os_user())
+            write_audit_record(store, "models.unload", ", ".join(freed))
+            wait_until_applied(home, store, made)
+        return LoadOutcome(
+            action="unload",
+            model=str(loaded[freed[0]]),
+            aliases=freed,
+            dry_run=dry_run,
+            served=running and not dry_run,
+            took_s=round(time.monotonic() - began, 3),
+        )
+
+
+def list_running_models(home: Home, store: Store) -> tuple[RunningModel, ...]:
+    """Return the engines of the running platform, the plan's own first, then loaded models without an engine."""
+    current = platform_state.read_running_state(home)
+    changes = [change for change in read_aliases(store).values() if change.launch is not None]
+    launches = {change.launch.name: change for change in changes if change.launch is not None}
+    processes = [] if current is None else [one for one in current.processes if one.name != "gateway"]
+    used_at = {} if current is None else current.used_at
+    started = {one.name for one in processes}
+    for name, change in launches.items():
+        if name not in started:
+            processes.append(ProcessState(name=name, pid=0, ready=False, restarts=0, serves=str(change.model)))
+    found = []
+    for one in processes:
+        names = tuple(c.alias for c in changes if c.launch is not None and c.launch.name == one.name)
+        if not names and current is not None:
+            names = tuple(endpoint.name for endpoint in current.endpoints if endpoint.version == one.serves)
+        found.append(_describe_engine(home, one, names, launches.get(one.name), used_at.get(one.name)))
+    return tuple(sorted(found, key=lambda one: not one.pinned))
+
+
+def _describe_engine(
+    home: Home, process: ProcessState, names: tuple[str, ...], change: AliasChange | None, used_at: float | None
+) -> RunningModel:
+    spec = ProcessSpec(name=process.name, argv=(), config={}, ready_socket=process.name)
+    activity = read_activity(spec, home) if process.pid and process.ready else None
+    idle_s = None if used_at is None or not process.pid else round(max(0.0, time.time() - used_at), 1)
+    return RunningModel(
+        model=process.serves,
+        aliases=names,
+        state=STATES[process.phase] if process.pid else "unloaded",
+        pinned=change is None and used_at is None,
+        memory_bytes=memory_bytes([process.pid]) if process.pid else None,
+        predicted_bytes=None if change is None or change.launch is None else change.launch.memory_bytes,
+        requests_running=None if activity is None else activity.running,
+        idle_s=0.0 if activity is not None and activity.running else idle_s,
+        pid=process.pid or None,
+    )
+
+
+def _find_stored_model(home: Home, name: str) -> StoredModel:
+    stored = {one.name: one for one in read_stored_models(home)}
+    if name in stored:
+        return stored[name]
+    near = tuple(difflib.get_close_matches(name, stored, 3, 0.3))
+    hint = f"use one of {', '.join(stored)}" if stored else "archwright models fetch NAME"
+    message = f"the home has no model called {name!r}"
+    raise OperateError("AW-OPS-57", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
+
+
+def _check_aliases(
+    home: Home, store: Store, stored: StoredModel, aliases: Sequence[str], bundle: Bundle | None
+) -> tuple[str, ...]:
+    """Return the aliases with the model's own name, unless the plan serves a model of this name.
+
+    Raises UsageError AW-USE-63 for an invalid alias, OperateError AW-OPS-53 for one that a version in production has.
+    """
+    planned = {str(endpoint["model"]) for endpoint in _read_endpoints(bundle)}
+    others = {one.name for one in read_stored_models(home)} - {stored.name}
+    wanted = tuple(dict.fromkeys([*([] if stored.name in planned else [stored.name]), *aliases]))
+    promoted = model_registry.production_versions(store)
+    for alias in wanted:
+        if not ALIAS.fullmatch(alias) and alias != stored.name:
+            hint = "use letters, digits, dots, dashes and underscores, at most 80: --alias fast"
+            raise argument_error("AW-USE-63", f"{alias[:80]!r} is not a valid alias", "alias", hint)
+        if alias in others | (planned - {stored.name}):
+            hint = "choose a name that no model has: --alias fast"
+            raise argument_error("AW-USE-63", f"the alias {alias!r} is the name of another model", "alias", hint)
+        if alias in promoted:
+            message, where = f"{promoted[alias].id} is in production as {alias}", ErrorLocation(field=alias)
+            hint = f"roll back first: archwright models rollback {alias}"
+            raise OperateError("AW-OPS-53", message, where=where, hint=hint)
+    if not wanted:
+        hint = f"archwright models load {stored.name} --alias fast"
+        raise argument_error("AW-USE-63", f"the plan serves {stored.name} already", "alias", hint)
+    return wanted
+
+
+def _read_bundle(home: Home) -> Bundle | None:
+    """Return what the newest `up` started; None before the first."""
+    try:
+        return msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _read_endpoints(bundle: Bundle | None) -> Iterable[Mapping[str, object]]:
+    endpoints = () if bundle is None else bundle.processes[-1].config["endpoints"]
+    return endpoints if isinstance(endpoints, list) else ()

@@ -1,0 +1,116 @@
+"""The engine of a stored model: its settings, its context and its predicted memory on this machine."""
+
+import hashlib
+
+import msgspec
+
+from archwright.api.argument_errors import argument_error
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers.stored_models import build_artefact, build_model_spec
+from archwright.catalog.probe import host_resources
+from archwright.contract.needs import TokenLength
+from archwright.contract.plan import LoadSpec, MachineFacts, Plan, ProcessSpec
+from archwright.contract.record import Record, replace
+from archwright.contract.stored_model import StoredModel
+from archwright.engines.engine_config import EngineConfig
+from archwright.errors import ErrorLocation, OperateError
+from archwright.simulate.local_engine import BATCH_TOKENS, build_local_spec, find_embedded_engine
+from archwright.simulate.serving_simulation import PROCESSES_BYTES, estimate_peak_memory
+from archwright.sizing.hardware.roofline import count_engine_threads
+
+# The share of the memory for the plan and all loaded models; the rest is for the system and file caches.
+MEMORY_SHARE = 0.8
+DEFAULT_SLOTS, MOST_SLOTS = 2, 64
+DEFAULT_CONTEXT, EMBEDDING_CONTEXT, LEAST_CONTEXT = 8192, 512, 256
+# Time to load a model: its file at the rate of a slow disk, at least a minute.
+START_S, DISK_BYTES_PER_S = 60.0, 50e6
+
+
+class LaunchOptions(Record):
+    """Requests at once, and tokens of one request; None: as many as usual, fewer if the memory is small."""
+
+    slots: int = DEFAULT_SLOTS
+    context: int | None = None
+
+
+def find_memory_limit(stated: int, plan: Plan | None = None) -> int:
+    """Return the bytes of memory for loaded models: as `stated`, else the share that the plan's engines leave."""
+    if stated:
+        return stated
+    known = plan.machine.memory_bytes if plan is not None and plan.machine is not None else None
+    used = [one.estimate.value for one in plan.predictions if one.metric == "peak_memory_bytes"] if plan else []
+    return max(1, int(MEMORY_SHARE * (known or host_resources.usable_memory()) - sum(used)))
+
+
+def build_launch(
+    stored: StoredModel, options: LaunchOptions, machine: MachineFacts, catalog: Catalog, limit_bytes: int
+) -> ProcessSpec:
+    """Return the engine's process. Raises UsageError AW-USE-62 (slots or context), OperateError AW-OPS-55 (memory)."""
+    most, embeds = stored.architecture.context_tokens, stored.task == "embed"
+    if not 1 <= options.slots <= MOST_SLOTS:
+        raise argument_error("AW-USE-62", f"slots must be 1 to {MOST_SLOTS}", "slots", f"--slots {DEFAULT_SLOTS}")
+    if options.context is not None and not min(LEAST_CONTEXT, most) <= options.context <= most:
+        message = f"the context of {stored.name} must be {min(LEAST_CONTEXT, most)} to {most} tokens"
+        raise argument_error("AW-USE-62", message, "context", f"--context {min(DEFAULT_CONTEXT, most)}")
+    context = options.context or min(most, EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT)
+    while True:
+        memory = _predict_memory(stored, options.slots, context, machine, catalog)
+        if memory <= limit_bytes:
+            break
+        if options.context is not None or context // 2 < LEAST_CONTEXT:
+            message = (
+                f"{stored.name} needs {memory / 1e9:.2f} GB of memory with {options.slots} slots of {context} tokens, "
+                f"and loaded models may use {limit_bytes / 1e9:.2f} GB"
+            )
+            hint = "use a smaller quantisation, fewer --slots, or raise the setting model_memory_bytes"
+            raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
+        context //= 2
+    settings: dict[str, int | float | str | bool] = {
+        "threads": count_engine_threads(machine),
+        "batch_tokens": BATCH_TOKENS,
+        **({"embeddings": True} if embeds else {}),
+    }
+    config = EngineConfig(
+        engine=find_embedded_engine(catalog).id,
+        socket="",
+        alias=stored.name,
+        slots=options.slots,
+        context_tokens=context,
+        default_max_tokens=max(1, context // 2),
+        model_sha256=stored.sha256,
+        settings=settings,
+    )
+    return build_process(config, memory, START_S + stored.size_bytes / DISK_BYTES_PER_S)
+
+
+def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) -> ProcessSpec:
+    """Return the on-demand process of an engine; equal configurations have equal names."""
+    digest = hashlib.sha256(msgspec.json.encode(config, order="sorted")).hexdigest()
+    name = f"model-{(config.model_sha256 or config.engine)[:12]}-{digest[:8]}"
+    return ProcessSpec(
+        name=name,
+        argv=("-m", "archwright.engines", "{home}", "{config}"),
+        config=msgspec.to_builtins(replace(config, socket=name)),
+        environment={"GOMP_SPINCOUNT": "1000"},
+        ready_socket=name,
+        startup_deadline_s=round(deadline_s, 1),
+        memory_bytes=int(memory_bytes),
+        on_demand=True,
+    )
+
+
+def _predict_memory(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> float:
+    """Return the predicted peak in bytes of the engine with this model."""
+    model = build_model_spec(replace(stored, task="generate"))
+    assert model is not None, "a generating model without an architecture"
+    length = TokenLength(mean=context / 2, p95=float(context))
+    load = LoadSpec(
+        workload=stored.name,
+        model=stored.model,
+        requests_per_second=0.0,
+        input_tokens=length,
+        output_tokens=length,
+        concurrency=slots,
+    )
+    spec = build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
+    return estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value

@@ -1,0 +1,174 @@
+"""Models that are loaded at run time, with null engines: aliases, memory, start on demand, and crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.tools.checks import until
+
+from archwright import api
+from archwright.api.model_launch import build_process
+from archwright.contract.model_alias import AliasChange
+from archwright.contract.plan import Plan, ProcessSpec
+from archwright.contract.record import replace
+from archwright.engines.engine_config import EngineConfig
+from archwright.home import Home
+from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
+
+from ..command_line import error_of
+from .conftest import BASE, ENDPOINT, Clients, Stage
+from .test_rollout import NULL, Said, chat
+
+pytestmark = pytest.mark.enable_socket
+GB = 1_000_000_000
+
+
+class ModelStage(Stage):
+    """A stage that loads models whose answers repeat one word of 12 characters."""
+
+    def __init__(self, home: Home, plan: Plan) -> None:
+        super().__init__(home, plan)
+        self.words: dict[str, str] = {}
+
+    def launch(self, model: str, *, memory: int = GB, ttft_s: float = 0.02, tpot_s: float = 0.005) -> ProcessSpec:
+        word = self.words[model] = (model * 12)[:12]
+        config = EngineConfig(
+            engine="null",
+            socket="",
+            alias=model,
+            slots=64,
+            context_tokens=1000,
+            default_max_tokens=64,
+            settings={"text": f"{word} ", "ttft_s": ttft_s, "tpot_s": tpot_s},
+        )
+        return build_process(config, memory, 20.0)
+
+    def load(self, model: str, *aliases: str, launch: ProcessSpec | None = None) -> tuple[AliasChange, ...]:
+        to = (model, launch or self.launch(model))
+        made = append_changes(self.store, read_aliases(self.store), aliases or (model,), to, "local")
+        wait_until_applied(self.home, self.store, made, 20.0)
+        return made
+
+    def unload(self, *aliases: str) -> None:
+        wait_until_applied(
+            self.home, self.store, append_changes(self.store, read_aliases(self.store), aliases, None, "local"), 20.0
+        )
+
+    def models(self) -> dict[str, str]:
+        """Return the state of each loaded model."""
+        return {
+            one.model: one.state for one in api.models.list(running=True) if one.kind == "running" and not one.pinned
+        }
+
+
+@pytest.fixture
+def models(home: Home, null_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStage]:
+    monkeypatch.setenv("ARCHWRIGHT_MODEL_MEMORY_BYTES", str(2 * GB + 1))
+    made = ModelStage(home, null_plan)
+    yield made
+    api.down()
+    made.store.close()
+
+
+def test_no_request_is_lost_while_an_alias_is_switched(models: ModelStage) -> None:
+    models.up(**NULL)
+    models.load("alpha", "alpha", "fast", ENDPOINT)
+    models.load("beta")
+    assert len(models.serving()) == 2, "aliases of a model share its engine, and the plan's own stopped"
+    with Clients(models.url, models.key, 8, model="fast") as clients, Clients(models.url, models.key, 4) as others:
+        clients.marks |= models.words
+        others.marks |= models.words
+        for turn in range(10):
+            models.load(("beta", "alpha")[turn % 2], "fast", ENDPOINT)
+        models.unload(ENDPOINT)
+        until(lambda: others.replies[-1].version == BASE)
+    assert clients.failures == others.failures == []
+    assert set(clients.versions) == {"alpha", "beta"} and set(others.versions) == {"alpha", "beta", BASE}
+
+
+def test_an_idle_model_leaves_the_memory_and_returns_with_a_request(
+    models: ModelStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHWRIGHT_MODEL_IDLE_S", "1")
+    models.up(**NULL)
+    models.load("alpha", "fast")
+    until(lambda: models.models() == {"alpha": "unloaded"})
+    with Clients(models.url, models.key, 4, model="fast") as clients:
+        assert models.models() == {"alpha": "loaded"}
+        time.sleep(3.5)  # in use for longer than the idle time
+        assert models.models() == {"alpha": "loaded"}
+    assert clients.failures == []
+
+
+def test_a_third_model_replaces_the_least_recently_used(models: ModelStage) -> None:
+    models.up(**NULL)
+    for model in ("alpha", "beta"):
+        models.load(model)
+    assert chat(models, "alpha").version == "alpha"
+    time.sleep(2.1)  # both are idle, and the use of alpha was seen
+    models.load("gamma")
+    assert models.models() == {"alpha": "loaded", "beta": "unloaded", "gamma": "loaded"}
+    assert chat(models, "beta").version == "beta", "a request brings it back, in the place of an idle one"
+    assert list(models.models().values()).count("loaded") == 2
+
+
+def test_a_model_that_has_no_room_is_refused_with_both_figures(models: ModelStage) -> None:
+    models.up(**NULL)
+    too_large = models.launch("huge", memory=3 * GB)
+    error = error_of("AW-OPS-51", models.load, "huge", launch=too_large)
+    assert "3.00 GB" in error.message and "2.00 GB" in error.message
+    for model in ("alpha", "beta"):
+        models.load(model, launch=models.launch(model, ttft_s=6.0))
+    waiting = [threading.Thread(target=chat, args=(models, model)) for model in ("alpha", "beta")]
+    for thread in waiting:
+        thread.start()
+    time.sleep(2.5)
+    error = error_of("AW-OPS-51", models.load, "gamma", ENDPOINT)
+    assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
+    assert chat(models).version == BASE, "the workload keeps its own model"
+    for thread in waiting:
+        thread.join()
+
+
+def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelStage) -> None:
+    models.up(**NULL)
+    models.load("alpha", "fast")
+    broken = models.launch("beta", tpot_s=-1.0)
+    assert "AW-ENG-06" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=broken).message
+    assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
+
+
+def test_a_crash_loses_no_alias(models: ModelStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.load("alpha", "fast")  # before `up`, which serves it
+    models.up(**NULL)
+    assert models.models() == {"alpha": "unloaded"}
+    for victim in ("supervisor", "model", "gateway"):
+        assert chat(models, "fast").version == "alpha", victim
+        before = models.pids()
+        os.kill(next(pid for name, pid in before.items() if name.startswith(victim)), signal.SIGKILL)
+        until(lambda: _answers(models))
+    models.unload("fast")
+    assert chat(models, "fast").status == 404
+    until(lambda: models.models() == {})
+
+
+def _answers(models: ModelStage) -> bool:
+    try:
+        return chat(models, "fast").version == "alpha"
+    except OSError:
+        return False
+
+
+def test_a_client_that_leaves_while_the_model_starts_costs_nothing(models: ModelStage) -> None:
+    models.load("alpha", "fast")
+    models.up(**NULL)
+    assert Said(models, "/v1/chat/completions", {"model": "fast", "messages": []}).status == 400
+    assert models.models() == {"alpha": "unloaded"}, "an invalid request starts nothing"
+    models.home.model("0" * 64)
+    missing = replace(models.launch("beta"), config={**models.launch("beta").config, "model_sha256": "0" * 64})
+    assert "is not in the home" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=missing).message
