@@ -39,7 +39,7 @@ PACKAGES: dict[str, set[str]] = {
     "training": {"access", "monitor", "engines", "lake"},
     "lifecycle": {"access", "monitor", "engines", "lake", "training"},
     "serving": {"access", "monitor", "engines", "lake", "lifecycle", "policy"},
-    "operate": {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving"},
+    "operate": {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "policy"},
     "report": {"catalog", "plan"},
     "reconcile": {"catalog", "sizing", "simulate", "plan", "monitor", "engines", "policy"},
 }

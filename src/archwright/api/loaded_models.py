@@ -1,7 +1,6 @@
 """Models at run time: aliases of stored models, and the engines that are in memory."""
 
 import difflib
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -12,13 +11,13 @@ from archwright import settings
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.model_launch import LaunchOptions, build_launch, find_memory_limit
-from archwright.catalog.layers.stored_models import read_stored_models
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record
 from archwright.contract.stored_model import StoredModel
+from archwright.engines.model_store import NAME, find_stored_model, list_stored_models
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.lifecycle import model_registry
@@ -29,7 +28,6 @@ from archwright.operate.readiness_probe import read_activity
 from archwright.operate.resource_usage import memory_bytes
 from archwright.store import Store
 
-ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 ModelState = Literal["loaded", "loading", "unloading", "unloaded"]
 STATES: dict[str, ModelState] = {"serving": "loaded", "starting": "loading", "leaving": "unloading"}
 
@@ -75,7 +73,7 @@ def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry
     """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
     began = time.monotonic()
     with open_home() as (chosen, home, store):
-        stored = _find_stored_model(home, name)
+        stored = find_stored_model(home, name)
         bundle = _read_bundle(home)
         wanted = _check_aliases(home, store, stored, aliases, bundle)
         running = platform_state.read_running_state(home) is not None
@@ -128,6 +126,14 @@ def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:
         )
 
 
+def check_not_loaded(store: Store, endpoint: str) -> None:
+    """Raise OperateError AW-OPS-53 if the endpoint of a version is the alias of a loaded model."""
+    change = read_aliases(store).get(endpoint)
+    if change is not None and change.model is not None:
+        message, hint = f"{endpoint} is an alias of {change.model}", f"archwright models unload {endpoint}"
+        raise OperateError("AW-OPS-53", message, where=ErrorLocation(field=endpoint), hint=hint)
+
+
 def list_running_models(home: Home, store: Store) -> tuple[RunningModel, ...]:
     """Return the engines of the running platform, the plan's own first, then loaded models without an engine."""
     current = platform_state.read_running_state(home)
@@ -167,16 +173,6 @@ def _describe_engine(
     )
 
 
-def _find_stored_model(home: Home, name: str) -> StoredModel:
-    stored = {one.name: one for one in read_stored_models(home)}
-    if name in stored:
-        return stored[name]
-    near = tuple(difflib.get_close_matches(name, stored, 3, 0.3))
-    hint = f"use one of {', '.join(stored)}" if stored else "archwright models fetch NAME"
-    message = f"the home has no model called {name!r}"
-    raise OperateError("AW-OPS-57", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
-
-
 def _check_aliases(
     home: Home, store: Store, stored: StoredModel, aliases: Sequence[str], bundle: Bundle | None
 ) -> tuple[str, ...]:
@@ -185,20 +181,19 @@ def _check_aliases(
     Raises UsageError AW-USE-63 for an invalid alias, OperateError AW-OPS-53 for one that a version in production has.
     """
     planned = {str(endpoint["model"]) for endpoint in _read_endpoints(bundle)}
-    others = {one.name for one in read_stored_models(home)} - {stored.name}
+    others = {one.name for one in list_stored_models(home)} - {stored.name}
     wanted = tuple(dict.fromkeys([*([] if stored.name in planned else [stored.name]), *aliases]))
     promoted = model_registry.production_versions(store)
     for alias in wanted:
-        if not ALIAS.fullmatch(alias) and alias != stored.name:
-            hint = "use letters, digits, dots, dashes and underscores, at most 80: --alias fast"
+        if not NAME.fullmatch(alias):
+            hint = "use letters, digits, dots, dashes and underscores, at most 96: --alias fast"
             raise argument_error("AW-USE-63", f"{alias[:80]!r} is not a valid alias", "alias", hint)
         if alias in others | (planned - {stored.name}):
             hint = "choose a name that no model has: --alias fast"
             raise argument_error("AW-USE-63", f"the alias {alias!r} is the name of another model", "alias", hint)
         if alias in promoted:
-            message, where = f"{promoted[alias].id} is in production as {alias}", ErrorLocation(field=alias)
-            hint = f"roll back first: archwright models rollback {alias}"
-            raise OperateError("AW-OPS-53", message, where=where, hint=hint)
+            message, hint = f"{promoted[alias].id} is in production as {alias}", f"archwright models rollback {alias}"
+            raise OperateError("AW-OPS-53", message, where=ErrorLocation(field=alias), hint=hint)
     if not wanted:
         hint = f"archwright models load {stored.name} --alias fast"
         raise argument_error("AW-USE-63", f"the plan serves {stored.name} already", "alias", hint)

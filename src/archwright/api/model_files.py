@@ -18,6 +18,7 @@ from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lifecycle import model_registry
+from archwright.operate.loaded_models import read_aliases
 from archwright.store import Store
 
 
@@ -103,12 +104,14 @@ def find_reference(name: str, catalog: Catalog) -> str:
 
 
 def check_unused(stored: StoredModel, home: Home, store: Store) -> None:
-    """Raise ModelError AW-MOD-06 if the plan of the home or a version that was trained on it needs the model."""
+    """Raise ModelError AW-MOD-06 if the plan, an alias, or a version trained on it needs the model."""
     users = [
         f"{one.id} was trained on it" for one in model_registry.list_models(store) if one.base_sha256 == stored.sha256
     ]
     if home.plan.is_file() and stored.sha256 in home.plan.read_text(encoding="utf-8"):
         users.insert(0, "the plan of this home serves it")
+    loaded = (change for change in read_aliases(store).values() if change.model == stored.name)
+    users += [f"it is loaded: archwright models unload {change.alias}" for change in loaded]
     if users:
         hint = "start another plan first: archwright up PLAN"
         where = ErrorLocation(field=stored.name)

@@ -14,7 +14,14 @@ from archwright.api import model_files
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
-from archwright.api.loaded_models import LoadOutcome, RunningModel, list_running_models, load_model, unload_model
+from archwright.api.loaded_models import (
+    LoadOutcome,
+    RunningModel,
+    check_not_loaded,
+    list_running_models,
+    load_model,
+    unload_model,
+)
 from archwright.api.model_files import ModelFile, list_model_files, show_stored
 from archwright.api.model_launch import DEFAULT_SLOTS, LaunchOptions
 from archwright.catalog.load import load_catalog
@@ -139,8 +146,8 @@ def load(
     """Serve a stored model under its own name and each `alias`; return when the running platform serves it.
 
     An alias that means another model is switched, and no request is lost. A workload of the plan may be an alias; it
-    gets its own model back on `unload`. Raises OperateError AW-OPS-57 (no such model), -53 (an alias is in production),
-    -55 (too little memory), -51 (the engine did not start; the aliases mean what they meant before); UsageError.
+    gets its own model back on `unload`. Raises MissingError AW-GET-02 (no such model), OperateError AW-OPS-53 (an alias
+    is in production), -55 (too little memory), -51 (the engine did not start; nothing changed); UsageError.
     """
     options = LaunchOptions(slots=slots, context=context)
     return load_model(name, tuple(alias or ()), options, dry_run=dry_run)
@@ -180,10 +187,11 @@ def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A00
 
     Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
     -24 in production already, -25 the plan has no place for it, -20 the endpoint was changed meanwhile; OperateError
-    AW-OPS-4x if the platform could not serve it and rolled back.
+    AW-OPS-4x if the platform could not serve it and rolled back, AW-OPS-53 if its endpoint is an alias.
     """
     with open_home() as (_settings, home, store):
         model = model_registry.find_model(store, id)
+        check_not_loaded(store, model.name)
         if dry_run:
             return _build_dry_run(promotions.check_promotable(store, home, model), "promote", model.name, model.id)
         made = promotions.promote_version(store, home, model, _read_user_name())

@@ -1,8 +1,8 @@
 """Which engines of loaded models run: a request starts one, a long idle time or a full memory budget stops one.
 
-`awake` engines take requests. Of the others the gateway holds the requests back and asks for a start (engine_start). An
-engine is stopped only after the gateway confirmed that it uses the engine no longer and its requests ended, so no
-request is lost. Design: an idle engine is found by its own metrics, because several processes of a gateway use it.
+`awake` engines take requests. The gateway holds back the requests for other engines and asks for a start
+(`engine_start`). An engine stops only after the gateway confirmed that it released the engine, so no request is lost.
+Design: an engine's own metrics tell if it is idle, because several processes of a gateway use it.
 """
 
 from collections.abc import Collection, Mapping

@@ -152,7 +152,7 @@ class EnginePool:
             self._ask_for_engine()
 
     def refuse_starts(self) -> None:
-        """Of a removed pool: no engine will start, so the next check refuses the requests that wait for it."""
+        """Start no engine for a removed pool: the next check refuses the requests that wait for it."""
         self.spec = replace(self.spec, start_s=0.0)
 
     async def handle_failure(self, replica: Replica) -> None:
