@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
+from gguf import PoolingType
 
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 
+from ..tools.gguf_models import write_encoder
 from ..tools.text_models import EMBEDDER, RERANKER, find_text_models
 from .conftest import SMALL_MODEL, Child, make_config
 
@@ -52,8 +54,12 @@ def _null(home: Home, task: str, socket: str) -> EngineConfig:
 
 
 def _llamacpp(home: Home, task: str, socket: str) -> EngineConfig:
-    settings = {"embeddings": task == EMBED, "threads": 1}
-    return make_config("llamacpp", socket=socket, model_sha256=SMALL_MODEL.sha256, settings=settings, **LIMITS)
+    settings = {"embeddings": task == EMBED, "rerank": task == RERANK, "threads": 1}
+    digest = SMALL_MODEL.sha256
+    if task == RERANK:
+        digest = "e" * 64
+        write_encoder(home.model(digest), PoolingType.RANK)
+    return make_config("llamacpp", socket=socket, model_sha256=digest, settings=settings, **LIMITS)
 
 
 def _onnx_text(home: Home, task: str, socket: str) -> EngineConfig:
@@ -64,8 +70,10 @@ def _onnx_text(home: Home, task: str, socket: str) -> EngineConfig:
 
 CANDIDATES = (
     Candidate("null", _null, frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE}), "null:requests_processing"),
-    Candidate("llamacpp", _llamacpp, frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE}), "llamacpp:requests_processing"),
-    Candidate("onnx-text", _onnx_text, frozenset({EMBED}), "onnx_text:requests_processing"),
+    Candidate(
+        "llamacpp", _llamacpp, frozenset({CHAT, SCHEMA, EMBED, RERANK, LIFECYCLE}), "llamacpp:requests_processing"
+    ),
+    Candidate("onnx-text", _onnx_text, frozenset({EMBED, RERANK}), "onnx_text:requests_processing"),
 )
 
 

@@ -26,6 +26,7 @@ from .candidates import (
     DEFAULT_MAX_TOKENS,
     EMBED,
     LIFECYCLE,
+    RERANK,
     SCHEMA,
     Candidate,
     find_candidates,
@@ -67,6 +68,13 @@ def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[str]:
 @pytest.fixture(scope="module", params=find_candidates(EMBED))
 def embedder(request: pytest.FixtureRequest, model_home: Home) -> Iterator[str]:
     child = request.param.start(model_home, EMBED)
+    yield child.address
+    child.end()
+
+
+@pytest.fixture(scope="module", params=find_candidates(RERANK))
+def ranker(request: pytest.FixtureRequest, model_home: Home) -> Iterator[str]:
+    child = request.param.start(model_home, RERANK)
     yield child.address
     child.end()
 
@@ -268,6 +276,20 @@ def test_embeds_texts_and_token_ids_repeatably_whatever_they_are_read_with(embed
     assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
     assert form == pytest.approx(alone, abs=1e-3) and whole == pytest.approx(beside, abs=1e-3)
     assert one == pytest.approx(same, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
+
+
+def test_ranks_documents_repeatably_and_by_their_own_words(ranker: str) -> None:
+    documents = ["the red ship", "tax form", "the sea is blue", "tax form"]
+
+    async def act(client: EngineClient) -> list[dict[int, float]]:
+        asked = (documents, documents[::-1])
+        replies = [await client.post("/rerank", {"query": "the sea", "documents": these}) for these in asked]
+        assert all(reply["usage"]["total_tokens"] > 8 for reply in replies)
+        return [{row["index"]: row["relevance_score"] for row in reply["results"]} for reply in replies]
+
+    there, back = _with(ranker, act)
+    assert sorted(there) == sorted(back) == [0, 1, 2, 3] and len(set(there.values())) > 2
+    assert [there[number] for number in range(4)] == pytest.approx([back[3 - number] for number in range(4)], abs=1e-4)
 
 
 @pytest.mark.parametrize("candidate", find_candidates(CHAT, LIFECYCLE), indirect=True)

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from gguf import PoolingType
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp
-from archwright.engines.llamacpp import find_model, load_library
+from archwright.engines.llamacpp import load_library
+from archwright.engines.llamacpp_checks import explain_failure, read_available_memory
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
 
 from ..tools.checks import refuses
-from .conftest import SMALL_MODEL, make_config
+from ..tools.gguf_models import (
+    CLASSIFY,
+    SEPARATE,
+    TOOL_TEMPLATE,
+    copy_with_template,
+    encode,
+    find_tokens,
+    score,
+    write_adapter,
+    write_encoder,
+)
+from .conftest import SMALL_MODEL, Child, make_config
 
 CONFIG = make_config("llamacpp", socket="inside", context_tokens=128, model_sha256=SMALL_MODEL.sha256)
 
@@ -49,27 +68,161 @@ def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
     assert '"ready"' in done.stdout and done.stdout.endswith("seen\n")
 
 
-def test_what_the_library_refuses_is_said(model_home: Home) -> None:
-    # A whole GGUF file that holds no model at all.
-    path = model_home.model("0" * 64)
-    path.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 24)
-    try:
-        with refuses("AW-ENG-08", "did not start"):
-            llamacpp.serve(replace(CONFIG, model_sha256="0" * 64), model_home, Journal("x", io.StringIO()))
-    finally:
-        path.unlink()
+@pytest.mark.parametrize(
+    ("architecture", "width", "changes", "code", "said"),
+    [
+        ("zebra", 0, {}, "AW-ENG-15", "unknown model architecture: 'zebra'"),
+        ("bert", 0, {"adapter_sha256": "b" * 64}, "AW-ENG-16", "not an adapter"),
+        ("qwen2", 576, {"adapter_sha256": "b" * 64, "model_sha256": None}, "AW-ENG-16", "for the architecture qwen2"),
+        ("llama", 64, {"adapter_sha256": "b" * 64, "model_sha256": None}, "AW-ENG-16", "incorrect shape"),
+        ("bert", 0, {"settings": {"gpu_layers": -1}}, "AW-ENG-17", "finds no GPU"),
+        ("bert", 0, {"settings": {"embeddings": True, "rerank": True}}, "AW-ENG-06", "either embeds or reranks"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_and_leaves_no_socket(
+    model_home: Home, architecture: str, width: int, changes: dict[str, Any], code: str, said: str
+) -> None:
+    digest = SMALL_MODEL.sha256 if "model_sha256" in changes else "b" * 64
+    path = model_home.model("b" * 64)
+    config = replace(CONFIG, **{**changes, "socket": "refused", "model_sha256": digest})
+    if width:
+        write_adapter(path, architecture, width)
+    else:
+        write_encoder(path, PoolingType.CLS, architecture)
+    with refuses(code, said):
+        llamacpp.serve(config, model_home, Journal("x", io.StringIO()))
+    assert not model_home.socket(config.socket).exists()
+
+
+def test_too_little_memory_is_said_with_both_figures(model_home: Home) -> None:
+    config = replace(CONFIG, slots=1000, context_tokens=1 << 20)
+    with refuses("AW-ENG-14", r"24159.\d\d GB are needed .0.10 GB file, 24159.19 GB cache., \d+.\d\d GB are available"):
+        llamacpp.serve(config, model_home, Journal("x", io.StringIO()))
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000000\n", 1_000_000), ("max\n", 5_000_192), (None, 5_000_192)])
+def test_a_container_has_less_memory(tmp_path: Path, limit: str | None, expected: int) -> None:
+    for folder in ("proc", "sys/fs/cgroup"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  9999 kB\nMemAvailable:    4883 kB\n")
+    if limit is not None:
+        (tmp_path / "sys/fs/cgroup/memory.max").write_text(limit)
+    assert read_available_memory(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "said"),
+    [
+        ("0.00.1 E ggml_aligned_malloc: insufficient memory (attempted to allocate 9 MB)\n", "AW-ENG-14", "9 MB"),
+        ("0.01.2 I x: fine\n0.02.3 E common_chat_templates_init: error: Expected 'in'\n", "AW-ENG-15", "Expected 'in'"),
+        ("0.01.2 E srv          init: init: something else\n", "AW-ENG-08", "something else"),
+        ("", "AW-ENG-08", "Failed to init"),
+    ],
+)
+def test_the_first_reason_in_the_log_is_the_error(log: str, code: str, said: str) -> None:
+    found = explain_failure(CONFIG, log, "Failed to init")
+    assert found.code == code and said in found.message and found.where.field == "model small"
 
 
 def test_a_missing_truncated_or_unnamed_model_never_reaches_the_library(tmp_path: Path, model_home: Home) -> None:
-    home = Home(tmp_path)
+    home, journal = Home(tmp_path), Journal("x", io.StringIO())
     with refuses("AW-GET-02", hint="archwright models fetch small"):
-        find_model(CONFIG, home)
+        llamacpp.serve(CONFIG, home, journal)
     with model_home.model(SMALL_MODEL.sha256).open("rb") as whole:
         home.model(SMALL_MODEL.sha256).write_bytes(whole.read(4 << 20))
     with refuses("AW-ENG-05", "bytes are missing"):
-        find_model(CONFIG, home)
+        llamacpp.serve(CONFIG, home, journal)
     with refuses("AW-ENG-06"):
-        find_model(replace(CONFIG, model_sha256=None), home)
+        llamacpp.serve(replace(CONFIG, model_sha256=None), home, journal)
+
+
+@pytest.fixture(scope="module")
+def talker(model_home: Home) -> Iterator[Child]:
+    """The small model with a chat template that has tools and reasoning."""
+    template_sha256 = "d" * 64
+    copy_with_template(model_home.model(SMALL_MODEL.sha256), model_home.model(template_sha256), TOOL_TEMPLATE)
+    limits = {"slots": 1, "context_tokens": 512, "default_max_tokens": 512}
+    child = Child(model_home, make_config("llamacpp", socket="talker", model_sha256=template_sha256, **limits))
+    child.start()
+    yield child
+    child.end()
+    model_home.model(template_sha256).unlink()
+
+
+def _post(child: Child, body: dict[str, Any], path: str = "/chat/completions") -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        client = EngineClient(child.address)
+        try:
+            reply: dict[str, Any] = await client.post(path, {"temperature": 0, **body})
+            return reply
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def _weather(city: str) -> list[dict[str, Any]]:
+    call = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+    return [
+        {"role": "user", "content": f"What is the weather in {city}?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": city, "type": "function", "function": call}]},
+        {"role": "tool", "tool_call_id": city, "content": "sunny"},
+        {"role": "assistant", "content": "It is sunny."},
+    ]
+
+
+# Three earlier calls in the template's own form lead even this small model to write a fourth.
+WEATHER = [*_weather("Rome"), *_weather("Berlin"), *_weather("Madrid"), _weather("Paris")[0]]
+TOOL_SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "minLength": 1}}, "required": ["city"]}
+WEATHER_TOOL = {"name": "get_weather", "description": "the weather", "parameters": TOOL_SCHEMA}
+TOOLS = [{"type": "function", "function": WEATHER_TOOL}]
+
+
+def test_a_template_with_tools_reads_and_writes_their_calls(talker: Child) -> None:
+    choice = _post(talker, {"messages": WEATHER, "tools": TOOLS, "max_tokens": 60})["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "")
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("get_weather", {"city": "Paris"})
+
+
+def test_an_answer_without_a_limit_ends_with_the_context(talker: Child) -> None:
+    reply = _post(talker, {"messages": WEATHER, "tools": TOOLS, "tool_choice": "none", "ignore_eos": True})
+    assert reply["choices"][0]["finish_reason"] == "length"
+    assert reply["usage"]["total_tokens"] == 512
+
+
+def test_reasoning_is_apart_from_the_answer_and_counted(talker: Child) -> None:
+    thought = 'root ::= "<think>\\nwhy not\\n</think>\\n\\nyes"'
+    reply = _post(talker, {"messages": [{"role": "user", "content": "Well?"}], "grammar": thought})
+    message = reply["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"].strip()) == ("yes", "why not")
+    assert reply["usage"]["completion_tokens"] > 10
+
+
+def test_an_encoder_ranks_and_embeds_as_its_weights_say(model_home: Home) -> None:
+    documents = ["the red ship", "tax form", "the sea is blue and red"]
+    for pooling in (PoolingType.RANK, PoolingType.CLS):
+        ranks = pooling is PoolingType.RANK
+        weights = write_encoder(model_home.model("f" * 64), pooling)
+        settings = {"rerank": ranks, "embeddings": not ranks}
+        changes = {"socket": f"encoder-{pooling.name}", "model_sha256": "f" * 64, "settings": settings}
+        child = Child(model_home, replace(CONFIG, context_tokens=64, **changes))
+        child.start()
+        try:
+            if ranks:
+                rows = _post(child, {"query": "the sea", "documents": documents}, "/rerank")["results"]
+                found = {row["index"]: row["relevance_score"] for row in rows}
+                # The engine's activation function is a table of 16-bit numbers.
+                expected = [score(weights, "the sea", document) for document in documents]
+                assert [found[number] for number in range(3)] == pytest.approx(expected, abs=0.05)
+                assert np.ptp(expected) > 0.5
+            else:
+                rows = _post(child, {"input": documents}, "/embeddings")["data"]
+                for row, document in zip(rows, documents, strict=True):
+                    state = encode(weights, [CLASSIFY, *find_tokens(document), SEPARATE])
+                    assert row["embedding"] == pytest.approx(state / np.linalg.norm(state), abs=0.01)
+        finally:
+            child.end()
 
 
 @pytest.mark.model  # the guard of unit tests refuses any import of this name

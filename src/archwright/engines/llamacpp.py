@@ -7,52 +7,74 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings, require_digest
-from archwright.engines.gguf import read_gguf
+from archwright.engines.gguf import GgufContents, read_gguf
+from archwright.engines.llamacpp_checks import (
+    check_adapter,
+    explain_failure,
+    log_size,
+    read_log,
+    require_gpu,
+    require_memory,
+)
 from archwright.engines.model_files import missing_model_error
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
-from archwright.errors import EngineError, ErrorLocation, MissingError, missing_extra
+from archwright.errors import ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
+
+TEMPLATE_KEY = "tokenizer.chat_template"
 
 
 class LlamaSettings(Record):
     """`batch_tokens` of a prompt are read before other streams continue and cancellations are checked.
 
-    At the engine's default of 2,048 a long prompt stalls every stream for seconds. Measured on one core: 64 is as fast
-    as 128, and frees the engine of a cancelled prompt within 0.5 s (busy machine: 1.1 s), 128 within 1.3 s (2.4 s).
+    At the engine's default of 2,048 a long prompt stalls every stream for seconds. `embeddings`, `rerank`: the tasks
+    besides generation. `gpu_layers` of the model run on the GPU, -1: as many as fit its memory.
     """
 
     threads: int = 1
     batch_tokens: int = 64
     embeddings: bool = False
+    rerank: bool = False
+    gpu_layers: int = 0
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch_tokens < 1:
-            raise ValueError("threads and batch_tokens must be at least 1")
+        if self.threads < 1 or self.batch_tokens < 1 or self.gpu_layers < -1:
+            raise ValueError("threads and batch_tokens must be at least 1, and gpu_layers at least -1")
+        if self.embeddings and self.rerank:
+            raise ValueError("one process either embeds or reranks, because each needs its own pooling")
 
 
 def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[], object] = signal.pause) -> None:
     """Load the model and serve until SIGTERM; returns only if `wait` does.
 
     SIGTERM kills the process until the model is loaded, since the loader blocks the interpreter and no handler could
-    run. After that SIGTERM removes the socket and ends the process with status 0.
+    run. After that SIGTERM removes the socket and ends the process with status 0. Raises EngineError AW-ENG-06 for the
+    settings, -05 for a damaged file, -14 to -17 and -08 if the model cannot be loaded.
     """
     settings = adapter_settings(config, LlamaSettings)
     model, adapter = find_model(config, home), adapter_file(config, home)
+    header = read_gguf(model)
     if adapter is not None:
-        read_gguf(adapter)
+        check_adapter(config, header, read_gguf(adapter))
+    require_memory(config, model, header)
     library = load_library()
+    if settings.gpu_layers:
+        require_gpu(library)
     path = claim_socket(home, config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
+    if TEMPLATE_KEY not in header.values:
+        journal.warning("no_chat_template", model=config.alias, used="chatml")
+    log_at = log_size()
     try:
         given = _build_parameters(library, config, settings, model, path)
+        _set_task(library, given, config, settings, header)
         if adapter is not None:
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        hint = "read its lines above in this log; the usual reason is too little memory"
-        where = ErrorLocation(field=f"model {config.alias}")
-        raise EngineError("AW-ENG-08", f"llama.cpp did not start: {error}", where=where, hint=hint) from error
+        path.unlink(missing_ok=True)  # the library listens before it loads
+        raise explain_failure(config, read_log(log_at), str(error)) from error
     leave_on_terminate(path)
     journal.info("ready", model=config.alias, socket=str(path))
     wait()
@@ -60,11 +82,10 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
 
 
 def find_model(config: EngineConfig, home: Home) -> Path:
-    """The checked model file. Raises MissingError AW-GET-02, EngineError AW-ENG-05 (damaged), -06 (not named)."""
+    """The model file. Raises MissingError AW-GET-02, EngineError AW-ENG-06 (not named)."""
     path = home.model(require_digest(config))
     if not path.is_file():
         raise missing_model_error(config.alias, path)
-    read_gguf(path)
     return path
 
 
@@ -91,7 +112,10 @@ def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSetting
     given.n_parallel = config.slots
     # The engine divides its context evenly among the slots. It must not shrink the context to fit the memory.
     given.n_ctx = config.slots * config.context_tokens
-    given.fit_params = False
+    given.fit_params = settings.gpu_layers < 0
+    given.n_gpu_layers = settings.gpu_layers
+    # Mapped, the file would stay in memory beside the weights that the engine rearranges for the processor.
+    given.load_mode = library.llama_load_mode.LLAMA_LOAD_MODE_NONE
     given.n_batch = given.n_ubatch = settings.batch_tokens
     given.cpuparams.n_threads = given.cpuparams_batch.n_threads = settings.threads
     given.n_predict = config.default_max_tokens
@@ -102,13 +126,22 @@ def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSetting
     given.endpoint_props = given.endpoint_slots = given.ui = False
     # The engine writes the reason of a failed start only to the log, and only from this level.
     given.verbosity = 1
-    if settings.embeddings:
-        given.embedding = True
-        given.pooling_type = library.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-        # Otherwise texts of different lengths are read in several steps, and the mean covers only the last step.
-        given.kv_unified = True
-        given.kv_unified_per_slot = config.context_tokens
-        # A text is embedded in one step; a longer text is refused. The step costs memory: the process of SmolLM2-135M
-        # takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
-        given.n_batch = given.n_ubatch = max(settings.batch_tokens, config.context_tokens)
     return given
+
+
+def _set_task(library: Any, given: Any, config: EngineConfig, settings: LlamaSettings, header: GgufContents) -> None:
+    """Set what embedding or reranking needs."""
+    if not settings.embeddings and not settings.rerank:
+        return
+    pooling = library.llama_pooling_type
+    given.embedding = True
+    if settings.rerank:
+        given.pooling_type = pooling.LLAMA_POOLING_TYPE_RANK
+    elif not header.values.get(f"{header.values.get('general.architecture')}.pooling_type"):
+        given.pooling_type = pooling.LLAMA_POOLING_TYPE_MEAN
+    # Otherwise texts of different lengths are read in several steps, and the mean covers only the last step.
+    given.kv_unified = True
+    given.kv_unified_per_slot = config.context_tokens
+    # A text is embedded in one step; a longer text is refused. The step costs memory: the process of SmolLM2-135M
+    # takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
+    given.n_batch = given.n_ubatch = max(settings.batch_tokens, config.context_tokens)
