@@ -156,7 +156,10 @@ def test_grid_carbon() -> None:
 
 
 def test_engines_and_the_artefact_of_the_small_model() -> None:
-    assert set(CATALOG.engines) == {"llamacpp", "vllm", "openai-http", "null"}
+    assert set(CATALOG.engines) == {
+        *("llamacpp", "vllm", "openai-http", "null"),
+        *("llama-server", "ollama", "sglang"),
+    }
     assert CATALOG.engines["vllm"].metrics["ttft_s"] == "vllm:time_to_first_token_seconds"
     artefact = CATALOG.artefacts["SmolLM2-135M-Instruct"]
     assert artefact.size_bytes == 98362432

@@ -5,7 +5,12 @@ An engine that is not started as `python -m archwright.engines HOME CONFIG` brin
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,24 +18,30 @@ from gguf import PoolingType
 
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
+from archwright.operate.readiness_probe import find_free_port
 
 from ..tools.gguf_models import write_encoder
 from ..tools.text_models import EMBEDDER, RERANKER, find_text_models
-from .conftest import SMALL_MODEL, Child, make_config
+from ..tools.vllm_server import install_vllm, write_checkpoint
+from .conftest import SMALL_MODEL, Child, make_config, wait_until_ready
 
+LLAMA_SERVER = Path(__file__).parents[1] / "tools" / "llama_server.py"
 CONTEXT_TOKENS = 1024
 DEFAULT_MAX_TOKENS = 24
 LIMITS = {"slots": 2, "context_tokens": CONTEXT_TOKENS, "default_max_tokens": DEFAULT_MAX_TOKENS}
 # Tasks that one process of the engine is started for, and what it can do beyond the task's own tests.
 CHAT, EMBED, RERANK = "chat", "embed", "rerank"
 SCHEMA, LIFECYCLE = "schema", "lifecycle"
+# It bounds answers without a length itself; otherwise only the gateway does.
+DEFAULT_LENGTH = "default length"
 MakeConfig = Callable[[Home, str, str], EngineConfig]
 
 
 class Candidate(NamedTuple):
     """`config` gets the home (where it may write model files), the task and the name of the socket.
 
-    `in_flight`: the engine's series of running requests.
+    `in_flight`: the engine's series of running requests. `marks`: of every test with this engine.
     """
 
     name: str
@@ -38,6 +49,7 @@ class Candidate(NamedTuple):
     abilities: frozenset[str]
     in_flight: str
     child: type[Child] = Child
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
     def start(self, home: Home, task: str) -> Child:
         child = self.make(home, task, f"{self.name}-{task}")
@@ -68,15 +80,55 @@ def _onnx_text(home: Home, task: str, socket: str) -> EngineConfig:
     return make_config("onnx-text", socket=socket, model_sha256=digest, settings={"task": task}, **LIMITS)
 
 
+def _vllm(home: Home, task: str, socket: str) -> EngineConfig:
+    """The server that behaves as vLLM's does, since no GPU is at hand."""
+    write_checkpoint(home.model_folder(digest := "5" * 64), {"ttft_s": 0.15, "tpot_s": 0.002})
+    program = install_vllm(home.folder("bin")) / "vllm"
+    settings = {"program": str(program), "embeddings": task == EMBED}
+    return make_config("vllm", socket=socket, model_sha256=digest, settings=settings, **LIMITS)
+
+
+class InstalledServer(Child):
+    """llama.cpp's server at a URL, which is not started by archwright."""
+
+    def __init__(self, home: Home, config: EngineConfig) -> None:
+        super().__init__(home, config)
+        self.port = find_free_port("127.0.0.1")
+        self.address = f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> float:
+        config, begin = self.config, time.monotonic()
+        model = self.home.model(str(config.model_sha256))
+        context = config.slots * config.context_tokens
+        options = {"model": model, "alias": config.alias, "port": self.port, "ctx-size": context}
+        options |= {"parallel": config.slots, "predict": config.default_max_tokens}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        command = [sys.executable, str(LLAMA_SERVER), *arguments, "--metrics"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+        asyncio.run(wait_until_ready(EngineClient(self.address)))
+        return time.monotonic() - begin
+
+
+ALL = frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE, DEFAULT_LENGTH})
 CANDIDATES = (
-    Candidate("null", _null, frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE}), "null:requests_processing"),
-    Candidate(
-        "llamacpp", _llamacpp, frozenset({CHAT, SCHEMA, EMBED, RERANK, LIFECYCLE}), "llamacpp:requests_processing"
-    ),
+    Candidate("null", _null, ALL, "null:requests_processing"),
+    Candidate("llamacpp", _llamacpp, ALL | {RERANK}, "llamacpp:requests_processing"),
     Candidate("onnx-text", _onnx_text, frozenset({EMBED, RERANK}), "onnx_text:requests_processing"),
+    Candidate("vllm", _vllm, frozenset({CHAT, SCHEMA, EMBED}), "vllm:num_requests_running"),
+    Candidate(
+        "llama-server",
+        _llamacpp,
+        frozenset({CHAT, SCHEMA, DEFAULT_LENGTH}),
+        "llamacpp:requests_processing",
+        InstalledServer,
+        (pytest.mark.nightly, pytest.mark.enable_socket),
+    ),
 )
 
 
 def find_candidates(*abilities: str) -> Sequence[object]:
     """Return the parameters of a test or fixture: every candidate with these abilities."""
-    return [pytest.param(one, id=one.name) for one in CANDIDATES if one.abilities.issuperset(abilities)]
+    return [
+        pytest.param(one, id=one.name, marks=one.marks) for one in CANDIDATES if one.abilities.issuperset(abilities)
+    ]

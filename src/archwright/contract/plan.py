@@ -70,7 +70,7 @@ class Launch(Record):
 
     `engine` names the adapter in `engines` ("llamacpp", "external", "null"); `metrics` maps our quantities to the
     engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
-    a `url`.
+    a `url`. `startup_s`: predicted time until it is ready, 0 if the plan predicts it for the platform only.
     """
 
     engine: str
@@ -79,6 +79,7 @@ class Launch(Record):
     health_path: str = "/health"
     metrics: dict[str, str] = {}
     url: str | None = None
+    startup_s: float = 0.0
 
 
 class TokenPrice(Record):
@@ -259,6 +260,7 @@ class MachineFacts(Record, omit_defaults=True):
     """The probe's measurements of the machine for which a plan was made.
 
     `busy_share`: the share of the machine's CPU time that other processes used during the probe; None if unknown.
+    `programs`: the engines of the catalog whose program is installed here.
     """
 
     cores_usable: int
@@ -271,6 +273,7 @@ class MachineFacts(Record, omit_defaults=True):
     gpus: tuple[str, ...]
     probed_at: float
     busy_share: float | None = None
+    programs: tuple[str, ...] = ()
 
 
 class Plan(Record):

@@ -9,6 +9,7 @@ promoted versions.
 """
 
 from collections.abc import Mapping
+from itertools import count, islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPl
 from archwright.errors import ErrorLocation, PlanError
 from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, ResidencyPolicy, is_permitted_by_policy
 
-STARTUP_DEADLINE_S = 60.0
+# A process is late after this time, or several times the predicted one: a cold disk or a busy machine is no failure.
+STARTUP_DEADLINE_S, STARTUP_MARGIN = 60.0, 5.0
 
 
 class GatewayOptions(NamedTuple):
@@ -65,8 +67,13 @@ def build_bundle(
     of a workload's data excludes the country of its pool.
     """
     served = _locate_pools(plan, reached)
-    started = [pool for pool, at in served if not at.urls]
-    engines = [_build_engine_process(pool, replica) for pool in started for replica in range(pool.replicas)]
+    engines, devices = list[ProcessSpec](), count()
+    predicted = (one.estimate.high for one in plan.predictions if one.metric == "startup_s")
+    deadline_s = STARTUP_MARGIN * max(predicted, default=0.0)
+    for pool in (pool for pool, at in served if not at.urls):
+        for replica in range(pool.replicas):
+            own = tuple(islice(devices, pool.accelerator_count))
+            engines.append(_build_engine_process(pool, replica, own, deadline_s))
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
@@ -111,8 +118,10 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
     return tuple(found)
 
 
-def _build_engine_process(pool: Pool, replica: int) -> ProcessSpec:
+def _build_engine_process(pool: Pool, replica: int, devices: tuple[int, ...], deadline_s: float) -> ProcessSpec:
+    """Build a replica on its own `devices`, the accelerators that no other engine uses."""
     name = _format_engine_name(pool, replica)
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))} if devices else {}
     return ProcessSpec(
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
@@ -126,10 +135,10 @@ def _build_engine_process(pool: Pool, replica: int) -> ProcessSpec:
             "default_max_tokens": pool.default_max_tokens,
             "settings": dict(pool.launch.settings),
         },
-        environment=dict(pool.launch.environment),
+        environment={**visible, **pool.launch.environment},
         ready_path=pool.launch.health_path,
         ready_socket=name,
-        startup_deadline_s=STARTUP_DEADLINE_S,
+        startup_deadline_s=max(STARTUP_DEADLINE_S, STARTUP_MARGIN * pool.launch.startup_s, deadline_s),
     )
 
 

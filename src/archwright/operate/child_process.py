@@ -19,14 +19,17 @@ _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
 class ChildProcess:
-    """A child with its log. `restarts` counts starts after the first. Its stdin is a pipe, so it ends with us."""
+    """A child with its log. `restarts` counts starts after the first; `answered`: it answered a probe since its start.
+
+    Its stdin is a pipe, so it ends with us.
+    """
 
     def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool, engine_user: str = "") -> None:
         self.spec = spec
         self.restarts = 0
         self.silent_probes = 0
         self.next_start_at = 0.0
-        self.ready = False
+        self.ready = self.answered = False
         self.started_at = 0.0
         self._home = home
         self._tls = tls and spec.ready_port is not None
@@ -54,7 +57,7 @@ class ChildProcess:
                 self._process = start_engine(self.spec, self._home, log, self._engine_user)
             else:  # the gateway, which needs the keys in its environment
                 self._process = Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True)
-        self.started_at, self.ready, self.silent_probes = now, False, 0
+        self.started_at, self.ready, self.answered, self.silent_probes = now, False, False, 0
 
     def exit_status(self) -> int | None:
         return self._process.poll() if self._process else None
@@ -63,6 +66,7 @@ class ChildProcess:
         """Probe once. Any answer means alive, status 200 ready."""
         status = readiness_probe.request_ready_status(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0
+        self.answered = self.answered or status is not None
         self.ready = status == 200
         return self.ready
 

@@ -2,7 +2,7 @@
 
 Design: a process that fails before it was ready fails `up` with its own error. After that, a dead process is restarted
 without limit, after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed
-and restarted. Any answer counts: a gateway that reports a missing engine is alive.
+and restarted; a starting one at its deadline. Any answer counts: a gateway that reports a missing engine is alive.
 """
 
 import os
@@ -146,7 +146,9 @@ class Supervisor:
                 continue
             was_ready = child.ready
             child.probe()
-            if child.silent_probes >= SILENT_LIMIT and child.started_at + GRACE_S < time.time():
+            # A large model takes minutes to load; until then the engine answers no probe.
+            grace_s = GRACE_S if child.answered else max(GRACE_S, child.spec.startup_deadline_s)
+            if child.silent_probes >= SILENT_LIMIT and child.started_at + grace_s < time.time():
                 self._journal.error("process.silent", name=child.spec.name, pid=child.pid)
                 child.stop(0.0)
             if child.ready != was_ready:

@@ -19,6 +19,7 @@ import msgspec
 from archwright.catalog.probe import host_resources
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
+from archwright.catalog.tables.yaml_documents import read_engines
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
@@ -74,6 +75,7 @@ def probe_machine(
         gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
         busy_share=busy_share,
+        programs=tuple(row.id for row in read_engines(DATA) if row.program and shutil.which(row.program)),
     )
     write_json(home.machine_facts, facts)
     return facts

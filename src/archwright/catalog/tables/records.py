@@ -261,7 +261,9 @@ class ResidencyRule(Fact):
 class EngineSpec(Fact):
     """How an engine is monitored: `metrics` and `metric_labels` map our names to the engine's names.
 
-    `metrics_older` are the series of a quantity in earlier versions of the engine, newest first.
+    `metrics_older` are the series of a quantity in earlier versions of the engine, newest first. `program`: its name on
+    PATH, installed by `install`. A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed
+    server listens on `port`; `parallel_setting` bounds its concurrent requests.
     """
 
     id: str
@@ -275,6 +277,12 @@ class EngineSpec(Fact):
     metrics: dict[str, str] = {}
     metrics_older: dict[str, tuple[str, ...]] = {}
     metric_labels: dict[str, str] = {}
+    program: str = ""
+    install: str = ""
+    startup_s: float = 0.0
+    load_bytes_per_s: float = 0.0
+    port: int = 0
+    parallel_setting: str = ""
 
 
 class Efficiency(Fact):

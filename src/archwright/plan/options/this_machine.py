@@ -23,6 +23,7 @@ from archwright.plan.demand.data_residency import collect_bounds, format_bounds,
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
 from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, AcceleratorPool
 from archwright.plan.violations import build_violation
 from archwright.simulate.local_engine import BATCH_TOKENS, build_local_spec, find_embedded_engine
 from archwright.simulate.peak_selection import select_representative_load
@@ -63,38 +64,46 @@ class ThisMachinePlanner:
         limits = [collect_bounds(self._needs, demand.workload) for demand in demands]
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
         residency = [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
-        findings, served, pools = Findings(residency, []), list[LocalLoad](), list[Pool]()
+        accelerators = AcceleratorPlanner(self._needs, self._catalog, self._ledger, machine)
+        findings, served, pools = Findings(residency, [*accelerators.notes]), list[LocalLoad](), list[Pool]()
+        fast = list[AcceleratorPool]()
         for demand in demands:
+            found = accelerators.plan_pool(demand, select_open_models(demand, self._catalog).models)
+            if found is not None:
+                fast.append(found)
+                continue
             chosen = self._choose_model(demand, findings)
             if chosen is not None:
                 spec = self._choose_slots(demand, chosen, machine, findings)
                 served.append(LocalLoad(demand, spec))
                 pools.append(self._build_pool(demand, spec, chosen[1], machine))
         self._check_machine_limits(served, machine, findings)
-        power, months = self._price_electricity(machine), self._needs.budget.horizon_months
+        draw, draw_formula = _estimate_draw_kw(machine, sum(one.draw_w for one in fast))
+        power, months = self._price_electricity(draw, draw_formula), self._needs.budget.horizon_months
         paid = make_recurring_flow("electricity", "energy", power.value, months, (power.basis,))
-        terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
+        pools += [one.pool for one in fast]
+        terms = (paid._replace(machines_of=tuple(pool.name for pool in pools)),)
         basis = self._ledger.create_basis(
             "this-machine.power",
             "assumed",
             "power of the busy machine, its energy per month if it is always on, and the carbon of that energy",
-            formula=f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores, x {HOURS_PER_MONTH:g} h",
+            formula=f"{draw_formula}, x {HOURS_PER_MONTH:g} h",
             facts=("power was not measured: a factor of 2 in both directions",),
         )
-        draw, grams = replace(_estimate_draw_kw(machine), basis=basis), self._catalog.grid_gco2_per_kwh(country)
+        draw, grams = replace(draw, basis=basis), self._catalog.grid_gco2_per_kwh(country)
         energy = draw.scaled(HOURS_PER_MONTH, unit="kWh")
         draft = draft._replace(
             regions=() if outside else (country,),
             misses=tuple(findings.misses),
-            terms=terms if served and len(served) == len(demands) else None,
+            terms=terms if pools and len(pools) == len(demands) else None,
             pools=tuple(pools),
-            models={one.demand.workload.name: one.spec.model.id for one in served},
+            models={pool.name: pool.model for pool in pools},
             notes=tuple(findings.notes),
             power_kw=draw,
             energy_kwh_per_month=energy,
             carbon_kg_per_month=None if grams is None else replace(carbon_kg(energy, grams), basis=basis),
         )
-        return BuiltOption(draft, served=tuple(served))
+        return BuiltOption(draft, served=(*served, *(one.load for one in fast)))
 
     def _choose_model(self, demand: Demand, findings: Findings) -> tuple[ModelSpec, Artefact] | None:
         """Choose the smallest model that passes and has a file for the embedded engine."""
@@ -179,10 +188,9 @@ class ThisMachinePlanner:
             names = ", ".join(one.demand.workload.name for one in served)
             findings.notes.append(f"{names} share the machine; each prediction assumes that the others are idle")
 
-    def _price_electricity(self, machine: MachineFacts) -> Estimate:
+    def _price_electricity(self, draw_kw: Estimate, draw_formula: str) -> Estimate:
         """Return the electricity cost per month at the site's own price, else the country's price."""
         site, country = self._needs.placement.site, self._needs.organisation.country
-        draw_kw = _estimate_draw_kw(machine)
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
             price, fact = within_factor(rate, 1.0, "USD/kWh"), f"placement.site.electricity_usd_per_kwh: {rate:g}"
@@ -199,12 +207,14 @@ class ThisMachinePlanner:
             "this-machine.electricity",
             "assumed",
             "electricity of the machine per month if it is always on",
-            formula=(
-                f"({MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores) x {HOURS_PER_MONTH:g} h x price"
-            ),
+            formula=f"({draw_formula}) x {HOURS_PER_MONTH:g} h x price",
             facts=(fact, "power was not measured: a factor of 2 in both directions"),
         )
 
 
-def _estimate_draw_kw(machine: MachineFacts) -> Estimate:
-    return within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
+def _estimate_draw_kw(machine: MachineFacts, accelerators_w: float) -> tuple[Estimate, str]:
+    """Return the draw of the busy machine and its formula."""
+    formula = f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores"
+    formula += f" + {accelerators_w:g} W of accelerators" if accelerators_w else ""
+    watts = MACHINE_BASE_W + CORE_W * machine.cores_usable + accelerators_w
+    return within_factor(watts / 1000, POWER_FACTOR, "kW"), formula

@@ -1,0 +1,155 @@
+"""Pools on the accelerators of this machine, for the option "this machine".
+
+The best model that fits runs on the fewest equal accelerators that keep the limits, by the sizing of every accelerated
+machine. Without an installed engine, or with accelerators that the catalog does not know, the processors serve.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, ModelSpec
+from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import Artefact, MachineFacts, Pool
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.served_load import NonTextLoad, PooledLoad, build_served_load
+from archwright.plan.demand.forecast import Demand
+from archwright.plan.options.option_builder import PoolWriter
+from archwright.sizing.hardware.machine import Machine, SteadyCapacity
+from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
+
+PLACEMENT: Placement = "this-machine"
+REPORTED = re.compile(r"^(?P<name>.*?)(?: \((?P<gib>[\d.]+) GiB\))?$")
+HALF_BYTES = 2
+
+
+class AcceleratorPool(NamedTuple):
+    """A pool, its load for predictions, and the draw of its accelerators in W."""
+
+    pool: Pool
+    load: PooledLoad | NonTextLoad
+    draw_w: float
+
+
+class AcceleratorPlanner:
+    """Plans one pool after the other on the accelerators that are left; `notes` say why accelerators are not used."""
+
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, machine: MachineFacts) -> None:
+        self._catalog, self._engine, self._machine = catalog, catalog.default_engine, machine
+        self._writer = PoolWriter(catalog, ledger, needs.placement.site)
+        country = needs.organisation.country
+        self._where = Location(PLACEMENT, PLACEMENT, country, country)
+        self.notes, found = list[str](), defaultdict[str, list[Accelerator]](list)
+        for text in machine.gpus:
+            try:
+                device = resolve_accelerator_report(text, catalog)
+                found[device.id].append(device)
+            except CatalogError:
+                self.notes.append(f"{text} is not used: the catalog does not know it")
+        if found and self._engine.id not in machine.programs:
+            names = ", ".join(f"{len(alike)} x {name}" for name, alike in found.items())
+            self.notes.append(
+                f"{names} not used: {self._engine.product} is not installed. Install it, then plan again: "
+                f"{self._engine.install}"
+            )
+            found.clear()
+        # Only equal accelerators share a model, so the kind with the most memory serves.
+        alike = max(found.values(), key=lambda alike: sum(one.memory_bytes for one in alike), default=[])
+        self._device = min(alike, key=lambda one: one.memory_bytes, default=None)
+        self._left = len(alike)
+
+    def plan_pool(self, demand: Demand, models: Iterable[ModelSpec]) -> AcceleratorPool | None:
+        """Return a pool of the best of `models` that keeps the limits, None if none does.
+
+        Without a score for the workload's benchmarks, the model with more parameters counts as better.
+        """
+        if self._device is None or self._left == 0:
+            return None
+        name, facts = demand.workload.name, self._machine
+        machine = Machine(
+            f"{self._left}x {self._device.id}",
+            self._device,
+            self._left,
+            facts.cores_usable,
+            float(facts.memory_bytes),
+        )
+        load = TextLoad(name, demand.input_tokens, demand.output_tokens, demand.workload.slo)
+        names = demand.workload.quality
+        for model in sorted(models, key=lambda one: (-sum(one.quality.get(n) or 0.0 for n in names), -one.parameters)):
+            weights = self._find_weights(model)
+            steady = size_text_serving(machine, model, load, self._catalog) if weights is not None else None
+            if weights is None or steady is None or steady.misses or steady.requests_per_s.value <= 0:
+                continue
+            needed = math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines))
+            if needed <= steady.engines:
+                return self._write_pool(demand, machine, (steady, weights), max(1, needed))
+        return None
+
+    def _write_pool(
+        self, demand: Demand, machine: Machine, chosen: tuple[SteadyCapacity, Artefact], replicas: int
+    ) -> AcceleratorPool:
+        steady, weights = chosen
+        used = replicas * steady.devices
+        self._left -= used
+        machine = machine._replace(id=f"{used}x {machine.id.partition('x ')[2]}", accelerator_count=used)
+        task = WorkloadTask(demand.workload.name, demand.workload, demand, None)
+        pool = self._writer.build_pool(task, CandidateMachine(self._where, machine), steady, replicas)
+        settings: dict[str, int | float | str | bool] = {
+            "tensor": steady.parallelism.tensor,
+            "format": steady.quantisation,
+            "gpu_memory_utilization": USABLE_MEMORY_SHARE,
+        }
+        engine = self._engine
+        startup_s = engine.startup_s + weights.size_bytes / (engine.load_bytes_per_s or math.inf)
+        launch = replace(pool.launch, settings=settings, startup_s=startup_s)
+        shape = replace(steady.parallelism, data=replicas)
+        tdp = (machine.accelerator.tdp_w or 0.0) if machine.accelerator is not None else 0.0
+        pool = replace(pool, launch=launch, artefact=weights, parallelism=shape)
+        return AcceleratorPool(pool, build_served_load(demand, steady, machine, self._catalog, replicas=1), used * tdp)
+
+    def _find_weights(self, model: ModelSpec) -> Artefact | None:
+        """Return the folder of the model in the home, else the repository of its maker."""
+        for artefact in self._catalog.model_files.get(model.id, ()):
+            if artefact.form == "safetensors":
+                return artefact
+        row, size = self._catalog.hub_models.get(model.id), model.parameters * HALF_BYTES
+        if row is None or size > self._machine.disk_free_bytes:
+            return None
+        return Artefact(
+            name=model.id,
+            model=model.id,
+            package="",
+            version="",
+            member="",
+            sha256="",
+            size_bytes=size,
+            quantisation="bf16",
+            licence=model.licence,
+            source=row.source,
+            template_tokens=row.template_tokens,
+            repository=row.repository,
+            form="safetensors",
+        )
+
+
+def resolve_accelerator_report(text: str, catalog: Catalog) -> Accelerator:
+    """Return the row for `NAME (N GiB)`, with at most the reported memory. Raises CatalogError AW-CAT-01."""
+    match = REPORTED.fullmatch(text)
+    name, gib = (match["name"], match["gib"]) if match is not None else (text, None)
+    device = catalog.accelerator(name)
+    if gib is None:
+        return device
+    memory = round(float(gib) * 2**30)
+    alike = catalog.accelerator_family(name)
+    # A name without its form ("the 40 GB one") is told apart by its memory.
+    if abs(device.memory_bytes - memory) > device.memory_bytes / 8:
+        device = min((device, *alike), key=lambda row: abs(row.memory_bytes - memory))
+    return replace(device, memory_bytes=min(device.memory_bytes, memory))
