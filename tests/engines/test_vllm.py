@@ -43,7 +43,7 @@ DOCUMENTED = {
     "capacity of 22.06 GiB of which 1.2 GiB is free.",
     "longer than the model's": "User-specified max_model_len (65536) is greater than the derived max_model_len (32768)",
     "architecture": "ValueError: Model architectures ['XForCausalLM'] are not supported for now.",
-    "lacks files": "RuntimeError: Cannot find any model weights with `/home/models/x.d`",
+    "lacks files": "RuntimeError: Cannot find any model weights with `models/x.d`",
     "damaged": "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge",
     "socket": "OSError: [Errno 98] Address already in use",
     "installation": "ModuleNotFoundError: No module named 'torch'",

@@ -89,11 +89,16 @@ def open_scratch(home: Home, now: float) -> Iterator[Path]:
 
 
 def locate_model(artefact: Artefact, home: Home) -> Path:
-    """The model's file if it exists in its full size; no network access. Raises MissingError AW-GET-02."""
-    path = home.model(artefact.sha256)
-    if not _is_present(artefact, path):
-        raise missing_model_error(artefact.model, path)
-    return path
+    """The model's file of its full size, or its folder; no network access. Raises MissingError AW-GET-02."""
+    if artefact.form == "gguf":
+        path = home.model(artefact.sha256)
+        if not _is_present(artefact, path):
+            raise missing_model_error(artefact.model, path)
+        return path
+    folder = home.model_folder(artefact.sha256)
+    if not folder.is_dir():
+        raise missing_model_error(f"hf:{artefact.repository}" if artefact.repository else artefact.model, folder)
+    return folder
 
 
 def missing_model_error(name: str, path: Path) -> MissingError:

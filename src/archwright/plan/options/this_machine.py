@@ -71,6 +71,7 @@ class ThisMachinePlanner:
             found = accelerators.plan_pool(demand, select_open_models(demand, self._catalog).models)
             if found is not None:
                 fast.append(found)
+                pools.append(found.pool)
                 continue
             chosen = self._choose_model(demand, findings)
             if chosen is not None:
@@ -81,7 +82,6 @@ class ThisMachinePlanner:
         draw, draw_formula = _estimate_draw_kw(machine, sum(one.draw_w for one in fast))
         power, months = self._price_electricity(draw, draw_formula), self._needs.budget.horizon_months
         paid = make_recurring_flow("electricity", "energy", power.value, months, (power.basis,))
-        pools += [one.pool for one in fast]
         terms = (paid._replace(machines_of=tuple(pool.name for pool in pools)),)
         basis = self._ledger.create_basis(
             "this-machine.power",

@@ -1,0 +1,85 @@
+"""Pools on the accelerators of this machine: the reports of nvidia-smi become rows, pools and launch lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.load import load_catalog
+from archwright.contract.plan import MachineFacts, Option, Plan
+from archwright.contract.record import replace
+from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.plan.options.this_machine_gpu import resolve_accelerator_report
+
+from ..conftest import GONE, MACHINE, edit
+
+Make = Callable[..., Plan]
+H100, SMALL = "NVIDIA H100 80GB HBM3 (79.6 GiB)", "NVIDIA GeForce RTX 4090 (24.0 GiB)"
+ANY_MODEL = {"workloads.0.model": GONE, "budget.per_month": 600}
+
+
+def machine(*gpus: str, installed: bool = True) -> MachineFacts:
+    facts = replace(MACHINE, disk_free_bytes=500 << 30, memory_bytes=128 << 30)
+    return replace(facts, gpus=gpus, programs=("vllm",) if installed else ())
+
+
+def local(plan: Plan) -> Option:
+    return next(option for option in plan.options if option.placement == "this-machine")
+
+
+@pytest.mark.parametrize(
+    ("report", "row", "gib"),
+    [
+        (H100, "H100-SXM-80GB", 79.6),
+        ("NVIDIA H100 PCIe (79.6 GiB)", "H100-PCIe-80GB", 79.6),
+        ("NVIDIA A100-SXM4-40GB (39.6 GiB)", "A100-40GB-SXM", 39.6),
+        ("NVIDIA RTX 6000 Ada Generation (48.0 GiB)", "RTX-6000-Ada", 48.0),
+        ("Tesla T4 (15.0 GiB)", "T4", 15.0),
+        ("NVIDIA L4", "L4", 24.0),
+    ],
+)
+def test_the_report_of_the_tool_is_a_row_with_at_most_its_memory(report: str, row: str, gib: float) -> None:
+    found = resolve_accelerator_report(report, load_catalog())
+    assert (found.id, round(found.memory_bytes / 2**30, 1)) == (row, gib)
+
+
+def test_the_largest_model_that_fits_is_served_and_predicted(plan_of: Make) -> None:
+    plan = plan_of("desk", edit(ANY_MODEL), machine(H100))
+    (pool,) = local(plan).pools
+    assert plan.chosen == "this-machine" and pool.model == "Qwen3-8B"
+    assert (pool.launch.engine, pool.accelerator, pool.accelerator_count) == ("vllm", "H100-SXM-80GB", 1)
+    assert pool.launch.settings == {"tensor": 1, "format": pool.quantisation, "gpu_memory_utilization": 0.92}
+    assert pool.artefact is not None and pool.artefact.form == "safetensors"
+    assert pool.artefact.repository == "Qwen/Qwen3-8B" and pool.launch.startup_s > 120
+    predicted = {one.metric: one.estimate for one in plan.predictions if one.workload == "assistant"}
+    assert predicted["tpot_s"].low < predicted["tpot_s"].value < predicted["tpot_s"].high < 0.05
+    engine, _ = build_bundle(plan, GatewayOptions("127.0.0.1", 8470), "sqlite://").processes
+    assert engine.startup_deadline_s == pytest.approx(5 * pool.launch.startup_s)
+    assert engine.environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert local(plan).power_kw is not None and local(plan).power_kw.value > 0.7  # type: ignore[union-attr]
+
+
+def test_small_memory_takes_a_smaller_model_or_shares_one(plan_of: Make) -> None:
+    (pool,) = local(plan_of("desk", edit({**ANY_MODEL, "workloads.0.model": "Qwen3-8B"}), machine(SMALL, SMALL))).pools
+    assert pool.accelerator == "RTX-4090" and pool.launch.settings["tensor"] in (1, 2)
+    plan = plan_of("desk", edit(ANY_MODEL), machine("NVIDIA GeForce RTX 4090 (7.0 GiB)"))
+    assert [pool.model for pool in local(plan).pools] == ["Qwen3-4B"]
+
+
+def test_two_workloads_share_the_accelerators(plan_of: Make) -> None:
+    def two(document: dict[str, Any]) -> None:
+        document["workloads"].append({**document["workloads"][0], "name": "second"})
+
+    pools = local(plan_of("desk", edit({**ANY_MODEL, "workloads.1.model": GONE}, two), machine(H100, H100, H100))).pools
+    assert [pool.accelerator_count * pool.replicas for pool in pools] == [1, 1]
+
+
+def test_accelerators_that_do_not_serve_are_named_with_the_way(plan_of: Make, desk: Plan) -> None:
+    plan = plan_of("desk", None, machine(H100, "Some Card 9000 (4.0 GiB)", installed=False))
+    (pool,) = local(plan).pools
+    assert pool.launch.engine == desk.pools[0].launch.engine
+    notes = " ".join(local(plan).notes)
+    assert "1 x H100-SXM-80GB not used: vLLM is not installed" in notes and "pip install 'vllm>=0.18'" in notes
+    assert "Some Card 9000 (4.0 GiB) is not used" in notes
