@@ -72,6 +72,7 @@ class ThisMachinePlanner:
             if found is not None:
                 fast.append(found)
                 pools.append(found.pool)
+                findings.notes.extend(found.notes)
                 continue
             chosen = self._choose_model(demand, findings)
             if chosen is not None:

@@ -21,22 +21,24 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
 from archwright.plan.capacity.served_load import NonTextLoad, PooledLoad, build_served_load
 from archwright.plan.demand.forecast import Demand
+from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.option_builder import PoolWriter
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.model.numeric_precision import WEIGHT_BITS, read_published_precision
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
 
 PLACEMENT: Placement = "this-machine"
 REPORTED = re.compile(r"^(?P<name>.*?)(?: \((?P<gib>[\d.]+) GiB\))?$")
-HALF_BYTES = 2
 
 
 class AcceleratorPool(NamedTuple):
-    """A pool, its load for predictions, and the draw of its accelerators in W."""
+    """A pool, its load for predictions, the draw of its accelerators in W, and notes on its model."""
 
     pool: Pool
     load: PooledLoad | NonTextLoad
     draw_w: float
+    notes: tuple[str, ...]
 
 
 class AcceleratorPlanner:
@@ -113,14 +115,17 @@ class AcceleratorPlanner:
         shape = replace(steady.parallelism, data=replicas)
         tdp = (machine.accelerator.tdp_w or 0.0) if machine.accelerator is not None else 0.0
         pool = replace(pool, launch=launch, artefact=weights, parallelism=shape)
-        return AcceleratorPool(pool, build_served_load(demand, steady, machine, self._catalog, replicas=1), used * tdp)
+        load = build_served_load(demand, steady, machine, self._catalog, replicas=1)
+        notes = list_model_notes(demand.workload, self._catalog.models[steady.model])
+        return AcceleratorPool(pool, load, used * tdp, notes)
 
     def _find_weights(self, model: ModelSpec) -> Artefact | None:
         """Return the folder of the model in the home, else the repository of its maker."""
         for artefact in self._catalog.model_files.get(model.id, ()):
             if artefact.form == "safetensors":
                 return artefact
-        row, size = self._catalog.hub_models.get(model.id), model.parameters * HALF_BYTES
+        row, published = self._catalog.hub_models.get(model.id), read_published_precision(model).name
+        size = round(model.parameters * WEIGHT_BITS[published] / 8)
         if row is None or size > self._machine.disk_free_bytes:
             return None
         return Artefact(
@@ -131,7 +136,7 @@ class AcceleratorPlanner:
             member="",
             sha256="",
             size_bytes=size,
-            quantisation="bf16",
+            quantisation=published,
             licence=model.licence,
             source=row.source,
             template_tokens=row.template_tokens,
