@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,6 +50,7 @@ class Repository:
     gated: bool = False
     extra: tuple[str, ...] = ()
     no_digests: bool = False
+    pipeline: str | None = None
 
 
 @dataclass
@@ -131,6 +131,7 @@ class HubServer:
         return {
             **{"_id": "0", "id": repository, "modelId": repository, "sha": self.commit(repository), "private": False},
             **{"gated": "manual" if facts.gated else False, "siblings": listed, "cardData": card, "downloads": 1},
+            "pipeline_tag": facts.pipeline,
             **{"tags": [f"license:{facts.licence}"] if facts.licence else [], "likes": 1},
         }
 
@@ -239,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
             end = at + PIECE_BYTES if fault.cut_after is None else min(at + PIECE_BYTES, fault.cut_after)
             self.wfile.write(body[at:end])
             if fault.bytes_per_s:
-                time.sleep(PIECE_BYTES / fault.bytes_per_s)
+                threading.Event().wait(PIECE_BYTES / fault.bytes_per_s)
         while fault.endless:
             self.wfile.write(bytes(PIECE_BYTES))
         if fault.cut_after is not None or fault.endless:

@@ -23,10 +23,11 @@ from archwright.settings import HubAccess, disable_telemetry
 REFERENCE = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<choice>\S+))?")
 COMMIT = re.compile(r"[0-9a-f]{40,64}")
 ANSWER_WITHIN_S = 30.0
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
 # Space that stays free beside a download.
 DISK_MARGIN_BYTES = 64 << 20
 REPORT_EVERY_S = 0.25
+GENERATING_TAGS = ("text-generation", "image-text-to-text")
 WEB_PAGES = (b"<!doctype html", b"<html")
 
 
@@ -48,11 +49,12 @@ class HubFile(NamedTuple):
 
 
 class HubRepository(NamedTuple):
-    """`commit` pins the files. `licence` is empty if the page states none."""
+    """`commit` pins the files. Empty `licence`: the page states none. `generates`: it writes text."""
 
     id: str
     commit: str
     licence: str
+    generates: bool
     files: tuple[HubFile, ...]
 
 
@@ -82,6 +84,8 @@ class HubClient:
         self._downloads: Any = file_download
         self._library.logging.set_verbosity_error()
         self._library.utils.disable_progress_bars()
+        # By default the last 10 MB are lost when a connection breaks, and the rate is known every 10 MB only.
+        self._library.constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
 
     def close(self) -> None:
         self._library.close_session()
@@ -107,7 +111,7 @@ class HubClient:
             path = PurePosixPath(file.name)
             if path.is_absolute() or ".." in path.parts or re.search(r"[\\\0-\x1f]", file.name):
                 raise _wrong_answer_error(reference.repository, f"the name {file.name!r} leaves its folder")
-        return HubRepository(reference.repository, found.sha, licence, files)
+        return HubRepository(reference.repository, found.sha, licence, found.pipeline_tag in GENERATING_TAGS, files)
 
     def download(self, repository: HubRepository, file: HubFile, part: Path) -> str:
         """Download a file to `part`, after the bytes that an earlier command left there. Returns its SHA-256.

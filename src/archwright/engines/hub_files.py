@@ -25,9 +25,13 @@ PREFERENCE = (
 FOLDER_FILES = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
     *("special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "chat_template.jinja"),
-    *("model.safetensors.index.json", "README.md"),
-    # How an embedder makes a vector of a text's tokens, and its longest text.
-    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *(
+        "model.safetensors.index.json",
+        "README.md",
+        "modules.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+    ),
 }
 
 
@@ -53,7 +57,7 @@ def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFi
     small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()))
     weights = tuple(file for file in repository.files if re.fullmatch(r"[^/]+\.safetensors", file.name))
     onnx = next((named[name] for name in ONNX_FILES if name in named), None)
-    if onnx is not None and "tokenizer.json" in named:
+    if onnx is not None and "tokenizer.json" in named and not repository.generates:
         data = named.get(f"{onnx.name}_data")
         return ChosenFiles("onnx", (onnx, *([data] if data else ()), *small))
     if weights and "config.json" in named:

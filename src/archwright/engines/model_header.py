@@ -15,6 +15,7 @@ from archwright.contract.record import Record
 from archwright.contract.stored_model import ModelArchitecture, ModelForm, ModelTask
 from archwright.engines.gguf import GgufContents, read_gguf
 from archwright.engines.llamacpp_architectures import ARCHITECTURES
+from archwright.engines.onnx_file import check_folder_onnx
 from archwright.errors import EngineError, ErrorLocation
 
 # The weights of an ONNX folder: the first that exists.
@@ -151,15 +152,15 @@ def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
     if form == "onnx":
         # Its tensors are 32-bit numbers: the other precisions have other file names.
         weights = locate_onnx(folder) or folder / ONNX_FILES[0]
-        with weights.open("rb") as file:
-            if file.read(1) != b"\x08":  # the first field of the message: the version of the format
-                raise _content_error(weights, "model.onnx is not an ONNX file")
+        check_folder_onnx(weights, "choose a complete ONNX model")
         parameters = sum(path.stat().st_size for path in weights.parent.glob("model.onnx*")) // 4
         formats = Counter({"F32": 1})
     else:
         parameters, formats = _count_safetensors(folder)
     ranks = any(name.endswith("ForSequenceClassification") for name in names)
     generates = any("CausalLM" in name or "ConditionalGeneration" in name for name in names)
+    if generates and form == "onnx":
+        raise _content_error(folder, "an ONNX model that writes text cannot be served")
     quantiser = config.get("quantization_config")
     method = str(quantiser.get("quant_method", "")) if isinstance(quantiser, dict) else ""
     stored = formats.most_common(1)[0][0]

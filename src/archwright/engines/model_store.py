@@ -151,9 +151,7 @@ def fetch_reference(reference: str, home: Home, options: StoreOptions | None = N
                 raise
             return copy
         files = choose_files(repository, wanted)
-        if files.form == "gguf":
-            return _fetch_gguf(client, repository, files, home, chosen)
-        return _fetch_folder(client, repository, files, home, chosen)
+        return _fetch_files(client, repository, files, home, chosen)
 
 
 def _comes_from(one: StoredModel, wanted: HubReference) -> bool:
@@ -170,45 +168,33 @@ def _part_path(home: Home, repository: HubRepository, name: str) -> Path:
     return home.folder("models") / f"{SCRATCH_PREFIX}{key}.part"
 
 
-def _fetch_gguf(
+def _fetch_files(
     client: HubClient, repository: HubRepository, chosen: ChosenFiles, home: Home, options: StoreOptions
 ) -> StoredModel:
-    (file,) = chosen.files
-    source = f"hf:{repository.id}@{repository.commit}:{file.name}"
-    if file.sha256 and (found := _find_digest(home, file.sha256)) is not None:
-        return found
-    with open_scratch(home, time.time()):  # removes what killed commands left
-        part = _part_path(home, repository, file.name)
-        sha256 = client.download(repository, file, part)
-        try:
-            header = read_gguf_header(part)
-        except EngineError:
-            part.unlink(missing_ok=True)
-            raise
-        os.replace(part, home.model(sha256))
-    stem, licence = PurePosixPath(file.name).name.removesuffix(".gguf"), repository.licence or header.licence
-    return _store(header, home, options, _Origin(sha256, file.size_bytes, stem, source, licence, repository.id))
-
-
-def _fetch_folder(
-    client: HubClient, repository: HubRepository, chosen: ChosenFiles, home: Home, options: StoreOptions
-) -> StoredModel:
-    source = f"hf:{repository.id}@{repository.commit}:"
-    if (found := next((one for one in list_stored_models(home) if one.source == source), None)) is not None:
-        return found
+    first = chosen.files[0]
+    source = f"hf:{repository.id}@{repository.commit}:{first.name if chosen.form == 'gguf' else ''}"
+    for one in list_stored_models(home):
+        if one.source == source or one.sha256 == first.sha256:
+            return one
     if chosen.form == "safetensors" and not options.accelerator:
         raise _no_gpu_error(repository.id, repository.id, options)
     with open_scratch(home, time.time()) as scratch:
-        folder = scratch / "model"
-        folder.mkdir(mode=0o700)
         parts = [(file, _part_path(home, repository, file.name)) for file in chosen.files]
         for file, part in parts:
             client.download(repository, file, part)
-        for file, part in parts:
-            os.replace(part, _make_place(folder, file.name))
-        header, sha256, size_bytes = _take_folder(folder, chosen.form, home)
-    name, licence = repository.id.rpartition("/")[2], repository.licence or header.licence
-    return _store(header, home, options, _Origin(sha256, size_bytes, name, source, licence, repository.id))
+        if chosen.form == "gguf":
+            name = PurePosixPath(first.name).name.removesuffix(".gguf")
+            taken = _take_file(parts[0][1], first.sha256, home)
+        else:
+            name = repository.id.rpartition("/")[2]
+            for file, part in parts:
+                target = scratch / "model" / file.name.removeprefix("onnx/")
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.replace(part, target)
+            taken = _take_folder(scratch / "model", chosen.form, home)
+    return _store(
+        taken, home, options, _Origin(name, source, repository.licence or taken.header.licence, repository.id)
+    )
 
 
 def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOptions | None = None) -> StoredModel:
@@ -239,40 +225,47 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
     with open_scratch(home, time.time()) as scratch:
         copied = scratch / "model"
         if form == "gguf":
-            sha256, size_bytes = _copy_file(path, copied)
+            sha256 = _copy_file(path, copied)
             _check_name(home, name, sha256)
-            os.replace(copied, home.model(sha256))
+            taken = _take_file(copied, sha256, home)
         else:
-            copied.mkdir(mode=0o700)
-            for file in _list_folder(path, form):
-                _copy_file(file, _make_place(copied, file.relative_to(path).as_posix()))
-            header, sha256, size_bytes = _take_folder(copied, form, home, name)
-    return _store(header, home, chosen, _Origin(sha256, size_bytes, name, "file", stated, ""))
+            for file, inside in _list_folder(path, form):
+                (copied / inside).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _copy_file(file, copied / inside)
+            taken = _take_folder(copied, form, home, name)
+    return _store(taken, home, chosen, _Origin(name, "file", stated, ""))
+
+
+class _Taken(NamedTuple):
+    """A model that has its final name."""
+
+    header: ModelHeader
+    sha256: str
+    size_bytes: int
 
 
 class _Origin(NamedTuple):
     """The part of a record that the header does not state. `name` is made unique for a fetched model."""
 
-    sha256: str
-    size_bytes: int
     name: str
     source: str
     licence: str
-    repository: str = ""
+    repository: str
 
 
-def _store(header: ModelHeader, home: Home, options: StoreOptions, origin: _Origin) -> StoredModel:
+def _store(taken: _Taken, home: Home, options: StoreOptions, origin: _Origin) -> StoredModel:
+    header, sha256 = taken.header, taken.sha256
     known = _match_known(header, options, origin)
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", origin.name).lstrip("._+-")[:80] or "model"
     if origin.repository:
         name = f"{known.id}-{header.quantisation}" if known is not None else name
-        taken = any(one.name == name and one.sha256 != origin.sha256 for one in list_stored_models(home))
-        name = f"{name}-{origin.sha256[:8]}" if taken else name
+        used = any(one.name == name and one.sha256 != sha256 for one in list_stored_models(home))
+        name = f"{name}-{sha256[:8]}" if used else name
     made = StoredModel(
         name=name,
         model=name if known is None else known.id,
-        sha256=origin.sha256,
-        size_bytes=origin.size_bytes,
+        sha256=sha256,
+        size_bytes=taken.size_bytes,
         licence=origin.licence,
         source=origin.source,
         added_at=time.time(),
@@ -340,25 +333,18 @@ def _find_form(path: Path) -> ModelForm:
     raise ModelError("AW-MOD-02", "the folder holds no model", where=ErrorLocation(str(path)), hint=hint)
 
 
-def _list_folder(folder: Path, form: ModelForm) -> Iterator[Path]:
-    """The files of a model: weights and what describes them; never code or pickles."""
-    yield from (folder / name for name in sorted(FOLDER_FILES) if (folder / name).is_file())
-    if form == "safetensors":
-        yield from sorted(folder.glob("*.safetensors"))
-    elif (weights := locate_onnx(folder)) is not None:
-        data = weights.with_name(f"{weights.name}_data")
-        yield from (weights, *([data] if data.is_file() else ()))
+def _list_folder(folder: Path, form: ModelForm) -> Iterator[tuple[Path, str]]:
+    """Each file of a model and its name in the home: weights and what describes them; never code or pickles."""
+    yield from ((folder / name, name) for name in sorted(FOLDER_FILES) if (folder / name).is_file())
+    weights = locate_onnx(folder)
+    if form == "onnx" and weights is not None:
+        yield from ((path, path.name) for path in (weights, weights.with_name("model.onnx_data")) if path.is_file())
+    else:
+        yield from ((path, path.name) for path in sorted(folder.glob("*.safetensors")))
 
 
-def _make_place(folder: Path, name: str) -> Path:
-    """The path in a model's folder for one of its files: weights lie at the top, whatever folder they came from."""
-    place = folder / (name if name in FOLDER_FILES else PurePosixPath(name).name)
-    place.parent.mkdir(mode=0o700, exist_ok=True)
-    return place
-
-
-def _copy_file(source: Path, target: Path) -> tuple[str, int]:
-    """Copy to the disk of the home with a digest: a link would change with its source. Returns digest and bytes."""
+def _copy_file(source: Path, target: Path) -> str:
+    """Copy to the disk of the home, because a link would change with its source. Returns the SHA-256."""
     digest, size_bytes = hashlib.sha256(), source.stat().st_size
     if shutil.disk_usage(target.parent).free < size_bytes + DISK_MARGIN_BYTES:
         raise disk_full_error(target.parent, size_bytes)
@@ -368,24 +354,35 @@ def _copy_file(source: Path, target: Path) -> tuple[str, int]:
             sink.write(piece)
         sink.flush()
         os.fsync(sink.fileno())
-        return digest.hexdigest(), sink.tell()
+    return digest.hexdigest()
 
 
-def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> tuple[ModelHeader, str, int]:
-    """Check the finished folder, and give it its final name. Returns header, digest and bytes."""
+def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
+    """Check the header of a finished file, and give it its final name. Removes a file that is no model."""
+    try:
+        taken = _Taken(read_gguf_header(path), sha256, path.stat().st_size)
+    except EngineError:
+        path.unlink()
+        raise
+    os.replace(path, home.model(sha256))
+    return taken
+
+
+def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> _Taken:
     header = read_folder_header(folder, form)
-    lines, size_bytes = [], 0
-    for path in (path for path in folder.rglob("*") if path.is_file()):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = []
+    for path in files:
         with path.open("rb") as file:
-            name_inside = path.relative_to(folder).as_posix()
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name_inside}\n")
-        size_bytes += path.stat().st_size
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
     sha256 = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    taken = _Taken(header, sha256, sum(path.stat().st_size for path in files))
     if name:
         _check_name(home, name, sha256)
     if not (target := home.model_folder(sha256)).exists():
         os.rename(folder, target)
-    return header, sha256, size_bytes
+    return taken
 
 
 def _no_gpu_error(model: str, source: str, options: StoreOptions) -> ModelError:

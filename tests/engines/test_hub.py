@@ -1,0 +1,330 @@
+"""Fetching models of the hub: the real client against a server with the hub's HTTP, and with its faults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from archwright.contract.record import replace
+from archwright.engines import model_store
+from archwright.engines.hub import HubReference, parse_reference
+from archwright.engines.hub_files import find_quantisation
+from archwright.engines.model_store import KnownModel, StoreOptions, fetch_reference, list_stored_models
+from archwright.home import Home
+from archwright.journal import listen_to_steps
+from archwright.settings import child_environment
+
+from ..tools.checks import refuses, until
+from ..tools.hub_server import Fault, HubServer, Repository
+from ..tools.plain_gguf import write_gguf
+from .test_model_header import write_folder
+
+REPOSITORY = "Tiny/Tiny-GGUF"
+REFERENCE = f"hf:{REPOSITORY}"
+FILE = "tiny-Q4_K_M.gguf"
+PAGE = Fault(web_page=True)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Repositories: one with quantisations, one with a split model, an embedder, weights for a GPU, and a pickle."""
+    root = tmp_path_factory.mktemp("hub")
+    folder = root / REPOSITORY
+    folder.mkdir(parents=True)
+    write_gguf(folder / FILE, keys={"general.file_type": 15, "general.name": "Tiny 1"})
+    write_gguf(folder / "tiny-Q8_0.gguf", keys={"general.file_type": 7, "general.license": "mit"})
+    write_gguf(folder / "mmproj-tiny-F16.gguf", "clip")
+    split = root / "Tiny/Split-GGUF"
+    split.mkdir()
+    for part in (1, 2):
+        write_gguf(split / f"big-Q4_K_M-0000{part}-of-00002.gguf", keys={"split.count": 2})
+    shutil.copy(folder / FILE, split / "big-Q2_K.gguf")
+    write_folder(
+        root / "Tiny/Weights", tokenizer_config_json="{}", modeling_py="import os", generation_config_json="{}"
+    )
+    (root / "Tiny/Pickled").mkdir()
+    (root / "Tiny/Pickled/pytorch_model.bin").write_bytes(b"\x80\2")
+    return root
+
+
+@pytest.fixture
+def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer(root) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda seconds: None))
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def names_of(home: Home) -> list[str]:
+    """The files in the folder of the models, without digests."""
+    return sorted(path.name.rpartition(".")[2] for path in home.stored_models.iterdir())
+
+
+def refuses_fetch(code: str, match: str, home: Home, reference: str = REFERENCE, left: list[str] | None = None) -> str:
+    """The error of the fetch; no model is left, and at most a partial file. Returns the hint."""
+    with refuses(code, match) as caught:
+        fetch_reference(reference, home)
+    assert list_stored_models(home) == () and (names_of(home) if home.stored_models.exists() else []) == (left or [])
+    return caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("hf:Qwen/Qwen3-4B-GGUF", HubReference("Qwen/Qwen3-4B-GGUF")),
+        ("hf:a/b.c:Q8_0", HubReference("a/b.c", "", "Q8_0")),
+        ("hf:a/b@refs/pr/1:sub/f-1.gguf", HubReference("a/b", "refs/pr/1", "sub/f-1.gguf")),
+    ],
+)
+def test_a_reference_names_repository_revision_and_choice(text: str, reference: HubReference) -> None:
+    assert parse_reference(text) == reference
+
+
+@pytest.mark.parametrize("text", ["hf:", "hf:a", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b@../c", "hf:a/b --x", "a/b"])
+def test_a_text_that_is_no_reference_is_refused(text: str) -> None:
+    with refuses("AW-USE-12", hint="write for example hf:Qwen/Qwen3-4B-GGUF or hf:Qwen/Qwen3-4B-GGUF:Q8_0"):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantisation"),
+    [
+        ("Qwen3-4B-Q4_K_M.gguf", "Q4_K_M"),
+        ("q8/qwen2.5-7b-instruct-q4_k_m-00001-of-00002.gguf", "Q4_K_M"),
+        ("Phi-4-mini-instruct.Q8_0.gguf", "Q8_0"),
+        ("gpt-oss-20b-mxfp4.gguf", "MXFP4"),
+        ("m-UD-IQ2_XXS.gguf", "UD-IQ2_XXS"),
+        ("SmolLM3-f16.gguf", "F16"),
+        ("model.gguf", ""),
+    ],
+)
+def test_the_name_of_a_file_says_its_quantisation(name: str, quantisation: str) -> None:
+    assert find_quantisation(name) == quantisation
+
+
+@pytest.mark.enable_socket
+def test_a_model_is_fetched_once_at_a_commit_with_its_licence(server: HubServer, home: Home) -> None:
+    steps: list[str] = []
+    with listen_to_steps(steps.append):
+        stored = fetch_reference(REFERENCE, home)
+    commit = server.commit(REPOSITORY)
+    assert (stored.name, stored.quantisation, stored.licence) == ("tiny-Q4_K_M", "Q4_K_M", "apache-2.0")
+    assert (
+        stored.source == f"{REFERENCE}@{commit}:{FILE}"
+        and stored.sha256 == server.digests(server.root / REPOSITORY / FILE)[0]
+    )
+    assert home.model(stored.sha256).stat().st_size == stored.size_bytes and names_of(home) == ["gguf", "json"]
+    assert any("(apache-2.0)" in step and "MB/s" in step and "s left" in step for step in steps)
+    assert {one.authorization for one in server.heard} == {None}
+    assert (
+        fetch_reference(f"{REFERENCE}:{FILE}", home) == stored == fetch_reference(f"{REFERENCE}@{commit}:q4_k_m", home)
+    )
+    assert server.downloaded()[FILE] == 2  # the redirect and the file
+    assert fetch_reference(f"{REFERENCE}:Q8_0", home).name == "tiny-Q8_0"
+
+
+@pytest.mark.enable_socket
+def test_a_model_of_the_catalog_gets_its_id(server: HubServer, home: Home) -> None:
+    known = KnownModel(
+        id="Tiny-1",
+        repositories=(REPOSITORY,),
+        gguf_repository=REPOSITORY,
+        layers=2,
+        hidden=64,
+        licence="apache-2.0",
+        template_tokens=7,
+    )
+    other = replace(known, id="Large", layers=9)
+    stored = fetch_reference(REFERENCE, home, StoreOptions(known=(other, known)))
+    assert (stored.name, stored.model, stored.template_tokens) == ("Tiny-1-Q4_K_M", "Tiny-1", 7)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("reference", "code", "match", "hint"),
+    [
+        (
+            f"{REFERENCE}:Q5_K_M",
+            "AW-USE-17",
+            "no GGUF file 'Q5_K_M'",
+            f"use {REFERENCE}:CHOICE with one of Q4_K_M, Q8_0",
+        ),
+        ("hf:Tiny/Split-GGUF:Q4_K_M", "AW-USE-17", "one part of a model", "one of Q2_K; or join its parts"),
+        ("hf:Tiny/None", "AW-GET-07", "no public Tiny/None", "set HF_TOKEN"),
+        (f"{REFERENCE}@v9", "AW-GET-07", "no public", "check the name"),
+        ("hf:Tiny/Pickled", "AW-MOD-01", "a pickle", "convert it"),
+        ("hf:Tiny/Weights", "AW-MOD-05", "needs a GPU", "convert_hf_to_gguf.py"),
+    ],
+)
+def test_a_wrong_choice_is_refused_before_a_download(
+    server: HubServer, home: Home, reference: str, code: str, match: str, hint: str
+) -> None:
+    assert hint in refuses_fetch(code, match, home, reference)
+    assert not server.downloaded()
+
+
+@pytest.mark.enable_socket
+def test_the_nearest_whole_quantisation_is_taken_without_a_choice(server: HubServer, home: Home) -> None:
+    assert fetch_reference("hf:Tiny/Split-GGUF", home).source.endswith(":big-Q2_K.gguf")
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("file", "fault", "code", "match"),
+    [
+        (FILE, Fault(wrong_bytes=True), "AW-GET-04", "its digest is"),
+        (FILE, Fault(endless=True), "AW-GET-04", "sent more than"),
+        (FILE, PAGE, "AW-GET-04", "sent a web page"),
+        (FILE, Fault(status=404, code="EntryNotFound"), "AW-GET-07", "no public"),
+        (FILE, Fault(status=403), "AW-GET-06", "is restricted"),
+        (FILE, Fault(status=503), "AW-GET-03", "status 503"),
+        ("api", PAGE, "AW-GET-04", "not that of a hub"),
+        ("api", Fault(status=500), "AW-GET-03", "status 500"),
+        ("api", Fault(status=403, code="GatedRepo"), "AW-GET-06", "is restricted"),
+    ],
+)
+def test_a_wrong_answer_leaves_no_model(
+    server: HubServer, home: Home, file: str, fault: Fault, code: str, match: str
+) -> None:
+    server.faults[file] = fault
+    with refuses(code, match):
+        fetch_reference(REFERENCE, home)
+    assert list_stored_models(home) == ()
+    assert not home.stored_models.exists() or all(path.stat().st_size == 0 for path in home.stored_models.iterdir())
+    server.faults.clear()
+    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("fault", [Fault(cut_after=3 << 18), Fault(short_by=50_000)])
+def test_a_broken_download_continues_where_it_ended(server: HubServer, home: Home, fault: Fault) -> None:
+    fault.times = 1
+    server.faults[FILE] = fault
+    if fault.short_by:
+        assert "continues the download" in refuses_fetch("AW-GET-03", "ended after", home, left=["part"])
+    stored = fetch_reference(REFERENCE, home)
+    begins = [one.begins for one in server.heard if one.path.startswith("/cdn/")]
+    assert begins == [0, fault.cut_after or stored.size_bytes - 50_000]
+
+
+@pytest.mark.enable_socket
+def test_a_server_that_ignores_ranges_sends_the_file_again(server: HubServer, home: Home) -> None:
+    server.faults[FILE] = Fault(short_by=50_000, times=1)
+    refuses_fetch("AW-GET-03", "ended after", home, left=["part"])
+    server.faults[FILE] = Fault(no_ranges=True)
+    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M"
+
+
+@pytest.mark.process
+@pytest.mark.enable_socket
+def test_a_killed_command_continues_and_a_second_one_is_refused(server: HubServer, home: Home) -> None:
+    server.faults[FILE] = Fault(bytes_per_s=700_000, times=1)
+    command = [sys.executable, "-m", "archwright", "models", "fetch", REFERENCE]
+    environment = child_environment({"ARCHWRIGHT_HOME": str(home.root), "HF_ENDPOINT": server.url})
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
+        until(lambda: any(path.stat().st_size for path in home.stored_models.glob("*.part")))
+        with refuses("AW-GET-08", "another command fetches"):
+            fetch_reference(REFERENCE, home)
+        child.send_signal(signal.SIGKILL)
+    done = next(home.stored_models.glob("*.part")).stat().st_size
+    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M" and server.heard[-1].begins == done > 0
+    assert not list(home.stored_models.glob("*.part"))
+
+
+@pytest.mark.enable_socket
+def test_an_abandoned_part_is_removed_after_a_day(server: HubServer, home: Home) -> None:
+    old = home.folder("models") / ".model-0123.part"
+    old.write_bytes(b"x")
+    os.utime(old, (0, time.time() - 25 * 3600))
+    fetch_reference(REFERENCE, home)
+    assert names_of(home) == ["gguf", "json"]
+
+
+@pytest.mark.enable_socket
+def test_a_gated_model_needs_accepted_conditions_and_the_token_stays_at_the_hub(
+    server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.repositories[REPOSITORY] = Repository(gated=True, licence="")
+    server.tokens.add("hf_good")
+    hint = refuses_fetch("AW-GET-06", "conditions accepted first", home, left=["part"])
+    assert f"{server.url}/{REPOSITORY}" in hint and "HF_TOKEN" in hint
+    monkeypatch.setenv("HF_TOKEN", "hf_bad")
+    with refuses("AW-GET-06") as caught:
+        fetch_reference(REFERENCE, home)
+    assert "hf_bad" not in repr(caught.value.as_dict())
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    assert fetch_reference(f"{REFERENCE}:Q8_0", home).licence == "mit"  # the page states none, the header does
+
+
+@pytest.mark.enable_socket
+def test_names_that_leave_the_folder_and_missing_digests_are_refused(server: HubServer, home: Home) -> None:
+    for name in ("../tiny.gguf", "/etc/x.gguf", "a\\..\\b.gguf", "a\nb"):
+        server.repositories[REPOSITORY] = Repository(extra=(name,))
+        refuses_fetch("AW-GET-04", "leaves its folder", home)
+    server.repositories[REPOSITORY] = Repository(no_digests=True)
+    refuses_fetch("AW-GET-04", "states no digest", home)
+
+
+@pytest.mark.enable_socket
+def test_without_a_network_the_copy_of_the_home_is_used(
+    server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = fetch_reference(REFERENCE, home)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    heard = len(server.heard)
+    assert fetch_reference(REFERENCE, home) == stored and len(server.heard) == heard
+    with refuses("AW-GET-09", hint="unset HF_HUB_OFFLINE, or use a model of the home: archwright models list"):
+        fetch_reference(f"{REFERENCE}:Q8_0", home)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert fetch_reference(REFERENCE, home) == stored
+    with refuses("AW-GET-03", "cannot be reached"):
+        fetch_reference(f"{REFERENCE}:Q8_0", home)
+
+
+@pytest.mark.enable_socket
+def test_a_full_disk_is_said_before_the_download(
+    server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(home.folder())._replace(free=64 << 20)
+    monkeypatch.setattr("archwright.engines.hub.shutil.disk_usage", lambda path: usage)
+    with refuses("AW-OPS-01", "no space"):
+        fetch_reference(REFERENCE, home)
+    assert not server.downloaded() and list_stored_models(home) == ()
+
+
+@pytest.mark.enable_socket
+def test_folders_take_weights_and_descriptions_and_no_code(server: HubServer, home: Home) -> None:
+    stored = fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
+    folder = home.model_folder(stored.sha256)
+    inside = sorted(path.name for path in folder.iterdir())
+    assert inside == ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"]
+    assert (stored.form, stored.task, stored.name, stored.quantisation) == (
+        "safetensors",
+        "generate",
+        "Weights",
+        "fp16",
+    )
+    assert stored.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True)) == stored
+    server.faults["config.json"] = Fault(wrong_bytes=True)
+    model_store.remove_stored_model(home, "Weights")
+    with refuses("AW-GET-04", "its digest is"):
+        fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
+    assert list_stored_models(home) == () and not any(path.suffix == ".d" for path in home.stored_models.iterdir())
