@@ -388,12 +388,15 @@ def null(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     endpoints = (
         endpoint(),
         endpoint(workload="night", default_max_tokens=4),
-        endpoint(model="e", workload="search", pool="e", addresses=("unix:vectors",), embeddings=True),
+        endpoint(model="e", workload="search", pool="e", addresses=("unix:vectors",), embeddings=True, rerank=True),
         endpoint(model="slow", workload="slow", pool="slow", addresses=("unix:slow",), slots=2),
     )
     limits = ClientLimits(body_bytes=200_000)
     config = table(*endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
-    slow, vectors = null_engine("slow", slots=2, ttft_s=0.05, tpot_s=0.05), null_engine("vectors", embeddings=True)
+    slow, vectors = (
+        null_engine("slow", slots=2, ttft_s=0.05, tpot_s=0.05),
+        null_engine("vectors", embeddings=True, rerank=True),
+    )
     with running(Home(tmp_path_factory.mktemp("null")), config, null_engine(), slow, vectors) as platform:
         yield platform
 

@@ -31,12 +31,13 @@ def two(start: Start) -> Platform:
     """Model m has a price and half a second for eight words, model e makes vectors, a token of model h costs half
     nano-dollars, model free has no price."""
     priced: dict[str, Any] = {**PRICED, "cache": "deterministic"}
-    vectors = {**priced, "model": "e", "workload": "e", "pool": "e", "addresses": ("unix:vectors",), "embeddings": True}
+    vectors = {**priced, "model": "e", "workload": "e", "pool": "e", "addresses": ("unix:vectors",)}
+    vectors |= {"embeddings": True, "rerank": True}
     halves = {**priced, "model": "h", "workload": "h", "pool": "h", "price_in_usd": 3.75e-8, "price_out_usd": 1.25e-8}
     free = {"model": "free", "workload": "free", "pool": "free", "addresses": ("unix:null",), "slots": 64}
     return start(
         [{**priced, "slots": 64}, vectors, {**halves, "addresses": ("unix:null",), "cache": "off"}, free],
-        [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True}],
+        [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True, "rerank": True}],
         workers=2,
     )
 
@@ -239,6 +240,35 @@ def test_embeddings_are_billed_and_kept(two: Platform) -> None:
     assert all(int(reply.headers["x-archwright-overhead-us"]) > 0 for reply in (first, again))
     cost = first.json["usage"]["prompt_tokens"] * IN_USD
     assert cost_of(first) == pytest.approx(cost) and first.body == again.body
+
+
+def test_reranks_are_billed_with_the_query_of_each_document_and_kept(two: Platform) -> None:
+    documents = ["the sea", {"text": "ships at sea"}, "tax"]
+    body = {"model": "e", "query": "ships sea", "documents": documents}
+
+    def ask(key: str = "", **more: object) -> Reply:
+        return two.ask("POST", "/v1/rerank", {**body, **more}, key=key)
+
+    first, again, best, shown = ask(), ask(), ask(top_n=1), ask(top_n=2, return_documents=True)
+    found = [(one["index"], one["relevance_score"]) for one in first.json["results"]]
+    assert found == [(1, 1.0), (0, 0.5), (2, 0.0)] and first.json["model"] == "e" and again.body == first.body
+    assert [reply.headers["x-archwright-cache"] for reply in (first, again, best, shown)] == [
+        "miss",
+        "hit",
+        *["miss"] * 2,
+    ]
+    assert best.json["results"] == first.json["results"][:1]
+    assert [one["document"] for one in shown.json["results"]] == [{"text": "ships at sea"}, {"text": "the sea"}]
+    assert first.json["usage"] == {"prompt_tokens": 12, "total_tokens": 12} and cost_of(first) == pytest.approx(
+        12 * IN_USD
+    )
+    (record,) = two.served(first.headers["x-request-id"])
+    assert (record.operation, record.input_tokens, record.output_tokens) == ("rerank", 12, 0)
+    long, many = "sea " * 100, ["x"] * 40
+    poor = two.made_key("ranked", budget_usd=(len(long) + 8_000) * IN_USD)
+    assert ask(poor, query=long, documents=many).error["code"] == "insufficient_quota"
+    assert ask(poor, query=long, documents=many[:1]).status == 200
+    assert two.ask("POST", "/v1/rerank", {**body, "model": "m"}).error["code"] == "unsupported_model"
 
 
 def test_token_ids_reserve_their_number_and_are_kept_as_what_they_are(two: Platform) -> None:

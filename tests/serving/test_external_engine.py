@@ -25,7 +25,7 @@ from archwright.monitor.wal.compaction import read_served
 from .official_clients import HELLO, anthropic_client, openai_client
 
 if TYPE_CHECKING:
-    from tests.serving.conftest import Platform, Start
+    from tests.serving.conftest import Platform, Reply, Start
 
 pytestmark = pytest.mark.enable_socket
 
@@ -48,6 +48,7 @@ def message(content: Any, **more: Any) -> dict[str, Any]:
 def platform(start: Start, place: Place, monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
     spec = {"addresses": (place.url,), "key": "env:VENDOR_KEY", "engine_model": "vendor/model-7b", "embeddings": True}
+    spec["rerank"] = True
     return start([{**spec, "health_path": "/models"}], [])
 
 
@@ -59,6 +60,7 @@ def test_everything_an_engine_may_say(platform: Platform, place: Place) -> None:
     _in_its_own_word_for_the_length(platform, place)
     _badly_in_mid_stream(platform, place)
     _embeddings(platform, place)
+    _rerank(platform, place)
     assert platform.get("/readyz", key=None).status == 200
     log = platform.home.log("gateway").read_text()
     assert "sk-vendor" not in log
@@ -321,3 +323,35 @@ def test_another_price_is_refused_in_the_words_of_messages(priced: Platform, pla
             with pytest.raises(anthropic.BadRequestError, match="costs another price"):
                 ask(model, **more)
         assert len(place.asked) == 3
+
+
+def _rerank(platform: Platform, place: Place) -> None:
+    """Replies as llama.cpp (logits), vLLM (with documents, sorted) and older servers (total tokens only) send them."""
+    body = {"model": "m", "query": "sea", "documents": ["a", {"text": "b"}, "c"], "top_n": 2, "return_documents": False}
+
+    def ask() -> Reply:
+        return platform.ask("POST", "/v1/rerank", body)
+
+    def scored(*found: tuple[object, object], **usage: int) -> Script:
+        rows = [{"index": index, "relevance_score": score, "document": {"text": "z"}} for index, score in found]
+        return whole({"results": rows, "usage": usage})
+
+    for tokens in ({"prompt_tokens": 21, "total_tokens": 21}, {"total_tokens": 21}):
+        place.script = scored((0, -11.5), (1, 3.25), (2, -0.5), **tokens)
+        reply = ask()
+        assert reply.json["results"] == [{"index": 1, "relevance_score": 3.25}, {"index": 2, "relevance_score": -0.5}]
+        assert reply.json["usage"]["prompt_tokens"] == 21
+    assert place.asked[-1].body == {"model": "vendor/model-7b", "query": "sea", "documents": ["a", "b", "c"]}
+    for broken in (
+        scored((0, 1.0), (1, 1.0)),
+        scored((0, 1.0), (1, 1.0), (1, 1.0)),
+        scored((0, 1.0), (1, 1.0), (3, 1.0)),
+        scored((0, 1.0), (1, None), (2, 1.0)),
+        scored((0, 1.0), (1, "x"), (2, 1.0)),
+        whole({"results": None}),
+        whole([{"index": 0, "score": 1.0}]),
+    ):
+        place.script = broken
+        assert ask().status == 503, broken
+    place.script = whole({"error": {"message": "This server does not support reranking."}}, 501)
+    assert ask().status == 400

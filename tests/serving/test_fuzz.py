@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.serving.messages_api.schema import MessagesRequest
-from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -128,6 +128,10 @@ REQUESTS: dict[str, tuple[str, st.SearchStrategy[bytes]]] = {
     "embedding": (
         "/v1/embeddings",
         bodies([*EmbeddingRequest.__struct_fields__], {"model": "e", "input": "x"}).map(encoded),
+    ),
+    "rerank": (
+        "/v1/rerank",
+        bodies([*RerankRequest.__struct_fields__], {"model": "e", "query": "x", "documents": ["x"]}).map(encoded),
     ),
     "anything": (CHAT, st.binary(max_size=200) | VALUES.map(encoded)),
 }

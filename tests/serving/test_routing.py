@@ -66,7 +66,7 @@ def test_what_is_inside_stays_inside_and_everything_else_goes_on(start: Start) -
 
 
 def test_token_ids_stay_where_the_strictest_text_would(start: Start) -> None:
-    vectors = {"embeddings": True}
+    vectors = {"embeddings": True, "rerank": True}
     residency: dict[str, Any] = {"residency": ("DE",), "residency_of": {"personal": ("any",)}}
     platform = start(
         [{"fallback": ("o",), **vectors, **residency}],
@@ -77,10 +77,15 @@ def test_token_ids_stay_where_the_strictest_text_would(start: Start) -> None:
     def embedded(given: object, **headers: str) -> Reply:
         return platform.ask("POST", "/v1/embeddings", {"model": "m", "input": given}, headers=headers)
 
+    def ranked(document: str) -> Reply:
+        return platform.ask("POST", "/v1/rerank", {"model": "m", "query": "x", "documents": [document]})
+
     assert embedded([5, 6]).headers["x-archwright-route"] == "p"
     platform.kill_engine("null")
     for given in ("a form", "anna.schmidt@example.de"):
         assert embedded(given).headers["x-archwright-route"] == "o"
+    assert ranked("a form").headers["x-archwright-route"] == "o"
+    assert ranked("card 4111 1111 1111 1111").status == 503
     for ids in ([5, 6], [[5], [6]]):
         assert embedded(ids).status == 503
         assert embedded(ids, **{CLASS: "public"}).status == 503

@@ -190,6 +190,7 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
             targets=(WeightedTarget(pool=model),),
             default_max_tokens=DEFAULT_MAX_TOKENS,
             embeddings=True,
+            rerank=True,
             cache=cache,
             detect=False,  # no residency is configured here, so the data class that the caller states decides
         )

@@ -44,6 +44,7 @@ class NullSettings(Record):
     tpot_s: float = 0.0
     text: str = "The null engine says the same words to everyone."
     embeddings: bool = False
+    rerank: bool = False
     dimensions: int = 8
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class NullEngine:
             ("POST", "/v1/chat/completions"): partial(self._generate, form=_ReplyFormat(self._config.alias, True)),
             ("POST", "/v1/completions"): partial(self._generate, form=_ReplyFormat(self._config.alias, False)),
             ("POST", "/v1/embeddings"): self._embeddings,
+            ("POST", "/v1/rerank"): self._rerank,
         }
         return self._slots.build_routes(own)
 
@@ -100,6 +102,22 @@ class NullEngine:
         count = sum(len(split_tokens(text)) for text in texts)
         usage = {"prompt_tokens": count, "total_tokens": count}
         return make_json_reply({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
+
+    async def _rerank(self, request: ServerRequest) -> EngineReply:
+        """The score of a document is the share of the query's words in it."""
+        if not self._settings.rerank:
+            raise ErrorReply(501, "not_supported_error", "this engine was started without reranking")
+        body = _parse_body(request)
+        query, documents = body.get("query"), body.get("documents")
+        if not isinstance(documents, list) or not all(isinstance(text, str) for text in (query, *documents)):
+            raise invalid_request_error("query must be a text, and documents a list of texts")
+        words = str(query).lower().split()
+        shares = [sum(word in text.lower().split() for word in words) / max(len(words), 1) for text in documents]
+        best = sorted(range(len(shares)), key=lambda index: -shares[index])
+        results = [{"index": index, "relevance_score": shares[index]} for index in best]
+        count = sum(len(words) + len(split_tokens(text)) for text in documents)
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return make_json_reply({"object": "list", "model": self._config.alias, "results": results, "usage": usage})
 
     async def _generate(self, request: ServerRequest, form: _ReplyFormat) -> EngineReply | None:
         body = _parse_body(request)

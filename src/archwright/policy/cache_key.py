@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 CachePolicy = Literal["off", "deterministic", "all"]
-RequestKind = Literal["chat", "completion", "messages", "embedding", "predict"]
+RequestKind = Literal["chat", "completion", "messages", "embedding", "rerank", "predict"]
 
 # Parameters without effect on the reply: caller, delivery, storage and price at the provider.
 IGNORED_PARAMETERS = frozenset(

@@ -18,9 +18,9 @@ from archwright.policy.usage_limits import LARGEST_BUDGET_USD, LARGEST_RATE
 from archwright.serving.admission.metering import WorstCase, estimate_worst_case
 from archwright.serving.events.response_formats import parse_usage
 from archwright.serving.events.timing import RequestTiming
-from archwright.serving.handlers.embeddings import EmbeddingsHandler, _prompt_tokens
 from archwright.serving.handlers.generation import GenerationHandler
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler
+from archwright.serving.handlers.single_reply import SingleReplyHandler, count_prompt_tokens
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_request import Admitted, HttpRequest
@@ -35,7 +35,7 @@ from ..process.test_dispatcher import Stand
 from ..relay_stand import RecordingPeer
 
 PRICES = {"price_in_usd": 1e-6, "price_out_usd": 3e-6}
-PRICED: dict[str, Any] = {**PRICES, "embeddings": True, "context_tokens": 9_000}
+PRICED: dict[str, Any] = {**PRICES, "embeddings": True, "rerank": True, "context_tokens": 9_000}
 COUNT = "/v1/messages/count_tokens"
 TEXTS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
 PNG = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
@@ -81,6 +81,8 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"model": "far", "prompt": "x", **SAMPLING, "echo": True, "best_of": 1, "logprobs": 1}),
     *(("/v1/embeddings", {"model": m, "input": ["x", "yy"], "encoding_format": "base64"}) for m in ("m", "far")),
     ("/v1/embeddings", {"model": "far", "input": [[1, 2], [3]], "dimensions": 8, "user": "u"}),
+    *(("/v1/rerank", {"model": m, "query": "x", "documents": ["a", {"text": "b"}], "top_n": 1}) for m in ("m", "far")),
+    ("/v1/rerank", {"model": "m", "query": "x" * 90, "documents": ["a"] * 30, "return_documents": True}),
     *(("/v1/messages", {"model": model, **MESSAGE}) for model in ("own", "far", "own")),
     (COUNT, {"model": "own", "messages": MESSAGE["messages"]}),
     ("/v1/predict/wear", {"inputs": [[1, 2.5, None], {"a": 1}]}),
@@ -164,8 +166,8 @@ class RecordStand:
 
 def _count_tokens(handler: MeteredHandler, usage: Any) -> tuple[int, int]:
     """Return input and output tokens as the handler reads them from an engine's reply."""
-    if isinstance(handler, EmbeddingsHandler):
-        return _prompt_tokens({"usage": usage}), 0
+    if isinstance(handler, SingleReplyHandler):
+        return count_prompt_tokens({"usage": usage}), 0
     timing = RequestTiming(0.0)
     timing.set_usage(parse_usage(usage))
     if timing.used is None and isinstance(handler, GenerationHandler):
@@ -194,7 +196,21 @@ TEXTS_AND_OBJECTS: tuple[Any, ...] = (
     {"type": "text"},
 )
 WRONG: tuple[Any, ...] = (*NUMBERS, *TEXTS_AND_OBJECTS)
-NAMES = ("max_tokens", "n", "best_of", "api_base", "type", "url", "x", "messages.name", "stop", "", "model", "input")
+NAMES = (
+    "max_tokens",
+    "n",
+    "best_of",
+    "api_base",
+    "type",
+    "url",
+    "x",
+    "messages.name",
+    "stop",
+    "",
+    "model",
+    "input",
+    "text",
+)
 
 
 def mutate_value(value: Any, draw: random.Random) -> Any:

@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
+from archwright.contract.record import replace
+from archwright.policy.usage_limits import TEMPLATE_TOKENS
 from archwright.serving.admission.metering import estimate_worst_case
 from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import (
+    PAIR_TOKENS,
     GenerationRequest,
     validate_chat,
     validate_completion,
     validate_embedding,
+    validate_rerank,
 )
 from archwright.serving.settings.engine_fields import rules_of_engine
 
@@ -33,6 +37,7 @@ DIRECTORY = directory(
     spec("m", "desk"),
     spec("m", "night", default_max_tokens=4),
     spec("v", "search", embeddings=True, engine_model="vendor/v"),
+    spec("r", "rank", rerank=True, engine_model="vendor/r"),
 )
 TUNED = directory(spec("m", "desk", version="desk@v2"), spec("m", "night"), spec("m", "late", version="late@v1"))
 HELLO = [{"role": "user", "content": "hello"}]
@@ -163,10 +168,25 @@ WRONG_EMBEDDING: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+RANKED = {"model": "r", "query": "x", "documents": ["x"]}
+WRONG_RERANK: list[tuple[dict[str, Any], str]] = [
+    *rows("query", None, "", 5, ["x"]),
+    *rows("documents", None, [], "x", ["x"] * 1_025, {"text": "x"}),
+    *rows("documents[1]", ["x", 5], ["x", ""], ["x", None], field="documents"),
+    *rows("documents[0].text", [{"text": ""}], [{}], [{"text": 7}], field="documents"),
+    ({"documents": ["x", {"text": "y", "title": "z"}]}, "documents[1].title"),
+    *rows("top_n", 0, -1, 1.5, True, "1"),
+    *rows("return_documents", 1, "yes"),
+    *(({name: value}, name) for name, value in {"model": "v", "max_tokens": 1, "priority": 1}.items()),
+    ({"truncate_prompt_tokens": 9}, "truncate_prompt_tokens"),
+]
+
+
 WRONG = [
     *((validate_chat, {"model": "m", "messages": HELLO, **changes}, param) for changes, param in WRONG_CHAT),
     *((validate_completion, {"model": "m", "prompt": "x", **changes}, param) for changes, param in WRONG_COMPLETION),
     *((validate_embedding, {"model": "v", "input": "x", **changes}, param) for changes, param in WRONG_EMBEDDING),
+    *((validate_rerank, {**RANKED, **changes}, param) for changes, param in WRONG_RERANK),
 ]
 
 
@@ -193,10 +213,10 @@ def test_a_body_that_is_no_json_object(data: bytes) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("check", [validate_chat, validate_completion, validate_embedding])
+@pytest.mark.parametrize("check", [validate_chat, validate_completion, validate_embedding, validate_rerank])
 def test_unknown_model_is_404(check: Validate) -> None:
     with pytest.raises(ApiError) as caught:
-        check({"model": "nobody", "messages": HELLO, "prompt": "x", "input": "x"}, DIRECTORY, None)
+        check({**RANKED, "model": "nobody", "messages": HELLO, "prompt": "x", "input": "x"}, DIRECTORY, None)
     assert (caught.value.status, caught.value.openai_code, caught.value.param) == (404, "model_not_found", "model")
 
 
@@ -323,6 +343,19 @@ def test_the_models_own_name_means_the_model_itself(
     question = validate_chat({"model": model, "messages": HELLO}, TUNED, workload)
     assert (question.endpoint.workload, question.plain) == (endpoint, plain)
     assert TUNED.names == ("m", "desk", "night", "late")
+
+
+def test_rerank_body_for_the_engine() -> None:
+    sent = {**RANKED, "query": "où?", "documents": ["aa", {"text": "b"}], "top_n": 1, "return_documents": True}
+    question = validate_rerank(sent, DIRECTORY, None)
+    assert question.body == {"model": "r", "query": "où?", "documents": ["aa", "b"]}
+    assert (question.top_n, question.return_documents, question.contexts) == (1, True, 2)
+    # The engine reads the query with each document.
+    assert (question.prompt_characters, question.repeated_bytes) == (9, 4 + 2 * PAIR_TOKENS)
+    assert estimate_worst_case(question, 60).tokens == 2 * 100
+    roomy = replace(question, endpoint=replace(question.endpoint, context_tokens=4_096))
+    assert estimate_worst_case(roomy, 60).tokens == 60 + 4 + 2 * PAIR_TOKENS + TEMPLATE_TOKENS
+    assert validate_rerank({**RANKED, "model": "rank", "top_n": None}, DIRECTORY, None).top_n is None
 
 
 def test_classifiers_are_no_models_of_a_generation() -> None:

@@ -11,7 +11,7 @@ import pytest
 from archwright.errors import OperateError
 from archwright.serving.messages_api.schema import MessagesRequest
 from archwright.serving.requests.fast_path import PlainChat
-from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 from archwright.serving.settings import engine_fields
 from archwright.serving.settings.config import check_config
 from archwright.serving.settings.engine_fields import PASS, combine_rules, list_engines, rules_of_engine
@@ -22,6 +22,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "chat": ChatRequest,
     "completions": CompletionRequest,
     "embeddings": EmbeddingRequest,
+    "rerank": RerankRequest,
     "messages": MessagesRequest,
 }
 ENGINES = ("own", "anthropic", *list_engines())

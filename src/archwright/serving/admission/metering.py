@@ -175,7 +175,8 @@ class RequestCharge:
             self._version = endpoint.model
         native = generation.native
         options = generation.model, generation.top_logprobs, generation.base64, native is not None, generation.betas
-        parts = CacheKeyParts(kind, self._version, generation.body if native is None else native, options)
+        ranked = (generation.top_n, generation.return_documents) if kind == "rerank" else ()
+        parts = CacheKeyParts(kind, self._version, generation.body if native is None else native, (*options, *ranked))
         tenant, cache_control = self._reservation.principal.tenant, request.header(b"cache-control") or ""
         self._cache_key = cache.cache_key(tenant, parts, endpoint.cache, cache_control)
         if self._cache_key is not None:
@@ -278,11 +279,11 @@ def _bound_input_tokens(body_bytes: int, generation: GenerationRequest) -> tuple
     endpoint, parts = generation.endpoint, generation.parts
     if generation.input_tokens is not None:
         return generation.input_tokens, generation.input_tokens
-    text_bytes = max(0, body_bytes - parts.data_bytes)
+    text_bytes = max(0, body_bytes - parts.data_bytes) + generation.repeated_bytes
     characters = text_bytes if generation.structured else generation.prompt_characters
     estimate = max(1, -(-characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ONLY:
-        return worst_input_tokens(body_bytes, endpoint.context_tokens * generation.contexts), estimate
+        return worst_input_tokens(text_bytes, endpoint.context_tokens * generation.contexts), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, endpoint.image_tokens)
     if parts.boundless:
         return endpoint.context_tokens, estimate

@@ -1,1 +1,1 @@
-"""The handlers of the routes: generation, embeddings, classification, administration."""
+"""The handlers of the routes: generation, embeddings, reranking, classification, administration."""

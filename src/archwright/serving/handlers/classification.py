@@ -9,10 +9,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from archwright.engines.onnx import BATCH_ITEMS, Item
-from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.serving.admission.metering import RequestCharge, WorstCase, compute_cost_usd
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
+from archwright.serving.handlers.single_reply import convert_results, wrong_results
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.field_checks import decode_body
@@ -106,20 +106,9 @@ class _ClassProbabilities(msgspec.Struct):
 
 def _check_reply(reply: dict[str, Any], items: int) -> _ClassProbabilities:
     """Raises EngineError AW-ENG-03 if the engine answered with something else."""
-    try:
-        result = msgspec.convert(reply, _ClassProbabilities)
-    except msgspec.ValidationError as error:
-        raise EngineError(
-            "AW-ENG-03",
-            f"the engine's reply contains no predictions: {error}",
-            hint="check that the engine serves this model at this address",
-        ) from error
+    result = convert_results(reply, _ClassProbabilities, "predictions")
     if len(result.probabilities) != items or any(len(row) != len(result.labels) for row in result.probabilities):
-        raise EngineError(
-            "AW-ENG-03",
-            "the engine's predictions do not match the inputs",
-            hint="check that the engine serves this model at this address",
-        )
+        raise wrong_results("predictions do not match the inputs")
     return result
 
 

@@ -35,6 +35,7 @@ from archwright.serving.handlers.request_handler import (
     RequestHandler,
     json_reply,
 )
+from archwright.serving.handlers.rerank import RerankHandler
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
 from archwright.serving.http.http_response import body_too_large
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
@@ -46,6 +47,7 @@ from archwright.serving.requests.request_validation import (
     GenerationRequest,
     validate_completion,
     validate_embedding,
+    validate_rerank,
 )
 from archwright.serving.requests.typed_requests import MAX_MODEL_NAME_CHARACTERS
 from archwright.serving.routing.attempts import start_attempts
@@ -157,6 +159,11 @@ def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:
     return EmbeddingsHandler(context, validate_embedding(body, context.gateway.directory, workload))
 
 
+def prepare_rerank(context: HandlerContext) -> RerankHandler:
+    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
+    return RerankHandler(context, validate_rerank(body, context.gateway.directory, workload))
+
+
 def prepare_classification(context: HandlerContext) -> ClassificationHandler:
     wanted = parse_classification_request(context.request.body, context.gateway.directory, context.name)
     return ClassificationHandler(context, wanted)
@@ -210,6 +217,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", MESSAGES_PATH, "inference.invoke", prepare_message, images=True),
     Route("POST", f"{MESSAGES_PATH}/count_tokens", "inference.invoke", reply_with(count_tokens), images=True),
     Route("POST", "/v1/embeddings", "inference.invoke", prepare_embeddings),
+    Route("POST", "/v1/rerank", "inference.invoke", prepare_rerank),
     Route("POST", "/v1/predict/", "inference.invoke", prepare_classification, tail=True),
     Route("GET", "/v1/models", "models.read", reply_with(list_models)),
     Route("GET", "/v1/models/", "models.read", reply_with(get_model), tail=True),

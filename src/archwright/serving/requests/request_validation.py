@@ -7,7 +7,7 @@ are validated, and never the body.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from archwright.contract.record import Record
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
@@ -21,6 +21,7 @@ from archwright.serving.requests.typed_requests import (
     EmbeddingRequest,
     GenerationBody,
     JsonSchemaFormat,
+    RerankRequest,
     TextFormat,
     check_types,
 )
@@ -28,6 +29,7 @@ from archwright.serving.settings.config import Endpoint
 
 MAX_INPUTS = 2_048
 MAX_TOKEN_ID = 2**31 - 1  # engines store a token id in 32 bits
+PAIR_TOKENS = 128  # most tokens of a reranker's template around a query and a document; Qwen3-Reranker's has some 90
 CHARACTERS_PER_TOKEN = 4  # rough estimate for routing and charges
 WORKLOAD_HEADER = b"x-archwright-workload"
 # llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
@@ -42,8 +44,9 @@ class GenerationRequest(Record):
     `max_tokens`: at most so many output tokens in each of `choices` (at least 1); 0 for an embedding. `plain`: the
     plan's model itself, without an adapter. `native`, `betas`: the client's body and header if client and provider both
     use the Messages interface. `structured`: the engine also reads tools, schemas or calls, which `prompt_characters`
-    does not count. `contexts`: number of texts, each with its own context. `input_tokens`: known only if the input is
-    token ids."""
+    does not count. `contexts`: number of texts, each with its own context. `repeated_bytes`: read in addition to the
+    body, because every document is read with the query. `input_tokens`: known only if the input is token ids. `top_n`,
+    `return_documents`: of a rerank."""
 
     model: str
     endpoint: Endpoint
@@ -62,6 +65,9 @@ class GenerationRequest(Record):
     parts: MultimodalParts = TEXT_ONLY
     contexts: int = 1
     input_tokens: int | None = None
+    repeated_bytes: int = 0
+    top_n: int | None = None
+    return_documents: bool = False
 
     @property
     def work_tokens(self) -> int:
@@ -135,9 +141,7 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
 def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     asked = check_types(body, EmbeddingRequest)
     found = directory.resolve(asked.model, workload)
-    endpoint = next((spec for spec in found.endpoints if spec.embeddings), None)
-    if endpoint is None:
-        raise bad_request(f"the model {found.name!r} does not support embeddings", "model", "unsupported_model")
+    endpoint = _find_endpoint(found, "embeddings")
     fields = select_fields(body, endpoint, "embeddings")
     texts = _check_inputs(asked.input, endpoint)
     sent = {**fields, "model": endpoint.model, "input": texts, "encoding_format": "float"}
@@ -152,6 +156,34 @@ def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workl
         contexts=len(texts),
         input_tokens=size if is_tokens else None,
     )
+
+
+def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
+    """Validate the body of a rerank. The engine gets texts only, and scores all of them."""
+    asked = check_types(body, RerankRequest)
+    found = directory.resolve(asked.model, workload)
+    endpoint = _find_endpoint(found, "rerank")
+    fields = select_fields(body, endpoint, "rerank")
+    documents = [one if isinstance(one, str) else one.text for one in asked.documents]
+    count, query_bytes = len(documents), len(asked.query.encode())
+    return GenerationRequest(
+        model=found.name,
+        endpoint=endpoint,
+        body={**fields, "model": endpoint.model, "documents": documents},
+        plain=found.plain,
+        prompt_characters=count * len(asked.query) + sum(map(len, documents)),
+        contexts=count,
+        repeated_bytes=(count - 1) * query_bytes + count * PAIR_TOKENS,
+        top_n=asked.top_n,
+        return_documents=bool(asked.return_documents),
+    )
+
+
+def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank"]) -> Endpoint:
+    endpoint = next((spec for spec in found.endpoints if getattr(spec, ability)), None)
+    if endpoint is None:
+        raise bad_request(f"the model {found.name!r} does not support {ability}", "model", "unsupported_model")
+    return endpoint
 
 
 def _build_request(

@@ -18,9 +18,11 @@ MAX_MODEL_NAME_CHARACTERS = 256
 MAX_MESSAGES = 4_096
 MAX_TOOLS = 128
 MAX_CHOICES = 128
+MAX_DOCUMENTS = 1_024
 MAX_PROBLEM_CHARACTERS = 200
 
 Label = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
+Text = Annotated[str, Meta(min_length=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -140,6 +142,19 @@ class EmbeddingRequest(ModelRequest, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: TokenCount | None = None
     user: Label | None = None
+
+
+class RerankDocument(RequestPart):
+    text: Text
+
+
+class RerankRequest(ModelRequest, kw_only=True):
+    """POST /v1/rerank."""
+
+    query: Text
+    documents: Annotated[list[Text | RerankDocument], Meta(min_length=1, max_length=MAX_DOCUMENTS)]
+    top_n: TokenCount | None = None
+    return_documents: bool | None = None
 
 
 R = TypeVar("R", bound=RequestBody)

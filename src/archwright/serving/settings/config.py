@@ -122,7 +122,8 @@ class WeightedTarget(Record):
 class EndpointSpec(Record):
     """One workload and the pools that may serve it.
 
-    A predict endpoint is served at /v1/predict/WORKLOAD and has `default_max_tokens` 1. `targets` share the requests;
+    A predict endpoint is served at /v1/predict/WORKLOAD and has `default_max_tokens` 1. `embeddings`, `rerank`: its
+    engines answer these requests. `targets` share the requests;
     `overflow` gets them while the targets are down or their wait exceeds `overflow_wait_s`; `fallback` if those fail.
     `context_tokens` 0: the smallest context of its pools. `data_class`: the strictest known class of its requests
     (empty: internal); callers and detection may raise it. `residency`: countries for that class and less strict ones
@@ -138,6 +139,7 @@ class EndpointSpec(Record):
     context_tokens: int = 0
     kind: Literal["text", "predict"] = "text"
     embeddings: bool = False
+    rerank: bool = False
     priority: Priority = "normal"
     data_class: DataClass | Literal[""] = ""
     residency: tuple[str, ...] = ()

@@ -11,12 +11,12 @@ import csv
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-Interface = Literal["chat", "completions", "embeddings", "messages"]
-INTERFACES: tuple[Interface, ...] = ("chat", "completions", "embeddings", "messages")
+Interface = Literal["chat", "completions", "embeddings", "rerank", "messages"]
+INTERFACES: tuple[Interface, ...] = get_args(Interface)
 OWN, OPENAI, ANTHROPIC = "own", "openai", "anthropic"
 _ANY = "any"
 _TYPES: dict[str, Any] = {

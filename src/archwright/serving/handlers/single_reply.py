@@ -1,0 +1,111 @@
+"""A request that one post to an engine answers: a slot, the engine's reply, checked and written as a whole."""
+
+from abc import abstractmethod
+from http import HTTPStatus
+from typing import Any, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from archwright.errors import EngineError
+from archwright.policy.cache_key import RequestKind
+from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
+from archwright.serving.events.response_formats import is_count
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.attempts import start_attempts
+from archwright.serving.routing.replica import Replica, SlotRequest
+
+T = TypeVar("T")
+
+
+class SingleReplyHandler(MeteredHandler):
+    """`path`: of the engine. `operation` and `kind` name the request in records and in the cache."""
+
+    path: ClassVar[str]
+    operation: ClassVar[Literal["embeddings", "rerank"]]
+    kind: ClassVar[RequestKind]
+
+    def __init__(self, context: HandlerContext, generation: GenerationRequest) -> None:
+        worst_case = estimate_worst_case(generation, len(context.request.body))
+        super().__init__(context, generation.endpoint, worst_case)
+        self._generation = generation
+        self._timing = RequestTiming(self.request.received_at)
+        self._input_tokens: int | None = None  # set when the engine has answered
+
+    @abstractmethod
+    def _build_response(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return the response without its usage. Raises EngineError AW-ENG-03 for a wrong reply."""
+
+    def _check_replica(self, replica: Replica) -> None:
+        """Raise ApiError 400 if this engine cannot answer the request as it is meant."""
+
+    async def _respond(self, charge: RequestCharge) -> None:
+        generation, response = self._generation, self.response
+        charge.look_up_cache(self.request, generation, self.kind)
+        if charge.cached is not None:
+            self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
+            body, self._input_tokens = charge.cached.body, 0
+        else:
+            charge.mark_sent_to_engine()
+            reply = await self._query_engine(charge)
+            tokens = count_prompt_tokens(reply)
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+            body = msgspec.json.encode({**self._build_response(reply), "usage": usage})
+            self._input_tokens = tokens
+        self._record("ok")
+        assert self._served_by is not None, "a response without an engine or a cached response"
+        if charge.is_cacheable:
+            charge.cache_response(self._served_by.version, body, self._input_tokens, 0)
+        headers = [*self._served_by.headers(), self._timing.overhead_header(response.now()), *charge.headers()]
+        response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
+
+    async def _query_engine(self, charge: RequestCharge) -> dict[str, Any]:
+        generation, response, timing = self._generation, self.response, self._timing
+        attempts = await start_attempts(self.gateway.router, self.request, response, generation, generation.body)
+
+        async def send(replica: Replica) -> dict[str, Any]:
+            self._check_replica(replica)
+            self._served_by = ServedBy(replica.version, attempts.pool.name)
+            charge.set_prices(replica.prices)
+            timing.mark_sent(response.now(), attempts.queued_s)
+            reply = await replica.client.post(self.path, {**generation.body, **replica.client.model_override})
+            timing.mark_event(response.now())
+            return reply
+
+        priority = generation.endpoint.priority
+        return await attempts.run(SlotRequest(generation.work_tokens, attempts.tenant, priority=priority), send)
+
+    def _figures(self) -> dict[str, Any]:
+        timing, pool, served_by = self._timing, self._endpoint.pool, self._served_by
+        if self._input_tokens is None:
+            return {"pool": pool, "operation": self.operation}
+        return {
+            "pool": pool if served_by is None else served_by.route,
+            "operation": self.operation,
+            "input_tokens": self._input_tokens,
+            "queue_s": timing.queued_s,
+            "gateway_s": timing.gateway_time_s(self.response.now()),
+            "engine_s": timing.event_at - timing.asked_at,
+        }
+
+
+def convert_results(found: object, kind: type[T], name: str) -> T:
+    """Return the results of an engine's reply. Raises EngineError AW-ENG-03 if they have another form."""
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise wrong_results(f"reply contains no {name}: {error}") from error
+
+
+def wrong_results(problem: str) -> EngineError:
+    hint = "check that the engine serves this model at this address"
+    return EngineError("AW-ENG-03", f"the engine's {problem}", hint=hint)
+
+
+def count_prompt_tokens(reply: dict[str, Any]) -> int:
+    """Return the engine's count of the input; 0 if it has none. Some rerankers report only the total."""
+    usage = reply.get("usage")
+    counts = (usage.get("prompt_tokens"), usage.get("total_tokens")) if isinstance(usage, dict) else ()
+    return next((count for count in counts if is_count(count)), 0)
