@@ -21,6 +21,7 @@ from archwright.engines.engine_config import EngineConfig, adapter_settings
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
+from archwright.operate.supervisor import GRACE_S
 
 from ..tools.vllm_server import install_vllm, parse_arguments, write_checkpoint
 from .conftest import Child, make_config
@@ -94,11 +95,11 @@ def arguments(home: Home, **changes: Any) -> Any:
 
 
 def test_the_launch_line_follows_the_plan(home: Home) -> None:
-    given = arguments(home, settings={"tensor": 4, "format": "bf16", "prefix_caching": False, "tool_parser": "hermes"})
+    given = arguments(home, settings={"tensor": 4, "format": "bf16", "prefix_caching": False})
     assert (given.model_tag, given.served_model_name) == (str(home.model_folder(DIGEST)), ["small"])
     assert (given.tensor_parallel_size, given.pipeline_parallel_size, given.dtype) == (4, 1, "bfloat16")
     assert (given.max_model_len, given.max_num_seqs, given.enable_prefix_caching) == (1024, 2, False)
-    assert given.enable_auto_tool_choice and given.tool_call_parser == "hermes" and given.shutdown_timeout
+    assert given.shutdown_timeout < vllm.KILL_AFTER_S < GRACE_S, "the supervisor kills last"
     assert arguments(home, settings={"embeddings": True}).runner == "pooling"
     assert arguments(home, settings={"format": "fp8"}).quantization == "fp8"
     write_checkpoint(home.model_folder(DIGEST), quantization_config={"quant_method": "fp8"})

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
+from archwright.catalog.load import load_catalog
 from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
@@ -243,6 +244,14 @@ def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakeP
 def test_an_engines_names_without_a_label_when_it_is_the_only_model(running: Running, make_plan: MakePlan) -> None:
     found = measured_by(running, make_plan(metrics=ENGINE))
     assert len(found) == 5 and all("model_name" not in m.evidence for m in found.values())
+
+
+def test_the_series_of_an_engine_that_serves_instead_of_the_planned_one(running: Running, make_plan: MakePlan) -> None:
+    plan = make_plan(metrics={"ttft_s": "sglang:time_to_first_token_seconds"})
+    rows = [row.metrics for row in load_catalog().engines.values()]
+    read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S, engines=rows)
+    found = {measurement.prediction_id: measurement for measurement in read.measurements}
+    assert len(found) == 5 and "vllm:time_to_first_token_seconds" in found["chat.ttft_s.p50"].evidence
 
 
 def gaps_of(plan: Plan, running: Running, window_s: float | None = WINDOW_S) -> dict[str, str]:

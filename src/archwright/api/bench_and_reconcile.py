@@ -8,6 +8,7 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys
 from archwright.api.control_checks import PlatformConnection, control_measurements
 from archwright.api.platform_lifecycle import running_url
+from archwright.catalog.load import load_catalog
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
@@ -130,7 +131,9 @@ def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reco
     home = locate_home(settings.load())
     read = _find_plan(home, plan)
     if prometheus is not None:
-        reading = read_prometheus(read, PrometheusClient(prometheus), time.time())
+        # A server that was installed already may serve the plan's pool: its series are known too.
+        engines = [row.metrics for row in load_catalog(home).engines.values()]
+        reading = read_prometheus(read, PrometheusClient(prometheus), time.time(), engines=engines)
         return compare(read, select_measurements(reading.measurements), reading.gaps)
     with open_home() as (_settings, _home, store):
         found = select_measurements(measurement_store.read_plan_measurements(store, read.digest))

@@ -1,11 +1,13 @@
 """The options `--engine`, `--key-env` and `--allow-field` of `up`: engines that serve a plan's pools already."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
+from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
+from archwright.journal import report_step
 
 
 def parse_external_engines(
@@ -13,11 +15,21 @@ def parse_external_engines(
 ) -> dict[str, ExternalEndpoints]:
     """Return the endpoints of each pool.
 
+    An engine is `URL`, `KIND:URL`, or the kind of a server on this machine, at its usual port. `#NAME` after it is the
+    server's own name of the model.
     Raises UsageError AW-USE-70, AW-USE-71 (malformed text), AW-USE-72 (unknown pool, variable not set).
     """
-    named, urls = {pool.name for pool in list_text_pools(plan)}, dict[str, tuple[str, ...]]()
-    for pool, url in parse_pairs(engine, "engine", "POOL=URL"):
+    named, urls = {pool.name: pool for pool in list_text_pools(plan)}, dict[str, tuple[str, ...]]()
+    kinds, models = dict[str, str](), dict[str, str]()
+    installed = {name: row for name, row in load_catalog().engines.items() if row.port}
+    for pool, text in parse_pairs(engine, "engine", "POOL=URL"):
         _refuse_unknown(pool, named, "engine")
+        url, _, models[pool] = text.partition("#")
+        kind, _, rest = url.partition(":")
+        if (row := installed.get(kind)) is not None:
+            url, kinds[pool] = rest or f"http://127.0.0.1:{row.port}/v1", kind
+            setting = row.parallel_setting.format(slots=named[pool].slots)
+            report_step(f"{pool}: {row.product} must run {named[pool].slots} requests at once: {setting}")
         urls[pool] = (*urls.get(pool, ()), check_engine_url(url, "engine"))
     keys = require_unique(parse_pairs(key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
@@ -26,10 +38,13 @@ def parse_external_engines(
     fields = collect_values(allow_field, "allow_field", "POOL=FIELD")
     for pool in fields:
         _refuse_unknown(pool, urls, "allow_field")
-    return {pool: ExternalEndpoints(found, keys.get(pool, ""), fields.get(pool, ())) for pool, found in urls.items()}
+    return {
+        pool: ExternalEndpoints(found, keys.get(pool, ""), fields.get(pool, ()), kinds.get(pool, ""), models[pool])
+        for pool, found in urls.items()
+    }
 
 
-def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple[str, ...]], field: str) -> None:
+def _refuse_unknown(pool: str, known: Collection[str], field: str) -> None:
     if pool not in known:
         problem = "is no pool of the plan that serves text" if field == "engine" else "has no URL by --engine"
         hint = f"use one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"

@@ -48,11 +48,16 @@ class GatewayOptions(NamedTuple):
 
 
 class ExternalEndpoints(NamedTuple):
-    """The URLs of a pool's engines that run elsewhere, the variable that holds their key, and fields to pass on."""
+    """The URLs of a pool's engines that run elsewhere, the variable that holds their key, and fields to pass on.
+
+    `kind`: their software; empty: the engine of the plan. `model`: their name of the model; empty: the plan's.
+    """
 
     urls: tuple[str, ...]
     key_env: str = ""
     allow_fields: tuple[str, ...] = ()
+    kind: str = ""
+    model: str = ""
 
 
 NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
@@ -184,10 +189,11 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
     return {
         "name": pool.name,
         "model": pool.model,
+        "engine_model": at.model,
         "addresses": list(addresses),
         "protocol": pool.launch.settings.get("protocol", "openai"),
         "key": f"env:{at.key_env}" if at.key_env else "",
-        "engine": pool.launch.engine,
+        "engine": at.kind or pool.launch.engine,
         "allow_fields": list(at.allow_fields),
         # A proxy in front of engines elsewhere may not know this path.
         "health_path": "" if at.urls else pool.launch.health_path,

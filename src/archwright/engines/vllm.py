@@ -59,8 +59,6 @@ class VllmSettings(Record):
     gpu_memory_utilization: float = 0.92
     prefix_caching: bool = True
     embeddings: bool = False
-    tool_parser: str = ""
-    reasoning_parser: str = ""
 
     def __post_init__(self) -> None:
         if self.tensor < 1 or self.pipeline < 1 or not 0 < self.gpu_memory_utilization <= 1:
@@ -138,10 +136,6 @@ def build_arguments(config: EngineConfig, settings: VllmSettings, home: Home) ->
     flags += ["--disable-uvicorn-access-log", *(() if quantised else FORMATS.get(settings.format, ()))]
     if settings.embeddings:
         options["--runner"] = "pooling"
-    if settings.tool_parser:
-        flags += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_parser]
-    if settings.reasoning_parser:
-        options["--reasoning-parser"] = settings.reasoning_parser
     if config.adapter_sha256 is not None:
         adapter = home.model_folder(config.adapter_sha256)
         rank = _read_checkpoint_file(require_file(adapter / "adapter_config.json", "an adapter")).r

@@ -10,7 +10,7 @@ Design: the limits of each source.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ DISCONNECT_NOTICE_S = 0.25
 SCRAPE_WINDOW_S = 300.0
 # The label of the model in the series of an engine.
 MODEL_LABEL = "model_name"
+NO_SAMPLES = "neither our own series nor the engine's series have samples in the window"
 
 # Properties of BenchRequestTiming.
 _REQUEST_METRICS = ("ttft_s", "tpot_s", "latency_s")
@@ -157,9 +158,15 @@ class PrometheusReading(NamedTuple):
 
 
 def read_prometheus(
-    plan: Plan, prometheus: PrometheusClient, now: float, window_s: float | None = None
+    plan: Plan,
+    prometheus: PrometheusClient,
+    now: float,
+    window_s: float | None = None,
+    engines: Sequence[Mapping[str, str]] = (),
 ) -> PrometheusReading:
     """Read each prediction from our own series, else from the engine's series of the workload's pool.
+
+    `engines`: the series of other engines, which may serve the pool instead of the planned one.
 
     `window_s` ends at `now` and replaces the windows of the queries. Without it, a query without a value in its own
     window is repeated over SCRAPE_WINDOW_S. An engine's series are read for the pool's model, or without a model if the
@@ -173,7 +180,7 @@ def read_prometheus(
         tried = sorted({own, max(own, SCRAPE_WINDOW_S)}) if window_s is None else [window_s]
         for seconds in tried:
             window = TimeWindow(name="", started_at=now - seconds, ended_at=now)
-            seen = _PrometheusPrediction(plan, prediction, prometheus, window).read()
+            seen = _PrometheusPrediction(plan, prediction, prometheus, window).read(engines)
             if isinstance(seen, SourceReading):
                 measurements.append(_build_measurement(digest, prediction, seen))
                 gaps.pop(prediction.id, None)
@@ -185,7 +192,7 @@ def read_prometheus(
 class _MetricSeries(NamedTuple):
     """The series of a source: `names` maps quantities to an engine's series; empty for our own series."""
 
-    names: dict[str, str]
+    names: Mapping[str, str]
     labels: dict[str, str]
 
 
@@ -200,26 +207,30 @@ class _PrometheusPrediction:
         name = next((w.pools[0] for w in plan.workloads if w.name == prediction.workload and w.pools), None)
         self._pool = None if name is None else plan.pool(name)
 
-    def read(self) -> SourceReading | str:
+    def read(self, engines: Sequence[Mapping[str, str]] = ()) -> SourceReading | str:
         """Return the reading, or the reason why there is none."""
         own = _MetricSeries({}, self._query.labels)
         if self._count_samples(own) >= 1:
             return self._read_series(own)
-        if self._pool is None or self._query.metric not in self._pool.launch.metrics:
+        planned = [self._pool.launch.metrics] if self._pool is not None else []
+        named = [names for names in (*planned, *engines) if self._query.metric in names]
+        if self._pool is None or not named:
             return "our own series has no samples in the window"
         if self._query.statistic == "share":
             return "an engine counts its responses, not the requests lost before it"
         if len(self._pool.workloads) > 1:
             return "the engine does not tell the pool's workloads apart"
-        return self._read_engine_series(self._pool)
+        found = (self._read_engine_series(self._pool, names) for names in named)
+        first = next(found)
+        return first if first != NO_SAMPLES else next((one for one in found if one != NO_SAMPLES), first)
 
-    def _read_engine_series(self, pool: Pool) -> SourceReading | str:
-        named = _MetricSeries(pool.launch.metrics, {MODEL_LABEL: pool.model})
+    def _read_engine_series(self, pool: Pool, names: Mapping[str, str]) -> SourceReading | str:
+        named = _MetricSeries(names, {MODEL_LABEL: pool.model})
         if self._count_samples(named) >= 1:
             return self._read_series(named)
-        anonymous = _MetricSeries(pool.launch.metrics, {})
+        anonymous = _MetricSeries(names, {})
         if self._count_samples(anonymous) < 1:
-            return "neither our own series nor the engine's series have samples in the window"
+            return NO_SAMPLES
         suffix = "_count" if METRIC_BY_QUANTITY[self._query.metric].kind == "histogram" else ""
         name = anonymous.names.get(self._query.metric)
         if (self._query_value(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0) > 1:

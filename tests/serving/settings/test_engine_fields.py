@@ -38,7 +38,8 @@ def test_every_row_has_a_source_and_every_refusal_a_reason() -> None:
     keys = [(row["field"], engine) for row in read_rows() for engine in row["engines"].split()]
     assert all(row["source"] for row in read_rows())
     assert all(row["reason"] for row in read_rows() if row["handling"] not in ("pass", "drop"))
-    assert ("temperature", "own") in keys and list_engines() == ("llamacpp", "openai", "sglang", "vllm")
+    assert ("temperature", "own") in keys
+    assert list_engines() == ("llama-server", "llamacpp", "ollama", "openai", "sglang", "vllm")
 
 
 def test_a_field_without_a_type_in_its_row_has_one_in_its_record() -> None:
