@@ -5,6 +5,7 @@ Network sockets are off unless a test has the mark `enable_socket`; Unix sockets
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import hashlib
 import json
@@ -37,6 +38,7 @@ from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
 from .small_plans import PLAN, POOL
+from .tools.quantised_model import quantise_model
 
 # How long an example takes says how busy the machine is: no test of ours is timed. At each commit the examples of a
 # property are the same; `make nightly` draws others (--hypothesis-profile=random).
@@ -117,6 +119,16 @@ def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     with home.model(artefact.sha256).open("rb") as data:
         assert hashlib.file_digest(data, "sha256").hexdigest() == artefact.sha256
     return home
+
+
+@pytest.fixture(scope="session")
+def quantised_model(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real small model in another quantisation (Q8_0), made once for all workers."""
+    source = model_home.model(load_catalog().artefacts["SmolLM2-135M-Instruct"].sha256)
+    path = find_folder(tmp_path_factory).with_name("SmolLM2-135M-Instruct-Q8_0.gguf")
+    with path.with_suffix(".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return path if path.exists() else quantise_model(source, "Q8_0", path, "SmolLM2 135M Instruct")
 
 
 @pytest.fixture

@@ -71,6 +71,21 @@ def test_hosts_of_images_are_separated_by_commas() -> None:
     assert settings.load().image_host_list == ()
 
 
+def test_the_hub_is_reached_by_the_variables_of_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings.read_hub_access() == settings.HubAccess("https://huggingface.co", "", False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example:8080/mirror/")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    access = settings.read_hub_access()
+    assert access == settings.HubAccess("http://hub.example:8080/mirror", "hf_secret", True)
+    assert "hf_secret" not in repr(access)
+    for wrong in ("hub.example", "ftp://hub", "https://user:key@hub", "http://["):
+        monkeypatch.setenv("HF_ENDPOINT", wrong)
+        assert "key" not in error_of("AW-SET-02", settings.read_hub_access).message
+
+
 def test_good_ports_and_choices() -> None:
     assert [settings.load({"port": port}).port for port in (0, "0", 65535, "8470")] == [0, 0, 65535, 8470]
     assert settings.load({"cache": "deterministic", "admin_port": "8471"}).admin_port == 8471

@@ -26,6 +26,7 @@ from archwright.settings import child_environment
 from ..tools.checks import refuses, until
 from ..tools.hub_server import Fault, HubServer, Repository
 from ..tools.plain_gguf import write_gguf
+from . import onnx_models
 from .test_model_header import write_folder
 
 REPOSITORY = "Tiny/Tiny-GGUF"
@@ -51,6 +52,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(
         root / "Tiny/Weights", tokenizer_config_json="{}", modeling_py="import os", generation_config_json="{}"
     )
+    embedder = write_folder(root / "Tiny/Embedder", {"architectures": ["BertModel"]}, tokenizer_json="{}")
+    (embedder / "1_Pooling").mkdir()
+    (embedder / "1_Pooling/config.json").write_text("{}")
+    (embedder / "onnx").mkdir()
+    (embedder / "onnx/model.onnx").write_bytes(onnx_models.model(None).SerializeToString())
     (root / "Tiny/Pickled").mkdir()
     (root / "Tiny/Pickled/pytorch_model.bin").write_bytes(b"\x80\2")
     return root
@@ -194,7 +200,7 @@ def test_the_nearest_whole_quantisation_is_taken_without_a_choice(server: HubSer
         (FILE, Fault(status=404, code="EntryNotFound"), "AW-GET-07", "no public"),
         (FILE, Fault(status=403), "AW-GET-06", "is restricted"),
         (FILE, Fault(status=503), "AW-GET-03", "status 503"),
-        ("api", PAGE, "AW-GET-04", "not that of a hub"),
+        ("api", PAGE, "AW-GET-04", "not the list of files of a hub"),
         ("api", Fault(status=500), "AW-GET-03", "status 500"),
         ("api", Fault(status=403, code="GatedRepo"), "AW-GET-06", "is restricted"),
     ],
@@ -328,3 +334,18 @@ def test_folders_take_weights_and_descriptions_and_no_code(server: HubServer, ho
     with refuses("AW-GET-04", "its digest is"):
         fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
     assert list_stored_models(home) == () and not any(path.suffix == ".d" for path in home.stored_models.iterdir())
+
+
+@pytest.mark.enable_socket
+def test_an_embedder_is_taken_as_onnx_with_its_pooling(server: HubServer, home: Home) -> None:
+    stored = fetch_reference("hf:Tiny/Embedder", home)
+    folder = home.model_folder(stored.sha256)
+    inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert inside == ["1_Pooling/config.json", "config.json", "model.onnx", "tokenizer.json"]
+    assert (stored.form, stored.task, stored.quantisation) == ("onnx", "embed", "fp32")
+    same = model_store.add_model(server.root / "Tiny/Embedder", "Embedder", "apache-2.0", home)
+    assert same.sha256 == stored.sha256
+    server.repositories["Tiny/Embedder"] = Repository(pipeline="text-generation")
+    model_store.remove_stored_model(home, "Embedder")
+    with refuses("AW-MOD-05", "needs a GPU"):  # a model that writes text is not served as ONNX
+        fetch_reference("hf:Tiny/Embedder", home)

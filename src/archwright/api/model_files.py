@@ -61,8 +61,9 @@ def list_model_files(home: Home) -> tuple[ModelFile, ...]:
             continue
         path = home.model(artefact.sha256)
         here = path.is_file()
-        same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256", "source")}
-        found.append(ModelFile(id=artefact.name, model=model, here=here, path=str(path) if here else None, **same))
+        same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256")}
+        same |= {"source": f"wheel {artefact.package}=={artefact.version}", "path": str(path) if here else None}
+        found.append(ModelFile(id=artefact.name, model=model, here=here, **same))
     return tuple(found)
 
 

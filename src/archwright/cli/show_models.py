@@ -31,14 +31,13 @@ def as_json(result: object) -> int:
 
 
 MODEL_FILE_COLUMNS = (
-    TableColumn("name", "id"),
-    TableColumn("model", "model"),
+    TableColumn("name", "id", whole=True),
     TableColumn("task", "task"),
     TableColumn("quantisation", "quantisation"),
     TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
     TableColumn("licence", lambda row: row.licence or "not known"),
     TableColumn("here", "here"),
-    TableColumn("source", "source"),
+    TableColumn("source", lambda row: row.source.partition("@")[0]),
 )
 VERSION_COLUMNS = (
     TableColumn("version", "id"),

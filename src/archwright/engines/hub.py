@@ -13,7 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
+from urllib.parse import quote
+
+import msgspec
 
 from archwright.errors import ErrorLocation, MissingError, OperateError, UsageError, require_extra
 from archwright.home import open_private
@@ -21,8 +24,8 @@ from archwright.journal import report_step
 from archwright.settings import HubAccess, disable_telemetry
 
 REFERENCE = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<choice>\S+))?")
-COMMIT = re.compile(r"[0-9a-f]{40,64}")
 ANSWER_WITHIN_S = 30.0
+LISTING_LIMIT_BYTES = 16 << 20
 PIECE_BYTES = 1 << 18
 # Space that stays free beside a download.
 DISK_MARGIN_BYTES = 64 << 20
@@ -92,26 +95,34 @@ class HubClient:
 
     def read_repository(self, reference: HubReference) -> HubRepository:
         """The files of the newest commit or the stated revision. Raises MissingError AW-GET-04 for a wrong answer."""
-        interface = self._library.HfApi(endpoint=self._access.endpoint, token=self._access.token or False)
-        with self._explained(reference.repository):
-            try:
-                found = interface.model_info(
-                    reference.repository,
-                    revision=reference.revision or None,
-                    files_metadata=True,
-                    timeout=ANSWER_WITHIN_S,
-                )
-                files = tuple(map(_read_file, found.siblings or ()))
-                licence = _read_licence(found)
-            except (TypeError, KeyError, AttributeError, ValueError) as error:
-                raise _wrong_answer_error(reference.repository, "the list of files is not that of a hub") from error
-        if not COMMIT.fullmatch(str(found.sha)):
-            raise _wrong_answer_error(reference.repository, "it states no commit")
+        url = f"{self._access.endpoint}/api/models/{reference.repository}"
+        url += f"/revision/{quote(reference.revision, safe='')}" if reference.revision else ""
+        request = {"params": {"blobs": True}, "headers": self._headers(), "timeout": ANSWER_WITHIN_S, "max_retries": 0}
+        data, ask = bytearray(), self._library.utils.http_stream_backoff
+        with self._explained(reference.repository), ask("GET", url, **request) as answer:
+            self._library.utils.hf_raise_for_status(answer)
+            for piece in answer.iter_bytes(PIECE_BYTES):
+                data += piece
+                if len(data) > LISTING_LIMIT_BYTES:
+                    raise _wrong_answer_error(reference.repository, "the list of files is too long")
+        try:
+            found = msgspec.json.decode(data, type=_Listing)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _wrong_answer_error(reference.repository, f"not the list of files of a hub: {error}") from error
+        files = tuple(
+            HubFile(one.rfilename, one.size, one.lfs.sha256 if one.lfs else "", one.blobId) for one in found.siblings
+        )
         for file in files:
             path = PurePosixPath(file.name)
             if path.is_absolute() or ".." in path.parts or re.search(r"[\\\0-\x1f]", file.name):
                 raise _wrong_answer_error(reference.repository, f"the name {file.name!r} leaves its folder")
-        return HubRepository(reference.repository, found.sha, licence, found.pipeline_tag in GENERATING_TAGS, files)
+        generates = found.pipeline_tag in GENERATING_TAGS
+        return HubRepository(reference.repository, found.sha, _find_licence(found), generates, files)
+
+    def _headers(self) -> dict[str, str]:
+        # Without compression, the size of a body is that of the file.
+        headers = self._library.utils.build_hf_headers(token=self._access.token or False)
+        return {**headers, "Accept-Encoding": "identity"}
 
     def download(self, repository: HubRepository, file: HubFile, part: Path) -> str:
         """Download a file to `part`, after the bytes that an earlier command left there. Returns its SHA-256.
@@ -126,19 +137,17 @@ class HubClient:
         url = self._library.hf_hub_url(
             repository.id, file.name, revision=repository.commit, endpoint=self._access.endpoint
         )
-        headers = self._library.utils.build_hf_headers(token=self._access.token or False)
         with open_private(part, "a+b") as data, _locked(data, part, repository.id):
             sink = _CheckedFile(data, file, repository)
             if shutil.disk_usage(part.parent).free < file.size_bytes - sink.done + DISK_MARGIN_BYTES:
                 raise disk_full_error(part.parent, file.size_bytes - sink.done)
             with self._explained(f"{repository.id}: {file.name}"):
                 try:
-                    # Without compression, the size of the body is that of the file.
                     self._downloads.http_get(
                         url,
                         sink,
                         resume_size=sink.done,
-                        headers={**headers, "Accept-Encoding": "identity"},
+                        headers=self._headers(),
                         expected_size=file.size_bytes,
                     )
                 except OSError as error:
@@ -175,20 +184,32 @@ class HubClient:
         return MissingError("AW-GET-03", f"{subject} cannot be fetched: {reason}"[:300], where=where, hint=hint)
 
 
-def _read_file(sibling: Any) -> HubFile:
-    return HubFile(
-        str(sibling.rfilename),
-        int(-1 if sibling.size is None else sibling.size),
-        str(sibling.lfs.sha256 if sibling.lfs else ""),
-        str(sibling.blob_id or ""),
-    )
+class _LargeFile(msgspec.Struct):
+    sha256: str
 
 
-def _read_licence(found: Any) -> str:
-    card = found.card_data.to_dict() if found.card_data else {}
+class _Sibling(msgspec.Struct):
+    rfilename: str
+    size: int = 0
+    blobId: str = ""
+    lfs: _LargeFile | None = None
+
+
+class _Listing(msgspec.Struct):
+    """The part of the hub's description of a repository that is read."""
+
+    sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40,64}$")]
+    siblings: list[_Sibling]
+    tags: list[str] = []
+    pipeline_tag: str | None = None
+    cardData: dict[str, Any] | None = None
+
+
+def _find_licence(found: _Listing) -> str:
+    card = found.cardData or {}
     stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    tagged = (tag.removeprefix("license:") for tag in found.tags or () if tag.startswith("license:"))
-    return str(stated or next(tagged, ""))
+    tagged = next((tag.removeprefix("license:") for tag in found.tags if tag.startswith("license:")), "")
+    return stated if isinstance(stated, str) else tagged
 
 
 @contextmanager

@@ -20,7 +20,7 @@ NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 # Without a choice: 4 bits with the mixed layout, then its neighbours, then the smaller loss before the smaller file.
 PREFERENCE = (
     *("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "MXFP4_MOE", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
-    *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "BF16", "F16", "FP16", "F32", "FP32", "Q2_K"),
+    *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "BF16", "F16", "F32", "Q2_K"),
 )
 FOLDER_FILES = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
@@ -45,7 +45,12 @@ class ChosenFiles(NamedTuple):
 def find_quantisation(name: str) -> str:
     """The quantisation in the name of a GGUF file, in capitals; empty if the name has none."""
     found = QUANTISATION.findall(SPLIT.sub("", PurePosixPath(name).name).removesuffix(".gguf"))
-    return str(found[-1]).upper() if found else ""
+    return _plain(found[-1]) if found else ""
+
+
+def _plain(quantisation: str) -> str:
+    """One spelling for each quantisation: files say F16 or fp16."""
+    return quantisation.upper().replace("FP", "F") if quantisation.upper() in ("FP16", "FP32") else quantisation.upper()
 
 
 def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFiles:
@@ -72,9 +77,8 @@ def _choose_gguf(files: list[HubFile], reference: HubReference) -> HubFile:
     whole = [file for file in files if not SPLIT.search(file.name)]
     choice = reference.choice
     if choice:
-        upper = choice.upper()
         found = [file for file in files if choice in (file.name, PurePosixPath(file.name).name)]
-        found = found or [file for file in files if find_quantisation(file.name) == upper]
+        found = found or [file for file in files if find_quantisation(file.name) == _plain(choice)]
         if not found:
             raise _choice_error(reference, f"{reference.repository} has no GGUF file {choice!r}", whole)
     else:

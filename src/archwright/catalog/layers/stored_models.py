@@ -1,16 +1,19 @@
 """The models of the home as facts: an architecture and a file for each record that a fetch or `models add` wrote."""
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
 
-from archwright.catalog.tables.records import ModelSpec
+from archwright.catalog.tables.records import Commercial, ModelSpec
 from archwright.contract.plan import Artefact
 from archwright.contract.stored_model import StoredModel
 from archwright.home import Home
 
 # Records are small; a larger file is not one.
 RECORD_LIMIT_BYTES = 1 << 20
+# Licences without conditions on the use, by their names on the hub (SPDX). All others are to be read.
+FREE_LICENCES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "unlicense", "cc-by-4.0"}
 
 
 def read_stored_models(home: Home) -> tuple[StoredModel, ...]:
@@ -47,7 +50,9 @@ def build_model_spec(stored: StoredModel) -> ModelSpec | None:
     """Return the architecture of a text model that the catalog may lack; its quality is not known."""
     if stored.task != "generate":
         return None
-    shape = stored.architecture
+    shape, licence = stored.architecture, stored.licence.lower()
+    forbids = any(part in ("nc", "research", "noncommercial") for part in re.split(r"[^a-z]+", licence))
+    use: Commercial = "no" if forbids else "yes" if licence in FREE_LICENCES else "conditional"
     return ModelSpec(
         id=stored.model,
         org="",
@@ -71,8 +76,10 @@ def build_model_spec(stored: StoredModel) -> ModelSpec | None:
         kv_lora_rank=None,
         kv_bytes_per_token_bf16=None,
         licence=stored.licence,
-        commercial_use="yes" if stored.licence else "conditional",
-        licence_conditions="" if stored.licence else "its licence is not known: read it before use",
+        commercial_use=use,
+        licence_conditions=""
+        if use == "yes"
+        else f"{stored.licence or 'its licence is not known'}: read it before use",
         released="",
         quality={},
         source=f"header of {stored.name} ({stored.source})",

@@ -1,0 +1,67 @@
+"""`models fetch`, `add`, `list`, `show` and `remove`, with a second quantisation of the real small model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archwright import api
+from archwright.api.model_files import find_reference
+from archwright.catalog.load import load_catalog
+from archwright.home import Home
+
+from ..command_line import CommandLine, error_of
+from ..tools.hub_server import HubServer
+from ..tools.plain_gguf import write_gguf
+
+MODEL = "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture
+def server(quantised_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    folder = tmp_path / "hub" / load_catalog().hub_models[MODEL].gguf_repository
+    folder.mkdir(parents=True)
+    (folder / f"{MODEL}-Q8_0.gguf").symlink_to(quantised_model)
+    with HubServer(tmp_path / "hub") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+@pytest.mark.enable_socket
+def test_a_second_quantisation_is_fetched_by_the_name_of_the_catalog(
+    server: HubServer, home: Home, cli: CommandLine
+) -> None:
+    fetched = cli.json(f"models fetch {MODEL}:Q8_0")
+    assert (fetched["id"], fetched["model"], fetched["licence"]) == (f"{MODEL}-Q8_0", MODEL, "apache-2.0")
+    digest = hashlib.sha256(Path(fetched["path"]).read_bytes()).hexdigest()
+    assert fetched["sha256"] == digest and (fetched["quantisation"], fetched["task"]) == ("Q8_0", "generate")
+    assert api.models.fetch(f"{MODEL}-Q8_0").sha256 == digest
+    listed = cli.text("models list")
+    assert f"{MODEL}-Q8_0" in listed and "hf:bartowski/" in listed and "apache-2.0" in listed
+    assert "parameters      134515008" in cli.text(f"models show {MODEL}-Q8_0")
+    files = [one.quantisation for one in load_catalog(home).model_files[MODEL]]
+    assert files[:2] == ["Q8_0", "Q4_1"]  # the home first, then the wheel, then the hub
+    home.plan.write_text(f'{{"sha256": "{digest}"}}')
+    assert "is in use: the plan of this home serves it" in error_of("AW-MOD-06", api.models.remove, MODEL).message
+    home.plan.unlink()
+    assert cli.json(f"models remove {MODEL}-Q8_0")["here"] is False and not Path(fetched["path"]).exists()
+    assert "AW-GET-07" in cli.error("models fetch Qwen3-4B", 5)
+
+
+def test_a_file_is_added_by_the_command_line(home: Home, cli: CommandLine, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    assert "--licence" in cli.error(f"models add {path} --name mine", 2)
+    added = cli.json(f"models add {path} --name mine --licence mit")
+    assert (added["id"], added["licence"], added["source"]) == ("mine", "mit", "file")
+    assert cli.json("models show mine")["sha256"] == added["sha256"]
+
+
+def test_names_of_the_catalog_become_references(home: Home) -> None:
+    catalog = load_catalog()
+    assert find_reference("hf:a/b", catalog) == "hf:a/b"
+    assert find_reference("Qwen3-4B", catalog) == "hf:Qwen/Qwen3-4B-GGUF"
+    assert find_reference("Qwen3-4B:Q8_0", catalog) == find_reference("Qwen3-4B-Q8_0", catalog)
+    assert error_of("AW-USE-03", find_reference, "Qwen3-5B", catalog).nearest[0].startswith("Qwen3-")
