@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import re
 import time
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from archwright.engines import onnx_text
 from archwright.engines.engine_config import EngineConfig
@@ -27,12 +26,10 @@ from archwright.http_client.client import EngineClient, EngineRefused
 from ..tools.checks import refuses
 from ..tools.text_models import EMBEDDER, QUERY, RERANKER, TEXTS, TextModels, find_text_models
 from .conftest import Act, make_config, serve_until_done
+from .text_folders import GOOD, HIDDEN, LOGITS, LOOK_UP, TABLE, build_graph, build_reranker, write_folder
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
 DIGEST = "d" * 64
-WORDS = ("[pad]", "sea", "ship", "tax", "form")
-# The vector of each word of the small model; padding would change any mean that it took part in.
-TABLE = np.array([[100, 100], [1, 0], [0, 1], [3, 4], [-1, 1]], np.float32)
 
 
 def _config(digest: str, context_tokens: int = 512, **settings: Any) -> EngineConfig:
@@ -113,43 +110,6 @@ def test_it_answers_meanwhile_and_a_cancelled_request_ends_with_its_batch(
     assert _serve(Home(tmp_path), _config(EMBEDDER), act) < 2
 
 
-def _graph(nodes: Any, kind: int = TensorProto.INT64, names: tuple[str, ...] = ("input_ids",), **more: Any) -> bytes:
-    given = [helper.make_tensor_value_info(name, kind, ["n", "t"]) for name in names]
-    found = [helper.make_tensor_value_info(more.get("output", "last_hidden_state"), TensorProto.FLOAT, None)]
-    graph = helper.make_graph(nodes, "small", given, found, more.get("tensors", [numpy_helper.from_array(TABLE, "w")]))
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
-    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    return data
-
-
-HIDDEN = "last_hidden_state"
-LOOK_UP = [helper.make_node("Gather", ["w", "input_ids"], [HIDDEN])]
-COPY = [helper.make_node("Identity", ["input_ids"], ["logits"])]
-# The logit of a pair is the sum of its words' numbers.
-SUM = [
-    helper.make_node("Gather", ["w", "input_ids"], ["rows"]),
-    helper.make_node("ReduceSum", ["rows", "axes"], ["logits"], keepdims=0),
-]
-GOOD = _graph(LOOK_UP)
-
-
-def _put(home: Home, **files: object) -> Path:
-    """A folder with a small model whose tokens are words; `files` replace or add files."""
-    folder = home.model_folder(DIGEST)
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}}
-    tokenizer["truncation"] = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
-    tokenizer["model"] = {"type": "WordLevel", "vocab": {word: at for at, word in enumerate(WORDS)}, "unk_token": "sea"}
-    named: dict[str, object] = {"model.onnx": GOOD, "config.json": {}, "tokenizer.json": tokenizer, **files}
-    for name, content in named.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif content is not None:
-            path.write_text(json.dumps(content))
-    return folder
-
-
 def _embed(home: Home, given: Any, **changes: Any) -> Any:
     async def act(client: EngineClient) -> Any:
         return await client.post("/embeddings", {"input": given})
@@ -165,7 +125,7 @@ def test_pooling_follows_the_folder_and_padding_takes_no_part(
     tmp_path: Path, mode: str | None, expected: tuple[int, int]
 ) -> None:
     pooling = {"word_embedding_dimension": 2, "include_prompt": True, f"pooling_mode_{mode}": True}
-    _put(Home(tmp_path), **({} if mode is None else {"1_Pooling/config.json": pooling}))
+    write_folder(Home(tmp_path).model_folder(DIGEST), **({} if mode is None else {"1_Pooling/config.json": pooling}))
     row, other = _embed(Home(tmp_path), ["sea tax", "ship ship ship ship"])
     assert row == pytest.approx([one / math.hypot(*expected) for one in expected], abs=1e-6) and other == [0, 1]
     assert _embed(Home(tmp_path), [[1, 3], [2, 2, 2, 2]]) == [row, other]
@@ -175,7 +135,9 @@ def test_a_folder_as_makers_publish_it_is_added_and_served(tmp_path: Path) -> No
     sizes = {"hidden_size": 2, "num_hidden_layers": 1, "vocab_size": 5, "max_position_embeddings": 8}
     files: dict[str, object] = {"onnx/model.onnx": GOOD, "model.onnx": None, "config.json": sizes}
     files |= {"sentence_bert_config.json": {"max_seq_length": 3}, "modules.json": []}
-    folder = _put(Home(tmp_path / "elsewhere"), **files, **{"1_Pooling/config.json": {"pooling_mode_cls_token": True}})
+    folder = write_folder(
+        tmp_path / "published", **files, **{"1_Pooling/config.json": {"pooling_mode_cls_token": True}}
+    )
     home = Home(tmp_path / "home")
     stored = add_model(folder, "words", "MIT", home)
     assert (stored.form, stored.task, stored.architecture.context_tokens) == ("onnx", "embed", 8)
@@ -192,9 +154,9 @@ def test_ready_vectors_and_other_integers_are_taken_as_they_are(tmp_path: Path) 
         helper.make_node("Add", ["x", "y"], ["sentence_embedding"]),
     ]
     names = ("position_ids", "attention_mask")
-    model = _graph(nodes, TensorProto.INT32, names, output="sentence_embedding", tensors=[])
+    model = build_graph(nodes, TensorProto.INT32, names, output="sentence_embedding", tensors=[])
     modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Dense"}]
-    _put(Home(tmp_path), **{"model.onnx": model, "modules.json": modules})
+    write_folder(Home(tmp_path).model_folder(DIGEST), **{"model.onnx": model, "modules.json": modules})
     assert _embed(Home(tmp_path), ["sea sea"]) == [pytest.approx([1 / math.sqrt(5), 2 / math.sqrt(5)])]
 
 
@@ -225,7 +187,7 @@ def test_what_is_not_an_input_is_refused_by_its_place(tmp_path: Path) -> None:
             assert refused.value.status == 400 and said in refused.value.body["error"]["message"], (body, refused.value)
         assert (await client.post("/embeddings", {"input": "sea"}))["usage"]["prompt_tokens"] == 1
 
-    _put(Home(tmp_path), **{"config.json": {"max_position_embeddings": 5}})
+    write_folder(Home(tmp_path).model_folder(DIGEST), **{"config.json": {"max_position_embeddings": 5}})
     _serve(Home(tmp_path), _config(DIGEST), act)
 
 
@@ -241,16 +203,19 @@ def test_what_is_not_an_input_is_refused_by_its_place(tmp_path: Path) -> None:
 def test_the_longest_text_is_what_folder_and_configuration_allow(
     tmp_path: Path, files: dict[str, object], limit: int
 ) -> None:
-    _put(Home(tmp_path), **files)
+    write_folder(Home(tmp_path).model_folder(DIGEST), **files)
     with pytest.raises(EngineRefused, match=rf"\(99 of {limit} tokens\)"):
         _embed(Home(tmp_path), "sea " * 99, context_tokens=6)
     assert _embed(Home(tmp_path), "sea " * limit, context_tokens=6) == [[1, 0]]
 
 
-def _external(location: str) -> bytes:
+COPY = [helper.make_node("Identity", ["input_ids"], [LOGITS])]
+
+
+def _external(location: str) -> Any:
     tensor = TensorProto(name="w", dims=TABLE.shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
-    return _graph(LOOK_UP, tensors=[tensor])
+    return build_graph(LOOK_UP, tensors=[tensor])
 
 
 @pytest.mark.parametrize(
@@ -268,9 +233,13 @@ def _external(location: str) -> bytes:
         ("AW-ENG-11", "'../secret'", {"model.onnx": _external("../secret")}),
         ("AW-ENG-11", "'/etc/passwd'", {"model.onnx": _external("/etc/passwd")}),
         ("AW-ENG-11", "'absent.bin'", {"model.onnx": _external("absent.bin")}),
-        ("AW-ENG-12", "mine", {"model.onnx": _graph([helper.make_node("Run", ["w"], [HIDDEN], domain="mine")])}),
-        ("AW-ENG-12", "its input 'pixels'", {"model.onnx": _graph(LOOK_UP, names=("input_ids", "pixels"))}),
-        ("AW-ENG-12", "(tensor(float)) is none of", {"model.onnx": _graph(COPY, TensorProto.FLOAT, output="logits")}),
+        ("AW-ENG-12", "mine", {"model.onnx": build_graph([helper.make_node("Run", ["w"], [HIDDEN], domain="mine")])}),
+        ("AW-ENG-12", "its input 'pixels'", {"model.onnx": build_graph(LOOK_UP, names=("input_ids", "pixels"))}),
+        (
+            "AW-ENG-12",
+            "(tensor(float)) is none of",
+            {"model.onnx": build_graph(COPY, TensorProto.FLOAT, output="logits")},
+        ),
         ("AW-ENG-12", "layers after the pooling", {"modules.json": [{"type": "sentence_transformers.models.Dense"}]}),
         ("AW-ENG-12", "has the shape", {"rerank": b""}),
     ],
@@ -280,7 +249,7 @@ def test_a_broken_or_hostile_folder_is_refused_before_it_listens(
 ) -> None:
     home = Home(tmp_path)
     (tmp_path / "secret").write_bytes(TABLE.tobytes())
-    _put(home, **files)
+    write_folder(home.model_folder(DIGEST), **files)
     with refuses(code, re.escape(said)):
         _serve(home, _config(DIGEST, task="rerank" if "rerank" in files else "embed"), _unreachable)
     assert not home.socket("text").exists()
@@ -291,7 +260,9 @@ async def _unreachable(client: EngineClient) -> None:
 
 
 def test_tensors_may_lie_beside_the_model_but_not_behind_a_link(tmp_path: Path) -> None:
-    folder = _put(Home(tmp_path), **{"model.onnx": _external("model.bin"), "model.bin": TABLE.tobytes()})
+    folder = write_folder(
+        Home(tmp_path).model_folder(DIGEST), **{"model.onnx": _external("model.bin"), "model.bin": TABLE.tobytes()}
+    )
     assert _embed(Home(tmp_path), "ship") == [[0, 1]]
     (folder / "model.bin").rename(tmp_path / "elsewhere")
     (folder / "model.bin").symlink_to(tmp_path / "elsewhere")
@@ -300,9 +271,7 @@ def test_tensors_may_lie_beside_the_model_but_not_behind_a_link(tmp_path: Path) 
 
 
 def test_a_small_reranker_scores_pairs(tmp_path: Path) -> None:
-    table = np.array([[0], [1], [-1], [-900], [2]], np.float32)
-    tensors = [numpy_helper.from_array(table, "w"), numpy_helper.from_array(np.array([1]), "axes")]
-    _put(Home(tmp_path), **{"model.onnx": _graph(SUM, output="logits", tensors=tensors)})
+    write_folder(Home(tmp_path).model_folder(DIGEST), **{"model.onnx": build_reranker()})
 
     async def act(client: EngineClient) -> Any:
         documents = ["tax", "ship", "form", "sea"]
@@ -311,6 +280,10 @@ def test_a_small_reranker_scores_pairs(tmp_path: Path) -> None:
                 await client.post("/rerank", body)
         with pytest.raises(EngineRefused, match=r"documents\[1\] exceeds"):
             await client.post("/rerank", {"query": "sea", "documents": ["sea", "sea " * 8]})
+        for path in ("/embeddings", "/chat/completions"):
+            with pytest.raises(EngineRefused, match="serves only /v1/rerank") as refused:
+                await client.post(path, {"input": "x"})
+            assert refused.value.unable, "the client's mistake, and no fault of the engine"
         return await client.post("/rerank", {"query": "sea", "documents": documents, "top_n": 4})
 
     found = _serve(Home(tmp_path), _config(DIGEST, 8, task="rerank", batch_tokens=4), act)

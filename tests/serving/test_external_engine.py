@@ -355,3 +355,9 @@ def _rerank(platform: Platform, place: Place) -> None:
         assert ask().status == 503, broken
     place.script = whole({"error": {"message": "This server does not support reranking."}}, 501)
     assert ask().status == 400
+    sizes = {"n_prompt_tokens": 9, "n_ctx": 8}
+    message = {"type": "exceed_context_size_error", "message": "documents[2] exceeds the context", **sizes}
+    place.script = whole({"error": message}, 400)
+    error = ask().error
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "documents")
+    assert "documents[2] exceeds" in error["message"]

@@ -69,7 +69,13 @@ def _make_models(folder: Path) -> None:
     plain = transformers.AutoTokenizer.from_pretrained(source)
     embedder = transformers.BertModel.from_pretrained(source, attn_implementation="eager").eval()
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    config = transformers.BertConfig(**shape, num_labels=1, initializer_range=0.2, attn_implementation="eager")
+    config = transformers.BertConfig(
+        **shape,
+        num_labels=1,
+        architectures=["BertForSequenceClassification"],
+        initializer_range=0.2,
+        attn_implementation="eager",
+    )
     torch.manual_seed(16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several threads would wait for each other beside the other workers

@@ -21,7 +21,12 @@ from archwright.sizing.hardware.roofline import count_engine_threads
 # The share of the memory for the plan and all loaded models; the rest is for the system and file caches.
 MEMORY_SHARE = 0.8
 DEFAULT_SLOTS, MOST_SLOTS = 2, 64
-DEFAULT_CONTEXT, EMBEDDING_CONTEXT, LEAST_CONTEXT = 8192, 512, 256
+# TEXT_CONTEXT: of a model that embeds or ranks texts.
+DEFAULT_CONTEXT, TEXT_CONTEXT, LEAST_CONTEXT = 8192, 512, 256
+ONNX_ENGINE = "onnx-text"
+# Peak of an ONNX engine: the process, a factor of the file while it is read (measured: 1.5 of 437 MB, 1.7 of 90 MB),
+# and for each request its activations and three arrays of attention scores. 8-bit weights may need more.
+ONNX_PROCESS_BYTES, ONNX_FILE_FACTOR, SCORE_ARRAYS, FLOAT_BYTES = 120e6, 1.8, 3, 4
 # Time to load a model: its file at the rate of a slow disk, at least a minute.
 START_S, DISK_BYTES_PER_S = 60.0, 50e6
 
@@ -46,13 +51,13 @@ def build_launch(
     stored: StoredModel, options: LaunchOptions, machine: MachineFacts, catalog: Catalog, limit_bytes: int
 ) -> ProcessSpec:
     """Return the engine's process. Raises UsageError AW-USE-62 (slots or context), OperateError AW-OPS-55 (memory)."""
-    most, embeds = stored.architecture.context_tokens, stored.task == "embed"
+    most = stored.architecture.context_tokens
     if not 1 <= options.slots <= MOST_SLOTS:
         raise argument_error("AW-USE-62", f"slots must be 1 to {MOST_SLOTS}", "slots", f"--slots {DEFAULT_SLOTS}")
     if options.context is not None and not min(LEAST_CONTEXT, most) <= options.context <= most:
         message = f"the context of {stored.name} must be {min(LEAST_CONTEXT, most)} to {most} tokens"
         raise argument_error("AW-USE-62", message, "context", f"--context {min(DEFAULT_CONTEXT, most)}")
-    context = options.context or min(most, EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT)
+    context = options.context or min(most, DEFAULT_CONTEXT if stored.task == "generate" else TEXT_CONTEXT)
     while True:
         memory = _predict_memory(stored, options.slots, context, machine, catalog)
         if memory <= limit_bytes:
@@ -65,13 +70,17 @@ def build_launch(
             hint = "use a smaller quantisation, fewer --slots, or raise the setting model_memory_bytes"
             raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
         context //= 2
-    settings: dict[str, int | float | str | bool] = {
-        "threads": count_engine_threads(machine),
-        "batch_tokens": BATCH_TOKENS,
-        **({"embeddings": True} if embeds else {}),
-    }
+    settings: dict[str, int | float | str | bool] = {"threads": count_engine_threads(machine)}
+    if stored.form == "onnx":
+        engine = ONNX_ENGINE
+        settings["task"] = stored.task
+    else:
+        engine = find_embedded_engine(catalog).id
+        settings["batch_tokens"] = BATCH_TOKENS
+        if stored.task != "generate":
+            settings["embeddings" if stored.task == "embed" else "rerank"] = True
     config = EngineConfig(
-        engine=find_embedded_engine(catalog).id,
+        engine=engine,
         socket="",
         alias=stored.name,
         slots=options.slots,
@@ -101,6 +110,8 @@ def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) 
 
 def _predict_memory(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> float:
     """Return the predicted peak in bytes of the engine with this model."""
+    if stored.form == "onnx":
+        return _predict_onnx_memory(stored, slots, context)
     model = build_model_spec(replace(stored, task="generate"))
     assert model is not None, "a generating model without an architecture"
     length = TokenLength(mean=context / 2, p95=float(context))
@@ -114,3 +125,11 @@ def _predict_memory(stored: StoredModel, slots: int, context: int, machine: Mach
     )
     spec = build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
     return estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
+
+
+def _predict_onnx_memory(stored: StoredModel, slots: int, context: int) -> float:
+    """Return the predicted peak in bytes: in each slot one text of the whole context, which is a batch of its own."""
+    architecture = stored.architecture
+    activations = context * (architecture.hidden * 6 + (architecture.ffn or 4 * architecture.hidden))
+    scores = SCORE_ARRAYS * architecture.heads * context * context
+    return ONNX_PROCESS_BYTES + ONNX_FILE_FACTOR * stored.size_bytes + slots * FLOAT_BYTES * (activations + scores)

@@ -38,6 +38,8 @@ MAX_TEXTS = 2_048
 VECTOR_OUTPUT = "sentence_embedding"
 # The names that exporters give to the vectors of texts, the vectors of tokens, and the scores.
 OUTPUTS = {"embed": (VECTOR_OUTPUT, "last_hidden_state", "token_embeddings"), "rerank": ("logits",)}
+TASK_PATHS = {"embed": "/v1/embeddings", "rerank": "/v1/rerank"}
+OTHER_PATHS = ("/v1/chat/completions", "/v1/completions")
 ELEMENT_TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
 
 
@@ -116,9 +118,8 @@ class TextModel:
         width = 0
         for texts, tokens in ((1, 2), (2, 3)):
             found = self.run([TokenSequence([0] * tokens, [0] * tokens)] * texts)
-            width = found.shape[1] if found.ndim == 2 else 0
-            wanted = (texts, 1 if self._reranks else width or 1)
-            if found.shape != wanted:
+            width = found.shape[-1]
+            if found.shape != (texts, width) or (width == 1) is not self._reranks:
                 raise ValueError(f"its output {self._output!r} for {texts} texts has the shape {found.shape}")
         return width
 
@@ -180,9 +181,13 @@ class TextEngine:
         self._slots = SlotCounter("onnx_text", config.slots, counts, "g")
 
     def routes(self) -> Routes:
-        if self._settings.task == "rerank":
-            return self._slots.build_routes({("POST", "/v1/rerank"): self._rerank})
-        return self._slots.build_routes({("POST", "/v1/embeddings"): self._embed})
+        others = dict.fromkeys((("POST", path) for path in (*TASK_PATHS.values(), *OTHER_PATHS)), self._refuse)
+        own = self._rerank if self._settings.task == "rerank" else self._embed
+        return self._slots.build_routes({**others, ("POST", TASK_PATHS[self._settings.task]): own})
+
+    async def _refuse(self, _request: ServerRequest) -> EngineReply:
+        """A 404 would say that this engine is broken."""
+        raise ErrorReply(501, "not_supported_error", f"this engine serves only {TASK_PATHS[self._settings.task]}")
 
     async def _embed(self, request: ServerRequest) -> EngineReply:
         given = parse_body(request.body, EmbeddingInput)

@@ -181,7 +181,7 @@ class PlatformLayout:
         if 0 < self._memory_bytes < launch.memory_bytes:
             return format_shortage(str(alias), launch.memory_bytes, self._memory_bytes, self._memory_bytes)
         spec = self.workloads.get(endpoint)
-        if spec is not None and spec.embeddings != _has_embeddings(launch):
+        if spec is not None and _find_tasks(launch) != {"embeddings": spec.embeddings, "rerank": spec.rerank}:
             return f"{endpoint} is a workload of the plan, and {alias} is a model for another task"
         built = self._build_loaded_endpoint(endpoint, str(alias), launch)
         assert built.spec is not None, "a loaded model without an endpoint"
@@ -230,7 +230,7 @@ class PlatformLayout:
             wait_s=None,
             context_tokens=0,
             default_max_tokens=default,
-            embeddings=_has_embeddings(launch),
+            **_find_tasks(launch),
         )
         return ServedEndpoint(launch.name, launch.name, spec, (pool,), (launch,))
 
@@ -247,9 +247,12 @@ def format_shortage(model: str, need: float, free: float, limit: float) -> str:
     return f"{model} needs {figures} for loaded models (model_memory_bytes)"
 
 
-def _has_embeddings(launch: ProcessSpec) -> bool:
-    settings = launch.config.get("settings")
-    return isinstance(settings, dict) and bool(settings.get("embeddings"))
+def _find_tasks(launch: ProcessSpec) -> dict[str, bool]:
+    """The fields of an endpoint that say what its engine does besides generating."""
+    found = launch.config.get("settings")
+    settings = found if isinstance(found, dict) else {}
+    names = {"embeddings": "embed", "rerank": "rerank"}
+    return {name: bool(settings.get(name)) or settings.get("task") == task for name, task in names.items()}
 
 
 def _add_adapter(engine: ProcessSpec, name: str, version: ModelVersion) -> ProcessSpec:

@@ -22,6 +22,7 @@ class EmbeddingsHandler(SingleReplyHandler):
     """Answers one embedding request."""
 
     path = "/embeddings"
+    field = "input"
     operation = "embeddings"
     kind = "embedding"
 

@@ -22,6 +22,7 @@ class RerankHandler(SingleReplyHandler):
     """Answers one rerank request."""
 
     path = "/rerank"
+    field = "documents"
     operation = "rerank"
     kind = "rerank"
 

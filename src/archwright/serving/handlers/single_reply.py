@@ -7,23 +7,27 @@ from typing import Any, ClassVar, Literal, TypeVar
 import msgspec
 
 from archwright.errors import EngineError
+from archwright.http_client.client import EngineRefused
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
+from archwright.serving.http.errors import bad_request, redact_locations, to_api_error
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica, SlotRequest
 
 T = TypeVar("T")
+TOO_LONG = "context_length_exceeded"
 
 
 class SingleReplyHandler(MeteredHandler):
-    """`path`: of the engine. `operation` and `kind` name the request in records and in the cache."""
+    """`path`: of the engine. `field`: has the texts. `operation`, `kind`: names of the request in records and cache."""
 
     path: ClassVar[str]
+    field: ClassVar[str]
     operation: ClassVar[Literal["embeddings", "rerank"]]
     kind: ClassVar[RequestKind]
 
@@ -74,8 +78,14 @@ class SingleReplyHandler(MeteredHandler):
             timing.mark_event(response.now())
             return reply
 
-        priority = generation.endpoint.priority
-        return await attempts.run(SlotRequest(generation.work_tokens, attempts.tenant, priority=priority), send)
+        slot = SlotRequest(generation.work_tokens, attempts.tenant, priority=generation.endpoint.priority)
+        try:
+            return await attempts.run(slot, send)
+        except EngineRefused as error:
+            if to_api_error(error).openai_code != TOO_LONG:
+                raise
+            message = f"A text of {self.field!r} is too long: {redact_locations(error.message)}"
+            raise bad_request(message, self.field, TOO_LONG) from error
 
     def _figures(self) -> dict[str, Any]:
         timing, pool, served_by = self._timing, self._endpoint.pool, self._served_by

@@ -182,7 +182,8 @@ def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload
 def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank"]) -> Endpoint:
     endpoint = next((spec for spec in found.endpoints if getattr(spec, ability)), None)
     if endpoint is None:
-        raise bad_request(f"the model {found.name!r} does not support {ability}", "model", "unsupported_model")
+        name = "reranking" if ability == "rerank" else ability
+        raise bad_request(f"the model {found.name!r} does not support {name}", "model", "unsupported_model")
     return endpoint
 
 
