@@ -196,12 +196,13 @@ def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
 
 def test_a_start_may_take_several_times_its_prediction_and_engines_share_no_accelerator(null_plan: Plan) -> None:
     first = null_plan.pools[0]
-    large = replace(first, launch=replace(first.launch, startup_s=150.0), accelerator_count=2, replicas=2)
+    launch = replace(first.launch, startup_s=150.0, environment={"CUDA_VISIBLE_DEVICES": "0,1,3,4"})
+    large = replace(first, launch=launch, accelerator_count=2, replicas=2)
     plain = replace(null_plan, predictions=())
-    other = replace(first, name="other", accelerator_count=1)
+    other = replace(first, name="other", accelerator_count=0)
     one, two, third, gateway = build_bundle(replace(plain, pools=(large, other)), LISTEN, "sqlite://").processes
     assert [one.startup_deadline_s, third.startup_deadline_s, gateway.startup_deadline_s] == [750.0, 60.0, 60.0]
-    seen = [process.environment["CUDA_VISIBLE_DEVICES"] for process in (one, two, third)]
-    assert seen == ["0,1", "2,3", "4"]
+    seen = [process.environment.get("CUDA_VISIBLE_DEVICES") for process in (one, two, third)]
+    assert seen == ["0,1", "3,4", None]
     (engine, _) = build_bundle(null_plan, LISTEN, "sqlite://").processes
     assert engine.startup_deadline_s == 100.0, "the platform is predicted up to 20 s"

@@ -31,7 +31,8 @@ def plan(home: Home, null_plan: Plan, tmp_path: Path, monkeypatch: pytest.Monkey
     empty = dict.fromkeys(("package", "version", "member", "licence", "source"), "")
     named = {"name": "w", "model": "null-model", "sha256": DIGEST, "size_bytes": 1, "quantisation": "fp8"}
     found = msgspec.convert({**empty, **named, "form": "safetensors"}, Artefact)
-    launch = Launch(engine="vllm", settings={"tensor": 2, "format": "fp8"}, startup_s=30.0)
+    visible = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    launch = Launch(engine="vllm", settings={"tensor": 2, "format": "fp8"}, environment=visible, startup_s=30.0)
     pool = replace(null_plan.pools[0], launch=launch, artefact=found, accelerator="a", accelerator_count=2)
     write_plan(replace(null_plan, pools=(pool,)), tmp_path / "plan.json")
     return tmp_path / "plan.json"

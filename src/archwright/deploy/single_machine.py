@@ -9,7 +9,6 @@ promoted versions.
 """
 
 from collections.abc import Mapping
-from itertools import count, islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -19,6 +18,8 @@ from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, R
 
 # A process is late after this time, or several times the predicted one: a cold disk or a busy machine is no failure.
 STARTUP_DEADLINE_S, STARTUP_MARGIN = 60.0, 5.0
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class GatewayOptions(NamedTuple):
@@ -72,13 +73,10 @@ def build_bundle(
     of a workload's data excludes the country of its pool.
     """
     served = _locate_pools(plan, reached)
-    engines, devices = list[ProcessSpec](), count()
     predicted = (one.estimate.high for one in plan.predictions if one.metric == "startup_s")
     deadline_s = STARTUP_MARGIN * max(predicted, default=0.0)
-    for pool in (pool for pool, at in served if not at.urls):
-        for replica in range(pool.replicas):
-            own = tuple(islice(devices, pool.accelerator_count))
-            engines.append(_build_engine_process(pool, replica, own, deadline_s))
+    started = [pool for pool, at in served if not at.urls]
+    engines = [_build_engine_process(pool, replica, deadline_s) for pool in started for replica in range(pool.replicas)]
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
@@ -123,10 +121,11 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
     return tuple(found)
 
 
-def _build_engine_process(pool: Pool, replica: int, devices: tuple[int, ...], deadline_s: float) -> ProcessSpec:
-    """Build a replica on its own `devices`, the accelerators that no other engine uses."""
-    name = _format_engine_name(pool, replica)
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))} if devices else {}
+def _build_engine_process(pool: Pool, replica: int, deadline_s: float) -> ProcessSpec:
+    """Build a replica with its own part of the accelerators that the pool may see."""
+    name, environment, width = _format_engine_name(pool, replica), dict(pool.launch.environment), pool.accelerator_count
+    if VISIBLE in environment:
+        environment[VISIBLE] = ",".join(environment[VISIBLE].split(",")[replica * width : (replica + 1) * width])
     return ProcessSpec(
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
@@ -140,7 +139,7 @@ def _build_engine_process(pool: Pool, replica: int, devices: tuple[int, ...], de
             "default_max_tokens": pool.default_max_tokens,
             "settings": dict(pool.launch.settings),
         },
-        environment={**visible, **pool.launch.environment},
+        environment=environment,
         ready_path=pool.launch.health_path,
         ready_socket=name,
         startup_deadline_s=max(STARTUP_DEADLINE_S, STARTUP_MARGIN * pool.launch.startup_s, deadline_s),

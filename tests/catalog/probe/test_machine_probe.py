@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from archwright.catalog.probe import machine_probe, probe_worker
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
+
+from ...tools.vllm_server import install_vllm
 
 SAMPLES = machine_probe.ProbeSamples(bandwidth=(1e10, 2e10, 3e10), matmul=(1e11, 1e11))
 
@@ -29,6 +32,17 @@ def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     assert machine_probe.cached_machine(home) == facts
     assert facts.busy_share is None or 0.0 <= facts.busy_share <= 1.0
     assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
+
+
+@pytest.mark.process
+def test_gpus_and_installed_engines_are_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = install_vllm(tmp_path / "bin")
+    tool = folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    facts = machine_probe.probe_machine(Home(tmp_path / "home"), None, now=lambda: 1.0, measure=lambda _: SAMPLES)
+    assert facts.gpus == ("NVIDIA H100 80GB HBM3 (79.6 GiB)",) * 2 and facts.programs == ("vllm",)
 
 
 def test_nothing_cached_or_unreadable(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class ThisMachinePlanner:
                 fast.append(found)
                 pools.append(found.pool)
                 findings.notes.extend(found.notes)
+                check_availability(demand.workload.name, RedundancyRequirement(1, 0), demand.workload.slo, *findings)
                 continue
             chosen = self._choose_model(demand, findings)
             if chosen is not None:

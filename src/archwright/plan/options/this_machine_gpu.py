@@ -5,7 +5,6 @@ machine. Without an installed engine, or with accelerators that the catalog does
 """
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -29,7 +28,6 @@ from archwright.sizing.model.numeric_precision import WEIGHT_BITS, read_publishe
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
 
 PLACEMENT: Placement = "this-machine"
-REPORTED = re.compile(r"^(?P<name>.*?)(?: \((?P<gib>[\d.]+) GiB\))?$")
 
 
 class AcceleratorPool(NamedTuple):
@@ -49,42 +47,33 @@ class AcceleratorPlanner:
         self._writer = PoolWriter(catalog, ledger, needs.placement.site)
         country = needs.organisation.country
         self._where = Location(PLACEMENT, PLACEMENT, country, country)
-        self.notes, found = list[str](), defaultdict[str, list[Accelerator]](list)
-        for text in machine.gpus:
+        self.notes, found = list[str](), defaultdict[str, list[tuple[int, Accelerator]]](list)
+        for number, text in enumerate(machine.gpus):
             try:
                 device = resolve_accelerator_report(text, catalog)
-                found[device.id].append(device)
+                found[device.id].append((number, device))
             except CatalogError:
                 self.notes.append(f"{text} is not used: the catalog does not know it")
         if found and self._engine.id not in machine.programs:
             names = ", ".join(f"{len(alike)} x {name}" for name, alike in found.items())
-            self.notes.append(
-                f"{names} not used: {self._engine.product} is not installed. Install it, then plan again: "
-                f"{self._engine.install}"
-            )
+            why = f"{self._engine.product} is not installed. Install it, then plan again: {self._engine.install}"
+            self.notes.append(f"{names} not used: {why}")
             found.clear()
         # Only equal accelerators share a model, so the kind with the most memory serves.
-        alike = max(found.values(), key=lambda alike: sum(one.memory_bytes for one in alike), default=[])
-        self._device = min(alike, key=lambda one: one.memory_bytes, default=None)
-        self._left = len(alike)
+        alike = max(found.values(), key=lambda alike: sum(one.memory_bytes for _, one in alike), default=[])
+        self._device = min((one for _, one in alike), key=lambda one: one.memory_bytes, default=None)
+        self._free = [number for number, _ in alike]
 
     def plan_pool(self, demand: Demand, models: Iterable[ModelSpec]) -> AcceleratorPool | None:
         """Return a pool of the best of `models` that keeps the limits, None if none does.
 
         Without a score for the workload's benchmarks, the model with more parameters counts as better.
         """
-        if self._device is None or self._left == 0:
+        if not self._free:
             return None
-        name, facts = demand.workload.name, self._machine
-        machine = Machine(
-            f"{self._left}x {self._device.id}",
-            self._device,
-            self._left,
-            facts.cores_usable,
-            float(facts.memory_bytes),
-        )
-        load = TextLoad(name, demand.input_tokens, demand.output_tokens, demand.workload.slo)
-        names = demand.workload.quality
+        workload, machine = demand.workload, self._build_machine(len(self._free))
+        load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo)
+        names = workload.quality
         for model in sorted(models, key=lambda one: (-sum(one.quality.get(n) or 0.0 for n in names), -one.parameters)):
             weights = self._find_weights(model)
             steady = size_text_serving(machine, model, load, self._catalog) if weights is not None else None
@@ -92,16 +81,16 @@ class AcceleratorPlanner:
                 continue
             needed = math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines))
             if needed <= steady.engines:
-                return self._write_pool(demand, machine, (steady, weights), max(1, needed))
+                return self._write_pool(demand, steady, weights, max(1, needed))
         return None
 
-    def _write_pool(
-        self, demand: Demand, machine: Machine, chosen: tuple[SteadyCapacity, Artefact], replicas: int
-    ) -> AcceleratorPool:
-        steady, weights = chosen
+    def _build_machine(self, count: int) -> Machine:
+        name, facts = self._device.id if self._device is not None else "", self._machine
+        return Machine(f"{count}x {name}", self._device, count, facts.cores_usable, float(facts.memory_bytes))
+
+    def _write_pool(self, demand: Demand, steady: SteadyCapacity, weights: Artefact, replicas: int) -> AcceleratorPool:
         used = replicas * steady.devices
-        self._left -= used
-        machine = machine._replace(id=f"{used}x {machine.id.partition('x ')[2]}", accelerator_count=used)
+        taken, self._free, machine = self._free[:used], self._free[used:], self._build_machine(used)
         task = WorkloadTask(demand.workload.name, demand.workload, demand, None)
         pool = self._writer.build_pool(task, CandidateMachine(self._where, machine), steady, replicas)
         settings: dict[str, int | float | str | bool] = {
@@ -111,7 +100,9 @@ class AcceleratorPlanner:
         }
         engine = self._engine
         startup_s = engine.startup_s + weights.size_bytes / (engine.load_bytes_per_s or math.inf)
-        launch = replace(pool.launch, settings=settings, startup_s=startup_s)
+        # In the order of the tool that listed them, whose order CUDA does not keep by itself.
+        visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, taken))}
+        launch = replace(pool.launch, settings=settings, environment=visible, startup_s=startup_s)
         shape = replace(steady.parallelism, data=replicas)
         tdp = (machine.accelerator.tdp_w or 0.0) if machine.accelerator is not None else 0.0
         pool = replace(pool, launch=launch, artefact=weights, parallelism=shape)
@@ -147,14 +138,11 @@ class AcceleratorPlanner:
 
 def resolve_accelerator_report(text: str, catalog: Catalog) -> Accelerator:
     """Return the row for `NAME (N GiB)`, with at most the reported memory. Raises CatalogError AW-CAT-01."""
-    match = REPORTED.fullmatch(text)
-    name, gib = (match["name"], match["gib"]) if match is not None else (text, None)
+    name, _, reported = text.removesuffix(" GiB)").rpartition(" (") if text.endswith(" GiB)") else (text, "", "")
     device = catalog.accelerator(name)
-    if gib is None:
-        return device
-    memory = round(float(gib) * 2**30)
-    alike = catalog.accelerator_family(name)
-    # A name without its form ("the 40 GB one") is told apart by its memory.
+    memory = round(float(reported) * 2**30) if reported else device.memory_bytes
+    # A name without its form is told apart by its memory.
     if abs(device.memory_bytes - memory) > device.memory_bytes / 8:
-        device = min((device, *alike), key=lambda row: abs(row.memory_bytes - memory))
+        alike = (device, *catalog.accelerator_family(name))
+        device = min(alike, key=lambda row: abs(row.memory_bytes - memory))
     return replace(device, memory_bytes=min(device.memory_bytes, memory))
