@@ -29,11 +29,14 @@ class Shape(NamedTuple):
     ffn: int
 
 
-# The shapes of SmolLM2-135M and -360M, Llama-3.2-1B, Qwen3-4B and Qwen3-8B; the vocabulary is the tokenizer's.
+# The shapes of SmolLM2-135M and -360M, Qwen3-0.6B, Llama-3.2-1B and -3B, Qwen3-4B and -8B; the vocabulary is the
+# tokenizer's.
 SHAPES = {
     "135M": Shape(30, 576, 9, 3, 64, 1536),
     "360M": Shape(32, 960, 15, 5, 64, 2560),
+    "0.6B": Shape(28, 1024, 16, 8, 128, 3072),
     "1B": Shape(16, 2048, 32, 8, 64, 8192),
+    "3B": Shape(28, 3072, 24, 8, 128, 8192),
     "4B": Shape(36, 2560, 32, 8, 128, 9728),
     "8B": Shape(36, 4096, 32, 8, 128, 12288),
 }

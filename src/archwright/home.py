@@ -236,6 +236,11 @@ class Home:
         return self.root / "measured" / "machine.json"
 
     @property
+    def engine_calibrations(self) -> Path:
+        """The measurements of engines on this machine by calibration runs. Only a calibration creates its folder."""
+        return self.root / "measured" / "engines.json"
+
+    @property
     def catalog_overlay(self) -> Path:
         """The user's own facts, which override the shipped catalog; optional."""
         return self.root / "catalog" / "user.yaml"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from archwright import settings
-from archwright.api import model_files
+from archwright.api import calibration, model_files
 from archwright.api.argument_errors import argument_error
+from archwright.api.calibration import CalibrationReport
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
 from archwright.api.loaded_models import (
@@ -120,6 +121,18 @@ def remove(name: str) -> ModelFile:
 def _record_change(action: str, stored: StoredModel) -> None:
     with open_home() as (_settings, _home, store):
         write_audit_record(store, action, stored.sha256)
+
+
+def calibrate(name: str) -> CalibrationReport:
+    """Measure the engine of a model in this home for up to a minute, and keep the shares for later predictions.
+
+    `name`: as for `predict_serving` on this machine. Raises CatalogError AW-CAT-01 (unknown name), MissingError
+    AW-GET-02 (its file is not in this home), ModelError AW-MOD-30 (the engine does not start).
+    """
+    with open_home() as (_settings, home, store):
+        report = calibration.calibrate_model(name, home)
+        write_audit_record(store, "models.calibrate", name)
+        return report
 
 
 def list(*, running: bool = False) -> tuple[ModelFile | ListedVersion | RunningModel, ...]:  # noqa: A001 - the verb

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from archwright import settings
-from archwright.api import prediction_result, rate_prediction
+from archwright.api import local_prediction, prediction_result, rate_prediction
 from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
@@ -28,6 +28,7 @@ _RATE = re.compile(rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s{_LENGTHS}", re.IGN
 _BATCH = re.compile(rf"^\s*({_POSITIVE_INTEGER})\s*x\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
 LARGEST_COUNT = 1e18
+DEFAULT_LOAD, LOCAL_LOAD = "max x 1024 + 1024", "1 x 512 + 128"
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
 _DEFINITIONS = {
     "tpot_s": "mean time between tokens of an answer in a closed loop, first token excluded",
@@ -42,21 +43,27 @@ _HOST_FORMULA = (
 _LOOP_DEFINITION = "over the requests of the same closed loop"
 
 
-def predict_serving(
-    model: str, *, on: str, load: str = "max x 1024 + 1024", engine: str = "", layout: str = ""
-) -> SizingPrediction:
+def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", layout: str = "") -> SizingPrediction:
     """Predict TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME").
 
-    `load`: requests in flight x prompt + answer tokens, or `max x ...` for as many requests as fit; `2.5/s x ...` is
-    simulated as random arrivals. `layout`: ranks and number format ("TP4 fp8").
+    `on`: "this-machine" predicts the embedded engine here with MODEL or MODEL:QUANTISATION, also memory, cold start and
+    download. `load`: requests in flight x prompt + answer tokens, or `max x ...` for as many requests as fit; `2.5/s x
+    ...` is simulated as random arrivals (default: `max x 1024 + 1024`; on this machine `1 x 512 + 128`). `layout`:
+    ranks and number format ("TP4 fp8").
     Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a load), AW-USE-21 (weights and one
     request's cache do not fit, or the layout cannot be simulated).
     """
+    here = on.strip().lower() == local_prediction.THIS_MACHINE
+    load = load or (LOCAL_LOAD if here else DEFAULT_LOAD)
     timed, found = _RATE.match(load), _LOAD.match(load)
     if timed is None and found is None:
         raise _invalid_load_error(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
     sent, prompt, answer = (timed or found).groups()  # type: ignore[union-attr]
     offline = sent.lower() == "max"
+    if here:
+        rate, in_flight = float(sent) if timed else 0.0, 0 if timed or offline else int(sent)
+        traffic = local_prediction.RequestTraffic(in_flight, rate, int(prompt), int(answer))
+        return local_prediction.predict_on_this_machine(model, traffic)
     count, name = _parse_devices(on)
     subjects = _load_subjects()
     query = ServingQuery(

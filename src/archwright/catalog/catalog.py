@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from functools import cached_property
 
+from archwright.catalog.layers.calibrations import apply_calibrations
 from archwright.catalog.layers.efficiency_lookup import choose_efficiency, choose_training
 from archwright.catalog.layers.fact_provenance import FactProvenance
 from archwright.catalog.layers.packaged_tables import OVERLAID
 from archwright.catalog.tables import name_resolution, records
 from archwright.catalog.tables.name_resolution import normalise_name, unknown_name_error
+from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
 from archwright.errors import CatalogError
@@ -20,6 +22,8 @@ ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # Band of an electricity price if the average of a group replaces a country's own row.
 STAND_IN_FACTOR = 1.6
+# Weights per block of a K format of GGUF; llama.cpp's quantiser uses another format for rows of other lengths.
+K_BLOCK = 256
 
 
 class Catalog(FactProvenance):
@@ -175,9 +179,23 @@ class Catalog(FactProvenance):
     def _tariffs_of(self, code: str) -> Iterable[records.EnergyTariff]:
         return (row for row in self.tariffs if row.country == code and not row.area)
 
-    def efficiency(self, engine: str, quantisation: str, isa: str) -> records.Efficiency:
-        """Return the nearest row; its factors widen with its distance (`choose_efficiency`)."""
-        return choose_efficiency(self.efficiencies, engine, quantisation, isa)
+    def efficiency(
+        self, engine: str, quantisation: str, isa: str, model: records.ModelSpec | None = None
+    ) -> records.Efficiency:
+        """Return the nearest row; its factors widen with its distance (`choose_efficiency`).
+
+        With `model`: the row of the format that its width allows, corrected by this machine's calibrations unless the
+        user's own facts change the row.
+        """
+        if model is None:
+            return choose_efficiency(self.efficiencies, engine, quantisation, isa)
+        known = self.quantisations.get(quantisation)
+        if known is not None and known.fallback and model.hidden % K_BLOCK:
+            quantisation = known.fallback
+        row = choose_efficiency(self.efficiencies, engine, quantisation, isa)
+        if row_name(row) in self.user_overlay.overridden_names("efficiencies"):
+            return row
+        return apply_calibrations(row, model, self.calibrations)
 
     def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
         """Return the row of the instruction set, else the row for any set (`choose_training`)."""

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from archwright.api.calibration import CalibrationReport
 from archwright.api.lineage_chain import LineageChain
 from archwright.api.loaded_models import LoadOutcome, RunningModel
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ListedVersion, ModelCard, PromotionOutcome
 from archwright.cli import show
-from archwright.cli.number_format import format_quantity, format_significant
+from archwright.cli.number_format import format_band, format_quantity, format_significant
 from archwright.cli.show import make_console, print_record, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
@@ -39,6 +40,14 @@ MODEL_FILE_COLUMNS = (
     TableColumn("here", "here"),
     TableColumn("source", lambda row: row.source.partition("@")[0]),
 )
+CALIBRATION_COLUMNS = (
+    TableColumn("figure", "name"),
+    TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
+    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
+    TableColumn("measured", lambda row: format_quantity(row.measured, row.predicted.unit), number=True),
+    show.VERDICT_COLUMN,
+    TableColumn("interval from now on", lambda row: format_band(row.calibrated), number=True),
+)
 VERSION_COLUMNS = (
     TableColumn("version", "id"),
     TableColumn("task", "task"),
@@ -51,6 +60,15 @@ VERSION_COLUMNS = (
     TableColumn("in production", "in_production", style=lambda row: "green" if row.in_production else ""),
     TableColumn("made", lambda row: _format_time(row.at)),
 )
+
+
+def print_calibration(result: CalibrationReport) -> int:
+    out = make_console()
+    out.print(f"{escape(result.model)} {result.quantisation} on {result.isa}: {escape(result.run)}")
+    out.print(make_table(CALIBRATION_COLUMNS, result.figures, boxed=True))
+    for warning in result.warnings:
+        out.print(f"weak: {escape(warning)}")
+    return print_text(f"kept in {result.file}")
 
 
 def _format_bytes(size: int | None) -> str:

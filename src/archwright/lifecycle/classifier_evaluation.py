@@ -211,8 +211,8 @@ def _query_engine(home: Home, model: ModelVersion, rows: Any) -> Any:
         model_sha256=model.sha256,
     )
     listed = [[None if value != value else value for value in row] for row in rows.tolist()]
-    with evaluation_engine.run_engine(home, config) as address:
-        labels, found = asyncio.run(_send_rows(EngineClient(address), listed))
+    with evaluation_engine.run_engine(home, config) as engine:
+        labels, found = asyncio.run(_send_rows(EngineClient(engine.address), listed))
     if labels != model.labels:
         message = f"the file of {model.id} has other classes than its record"
         raise ModelError("AW-MOD-33", message, where=ErrorLocation(field=model.id), hint="train the model again")

@@ -45,10 +45,18 @@ class LogProbabilityQuery(NamedTuple):
     top: int
 
 
+class RunningEngine(NamedTuple):
+    """A ready engine; `startup_s`: seconds from the start of its process until it was ready."""
+
+    address: str
+    pid: int
+    startup_s: float
+
+
 def query_log_probabilities(home: Home, config: EngineConfig, query: LogProbabilityQuery) -> list[dict[int, float]]:
     """For each prompt the `top` likeliest next tokens with log-probabilities."""
-    with run_engine(home, config) as address:
-        return asyncio.run(_send_prompts(EngineClient(address), query))
+    with run_engine(home, config) as engine:
+        return asyncio.run(_send_prompts(EngineClient(engine.address), query))
 
 
 async def _send_prompts(client: EngineClient, query: LogProbabilityQuery) -> list[dict[int, float]]:
@@ -80,8 +88,8 @@ def _parse_top_tokens(reply: dict[str, Any], address: str) -> dict[int, float]:
 
 
 @contextmanager
-def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[str]:
-    """The address of the ready engine. Raises ModelError AW-MOD-30 with the last log line of a failed start."""
+def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[RunningEngine]:
+    """The ready engine. Raises ModelError AW-MOD-30 with the last log line of a failed start."""
     _remove_leftovers(home)
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))
@@ -93,12 +101,13 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
             environment={"GOMP_SPINCOUNT": "1000"},
             ready_socket=config.socket,
         )
+        begin = time.monotonic()
         with log.open("wb") as sink:
             process = start_engine(spec, home, sink, settings.load().engine_user)
         try:
             address = f"unix:{home.socket(config.socket)}"
             asyncio.run(_wait_until_ready(config.alias, EngineClient(address), process, log, deadline_s))
-            yield address
+            yield RunningEngine(address, process.pid, time.monotonic() - begin)
         finally:
             _stop_process(process)
         log.unlink(missing_ok=True)  # not after a failure: the error names the log
@@ -155,7 +164,7 @@ def read_last_error(log: Path) -> str:
 
 def _start_error(model: str, reason: str, log: Path) -> ModelError:
     message = f"the engine for {model} did not start: {reason}"
-    hint = "read the log, then run `archwright models evaluate` again; nothing was changed"
+    hint = "read the log, then run the command again; nothing was changed"
     return ModelError("AW-MOD-30", message, where=ErrorLocation(str(log)), hint=hint)
 
 

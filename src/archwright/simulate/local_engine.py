@@ -21,7 +21,7 @@ def build_local_spec(
     return ServingSpec(
         model=model,
         engine=engine,
-        efficiency=catalog.efficiency(engine.id, quantisation, machine.isa),
+        efficiency=catalog.efficiency(engine.id, quantisation, machine.isa, model),
         hardware=build_machine_hardware(machine),
         quantisation=quantisation,
         bits_per_weight=catalog.quantisations[quantisation].bits_per_weight,

@@ -21,7 +21,13 @@ from archwright.simulate import queue_latency
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest, StepTimer
 from archwright.simulate.queue_latency import QueueLatency, QueueLatencyPrediction
 from archwright.simulate.replica_dispatch import dispatch_arrivals
-from archwright.simulate.serving_simulation import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, run_closed_loop
+from archwright.simulate.serving_simulation import (
+    RATE_NOISE,
+    TPOT_NOISE,
+    TTFT_NOISE,
+    count_tokens_per_s,
+    run_closed_loop,
+)
 from archwright.sizing.hardware.roofline import EngineStep
 from archwright.sizing.hardware.uncertainty import widen_band
 from archwright.sizing.inference.engine_instance import EngineInstance
@@ -213,7 +219,9 @@ def build_request(arrival: Arrival, at_s: float) -> SimulatedRequest:
 def simulate_closed_loop(spec: PoolScenario) -> float:
     """Return the answer tokens/s of one engine in the closed loop."""
     at_once = math.ceil(spec.load.concurrency / spec.engines)
-    return run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, closed_loop_seconds(spec), build_request)
+    seconds = closed_loop_seconds(spec)
+    outcomes = run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, seconds, build_request)
+    return count_tokens_per_s(outcomes, seconds)
 
 
 def closed_loop_seconds(spec: PoolScenario) -> float:

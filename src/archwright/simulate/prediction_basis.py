@@ -25,10 +25,8 @@ def build_basis_ids(workload: str) -> BasisIds:
 
 def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
     """Return one basis per kind of number, in the order of BasisIds."""
-    traffic = (
-        f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
-        f"for {load.closed_s:g} s, seed {load.seed}"
-    )
+    peak = f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, " if load.requests_per_second else ""
+    traffic = f"{peak}closed loop of {load.concurrency} for {load.closed_s:.3g} s, seed {load.seed}"
     compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
     rates = (
         f"{hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
@@ -36,10 +34,18 @@ def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memo
         f"[{bandwidth.low / 1e9:.1f}, {bandwidth.high / 1e9:.1f}]"
     )
     row = efficiency
+    prompts, answers, batched, memory_side = (
+        f"{share:.3g}"
+        for share in (
+            row.prefill_share_of_matmul,
+            row.decode_share_of_matmul,
+            row.decode_share_of_matmul_batched,
+            row.decode_share_of_bandwidth,
+        )
+    )
     shares = (
-        f"shares of the matrix rate: prompts {row.prefill_share_of_matmul:g}, answers {row.decode_share_of_matmul:g}, "
-        f"{row.decode_share_of_matmul_batched:g} from {row.batched_from} together; of the bandwidth "
-        f"{row.decode_share_of_bandwidth:g}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
+        f"shares of the matrix rate: prompts {prompts}, answers {answers}, {batched} from {row.batched_from} together; "
+        f"of the bandwidth {memory_side}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
         f"({row.as_of or 'undated'}, {row.confidence})"
     )
     step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
@@ -66,14 +72,14 @@ def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memo
         (
             "formula",
             "sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
-            "weights + overhead + cache per token x context x slots, times the peak share; + own processes",
+            "weights + overhead + cache per token x context x slots, the last two x peak share; + own processes",
             (f"{weights}, cache {memory.cache / 1e6:.1f} MB, overhead {memory.overhead / 1e6:.1f} MB", shares),
         ),
         (
             basis_kind(efficiency),
             "`up` called to every process ready; the model file is already there",
             "engines one after another, then the gateway",
-            (f"an engine is ready after {efficiency.startup_s:g} s", shares),
+            (f"an engine is ready after {efficiency.startup_s:g} s + weights / {_format_load(efficiency)}", shares),
         ),
         (
             "formula",
@@ -87,3 +93,7 @@ def build_bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memo
         Basis(id=name, kind=kind, stratum=stratum, definition=definition, formula=formula, facts=facts)
         for name, (kind, definition, formula, facts) in zip(build_basis_ids(load.workload), rows, strict=True)
     )
+
+
+def _format_load(row: Efficiency) -> str:
+    return "no rate" if row.load_bytes_per_s is None else f"{row.load_bytes_per_s / 1e9:.2g} GB/s"

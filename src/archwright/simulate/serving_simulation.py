@@ -103,7 +103,8 @@ def fits_hardware(spec: ServingSpec) -> bool:
 
 
 def replica_memory(spec: ServingSpec) -> EngineMemory:
-    return compute_engine_memory(spec.model, spec.weights, spec.efficiency, spec.slots, spec.context_tokens)
+    slots, context = spec.slots, spec.context_tokens
+    return compute_engine_memory(spec.model, spec.weights, spec.efficiency, slots, context, spec.batch_tokens)
 
 
 def predict_serving(spec: ServingSpec) -> ServingPrediction:
@@ -162,9 +163,13 @@ def simulate_replica(spec: ServingSpec, factor: float) -> SimulationResult:
 
 
 def _add_closed_loop(spec: ServingSpec, factor: float, peak: list[SimulatedOutcome]) -> SimulationResult:
-    engine, seconds = build_batching(spec, factor), closed_loop_seconds(spec, factor)
-    rate = run_closed_loop(engine, spec.load, spec.load.concurrency, seconds, partial(build_request, spec=spec))
+    rate = count_tokens_per_s(_run_closed(spec, factor), closed_loop_seconds(spec, factor))
     return _summarise_peak(peak)._replace(tokens_per_s=rate)
+
+
+def _run_closed(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
+    engine, seconds = build_batching(spec, factor), closed_loop_seconds(spec, factor)
+    return run_closed_loop(engine, spec.load, spec.load.concurrency, seconds, partial(build_request, spec=spec))
 
 
 def build_batching(spec: ServingSpec, factor: float) -> ContinuousBatching:
@@ -184,6 +189,9 @@ def _summarise_peak(peak: list[SimulatedOutcome]) -> SimulationResult:
 
 
 def _run_peak(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
+    """Run the peak; without a rate, its requests are those of the closed loop."""
+    if spec.load.requests_per_second <= 0:
+        return _run_closed(spec, factor)
     requests = [build_request(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
     return build_batching(spec, factor).run(requests)
 
@@ -207,8 +215,8 @@ def run_closed_loop(
     at_once: int,
     seconds: float,
     to_request: Callable[[Arrival, float], SimulatedRequest],
-) -> float:
-    """Return the answer tokens/s of an engine from an idle start, unfinished answers included.
+) -> list[SimulatedOutcome]:
+    """Return the requests of an engine from an idle start, unfinished ones included.
 
     `at_once` requests run at any time: each finished request is followed by the next one.
     """
@@ -217,7 +225,11 @@ def run_closed_loop(
     def next_request(now: float) -> SimulatedRequest:
         return to_request(next(arrivals), now)
 
-    outcomes = engine.run([next_request(0.0) for _ in range(at_once)], refill=next_request, until=seconds)
+    return engine.run([next_request(0.0) for _ in range(at_once)], refill=next_request, until=seconds)
+
+
+def count_tokens_per_s(outcomes: list[SimulatedOutcome], seconds: float) -> float:
+    """Return the answer tokens/s within a phase."""
     return sum(outcome.tokens for outcome in outcomes) / seconds
 
 
@@ -230,16 +242,32 @@ def build_request(arrival: Arrival, at_s: float, spec: ServingSpec) -> Simulated
 
 def estimate_peak_memory(spec: ServingSpec, basis: str) -> Estimate:
     """Add the peak of all engines and the platform's own processes."""
-    peak = spec.efficiency.memory_peak_share
-    total = replica_memory(spec).total * spec.replicas
-    engines = Estimate(value=total * (1 + peak / 2), low=total * IDLE_SHARE, high=total * (1 + 2 * peak), unit="bytes")
+    engines = estimate_engine_memory(spec).scaled(float(spec.replicas))
     return sum_estimates([engines, PROCESSES_BYTES], "bytes", basis)
+
+
+def estimate_engine_memory(spec: ServingSpec) -> Estimate:
+    """Return the peak of one engine: cache and overhead grow while it works, weights do not."""
+    memory = replica_memory(spec)
+    growth = spec.efficiency.memory_peak_share * (memory.cache + memory.overhead)
+    return Estimate(
+        value=memory.total + growth / 2, low=memory.total * IDLE_SHARE, high=memory.total + 2 * growth, unit="bytes"
+    )
 
 
 def estimate_startup(spec: ServingSpec, basis: str) -> Estimate:
     """Add the engines, which start one after another, and the gateway."""
-    engines = spec.efficiency.startup_s * spec.replicas
-    return sum_estimates([within_factor(engines, START_FACTOR, "s"), PLATFORM_START], "s", basis)
+    engines = estimate_engine_startup(spec).scaled(float(spec.replicas))
+    return sum_estimates([engines, PLATFORM_START], "s", basis)
+
+
+def estimate_engine_startup(spec: ServingSpec) -> Estimate:
+    """Return the start of one engine. Value: the model's file is in the page cache. High end: it is read from the
+    disk, at least at the rate of writing."""
+    row, disk = spec.efficiency, spec.hardware.disk_bytes_per_s
+    loading = spec.weights / row.load_bytes_per_s if row.load_bytes_per_s else 0.0
+    found = within_factor(row.startup_s + loading, START_FACTOR, "s")
+    return found if disk is None else replace(found, high=found.high + spec.weights / disk.low)
 
 
 def estimate_disk(spec: ServingSpec, basis: str) -> Estimate:

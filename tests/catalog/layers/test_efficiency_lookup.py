@@ -17,12 +17,15 @@ def width(engine: str, quantisation: str, isa: str) -> float:
     return row.high_factor
 
 
+AVX512_WIDTHS = [row.high_factor for row in ROWS if row.isa == "avx512"]
+
+
 @pytest.mark.parametrize(
     ("keys", "factor", "confidence"),
     [
         # Another instruction set of the same kind, another quantisation of the same set: the widest row, widened once.
         (("llamacpp", "Q4_1", "sse"), max(width("llamacpp", "Q4_1", isa) for isa in CPU) * WIDEN_PER_KEY, "low"),
-        (("llamacpp", "Q8_0", "avx512"), width("llamacpp", "Q4_1", "avx512") * WIDEN_PER_KEY, None),
+        (("llamacpp", "Q3_K_M", "avx512"), max(AVX512_WIDTHS) * WIDEN_PER_KEY, "low"),
         # An unknown engine gets the generic row.
         (("some-engine", "bf16", "gpu"), width("*", "*", "*"), "recalled"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.calibrations import MeasuredLayer
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view
 from archwright.catalog.refresh import catalog_refresh as refreshing
@@ -216,7 +217,7 @@ def test_the_machine_at_hand_is_the_measured_layer() -> None:
     plain = {"cores_usable": 2, "memory_bytes": 8 << 30, "disk_free_bytes": 1, "isa": "avx512", "gpus": ()}
     bands = dict.fromkeys(rates, within_factor(9e9, 1.1, "bytes/s"))
     machine = MachineFacts(**plain, **bands, probed_at=1.7e9)  # type: ignore[arg-type]
-    catalog = Catalog(DATA, machine=machine)
+    catalog = Catalog(DATA, measured=MeasuredLayer(machine))
     row = fact_view.named_rows_by_table(catalog)["machine"]["this-machine"]
     (layer,) = fact_view.view_fact(catalog, "machine", "this-machine", row).chain
     assert (layer.layer, layer.source_kind, layer.as_of) == ("measured", "measured", "2023-11-14")

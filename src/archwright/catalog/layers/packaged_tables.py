@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from archwright.catalog.layers.calibrations import NOT_MEASURED, MeasuredLayer
 from archwright.catalog.layers.derived_offers import OfferDeriver
 from archwright.catalog.layers.refreshed_layer import (
     GridCarbon,
@@ -26,7 +27,7 @@ from archwright.catalog.tables.csv_table import table_reader
 from archwright.catalog.tables.row_names import replacement_key, row_name
 from archwright.catalog.tables.work_rate_parsers import read_work_rates
 from archwright.catalog.tables.yaml_documents import read_engines, read_regulations
-from archwright.contract.plan import Artefact, MachineFacts
+from archwright.contract.plan import Artefact
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
 
@@ -51,7 +52,7 @@ def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_p
 
 
 class CatalogTables:
-    """`machine`: the measured layer, None before a probe; `latest`: the file of the refreshed layer.
+    """`measured`: what was measured on this machine; `latest`: the file of the refreshed layer.
 
     `stored`: the models of the home.
     """
@@ -61,7 +62,7 @@ class CatalogTables:
         folder: Path,
         *,
         user: Path | None = None,
-        machine: MachineFacts | None = None,
+        measured: MeasuredLayer = NOT_MEASURED,
         latest: Path | None = None,
         today: date | None = None,
         stored: tuple[StoredModel, ...] = (),
@@ -71,7 +72,8 @@ class CatalogTables:
         self._today = today
         self._user_file = user
         self._latest_file = latest
-        self.machine = machine
+        self.measured = measured
+        self.machine, self.calibrations = measured
         self._offers_by_provider: dict[str, tuple[records.Offer, ...]] = {}
         self._rows_by_name: dict[str, dict[str, Record]] = {}
 
@@ -286,7 +288,7 @@ class CatalogTables:
 
     @cached_property
     def without_user_overlay(self) -> CatalogTables:
-        return CatalogTables(self.folder, machine=self.machine, latest=self._latest_file)
+        return CatalogTables(self.folder, measured=self.measured, latest=self._latest_file)
 
     @cached_property
     def packaged_only(self) -> CatalogTables:

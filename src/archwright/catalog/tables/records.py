@@ -290,8 +290,10 @@ class Efficiency(Fact):
 
     A predicted time lies in [value / low_factor, value * high_factor]; both factors are at least 1.
     `decode_share_of_matmul` applies to batches of fewer than `batched_from` tokens, `_batched` to larger ones;
-    `attention_share_of_matmul` to the attention of generated tokens. Memory: weights file + `memory_overhead_bytes` +
-    KV cache, at the peak (1 + `memory_peak_share`) times that.
+    `attention_share_of_matmul` to the attention of generated tokens. Memory: weights file + KV cache +
+    `memory_overhead_bytes` + compute buffers; the peak exceeds the last three by `memory_peak_share` at most twice.
+    An engine starts within `startup_s` + weights / `load_bytes_per_s` (file in the page cache); without a rate,
+    `startup_s` includes the weights.
     """
 
     engine: str
@@ -309,6 +311,7 @@ class Efficiency(Fact):
     memory_overhead_bytes: int
     memory_peak_share: float
     startup_s: float
+    load_bytes_per_s: float | None = None
 
 
 class TrainingEfficiency(Fact):
@@ -359,7 +362,11 @@ class DeviceTool(Fact):
 
 
 class Quantisation(Fact):
-    """Mean bits per weight in a file of this format, including scales."""
+    """Mean bits per weight in a file of this format, including scales.
+
+    `fallback`: the format of most weights if the model's width is no multiple of the format's block.
+    """
 
     quantisation: str
     bits_per_weight: float
+    fallback: str = ""

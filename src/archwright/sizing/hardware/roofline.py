@@ -31,12 +31,13 @@ POWER_FACTOR = 2.0
 
 
 class Hardware(Record):
-    """Hardware of one replica: memory, and rates with all of the engine's threads busy."""
+    """Hardware of one replica: memory, and rates with all of the engine's threads busy; the disk's if it is known."""
 
     name: str
     memory_bytes: int
     bandwidth_bytes_per_s: Estimate
     compute_flops_per_s: Estimate
+    disk_bytes_per_s: Estimate | None = None
 
 
 def count_engine_threads(machine: MachineFacts) -> int:
@@ -57,6 +58,7 @@ def build_machine_hardware(machine: MachineFacts) -> Hardware:
         memory_bytes=machine.memory_bytes,
         compute_flops_per_s=matrix_rate(machine, threads),
         bandwidth_bytes_per_s=_scale_to_threads(bandwidth, threads, BANDWIDTH_SCALE, 0.0),
+        disk_bytes_per_s=machine.disk_write_bytes_per_s,
     )
 
 

@@ -1,5 +1,7 @@
 """Memory of a serving engine on a CPU: weights + overhead + KV cache of a full context for every slot, in bytes.
 
+Overhead: a constant (interpreter, library, vocabulary) + compute buffers for the tokens of a step.
+
 Engines on accelerators: step_time/step_work.py.
 """
 
@@ -10,6 +12,9 @@ from archwright.sizing.model.architecture import cache_bytes
 
 # Share of the memory that an engine may use; the rest is for the operating system and fragmentation.
 USABLE_SHARE = 0.8
+# Compute buffers per token of a step: about four rows of 4-byte values as wide as the feed-forward layer. Fitted on
+# models of 135M to 4B: bench/engine/sweep.py.
+BUFFER_BYTES_PER_FFN = 16
 
 
 class EngineMemory(NamedTuple):
@@ -30,11 +35,13 @@ def weights_bytes(model: ModelSpec, bits_per_weight: float, file_bytes: int | No
 
 
 def compute_engine_memory(
-    model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int
+    model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int, batch_tokens: int = 0
 ) -> EngineMemory:
-    """Return the memory of a replica with `slots` requests of up to `context_tokens` each."""
-    cache = slots * cache_bytes(model, context_tokens)
-    return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes))
+    """Return the memory of a replica with `slots` requests of up to `context_tokens` each; a step has at most
+    `batch_tokens` tokens."""
+    width = (model.expert_ffn or 0) * model.experts_active or model.ffn or 4 * model.hidden
+    overhead = float(efficiency.memory_overhead_bytes) + batch_tokens * width * BUFFER_BYTES_PER_FFN
+    return EngineMemory(weights=weights, cache=slots * cache_bytes(model, context_tokens), overhead=overhead)
 
 
 def fits_memory(memory_bytes: float, needed: EngineMemory) -> bool:

@@ -1,0 +1,231 @@
+"""`predict serving MODEL --on this-machine`: any open model in the embedded engine here, before a download."""
+
+import math
+import time
+from typing import NamedTuple
+
+from archwright import settings
+from archwright.api.argument_errors import argument_error
+from archwright.api.prediction_result import SizingPrediction
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.machine_probe import probe_machine
+from archwright.catalog.tables.name_resolution import unknown_name_error
+from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.needs import TokenLength
+from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.home import Home, locate_home
+from archwright.journal import report_step
+from archwright.plan.options.this_machine import SLOT_COUNTS
+from archwright.simulate.continuous_batching import SimulatedRequest
+from archwright.simulate.local_engine import build_local_spec, find_embedded_engine
+from archwright.simulate.serving_simulation import (
+    ServingSpec,
+    binding_rate,
+    build_batching,
+    fits_hardware,
+    predict_serving,
+    replica_memory,
+)
+from archwright.sizing.hardware.roofline import count_engine_threads
+from archwright.sizing.hardware.uncertainty import is_measured, name_stratum, slowdown_factors
+from archwright.sizing.model.engine_memory import USABLE_SHARE
+
+THIS_MACHINE = "this-machine"
+DEFAULT_QUANTISATION = "Q4_K_M"
+PROBE_LASTS_S = 7 * 86_400.0
+CONTEXT_STEP = 256
+PEAK_S = 45.0
+# A closed loop lasts until the slow end of the band has answered this many requests per slot.
+ROUNDS = 3
+BUSY_SHARE = 0.3
+# A size that follows from bits per weight: small models keep a larger share of their weights in wider formats.
+COMPUTED_SIZE_BAND = 1.08
+DEFINITIONS = {
+    "ttft_p50_s": "request to first token, gateway included",
+    "tpot_p50_s": "time between tokens of an answer",
+    "tokens_per_s": "output tokens of all requests in flight",
+    "memory_bytes": "peak of the engine and of the platform's own processes",
+    "cold_start_s": "`up` to ready; the high end reads the file from the disk",
+    "download_bytes": "size of the model file",
+}
+
+
+class RequestTraffic(NamedTuple):
+    """Requests of `prompt` and `answer` tokens: `in_flight` (0: as many as fit, at most 4), or `rate` per second."""
+
+    in_flight: int
+    rate: float
+    prompt: int
+    answer: int
+
+
+def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPrediction:
+    """Predict speed, memory, cold start and disk of MODEL or MODEL:QUANTISATION under `traffic`.
+
+    Raises CatalogError AW-CAT-01 (unknown model or quantisation), UsageError AW-USE-21 (it does not fit the memory),
+    MissingError AW-GET-01 and CatalogError AW-CAT-06 of the probe.
+    """
+    home = locate_home(settings.load())
+    artefact = find_model_file(model, load_catalog(home))
+    machine = read_machine(home, artefact)
+    spec = _choose_slots(artefact, machine, load_catalog(home), traffic)
+    if not traffic.rate:
+        spec = replace(spec, load=replace(spec.load, closed_s=_closed_seconds(spec, traffic)))
+    found = predict_serving(spec)
+    estimates = {
+        "ttft_p50_s": found.ttft_p50_s,
+        "ttft_p95_s": found.ttft_p95_s,
+        "tpot_p50_s": found.tpot_p50_s,
+        "tpot_p95_s": found.tpot_p95_s,
+        "tokens_per_s": found.tokens_per_s,
+        "memory_bytes": found.peak_memory_bytes,
+        "cold_start_s": found.startup_s,
+        "download_bytes": estimate_file(artefact),
+    }
+    if traffic.rate:
+        del estimates["tokens_per_s"]
+    elif spec.load.concurrency == 1:
+        del estimates["ttft_p95_s"], estimates["tpot_p95_s"]
+    used, row = replica_memory(spec).total, spec.efficiency
+    return SizingPrediction(
+        model=f"{spec.model.id} {spec.quantisation}",
+        accelerator=THIS_MACHINE,
+        devices=1,
+        stratum=name_stratum(row),
+        estimates=estimates,
+        definitions={name: DEFINITIONS.get(name, "the same at the 95th percentile") for name in estimates},
+        formula=found.bases[0].formula,
+        sources=(
+            *found.bases[0].facts,
+            f"model: {spec.model.source}",
+            f"file: {artefact.source}",
+        ),
+        weak=_list_weak_points(artefact, machine, spec),
+        assumed=_list_assumptions(artefact, home),
+        layout=f"{spec.slots} slots of {spec.context_tokens:,} tokens, threads: {count_engine_threads(machine)}, "
+        f"fits: {used / 2**30:.3g} of {machine.memory_bytes * USABLE_SHARE / 2**30:.3g} GiB",
+    )
+
+
+def find_model_file(name: str, catalog: Catalog) -> Artefact:
+    """Return the file that MODEL, MODEL:QUANTISATION or the name of a stored file means.
+
+    Without a quantisation: the file in the home or the wheel, else Q4_K_M. A quantisation that no repository lists gets
+    a computed size. Raises CatalogError AW-CAT-01.
+    """
+    files = {one.name: one for listed in catalog.model_files.values() for one in listed}
+    if name in files:
+        return files[name]
+    stem, _, wanted = name.partition(":")
+    try:
+        model = files[stem].model if stem in files else catalog.model(stem).id
+    except CatalogError as error:
+        raise unknown_name_error("model", stem, {*catalog.models, *files}) from error
+    listed = catalog.model_files.get(model, ())
+    present = next((one.quantisation for one in listed if one.sha256), DEFAULT_QUANTISATION)
+    engine = find_embedded_engine(catalog).id
+    formats = {row.quantisation for row in catalog.efficiencies if row.engine == engine} - {"*"}
+    quantisation = {known.lower(): known for known in formats}.get((wanted or present).lower())
+    if quantisation is None:
+        raise unknown_name_error("quantisation", wanted or present, formats)
+    known = next((one for one in listed if one.quantisation == quantisation), None)
+    return known or _compute_artefact(model, quantisation, catalog)
+
+
+def _compute_artefact(model: str, quantisation: str, catalog: Catalog) -> Artefact:
+    row, spec = catalog.quantisations[quantisation], catalog.models[model]
+    return Artefact(
+        name=f"{model}-{quantisation}",
+        model=model,
+        package="",
+        version="",
+        member="",
+        sha256="",
+        size_bytes=round(spec.parameters * row.bits_per_weight / 8),
+        quantisation=quantisation,
+        licence=spec.licence,
+        source=f"parameters x {row.bits_per_weight:g} bits ({row.source})",
+    )
+
+
+def read_machine(home: Home, artefact: Artefact, *, fresh: bool = False) -> MachineFacts:
+    """Return the home's probe of this machine; probe if there is none, if it is older than a week, or if `fresh`."""
+    known = load_catalog(home).machine
+    if known is not None and not fresh and time.time() - known.probed_at < PROBE_LASTS_S:
+        return known
+    report_step("probing this machine")
+    path = home.stored_models / f"{artefact.sha256}.gguf"
+    return probe_machine(home, path if artefact.sha256 and path.is_file() else None, now=time.time)
+
+
+def estimate_file(artefact: Artefact) -> Estimate:
+    if artefact.sha256:
+        return exact_estimate(float(artefact.size_bytes), "bytes")
+    return within_factor(float(artefact.size_bytes), COMPUTED_SIZE_BAND, "bytes")
+
+
+def build_spec(
+    artefact: Artefact, machine: MachineFacts, catalog: Catalog, traffic: RequestTraffic, slots: int
+) -> ServingSpec:
+    """Return the embedded engine with `slots` slots, each for one request of `traffic` and the chat template."""
+    reads, writes = (
+        TokenLength(mean=float(size), p95=float(size)) for size in (traffic.prompt, max(traffic.answer, 2))
+    )
+    load = LoadSpec(
+        workload="predict",
+        model=artefact.model,
+        requests_per_second=traffic.rate,
+        input_tokens=reads,
+        output_tokens=writes,
+        concurrency=slots,
+        peak_s=max(PEAK_S, 1 / traffic.rate) if traffic.rate else PEAK_S,
+    )
+    needed = artefact.template_tokens + traffic.prompt + traffic.answer
+    context = CONTEXT_STEP * math.ceil(needed / CONTEXT_STEP)
+    return build_local_spec(catalog.models[artefact.model], artefact, machine, catalog, load, context)
+
+
+def _choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, traffic: RequestTraffic) -> ServingSpec:
+    """Raises UsageError AW-USE-21 if not even the least number of slots fits."""
+    counts = (traffic.in_flight,) if traffic.in_flight else SLOT_COUNTS
+    specs = [build_spec(artefact, machine, catalog, traffic, slots) for slots in counts]
+    chosen = next((spec for spec in specs if fits_hardware(spec)), None)
+    if chosen is not None:
+        return chosen
+    needed, room = replica_memory(specs[-1]).total / 2**30, machine.memory_bytes * USABLE_SHARE / 2**30
+    message = (
+        f"{artefact.model} in {artefact.quantisation} needs {needed:.3g} GiB with {counts[-1]} slots of "
+        f"{specs[-1].context_tokens:,} tokens; an engine may use {room:.3g} GiB of this machine"
+    )
+    hint = f"choose a smaller model or quantisation, such as {artefact.model}:Q4_0, or shorter requests"
+    raise argument_error("AW-USE-21", message, "model", hint)
+
+
+def _closed_seconds(spec: ServingSpec, traffic: RequestTraffic) -> float:
+    """Return the length of ROUNDS rounds of answers at the slow end of the band."""
+    slowest = slowdown_factors(spec.efficiency, binding_rate(spec), 2)[-1]
+    requests = [SimulatedRequest(0.0, traffic.prompt, 0, max(traffic.answer, 2))] * spec.load.concurrency
+    return ROUNDS * max(one.last_s for one in build_batching(spec, slowest).run(requests))
+
+
+def _list_weak_points(artefact: Artefact, machine: MachineFacts, spec: ServingSpec) -> tuple[str, ...]:
+    found = []
+    if not is_measured(spec.efficiency):
+        row = spec.efficiency
+        found.append(f"{row.engine} was not measured with {row.quantisation} on {machine.isa}: the intervals are wide")
+    if (machine.busy_share or 0.0) > BUSY_SHARE:
+        found.append(f"other processes used {machine.busy_share:.0%} of the processor during the probe")
+    if count_engine_threads(machine) > 1:
+        found.append("the probe has one thread; the rates of more threads are scaled")
+    if not artefact.sha256:
+        found.append("the size of the file is computed from its parameters and bits per weight")
+    return tuple(found)
+
+
+def _list_assumptions(artefact: Artefact, home: Home) -> tuple[str, ...]:
+    if artefact.sha256 and (home.stored_models / f"{artefact.sha256}.gguf").is_file():
+        return ("the file is in this home: nothing is downloaded",)
+    return (f"a file of the model in {artefact.quantisation} is available",)
