@@ -81,6 +81,7 @@ def test_a_file_that_is_no_known_model_is_refused(tmp_path: Path) -> None:
         ("clip", {}, "vision projector"),
         ("llama", {"general.type": "adapter"}, "type adapter"),
         ("llama", {"block_count": None}, r"llama\.block_count"),
+        ("llama", {"split.count": 3}, "one of 3 parts"),
     ):
         with refuses("AW-ENG-21", match):
             read_gguf_header(write_gguf(path, architecture, keys))

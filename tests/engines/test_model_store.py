@@ -86,6 +86,8 @@ def test_names_are_unique_and_plain(home: Home, file: Path, tmp_path: Path) -> N
     for name, path, match in (("mine", other, "is taken"), ("yours", file, "as 'mine'"), ("../x", file, "not a valid")):
         with refuses("AW-USE-18", match):
             add_model(path, name, "", home)
+    with refuses("AW-USE-18", "another model of the catalog"):
+        add_model(other, "Tiny-4B", "", home, StoreOptions(known=(KNOWN,)))
     assert len(list(home.stored_models.iterdir())) == 2
 
 

@@ -17,10 +17,10 @@ LLAMA = {
 def write_gguf(
     path: Path, architecture: str = "llama", keys: dict[str, Any] | None = None, shapes: dict[str, Any] | None = None
 ) -> Path:
-    """Write a model. `keys`: those with a dot-free first part get the architecture before them; None leaves one out."""
+    """Write a model. `keys`: most get the architecture's name before them; None leaves a key of LLAMA out."""
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in {**LLAMA, **(keys or {})}.items():
-        name = key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}"
+        name = key if key.startswith(("general.", "tokenizer.", "split.")) else f"{architecture}.{key}"
         if isinstance(value, str):
             writer.add_string(name, value)
         elif isinstance(value, list):

@@ -67,9 +67,9 @@ def list_model_files(home: Home) -> tuple[ModelFile, ...]:
     return tuple(found)
 
 
-def store_options(home: Home) -> StoreOptions:
+def store_options() -> StoreOptions:
     """Return the facts of the catalog, and of the accelerators of this machine, that the store needs."""
-    catalog = load_catalog(home)
+    catalog = load_catalog()  # without the models of the home
     rows = catalog.hub_models
     known = [
         KnownModel(

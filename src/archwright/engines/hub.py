@@ -124,11 +124,11 @@ class HubClient:
         headers = self._library.utils.build_hf_headers(token=self._access.token or False)
         return {**headers, "Accept-Encoding": "identity"}
 
-    def download(self, repository: HubRepository, file: HubFile, part: Path) -> str:
-        """Download a file to `part`, after the bytes that an earlier command left there. Returns its SHA-256.
+    def download(self, repository: HubRepository, file: HubFile, part: Path) -> None:
+        """Download a file to `part`, after the bytes that an earlier command left there.
 
         The bytes are on the disk and checked. Raises MissingError AW-GET-04 (not the stated file; removes `part`),
-        AW-GET-08 (another command fetches it), OperateError AW-OPS-01 (the disk is full).
+        AW-GET-08 (another command fetches it).
         """
         if not file.sha256 and not file.git_digest:
             raise _wrong_answer_error(repository.id, f"it states no digest of {file.name}")
@@ -139,22 +139,20 @@ class HubClient:
         )
         with open_private(part, "a+b") as data, _locked(data, part, repository.id):
             sink = _CheckedFile(data, file, repository)
-            if shutil.disk_usage(part.parent).free < file.size_bytes - sink.done + DISK_MARGIN_BYTES:
-                raise disk_full_error(part.parent, file.size_bytes - sink.done)
-            with self._explained(f"{repository.id}: {file.name}"):
-                try:
+            try:
+                with self._explained(f"{repository.id}: {file.name}"):
                     self._downloads.http_get(
-                        url,
-                        sink,
-                        resume_size=sink.done,
-                        headers=self._headers(),
-                        expected_size=file.size_bytes,
+                        url, sink, resume_size=sink.done, headers=self._headers(), expected_size=file.size_bytes
                     )
-                except OSError as error:
-                    if error.errno is None and not hasattr(error, "response"):
-                        raise _incomplete_error(repository.id, sink.done, file) from error
-                    raise
-            return sink.finish(part)
+                sink.finish()
+            except OSError as error:
+                # The client reports a body that is too short by a plain OSError.
+                if error.errno is None:
+                    raise _incomplete_error(repository.id, sink.done, file) from error
+                raise
+            finally:
+                if not sink.done:
+                    part.unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, subject: str) -> Iterator[None]:
@@ -229,10 +227,11 @@ def _locked(data: BinaryIO, part: Path, repository: str) -> Iterator[None]:
 class _CheckedFile:
     """The sink of a download: at most the stated bytes, digested as they arrive, with the rate on the way."""
 
+    done: int
+
     def __init__(self, data: BinaryIO, file: HubFile, repository: HubRepository) -> None:
         self._data, self._file, self._repository = data, file, repository
         self._began, self._reported = time.monotonic(), 0.0
-        self.done = self._before = 0
         self._restart()
         data.seek(0)
         if os.fstat(data.fileno()).st_size > file.size_bytes:
@@ -243,12 +242,11 @@ class _CheckedFile:
 
     def _restart(self) -> None:
         self.done = self._before = 0
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % self._file.size_bytes, usedforsecurity=False)
+        git_object = b"blob %d\0" % self._file.size_bytes
+        self._hash = hashlib.sha256() if self._file.sha256 else hashlib.sha1(git_object, usedforsecurity=False)
 
     def _digest(self, piece: bytes) -> None:
-        self._sha256.update(piece)
-        self._git.update(piece)
+        self._hash.update(piece)
         self.done += len(piece)
 
     def write(self, piece: bytes) -> int:
@@ -272,20 +270,15 @@ class _CheckedFile:
         self._data.truncate(0)
         self._restart()
 
-    def finish(self, part: Path) -> str:
+    def finish(self) -> None:
         self._data.flush()
         os.fsync(self._data.fileno())
-        found = self._sha256.hexdigest()
-        stated, own = (
-            (self._file.sha256, found) if self._file.sha256 else (self._file.git_digest, self._git.hexdigest())
-        )
-        if own != stated:
-            part.unlink(missing_ok=True)
-            raise self._refuse(f"its digest is {own}, not {stated}")
-        return found
+        found, stated = self._hash.hexdigest(), self._file.sha256 or self._file.git_digest
+        if found != stated:
+            raise self._refuse(f"its digest is {found}, not {stated}")
 
     def _refuse(self, reason: str) -> MissingError:
-        self._data.truncate(0)
+        self.truncate()
         return _wrong_answer_error(self._repository.id, f"{self._file.name}: {reason}")
 
     def _report(self) -> None:
@@ -314,7 +307,9 @@ def _incomplete_error(repository: str, done: int, file: HubFile) -> MissingError
     return MissingError("AW-GET-03", message, where=ErrorLocation(field=repository), hint=hint)
 
 
-def disk_full_error(folder: Path, missing_bytes: int) -> OperateError:
-    hint = "free space, choose a smaller quantisation, or set ARCHWRIGHT_HOME to a folder on another disk"
-    message = f"the disk has no space for the {missing_bytes / 1e9:.2f} GB of this model"
-    return OperateError("AW-OPS-01", message, where=ErrorLocation(str(folder)), hint=hint)
+def check_space(folder: Path, size_bytes: int) -> None:
+    """Raise OperateError AW-OPS-01 if the disk has no space for so many more bytes."""
+    if shutil.disk_usage(folder).free < size_bytes + DISK_MARGIN_BYTES:
+        hint = "free space, choose a smaller quantisation, or set ARCHWRIGHT_HOME to a folder on another disk"
+        message = f"the disk has no space for the {size_bytes / 1e9:.2f} GB of this model"
+        raise OperateError("AW-OPS-01", message, where=ErrorLocation(str(folder)), hint=hint)

@@ -59,7 +59,7 @@ def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFi
     gguf = [file for file in repository.files if file.name.endswith(".gguf") and not NO_MODEL.search(file.name)]
     if gguf or reference.choice:
         return ChosenFiles("gguf", (_choose_gguf(gguf, reference),))
-    small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()))
+    small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()) if named[name].size_bytes)
     weights = tuple(file for file in repository.files if re.fullmatch(r"[^/]+\.safetensors", file.name))
     onnx = next((named[name] for name in ONNX_FILES if name in named), None)
     if onnx is not None and "tokenizer.json" in named and not repository.generates:

@@ -69,12 +69,14 @@ def read_gguf_header(path: Path) -> ModelHeader:
     if general != "model" or kind == "clip" or not contents.shapes:
         what = "a vision projector" if kind == "clip" else f"of the type {general}" if contents.shapes else "empty"
         raise _content_error(path, f"the file is no model of its own: it is {what}")
+    if isinstance(parts := values.get("split.count"), int) and parts > 1:
+        raise _content_error(path, f"the file is one of {parts} parts: join them with llama-gguf-split --merge")
     if kind not in ARCHITECTURES:
         message = f"the engine does not know the architecture {kind!r} of this model"
         hint = "choose a model of another architecture, or update the engine: pip install --upgrade 'archwright[local]'"
         raise EngineError("AW-ENG-20", message, where=ErrorLocation(str(path)), hint=hint)
     pooling = values.get(f"{kind}.pooling_type")
-    embeds = (isinstance(pooling, int) and pooling > 0) or "bert" in kind or kind == "t5encoder"
+    embeds = (isinstance(pooling, int) and pooling > 0) or any(part in kind for part in ("bert", "embed", "encoder"))
     return ModelHeader(
         form="gguf",
         task="rerank" if pooling == RANK_POOLING else "embed" if embeds else "generate",

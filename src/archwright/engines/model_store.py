@@ -20,14 +20,7 @@ import msgspec
 from archwright.contract.plan import Artefact
 from archwright.contract.record import Record
 from archwright.contract.stored_model import ModelForm, StoredModel
-from archwright.engines.hub import (
-    DISK_MARGIN_BYTES,
-    HubClient,
-    HubReference,
-    HubRepository,
-    disk_full_error,
-    parse_reference,
-)
+from archwright.engines.hub import HubClient, HubReference, HubRepository, check_space, parse_reference
 from archwright.engines.hub_files import FOLDER_FILES, ChosenFiles, choose_files, find_quantisation
 from archwright.engines.model_files import PIECE_BYTES, SCRATCH_PREFIX, fetch_model, missing_model_error, open_scratch
 from archwright.engines.model_header import ModelHeader, locate_onnx, read_folder_header, read_gguf_header, read_json
@@ -180,11 +173,13 @@ def _fetch_files(
         raise _no_gpu_error(repository.id, repository.id, options)
     with open_scratch(home, time.time()) as scratch:
         parts = [(file, _part_path(home, repository, file.name)) for file in chosen.files]
+        here = sum(part.stat().st_size for _, part in parts if part.exists())
+        check_space(scratch, sum(file.size_bytes for file in chosen.files) - here)
         for file, part in parts:
             client.download(repository, file, part)
         if chosen.form == "gguf":
             name = PurePosixPath(first.name).name.removesuffix(".gguf")
-            taken = _take_file(parts[0][1], first.sha256, home)
+            taken = _take_file(parts[0][1], first.sha256 or _compute_digest(parts[0][1]), home)
         else:
             name = repository.id.rpartition("/")[2]
             for file, part in parts:
@@ -206,7 +201,7 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
     chosen = options or StoreOptions()
     if not NAME.fullmatch(name):
         hint = "use 1 to 96 letters, digits and . _ + -, beginning with a letter or digit"
-        raise UsageError("AW-USE-18", f"{name!r} is not a valid name", where=ErrorLocation(field="name"), hint=hint)
+        raise _name_error(f"{name!r} is not a valid name", hint)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         refuse_pickle(path)
     if not path.exists():
@@ -221,6 +216,9 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
         message = "the model states no licence"
         raise UsageError("AW-USE-19", message, where=ErrorLocation(str(path), None, "licence"), hint=hint)
     stated = "" if licence == "unknown" else licence or header.licence
+    origin = _Origin(name, "file", stated, "")
+    if _match_known(header, chosen, origin) is None and any(known.id == name for known in chosen.known):
+        raise _name_error(f"{name} is the name of another model of the catalog", "choose another name")
     report_step(f"adding {path.name} ({stated or 'licence not known'})")
     with open_scratch(home, time.time()) as scratch:
         copied = scratch / "model"
@@ -233,7 +231,7 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
                 (copied / inside).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _copy_file(file, copied / inside)
             taken = _take_folder(copied, form, home, name)
-    return _store(taken, home, chosen, _Origin(name, "file", stated, ""))
+    return _store(taken, home, chosen, origin)
 
 
 class _Taken(NamedTuple):
@@ -259,8 +257,9 @@ def _store(taken: _Taken, home: Home, options: StoreOptions, origin: _Origin) ->
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", origin.name).lstrip("._+-")[:80] or "model"
     if origin.repository:
         name = f"{known.id}-{header.quantisation}" if known is not None else name
-        used = any(one.name == name and one.sha256 != sha256 for one in list_stored_models(home))
-        name = f"{name}-{sha256[:8]}" if used else name
+        used = {one.name for one in list_stored_models(home) if one.sha256 != sha256}
+        used |= set() if known is not None else {one.id for one in options.known}
+        name = f"{name}-{sha256[:8]}" if name in used else name
     made = StoredModel(
         name=name,
         model=name if known is None else known.id,
@@ -311,7 +310,11 @@ def _check_name(home: Home, name: str, sha256: str) -> None:
         if (one.name == name) != (one.sha256 == sha256):
             message = f"the name {name!r} is taken" if one.name == name else f"the home has this model as {one.name!r}"
             hint = f"choose another name, or remove it first: archwright models remove {one.name}"
-            raise UsageError("AW-USE-18", message, where=ErrorLocation(field="name"), hint=hint)
+            raise _name_error(message, hint)
+
+
+def _name_error(message: str, hint: str) -> UsageError:
+    return UsageError("AW-USE-18", message, where=ErrorLocation(field="name"), hint=hint)
 
 
 def _find_form(path: Path) -> ModelForm:
@@ -345,9 +348,8 @@ def _list_folder(folder: Path, form: ModelForm) -> Iterator[tuple[Path, str]]:
 
 def _copy_file(source: Path, target: Path) -> str:
     """Copy to the disk of the home, because a link would change with its source. Returns the SHA-256."""
-    digest, size_bytes = hashlib.sha256(), source.stat().st_size
-    if shutil.disk_usage(target.parent).free < size_bytes + DISK_MARGIN_BYTES:
-        raise disk_full_error(target.parent, size_bytes)
+    check_space(target.parent, source.stat().st_size)
+    digest = hashlib.sha256()
     with source.open("rb") as data, open_private(target, "wb") as sink:
         while piece := data.read(PIECE_BYTES):
             digest.update(piece)
@@ -355,6 +357,11 @@ def _copy_file(source: Path, target: Path) -> str:
         sink.flush()
         os.fsync(sink.fileno())
     return digest.hexdigest()
+
+
+def _compute_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
@@ -371,11 +378,7 @@ def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
 def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> _Taken:
     header = read_folder_header(folder, form)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = []
-    for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    lines = [f"{_compute_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     sha256 = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
     taken = _Taken(header, sha256, sum(path.stat().st_size for path in files))
     if name:
