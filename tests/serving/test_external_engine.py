@@ -353,8 +353,9 @@ def _rerank(platform: Platform, place: Place) -> None:
     ):
         place.script = broken
         assert ask().status == 503, broken
-    place.script = whole({"error": {"message": "This server does not support reranking."}}, 501)
-    assert ask().status == 400
+    for status in (501, *[404] * 8, 405):
+        place.script = whole({"error": {"message": "This server has no such path."}}, status)
+        assert ask().error["code"] == "engine_refused", "a server without reranking stays in service"
     sizes = {"n_prompt_tokens": 9, "n_ctx": 8}
     message = {"type": "exceed_context_size_error", "message": "documents[2] exceeds the context", **sizes}
     place.script = whole({"error": message}, 400)

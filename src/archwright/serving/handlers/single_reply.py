@@ -21,6 +21,7 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 
 T = TypeVar("T")
 TOO_LONG = "context_length_exceeded"
+ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class SingleReplyHandler(MeteredHandler):
@@ -74,7 +75,13 @@ class SingleReplyHandler(MeteredHandler):
             self._served_by = ServedBy(replica.version, attempts.pool.name)
             charge.set_prices(replica.prices)
             timing.mark_sent(response.now(), attempts.queued_s)
-            reply = await replica.client.post(self.path, {**generation.body, **replica.client.model_override})
+            try:
+                reply = await replica.client.post(self.path, {**generation.body, **replica.client.model_override})
+            except EngineRefused as error:
+                # Many servers lack this path: no fault that would take the engine out of service.
+                if error.status in ABSENT:
+                    raise EngineRefused(HTTPStatus.NOT_IMPLEMENTED, error.body, error.where) from error
+                raise
             timing.mark_event(response.now())
             return reply
 
