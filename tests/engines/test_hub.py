@@ -277,7 +277,11 @@ def test_a_gated_model_needs_accepted_conditions_and_the_token_stays_at_the_hub(
         fetch_reference(REFERENCE, home)
     assert "hf_bad" not in repr(caught.value.as_dict())
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    assert fetch_reference(f"{REFERENCE}:Q8_0", home).licence == "mit"  # the page states none, the header does
+    with HubServer(server.root) as content:
+        server.content_url = content.url
+        assert fetch_reference(f"{REFERENCE}:Q8_0", home).licence == "mit"  # the page states none, the header does
+    assert {one.authorization for one in content.heard} == {None}
+    assert server.heard[-1].authorization == "Bearer hf_good"
 
 
 @pytest.mark.enable_socket

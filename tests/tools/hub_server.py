@@ -71,7 +71,7 @@ def _digests(path: Path, _stamp: int) -> tuple[str, str]:
 
 @dataclass
 class HubServer:
-    """Serves while its `with` block runs; `url` is the value of HF_ENDPOINT."""
+    """Serves while its `with` block runs. `url`: the value of HF_ENDPOINT; `content_url`: another host of the files."""
 
     root: Path
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class HubServer:
     tokens: set[str] = field(default_factory=set)
     heard: list[Heard] = field(default_factory=list)
     url: str = ""
+    content_url: str = ""
 
     def __enter__(self) -> HubServer:
         hub = self
@@ -193,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not file.is_file():
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         elif name.endswith(LARGE_SUFFIXES):
-            headers = {"Location": f"{hub.url}/cdn/{repository}/{name}", "X-Repo-Commit": revision}
+            headers = {"Location": f"{hub.content_url or hub.url}/cdn/{repository}/{name}", "X-Repo-Commit": revision}
             headers |= {"X-Linked-Size": str(file.stat().st_size), "X-Linked-Etag": f'"{hub.digests(file)[0]}"'}
             self._send(302, b"", headers)
         else:

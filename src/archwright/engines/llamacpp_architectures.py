@@ -4,6 +4,7 @@ Source: the table of names in the library of xllamacpp 2026.10.11549, and those 
 library contains (merged with longer names). A vision projector (`clip`) is no model of its own.
 """
 
+LIBRARY = "xllamacpp 2026.10.11549"
 NAMES = """
 afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bailingmoe3 bert bitnet bloom chameleon chatglm
 clef codeshell cogvlm cohere2 cohere2moe command-r dbrx deci deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4

@@ -14,7 +14,7 @@ from typing import Any
 from archwright.contract.record import Record
 from archwright.contract.stored_model import ModelArchitecture, ModelForm, ModelTask
 from archwright.engines.gguf import GgufContents, read_gguf
-from archwright.engines.llamacpp_architectures import ARCHITECTURES
+from archwright.engines.llamacpp_architectures import ARCHITECTURES, LIBRARY
 from archwright.engines.onnx_file import check_folder_onnx
 from archwright.errors import EngineError, ErrorLocation
 
@@ -72,7 +72,7 @@ def read_gguf_header(path: Path) -> ModelHeader:
     if isinstance(parts := values.get("split.count"), int) and parts > 1:
         raise _content_error(path, f"the file is one of {parts} parts: join them with llama-gguf-split --merge")
     if kind not in ARCHITECTURES:
-        message = f"the engine does not know the architecture {kind!r} of this model"
+        message = f"the architecture {kind[:40]!r} of this model is not one that {LIBRARY} loads"
         hint = "choose a model of another architecture, or update the engine: pip install --upgrade 'archwright[local]'"
         raise EngineError("AW-ENG-20", message, where=ErrorLocation(str(path)), hint=hint)
     pooling = values.get(f"{kind}.pooling_type")
