@@ -15,6 +15,7 @@ from archwright.contract.lineage import ModelVersion
 from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
+from archwright.engines.engine_config import find_model_files
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.operate.loaded_models import read_aliases
@@ -174,10 +175,10 @@ class PlatformLayout:
 
     def find_launch_obstacle(self, endpoint: str, launch: ProcessSpec, home: Home) -> str:
         """Return the reason why this plan and home cannot serve a loaded model at the endpoint; empty if they can."""
-        digest, alias = launch.config.get("model_sha256"), launch.config["alias"]
-        paths = [home.model(str(digest), form) for form in ("gguf", "onnx", "d")]
-        if digest and not any(path.exists() for path in paths):
-            return f"the file of {alias} is not in the home ({str(digest)[:12]})"
+        alias = launch.config["alias"]
+        for path in find_model_files(launch.config, home):
+            if not path.is_file():
+                return f"the file of {alias} is not in the home ({path.name[:12]})"
         if 0 < self._memory_bytes < launch.memory_bytes:
             return format_shortage(str(alias), launch.memory_bytes, self._memory_bytes, self._memory_bytes)
         spec = self.workloads.get(endpoint)
