@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -105,6 +106,29 @@ def test_an_idle_model_leaves_the_memory_and_returns_with_a_request(
     assert clients.failures == []
 
 
+@pytest.mark.nightly
+def test_a_request_is_never_lost_to_an_engine_that_stops(models: ModelStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests arrive about when the idle time ends, so engines stop and start between and beside them."""
+    monkeypatch.setenv("ARCHWRIGHT_MODEL_IDLE_S", "1")
+    models.up(**NULL)
+    models.load("alpha")
+    chance, replies, starts = random.Random(7), list[Said](), set[int]()
+
+    def ask() -> None:
+        for _ in range(12):
+            time.sleep(chance.uniform(0.5, 5.0))
+            replies.append(chat(models, "alpha"))
+            starts.update(pid for name, pid in models.pids().items() if name.startswith("model-"))
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in askers:
+        thread.start()
+    for thread in askers:
+        thread.join()
+    assert [reply.version for reply in replies] == ["alpha"] * 24
+    assert len(starts) > 3
+
+
 def test_a_third_model_replaces_the_least_recently_used(models: ModelStage) -> None:
     models.up(**NULL)
     for model in ("alpha", "beta"):
@@ -143,7 +167,8 @@ def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelS
     assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
 
 
-def test_a_crash_loses_no_alias(models: ModelStage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.nightly
+def test_a_crash_loses_no_alias(models: ModelStage) -> None:
     models.load("alpha", "fast")  # before `up`, which serves it
     models.up(**NULL)
     assert models.models() == {"alpha": "unloaded"}

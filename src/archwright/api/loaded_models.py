@@ -147,7 +147,7 @@ def list_running_models(home: Home, store: Store) -> tuple[RunningModel, ...]:
             processes.append(ProcessState(name=name, pid=0, ready=False, restarts=0, serves=str(change.model)))
     found = []
     for one in processes:
-        names = tuple(c.alias for c in changes if c.launch is not None and c.launch.name == one.name)
+        names = tuple(sorted(c.alias for c in changes if c.launch is not None and c.launch.name == one.name))
         if not names and current is not None:
             names = tuple(endpoint.name for endpoint in current.endpoints if endpoint.version == one.serves)
         found.append(_describe_engine(home, one, names, launches.get(one.name), used_at.get(one.name)))

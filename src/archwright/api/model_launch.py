@@ -50,7 +50,10 @@ def find_memory_limit(stated: int, plan: Plan | None = None) -> int:
 def build_launch(
     stored: StoredModel, options: LaunchOptions, machine: MachineFacts, catalog: Catalog, limit_bytes: int
 ) -> ProcessSpec:
-    """Return the engine's process. Raises UsageError AW-USE-62 (slots or context), OperateError AW-OPS-55 (memory)."""
+    """Return the engine's process.
+
+    Raises UsageError AW-USE-62 (slots or context), OperateError AW-OPS-55 (memory), -56 (no engine for the form).
+    """
     most = stored.architecture.context_tokens
     if not 1 <= options.slots <= MOST_SLOTS:
         raise argument_error("AW-USE-62", f"slots must be 1 to {MOST_SLOTS}", "slots", f"--slots {DEFAULT_SLOTS}")
@@ -70,15 +73,7 @@ def build_launch(
             hint = "use a smaller quantisation, fewer --slots, or raise the setting model_memory_bytes"
             raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
         context //= 2
-    settings: dict[str, int | float | str | bool] = {"threads": count_engine_threads(machine)}
-    if stored.form == "onnx":
-        engine = ONNX_ENGINE
-        settings["task"] = stored.task
-    else:
-        engine = find_embedded_engine(catalog).id
-        settings["batch_tokens"] = BATCH_TOKENS
-        if stored.task != "generate":
-            settings["embeddings" if stored.task == "embed" else "rerank"] = True
+    engine, settings = _choose_engine(stored, machine, catalog)
     config = EngineConfig(
         engine=engine,
         socket="",
@@ -106,6 +101,24 @@ def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) 
         memory_bytes=int(memory_bytes),
         on_demand=True,
     )
+
+
+def _choose_engine(
+    stored: StoredModel, machine: MachineFacts, catalog: Catalog
+) -> tuple[str, dict[str, int | float | str | bool]]:
+    """Return the engine for the form of the model's files, and its settings."""
+    threads, task = count_engine_threads(machine), {"embed": "embeddings", "rerank": "rerank"}.get(stored.task)
+    if stored.form == "onnx":
+        return ONNX_ENGINE, {"task": stored.task, "threads": threads}
+    flags: dict[str, int | float | str | bool] = {} if task is None else {task: True}
+    if stored.form == "gguf":
+        return find_embedded_engine(catalog).id, {"threads": threads, "batch_tokens": BATCH_TOKENS, **flags}
+    server = catalog.default_engine
+    if not machine.gpus or server.id not in machine.programs or stored.task == "rerank":
+        message = f"{stored.name} is a safetensors folder, which needs a GPU and {server.product} on this machine"
+        hint = f"use a GGUF file of the model, or install the engine: {server.install}"
+        raise OperateError("AW-OPS-56", message, where=ErrorLocation(field=stored.name), hint=hint)
+    return server.id, flags
 
 
 def _predict_memory(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> float:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from tests.async_tests import run_async
 
+from archwright.contract.record import replace
+from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.serving.http.errors import ApiError
-from archwright.serving.routing.pool import EnginePool, SlotLease
+from archwright.serving.routing.engine_start import EngineStart, read_start_requests
+from archwright.serving.routing.pool import EnginePool, PoolRemovedError, SlotLease
 from archwright.serving.routing.replica import Replica, SlotRequest
 
 from ..conftest import endpoint
@@ -290,3 +294,70 @@ async def test_new_engines_serve_waiting_requests_and_running_ones_stay() -> Non
     release.set()
     assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
     assert old.running == new.running == made.in_flight == 0
+
+
+class Sleeping:
+    """A pool whose engine does not run, with the supervisor's side of its start."""
+
+    def __init__(self, home: Home, start_s: float = 60.0) -> None:
+        woken, (self.pulse,) = pool(slots=2)
+        self.home, self.spec, self.replicas = home, woken.spec, woken.replicas
+        self.now, self.start = 0.0, EngineStart(home, "e0")
+        asleep = replace(self.spec, start_s=start_s)
+        self.pool = EnginePool(asleep, (), lambda: self.now, self.start)
+
+    def ask(self) -> asyncio.Task[str]:
+        return asyncio.create_task(use(self.pool))
+
+    def wake(self) -> None:
+        self.start.end()
+        self.replicas[0].healthy = True
+        self.pool.replace_replicas(self.spec, self.replicas)
+
+
+@run_async
+async def test_requests_wait_while_their_engine_starts(tmp_path: Path) -> None:
+    stage = Sleeping(Home(tmp_path))
+    assert read_start_requests(stage.home) == set()
+    leaves, *stay = [stage.ask() for _ in range(4)]
+    await asyncio.sleep(0)
+    assert read_start_requests(stage.home) == {"e0"}
+    leaves.cancel()
+    await stage.pool.check_health()
+    stage.wake()
+    assert await asyncio.gather(*stay) == ["m"] * 3
+    assert stage.pool.in_flight == 0 and read_start_requests(stage.home) == set()
+
+
+@run_async
+async def test_a_start_that_fails_or_takes_too_long_refuses_its_requests(tmp_path: Path) -> None:
+    stage = Sleeping(Home(tmp_path), start_s=5.0)
+    for fails in (True, False):
+        asked = stage.ask()
+        await asyncio.sleep(0)
+        stage.now += 4.0
+        await stage.pool.check_health()
+        assert not asked.done(), "an earlier failure does not count"
+        if fails:
+            stage.start.end(failed=True)
+        else:
+            stage.now += 2.0
+        await stage.pool.check_health()
+        with pytest.raises(ApiError) as refused:
+            await asked
+        assert (refused.value.status, refused.value.openai_code) == (503, "model_not_loaded")
+        assert refused.value.retry_after_s == 5 and stage.pool.in_flight == 0
+
+
+@run_async
+async def test_requests_leave_a_removed_pool_and_ask_again_for_an_engine_that_left(tmp_path: Path) -> None:
+    stage = Sleeping(Home(tmp_path))
+    stage.wake()
+    async with lease(stage.pool), lease(stage.pool):
+        waits = stage.ask()
+        await asyncio.sleep(0)
+        stage.pool.replace_replicas(replace(stage.spec, start_s=60.0), ())
+        assert read_start_requests(stage.home) == {"e0"}
+        stage.pool.give_up_start()
+        with pytest.raises(PoolRemovedError):
+            await waits

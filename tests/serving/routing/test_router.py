@@ -301,3 +301,17 @@ def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:
     homes: dict[int, str] = {}
     asyncio.run(scenario())
     assert len(set(homes.values())) == 3
+
+
+def test_a_request_of_an_alias_follows_it_to_another_model() -> None:
+    """The request was read before the alias meant another model, or before it was removed."""
+    before, after, removed = Stand(endpoint()), Stand(endpoint(pool="q", model="n")), Stand(endpoint(workload="other"))
+    asked = before.question()
+    assert after.router.classify_request(asked.endpoint, "personal", asked.body) == "personal"
+    assert [pool.name for pool in after.router.select_pools(asked, "internal")] == ["q"]
+    before.router.newer = after.router
+    assert [pool.name for pool in before.router.select_pools_now(asked, "internal", "aw-1")] == ["q"]
+    after.router.newer = removed.router
+    with pytest.raises(ApiError) as refused:
+        before.router.select_pools_now(asked, "internal", "aw-1")
+    assert (refused.value.status, refused.value.openai_code) == (503, "model_unavailable")

@@ -86,7 +86,9 @@ class GatewayContext:
         """Serve the endpoints of `config`. Returns False, with nothing changed, while a new engine does not answer."""
         if not await self.fleet.replace_pools(config.pools):
             return False
+        before = self.router
         self._rebuild_routing(config)
+        before.newer = self.router
         return True
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:

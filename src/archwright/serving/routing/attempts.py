@@ -7,6 +7,7 @@ it again once if the retry budget allows, so retries do not worsen an outage.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import ApiError, gateway_timeout
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import HttpResponse
-from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.pool import EnginePool, PoolRemovedError
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
 
@@ -55,6 +56,7 @@ class Attempts:
         self.data_class: DataClass = "internal"
         self.tenant = ""
         self.response: HttpResponse | None = None
+        self.reselect: Callable[[], tuple[EnginePool, ...]] = lambda: pools
         router.budget.record_request()
 
     @property
@@ -79,8 +81,8 @@ class Attempts:
                 queued_at = self.router.now()
                 try:
                     lease = await pool.acquire(work)
-                except ApiError:
-                    if not self._move_to_next_pool():
+                except ApiError as error:
+                    if not self._move_to_next_pool(removed=isinstance(error, PoolRemovedError)):
                         raise
                     continue
                 finally:
@@ -150,7 +152,9 @@ class Attempts:
             return True
         return self._move_to_next_pool()
 
-    def _move_to_next_pool(self) -> bool:
+    def _move_to_next_pool(self, *, removed: bool = False) -> bool:
+        if removed:
+            self._remaining_pools = list(self.reselect())
         if not self._remaining_pools or self.router.now() >= self.until:
             return False
         self.pool, self._may_retry_pool = self._remaining_pools.pop(0), True
@@ -169,6 +173,7 @@ async def start_attempts(
     until = request.received_at + response.limits.first_token_s
     pools = router.select_pools(generation, data_class, request.id)
     attempts = Attempts(router, pools, until, response.is_engine_timeout)
+    attempts.reselect = partial(router.select_pools_now, generation, data_class, request.id)
     attempts.data_class, attempts.response, attempts.tenant = data_class, response, request.principal.tenant
     return attempts
 

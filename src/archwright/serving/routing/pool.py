@@ -9,9 +9,11 @@ never runs requests with and without its adapter together: llama.cpp cannot batc
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -46,6 +48,13 @@ class SlotLease(msgspec.Struct, frozen=True, gc=False):
     work: SlotRequest
     began: float
     age: int | None = None
+
+
+class PoolRemovedError(ApiError):
+    """The pool has no engine any more; another pool may serve the endpoint."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, engine_unavailable().message, "engine_unavailable")
 
 
 class _Waiter(NamedTuple):
@@ -151,9 +160,13 @@ class EnginePool:
         if self._waiting:
             self._ask_for_engine()
 
-    def refuse_starts(self) -> None:
-        """Start no engine for a removed pool: the next check refuses the requests that wait for it."""
-        self.spec = replace(self.spec, start_s=0.0)
+    def give_up_start(self) -> None:
+        """Send the requests that wait for the engine of a removed pool to the pool that replaced it."""
+        if self.spec.start_s:
+            self.spec = replace(self.spec, start_s=0.0)
+            for waiter in itertools.chain(*self._queues.values()):
+                if not waiter.slot.done():
+                    waiter.slot.set_exception(PoolRemovedError())
 
     async def handle_failure(self, replica: Replica) -> None:
         """Check an engine that disconnected, before it gets another request."""
@@ -259,9 +272,9 @@ class EnginePool:
         self._queues[work.priority].add(work.tenant, waiter)
         self._waiting += 1
         self._serve_waiting()  # a slot may have become free
-        if not waiter.slot.done():
-            self._ask_for_engine()
         try:
+            if not waiter.slot.done():
+                self._ask_for_engine()
             return await waiter.slot
         except asyncio.CancelledError:
             # The slot may have been assigned while the client disconnected.

@@ -110,7 +110,7 @@ class PoolRegistry:
             applied[spec.name] = known.get(spec.name) or EnginePool(spec, replicas, start=start)
         self._removed = [pool for name, pool in known.items() if name not in applied]
         for pool in self._removed:
-            pool.refuse_starts()
+            pool.give_up_start()
         staying = {id(replica) for replicas in by_pool.values() for replica in replicas}
         self._draining = [replica for replica in before if id(replica) not in staying]
         self.pools = applied

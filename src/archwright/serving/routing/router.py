@@ -63,6 +63,7 @@ class Router:
         budget: RetryBudget,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.newer: Router | None = None  # the router of the table that replaced this one
         self.budget = budget
         self.now = now
         self._routes: dict[tuple[str, str, str, DataClass], _EndpointRoute] = {}
@@ -129,6 +130,16 @@ class Router:
         spec = request.endpoint
         route = self._routes[*self._find_name(spec), data_class]
         return route.single or self._order_pools(route, data_class, request_id)
+
+    def select_pools_now(
+        self, request: RoutableRequest, data_class: DataClass, request_id: str
+    ) -> tuple[EnginePool, ...]:
+        """Select the pools of the newest table. Raises ApiError 503 if the endpoint was removed."""
+        newest = self
+        while newest.newer is not None:
+            newest = newest.newer
+        newest._find_stated_class(request.endpoint, None)
+        return newest.select_pools(request, data_class, request_id)
 
     def select_shadow(self, request: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
         """Return the shadow pool, if the request is sampled and the pool is usable and half idle."""
