@@ -47,7 +47,7 @@ def test_two_quantisations_under_aliases(stage: Stage, model_home: Home, cli: Co
         measured = resource_usage.memory_bytes([one.pid])
         assert measured and one.predicted_bytes and 0.5 < measured / one.predicted_bytes < 1.5
     assert found["null-model"].pinned and found["null-model"].aliases == ("assistant",)
-    assert "is in use: it is loaded: archwright models unload small" in cli.error("models remove small", 8)
+    assert "small is in use: it is loaded as small" in cli.error("models remove small", 12)
     assert cli.text("models unload eight --dry-run").startswith("would unload eight as eight, fast; nothing")
     cli.run("models unload eight")
     assert "no model is loaded as 'fast'" in cli.error("models unload fast", 8)

@@ -105,7 +105,7 @@ def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:
     with open_home() as (_chosen, home, store):
         seen = read_aliases(store)
         loaded = {alias: change.model for alias, change in seen.items() if change.model is not None}
-        freed = tuple(alias for alias, model in loaded.items() if model == name) or (name,) * (name in loaded)
+        freed = tuple(sorted(a for a, model in loaded.items() if model == name)) or (name,) * (name in loaded)
         if not freed:
             near = tuple(difflib.get_close_matches(name, {*loaded, *filter(None, loaded.values())}, 3, 0.3))
             hint = f"use one of {', '.join(sorted(loaded))}" if loaded else "archwright models list --running"

@@ -112,8 +112,8 @@ def check_unused(stored: StoredModel, home: Home, store: Store) -> None:
     if home.plan.is_file() and stored.sha256 in home.plan.read_text(encoding="utf-8"):
         users.insert(0, "the plan of this home serves it")
     loaded = (change for change in read_aliases(store).values() if change.model == stored.name)
-    users += [f"it is loaded: archwright models unload {change.alias}" for change in loaded]
+    users += [f"it is loaded as {change.alias}" for change in loaded]
     if users:
-        hint = "start another plan first: archwright up PLAN"
+        hint = f"start another plan (archwright up PLAN), or unload it: archwright models unload {stored.name}"
         where = ErrorLocation(field=stored.name)
         raise ModelError("AW-MOD-06", f"{stored.name} is in use: {users[0]}", where=where, hint=hint)

@@ -309,9 +309,9 @@ def test_a_request_of_an_alias_follows_it_to_another_model() -> None:
     asked = before.question()
     assert after.router.classify_request(asked.endpoint, "personal", asked.body) == "personal"
     assert [pool.name for pool in after.router.select_pools(asked, "internal")] == ["q"]
-    before.router.newer = after.router
+    before.router.set_successor(after.router)
     assert [pool.name for pool in before.router.select_pools_now(asked, "internal", "aw-1")] == ["q"]
-    after.router.newer = removed.router
+    after.router.set_successor(removed.router)
     with pytest.raises(ApiError) as refused:
         before.router.select_pools_now(asked, "internal", "aw-1")
     assert (refused.value.status, refused.value.openai_code) == (503, "model_unavailable")

@@ -88,7 +88,7 @@ class GatewayContext:
             return False
         before = self.router
         self._rebuild_routing(config)
-        before.newer = self.router
+        before.set_successor(self.router)
         return True
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:

@@ -63,7 +63,7 @@ class Router:
         budget: RetryBudget,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.newer: Router | None = None  # the router of the table that replaced this one
+        self._successor: Router | None = None
         self.budget = budget
         self.now = now
         self._routes: dict[tuple[str, str, str, DataClass], _EndpointRoute] = {}
@@ -131,13 +131,17 @@ class Router:
         route = self._routes[*self._find_name(spec), data_class]
         return route.single or self._order_pools(route, data_class, request_id)
 
+    def set_successor(self, router: "Router") -> None:
+        """Name the router of the table that replaced this one."""
+        self._successor = router
+
     def select_pools_now(
         self, request: RoutableRequest, data_class: DataClass, request_id: str
     ) -> tuple[EnginePool, ...]:
         """Select the pools of the newest table. Raises ApiError 503 if the endpoint was removed."""
         newest = self
-        while newest.newer is not None:
-            newest = newest.newer
+        while newest._successor is not None:
+            newest = newest._successor
         newest._find_stated_class(request.endpoint, None)
         return newest.select_pools(request, data_class, request_id)
 
