@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.examples import read_example
 from tests.plan.conftest import MACHINE
 
 from archwright import api
@@ -16,7 +17,6 @@ from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.home import Home, write_json
-from archwright.needs.template import read_template
 
 from ..command_line import CommandLine, error_of
 
@@ -34,7 +34,7 @@ def slow_machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_needs(*changes: tuple[str, str]) -> str:
-    text = read_template("desk")
+    text = read_example("desk")
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tests.examples import read_example
 
 from archwright import api
 from archwright.cli import build_parser, main, show
@@ -17,7 +18,6 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
-from archwright.needs.template import read_template
 from archwright.plan.plan_file import write_plan
 from archwright.settings import child_environment
 
@@ -78,7 +78,7 @@ def test_usage_errors_end_with_2(line: str, cli: CommandLine) -> None:
 
 @pytest.mark.enable_socket
 def test_an_infeasible_plan_is_shown_written_and_refused_by_up(cli: CommandLine) -> None:
-    text = read_template("clinic").replace("capex: 900000, per_month: 30000", "capex: 0, per_month: 30")
+    text = read_example("clinic").replace("capex: 900000, per_month: 30000", "capex: 0, per_month: 30")
     Path("needs.yaml").write_text(text, encoding="utf-8")
     out, err = cli.run("plan needs.yaml -o plan.json", 3)
     assert "cloud-aws" in out and err.startswith("AW-PLAN-03") and len(err.splitlines()) == 3
@@ -88,7 +88,7 @@ def test_an_infeasible_plan_is_shown_written_and_refused_by_up(cli: CommandLine)
 
 
 def test_markup_in_names_is_text(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    text = read_template("desk").replace("name: Desk", 'name: "[bold]x[/nope]"').replace("this-machine", "cloud")
+    text = read_example("desk").replace("name: Desk", 'name: "[bold]x[/nope]"').replace("this-machine", "cloud")
     Path("needs.yaml").write_text(text, encoding="utf-8")
     assert main(["plan", "needs.yaml"]) in (0, 3)
     assert "[bold]x[/nope]" in capsys.readouterr().out

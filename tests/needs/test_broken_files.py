@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from tests.examples import read_example
 
 from archwright.errors import NeedsError
-from archwright.needs.template import read_template
 
-DESK = read_template("desk")
+DESK = read_example("desk")
 CASES = yaml.load((Path(__file__).parent / "broken_files.yaml").read_text(), Loader=yaml.CSafeLoader)
 
 
@@ -34,7 +34,7 @@ def edit(old: str, new: str, file: str = DESK) -> bytes:
 
 
 def build_case(row: dict[str, Any]) -> Broken:
-    file, old, new = read_template(row.get("file", "desk")), row.get("old"), row["new"]
+    file, old, new = read_example(row.get("file", "desk")), row.get("old"), row["new"]
     data = new.encode() if old is None else edit(old, new, file)
     return Broken(data, row["error"], row["line"], row.get("field"), row["part"], row.get("nearest", ""))
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.examples import read_example
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError
 from archwright.needs.needs_problem import NeedsTree
 from archwright.needs.reader import MAX_BYTES, convert_tree, parse_needs, read_needs
-from archwright.needs.template import TEMPLATES, read_template
+from archwright.needs.template import TEMPLATES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-DESK = read_template("desk")
+DESK = read_example("desk")
 DEADLINE_S = 2.0
 HOSTED = load_catalog().hosted[0].id
 URL = "https://gw.example:8443/v1"
@@ -102,14 +103,14 @@ FIRST = "  - {name: first, kind: finetune, base: support-chat, method: full, tok
     ],
 )
 def test_a_value_is_read_as_written(template: str, old: str, new: str, path: str, value: object) -> None:
-    found: Any = changed(old, new, read_template(template))[0]
+    found: Any = changed(old, new, read_example(template))[0]
     for step in path.split("."):
         found = found[int(step)] if step.isdecimal() else getattr(found, step)
     assert (type(found), found) == (type(value), value)
 
 
 def test_a_tuned_model_may_be_tuned_again() -> None:
-    file = read_template("startup").replace("base: support-chat", "base: first", 1)
+    file = read_example("startup").replace("base: support-chat", "base: first", 1)
     needs, _ = changed("  - name: index", f"{FIRST}  - name: index", file)
     assert [workload.base for workload in needs.workloads] == [None, "first", "support-chat", None]
 

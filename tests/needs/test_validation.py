@@ -88,7 +88,8 @@ def test_templates_are_the_examples() -> None:
     root = Path(__file__).parents[2]
     for name in TEMPLATES:
         shipped = root / "src" / "archwright" / "needs" / "templates" / f"{name}.yaml"
-        assert shipped.read_bytes() == (root / "examples" / name / "needs.yaml").read_bytes()
+        same = shipped.read_bytes() == (root / "examples" / name / "needs.yaml").read_bytes()
+        assert same is (name != "desk"), "the demo pins the small model, the built-in assistant chooses one"
         assert read_template(name) == shipped.read_text(encoding="utf-8")
     with pytest.raises(NeedsError) as caught:
         read_template("dekc")

@@ -13,6 +13,7 @@ import pytest
 from tests.tools.checks import until
 
 from archwright import api
+from archwright.api.external_engines import ExternalEngines
 from archwright.contract.plan import Plan
 from archwright.home import Home
 from archwright.policy.usage_limits import UsageLimits
@@ -94,7 +95,9 @@ def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         upstreams = {name: stack.enter_context(Upstream()) for name in NAMES}
         engine = [f"{name}={one.url}" for name, one in upstreams.items()]
         keys = ["manuals-above-mean=CLOUD_KEY"]
-        url = api.up("plan.json", detach=True, port=0, engine=engine, key_env=keys).started.url
+        url = api.up(
+            "plan.json", detach=True, port=0, elsewhere=ExternalEngines(engine=engine, key_env=keys)
+        ).started.url
         stack.callback(api.down)
         key = api.key.create(tenant="works", limits=UsageLimits(budget_usd=1.0)).key
         yield Stage(plan, upstreams, url, key)
@@ -104,7 +107,9 @@ def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def test_what_is_missing_is_named_by_the_flags_that_bring_it(plan: Plan) -> None:
     assert plan.chosen == "hybrid-aws" and tuple(pool.name for pool in plan.pools) == NAMES
-    error = error_of("AW-PLAN-20", api.up, "plan.json", port=0, engine=["cases=http://127.0.0.1:1/v1"])
+    error = error_of(
+        "AW-PLAN-20", api.up, "plan.json", port=0, elsewhere=ExternalEngines(engine=["cases=http://127.0.0.1:1/v1"])
+    )
     assert error.hint.endswith("up PLAN --engine manuals=URL --engine manuals-above-mean=URL")
 
 
@@ -121,11 +126,11 @@ SENSELESS: list[tuple[list[str], list[str], str]] = [
 
 def test_texts_that_make_no_sense(plan: Plan) -> None:
     for engine, key_env, code in SENSELESS:
-        error_of(code, api.up, "plan.json", port=0, engine=engine, key_env=key_env)
+        error_of(code, api.up, "plan.json", port=0, elsewhere=ExternalEngines(engine=engine, key_env=key_env))
     url = ["cases=http://h/v1"]
     for field, code in (("cases", "AW-USE-70"), ("manuals=top_a", "AW-USE-72"), ("cases=priority", "AW-OPS-13")):
         at = ["manuals=http://h/v1", "manuals-above-mean=http://h/v1"] if code == "AW-OPS-13" else []
-        error_of(code, api.up, "plan.json", port=0, engine=[*url, *at], allow_field=[field])
+        error_of(code, api.up, "plan.json", port=0, elsewhere=ExternalEngines(engine=[*url, *at], allow_field=[field]))
 
 
 def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:

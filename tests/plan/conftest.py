@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.examples import read_example
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
@@ -18,7 +19,6 @@ from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.needs.reader import parse_needs
-from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
 from ..planned import Planned
@@ -107,7 +107,7 @@ def needs_of(catalog: Catalog) -> Read:
     """A template's needs, changed as a document first, so that the lines and the checks stay real."""
 
     def read(name: str, change: Change | None = None) -> tuple[Needs, NeedsSource]:
-        text = read_template(name)
+        text = read_example(name)
         if change is not None:
             document = yaml.safe_load(text)
             change(document)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from tests.examples import read_example
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.needs.reader import parse_needs
-from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 from archwright.report.document_builder import build_document
 from archwright.report.html import render_html
@@ -22,7 +22,7 @@ from ..planned import Planned
 
 @pytest.fixture(scope="session", params=["desk", "startup", "clinic", "manufacturer"])
 def real_plan(request: pytest.FixtureRequest, planned: Planned) -> Plan:
-    needs, source = parse_needs(read_template(request.param).encode(), "needs.yaml", load_catalog())
+    needs, source = parse_needs(read_example(request.param).encode(), "needs.yaml", load_catalog())
     made = partial(make_plan, needs, source, load_catalog(), MACHINE, NOW)
     return planned.find(f"{source.digest} {MACHINE} {NOW}", made, keep=True)
 

@@ -6,13 +6,24 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
+from archwright.contract.record import Record
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
 from archwright.journal import report_step
 
 
-def parse_external_engines(
-    plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None, allow_field: Sequence[str] | None = None
-) -> dict[str, ExternalEndpoints]:
+class ExternalEngines(Record):
+    """Engines that run already. `engine`: POOL=URL (several share a pool's requests); `key_env`: POOL=NAME, the
+    variable of their key; `allow_field`: POOL=FIELD, a request field that they get too."""
+
+    engine: Sequence[str] | None = None
+    key_env: Sequence[str] | None = None
+    allow_field: Sequence[str] | None = None
+
+
+NO_EXTERNAL_ENGINES = ExternalEngines()
+
+
+def parse_external_engines(plan: Plan, given: ExternalEngines) -> dict[str, ExternalEndpoints]:
     """Return the endpoints of each pool.
 
     An engine is `URL`, `KIND:URL`, or the kind of a server on this machine, at its usual port. `#NAME` after it is the
@@ -22,7 +33,7 @@ def parse_external_engines(
     named, urls = {pool.name: pool for pool in list_text_pools(plan)}, dict[str, tuple[str, ...]]()
     kinds, models = dict[str, str](), dict[str, str]()
     installed = {name: row for name, row in load_catalog().engines.items() if row.port}
-    for pool, text in parse_pairs(engine, "engine", "POOL=URL"):
+    for pool, text in parse_pairs(given.engine, "engine", "POOL=URL"):
         _refuse_unknown(pool, named, "engine")
         url, _, models[pool] = text.partition("#")
         kind, _, rest = url.partition(":")
@@ -31,11 +42,11 @@ def parse_external_engines(
             setting = row.parallel_setting.format(slots=named[pool].slots)
             report_step(f"{pool}: {row.product} must run {named[pool].slots} requests at once: {setting}")
         urls[pool] = (*urls.get(pool, ()), check_engine_url(url, "engine"))
-    keys = require_unique(parse_pairs(key_env, "key_env", "POOL=NAME"), "key_env")
+    keys = require_unique(parse_pairs(given.key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
         check_key_variable(name)
-    fields = collect_values(allow_field, "allow_field", "POOL=FIELD")
+    fields = collect_values(given.allow_field, "allow_field", "POOL=FIELD")
     for pool in fields:
         _refuse_unknown(pool, urls, "allow_field")
     return {

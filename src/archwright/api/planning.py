@@ -1,25 +1,26 @@
 """From needs to a plan: `init`, `plan`, `explain`, `diff`."""
 
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import overload
 
-from archwright import settings
+from archwright import api, settings
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import MachineFacts, Plan
+from archwright.contract.plan import Artefact, MachineFacts, Plan
 from archwright.contract.record import Record
-from archwright.errors import ErrorLocation, UsageError
+from archwright.errors import ArchwrightError, ErrorLocation, MissingError, UsageError
 from archwright.home import Home, locate_home, write_atomic
 from archwright.journal import report_step
 from archwright.needs.reader import read_needs
 from archwright.needs.template import read_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
-from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions
+from archwright.plan.decision.selection import Concessions
 from archwright.plan.explain import explanation
 from archwright.plan.explain.diff import PlanDiff, diff_plans
 from archwright.plan.explain.what_if import WhatIf, compare_what_if
@@ -35,6 +36,9 @@ PREDICTIONS_OF_LIMITS = {
     "per_month": "cost_per_month",
     "capex": "capex",
 }
+# No answer of the hub or of the package index; the hub is switched off.
+OFFLINE_CODES = ("AW-GET-03", "AW-GET-09")
+SMALL_MODEL = "SmolLM2-135M-Instruct"
 
 
 def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
@@ -56,6 +60,7 @@ def plan(
     what_if: None = None,
     accept_stale: bool = False,
     best_effort: bool = False,
+    download: bool = False,
 ) -> Plan: ...
 
 
@@ -67,6 +72,7 @@ def plan(
     what_if: str | Sequence[str],
     accept_stale: bool = False,
     best_effort: bool = False,
+    download: bool = False,
 ) -> WhatIf: ...
 
 
@@ -77,17 +83,20 @@ def plan(
     what_if: str | Sequence[str] | None = None,
     accept_stale: bool = False,
     best_effort: bool = False,
+    download: bool = False,
 ) -> Plan | WhatIf:
     """Return the plan for a needs file, also written to `output`.
 
     `what_if`: `key=value` or several; returns the plan with these fields changed, compared to the plan without.
     `accept_stale`: buy by prices that have expired. `best_effort`: if no option is feasible, choose the nearest option
-    that misses only service levels and budgets.
+    that misses only service levels and budgets. `download`: choose among all models for this machine, and fetch the
+    files of the plan; without a network, the models of the home are used. A "what if" fetches nothing.
 
-    Raises NeedsError (broken file), UsageError AW-USE-60, -61 (not a change), PlanError AW-PLAN-03 if no option can be
-    chosen, with the plan as its `result`. For a "what if" an infeasible plan is a result, not an error.
+    Raises NeedsError (broken file), UsageError AW-USE-60, -61 (not a change), PlanError AW-PLAN-03 or MissingError
+    AW-GET-12 (no model in the home) if no option can be chosen, with the plan as its `result`. For a "what if" an
+    infeasible plan is a result, not an error. A download raises as `models.fetch` does.
     """
-    concessions = Concessions(accept_stale=accept_stale, best_effort=best_effort)
+    concessions = Concessions(accept_stale=accept_stale, best_effort=best_effort, download=download)
     if what_if is not None:
         texts = (what_if,) if isinstance(what_if, str) else tuple(what_if)
         return _make_what_if(Path(needs), parse_changes(texts), output, concessions)
@@ -95,10 +104,27 @@ def plan(
     if output is not None:
         write_plan(made, Path(output))
     if made.chosen is None:
-        error = build_infeasible_error(made, source)
+        error = _build_error(made, source, "plan")
         error.result = made
         raise error
     return made
+
+
+def _build_error(made: Plan, source: NeedsSource, verb: str) -> ArchwrightError:
+    """AW-GET-12 if only a model is missing that can be fetched, else AW-PLAN-03."""
+    if not made.proposals:
+        return build_infeasible_error(made, source)
+    found = made.proposals[0]
+    message = f"the home holds no model for {found.workload}; this machine can serve {format_download(found.artefact)}"
+    hint = f"run: archwright {verb} --download; or fetch a small model: archwright models fetch {SMALL_MODEL}"
+    return MissingError("AW-GET-12", message, where=ErrorLocation(source.file, None, found.workload), hint=hint)
+
+
+def format_download(artefact: Artefact) -> str:
+    """Format a file before it is fetched, for example "Qwen3-8B Q4_K_M (about 5.0 GB, apache-2.0, from ORG/REPO)"."""
+    size, source = artefact.size_bytes / 1e9, artefact.repository or artefact.package
+    licence = f"licence {artefact.licence or 'not known'}"
+    return f"{artefact.model} {artefact.quantisation} (about {size:.1f} GB, {licence}, from {source})"
 
 
 def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, concessions: Concessions) -> WhatIf:
@@ -116,11 +142,11 @@ def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | No
     return compare_what_if(before, after, tuple(f"{change.key}={change.value}" for change in changes), refused)
 
 
-def _make_chosen_plan(path: Path, concessions: Concessions = NO_CONCESSIONS) -> Plan:
-    """Raises PlanError AW-PLAN-03 if no option can be chosen."""
+def _make_chosen_plan(path: Path, concessions: Concessions) -> Plan:
+    """Raises PlanError AW-PLAN-03 if no option can be chosen, MissingError AW-GET-12 if its model is not here."""
     made, source = _make_plan_from_needs(path, concessions)
     if made.chosen is None:
-        raise build_infeasible_error(made, source)
+        raise _build_error(made, source, "up")
     return made
 
 
@@ -130,7 +156,28 @@ def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, N
     catalog = load_catalog(home)
     needs, source = read_needs(path, catalog)
     now, machine = datetime.now(UTC), _probe_this_machine(needs, home)
-    return make_plan(needs, source, catalog, machine, now, concessions=concessions), source
+    made = make_plan(needs, source, catalog, machine, now, concessions=concessions)
+    missing = [pool.artefact for pool in made.pools if pool.artefact and pool.artefact.sha256 not in catalog.held]
+    if concessions.download and missing:
+        fetch_artefacts(missing, home)
+        # Again, with the real size and digest of the files; nothing else is fetched.
+        kept = concessions._replace(download=False)
+        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=kept)
+    return made, source
+
+
+def fetch_artefacts(missing: Sequence[Artefact], home: Home) -> None:
+    """Say what is fetched, then fetch it. Without a network the models of the home stay; else raises as a fetch."""
+    for artefact in missing:
+        sys.stderr.write(f"note: downloads {format_download(artefact)}\n")
+    try:
+        for artefact in missing:
+            folder = f"hf:{artefact.repository}" if artefact.form == "safetensors" else artefact.name
+            api.models.fetch(folder if artefact.repository else artefact.model)
+    except MissingError as error:
+        if error.code not in OFFLINE_CODES or not load_catalog(home).held:
+            raise
+        sys.stderr.write(f"note: {error.message}; the models of the home are used\n")
 
 
 def _probe_this_machine(needs: Needs, home: Home) -> MachineFacts | None:
@@ -138,8 +185,8 @@ def _probe_this_machine(needs: Needs, home: Home) -> MachineFacts | None:
     if "this-machine" not in needs.placement.allow:
         return None
     report_step("probing this machine")
-    artefacts = load_catalog(home).artefacts
-    files = [home.model(a.sha256) for w in needs.workloads if w.model and (a := artefacts.get(w.model))]
+    known = load_catalog(home).model_files
+    files = [home.model(one.sha256) for w in needs.workloads for one in known.get(w.model or "", ()) if one.sha256]
     return probe_machine(home, next((file for file in files if file.is_file()), None), now=time.time)
 
 
@@ -175,15 +222,27 @@ def diff(before: str, after: str) -> PlanDiff:
     return diff_plans(read_plan(Path(before)), read_plan(Path(after)))
 
 
-def load_or_make_plan(source: str | None) -> Plan:
+def load_or_make_plan(source: str | None, *, download: bool = False) -> Plan:
     """Return the plan that `up` starts: of `source`, else plan.json or needs.yaml of the folder, else the desk example.
 
-    Design: the built-in example always starts, on a slow machine too; a plan of the user's own needs must be feasible.
+    Design: the built-in example starts on a slow machine too, if the home holds a model or `download` allows one; a
+    plan of the user's own needs must be feasible.
     """
     for name in [source] if source else ["plan.json", "needs.yaml"]:
         path = Path(name)
         if path.is_file() or source:
-            return read_plan(path) if path.suffix == ".json" else _make_chosen_plan(path)
+            made = read_plan(path) if path.suffix == ".json" else None
+            return _check_digests(made or _make_chosen_plan(path, Concessions(download=download)))
     desk = locate_home(settings.load()).folder("run") / "needs.yaml"
     write_atomic(desk, read_template("desk").encode())
-    return _make_chosen_plan(desk, Concessions(best_effort=True))
+    return _check_digests(_make_chosen_plan(desk, Concessions(best_effort=True, download=download)))
+
+
+def _check_digests(made: Plan) -> Plan:
+    """Raise MissingError AW-GET-12 for a file whose digest was not known when the plan was made."""
+    for pool in made.pools:
+        if pool.artefact is not None and not pool.artefact.sha256:
+            message = f"the plan was made before {format_download(pool.artefact)} was fetched"
+            hint = f"plan again: archwright plan {made.needs_file} --download -o plan.json"
+            raise MissingError("AW-GET-12", message, where=ErrorLocation(made.needs_file, None, pool.name), hint=hint)
+    return made

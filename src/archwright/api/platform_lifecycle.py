@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from http.client import HTTPException, HTTPResponse
 from types import FrameType, TracebackType
@@ -19,9 +19,10 @@ import msgspec
 from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
-from archwright.api.external_engines import parse_external_engines
+from archwright.api.external_engines import NO_EXTERNAL_ENGINES, ExternalEngines, parse_external_engines
 from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
+from archwright.contract.plan import ModelProposal
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
@@ -37,7 +38,7 @@ class UpResult(Record, omit_defaults=True):
     """The result of `up`. `key` is set on the first start of a home only; `console` is not built yet.
 
     `missed_limits`: limits that the plan is predicted to miss; if there are any, `busy_share` is the share of CPU time
-    that other processes used while the machine was probed.
+    that other processes used while the machine was probed. `proposals`: better models that a download would give.
     """
 
     url: str
@@ -45,6 +46,7 @@ class UpResult(Record, omit_defaults=True):
     console: str | None
     missed_limits: tuple[MissedLimit, ...] = ()
     busy_share: float | None = None
+    proposals: tuple[ModelProposal, ...] = ()
 
 
 class PlatformHandle(AbstractContextManager["PlatformHandle"]):
@@ -80,15 +82,14 @@ def up(
     *,
     detach: bool = False,
     port: int | None = None,
-    engine: Sequence[str] | None = None,
-    key_env: Sequence[str] | None = None,
-    allow_field: Sequence[str] | None = None,
+    download: bool = False,
+    elsewhere: ExternalEngines = NO_EXTERNAL_ENGINES,
 ) -> PlatformHandle:
     """Start a plan and return when every process is ready.
 
     `source`: a plan.json or a needs file; default: plan.json or needs.yaml of the folder, else the built-in desk
-    example. `engine`: POOL=URL of engines that run already (several share a pool's requests). `key_env`: POOL=NAME, the
-    variable of their key. `allow_field`: POOL=FIELD, a request field that these engines get too.
+    example. `download`: serve the best model that fits this machine, and fetch its file. `elsewhere`: engines that run
+    already.
     Raises PlanError (a pool has neither this machine nor a URL), UsageError (malformed texts), MissingError (no model
     file), OperateError (port taken, platform running, version not servable, a process that does not start).
     """
@@ -96,7 +97,7 @@ def up(
     home = locate_home(chosen)
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
-    made = load_or_make_plan(source)
+    made = load_or_make_plan(source, download=download)
     report_step("starting the platform")
     called_at = time.time()
     listen = GatewayOptions(
@@ -111,12 +112,12 @@ def up(
         chosen.image_host_list,
         chosen.audit_checkpoints,
     )
-    elsewhere = parse_external_engines(made, engine, key_env, allow_field)
+    external = parse_external_engines(made, elsewhere)
     limit = find_memory_limit(chosen.model_memory_bytes, made)
-    built = build_bundle(made, listen, store_url(chosen), elsewhere)
+    built = build_bundle(made, listen, store_url(chosen), external)
     built = replace(built, model_memory_bytes=limit, model_idle_s=chosen.model_idle_s)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
-    here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))
+    here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in external))
     platform_control.check_startable(here, home, chosen.host, chosen.port)
     with open_home() as (_chosen, _home, store):
         rollout.check_servable(built, home, store)
@@ -128,6 +129,7 @@ def up(
     with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
     started = UpResult(url=built.url, key=key, console=None, missed_limits=missed, busy_share=busy_share)
+    started = replace(started, proposals=made.proposals)
     return PlatformHandle(started, home, process, detached=detach)
 
 

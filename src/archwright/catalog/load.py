@@ -7,7 +7,7 @@ from pathlib import Path
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.layers.calibrations import MeasuredLayer, read_calibrations
-from archwright.catalog.layers.stored_models import read_stored_models
+from archwright.catalog.layers.stored_models import read_held_digests, read_stored_models
 from archwright.catalog.probe.machine_probe import cached_machine
 from archwright.catalog.tables.csv_table import DATA
 from archwright.home import Home
@@ -40,7 +40,7 @@ def _cached_catalog(root: str | None, _stamps: tuple[int, ...], today: date | No
         return Catalog(DATA, today=today)
     home = Home(root)
     latest = refreshed_layer.current_generation(home.catalog_refreshed)
-    return Catalog(
+    found = Catalog(
         DATA,
         user=home.catalog_overlay,
         measured=MeasuredLayer(cached_machine(home), read_calibrations(home)),
@@ -48,3 +48,5 @@ def _cached_catalog(root: str | None, _stamps: tuple[int, ...], today: date | No
         today=today,
         stored=read_stored_models(home),
     )
+    found.held = read_held_digests(home)
+    return found

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.planning import MissedLimit
+from archwright.api.planning import MissedLimit, format_download
 from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
@@ -115,10 +115,13 @@ def print_platform(result: PlatformHandle) -> int:
     key = started.key or "(shown on the first start; create another with: archwright key create)"
     print_text(
         f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
-        f'  archwright ask "What is the capital of France?"\n'
+        f'  archwright ask "Name three primary colours."\n'
         f"  archwright bench\n"
         f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
     )
+    for proposal in started.proposals:
+        better = f"\nA better model fits this machine for {proposal.workload}: {format_download(proposal.artefact)}."
+        print_text(f"{better}\nTo download and start it: archwright down, then archwright up --download")
     if started.missed_limits:
         print_missed_limits(make_console(), started.missed_limits)
         print_probe_load(make_console(), started.busy_share)

@@ -238,6 +238,18 @@ class StackLine(Record):
     url: str | None = None
 
 
+class ModelProposal(Record):
+    """A model that a download would give a workload of this machine: better than `instead`, or the first ("").
+
+    `size_bytes` is computed until the file is fetched. `reason` says why it is the choice.
+    """
+
+    workload: str
+    artefact: Artefact
+    instead: str
+    reason: str
+
+
 class LoadSpec(Record):
     """The traffic for which a workload's predictions were made; `bench` replays it exactly.
 
@@ -280,7 +292,7 @@ class Plan(Record):
     """The whole decision: `options` has every evaluated option, also over budget; `chosen` names one.
 
     `pools` are machines; `upstreams` are hosted models bought by the token. In the first year the gateway needs
-    `gateway_workers` processes.
+    `gateway_workers` processes. `proposals`: models that a download to this machine would give.
     """
 
     version: Literal[1] = 1
@@ -308,6 +320,7 @@ class Plan(Record):
     stale_facts: tuple[str, ...] = ()
     upstreams: tuple[Pool, ...] = ()
     gateway_workers: int = 1
+    proposals: tuple[ModelProposal, ...] = ()
 
     @property
     def digest(self) -> str:

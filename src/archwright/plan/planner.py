@@ -63,7 +63,7 @@ def make_plan(
     ledger = PlanProvenance()
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
-    planner = Planner(needs, catalog, ledger, accept_stale=concessions.accept_stale)
+    planner = Planner(needs, catalog, ledger, concessions)
     built = planner.evaluate_options(machine, now)
     drafts, converter = tuple(one.draft for one in built), planner.converter
     report_step("comparing the options")
@@ -106,6 +106,7 @@ def make_plan(
         stale_facts=list_stale_prices(drafts, catalog),
         upstreams=gateway.upstreams,
         gateway_workers=gateway.workers,
+        proposals=tuple(proposal for one in built for proposal in one.proposals),
     )
     # Through the file form once: a whole number in a float field would change the digest when the plan is read back.
     return msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
@@ -127,9 +128,11 @@ def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> Mach
 
 
 class Planner:
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, accept_stale: bool = False) -> None:
+    def __init__(
+        self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, concessions: Concessions = NO_CONCESSIONS
+    ) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
-        self._accept_stale = accept_stale
+        self._accept_stale, self._download = concessions.accept_stale, concessions.download
         self.converter = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
@@ -197,7 +200,8 @@ class Planner:
     def _local_option(self, machine: MachineFacts | None) -> BuiltOption:
         """Text workloads only: no other work is predicted on this machine."""
         demands = list_text_demands(self._needs)
-        local = ThisMachinePlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
+        planner = ThisMachinePlanner(self._needs, self._catalog, self._ledger, download=self._download)
+        local = planner.plan(demands, machine)
         texts = {demand.workload.name for demand in demands}
         others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
         draft = local.draft

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import read_example
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import SLO, ExistingComponent, Needs, Workload
 from archwright.contract.record import replace
 from archwright.needs.reader import parse_needs
-from archwright.needs.template import read_template
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -30,7 +30,7 @@ Case = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
 def needs_of(name: str, **changes: Any) -> Needs:
-    return replace(parse_needs(read_template(name).encode(), "needs.yaml", CATALOG)[0], **changes)
+    return replace(parse_needs(read_example(name).encode(), "needs.yaml", CATALOG)[0], **changes)
 
 
 def clinic_at_home(**changes: Any) -> Case:

@@ -54,7 +54,7 @@ def _keyed_table(read: Callable[[Path], list[R]], key: str = "id") -> overlaid_p
 class CatalogTables:
     """`measured`: what was measured on this machine; `latest`: the file of the refreshed layer.
 
-    `stored`: the models of the home.
+    `stored`: the models of the home. `held`: digests of all model files there, also of those without a record.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class CatalogTables:
     ) -> None:
         self.folder = folder
         self.stored = stored
+        self.held: frozenset[str] = frozenset()
         self._today = today
         self._user_file = user
         self._latest_file = latest

@@ -28,6 +28,13 @@ def read_stored_models(home: Home) -> tuple[StoredModel, ...]:
     return tuple(sorted(found, key=lambda one: one.name))
 
 
+def read_held_digests(home: Home) -> frozenset[str]:
+    """Return the digests of the model files in the home, also of a file that an older version fetched."""
+    if not home.stored_models.is_dir():
+        return frozenset()
+    return frozenset(path.stem for path in home.stored_models.iterdir() if path.suffix != ".json")
+
+
 def build_artefact(stored: StoredModel) -> Artefact:
     return Artefact(
         name=stored.name,

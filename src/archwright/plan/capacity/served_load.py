@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import TEXT_KINDS, TokenLength
+from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -130,6 +130,6 @@ def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     return RequestLengths(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
-def default_max_tokens(output: TokenLength) -> int:
-    """Return the default output limit of a request: the 95th percentile in the needs."""
-    return max(1, round(output.p95))
+def default_max_tokens(context_tokens: int) -> int:
+    """Return the output limit of a request that states none: half of a slot's context."""
+    return max(1, context_tokens // 2)

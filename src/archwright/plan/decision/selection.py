@@ -52,11 +52,13 @@ class Concessions(NamedTuple):
     """Rules that a plan may relax because the caller asks for it.
 
     `accept_stale`: buy by prices that have expired. `best_effort`: if no option is feasible, choose the nearest option
-    that can run, that is, one that misses only service levels and budgets.
+    that can run, that is, one that misses only service levels and budgets. `download`: use models that this machine
+    must fetch.
     """
 
     accept_stale: bool = False
     best_effort: bool = False
+    download: bool = False
 
 
 NO_CONCESSIONS = Concessions()

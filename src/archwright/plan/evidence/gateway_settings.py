@@ -191,7 +191,8 @@ def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
         replicas=1,
         slots=UPSTREAM_SLOTS,
         context_tokens=row.context_tokens or demand.context_tokens,
-        default_max_tokens=default_max_tokens(demand.output_tokens),
+        # Of a slot for this load, not of the model's context: a reservation of that would fill a budget.
+        default_max_tokens=default_max_tokens(2 * demand.context_tokens),
         quantisation="",
         launch=Launch(engine="external", settings={"protocol": protocol} if protocol else {}, health_path=""),
         price_per_token=TokenPrice(

@@ -220,7 +220,12 @@ class OnPremisesPlanner:
         for miss in draft.misses:
             if miss.constraint in ("power_kw", "rack_units"):
                 excess = (float(miss.value or 0) - float(miss.limit or 0)) * TIGHTENING_MARGIN
-                limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
+                each = [getattr(kind, miss.constraint) for kind in self._kinds]
+                years = zip(*solution.machines, strict=True)
+                used = max(sum(one * count for one, count in zip(each, counts, strict=True)) for counts in years)
+                # From what the machines use: a limit with room below it would need several rounds.
+                least = min(used, getattr(limits, miss.constraint) or 0.0)
+                limits = limits._replace(**{miss.constraint: least - excess})
         monthly = sum(term.sum / len(term.flow) for term in terms if is_monthly(term))
         if budget.per_month is not None and (over := monthly - budget.per_month * usd) > 0:
             used = (assignments[one.choice].choice for one in solution.taken)

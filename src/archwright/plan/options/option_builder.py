@@ -8,7 +8,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
-from archwright.contract.plan import ConstraintViolation, Launch, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, Launch, ModelProposal, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft, check_limit
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -259,7 +259,7 @@ class PoolWriter:
             replicas=replicas,
             slots=steady.slots,
             context_tokens=steady.context_tokens,
-            default_max_tokens=default_max_tokens(task.demand.output_tokens),
+            default_max_tokens=default_max_tokens(steady.context_tokens),
             quantisation=steady.quantisation,
             launch=Launch(
                 engine=steady.engine,
@@ -336,12 +336,16 @@ def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:
 
 
 class BuiltOption(NamedTuple):
-    """A draft with the loads to predict (`served`: already resolved loads) and the assumptions of its sizing."""
+    """A draft with the loads to predict (`served`: already resolved loads) and the assumptions of its sizing.
+
+    `proposals`: models that a download to this machine would give.
+    """
 
     draft: OptionDraft
     serving: tuple[ProvisionedLoad | BatchLoad, ...] = ()
     assumptions: tuple[str, ...] = ()
     served: tuple[ServedLoad, ...] = ()
+    proposals: tuple[ModelProposal, ...] = ()
 
 
 class OptionBuilder:

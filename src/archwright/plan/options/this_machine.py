@@ -1,39 +1,39 @@
 """The option "this machine": embedded engines on the local machine, whose only cost is electricity.
 
 One pool per workload. An engine uses all usable cores except one (for the gateway and the control plane) and processes
-prompts in small batches, so that a long prompt never blocks running streams. Slots: the largest of SLOT_COUNTS that
-keeps every latency limit, else the largest that fits. A slot holds twice the 95th percentile of prompt plus answer,
-because lengths are log-normal and long requests must not be refused.
+prompts in small batches, so that a long prompt never blocks running streams. Model, quantisation and slots: see
+local_models.py. A workload may use the memory that the workloads before it, and the smallest models of those after it,
+leave. A slot holds twice the 95th percentile of prompt plus answer, because lengths are log-normal and long requests
+must not be refused.
 """
 
+from typing import NamedTuple
+
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Artefact, Launch, MachineFacts, Pool
+from archwright.contract.plan import Launch, MachineFacts, ModelProposal, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
 from archwright.plan.accounting.budget import USD, Findings, OptionDraft
 from archwright.plan.accounting.cash_flow import make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
-from archwright.plan.capacity.served_load import LocalLoad, build_load_spec, count_context_tokens, default_max_tokens
+from archwright.plan.capacity.served_load import LocalLoad, default_max_tokens
 from archwright.plan.capacity.service_levels import check_availability, find_latency_misses
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
+from archwright.plan.options.local_models import QUALITY_MARGIN, LocalChoice, LocalFile, LocalModelChooser
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, AcceleratorPool
 from archwright.plan.violations import build_violation
-from archwright.simulate.local_engine import BATCH_TOKENS, build_local_spec, find_embedded_engine
-from archwright.simulate.peak_selection import select_representative_load
+from archwright.simulate.local_engine import BATCH_TOKENS, find_embedded_engine
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
     WIDEST_TTFT_BAND,
-    ServingSpec,
     estimate_disk,
     estimate_peak_memory,
-    fits_hardware,
     replica_memory,
 )
 from archwright.sizing.hardware.power import carbon_kg
@@ -46,13 +46,21 @@ from archwright.sizing.hardware.roofline import (
 
 PLACEMENT = "this-machine"
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
-SLOT_COUNTS = (4, 2, 1)
+
+
+class ServedChoice(NamedTuple):
+    demand: Demand
+    files: tuple[LocalFile, ...]
+    others: tuple[LocalFile, ...]
 
 
 class ThisMachinePlanner:
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
+    """`download`: files that must be fetched may be chosen."""
+
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, download: bool = False) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._engine = find_embedded_engine(catalog)
+        self._download = download
 
     def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> BuiltOption:
         """Plan all texts. Raises MissingError AW-GET-01 if only this machine is allowed and it was not probed."""
@@ -65,22 +73,18 @@ class ThisMachinePlanner:
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
         residency = [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
         accelerators = AcceleratorPlanner(self._needs, self._catalog, self._ledger, machine)
-        findings, served, pools = Findings(residency, [*accelerators.notes]), list[LocalLoad](), list[Pool]()
-        fast = list[AcceleratorPool]()
+        findings, fast, rest = Findings(residency, [*accelerators.notes]), list[AcceleratorPool](), list[Demand]()
         for demand in demands:
             found = accelerators.plan_pool(demand, select_open_models(demand, self._catalog).models)
-            if found is not None:
+            if found is None:
+                rest.append(demand)
+            else:
                 fast.append(found)
-                pools.append(found.pool)
                 findings.notes.extend(found.notes)
                 check_availability(demand.workload.name, RedundancyRequirement(1, 0), demand.workload.slo, *findings)
-                continue
-            chosen = self._choose_model(demand, findings)
-            if chosen is not None:
-                spec = self._choose_slots(demand, chosen, machine, findings)
-                served.append(LocalLoad(demand, spec))
-                pools.append(self._build_pool(demand, spec, chosen[1], machine))
-        self._check_machine_limits(served, machine, findings)
+        served, own, proposals = self._serve(rest, machine, findings)
+        pools = [*(one.pool for one in fast), *own]
+        self._check_machine_limits(served, own, machine, findings)
         draw, draw_formula = _estimate_draw_kw(machine, sum(one.draw_w for one in fast))
         power, months = self._price_electricity(draw, draw_formula), self._needs.budget.horizon_months
         paid = make_recurring_flow("electricity", "energy", power.value, months, (power.basis,))
@@ -105,51 +109,82 @@ class ThisMachinePlanner:
             energy_kwh_per_month=energy,
             carbon_kg_per_month=None if grams is None else replace(carbon_kg(energy, grams), basis=basis),
         )
-        return BuiltOption(draft, served=(*served, *(one.load for one in fast)))
+        return BuiltOption(draft, served=(*served, *(one.load for one in fast)), proposals=tuple(proposals))
 
-    def _choose_model(self, demand: Demand, findings: Findings) -> tuple[ModelSpec, Artefact] | None:
-        """Choose the smallest model that passes and has a file for the embedded engine."""
-        found = select_open_models(demand, self._catalog)
+    def _serve(
+        self, demands: list[Demand], machine: MachineFacts, findings: Findings
+    ) -> tuple[list[LocalLoad], list[Pool], list[ModelProposal]]:
+        chooser, proposals = LocalModelChooser(self._catalog, self._engine, machine), list[ModelProposal]()
+        served, pools = list[LocalLoad](), list[Pool]()
+        candidates = [self._list_candidates(demand, chooser, machine, findings) for demand in demands]
+        least = [chooser.least_memory(one.demand, one.files) for one in candidates]
+        named = all(one.demand.workload.model is not None for one in candidates)
+        left = chooser.usable_memory(named=named) - sum(least)
+        for one, reserved in zip(candidates, least, strict=True):
+            left += reserved
+            choice = chooser.choose(one.demand, one.files, left) if one.files else None
+            proposals += _propose_download(one, choice, chooser, left)
+            name = one.demand.workload.name
+            if choice is not None:
+                left -= replica_memory(choice.spec).total
+                served.append(LocalLoad(one.demand, choice.spec))
+                pools.append(self._build_pool(one.demand, choice, machine))
+                self._explain_choice(one.demand, choice, findings)
+            elif one.files:
+                left -= reserved
+                findings.misses.append(build_violation(f"{name}.memory_bytes", reserved, float(machine.memory_bytes)))
+        return served, pools, proposals
+
+    def _list_candidates(
+        self, demand: Demand, chooser: LocalModelChooser, machine: MachineFacts, findings: Findings
+    ) -> ServedChoice:
+        """Return the files that may serve a workload, and the others that only a download would allow."""
+        found, workload = select_open_models(demand, self._catalog), demand.workload
         findings.misses.extend(found.misses)
         findings.notes.extend(found.notes)
-        for model in found.models:
-            artefact = self._catalog.artefacts.get(model.id)
-            if artefact is not None and artefact.quantisation in self._engine.quantisations:
-                findings.notes.extend(format_licence_note(model))
-                return model, artefact
-        if found.models:
-            limit = ", ".join(sorted(self._catalog.artefacts))
-            findings.misses.append(build_violation(f"{demand.workload.name}.model", "no file to fetch", limit))
-        return None
+        files = chooser.list_files(found.models, workload.model)
+        here = tuple(one for one in files if one.here)
+        if workload.model is not None:
+            kept, others = here or files, tuple[LocalFile, ...]()
+        else:
+            room = machine.disk_free_bytes
+            fetched = tuple(one for one in files if not one.here and one.artefact.size_bytes <= room)
+            files = tuple(one for one in files if one.here or one in fetched)
+            kept, others = (files, ()) if self._download else (here, fetched)
+        if found.models and not kept:
+            value = "no file in the home" if others else "no file to fetch"
+            limit = "archwright plan --download" if others else ", ".join(sorted(self._catalog.model_files))
+            findings.misses.append(build_violation(f"{workload.name}.model", value, limit))
+        return ServedChoice(demand, kept, others)
 
-    def _choose_slots(
-        self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, findings: Findings
-    ) -> ServingSpec:
-        specs = [self._build_spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
-        fitting = [spec for spec in specs if fits_hardware(spec)]
-        if not fitting:
-            name, need = demand.workload.name, replica_memory(specs[-1]).total
-            findings.misses.append(build_violation(f"{name}.memory_bytes", need, float(machine.memory_bytes)))
-        tried = fitting or specs[-1:]
-        spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
-        spec = replace(spec, load=select_representative_load(spec))
+    def _explain_choice(self, demand: Demand, choice: LocalChoice, findings: Findings) -> None:
+        workload, file, misses = demand.workload, choice.file, find_latency_misses(choice.spec, demand.workload.slo)
+        if workload.model is None:
+            rank = (
+                "the fastest file, because none keeps every limit"
+                if misses
+                else "the best that fits memory and keeps the limits"
+            )
+            rival = f"; next: {choice.rival.label} ({choice.rival.quality_label})" if choice.rival is not None else ""
+            findings.notes.append(f"{workload.name}: {file.label} ({file.quality_label}) is {rank}{rival}")
+            self._ledger.add_assumptions(
+                "the model on this machine: the best mean over six public benchmarks, where a fit replaces missing "
+                "scores (docs/models.md); then the larger quantisation"
+            )
+        if not file.here:
+            source = file.artefact.repository or file.artefact.package
+            findings.notes.append(f"{workload.name}: the file of {file.label} must be fetched from {source}")
+        findings.notes.extend(format_licence_note(file.model))
         self._ledger.add_assumptions(
-            f"{demand.workload.name}: predictions and `bench` use a typical one of many random peak windows. "
+            f"{workload.name}: predictions and `bench` use a typical one of many random peak windows. "
             "It depends smoothly on the machine's speed, and other windows may differ more. Simulated intervals are "
             f"limited to a factor of {WIDEST_BAND:g} ({WIDEST_TTFT_BAND:g} for TTFT) in both directions. A machine "
             "with unsteady speed is therefore reported as worse than predicted"
         )
-        findings.misses.extend(find_latency_misses(spec, demand.workload.slo))
-        return spec
+        findings.misses.extend(misses)
 
-    def _build_spec(
-        self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
-    ) -> ServingSpec:
-        model, artefact = chosen
-        load = build_load_spec(demand, model.id, slots)
-        return build_local_spec(model, artefact, machine, self._catalog, load, count_context_tokens(demand, model))
-
-    def _build_pool(self, demand: Demand, spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> Pool:
+    def _build_pool(self, demand: Demand, choice: LocalChoice, machine: MachineFacts) -> Pool:
+        spec = choice.spec
         return Pool(
             name=demand.workload.name,
             model=spec.model.id,
@@ -164,7 +199,7 @@ class ThisMachinePlanner:
             replicas=1,
             slots=spec.slots,
             context_tokens=spec.context_tokens,
-            default_max_tokens=default_max_tokens(demand.output_tokens),
+            default_max_tokens=default_max_tokens(spec.context_tokens),
             quantisation=spec.quantisation,
             launch=Launch(
                 engine=self._engine.id,
@@ -173,17 +208,22 @@ class ThisMachinePlanner:
                 health_path=self._engine.health_path,
                 metrics=self._engine.metrics,
             ),
-            artefact=artefact,
+            artefact=choice.file.artefact,
         )
 
-    def _check_machine_limits(self, served: list[LocalLoad], machine: MachineFacts, findings: Findings) -> None:
+    def _check_machine_limits(
+        self, served: list[LocalLoad], pools: list[Pool], machine: MachineFacts, findings: Findings
+    ) -> None:
         """Check availability, and memory and disk of all pools together."""
         for workload in (one.demand.workload for one in served):
             check_availability(workload.name, RedundancyRequirement(1, 0), workload.slo, *findings)
         memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             findings.misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))
-        files = sum(estimate_disk(one.spec, "").value for one in served)
+        held = [
+            pool.artefact.size_bytes for pool in pools if pool.artefact and pool.artefact.sha256 in self._catalog.held
+        ]
+        files = sum(estimate_disk(one.spec, "").value for one in served) - sum(held)
         if files > machine.disk_free_bytes:
             findings.misses.append(build_violation("disk_bytes", files, float(machine.disk_free_bytes)))
         if len(served) > 1:
@@ -220,3 +260,18 @@ def _estimate_draw_kw(machine: MachineFacts, accelerators_w: float) -> tuple[Est
     formula += f" + {accelerators_w:g} W of accelerators" if accelerators_w else ""
     watts = MACHINE_BASE_W + CORE_W * machine.cores_usable + accelerators_w
     return within_factor(watts / 1000, POWER_FACTOR, "kW"), formula
+
+
+def _propose_download(
+    one: ServedChoice, choice: LocalChoice | None, chooser: LocalModelChooser, memory: float
+) -> tuple[ModelProposal, ...]:
+    """Return the best file that a download would give, if its model is better than the chosen one."""
+    own = choice.file if choice is not None else None
+    better = tuple(f for f in one.others if own is None or f.quality.share > own.quality.share + QUALITY_MARGIN)
+    found = chooser.find_best(one.demand, better, memory)
+    if found is None:
+        return ()
+    instead, file = own.label if own is not None else "", found.file
+    reason = file.quality_label + (f"; {own.label}: {own.quality_label}" if own is not None else "")
+    workload = one.demand.workload.name
+    return (ModelProposal(workload=workload, artefact=file.artefact, instead=instead, reason=reason),)
