@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from docs import notice
+from docs import model_guide, notice
 from docs.error_codes import read_error_codes
 
 from archwright import settings
@@ -109,6 +109,7 @@ def main() -> int:
     build_parser()
     stale = 0
     pages = {"docs/reference.md": reference(), "docs/errors.md": errors()}
+    pages["docs/models.md"] = model_guide.generate_model_guide(SOURCE)
     pages[str((DATA / notice.FILE).relative_to(ROOT))] = notice.generate_notice()
     for name, text in pages.items():
         path = ROOT / name

@@ -27,6 +27,7 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 
 
 HOUSE = only("on-premises")
+WIDE = edit({"placement.site.rack_units": 60}, HOUSE)
 SERVERLESS = edit({"placement": {"allow": ["serverless"]}})
 # A company of plants, without a data centre.
 RENTED = edit({"placement.site": GONE, "placement.owned": GONE}, only("cloud"))
@@ -41,9 +42,9 @@ ANTARCTIC = edit({"placement": {"allow": ["cloud"]}, "data.0.residency": ["AQ"]}
 @pytest.mark.parametrize(
     ("name", "change", "option", "misses", "priced"),
     [
-        ("clinic", edit({"budget.capex": 1000}, HOUSE), "on-premises", {"capex"}, True),
-        ("clinic", edit({"budget.per_month": 10}, HOUSE), "on-premises", {"per_month"}, True),
-        ("clinic", edit({"placement.site.power_kw": 0.1}, HOUSE), "on-premises", {"power_kw"}, True),
+        ("clinic", edit({"budget.capex": 1000}, WIDE), "on-premises", {"capex"}, True),
+        ("clinic", edit({"budget.per_month": 10}, WIDE), "on-premises", {"per_month"}, True),
+        ("clinic", edit({"placement.site.power_kw": 0.1}, WIDE), "on-premises", {"power_kw"}, True),
         ("clinic", edit({"placement.site.rack_units": 1}, HOUSE), "on-premises", {"rack_units"}, True),
         ("clinic", ABROAD, "on-premises", {"residency"}, False),
         ("clinic", ABROAD, "hybrid", {"residency"}, False),

@@ -77,7 +77,7 @@ def test_the_desk_runs_on_this_machine(desk: Plan) -> None:
     assert pool.launch.environment == {"GOMP_SPINCOUNT": "1000"}
     assert pool.launch.health_path == "/health"
     assert pool.artefact is not None and pool.artefact.model == pool.model
-    assert pool.default_max_tokens == 128
+    assert pool.default_max_tokens == pool.context_tokens // 2
     assert pool.context_tokens >= 1.5 * (400 + 128)
 
 
@@ -218,7 +218,7 @@ stay_at_home = edit({"placement.allow": ["on-premises"]})
         (scale_traffic(1, 1 / 20, first=stay_at_home), "are idle"),
         (edit({"placement.owned.0.age_months": 48}, stay_at_home), "economic life is over"),
         (edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home), "are not used"),
-        (None, None),  # all four carry the first years
+        (edit({"workloads.1.model": "Phi-4"}, stay_at_home), None),  # all four carry the first years
     ],
 )
 def test_owned_machines_without_work_are_said(plan_of: Make, change: Change | None, said: str | None) -> None:

@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import overload
 
-from archwright import api, settings
+from archwright import settings
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.estimate import Estimate, exact_estimate
@@ -168,12 +169,14 @@ def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, N
 
 def fetch_artefacts(missing: Sequence[Artefact], home: Home) -> None:
     """Say what is fetched, then fetch it. Without a network the models of the home stay; else raises as a fetch."""
+    # Loaded on first use, as in api/__init__: most plans fetch nothing.
+    fetch: Callable[[str], object] = import_module("archwright.api.models").fetch
     for artefact in missing:
         sys.stderr.write(f"note: downloads {format_download(artefact)}\n")
     try:
         for artefact in missing:
             folder = f"hf:{artefact.repository}" if artefact.form == "safetensors" else artefact.name
-            api.models.fetch(folder if artefact.repository else artefact.model)
+            fetch(folder if artefact.repository else artefact.model)
     except MissingError as error:
         if error.code not in OFFLINE_CODES or not load_catalog(home).held:
             raise

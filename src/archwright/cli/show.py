@@ -115,7 +115,7 @@ def print_platform(result: PlatformHandle) -> int:
     key = started.key or "(shown on the first start; create another with: archwright key create)"
     print_text(
         f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
-        f'  archwright ask "Name three primary colours."\n'
+        f'  archwright ask "What is machine learning, in one sentence?"\n'
         f"  archwright bench\n"
         f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
     )

@@ -53,7 +53,7 @@ def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: in
 
 def asked(target: float, placement: str, tier: int | None = None) -> Change:
     place = {"placement.allow": [placement], "placement.clouds": ["aws"], "placement.prefer": GONE}
-    site = {} if tier is None else {"placement.site.tier": tier}
+    site = {} if tier is None else {"placement.site.tier": tier, "workloads.0.model": "Gemma-3-12B-it"}
     return edit({**place, **site, "workloads.0.slo.availability": target})
 
 

@@ -69,7 +69,7 @@ def test_more_load_runs_more_at_once_up_to_the_places(catalog: Catalog) -> None:
 def test_peak_seconds_context_and_default_output(catalog: Catalog) -> None:
     assert [compute_peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
     assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
-    assert default_max_tokens(TokenLength(mean=1, p95=0.2)) == 1
+    assert [default_max_tokens(context) for context in (0, 1, 9728)] == [1, 1, 4864]
 
 
 def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:

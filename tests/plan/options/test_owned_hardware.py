@@ -20,12 +20,16 @@ Make = Callable[..., Plan]
 two_workloads = edit({"workloads.3": GONE, "workloads.2": GONE})
 
 
+PHI = edit({"workloads.1.model": "Phi-4"})
+
+
 def shared_out(growth: float, capex: float, age: float = 14) -> Change:
     """The manufacturer's assistant on internal data, so that its work may leave the site."""
     changes = {
         "placement.allow": ["on-premises", "hybrid"],
         "placement.clouds": ["aws"],
         "placement.owned.0.age_months": age,
+        "workloads.1.model": "Phi-4",  # a load of several machines
         "workloads.1.traffic.growth_per_year": growth,
         "budget.capex": capex,
         "data.*.sensitivity": "internal",
@@ -39,7 +43,7 @@ def answering_pools(option: Option) -> list[Pool]:
 
 def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
     """At an age of 14 months, owned machines serve three more years; bought ones of another type follow."""
-    (option,) = (one for one in plan_of("manufacturer").options if one.name == "on-premises")
+    (option,) = (one for one in plan_of("manufacturer", PHI).options if one.name == "on-premises")
     pools = {pool.machine: pool for pool in answering_pools(option)}
     old, new = pools["8x-h100"], pools["8x-mi300x"]
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)

@@ -191,7 +191,7 @@ def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
         replicas=1,
         slots=UPSTREAM_SLOTS,
         context_tokens=row.context_tokens or demand.context_tokens,
-        # Of a slot for this load, not of the model's context: a reservation of that would fill a budget.
+        # A slot for this load: reservations of half the model's context would fill a budget.
         default_max_tokens=default_max_tokens(2 * demand.context_tokens),
         quantisation="",
         launch=Launch(engine="external", settings={"protocol": protocol} if protocol else {}, health_path=""),

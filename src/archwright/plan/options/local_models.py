@@ -27,7 +27,7 @@ from archwright.sizing.model.engine_memory import USABLE_SHARE
 
 SLOT_COUNTS = (4, 2, 1)
 MOST_SIMULATED = 16
-# Of the memory, beside the share that no engine may use: for the programs of the person at this machine. Assumed.
+# Memory for the programs of the person at this machine, beside the share that no engine may use. Assumed.
 OTHERS_SHARE = 0.2
 # The closed loop lasts for about this many answers of an engine, within these seconds: a slow engine needs longer.
 CLOSED_ANSWERS, LEAST_CLOSED_S, MOST_CLOSED_S = 2.0, 12.0, 90.0

@@ -165,7 +165,10 @@ class ThisMachinePlanner:
                 if misses
                 else "the best that fits memory and keeps the limits"
             )
-            rival = f"; next: {choice.rival.label} ({choice.rival.quality_label})" if choice.rival is not None else ""
+            rival = ""
+            if (other := choice.rival) is not None:
+                better = not misses and other.quality.share > file.quality.share
+                rival = f"; {'better and too slow' if better else 'next'}: {other.label} ({other.quality_label})"
             findings.notes.append(f"{workload.name}: {file.label} ({file.quality_label}) is {rank}{rival}")
             self._ledger.add_assumptions(
                 "the model on this machine: the best mean over six public benchmarks, where a fit replaces missing "

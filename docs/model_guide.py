@@ -1,0 +1,170 @@
+"""Writes docs/models.md: models that the planner chooses on assumed machines, with predictions, and their quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.load import load_catalog
+from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.needs import TokenLength
+from archwright.contract.plan import LoadSpec, MachineFacts
+from archwright.contract.record import replace
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
+from archwright.plan.demand.forecast import list_text_demands
+from archwright.plan.demand.model_quality import BENCHMARKS, rate_models
+from archwright.plan.demand.model_selection import select_open_models
+from archwright.plan.options.local_models import OTHERS_SHARE, LocalModelChooser
+from archwright.simulate.local_engine import find_embedded_engine
+from archwright.simulate.serving_simulation import estimate_peak_memory, predict_serving
+from archwright.sizing.model.engine_memory import USABLE_SHARE
+
+GIB = 2**30
+CHOICES = 3
+PROMPT, ANSWER = 1000.0, 200.0
+
+
+class AssumedMachine(NamedTuple):
+    """Rates of one thread; all are assumed, none is measured."""
+
+    name: str
+    cores: int
+    memory_gib: int
+    gb_per_s: float
+    gflop_per_s: float
+    isa: str
+
+    def to_facts(self) -> MachineFacts:
+        return MachineFacts(
+            cores_usable=self.cores,
+            memory_bytes=self.memory_gib * GIB,
+            memory_bandwidth_bytes_per_s=within_factor(self.gb_per_s * 1e9, 1.1, "bytes/s"),
+            matmul_flops_per_s=within_factor(self.gflop_per_s * 1e9, 1.1, "FLOP/s"),
+            disk_write_bytes_per_s=within_factor(1e9, 1.2, "bytes/s"),
+            disk_free_bytes=200 * GIB,
+            isa=self.isa,
+            gpus=(),
+            probed_at=0.0,
+        )
+
+
+MACHINES = (
+    AssumedMachine("laptop, 8 GB", 4, 8, 10.0, 60.0, "avx2"),
+    AssumedMachine("laptop, 16 GB", 8, 16, 14.0, 90.0, "avx2"),
+    AssumedMachine("workstation, 32 GB", 16, 32, 14.0, 90.0, "avx512"),
+    AssumedMachine("server, 64 GB", 32, 64, 12.0, 80.0, "avx512"),
+)
+HEAD = f"""# Models for this machine
+
+`archwright up` serves the best model that the home holds, and names a better one if a download would give it.
+`archwright up --download` and `archwright plan NEEDS --download` choose among all files of the catalog, name the file,
+its size and its licence, then fetch it. A workload with `model: NAME` keeps that model.
+
+The demo and the tests use SmolLM2-135M, a model of 135 million parameters that answers few questions well.
+
+## How a model is chosen
+
+1. The needs: licence, quality floors, context.
+2. Memory: weights, the cache of the whole context for each slot, overhead. A model that the needs name may use
+   {USABLE_SHARE:.0%} of the memory. Any other model may use {USABLE_SHARE - OTHERS_SHARE:.0%}, since a person uses the
+   machine too.
+3. Speed: the latency limits of the needs at the peak, as predicted for this processor.
+4. Quality, then the larger quantisation, then the smaller file.
+
+## Quality
+
+"""
+LIMITS = """
+A rank is only as good as public scores. Try the model on your own questions, and set floors in the needs
+(`quality: {mmlu_pro: 0.5}`) where you know what you need.
+
+## Which model for which machine
+
+The machines below are assumed: their rates per thread are typical figures, not measurements. `archwright plan` measures
+yours. The needs are those of `archwright init --template desk`: one person, prompts of 150 tokens, a first token within
+20 s, at least 4 tokens/s.
+The predictions are for one request at a time with a prompt of 1,000 tokens; each has its 90 % interval. Intervals are
+wide for instruction sets and quantisations that the project has not measured.
+
+| machine | assumed per thread |
+|---|---|
+"""
+
+
+def generate_model_guide(source: Path) -> str:
+    """Return the page; `source` is the folder of the package, whose rule of quality is quoted."""
+    catalog = load_catalog()
+    text = (source / "plan" / "demand" / "model_quality.py").read_text(encoding="utf-8").split('"""')[1]
+    rule = text.split("\n\n", 1)[1].replace("BENCHMARKS", f"six benchmarks ({', '.join(BENCHMARKS)})").strip()
+    lines = [HEAD + rule, "", *_list_qualities(catalog), LIMITS.rstrip("\n")]
+    lines += [
+        f"| {one.name} | {one.cores} cores ({one.isa}), {one.gb_per_s:g} GB/s, {one.gflop_per_s:g} GFLOP/s |"
+        for one in MACHINES
+    ]
+    lines += ["", "| machine | model | memory | start | first token | tokens/s |", "|---|---|---|---|---|---|"]
+    for machine in MACHINES:
+        lines += _list_choices(catalog, machine)
+    lines += [
+        "",
+        "The first row of a machine is the choice; the rows below it are the next models that keep the limits.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _list_qualities(catalog: Catalog) -> list[str]:
+    lines = ["| model | quality | scores | parameters | context | licence |", "|---|---|---|---|---|---|"]
+    qualities = rate_models(catalog.models.values())
+    for name in sorted(set(catalog.model_files) & set(qualities), key=lambda one: -qualities[one].share):
+        model, rated = catalog.models[name], qualities[name]
+        size = f"{model.parameters / 1e9:.3g} B"
+        size += f" ({model.active_parameters / 1e9:.2g} B active)" if model.experts else ""
+        scores = f"{rated.scores} of {len(BENCHMARKS)}"
+        lines.append(f"| {name} | {rated.share:.2f} | {scores} | {size} | {model.context_tokens:,} | {model.licence} |")
+    return lines
+
+
+def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
+    needs, _ = parse_needs(read_template("desk").encode(), "needs.yaml", catalog)
+    (demand,) = list_text_demands(needs)
+    chooser = LocalModelChooser(catalog, find_embedded_engine(catalog), machine.to_facts())
+    files, lines = chooser.list_files(select_open_models(demand, catalog).models), list[str]()
+    while len(lines) < CHOICES:
+        found = chooser.find_best(demand, files, chooser.usable_memory(named=False))
+        if found is None:
+            break
+        lengths = {
+            "input_tokens": TokenLength(mean=PROMPT, p95=PROMPT),
+            "output_tokens": TokenLength(mean=ANSWER, p95=ANSWER),
+        }
+        load = LoadSpec(
+            workload="one",
+            model=found.file.model.id,
+            requests_per_second=0.001,
+            concurrency=1,
+            closed_s=90.0,
+            **lengths,
+        )
+        seen = predict_serving(replace(found.spec, load=load, slots=1))
+        memory = estimate_peak_memory(found.spec, "")
+        rate = seen.tpot_p50_s.divide_amount(1.0, "tokens/s")
+        figures = [
+            _format(memory, 1e9, "GB"),
+            _format(seen.startup_s, 1, "s"),
+            _format(seen.ttft_p50_s, 1, "s"),
+            _format(rate, 1, ""),
+        ]
+        lines.append(f"| {'' if lines else machine.name} | {found.file.label} | {' | '.join(figures)} |")
+        files = tuple(one for one in files if one.model is not found.file.model)
+    return lines or [f"| {machine.name} | none keeps the limits | | | | |"]
+
+
+def _format(estimate: Estimate, unit: float, name: str) -> str:
+    value, low, high = (_round(one / unit) for one in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high}) {name}".strip()
+
+
+def _round(figure: float) -> str:
+    """Two digits, never as a power of ten."""
+    return f"{float(f'{figure:.2g}'):,g}"

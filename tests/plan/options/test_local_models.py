@@ -1,0 +1,103 @@
+"""The model of this machine: by quality, among what fits memory, disk, limits and the home."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.estimate import within_factor
+from archwright.contract.plan import MachineFacts, Plan
+from archwright.contract.record import replace
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
+from archwright.plan.decision.selection import Concessions
+from archwright.plan.demand.model_quality import BENCHMARKS, rate_models
+from archwright.plan.planner import make_plan
+
+from ..conftest import MACHINE, NOW
+
+LAPTOP = replace(
+    MACHINE,
+    cores_usable=8,
+    memory_bytes=16 << 30,
+    memory_bandwidth_bytes_per_s=within_factor(14e9, 1.1, "bytes/s"),
+    matmul_flops_per_s=within_factor(90e9, 1.1, "FLOP/s"),
+    disk_free_bytes=200 << 30,
+)
+SMALL = "SmolLM2-135M-Instruct"
+
+
+def plan_desk(
+    machine: MachineFacts, *, download: bool, held: tuple[str, ...] = (), change: tuple[str, str] = ("", "")
+) -> Plan:
+    """The plan of the built-in assistant; `held`: models whose wheel is in the home."""
+    catalog = Catalog(DATA)
+    catalog.held = frozenset(catalog.artefacts[name].sha256 for name in held)
+    text = read_template("desk").replace(*change)
+    needs, source = parse_needs(text.encode(), "needs.yaml", catalog)
+    chosen = Concessions(best_effort=True, download=download)
+    return make_plan(needs, source, catalog, machine, NOW, concessions=chosen)
+
+
+def misses_of(plan: Plan) -> dict[str, Any]:
+    return {miss.constraint: miss.value for miss in plan.options[0].misses}
+
+
+def test_a_laptop_of_16_gb_gets_a_model_of_4_to_8_billion_in_two_seconds() -> None:
+    plan_desk(LAPTOP, download=False)  # reads the tables
+    began = time.process_time()
+    plan = plan_desk(LAPTOP, download=True)
+    assert time.process_time() - began < 4.0, "2 s on a quiet machine"
+    (pool,) = plan.pools
+    assert pool.artefact is not None and 3.8e9 < Catalog(DATA).models[pool.model].parameters < 8.6e9
+    assert pool.default_max_tokens == pool.context_tokens // 2
+    notes = " ".join(plan.options[0].notes)
+    assert "is the best that fits memory and keeps the limits" in notes and pool.artefact.repository in notes
+    assert misses_of(plan) == {} and plan.proposals == ()
+
+
+def test_without_a_download_the_home_serves_and_the_plan_names_the_better_model() -> None:
+    plan = plan_desk(LAPTOP, download=False, held=(SMALL,))
+    (pool,), (proposal,) = plan.pools, plan.proposals
+    assert (pool.model, pool.quantisation) == (SMALL, "Q4_1")
+    wanted = plan_desk(LAPTOP, download=True, held=(SMALL,)).pools[0].artefact
+    assert proposal.artefact == wanted and proposal.instead == f"{SMALL} Q4_1" and "scores" in proposal.reason
+
+
+def test_an_empty_home_and_a_full_disk_leave_no_model() -> None:
+    plan = plan_desk(LAPTOP, download=False)
+    assert plan.chosen is None and plan.pools == () and misses_of(plan) == {"assistant.model": "no file in the home"}
+    assert [one.instead for one in plan.proposals] == [""]
+    full = plan_desk(replace(LAPTOP, disk_free_bytes=10 << 20), download=True)
+    assert full.chosen is None and full.proposals == ()
+
+
+def test_a_model_that_is_named_stays_and_an_unfit_licence_is_refused() -> None:
+    named = plan_desk(LAPTOP, download=False, change=("    kind: chat", "    model: Qwen3-1.7B\n    kind: chat"))
+    assert named.pools[0].model == "Qwen3-1.7B" and named.proposals == ()
+    research = ("    kind: chat", "    model: Qwen2.5-3B-Instruct\n    kind: chat")
+    assert "assistant.licence" in misses_of(plan_desk(LAPTOP, download=False, change=research))
+
+
+def test_a_slow_machine_gets_the_fastest_file_with_its_misses() -> None:
+    crawling = replace(LAPTOP, matmul_flops_per_s=within_factor(1e9, 1.1, "FLOP/s"))
+    plan = plan_desk(crawling, download=True)
+    assert plan.pools[0].model == SMALL and "assistant.tpot_p95_s" in misses_of(plan)
+
+
+def test_quality_ranks_by_known_scores_and_puts_unknown_models_below_their_size() -> None:
+    models = Catalog(DATA).models
+    rated = rate_models(models.values())
+    assert rated["Qwen3-8B"].share > rated["Qwen3-4B"].share > rated["Qwen3-1.7B"].share > rated["Qwen3-0.6B"].share
+    unknown = replace(models["Qwen3-8B"], id="own", quality={})
+    assert rate_models([*models.values(), unknown])["own"].scores == 0
+    alike = [m.id for m in models.values() if 7e9 < m.parameters < 9e9 and rated[m.id].scores >= 3]
+    below = rate_models([*models.values(), unknown])["own"].share
+    assert len(alike) >= 4 and all(rated[name].share > below for name in alike)
+    whole = next(model for model in models.values() if rated[model.id].scores == len(BENCHMARKS))
+    assert rated[whole.id].share == pytest.approx(sum(whole.quality[b] for b in BENCHMARKS) / len(BENCHMARKS))
+    assert set(rate_models([unknown]).values()) == {(0.0, 0)}
