@@ -9,7 +9,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec, MachineFacts
+from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
@@ -59,8 +59,8 @@ MACHINES = (
 HEAD = f"""# Models for this machine
 
 `archwright up` serves the best model that the home holds, and names a better one if a download would give it.
-`archwright up --download` and `archwright plan NEEDS --download` choose among all files of the catalog, name the file,
-its size and its licence, then fetch it. A workload with `model: NAME` keeps that model.
+`archwright up --download` and `archwright plan NEEDS --download` choose among all files of the catalog. They name the
+file, its size and its licence, and then fetch it. A workload with `model: NAME` keeps that model.
 
 The demo and the tests use SmolLM2-135M, a model of 135 million parameters that answers few questions well.
 
@@ -134,17 +134,9 @@ def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
         found = chooser.find_best(demand, files, chooser.usable_memory(named=False))
         if found is None:
             break
-        lengths = {
-            "input_tokens": TokenLength(mean=PROMPT, p95=PROMPT),
-            "output_tokens": TokenLength(mean=ANSWER, p95=ANSWER),
-        }
-        load = LoadSpec(
-            workload="one",
-            model=found.file.model.id,
-            requests_per_second=0.001,
-            concurrency=1,
-            closed_s=90.0,
-            **lengths,
+        prompt, answer = TokenLength(mean=PROMPT, p95=PROMPT), TokenLength(mean=ANSWER, p95=ANSWER)
+        load = replace(
+            found.spec.load, requests_per_second=0.001, concurrency=1, input_tokens=prompt, output_tokens=answer
         )
         seen = predict_serving(replace(found.spec, load=load, slots=1))
         memory = estimate_peak_memory(found.spec, "")

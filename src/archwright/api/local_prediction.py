@@ -18,7 +18,7 @@ from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
-from archwright.plan.options.this_machine import SLOT_COUNTS
+from archwright.plan.options.local_models import SLOT_COUNTS
 from archwright.simulate.continuous_batching import SimulatedRequest
 from archwright.simulate.local_engine import build_local_spec, find_embedded_engine
 from archwright.simulate.serving_simulation import (
