@@ -194,7 +194,9 @@ class VllmServer:
 def main(arguments: Sequence[str]) -> None:
     given = parse_arguments(arguments)
     folder = Path(given.model_tag)
-    config, machine = (json.loads((folder / name).read_text()) for name in ("config.json", "stand_in.json"))
+    described = folder / "stand_in.json"
+    config = json.loads((folder / "config.json").read_text())
+    machine = json.loads(described.read_text()) if described.exists() else {}
     print(f"INFO vLLM API server, non-default args: {vars(given)}", flush=True)
     print("environment", sorted(os.environ), flush=True)
     check_start(given, config, machine)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
+from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
-from archwright.plan.options.this_machine_gpu import resolve_accelerator_report
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.demand.forecast import Demand, list_text_demands
+from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, resolve_accelerator_report
 
 from ..conftest import GONE, MACHINE, edit
 
 Make = Callable[..., Plan]
+Read = Callable[..., tuple[Needs, NeedsSource]]
 H100, SMALL = "NVIDIA H100 80GB HBM3 (79.6 GiB)", "NVIDIA GeForce RTX 4090 (24.0 GiB)"
 ANY_MODEL = {"workloads.0.model": GONE, "budget.per_month": 600}
 
@@ -62,21 +66,40 @@ def test_the_largest_model_that_fits_is_served_and_predicted(plan_of: Make) -> N
     assert local(plan).power_kw is not None and local(plan).power_kw.value > 0.7  # type: ignore[union-attr]
 
 
-def test_small_memory_takes_a_smaller_model_or_shares_one(plan_of: Make) -> None:
-    (pool,) = local(plan_of("desk", edit({**ANY_MODEL, "workloads.0.model": "Qwen3-8B"}), machine(SMALL, SMALL))).pools
-    assert pool.accelerator == "RTX-4090" and pool.launch.settings["tensor"] in (1, 2)
-    plan = plan_of("desk", edit(ANY_MODEL), machine("NVIDIA GeForce RTX 4090 (7.0 GiB)"))
-    assert [pool.model for pool in local(plan).pools] == ["Qwen3-4B"]
+@pytest.fixture
+def demand(needs_of: Read) -> Demand:
+    return list_text_demands(needs_of("desk", edit(ANY_MODEL))[0])[0]
 
 
-def test_two_workloads_share_the_accelerators(plan_of: Make) -> None:
-    def two(document: dict[str, Any]) -> None:
-        document["workloads"].append({**document["workloads"][0], "name": "second"})
+@pytest.fixture
+def planner_of(needs_of: Read, catalog: Catalog) -> Callable[..., AcceleratorPlanner]:
+    needs, _ = needs_of("desk", edit(ANY_MODEL))
+    return lambda *gpus: AcceleratorPlanner(needs, catalog, PlanProvenance(), machine(*gpus))
 
-    pools = local(
-        plan_of("desk", edit({**ANY_MODEL, "workloads.1.model": GONE}, two), machine(SMALL, H100, H100))
-    ).pools
-    assert [pool.launch.environment["CUDA_VISIBLE_DEVICES"] for pool in pools] == ["1", "2"], "of the larger kind"
+
+def test_small_memory_takes_a_smaller_model_or_several_cards(
+    planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
+) -> None:
+    large, small = catalog.models["Qwen3-8B"], catalog.models["Qwen3-4B"]
+    both = (small, large)
+    card = "NVIDIA GeForce RTX 4090 (10.0 GiB)"
+    one = planner_of(card).plan_pool(demand, both)
+    assert one is not None and (one.pool.model, one.pool.quantisation) == (small.id, "fp8")
+    shared = planner_of(card, card).plan_pool(demand, both)
+    assert shared is not None and shared.pool.model == large.id
+    assert (shared.pool.accelerator_count, shared.pool.launch.settings["tensor"]) == (2, 2)
+    assert shared.pool.launch.environment["CUDA_VISIBLE_DEVICES"] == "0,1" and shared.draw_w == 900
+    tiny = planner_of("NVIDIA GeForce RTX 4090 (7.0 GiB)")
+    assert tiny.plan_pool(demand, both) is None, "four bits need a repository that holds them"
+
+
+def test_workloads_get_their_own_accelerators_of_the_larger_kind(
+    planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
+) -> None:
+    planner, models = planner_of(SMALL, H100, H100), (catalog.models["Qwen3-8B"],)
+    pools = [planner.plan_pool(demand, models) for _ in range(3)]
+    seen = [found and found.pool.launch.environment["CUDA_VISIBLE_DEVICES"] for found in pools]
+    assert seen == ["1", "2", None] and planner.notes == []
 
 
 def test_accelerators_that_do_not_serve_are_named_with_the_way(plan_of: Make, desk: Plan) -> None:

@@ -28,6 +28,8 @@ from archwright.sizing.model.numeric_precision import WEIGHT_BITS, read_publishe
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
 
 PLACEMENT: Placement = "this-machine"
+# Weights of 16 bits can be loaded in these formats; a narrower format needs a repository that holds it.
+LOADED_FORMATS = ("bf16", "fp16", "fp8")
 
 
 class AcceleratorPool(NamedTuple):
@@ -78,6 +80,8 @@ class AcceleratorPlanner:
             weights = self._find_weights(model)
             steady = size_text_serving(machine, model, load, self._catalog) if weights is not None else None
             if weights is None or steady is None or steady.misses or steady.requests_per_s.value <= 0:
+                continue
+            if steady.quantisation not in (weights.quantisation.lower(), *LOADED_FORMATS):
                 continue
             needed = math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines))
             if needed <= steady.engines:
