@@ -18,13 +18,14 @@ def build_local_spec(
 ) -> ServingSpec:
     """Return one replica of the embedded engine with `load.concurrency` slots of `context_tokens` each."""
     engine, quantisation = find_embedded_engine(catalog), artefact.quantisation
+    row = catalog.quantisations.get(quantisation)  # None for a mixed or new format of a stored file
     return ServingSpec(
         model=model,
         engine=engine,
         efficiency=catalog.efficiency(engine.id, quantisation, machine.isa, model),
         hardware=build_machine_hardware(machine),
         quantisation=quantisation,
-        bits_per_weight=catalog.quantisations[quantisation].bits_per_weight,
+        bits_per_weight=8 * artefact.size_bytes / model.parameters if row is None else row.bits_per_weight,
         file_bytes=artefact.size_bytes,
         load=load,
         slots=load.concurrency,
