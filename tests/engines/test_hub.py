@@ -322,6 +322,14 @@ def test_a_full_disk_is_said_before_the_download(
 
 
 @pytest.mark.enable_socket
+def test_a_file_above_the_limit_of_http_is_refused_with_another_way(
+    server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 1000)
+    assert "hf download" in refuses_fetch("AW-GET-10", "too large", home)
+
+
+@pytest.mark.enable_socket
 def test_folders_take_weights_and_descriptions_and_no_code(server: HubServer, home: Home) -> None:
     stored = fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
     folder = home.model_folder(stored.sha256)

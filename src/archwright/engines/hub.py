@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -128,12 +129,15 @@ class HubClient:
         """Download a file to `part`, after the bytes that an earlier command left there.
 
         The bytes are on the disk and checked. Raises MissingError AW-GET-04 (not the stated file; removes `part`),
-        AW-GET-08 (another command fetches it).
+        AW-GET-08 (another command fetches it), AW-GET-10 (too large).
         """
         if not file.sha256 and not file.git_digest:
             raise _wrong_answer_error(repository.id, f"it states no digest of {file.name}")
         if file.size_bytes > self._library.constants.MAX_HTTP_DOWNLOAD_SIZE:
-            raise _wrong_answer_error(repository.id, f"{file.name} is larger than the 50 GB of one download")
+            command = f"hf download {repository.id} {shlex.quote(file.name)}"
+            hint = f"run: {command}; then archwright models add FILE --name NAME"
+            message, where = f"{file.name} is too large for one download over HTTP", ErrorLocation(field=repository.id)
+            raise MissingError("AW-GET-10", message, where=where, hint=hint)
         url = self._library.hf_hub_url(
             repository.id, file.name, revision=repository.commit, endpoint=self._access.endpoint
         )
