@@ -145,7 +145,8 @@ class ThisMachinePlanner:
         files = chooser.list_files(found.models, workload.model)
         here = tuple(one for one in files if one.here)
         if workload.model is not None:
-            kept, others = here or files, tuple[LocalFile, ...]()
+            known = files if self._download else tuple(one for one in files if one.artefact.sha256)
+            kept, others = here or known or files, tuple[LocalFile, ...]()
         else:
             room = machine.disk_free_bytes
             fetched = tuple(one for one in files if not one.here and one.artefact.size_bytes <= room)
