@@ -71,7 +71,7 @@ def test_equal_engines_have_equal_names() -> None:
 
 def test_each_form_and_task_has_its_engine() -> None:
     assert launch()["engine"] == "llamacpp"
-    assert launch(replace(STORED, task="embed"))["settings"] == {"threads": 1, "batch_tokens": 64, "embeddings": True}
+    assert launch(replace(STORED, task="embed"))["settings"] == {"threads": 1, "batch_tokens": 16, "embeddings": True}
     text = launch(replace(STORED, form="onnx", task="rerank", size_bytes=GB))
     assert (text["engine"], text["settings"], text["context_tokens"]) == (
         "onnx-text",

@@ -36,6 +36,15 @@ def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None
     assert gateway.pools[0].own and gateway.workers == 1
 
 
+def test_a_template_with_tools_gets_the_calls_that_the_model_may_choose(null_plan: Plan) -> None:
+    pool = null_plan.pools[0]
+    launch = replace(pool.launch, settings={**pool.launch.settings, "template_tools": True})
+    for settings, expected in ((pool.launch, ""), (launch, "template")):
+        changed = replace(null_plan, pools=(replace(pool, launch=settings),))
+        gateway = msgspec.convert(build_bundle(changed, LISTEN, "sqlite://").processes[-1].config, GatewayConfig)
+        assert gateway.pools[0].tools == expected
+
+
 def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
     launch = replace(null_plan.pools[0].launch, engine="external", url="http://127.0.0.1:9/v1")
     pool = replace(null_plan.pools[0], launch=launch)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,6 @@ from ..tools.checks import refuses
 from ..tools.gguf_models import (
     CLASSIFY,
     SEPARATE,
-    TOOL_TEMPLATE,
-    copy_with_template,
     encode,
     find_tokens,
     score,
@@ -136,19 +132,6 @@ def test_a_missing_truncated_or_unnamed_model_never_reaches_the_library(tmp_path
         llamacpp.serve(replace(CONFIG, model_sha256=None), home, journal)
 
 
-@pytest.fixture(scope="module")
-def talker(model_home: Home) -> Iterator[Child]:
-    """The small model with a chat template that has tools and reasoning."""
-    template_sha256 = "d" * 64
-    copy_with_template(model_home.model(SMALL_MODEL.sha256), model_home.model(template_sha256), TOOL_TEMPLATE)
-    limits = {"slots": 1, "context_tokens": 512, "default_max_tokens": 512}
-    child = Child(model_home, make_config("llamacpp", socket="talker", model_sha256=template_sha256, **limits))
-    child.start()
-    yield child
-    child.end()
-    model_home.model(template_sha256).unlink()
-
-
 def _post(child: Child, body: dict[str, Any], path: str = "/chat/completions") -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         client = EngineClient(child.address)
@@ -161,42 +144,12 @@ def _post(child: Child, body: dict[str, Any], path: str = "/chat/completions") -
     return asyncio.run(run())
 
 
-def _weather(city: str) -> list[dict[str, Any]]:
-    call = {"name": "get_weather", "arguments": json.dumps({"city": city})}
-    return [
-        {"role": "user", "content": f"What is the weather in {city}?"},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": city, "type": "function", "function": call}]},
-        {"role": "tool", "tool_call_id": city, "content": "sunny"},
-        {"role": "assistant", "content": "It is sunny."},
-    ]
-
-
-# Three earlier calls in the template's own form lead even this small model to write a fourth.
-WEATHER = [*_weather("Rome"), *_weather("Berlin"), *_weather("Madrid"), _weather("Paris")[0]]
-TOOL_SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "minLength": 1}}, "required": ["city"]}
-WEATHER_TOOL = {"name": "get_weather", "description": "the weather", "parameters": TOOL_SCHEMA}
-TOOLS = [{"type": "function", "function": WEATHER_TOOL}]
-
-
-def test_a_template_with_tools_reads_and_writes_their_calls(talker: Child) -> None:
-    choice = _post(talker, {"messages": WEATHER, "tools": TOOLS, "max_tokens": 60})["choices"][0]
-    (call,) = choice["message"]["tool_calls"]
-    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "")
-    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("get_weather", {"city": "Paris"})
-
-
-def test_an_answer_without_a_limit_ends_with_the_context(talker: Child) -> None:
-    reply = _post(talker, {"messages": WEATHER, "tools": TOOLS, "tool_choice": "none", "ignore_eos": True})
-    assert reply["choices"][0]["finish_reason"] == "length"
-    assert reply["usage"]["total_tokens"] == 512
-
-
-def test_reasoning_is_apart_from_the_answer_and_counted(talker: Child) -> None:
-    thought = 'root ::= "<think>\\nwhy not\\n</think>\\n\\nyes"'
-    reply = _post(talker, {"messages": [{"role": "user", "content": "Well?"}], "grammar": thought})
-    message = reply["choices"][0]["message"]
-    assert (message["content"], message["reasoning_content"].strip()) == ("yes", "why not")
-    assert reply["usage"]["completion_tokens"] > 10
+def test_an_answer_without_a_limit_ends_with_the_context(model_home: Home) -> None:
+    child = Child(model_home, replace(CONFIG, socket="full", context_tokens=256, default_max_tokens=256))
+    child.start()
+    reply = _post(child, {"messages": [{"role": "user", "content": "sea " * 200}], "ignore_eos": True})
+    child.end()
+    assert (reply["choices"][0]["finish_reason"], reply["usage"]["total_tokens"]) == ("length", 256)
 
 
 def test_an_encoder_ranks_and_embeds_as_its_weights_say(model_home: Home) -> None:

@@ -14,8 +14,12 @@ from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ErrorLocation, OperateError
-from archwright.simulate.local_engine import BATCH_TOKENS, build_local_spec, find_embedded_engine
-from archwright.simulate.serving_simulation import PROCESSES_BYTES, estimate_peak_memory
+from archwright.simulate.local_engine import (
+    build_engine_settings,
+    build_local_spec,
+    find_embedded_engine,
+)
+from archwright.simulate.serving_simulation import PROCESSES_BYTES, ServingSpec, estimate_peak_memory
 from archwright.sizing.hardware.roofline import count_engine_threads
 
 # The share of the memory for the plan and all loaded models; the rest is for the system and file caches.
@@ -74,6 +78,9 @@ def build_launch(
             raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
         context //= 2
     engine, settings = _choose_engine(stored, machine, catalog)
+    if stored.form == "gguf":
+        spec = _build_spec(stored, options.slots, context, machine, catalog)
+        settings |= build_engine_settings(spec, build_artefact(stored), machine)
     config = EngineConfig(
         engine=engine,
         socket="",
@@ -112,7 +119,7 @@ def _choose_engine(
         return ONNX_ENGINE, {"task": stored.task, "threads": threads}
     flags: dict[str, int | float | str | bool] = {} if task is None else {task: True}
     if stored.form == "gguf":
-        return find_embedded_engine(catalog).id, {"threads": threads, "batch_tokens": BATCH_TOKENS, **flags}
+        return find_embedded_engine(catalog).id, flags
     server = catalog.default_engine
     if not machine.gpus or server.id not in machine.programs or stored.task == "rerank":
         message = f"{stored.name} is a safetensors folder, which needs a GPU and {server.product} on this machine"
@@ -125,6 +132,12 @@ def _predict_memory(stored: StoredModel, slots: int, context: int, machine: Mach
     """Return the predicted peak in bytes of the engine with this model."""
     if stored.form == "onnx":
         return _predict_onnx_memory(stored, slots, context)
+    spec = _build_spec(stored, slots, context, machine, catalog)
+    return estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
+
+
+def _build_spec(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> ServingSpec:
+    """Return the engine with this model and full slots."""
     model = build_model_spec(replace(stored, task="generate"))
     assert model is not None, "a generating model without an architecture"
     length = TokenLength(mean=context / 2, p95=float(context))
@@ -136,8 +149,7 @@ def _predict_memory(stored: StoredModel, slots: int, context: int, machine: Mach
         output_tokens=length,
         concurrency=slots,
     )
-    spec = build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
-    return estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
+    return build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
 
 
 def _predict_onnx_memory(stored: StoredModel, slots: int, context: int) -> float:

@@ -40,6 +40,7 @@ class Artefact(Record):
     size and digest: until then `sha256` is empty and `size_bytes` computed from bits per weight. A file that is in the
     home without a known origin has neither. Its chat template adds `template_tokens` to a prompt. The first
     `shared_prefix_tokens` of them are the same in all prompts, so an engine that caches prompts reads them once.
+    `template_tools`: the template writes tools and their calls.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Artefact(Record):
     shared_prefix_tokens: int = 0
     repository: str = ""
     form: ModelForm = "gguf"
+    template_tools: bool = False
 
 
 class Parallelism(Record):

@@ -40,7 +40,7 @@ class StoredModel(Record):
 
     `sha256`: digest of the file, or of the list of digests of a folder. `source`: "hf:ORG/REPO@COMMIT:FILE", "wheel
     PACKAGE==VERSION:MEMBER" or "file". `licence`: SPDX identifier or the maker's name; empty if it is not known.
-    `template_tokens`, `shared_prefix_tokens`: see Artefact. `added_at`: Unix time.
+    `template_tools`, `template_tokens`, `shared_prefix_tokens`: see Artefact. `added_at`: Unix time.
     """
 
     name: str
@@ -55,5 +55,6 @@ class StoredModel(Record):
     added_at: float
     architecture: ModelArchitecture
     chat_template: bool = False
+    template_tools: bool = False
     template_tokens: int = 0
     shared_prefix_tokens: int = 0

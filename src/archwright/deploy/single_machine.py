@@ -193,6 +193,7 @@ def _build_pool_config(plan: Plan, pool: Pool, at: ExternalEndpoints) -> dict[st
         "protocol": pool.launch.settings.get("protocol", "openai"),
         "key": f"env:{at.key_env}" if at.key_env else "",
         "engine": at.kind or pool.launch.engine,
+        "tools": "template" if pool.launch.settings.get("template_tools") and not at.urls else "",
         "allow_fields": list(at.allow_fields),
         # A proxy in front of engines elsewhere may not know this path.
         "health_path": "" if at.urls else pool.launch.health_path,

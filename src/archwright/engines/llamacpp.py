@@ -29,7 +29,8 @@ class LlamaSettings(Record):
     """`batch_tokens` of a prompt are read before other streams continue and cancellations are checked.
 
     At the engine's default of 2,048 a long prompt stalls every stream for seconds. `embeddings`, `rerank`: the tasks
-    besides generation. `gpu_layers` of the model run on the GPU, -1: as many as fit its memory.
+    besides generation. `gpu_layers` of the model run on the GPU, -1: as many as fit its memory. `template_tools` is for
+    the gateway, which leaves tool calls to a chat template that has them.
     """
 
     threads: int = 1
@@ -37,6 +38,7 @@ class LlamaSettings(Record):
     embeddings: bool = False
     rerank: bool = False
     gpu_layers: int = 0
+    template_tools: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.batch_tokens < 1 or self.gpu_layers < -1:

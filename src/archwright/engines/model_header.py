@@ -58,6 +58,7 @@ class ModelHeader(Record):
     name: str = ""
     licence: str = ""
     chat_template: bool = False
+    template_tools: bool = False
 
 
 def read_gguf_header(path: Path) -> ModelHeader:
@@ -85,6 +86,7 @@ def read_gguf_header(path: Path) -> ModelHeader:
         name=str(values.get("general.name", "")),
         licence=str(values.get("general.license", "")),
         chat_template=bool(values.get("tokenizer.chat_template")),
+        template_tools="tools" in str(values.get("tokenizer.chat_template", "")),
     )
 
 

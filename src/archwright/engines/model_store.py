@@ -275,7 +275,8 @@ def _store(taken: _Taken, home: Home, options: StoreOptions, origin: _Origin) ->
 
 
 def _header_fields(header: ModelHeader) -> dict[str, Any]:
-    return {name: getattr(header, name) for name in ("form", "task", "quantisation", "architecture", "chat_template")}
+    names = ("form", "task", "quantisation", "architecture", "chat_template", "template_tools")
+    return {name: getattr(header, name) for name in names}
 
 
 def _write_record(made: StoredModel, home: Home) -> StoredModel:

@@ -205,12 +205,14 @@ class PlatformLayout:
         """Keep the rules of the plan's workload. A new endpoint gets the strictest data class of the plan, and without
         a residency sensitive data stay on our own engines."""
         slots, context, default = (int(str(launch.config[name])) for name in LAUNCH_COUNTS)
+        settings = msgspec.convert(launch.config.get("settings", {}), dict[str, object])
         pool = EnginePoolSpec(
             name=launch.name,
             addresses=(f"unix:{launch.name}",),
             model=model,
             slots=slots,
             context_tokens=context,
+            tools="template" if settings.get("template_tools") else "",
             place=next((pool.place for pool in self._config.pools if pool.strict and pool.place), ""),
         )
         targets, spec = (WeightedTarget(pool=pool.name),), self.workloads.get(alias)

@@ -111,7 +111,7 @@ class RecordStand:
         self._buffer = asyncio.run(_make_buffer())
         self._heads = {path: parse_head(f"POST {path} HTTP/1.1\r\nhost: g".encode()) for path, _ in BODIES}
         self._routes = {path: find_route("POST", path) for path, _ in BODIES}
-        self._providers = {"openai": OpenAIProvider(enforces_tools=True), "anthropic": AnthropicProvider()}
+        self._providers = {"openai": OpenAIProvider("engine"), "anthropic": AnthropicProvider()}
 
     def close(self) -> None:
         self._stand.close()

@@ -193,6 +193,7 @@ class CatalogTables:
                 source=row.source,
                 template_tokens=row.template_tokens,
                 repository=row.gguf_repository,
+                template_tools=bool(row.tool_format),
             )
             for quantisation in row.quantisations
         ]

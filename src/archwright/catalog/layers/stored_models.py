@@ -49,6 +49,7 @@ def build_artefact(stored: StoredModel) -> Artefact:
         source=stored.source,
         template_tokens=stored.template_tokens,
         shared_prefix_tokens=stored.shared_prefix_tokens,
+        template_tools=stored.template_tools,
         form=stored.form,
     )
 

@@ -28,7 +28,7 @@ from archwright.plan.options.local_models import QUALITY_MARGIN, LocalChoice, Lo
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, AcceleratorPool
 from archwright.plan.violations import build_violation
-from archwright.simulate.local_engine import BATCH_TOKENS, find_embedded_engine
+from archwright.simulate.local_engine import build_engine_settings, find_embedded_engine
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
     WIDEST_TTFT_BAND,
@@ -41,7 +41,6 @@ from archwright.sizing.hardware.roofline import (
     CORE_W,
     MACHINE_BASE_W,
     POWER_FACTOR,
-    count_engine_threads,
 )
 
 PLACEMENT = "this-machine"
@@ -207,7 +206,7 @@ class ThisMachinePlanner:
             quantisation=spec.quantisation,
             launch=Launch(
                 engine=self._engine.id,
-                settings={"threads": count_engine_threads(machine), "batch_tokens": BATCH_TOKENS},
+                settings=build_engine_settings(spec, choice.file.artefact, machine),
                 environment=SPIN_ENVIRONMENT,
                 health_path=self._engine.health_path,
                 metrics=self._engine.metrics,

@@ -51,6 +51,12 @@ def involves_tools(body: Fields) -> bool:
     return any(message["role"] == "tool" or "tool_calls" in message for message in messages)
 
 
+def leaves_the_choice(body: Fields) -> bool:
+    """True if the model may answer in free text or call functions, as a chat template's own form allows."""
+    functions = all(tool["type"] == "function" for tool in body.get("tools") or ())
+    return functions and body.get("tool_choice", "auto") == "auto" and "response_format" not in body
+
+
 def emulate_tools(body: Fields) -> tuple[dict[str, Any], ToolCallReader | None]:
     """Return the request without tools, and its reader (None if no call is allowed). Raises ApiError 400."""
     calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]

@@ -7,4 +7,4 @@ from archwright.serving.settings.config import EnginePoolSpec
 
 
 def create_provider(spec: EnginePoolSpec) -> Provider:
-    return AnthropicProvider() if spec.protocol == "anthropic" else OpenAIProvider(enforces_tools=spec.enforces_tools)
+    return AnthropicProvider() if spec.protocol == "anthropic" else OpenAIProvider(spec.tool_side)

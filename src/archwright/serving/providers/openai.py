@@ -5,11 +5,13 @@ The reply length is sent as `max_tokens`, or as `max_completion_tokens` once the
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
 from archwright.serving.http.errors import bad_request
 from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest
+from archwright.serving.settings.config import ToolSide
 
 # The template already contains the special tokens, so they are parsed and none is added.
 TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
@@ -18,8 +20,8 @@ STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 class OpenAIProvider:
-    def __init__(self, *, enforces_tools: bool) -> None:
-        self._enforces_tools = enforces_tools
+    def __init__(self, tool_side: ToolSide) -> None:
+        self._tool_side = tool_side
         self._length = MAX_TOKENS_FIELD
 
     def headers(self, key: str) -> Mapping[str, str]:
@@ -32,10 +34,15 @@ class OpenAIProvider:
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
             body = {**body, self._length: body[MAX_TOKENS_FIELD]}
             del body[MAX_TOKENS_FIELD]
-        if self._enforces_tools or not tool_call_emulation.involves_tools(body):
+        if self._leaves_tools_to_engine(body):
             return EngineRequest(path, body, None, True) if whole else EngineRequest(path, {**body, **STREAM_FIELDS})
         emulated, reader = tool_call_emulation.emulate_tools(body)
         return EngineRequest(path, {**emulated, **STREAM_FIELDS}, reader)
+
+    def _leaves_tools_to_engine(self, body: Body) -> bool:
+        if self._tool_side == "engine" or not tool_call_emulation.involves_tools(body):
+            return True
+        return self._tool_side == "template" and tool_call_emulation.leaves_the_choice(body)
 
     def adapt_request(self, request: EngineRequest, error: EngineRefused) -> bool:
         if error.status != HTTPStatus.BAD_REQUEST or MAX_TOKENS_FIELD not in request.body or request.path != CHAT_PATH:
@@ -48,9 +55,10 @@ class OpenAIProvider:
 
     async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
         """Count with llama.cpp's template and tokenizer endpoints; OpenAI's API has no token count."""
-        messages = self.build_request(CHAT_PATH, body, native, betas=betas).body["messages"]
+        built = self.build_request(CHAT_PATH, body, native, betas=betas).body
+        given: dict[str, Any] = {name: built[name] for name in ("messages", "tools") if name in built}
         try:
-            prompt = (await client.post("/apply-template", {"messages": messages})).get("prompt")
+            prompt = (await client.post("/apply-template", given)).get("prompt")
             tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")
         except EngineRefused as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):

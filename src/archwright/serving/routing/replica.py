@@ -116,5 +116,5 @@ def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
     """Return the fields that identify an engine across tables.
 
     The pool is included, because two pools at one address have separate slots and prices."""
-    request_format = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
+    request_format = spec.engine_model, spec.protocol, spec.tool_side, spec.strict
     return spec.name, address, spec.serves, spec.adapter, spec.key, *request_format

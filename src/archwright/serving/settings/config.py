@@ -49,6 +49,7 @@ from archwright.serving.settings.engine_secrets import describe_exposure
 BACKLOG = 512
 # USD per input token and per output token; None if unknown.
 Prices = tuple[float | None, float | None]
+ToolSide = Literal["engine", "gateway", "template"]
 
 
 class EnginePoolSpec(Record):
@@ -59,8 +60,9 @@ class EnginePoolSpec(Record):
     the version is an adapter that an engine can omit. `key`: reference to the engines' key, `env:NAME` or `file:PATH`.
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
     token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
-    fit their schemas, the engine, or the gateway by a schema for the reply. Empty: the engine for a URL, the gateway
-    for our own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
+    fit their schemas, the engine, or the gateway by a schema for the reply; "template": the engine, in the form of the
+    model's chat template, if the model may choose, else the gateway. Empty: the engine for a URL, the gateway for our
+    own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
     engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass. `start_s`: no
     engine runs, and the first request starts one within so many seconds; 0: the engines run."""
 
@@ -82,7 +84,7 @@ class EnginePoolSpec(Record):
     first_token_s: float | None = None
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
-    tools: Literal["", "engine", "gateway"] = ""
+    tools: Literal["", ToolSide] = ""
     engine: str = OPENAI
     allow_fields: tuple[str, ...] = ()
     start_s: float = 0.0
@@ -99,8 +101,8 @@ class EnginePoolSpec(Record):
         return rules_of_engine(engine, self.allow_fields)
 
     @property
-    def enforces_tools(self) -> bool:
-        return self.tools == "engine" or (not self.tools and not self.strict)
+    def tool_side(self) -> ToolSide:
+        return self.tools or ("gateway" if self.strict else "engine")
 
     @property
     def serves(self) -> str:
