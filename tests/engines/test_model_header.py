@@ -112,6 +112,10 @@ def test_a_folder_of_safetensors_is_read_from_its_headers(tmp_path: Path) -> Non
     nested = {"text_config": {"hidden_size": 32, "head_dim": 8}, "quantization_config": {"quant_method": "awq"}}
     header = read_folder_header(write_folder(tmp_path, nested), "safetensors")
     assert (header.architecture.hidden, header.architecture.head_width, header.quantisation) == (32, 8, "int4")
+    save_file(
+        {"q": numpy.zeros((100, 64), numpy.int32), "s": numpy.zeros(9, numpy.float16)}, tmp_path / "model.safetensors"
+    )
+    assert read_folder_header(tmp_path, "safetensors").architecture.parameters == 8 * 6_400 + 9
 
 
 @pytest.mark.parametrize("cut", [4, 40, -1])

@@ -26,26 +26,21 @@ FILE_TYPES = {
     **{12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K"},
     **{19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL"},
     **{26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "bf16"},
-    **{36: "TQ1_0", 37: "TQ2_0", 38: "mxfp4", 39: "nvfp4"},
+    **{36: "TQ1_0", 37: "TQ2_0", 38: "mxfp4", 39: "nvfp4", 40: "Q1_0"},
 }
 # Type of a tensor -> the file type whose name says the same, for files without a file type.
 TENSOR_TYPES = {
     **{0: 0, 1: 1, 2: 2, 3: 3, 6: 8, 7: 9, 8: 7, 10: 10, 11: 12, 12: 15, 13: 17, 14: 18, 16: 19, 17: 20, 18: 23},
-    **{19: 24, 20: 25, 21: 26, 22: 28, 23: 30, 29: 31, 30: 32, 34: 36, 35: 37, 39: 38, 40: 39},
+    **{19: 24, 20: 25, 21: 26, 22: 28, 23: 30, 29: 31, 30: 32, 34: 36, 35: 37, 39: 38, 40: 39, 41: 40},
 }
 # Pooling of a text model (llama.h, enum llama_pooling_type): 0 none, 1 mean, 2 class token, 3 last token, 4 rank.
 RANK_POOLING = 4
 JSON_LIMIT_BYTES = 64 << 20
 HEADER_LIMIT_BYTES = 100_000_000
-NUMBER_FORMATS = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "F32": "fp32",
-    "F16": "fp16",
-    "BF16": "bf16",
-}
+NUMBER_FORMATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "I8": "int8"}
 QUANTISERS = {"fp8": "fp8", "fbgemm_fp8": "fp8", "awq": "int4", "gptq": "int4", "mxfp4": "mxfp4"}
+# Formats of 4 bits keep several weights in a number of these types.
+PACKED_WEIGHTS = {"I32": 8, "U8": 2}
 
 
 class ModelHeader(Record):
@@ -97,7 +92,7 @@ def _find_quantisation(contents: GgufContents) -> str:
     weights: Counter[int] = Counter()
     for name, shape in contents.shapes.items():
         weights[contents.types[name]] += prod(shape)
-    return FILE_TYPES.get(TENSOR_TYPES.get(weights.most_common(1)[0][0], -1), "unknown")
+    return FILE_TYPES[TENSOR_TYPES.get(weights.most_common(1)[0][0], 0)]
 
 
 def _read_gguf_architecture(path: Path, contents: GgufContents, kind: str) -> ModelArchitecture:
@@ -157,21 +152,22 @@ def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
         # Its tensors are 32-bit numbers: the other precisions have other file names.
         weights = locate_onnx(folder) or folder / ONNX_FILES[0]
         check_folder_onnx(weights, "choose a complete ONNX model")
-        parameters = sum(path.stat().st_size for path in weights.parent.glob("model.onnx*")) // 4
-        formats = Counter({"F32": 1})
+        formats = Counter({"F32": sum(path.stat().st_size for path in weights.parent.glob("model.onnx*")) // 4})
     else:
-        parameters, formats = _count_safetensors(folder)
+        formats = _count_safetensors(folder)
     ranks = any(name.endswith("ForSequenceClassification") for name in names)
     generates = any("CausalLM" in name or "ConditionalGeneration" in name for name in names)
     if generates and form == "onnx":
         raise _content_error(folder, "an ONNX model that writes text cannot be served")
     quantiser = config.get("quantization_config")
     method = str(quantiser.get("quant_method", "")) if isinstance(quantiser, dict) else ""
-    stored = formats.most_common(1)[0][0]
+    quantisation = QUANTISERS.get(method) or NUMBER_FORMATS.get(formats.most_common(1)[0][0], "fp32")
+    packed = PACKED_WEIGHTS if quantisation in ("int4", "mxfp4") else {}
+    parameters = sum(count * packed.get(name, 1) for name, count in formats.items())
     return ModelHeader(
         form=form,
         task="rerank" if ranks else "generate" if generates else "embed",
-        quantisation=QUANTISERS.get(method, NUMBER_FORMATS.get(stored, stored)),
+        quantisation=quantisation,
         architecture=_read_config_architecture(folder / "config.json", config, parameters),
         name=str(outer.get("_name_or_path") or ""),
         licence=_read_front_matter_licence(folder / "README.md"),
@@ -230,15 +226,15 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     return found
 
 
-def _count_safetensors(folder: Path) -> tuple[int, Counter[str]]:
-    """The weights of all files, and how many of them have each number format, from the headers alone."""
+def _count_safetensors(folder: Path) -> Counter[str]:
+    """How many numbers of each format all files have, from the headers alone."""
     formats: Counter[str] = Counter()
     for path in sorted(folder.glob("*.safetensors")):
         for tensor in _read_safetensors_header(path):
             formats[str(tensor["dtype"])] += prod(tensor["shape"])
     if not formats:
         raise _content_error(folder, "the folder has no tensor in a safetensors file")
-    return sum(formats.values()), formats
+    return formats
 
 
 def _read_safetensors_header(path: Path) -> list[dict[str, Any]]:
