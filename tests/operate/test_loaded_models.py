@@ -110,6 +110,7 @@ def test_an_idle_model_leaves_the_memory_and_returns_with_a_request(
 def test_a_request_is_never_lost_to_an_engine_that_stops(models: ModelStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests arrive about when the idle time ends, so engines stop and start between and beside them."""
     monkeypatch.setenv("ARCHWRIGHT_MODEL_IDLE_S", "1")
+    models.plan = replace(models.plan, gateway_workers=2)
     models.up(**NULL)
     models.load("alpha")
     chance, replies, starts = random.Random(7), list[Said](), set[int]()

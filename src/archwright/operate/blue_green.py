@@ -152,7 +152,7 @@ class EndpointRollouts:
             self._last_error = error.message
 
     def serving_processes(self) -> list[ChildProcess]:
-        """Return the processes that serve, engines first; the supervisor restarts these."""
+        """Return the processes that serve, engines first; the supervisor restarts all but loaded models."""
         used = self._serving_keys()
         found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
         return [*found, self.gateway]
@@ -305,6 +305,11 @@ class EndpointRollouts:
             elif self._is_ready(key):
                 self.on_demand.end_start(key, now)
                 self._revision, self.changed = self._revision + 1, True
+        for key in [key for key in self.on_demand.awake if self._children(key)[0].exit_status() is not None]:
+            reason = _format_last_error(self._children(key)[0])
+            self._journal.error("process.died", name=key, reason=reason)
+            self._unload([key])  # the next request starts it
+            self._remove_engines(key)
         self.changed |= self.on_demand.observe(self._list_on_demand(), now)
         self._unload(self.on_demand.find_idle(now))
 

@@ -110,7 +110,7 @@ class Supervisor:
     def _watch(self) -> None:
         now = time.time()
         for child in self._rollouts.serving_processes():
-            if child.exit_status() is not None:
+            if child.exit_status() is not None and not child.spec.on_demand:
                 self._restart_dead(child, now)
         self._rollouts.step(now)
         if self._rollouts.changed:
