@@ -15,9 +15,10 @@ from tests.engines.conftest import SMALL_MODEL
 from tests.tools.checks import until
 
 from archwright import api
-from archwright.api.external_engines import parse_external_engines
+from archwright.api.external_engines import ExternalEngines, parse_external_engines
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
+from archwright.deploy.single_machine import ExternalEndpoints
 from archwright.home import Home
 from archwright.operate.readiness_probe import find_free_port
 from archwright.plan.plan_file import write_plan
@@ -28,6 +29,10 @@ from ..command_line import error_of
 SERVER = Path(__file__).parents[1] / "tools" / "llama_server.py"
 INSTALLED = ("llama-server", "ollama", "sglang")
 INSTALLED_ROWS = [load_catalog().engines[name] for name in INSTALLED]
+
+
+def parse(plan: Plan, text: str) -> ExternalEndpoints:
+    return parse_external_engines(plan, ExternalEngines(engine=[text]))["assistant"]
 
 
 def is_up(port: int) -> bool:
@@ -55,8 +60,8 @@ def test_the_real_server_answers_behind_the_gateway_with_its_fields_and_series(
     port: int, home: Home, null_plan: Plan, tmp_path: Path
 ) -> None:
     write_plan(null_plan, tmp_path / "plan.json")
-    engine = [f"assistant=llama-server:http://127.0.0.1:{port}/v1#tiny"]
-    with api.up(str(tmp_path / "plan.json"), detach=True, port=0, engine=engine) as platform:
+    elsewhere = ExternalEngines(engine=[f"assistant=llama-server:http://127.0.0.1:{port}/v1#tiny"])
+    with api.up(str(tmp_path / "plan.json"), detach=True, port=0, elsewhere=elsewhere) as platform:
         assert "".join(api.ask("What is the capital of France?", max_tokens=8)).strip()
         key = api.key.create(tenant="acme").key
         statuses = []
@@ -80,11 +85,11 @@ def test_the_real_server_answers_behind_the_gateway_with_its_fields_and_series(
 def test_a_kind_alone_is_the_server_at_its_usual_port_with_its_request_fields(null_plan: Plan) -> None:
     for name in INSTALLED:
         row = load_catalog().engines[name]
-        found = parse_external_engines(null_plan, [f"assistant={name}#qwen3:4b"], None)["assistant"]
+        found = parse(null_plan, f"assistant={name}#qwen3:4b")
         assert found.urls == (f"http://127.0.0.1:{row.port}/v1",)
         assert (found.kind, found.model) == (name, "qwen3:4b")
-    assert parse_external_engines(null_plan, ["assistant=http://h:1/v1"], None)["assistant"].kind == ""
-    error_of("AW-USE-71", parse_external_engines, null_plan, ["assistant=lmstudio"], None)
+    assert parse(null_plan, "assistant=http://h:1/v1").kind == ""
+    error_of("AW-USE-71", parse, null_plan, "assistant=lmstudio")
 
 
 def test_each_row_says_how_it_is_watched_and_limited() -> None:

@@ -13,10 +13,12 @@ from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.decision.selection import Concessions
 from archwright.plan.demand.forecast import Demand, list_text_demands
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, resolve_accelerator_report
+from archwright.plan.planner import make_plan
 
-from ..conftest import GONE, MACHINE, edit
+from ..conftest import GONE, MACHINE, NOW, edit
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -49,10 +51,11 @@ def test_the_report_of_the_tool_is_a_row_with_at_most_its_memory(report: str, ro
     assert (found.id, round(found.memory_bytes / 2**30, 1)) == (row, gib)
 
 
-def test_the_largest_model_that_fits_is_served_and_predicted(plan_of: Make) -> None:
-    plan = plan_of("desk", edit(ANY_MODEL), machine(H100))
+def test_the_best_model_that_fits_is_served_and_predicted(needs_of: Read, catalog: Catalog) -> None:
+    needs, source = needs_of("desk", edit(ANY_MODEL))
+    plan = make_plan(needs, source, catalog, machine(H100), NOW, concessions=Concessions(download=True))
     (pool,) = local(plan).pools
-    assert plan.chosen == "this-machine" and load_catalog().models[pool.model].parameters > 3e10
+    assert plan.chosen == "this-machine" and catalog.models[pool.model].parameters > 1e10
     assert (pool.launch.engine, pool.accelerator, pool.accelerator_count) == ("vllm", "H100-SXM-80GB", 1)
     assert pool.launch.settings == {"tensor": 1, "format": pool.quantisation, "gpu_memory_utilization": 0.92}
     assert pool.artefact is not None and pool.artefact.form == "safetensors"
@@ -83,21 +86,31 @@ def test_small_memory_takes_a_smaller_model_or_several_cards(
     large, small = catalog.models["Qwen3-8B"], catalog.models["Qwen3-4B"]
     both = (small, large)
     card = "NVIDIA GeForce RTX 4090 (10.0 GiB)"
-    one = planner_of(card).plan_pool(demand, both)
+    one = planner_of(card).plan_pool(demand, both, download=True)
     assert one is not None and (one.pool.model, one.pool.quantisation) == (small.id, "fp8")
-    shared = planner_of(card, card).plan_pool(demand, both)
+    shared = planner_of(card, card).plan_pool(demand, both, download=True)
     assert shared is not None and shared.pool.model == large.id
     assert (shared.pool.accelerator_count, shared.pool.launch.settings["tensor"]) == (2, 2)
     assert shared.pool.launch.environment["CUDA_VISIBLE_DEVICES"] == "0,1" and shared.draw_w == 900
     tiny = planner_of("NVIDIA GeForce RTX 4090 (7.0 GiB)")
-    assert tiny.plan_pool(demand, both) is None, "four bits need a repository that holds them"
+    assert tiny.plan_pool(demand, both, download=True) is None, "four bits need a repository that holds them"
+
+
+def test_without_a_folder_in_the_home_the_better_model_is_proposed(
+    planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
+) -> None:
+    planner, models = planner_of(H100), (catalog.models["Qwen3-8B"], catalog.models["Qwen3-4B"])
+    assert planner.plan_pool(demand, models, download=False) is None
+    (proposal,) = planner.proposals
+    assert (proposal.artefact.repository, proposal.instead) == ("Qwen/Qwen3-8B", "")
+    assert proposal.workload == "assistant" and "on 1x H100-SXM-80GB" in proposal.reason
 
 
 def test_workloads_get_their_own_accelerators_of_the_larger_kind(
     planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
 ) -> None:
     planner, models = planner_of(SMALL, H100, H100), (catalog.models["Qwen3-8B"],)
-    pools = [planner.plan_pool(demand, models) for _ in range(3)]
+    pools = [planner.plan_pool(demand, models, download=True) for _ in range(3)]
     seen = [found and found.pool.launch.environment["CUDA_VISIBLE_DEVICES"] for found in pools]
     assert seen == ["1", "2", None] and planner.notes == []
 

@@ -74,14 +74,17 @@ class ThisMachinePlanner:
         accelerators = AcceleratorPlanner(self._needs, self._catalog, self._ledger, machine)
         findings, fast, rest = Findings(residency, [*accelerators.notes]), list[AcceleratorPool](), list[Demand]()
         for demand in demands:
-            found = accelerators.plan_pool(demand, select_open_models(demand, self._catalog).models)
+            models = select_open_models(demand, self._catalog).models
+            found = accelerators.plan_pool(demand, models, download=self._download)
             if found is None:
                 rest.append(demand)
             else:
                 fast.append(found)
                 findings.notes.extend(found.notes)
                 check_availability(demand.workload.name, RedundancyRequirement(1, 0), demand.workload.slo, *findings)
-        served, own, proposals = self._serve(rest, machine, findings)
+        served, own, slower = self._serve(rest, machine, findings)
+        faster = {one.workload for one in accelerators.proposals}
+        proposals = [*accelerators.proposals, *(one for one in slower if one.workload not in faster)]
         pools = [*(one.pool for one in fast), *own]
         self._check_machine_limits(served, own, machine, findings)
         draw, draw_formula = _estimate_draw_kw(machine, sum(one.draw_w for one in fast))

@@ -7,12 +7,13 @@ machine. Without an installed engine, or with accelerators that the catalog does
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.needs import Needs, Placement
-from archwright.contract.plan import Artefact, MachineFacts, Pool
+from archwright.contract.plan import Artefact, MachineFacts, ModelProposal, Pool
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location
@@ -20,7 +21,9 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
 from archwright.plan.capacity.served_load import NonTextLoad, PooledLoad, build_served_load
 from archwright.plan.demand.forecast import Demand
+from archwright.plan.demand.model_quality import ModelQuality, rate_models
 from archwright.plan.demand.model_selection import list_model_notes
+from archwright.plan.options.local_models import QUALITY_MARGIN
 from archwright.plan.options.option_builder import PoolWriter
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
@@ -41,15 +44,27 @@ class AcceleratorPool(NamedTuple):
     notes: tuple[str, ...]
 
 
+class FittingModel(NamedTuple):
+    """A model that keeps the limits on the free accelerators, its weights, and the engines that the load needs."""
+
+    steady: SteadyCapacity
+    weights: Artefact
+    replicas: int
+
+
 class AcceleratorPlanner:
-    """Plans one pool after the other on the accelerators that are left; `notes` say why accelerators are not used."""
+    """Plans one pool after the other on the accelerators that are left.
+
+    `notes` say why accelerators are not used; `proposals`: the better models that a download would give.
+    """
 
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, machine: MachineFacts) -> None:
         self._catalog, self._engine, self._machine = catalog, catalog.default_engine, machine
         self._writer = PoolWriter(catalog, ledger, needs.placement.site)
         country = needs.organisation.country
         self._where = Location(PLACEMENT, PLACEMENT, country, country)
-        self.notes, found = list[str](), defaultdict[str, list[tuple[int, Accelerator]]](list)
+        self.notes, self.proposals = list[str](), list[ModelProposal]()
+        found = defaultdict[str, list[tuple[int, Accelerator]]](list)
         for number, text in enumerate(machine.gpus):
             try:
                 device = resolve_accelerator_report(text, catalog)
@@ -66,33 +81,51 @@ class AcceleratorPlanner:
         self._device = min((one for _, one in alike), key=lambda one: one.memory_bytes, default=None)
         self._free = [number for number, _ in alike]
 
-    def plan_pool(self, demand: Demand, models: Iterable[ModelSpec]) -> AcceleratorPool | None:
+    def plan_pool(self, demand: Demand, models: Iterable[ModelSpec], *, download: bool) -> AcceleratorPool | None:
         """Return a pool of the best of `models` that keeps the limits, None if none does.
 
-        Without a score for the workload's benchmarks, the model with more parameters counts as better.
+        Without `download` a folder of the home serves, and a better model of the hub is proposed.
         """
         if not self._free:
             return None
+        ranked = sorted(models, key=lambda one: -self._qualities[one.id].share)
+        best = own = self._find_best(demand, ranked, held=False)
+        if best is not None and not download and best.weights.sha256 not in self._catalog.held:
+            own = self._find_best(demand, ranked, held=True)
+            self._propose(demand, best, own)
+        return None if own is None else self._write_pool(demand, own)
+
+    @cached_property
+    def _qualities(self) -> dict[str, ModelQuality]:
+        return rate_models(self._catalog.models.values())
+
+    def _propose(self, demand: Demand, best: FittingModel, own: FittingModel | None) -> None:
+        quality, instead = self._qualities[best.steady.model].share, own.steady.model if own is not None else ""
+        if own is None or quality > self._qualities[instead].share + QUALITY_MARGIN:
+            reason = f"quality {quality:.2f}, on {self._build_machine(best.replicas * best.steady.devices).id}"
+            name, weights = demand.workload.name, best.weights
+            self.proposals.append(ModelProposal(workload=name, artefact=weights, instead=instead, reason=reason))
+
+    def _find_best(self, demand: Demand, ranked: list[ModelSpec], *, held: bool) -> FittingModel | None:
         workload, machine = demand.workload, self._build_machine(len(self._free))
         load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo)
-        names = workload.quality
-        for model in sorted(models, key=lambda one: (-sum(one.quality.get(n) or 0.0 for n in names), -one.parameters)):
-            weights = self._find_weights(model)
+        for model in ranked:
+            weights = self._find_weights(model, held=held)
             steady = size_text_serving(machine, model, load, self._catalog) if weights is not None else None
             if weights is None or steady is None or steady.misses or steady.requests_per_s.value <= 0:
                 continue
-            if steady.quantisation not in (weights.quantisation.lower(), *LOADED_FORMATS):
-                continue
-            needed = math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines))
-            if needed <= steady.engines:
-                return self._write_pool(demand, steady, weights, max(1, needed))
+            replicas = max(1, math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines)))
+            loadable = steady.quantisation in (weights.quantisation.lower(), *LOADED_FORMATS)
+            if loadable and replicas <= steady.engines:
+                return FittingModel(steady, weights, replicas)
         return None
 
     def _build_machine(self, count: int) -> Machine:
         name, facts = self._device.id if self._device is not None else "", self._machine
         return Machine(f"{count}x {name}", self._device, count, facts.cores_usable, float(facts.memory_bytes))
 
-    def _write_pool(self, demand: Demand, steady: SteadyCapacity, weights: Artefact, replicas: int) -> AcceleratorPool:
+    def _write_pool(self, demand: Demand, chosen: FittingModel) -> AcceleratorPool:
+        steady, weights, replicas = chosen
         used = replicas * steady.devices
         taken, self._free, machine = self._free[:used], self._free[used:], self._build_machine(used)
         task = WorkloadTask(demand.workload.name, demand.workload, demand, None)
@@ -114,14 +147,14 @@ class AcceleratorPlanner:
         notes = list_model_notes(demand.workload, self._catalog.models[steady.model])
         return AcceleratorPool(pool, load, used * tdp, notes)
 
-    def _find_weights(self, model: ModelSpec) -> Artefact | None:
-        """Return the folder of the model in the home, else the repository of its maker."""
+    def _find_weights(self, model: ModelSpec, *, held: bool) -> Artefact | None:
+        """Return the folder of the model in the home, else, unless `held`, the repository of its maker."""
         for artefact in self._catalog.model_files.get(model.id, ()):
             if artefact.form == "safetensors":
                 return artefact
         row, published = self._catalog.hub_models.get(model.id), read_published_precision(model).name
         size = round(model.parameters * WEIGHT_BITS[published] / 8)
-        if row is None or size > self._machine.disk_free_bytes:
+        if held or row is None or size > self._machine.disk_free_bytes:
             return None
         return Artefact(
             name=model.id,
