@@ -19,17 +19,19 @@ from typing import NamedTuple
 
 from bench.engine.synthetic_model import SHAPES
 
-from archwright.catalog.catalog import K_BLOCK
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.record import replace
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest
+from archwright.simulate.serving_simulation import RATE_NOISE
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 
 SWEEP = Path(__file__).parent / "sweep.csv"
 BATCH_TOKENS, CONTEXT = 64, 20
 BATCHED_FROM = 4
+# Noise between runs of one point, as in simulate/serving_simulation.py.
+NOISE = RATE_NOISE
 PROMPTS, BATCHES = (64, 128, 256, 512), (1, 2, 4)
 SHARES = {
     "prefill": "prefill_share_of_matmul",
@@ -58,7 +60,7 @@ def read_sweep(path: Path = SWEEP) -> list[SweepPoint]:
 
 
 def _read_point(row: dict[str, str], like: ModelSpec) -> SweepPoint:
-    shape, fallbacks = SHAPES[row["shape"]], load_catalog().quantisations
+    shape = SHAPES[row["shape"]]
     model = replace(
         like,
         id=row["shape"],
@@ -79,10 +81,9 @@ def _read_point(row: dict[str, str], like: ModelSpec) -> SweepPoint:
         phase = "batched" if batch >= BATCHED_FROM else "decode"
         seconds |= {(phase, batch): float(row[f"decode_{batch}_s"])} if row[f"decode_{batch}_s"] else {}
     quantisation = {"F16": "fp16"}.get(row["quantisation"], row["quantisation"])
-    fallback = fallbacks[quantisation].fallback
     return SweepPoint(
         model=replace(model, parameters=count, active_parameters=count),
-        format=fallback if fallback and shape.hidden % K_BLOCK else quantisation,
+        format=load_catalog().stored_format(model, quantisation),
         threads=int(row["threads"]),
         file_bytes=int(row["bytes"]),
         hardware=Hardware(
@@ -139,8 +140,30 @@ def leave_sizes_out(points: Sequence[SweepPoint], row: Efficiency) -> dict[tuple
     return found
 
 
+def format_table(points: Iterable[SweepPoint]) -> str:
+    """Return a Markdown table: errors with each size left out, and the share of the points in the shipped bands."""
+    catalog, by_format = load_catalog(), dict[str, list[SweepPoint]]()
+    for point in points:
+        if point.threads == 1:
+            by_format.setdefault(point.format, []).append(point)
+    lines = ["| format | sizes | phase | figures | median error, size left out | largest | in the shipped band |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for kind, own in sorted(by_format.items()):
+        row = catalog.efficiency("llamacpp", kind, "avx512")
+        out, shipped = leave_sizes_out(own, row), list_errors(own, row)
+        for phase, name in zip(SHARES, ("prompt", "answers, 1 and 2 at once", "4 answers at once"), strict=True):
+            errors = [abs(ratio - 1) for key, ratio in out.items() if key[1] == phase]
+            ratios = [ratio for key, ratio in shipped.items() if key[1] == phase]
+            inside = sum(1 / row.low_factor / NOISE <= ratio <= row.high_factor * NOISE for ratio in ratios)
+            scored = f"{median(errors):.0%} | {max(errors):.0%}" if errors else "one size | "
+            sizes = " ".join(point.model.id for point in own)
+            lines.append(f"| {kind} | {sizes} | {name} | {len(ratios)} | {scored} | {inside} of {len(ratios)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     points = [point for point in read_sweep(Path(sys.argv[1]) if sys.argv[1:] else SWEEP) if point.threads == 1]
+    print(format_table(points))
     catalog = load_catalog()
     for kind in dict.fromkeys(point.format for point in points):
         own = [point for point in points if point.format == kind]

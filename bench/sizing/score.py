@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.engine import fit_shares
 from bench.sizing import fit_training, fitting, regret, validation
 
 from archwright.sizing.inference import serving_prediction
@@ -101,6 +102,7 @@ def document(folder: Path) -> str:
         "ACCELERATORS": groups(outs, "tpot_s", serving_prediction.NEW_ACCELERATOR),
         "TRAINED": groups(learned, "token_s", serving_prediction.NEW_ACCELERATOR),
         "REGRET": regret.table(seen),
+        "ENGINES": fit_shares.format_table(fit_shares.read_sweep()),
         **{f"ALL_{NAMES[metric]}": _middle(seen, metric) for metric in ("tpot_s", "ttft_s")},
         "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",
     }

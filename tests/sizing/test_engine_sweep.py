@@ -6,10 +6,11 @@ weights. The figures of each size are predicted from shares fitted without it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 
 import pytest
-from bench.engine.fit_shares import SHARES, leave_sizes_out, list_errors, read_sweep
+from bench.engine.fit_shares import NOISE, SHARES, format_table, leave_sizes_out, list_errors, read_sweep
 
 from archwright.catalog.tables.records import Efficiency
 from archwright.contract.estimate import within_factor
@@ -23,8 +24,6 @@ POINTS = read_sweep()
 FORMATS = tuple(dict.fromkeys(point.format for point in POINTS if point.threads == 1))
 # The shipped row is that of a real file of one size (tests/sizing/hardware/test_roofline.py).
 REAL = "Q4_1"
-# Noise between runs of one point, as in simulate.serving_simulation.
-NOISE = 1.1
 
 
 def row_of(kind: str) -> Efficiency:
@@ -52,6 +51,11 @@ def test_the_shipped_bands_hold_the_sweep() -> None:
             outside += [(kind, key, ratio) for key, ratio in errors.items() if not low <= ratio <= high]
     assert len(outside) <= 0.1 * count, outside
     assert not [name for name, *_ in outside if name == "Q4_K_M"], "the default format, from 0.6B to 8B"
+
+
+def test_the_document_shows_this_table() -> None:
+    document = Path(__file__).parents[2] / "docs" / "accuracy.md"
+    assert format_table(POINTS) in document.read_text(encoding="utf-8")
 
 
 def test_two_threads_are_as_fast_as_the_scaled_probe_says() -> None:

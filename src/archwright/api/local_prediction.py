@@ -11,7 +11,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.catalog.tables.name_resolution import unknown_name_error
-from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.estimate import within_factor
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
@@ -42,7 +42,7 @@ PEAK_S = 45.0
 ROUNDS = 3
 BUSY_SHARE = 0.3
 # A size that follows from bits per weight: small models keep a larger share of their weights in wider formats.
-COMPUTED_SIZE_BAND = 1.08
+COMPUTED_SIZE = 1.08
 DEFINITIONS = {
     "ttft_p50_s": "request to first token, gateway included",
     "tpot_p50_s": "time between tokens of an answer",
@@ -83,7 +83,7 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
         "tokens_per_s": found.tokens_per_s,
         "memory_bytes": found.peak_memory_bytes,
         "cold_start_s": found.startup_s,
-        "download_bytes": estimate_file(artefact),
+        "download_bytes": within_factor(float(artefact.size_bytes), 1.0 if artefact.sha256 else COMPUTED_SIZE, "bytes"),
     }
     if traffic.rate:
         del estimates["tokens_per_s"]
@@ -132,23 +132,7 @@ def find_model_file(name: str, catalog: Catalog) -> Artefact:
     if quantisation is None:
         raise unknown_name_error("quantisation", wanted or present, formats)
     known = next((one for one in listed if one.quantisation == quantisation), None)
-    return known or _compute_artefact(model, quantisation, catalog)
-
-
-def _compute_artefact(model: str, quantisation: str, catalog: Catalog) -> Artefact:
-    row, spec = catalog.quantisations[quantisation], catalog.models[model]
-    return Artefact(
-        name=f"{model}-{quantisation}",
-        model=model,
-        package="",
-        version="",
-        member="",
-        sha256="",
-        size_bytes=round(spec.parameters * row.bits_per_weight / 8),
-        quantisation=quantisation,
-        licence=spec.licence,
-        source=f"parameters x {row.bits_per_weight:g} bits ({row.source})",
-    )
+    return known or catalog.compute_model_file(model, quantisation)
 
 
 def read_machine(home: Home, artefact: Artefact, *, fresh: bool = False) -> MachineFacts:
@@ -159,12 +143,6 @@ def read_machine(home: Home, artefact: Artefact, *, fresh: bool = False) -> Mach
     report_step("probing this machine")
     path = home.stored_models / f"{artefact.sha256}.gguf"
     return probe_machine(home, path if artefact.sha256 and path.is_file() else None, now=time.time)
-
-
-def estimate_file(artefact: Artefact) -> Estimate:
-    if artefact.sha256:
-        return exact_estimate(float(artefact.size_bytes), "bytes")
-    return within_factor(float(artefact.size_bytes), COMPUTED_SIZE_BAND, "bytes")
 
 
 def build_spec(
@@ -222,6 +200,8 @@ def _list_weak_points(artefact: Artefact, machine: MachineFacts, spec: ServingSp
         found.append("the probe has one thread; the rates of more threads are scaled")
     if not artefact.sha256:
         found.append("the size of the file is computed from its parameters and bits per weight")
+        if artefact.size_bytes > machine.disk_free_bytes:
+            found.append(f"the disk has only {machine.disk_free_bytes / 2**30:.3g} GiB free for the file")
     return tuple(found)
 
 

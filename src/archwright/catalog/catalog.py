@@ -22,8 +22,6 @@ ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # Band of an electricity price if the average of a group replaces a country's own row.
 STAND_IN_FACTOR = 1.6
-# Weights per block of a K format of GGUF; llama.cpp's quantiser uses another format for rows of other lengths.
-K_BLOCK = 256
 
 
 class Catalog(FactProvenance):
@@ -189,10 +187,7 @@ class Catalog(FactProvenance):
         """
         if model is None:
             return choose_efficiency(self.efficiencies, engine, quantisation, isa)
-        known = self.quantisations.get(quantisation)
-        if known is not None and known.fallback and model.hidden % K_BLOCK:
-            quantisation = known.fallback
-        row = choose_efficiency(self.efficiencies, engine, quantisation, isa)
+        row = choose_efficiency(self.efficiencies, engine, self.stored_format(model, quantisation), isa)
         if row_name(row) in self.user_overlay.overridden_names("efficiencies"):
             return row
         return apply_calibrations(row, model, self.calibrations)

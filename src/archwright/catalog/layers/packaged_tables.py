@@ -35,6 +35,8 @@ R = TypeVar("R", bound=Record)
 
 # Country, or group of countries, of a region -> `geo` of an offer.
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
+# Weights per block of a K format of GGUF; llama.cpp's quantiser uses another format for rows of other lengths.
+K_BLOCK = 256
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
 
 
@@ -169,34 +171,39 @@ class CatalogTables:
         found: dict[str, list[Artefact]] = {}
         stored = [build_artefact(one) for one in self.stored]
         known = {(one.model, one.quantisation) for one in stored}
-        hub = [one for row in self.hub_models.values() for one in self._list_hub_files(row)]
+        listed = ((row.model, kind) for row in self.hub_models.values() for kind in row.quantisations)
+        hub = [self.compute_model_file(*keys) for keys in listed if keys[0] in self.models]
         for one in (*stored, *self.artefacts.values(), *hub):
             if one in stored or (one.model, one.quantisation) not in known:
                 found.setdefault(one.model, []).append(one)
         return {model: tuple(files) for model, files in found.items()}
 
-    def _list_hub_files(self, row: records.HubModel) -> list[Artefact]:
-        spec = self.models.get(row.model)
-        if spec is None:
-            return []
-        return [
-            Artefact(
-                name=f"{row.model}-{quantisation}",
-                model=row.model,
-                package="",
-                version="",
-                member="",
-                sha256="",
-                size_bytes=round(spec.parameters * self.quantisations[quantisation].bits_per_weight / 8),
-                quantisation=quantisation,
-                licence=spec.licence,
-                source=row.source,
-                template_tokens=row.template_tokens,
-                repository=row.gguf_repository,
-                template_tools=bool(row.tool_format),
-            )
-            for quantisation in row.quantisations
-        ]
+    def compute_model_file(self, model: str, quantisation: str) -> Artefact:
+        """Return a file of a known model with a size from its bits per weight, from its hub repository if one is known.
+
+        The format is the one that the model's width allows."""
+        spec, row = self.models[model], self.hub_models.get(model)
+        kind = self.quantisations[self.stored_format(spec, quantisation)]
+        return Artefact(
+            name=f"{model}-{quantisation}",
+            model=model,
+            package="",
+            version="",
+            member="",
+            sha256="",
+            size_bytes=round(spec.parameters * kind.bits_per_weight / 8),
+            quantisation=quantisation,
+            licence=spec.licence,
+            source=f"parameters x {kind.bits_per_weight:g} bits ({kind.source})" if row is None else row.source,
+            template_tokens=0 if row is None else row.template_tokens,
+            repository="" if row is None else row.gguf_repository,
+            template_tools=row is not None and bool(row.tool_format),
+        )
+
+    def stored_format(self, model: records.ModelSpec, quantisation: str) -> str:
+        """Return the format of most weights: another one if the model's width is no multiple of a K format's block."""
+        known = self.quantisations.get(quantisation)
+        return known.fallback if known is not None and known.fallback and model.hidden % K_BLOCK else quantisation
 
     quantisations = _keyed_table(table_reader(records.Quantisation, "quantisations.csv"), "quantisation")
     efficiencies = _list_table(table_reader(records.Efficiency, "efficiencies.csv"))
