@@ -12,7 +12,7 @@ from archwright.catalog.layers.calibrations import Calibration, read_calibration
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Verdict, determine_verdict
-from archwright.contract.plan import MachineFacts
+from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.model_files import locate_model
@@ -30,8 +30,8 @@ from archwright.simulate.engine_figures import (
     predict_engine_run,
     simulate_engine_run,
 )
+from archwright.simulate.local_engine import build_engine_settings
 from archwright.simulate.serving_simulation import ServingSpec
-from archwright.sizing.hardware.roofline import count_engine_threads
 
 SLOTS, CONTEXT_TOKENS = 4, 2048
 # A run takes a minute at most: each of three questions is sized for PART_S by the prediction, and asked up to ROUNDS
@@ -74,7 +74,7 @@ def calibrate_model(name: str, home: Home) -> CalibrationReport:
     run = _size_run(spec)
     predicted = predict_engine_run(spec, run)
     report_step(f"measuring {artefact.model} with {spec.slots} slots")
-    rounds = _run_engine(home, spec, artefact.sha256, machine, run)
+    rounds = _run_engine(home, spec, artefact, machine, run)
     measured = EngineFigures(*(statistics.median(values) for values in zip(*rounds, strict=True)))
     spread = max(measure_spread(list(values)) for values in list(zip(*rounds, strict=True))[:3])
     day = datetime.now(UTC).date().isoformat()
@@ -121,7 +121,7 @@ def _size_run(spec: ServingSpec) -> EngineRun:
 
 
 def _run_engine(
-    home: Home, spec: ServingSpec, sha256: str, machine: MachineFacts, run: EngineRun
+    home: Home, spec: ServingSpec, artefact: Artefact, machine: MachineFacts, run: EngineRun
 ) -> list[EngineFigures]:
     """Return the figures of each round; start-up and memory are those of the one engine."""
     config = EngineConfig(
@@ -131,8 +131,8 @@ def _run_engine(
         slots=spec.slots,
         context_tokens=spec.context_tokens,
         default_max_tokens=run.answer_tokens,
-        model_sha256=sha256,
-        settings={"threads": count_engine_threads(machine), "batch_tokens": spec.batch_tokens},
+        model_sha256=artefact.sha256,
+        settings=build_engine_settings(spec, artefact, machine),
     )
     deadline_s = max(evaluation_engine.READY_WITHIN_S, 2 * predict_engine_run(spec, run)["startup_s"].high)
     with evaluation_engine.run_engine(home, config, deadline_s) as engine:
