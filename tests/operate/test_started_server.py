@@ -8,16 +8,22 @@ import signal
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+import yaml
+from safetensors.numpy import save_file
 from tests.tools.checks import refuses, until
 
 from archwright import api
+from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Artefact, Launch, Plan
 from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
+from archwright.needs.template import read_template
 from archwright.plan.plan_file import write_plan
 
+from ..tools.hub_server import HubServer
 from ..tools.vllm_server import install_vllm, write_checkpoint
 
 pytestmark = pytest.mark.enable_socket
@@ -76,3 +82,31 @@ def test_a_start_that_fails_is_the_error_of_up(home: Home, plan: Path) -> None:
         api.up(str(plan), detach=True, port=0)
     assert caught.value.code == "AW-ENG-08" and "nvidia-smi" in caught.value.hint
     assert serving(home) == [] and api.status().url is None
+
+
+@pytest.mark.nightly
+def test_from_the_hub_to_a_gpu_pool(home: Home, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up --download` on a machine with a GPU: the hub's repository becomes a folder, a plan, and a server."""
+    known = load_catalog().models["Qwen3-4B"]
+    shape: dict[str, object] = {"model_type": "qwen3", "torch_dtype": "bfloat16", "head_dim": known.head_dim}
+    shape |= {"hidden_size": known.hidden, "num_hidden_layers": known.layers, "vocab_size": known.vocabulary}
+    shape |= {"num_attention_heads": known.heads, "num_key_value_heads": known.kv_heads}
+    folder = tmp_path / "hub" / load_catalog().hub_models["Qwen3-4B"].repository
+    write_checkpoint(folder, None, **shape, intermediate_size=known.ffn)
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"model.embed_tokens.weight": np.zeros((256, 64), np.float16)}, str(folder / "model.safetensors"))
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
+    tool.chmod(0o755)
+    needs = yaml.safe_load(read_template("desk"))
+    needs["workloads"][0]["model"], needs["budget"]["per_month"] = "Qwen3-4B", 600
+    (tmp_path / "needs.yaml").write_text(yaml.safe_dump(needs))
+    with HubServer(tmp_path / "hub") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        with refuses("AW-GET-12"):
+            api.up(str(tmp_path / "needs.yaml"), detach=True, port=0)
+        with api.up(str(tmp_path / "needs.yaml"), detach=True, port=0, download=True):
+            assert "null engine" in "".join(api.ask("Who?", max_tokens=12))
+            assert [process.name for process in api.status().processes] == ["engine-assistant", "gateway"]
+            assert "--served-model-name=Qwen3-4B" in home.log("engine-assistant").read_text()
+        assert server.downloaded()["model.safetensors"] >= 1
