@@ -60,6 +60,9 @@ class ModelStage(Stage):
             self.home, self.store, append_changes(self.store, read_aliases(self.store), aliases, None, "local"), 20.0
         )
 
+    def used_at(self, model: str) -> float:
+        return next(self.state().used_at[one.name] for one in self.state().processes if one.serves == model)
+
     def models(self) -> dict[str, str]:
         """Return the state of each loaded model."""
         return {
@@ -130,34 +133,29 @@ def test_a_request_is_never_lost_to_an_engine_that_stops(models: ModelStage, mon
     assert len(starts) > 3
 
 
-def test_a_third_model_replaces_the_least_recently_used(models: ModelStage) -> None:
+def test_models_share_a_limit_of_memory(models: ModelStage) -> None:
     models.up(**NULL)
     for model in ("alpha", "beta"):
-        models.load(model)
+        models.load(model, launch=models.launch(model, ttft_s=3.5))
     assert chat(models, "alpha").version == "alpha"
-    time.sleep(2.1)  # both are idle, and the use of alpha was seen
+    until(lambda: models.used_at("alpha") > models.used_at("beta"))
     models.load("gamma")
-    assert models.models() == {"alpha": "loaded", "beta": "unloaded", "gamma": "loaded"}
+    assert models.models() == {"alpha": "loaded", "beta": "unloaded", "gamma": "loaded"}, "the least recently used left"
     assert chat(models, "beta").version == "beta", "a request brings it back, in the place of an idle one"
     assert list(models.models().values()).count("loaded") == 2
-
-
-def test_a_model_that_has_no_room_is_refused_with_both_figures(models: ModelStage) -> None:
-    models.up(**NULL)
-    too_large = models.launch("huge", memory=3 * GB)
-    error = error_of("AW-OPS-51", models.load, "huge", launch=too_large)
-    assert "3.00 GB" in error.message and "2.00 GB" in error.message
-    for model in ("alpha", "beta"):
-        models.load(model, launch=models.launch(model, ttft_s=6.0))
     waiting = [threading.Thread(target=chat, args=(models, model)) for model in ("alpha", "beta")]
     for thread in waiting:
         thread.start()
-    time.sleep(2.5)
+    until(
+        lambda: [one.requests_running for one in api.models.list(running=True) if one.kind == "running"].count(1) == 2
+    )
     error = error_of("AW-OPS-51", models.load, "gamma", ENDPOINT)
     assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
     assert chat(models).version == BASE, "the workload keeps its own model"
     for thread in waiting:
         thread.join()
+    error = error_of("AW-OPS-51", models.load, "huge", launch=models.launch("huge", memory=3 * GB))
+    assert "3.00 GB" in error.message and "2.00 GB" in error.message
 
 
 def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelStage) -> None:
@@ -165,6 +163,8 @@ def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelS
     models.load("alpha", "fast")
     broken = models.launch("beta", tpot_s=-1.0)
     assert "AW-ENG-06" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=broken).message
+    missing = replace(models.launch("beta"), config={**models.launch("beta").config, "model_sha256": "0" * 64})
+    assert "is not in the home" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=missing).message
     assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
 
 
@@ -172,7 +172,8 @@ def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelS
 def test_a_crash_loses_no_alias(models: ModelStage) -> None:
     models.load("alpha", "fast")  # before `up`, which serves it
     models.up(**NULL)
-    assert models.models() == {"alpha": "unloaded"}
+    assert Said(models, "/v1/chat/completions", {"model": "fast", "messages": []}).status == 400
+    assert models.models() == {"alpha": "unloaded"}, "an invalid request starts nothing"
     for victim in ("supervisor", "model", "gateway"):
         assert chat(models, "fast").version == "alpha", victim
         before = models.pids()
@@ -188,13 +189,3 @@ def _answers(models: ModelStage) -> bool:
         return chat(models, "fast").version == "alpha"
     except OSError:
         return False
-
-
-def test_a_client_that_leaves_while_the_model_starts_costs_nothing(models: ModelStage) -> None:
-    models.load("alpha", "fast")
-    models.up(**NULL)
-    assert Said(models, "/v1/chat/completions", {"model": "fast", "messages": []}).status == 400
-    assert models.models() == {"alpha": "unloaded"}, "an invalid request starts nothing"
-    models.home.model("0" * 64)
-    missing = replace(models.launch("beta"), config={**models.launch("beta").config, "model_sha256": "0" * 64})
-    assert "is not in the home" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=missing).message

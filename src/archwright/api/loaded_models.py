@@ -15,7 +15,7 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines.model_store import NAME, find_stored_model, list_stored_models
 from archwright.errors import ErrorLocation, OperateError
@@ -42,8 +42,8 @@ class LoadOutcome(Record):
     action: Literal["load", "unload"]
     model: str
     aliases: tuple[str, ...]
-    dry_run: bool
-    served: bool
+    dry_run: bool = True
+    served: bool = False
     took_s: float = 0.0
     slots: int = 0
     context_tokens: int = 0
@@ -71,7 +71,6 @@ class RunningModel(Record):
 
 def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry_run: bool) -> LoadOutcome:
     """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
-    began = time.monotonic()
     with open_home() as (chosen, home, store):
         stored = find_stored_model(home, name)
         bundle = _read_bundle(home)
@@ -81,49 +80,39 @@ def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry
         limit = limit or find_memory_limit(chosen.model_memory_bytes)
         machine = cached_machine(home) or probe_machine(home, None, now=time.time)
         launch = build_launch(stored, options, machine, load_catalog(home), limit)
-        if not dry_run:
-            made = append_changes(store, read_aliases(store), wanted, (stored.name, launch), settings.read_os_user())
-            write_audit_record(store, "models.load", f"{stored.name} as {', '.join(wanted)}")
-            wait_until_applied(home, store, made)
-        return LoadOutcome(
+        outcome = LoadOutcome(
             action="load",
             model=stored.name,
             aliases=wanted,
-            dry_run=dry_run,
-            served=running and not dry_run,
-            took_s=round(time.monotonic() - began, 3),
             slots=options.slots,
             context_tokens=int(str(launch.config["context_tokens"])),
             predicted_bytes=launch.memory_bytes,
             limit_bytes=limit,
         )
+        return outcome if dry_run else _apply_change(home, store, outcome, launch)
 
 
 def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:
     """Free an alias, or all aliases of a model; see `api.models.unload`."""
-    began = time.monotonic()
     with open_home() as (_chosen, home, store):
-        seen = read_aliases(store)
-        loaded = {alias: change.model for alias, change in seen.items() if change.model is not None}
+        loaded = {one.alias: one.model for one in read_aliases(store).values() if one.model is not None}
         freed = tuple(sorted(a for a, model in loaded.items() if model == name)) or (name,) * (name in loaded)
         if not freed:
-            near = tuple(difflib.get_close_matches(name, {*loaded, *filter(None, loaded.values())}, 3, 0.3))
+            near = tuple(difflib.get_close_matches(name, {*loaded, *loaded.values()}, 3, 0.3))
             hint = f"use one of {', '.join(sorted(loaded))}" if loaded else "archwright models list --running"
             message = f"no model is loaded as {name!r}"
             raise OperateError("AW-OPS-54", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
-        running = platform_state.read_running_state(home) is not None
-        if not dry_run:
-            made = append_changes(store, seen, freed, None, settings.read_os_user())
-            write_audit_record(store, "models.unload", ", ".join(freed))
-            wait_until_applied(home, store, made)
-        return LoadOutcome(
-            action="unload",
-            model=str(loaded[freed[0]]),
-            aliases=freed,
-            dry_run=dry_run,
-            served=running and not dry_run,
-            took_s=round(time.monotonic() - began, 3),
-        )
+        outcome = LoadOutcome(action="unload", model=loaded[freed[0]], aliases=freed)
+        return outcome if dry_run else _apply_change(home, store, outcome, None)
+
+
+def _apply_change(home: Home, store: Store, outcome: LoadOutcome, launch: ProcessSpec | None) -> LoadOutcome:
+    began, running = time.monotonic(), platform_state.read_running_state(home) is not None
+    to = None if launch is None else (outcome.model, launch)
+    made = append_changes(store, read_aliases(store), outcome.aliases, to, settings.read_os_user())
+    write_audit_record(store, f"models.{outcome.action}", f"{outcome.model} as {', '.join(outcome.aliases)}")
+    wait_until_applied(home, store, made)
+    return replace(outcome, dry_run=False, served=running, took_s=round(time.monotonic() - began, 3))
 
 
 def check_not_loaded(store: Store, endpoint: str) -> None:

@@ -64,31 +64,33 @@ def _number(change: AliasChange | None) -> int:
 def wait_until_applied(home: Home, store: Store, made: Sequence[AliasChange], timeout_s: float = WAIT_S) -> None:
     """Wait until the running platform applied all changes; no wait without a platform.
 
-    Raises OperateError AW-OPS-51 (the engine did not start, the alias means what it meant before), AW-OPS-52 (not
-    applied in time).
+    Raises OperateError AW-OPS-50 (another change followed), AW-OPS-51 (the engine did not start, the alias means what
+    it meant before), AW-OPS-52 (not applied in time).
     """
     deadline = time.monotonic() + timeout_s + max((c.launch.startup_deadline_s for c in made if c.launch), default=0.0)
-    waiting = list(made)
-    while waiting and (current := platform_state.read_running_state(home)) is not None and current.failure is None:
-        applied = {endpoint.name: endpoint.promotion for endpoint in current.endpoints}
-        waiting = [change for change in waiting if applied.get(change.alias) != change.id]
-        newest = read_aliases(store) if waiting else {}
-        for change in waiting:
-            if newest[change.alias].id != change.id:
-                _raise_replaced(change, newest[change.alias])
-        if waiting and time.monotonic() > deadline:
-            message = f"the change of {waiting[0].alias} was not applied in {timeout_s:g} s"
-            hint = "the change continues: see archwright status, and logs/supervisor.log in the home"
-            raise OperateError("AW-OPS-52", message, where=ErrorLocation(waiting[0].id), hint=hint)
-        time.sleep(TICK_S if waiting else 0.0)
+    for change in made:
+        while not _is_applied(home, change):
+            later = read_aliases(store)[change.alias]
+            if later.by == SUPERVISOR and later.id != change.id:
+                message = f"{change.model} cannot be served as {change.alias}: {later.reason}"
+                hint = "correct the cause, then load the model again; the alias means what it meant before"
+                raise OperateError("AW-OPS-51", message, where=ErrorLocation(change.id), hint=hint)
+            if later.id != change.id:
+                message = (
+                    f"a later change of {change.alias} replaced this one: it means {later.model or 'no model'} now"
+                )
+                hint = "archwright models list --running"
+                raise OperateError("AW-OPS-50", message, where=ErrorLocation(later.id), hint=hint)
+            if time.monotonic() > deadline:
+                message = f"the change of {change.alias} was not applied in {timeout_s:g} s"
+                hint = "the change continues: see archwright status, and logs/supervisor.log in the home"
+                raise OperateError("AW-OPS-52", message, where=ErrorLocation(change.id), hint=hint)
+            time.sleep(TICK_S)
 
 
-def _raise_replaced(made: AliasChange, later: AliasChange) -> None:
-    """Raise OperateError AW-OPS-51 if the supervisor undid `made`, AW-OPS-50 if another change followed."""
-    if later.by == SUPERVISOR:
-        message = f"{made.model} cannot be served as {made.alias}: {later.reason}"
-        hint = "correct the cause, then load the model again; the alias means what it meant before"
-        raise OperateError("AW-OPS-51", message, where=ErrorLocation(made.id), hint=hint)
-    message = f"a later change of {made.alias} replaced this one: it means {later.model or 'no model'} now"
-    hint = "archwright models list --running"
-    raise OperateError("AW-OPS-50", message, where=ErrorLocation(later.id), hint=hint)
+def _is_applied(home: Home, change: AliasChange) -> bool:
+    """True if the running platform applied the change, or no platform runs."""
+    current = platform_state.read_running_state(home)
+    if current is None or current.failure is not None:
+        return True
+    return any((one.name, one.promotion) == (change.alias, change.id) for one in current.endpoints)

@@ -93,6 +93,8 @@ class OnDemandEngines:
         chosen, freed, later = [], 0.0, 0.0
         for key in sorted(self.awake & specs.keys(), key=lambda one: self.used_at[one]):
             if freed < need and self._is_idle(key, now):
+                self._read_use(key, specs[key], now)  # a request may have come since
+            if freed < need and self._is_idle(key, now):
                 chosen.append(key)
                 freed += specs[key].memory_bytes
             elif self.is_settling(key, now):
