@@ -18,7 +18,7 @@ from archwright.errors import CatalogError, MissingError, UsageError
 from archwright.home import Home, write_json
 from archwright.simulate.engine_figures import CALIBRATED_BAND
 
-from ..command_line import CommandLine
+from ..command_line import CommandLine, error_of
 from ..sizing.conftest import probed_machine
 
 SMALL = "SmolLM2-135M-Instruct"
@@ -85,6 +85,7 @@ def test_the_file_of_a_name() -> None:
     with pytest.raises(CatalogError) as caught:
         find_model_file("Qwen3-4C", catalog)
     assert caught.value.code == "AW-CAT-01" and "Qwen3-4B" in caught.value.nearest
+    assert find_model_file("Qwen3-4B:iq4_xs", catalog).quantisation == "IQ4_XS"
     with pytest.raises(CatalogError) as caught:
         find_model_file("Qwen3-4B:Q4_K_X", catalog)
     assert "Q4_K_M" in caught.value.nearest
@@ -96,6 +97,19 @@ def test_what_does_not_fit_is_refused_with_both_figures(probed: Home, cli: Comma
     assert "needs 40" in found["message"] and "19.2 GiB" in found["message"]
     with pytest.raises(UsageError):
         predict("Llama-3.3-70B-Instruct", "0.1/s x 16 + 16")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ({"load": "1x200000+10"}, "AW-USE-21", "context"),
+        ({"layout": "TP2"}, "AW-USE-23", "embedded engine only"),
+        ({"load": "0x8+8"}, "AW-USE-20", "not a load"),
+    ],
+)
+def test_a_question_without_an_answer(probed: Home, options: dict[str, str], code: str, said: str) -> None:
+    error = error_of(code, api.predict_serving, "Qwen3-4B", on="this-machine", **options)
+    assert said in error.message
 
 
 def test_only_an_old_or_missing_probe_is_repeated(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

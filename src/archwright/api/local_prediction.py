@@ -65,7 +65,7 @@ class RequestTraffic(NamedTuple):
 def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPrediction:
     """Predict speed, memory, cold start and disk of MODEL or MODEL:QUANTISATION under `traffic`.
 
-    Raises CatalogError AW-CAT-01 (unknown model or quantisation), UsageError AW-USE-21 (it does not fit the memory),
+    Raises CatalogError AW-CAT-01 (unknown model or quantisation), UsageError AW-USE-21 (memory or context too small),
     MissingError AW-GET-01 and CatalogError AW-CAT-06 of the probe.
     """
     home = locate_home(settings.load())
@@ -116,7 +116,8 @@ def find_model_file(name: str, catalog: Catalog) -> Artefact:
     Without a quantisation: the file in the home or the wheel, else Q4_K_M. A quantisation that no repository lists gets
     a computed size. Raises CatalogError AW-CAT-01.
     """
-    files = {one.name: one for listed in catalog.model_files.values() for one in listed}
+    runnable = ((one, catalog.models.get(one.model)) for listed in catalog.model_files.values() for one in listed)
+    files = {one.name: one for one, model in runnable if model is not None and one.form == "gguf"}
     if name in files:
         return files[name]
     stem, _, wanted = name.partition(":")
@@ -124,10 +125,9 @@ def find_model_file(name: str, catalog: Catalog) -> Artefact:
         model = files[stem].model if stem in files else catalog.model(stem).id
     except CatalogError as error:
         raise unknown_name_error("model", stem, {*catalog.models, *files}) from error
-    listed = catalog.model_files.get(model, ())
+    listed = [one for one in files.values() if one.model == model]
     present = next((one.quantisation for one in listed if one.sha256), DEFAULT_QUANTISATION)
-    engine = find_embedded_engine(catalog).id
-    formats = {row.quantisation for row in catalog.efficiencies if row.engine == engine} - {"*"}
+    formats = find_embedded_engine(catalog).quantisations
     quantisation = {known.lower(): known for known in formats}.get((wanted or present).lower())
     if quantisation is None:
         raise unknown_name_error("quantisation", wanted or present, formats)
@@ -167,7 +167,11 @@ def build_spec(
 
 
 def _choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, traffic: RequestTraffic) -> ServingSpec:
-    """Raises UsageError AW-USE-21 if not even the least number of slots fits."""
+    """Raises UsageError AW-USE-21 if not even the least number of slots fits, or a request exceeds the context."""
+    longest = catalog.models[artefact.model].context_tokens
+    if traffic.prompt + traffic.answer > longest:
+        message = f"a request of {traffic.prompt + traffic.answer:,} tokens exceeds the context of {artefact.model}"
+        raise argument_error("AW-USE-21", message, "load", f"use at most {longest:,} prompt and answer tokens")
     counts = (traffic.in_flight,) if traffic.in_flight else SLOT_COUNTS
     specs = [build_spec(artefact, machine, catalog, traffic, slots) for slots in counts]
     chosen = next((spec for spec in specs if fits_hardware(spec)), None)

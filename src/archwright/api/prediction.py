@@ -61,6 +61,9 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
     sent, prompt, answer = (timed or found).groups()  # type: ignore[union-attr]
     offline = sent.lower() == "max"
     if here:
+        if engine or layout:
+            hint = "leave out --engine and --layout"
+            raise argument_error("AW-USE-23", "this machine is predicted with the embedded engine only", "engine", hint)
         rate, in_flight = float(sent) if timed else 0.0, 0 if timed or offline else int(sent)
         traffic = local_prediction.RequestTraffic(in_flight, rate, int(prompt), int(answer))
         return local_prediction.predict_on_this_machine(model, traffic)
