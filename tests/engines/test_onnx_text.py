@@ -210,6 +210,7 @@ def test_the_longest_text_is_what_folder_and_configuration_allow(
 
 
 COPY = [helper.make_node("Identity", ["input_ids"], [LOGITS])]
+TOTAL = helper.make_node("ReduceSum", ["w"], [LOGITS], keepdims=0)
 
 
 def _external(location: str) -> Any:
@@ -240,6 +241,14 @@ def _external(location: str) -> Any:
             "(tensor(float)) is none of",
             {"model.onnx": build_graph(COPY, TensorProto.FLOAT, output="logits")},
         ),
+        (
+            "AW-ENG-12",
+            "is tensor(int64), not",
+            {"model.onnx": build_graph(COPY, output=LOGITS, kind_out=TensorProto.INT64)},
+        ),
+        ("AW-ENG-12", "has the shape ()", {"model.onnx": build_graph([TOTAL], output=LOGITS), "rerank": b""}),
+        ("AW-ENG-12", "dimension 0", {"model.onnx": build_graph([TOTAL], output=LOGITS)}),
+        ("AW-ENG-12", "has the shape (1, 1)", {"model.onnx": build_reranker()}),
         ("AW-ENG-12", "layers after the pooling", {"modules.json": [{"type": "sentence_transformers.models.Dense"}]}),
         ("AW-ENG-12", "has the shape", {"rerank": b""}),
     ],

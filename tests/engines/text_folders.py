@@ -20,7 +20,7 @@ HIDDEN, LOGITS = "last_hidden_state", "logits"
 def build_graph(nodes: Any, kind: int = TensorProto.INT64, names: tuple[str, ...] = ("input_ids",), **more: Any) -> Any:
     """The bytes of a model with these inputs; the tensor w is `TABLE`."""
     given = [helper.make_tensor_value_info(name, kind, ["n", "t"]) for name in names]
-    found = [helper.make_tensor_value_info(more.get("output", HIDDEN), TensorProto.FLOAT, None)]
+    found = [helper.make_tensor_value_info(more.get("output", HIDDEN), more.get("kind_out", TensorProto.FLOAT), None)]
     tensors = more.get("tensors", [numpy_helper.from_array(TABLE, "w")])
     graph = helper.make_graph(nodes, "small", given, found, tensors)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]

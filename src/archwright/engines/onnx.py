@@ -81,7 +81,7 @@ class Classifier:
         self._session = OnnxSession(file.data, threads, "train the model again with this version of archwright")
         self._numpy = self._session.numpy
         with self._session.checking():
-            (self._input,), (self._output,) = self._session.inputs, self._session.outputs
+            (self._input,), ((self._output, _),) = self._session.inputs, self._session.outputs
             # A model with a wrong output is found here and not by the first caller.
             for items in (1, 2):
                 rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)

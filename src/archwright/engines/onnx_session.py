@@ -14,7 +14,7 @@ FAILED_HINT = "check the values of the input, or replace the model"
 
 
 class OnnxSession:
-    """A loaded model; `run` may be called from several threads at once. `inputs`: element type by name.
+    """A loaded model; `run` may be called from several threads at once. `inputs`, `outputs`: names and types.
 
     `model`: its bytes, or its file if tensors are in files beside it. No library of custom operators is ever loaded.
     `hint`: what to do if onnxruntime refuses the model. Raises MissingError AW-GET-01, EngineError AW-ENG-12.
@@ -36,7 +36,7 @@ class OnnxSession:
         with self.checking():
             self._session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         self.inputs: dict[str, str] = {one.name: one.type for one in self._session.get_inputs()}
-        self.outputs: list[str] = [one.name for one in self._session.get_outputs()]
+        self.outputs: list[tuple[str, str]] = [(one.name, one.type) for one in self._session.get_outputs()]
 
     @contextmanager
     def checking(self) -> Iterator[None]:

@@ -40,6 +40,7 @@ VECTOR_OUTPUT = "sentence_embedding"
 OUTPUTS = {"embed": (VECTOR_OUTPUT, "last_hidden_state", "token_embeddings"), "rerank": ("logits",)}
 TASK_PATHS = {"embed": "/v1/embeddings", "rerank": "/v1/rerank"}
 OTHER_PATHS = ("/v1/chat/completions", "/v1/completions")
+NUMBERS = ("tensor(float)", "tensor(float16)")
 ELEMENT_TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
 
 
@@ -107,8 +108,10 @@ class TextModel:
         self._numpy = self._session.numpy
         with self._session.checking():
             self._types = _find_input_types(self._session.inputs)
-            names, expected = self._session.outputs, OUTPUTS[settings.task]
-            self._output = next((name for name in expected if name in names), names[0])
+            names = dict(self._session.outputs)
+            self._output = next((name for name in OUTPUTS[settings.task] if name in names), next(iter(names)))
+            if names[self._output] not in NUMBERS:
+                raise ValueError(f"its output {self._output!r} is {names[self._output]}, not {' or '.join(NUMBERS)}")
             if not folder.vectors_complete and self._output != VECTOR_OUTPUT:
                 raise ValueError("the folder has layers after the pooling, which are not in the model")
             self.dimensions = self._try_shapes()
@@ -118,8 +121,8 @@ class TextModel:
         width = 0
         for texts, tokens in ((1, 2), (2, 3)):
             found = self.run([TokenSequence([0] * tokens, [0] * tokens)] * texts)
-            width = found.shape[-1]
-            if found.shape != (texts, width) or (width == 1) is not self._reranks:
+            width = found.shape[1] if found.ndim == 2 and len(found) == texts else 0
+            if not width or (width == 1) is not self._reranks:
                 raise ValueError(f"its output {self._output!r} for {texts} texts has the shape {found.shape}")
         return width
 
@@ -167,7 +170,7 @@ class TextModel:
         found = found.astype(np.float32)
         if self._reranks:
             return self._session.require_finite(found)
-        if found.ndim == 3:
+        if found.ndim == 3 and found.shape[:2] == shape:
             found = _pool(np, found, mask, self._folder.pooling)
         return self._session.require_finite(found / np.linalg.norm(found, axis=-1, keepdims=True).clip(1e-12))
 
