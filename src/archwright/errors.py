@@ -212,6 +212,9 @@ def from_os_error(error: OSError) -> ArchwrightError:
     return OperateError("AW-OPS-04", message, where=where, hint="read the logs in the home")
 
 
+RUST_PANIC = "PanicException"
+
+
 class boundary:
     """The only broad `except`: the command line, request handlers and worker loops run inside it.
 
@@ -226,7 +229,9 @@ class boundary:
         return None
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if error is None or isinstance(error, ArchwrightError) or not isinstance(error, Exception):
+        # A panic of a library in Rust is no Exception.
+        caught = isinstance(error, Exception) or type(error).__name__ == RUST_PANIC
+        if error is None or isinstance(error, ArchwrightError) or not caught:
             return
         if isinstance(error, OSError):
             raise from_os_error(error) from error

@@ -26,7 +26,18 @@ from archwright.http_client.client import EngineClient, EngineRefused
 from ..tools.checks import refuses
 from ..tools.text_models import EMBEDDER, QUERY, RERANKER, TEXTS, TextModels, find_text_models
 from .conftest import Act, make_config, serve_until_done
-from .text_folders import GOOD, HIDDEN, LOGITS, LOOK_UP, TABLE, build_graph, build_reranker, write_folder
+from .text_folders import (
+    GOOD,
+    HIDDEN,
+    LOGITS,
+    LOOK_UP,
+    SIZES,
+    TABLE,
+    TOKENIZER,
+    build_graph,
+    build_reranker,
+    write_folder,
+)
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
 DIGEST = "d" * 64
@@ -132,8 +143,7 @@ def test_pooling_follows_the_folder_and_padding_takes_no_part(
 
 
 def test_a_folder_as_makers_publish_it_is_added_and_served(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 2, "num_hidden_layers": 1, "vocab_size": 5, "max_position_embeddings": 8}
-    files: dict[str, object] = {"onnx/model.onnx": GOOD, "model.onnx": None, "config.json": sizes}
+    files: dict[str, object] = {"onnx/model.onnx": GOOD, "model.onnx": None, "config.json": SIZES}
     files |= {"sentence_bert_config.json": {"max_seq_length": 3}, "modules.json": []}
     folder = write_folder(
         tmp_path / "published", **files, **{"1_Pooling/config.json": {"pooling_mode_cls_token": True}}
@@ -209,6 +219,9 @@ def test_the_longest_text_is_what_folder_and_configuration_allow(
     assert _embed(Home(tmp_path), "sea " * limit, context_tokens=6) == [[1, 0]]
 
 
+PARTS = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+# The tokenizer loads, and panics when it is used.
+NO_SUCH_TOKEN = {"type": "TemplateProcessing", "single": PARTS, "pair": PARTS, "special_tokens": {}}
 COPY = [helper.make_node("Identity", ["input_ids"], [LOGITS])]
 TOTAL = helper.make_node("ReduceSum", ["w"], [LOGITS], keepdims=0)
 
@@ -229,6 +242,7 @@ def _external(location: str) -> Any:
         ("AW-ENG-10", "config.json: Expected", {"config.json": {"max_position_embeddings": "many"}}),
         ("AW-ENG-10", "tokenizer.json: not a tokenizer", {"tokenizer.json": {"model": {"type": "Mine"}}}),
         ("AW-ENG-10", "tokenizer.json: not a tokenizer", {"tokenizer.json": b"\xff" * 99}),
+        ("AW-ENG-13", "no entry found", {"tokenizer.json": {**TOKENIZER, "post_processor": NO_SUCH_TOKEN}}),
         ("AW-ENG-10", "max_tokens is not supported", {"1_Pooling/config.json": {"pooling_mode_max_tokens": True}}),
         ("AW-ENG-10", "(none) is not supported", {"1_Pooling/config.json": {}}),
         ("AW-ENG-11", "'../secret'", {"model.onnx": _external("../secret")}),

@@ -39,16 +39,18 @@ def build_reranker() -> Any:
 
 LOOK_UP = [helper.make_node("Gather", ["w", "input_ids"], [HIDDEN])]
 GOOD = build_graph(LOOK_UP)
+TOKENIZER: dict[str, Any] = {
+    **{"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}},
+    "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+    "model": {"type": "WordLevel", "vocab": {word: at for at, word in enumerate(WORDS)}, "unk_token": "sea"},
+}
 # What is read of config.json when a model is added.
 SIZES = {"hidden_size": 2, "num_hidden_layers": 1, "vocab_size": 5, "max_position_embeddings": 8}
 
 
 def write_folder(folder: Path, **files: object) -> Path:
     """Write a small model whose tokens are words; `files` replace or add files."""
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}}
-    tokenizer["truncation"] = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
-    tokenizer["model"] = {"type": "WordLevel", "vocab": {word: at for at, word in enumerate(WORDS)}, "unk_token": "sea"}
-    named: dict[str, object] = {"model.onnx": GOOD, "config.json": {}, "tokenizer.json": tokenizer, **files}
+    named: dict[str, object] = {"model.onnx": GOOD, "config.json": {}, "tokenizer.json": TOKENIZER, **files}
     for name, content in named.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from archwright.engines.engine_server import (
 from archwright.engines.null_replies import ErrorReply, invalid_request_error
 from archwright.engines.onnx_file import check_folder_onnx
 from archwright.engines.onnx_session import OnnxSession
-from archwright.engines.text_model_folder import LOAD_HINT, Pooling, TextModelFolder, read_model_folder
+from archwright.engines.text_model_folder import LOAD_HINT, Pooling, TextModelFolder, encode_text, read_model_folder
 from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
@@ -86,7 +86,7 @@ def serve(
     """Serve on the home's socket until SIGTERM; returns only if `wait` does.
 
     Raises MissingError AW-GET-01 (no onnxruntime or tokenizers), EngineError AW-ENG-06, AW-ENG-10 (damaged folder),
-    AW-ENG-11 (tensors elsewhere), AW-ENG-12 (a model that this engine cannot run).
+    AW-ENG-11 (tensors elsewhere), AW-ENG-12 (a model that this engine cannot run), AW-ENG-13 (its tokenizer fails).
     """
     settings = adapter_settings(config, TextSettings)
     folder = read_model_folder(home.model_folder(require_digest(config)))
@@ -102,6 +102,7 @@ class TextModel:
     def __init__(self, folder: TextModelFolder, settings: TextSettings, context_tokens: int) -> None:
         self.context_tokens = min(context_tokens, folder.context_tokens or context_tokens)
         self._folder, self._reranks = folder, settings.task == "rerank"
+        encode_text(folder.tokenizer, ("a", "a") if self._reranks else "a")  # its rules are followed only here
         path = folder.path / "model.onnx"
         check_folder_onnx(path, LOAD_HINT)
         self._session = OnnxSession(path, settings.threads, LOAD_HINT)
@@ -131,8 +132,7 @@ class TextModel:
         name = "input" if query is None else "documents"
         found = []
         for index, text in enumerate(texts):
-            # A batch frees the interpreter, a single text does not; a batch of several would use all processors.
-            (encoded,) = self._folder.tokenizer.encode_batch_fast([text if query is None else (query, text)])
+            encoded = encode_text(self._folder.tokenizer, text if query is None else (query, text))
             found.append(TokenSequence(encoded.ids, encoded.type_ids))
             self._check_length(len(encoded.ids), f"{name}[{index}]")
         return found

@@ -95,7 +95,7 @@ def _read_tokenizer(path: Path) -> Any:
         import tokenizers  # noqa: PLC0415  the heavy extra of this adapter
     data = _read_file(path, TOKENIZER_LIMIT_BYTES)
     try:
-        with boundary("tokenizer"):  # the package raises plain exceptions
+        with boundary("tokenizer"):  # the package raises plain exceptions, and panics
             tokenizer = tokenizers.Tokenizer.from_buffer(data)
     except InternalError as error:
         raise _damaged(path, f"not a tokenizer: {str(error.__cause__)[:200]}") from error
@@ -103,6 +103,18 @@ def _read_tokenizer(path: Path) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def encode_text(tokenizer: Any, given: str | tuple[str, str]) -> Any:
+    """The tokens of a text or a pair. Raises EngineError AW-ENG-13 if the tokenizer contradicts itself."""
+    try:
+        with boundary("tokenizer"):
+            # A batch frees the interpreter, a single text does not; a batch of several would use all processors.
+            (encoded,) = tokenizer.encode_batch_fast([given])
+    except InternalError as error:
+        message = f"the tokenizer failed on a text: {str(error.__cause__)[:200]}"
+        raise EngineError("AW-ENG-13", message, hint=LOAD_HINT) from error
+    return encoded
 
 
 def _read_json(path: Path, kind: type[T], default: T | None = None) -> T:
