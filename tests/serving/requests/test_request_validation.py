@@ -229,6 +229,13 @@ def test_model_or_workload_chooses_the_endpoint(model: str, workload: str | None
     assert (question.model, question.body["model"], question.body["max_tokens"]) == (model, "m", default)
 
 
+def test_a_name_of_a_workload_means_that_workload_first() -> None:
+    """A loaded model is an endpoint under its own name and under each alias."""
+    found = directory(endpoint(workload="fast", model="small"), endpoint(workload="small", model="small"))
+    assert [spec.workload for spec in found.resolve("small", None).endpoints] == ["small", "fast"]
+    assert found.resolve("fast", None).endpoints[0].workload == "fast"
+
+
 def test_a_workload_that_does_not_use_the_model_is_404() -> None:
     with pytest.raises(ApiError, match="for the workload") as caught:
         validate_chat({"model": "m", "messages": HELLO}, DIRECTORY, "search")

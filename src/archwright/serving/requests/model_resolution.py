@@ -36,8 +36,9 @@ class ModelDirectory:
         self._by_name: dict[str, tuple[Endpoint, ...]] = {}
         for name in self.names:
             fit = [spec for spec in texts if name in (spec.model, spec.workload)]
-            # A pool without an adapter serves the model itself best.
-            self._by_name[name] = tuple(fit if name in self._workloads else sorted(fit, key=lambda s: s.pool in tuned))
+            # The workload of this name comes first. A pool without an adapter serves a model itself best.
+            fit.sort(key=lambda s: s.workload != name if name in self._workloads else s.pool in tuned)
+            self._by_name[name] = tuple(fit)
         self._predictors = {spec.workload: spec for spec in resolved if spec.kind == "predict"}
 
     def resolve(self, model: str, workload: str | None) -> ResolvedModel:
