@@ -11,7 +11,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.catalog.tables.name_resolution import unknown_name_error
-from archwright.contract.estimate import within_factor
+from archwright.contract.estimate import Estimate, sum_estimates, within_factor
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
@@ -74,16 +74,18 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
     spec = _choose_slots(artefact, machine, load_catalog(home), traffic)
     if not traffic.rate:
         spec = replace(spec, load=replace(spec.load, closed_s=_closed_seconds(spec, traffic)))
-    found = predict_serving(spec)
+    found, size = predict_serving(spec), float(artefact.size_bytes)
+    file = within_factor(size, 1.0 if artefact.sha256 else COMPUTED_SIZE, "bytes")
+    unsure = Estimate(value=0.0, low=file.low - size, high=file.high - size, unit="bytes")
     estimates = {
         "ttft_p50_s": found.ttft_p50_s,
         "ttft_p95_s": found.ttft_p95_s,
         "tpot_p50_s": found.tpot_p50_s,
         "tpot_p95_s": found.tpot_p95_s,
         "tokens_per_s": found.tokens_per_s,
-        "memory_bytes": found.peak_memory_bytes,
+        "memory_bytes": sum_estimates([found.peak_memory_bytes, unsure], "bytes"),
         "cold_start_s": found.startup_s,
-        "download_bytes": within_factor(float(artefact.size_bytes), 1.0 if artefact.sha256 else COMPUTED_SIZE, "bytes"),
+        "download_bytes": file,
     }
     if traffic.rate:
         del estimates["tokens_per_s"]
@@ -105,7 +107,7 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
         ),
         weak=_list_weak_points(artefact, machine, spec),
         assumed=_list_assumptions(artefact, home),
-        layout=f"{spec.slots} slots of {spec.context_tokens:,} tokens, threads: {count_engine_threads(machine)}, "
+        layout=f"slots: {spec.slots} of {spec.context_tokens:,} tokens, threads: {count_engine_threads(machine)}, "
         f"fits: {used / 2**30:.3g} of {machine.memory_bytes * USABLE_SHARE / 2**30:.3g} GiB",
     )
 
@@ -179,8 +181,8 @@ def _choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, t
         return chosen
     needed, room = replica_memory(specs[-1]).total / 2**30, machine.memory_bytes * USABLE_SHARE / 2**30
     message = (
-        f"{artefact.model} in {artefact.quantisation} needs {needed:.3g} GiB with {counts[-1]} slots of "
-        f"{specs[-1].context_tokens:,} tokens; an engine may use {room:.3g} GiB of this machine"
+        f"{artefact.model} in {artefact.quantisation} needs {needed:.3g} GiB with {counts[-1]} x "
+        f"{specs[-1].context_tokens:,} tokens of cache; an engine may use {room:.3g} GiB of this machine"
     )
     hint = f"choose a smaller model or quantisation, such as {artefact.model}:Q4_0, or shorter requests"
     raise argument_error("AW-USE-21", message, "model", hint)
