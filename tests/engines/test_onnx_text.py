@@ -207,7 +207,8 @@ def test_what_is_not_an_input_is_refused_by_its_place(tmp_path: Path) -> None:
         ({"sentence_bert_config.json": {"max_seq_length": 3, "do_lower_case": False}}, 3),
         ({"tokenizer_config.json": {"model_max_length": 1e30}, "config.json": {"max_position_embeddings": 4}}, 4),
         ({"config.json": {"model_type": "xlm-roberta", "pad_token_id": 1, "max_position_embeddings": 6}}, 4),
-        ({"tokenizer_config.json": {"model_max_length": 7}}, 6),
+        ({"tokenizer_config.json": {"model_max_length": 7}, "config.json": {"pad_token_id": -1}}, 6),
+        ({"config.json": {"pad_token_id": 2**70, "max_position_embeddings": 4}}, 4),
     ],
 )
 def test_the_longest_text_is_what_folder_and_configuration_allow(

@@ -22,6 +22,7 @@ CONFIG_LIMIT_BYTES, TOKENIZER_LIMIT_BYTES = 4 << 20, 128 << 20
 LOAD_HINT = "add the model again from a complete folder, or choose another model"
 # The positions of these architectures begin after the id of the padding.
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet")
+MAX_TOKEN_ID = 2**31 - 1
 ENDLESS_TOKENS = 1_000_000  # tokenizer_config.json states a number above this if the maker gave no limit
 
 T = TypeVar("T")
@@ -61,7 +62,8 @@ class _Module(msgspec.Struct):
 def read_model_folder(path: Path) -> TextModelFolder:
     """Raises EngineError AW-ENG-10 (a file missing, damaged or unsupported), MissingError AW-GET-01 (no tokenizers)."""
     config = _read_json(path / "config.json", _ModelConfig)
-    padding_id = max(0, config.pad_token_id or 0)
+    # Some makers write -1 for none.
+    padding_id = stated_id if 0 <= (stated_id := config.pad_token_id or 0) <= MAX_TOKEN_ID else 0
     limits = [
         _read_json(path / "sentence_bert_config.json", _SentenceConfig, _SentenceConfig()).max_seq_length,
         _read_json(path / "tokenizer_config.json", _TokenizerConfig, _TokenizerConfig()).model_max_length,
