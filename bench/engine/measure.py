@@ -23,10 +23,12 @@ import sys
 import tempfile
 import threading
 import time
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from archwright.engines.engine_config import EngineConfig
+from archwright.engines.gguf import read_gguf
 from archwright.home import Home
 from archwright.settings import child_environment
 
@@ -35,9 +37,33 @@ BATCHES = (1, 2, 3, 4, 6, 8)
 ANSWER_TOKENS = 48
 LONG_PROMPT = 768
 FOREIGN_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# Parameters of SmolLM2-135M, as sizing counts them: weights outside the embeddings, output head, attention width x
-# layers.
-BODY, HEAD, ATTENTION = 106.2e6, 28.3e6, 576 * 30
+SPIN = {"GOMP_SPINCOUNT": "1000"}
+CONTEXT_TOKENS, BATCH_TOKENS = 2048, 64
+
+
+class Work(NamedTuple):
+    """Parameters of a dense model, as sizing counts them: without the embeddings, of the output head, and the attention
+    width x layers."""
+
+    body: float
+    head: float
+    attention: float
+
+    def prefill_flops(self, tokens: int) -> float:
+        return 2 * self.body * tokens + 2 * tokens**2 * self.attention + 2 * self.head
+
+
+def read_work(model: Path) -> Work:
+    header = read_gguf(model)
+    name = header.values["general.architecture"]
+    layers, heads, hidden = (
+        int(header.values[f"{name}.{key}"]) for key in ("block_count", "attention.head_count", "embedding_length")
+    )
+    width = int(header.values.get(f"{name}.attention.key_length", hidden // heads))
+    head = prod(header.shapes["token_embd.weight"])
+    outside = {"token_embd.weight", "output.weight"}
+    body = sum(prod(shape) for tensor, shape in header.shapes.items() if tensor not in outside)
+    return Work(body, head, heads * width * layers)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -62,10 +88,10 @@ class Engine:
             "socket": "engine",
             "alias": "m",
             "slots": slots,
-            "context_tokens": 2048,
+            "context_tokens": CONTEXT_TOKENS,
             "default_max_tokens": 256,
             "model_sha256": "0" * 64,
-            "settings": {"threads": threads, "batch_tokens": 64},
+            "settings": {"threads": threads, "batch_tokens": BATCH_TOKENS},
         }
         home.config("engine").write_text(json.dumps(config), encoding="utf-8")
         assert set(config) <= set(EngineConfig.__struct_fields__)
@@ -73,7 +99,7 @@ class Engine:
         begin = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "archwright.engines", str(folder), str(home.config("engine"))],
-            env=child_environment({"GOMP_SPINCOUNT": "1000"}, without=FOREIGN_KERNEL),
+            env=child_environment(SPIN, without=FOREIGN_KERNEL),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -107,10 +133,14 @@ class Engine:
             "cache_prompt": False,
             "ignore_eos": True,
         }
+        timings: dict[str, float] = self.complete(body)["timings"]
+        return timings
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         status, raw = self._call("POST", "/completion", body)
         assert status == 200, raw
-        timings: dict[str, float] = json.loads(raw)["timings"]
-        return timings
+        reply: dict[str, Any] = json.loads(raw)
+        return reply
 
     def memory_bytes(self) -> int:
         rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text(encoding="ascii")
@@ -160,12 +190,8 @@ def beside_a_prompt(engine: Engine, chance: random.Random) -> dict[str, float]:
     return {"prompt_s": long["prompt_ms"] / 1e3, "answer_s": running["predicted_ms"] / 1e3}
 
 
-def prefill_flops(tokens: int) -> float:
-    return 2 * BODY * tokens + 2 * tokens**2 * ATTENTION + 2 * HEAD
-
-
 def one_round(engine: Engine, model: Path, chance: random.Random) -> dict[str, Any]:
-    before = probe(model)
+    before, work = probe(model), read_work(model)
     prompts = {n: engine.ask(n, 1, chance)["prompt_ms"] / 1e3 for n in PROMPTS}
     answers = {batch: answers_at(engine, batch, chance) for batch in BATCHES}
     long_context = engine.ask(LONG_PROMPT, 32, chance)["predicted_per_token_ms"] / 1e3
@@ -175,9 +201,9 @@ def one_round(engine: Engine, model: Path, chance: random.Random) -> dict[str, A
     return {
         "probe": rates,
         "prompt_s": prompts,
-        "prefill_share": {n: prefill_flops(n) / took / rates["matmul"] for n, took in prompts.items()},
+        "prefill_share": {n: work.prefill_flops(n) / took / rates["matmul"] for n, took in prompts.items()},
         "tpot_s": answers,
-        "decode_share": {b: 2 * (BODY + HEAD) * b / took / rates["matmul"] for b, took in answers.items()},
+        "decode_share": {b: 2 * (work.body + work.head) * b / took / rates["matmul"] for b, took in answers.items()},
         "tpot_long_context_s": long_context,
         "beside_a_prompt": mixed,
         "memory_bytes": engine.memory_bytes(),
