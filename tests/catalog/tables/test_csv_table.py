@@ -96,3 +96,10 @@ def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
         parsers.read_source_patterns(tmp_path)
     assert (caught.value.code, caught.value.where.line) == ("AW-CAT-02", 2)
+
+
+def test_a_row_with_a_cell_too_many_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,source\na,one, two\n", encoding="utf-8")
+    with pytest.raises(CatalogError, match="comma too many") as caught:
+        list(read_rows(tmp_path, "t.csv"))
+    assert caught.value.where == ("t.csv", 2, "source")

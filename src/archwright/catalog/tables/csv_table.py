@@ -155,7 +155,10 @@ def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:
         with path.open(encoding="utf-8", newline="") as handle:
             reader = csv.DictReader(handle)
             for cells in reader:
-                yield CsvRow(file, reader.line_num, cells)
+                row = CsvRow(file, reader.line_num, cells)
+                if cells.pop(None, None) is not None:
+                    raise row.cell_error(str(reader.fieldnames[-1] if reader.fieldnames else ""), "a comma too many")
+                yield row
     except FileNotFoundError:
         message, where = f"the catalog has no table {file}", ErrorLocation(str(path))
         raise CatalogError("AW-CAT-03", message, where=where, hint="reinstall archwright") from None
