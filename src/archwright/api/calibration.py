@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from archwright.api.local_prediction import BUSY_SHARE, RequestTraffic, build_spec, find_model_file, read_machine
+from archwright.api.local_prediction import BUSY_SHARE, RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.calibrations import Calibration, read_calibrations
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
@@ -33,7 +33,8 @@ from archwright.simulate.engine_figures import (
 from archwright.simulate.local_engine import build_engine_settings
 from archwright.simulate.serving_simulation import ServingSpec
 
-SLOTS, CONTEXT_TOKENS = 4, 2048
+# Slots for such prompts, as many as a plan would have.
+PROMPT_TOKENS = 1024
 # A run takes a minute at most: each of three questions is sized for PART_S by the prediction, and asked up to ROUNDS
 # times while time is left.
 RUN_S, PART_S, ROUNDS = 60.0, 3.0, 3
@@ -69,8 +70,7 @@ def calibrate_model(name: str, home: Home) -> CalibrationReport:
     artefact = find_model_file(name, load_catalog(home))
     locate_model(artefact, home)
     machine = read_machine(home, artefact, fresh=True)
-    traffic = RequestTraffic(SLOTS, 0.0, CONTEXT_TOKENS - artefact.template_tokens - 2, 2)
-    spec = build_spec(artefact, machine, load_catalog(home), traffic, SLOTS)
+    spec = choose_slots(artefact, machine, load_catalog(home), RequestTraffic(0, 0.0, PROMPT_TOKENS, 2))
     run = _size_run(spec)
     predicted = predict_engine_run(spec, run)
     report_step(f"measuring {artefact.model} with {spec.slots} slots")

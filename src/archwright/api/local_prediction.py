@@ -71,7 +71,7 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
     home = locate_home(settings.load())
     artefact = find_model_file(model, load_catalog(home))
     machine = read_machine(home, artefact)
-    spec = _choose_slots(artefact, machine, load_catalog(home), traffic)
+    spec = choose_slots(artefact, machine, load_catalog(home), traffic)
     if not traffic.rate:
         spec = replace(spec, load=replace(spec.load, closed_s=_closed_seconds(spec, traffic)))
     found, size = predict_serving(spec), float(artefact.size_bytes)
@@ -168,8 +168,11 @@ def build_spec(
     return build_local_spec(catalog.models[artefact.model], artefact, machine, catalog, load, context)
 
 
-def _choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, traffic: RequestTraffic) -> ServingSpec:
-    """Raises UsageError AW-USE-21 if not even the least number of slots fits, or a request exceeds the context."""
+def choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, traffic: RequestTraffic) -> ServingSpec:
+    """Return the spec with the slots of `traffic`, or with the most that fit.
+
+    Raises UsageError AW-USE-21 if not even the least number of slots fits, or a request exceeds the context.
+    """
     longest = catalog.models[artefact.model].context_tokens
     if traffic.prompt + traffic.answer > longest:
         message = f"a request of {traffic.prompt + traffic.answer:,} tokens exceeds the context of {artefact.model}"
