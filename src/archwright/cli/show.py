@@ -15,6 +15,7 @@ from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.evidence import Deviation, Reconciliation
+from archwright.contract.plan import ModelProposal
 from archwright.errors import replace_control_characters
 
 MINIMUM_WIDTH = 100
@@ -120,8 +121,7 @@ def print_platform(result: PlatformHandle) -> int:
         f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
     )
     for proposal in started.proposals:
-        better = f"\nA better model fits this machine for {proposal.workload}: {format_download(proposal.artefact)}."
-        print_text(f"{better}\nTo download and start it: archwright down, then archwright up --download")
+        print_text(f"\n{format_proposal(proposal, 'archwright down, then archwright up --download')}")
     if started.missed_limits:
         print_missed_limits(make_console(), started.missed_limits)
         print_probe_load(make_console(), started.busy_share)
@@ -131,6 +131,13 @@ def print_platform(result: PlatformHandle) -> int:
     print_text("\nrunning; Ctrl-C stops the platform")
     sys.stdout.flush()
     return result.wait()
+
+
+def format_proposal(proposal: ModelProposal, command: str) -> str:
+    """Format the model that a download would give, and the command."""
+    kind = "A better model" if proposal.instead else "A model"
+    named = format_download(proposal.artefact)
+    return f"{kind} fits this machine for {proposal.workload}: {named}.\nTo download it: {command}"
 
 
 MISSED_COLUMNS = (

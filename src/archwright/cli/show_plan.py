@@ -9,7 +9,14 @@ from rich.markup import escape
 
 from archwright.api.planning import list_missed_limits
 from archwright.cli.number_format import format_money, format_quantity, format_significant
-from archwright.cli.show import PREDICTION_COLUMNS, as_json, make_console, print_missed_limits, print_probe_load
+from archwright.cli.show import (
+    PREDICTION_COLUMNS,
+    as_json,
+    format_proposal,
+    make_console,
+    print_missed_limits,
+    print_probe_load,
+)
 from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import CostDriver, ReturnOnInvestment
@@ -60,6 +67,8 @@ def print_plan(result: Any) -> int:
         }
         columns = (*PREDICTION_COLUMNS, TableColumn("basis", lambda row: bases[row.estimate.basis]))
         out.print(make_table(columns, result.predictions, "\nPredictions"))
+    for proposal in result.proposals:
+        print_indented(out, escape(format_proposal(proposal, f"archwright plan {result.needs_file} --download")))
     for line in result.stale_facts[:SHOWN_FACTS]:
         print_indented(out, f"[yellow]stale:[/] {escape(line)}")
     if len(result.stale_facts) > SHOWN_FACTS:
