@@ -76,6 +76,8 @@ The demo and the tests use SmolLM2-135M, a model of 135 million parameters that 
 ## Quality
 
 """
+CLOSING = """The first row of a machine is the best model that keeps the limits; the others are the next. A plan also tries
+a typical peak window, and may then choose a smaller quantisation."""
 LIMITS = """
 A rank is only as good as public scores. Try the model on your own questions, and set floors in the needs
 (`quality: {mmlu_pro: 0.5}`) where you know what you need.
@@ -108,7 +110,7 @@ def generate_model_guide(source: Path) -> str:
         lines += _list_choices(catalog, machine)
     lines += [
         "",
-        "The first row of a machine is the choice; the rows below it are the next models that keep the limits.",
+        CLOSING,
     ]
     return "\n".join(lines) + "\n"
 
@@ -130,16 +132,15 @@ def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
     (demand,) = list_text_demands(needs)
     chooser = LocalModelChooser(catalog, find_embedded_engine(catalog), machine.to_facts())
     files, lines = chooser.list_files(select_open_models(demand, catalog).models), list[str]()
-    while len(lines) < CHOICES:
-        found = chooser.find_best(demand, files, chooser.usable_memory(named=False))
-        if found is None:
-            break
+    shown = set[str]()
+    for file, spec in chooser.list_passing(demand, files, chooser.usable_memory(named=False)):
+        if file.model.id in shown or len(shown) == CHOICES:
+            continue
+        shown.add(file.model.id)
         prompt, answer = TokenLength(mean=PROMPT, p95=PROMPT), TokenLength(mean=ANSWER, p95=ANSWER)
-        load = replace(
-            found.spec.load, requests_per_second=0.001, concurrency=1, input_tokens=prompt, output_tokens=answer
-        )
-        seen = predict_serving(replace(found.spec, load=load, slots=1))
-        memory = estimate_peak_memory(found.spec, "")
+        load = replace(spec.load, requests_per_second=0.001, concurrency=1, input_tokens=prompt, output_tokens=answer)
+        seen = predict_serving(replace(spec, load=load, slots=1))
+        memory = estimate_peak_memory(spec, "")
         rate = seen.tpot_p50_s.divide_amount(1.0, "tokens/s")
         figures = [
             _format(memory, 1e9, "GB"),
@@ -147,8 +148,7 @@ def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
             _format(seen.ttft_p50_s, 1, "s"),
             _format(rate, 1, ""),
         ]
-        lines.append(f"| {'' if lines else machine.name} | {found.file.label} | {' | '.join(figures)} |")
-        files = tuple(one for one in files if one.model is not found.file.model)
+        lines.append(f"| {'' if lines else machine.name} | {file.label} | {' | '.join(figures)} |")
     return lines or [f"| {machine.name} | none keeps the limits | | | | |"]
 
 

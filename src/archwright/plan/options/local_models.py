@@ -8,6 +8,7 @@ fastest file is the choice, with its misses. Files that must be fetched are cand
 needs name the model; else the best of them is only proposed.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -99,32 +100,35 @@ class LocalModelChooser:
         return best._replace(rival=next((one for one, _ in fitting if one.model is not best.file.model), None))
 
     def find_best(self, demand: Demand, files: tuple[LocalFile, ...], memory: float) -> LocalChoice | None:
-        """Return the first file that keeps every limit at the predicted speed."""
-        files = tuple(one for one in files if self._list_fitting(demand, one, memory))
-        smallest = {one.model.id: one for one in sorted(files, key=lambda one: -one.artefact.size_bytes)}
-        passing, simulated = dict[str, LocalChoice | None](), 0
-        for file in files:
-            least = smallest[file.model.id]
-            if file.model.id not in passing and simulated < MOST_SIMULATED:
-                passing[file.model.id] = self._try_file(demand, least, memory)
-                simulated += 1
-            if passing.get(file.model.id) is None:
-                continue
-            found = passing[file.model.id] if file is least else self._try_file(demand, file, memory)
-            if found is not None:
-                return found
+        """Return the first file that keeps every limit, also in a typical peak window."""
+        for file, spec in self.list_passing(demand, files, memory):
+            typical = _use_typical_load(spec)
+            if not find_latency_misses(typical, demand.workload.slo):
+                return LocalChoice(file, typical, None)
         return None
 
-    def _try_file(self, demand: Demand, file: LocalFile, memory: float) -> LocalChoice | None:
-        """Return the file with the most slots that keep every limit."""
+    def list_passing(
+        self, demand: Demand, files: tuple[LocalFile, ...], memory: float
+    ) -> Iterator[tuple[LocalFile, ServingSpec]]:
+        """Yield the files that keep every limit at the predicted speed, best first, each with the most slots."""
+        smallest = {one.model.id: one for one in sorted(files, key=lambda one: -one.artefact.size_bytes)}
+        passing, simulated = dict[str, ServingSpec | None](), 0
+        for file in files:
+            name, least = file.model.id, smallest[file.model.id]
+            if name not in passing and simulated < MOST_SIMULATED and self._list_fitting(demand, least, memory):
+                passing[name] = self._try_file(demand, least, memory)
+                simulated += 1
+            spec = passing.get(name)
+            if spec is not None and file is not least:
+                spec = self._try_file(demand, file, memory)
+            if spec is not None:
+                yield file, spec
+
+    def _try_file(self, demand: Demand, file: LocalFile, memory: float) -> ServingSpec | None:
         slo, specs = demand.workload.slo, self._list_fitting(demand, file, memory)
         if not specs or not _IdleEngine(specs[0]).may_keep(slo, demand.peak_at_horizon):
             return None
-        for spec in specs:
-            if not find_latency_misses(spec, slo):
-                typical = _use_typical_load(spec)
-                return None if find_latency_misses(typical, slo) else LocalChoice(file, typical, None)
-        return None
+        return next((spec for spec in specs if not find_latency_misses(spec, slo)), None)
 
     def _list_fitting(self, demand: Demand, file: LocalFile, memory: float) -> list[ServingSpec]:
         """Return the specs of SLOT_COUNTS that fit `memory` bytes."""
