@@ -76,8 +76,8 @@ The demo and the tests use SmolLM2-135M, a model of 135 million parameters that 
 ## Quality
 
 """
-CLOSING = """The first row of a machine is the best model that keeps the limits; the others are the next. A plan also tries
-a typical peak window, and may then choose a smaller quantisation."""
+CLOSING = """The first row of a machine is the best model that keeps the limits; the others are the next. A plan also
+tries a typical peak window, and may then choose a smaller quantisation."""
 LIMITS = """
 A rank is only as good as public scores. Try the model on your own questions, and set floors in the needs
 (`quality: {mmlu_pro: 0.5}`) where you know what you need.
