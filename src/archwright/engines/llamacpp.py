@@ -59,13 +59,14 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     header = read_gguf(model)
     if adapter is not None:
         check_adapter(config, header, read_gguf(adapter))
-    require_memory(config, model, header)
     library = load_library()
     if settings.gpu_layers:
         require_gpu(library)
+    else:
+        require_memory(config, model, header)
     path = claim_socket(home, config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
-    if TEMPLATE_KEY not in header.values:
+    if TEMPLATE_KEY not in header.values and not settings.embeddings and not settings.rerank:
         journal.warning("no_chat_template", model=config.alias, used="chatml")
     log_at = log_size()
     try:

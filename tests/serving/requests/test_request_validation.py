@@ -263,7 +263,7 @@ def test_chat_body_for_the_engine() -> None:
         "messages": [
             {"role": "system", "content": "be brief"},
             {"role": "assistant", "content": "yes"},
-            {"role": "assistant", "content": "so"},
+            {"role": "assistant", "content": "so", "reasoning_content": "of our reply"},
             {"role": "user", "content": "ab"},
         ],
         **{"max_tokens": 7, "temperature": 1.0, "stop": ["x"], "seed": 2**32 - 2},
