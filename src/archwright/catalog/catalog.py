@@ -73,8 +73,11 @@ class Catalog(FactProvenance):
         return count, self.accelerator(name)
 
     def model(self, name: str) -> records.ModelSpec:
-        """Find by id, alias, or the name on a model hub. Raises CatalogError AW-CAT-01."""
-        return name_resolution.resolve_model(name, self.models, self.aliases)
+        """Find by id, alias, the name on a model hub, or of a file in the home. Raises CatalogError AW-CAT-01."""
+        named = next(
+            (self.models[one.model] for one in self.stored if one.name == name and one.model in self.models), None
+        )
+        return named or name_resolution.resolve_model(name, self.models, self.aliases)
 
     def canonical_provider(self, name: str) -> str:
         """Return this catalog's name of a provider that a price table calls `name`."""

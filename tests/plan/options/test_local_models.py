@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from archwright.catalog.catalog import Catalog
@@ -12,6 +13,7 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.contract.record import replace
+from archwright.contract.stored_model import StoredModel
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.decision.selection import Concessions
@@ -81,6 +83,23 @@ def test_a_model_that_is_named_stays_and_an_unfit_licence_is_refused() -> None:
     assert named.pools[0].model == "Qwen3-1.7B" and named.proposals == ()
     research = ("    kind: chat", "    model: Qwen2.5-3B-Instruct\n    kind: chat")
     assert "assistant.licence" in misses_of(plan_desk(LAPTOP, download=False, change=research))
+
+
+def test_a_name_of_the_home_picks_its_file() -> None:
+    sizes = {"parameters": 134515008, "active_parameters": 134515008, "layers": 30, "hidden": 576, "ffn": 1536}
+    shape = {**sizes, "heads": 9, "kv_heads": 3, "head_width": 64, "vocabulary": 49152, "context_tokens": 8192}
+    record = {"name": f"{SMALL}-Q8_0", "model": SMALL, "form": "gguf", "task": "generate", "sha256": "a" * 64}
+    record |= {"quantisation": "Q8_0", "licence": "mit", "source": "file"}
+    whole = {**record, "size_bytes": 10**8, "added_at": 0.0, "architecture": {**shape, "type": "llama"}}
+    stored = msgspec.convert(whole, StoredModel)
+    other = replace(stored, name="mine", sha256="b" * 64, quantisation="Q4_K_M")
+    catalog = Catalog(DATA, stored=(stored, other))
+    catalog.held = frozenset({"a" * 64, "b" * 64})
+    for name, quantisation in ((SMALL, "Q8_0"), ("mine", "Q4_K_M")):
+        text = read_template("desk").replace("    kind: chat", f"    model: {name}\n    kind: chat")
+        needs, source = parse_needs(text.encode(), "needs.yaml", catalog)
+        (pool,) = make_plan(needs, source, catalog, LAPTOP, NOW).pools
+        assert (pool.model, pool.quantisation) == (SMALL, quantisation)
 
 
 def test_a_slow_machine_gets_the_fastest_file_with_its_misses() -> None:
