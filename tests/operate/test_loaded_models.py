@@ -50,8 +50,9 @@ class ModelStage(Stage):
         return build_process(config, memory, 20.0)
 
     def load(self, model: str, *aliases: str, launch: ProcessSpec | None = None) -> tuple[AliasChange, ...]:
-        to = (model, launch or self.launch(model))
-        made = append_changes(self.store, read_aliases(self.store), aliases or (model,), to, "local")
+        made = append_changes(
+            self.store, read_aliases(self.store), aliases or (model,), launch or self.launch(model), "local"
+        )
         wait_until_applied(self.home, self.store, made, 20.0)
         return made
 

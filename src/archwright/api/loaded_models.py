@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -13,7 +13,6 @@ from archwright.api.context import open_home, write_audit_record
 from archwright.api.model_launch import LaunchOptions, build_launch, find_memory_limit
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
-from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
@@ -35,8 +34,9 @@ STATES: dict[str, ModelState] = {"serving": "loaded", "starting": "loading", "le
 class LoadOutcome(Record):
     """A load or unload of a model. `served`: the running platform applied it; without a platform the next `up` does.
 
-    `aliases`: the names that clients use; after `unload`, the names that mean the model no longer. A loaded model has
-    `slots` of `context_tokens`, and `predicted_bytes` of the `limit_bytes` of memory for all loaded models.
+    `in_memory`: the engine of a loaded model runs; else the next request starts it. `aliases`: the names that clients
+    use; after `unload`, the names that mean the model no longer. A loaded model has `slots` of `context_tokens`, and
+    `predicted_bytes` of the `limit_bytes` of memory for all loaded models.
     """
 
     action: Literal["load", "unload"]
@@ -44,6 +44,7 @@ class LoadOutcome(Record):
     aliases: tuple[str, ...]
     dry_run: bool = True
     served: bool = False
+    in_memory: bool = False
     took_s: float = 0.0
     slots: int = 0
     context_tokens: int = 0
@@ -60,13 +61,13 @@ class RunningModel(Record):
     model: str
     kind: Literal["running"] = "running"
     aliases: tuple[str, ...]
-    state: ModelState
-    pinned: bool
-    memory_bytes: int | None
+    state: ModelState = "unloaded"
+    pinned: bool = False
+    memory_bytes: int | None = None
     predicted_bytes: int | None
-    requests_running: int | None
-    idle_s: float | None
-    pid: int | None
+    requests_running: int | None = None
+    idle_s: float | None = None
+    pid: int | None = None
 
 
 def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry_run: bool) -> LoadOutcome:
@@ -107,12 +108,14 @@ def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:
 
 
 def _apply_change(home: Home, store: Store, outcome: LoadOutcome, launch: ProcessSpec | None) -> LoadOutcome:
-    began, running = time.monotonic(), platform_state.read_running_state(home) is not None
-    to = None if launch is None else (outcome.model, launch)
-    made = append_changes(store, read_aliases(store), outcome.aliases, to, settings.read_os_user())
+    began = time.monotonic()
+    made = append_changes(store, read_aliases(store), outcome.aliases, launch, settings.read_os_user())
     write_audit_record(store, f"models.{outcome.action}", f"{outcome.model} as {', '.join(outcome.aliases)}")
-    wait_until_applied(home, store, made)
-    return replace(outcome, dry_run=False, served=running, took_s=round(time.monotonic() - began, 3))
+    current = wait_until_applied(home, store, made)
+    # A supervisor that was restarted meanwhile knows the aliases, but has started no engine for them.
+    serving = {one.name for one in current.processes if one.phase == "serving"} if current is not None else set[str]()
+    in_memory, took_s = launch is not None and launch.name in serving, round(time.monotonic() - began, 3)
+    return replace(outcome, dry_run=False, served=current is not None, in_memory=in_memory, took_s=took_s)
 
 
 def check_not_loaded(store: Store, endpoint: str) -> None:
@@ -125,39 +128,37 @@ def check_not_loaded(store: Store, endpoint: str) -> None:
 
 def list_running_models(home: Home, store: Store) -> tuple[RunningModel, ...]:
     """Return the engines of the running platform, the plan's own first, then loaded models without an engine."""
-    current = platform_state.read_running_state(home)
-    changes = [change for change in read_aliases(store).values() if change.launch is not None]
-    launches = {change.launch.name: change for change in changes if change.launch is not None}
-    processes = [] if current is None else [one for one in current.processes if one.name != "gateway"]
-    used_at = {} if current is None else current.used_at
-    started = {one.name for one in processes}
-    for name, change in launches.items():
-        if name not in started:
-            processes.append(ProcessState(name=name, pid=0, ready=False, restarts=0, serves=str(change.model)))
+    aliases, launches = dict[str, list[str]](), dict[str, ProcessSpec]()
+    for change in read_aliases(store).values():
+        if change.launch is not None:
+            aliases.setdefault(change.launch.name, []).append(change.alias)
+            launches[change.launch.name] = change.launch
     found = []
-    for one in processes:
-        names = tuple(sorted(c.alias for c in changes if c.launch is not None and c.launch.name == one.name))
-        if not names and current is not None:
-            names = tuple(endpoint.name for endpoint in current.endpoints if endpoint.version == one.serves)
-        found.append(_describe_engine(home, one, names, launches.get(one.name), used_at.get(one.name)))
+    if (current := platform_state.read_running_state(home)) is not None:
+        for one in (process for process in current.processes if process.name != "gateway"):
+            names = aliases.pop(one.name, []) or [e.name for e in current.endpoints if e.version == one.serves]
+            found.append(_describe_engine(home, one, names, launches.get(one.name), current.used_at.get(one.name)))
+    for name, names in aliases.items():
+        model, memory = str(launches[name].config["alias"]), launches[name].memory_bytes
+        found.append(RunningModel(model=model, aliases=tuple(sorted(names)), predicted_bytes=memory))
     return tuple(sorted(found, key=lambda one: not one.pinned))
 
 
 def _describe_engine(
-    home: Home, process: ProcessState, names: tuple[str, ...], change: AliasChange | None, used_at: float | None
+    home: Home, process: ProcessState, names: Iterable[str], launch: ProcessSpec | None, used_at: float | None
 ) -> RunningModel:
     spec = ProcessSpec(name=process.name, argv=(), config={}, ready_socket=process.name)
-    activity = read_activity(spec, home) if process.pid and process.ready else None
-    idle_s = None if used_at is None or not process.pid else round(max(0.0, time.time() - used_at), 1)
+    activity = read_activity(spec, home) if process.ready else None
+    busy = activity is not None and activity.running > 0
     return RunningModel(
         model=process.serves,
-        aliases=names,
+        aliases=tuple(sorted(names)),
         state=STATES[process.phase] if process.pid else "unloaded",
-        pinned=change is None and used_at is None,
+        pinned=launch is None and used_at is None,
         memory_bytes=memory_bytes([process.pid]) if process.pid else None,
-        predicted_bytes=None if change is None or change.launch is None else change.launch.memory_bytes,
+        predicted_bytes=None if launch is None else launch.memory_bytes,
         requests_running=None if activity is None else activity.running,
-        idle_s=0.0 if activity is not None and activity.running else idle_s,
+        idle_s=None if used_at is None else 0.0 if busy else round(max(0.0, time.time() - used_at), 1),
         pid=process.pid or None,
     )
 
@@ -169,7 +170,8 @@ def _check_aliases(
 
     Raises UsageError AW-USE-63 for an invalid alias, OperateError AW-OPS-53 for one that a version in production has.
     """
-    planned = {str(endpoint["model"]) for endpoint in _read_endpoints(bundle)}
+    endpoints = [] if bundle is None else bundle.processes[-1].config["endpoints"]
+    planned = {str(one["model"]) for one in msgspec.convert(endpoints, list[dict[str, object]])}
     others = {one.name for one in list_stored_models(home)} - {stored.name}
     wanted = tuple(dict.fromkeys([*([] if stored.name in planned else [stored.name]), *aliases]))
     promoted = model_registry.production_versions(store)
@@ -195,8 +197,3 @@ def _read_bundle(home: Home) -> Bundle | None:
         return msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
     except (OSError, msgspec.MsgspecError):
         return None
-
-
-def _read_endpoints(bundle: Bundle | None) -> Iterable[Mapping[str, object]]:
-    endpoints = () if bundle is None else bundle.processes[-1].config["endpoints"]
-    return endpoints if isinstance(endpoints, list) else ()

@@ -81,9 +81,9 @@ RUNNING_COLUMNS = (
     TableColumn("state", lambda row: f"{row.state} (plan)" if row.pinned else row.state),
     TableColumn("memory", lambda row: _format_bytes(row.memory_bytes), number=True),
     TableColumn("predicted", lambda row: _format_bytes(row.predicted_bytes), number=True),
-    TableColumn("requests", "requests_running", number=True),
+    TableColumn("requests now", "requests_running", number=True),
     TableColumn("idle s", "idle_s", number=True),
-    TableColumn("pid", "pid", number=True),
+    TableColumn("pid", lambda row: row.pid and str(row.pid), number=True),
 )
 
 
@@ -93,7 +93,11 @@ def print_load(result: LoadOutcome) -> int:
     size = f"; {result.slots} slots of {result.context_tokens} tokens, {memory}" if verb == "load" else ""
     if result.dry_run:
         return print_text(f"would {verb} {result.model} as {names}{size}; nothing was changed")
-    served = f"applied in {result.took_s:.1f} s" if result.served else "no platform runs: the next `up` applies it"
+    served = f"applied in {result.took_s:.1f} s"
+    if not result.served:
+        served = "no platform runs: the next `up` applies it"
+    elif verb == "load" and not result.in_memory:
+        served = "the platform was restarted meanwhile: the next request starts the model"
     return print_text(f"{verb}ed {result.model} as {names}{size}; {served}")
 
 

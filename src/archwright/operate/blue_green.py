@@ -59,10 +59,6 @@ class EngineProcesses:
     def started(self) -> bool:
         return all(child.pid for child in self.children)
 
-    @property
-    def ready(self) -> bool:
-        return all(child.ready for child in self.children)
-
 
 @dataclass
 class EndpointRollout:
@@ -199,13 +195,9 @@ class EndpointRollouts:
         """At the start: serve the version in production, or the newest earlier version that can be served."""
         tried: set[str | None] = set()
         while reason := self._find_obstacle(rollout, to := self.desired.get(rollout.name, DesiredVersion())):
-            if to.loaded is not None:
-                self._undo_load(rollout, to, reason)
-                self._read_history()
-                continue
             tried.add(to.version.id if to.version else None)
             earlier = (change.model for change in reversed(model_registry.promotion_history(self._store, rollout.name)))
-            self._append_rollback(rollout, to, next((model for model in earlier if model not in tried), None), reason)
+            self._undo_change(rollout, to, next((model for model in earlier if model not in tried), None), reason)
             self._read_history()
         rollout.now, rollout.promotion = self.layout.endpoint_of_version(rollout.name, to), to.promotion
         if not rollout.now.on_demand:
@@ -230,10 +222,7 @@ class EndpointRollouts:
             rollout.promotion = to.promotion
             return
         if reason := self._find_obstacle(rollout, to):
-            if to.loaded is not None:
-                self._undo_load(rollout, to, reason)
-            else:
-                self._append_rollback(rollout, to, rollout.now.version or None, reason)
+            self._undo_change(rollout, to, rollout.now.version or None, reason)
             return
         serving = self.layout.endpoint_of_version(rollout.name, to)
         if self.on_demand.is_settling(rollout.now.key, now):
@@ -373,32 +362,25 @@ class EndpointRollouts:
     def _find_obstacle(self, rollout: EndpointRollout, to: DesiredVersion) -> str:
         """Return the reason why the version cannot be served; empty if none is known."""
         found = self._failed.get(to.promotion, "")
-        if not found and to.loaded is not None and to.loaded.launch is not None:
-            return self.layout.find_launch_obstacle(rollout.name, to.loaded.launch, self._home)
+        if not found and to.launch is not None:
+            return self.layout.find_launch_obstacle(rollout.name, to.launch, self._home)
         return found or (self.layout.find_obstacle(rollout.name, to.version, self._home) if to.version else "")
 
-    def _undo_load(self, rollout: EndpointRollout, to: DesiredVersion, reason: str) -> None:
-        """Let the alias mean again what it means now."""
-        now, seen = rollout.now, read_aliases(self._store)
-        if to.loaded is None or seen[rollout.name].id != to.loaded.id:
-            return
-        back = (now.serves, now.engines[0]) if now.on_demand and now.version != to.identity else None
-        try:
-            append_changes(self._store, seen, [rollout.name], back, SUPERVISOR, reason)
-        except OperateError:  # a concurrent change, which the next step reads
-            return
-        self._journal.error("load.undone", alias=rollout.name, change=to.promotion, reason=reason)
-
-    def _append_rollback(self, rollout: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
-        seen = model_registry.promotion_history(self._store, rollout.name)
-        if not seen or seen[-1].id != to.promotion:
+    def _undo_change(self, rollout: EndpointRollout, to: DesiredVersion, model: str | None, reason: str) -> None:
+        """Append the rollback of a promotion to `model`, or let an alias mean again what it means now."""
+        name, now = rollout.name, rollout.now
+        history, aliases = model_registry.promotion_history(self._store, name), read_aliases(self._store)
+        if read_desired_versions(self._store).get(name) != to:
             return
         try:
-            model_registry.append_promotion(self._store, seen, "rollback", (rollout.name, model), SUPERVISOR, reason)
-        except ModelError:  # a concurrent change, which the next step reads
+            if to.launch is None:
+                model_registry.append_promotion(self._store, history, "rollback", (name, model), SUPERVISOR, reason)
+            else:
+                back = now.engines[0] if now.on_demand and now.version != to.identity else None
+                append_changes(self._store, aliases, [name], back, SUPERVISOR, reason)
+        except (ModelError, OperateError):  # a concurrent change, which the next step reads
             return
-        undone = {"endpoint": rollout.name, "promotion": to.promotion, "back_to": model, "reason": reason}
-        self._journal.error("rollout.undone", **undone)
+        self._journal.error("rollout.undone", endpoint=name, promotion=to.promotion, back_to=model, reason=reason)
 
     def _ensure_engines(self, endpoint: str, serving: ServedEndpoint) -> EngineProcesses | None:
         if not serving.engines:

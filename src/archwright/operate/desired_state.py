@@ -12,10 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.lineage import ModelVersion
-from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
-from archwright.engines.engine_config import find_model_files
+from archwright.engines.engine_config import EngineConfig, find_model_files
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.operate.loaded_models import read_aliases
@@ -31,24 +30,25 @@ from archwright.store import Store
 
 PREDICT_SLOTS = 4
 PREDICT_DEADLINE_S = 60.0
-LAUNCH_COUNTS = ("slots", "context_tokens", "default_max_tokens")
+# The rules of an endpoint about the plan's pools, which the pool of a loaded model replaces.
+NO_SHARING = {"overflow": (), "fallback": (), "shadow": "", "shadow_share": 0.0, "wait_s": None, "context_tokens": 0}
 
 
 class DesiredVersion(NamedTuple):
-    """The newest change of an endpoint; without `version` and `loaded`: the plan's own model, or nothing.
+    """The newest promotion or change of an alias: its id, and the version or the engine of a loaded model.
 
-    `promotion` is the id of the newest promotion or change of the alias."""
+    Without both the endpoint serves the plan's own model, or nothing."""
 
     promotion: str = ""
     version: ModelVersion | None = None
-    loaded: AliasChange | None = None
+    launch: ProcessSpec | None = None
 
     @property
     def identity(self) -> str:
         """Equal to the `version` of the endpoint that serves this; empty for the plan's own model."""
         if self.version is not None:
             return self.version.id
-        return self.loaded.launch.name if self.loaded is not None and self.loaded.launch is not None else ""
+        return "" if self.launch is None else self.launch.name
 
 
 class ServedEndpoint(NamedTuple):
@@ -91,10 +91,10 @@ def read_desired_versions(store: Store) -> dict[str, DesiredVersion]:
         for endpoint, change in newest.items()
     }
     for alias, change in read_aliases(store).items():
-        before, promoted = found.get(alias, DesiredVersion()), newest.get(alias)
-        if before.version is None:
-            latest = change.id if promoted is None or promoted.at <= change.at else promoted.id
-            found[alias] = DesiredVersion(latest, None, change if change.launch is not None else None)
+        promoted = newest.get(alias)
+        if promoted is None or promoted.model is None:
+            latest = change if promoted is None or promoted.at <= change.at else promoted
+            found[alias] = DesiredVersion(latest.id, None, change.launch)
     return found
 
 
@@ -129,8 +129,8 @@ class PlatformLayout:
     def endpoint_of_version(self, endpoint: str, to: DesiredVersion) -> ServedEndpoint:
         """Return the endpoint for `to`; the caller has checked `find_obstacle`."""
         spec, version = self.workloads.get(endpoint), to.version
-        if version is None and to.loaded is not None and to.loaded.launch is not None:
-            return self._build_loaded_endpoint(endpoint, str(to.loaded.model), to.loaded.launch)
+        if version is None and to.launch is not None:
+            return self._build_loaded_endpoint(endpoint, to.launch)
         if version is None:
             return NOT_SERVED if spec is None else self.endpoint_of_plan(spec)
         key = f"{endpoint}={version.id}"
@@ -175,16 +175,16 @@ class PlatformLayout:
 
     def find_launch_obstacle(self, endpoint: str, launch: ProcessSpec, home: Home) -> str:
         """Return the reason why this plan and home cannot serve a loaded model at the endpoint; empty if they can."""
-        alias = launch.config["alias"]
+        engine = msgspec.convert(launch.config, EngineConfig)
+        model, spec = engine.alias, self.workloads.get(endpoint)
         for path in find_model_files(launch.config, home):
             if not path.is_file():
-                return f"the file of {alias} is not in the home ({path.name[:12]})"
+                return f"the file of {model} is not in the home ({path.name[:12]})"
         if 0 < self._memory_bytes < launch.memory_bytes:
-            return format_shortage(str(alias), launch.memory_bytes, self._memory_bytes, self._memory_bytes)
-        spec = self.workloads.get(endpoint)
-        if spec is not None and _find_tasks(launch) != {"embeddings": spec.embeddings, "rerank": spec.rerank}:
-            return f"{endpoint} is a workload of the plan, and {alias} is a model for another task"
-        built = self._build_loaded_endpoint(endpoint, str(alias), launch)
+            return format_shortage(model, launch.memory_bytes, self._memory_bytes, self._memory_bytes)
+        if spec is not None and _find_tasks(engine) != {"embeddings": spec.embeddings, "rerank": spec.rerank}:
+            return f"{endpoint} is a workload of the plan, and {model} is a model for another task"
+        built = self._build_loaded_endpoint(endpoint, launch)
         assert built.spec is not None, "a loaded model without an endpoint"
         if is_outside_residency(built.spec, built.pools[0], built.spec.data_class or "internal"):
             return f"{endpoint} processes {built.spec.data_class} data, and this machine is outside their residency"
@@ -201,41 +201,31 @@ class PlatformLayout:
         config = replace(self._config, pools=tuple(pools.values()), endpoints=endpoints, revision=revision)
         return replace(self.gateway, config=msgspec.to_builtins(config))
 
-    def _build_loaded_endpoint(self, alias: str, model: str, launch: ProcessSpec) -> ServedEndpoint:
+    def _build_loaded_endpoint(self, alias: str, launch: ProcessSpec) -> ServedEndpoint:
         """Keep the rules of the plan's workload. A new endpoint gets the strictest data class of the plan, and without
         a residency sensitive data stay on our own engines."""
-        slots, context, default = (int(str(launch.config[name])) for name in LAUNCH_COUNTS)
-        settings = msgspec.convert(launch.config.get("settings", {}), dict[str, object])
+        engine = msgspec.convert(launch.config, EngineConfig)
         pool = EnginePoolSpec(
             name=launch.name,
             addresses=(f"unix:{launch.name}",),
-            model=model,
-            slots=slots,
-            context_tokens=context,
-            tools="template" if settings.get("template_tools") else "",
+            model=engine.alias,
+            slots=engine.slots,
+            context_tokens=engine.context_tokens,
+            tools="template" if engine.settings.get("template_tools") else "",
             place=next((pool.place for pool in self._config.pools if pool.strict and pool.place), ""),
         )
-        targets, spec = (WeightedTarget(pool=pool.name),), self.workloads.get(alias)
+        targets, tokens, spec = (WeightedTarget(pool=pool.name),), engine.default_max_tokens, self.workloads.get(alias)
         if spec is None:
             stated = [one.data_class for one in self.workloads.values() if one.data_class]
-            data_class = strictest_class(stated) if stated else ""
             spec = EndpointSpec(
-                model=model, workload=alias, targets=targets, default_max_tokens=default, data_class=data_class
+                model=engine.alias,
+                workload=alias,
+                targets=targets,
+                default_max_tokens=tokens,
+                data_class=strictest_class(stated) if stated else "",
             )
-        spec = replace(
-            spec,
-            model=model,
-            targets=targets,
-            overflow=(),
-            fallback=(),
-            shadow="",
-            shadow_share=0.0,
-            wait_s=None,
-            context_tokens=0,
-            default_max_tokens=default,
-            **_find_tasks(launch),
-        )
-        return ServedEndpoint(launch.name, launch.name, spec, (pool,), (launch,))
+        own = {"model": engine.alias, "targets": targets, "default_max_tokens": tokens, **_find_tasks(engine)}
+        return ServedEndpoint(launch.name, launch.name, replace(spec, **NO_SHARING, **own), (pool,), (launch,))
 
     def _pools_of(self, spec: EndpointSpec) -> tuple[EnginePoolSpec, ...]:
         return tuple(self._pools[name] for name in spec.pools)
@@ -250,11 +240,9 @@ def format_shortage(model: str, need: float, free: float, limit: float) -> str:
     return f"{model} needs {figures} for loaded models (model_memory_bytes)"
 
 
-def _find_tasks(launch: ProcessSpec) -> dict[str, bool]:
+def _find_tasks(engine: EngineConfig) -> dict[str, bool]:
     """The fields of an endpoint that say what its engine does besides generating."""
-    found = launch.config.get("settings")
-    settings = found if isinstance(found, dict) else {}
-    names = {"embeddings": "embed", "rerank": "rerank"}
+    settings, names = engine.settings, {"embeddings": "embed", "rerank": "rerank"}
     return {name: bool(settings.get(name)) or settings.get("task") == task for name, task in names.items()}
 
 

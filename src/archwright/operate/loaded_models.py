@@ -11,7 +11,7 @@ from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import ProcessSpec
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
-from archwright.operate import platform_state
+from archwright.operate.platform_state import PlatformState, read_running_state
 from archwright.store import ConflictError, RecordTable, Store
 
 ALIASES = RecordTable("model_aliases", AliasChange, unique=("id",), index=("alias",))
@@ -28,21 +28,21 @@ def append_changes(
     store: Store,
     seen: Mapping[str, AliasChange],
     aliases: Sequence[str],
-    to: tuple[str, ProcessSpec] | None,
+    launch: ProcessSpec | None,
     by: str,
     reason: str = "",
 ) -> tuple[AliasChange, ...]:
-    """Let all `aliases` mean the model and engine `to`, or free them; `seen`: the newest change of each alias.
+    """Let all `aliases` mean the model of `launch`, or free them; `seen`: the newest change of each alias.
 
     Raises OperateError AW-OPS-50 if an alias changed after `seen` was read; nothing is appended then.
     """
     made = tuple(
         AliasChange(
-            id=f"{alias}~{_number(seen.get(alias)) + 1}",
+            id=f"{alias}~{int(seen[alias].id.rpartition('~')[2]) + 1 if alias in seen else 1}",
             at=time.time(),
             alias=alias,
-            model=None if to is None else to[0],
-            launch=None if to is None else to[1],
+            model=None if launch is None else str(launch.config["alias"]),
+            launch=launch,
             by=by,
             reason=reason,
         )
@@ -57,40 +57,36 @@ def append_changes(
     return made
 
 
-def _number(change: AliasChange | None) -> int:
-    return 0 if change is None else int(change.id.rpartition("~")[2])
-
-
-def wait_until_applied(home: Home, store: Store, made: Sequence[AliasChange], timeout_s: float = WAIT_S) -> None:
-    """Wait until the running platform applied all changes; no wait without a platform.
+def wait_until_applied(
+    home: Home, store: Store, made: Sequence[AliasChange], timeout_s: float = WAIT_S
+) -> PlatformState | None:
+    """Wait until the running platform applied all changes, and return its state; None without a running platform.
 
     Raises OperateError AW-OPS-50 (another change followed), AW-OPS-51 (the engine did not start, the alias means what
     it meant before), AW-OPS-52 (not applied in time).
     """
     deadline = time.monotonic() + timeout_s + max((c.launch.startup_deadline_s for c in made if c.launch), default=0.0)
-    for change in made:
-        while not _is_applied(home, change):
-            later = read_aliases(store)[change.alias]
-            if later.by == SUPERVISOR and later.id != change.id:
-                message = f"{change.model} cannot be served as {change.alias}: {later.reason}"
-                hint = "correct the cause, then load the model again; the alias means what it meant before"
-                raise OperateError("AW-OPS-51", message, where=ErrorLocation(change.id), hint=hint)
-            if later.id != change.id:
-                message = (
-                    f"a later change of {change.alias} replaced this one: it means {later.model or 'no model'} now"
-                )
-                hint = "archwright models list --running"
-                raise OperateError("AW-OPS-50", message, where=ErrorLocation(later.id), hint=hint)
-            if time.monotonic() > deadline:
-                message = f"the change of {change.alias} was not applied in {timeout_s:g} s"
-                hint = "the change continues: see archwright status, and logs/supervisor.log in the home"
-                raise OperateError("AW-OPS-52", message, where=ErrorLocation(change.id), hint=hint)
-            time.sleep(TICK_S)
+    while (current := read_running_state(home)) is not None and current.failure is None:
+        applied, newest = {one.promotion for one in current.endpoints}, read_aliases(store)
+        waiting = [change for change in made if change.id not in applied]
+        if not waiting:
+            return current
+        for change in waiting:
+            _check_newest(change, newest[change.alias])
+        if time.monotonic() > deadline:
+            message = f"the change of {waiting[0].alias} was not applied in {timeout_s:g} s"
+            hint = "the change continues: see archwright status, and logs/supervisor.log in the home"
+            raise OperateError("AW-OPS-52", message, where=ErrorLocation(waiting[0].id), hint=hint)
+        time.sleep(TICK_S)
+    return None
 
 
-def _is_applied(home: Home, change: AliasChange) -> bool:
-    """True if the running platform applied the change, or no platform runs."""
-    current = platform_state.read_running_state(home)
-    if current is None or current.failure is not None:
-        return True
-    return any((one.name, one.promotion) == (change.alias, change.id) for one in current.endpoints)
+def _check_newest(change: AliasChange, newest: AliasChange) -> None:
+    if newest.id == change.id:
+        return
+    if newest.by == SUPERVISOR:
+        message = f"{change.model} cannot be served as {change.alias}: {newest.reason}"
+        hint = "correct the cause, then load the model again; the alias means what it meant before"
+        raise OperateError("AW-OPS-51", message, where=ErrorLocation(change.id), hint=hint)
+    message = f"a later change of {change.alias} replaced this one: it means {newest.model or 'no model'} now"
+    raise OperateError("AW-OPS-50", message, where=ErrorLocation(newest.id), hint="archwright models list --running")

@@ -22,8 +22,7 @@ def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
     """Raises OperateError AW-OPS-44 if this plan and home cannot serve a version in production or a loaded model."""
     layout = PlatformLayout(bundle)
     for endpoint, to in read_desired_versions(store).items():
-        launch = None if to.loaded is None else to.loaded.launch
-        if launch is not None and (reason := layout.find_launch_obstacle(endpoint, launch, home)):
+        if to.launch is not None and (reason := layout.find_launch_obstacle(endpoint, to.launch, home)):
             message, hint = f"a loaded model cannot be served: {reason}", f"archwright models unload {endpoint}"
             raise OperateError("AW-OPS-44", message, where=ErrorLocation(to.promotion), hint=hint)
         if to.version is None or layout.has_no_workload(endpoint, to.version):
