@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from archwright.api.model_launch import LaunchOptions, build_launch, find_memory_limit
+from archwright.api.model_launch import build_launch, find_memory_limit
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.contract.stored_model import ModelArchitecture, StoredModel
@@ -46,8 +46,7 @@ STORED = StoredModel(
 def launch(
     stored: StoredModel = STORED, limit: int = 64 * GB, slots: int = 2, context: int | None = None
 ) -> dict[str, Any]:
-    options = LaunchOptions(slots=slots, context=context)
-    spec = build_launch(stored, options, probed_machine(), load_catalog(), limit)
+    spec = build_launch(stored, slots, context, probed_machine(), load_catalog(), limit)
     assert spec.on_demand and spec.name == spec.ready_socket == spec.config["socket"]
     assert spec.memory_bytes <= limit and spec.startup_deadline_s > 60.0
     return {**spec.config, "memory": spec.memory_bytes}

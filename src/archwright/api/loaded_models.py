@@ -10,7 +10,7 @@ import msgspec
 from archwright import settings
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
-from archwright.api.model_launch import LaunchOptions, build_launch, find_memory_limit
+from archwright.api.model_launch import build_launch, find_memory_limit
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.plan import Bundle, ProcessSpec
@@ -70,7 +70,7 @@ class RunningModel(Record):
     pid: int | None = None
 
 
-def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry_run: bool) -> LoadOutcome:
+def load_model(name: str, aliases: Sequence[str], slots: int, context: int | None, *, dry_run: bool) -> LoadOutcome:
     """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
     with open_home() as (chosen, home, store):
         stored = find_stored_model(home, name)
@@ -80,12 +80,12 @@ def load_model(name: str, aliases: Sequence[str], options: LaunchOptions, *, dry
         limit = bundle.model_memory_bytes if bundle is not None and running else 0
         limit = limit or find_memory_limit(chosen.model_memory_bytes)
         machine = cached_machine(home) or probe_machine(home, None, now=time.time)
-        launch = build_launch(stored, options, machine, load_catalog(home), limit)
+        launch = build_launch(stored, slots, context, machine, load_catalog(home), limit)
         outcome = LoadOutcome(
             action="load",
             model=stored.name,
             aliases=wanted,
-            slots=options.slots,
+            slots=slots,
             context_tokens=int(str(launch.config["context_tokens"])),
             predicted_bytes=launch.memory_bytes,
             limit_bytes=limit,

@@ -10,11 +10,12 @@ from archwright.catalog.layers.stored_models import build_artefact, build_model_
 from archwright.catalog.probe import host_resources
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import LoadSpec, MachineFacts, Plan, ProcessSpec
-from archwright.contract.record import Record, replace
+from archwright.contract.record import replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ErrorLocation, OperateError
 from archwright.simulate.local_engine import (
+    EngineSettings,
     build_engine_settings,
     build_local_spec,
     find_embedded_engine,
@@ -27,19 +28,11 @@ MEMORY_SHARE = 0.8
 DEFAULT_SLOTS, MOST_SLOTS = 2, 64
 # TEXT_CONTEXT: of a model that embeds or ranks texts.
 DEFAULT_CONTEXT, TEXT_CONTEXT, LEAST_CONTEXT = 8192, 512, 256
-ONNX_ENGINE = "onnx-text"
 # Peak of an ONNX engine: the process, a factor of the file while it is read (measured: 1.5 of 437 MB, 1.7 of 90 MB),
 # and for each request its activations and three arrays of attention scores. 8-bit weights may need more.
 ONNX_PROCESS_BYTES, ONNX_FILE_FACTOR, SCORE_ARRAYS, FLOAT_BYTES = 120e6, 1.8, 3, 4
 # Time to load a model: its file at the rate of a slow disk, at least a minute.
 START_S, DISK_BYTES_PER_S = 60.0, 50e6
-
-
-class LaunchOptions(Record):
-    """Requests at once, and tokens of one request; None: as many as usual, fewer if the memory is small."""
-
-    slots: int = DEFAULT_SLOTS
-    context: int | None = None
 
 
 def find_memory_limit(stated: int, plan: Plan | None = None) -> int:
@@ -52,42 +45,45 @@ def find_memory_limit(stated: int, plan: Plan | None = None) -> int:
 
 
 def build_launch(
-    stored: StoredModel, options: LaunchOptions, machine: MachineFacts, catalog: Catalog, limit_bytes: int
+    stored: StoredModel, slots: int, context: int | None, machine: MachineFacts, catalog: Catalog, limit_bytes: int
 ) -> ProcessSpec:
-    """Return the engine's process.
+    """Return the process of an engine with `slots` of `context` tokens; None: as many as usual, fewer in small memory.
 
     Raises UsageError AW-USE-62 (slots or context), OperateError AW-OPS-55 (memory), -56 (no engine for the form).
     """
     most = stored.architecture.context_tokens
-    if not 1 <= options.slots <= MOST_SLOTS:
+    if not 1 <= slots <= MOST_SLOTS:
         raise argument_error("AW-USE-62", f"slots must be 1 to {MOST_SLOTS}", "slots", f"--slots {DEFAULT_SLOTS}")
-    if options.context is not None and not min(LEAST_CONTEXT, most) <= options.context <= most:
+    if context is not None and not min(LEAST_CONTEXT, most) <= context <= most:
         message = f"the context of {stored.name} must be {min(LEAST_CONTEXT, most)} to {most} tokens"
         raise argument_error("AW-USE-62", message, "context", f"--context {min(DEFAULT_CONTEXT, most)}")
-    context = options.context or min(most, DEFAULT_CONTEXT if stored.task == "generate" else TEXT_CONTEXT)
+    tokens = context or min(most, DEFAULT_CONTEXT if stored.task == "generate" else TEXT_CONTEXT)
+    engine, settings = _choose_engine(stored, machine, catalog)
     while True:
-        memory = _predict_memory(stored, options.slots, context, machine, catalog)
+        if stored.form == "onnx":
+            memory = _predict_onnx_memory(stored, slots, tokens)
+        else:
+            spec = _build_spec(stored, slots, tokens, machine, catalog)
+            memory = estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
         if memory <= limit_bytes:
             break
-        if options.context is not None or context // 2 < LEAST_CONTEXT:
+        if context is not None or tokens // 2 < LEAST_CONTEXT:
             message = (
-                f"{stored.name} needs {memory / 1e9:.2f} GB of memory with {options.slots} slots of {context} tokens, "
+                f"{stored.name} needs {memory / 1e9:.2f} GB of memory with {slots} slots of {tokens} tokens, "
                 f"and loaded models may use {limit_bytes / 1e9:.2f} GB"
             )
             hint = "use a smaller quantisation, fewer --slots, or raise the setting model_memory_bytes"
             raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
-        context //= 2
-    engine, settings = _choose_engine(stored, machine, catalog)
+        tokens //= 2
     if stored.form == "gguf":
-        spec = _build_spec(stored, options.slots, context, machine, catalog)
         settings |= build_engine_settings(spec, build_artefact(stored), machine)
     config = EngineConfig(
         engine=engine,
         socket="",
         alias=stored.name,
-        slots=options.slots,
-        context_tokens=context,
-        default_max_tokens=max(1, context // 2),
+        slots=slots,
+        context_tokens=tokens,
+        default_max_tokens=max(1, tokens // 2),
         model_sha256=stored.sha256,
         settings=settings,
     )
@@ -110,14 +106,12 @@ def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) 
     )
 
 
-def _choose_engine(
-    stored: StoredModel, machine: MachineFacts, catalog: Catalog
-) -> tuple[str, dict[str, int | float | str | bool]]:
+def _choose_engine(stored: StoredModel, machine: MachineFacts, catalog: Catalog) -> tuple[str, EngineSettings]:
     """Return the engine for the form of the model's files, and its settings."""
-    threads, task = count_engine_threads(machine), {"embed": "embeddings", "rerank": "rerank"}.get(stored.task)
     if stored.form == "onnx":
-        return ONNX_ENGINE, {"task": stored.task, "threads": threads}
-    flags: dict[str, int | float | str | bool] = {} if task is None else {task: True}
+        return "onnx-text", {"task": stored.task, "threads": count_engine_threads(machine)}
+    flag = {"embed": "embeddings", "rerank": "rerank"}.get(stored.task)
+    flags: EngineSettings = {} if flag is None else {flag: True}
     if stored.form == "gguf":
         return find_embedded_engine(catalog).id, flags
     server = catalog.default_engine
@@ -128,27 +122,13 @@ def _choose_engine(
     return server.id, flags
 
 
-def _predict_memory(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> float:
-    """Return the predicted peak in bytes of the engine with this model."""
-    if stored.form == "onnx":
-        return _predict_onnx_memory(stored, slots, context)
-    spec = _build_spec(stored, slots, context, machine, catalog)
-    return estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
-
-
 def _build_spec(stored: StoredModel, slots: int, context: int, machine: MachineFacts, catalog: Catalog) -> ServingSpec:
     """Return the engine with this model and full slots."""
     model = build_model_spec(replace(stored, task="generate"))
     assert model is not None, "a generating model without an architecture"
     length = TokenLength(mean=context / 2, p95=float(context))
-    load = LoadSpec(
-        workload=stored.name,
-        model=stored.model,
-        requests_per_second=0.0,
-        input_tokens=length,
-        output_tokens=length,
-        concurrency=slots,
-    )
+    lengths = {"input_tokens": length, "output_tokens": length}
+    load = LoadSpec(workload="", model=stored.model, requests_per_second=0.0, concurrency=slots, **lengths)
     return build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
 
 

@@ -24,7 +24,7 @@ from archwright.api.loaded_models import (
     unload_model,
 )
 from archwright.api.model_files import ModelFile, list_model_files, show_stored
-from archwright.api.model_launch import DEFAULT_SLOTS, LaunchOptions
+from archwright.api.model_launch import DEFAULT_SLOTS
 from archwright.catalog.load import load_catalog
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
@@ -162,8 +162,7 @@ def load(
     gets its own model back on `unload`. Raises MissingError AW-GET-02 (no such model), OperateError AW-OPS-53 (an alias
     is in production), -55 (too little memory), -51 (the engine did not start; nothing changed); UsageError.
     """
-    options = LaunchOptions(slots=slots, context=context)
-    return load_model(name, tuple(alias or ()), options, dry_run=dry_run)
+    return load_model(name, alias or (), slots, context, dry_run=dry_run)
 
 
 def unload(name: str, *, dry_run: bool = False) -> LoadOutcome:

@@ -83,13 +83,6 @@ class ExternalTensorData(ValueError):
     """The file refers to files elsewhere; becomes AW-ENG-11."""
 
 
-class _OnnxStructure(NamedTuple):
-    """The metadata of a file, and the files that its tensors refer to, with "" for any such tensor."""
-
-    metadata: dict[str, bytes]
-    external: set[str]
-
-
 class _ProtobufField(NamedTuple):
     """`value` is the value of a varint; the bytes of any other field are at `begin` to `end`."""
 
@@ -133,7 +126,7 @@ def check_folder_onnx(path: Path, hint: str) -> None:
         if not path.is_file() or not path.stat().st_size:
             raise DamagedOnnx("it is missing or empty")
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            external = _read_structure(data).external
+            _, external = _read_structure(data)
         for name in external - {""} or external:
             beside = path.with_name(name) if name and "/" not in name and name not in (".", "..") else None
             if beside is None or beside.is_symlink() or not beside.is_file():
@@ -144,8 +137,8 @@ def check_folder_onnx(path: Path, hint: str) -> None:
         raise EngineError("AW-ENG-10", f"not a complete ONNX model: {error}", where=where, hint=hint) from error
 
 
-def _read_structure(data: bytes | mmap) -> _OnnxStructure:
-    """Walk every message that may contain a tensor."""
+def _read_structure(data: bytes | mmap) -> tuple[dict[str, bytes], set[str]]:
+    """Return the metadata, and the files that tensors refer to, with "" for any such tensor."""
     metadata, external = dict[str, bytes](), set[str]()
     waiting, graphs, seen = [("model", 0, len(data))], 0, 0
     while waiting:
@@ -171,7 +164,7 @@ def _read_structure(data: bytes | mmap) -> _OnnxStructure:
             external.add(texts.get(2, b"").decode("utf-8"))
     if graphs != 1:
         raise DamagedOnnx(f"it has {graphs} graphs")
-    return _OnnxStructure(metadata, external)
+    return metadata, external
 
 
 def _iterate_fields(data: bytes | mmap, begin: int, end: int) -> Iterator[_ProtobufField]:

@@ -40,6 +40,7 @@ VECTOR_OUTPUT = "sentence_embedding"
 OUTPUTS = {"embed": (VECTOR_OUTPUT, "last_hidden_state", "token_embeddings"), "rerank": ("logits",)}
 TASK_PATHS = {"embed": "/v1/embeddings", "rerank": "/v1/rerank"}
 OTHER_PATHS = ("/v1/chat/completions", "/v1/completions")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 NUMBERS = ("tensor(float)", "tensor(float16)")
 ELEMENT_TYPES = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
 
@@ -108,7 +109,9 @@ class TextModel:
         self._session = OnnxSession(path, settings.threads, LOAD_HINT)
         self._numpy = self._session.numpy
         with self._session.checking():
-            self._types = _find_input_types(self._session.inputs)
+            for name, kind in self._session.inputs.items():
+                if name not in INPUTS or kind not in ELEMENT_TYPES:
+                    raise ValueError(f"its input {name[:80]!r} ({kind}) is none of {', '.join(INPUTS)} with integers")
             names = dict(self._session.outputs)
             self._output = next((name for name in OUTPUTS[settings.task] if name in names), next(iter(names)))
             if names[self._output] not in NUMBERS:
@@ -163,9 +166,8 @@ class TextModel:
         for row, one in enumerate(batch):
             length = len(one.ids)
             ids[row, :length], mask[row, :length], parts[row, :length] = one.ids, 1, one.parts
-        offered = {"input_ids": ids, "attention_mask": mask, "token_type_ids": parts}
-        offered["position_ids"] = np.broadcast_to(np.arange(shape[1]), shape)
-        feed = {name: offered[name].astype(kind) for name, kind in self._types.items()}
+        offered = dict(zip(INPUTS, (ids, mask, parts, np.broadcast_to(np.arange(shape[1]), shape)), strict=True))
+        feed = {name: offered[name].astype(ELEMENT_TYPES[kind]) for name, kind in self._session.inputs.items()}
         (found,) = self._session.run(feed, [self._output])
         found = found.astype(np.float32)
         if self._reranks:
@@ -259,15 +261,6 @@ def make_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int
             batch = []
         batch.append(index)
     yield batch
-
-
-def _find_input_types(inputs: dict[str, str]) -> dict[str, str]:
-    """The element type of each input. Raises ValueError for an input that this engine does not know."""
-    known = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-    for name, kind in inputs.items():
-        if name not in known or kind not in ELEMENT_TYPES:
-            raise ValueError(f"its input {name[:80]!r} ({kind}) is none of {', '.join(known)} with integers")
-    return {name: ELEMENT_TYPES[kind] for name, kind in inputs.items()}
 
 
 def _pool(np: Any, tokens: Any, mask: Any, pooling: Pooling) -> Any:

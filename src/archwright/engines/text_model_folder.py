@@ -13,11 +13,7 @@ from archwright.errors import EngineError, ErrorLocation, InternalError, boundar
 
 Pooling = Literal["mean", "cls", "last"]
 POOLING_PREFIX = "pooling_mode_"
-POOLINGS: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-}
+POOLINGS: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
 CONFIG_LIMIT_BYTES, TOKENIZER_LIMIT_BYTES = 4 << 20, 128 << 20
 LOAD_HINT = "add the model again from a complete folder, or choose another model"
 # The positions of these architectures begin after the id of the padding.
@@ -41,18 +37,14 @@ class TextModelFolder(NamedTuple):
     vectors_complete: bool
 
 
-class _ModelConfig(msgspec.Struct):
-    model_type: str = ""
+class _Config(msgspec.Struct):
+    """The fields of config.json, then of sentence_bert_config.json and of tokenizer_config.json."""
+
+    model_type: str | None = None
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None
-
-
-class _TokenizerConfig(msgspec.Struct):
-    model_max_length: float | None = None
-
-
-class _SentenceConfig(msgspec.Struct):
     max_seq_length: int | None = None
+    model_max_length: float | None = None
 
 
 class _Module(msgspec.Struct):
@@ -61,12 +53,12 @@ class _Module(msgspec.Struct):
 
 def read_model_folder(path: Path) -> TextModelFolder:
     """Raises EngineError AW-ENG-10 (a file missing, damaged or unsupported), MissingError AW-GET-01 (no tokenizers)."""
-    config = _read_json(path / "config.json", _ModelConfig)
+    config = _read_json(path / "config.json", _Config)
     # Some makers write -1 for none.
     padding_id = stated_id if 0 <= (stated_id := config.pad_token_id or 0) <= MAX_TOKEN_ID else 0
     limits = [
-        _read_json(path / "sentence_bert_config.json", _SentenceConfig, _SentenceConfig()).max_seq_length,
-        _read_json(path / "tokenizer_config.json", _TokenizerConfig, _TokenizerConfig()).model_max_length,
+        _read_json(path / "sentence_bert_config.json", _Config, _Config()).max_seq_length,
+        _read_json(path / "tokenizer_config.json", _Config, _Config()).model_max_length,
     ]
     if config.max_position_embeddings is not None:
         skipped = padding_id + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
@@ -85,8 +77,9 @@ def read_model_folder(path: Path) -> TextModelFolder:
 
 
 def _read_pooling(path: Path) -> Pooling:
-    stated = _read_json(path, dict[str, Any], {"pooling_mode_mean_tokens": True})
-    modes = [name for name in stated if name.startswith(POOLING_PREFIX) and stated[name] is True]
+    stated = _read_json(path, dict[str, Any], {f"{POOLING_PREFIX}mean_tokens": True})
+    named = {name.removeprefix(POOLING_PREFIX): value for name, value in stated.items() if POOLING_PREFIX in name}
+    modes = [name for name, value in named.items() if value is True]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise _damaged(path, f"the pooling {' with '.join(modes) or '(none)'} is not supported")
     return POOLINGS[modes[0]]

@@ -59,10 +59,7 @@ def choose_batch_tokens(prefill_tokens_per_s: float) -> int:
 
 def build_engine_settings(spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> EngineSettings:
     """Return the launch settings of an embedded engine with this file."""
-    settings: EngineSettings = {
-        "threads": count_engine_threads(machine),
-        "batch_tokens": spec.batch_tokens,
-    }
+    settings: EngineSettings = {"threads": count_engine_threads(machine), "batch_tokens": spec.batch_tokens}
     return {**settings, "template_tools": True} if artefact.template_tools else settings
 
 
