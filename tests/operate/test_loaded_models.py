@@ -8,20 +8,24 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.tools.checks import until
 
 from archwright import api
+from archwright.api.loaded_models import RunningModel
 from archwright.api.model_launch import build_process
 from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Plan, ProcessSpec
 from archwright.contract.record import replace
 from archwright.engines.engine_config import EngineConfig
-from archwright.home import Home
+from archwright.home import Home, write_json
 from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
+from archwright.operate.platform_state import EndpointState, ProcessState, acquire_lock
 
-from ..command_line import error_of
+from ..command_line import CommandLine, error_of
+from ..engines.text_folders import SIZES, write_folder
 from .conftest import BASE, ENDPOINT, Clients, Stage
 from .test_rollout import NULL, Said, chat
 
@@ -66,9 +70,11 @@ class ModelStage(Stage):
 
     def models(self) -> dict[str, str]:
         """Return the state of each loaded model."""
-        return {
-            one.model: one.state for one in api.models.list(running=True) if one.kind == "running" and not one.pinned
-        }
+        return {one.model: one.state for one in running() if not one.pinned}
+
+
+def running() -> list[RunningModel]:
+    return [one for one in api.models.list(running=True) if isinstance(one, RunningModel)]
 
 
 @pytest.fixture
@@ -80,7 +86,7 @@ def models(home: Home, null_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iter
     made.store.close()
 
 
-def test_no_request_is_lost_while_an_alias_is_switched(models: ModelStage) -> None:
+def test_no_request_is_lost_while_an_alias_is_switched_and_models_share_a_limit_of_memory(models: ModelStage) -> None:
     models.up(**NULL)
     models.load("alpha", "alpha", "fast", ENDPOINT)
     models.load("beta")
@@ -88,26 +94,65 @@ def test_no_request_is_lost_while_an_alias_is_switched(models: ModelStage) -> No
     with Clients(models.url, models.key, 8, model="fast") as clients, Clients(models.url, models.key, 4) as others:
         clients.marks |= models.words
         others.marks |= models.words
-        for turn in range(10):
+        for turn in range(5):
             models.load(("beta", "alpha")[turn % 2], "fast", ENDPOINT)
         models.unload(ENDPOINT)
         until(lambda: others.replies[-1].version == BASE)
+        until(lambda: models.used_at("beta") > models.used_at("alpha"))
     assert clients.failures == others.failures == []
     assert set(clients.versions) == {"alpha", "beta"} and set(others.versions) == {"alpha", "beta", BASE}
 
+    models.load("gamma")
+    assert models.models() == {"alpha": "unloaded", "beta": "loaded", "gamma": "loaded"}, "the least recently used left"
+    assert chat(models, "alpha").version == "alpha", "a request brings it back, in the place of an idle one"
+    assert list(models.models().values()).count("loaded") == 2
+    loaded = [name for name, state in models.models().items() if state == "loaded"]
+    long = {"max_tokens": 800}  # at least 4 s
+    waiting = [threading.Thread(target=chat, args=(models, name), kwargs=long) for name in loaded]
+    for thread in waiting:
+        thread.start()
+    until(lambda: [one.requests_running for one in running()].count(1) == 2)
+    (asleep,) = {"alpha", "beta", "gamma"} - {*loaded}
+    error = error_of("AW-OPS-51", models.load, asleep, ENDPOINT)
+    assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
+    assert chat(models).version == BASE, "the workload keeps its own model"
+    for thread in waiting:
+        thread.join()
 
-def test_an_idle_model_leaves_the_memory_and_returns_with_a_request(
+
+def test_an_idle_model_leaves_the_memory_and_returns_with_a_request_unless_it_cannot_start(
     models: ModelStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARCHWRIGHT_MODEL_IDLE_S", "1")
     models.up(**NULL)
     models.load("alpha", "fast")
+    broken = models.launch("beta", tpot_s=-1.0)
+    assert "AW-ENG-06" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=broken).message
+    missing = replace(models.launch("beta"), config={**models.launch("beta").config, "model_sha256": "0" * 64})
+    assert "is not in the home" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=missing).message
+    error = error_of("AW-OPS-51", models.load, "huge", launch=models.launch("huge", memory=3 * GB))
+    assert "3.00 GB" in error.message and "2.00 GB" in error.message
     until(lambda: models.models() == {"alpha": "unloaded"})
-    with Clients(models.url, models.key, 4, model="fast") as clients:
-        assert models.models() == {"alpha": "loaded"}
-        time.sleep(3.5)  # in use for longer than the idle time
-        assert models.models() == {"alpha": "loaded"}
-    assert clients.failures == []
+    assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
+
+
+def test_a_load_says_that_a_restarted_supervisor_starts_the_model_later(
+    home: Home, cli: CommandLine, tmp_path: Path
+) -> None:
+    """A supervisor that dies while an engine starts knows the alias after its restart, and no engine runs."""
+    write_folder(tmp_path / "embedder", **{"config.json": SIZES})
+    api.models.add(str(tmp_path / "embedder"), name="embedder", licence="MIT")
+    endpoint = EndpointState(name="embedder", kind="text", version="embedder", promotion="embedder~1")
+    engine = ProcessState(name="engine-plan", pid=4_190_000, ready=False, restarts=0, serves="planned")
+    stated = {"url": "", "plan_digest": "", "endpoints": [endpoint], "processes": [engine]}
+    write_json(home.state, {"supervisor_pid": 1, "parent_pid": 1, "started_at": 0.0, **stated})
+    held = acquire_lock(home)
+    assert held is not None
+    with held:
+        assert "the next request starts the model" in cli.text("models load embedder")
+        shown = cli.text("models list --running")
+    assert " 4190000" in shown and "requests now" in shown and "unloaded" in shown
+    assert "no platform runs" in cli.text("models load embedder --alias fast")
 
 
 @pytest.mark.nightly
@@ -117,6 +162,9 @@ def test_a_request_is_never_lost_to_an_engine_that_stops(models: ModelStage, mon
     models.plan = replace(models.plan, gateway_workers=2)
     models.up(**NULL)
     models.load("alpha")
+    with Clients(models.url, models.key, 4, model="alpha"):
+        time.sleep(3.5)  # in use for longer than the idle time
+        assert models.models() == {"alpha": "loaded"}
     chance, replies, starts = random.Random(7), list[Said](), set[int]()
 
     def ask() -> None:
@@ -132,41 +180,6 @@ def test_a_request_is_never_lost_to_an_engine_that_stops(models: ModelStage, mon
         thread.join()
     assert [reply.version for reply in replies] == ["alpha"] * 24
     assert len(starts) > 3
-
-
-def test_models_share_a_limit_of_memory(models: ModelStage) -> None:
-    models.up(**NULL)
-    for model in ("alpha", "beta"):
-        models.load(model, launch=models.launch(model, ttft_s=3.5))
-    assert chat(models, "alpha").version == "alpha"
-    until(lambda: models.used_at("alpha") > models.used_at("beta"))
-    models.load("gamma")
-    assert models.models() == {"alpha": "loaded", "beta": "unloaded", "gamma": "loaded"}, "the least recently used left"
-    assert chat(models, "beta").version == "beta", "a request brings it back, in the place of an idle one"
-    assert list(models.models().values()).count("loaded") == 2
-    waiting = [threading.Thread(target=chat, args=(models, model)) for model in ("alpha", "beta")]
-    for thread in waiting:
-        thread.start()
-    until(
-        lambda: [one.requests_running for one in api.models.list(running=True) if one.kind == "running"].count(1) == 2
-    )
-    error = error_of("AW-OPS-51", models.load, "gamma", ENDPOINT)
-    assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
-    assert chat(models).version == BASE, "the workload keeps its own model"
-    for thread in waiting:
-        thread.join()
-    error = error_of("AW-OPS-51", models.load, "huge", launch=models.launch("huge", memory=3 * GB))
-    assert "3.00 GB" in error.message and "2.00 GB" in error.message
-
-
-def test_an_engine_that_does_not_start_leaves_the_alias_as_it_was(models: ModelStage) -> None:
-    models.up(**NULL)
-    models.load("alpha", "fast")
-    broken = models.launch("beta", tpot_s=-1.0)
-    assert "AW-ENG-06" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=broken).message
-    missing = replace(models.launch("beta"), config={**models.launch("beta").config, "model_sha256": "0" * 64})
-    assert "is not in the home" in error_of("AW-OPS-51", models.load, "beta", "fast", launch=missing).message
-    assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
 
 
 @pytest.mark.nightly
