@@ -152,7 +152,10 @@ def test_a_load_says_that_a_restarted_supervisor_starts_the_model_later(
         assert "the next request starts the model" in cli.text("models load embedder")
         shown = cli.text("models list --running")
     assert " 4190000" in shown and "requests now" in shown and "unloaded" in shown
-    assert "no platform runs" in cli.text("models load embedder --alias fast")
+    assert "the next `up` will load embedder as embedder, fast" in cli.text("models load embedder --alias fast")
+    file = next(home.stored_models.glob("*.d/model.onnx"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert "the files of embedder changed" in cli.error("models load embedder", 5)
 
 
 @pytest.mark.nightly

@@ -16,9 +16,16 @@ from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
-from archwright.engines.model_store import NAME, find_stored_model, list_stored_models
+from archwright.engines.model_store import (
+    NAME,
+    check_stored_files,
+    find_stored_model,
+    list_stored_models,
+    store_wheel,
+)
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
+from archwright.journal import report_step
 from archwright.lifecycle import model_registry
 from archwright.operate import platform_state
 from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
@@ -73,14 +80,17 @@ class RunningModel(Record):
 def load_model(name: str, aliases: Sequence[str], slots: int, context: int | None, *, dry_run: bool) -> LoadOutcome:
     """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
     with open_home() as (chosen, home, store):
-        stored = find_stored_model(home, name)
+        catalog = load_catalog(home)
+        row = catalog.artefacts.get(name)
+        here = row is not None and home.model(row.sha256).is_file()  # an earlier release wrote no record of it
+        stored = store_wheel(row, home) if row is not None and here else find_stored_model(home, name)
         bundle = _read_bundle(home)
         wanted = _check_aliases(home, store, stored, aliases, bundle)
         running = platform_state.read_running_state(home) is not None
         limit = bundle.model_memory_bytes if bundle is not None and running else 0
         limit = limit or find_memory_limit(chosen.model_memory_bytes)
         machine = cached_machine(home) or probe_machine(home, None, now=time.time)
-        launch = build_launch(stored, slots, context, machine, load_catalog(home), limit)
+        launch = build_launch(stored, slots, context, machine, catalog, limit)
         outcome = LoadOutcome(
             action="load",
             model=stored.name,
@@ -90,7 +100,11 @@ def load_model(name: str, aliases: Sequence[str], slots: int, context: int | Non
             predicted_bytes=launch.memory_bytes,
             limit_bytes=limit,
         )
-        return outcome if dry_run else _apply_change(home, store, outcome, launch)
+        if dry_run:
+            return outcome
+        report_step(f"checking the files of {stored.name}")
+        check_stored_files(stored, home)
+        return _apply_change(home, store, outcome, launch)
 
 
 def unload_model(name: str, *, dry_run: bool) -> LoadOutcome:

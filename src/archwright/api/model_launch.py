@@ -127,8 +127,14 @@ def _build_spec(stored: StoredModel, slots: int, context: int, machine: MachineF
     model = build_model_spec(replace(stored, task="generate"))
     assert model is not None, "a generating model without an architecture"
     length = TokenLength(mean=context / 2, p95=float(context))
-    lengths = {"input_tokens": length, "output_tokens": length}
-    load = LoadSpec(workload="", model=stored.model, requests_per_second=0.0, concurrency=slots, **lengths)
+    load = LoadSpec(
+        workload=stored.name,
+        model=stored.model,
+        requests_per_second=0.0,
+        input_tokens=length,
+        output_tokens=length,
+        concurrency=slots,
+    )
     return build_local_spec(model, build_artefact(stored), machine, catalog, load, context)
 
 

@@ -159,8 +159,9 @@ def load(
     """Serve a stored model under its own name and each `alias`; return when the running platform serves it.
 
     An alias that means another model is switched, and no request is lost. A workload of the plan may be an alias; it
-    gets its own model back on `unload`. Raises MissingError AW-GET-02 (no such model), OperateError AW-OPS-53 (an alias
-    is in production), -55 (too little memory), -51 (the engine did not start; nothing changed); UsageError.
+    gets its own model back on `unload`. Raises MissingError AW-GET-02 (no such model), -04 (its files changed);
+    OperateError AW-OPS-53 (an alias is in production), -55 (too little memory), -51 (the engine did not start; nothing
+    changed); UsageError.
     """
     return load_model(name, alias or (), slots, context, dry_run=dry_run)
 

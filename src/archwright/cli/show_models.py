@@ -93,12 +93,12 @@ def print_load(result: LoadOutcome) -> int:
     size = f"; {result.slots} slots of {result.context_tokens} tokens, {memory}" if verb == "load" else ""
     if result.dry_run:
         return print_text(f"would {verb} {result.model} as {names}{size}; nothing was changed")
-    served = f"applied in {result.took_s:.1f} s"
     if not result.served:
-        served = "no platform runs: the next `up` applies it"
-    elif verb == "load" and not result.in_memory:
-        served = "the platform was restarted meanwhile: the next request starts the model"
-    return print_text(f"{verb}ed {result.model} as {names}{size}; {served}")
+        return print_text(f"no platform runs: the next `up` will {verb} {result.model} as {names}{size}")
+    if verb == "load" and not result.in_memory:
+        later = "the platform was restarted meanwhile, and the next request starts the model"
+        return print_text(f"{result.model} is served as {names}{size}; {later}")
+    return print_text(f"{verb}ed {result.model} as {names}{size}; applied in {result.took_s:.1f} s")
 
 
 def print_models(result: Collection[ModelFile | ListedVersion | RunningModel]) -> int:

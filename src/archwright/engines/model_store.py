@@ -91,6 +91,15 @@ def find_stored_model(home: Home, name: str) -> StoredModel:
     raise missing_model_error(name, home.stored_models)
 
 
+def check_stored_files(one: StoredModel, home: Home) -> None:
+    """Read all files of a model. Raises MissingError AW-GET-04 if they are not those that were recorded."""
+    path = locate_stored_model(one, home)
+    if (_compute_folder_digest(path) if path.is_dir() else _compute_digest(path)) != one.sha256:
+        message = f"the files of {one.name} changed since they were stored: their SHA-256 is another one"
+        hint = f"archwright models remove {one.name}, then fetch or add it again"
+        raise MissingError("AW-GET-04", message, where=ErrorLocation(str(path)), hint=hint)
+
+
 def remove_stored_model(home: Home, name: str) -> StoredModel:
     """Remove the record, then the files. Raises MissingError AW-GET-02."""
     one = find_stored_model(home, name)
@@ -365,6 +374,12 @@ def _compute_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _compute_folder_digest(folder: Path) -> str:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_compute_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
 def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
     """Check the header of a finished file, and give it its final name. Removes a file that is no model."""
     try:
@@ -378,10 +393,8 @@ def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
 
 def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> _Taken:
     header = read_folder_header(folder, form)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{_compute_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    sha256 = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-    taken = _Taken(header, sha256, sum(path.stat().st_size for path in files))
+    sha256 = _compute_folder_digest(folder)
+    taken = _Taken(header, sha256, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
     if name:
         _check_name(home, name, sha256)
     if not (target := home.model_folder(sha256)).exists():

@@ -182,7 +182,8 @@ class PlatformLayout:
                 return f"the file of {model} is not in the home ({path.name[:12]})"
         if 0 < self._memory_bytes < launch.memory_bytes:
             return format_shortage(model, launch.memory_bytes, self._memory_bytes, self._memory_bytes)
-        if spec is not None and _find_tasks(engine) != {"embeddings": spec.embeddings, "rerank": spec.rerank}:
+        tasks = _find_tasks(engine)
+        if spec is not None and (tasks["embeddings"], tasks["rerank"]) != (spec.embeddings, spec.rerank):
             return f"{endpoint} is a workload of the plan, and {model} is a model for another task"
         built = self._build_loaded_endpoint(endpoint, launch)
         assert built.spec is not None, "a loaded model without an endpoint"
@@ -241,9 +242,10 @@ def format_shortage(model: str, need: float, free: float, limit: float) -> str:
 
 
 def _find_tasks(engine: EngineConfig) -> dict[str, bool]:
-    """The fields of an endpoint that say what its engine does besides generating."""
+    """The fields of an endpoint that say what its engine does: generate, or one of the others."""
     settings, names = engine.settings, {"embeddings": "embed", "rerank": "rerank"}
-    return {name: bool(settings.get(name)) or settings.get("task") == task for name, task in names.items()}
+    tasks = {name: bool(settings.get(name)) or settings.get("task") == task for name, task in names.items()}
+    return {**tasks, "generates": not any(tasks.values())}
 
 
 def _add_adapter(engine: ProcessSpec, name: str, version: ModelVersion) -> ProcessSpec:

@@ -76,7 +76,7 @@ def wait_until_applied(
         if time.monotonic() > deadline:
             message = f"the change of {waiting[0].alias} was not applied in {timeout_s:g} s"
             hint = "the change continues: see archwright status, and logs/supervisor.log in the home"
-            raise OperateError("AW-OPS-52", message, where=ErrorLocation(waiting[0].id), hint=hint)
+            raise OperateError("AW-OPS-52", message, where=ErrorLocation(field=waiting[0].alias), hint=hint)
         time.sleep(TICK_S)
     return None
 
@@ -87,6 +87,8 @@ def _check_newest(change: AliasChange, newest: AliasChange) -> None:
     if newest.by == SUPERVISOR:
         message = f"{change.model} cannot be served as {change.alias}: {newest.reason}"
         hint = "correct the cause, then load the model again; the alias means what it meant before"
-        raise OperateError("AW-OPS-51", message, where=ErrorLocation(change.id), hint=hint)
+        raise OperateError("AW-OPS-51", message, where=ErrorLocation(field=change.alias), hint=hint)
     message = f"a later change of {change.alias} replaced this one: it means {newest.model or 'no model'} now"
-    raise OperateError("AW-OPS-50", message, where=ErrorLocation(newest.id), hint="archwright models list --running")
+    raise OperateError(
+        "AW-OPS-50", message, where=ErrorLocation(field=change.alias), hint="archwright models list --running"
+    )

@@ -67,7 +67,7 @@ def _build_plain_request(chat: PlainChat, directory: ModelDirectory, workload: s
     other, options = chat.max_completion_tokens, chat.stream_options
     if max(length, other or 0) > endpoint.context_tokens or (other is not None and other != length):
         return None
-    if options is not None and not chat.stream:
+    if (options is not None and not chat.stream) or not endpoint.generates:
         return None
     messages, characters = [], 0
     for message in chat.messages:

@@ -102,7 +102,7 @@ def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: 
 
 def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
     """Check a chat for the resolved endpoint. `chat`: the record of `body`."""
-    endpoint = found.endpoints[0]
+    endpoint = _find_endpoint(found, "generates")
     fields = select_fields(body, endpoint, "chat")
     fields["messages"], characters = message_validation.check_messages(chat.messages, endpoint)
     if chat.tools is not None or chat.tool_choice is not None or chat.parallel_tool_calls is not None:
@@ -126,7 +126,7 @@ def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel)
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     asked = check_types(body, CompletionRequest)
     found = directory.resolve(asked.model, workload)
-    fields = select_fields(body, found.endpoints[0], "completions")
+    fields = select_fields(body, _find_endpoint(found, "generates"), "completions")
     prompt = asked.prompt[0] if type(asked.prompt) is list and len(asked.prompt) == 1 else asked.prompt
     if type(prompt) is not str or not prompt:
         message = "must be one non-empty string; several prompts or token ids are not supported in this release"
@@ -179,10 +179,10 @@ def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload
     )
 
 
-def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank"]) -> Endpoint:
+def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank", "generates"]) -> Endpoint:
     endpoint = next((spec for spec in found.endpoints if getattr(spec, ability)), None)
     if endpoint is None:
-        name = "reranking" if ability == "rerank" else ability
+        name = {"rerank": "reranking", "generates": "chat and completions"}.get(ability, ability)
         raise bad_request(f"the model {found.name!r} does not support {name}", "model", "unsupported_model")
     return endpoint
 
@@ -190,7 +190,7 @@ def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank"
 def _build_request(
     found: ResolvedModel, asked: GenerationBody, fields: dict[str, Any], top: int | None, characters: int
 ) -> GenerationRequest:
-    endpoint, stream, options = found.endpoints[0], bool(asked.stream), asked.stream_options
+    endpoint, stream, options = _find_endpoint(found, "generates"), bool(asked.stream), asked.stream_options
     field_checks.require_list_price(fields, endpoint)
     fields["max_tokens"] = length = _check_length(asked, fields, endpoint)
     fields["model"] = endpoint.model
