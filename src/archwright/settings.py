@@ -145,16 +145,21 @@ class HubAccess:
 
 
 def read_hub_access() -> HubAccess:
-    """Read HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. Raises SettingsError AW-SET-02 for an endpoint that is no URL."""
+    """Read HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. Raises SettingsError AW-SET-02 for a wrong endpoint or token."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HubAccess.endpoint
+    token = os.environ.get("HF_TOKEN", "").strip()
     if not re.fullmatch(r"https?://[^\s/@\[\]]+(/[^\s@]*)?", endpoint):
         where, hint = (
             ErrorLocation("environment", None, "HF_ENDPOINT"),
             "set it to a URL such as https://hub.example.com",
         )
         raise SettingsError("AW-SET-02", "HF_ENDPOINT must be an http or https URL", where=where, hint=hint)
+    if not re.fullmatch("[!-~]*", token):
+        # The client's error about a header would print the token.
+        where, hint = ErrorLocation("environment", None, "HF_TOKEN"), "copy the token from the hub's settings again"
+        raise SettingsError("AW-SET-02", "HF_TOKEN has a character that no token has", where=where, hint=hint)
     offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
-    return HubAccess(endpoint, os.environ.get("HF_TOKEN", "").strip(), offline)
+    return HubAccess(endpoint, token, offline)
 
 
 def read_os_user() -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.api.model_files import find_reference
+from archwright.api.model_files import find_reference, find_stored, show_stored
 from archwright.catalog.load import load_catalog
+from archwright.contract.record import replace
+from archwright.engines import model_store
 from archwright.home import Home
 
 from ..command_line import CommandLine, error_of
@@ -47,7 +49,8 @@ def test_a_second_quantisation_is_fetched_by_the_name_of_the_catalog(
     home.plan.write_text(f'{{"sha256": "{digest}"}}')
     assert "is in use: the plan of this home serves it" in error_of("AW-MOD-06", api.models.remove, MODEL).message
     home.plan.unlink()
-    assert cli.json(f"models remove {MODEL}-Q8_0")["here"] is False and not Path(fetched["path"]).exists()
+    size = f"{fetched['size_bytes']:,} bytes"
+    assert size in cli.text(f"models remove {MODEL}-Q8_0") and not Path(fetched["path"]).exists()
     assert "AW-GET-07" in cli.error("models fetch Qwen3-4B", 5)
 
 
@@ -57,6 +60,24 @@ def test_a_file_is_added_by_the_command_line(home: Home, cli: CommandLine, tmp_p
     added = cli.json(f"models add {path} --name mine --licence mit")
     assert (added["id"], added["licence"], added["source"]) == ("mine", "mit", "file")
     assert cli.json("models show mine")["sha256"] == added["sha256"]
+    assert cli.json("models remove mine")["here"] is False
+    added = cli.text(f"models add {path} --name mine --licence cc-by-nc-4.0")
+    assert "note: the licence cc-by-nc-4.0 forbids commercial use" in added
+    assert "cc-by-nc-4.0, forbids" in cli.text("models list")
+
+
+def test_the_choice_of_a_quantisation_is_said(home: Home, tmp_path: Path) -> None:
+    stored = model_store.add_model(write_gguf(tmp_path / "m.gguf"), "mine", "mit", home)
+    shown = show_stored(replace(stored, source="hf:a/b@0:m-Q4_1.gguf", quantisation="Q4_1"), home, ("Q4_1", "Q8_0"))
+    assert shown.notes == ("Q4_1 was chosen of Q4_1, Q8_0; to choose: hf:a/b:QUANTISATION",)
+    assert shown.commercial_use == "yes"
+
+
+def test_a_wheel_that_an_earlier_version_fetched_is_found(model_home: Home, home: Home) -> None:
+    row = load_catalog().artefacts[MODEL]
+    home.model(row.sha256).symlink_to(model_home.model(row.sha256))
+    assert find_stored(row.name, home).sha256 == row.sha256 and home.model_record(row.sha256).exists()
+    error_of("AW-GET-02", find_stored, "other", home)
 
 
 def test_names_of_the_catalog_become_references(home: Home) -> None:

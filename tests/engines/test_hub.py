@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from archwright.contract.record import replace
+from archwright.contract.stored_model import StoredModel
 from archwright.engines import model_store
 from archwright.engines.hub import HubReference, parse_reference
 from archwright.engines.hub_files import find_quantisation
@@ -57,6 +59,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (embedder / "1_Pooling/config.json").write_text("{}")
     (embedder / "onnx").mkdir()
     (embedder / "onnx/model.onnx").write_bytes(onnx_models.model(None).SerializeToString())
+    (root / "Tiny/Limited").mkdir()
+    write_gguf(root / "Tiny/Limited/m-Q4_1.gguf", keys={"general.file_type": 3})
     (root / "Tiny/Pickled").mkdir()
     (root / "Tiny/Pickled/pytorch_model.bin").write_bytes(b"\x80\2")
     return root
@@ -77,6 +81,14 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+def fetch(reference: str, home: Home, options: StoreOptions | None = None) -> StoredModel:
+    return fetch_reference(reference, home, options).stored
+
+
+def raise_full(_file: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def names_of(home: Home) -> list[str]:
     """The files in the folder of the models, without digests."""
     return sorted(path.name.rpartition(".")[2] for path in home.stored_models.iterdir())
@@ -85,7 +97,7 @@ def names_of(home: Home) -> list[str]:
 def refuses_fetch(code: str, match: str, home: Home, reference: str = REFERENCE, left: list[str] | None = None) -> str:
     """The error of the fetch; no model is left, and at most a partial file. Returns the hint."""
     with refuses(code, match) as caught:
-        fetch_reference(reference, home)
+        fetch(reference, home)
     assert list_stored_models(home) == () and (names_of(home) if home.stored_models.exists() else []) == (left or [])
     return caught.value.hint
 
@@ -128,7 +140,7 @@ def test_the_name_of_a_file_says_its_quantisation(name: str, quantisation: str) 
 def test_a_model_is_fetched_once_at_a_commit_with_its_licence(server: HubServer, home: Home) -> None:
     steps: list[str] = []
     with listen_to_steps(steps.append):
-        stored = fetch_reference(REFERENCE, home)
+        stored = fetch(REFERENCE, home)
     commit = server.commit(REPOSITORY)
     assert (stored.name, stored.quantisation, stored.licence) == ("tiny-Q4_K_M", "Q4_K_M", "apache-2.0")
     assert (
@@ -138,11 +150,9 @@ def test_a_model_is_fetched_once_at_a_commit_with_its_licence(server: HubServer,
     assert home.model(stored.sha256).stat().st_size == stored.size_bytes and names_of(home) == ["gguf", "json"]
     assert any("(apache-2.0)" in step and "MB/s" in step and "s left" in step for step in steps)
     assert {one.authorization for one in server.heard} == {None}
-    assert (
-        fetch_reference(f"{REFERENCE}:{FILE}", home) == stored == fetch_reference(f"{REFERENCE}@{commit}:q4_k_m", home)
-    )
+    assert fetch(f"{REFERENCE}:{FILE}", home) == stored == fetch(f"{REFERENCE}@{commit}:q4_k_m", home)
     assert server.downloaded()[FILE] == 2  # the redirect and the file
-    assert fetch_reference(f"{REFERENCE}:Q8_0", home).name == "tiny-Q8_0"
+    assert fetch(f"{REFERENCE}:Q8_0", home).name == "tiny-Q8_0"
 
 
 @pytest.mark.enable_socket
@@ -157,10 +167,10 @@ def test_a_model_of_the_catalog_gets_its_id(server: HubServer, home: Home) -> No
         template_tokens=7,
     )
     other = replace(known, id="Large", layers=9)
-    stored = fetch_reference(REFERENCE, home, StoreOptions(known=(other, known)))
+    stored = fetch(REFERENCE, home, StoreOptions(known=(other, known)))
     assert (stored.name, stored.model, stored.template_tokens) == ("Tiny-1-Q4_K_M", "Tiny-1", 7)
     other = replace(other, id="tiny-Q8_0")  # another model with the name of a file
-    stored = fetch_reference(f"{REFERENCE}:Q8_0", home, StoreOptions(known=(other,)))
+    stored = fetch(f"{REFERENCE}:Q8_0", home, StoreOptions(known=(other,)))
     assert stored.name == stored.model == f"tiny-Q8_0-{stored.sha256[:8]}"
 
 
@@ -190,7 +200,18 @@ def test_a_wrong_choice_is_refused_before_a_download(
 
 @pytest.mark.enable_socket
 def test_the_nearest_whole_quantisation_is_taken_without_a_choice(server: HubServer, home: Home) -> None:
-    assert fetch_reference("hf:Tiny/Split-GGUF", home).source.endswith(":big-Q2_K.gguf")
+    assert fetch("hf:Tiny/Split-GGUF", home).source.endswith(":big-Q2_K.gguf")
+    assert fetch_reference(REFERENCE, home).choices == ("Q4_K_M", "Q8_0")
+    assert fetch_reference(f"{REFERENCE}:Q8_0", home).choices == ()
+
+
+@pytest.mark.enable_socket
+def test_a_licence_against_commercial_use_is_said_during_the_download(server: HubServer, home: Home) -> None:
+    server.repositories["Tiny/Limited"] = Repository(licence="cc-by-nc-4.0")
+    steps: list[str] = []
+    with listen_to_steps(steps.append):
+        fetch("hf:Tiny/Limited", home)
+    assert "fetching m-Q4_1.gguf (cc-by-nc-4.0, forbids commercial use): " in "\n".join(steps)
 
 
 @pytest.mark.enable_socket
@@ -212,11 +233,12 @@ def test_a_wrong_answer_leaves_no_model(
     server: HubServer, home: Home, file: str, fault: Fault, code: str, match: str
 ) -> None:
     server.faults[file] = fault
-    with refuses(code, match):
-        fetch_reference(REFERENCE, home)
+    with refuses(code, match) as caught:
+        fetch(REFERENCE, home)
+    assert ("wait some minutes" in caught.value.hint) == (code == "AW-GET-03")
     assert not home.stored_models.exists() or names_of(home) == []
     server.faults.clear()
-    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M"
+    assert fetch(REFERENCE, home).quantisation == "Q4_K_M"
 
 
 @pytest.mark.enable_socket
@@ -226,7 +248,7 @@ def test_a_broken_download_continues_where_it_ended(server: HubServer, home: Hom
     server.faults[FILE] = fault
     if fault.short_by:
         assert "continues the download" in refuses_fetch("AW-GET-03", "ended after", home, left=["part"])
-    stored = fetch_reference(REFERENCE, home)
+    stored = fetch(REFERENCE, home)
     begins = [one.begins for one in server.heard if one.path.startswith("/cdn/")]
     assert begins == [0, fault.cut_after or stored.size_bytes - 50_000]
 
@@ -236,7 +258,7 @@ def test_a_server_that_ignores_ranges_sends_the_file_again(server: HubServer, ho
     server.faults[FILE] = Fault(short_by=50_000, times=1)
     refuses_fetch("AW-GET-03", "ended after", home, left=["part"])
     server.faults[FILE] = Fault(no_ranges=True)
-    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M"
+    assert fetch(REFERENCE, home).quantisation == "Q4_K_M"
 
 
 @pytest.mark.process
@@ -248,10 +270,11 @@ def test_a_killed_command_continues_and_a_second_one_is_refused(server: HubServe
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
         until(lambda: any(path.stat().st_size for path in home.stored_models.glob("*.part")))
         with refuses("AW-GET-08", "another command fetches"):
-            fetch_reference(REFERENCE, home)
+            fetch(REFERENCE, home)
         child.send_signal(signal.SIGKILL)
+    assert names_of(home) == ["part"]
     done = next(home.stored_models.glob("*.part")).stat().st_size
-    assert fetch_reference(REFERENCE, home).quantisation == "Q4_K_M" and server.heard[-1].begins == done > 0
+    assert fetch(REFERENCE, home).quantisation == "Q4_K_M" and server.heard[-1].begins == done > 0
     assert not list(home.stored_models.glob("*.part"))
 
 
@@ -260,7 +283,7 @@ def test_an_abandoned_part_is_removed_after_a_day(server: HubServer, home: Home)
     old = home.folder("models") / ".model-0123.part"
     old.write_bytes(b"x")
     os.utime(old, (0, time.time() - 25 * 3600))
-    fetch_reference(REFERENCE, home)
+    fetch(REFERENCE, home)
     assert names_of(home) == ["gguf", "json"]
 
 
@@ -274,12 +297,17 @@ def test_a_gated_model_needs_accepted_conditions_and_the_token_stays_at_the_hub(
     assert f"{server.url}/{REPOSITORY}" in hint and "HF_TOKEN" in hint
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     with refuses("AW-GET-06") as caught:
-        fetch_reference(REFERENCE, home)
+        fetch(REFERENCE, home)
     assert "hf_bad" not in repr(caught.value.as_dict())
+    for token in ("hf_b\u00e4d", "hf_b\nad"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with refuses("AW-SET-02", "HF_TOKEN has a character") as caught:
+            fetch(REFERENCE, home)
+        assert token not in repr(caught.value.as_dict())
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     with HubServer(server.root) as content:
         server.content_url = content.url
-        assert fetch_reference(f"{REFERENCE}:Q8_0", home).licence == "mit"  # the page states none, the header does
+        assert fetch(f"{REFERENCE}:Q8_0", home).licence == "mit"  # the page states none, the header does
     assert {one.authorization for one in content.heard} == {None}
     assert server.heard[-1].authorization == "Bearer hf_good"
 
@@ -297,17 +325,17 @@ def test_names_that_leave_the_folder_and_missing_digests_are_refused(server: Hub
 def test_without_a_network_the_copy_of_the_home_is_used(
     server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = fetch_reference(REFERENCE, home)
+    stored = fetch(REFERENCE, home)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     heard = len(server.heard)
-    assert fetch_reference(REFERENCE, home) == stored and len(server.heard) == heard
+    assert fetch(REFERENCE, home) == stored and len(server.heard) == heard
     with refuses("AW-GET-09", hint="unset HF_HUB_OFFLINE, or use a model of the home: archwright models list"):
-        fetch_reference(f"{REFERENCE}:Q8_0", home)
+        fetch(f"{REFERENCE}:Q8_0", home)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    assert fetch_reference(REFERENCE, home) == stored
+    assert fetch(REFERENCE, home) == stored
     with refuses("AW-GET-03", "cannot be reached"):
-        fetch_reference(f"{REFERENCE}:Q8_0", home)
+        fetch(f"{REFERENCE}:Q8_0", home)
 
 
 @pytest.mark.enable_socket
@@ -315,10 +343,21 @@ def test_a_full_disk_is_said_before_the_download(
     server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(home.folder())._replace(free=64 << 20)
-    monkeypatch.setattr("archwright.engines.hub.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with refuses("AW-OPS-01", "no space"):
-        fetch_reference(REFERENCE, home)
+        fetch(REFERENCE, home)
     assert not server.downloaded() and list_stored_models(home) == ()
+
+
+@pytest.mark.enable_socket
+def test_a_disk_that_fills_up_is_said_with_the_home(
+    server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.folder("models")
+    monkeypatch.setattr("archwright.engines.hub.os.fsync", raise_full)
+    with refuses("AW-OPS-01", "the disk is full") as caught:
+        fetch(REFERENCE, home)
+    assert caught.value.where.file == str(home.root)
 
 
 @pytest.mark.enable_socket
@@ -331,7 +370,7 @@ def test_a_file_above_the_limit_of_http_is_refused_with_another_way(
 
 @pytest.mark.enable_socket
 def test_folders_take_weights_and_descriptions_and_no_code(server: HubServer, home: Home) -> None:
-    stored = fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
+    stored = fetch("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
     folder = home.model_folder(stored.sha256)
     inside = sorted(path.name for path in folder.iterdir())
     assert inside == ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"]
@@ -342,17 +381,17 @@ def test_folders_take_weights_and_descriptions_and_no_code(server: HubServer, ho
         "fp16",
     )
     assert stored.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
-    assert fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True)) == stored
+    assert fetch("hf:Tiny/Weights", home, StoreOptions(accelerator=True)) == stored
     server.faults["config.json"] = Fault(wrong_bytes=True)
     model_store.remove_stored_model(home, "Weights")
     with refuses("AW-GET-04", "its digest is"):
-        fetch_reference("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
+        fetch("hf:Tiny/Weights", home, StoreOptions(accelerator=True))
     assert list_stored_models(home) == () and not any(path.suffix == ".d" for path in home.stored_models.iterdir())
 
 
 @pytest.mark.enable_socket
 def test_an_embedder_is_taken_as_onnx_with_its_pooling(server: HubServer, home: Home) -> None:
-    stored = fetch_reference("hf:Tiny/Embedder", home)
+    stored = fetch("hf:Tiny/Embedder", home)
     folder = home.model_folder(stored.sha256)
     inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert inside == ["1_Pooling/config.json", "config.json", "model.onnx", "tokenizer.json"]
@@ -362,4 +401,4 @@ def test_an_embedder_is_taken_as_onnx_with_its_pooling(server: HubServer, home: 
     server.repositories["Tiny/Embedder"] = Repository(pipeline="text-generation")
     model_store.remove_stored_model(home, "Embedder")
     with refuses("AW-MOD-05", "needs a GPU"):  # a model that writes text is not served as ONNX
-        fetch_reference("hf:Tiny/Embedder", home)
+        fetch("hf:Tiny/Embedder", home)

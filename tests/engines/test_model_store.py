@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from archwright.engines.model_store import (
     KnownModel,
     StoreOptions,
     add_model,
+    check_stored_files,
     find_stored_model,
     list_stored_models,
     remove_stored_model,
@@ -59,8 +61,25 @@ def test_a_file_is_copied_under_its_digest_and_known_to_the_catalog(home: Home, 
         assert find_stored_model(home, name).sha256 == digest
     assert remove_stored_model(home, "mine").sha256 == digest and list_stored_models(home) == ()
     assert not list(home.stored_models.iterdir())
-    with refuses("AW-GET-02", hint="archwright models fetch mine"):
+    with refuses("AW-GET-02", "there is no model 'mine'", hint="archwright models fetch mine"):
         find_stored_model(home, "mine")
+
+
+def test_a_lost_or_changed_file_is_said_with_its_source_and_can_be_removed(home: Home, file: Path) -> None:
+    stored = add_model(file, "mine", "", home)
+    with refuses("AW-GET-02", hint="use one of mine; or fetch it: archwright models fetch mime"):
+        find_stored_model(home, "mime")
+    path = home.model(stored.sha256)
+    check_stored_files(stored, home)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with refuses(
+        "AW-GET-04", "changed since they were stored", "archwright models remove mine, then fetch or add it again"
+    ):
+        check_stored_files(stored, home)
+    path.unlink()
+    with refuses("AW-GET-02", "the file of model mine is missing", hint="archwright models add FILE --name mine"):
+        find_stored_model(home, "mine")
+    assert remove_stored_model(home, "mine") == stored and not list(home.stored_models.iterdir())
 
 
 def test_a_known_model_is_found_by_name_dimensions_and_licence(home: Home, file: Path) -> None:
@@ -83,9 +102,15 @@ def test_an_unknown_licence_is_asked_for_once(home: Home, tmp_path: Path) -> Non
 def test_names_are_unique_and_plain(home: Home, file: Path, tmp_path: Path) -> None:
     add_model(file, "mine", "", home)
     other = write_gguf(tmp_path / "other.gguf", "gemma3", {"general.license": "mit"})
-    for name, path, match in (("mine", other, "is taken"), ("yours", file, "as 'mine'"), ("../x", file, "not a valid")):
-        with refuses("AW-USE-18", match):
+    for name, path, match in (
+        ("mine", other, "is taken"),
+        ("yours", file, "as 'mine'"),
+        ("../x", file, "not a valid"),
+        ("x" * 5000, file, "5000 characters"),
+    ):
+        with refuses("AW-USE-18", match) as caught:
             add_model(path, name, "", home)
+        assert len(caught.value.message) < 100
     with refuses("AW-USE-18", "another model of the catalog"):
         add_model(other, "Tiny-4B", "", home, StoreOptions(known=(KNOWN,)))
     assert len(list(home.stored_models.iterdir())) == 2
@@ -96,12 +121,15 @@ def test_what_is_no_model_is_refused_and_leaves_nothing(home: Home, file: Path, 
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\2")
     (tmp_path / "text.gguf").write_text("no model")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    os.mkfifo(tmp_path / "empty" / "model.safetensors")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(file.read_bytes()[:-1])
     for path, code, match in (
         (tmp_path / "none", "AW-USE-01", "no such file"),
         (tmp_path / "empty", "AW-MOD-02", "holds no model"),
-        (tmp_path / "text.gguf", "AW-MOD-02", "not an accepted"),
+        (tmp_path / "text.gguf", "AW-MOD-02", "is no model file"),
+        (tmp_path / "pipe.gguf", "AW-MOD-02", "a pipe, a device or a socket"),
         (tmp_path / "pickled", "AW-MOD-01", "a pickle"),
         (tmp_path / "weights.pt", "AW-MOD-01", "a pickle"),
         (cut, "AW-ENG-05", "1 bytes are missing"),

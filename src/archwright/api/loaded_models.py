@@ -10,19 +10,14 @@ import msgspec
 from archwright import settings
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
+from archwright.api.model_files import find_stored
 from archwright.api.model_launch import build_launch, find_memory_limit
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
-from archwright.engines.model_store import (
-    NAME,
-    check_stored_files,
-    find_stored_model,
-    list_stored_models,
-    store_wheel,
-)
+from archwright.engines.model_store import NAME, check_stored_files, list_stored_models
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import report_step
@@ -81,9 +76,7 @@ def load_model(name: str, aliases: Sequence[str], slots: int, context: int | Non
     """Serve a stored model under its own name and `aliases`; see `api.models.load`."""
     with open_home() as (chosen, home, store):
         catalog = load_catalog(home)
-        row = catalog.artefacts.get(name)
-        here = row is not None and home.model(row.sha256).is_file()  # an earlier release wrote no record of it
-        stored = store_wheel(row, home) if row is not None and here else find_stored_model(home, name)
+        stored = find_stored(name, home)
         bundle = _read_bundle(home)
         wanted = _check_aliases(home, store, stored, aliases, bundle)
         running = platform_state.read_running_state(home) is not None

@@ -1,6 +1,7 @@
 """The model files of the home and of the catalog, and the names that `models fetch` takes."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from archwright.catalog.probe.host_resources import list_accelerators
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
-from archwright.contract.stored_model import StoredModel
+from archwright.contract.stored_model import CommercialUse, StoredModel, find_commercial_use
 from archwright.engines import model_store
 from archwright.engines.model_store import KnownModel, StoreOptions
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
@@ -23,7 +24,10 @@ from archwright.store import Store
 
 
 class ModelFile(Record):
-    """A model of the home, or a wheel of the catalog; `here`: its files are in the home."""
+    """A model of the home, or a wheel of the catalog; `here`: its files are in the home.
+
+    `notes`: what its user should know, such as a licence that forbids commercial use.
+    """
 
     id: str
     kind: Literal["file"] = "file"
@@ -38,9 +42,18 @@ class ModelFile(Record):
     task: str = "generate"
     parameters: int = 0
     context_tokens: int = 0
+    commercial_use: CommercialUse = "conditional"
+    notes: tuple[str, ...] = ()
 
 
-def show_stored(stored: StoredModel, home: Home) -> ModelFile:
+def show_stored(stored: StoredModel, home: Home, choices: Sequence[str] = ()) -> ModelFile:
+    """`choices`: the quantisations of its repository, if the caller stated none."""
+    use, licence = find_commercial_use(stored.licence), stored.licence
+    notes = [f"the licence {licence} forbids commercial use"] if use == "no" else []
+    notes += ["the licence is not known: read the model's page before business use"] if not licence else []
+    if len(choices) > 1:
+        reference = stored.source.partition("@")[0]
+        notes.append(f"{stored.quantisation} was chosen of {', '.join(choices)}; to choose: {reference}:QUANTISATION")
     same = ("model", "quantisation", "size_bytes", "licence", "sha256", "source", "task")
     return ModelFile(
         id=stored.name,
@@ -48,6 +61,8 @@ def show_stored(stored: StoredModel, home: Home) -> ModelFile:
         path=str(model_store.locate_stored_model(stored, home)),
         parameters=stored.architecture.parameters,
         context_tokens=stored.architecture.context_tokens,
+        commercial_use=use,
+        notes=tuple(notes),
         **{name: getattr(stored, name) for name in same},
     )
 
@@ -62,6 +77,7 @@ def list_model_files(home: Home) -> tuple[ModelFile, ...]:
         path = home.model(artefact.sha256)
         here = path.is_file()
         same = {name: getattr(artefact, name) for name in ("quantisation", "size_bytes", "licence", "sha256")}
+        same |= {"commercial_use": find_commercial_use(artefact.licence)}
         same |= {"source": f"wheel {artefact.package}=={artefact.version}", "path": str(path) if here else None}
         found.append(ModelFile(id=artefact.name, model=model, here=here, **same))
     return tuple(found)
@@ -101,7 +117,17 @@ def find_reference(name: str, catalog: Catalog) -> str:
     names = sorted({*catalog.artefacts, *catalog.hub_models})
     near = tuple(difflib.get_close_matches(name, names, 3, 0.3))
     hint = f"use hf:ORG/REPO, or one of {', '.join(names)}"
-    raise argument_error("AW-USE-03", f"the catalog has no model file called {name!r}", "name", hint, near)
+    raise argument_error("AW-USE-03", f"the catalog has no model file called {name[:60]!r}", "name", hint, near)
+
+
+def find_stored(name: str, home: Home, *, lost: bool = False) -> StoredModel:
+    """Return a model of the home (see `find_stored_model`); a wheel's file of an earlier version gets its record."""
+    for row in load_catalog(home).artefacts.values():
+        path = home.model(row.sha256)
+        named = name in (row.name, row.model, row.sha256) and not home.model_record(row.sha256).exists()
+        if named and path.is_file() and path.stat().st_size == row.size_bytes:
+            model_store.store_wheel(row, home)
+    return model_store.find_stored_model(home, name, lost=lost)
 
 
 def check_unused(stored: StoredModel, home: Home, store: Store) -> None:

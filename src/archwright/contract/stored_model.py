@@ -4,12 +4,16 @@ The run wing writes these records when it fetches or adds a model; the catalog r
 know every model of the home.
 """
 
+import re
 from typing import Literal
 
 from archwright.contract.record import Record
 
 ModelForm = Literal["gguf", "onnx", "safetensors"]
 ModelTask = Literal["generate", "embed", "rerank"]
+CommercialUse = Literal["yes", "no", "conditional"]
+# Licences without conditions on the use, by their names on the hub (SPDX). All others are to be read.
+FREE_LICENCES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "unlicense", "cc-by-4.0"}
 
 
 class ModelArchitecture(Record):
@@ -58,3 +62,16 @@ class StoredModel(Record):
     template_tools: bool = False
     template_tokens: int = 0
     shared_prefix_tokens: int = 0
+
+
+def find_commercial_use(licence: str) -> CommercialUse:
+    """Business use by a licence of this name; "conditional" if the licence has to be read."""
+    if re.search(r"\b(nc|research|non-?commercial)\b", licence.lower()):
+        return "no"
+    return "yes" if licence.lower() in FREE_LICENCES else "conditional"
+
+
+def describe_licence(licence: str) -> str:
+    if not licence:
+        return "licence not stated"
+    return f"{licence}, forbids commercial use" if find_commercial_use(licence) == "no" else licence

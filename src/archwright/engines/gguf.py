@@ -61,7 +61,7 @@ def read_gguf(path: Path) -> GgufContents:
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
         reason = str(error) if isinstance(error, DamagedGguf) else "it ends inside its header"
-        hint = "remove the file, then run `archwright models fetch` with the model's name"
+        hint = "copy the file from its source again; a fetched model: `archwright models remove`, then `models fetch`"
         message = f"not a complete GGUF model file: {reason}"
         raise EngineError("AW-ENG-05", message, where=ErrorLocation(str(path)), hint=hint) from error
 

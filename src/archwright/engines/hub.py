@@ -6,20 +6,22 @@ stated size, and its digest must match before it gets a name.
 
 import fcntl
 import hashlib
+import io
 import os
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from archwright.errors import ErrorLocation, MissingError, OperateError, UsageError, require_extra
+from archwright.contract.stored_model import describe_licence
+from archwright.errors import ErrorLocation, MissingError, UsageError, require_extra
 from archwright.home import open_private
 from archwright.journal import report_step
 from archwright.settings import HubAccess, disable_telemetry
@@ -28,11 +30,11 @@ REFERENCE = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-
 ANSWER_WITHIN_S = 30.0
 LISTING_LIMIT_BYTES = 16 << 20
 PIECE_BYTES = 1 << 18
-# Space that stays free beside a download.
-DISK_MARGIN_BYTES = 64 << 20
 REPORT_EVERY_S = 0.25
 GENERATING_TAGS = ("text-generation", "image-text-to-text")
 WEB_PAGES = (b"<!doctype html", b"<html")
+# Statuses of a hub that is asked too often, or that is busy.
+BUSY = (429, 500, 502, 503, 504)
 
 
 class HubReference(NamedTuple):
@@ -43,23 +45,45 @@ class HubReference(NamedTuple):
     choice: str = ""
 
 
-class HubFile(NamedTuple):
+class _LargeFile(msgspec.Struct, frozen=True):
+    sha256: str
+
+
+class HubFile(msgspec.Struct, frozen=True, rename={"name": "rfilename", "size_bytes": "size", "git_digest": "blobId"}):
     """A file of a repository. Large files state their SHA-256, small ones the digest of their git object (SHA-1)."""
 
     name: str
-    size_bytes: int
-    sha256: str
-    git_digest: str
+    size_bytes: int = 0
+    git_digest: str = ""
+    lfs: _LargeFile | None = None
+
+    @property
+    def sha256(self) -> str:
+        return self.lfs.sha256 if self.lfs else ""
 
 
-class HubRepository(NamedTuple):
-    """`commit` pins the files. Empty `licence`: the page states none. `generates`: it writes text."""
+class HubRepository(msgspec.Struct, frozen=True, rename={"commit": "sha", "files": "siblings", "card": "cardData"}):
+    """The part of the hub's description that is read. `commit` pins the files."""
 
-    id: str
-    commit: str
-    licence: str
-    generates: bool
+    commit: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40,64}$")]
     files: tuple[HubFile, ...]
+    id: str = ""
+    tags: tuple[str, ...] = ()
+    pipeline_tag: str | None = None
+    card: dict[str, Any] | None = None
+
+    @property
+    def generates(self) -> bool:
+        """True if it writes text."""
+        return self.pipeline_tag in GENERATING_TAGS
+
+    @property
+    def licence(self) -> str:
+        """Empty if its page states none."""
+        card = self.card or {}
+        stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
+        tagged = next((tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")), "")
+        return stated if isinstance(stated, str) else tagged
 
 
 def parse_reference(text: str) -> HubReference:
@@ -67,7 +91,7 @@ def parse_reference(text: str) -> HubReference:
     found = REFERENCE.fullmatch(text)
     if found is None or re.search(r"\.\.|--|/[.-]", found["repository"]) or ".." in (found["revision"] or ""):
         hint = "write for example hf:Qwen/Qwen3-4B-GGUF or hf:Qwen/Qwen3-4B-GGUF:Q8_0"
-        where = ErrorLocation(field=text)
+        where = ErrorLocation(field=text[:100])
         raise UsageError("AW-USE-12", "not a reference of the form hf:ORG/REPO[:FILE]", where=where, hint=hint)
     return HubReference(found["repository"], found["revision"] or "", found["choice"] or "")
 
@@ -107,18 +131,14 @@ class HubClient:
                 if len(data) > LISTING_LIMIT_BYTES:
                     raise _wrong_answer_error(reference.repository, "the list of files is too long")
         try:
-            found = msgspec.json.decode(data, type=_Listing)
+            found = msgspec.json.decode(data, type=HubRepository)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _wrong_answer_error(reference.repository, f"not the list of files of a hub: {error}") from error
-        files = tuple(
-            HubFile(one.rfilename, one.size, one.lfs.sha256 if one.lfs else "", one.blobId) for one in found.siblings
-        )
-        for file in files:
+        for file in found.files:
             path = PurePosixPath(file.name)
             if path.is_absolute() or ".." in path.parts or re.search(r"[\\\0-\x1f]", file.name):
-                raise _wrong_answer_error(reference.repository, f"the name {file.name!r} leaves its folder")
-        generates = found.pipeline_tag in GENERATING_TAGS
-        return HubRepository(reference.repository, found.sha, _find_licence(found), generates, files)
+                raise _wrong_answer_error(reference.repository, f"the name {file.name[:100]!r} leaves its folder")
+        return msgspec.structs.replace(found, id=reference.repository)
 
     def _headers(self) -> dict[str, str]:
         # Without compression, the size of a body is that of the file.
@@ -141,22 +161,24 @@ class HubClient:
         url = self._library.hf_hub_url(
             repository.id, file.name, revision=repository.commit, endpoint=self._access.endpoint
         )
-        with open_private(part, "a+b") as data, _locked(data, part, repository.id):
-            sink = _CheckedFile(data, file, repository)
+        with open_private(part, "ab") as lock, _PartialFile(part, file, repository) as sink:
+            _take_lock(lock, part, repository.id)
+            sent = {"resume_size": sink.tell(), "headers": self._headers(), "expected_size": file.size_bytes}
             try:
                 with self._explained(f"{repository.id}: {file.name}"):
-                    self._downloads.http_get(
-                        url, sink, resume_size=sink.done, headers=self._headers(), expected_size=file.size_bytes
-                    )
-                sink.finish()
+                    self._downloads.http_get(url, sink, **sent)
+                sink.check_digest()
             except OSError as error:
                 # The client reports a body that is too short by a plain OSError.
                 if error.errno is None:
-                    raise _incomplete_error(repository.id, sink.done, file) from error
+                    hint = "run the command again: it continues the download"
+                    message = f"the download of {file.name} ended after {sink.tell()} of {file.size_bytes} bytes"
+                    where = ErrorLocation(field=repository.id)
+                    raise MissingError("AW-GET-03", message, where=where, hint=hint) from error
                 raise
             finally:
-                if not sink.done:
-                    part.unlink(missing_ok=True)
+                if not part.stat().st_size:
+                    part.unlink()
 
     @contextmanager
     def _explained(self, subject: str) -> Iterator[None]:
@@ -173,7 +195,7 @@ class HubClient:
         code = "" if answer is None else answer.headers.get("X-Error-Code", "")
         if code == "GatedRepo" or status == 403:
             message = f"{subject} is restricted: its makers want their conditions accepted first"
-            hint = f"accept them on {page} with an account, then set HF_TOKEN to a token of the account"
+            hint = f"accept them on {page}, then set HF_TOKEN to a token of the account that accepted them"
             return MissingError("AW-GET-06", message, where=where, hint=hint)
         if status == 401 and self._access.token:
             hint = "set HF_TOKEN to a valid token, or remove it for public models"
@@ -182,120 +204,70 @@ class HubClient:
             hint = "check the name on the hub's page; for a private repository set HF_TOKEN"
             return MissingError("AW-GET-07", f"the hub has no public {subject}", where=where, hint=hint)
         hint = "connect to a network or set HF_ENDPOINT, then run the command again: it continues its download"
+        if status in BUSY:
+            hint = "wait some minutes, then run the command again; a hub limits requests without HF_TOKEN more"
         reason = f"the hub answered with status {status}" if status else f"the hub cannot be reached ({error})"
         return MissingError("AW-GET-03", f"{subject} cannot be fetched: {reason}"[:300], where=where, hint=hint)
 
 
-class _LargeFile(msgspec.Struct):
-    sha256: str
-
-
-class _Sibling(msgspec.Struct):
-    rfilename: str
-    size: int = 0
-    blobId: str = ""
-    lfs: _LargeFile | None = None
-
-
-class _Listing(msgspec.Struct):
-    """The part of the hub's description of a repository that is read."""
-
-    sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{40,64}$")]
-    siblings: list[_Sibling]
-    tags: list[str] = []
-    pipeline_tag: str | None = None
-    cardData: dict[str, Any] | None = None
-
-
-def _find_licence(found: _Listing) -> str:
-    card = found.cardData or {}
-    stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    tagged = next((tag.removeprefix("license:") for tag in found.tags if tag.startswith("license:")), "")
-    return stated if isinstance(stated, str) else tagged
-
-
-@contextmanager
-def _locked(data: BinaryIO, part: Path, repository: str) -> Iterator[None]:
-    """Hold the lock of a partial file. A command that waited could get a file that the other one just renamed."""
+def _take_lock(file: BinaryIO, part: Path, repository: str) -> None:
+    """Lock a partial file until it is closed. A command that waited could get a file that the other one just moved."""
     try:
-        fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = part.exists() and os.path.samestat(os.fstat(data.fileno()), part.stat())
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
     except BlockingIOError:
         mine = False
     if not mine:
         where, hint = ErrorLocation(str(part)), "wait until it ends, then run the command again"
         raise MissingError("AW-GET-08", f"another command fetches {repository}", where=where, hint=hint)
-    yield
 
 
-class _CheckedFile:
-    """The sink of a download: at most the stated bytes, digested as they arrive, with the rate on the way."""
+class _PartialFile(io.FileIO):
+    """The part of a file that has arrived: takes at most the stated bytes, and reports the rate on the way."""
 
-    done: int
+    def __init__(self, part: Path, file: HubFile, repository: HubRepository) -> None:
+        super().__init__(part, "a")
+        if self.tell() > file.size_bytes:
+            self.truncate(0)
+            self.seek(0)
+        self._file, self._repository = file, repository
+        self._before, self._began, self._reported = self.tell(), time.monotonic(), 0.0
 
-    def __init__(self, data: BinaryIO, file: HubFile, repository: HubRepository) -> None:
-        self._data, self._file, self._repository = data, file, repository
-        self._began, self._reported = time.monotonic(), 0.0
-        self._restart()
-        data.seek(0)
-        if os.fstat(data.fileno()).st_size > file.size_bytes:
-            self.truncate()
-        while piece := data.read(PIECE_BYTES):
-            self._digest(piece)
-        self._before = self.done
-
-    def _restart(self) -> None:
-        self.done = self._before = 0
-        git_object = b"blob %d\0" % self._file.size_bytes
-        self._hash = hashlib.sha256() if self._file.sha256 else hashlib.sha1(git_object, usedforsecurity=False)
-
-    def _digest(self, piece: bytes) -> None:
-        self._hash.update(piece)
-        self.done += len(piece)
-
-    def write(self, piece: bytes) -> int:
-        if self.done == 0 and piece.lstrip().lower().startswith(WEB_PAGES) and not self._file.name.endswith(".html"):
+    def write(self, piece: Any) -> int:
+        done, size = self.tell(), self._file.size_bytes
+        if done == 0 and piece.lstrip().lower().startswith(WEB_PAGES) and not self._file.name.endswith(".html"):
             raise self._refuse("the server sent a web page")
-        if self.done + len(piece) > self._file.size_bytes:
-            raise self._refuse(f"the server sent more than its {self._file.size_bytes} bytes")
-        self._data.write(piece)
-        self._digest(piece)
-        self._report()
+        if done + len(piece) > size:
+            raise self._refuse(f"the server sent more than its {size} bytes")
+        left = memoryview(piece)
+        while left:
+            left = left[super().write(left) :]
+        self._report(done + len(piece))
         return len(piece)
 
-    def tell(self) -> int:
-        return self.done
-
-    def seek(self, place: int) -> int:
-        """The client goes back to the start only, if the server does not continue a download."""
-        return place
-
-    def truncate(self) -> None:
-        self._data.truncate(0)
-        self._restart()
-
-    def finish(self) -> None:
-        self._data.flush()
-        os.fsync(self._data.fileno())
-        found, stated = self._hash.hexdigest(), self._file.sha256 or self._file.git_digest
-        if found != stated:
+    def check_digest(self) -> None:
+        """Call it at the end. Raises MissingError AW-GET-04, and removes the bytes."""
+        report_step(f"checking the digest of {self._file.name}")
+        os.fsync(self.fileno())
+        git_object = partial(hashlib.sha1, b"blob %d\0" % self._file.size_bytes, usedforsecurity=False)
+        with open(self.name, "rb") as data:
+            found = hashlib.file_digest(data, "sha256" if self._file.sha256 else git_object).hexdigest()
+        if found != (stated := self._file.sha256 or self._file.git_digest):
             raise self._refuse(f"its digest is {found}, not {stated}")
 
     def _refuse(self, reason: str) -> MissingError:
-        self.truncate()
+        self.truncate(0)
         return _wrong_answer_error(self._repository.id, f"{self._file.name}: {reason}")
 
-    def _report(self) -> None:
-        now = time.monotonic()
+    def _report(self, done: int) -> None:
+        now, size = time.monotonic(), self._file.size_bytes
         if now - self._reported < REPORT_EVERY_S:
             return
         self._reported = now
-        rate = (self.done - self._before) / max(now - self._began, 1e-3)
-        left_s = (self._file.size_bytes - self.done) / max(rate, 1.0)
-        licence = self._repository.licence or "licence not stated"
+        rate = max(done - self._before, 0) / max(now - self._began, 1e-3)
         report_step(
-            f"fetching {self._file.name} ({licence}): {self.done / 1e6:,.0f} of {self._file.size_bytes / 1e6:,.0f} MB, "
-            f"{rate / 1e6:.1f} MB/s, {left_s:.0f} s left"
+            f"fetching {self._file.name} ({describe_licence(self._repository.licence)}): {done / 1e6:,.0f} of "
+            f"{size / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {(size - done) / max(rate, 1.0):.0f} s left"
         )
 
 
@@ -303,17 +275,3 @@ def _wrong_answer_error(repository: str, reason: str) -> MissingError:
     hint = "run the command again; if it fails again, use another repository or HF_ENDPOINT"
     message = f"the hub's answer for {repository} is wrong: {reason}"
     return MissingError("AW-GET-04", message, where=ErrorLocation(field=repository), hint=hint)
-
-
-def _incomplete_error(repository: str, done: int, file: HubFile) -> MissingError:
-    hint = "run the command again: it continues the download"
-    message = f"the download of {file.name} ended after {done} of {file.size_bytes} bytes"
-    return MissingError("AW-GET-03", message, where=ErrorLocation(field=repository), hint=hint)
-
-
-def check_space(folder: Path, size_bytes: int) -> None:
-    """Raise OperateError AW-OPS-01 if the disk has no space for so many more bytes."""
-    if shutil.disk_usage(folder).free < size_bytes + DISK_MARGIN_BYTES:
-        hint = "free space, choose a smaller quantisation, or set ARCHWRIGHT_HOME to a folder on another disk"
-        message = f"the disk has no space for the {size_bytes / 1e9:.2f} GB of this model"
-        raise OperateError("AW-OPS-01", message, where=ErrorLocation(str(folder)), hint=hint)

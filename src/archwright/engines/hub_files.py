@@ -1,7 +1,7 @@
 """Which files of a hub repository make a model: one GGUF file, or the files of an ONNX or safetensors folder."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -25,21 +25,17 @@ PREFERENCE = (
 FOLDER_FILES = {
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
     *("special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "chat_template.jinja"),
-    *(
-        "model.safetensors.index.json",
-        "README.md",
-        "modules.json",
-        "sentence_bert_config.json",
-        "1_Pooling/config.json",
-    ),
+    *("model.safetensors.index.json", "README.md", "modules.json", "sentence_bert_config.json"),
+    "1_Pooling/config.json",
 }
 
 
 class ChosenFiles(NamedTuple):
-    """The files of one model. A GGUF model has one file."""
+    """The files of one model. A GGUF model has one file; `choices`: the quantisations, if none was stated."""
 
     form: ModelForm
     files: tuple[HubFile, ...]
+    choices: tuple[str, ...] = ()
 
 
 def find_quantisation(name: str) -> str:
@@ -50,7 +46,7 @@ def find_quantisation(name: str) -> str:
 
 def _plain(quantisation: str) -> str:
     """One spelling for each quantisation: files say F16 or fp16."""
-    return quantisation.upper().replace("FP", "F") if quantisation.upper() in ("FP16", "FP32") else quantisation.upper()
+    return re.sub("^FP", "F", quantisation.upper())
 
 
 def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFiles:
@@ -58,7 +54,7 @@ def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFi
     named = {file.name: file for file in repository.files}
     gguf = [file for file in repository.files if file.name.endswith(".gguf") and not NO_MODEL.search(file.name)]
     if gguf or reference.choice:
-        return ChosenFiles("gguf", (_choose_gguf(gguf, reference),))
+        return _choose_gguf(gguf, reference)
     small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()) if named[name].size_bytes)
     weights = tuple(file for file in repository.files if re.fullmatch(r"[^/]+\.safetensors", file.name))
     onnx = next((named[name] for name in ONNX_FILES if name in named), None)
@@ -73,33 +69,34 @@ def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFi
     raise _choice_error(reference, f"{repository.id} holds no model in a known format", ())
 
 
-def _choose_gguf(files: list[HubFile], reference: HubReference) -> HubFile:
-    whole = [file for file in files if not SPLIT.search(file.name)]
-    choice = reference.choice
+def _choose_gguf(files: list[HubFile], reference: HubReference) -> ChosenFiles:
+    choice, whole = reference.choice, [file for file in files if not SPLIT.search(file.name)]
     if choice:
         found = [file for file in files if choice in (file.name, PurePosixPath(file.name).name)]
         found = found or [file for file in files if find_quantisation(file.name) == _plain(choice)]
-        if not found:
-            raise _choice_error(reference, f"{reference.repository} has no GGUF file {choice!r}", whole)
     else:
-        ranked = [name for name in PREFERENCE if any(find_quantisation(file.name) == name for file in whole)]
-        found = [file for file in whole if find_quantisation(file.name) == ranked[0]] if ranked else whole or files
+        offered = {find_quantisation(file.name) for file in whole}
+        best = next((name for name in PREFERENCE if name in offered), None)
+        found = [file for file in whole if best in (None, find_quantisation(file.name))] or files
+    if not found:
+        raise _choice_error(reference, f"{reference.repository} has no GGUF file {choice[:60]!r}", whole)
     if SPLIT.search(found[0].name):
         message = f"{found[0].name} is one part of a model in several files"
         raise _choice_error(reference, message, whole, "; or join its parts: llama-gguf-split --merge, then models add")
     if len(found) > 1:
         raise _choice_error(reference, f"{reference.repository} has several models", found)
-    return found[0]
+    return ChosenFiles("gguf", (found[0],), () if choice else _list_choices(whole))
 
 
-def _choice_error(reference: HubReference, message: str, files: Iterable[HubFile], more: str = "") -> UsageError:
+def _list_choices(files: Sequence[HubFile]) -> tuple[str, ...]:
+    """The quantisations, or the names if several files have the same."""
     quantisations = [find_quantisation(file.name) for file in files]
-    choices = quantisations if len(set(quantisations)) == len(quantisations) else [file.name for file in files]
-    listed = ", ".join(choices[:12])
-    hint = (
-        f"use hf:{reference.repository}:CHOICE with one of {listed}{more}"
-        if listed
-        else ("use a repository with GGUF, ONNX or safetensors files" + more)
-    )
+    return tuple(quantisations if len(set(quantisations)) == len(files) else [file.name for file in files])[:12]
+
+
+def _choice_error(reference: HubReference, message: str, files: Sequence[HubFile], more: str = "") -> UsageError:
+    hint, choices = "use a repository with GGUF, ONNX or safetensors files", _list_choices(files)
+    if choices:
+        hint = f"use hf:{reference.repository}:CHOICE with one of {', '.join(choices)}"
     where = ErrorLocation(field=f"hf:{reference.repository}")
-    return UsageError("AW-USE-17", message, where=where, hint=hint, nearest=tuple(choices[:12]))
+    return UsageError("AW-USE-17", message, where=where, hint=hint + more, nearest=choices)

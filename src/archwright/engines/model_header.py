@@ -2,37 +2,32 @@
 
 GGUF keys: github.com/ggml-org/ggml/blob/master/docs/gguf.md. A folder of safetensors or ONNX has its dimensions in
 config.json, by the names of the package transformers.
+
+gguf_architectures.txt: the names in the library of xllamacpp 2026.10.11549, and those of the package gguf 0.19.0 that
+the library contains. gguf_quantisations.csv: numbers of `general.file_type` (llama.h, enum llama_ftype) and types of
+tensors with the same name (ggml.h, enum ggml_type).
 """
 
+import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from archwright.contract.record import Record
 from archwright.contract.stored_model import ModelArchitecture, ModelForm, ModelTask
 from archwright.engines.gguf import GgufContents, read_gguf
-from archwright.engines.llamacpp_architectures import ARCHITECTURES, LIBRARY
 from archwright.engines.onnx_file import check_folder_onnx
 from archwright.errors import EngineError, ErrorLocation
 
 # The weights of an ONNX folder: the first that exists.
 ONNX_FILES = ("model.onnx", "onnx/model.onnx")
-# Number of `general.file_type` -> quantisation, from llama.h (enum llama_ftype).
-FILE_TYPES = {
-    **{0: "fp32", 1: "fp16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S"},
-    **{12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K"},
-    **{19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL"},
-    **{26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "bf16"},
-    **{36: "TQ1_0", 37: "TQ2_0", 38: "mxfp4", 39: "nvfp4", 40: "Q1_0"},
-}
-# Type of a tensor -> the file type whose name says the same, for files without a file type.
-TENSOR_TYPES = {
-    **{0: 0, 1: 1, 2: 2, 3: 3, 6: 8, 7: 9, 8: 7, 10: 10, 11: 12, 12: 15, 13: 17, 14: 18, 16: 19, 17: 20, 18: 23},
-    **{19: 24, 20: 25, 21: 26, 22: 28, 23: 30, 29: 31, 30: 32, 34: 36, 35: 37, 39: 38, 40: 39, 41: 40},
-}
+LIBRARY = "xllamacpp 2026.10.11549"
 # Pooling of a text model (llama.h, enum llama_pooling_type): 0 none, 1 mean, 2 class token, 3 last token, 4 rank.
 RANK_POOLING = 4
 JSON_LIMIT_BYTES = 64 << 20
@@ -41,6 +36,21 @@ NUMBER_FORMATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8"
 QUANTISERS = {"fp8": "fp8", "fbgemm_fp8": "fp8", "awq": "int4", "gptq": "int4", "mxfp4": "mxfp4"}
 # Formats of 4 bits keep several weights in a number of these types.
 PACKED_WEIGHTS = {"I32": 8, "U8": 2}
+# Dimension -> its keys in config.json; last, its key in GGUF after the name of the architecture.
+DIMENSIONS = {
+    "layers": ("num_hidden_layers", "n_layer", "block_count"),
+    "hidden": ("hidden_size", "d_model", "n_embd", "embedding_length"),
+    "heads": ("num_attention_heads", "n_head", "attention.head_count"),
+    "kv_heads": ("num_key_value_heads", "attention.head_count_kv"),
+    "head_width": ("head_dim", "attention.key_length"),
+    "vocabulary": ("vocab_size",),
+    "context_tokens": ("max_position_embeddings", "n_positions", "context_length"),
+    "ffn": ("intermediate_size", "n_inner", "feed_forward_length"),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "expert_count"),
+    "experts_active": ("num_experts_per_tok", "num_experts_per_token", "expert_used_count"),
+    "expert_ffn": ("moe_intermediate_size", "expert_feed_forward_length"),
+    "sliding_window": ("sliding_window", "attention.sliding_window"),
+}
 
 
 class ModelHeader(Record):
@@ -56,81 +66,91 @@ class ModelHeader(Record):
     template_tools: bool = False
 
 
-def read_gguf_header(path: Path) -> ModelHeader:
+def read_header(path: Path, form: ModelForm) -> ModelHeader:
     """Raises EngineError AW-ENG-05 (damaged), -20 (an architecture that the engine does not know), -21 (no model)."""
+    return read_gguf_header(path) if form == "gguf" else read_folder_header(path, form)
+
+
+def read_gguf_header(path: Path) -> ModelHeader:
     contents = read_gguf(path)
-    values = contents.values
+    values, shapes = contents.values, contents.shapes
     kind = str(values.get("general.architecture", ""))
     general = str(values.get("general.type", "model"))
-    if general != "model" or kind == "clip" or not contents.shapes:
-        what = "a vision projector" if kind == "clip" else f"of the type {general}" if contents.shapes else "empty"
+    if general != "model" or kind == "clip" or not shapes:
+        what = "a vision projector" if kind == "clip" else f"of the type {general[:40]}" if shapes else "empty"
         raise _content_error(path, f"the file is no model of its own: it is {what}")
     if isinstance(parts := values.get("split.count"), int) and parts > 1:
         raise _content_error(path, f"the file is one of {parts} parts: join them with llama-gguf-split --merge")
-    if kind not in ARCHITECTURES:
+    if kind not in read_architectures():
         message = f"the architecture {kind[:40]!r} of this model is not one that {LIBRARY} loads"
         hint = "choose a model of another architecture, or update the engine: pip install --upgrade 'archwright[local]'"
         raise EngineError("AW-ENG-20", message, where=ErrorLocation(str(path)), hint=hint)
     pooling = values.get(f"{kind}.pooling_type")
     embeds = (isinstance(pooling, int) and pooling > 0) or any(part in kind for part in ("bert", "embed", "encoder"))
+    parameters = sum(map(prod, shapes.values()))
+    in_experts = sum(prod(shape) for name, shape in shapes.items() if "_exps." in name)
+    dense = any(re.fullmatch(r"blk\.\d+\.ffn_(up|gate_up)\.weight", name) for name in shapes)
+    found = {key.removeprefix(f"{kind}."): value for key, value in values.items()}
+    found["vocab_size"] = contents.lengths.get("tokenizer.ggml.tokens") or found.get("vocab_size", 0)
+    template = str(values.get("tokenizer.chat_template", ""))
     return ModelHeader(
         form="gguf",
         task="rerank" if pooling == RANK_POOLING else "embed" if embeds else "generate",
         quantisation=_find_quantisation(contents),
-        architecture=_read_gguf_architecture(path, contents, kind),
+        architecture=_build_architecture(path, kind, found, parameters, in_experts, dense=dense),
         name=str(values.get("general.name", "")),
         licence=str(values.get("general.license", "")),
-        chat_template=bool(values.get("tokenizer.chat_template")),
-        template_tools="tools" in str(values.get("tokenizer.chat_template", "")),
+        chat_template=bool(template),
+        template_tools="tools" in template,
     )
+
+
+def read_architectures() -> frozenset[str]:
+    """The architectures that the embedded llama.cpp loads."""
+    return frozenset(Path(__file__).with_name("gguf_architectures.txt").read_text(encoding="utf-8").split())
+
+
+def read_quantisations() -> list[dict[str, str]]:
+    with Path(__file__).with_name("gguf_quantisations.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _find_quantisation(contents: GgufContents) -> str:
-    stated = contents.values.get("general.file_type")
-    if stated in FILE_TYPES:
-        return FILE_TYPES[int(stated)]
+    """The stated quantisation, else that of most weights."""
     weights: Counter[int] = Counter()
     for name, shape in contents.shapes.items():
         weights[contents.types[name]] += prod(shape)
-    return FILE_TYPES[TENSOR_TYPES.get(weights.most_common(1)[0][0], 0)]
+    stated, most = str(contents.values.get("general.file_type", "")), str(weights.most_common(1)[0][0])
+    rows = read_quantisations()
+    by_file = {row["file_type"]: row["quantisation"] for row in rows}
+    by_tensor = {row["tensor_type"]: row["quantisation"] for row in rows if row["tensor_type"]}
+    return by_file.get(stated) or by_tensor.get(most, "fp32")
 
 
-def _read_gguf_architecture(path: Path, contents: GgufContents, kind: str) -> ModelArchitecture:
-    values, shapes = contents.values, contents.shapes
-
-    def number(key: str, default: int | None = None) -> int:
+def _build_architecture(
+    path: Path, kind: str, values: Mapping[str, object], parameters: int, in_experts: int | None, *, dense: bool
+) -> ModelArchitecture:
+    """`in_experts`: parameters of all experts, None to estimate them. `dense`: some layer has no experts."""
+    found: dict[str, int] = {}
+    for name, keys in DIMENSIONS.items():
         # A key that differs by layer is an array; the default is then an upper bound from another key.
-        value = values.get(f"{kind}.{key}")
-        if isinstance(value, int) and value > 0:
-            return value
-        if default is None:
-            raise _content_error(path, f"the header does not state {kind}.{key}")
-        return default
-
-    hidden, layers = number("embedding_length"), number("block_count")
-    heads = number("attention.head_count", 1)
-    experts, used = number("expert_count", 0), number("expert_used_count", 0)
-    parameters = sum(map(prod, shapes.values()))
-    in_experts = sum(prod(shape) for name, shape in shapes.items() if "_exps." in name)
-    dense = any(re.fullmatch(r"blk\.\d+\.ffn_(up|gate_up)\.weight", name) for name in shapes)
-    ffn = number("feed_forward_length", 0)
-    return ModelArchitecture(
-        type=kind,
-        parameters=parameters,
-        active_parameters=parameters - (in_experts * (experts - used) // experts if experts else 0),
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
-        head_width=number("attention.key_length", max(hidden // heads, 1)),
-        vocabulary=contents.lengths.get("tokenizer.ggml.tokens") or number("vocab_size", 0),
-        context_tokens=number("context_length"),
-        ffn=ffn if ffn and (dense or not experts) else None,
-        experts=experts,
-        experts_active=used,
-        expert_ffn=number("expert_feed_forward_length", ffn) if experts else None,
-        sliding_window=number("attention.sliding_window", 0) or None,
-    )
+        numbers = [v for key in keys if isinstance(v := values.get(key), int) and not isinstance(v, bool) and v > 0]
+        if numbers:
+            found[name] = numbers[0]
+    for name in ("layers", "hidden", "context_tokens"):
+        if name not in found:
+            raise _content_error(path, f"{path.name} does not state {' or '.join(DIMENSIONS[name])}")
+    heads, ffn = found.get("heads", 1), found.get("ffn", 0)
+    experts, used = found.get("experts", 0), found.get("experts_active", 0)
+    expert_ffn = found.get("expert_ffn", ffn) if experts else 0
+    if in_experts is None:
+        in_experts = 3 * found["hidden"] * expert_ffn * found["layers"] * experts
+    idle = in_experts * (experts - used) // experts if experts else 0
+    defaults = {"heads": 1, "kv_heads": heads, "head_width": max(found["hidden"] // heads, 1), "vocabulary": 0}
+    changes = {"ffn": ffn if ffn and (dense or not experts) else None, "expert_ffn": expert_ffn or None}
+    dimensions: dict[str, Any] = {**defaults, **found, **changes}
+    active = max(parameters - idle, parameters // max(experts, 1))
+    return ModelArchitecture(type=kind, parameters=parameters, active_parameters=active, **dimensions)
 
 
 def _content_error(path: Path, reason: str) -> EngineError:
@@ -140,6 +160,10 @@ def _content_error(path: Path, reason: str) -> EngineError:
 
 def locate_onnx(folder: Path) -> Path | None:
     return next((folder / name for name in ONNX_FILES if (folder / name).is_file()), None)
+
+
+def list_safetensors(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
@@ -164,50 +188,16 @@ def read_folder_header(folder: Path, form: ModelForm) -> ModelHeader:
     quantisation = QUANTISERS.get(method) or NUMBER_FORMATS.get(formats.most_common(1)[0][0], "fp32")
     packed = PACKED_WEIGHTS if quantisation in ("int4", "mxfp4") else {}
     parameters = sum(count * packed.get(name, 1) for name, count in formats.items())
+    kind = str(config.get("model_type", ""))
     return ModelHeader(
         form=form,
         task="rerank" if ranks else "generate" if generates else "embed",
         quantisation=quantisation,
-        architecture=_read_config_architecture(folder / "config.json", config, parameters),
+        architecture=_build_architecture(folder / "config.json", kind, config, parameters, None, dense=False),
         name=str(outer.get("_name_or_path") or ""),
         licence=_read_front_matter_licence(folder / "README.md"),
         chat_template=(folder / "chat_template.jinja").is_file()
         or "chat_template" in read_json(folder / "tokenizer_config.json", {}),
-    )
-
-
-def _read_config_architecture(path: Path, config: dict[str, Any], parameters: int) -> ModelArchitecture:
-    def number(*keys: str, default: int | None = None) -> int:
-        for key in keys:
-            if isinstance(value := config.get(key), int) and not isinstance(value, bool) and value > 0:
-                return value
-        if default is None:
-            raise _content_error(path, f"the configuration does not state {keys[0]}")
-        return default
-
-    hidden, heads = number("hidden_size", "d_model", "n_embd"), number("num_attention_heads", "n_head", default=1)
-    layers = number("num_hidden_layers", "n_layer")
-    experts = number("num_local_experts", "num_experts", "n_routed_experts", default=0)
-    used = number("num_experts_per_tok", "num_experts_per_token", default=0)
-    expert_ffn = number("moe_intermediate_size", "intermediate_size", default=0) if experts else 0
-    idle = 3 * hidden * expert_ffn * layers * (experts - used)
-    ffn = number("intermediate_size", "n_inner", default=0)
-    return ModelArchitecture(
-        type=str(config.get("model_type", "")),
-        parameters=parameters,
-        active_parameters=max(parameters - idle, parameters // max(experts, 1)),
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=number("num_key_value_heads", default=heads),
-        head_width=number("head_dim", default=max(hidden // heads, 1)),
-        vocabulary=number("vocab_size"),
-        context_tokens=number("max_position_embeddings", "n_positions"),
-        ffn=None if experts or not ffn else ffn,
-        experts=experts,
-        experts_active=used,
-        expert_ffn=expert_ffn or None,
-        sliding_window=number("sliding_window", default=0) or None,
     )
 
 
@@ -218,6 +208,7 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
             raise _content_error(path, f"the folder has no {path.name}")
         return default
     try:
+        # Not msgspec: some configurations hold Infinity.
         found = json.loads(path.read_bytes()) if path.stat().st_size <= JSON_LIMIT_BYTES else None
     except (ValueError, RecursionError) as error:
         raise _content_error(path, f"{path.name} is not valid JSON: {error}") from error
@@ -226,18 +217,26 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     return found
 
 
+class _Tensor(msgspec.Struct):
+    """A tensor of a safetensors file; its data begin and end at `data_offsets` bytes after the header."""
+
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[int, int]
+
+
 def _count_safetensors(folder: Path) -> Counter[str]:
     """How many numbers of each format all files have, from the headers alone."""
     formats: Counter[str] = Counter()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in list_safetensors(folder):
         for tensor in _read_safetensors_header(path):
-            formats[str(tensor["dtype"])] += prod(tensor["shape"])
+            formats[tensor.dtype] += prod(tensor.shape)
     if not formats:
         raise _content_error(folder, "the folder has no tensor in a safetensors file")
     return formats
 
 
-def _read_safetensors_header(path: Path) -> list[dict[str, Any]]:
+def _read_safetensors_header(path: Path) -> list[_Tensor]:
     """Each tensor, checked to lie in the file (huggingface.co/docs/safetensors: length, JSON header, data)."""
     size_bytes = path.stat().st_size
     try:
@@ -245,15 +244,15 @@ def _read_safetensors_header(path: Path) -> list[dict[str, Any]]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(size_bytes - 8, HEADER_LIMIT_BYTES):
                 raise ValueError("it ends inside its header")
-            header = json.loads(file.read(length))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        end = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
-        if any(not isinstance(side, int) or side < 0 for tensor in tensors for side in tensor["shape"]):
-            raise ValueError("a tensor has no valid shape")
-        if end != size_bytes - 8 - length:
-            raise ValueError(f"its data should have {end} bytes and have {size_bytes - 8 - length}")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+        header.pop("__metadata__", None)
+        tensors = [msgspec.json.decode(one, type=_Tensor) for one in header.values()]
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise _content_error(path, f"{path.name} is not a complete safetensors file: {error}") from error
+    end, there = max((one.data_offsets[1] for one in tensors), default=0), size_bytes - 8 - length
+    if end != there:
+        reason = f"its data should have {end} bytes and have {there}"
+        raise _content_error(path, f"{path.name} is not a complete safetensors file: {reason}")
     return tensors
 
 

