@@ -16,7 +16,7 @@ from archwright.needs.template import read_template
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.demand.model_quality import BENCHMARKS, rate_models
 from archwright.plan.demand.model_selection import select_open_models
-from archwright.plan.options.local_models import OTHERS_SHARE, LocalModelChooser
+from archwright.plan.options.local_models import OTHERS_SHARE, QUALITY_MARGIN, LocalModelChooser
 from archwright.simulate.local_engine import find_embedded_engine
 from archwright.simulate.serving_simulation import estimate_peak_memory, predict_serving
 from archwright.sizing.model.engine_memory import USABLE_SHARE
@@ -70,8 +70,10 @@ The demo and the tests use SmolLM2-135M, a model of 135 million parameters that 
 2. Memory: weights, the cache of the whole context for each slot, overhead. A model that the needs name may use
    {USABLE_SHARE:.0%} of the memory. Any other model may use {USABLE_SHARE - OTHERS_SHARE:.0%}, since a person uses the
    machine too.
-3. Speed: the latency limits of the needs at the peak, as predicted for this processor.
-4. Quality, then the larger quantisation, then the smaller file.
+3. Speed: the latency limits of the needs at the peak, as predicted for this processor if no other program runs. The
+   probe counts processor time, so a busy moment does not change the choice. Predictions are for the present speed.
+4. Quality, then the larger quantisation, then the smaller file. A file of the home stays unless the quality of another
+   model is better by {QUALITY_MARGIN:g}.
 
 ## Quality
 

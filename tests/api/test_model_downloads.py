@@ -58,10 +58,11 @@ def test_without_a_network_the_models_of_the_home_serve(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert error_of("AW-GET-09", planning.load_or_make_plan, None, download=True)
     hold_small_model(home)
+    monkeypatch.setattr(planning, "probe_machine", lambda *_args, **_named: MACHINE)
     made = planning.load_or_make_plan(None, download=True)
     assert made.pools[0].quantisation == "Q4_1" and made.chosen == "this-machine"
     said = capsys.readouterr().err
-    assert "note: downloads SmolLM2" in said and "the models of the home are used" in said
+    assert "note: downloads Qwen3" in said and "the models of the home are used" in said
 
 
 def test_a_plan_of_an_older_choice_names_the_way_out(home: Home, cli: CommandLine) -> None:

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from archwright.api.local_prediction import BUSY_SHARE, RequestTraffic, choose_slots, find_model_file, read_machine
+from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.calibrations import Calibration, read_calibrations
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
@@ -38,6 +38,7 @@ PROMPT_TOKENS = 1024
 # A run takes a minute at most: each of three questions is sized for PART_S by the prediction, and asked up to ROUNDS
 # times while time is left.
 RUN_S, PART_S, ROUNDS = 60.0, 3.0, 3
+WIDE_SPREAD = 1.3
 LEAST_RUN, LARGEST_RUN = EngineRun(16, 8), EngineRun(512, 64)
 # Ids of a tokenizer below this are often control tokens.
 FIRST_TOKEN = 1000
@@ -181,8 +182,8 @@ def _read_ms(reply: dict[str, Any], field: str, client: EngineClient) -> float:
 
 def _list_warnings(machine: MachineFacts, spread: float) -> tuple[str, ...]:
     found = []
-    if (machine.busy_share or 0.0) > BUSY_SHARE:
+    if machine.is_busy:
         found.append(f"other processes used {machine.busy_share:.0%} of the processor: repeat it on a quiet machine")
-    if spread > 1 + BUSY_SHARE:
+    if spread > WIDE_SPREAD:
         found.append(f"the rounds differ by a factor of {spread:.2f}, so the interval stays wide")
     return tuple(found)

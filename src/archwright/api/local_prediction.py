@@ -40,7 +40,6 @@ CONTEXT_STEP = 256
 PEAK_S = 45.0
 # A closed loop lasts until the slow end of the band has answered this many requests per slot.
 ROUNDS = 3
-BUSY_SHARE = 0.3
 # A size that follows from bits per weight: small models keep a larger share of their weights in wider formats.
 COMPUTED_SIZE = 1.08
 DEFINITIONS = {
@@ -203,7 +202,7 @@ def _list_weak_points(artefact: Artefact, machine: MachineFacts, spec: ServingSp
     if not is_measured(spec.efficiency):
         row = spec.efficiency
         found.append(f"{row.engine} was not measured with {row.quantisation} on {machine.isa}: the intervals are wide")
-    if (machine.busy_share or 0.0) > BUSY_SHARE:
+    if machine.is_busy:
         found.append(f"other processes used {machine.busy_share:.0%} of the processor during the probe")
     if count_engine_threads(machine) > 1:
         found.append("the probe has one thread; the rates of more threads are scaled")

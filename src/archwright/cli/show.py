@@ -137,7 +137,7 @@ def format_proposal(proposal: ModelProposal, command: str) -> str:
     """Format the model that a download would give, and the command."""
     kind = "A better model" if proposal.instead else "A model"
     named = format_download(proposal.artefact)
-    return f"{kind} fits this machine for {proposal.workload}: {named}.\nTo download it: {command}"
+    return f"{kind} fits this machine for {proposal.workload}: {named}.\n({proposal.reason})\nTo download it: {command}"
 
 
 MISSED_COLUMNS = (

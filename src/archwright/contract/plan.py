@@ -9,7 +9,7 @@ from archwright.contract.decision import Decision, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Placement, Sensitivity, TokenLength
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import ModelForm
 
 CostCategory = Literal[
@@ -270,11 +270,16 @@ class LoadSpec(Record):
     seed: int = 1
 
 
+# Other programs that use more of the processors than this slow a probe visibly.
+BUSY_SHARE = 0.3
+
+
 class MachineFacts(Record, omit_defaults=True):
     """The probe's measurements of the machine for which a plan was made.
 
     `busy_share`: the share of the machine's CPU time that other processes used during the probe; None if unknown.
-    `programs`: the engines of the catalog whose program is installed here.
+    `programs`: the engines of the catalog whose program is installed here. `quiet_...`: the rate by processor time,
+    which the turns of other programs do not slow; None in older files.
     """
 
     cores_usable: int
@@ -288,6 +293,20 @@ class MachineFacts(Record, omit_defaults=True):
     probed_at: float
     busy_share: float | None = None
     programs: tuple[str, ...] = ()
+    quiet_bandwidth_bytes_per_s: Estimate | None = None
+    quiet_matmul_flops_per_s: Estimate | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return (self.busy_share or 0.0) > BUSY_SHARE
+
+    def without_others(self) -> "MachineFacts":
+        """Return the machine with its rates if no other program runs."""
+        return replace(
+            self,
+            memory_bandwidth_bytes_per_s=self.quiet_bandwidth_bytes_per_s or self.memory_bandwidth_bytes_per_s,
+            matmul_flops_per_s=self.quiet_matmul_flops_per_s or self.matmul_flops_per_s,
+        )
 
 
 class Plan(Record):

@@ -50,7 +50,7 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
         yield f"{name}: data none, so no residency applies"
     if workload.kind in TEXT_KINDS:
         if workload.model is None and not workload.quality:
-            yield f"{name}: no quality floor, so the smallest model that fits is chosen"
+            yield f"{name}: no quality floor, so the smallest model that fits is chosen, on this machine the best"
         if workload.quality and workload.quality_unknown == "refuse":
             yield f"{name}: quality_unknown refuse, models without a score on the benchmark are not chosen"
         if workload.licence == "any":

@@ -27,6 +27,11 @@ def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     assert facts.probed_at == 12.5
     for rate in (facts.memory_bandwidth_bytes_per_s, facts.matmul_flops_per_s):
         assert 1e8 < rate.low < rate.value < rate.high < 1e14
+    for quiet, rate in (
+        (facts.quiet_bandwidth_bytes_per_s, facts.memory_bandwidth_bytes_per_s),
+        (facts.quiet_matmul_flops_per_s, facts.matmul_flops_per_s),
+    ):
+        assert quiet is not None and quiet.value > 0.9 * rate.value
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
     assert machine_probe.cached_machine(home) == facts

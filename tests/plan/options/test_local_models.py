@@ -34,11 +34,16 @@ SMALL = "SmolLM2-135M-Instruct"
 
 
 def plan_desk(
-    machine: MachineFacts, *, download: bool, held: tuple[str, ...] = (), change: tuple[str, str] = ("", "")
+    machine: MachineFacts,
+    *,
+    download: bool,
+    held: tuple[str, ...] = (),
+    change: tuple[str, str] = ("", ""),
+    stored: tuple[StoredModel, ...] = (),
 ) -> Plan:
     """The plan of the built-in assistant; `held`: models whose wheel is in the home."""
-    catalog = Catalog(DATA)
-    catalog.held = frozenset(catalog.artefacts[name].sha256 for name in held)
+    catalog = Catalog(DATA, stored=stored)
+    catalog.held = frozenset([*(catalog.artefacts[name].sha256 for name in held), *(one.sha256 for one in stored)])
     text = read_template("desk").replace(*change)
     needs, source = parse_needs(text.encode(), "needs.yaml", catalog)
     chosen = Concessions(best_effort=True, download=download)
@@ -68,6 +73,60 @@ def test_without_a_download_the_home_serves_and_the_plan_names_the_better_model(
     assert (pool.model, pool.quantisation) == (SMALL, "Q4_1")
     wanted = plan_desk(LAPTOP, download=True, held=(SMALL,)).pools[0].artefact
     assert proposal.artefact == wanted and proposal.instead == f"{SMALL} Q4_1" and "scores" in proposal.reason
+
+
+def slowed(machine: MachineFacts, share: float) -> MachineFacts:
+    """The probe of a machine whose other programs leave `share` of the processor."""
+    reads, multiplies = machine.memory_bandwidth_bytes_per_s, machine.matmul_flops_per_s
+    return replace(
+        machine,
+        memory_bandwidth_bytes_per_s=reads.scaled(share),
+        matmul_flops_per_s=multiplies.scaled(share),
+        quiet_bandwidth_bytes_per_s=reads,
+        quiet_matmul_flops_per_s=multiplies,
+        busy_share=1 - share,
+    )
+
+
+def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
+    quiet, *busy = (plan_desk(slowed(LAPTOP, share), download=False, held=(SMALL,)) for share in (1.0, 0.6, 0.2))
+    assert quiet.proposals[0].artefact.model == "Qwen3-8B"
+    said = "other programs used 80% of the processor during the probe"
+    for plan in busy:
+        assert plan.proposals == quiet.proposals and plan.pools[0].model == quiet.pools[0].model
+        first, before = (next(p for p in one.predictions if p.metric == "ttft_s") for one in (plan, quiet))
+        assert first.estimate.value > before.estimate.value
+    assert said in " ".join(busy[-1].options[0].notes) and said not in " ".join(quiet.options[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "flops", "model", "said"),
+    [
+        (32, 16, 9e10, "Qwen3-14B", "better: gpt-oss-20b mxfp4 (quality 0.79 from 5 of 6 scores), which needs 11 GB"),
+        (2, 24, 9e10, "Qwen3-1.7B", "which is too slow: assistant.ttft_p95_s"),
+        (2, 64, 14e9, SMALL, "which is too slow: assistant.ttft_p95_s"),
+    ],
+)
+def test_the_limit_that_decides_is_named(cores: int, gib: int, flops: float, model: str, said: str) -> None:
+    rate = within_factor(flops, 1.1, "FLOP/s")
+    machine = replace(LAPTOP, cores_usable=cores, memory_bytes=gib << 30, matmul_flops_per_s=rate)
+    plan = plan_desk(machine, download=True)
+    assert (plan.pools[0].model, misses_of(plan)) == (model, {})
+    assert said in plan.options[0].notes[0]
+
+
+def test_a_file_of_the_home_stays_unless_a_better_model_fits() -> None:
+    shape = {"parameters": 8190735360, "active_parameters": 8190735360, "layers": 36, "hidden": 4096, "ffn": 12288}
+    shape |= {"heads": 32, "kv_heads": 8, "head_width": 128, "vocabulary": 151936, "context_tokens": 40960}
+    record = {"name": "mine", "model": "Qwen3-8B", "form": "gguf", "task": "generate", "sha256": "c" * 64}
+    record |= {"quantisation": "Q4_K_M", "licence": "apache-2.0", "source": "file"}
+    stored = msgspec.convert(
+        {**record, "size_bytes": 5_030_000_000, "added_at": 0.0, "architecture": {**shape, "type": "qwen3"}},
+        StoredModel,
+    )
+    wanted, kept = (plan_desk(LAPTOP, download=True, stored=one).pools[0] for one in ((), (stored,)))
+    assert (wanted.model, wanted.quantisation, kept.quantisation) == ("Qwen3-8B", "Q5_K_M", "Q4_K_M")
+    assert kept.artefact is not None and kept.artefact.sha256 == "c" * 64
 
 
 def test_an_empty_home_and_a_full_disk_leave_no_model() -> None:

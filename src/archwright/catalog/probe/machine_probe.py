@@ -40,10 +40,12 @@ DISK_BUDGET_S = 0.6
 
 
 class ProbeSamples(Record):
-    """The output of the worker: one rate per repeat."""
+    """The output of the worker: one rate per repeat; `quiet_...`: by processor time."""
 
     bandwidth: tuple[float, ...]
     matmul: tuple[float, ...]
+    quiet_bandwidth: tuple[float, ...] = ()
+    quiet_matmul: tuple[float, ...] = ()
 
 
 def cached_machine(home: Home) -> MachineFacts | None:
@@ -75,6 +77,8 @@ def probe_machine(
         gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
         busy_share=busy_share,
+        quiet_bandwidth_bytes_per_s=median_with_spread(samples.quiet_bandwidth or samples.bandwidth, "bytes/s"),
+        quiet_matmul_flops_per_s=median_with_spread(samples.quiet_matmul or samples.matmul, "FLOP/s"),
         programs=tuple(row.id for row in read_engines(DATA) if row.program and shutil.which(row.program)),
     )
     write_json(home.machine_facts, facts)

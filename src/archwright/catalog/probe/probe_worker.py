@@ -1,8 +1,8 @@
 """The numeric part of the probe: a child process with a single-threaded numeric library.
 
-`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints {"bandwidth": [...], "matmul": [...]} per repeat:
+`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints `bandwidth` and `matmul`, one value per repeat:
 bytes/s of a bitwise OR over the memory-mapped model file (or else an anonymous array), and FLOP/s of a float32 matrix
-product. Memory stays below 300 MB.
+product. `quiet_...` counts processor time only, so the turns of other programs do not count. Memory stays below 300 MB.
 """
 
 import json
@@ -22,16 +22,18 @@ BUDGET_S = 0.5
 HARD_LIMIT_S = 1.2
 
 
-def time_repeats(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Return the seconds of each repeat after a warm-up: at least five, fewer on a very slow machine."""
+def time_repeats(
+    once: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> list[tuple[float, float]]:
+    """Return (seconds, processor seconds) of each repeat after a warm-up: at least five, fewer if very slow."""
     once()
-    seconds: list[float] = []
+    seconds: list[tuple[float, float]] = []
     spent = 0.0
     while spent < BUDGET_S or (len(seconds) < LEAST_REPEATS and spent < HARD_LIMIT_S):
-        start = clock()
+        start, worked = clock(), time.process_time()
         once()
-        seconds.append(max(clock() - start, 1e-9))
-        spent += seconds[-1]
+        seconds.append((max(clock() - start, 1e-9), max(time.process_time() - worked, 1e-9)))
+        spent += seconds[-1][0]
     return seconds
 
 
@@ -50,11 +52,16 @@ def measure_rates(path: str) -> dict[str, list[float]]:
     except ImportError as error:
         raise missing_extra("local", "numpy", "the probe of this machine") from error
     data = load_words(path, numpy)
-    bandwidth = [data.nbytes / took for took in time_repeats(lambda: numpy.bitwise_or.reduce(data))]
+    read = time_repeats(lambda: numpy.bitwise_or.reduce(data))
     left = numpy.random.default_rng(1).random((MATRIX_SIZE, MATRIX_SIZE), dtype=numpy.float32)
     out = numpy.empty_like(left)
-    matmul = [2 * MATRIX_SIZE**3 / took for took in time_repeats(lambda: numpy.matmul(left, left, out=out))]
-    return {"bandwidth": bandwidth, "matmul": matmul}
+    multiplied = time_repeats(lambda: numpy.matmul(left, left, out=out))
+    return {
+        "bandwidth": [data.nbytes / took for took, _ in read],
+        "matmul": [2 * MATRIX_SIZE**3 / took for took, _ in multiplied],
+        "quiet_bandwidth": [data.nbytes / worked for _, worked in read],
+        "quiet_matmul": [2 * MATRIX_SIZE**3 / worked for _, worked in multiplied],
+    }
 
 
 if __name__ == "__main__":

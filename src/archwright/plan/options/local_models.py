@@ -2,10 +2,11 @@
 
 Order of the files: quality of the model (plan/demand/model_quality.py), the larger quantisation, the smaller file.
 A model that the needs do not name leaves OTHERS_SHARE of the memory to other programs.
-Design: a file is simulated only if its memory fits, one idle request is fast enough and the peak can be sustained; a
-model whose smallest file fails is not tried again, and at most MOST_SIMULATED files are. If none keeps the limits, the
-fastest file is the choice, with its misses. Files that must be fetched are candidates if downloads are allowed or the
-needs name the model; else the best of them is only proposed.
+Design: files are compared at the machine's speed without other programs, so that a busy moment changes no choice; the
+spec of the chosen file has the present speed. A file is simulated only if its memory fits, one idle request is fast
+enough and the peak can be sustained. A model whose smallest file fails is not tried again. If none keeps the limits,
+the fastest file is the choice, with its misses. A file to fetch is chosen (`download`) or proposed only if its model is
+better than that of the best file of the home by QUALITY_MARGIN.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,6 @@ from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 from archwright.sizing.model.engine_memory import USABLE_SHARE
 
 SLOT_COUNTS = (4, 2, 1)
-MOST_SIMULATED = 16
 # Memory for the programs of the person at this machine, beside the share that no engine may use. Assumed.
 OTHERS_SHARE = 0.2
 # The closed loop lasts for about this many answers of an engine, within these seconds: a slow engine needs longer.
@@ -56,16 +56,16 @@ class LocalFile(NamedTuple):
 
 
 class LocalChoice(NamedTuple):
-    """A file with its slots and load; `rival`: the best other model that fits memory."""
+    """A file with its slots and load; `keeps_limits`: if no other program runs."""
 
     file: LocalFile
     spec: ServingSpec
-    rival: LocalFile | None
+    keeps_limits: bool
 
 
 class LocalModelChooser:
     def __init__(self, catalog: Catalog, engine: EngineSpec, machine: MachineFacts) -> None:
-        self._catalog, self._engine, self._machine = catalog, engine, machine
+        self._catalog, self._engine, self._machine, self._quiet = catalog, engine, machine, machine.without_others()
         self._qualities = rate_models(catalog.models.values())
 
     def list_files(self, models: tuple[ModelSpec, ...], named: str | None = None) -> tuple[LocalFile, ...]:
@@ -90,35 +90,48 @@ class LocalModelChooser:
 
     def choose(self, demand: Demand, files: tuple[LocalFile, ...], memory: float) -> LocalChoice | None:
         """Return the best file that keeps every limit within `memory` bytes, else the fastest that fits, else None."""
+        if best := self.find_best(demand, files, memory):
+            return best
         fitting = [(one, specs) for one in files if (specs := self._list_fitting(demand, one, memory))]
-        best = self.find_best(demand, files, memory)
-        if best is None and fitting:
-            fastest, specs = min(fitting, key=lambda pair: _IdleEngine(pair[1][-1]).token_s)
-            best = LocalChoice(fastest, _use_typical_load(specs[0]), None)
-        if best is None:
+        if not fitting:
             return None
-        return best._replace(rival=next((one for one, _ in fitting if one.model is not best.file.model), None))
+        fastest, specs = min(fitting, key=lambda pair: _IdleEngine(pair[1][-1]).token_s)
+        return LocalChoice(fastest, self._use_present_speed(fastest, specs[0]), keeps_limits=False)
 
     def find_best(self, demand: Demand, files: tuple[LocalFile, ...], memory: float) -> LocalChoice | None:
         """Return the first file that keeps every limit, also in a typical peak window."""
         for file, spec in self.list_passing(demand, files, memory):
             typical = _use_typical_load(spec)
             if not find_latency_misses(typical, demand.workload.slo):
-                return LocalChoice(file, typical, None)
+                return LocalChoice(file, self._use_present_speed(file, typical), keeps_limits=True)
         return None
+
+    def explain_limit(self, demand: Demand, files: tuple[LocalFile, ...], chosen: LocalFile, memory: float) -> str:
+        """Return why the smallest file of a better model does not serve; empty if no model is better."""
+        least = chosen.quality.share
+        better = [one for one in files if one.quality.share > least + (0.0 if one.here else QUALITY_MARGIN)]
+        if not better:
+            return ""
+        rival = min(better, key=lambda one: one.artefact.size_bytes)
+        spec = self._build_spec(demand, rival, 1)
+        needed, begin = replica_memory(spec).total, f"; better: {rival.label} ({rival.quality_label})"
+        if needed > memory:
+            return f"{begin}, which needs {needed / 1e9:.2g} GB of memory, and {memory / 1e9:.2g} GB are free for it"
+        misses = find_latency_misses(spec, demand.workload.slo)
+        limits = ", ".join(f"{one.constraint} {_format_s(one.value)}, limit {_format_s(one.limit)}" for one in misses)
+        return f"{begin}, which is too slow: {limits or 'the peak has more requests than one slot answers'}"
 
     def list_passing(
         self, demand: Demand, files: tuple[LocalFile, ...], memory: float
     ) -> Iterator[tuple[LocalFile, ServingSpec]]:
         """Yield the files that keep every limit at the predicted speed, best first, each with the most slots."""
         smallest = {one.model.id: one for one in sorted(files, key=lambda one: -one.artefact.size_bytes)}
-        passing, simulated = dict[str, ServingSpec | None](), 0
+        passing = dict[str, ServingSpec | None]()
         for file in files:
             name, least = file.model.id, smallest[file.model.id]
-            if name not in passing and simulated < MOST_SIMULATED and self._list_fitting(demand, least, memory):
+            if name not in passing:
                 passing[name] = self._try_file(demand, least, memory)
-                simulated += 1
-            spec = passing.get(name)
+            spec = passing[name]
             if spec is not None and file is not least:
                 spec = self._try_file(demand, file, memory)
             if spec is not None:
@@ -137,7 +150,12 @@ class LocalModelChooser:
 
     def _build_spec(self, demand: Demand, file: LocalFile, slots: int) -> ServingSpec:
         load, context = build_load_spec(demand, file.model.id, slots), count_context_tokens(demand, file.model)
-        return build_local_spec(file.model, file.artefact, self._machine, self._catalog, load, context)
+        return build_local_spec(file.model, file.artefact, self._quiet, self._catalog, load, context)
+
+    def _use_present_speed(self, file: LocalFile, spec: ServingSpec) -> ServingSpec:
+        now, load = self._machine, spec.load
+        present = build_local_spec(file.model, file.artefact, now, self._catalog, load, spec.context_tokens)
+        return _use_typical_load(present)
 
 
 class _IdleEngine:
@@ -153,6 +171,10 @@ class _IdleEngine:
     def may_keep(self, slo: SLO, rate: float) -> bool:
         first = slo.ttft_p95_s is None or self.prompt_s <= slo.ttft_p95_s
         return first and (slo.tpot_p95_s is None or self.token_s <= slo.tpot_p95_s) and rate * self.answer_s <= 1
+
+
+def _format_s(seconds: float | str | None) -> str:
+    return f"{seconds:.2f} s" if isinstance(seconds, float) and seconds < 1 else f"{seconds:.0f} s"
 
 
 def _use_typical_load(spec: ServingSpec) -> ServingSpec:

@@ -47,7 +47,9 @@ PLACEMENT = "this-machine"
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 
 
-class ServedChoice(NamedTuple):
+class LocalCandidates(NamedTuple):
+    """The files that may serve a workload at once, and the others that a download would give."""
+
     demand: Demand
     files: tuple[LocalFile, ...]
     others: tuple[LocalFile, ...]
@@ -84,6 +86,11 @@ class ThisMachinePlanner:
                 check_availability(demand.workload.name, RedundancyRequirement(1, 0), demand.workload.slo, *findings)
         served, own, slower = self._serve(rest, machine, findings)
         faster = {one.workload for one in accelerators.proposals}
+        if machine.is_busy and served:
+            findings.notes.append(
+                f"other programs used {machine.busy_share:.0%} of the processor during the probe. Models are compared "
+                "at the speed without them; predictions are for the present speed"
+            )
         proposals = [*accelerators.proposals, *(one for one in slower if one.workload not in faster)]
         pools = [*(one.pool for one in fast), *own]
         self._check_machine_limits(served, own, machine, findings)
@@ -124,14 +131,21 @@ class ThisMachinePlanner:
         left = chooser.usable_memory(named=named) - sum(least)
         for one, reserved in zip(candidates, least, strict=True):
             left += reserved
-            choice = chooser.choose(one.demand, one.files, left) if one.files else None
-            proposals += _propose_download(one, choice, chooser, left)
+            choice = chooser.choose(one.demand, one.files, left)
+            better = _find_download(one, choice, chooser, left)
             name = one.demand.workload.name
+            found = better or choice
+            limit = chooser.explain_limit(one.demand, one.files + one.others, found.file, left) if found else ""
+            if better is not None and not self._download:
+                proposals.append(_propose(name, better.file, choice, limit))
+                limit = ""
+            else:
+                choice = found
             if choice is not None:
                 left -= replica_memory(choice.spec).total
                 served.append(LocalLoad(one.demand, choice.spec))
                 pools.append(self._build_pool(one.demand, choice, machine))
-                self._explain_choice(one.demand, choice, findings)
+                self._explain_choice(one.demand, choice, limit, findings)
             elif one.files:
                 left -= reserved
                 findings.misses.append(build_violation(f"{name}.memory_bytes", reserved, float(machine.memory_bytes)))
@@ -139,8 +153,7 @@ class ThisMachinePlanner:
 
     def _list_candidates(
         self, demand: Demand, chooser: LocalModelChooser, machine: MachineFacts, findings: Findings
-    ) -> ServedChoice:
-        """Return the files that may serve a workload, and the others that only a download would allow."""
+    ) -> LocalCandidates:
         found, workload = select_open_models(demand, self._catalog), demand.workload
         findings.misses.extend(found.misses)
         findings.notes.extend(found.notes)
@@ -152,27 +165,21 @@ class ThisMachinePlanner:
         else:
             room = machine.disk_free_bytes
             fetched = tuple(one for one in files if not one.here and one.artefact.size_bytes <= room)
-            files = tuple(one for one in files if one.here or one in fetched)
-            kept, others = (files, ()) if self._download else (here, fetched)
+            kept, others = (fetched, ()) if self._download and not here else (here, fetched)
         if found.models and not kept:
             value = "no file in the home" if others else "no file to fetch"
             limit = "archwright plan --download" if others else ", ".join(sorted(self._catalog.model_files))
             findings.misses.append(build_violation(f"{workload.name}.model", value, limit))
-        return ServedChoice(demand, kept, others)
+        return LocalCandidates(demand, kept, others)
 
-    def _explain_choice(self, demand: Demand, choice: LocalChoice, findings: Findings) -> None:
-        workload, file, misses = demand.workload, choice.file, find_latency_misses(choice.spec, demand.workload.slo)
+    def _explain_choice(self, demand: Demand, choice: LocalChoice, limit: str, findings: Findings) -> None:
+        workload, file = demand.workload, choice.file
         if workload.model is None:
-            rank = (
-                "the fastest file, because none keeps every limit"
-                if misses
-                else "the best that fits memory and keeps the limits"
-            )
-            rival = ""
-            if (other := choice.rival) is not None:
-                better = not misses and other.quality.share > file.quality.share
-                rival = f"; {'better and too slow' if better else 'next'}: {other.label} ({other.quality_label})"
-            findings.notes.append(f"{workload.name}: {file.label} ({file.quality_label}) is {rank}{rival}")
+            best = "the best" if self._download else "the best of the home"
+            rank = f"{best} that fits memory and keeps the limits"
+            if not choice.keeps_limits:
+                rank = "the fastest file, because none keeps every limit"
+            findings.notes.append(f"{workload.name}: {file.label} ({file.quality_label}) is {rank}{limit}")
             self._ledger.add_assumptions(
                 "the model on this machine: the best mean over six public benchmarks, where a fit replaces missing "
                 "scores (docs/models.md); then the larger quantisation"
@@ -187,7 +194,7 @@ class ThisMachinePlanner:
             f"limited to a factor of {WIDEST_BAND:g} ({WIDEST_TTFT_BAND:g} for TTFT) in both directions. A machine "
             "with unsteady speed is therefore reported as worse than predicted"
         )
-        findings.misses.extend(misses)
+        findings.misses.extend(find_latency_misses(choice.spec, workload.slo))
 
     def _build_pool(self, demand: Demand, choice: LocalChoice, machine: MachineFacts) -> Pool:
         spec = choice.spec
@@ -268,16 +275,17 @@ def _estimate_draw_kw(machine: MachineFacts, accelerators_w: float) -> tuple[Est
     return within_factor(watts / 1000, POWER_FACTOR, "kW"), formula
 
 
-def _propose_download(
-    one: ServedChoice, choice: LocalChoice | None, chooser: LocalModelChooser, memory: float
-) -> tuple[ModelProposal, ...]:
-    """Return the best file that a download would give, if its model is better than the chosen one."""
-    own = choice.file if choice is not None else None
-    better = tuple(f for f in one.others if own is None or f.quality.share > own.quality.share + QUALITY_MARGIN)
-    found = chooser.find_best(one.demand, better, memory)
-    if found is None:
-        return ()
-    instead, file = own.label if own is not None else "", found.file
-    reason = file.quality_label + (f"; {own.label}: {own.quality_label}" if own is not None else "")
-    workload = one.demand.workload.name
-    return (ModelProposal(workload=workload, artefact=file.artefact, instead=instead, reason=reason),)
+def _find_download(
+    one: LocalCandidates, own: LocalChoice | None, chooser: LocalModelChooser, memory: float
+) -> LocalChoice | None:
+    """Return the best file that a download would give, if its model is better than that of a file that keeps limits."""
+    least = own.file.quality.share + QUALITY_MARGIN if own is not None and own.keeps_limits else -1.0
+    return chooser.find_best(one.demand, tuple(file for file in one.others if file.quality.share > least), memory)
+
+
+def _propose(workload: str, file: LocalFile, own: LocalChoice | None, limit: str) -> ModelProposal:
+    instead, compared = "", ""
+    if own is not None:
+        instead, compared = own.file.label, f"; {own.file.label}: {own.file.quality_label}"
+    reason = f"{file.quality_label}{compared}{limit}"
+    return ModelProposal(workload=workload, artefact=file.artefact, instead=instead, reason=reason)
