@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.tools.checks import until
@@ -20,12 +19,10 @@ from archwright.contract.model_alias import AliasChange
 from archwright.contract.plan import Plan, ProcessSpec
 from archwright.contract.record import replace
 from archwright.engines.engine_config import EngineConfig
-from archwright.home import Home, write_json
+from archwright.home import Home
 from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
-from archwright.operate.platform_state import EndpointState, ProcessState, acquire_lock
 
-from ..command_line import CommandLine, error_of
-from ..engines.text_folders import SIZES, write_folder
+from ..command_line import error_of
 from .conftest import BASE, ENDPOINT, Clients, Stage
 from .test_rollout import NULL, Said, chat
 
@@ -91,10 +88,10 @@ def test_no_request_is_lost_while_an_alias_is_switched_and_models_share_a_limit_
     models.load("alpha", "alpha", "fast", ENDPOINT)
     models.load("beta")
     assert len(models.serving()) == 2, "aliases of a model share its engine, and the plan's own stopped"
-    with Clients(models.url, models.key, 8, model="fast") as clients, Clients(models.url, models.key, 4) as others:
+    with Clients(models.url, models.key, 4, model="fast") as clients, Clients(models.url, models.key, 2) as others:
         clients.marks |= models.words
         others.marks |= models.words
-        for turn in range(5):
+        for turn in range(3):
             models.load(("beta", "alpha")[turn % 2], "fast", ENDPOINT)
         models.unload(ENDPOINT)
         until(lambda: others.replies[-1].version == BASE)
@@ -134,28 +131,6 @@ def test_an_idle_model_leaves_the_memory_and_returns_with_a_request_unless_it_ca
     assert "3.00 GB" in error.message and "2.00 GB" in error.message
     until(lambda: models.models() == {"alpha": "unloaded"})
     assert chat(models, "fast").version == "alpha" and models.models() == {"alpha": "loaded"}
-
-
-def test_a_load_says_that_a_restarted_supervisor_starts_the_model_later(
-    home: Home, cli: CommandLine, tmp_path: Path
-) -> None:
-    """A supervisor that dies while an engine starts knows the alias after its restart, and no engine runs."""
-    write_folder(tmp_path / "embedder", **{"config.json": SIZES})
-    api.models.add(str(tmp_path / "embedder"), name="embedder", licence="MIT")
-    endpoint = EndpointState(name="embedder", kind="text", version="embedder", promotion="embedder~1")
-    engine = ProcessState(name="engine-plan", pid=4_190_000, ready=False, restarts=0, serves="planned")
-    stated = {"url": "", "plan_digest": "", "endpoints": [endpoint], "processes": [engine]}
-    write_json(home.state, {"supervisor_pid": 1, "parent_pid": 1, "started_at": 0.0, **stated})
-    held = acquire_lock(home)
-    assert held is not None
-    with held:
-        assert "the next request starts the model" in cli.text("models load embedder")
-        shown = cli.text("models list --running")
-    assert " 4190000" in shown and "requests now" in shown and "unloaded" in shown
-    assert "the next `up` will load embedder as embedder, fast" in cli.text("models load embedder --alias fast")
-    file = next(home.stored_models.glob("*.d/model.onnx"))
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert "the files of embedder changed" in cli.error("models load embedder", 5)
 
 
 @pytest.mark.nightly

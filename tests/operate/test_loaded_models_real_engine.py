@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.tools.checks import until
 from tests.tools.quantised_model import quantise_model
 
 from archwright import api
@@ -51,4 +52,4 @@ def test_two_quantisations_under_aliases(stage: Stage, model_home: Home, cli: Co
     assert cli.text("models unload eight --dry-run").startswith("would unload eight as eight, fast; nothing")
     cli.run("models unload eight")
     assert "no model is loaded as 'fast'" in cli.error("models unload fast", 8)
-    assert "eight" not in cli.text("models list --running")
+    until(lambda: "eight" not in cli.text("models list --running"))

@@ -8,8 +8,11 @@ import pytest
 
 from archwright import api
 from archwright.contract.plan import Plan
-from archwright.home import Home
+from archwright.engines.model_store import list_stored_models
+from archwright.home import Home, write_json
+from archwright.operate.platform_state import EndpointState, ProcessState, acquire_lock
 
+from ..command_line import CommandLine
 from ..engines.text_folders import SIZES, build_reranker, write_folder
 from .conftest import Stage
 from .test_rollout import NULL, Said
@@ -18,12 +21,31 @@ pytestmark = pytest.mark.enable_socket
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(home: Home, null_plan: Plan, tmp_path: Path) -> None:
+def _load_beside_a_restarted_supervisor(home: Home, cli: CommandLine) -> None:
+    """A supervisor that died while an engine started knows the alias after its restart, and no engine runs."""
+    assert "the next `up` will load embedder as embedder, early" in cli.text("models load embedder --alias early")
+    cli.run("models unload early")
+    endpoint = EndpointState(name="embedder", kind="text", version="embedder", promotion="embedder~2")
+    engine = ProcessState(name="engine-plan", pid=4_190_000, ready=False, restarts=0, serves="planned")
+    stated = {"url": "", "plan_digest": "", "endpoints": [endpoint], "processes": [engine]}
+    write_json(home.state, {"supervisor_pid": 1, "parent_pid": 1, "started_at": 0.0, **stated})
+    held = acquire_lock(home)
+    assert held is not None
+    with held:
+        assert "the next request starts the model" in cli.text("models load embedder")
+        shown = cli.text("models list --running")
+    assert " 4190000" in shown and "requests now" in shown and "unloaded" in shown
+
+
+def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(
+    home: Home, null_plan: Plan, tmp_path: Path, cli: CommandLine
+) -> None:
     ranks = {**SIZES, "architectures": ["BertForSequenceClassification"]}
     write_folder(tmp_path / "embedder", **{"config.json": SIZES})
     write_folder(tmp_path / "ranker", **{"config.json": ranks, "model.onnx": build_reranker()})
     for name in ("embedder", "ranker"):
         api.models.add(str(tmp_path / name), name=name, licence="MIT")
+    _load_beside_a_restarted_supervisor(home, cli)
     stage = Stage(home, null_plan)
     try:
         stage.up(**NULL)
@@ -40,6 +62,10 @@ def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(home: Home, null_
                 refused = Said(stage, path, {**more, "model": "embedder"})
                 assert (refused.status, refused.body["error"]["code"]) == (400, "unsupported_model")
         assert Said(stage, "/v1/embeddings", {"model": "embedder", "input": "ship"}).status == 200
+        file = next(home.stored_models.glob("*.d/model.onnx"))
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        name = next(one.name for one in list_stored_models(home) if file.parent == home.model_folder(one.sha256))
+        assert f"the files of {name} changed" in cli.error(f"models load {name}", 5)
     finally:
         api.down()
         stage.store.close()

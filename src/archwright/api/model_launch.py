@@ -20,7 +20,7 @@ from archwright.simulate.local_engine import (
     build_local_spec,
     find_embedded_engine,
 )
-from archwright.simulate.serving_simulation import PROCESSES_BYTES, ServingSpec, estimate_peak_memory
+from archwright.simulate.serving_simulation import ServingSpec, estimate_engine_memory
 from archwright.sizing.hardware.roofline import count_engine_threads
 
 # The share of the memory for the plan and all loaded models; the rest is for the system and file caches.
@@ -64,7 +64,7 @@ def build_launch(
             memory = _predict_onnx_memory(stored, slots, tokens)
         else:
             spec = _build_spec(stored, slots, tokens, machine, catalog)
-            memory = estimate_peak_memory(spec, "").value - PROCESSES_BYTES.value
+            memory = estimate_engine_memory(spec).value
         if memory <= limit_bytes:
             break
         if context is not None or tokens // 2 < LEAST_CONTEXT:

@@ -11,9 +11,10 @@ import difflib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_settings, require_digest, require_file
@@ -42,12 +43,8 @@ BATCH_ITEMS = 1024
 class OnnxSettings(Record):
     """`threads` is per request; `batch_items` is the limit of items per request."""
 
-    threads: int = 1
-    batch_items: int = BATCH_ITEMS
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch_items < 1:
-            raise ValueError("threads and batch_items must be at least 1")
+    threads: Annotated[int, Meta(ge=1)] = 1
+    batch_items: Annotated[int, Meta(ge=1)] = BATCH_ITEMS
 
 
 class InferenceInput(msgspec.Struct, forbid_unknown_fields=True):

@@ -49,12 +49,8 @@ class TextSettings(Record):
     """`threads` are per request. `batch_tokens`: limit of a batch with its padding, unless a single text has more."""
 
     task: Literal["embed", "rerank"] = "embed"
-    threads: int = 1
-    batch_tokens: int = 1024
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch_tokens < 1:
-            raise ValueError("threads and batch_tokens must be at least 1")
+    threads: Annotated[int, Meta(ge=1)] = 1
+    batch_tokens: Annotated[int, Meta(ge=1)] = 1024
 
 
 class EmbeddingInput(msgspec.Struct):

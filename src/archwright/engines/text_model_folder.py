@@ -47,10 +47,6 @@ class _Config(msgspec.Struct):
     model_max_length: float | None = None
 
 
-class _Module(msgspec.Struct):
-    type: str
-
-
 def read_model_folder(path: Path) -> TextModelFolder:
     """Raises EngineError AW-ENG-10 (a file missing, damaged or unsupported), MissingError AW-GET-01 (no tokenizers)."""
     config = _read_json(path / "config.json", _Config)
@@ -64,8 +60,8 @@ def read_model_folder(path: Path) -> TextModelFolder:
         skipped = padding_id + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
         limits.append(config.max_position_embeddings - skipped)
     stated = [int(limit) for limit in limits if limit is not None and 0 < limit < ENDLESS_TOKENS]
-    modules = _read_json(path / "modules.json", list[_Module], [])
-    kinds = {module.type.rpartition(".")[2] for module in modules}
+    modules = _read_json(path / "modules.json", list[dict[str, Any]], [])
+    kinds = {str(module.get("type")).rpartition(".")[2] for module in modules}
     return TextModelFolder(
         path=path,
         tokenizer=_read_tokenizer(path / "tokenizer.json"),

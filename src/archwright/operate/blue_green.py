@@ -324,7 +324,7 @@ class EndpointRollouts:
             if spec.memory_bytes > free:
                 return
         self._start_engines("", serving, now)
-        demand.begin_start(serving.key, now + spec.startup_deadline_s)
+        demand.starting[serving.key] = now + spec.startup_deadline_s
 
     def _unload(self, keys: list[str]) -> None:
         """Let the gateway hold back the requests for these engines; they stop when it released them."""

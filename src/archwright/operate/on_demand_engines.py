@@ -21,7 +21,8 @@ SETTLE_S = 1.0
 class OnDemandEngines:
     """`awake`: engines in use, by key, which is also their name. `starting`: deadlines of the engines that start.
 
-    `failures`: why the last start failed. `used_at`: the last time an engine was seen with a request."""
+    `failures`: why the last start failed, until a rollout begins. `used_at`: when an engine was last seen in use.
+    """
 
     def __init__(self, bundle: Bundle, home: Home) -> None:
         self.awake: set[str] = set()
@@ -44,10 +45,6 @@ class OnDemandEngines:
             if key not in known or key in self.awake:
                 EngineStart(self._home, key).end()
         return asked & set(known) - self.awake
-
-    def begin_start(self, key: str, deadline: float) -> None:
-        self.starting[key] = deadline
-        self.failures.pop(key, None)
 
     def end_start(self, key: str, now: float, failure: str = "") -> None:
         """Record that an engine is ready, or why it did not start."""
