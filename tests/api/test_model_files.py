@@ -1,4 +1,4 @@
-"""`models fetch`, `add`, `list`, `show` and `remove`, with a second quantisation of the real small model."""
+"""`models fetch`, `add`, `list`, `show` and `remove`, with a second quantisation of the small model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.api.model_files import find_reference, find_stored, show_stored
+from archwright.api.model_files import find_reference, find_stored, list_fetch_notes
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.engines import model_store
+from archwright.engines.model_store import FetchedModel
 from archwright.home import Home
 
 from ..command_line import CommandLine, error_of
@@ -23,10 +24,12 @@ MODEL = "SmolLM2-135M-Instruct"
 
 
 @pytest.fixture
-def server(quantised_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The repository of a small model of the catalog, with a file of its dimensions and few weights."""
     folder = tmp_path / "hub" / load_catalog().hub_models[MODEL].gguf_repository
     folder.mkdir(parents=True)
-    (folder / f"{MODEL}-Q8_0.gguf").symlink_to(quantised_model)
+    keys = {"general.file_type": 7, "block_count": 30, "embedding_length": 576}
+    write_gguf(folder / f"{MODEL}-Q8_0.gguf", keys=keys)
     with HubServer(tmp_path / "hub") as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
@@ -43,7 +46,7 @@ def test_a_second_quantisation_is_fetched_by_the_name_of_the_catalog(
     assert api.models.fetch(f"{MODEL}-Q8_0").sha256 == digest
     listed = cli.text("models list")
     assert f"{MODEL}-Q8_0" in listed and "hf:bartowski/" in listed and "apache-2.0" in listed
-    assert "parameters      134515008" in cli.text(f"models show {MODEL}-Q8_0")
+    assert "parameters      264192" in cli.text(f"models show {MODEL}-Q8_0")
     files = [one.quantisation for one in load_catalog(home).model_files[MODEL]]
     assert files[:2] == ["Q8_0", "Q4_1"]  # the home first, then the wheel, then the hub
     home.plan.write_text(f'{{"sha256": "{digest}"}}')
@@ -62,15 +65,20 @@ def test_a_file_is_added_by_the_command_line(home: Home, cli: CommandLine, tmp_p
     assert cli.json("models show mine")["sha256"] == added["sha256"]
     assert cli.json("models remove mine")["here"] is False
     added = cli.text(f"models add {path} --name mine --licence cc-by-nc-4.0")
-    assert "note: the licence cc-by-nc-4.0 forbids commercial use" in added
+    assert "note: the licence cc-by-nc-4.0 forbids commercial use" in added and "notes" not in added
     assert "cc-by-nc-4.0, forbids" in cli.text("models list")
 
 
-def test_the_choice_of_a_quantisation_is_said(home: Home, tmp_path: Path) -> None:
-    stored = model_store.add_model(write_gguf(tmp_path / "m.gguf"), "mine", "mit", home)
-    shown = show_stored(replace(stored, source="hf:a/b@0:m-Q4_1.gguf", quantisation="Q4_1"), home, ("Q4_1", "Q8_0"))
-    assert shown.notes == ("Q4_1 was chosen of Q4_1, Q8_0; to choose: hf:a/b:QUANTISATION",)
-    assert shown.commercial_use == "yes"
+def test_a_fetch_says_what_was_chosen_and_that_a_file_is_another_model(home: Home, tmp_path: Path) -> None:
+    catalog = load_catalog()
+    row = catalog.hub_models["Qwen3-4B"]
+    added = model_store.add_model(write_gguf(tmp_path / "m.gguf"), "mine", "mit", home)
+    stored = replace(added, source=f"hf:{row.gguf_repository}@0:m-Q4_1.gguf", quantisation="Q4_1")
+    assert list_fetch_notes(FetchedModel(stored, ("Q4_1", "Q8_0")), catalog) == [
+        f"Q4_1 was chosen of Q4_1, Q8_0; to choose: hf:{row.gguf_repository}:QUANTISATION",
+        "the file has other dimensions than Qwen3-4B of the catalog",
+    ]
+    assert list_fetch_notes(FetchedModel(replace(stored, model="Qwen3-4B"), ("Q4_1",)), catalog) == []
 
 
 def test_a_wheel_that_an_earlier_version_fetched_is_found(model_home: Home, home: Home) -> None:

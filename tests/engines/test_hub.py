@@ -160,7 +160,6 @@ def test_a_model_of_the_catalog_gets_its_id(server: HubServer, home: Home) -> No
     known = KnownModel(
         id="Tiny-1",
         repositories=(REPOSITORY,),
-        gguf_repository=REPOSITORY,
         layers=2,
         hidden=64,
         licence="apache-2.0",

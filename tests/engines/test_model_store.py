@@ -30,7 +30,6 @@ GPU = StoreOptions(accelerator=True)
 KNOWN = KnownModel(
     id="Tiny-4B",
     repositories=("Maker/Tiny-4B", "Maker/Tiny-4B-GGUF"),
-    gguf_repository="Maker/Tiny-4B-GGUF",
     layers=2,
     hidden=64,
     licence="mit",

@@ -14,7 +14,7 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
 from archwright.contract.stored_model import CommercialUse, StoredModel, find_commercial_use
 from archwright.engines import model_store
-from archwright.engines.model_store import KnownModel, StoreOptions
+from archwright.engines.model_store import FetchedModel, KnownModel, StoreOptions
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
@@ -46,14 +46,10 @@ class ModelFile(Record):
     notes: tuple[str, ...] = ()
 
 
-def show_stored(stored: StoredModel, home: Home, choices: Sequence[str] = ()) -> ModelFile:
-    """`choices`: the quantisations of its repository, if the caller stated none."""
+def show_stored(stored: StoredModel, home: Home, notes: Sequence[str] = ()) -> ModelFile:
     use, licence = find_commercial_use(stored.licence), stored.licence
-    notes = [f"the licence {licence} forbids commercial use"] if use == "no" else []
-    notes += ["the licence is not known: read the model's page before business use"] if not licence else []
-    if len(choices) > 1:
-        reference = stored.source.partition("@")[0]
-        notes.append(f"{stored.quantisation} was chosen of {', '.join(choices)}; to choose: {reference}:QUANTISATION")
+    about = [f"the licence {licence} forbids commercial use"] if use == "no" else []
+    about += ["the licence is not known: read the model's page before business use"] if not licence else []
     same = ("model", "quantisation", "size_bytes", "licence", "sha256", "source", "task")
     return ModelFile(
         id=stored.name,
@@ -62,9 +58,22 @@ def show_stored(stored: StoredModel, home: Home, choices: Sequence[str] = ()) ->
         parameters=stored.architecture.parameters,
         context_tokens=stored.architecture.context_tokens,
         commercial_use=use,
-        notes=tuple(notes),
+        notes=(*about, *notes),
         **{name: getattr(stored, name) for name in same},
     )
+
+
+def list_fetch_notes(fetched: FetchedModel, catalog: Catalog) -> list[str]:
+    """Say which quantisation was chosen of several, and that a file is not the model of its row in the catalog."""
+    stored, notes = fetched.stored, []
+    reference = stored.source.partition("@")[0]
+    if len(fetched.choices) > 1:
+        choices = ", ".join(fetched.choices)
+        notes.append(f"{stored.quantisation} was chosen of {choices}; to choose: {reference}:QUANTISATION")
+    for row in catalog.hub_models.values():
+        if reference == f"hf:{row.gguf_repository}" and stored.model != row.model:
+            notes.append(f"the file has other dimensions than {row.model} of the catalog")
+    return notes
 
 
 def list_model_files(home: Home) -> tuple[ModelFile, ...]:
@@ -91,7 +100,6 @@ def store_options() -> StoreOptions:
         KnownModel(
             id=spec.id,
             repositories=(rows[spec.id].repository, rows[spec.id].gguf_repository) if spec.id in rows else (),
-            gguf_repository=rows[spec.id].gguf_repository if spec.id in rows else "",
             layers=spec.layers,
             hidden=spec.hidden,
             licence=spec.licence,

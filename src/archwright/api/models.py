@@ -97,7 +97,7 @@ def fetch(name: str) -> ModelFile:
         fetched = model_store.fetch_reference(model_files.find_reference(name, catalog), home, options)
     if fetched.stored.sha256 not in before:
         _record_change("models.fetch", fetched.stored)
-    return show_stored(fetched.stored, home, fetched.choices)
+    return show_stored(fetched.stored, home, model_files.list_fetch_notes(fetched, catalog))
 
 
 def add(path: str, *, name: str, licence: str = "") -> ModelFile:

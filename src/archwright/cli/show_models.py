@@ -17,7 +17,7 @@ from archwright.cli.number_format import format_band, format_quantity, format_si
 from archwright.cli.show import make_console, print_record, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
-from archwright.contract.record import replace
+from archwright.contract.record import as_dict
 from archwright.contract.stored_model import describe_licence
 
 SHOWN_FILES = 12
@@ -122,7 +122,7 @@ def print_models(result: Collection[ModelFile | ListedVersion | RunningModel]) -
 
 def print_model(result: ModelCard | ModelFile) -> int:
     if isinstance(result, ModelFile):
-        status = print_record(replace(result, notes=()))
+        status = print_record({name: value for name, value in as_dict(result).items() if name != "notes"})
         for note in result.notes:
             print_text(f"note: {note}")
         return status

