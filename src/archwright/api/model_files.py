@@ -11,7 +11,7 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import list_accelerators
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import CommercialUse, StoredModel, find_commercial_use
 from archwright.engines import model_store
 from archwright.engines.model_store import FetchedModel, KnownModel, StoreOptions
@@ -95,18 +95,13 @@ def list_model_files(home: Home) -> tuple[ModelFile, ...]:
 def store_options() -> StoreOptions:
     """Return the facts of the catalog, and of the accelerators of this machine, that the store needs."""
     catalog = load_catalog()  # without the models of the home
-    rows = catalog.hub_models
-    known = [
-        KnownModel(
-            id=spec.id,
-            repositories=(rows[spec.id].repository, rows[spec.id].gguf_repository) if spec.id in rows else (),
-            layers=spec.layers,
-            hidden=spec.hidden,
-            licence=spec.licence,
-            template_tokens=rows[spec.id].template_tokens if spec.id in rows else 0,
-        )
-        for spec in catalog.models.values()
-    ]
+    known = []
+    for spec in catalog.models.values():
+        one = KnownModel(id=spec.id, layers=spec.layers, hidden=spec.hidden, licence=spec.licence)
+        if (row := catalog.hub_models.get(spec.id)) is not None:
+            repositories = (row.repository, row.gguf_repository)
+            one = replace(one, repositories=repositories, template_tokens=row.template_tokens)
+        known.append(one)
     return StoreOptions(known=tuple(known), accelerator=bool(list_accelerators(parsers.read_device_tools(DATA))))
 
 

@@ -163,7 +163,8 @@ class HubClient:
         )
         with open_private(part, "ab") as lock, _PartialFile(part, file, repository) as sink:
             _take_lock(lock, part, repository.id)
-            sent = {"resume_size": sink.tell(), "headers": self._headers(), "expected_size": file.size_bytes}
+            done = sink.seek(0, os.SEEK_END)  # a command that ended just now may have added bytes
+            sent = {"resume_size": done, "headers": self._headers(), "expected_size": file.size_bytes}
             try:
                 with self._explained(f"{repository.id}: {file.name}"):
                     self._downloads.http_get(url, sink, **sent)

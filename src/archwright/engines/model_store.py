@@ -50,10 +50,10 @@ class KnownModel(Record):
     """
 
     id: str
-    repositories: tuple[str, ...]
     layers: int
     hidden: int
     licence: str
+    repositories: tuple[str, ...] = ()
     template_tokens: int = 0
 
 
