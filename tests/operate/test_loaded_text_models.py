@@ -65,6 +65,7 @@ def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(
         file = next(home.stored_models.glob("*.d/model.onnx"))
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         name = next(one.name for one in list_stored_models(home) if file.parent == home.model_folder(one.sha256))
+        cli.run(f"models unload {name}")
         assert f"the files of {name} changed" in cli.error(f"models load {name}", 5)
     finally:
         api.down()

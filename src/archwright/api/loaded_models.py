@@ -95,8 +95,9 @@ def load_model(name: str, aliases: Sequence[str], slots: int, context: int | Non
         )
         if dry_run:
             return outcome
-        report_step(f"checking the files of {stored.name}")
-        check_stored_files(stored, home)
+        if not any(change.launch == launch for change in read_aliases(store).values()):
+            report_step(f"checking the files of {stored.name}")
+            check_stored_files(stored, home)
         return _apply_change(home, store, outcome, launch)
 
 
