@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import msgspec
 import pytest
+from tests.tools.checks import until
 
+from archwright.engines import __main__, null
 from archwright.engines.parent_watch import exit_with_parent
 
+from .conftest import make_config
+
+# A supervisor, and an engine whose loader keeps the interpreter: `PyDLL` holds the GIL.
+SUPERVISE = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()"
+LOAD = f"from {__name__.rpartition('.')[0]} import test_parent_watch; test_parent_watch.load_without_end()"
+RESTRICT = "from archwright.engines.process_restrictions import end_with_parent; end_with_parent(); print('lives')"
 WATCH = "from archwright.engines.parent_watch import exit_with_parent; print(exit_with_parent(), flush=True)"
 
 
@@ -43,3 +54,36 @@ def test_a_terminal_or_no_standard_input_is_nobodys_supervision(monkeypatch: pyt
     assert done.stdout.strip() == b"None"
     monkeypatch.setattr(sys, "stdin", None)
     assert exit_with_parent(leave=lambda _: None) is None
+
+
+def load_without_end() -> None:
+    def serve(*_: object) -> None:
+        print(os.getpid(), flush=True)
+        ctypes.PyDLL(None).sleep(60)
+
+    pytest.MonkeyPatch().setattr(null, "serve", serve)
+    sys.exit(__main__.main(sys.argv[1:]))
+
+
+@pytest.mark.process
+def test_a_killed_parent_ends_an_engine_that_loads(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_bytes(msgspec.json.encode(make_config("null")))
+    command = [sys.executable, "-c", SUPERVISE, sys.executable, "-c", LOAD, str(tmp_path), str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        engine = Path("/proc") / str(int(parent.stdout.readline()))
+        assert "load_without_end" in (engine / "cmdline").read_text()
+        parent.kill()
+        until(lambda: not engine.exists() or "\nState:\tZ" in (engine / "status").read_text(), 5.0)
+
+
+@pytest.mark.process
+def test_a_parent_that_ended_before_is_noticed_at_once() -> None:
+    command = [sys.executable, "-c", RESTRICT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.read() == b"lives\n"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.close()
+        assert child.stdout.read() == b"" and child.wait(10) == 0

@@ -10,7 +10,7 @@ from typing import cast
 from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.engines.process_restrictions import restrict_process
+from archwright.engines.process_restrictions import end_with_parent, restrict_process
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
                 raise UsageError("AW-USE-13", message, hint="run: python -m archwright.engines HOME CONFIG.json")
             config = read_config(Path(arguments[1]))
             journal = Journal(config.socket)
-            exit_with_parent()
+            if exit_with_parent() is not None:
+                end_with_parent()  # that thread cannot run while a loader blocks the interpreter
             load_adapter(config.engine)(config, Home(arguments[0]), journal)
     except ArchwrightError as error:
         journal.error("stopped", **error.as_dict())

@@ -1,12 +1,15 @@
 """Restrictions that a process sets on itself; its children inherit them."""
 
 import ctypes
+import os
 import resource
+import select
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-PR_SET_NO_NEW_PRIVS = 38
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 COREDUMP_FILTER = Path("/proc/self/coredump_filter")
 
 
@@ -26,5 +29,21 @@ def restrict_process() -> None:
     Call it before threads start: the kernel keeps the second restriction per thread. Raises OSError.
     """
     disable_core_dumps()
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no_new_privs cannot be set")
+    _control_process(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process at the end of the thread that started it, even while native code holds the GIL.
+
+    If standard input is a pipe that has ended, the parent ended before this call: leave at once. Raises OSError.
+    """
+    _control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(0, 0)
+    if any(event & select.POLLHUP for _descriptor, event in ended.poll(0)):
+        os._exit(0)
+
+
+def _control_process(option: int, value: int) -> None:
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl option {option} cannot be set")

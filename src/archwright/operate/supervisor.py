@@ -3,6 +3,7 @@
 Design: a process that fails before it was ready fails `up` with its own error. After that, a dead process is restarted
 without limit, after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed
 and restarted; a starting one at its deadline. Any answer counts: a gateway that reports a missing engine is alive.
+Engines die with the thread that started them: only the main thread may start them.
 """
 
 import os
