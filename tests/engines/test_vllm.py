@@ -48,6 +48,15 @@ DOCUMENTED = {
     "damaged": "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge",
     "socket": "OSError: [Errno 98] Address already in use",
     "installation": "ModuleNotFoundError: No module named 'torch'",
+    "bfloat16": "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 "
+    "GPU has compute capability 7.5.",
+    "for this quantisation": "RuntimeError: ('Quantization scheme is not supported for ', 'the current GPU. Min "
+    "capability: 80. ', 'Current capability: 75.')",
+    "quantisation of the folder": "ValueError: Unknown quantization method: exl3. Must be one of ['awq', 'fp8'].",
+    "exchange data": "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
+    "C compiler": "RuntimeError: Failed to find C compiler. Please specify via CC environment variable.",
+    "killed": "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): "
+    "{'EngineCore_DP0': -9}",
 }
 
 
@@ -137,9 +146,31 @@ def test_every_failure_of_the_table_is_found_by_its_documented_text() -> None:
         error = vllm.explain_failure(1, lines, "small")
         assert reason in error.message and line[-60:] in error.message and "pid=7" not in error.message
         assert (error.code, error.hint) == ("AW-ENG-08", row["hint"])
-    other = vllm.explain_failure(-9, ["INFO fine", "ZeroDivisionError: by zero", "bye"], "small")
-    assert other.message == "vLLM ended with status -9: ZeroDivisionError: by zero" and "log" in other.hint
-    assert "it wrote nothing" in vllm.explain_failure(1, [], "small").message
+    assert "lacks files" in explain("OSError: /m does not appear to have a file named config.json. Checkout ...")
+    fp8 = "The quantization method fp8 is not supported for the current GPU. Minimum capability: 75."
+    assert "for this quantisation" in explain(fp8)
+
+
+def explain(*lines: str, status: int = 1) -> str:
+    return vllm.explain_failure(status, lines, "small").message
+
+
+def test_the_last_line_that_tells_a_failure_explains_it() -> None:
+    memory = "(EngineCore_DP0 pid=7) (Worker_TP0 pid=8) ERROR 11-28 [core.py:9] torch.OutOfMemoryError: CUDA out of"
+    end = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert "memory of the GPU" in explain("ImportError: no flash_attn here, going on without it", memory, end)
+    for harmless in (
+        *("INFO 11-28 ImportError: optional package", "(APIServer pid=2) WARNING 11-28 FileNotFoundError: x"),
+        *("/a/b.py:3: UserWarning: ImportError: x", "[rank0]:[W1128 12:00:00 x.cpp:1] Warning: NCCL error"),
+        "RuntimeError: NCCL error: remote process exited or there was a network error",
+        "ImportError: sys.meta_path is None, Python is likely shutting down",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/psm_1a2b3c4d'",
+    ):
+        assert "memory of the GPU" in explain(memory, harmless, end)
+    assert explain("INFO fine", "ZeroDivisionError: by zero", end).endswith("status 1: ZeroDivisionError: by zero")
+    assert explain("ZeroDivisionError: by zero", "bye").endswith("status 1: ZeroDivisionError: by zero")
+    assert explain("INFO only").endswith("status 1: INFO only") and "it wrote nothing" in explain()
+    assert "ran out of memory" in explain(memory, "INFO fine", status=-9), "no line of it tells this end"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ ENVIRONMENT = {
 # Both together end before the supervisor kills this process.
 DRAIN_S, KILL_AFTER_S = 8, 10
 TAIL_LINES, LINE_BYTES, QUOTE_CHARACTERS = 1000, 1 << 16, 240
+# The processes that wrote a line: "(EngineCore_DP0 pid=42) ".
+PROCESS_NAMES = re.compile(r"^(?:\([^()]*\bpid=\d+[^()]*\)\s*)+")
+# Levels of its log, and warnings of PyTorch and Python: a later line has the cause of its end.
+HARMLESS = re.compile(r"^(?:\[rank\d+\]:\s*)?(?:(?:DEBUG|INFO|WARNING)\b|\[W\d)|\b\w*Warning: ")
+KILLED = "killed by SIGKILL"
 # Ranks of adapters that vLLM can reserve memory for (LoRAConfig, version 0.18).
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # Formats of the plan: what vLLM must be told. A folder that is quantised already says so itself.
@@ -147,17 +152,19 @@ def build_arguments(config: EngineConfig, settings: VllmSettings, home: Home) ->
 
 
 def explain_failure(status: int, lines: Iterable[str], model: str) -> EngineError:
-    """Return the error of an ended vLLM: the first row of vllm_failures.csv that a line matches, with this line."""
-    # Without the name of the process that wrote the line: "(EngineCore_DP0 pid=42) ".
-    seen = [text for line in lines if (text := re.sub(r"^\(\w+ pid=\d+\)", "", line).strip())]
+    """Return the error of an ended vLLM: the last line that a row of vllm_failures.csv matches, with its reason."""
+    seen = [text for line in lines if (text := PROCESS_NAMES.sub("", line).strip())]
+    failures = [line for line in seen if not HARMLESS.search(line)] + [KILLED] * (status == -signal.SIGKILL)
     where = ErrorLocation(field=f"model {model}")
     with Path(__file__).with_name("vllm_failures.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            line = next((line for line in seen if re.search(row["pattern"], line)), None)
-            if line is not None:
-                message = f"vLLM ended with status {status}: {row['reason']} ({line[-QUOTE_CHARACTERS:]})"
-                return EngineError("AW-ENG-08", message, where=where, hint=row["hint"])
-    last = next((line for line in reversed(seen) if "Error" in line), seen[-1] if seen else "it wrote nothing")
+        rows = list(csv.DictReader(file))
+    for line in reversed(failures):
+        row = next((row for row in rows if re.search(row["pattern"], line)), None)
+        if row is not None:
+            message = f"vLLM ended with status {status}: {row['reason']} ({line[-QUOTE_CHARACTERS:]})"
+            return EngineError("AW-ENG-08", message, where=where, hint=row["hint"])
+    causes = (line for line in reversed(failures) if "Error" in line and "root cause above" not in line)
+    last = next(causes, seen[-1] if seen else "it wrote nothing")
     message = f"vLLM ended with status {status}: {last[-QUOTE_CHARACTERS:]}"
     return EngineError("AW-ENG-08", message, where=where, hint="read its lines above in this log")
 
