@@ -213,6 +213,20 @@ def test_a_body_that_is_no_json_object(data: bytes) -> None:
     assert caught.value.status == 400
 
 
+def test_text_that_no_encoding_can_hold_is_named() -> None:
+    assert decode_body(b'{"a": "\\ud83d\\ude00 \\\\ud800"}') == {"a": "\U0001f600 \\ud800"}
+    for text, reason in [
+        (b"\\ud800", "the escape \\ud800 is one half"),
+        (b"\\uD83D\\uDE00 \\uDBFF!", "the escape \\uDBFF is one half"),
+        (b"\\ude00", "the escape \\ude00 is one half"),
+        (b"\xed\xa0\x80", "it is not UTF-8"),
+        (b'\\ud83d\\ude00 \\\\ud800", ', "truncated"),
+    ]:
+        with pytest.raises(ApiError) as caught:
+            decode_body(b'{"a": "%b"}' % text)
+        assert reason in caught.value.message
+
+
 @pytest.mark.parametrize("check", [validate_chat, validate_completion, validate_embedding, validate_rerank])
 def test_unknown_model_is_404(check: Validate) -> None:
     with pytest.raises(ApiError) as caught:

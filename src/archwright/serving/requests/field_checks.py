@@ -1,5 +1,6 @@
 """Decode a body, and the checks that several requests share."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,12 @@ from archwright.serving.settings.config import Endpoint
 
 MAX_SCHEMA_DEPTH = 64
 MAX_SCHEMA_NODES = 5_000
+# An escape of one half of a character above U+FFFF, without the other half. The decoder calls it truncated input.
+_HALF_CHARACTER = re.compile(
+    rb"""(?<!\\)(?:\\\\)*\\u
+        (?: d[89ab][0-9a-f]{2} (?!\\ud[c-f]) | (?<! \\ud[89ab][0-9a-f]{2} \\u) d[c-f][0-9a-f]{2} )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def decode_body(data: bytes) -> dict[str, Any]:
@@ -23,8 +30,12 @@ def decode_body(data: bytes) -> dict[str, Any]:
         body = msgspec.json.decode(data)
     except RecursionError:
         raise bad_request("the body is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bad_request(f"the body is not valid JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise bad_request("the body is not valid JSON: it is not UTF-8") from None
+    except msgspec.DecodeError as error:
+        half = _HALF_CHARACTER.search(data)
+        reason = f"the escape {half[0].decode()} is one half of a surrogate pair" if half else str(error)
+        raise bad_request(f"the body is not valid JSON: {reason}") from None
     if not isinstance(body, dict):
         raise bad_request("the body must be a JSON object")
     return body
