@@ -9,17 +9,23 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import MachineFacts
+from archwright.contract.plan import LoadSpec, MachineFacts
 from archwright.contract.record import replace
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.served_load import PooledLoad
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.demand.model_quality import BENCHMARKS, rate_models
 from archwright.plan.demand.model_selection import select_open_models
 from archwright.plan.options.local_models import OTHERS_SHARE, QUALITY_MARGIN, LocalModelChooser
+from archwright.plan.options.this_machine_gpu import AcceleratorPlanner
 from archwright.simulate.local_engine import find_embedded_engine
+from archwright.simulate.pool_simulation import predict_pool
 from archwright.simulate.serving_simulation import estimate_peak_memory, predict_serving
 from archwright.sizing.model.engine_memory import USABLE_SHARE
+from archwright.sizing.model.numeric_precision import WEIGHT_BITS
+from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
 
 GIB = 2**30
 CHOICES = 3
@@ -56,6 +62,27 @@ MACHINES = (
     AssumedMachine("workstation, 32 GB", 16, 32, 14.0, 90.0, "avx512"),
     AssumedMachine("server, 64 GB", 32, 64, 12.0, 80.0, "avx512"),
 )
+
+
+class AssumedServer(NamedTuple):
+    """A machine with `count` equal accelerators, which its tool reports as `report`, and vLLM."""
+
+    name: str
+    report: str
+    count: int
+    memory_gib: int
+
+    def to_facts(self) -> MachineFacts:
+        host = AssumedMachine(self.name, 16, self.memory_gib, 12.0, 80.0, "avx512").to_facts()
+        return replace(host, gpus=(self.report,) * self.count, programs=("vllm",), disk_free_bytes=1000 * GIB)
+
+
+SERVERS = (
+    AssumedServer("workstation, RTX 4090 24 GB", "NVIDIA GeForce RTX 4090 (24.0 GiB)", 1, 64),
+    AssumedServer("server, L40S 48 GB", "NVIDIA L40S (48.0 GiB)", 1, 128),
+    AssumedServer("server, H100 80 GB", "NVIDIA H100 80GB HBM3 (79.6 GiB)", 1, 256),
+    AssumedServer("server, 2 x H100 80 GB", "NVIDIA H100 80GB HBM3 (79.6 GiB)", 2, 256),
+)
 HEAD = f"""# Models for this machine
 
 `archwright up` serves the best model that the home holds, and names a better one if a download would give it.
@@ -80,6 +107,18 @@ The demo and the tests use SmolLM2-135M, a model of 135 million parameters that 
 """
 CLOSING = """The first row of a machine is the best model that keeps the limits; the others are the next. A plan also
 tries a typical peak window, and may then choose a smaller quantisation."""
+SERVER_HEAD = f"""
+## With a GPU
+
+The engine is vLLM, which never ran on hardware in this project: no row of this table was compared with a run on such a
+machine (docs/engines.md). The predictions come from published benchmarks of other machines; each has its 90 % interval.
+Needs and requests are those of the table above. The engine takes {USABLE_MEMORY_SHARE:.0%} of the memory of each card it
+uses: the weights, and the cache for the rest. A model of 16 bits can be loaded in fp8; 4 bits need a repository that
+holds them. A plan uses as few cards as keep the limits.
+
+| machine | model | format | cards | weights | start | first token | tokens/s |
+|---|---|---|---|---|---|---|---|
+"""
 LIMITS = """
 A rank is only as good as public scores. Try the model on your own questions, and set floors in the needs
 (`quality: {mmlu_pro: 0.5}`) where you know what you need.
@@ -110,10 +149,9 @@ def generate_model_guide(source: Path) -> str:
     lines += ["", "| machine | model | memory | start | first token | tokens/s |", "|---|---|---|---|---|---|"]
     for machine in MACHINES:
         lines += _list_choices(catalog, machine)
-    lines += [
-        "",
-        CLOSING,
-    ]
+    lines += ["", CLOSING, SERVER_HEAD.rstrip("\n")]
+    for server in SERVERS:
+        lines += _list_server_choices(catalog, server)
     return "\n".join(lines) + "\n"
 
 
@@ -139,9 +177,7 @@ def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
         if file.model.id in shown or len(shown) == CHOICES:
             continue
         shown.add(file.model.id)
-        prompt, answer = TokenLength(mean=PROMPT, p95=PROMPT), TokenLength(mean=ANSWER, p95=ANSWER)
-        load = replace(spec.load, requests_per_second=0.001, concurrency=1, input_tokens=prompt, output_tokens=answer)
-        seen = predict_serving(replace(spec, load=load, slots=1))
+        seen = predict_serving(replace(spec, load=_ask_one(spec.load), slots=1))
         memory = estimate_peak_memory(spec, "")
         rate = seen.tpot_p50_s.divide_amount(1.0, "tokens/s")
         figures = [
@@ -152,6 +188,32 @@ def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
         ]
         lines.append(f"| {'' if lines else machine.name} | {file.label} | {' | '.join(figures)} |")
     return lines or [f"| {machine.name} | none keeps the limits | | | | |"]
+
+
+def _list_server_choices(catalog: Catalog, server: AssumedServer) -> list[str]:
+    needs, _ = parse_needs(read_template("desk").encode(), "needs.yaml", catalog)
+    (demand,) = list_text_demands(needs)
+    models, lines = list(select_open_models(demand, catalog).models), list[str]()
+    while len(lines) < CHOICES:
+        planner = AcceleratorPlanner(needs, catalog, PlanProvenance(), server.to_facts())
+        found = planner.plan_pool(demand, models, download=True)
+        if found is None or not isinstance(found.load, PooledLoad):
+            break
+        pool, spec = found.pool, found.load.spec
+        models = [model for model in models if model.id != pool.model]
+        seen = predict_pool(spec._replace(load=_ask_one(spec.load)))
+        rate = seen.tpot_p50_s.divide_amount(1.0, "tokens/s")
+        weights = catalog.models[pool.model].parameters * WEIGHT_BITS[pool.quantisation] / 8e9
+        first = f"{pool.model} | {pool.quantisation} | {pool.accelerator_count} | {_round(weights)} GB"
+        figures = f"{_round(pool.launch.startup_s)} s | {_format(seen.ttft_p50_s, 1, 's')} | {_format(rate, 1, '')}"
+        lines.append(f"| {'' if lines else server.name} | {first} | {figures} |")
+    return lines
+
+
+def _ask_one(load: LoadSpec) -> LoadSpec:
+    """Return the load of one request at a time."""
+    prompt, answer = TokenLength(mean=PROMPT, p95=PROMPT), TokenLength(mean=ANSWER, p95=ANSWER)
+    return replace(load, requests_per_second=0.001, concurrency=1, input_tokens=prompt, output_tokens=answer)
 
 
 def _format(estimate: Estimate, unit: float, name: str) -> str:
