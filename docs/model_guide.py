@@ -65,16 +65,16 @@ MACHINES = (
 
 
 class AssumedServer(NamedTuple):
-    """A machine with `count` equal accelerators, which its tool reports as `report`, and vLLM."""
+    """A machine with `cards` equal accelerators, which its tool reports as `report`, and vLLM."""
 
     name: str
     report: str
-    count: int
+    cards: int
     memory_gib: int
 
     def to_facts(self) -> MachineFacts:
         host = AssumedMachine(self.name, 16, self.memory_gib, 12.0, 80.0, "avx512").to_facts()
-        return replace(host, gpus=(self.report,) * self.count, programs=("vllm",), disk_free_bytes=1000 * GIB)
+        return replace(host, gpus=(self.report,) * self.cards, programs=("vllm",), disk_free_bytes=1000 * GIB)
 
 
 SERVERS = (
@@ -110,10 +110,10 @@ tries a typical peak window, and may then choose a smaller quantisation."""
 SERVER_HEAD = f"""
 ## With a GPU
 
-The engine is vLLM, which never ran on hardware in this project: no row of this table was compared with a run on such a
-machine (docs/engines.md). The predictions come from published benchmarks of other machines; each has its 90 % interval.
-Needs and requests are those of the table above. The engine takes {USABLE_MEMORY_SHARE:.0%} of the memory of each card it
-uses: the weights, and the cache for the rest. A model of 16 bits can be loaded in fp8; 4 bits need a repository that
+The engine is vLLM, which never ran on hardware in this project ([engines.md](engines.md)). No row of this table was
+compared with a run on such a machine. The predictions come from published benchmarks of other machines; each has its 90 % interval.
+Needs and requests are those of the table above. The engine takes {USABLE_MEMORY_SHARE:.0%} of the memory of each card:
+the weights, and the cache for the rest. A model of 16 bits can be loaded in fp8; 4 bits need a repository that
 holds them. A plan uses as few cards as keep the limits.
 
 | machine | model | format | cards | weights | start | first token | tokens/s |

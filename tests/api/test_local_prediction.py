@@ -85,6 +85,9 @@ def test_the_file_of_a_name() -> None:
     with pytest.raises(CatalogError) as caught:
         find_model_file("Qwen3-4C", catalog)
     assert caught.value.code == "AW-CAT-01" and "Qwen3-4B" in caught.value.nearest
+    with pytest.raises(CatalogError):
+        find_model_file("Qwen3-4B:", catalog)
+    assert find_model_file("gpt-oss-20b", catalog).quantisation == "mxfp4"
     assert find_model_file("Qwen3-4B:iq4_xs", catalog).quantisation == "IQ4_XS"
     with pytest.raises(CatalogError) as caught:
         find_model_file("Qwen3-4B:Q4_K_X", catalog)
@@ -95,6 +98,9 @@ def test_what_does_not_fit_is_refused_with_both_figures(probed: Home, cli: Comma
     found = cli.json_error("predict serving Llama-3.3-70B-Instruct --on this-machine", 2)
     assert found["code"] == "AW-USE-21"
     assert "needs 40" in found["message"] and "19.2 GiB" in found["message"]
+    named = found["hint"].partition(":")[2].split(",")[0]
+    assert predict(f"Llama-3.3-70B-Instruct:{named}", "1x16+16").layout
+    assert "smaller model" in cli.json_error("predict serving gpt-oss-120b --on this-machine", 2)["hint"]
     with pytest.raises(UsageError):
         predict("Llama-3.3-70B-Instruct", "0.1/s x 16 + 16")
 

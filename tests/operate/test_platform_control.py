@@ -95,6 +95,7 @@ def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
 def test_running_twice_is_refused(plan_file: str) -> None:
     up(plan_file)
     error_of("AW-OPS-30", up, plan_file)
+    error_of("AW-OPS-30", up, "no-such-needs.yaml")  # before a plan is read or a model is fetched
 
 
 def test_a_port_in_use_is_said(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """The options `--engine`, `--key-env` and `--allow-field` of `up`: engines that serve a plan's pools already."""
 
-from collections.abc import Collection, Sequence
+import socket
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
@@ -8,7 +11,8 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
-from archwright.journal import report_step
+
+CONNECT_S = 1.0
 
 
 class ExternalEngines(Record):
@@ -40,7 +44,10 @@ def parse_external_engines(plan: Plan, given: ExternalEngines) -> dict[str, Exte
         if (row := installed.get(kind)) is not None:
             url, kinds[pool] = rest or f"http://127.0.0.1:{row.port}/v1", kind
             setting = row.parallel_setting.format(slots=named[pool].slots)
-            report_step(f"{pool}: {row.product} must run {named[pool].slots} requests at once: {setting}")
+            sys.stderr.write(f"note: {row.product} must run {named[pool].slots} requests at once: {setting}\n")
+        elif "/" not in url:
+            hint = f"use one of {', '.join(installed)}, or a URL such as http://host:8000/v1"
+            raise argument_error("AW-USE-71", f"{url!r} is no server that this release knows", "engine", hint)
         urls[pool] = (*urls.get(pool, ()), check_engine_url(url, "engine"))
     keys = require_unique(parse_pairs(given.key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
@@ -53,6 +60,17 @@ def parse_external_engines(plan: Plan, given: ExternalEngines) -> dict[str, Exte
         pool: ExternalEndpoints(found, keys.get(pool, ""), fields.get(pool, ()), kinds.get(pool, ""), models[pool])
         for pool, found in urls.items()
     }
+
+
+def warn_of_silent_engines(external: Mapping[str, ExternalEndpoints]) -> None:
+    """Write a note for each engine to which no connection opens; the engine may start later."""
+    for url in (url for found in external.values() for url in found.urls):
+        address = urlsplit(url)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            socket.create_connection((address.hostname, port), timeout=CONNECT_S).close()
+        except OSError:
+            sys.stderr.write(f"note: {url} does not answer yet: start that engine\n")
 
 
 def _refuse_unknown(pool: str, known: Collection[str], field: str) -> None:

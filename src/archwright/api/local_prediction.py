@@ -114,24 +114,27 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
 def find_model_file(name: str, catalog: Catalog) -> Artefact:
     """Return the file that MODEL, MODEL:QUANTISATION or the name of a stored file means.
 
-    Without a quantisation: the file in the home or the wheel, else Q4_K_M. A quantisation that no repository lists gets
-    a computed size. Raises CatalogError AW-CAT-01.
+    Without a quantisation: the file in the home or the wheel, else Q4_K_M or what the hub lists. A quantisation that no
+    repository lists gets a computed size. Raises CatalogError AW-CAT-01.
     """
     runnable = ((one, catalog.models.get(one.model)) for listed in catalog.model_files.values() for one in listed)
     files = {one.name: one for one, model in runnable if model is not None and one.form == "gguf"}
     if name in files:
         return files[name]
-    stem, _, wanted = name.partition(":")
+    stem, colon, wanted = name.partition(":")
     try:
         model = files[stem].model if stem in files else catalog.model(stem).id
     except CatalogError as error:
         raise unknown_name_error("model", stem, {*catalog.models, *files}) from error
     listed = [one for one in files.values() if one.model == model]
-    present = next((one.quantisation for one in listed if one.sha256), DEFAULT_QUANTISATION)
+    offered = [one.quantisation for one in listed] or [DEFAULT_QUANTISATION]
+    usual = DEFAULT_QUANTISATION if DEFAULT_QUANTISATION in offered else offered[0]
+    present = next((one.quantisation for one in listed if one.sha256), usual)
     formats = find_embedded_engine(catalog).quantisations
-    quantisation = {known.lower(): known for known in formats}.get((wanted or present).lower())
+    named = wanted if colon else present
+    quantisation = {known.lower(): known for known in formats}.get(named.lower())
     if quantisation is None:
-        raise unknown_name_error("quantisation", wanted or present, formats)
+        raise unknown_name_error("quantisation", named, formats)
     known = next((one for one in listed if one.quantisation == quantisation), None)
     return known or catalog.compute_model_file(model, quantisation)
 
@@ -186,7 +189,12 @@ def choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, tr
         f"{artefact.model} in {artefact.quantisation} needs {needed:.3g} GiB with {counts[-1]} x "
         f"{specs[-1].context_tokens:,} tokens of cache; an engine may use {room:.3g} GiB of this machine"
     )
-    hint = f"choose a smaller model or quantisation, such as {artefact.model}:Q4_0, or shorter requests"
+    smaller = [catalog.compute_model_file(artefact.model, name) for name in specs[-1].engine.quantisations]
+    fitting = [one for one in smaller if fits_hardware(build_spec(one, machine, catalog, traffic, counts[-1]))]
+    best = max(fitting, key=lambda one: one.size_bytes, default=None)
+    hint = "choose a smaller model: archwright plan --download names the best one that fits"
+    if best is not None:
+        hint = f"choose a smaller quantisation, such as {best.model}:{best.quantisation}, or shorter requests"
     raise argument_error("AW-USE-21", message, "model", hint)
 
 

@@ -19,7 +19,12 @@ import msgspec
 from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
-from archwright.api.external_engines import NO_EXTERNAL_ENGINES, ExternalEngines, parse_external_engines
+from archwright.api.external_engines import (
+    NO_EXTERNAL_ENGINES,
+    ExternalEngines,
+    parse_external_engines,
+    warn_of_silent_engines,
+)
 from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
 from archwright.contract.plan import ModelProposal
@@ -95,6 +100,7 @@ def up(
     """
     chosen = settings.load({"port": port})
     home = locate_home(chosen)
+    platform_control.check_stopped(home)  # before a plan that may download files
     if chosen.port == 0:
         chosen = settings.load({"port": readiness_probe.find_free_port(chosen.host)})
     made = load_or_make_plan(source, download=download)
@@ -113,6 +119,7 @@ def up(
         chosen.audit_checkpoints,
     )
     external = parse_external_engines(made, elsewhere)
+    warn_of_silent_engines(external)
     limit = find_memory_limit(chosen.model_memory_bytes, made)
     built = build_bundle(made, listen, store_url(chosen), external)
     built = replace(built, model_memory_bytes=limit, model_idle_s=chosen.model_idle_s)

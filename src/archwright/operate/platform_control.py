@@ -41,11 +41,7 @@ class PlatformStatus(Record):
 
 def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
     """Raises OperateError AW-OPS-30 (running), AW-OPS-03 (port in use), MissingError (no model file)."""
-    current = _read_settled_state(home)
-    if current is not None:
-        message = f"a platform of this home is already running at {current.url}"
-        hint = "archwright status shows it, archwright down stops it"
-        raise OperateError("AW-OPS-30", message, where=ErrorLocation(str(home.root)), hint=hint)
+    check_stopped(home)
     for pool in plan.pools:
         if pool.artefact is not None:
             model_files.locate_model(pool.artefact, home)
@@ -57,6 +53,15 @@ def check_startable(plan: Plan, home: Home, host: str, port: int) -> None:
             hint = "stop the program that uses the port, or let the system choose a port: archwright up --port 0"
             raise OperateError("AW-OPS-03", message, where=ErrorLocation(None, None, f"{host}:{port}"), hint=hint)
         time.sleep(0.1)
+
+
+def check_stopped(home: Home) -> None:
+    """Raises OperateError AW-OPS-30 if a platform of this home runs."""
+    current = _read_settled_state(home)
+    if current is not None:
+        message = f"a platform of this home is already running at {current.url}"
+        hint = "archwright status shows it, archwright down stops it"
+        raise OperateError("AW-OPS-30", message, where=ErrorLocation(str(home.root)), hint=hint)
 
 
 def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
