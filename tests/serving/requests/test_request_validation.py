@@ -227,6 +227,16 @@ def test_text_that_no_encoding_can_hold_is_named() -> None:
         assert reason in caught.value.message
 
 
+@pytest.mark.parametrize("check", [validate_chat, validate_completion])
+def test_a_model_that_writes_no_text_says_what_it_does(check: Validate) -> None:
+    only = directory(spec("v", "x", embeddings=True, generates=False), spec("r", "y", rerank=True, generates=False))
+    for model, reason in [("v", "only embeds texts, at /v1/embeddings"), ("r", "only ranks documents, at /v1/rerank")]:
+        with pytest.raises(ApiError) as caught:
+            check({"model": model, "messages": HELLO, "prompt": "x"}, only, None)
+        assert (caught.value.status, caught.value.param) == (400, "model")
+        assert reason in caught.value.message and caught.value.openai_code == "unsupported_model"
+
+
 @pytest.mark.parametrize("check", [validate_chat, validate_completion, validate_embedding, validate_rerank])
 def test_unknown_model_is_404(check: Validate) -> None:
     with pytest.raises(ApiError) as caught:

@@ -182,8 +182,11 @@ def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload
 def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank", "generates"]) -> Endpoint:
     endpoint = next((spec for spec in found.endpoints if getattr(spec, ability)), None)
     if endpoint is None:
-        name = {"rerank": "reranking", "generates": "chat and completions"}.get(ability, ability)
-        raise bad_request(f"the model {found.name!r} does not support {name}", "model", "unsupported_model")
+        problem = f"does not support {'reranking' if ability == 'rerank' else ability}"
+        if ability == "generates":
+            ranks = found.endpoints[0].rerank
+            problem = "only ranks documents, at /v1/rerank" if ranks else "only embeds texts, at /v1/embeddings"
+        raise bad_request(f"the model {found.name!r} {problem}", "model", "unsupported_model")
     return endpoint
 
 
