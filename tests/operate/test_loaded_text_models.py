@@ -8,11 +8,12 @@ import pytest
 
 from archwright import api
 from archwright.contract.plan import Plan
+from archwright.contract.record import replace
 from archwright.engines.model_store import list_stored_models
 from archwright.home import Home, write_json
 from archwright.operate.platform_state import EndpointState, ProcessState, acquire_lock
 
-from ..command_line import CommandLine
+from ..command_line import CommandLine, error_of
 from ..engines.text_folders import SIZES, build_reranker, write_folder
 from .conftest import Stage
 from .test_rollout import NULL, Said
@@ -45,13 +46,19 @@ def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(
     write_folder(tmp_path / "ranker", **{"config.json": ranks, "model.onnx": build_reranker()})
     for name in ("embedder", "ranker"):
         api.models.add(str(tmp_path / name), name=name, licence="MIT")
+    write_folder(tmp_path / "private", **{"config.json": {**SIZES, "_name_or_path": "private"}})
+    api.models.add(str(tmp_path / "private"), name="private", licence="cc-by-nc-4.0")
     _load_beside_a_restarted_supervisor(home, cli)
-    stage = Stage(home, null_plan)
+    workloads = tuple(replace(one, licence="commercial") for one in null_plan.workloads)
+    stage = Stage(home, replace(null_plan, workloads=workloads))
     try:
         stage.up(**NULL)
         for name in ("embedder", "ranker"):
             found = api.models.load(name)
             assert (found.served, found.context_tokens) == (True, 8) and found.predicted_bytes > 100_000_000
+        assert api.models.load("private", dry_run=True).aliases == ("private",)
+        error = error_of("AW-OPS-57", api.models.load, "private", alias=[workloads[0].name])
+        assert "cc-by-nc-4.0 of private forbids the commercial use" in error.message
         vectors = Said(stage, "/v1/embeddings", {"model": "embedder", "input": ["ship", "sea tax"]})
         assert vectors.body["data"][0]["embedding"] == [0, 1]
         body = {"model": "ranker", "query": "sea", "documents": ["tax", "ship", {"text": "form"}], "top_n": 2}

@@ -16,12 +16,12 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
-from archwright.contract.stored_model import StoredModel
+from archwright.contract.stored_model import StoredModel, find_commercial_use
 from archwright.engines.model_store import NAME, check_stored_files, list_stored_models
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import report_step
-from archwright.lifecycle import model_registry
+from archwright.lifecycle import model_placement, model_registry
 from archwright.operate import platform_state
 from archwright.operate.loaded_models import append_changes, read_aliases, wait_until_applied
 from archwright.operate.platform_state import ProcessState
@@ -79,6 +79,7 @@ def load_model(name: str, aliases: Sequence[str], slots: int, context: int | Non
         stored = find_stored(name, home)
         bundle = _read_bundle(home)
         wanted = _check_aliases(home, store, stored, aliases, bundle)
+        _check_licence(home, stored, wanted)
         running = platform_state.read_running_state(home) is not None
         limit = bundle.model_memory_bytes if bundle is not None and running else 0
         limit = limit or find_memory_limit(chosen.model_memory_bytes)
@@ -197,6 +198,16 @@ def _check_aliases(
         hint = f"archwright models load {stored.name} --alias fast"
         raise argument_error("AW-USE-63", f"the plan serves {stored.name} already", "alias", hint)
     return wanted
+
+
+def _check_licence(home: Home, stored: StoredModel, aliases: Sequence[str]) -> None:
+    """Raise OperateError AW-OPS-57 if a workload needs a licence for business use, and the model's forbids it."""
+    plan = model_placement.read_plan(home) if find_commercial_use(stored.licence) == "no" else None
+    for workload in plan.workloads if plan is not None else ():
+        if workload.name in aliases and workload.licence == "commercial":
+            message = f"the licence {stored.licence} of {stored.name} forbids the commercial use of {workload.name}"
+            hint = f"choose another model or alias, or plan {workload.name} with `licence: any`"
+            raise OperateError("AW-OPS-57", message, where=ErrorLocation(field=stored.name), hint=hint)
 
 
 def _read_bundle(home: Home) -> Bundle | None:

@@ -161,8 +161,8 @@ def load(
 
     An alias that means another model is switched, and no request is lost. A workload of the plan may be an alias; it
     gets its own model back on `unload`. Raises MissingError AW-GET-02 (no such model), -04 (its files changed);
-    OperateError AW-OPS-53 (an alias is in production), -55 (too little memory), -51 (the engine did not start; nothing
-    changed); UsageError.
+    OperateError AW-OPS-53 (an alias is in production), -55 (too little memory), -57 (the licence forbids the use), -51
+    (the engine did not start; nothing changed); UsageError.
     """
     return load_model(name, alias or (), slots, context, dry_run=dry_run)
 

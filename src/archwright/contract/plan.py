@@ -219,12 +219,14 @@ class WorkloadPlan(Record):
 
     `data_class` is the strictest class of its data, None if the needs state none. `residency`: the countries where its
     sensitive data may be processed, or "any"; empty: only own engines here. `residency_of`: the same for stricter
-    classes than its own. `waits`: None if the first token has no limit or no prediction.
+    classes than its own. `waits`: None if the first token has no limit or no prediction. `licence`: "commercial" if
+    the model's licence must permit business use.
     """
 
     name: str
     model: str | None
     pools: tuple[str, ...]
+    licence: Literal["any", "commercial"] = "any"
     data_class: Sensitivity | None = None
     residency: tuple[str, ...] = ()
     residency_of: dict[Sensitivity, tuple[str, ...]] = {}

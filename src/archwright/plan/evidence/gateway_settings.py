@@ -128,6 +128,7 @@ def _plan_workloads(
             name=workload.name,
             model=models.get(workload.name),
             pools=tuple(pool.name for pool in lasting if workload.name in pool.workloads),
+            licence=workload.licence,
             data_class=find_strictest_class(needs, workload),
             residency=list_allowed_countries(needs, catalog, workload, pools),
             residency_of=map_stricter_residency(needs, catalog, workload, pools),
