@@ -111,8 +111,9 @@ SERVER_HEAD = f"""
 ## With a GPU
 
 The engine is vLLM, which never ran on hardware in this project ([engines.md](engines.md)). No row of this table was
-compared with a run on such a machine. The predictions come from published benchmarks of other machines; each has its 90 % interval.
-Needs and requests are those of the table above. The engine takes {USABLE_MEMORY_SHARE:.0%} of the memory of each card:
+compared with a run on such a machine. The predictions come from published benchmarks of other machines; each has its
+90 % interval. Needs and requests are those of the table above.
+The engine takes {USABLE_MEMORY_SHARE:.0%} of the memory of each card:
 the weights, and the cache for the rest. A model of 16 bits can be loaded in fp8; 4 bits need a repository that
 holds them. A plan uses as few cards as keep the limits.
 

@@ -42,7 +42,7 @@ ENVIRONMENT = {
 DRAIN_S, KILL_AFTER_S = 8, 10
 TAIL_LINES, LINE_BYTES, QUOTE_CHARACTERS = 1000, 1 << 16, 240
 # The processes that wrote a line: "(EngineCore_DP0 pid=42) ".
-PROCESS_NAMES = re.compile(r"^(?:\([^()]*\bpid=\d+[^()]*\)\s*)+")
+PROCESS_NAMES = re.compile(r"^(?:\([^()]{0,80}\bpid=\d+[^()]{0,80}\)\s*)+")
 # Levels of its log, and warnings of PyTorch and Python: a later line has the cause of its end.
 HARMLESS = re.compile(r"^(?:\[rank\d+\]:\s*)?(?:(?:DEBUG|INFO|WARNING)\b|\[W\d)|\b\w*Warning: ")
 KILLED = "killed by SIGKILL"
