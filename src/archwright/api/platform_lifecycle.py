@@ -42,8 +42,9 @@ from archwright.serving.settings.config import check_config as check_gateway
 class UpResult(Record, omit_defaults=True):
     """The result of `up`. `key` is set on the first start of a home only; `console` is not built yet.
 
-    `missed_limits`: limits that the plan is predicted to miss; if there are any, `busy_share` is the share of CPU time
-    that other processes used while the machine was probed. `proposals`: better models that a download would give.
+    `missed_limits`: limits that the plan is predicted to miss; if there are any, or if the machine was busy,
+    `busy_share` is the share of CPU time that other processes used during the probe. `proposals`: better models that a
+    download would give.
     """
 
     url: str
@@ -130,13 +131,19 @@ def up(
         rollout.check_servable(built, home, store)
         load_pepper(home, store)  # the gateway's workers only read its file
         write_audit_record(store, "up", made.digest)
-    missed = list_missed_limits(made)
-    busy_share = made.machine.busy_share if missed and made.machine is not None else None
+    missed, machine = list_missed_limits(made), made.machine
+    busy_share = machine.busy_share if machine is not None and (missed or machine.is_busy) else None
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
     with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
-    started = UpResult(url=built.url, key=key, console=None, missed_limits=missed, busy_share=busy_share)
-    started = replace(started, proposals=made.proposals)
+    started = UpResult(
+        url=built.url,
+        key=key,
+        console=None,
+        missed_limits=missed,
+        busy_share=busy_share,
+        proposals=made.proposals,
+    )
     return PlatformHandle(started, home, process, detached=detach)
 
 

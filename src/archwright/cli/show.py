@@ -124,6 +124,7 @@ def print_platform(result: PlatformHandle) -> int:
         print_text(f"\n{format_proposal(proposal, 'archwright down, then archwright up --download')}")
     if started.missed_limits:
         print_missed_limits(make_console(), started.missed_limits)
+    if started.missed_limits or started.busy_share is not None:
         print_probe_load(make_console(), started.busy_share)
     sys.stdout.flush()
     if result.detached:
