@@ -3,7 +3,7 @@
 Quality = mean share over BENCHMARKS. A model's own score is the lowest reported one. A missing score comes from a fit:
 logit(share) = ability of the model + ease of the benchmark. Each ability is drawn towards a line over
 log10(parameters) with the weight of one score. Thus two models are compared on the benchmarks that both know.
-With one score left out, the fit misses it by 0.07 on average (215 scores, 2026-11-28).
+With one of six scores of a model left out, the fit misses it by 0.07 on average (18 of 170 scores, 2026-11-28).
 
 Limits: most scores are reported by the maker, by differing methods. They say little about a language, a subject or a
 tone, and nothing about the loss by a quantisation. A difference below 0.03 means little. A model without any score
