@@ -75,6 +75,7 @@ def test_a_plan_of_an_older_choice_names_the_way_out(home: Home, cli: CommandLin
     assert "--download -o plan.json" in cli.error("up", 5)
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_a_proposed_model_is_fetched_and_serves(
     server: HubServer, home: Home, cli: CommandLine, monkeypatch: pytest.MonkeyPatch

@@ -57,6 +57,7 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> TextModels:
     return find_text_models(tmp_path_factory.getbasetemp())
 
 
+@pytest.mark.nightly
 @pytest.mark.model
 def test_vectors_are_those_of_the_original_model(text_models: TextModels, tmp_path: Path) -> None:
     text_models.put(Home(tmp_path))
@@ -76,6 +77,7 @@ def test_vectors_are_those_of_the_original_model(text_models: TextModels, tmp_pa
         assert whole["usage"]["prompt_tokens"] == whole["usage"]["total_tokens"] > alone["usage"]["prompt_tokens"] == 10
 
 
+@pytest.mark.nightly
 @pytest.mark.model
 def test_scores_are_the_sigmoid_of_the_original_logits_best_first(text_models: TextModels, tmp_path: Path) -> None:
     text_models.put(Home(tmp_path))
@@ -94,6 +96,7 @@ def test_scores_are_the_sigmoid_of_the_original_logits_best_first(text_models: T
     assert whole["usage"] == two["usage"] and whole["usage"]["prompt_tokens"] > len(TEXTS) * 7
 
 
+@pytest.mark.nightly
 @pytest.mark.model
 def test_it_answers_meanwhile_and_a_cancelled_request_ends_with_its_batch(
     text_models: TextModels, tmp_path: Path

@@ -27,6 +27,9 @@ from .conftest import RUN, Pupil
 Change = Callable[[str, Any], Any]
 
 
+pytestmark = pytest.mark.nightly
+
+
 def examined(pupil: Pupil, model: ModelVersion) -> tuple[dict[str, Score], dict[str, Gate]]:
     told: list[str] = []
     scores, gates = text_evaluation.evaluate_text_model(pupil.store, pupil.home, model, told.append)

@@ -67,6 +67,7 @@ def test_a_laptop_of_16_gb_gets_a_model_of_4_to_8_billion_in_two_seconds() -> No
     assert misses_of(plan) == {} and plan.proposals == ()
 
 
+@pytest.mark.nightly
 def test_without_a_download_the_home_serves_and_the_plan_names_the_better_model() -> None:
     plan = plan_desk(LAPTOP, download=False, held=(SMALL,))
     (pool,), (proposal,) = plan.pools, plan.proposals
@@ -88,6 +89,7 @@ def slowed(machine: MachineFacts, share: float) -> MachineFacts:
     )
 
 
+@pytest.mark.nightly
 def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
     quiet, *busy = (plan_desk(slowed(LAPTOP, share), download=False, held=(SMALL,)) for share in (1.0, 0.6, 0.2))
     assert quiet.proposals[0].artefact.model == "Qwen3-8B"
@@ -99,6 +101,7 @@ def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
     assert said in " ".join(busy[-1].options[0].notes) and said not in " ".join(quiet.options[0].notes)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("cores", "gib", "flops", "model", "said"),
     [

@@ -219,6 +219,7 @@ def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Platfor
     assert max(float(reply.headers["x-archwright-cost-usd"]) for reply in said) < 1e-4
 
 
+@pytest.mark.nightly
 def test_slots_that_changed_are_divided_among_the_workers(cheap: Platform) -> None:
     change(cheap, priced(1e-6, slots=6))
     with requested(cheap, 24, max_tokens=100):
