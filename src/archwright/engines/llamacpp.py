@@ -1,5 +1,6 @@
 """llama.cpp in this process through the package xllamacpp: its HTTP server on a Unix socket."""
 
+import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,9 @@ from archwright.home import Home
 from archwright.journal import Journal
 
 TEMPLATE_KEY = "tokenizer.chat_template"
+# Tensor types that the library rearranges for the processor: Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4; on others than x86 also
+# Q8_0, Q5_K, Q6_K (llama.cpp, ggml/src/ggml-cpu/repack.cpp).
+REARRANGED = frozenset({2, 10, 12, 20, 39} if platform.machine() == "x86_64" else {2, 8, 10, 12, 13, 14, 20, 39})
 
 
 class LlamaSettings(Record):
@@ -70,7 +74,8 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
         journal.warning("no_chat_template", model=config.alias, used="chatml")
     log_at = log_size()
     try:
-        given = _build_parameters(library, config, settings, model, path)
+        given = _build_parameters(library, config, settings, header, path)
+        given.model.path = str(model)
         _set_task(library, given, config, settings, header)
         if adapter is not None:
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
@@ -105,9 +110,10 @@ def load_library() -> Any:
     return xllamacpp
 
 
-def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSettings, model: Path, path: Path) -> Any:
+def _build_parameters(
+    library: Any, config: EngineConfig, settings: LlamaSettings, header: GgufContents, path: Path
+) -> Any:
     given = library.CommonParams()
-    given.model.path = str(model)
     # Without an alias, clients see the path of the file as the model's name.
     given.model_alias = {config.alias}
     # The engine listens on a Unix socket if the host name ends in .sock.
@@ -117,8 +123,9 @@ def _build_parameters(library: Any, config: EngineConfig, settings: LlamaSetting
     given.n_ctx = config.slots * config.context_tokens
     given.fit_params = settings.gpu_layers < 0
     given.n_gpu_layers = settings.gpu_layers
-    # Mapped, the file would stay in memory beside the weights that the engine rearranges for the processor.
-    given.load_mode = library.llama_load_mode.LLAMA_LOAD_MODE_NONE
+    if REARRANGED.intersection(header.types.values()):
+        # Mapped, the file would stay in memory beside the rearranged weights. Otherwise a mapped file decodes faster.
+        given.load_mode = library.llama_load_mode.LLAMA_LOAD_MODE_NONE
     given.n_batch = given.n_ubatch = settings.batch_tokens
     given.cpuparams.n_threads = given.cpuparams_batch.n_threads = settings.threads
     given.n_predict = config.default_max_tokens
