@@ -15,6 +15,7 @@ from archwright.contract.stored_model import StoredModel
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ErrorLocation, OperateError
 from archwright.simulate.local_engine import (
+    SPIN_ENVIRONMENT,
     EngineSettings,
     build_engine_settings,
     build_local_spec,
@@ -98,7 +99,7 @@ def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) 
         name=name,
         argv=("-m", "archwright.engines", "{home}", "{config}"),
         config=msgspec.to_builtins(replace(config, socket=name)),
-        environment={"GOMP_SPINCOUNT": "1000"},
+        environment=SPIN_ENVIRONMENT,
         ready_socket=name,
         startup_deadline_s=round(deadline_s, 1),
         memory_bytes=int(memory_bytes),

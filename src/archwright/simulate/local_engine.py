@@ -16,6 +16,8 @@ from archwright.sizing.hardware.roofline import (
 # and a busy machine takes twice as long, so a batch of 0.6 s ends within 2 s. Batches of 8 read 30 % slower than of 16.
 BATCH_SIZES = (512, 256, 128, 64, 32, 16)
 BATCH_S = 0.6
+# Threads wait at each barrier of libgomp by spinning; without a limit, one busy neighbour stalls them all.
+SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 EngineSettings = dict[str, int | float | str | bool]
 
 

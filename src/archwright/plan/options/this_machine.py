@@ -28,7 +28,7 @@ from archwright.plan.options.local_models import QUALITY_MARGIN, LocalChoice, Lo
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, AcceleratorPool
 from archwright.plan.violations import build_violation
-from archwright.simulate.local_engine import build_engine_settings, find_embedded_engine
+from archwright.simulate.local_engine import SPIN_ENVIRONMENT, build_engine_settings, find_embedded_engine
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
     WIDEST_TTFT_BAND,
@@ -44,7 +44,6 @@ from archwright.sizing.hardware.roofline import (
 )
 
 PLACEMENT = "this-machine"
-SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 
 
 class LocalCandidates(NamedTuple):
