@@ -1,6 +1,6 @@
 """The catalog for the planner: tables as records, their provenance, and queries across tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from archwright.catalog.layers.calibrations import apply_calibrations
@@ -10,6 +10,7 @@ from archwright.catalog.layers.packaged_tables import OVERLAID
 from archwright.catalog.tables import name_resolution, records
 from archwright.catalog.tables.name_resolution import normalise_name, unknown_name_error
 from archwright.catalog.tables.row_names import row_name
+from archwright.contract.decision import ScoreEvidence
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
 from archwright.errors import CatalogError
@@ -128,6 +129,31 @@ class Catalog(FactProvenance):
             if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
                 stated[row.name] = min(row.value, stated.get(row.name, 1.0))
         return stated or self._open_quality.get(normalise_name(model), {})
+
+    def open_evidence(self, model: str) -> Mapping[str, ScoreEvidence]:
+        """Return the scores of an open model by benchmark, measured or estimated; empty if nothing is known."""
+        return self._list_evidence(self.models[model].quality) if model in self.models else {}
+
+    def hosted_evidence(self, provider: str, model: str) -> Mapping[str, ScoreEvidence]:
+        """Return the scores of a hosted model by benchmark, measured or estimated; empty if nothing is known."""
+        return self._list_evidence(self.hosted_quality(provider, model))
+
+    @staticmethod
+    def _list_evidence(shares: Mapping[str, float]) -> Mapping[str, ScoreEvidence]:
+        return {
+            name: ScoreEvidence(
+                benchmark=name,
+                axis="",
+                value=share,
+                low=share,
+                high=share,
+                estimated=False,
+                scores_used=1,
+                source="",
+                as_of="",
+            )
+            for name, share in shares.items()
+        }
 
     @cached_property
     def _open_quality(self) -> dict[str, dict[str, float]]:

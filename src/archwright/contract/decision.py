@@ -89,10 +89,59 @@ class Schedule(Record):
     phases: tuple[Phase, ...]
 
 
+class ScoreEvidence(Record):
+    """A model's score on one benchmark, as a share or a rating, within [low, high] (90 %).
+
+    A measured score has the range of all usable rows. An estimated one comes from `scores_used` other scores of the
+    model. `independent`: neither the model's maker nor a rival measured it.
+    """
+
+    benchmark: str
+    axis: str
+    value: float
+    low: float
+    high: float
+    estimated: bool
+    scores_used: int
+    source: str
+    as_of: str
+    independent: Literal["yes", "no", "unknown"] = "unknown"
+
+
+class ModelChoice(Record):
+    """One of three ways to choose models: lowest cost, best quality at up to 1.1 times that cost or within the budget.
+
+    `models` and `quality` (mean share over the axes of the kind of work) are by workload; `option` is the cheapest
+    option with these models. `gives_up`: what the choice gives up against the others, a sentence each.
+    """
+
+    kind: Literal["cheapest", "best-within-tenth", "best-within-budget"]
+    option: str
+    models: dict[str, str]
+    quality: dict[str, float]
+    total_cost: Estimate
+    gives_up: tuple[str, ...] = ()
+
+
+class BindingLimit(Record):
+    """A limit of the needs that makes the plan dearer, or infeasible.
+
+    With the limit at `relaxed_to` (in its unit), the cheapest plan costs `saves` less over the horizon, in the budget's
+    currency; `option` is that plan's option.
+    """
+
+    constraint: str
+    limit: float | str
+    relaxed_to: float | str
+    saves: float
+    option: str
+
+
 class Decision(Record):
     """`pareto` names the options that no other option beats in all `axes` (cost, capex, carbon, risk ...).
 
     `drivers` are sorted by strength. The first three that change the choice should be checked before signing.
+    `choices`: three ways to choose models; `binding`: limits by what relaxing them saves, the largest first.
     """
 
     axes: tuple[str, ...] = ()
@@ -102,6 +151,8 @@ class Decision(Record):
     confidence: dict[str, float] = {}
     returns: ReturnOnInvestment | None = None
     schedules: tuple[Schedule, ...] = ()
+    choices: tuple[ModelChoice, ...] = ()
+    binding: tuple[BindingLimit, ...] = ()
 
 
 class SectionLine(Record):

@@ -17,6 +17,10 @@ WorkloadKind = Literal[
     "image-classification",
     "tabular-prediction",
     "forecast",
+    "rerank",
+    "speech-to-text",
+    "vision-language",
+    "document-parsing",
     "finetune",
     "pretrain",
     "data-processing",
@@ -27,16 +31,21 @@ SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
 # Sensitive data about people.
 PRIVATE_SENSITIVITIES: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
+Modality = Literal["text", "image", "audio"]
+SLOPreset = Literal["interactive", "reading", "background"]
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
 
 
 class Organisation(Record):
+    """`team`: full-time equivalents by role that exist already, for example {"security": 0.5}."""
+
     name: str
     country: str
     employees: int | None = None
     sector: str | None = None
     platform_engineers: float | None = None
+    team: dict[str, float] = {}
 
 
 class Goal(Record):
@@ -57,9 +66,22 @@ class TokenLength(Record):
 
 
 class Traffic(Record):
-    """Load of one workload; which fields apply depends on the workload's kind."""
+    """Load of one workload; which fields apply depends on the workload's kind.
+
+    `users` (people who use the workload on a working day) or `documents` (per `refresh`) replace `requests_per_second`:
+    `needs` converts them. `turns`: requests of a conversation, each with the conversation so far in its prompt.
+    `agent_steps`: model calls per request of a user. `shared_prefix_share`: share of the prompt tokens that is common
+    to many requests. `audio_s`: mean seconds of audio in a request or document.
+    """
 
     requests_per_second: RequestRate | None = None
+    users: float | None = None
+    requests_per_user_day: float | None = None
+    turns: float | None = None
+    agent_steps: float | None = None
+    shared_prefix_share: float | None = None
+    pages_per_document: float | None = None
+    audio_s: float | None = None
     input_tokens: TokenLength | None = None
     output_tokens: TokenLength | None = None
     documents: float | None = None
@@ -76,6 +98,9 @@ class Traffic(Record):
 
 
 class SLO(Record):
+    """Service levels; `preset` fills the fields that are not set."""
+
+    preset: SLOPreset | None = None
     ttft_p95_s: float | None = None
     tpot_p95_s: float | None = None
     latency_p95_s: float | None = None
@@ -83,6 +108,8 @@ class SLO(Record):
 
 
 class Workload(Record):
+    """`languages`: ISO 639-1 codes; empty: those of its data, else the organisation's country and English."""
+
     name: str
     kind: WorkloadKind
     model: str | None = None
@@ -92,6 +119,8 @@ class Workload(Record):
     traffic: Traffic | None = None
     slo: SLO = SLO()
     data: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ()
     sites: tuple[str, ...] = ()
     base: str | None = None
     method: Literal["full", "lora"] | None = None
@@ -118,6 +147,7 @@ class DataProfile(Record):
     sensitivity: Sensitivity = "internal"
     residency: tuple[str, ...] = ("any",)
     retention_months: float | None = None
+    languages: tuple[str, ...] = ()
 
 
 class SiteGroup(Record):

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from archwright.contract.decision import Decision, Section
+from archwright.contract.decision import Decision, ScoreEvidence, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Placement, Sensitivity, TokenLength
@@ -220,7 +220,7 @@ class WorkloadPlan(Record):
     `data_class` is the strictest class of its data, None if the needs state none. `residency`: the countries where its
     sensitive data may be processed, or "any"; empty: only own engines here. `residency_of`: the same for stricter
     classes than its own. `waits`: None if the first token has no limit or no prediction. `licence`: "commercial" if
-    the model's licence must permit business use.
+    the model's licence must permit business use. `evidence`: the scores on which the model was chosen.
     """
 
     name: str
@@ -231,6 +231,7 @@ class WorkloadPlan(Record):
     residency: tuple[str, ...] = ()
     residency_of: dict[Sensitivity, tuple[str, ...]] = {}
     waits: QueueTimeouts | None = None
+    evidence: tuple[ScoreEvidence, ...] = ()
 
 
 class StackLine(Record):
