@@ -17,7 +17,10 @@ HIGHER_IS_BETTER = frozenset({"tokens_per_s", "requests_per_s", "requests", "tra
 
 
 class Basis(Record):
-    """The justification of a number: definition, formula and facts with their sources."""
+    """The justification of a number: definition, formula and facts with their sources.
+
+    `estimate`: the number itself if costs are proportional to it (a price, a rate), without the basis's own name.
+    """
 
     id: str
     kind: BasisKind
@@ -25,6 +28,7 @@ class Basis(Record):
     definition: str
     formula: str = ""
     facts: tuple[str, ...] = ()
+    estimate: Estimate | None = None
 
 
 class Query(Record):

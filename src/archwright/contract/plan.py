@@ -134,7 +134,8 @@ class CostLine(Record):
     """One line of an option's cost, in the budget's currency.
 
     The amount is a total over the horizon if `once`, else the mean per month. A residual value is a negative `once`.
-    `drivers` are the bases of the facts that determine the amount.
+    `drivers` are the bases of the facts that determine the amount. `by_year`: paid in each year of the horizon; empty
+    in plans of older releases.
     """
 
     name: str
@@ -143,6 +144,7 @@ class CostLine(Record):
     recurring_budget: bool = True
     category: CostCategory = "compute"
     drivers: tuple[str, ...] = ()
+    by_year: tuple[float, ...] = ()
 
     def total_over(self, months: int) -> float:
         return self.amount.value if self.once else self.amount.value * months

@@ -166,6 +166,7 @@ class BudgetConverter:
             recurring_budget=term.budgeted,
             category=term.category,
             drivers=drivers,
+            by_year=tuple(self.exchange_rate * usd for usd in term.sums_by_year()),
         )
 
 

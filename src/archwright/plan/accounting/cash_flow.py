@@ -30,6 +30,9 @@ class CashFlow(NamedTuple):
     def sum(self) -> float:
         return sum(self.flow)
 
+    def sums_by_year(self) -> tuple[float, ...]:
+        return tuple(sum(self.flow[month : month + 12]) for month in range(0, len(self.flow), 12))
+
 
 def make_recurring_flow(
     line: str, category: CostCategory, usd_per_month: float, months: int, drivers: Iterable[str] = ()

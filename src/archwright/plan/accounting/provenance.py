@@ -108,7 +108,8 @@ class PlanProvenance:
     def collect_bases(self, *holders: object) -> tuple[Basis, ...]:
         """Return the bases of all estimates inside `holders`, and the bases that these name as facts."""
         named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
-        return trace_bases(named, [basis for _, basis in sorted(self._bases.items())])
+        found = trace_bases(named, [basis for _, basis in sorted(self._bases.items())])
+        return tuple(replace(one, estimate=self._drivers.get(one.id)) for one in found)
 
 
 def trace_bases(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:

@@ -193,7 +193,17 @@ class PriceBook:
 
 
 def format_source(fact: Fact) -> str:
-    return f"{fact.source}, {fact.as_of or 'undated'}"
+    """The end of a fact's text, which `parse_source` reads back."""
+    return f"{fact.source}, {fact.as_of or 'undated'}, {fact.confidence} confidence"
+
+
+def parse_source(text: str) -> tuple[str, str, str]:
+    """Return source, date and confidence of a fact's text; plans of older releases do not state the confidence."""
+    parts = text.split(": ", 1)[-1].rsplit(", ", 2)
+    if len(parts) == 3 and parts[2].endswith(" confidence"):
+        return parts[0], parts[1], parts[2].removesuffix(" confidence")
+    source, _, as_of = text.split(": ", 1)[-1].rpartition(", ")
+    return source or as_of, as_of if source else "not stated", "not stated"
 
 
 def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
