@@ -9,16 +9,17 @@ SectionId = Literal[
     "network", "storage", "stack", "security", "scale", "monitoring", "stages", "practices", "providers"
 ]
 
-# Two options tie if one of them is cheaper in a share of the samples between these.
-TIE_PROBABILITY = (0.35, 0.65)
-# A cost difference below this share is smaller than the accuracy of any plan.
-NEAR_COST_SHARE = 0.02
+# Two options tie if their totals differ by less than this share of the cost, and the share of the samples in which one
+# of them is cheaper lies between these ends.
+TIE_COST_SHARE = 0.05
+TIE_PROBABILITY = (0.4, 0.6)
 
 
 class Rival(Record):
     """A feasible option compared with the chosen option, with the same samples of every shared fact.
 
-    `cheaper`: probability that the rival costs less over the horizon; `tie`: neither can be called cheaper; `equal`:
+    `cheaper`: probability that the rival costs less over the horizon; `tie`: totals within `TIE_COST_SHARE`, and
+    `cheaper` within `TIE_PROBABILITY`; `equal`:
     equal cost in every sample. `break_even_month`: first month by the end of which the chosen option has cost less in
     total, None if there is none.
     """
@@ -31,11 +32,8 @@ class Rival(Record):
 
     @property
     def closeness(self) -> str:
-        """Describe a tie in words, "" if there is none: a slightly higher cost can be higher in every sample."""
-        if self.equal:
-            return "the same"
-        even = TIE_PROBABILITY[0] <= self.cheaper <= TIE_PROBABILITY[1]
-        return "" if not self.tie else "a tie" if even else f"within {NEAR_COST_SHARE:.0%}"
+        """Describe a tie in words, "" if there is none."""
+        return "the same" if self.equal else "a tie" if self.tie else ""
 
 
 class CostDriver(Record):

@@ -170,11 +170,26 @@ class ConstraintViolation(Record):
     at_best: bool = False
 
 
+class StaffNeed(Record):
+    """Full-time equivalents (FTE) of one role, mean over the horizon.
+
+    `team`: the part of `needed` that people of the organisation have time for; it costs nothing here. `hired`: the
+    rest, which the option pays. `hours`: the hours per month of `needed`.
+    """
+
+    role: str
+    needed: Estimate
+    team: float
+    hired: float
+    hours: float
+
+
 class Option(Record):
     """One way to satisfy the needs, priced over the horizon.
 
-    `cumulative_cost` is the total paid by each month's end, in the budget's currency, including staff. `power_kw` is
-    the peak draw from the mains, including cooling.
+    `total_cost` includes staff to hire, `cost_without_staff` no staff; both are over the horizon. `cumulative_cost` is
+    the total paid by each month's end, in the budget's currency, including staff. `power_kw` is the peak draw from the
+    mains, including cooling.
     """
 
     name: str
@@ -196,6 +211,8 @@ class Option(Record):
     rack_units: float | None = None
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
+    cost_without_staff: Estimate | None = None
+    staff: tuple[StaffNeed, ...] = ()
 
     def cost_by_category(self, months: int) -> dict[CostCategory, float]:
         """Sum the cost lines over `months` by category; residual values are subtracted."""

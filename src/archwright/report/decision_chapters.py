@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from archwright.contract.decision import NEAR_COST_SHARE, CostDriver, Rival
+from archwright.contract.decision import CostDriver, Rival
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible_error
@@ -12,7 +12,7 @@ from archwright.report import number_format as fmt
 
 AT_RISK = "at risk"
 # Notes that have a place of their own.
-COVERED_NOTES = (AT_RISK, "a tie", f"within {NEAR_COST_SHARE:.0%}")
+COVERED_NOTES = (AT_RISK, "a tie")
 SENSITIVITIES_SHOWN = 3
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
-from archwright.contract.plan import ConstraintViolation, CostCategory, CostLine, Option, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, CostCategory, CostLine, Option, Pool, Purchase, StaffNeed
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
@@ -28,6 +28,7 @@ USD = "USD"
 # The resale value at the end is part of the total cost, but it reduces no capex.
 RECEIVED_CATEGORIES: frozenset[CostCategory] = frozenset({"residual"})
 AT_RISK = "at risk: "
+STAFF_CATEGORY: CostCategory = "staff"
 # A limit that no contract guarantees and no measurement confirms.
 UNVERIFIED = f"{AT_RISK}not known: "
 COST_LINE_BASIS = "cost.line"
@@ -58,6 +59,7 @@ class OptionDraft(NamedTuple):
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
     fleets: tuple[MachineFleet, ...] = ()
+    staff: tuple[StaffNeed, ...] = ()
 
 
 def is_monthly(term: CashFlow) -> bool:
@@ -114,7 +116,7 @@ class BudgetConverter:
     def price_option(self, draft: OptionDraft) -> Option:
         """Sum the draft's costs. Over budget: not feasible. A limit inside the interval: at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
-        sums: dict[str, Any] = dict.fromkeys(("total_cost", "cost_per_month", "capex"))
+        sums: dict[str, Any] = dict.fromkeys(("total_cost", "cost_without_staff", "cost_per_month", "capex"))
         if draft.terms is not None:
             sums = self._total_costs(draft, draft.terms)
             check_limit("per_month", sums["cost_per_month"], self.budget.per_month, misses, notes)
@@ -149,7 +151,9 @@ class BudgetConverter:
             why = "no purchases: all machines are rented or owned already"
             capex = exact_estimate(0.0, currency, self.ledger.create_basis("capex.none", "formula", why))
         month = summed(filter(is_monthly, terms), f"{currency}/month", months)
-        return {"total_cost": summed(terms, currency), "cost_per_month": month, "capex": capex}
+        bare = summed((term for term in terms if term.category != STAFF_CATEGORY), currency)
+        sums = {"total_cost": summed(terms, currency), "cost_per_month": month, "capex": capex}
+        return {**sums, "cost_without_staff": bare}
 
     def _cost_line(self, term: CashFlow) -> CostLine:
         """Convert a term to the budget's currency, with the interval of its facts and of the exchange rate."""

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.tables.records import BAND
-from archwright.contract.decision import NEAR_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
+from archwright.contract.decision import TIE_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
@@ -32,11 +32,10 @@ from archwright.plan.explain.formatting import format_number
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
-# Limits of a near-tie: the probability of being cheaper, and the cost difference as a share of the cost.
-NEAR_TIE_CHANCES = (0.2, 0.8)
-NEAR_TIE_COST_SHARE = 0.2
+# Limits of a close option: the probability of being cheaper, and the cost difference as a share of the cost.
+CLOSE_CHANCES = (0.2, 0.8)
+CLOSE_COST_SHARE = 0.2
 MAX_NOTES = 3
-STAFF_CATEGORY = "staff"
 # A driver is shown if it causes this share of the variance, or if it changes the choice inside its interval.
 MIN_DRIVER_SHARE = 0.01
 MAX_DRIVERS = 20
@@ -74,8 +73,7 @@ def compare_options(
     if best is None:
         return OptionComparison(None, options, decision)
     terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
-    notes = [*best.notes, *describe_near_ties(best, options, decision)]
-    notes += describe_cost_without_staff(best, options, drafts, converter)
+    notes = [*best.notes, *describe_close_options(best, options, decision)]
     notes.append(describe_present_value(needs, terms, estimate_timeline(best, needs, converter), converter))
     noted = replace(best, notes=tuple(filter(None, notes)))
     return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
@@ -150,7 +148,7 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], converter: B
             option=other.option.name,
             cheaper=cheaper,
             equal=bool((abs(theirs - ours) <= PRICE_TOLERANCE * widest).all()),
-            tie=_is_near_cost(other.option, best.option) or TIE_PROBABILITY[0] <= cheaper <= TIE_PROBABILITY[1],
+            tie=_is_tie(other.option, best.option, cheaper),
             break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
@@ -158,45 +156,29 @@ def _compare_rivals(best: PricedOption, others: list[PricedOption], converter: B
     return tuple(map(compared, ranked))
 
 
-def _is_near_cost(one: Option, other: Option) -> bool:
-    return abs(get_total_cost(one) - get_total_cost(other)) < NEAR_COST_SHARE * abs(get_total_cost(other))
+def _is_tie(one: Option, best: Option, cheaper: float) -> bool:
+    gap = abs(get_total_cost(one) - get_total_cost(best))
+    near = gap < TIE_COST_SHARE * abs(get_total_cost(best)) or gap == 0
+    return near and TIE_PROBABILITY[0] <= cheaper <= TIE_PROBABILITY[1]
 
 
-def describe_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
+def describe_close_options(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
     named, cost = {option.name: option for option in options}, get_total_cost(best)
     unit = best.total_cost.unit if best.total_cost is not None else ""
-    (least, most), notes = NEAR_TIE_CHANCES, list[str]()
+    (least, most), notes = CLOSE_CHANCES, list[str]()
     for place, rival in enumerate(decision.rivals):
         more = get_total_cost(named[rival.option]) - cost
-        near = least <= rival.cheaper <= most and abs(more) <= NEAR_TIE_COST_SHARE * abs(cost)
+        near = least <= rival.cheaper <= most and abs(more) <= CLOSE_COST_SHARE * abs(cost)
         # Only the cheapest of several cheaper options is noted.
         near = near and (more >= 0 or place == 0)
         if rival.equal:
             note = f"a tie: {rival.option} costs the same in every sample"
         else:
             difference = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the horizon"
-            note = f"{rival.closeness or 'a near-tie'}: {rival.option} costs {difference}, and is cheaper in "
+            note = f"{rival.closeness or 'close'}: {rival.option} costs {difference}, and is cheaper in "
             note += f"{rival.cheaper:.0%} of the samples"
         notes += [note] if rival.tie or near else []
     return tuple(notes[:MAX_NOTES])
-
-
-def describe_cost_without_staff(
-    best: Option, options: Options, drafts: Drafts, converter: BudgetConverter
-) -> tuple[str, ...]:
-    """Note on the costs without staff, if another option is cheaper without staff; the staff numbers are assumed."""
-    compared = {one.name for one in options if one.feasible and is_unverified(one) == is_unverified(best)}
-    paid = sorted(
-        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * converter.exchange_rate, draft.name)
-        for draft in drafts
-        if draft.terms is not None and draft.name in compared
-    )
-    if not paid or paid[0][1] == best.name:
-        return ()
-    shown = dict.fromkeys([*paid[:MAX_NOTES], *(one for one in paid if one[1] == best.name)])
-    costs = ", ".join(f"{name} {format_number(amount)}" for amount, name in shown)
-    currency = converter.budget.currency
-    return (f"cost without staff, whose number is assumed, in {currency} over the horizon: {costs}",)
 
 
 def find_break_even_month(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:
@@ -212,13 +194,18 @@ def _list_budget_candidates(
     needs: Needs, best: PricedOption, priced: Iterable[PricedOption], converter: BudgetConverter
 ) -> list[BudgetCandidate]:
     """The options that only the budget rules out, and the chosen one."""
+    ours = converter.sample_total(best.terms)
+
+    def ties(one: PricedOption) -> bool:
+        return _is_tie(one.option, best.option, compute_chance_cheaper(converter.sample_total(one.terms), ours))
+
     return [
         BudgetCandidate(
             name=one.option.name,
             order=rank_simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
             proven=not is_unverified(one.option),
-            near=one is not best and _is_near_cost(one.option, best.option),
+            near=one is not best and ties(one),
             total=_attribute_amount(one.terms, converter, 1),
             month=_attribute_amount(filter(is_monthly, one.terms), converter, converter.budget.horizon_months),
             capex=_attribute_amount(filter(is_capex, one.terms), converter, 1),

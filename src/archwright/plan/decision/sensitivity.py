@@ -35,7 +35,7 @@ class BudgetCandidate(NamedTuple):
     """An option that only the budget can rule out.
 
     `order`: the first of equal prices is chosen. `proven`: its limits are known to hold, which ranks before the price.
-    `near`: it costs nearly the same as the chosen option. A change between the two is reported as a tie.
+    `near`: it ties with the chosen option. A change between the two is reported as a tie.
     """
 
     name: str

@@ -26,7 +26,7 @@ TERM_MEANINGS = {
     "a month": "Mean recurring cost over the horizon, without staff. The budget's monthly limit applies to this sum.",
     "total": "All cost lines over the horizon, staff included, less the resale value of purchased machines.",
     "cheaper": "Share of the samples in which an option costs less than the chosen one. Equal samples count half.",
-    "tie": "Two options whose costs differ less than the uncertainty of the facts, which are sampled together.",
+    "tie": "Two options with totals within 5 %, each of them cheaper in 40 to 60 % of the samples.",
     "pareto": "The options that no other option matches or beats in every criterion.",
     "break-even": "The first month by whose end the chosen option has cost less than another option.",
     "payback": "The first month by whose end the value of the goals has covered the cost of the plan.",
