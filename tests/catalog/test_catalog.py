@@ -17,7 +17,7 @@ CATALOG = load_catalog()
 
 def test_all_rows_are_taken() -> None:
     counts = {"accelerators": 44, "offers": 416 + 162 + 16, "models": 70, "hosted": 138, "scores": 159 + 95}
-    counts |= {"exchange_rates": 17, "regulations": 7, "residency_rules": 12, "regions": 141 + 13, "tariffs": 29 + 1}
+    counts |= {"exchange_rates": 17, "regulations": 7, "residency_rules": 12, "regions": 141 + 13, "tariffs": 29 + 16}
     counts |= {"availability": 176 + 206, "region_ratios": 24, "refresh_sources": 28}
     assert {name: len(getattr(CATALOG, name)) for name in counts} == counts
     assert sum(len(regulation.controls) for regulation in CATALOG.regulations.values()) == 81
@@ -127,10 +127,10 @@ def test_regions_of_small_and_hosted_providers_are_known() -> None:
 
 def test_electricity_of_a_country_its_union_or_the_world() -> None:
     germany = CATALOG.electricity_usd_per_kwh("DE")
-    assert (germany.value, germany.unit) == (0.27, "USD/kWh")
-    assert CATALOG.electricity_usd_per_kwh("FR").value == pytest.approx(0.2054)
+    assert (germany.value, germany.unit) == (pytest.approx(0.2264 * 1.1172, abs=1e-4), "USD/kWh")
+    assert CATALOG.electricity_usd_per_kwh("MT").value == pytest.approx(0.2054)
     assert CATALOG.electricity_usd_per_kwh("JP").value == pytest.approx(0.15)
-    assert CATALOG.electricity_usd_per_kwh("FR").factor == pytest.approx(1.6)
+    assert CATALOG.electricity_usd_per_kwh("MT").factor == pytest.approx(1.6)
     assert CATALOG.electricity_usd_per_kwh("US").factor < CATALOG.electricity_usd_per_kwh("DE").factor
 
 

@@ -127,3 +127,15 @@ def test_purchases_per_year_are_renewed_and_sold_by_their_age() -> None:
     assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
     residual = CATALOG.parameter("residual").value
     assert sold.flow[-1] == pytest.approx(-price.usd * (residual ** (12 / 48) + 2 * residual))
+
+
+# --- electricity
+
+
+def test_a_country_without_a_price_of_electricity_is_said_to_have_a_stand_in() -> None:
+    ledger = PlanProvenance()
+    book = quotes(ledger)
+    assert book.electricity("FR").usd == pytest.approx(0.1534 * 1.1172, abs=1e-4)
+    assert ledger.assumptions == ()
+    assert book.electricity("GB").usd == pytest.approx(0.15)  # the catalog knows its grid and no price
+    assert [text.split(":")[0] for text in ledger.assumptions] == ["electricity in GB"]

@@ -90,6 +90,12 @@ class PriceBook:
             fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
+            own = (row for row in self._catalog.tariffs if row.country == country)
+            if not any(row.commercial_usd_per_kwh or row.industrial_usd_per_kwh for row in own):
+                self._ledger.add_assumptions(
+                    f"electricity in {country}: no price in the catalog; an average of other countries stands in, with "
+                    "a wide interval (state `placement.site.electricity_usd_per_kwh`)"
+                )
             fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
         return self._price(rate, f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,))
 
