@@ -6,6 +6,7 @@ The package `needs` checks names that refer to something (models, providers, dat
 
 from typing import Literal
 
+from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 
 WorkloadKind = Literal[
@@ -33,6 +34,7 @@ Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
 PRIVATE_SENSITIVITIES: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 Modality = Literal["text", "image", "audio"]
 SLOPreset = Literal["interactive", "reading", "background"]
+Role = Literal["platform", "machine-learning", "data", "security", "support"]
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
 
@@ -69,9 +71,12 @@ class Traffic(Record):
     """Load of one workload; which fields apply depends on the workload's kind.
 
     `users` (people who use the workload on a working day) or `documents` (per `refresh`) replace `requests_per_second`:
-    `needs` converts them. `turns`: requests of a conversation, each with the conversation so far in its prompt.
-    `agent_steps`: model calls per request of a user. `shared_prefix_share`: share of the prompt tokens that is common
-    to many requests. `audio_s`: mean seconds of audio in a request or document.
+    `needs` converts them, so that later code finds requests, token lengths, hours and deadlines in every Traffic.
+    `requests_per_user_day` counts conversations if the kind has `turns`: requests of a conversation, each with the
+    conversation so far in its prompt. `agent_steps`: model calls per request of a user. `input_tokens` as the file
+    states it is the prompt of the first turn and step; converted, that of the mean model call. A request of kind rerank
+    has the tokens of all its pairs. `shared_prefix_share`: share of the prompt tokens that is common to many requests.
+    `audio_s`: mean seconds of audio in a request or document.
     """
 
     requests_per_second: RequestRate | None = None
@@ -209,9 +214,31 @@ class Needs(Record):
     existing: tuple[ExistingComponent, ...] = ()
 
 
+class DerivedValue(Record):
+    """A value that `needs` derived for a workload, with its band (90 %); the field `override` replaces it."""
+
+    name: str
+    estimate: Estimate
+    reason: str
+    override: str
+
+
+class DerivedLoad(Record):
+    """The derived values of a workload's load. `band`: actual load / planned load, 1 if the file states the load."""
+
+    workload: str
+    values: tuple[DerivedValue, ...]
+    band: Estimate
+
+
 class NeedsSource(Record):
-    """The file of a Needs: `lines` maps a field path ("workloads[0].slo.ttft_p95_s") to its 1-based line."""
+    """The file of a Needs: `lines` maps a field path ("workloads[0].slo.ttft_p95_s") to its 1-based line.
+
+    `loads` and `defaults` (a sentence each): what `needs` derived for fields that the file does not state.
+    """
 
     file: str
     digest: str
     lines: dict[str, int]
+    loads: tuple[DerivedLoad, ...] = ()
+    defaults: tuple[str, ...] = ()

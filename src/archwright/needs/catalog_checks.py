@@ -71,6 +71,32 @@ def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iter
         yield _unknown_name("budget.currency", "currency", currency, catalog.currencies, hint)
 
 
+def check_languages(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
+    """Check languages by ISO 639-1; a language's name suggests its code."""
+    held = {f"workloads[{index}]": one.languages for index, one in enumerate(needs.workloads)}
+    held |= {f"data[{index}]": one.languages for index, one in enumerate(needs.data)}
+    for path, languages in held.items():
+        for index, code in enumerate(languages):
+            if code not in catalog.languages:
+                message, hint = (
+                    f"{quote_value(code)} is not a language code",
+                    "write the two small letters of ISO 639-1",
+                )
+                suggest = partial(_nearest_languages, code, catalog)
+                yield NeedsProblem(NeedsCode.UNKNOWN_FACT, f"{path}.languages[{index}]", message, hint, suggest)
+                break
+
+
+def _nearest_languages(word: str, catalog: Catalog) -> tuple[str, ...]:
+    """Return the codes that `word` may mean: by name (german, Deutsch), by its first part (de-DE), else by spelling."""
+    names = {name: code for code, row in catalog.languages.items() for name in (row.name, row.own_name) if name}
+    folded, first = word.casefold(), word[:2].casefold()
+    exact = tuple(code for name, code in names.items() if name.casefold() == folded)
+    if exact or (first in catalog.languages and not word[2:3].isalnum()):
+        return exact[:1] or (first,)
+    return tuple(dict.fromkeys(names[name] for name in nearest_spellings(word, names)))
+
+
 def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Check models, and bases that are not workloads; stop at the first unknown, since look-ups are slow."""
     workloads = {workload.name for workload in needs.workloads}

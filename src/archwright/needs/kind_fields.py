@@ -4,25 +4,43 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from archwright.contract.needs import Needs, Traffic, Workload
+from archwright.contract.needs import Modality, Needs, Traffic, Workload
 from archwright.contract.record import Record
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem
 from archwright.specfile import join_path, read_packaged_yaml
 
 _ALWAYS = ("name", "kind", "data")
-_ONLINE = ("requests_per_second", "input_tokens", "output_tokens")
-_CORPUS = ("documents", "tokens_per_document")
+# A field of the traffic, and the fields of which it needs one beside it.
+_BESIDE: Mapping[str, tuple[str, ...]] = {
+    "requests_per_user_day": ("users",),
+    "refresh": ("documents",),
+    "tokens_per_document": ("documents",),
+    "deadline_h": ("documents", "gib_per_day"),
+}
 
 
 class KindFields(Record):
-    """Required fields of the workload (`needs`) and its traffic (`traffic`); all others are optional."""
+    """Required fields of the workload (`needs`) and its traffic (`traffic`); all others are optional.
+
+    `load`: the fields of the traffic of which exactly one states the load. `modalities`: what a request may hold.
+    """
 
     kinds: tuple[str, ...]
     needs: tuple[str, ...] = ("traffic",)
     also: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
     traffic: tuple[str, ...] = ()
     traffic_also: tuple[str, ...] = ()
     slo: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ()
+
+    @property
+    def of_workload(self) -> tuple[str, ...]:
+        return (*_ALWAYS, *self.needs, *self.also)
+
+    @property
+    def of_traffic(self) -> tuple[str, ...]:
+        return (*self.load, *self.traffic, *self.traffic_also)
 
 
 @cache
@@ -34,17 +52,16 @@ def fields_by_kind() -> Mapping[str, KindFields]:
 def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
         path, fields = f"workloads[{index}]", fields_by_kind()[workload.kind]
-        allowed = (*_ALWAYS, *fields.needs, *fields.also)
-        yield from _surplus_fields(workload, path, allowed, workload.kind, lines)
+        yield from _surplus_fields(workload, path, fields.of_workload, workload.kind, lines)
         yield from _missing_fields(workload, path, fields.needs, workload.kind)
-        if "slo" in allowed:
+        yield from _check_modalities(workload, path, fields.modalities)
+        if "slo" in fields.of_workload:
             yield from _surplus_fields(workload.slo, join_path(path, "slo"), fields.slo, workload.kind, lines)
-        if workload.traffic is not None and "traffic" in allowed:
-            path, allowed = join_path(path, "traffic"), (*fields.traffic, *fields.traffic_also)
-            yield from _surplus_fields(workload.traffic, path, allowed, workload.kind, lines)
+        if workload.traffic is not None and "traffic" in fields.of_workload:
+            path = join_path(path, "traffic")
+            yield from _surplus_fields(workload.traffic, path, fields.of_traffic, workload.kind, lines)
             yield from _missing_fields(workload.traffic, path, fields.traffic, workload.kind)
-            if workload.kind == "embedding":
-                yield from _check_embedding(workload.traffic, path, workload)
+            yield from _check_load(workload.traffic, path, workload.kind)
 
 
 def _surplus_fields(
@@ -55,7 +72,9 @@ def _surplus_fields(
     for name in record.__struct_fields__:
         field = join_path(path, name)
         if field in lines and name not in known and getattr(record, name) is not None:
-            hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}"
+            rows = fields_by_kind().items()
+            others = [one for one, row in rows if name in (*row.of_traffic, *row.of_workload, *row.slo)]
+            hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}; {name} is for {', '.join(others)}"
             yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"kind {kind} has no field {name}", hint)
 
 
@@ -67,15 +86,34 @@ def _missing_fields(record: Record, path: str, required: Iterable[str], kind: st
             yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, name), message, hint, missing=True)
 
 
-def _check_embedding(traffic: Traffic, path: str, workload: Workload) -> Iterator[NeedsProblem]:
-    """Require online requests, a corpus that is embedded (again every `refresh`), or both."""
-    corpus = [name for name in (*_CORPUS, "refresh") if getattr(traffic, name) is not None]
-    online = [name for name in _ONLINE if getattr(traffic, name) is not None]
-    if corpus:
-        yield from _missing_fields(traffic, path, _CORPUS, workload.kind)
-    if online:
-        yield from _missing_fields(traffic, path, _ONLINE[:2], workload.kind)
-    if not corpus and not online:
-        hint = "add documents and tokens_per_document for a corpus, or requests_per_second and input_tokens"
-        message = "neither documents nor requests_per_second is given"
-        yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, "documents"), message, hint, missing=True)
+def _check_modalities(workload: Workload, path: str, known: tuple[Modality, ...]) -> Iterator[NeedsProblem]:
+    for index, one in enumerate(workload.modalities if known else ()):
+        if one not in known:
+            message = f"a workload of kind {workload.kind} holds no {one}"
+            kinds = (kind for kind, row in fields_by_kind().items() if one in row.modalities)
+            hint = f"add a workload of kind {' or '.join(kinds)}"
+            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, f"{path}.modalities[{index}]", message, hint)
+            return
+
+
+def _check_load(traffic: Traffic, path: str, kind: str) -> Iterator[NeedsProblem]:
+    """Check that one field states the load, and that no field stands without the field that it belongs to.
+
+    An embedding has online requests, a corpus that is embedded (again every `refresh`), or both.
+    """
+    load = fields_by_kind()[kind].load or (("requests_per_second", "users") if kind == "embedding" else ())
+    stated = [name for name in load if getattr(traffic, name) is not None]
+    if len(stated) > 1:
+        message = f"{stated[1]} stands beside {stated[0]}, and both state the load"
+        yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, stated[1]), message, "delete one of the two")
+    corpus = kind == "embedding" and traffic.documents is not None
+    if load and not stated and not corpus:
+        every = (*load, "documents") if kind == "embedding" else load
+        message, hint = "the traffic states no load", f"add {' or '.join(every)}"
+        yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, every[0]), message, hint, missing=True)
+    if "documents" in stated:
+        yield from _missing_fields(traffic, path, ("refresh",), kind)
+    for name, owners in _BESIDE.items():
+        if getattr(traffic, name) is not None and all(getattr(traffic, owner) is None for owner in owners):
+            message, hint = f"{name} stands without {owners[0]}", f"add {owners[0]}, or delete {name}"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, name), message, hint)

@@ -16,6 +16,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import ErrorLocation, NeedsError
 from archwright.needs import catalog_checks, kind_fields, number_checks, text_checks
+from archwright.needs.derivation import check_loads, derive_needs
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, raise_first, to_error
 from archwright.needs.type_check import check_types
 from archwright.needs.yaml_tree import read_tree
@@ -34,6 +35,7 @@ _FILE_RULES = (
     text_checks.check_duplicates,
     text_checks.check_references,
     text_checks.check_bases,
+    text_checks.check_team,
     text_checks.check_addresses,
     number_checks.check_ranges,
     number_checks.check_pairs,
@@ -42,6 +44,7 @@ _CATALOG_RULES = (
     catalog_checks.check_country_codes,
     catalog_checks.check_places,
     catalog_checks.check_providers_regulations_currency,
+    catalog_checks.check_languages,
     catalog_checks.check_models,
     catalog_checks.check_benchmarks,
     catalog_checks.check_machines,
@@ -84,13 +87,15 @@ def parse_tree(data: bytes, file: str) -> NeedsTree:
 
 
 def check_tree(tree: NeedsTree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
-    """Check types and rules of the tree and convert it to Needs."""
+    """Check types and rules of the tree and convert it to Needs with every load, language and role derived."""
     value, problems = check_types(tree.value)
     raise_first(problems, tree)
-    needs = convert_tree(value, tree)
-    raise_first(_check_rules(needs, tree.lines, catalog), tree)
+    stated = convert_tree(value, tree)
+    raise_first(_check_rules(stated, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
-    return needs, NeedsSource(file=tree.file, digest=digest, lines=lines)
+    needs, source = derive_needs(stated, NeedsSource(file=tree.file, digest=digest, lines=lines), catalog)
+    raise_first(check_loads(needs), tree)
+    return needs, source
 
 
 def _check_rules(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:

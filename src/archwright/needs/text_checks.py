@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import get_args
 from urllib.parse import urlsplit
 
-from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, Needs, Role, Workload
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings
 from archwright.needs.traversal import iterate_texts
 from archwright.specfile import quote_value
@@ -63,8 +64,11 @@ def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
     for index, workload in enumerate(needs.workloads):
         yield f"workloads[{index}].data", workload.data
         yield f"workloads[{index}].sites", workload.sites
+        yield f"workloads[{index}].languages", workload.languages
+        yield f"workloads[{index}].modalities", workload.modalities
     for index, data in enumerate(needs.data):
         yield f"data[{index}].residency", data.residency
+        yield f"data[{index}].languages", data.languages
     for name, group in needs.sites.items():
         yield f"sites.{name}.countries", group.countries
 
@@ -164,6 +168,20 @@ def _is_circular(start: Workload, by_name: dict[str, Workload], acyclic: set[str
         name = by_name[name].base if by_name[name].kind == "finetune" else None
     acyclic |= seen
     return False
+
+
+def check_team(needs: Needs) -> Iterator[NeedsProblem]:
+    """Check the roles of the team, and that its platform engineers are stated once."""
+    organisation, roles = needs.organisation, get_args(Role)
+    for role in organisation.team:
+        if role not in roles:
+            message, suggest = f"a team has no role {quote_value(role)}", partial(nearest_spellings, role, roles)
+            hint = f"use one of: {', '.join(roles)}"
+            yield NeedsProblem(NeedsCode.NOT_A_CHOICE, f"organisation.team.{role}", message, hint, suggest)
+            return
+    if organisation.platform_engineers is not None and "platform" in organisation.team:
+        message = "platform_engineers and team.platform are the same people"
+        yield NeedsProblem(NeedsCode.CONTRADICTION, "organisation.team.platform", message, "delete one of the two")
 
 
 def check_addresses(needs: Needs) -> Iterator[NeedsProblem]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, Needs, NeedsSource, Workload
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import (
     DEFAULT_TIER,
@@ -13,7 +13,8 @@ from archwright.plan.capacity.availability import (
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.machine_count import RUN_START_H
 from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES, SPOT_REDONE_SHARE
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE, load_driver
+from archwright.plan.explain.formatting import format_number
 
 ON_PREMISES_PLACEMENTS = frozenset({"on-premises", "hybrid"})
 
@@ -35,6 +36,32 @@ def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
     if needs.budget.capex == 0:
         ledger.add_assumptions("budget.capex: 0, nothing may be purchased")
     ledger.add_assumptions(f"a month has {HOURS_PER_MONTH:g} hours")
+
+
+def record_derived_loads(source: NeedsSource, ledger: PlanProvenance) -> None:
+    """Record each value that `needs` derived, and the band of each load as a driver of costs by the token or second."""
+    ledger.add_assumptions(*source.defaults)
+    for load in source.loads:
+        for one in load.values:
+            low, value, high = (format_number(end) for end in (one.estimate.low, one.estimate.value, one.estimate.high))
+            band = "" if one.estimate.low == one.estimate.high else f" ({low} to {high})"
+            text = f"{load.workload}: {one.name} {value}{band} {one.estimate.unit}: {one.reason}."
+            ledger.add_assumptions(f"{text} {one.override} replaces it.")
+        if load.band.low == load.band.high:
+            continue
+        ledger.create_driver(
+            load.band,
+            load_driver(load.workload),
+            "assumed",
+            f"actual load of {load.workload} / planned load",
+            formula="product of the bands of its rules; an output token counts as four input tokens",
+            facts=tuple(one.reason for one in load.values),
+        )
+        ledger.add_assumptions(
+            f"{load.workload}: the load may be {load.band.low:.2g} to {load.band.high:.2g} times the planned load. "
+            "Costs by the token or by the second follow it. The number of machines follows the planned load only: plan "
+            "again with other users or documents."
+        )
 
 
 def _list_workload_defaults(workload: Workload) -> Iterable[str]:

@@ -14,7 +14,13 @@ from archwright.journal import report_step
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.assumptions import NOT_SIZED, list_unsized, record_default_assumptions, record_rule_assumptions
+from archwright.plan.assumptions import (
+    NOT_SIZED,
+    list_unsized,
+    record_default_assumptions,
+    record_derived_loads,
+    record_rule_assumptions,
+)
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.comparison import compare_options
@@ -63,6 +69,7 @@ def make_plan(
     ledger = PlanProvenance()
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
+    record_derived_loads(source, ledger)
     planner = Planner(needs, catalog, ledger, concessions)
     built = planner.evaluate_options(machine, now)
     drafts, converter = tuple(one.draft for one in built), planner.converter

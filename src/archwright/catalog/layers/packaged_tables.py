@@ -215,6 +215,14 @@ class CatalogTables:
         """Open models that embed text and generate none."""
         return {row.id: row for row in parsers.read_architectures(self.folder, "embedders.csv")}
 
+    # --- what needs may leave out
+
+    load_rules = _list_table(table_reader(metadata_records.LoadRule, "load_rules.csv"))
+    languages = _keyed_table(table_reader(metadata_records.Language, "languages.csv"), "language")
+    country_languages = _keyed_table(
+        table_reader(metadata_records.CountryLanguages, "country_languages.csv"), "country"
+    )
+
     # --- places and rules
 
     regulations = _keyed_table(read_regulations)

@@ -43,6 +43,32 @@ class HostedModelFact(Fact):
     value: float | None
 
 
+class LoadRule(Fact):
+    """How what people know becomes a load: the usual value of a quantity for a kind of workload ("*": every kind)."""
+
+    kind: str
+    quantity: str
+    low: float
+    typical: float
+    high: float
+    unit: str
+
+
+class Language(Fact):
+    """A language by its ISO 639-1 code: its English name, and its own name."""
+
+    language: str
+    name: str
+    own_name: str
+
+
+class CountryLanguages(Fact):
+    """The official languages of a country, else those in official use, the most spoken first."""
+
+    country: str
+    languages: tuple[str, ...]
+
+
 class TimeToLive(Fact):
     """How a class of facts ages. `applies_to` names tables, or "table:kind" for a part of a table.
 

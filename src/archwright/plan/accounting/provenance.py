@@ -62,6 +62,10 @@ class PlanProvenance:
         self.register_driver(driver)
         return driver
 
+    def select_drivers(self, *names: str) -> tuple[str, ...]:
+        """Return the names that have a registered driver."""
+        return tuple(name for name in names if name in self._drivers)
+
     def driver_estimate(self, basis: str) -> Estimate:
         """Raises KeyError."""
         return self._drivers[basis]

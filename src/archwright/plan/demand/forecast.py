@@ -6,13 +6,23 @@ Capacity is planned for the busiest month's peak; consumption is the mean over a
 Machines that follow the load see three levels per day: the peak for PEAK_SHARE of the open hours, the mean for the
 other open hours, and OFF_HOURS_SHARE of the mean outside open hours.
 Design: the levels have a higher mean than stated, because with the exact mean a higher peak could cost less.
+Documents with a deadline run at the peak until all are done, then nothing but the off-hours load is left.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Period, TokenLength, Traffic, Workload
+from archwright.contract.needs import (
+    SERVING_KINDS,
+    TEXT_KINDS,
+    Needs,
+    Period,
+    RequestRate,
+    TokenLength,
+    Traffic,
+    Workload,
+)
 
 HOURS_PER_MONTH = 730.0
 HOURS_PER_DAY = 24.0
@@ -106,6 +116,11 @@ class BatchJob(NamedTuple):
     growth: tuple[float, ...]
 
 
+def load_driver(workload: str) -> str:
+    """Return the name of the driver that a derived load has: the actual load / the planned load."""
+    return f"load.{workload}"
+
+
 def split_into_years(months: int) -> tuple[range, ...]:
     """Return the months of each year of a horizon; the last year may be shorter."""
     return tuple(range(first, min(first + MONTHS_PER_YEAR, months)) for first in range(0, months, MONTHS_PER_YEAR))
@@ -142,8 +157,15 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
         output_tokens=writes or NO_TOKENS,
         growth=compute_monthly_growth(traffic, horizon_months),
         requests_per_month=rate.mean * share * HOURS_PER_MONTH * SECONDS_PER_HOUR,
-        levels=split_load_levels(rate.mean, rate.peak, hours),
+        levels=split_batch_levels(rate, hours) if traffic.documents else split_load_levels(rate.mean, rate.peak, hours),
     )
+
+
+def split_batch_levels(rate: RequestRate, hours_per_day: float) -> tuple[LoadLevel, ...]:
+    """Return the levels of documents that are processed at the peak rate, as soon as they arrive."""
+    busy = HOURS_PER_MONTH * hours_per_day / HOURS_PER_DAY * rate.mean / rate.peak
+    rest = LoadLevel(HOURS_PER_MONTH - busy, OFF_HOURS_SHARE * rate.mean)
+    return LoadLevel(busy, rate.peak), LoadLevel(0.0, rate.mean), rest
 
 
 def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:

@@ -25,7 +25,7 @@ from archwright.plan.cost.data_placement import build_option_context
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
-from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand
+from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand, load_driver
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -149,7 +149,8 @@ class HostedApiPlanner:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
         price, line = self._estimate_price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
-        term = make_varying_flow(line, "tokens", monthly, (price.basis,))
+        drivers = (price.basis, *self._ledger.select_drivers(load_driver(workload.name)))
+        term = make_varying_flow(line, "tokens", monthly, drivers)
         misses = (*misses, *slow.misses, *down.misses, *scarce)
         return OptionPart(terms=(term,), models={workload.name: model.id}, misses=misses, notes=tuple(notes))
 

@@ -36,7 +36,7 @@ from archwright.plan.capacity.service_levels import (
     describe_latency_risk,
 )
 from archwright.plan.demand import data_residency as residency
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand, load_driver
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -159,7 +159,8 @@ class ServerlessPlanner:
             "price per second of one worker",
             facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
         )
-        drivers = (price.basis, writer.register_machine_count(pick))
+        load = self._ledger.select_drivers(load_driver(task.workload.name))
+        drivers = (price.basis, *load, writer.register_machine_count(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {host.where.region}"
         part = writer.write_unpriced(pick)
         level = UnverifiedLevel()

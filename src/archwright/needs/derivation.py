@@ -1,0 +1,63 @@
+"""Fills what a needs file leaves out and people do not know: loads, languages, modalities, the team by role.
+
+It happens once, after all checks: all later code sees the filled fields. `NeedsSource` keeps what was derived.
+"""
+
+from collections.abc import Iterator
+
+from archwright.catalog.catalog import Catalog
+from archwright.contract.needs import DerivedLoad, Needs, NeedsSource, Organisation, Workload
+from archwright.contract.record import replace
+from archwright.needs.kind_fields import fields_by_kind
+from archwright.needs.load_conversion import check_load, convert_load
+from archwright.needs.needs_problem import NeedsProblem
+
+ENGLISH = "en"
+PLATFORM = "platform"
+
+
+def derive_needs(needs: Needs, source: NeedsSource, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+    """Return the filled needs, and their source with what was derived; stated fields stay."""
+    loads, defaults, workloads = list[DerivedLoad](), list[str](), list[Workload]()
+    for index, stated in enumerate(needs.workloads):
+        workload, fields = stated, fields_by_kind()[stated.kind]
+        if workload.traffic is not None:
+            path = f"workloads[{index}].traffic."
+            given = {name.removeprefix(path) for name in source.lines if name.startswith(path)}
+            traffic, load = convert_load(workload, workload.traffic, given, catalog)
+            workload = replace(workload, traffic=traffic)
+            loads += [load] if load.values else []
+        if "languages" in fields.also and not workload.languages:
+            languages, reason = _choose_languages(needs, workload, catalog)
+            workload = replace(workload, languages=languages)
+            defaults.append(f"{workload.name}: languages {', '.join(languages)}: {reason}")
+        if fields.modalities and not workload.modalities:
+            workload = replace(workload, modalities=fields.modalities)
+        workloads.append(workload)
+    filled = replace(needs, workloads=tuple(workloads), organisation=_fill_team(needs.organisation))
+    return filled, replace(source, loads=tuple(loads), defaults=tuple(defaults))
+
+
+def check_loads(needs: Needs) -> Iterator[NeedsProblem]:
+    for index, workload in enumerate(needs.workloads):
+        if workload.traffic is not None:
+            yield from check_load(workload.traffic, f"workloads[{index}].traffic")
+
+
+def _choose_languages(needs: Needs, workload: Workload, catalog: Catalog) -> tuple[tuple[str, ...], str]:
+    """Return the languages of the workload's data, else of the organisation's country with English, and why."""
+    spoken = [code for data in needs.data if data.name in workload.data for code in data.languages]
+    if spoken:
+        return tuple(dict.fromkeys(spoken)), "those of its data"
+    country = needs.organisation.country
+    known = catalog.country_languages.get(country)
+    official = known.languages if known is not None else ()
+    return tuple(dict.fromkeys((*official, ENGLISH))), f"the official languages of {country}, and English"
+
+
+def _fill_team(organisation: Organisation) -> Organisation:
+    """Return the organisation with `team.platform` and `platform_engineers` equal, as far as one is stated."""
+    engineers = organisation.team.get(PLATFORM, organisation.platform_engineers)
+    if engineers is None:
+        return organisation
+    return replace(organisation, platform_engineers=engineers, team={**organisation.team, PLATFORM: engineers})
