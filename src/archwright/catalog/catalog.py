@@ -33,7 +33,7 @@ class Catalog(FactProvenance):
     @cached_property
     def benchmarks(self) -> frozenset[str]:
         """Benchmarks for which a model has a share; ratings above 1 cannot be a minimum and are left out."""
-        return frozenset(name for model in self.models.values() for name in model.quality)
+        return frozenset(row.benchmark for row in self.scores if 0 < row.score < 1)
 
     @cached_property
     def currencies(self) -> frozenset[str]:
@@ -118,6 +118,9 @@ class Catalog(FactProvenance):
 
     def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
         """Return the countries or groups in which a hosted model processes data, None if unknown."""
+        row = self._hosted_by_name.get((provider, model))
+        if row is not None and row.places:
+            return row.places
         places = [row for row in self.hosted_facts if (row.provider, row.kind) == (provider, "place")]
         of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, "*"))
         return of_model or of_all or None
@@ -132,28 +135,22 @@ class Catalog(FactProvenance):
 
     def open_evidence(self, model: str) -> Mapping[str, ScoreEvidence]:
         """Return the scores of an open model by benchmark, measured or estimated; empty if nothing is known."""
-        return self._list_evidence(self.models[model].quality) if model in self.models else {}
+        return self.model_scores.evidence("open", model)
 
     def hosted_evidence(self, provider: str, model: str) -> Mapping[str, ScoreEvidence]:
-        """Return the scores of a hosted model by benchmark, measured or estimated; empty if nothing is known."""
-        return self._list_evidence(self.hosted_quality(provider, model))
+        """Return the scores of a hosted model by benchmark: its own, else those of the model with the same weights."""
+        row = self._hosted_by_name.get((provider, model))
+        name = row.scores_of if row is not None and row.scores_of else model
+        own = self.model_scores.evidence("hosted", name)
+        return own or self.open_evidence(self._open_by_name.get(normalise_name(name), name))
 
-    @staticmethod
-    def _list_evidence(shares: Mapping[str, float]) -> Mapping[str, ScoreEvidence]:
-        return {
-            name: ScoreEvidence(
-                benchmark=name,
-                axis="",
-                value=share,
-                low=share,
-                high=share,
-                estimated=False,
-                scores_used=1,
-                source="",
-                as_of="",
-            )
-            for name, share in shares.items()
-        }
+    @cached_property
+    def _hosted_by_name(self) -> Mapping[tuple[str, str], records.HostedModel]:
+        return {(row.provider, row.id): row for row in self.hosted}
+
+    @cached_property
+    def _open_by_name(self) -> Mapping[str, str]:
+        return {normalise_name(name): name for name in self.models}
 
     @cached_property
     def _open_quality(self) -> dict[str, dict[str, float]]:

@@ -88,7 +88,7 @@ class Schedule(Record):
 
 
 class ScoreEvidence(Record):
-    """A model's score on one benchmark, as a share or a rating, within [low, high] (90 %).
+    """A model's score on one benchmark within [low, high] (90 %), in `unit`: a share, a rating, or a rank (1 is best).
 
     A measured score has the range of all usable rows. An estimated one comes from `scores_used` other scores of the
     model. `independent`: neither the model's maker nor a rival measured it.
@@ -104,6 +104,7 @@ class ScoreEvidence(Record):
     source: str
     as_of: str
     independent: Literal["yes", "no", "unknown"] = "unknown"
+    unit: Literal["share", "rating", "rank"] = "share"
 
 
 class ModelChoice(Record):

@@ -13,6 +13,7 @@ import msgspec
 
 from archwright.catalog.layers.calibrations import NOT_MEASURED, MeasuredLayer
 from archwright.catalog.layers.derived_offers import OfferDeriver
+from archwright.catalog.layers.model_scores import ModelScores
 from archwright.catalog.layers.refreshed_layer import (
     GridCarbon,
     RefreshedLayer,
@@ -146,14 +147,31 @@ class CatalogTables:
 
     @overlaid_property
     def scores(self) -> tuple[records.QualityScore, ...]:
-        return (*parsers.read_quality_scores(self.folder), *self.refreshed_layer.scores)
+        """The refreshed scores of a model on a benchmark replace the shipped one."""
+        newer = {(row.table, row.model, row.benchmark) for row in self.refreshed_layer.scores}
+        shipped = parsers.read_quality_scores(self.folder)
+        kept = (row for row in shipped if (row.table, row.model, row.benchmark) not in newer)
+        return (*kept, *self.refreshed_layer.scores)
+
+    benchmark_table = cached_property[Mapping[str, records.Benchmark]](
+        lambda tables: {row.id: row for row in parsers.read_benchmarks(tables.folder)}
+    )
+
+    @cached_property
+    def model_scores(self) -> ModelScores:
+        return ModelScores(self.benchmark_table, self.scores, parsers.read_score_estimates(self.folder))
 
     @overlaid_property
     def hosted(self) -> tuple[records.HostedModel, ...]:
-        """A refreshed price replaces the shipped price of the same model; all other shipped prices stay."""
-        newer = {(row.provider, row.id) for row in self.refreshed_layer.hosted}
-        kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
-        return (*kept, *self.refreshed_layer.hosted)
+        """A refreshed price replaces the shipped price of the same model; all other shipped prices stay.
+
+        No price source states the place of processing or a model's namesake: they stay, too."""
+        newer = {(row.provider, row.id): row for row in self.refreshed_layer.hosted}
+        found = {(row.provider, row.id): row for row in self.shipped_hosted}
+        for key, row in newer.items():
+            below = found.get(key, row)
+            found[key] = replace(row, places=below.places, scores_of=below.scores_of)
+        return tuple(found.values())
 
     shipped_hosted = _internal_table(parsers.read_hosted_models)
     hosted_facts = _list_table(table_reader(metadata_records.HostedModelFact, "hosted_facts.csv"))

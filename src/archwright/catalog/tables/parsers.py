@@ -76,36 +76,42 @@ def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer
 
 @row_parser("llm_quality.csv")
 def read_quality_scores(row: CsvRow) -> records.QualityScore:
-    return row.to_record(records.QualityScore, benchmark=row.required_text("benchmark").replace("-", "_"))
+    table, known = row.one_of("table", records.ScoreTable), row.one_of("independent", records.Independent)
+    return row.to_record(records.QualityScore, table=table, independent=known)
+
+
+read_benchmarks = table_reader(records.Benchmark, "benchmarks.csv")
+
+
+def read_score_estimates(folder: Path) -> dict[tuple[str, str], list[CsvRow]]:
+    """Return the estimated scores by table and model. Design: a plan needs few of the rows, so none is converted."""
+    found: dict[tuple[str, str], list[CsvRow]] = {}
+    for row in read_rows(folder, "score_estimates.csv"):
+        found.setdefault((row.cells["table"], row.cells["model"]), []).append(row)
+    return found
 
 
 def read_models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
-    reported: dict[str, dict[str, float]] = {}
-    for score in scores:
+    lowest: dict[str, dict[str, float]] = {}
+    for row in scores:
         # Ratings (Elo, above 1) are not shares and cannot be a minimum.
-        if 0 < score.score < 1:
-            lowest = reported.setdefault(score.model, {})
-            lowest[score.benchmark] = min(score.score, lowest.get(score.benchmark, 1.0))
+        if row.table == "open" and 0 < row.score < 1:
+            of_model, least = lowest.setdefault(row.model, {}), row.low if row.low and row.rows > 1 else row.score
+            of_model[row.benchmark] = min(least, of_model.get(row.benchmark, 1.0))
     rows = read_rows(folder, "llms_open.csv")
-    return [_parse_model(row, reported.get(row.required_text("model_id"), {})) for row in rows]
+    return [row.to_record(records.ModelSpec, quality=lowest.get(row.required_text("model_id"), {})) for row in rows]
 
 
 def read_architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
-    return [_parse_model(row, {}) for row in read_rows(folder, file)]
-
-
-def _parse_model(row: CsvRow, reported: dict[str, float]) -> records.ModelSpec:
-    own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
-    stated = {name: share for name, share in own.items() if share is not None}
-    lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
-    return row.to_record(records.ModelSpec, quality=dict(sorted(lowest.items())))
+    return [row.to_record(records.ModelSpec, quality={}) for row in read_rows(folder, file)]
 
 
 @row_parser("llms_hosted.csv")
 def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
     confidence = effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees])
-    return row.to_record(records.HostedModel, agrees=agrees, confidence=confidence)
+    places = tuple(row.text("places").split())
+    return row.to_record(records.HostedModel, agrees=agrees, confidence=confidence, places=places)
 
 
 # --- places and electricity

@@ -18,6 +18,9 @@ EngineKind = Literal["cpu", "gpu", "any"]
 PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]
 AliasKind = Literal["accelerator", "model", "word", "provider", "charge"]
+ScoreTable = Literal["open", "hosted"]
+ScoreUnit = Literal["share", "rating", "rank"]
+Independent = Literal["yes", "no", "unknown"]
 
 # Factor by which a figure may be off each way (90 %). Sources: 738 of 741 list prices did not change in two to three
 # years (high); third-party purchase prices spread by 20 to 40 % (low); recalled prices are one step wider.
@@ -147,8 +150,27 @@ class HubModel(Fact):
     template_tokens: int = 0
 
 
+class Benchmark(Fact):
+    """What a benchmark measures (`axis`), and in which unit: a share, a rating (Elo), or a mean rank (1 is best).
+
+    `estimated`: whether other scores of a model predict this one. `spread`: the 90th percentile of the differences
+    between rows of one cell, over `pairs` pairs; with few pairs, that of all benchmarks of shares.
+    """
+
+    id: str
+    axis: str
+    unit: ScoreUnit
+    estimated: Literal["yes", "no"]
+    spread: float | None
+    pairs: int
+
+
 class QualityScore(Fact):
-    """One reported score; methods differ, so scores are never averaged."""
+    """One reported score; methods differ, so scores are never averaged.
+
+    A shipped row is the best of the `rows` usable rows of its cell, which lie in [low, high]; with one row that range
+    is the benchmark's spread. `table`: which models it concerns; `licence`: the source's.
+    """
 
     model: str
     benchmark: str
@@ -156,10 +178,33 @@ class QualityScore(Fact):
     method: str
     reported_by: str
     original_source: str
+    table: ScoreTable = "open"
+    low: float | None = None
+    high: float | None = None
+    rows: int = 1
+    independent: Independent = "unknown"
+    licence: str = ""
+
+
+class ScoreEstimate(Fact):
+    """A score predicted from `scores_used` others of the model, none of the same benchmark; 90 % in [low, high]."""
+
+    model: str
+    table: ScoreTable
+    benchmark: str
+    value: float
+    low: float
+    high: float
+    scores_used: int
+    method: str
 
 
 class HostedModel(Fact):
-    """Price of a hosted model per token. `agrees` is None if no second source has the model."""
+    """Price of a hosted model per token. `agrees` is None if no second source has the model.
+
+    `places`: countries or groups in which this row's price processes data; empty: as its provider (hosted_facts.csv).
+    `scores_of`: the id of the open or hosted model with the same weights whose scores count; empty: its own.
+    """
 
     provider: str
     id: str
@@ -176,6 +221,8 @@ class HostedModel(Fact):
     agrees: bool | None
     second_input_usd_per_token: float | None
     second_output_usd_per_token: float | None
+    places: tuple[str, ...] = ()
+    scores_of: str = ""
 
 
 class ExchangeRate(Fact):
