@@ -12,6 +12,8 @@ from archwright.catalog.tables.guidance_rows import FOLDER, read_advice, read_fe
 
 FILE = "NOTICE"
 SOURCE_COLUMNS = ("source", "price_source", "spec_source", "grid_source")
+# Each row of this table states the licence of its source.
+SCORES = "llm_quality.csv"
 HEAD = """Facts shipped with archwright
 
 Every row of these tables names its source. This file is generated from those columns and from licences.csv;
@@ -48,7 +50,8 @@ def _table_lines(folder: Path) -> list[str]:
         for row in read_rows(folder, path.name):
             works.update({name for column in SOURCE_COLUMNS for name in split_works(row.text(column)) if name})
         lines += [f"  {path.name}", *_count_lines(works), ""]
-    return lines
+    licences = Counter(row.text("licence") for row in read_rows(folder, SCORES))
+    return [*lines, f"Licences of the sources of {SCORES} (rows)", "", *_count_lines(licences), ""]
 
 
 def _document_lines(folder: Path) -> list[str]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from bench.quality import latent_factors
+from bench.quality.latent_factors import Matrix, Scale
+from bench.quality.score_rows import family, group_cells, read_scores, usable_rows
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
-from bench.quality import latent_factors
-from bench.quality.latent_factors import Matrix, Scale
-from bench.quality.score_rows import family, group_cells, read_scores, usable_rows
 
 TABLE = "score_estimates.csv"
 SECTION = Path(__file__).parent / "accuracy.section.md"

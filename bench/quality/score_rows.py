@@ -116,7 +116,7 @@ def usable_rows(rows: list[ScoreRow]) -> list[ScoreRow]:
 
 
 def select_rows(rows: list[ScoreRow], benchmarks: frozenset[str], models: frozenset[tuple[str, str]]) -> SelectedRows:
-    """Return the rows that may ship, of known benchmarks and models, each checked against the other rows of its cell."""
+    """Return the rows of known benchmarks and models that may ship, each checked against the other rows of its cell."""
     found: dict[Cell, list[ScoreRow]] = {}
     left_out: dict[str, int] = defaultdict(int)
     for cell, of_cell in group_cells(rows).items():

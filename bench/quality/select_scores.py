@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from collections import defaultdict
 from pathlib import Path
 
+from bench.quality.score_rows import Cell, ScoreRow, group_cells, read_scores, select_rows, usable_rows
+
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
-from bench.quality.score_rows import Cell, ScoreRow, group_cells, read_scores, select_rows, usable_rows
 
 TABLE, BENCHMARKS = "llm_quality.csv", "benchmarks.csv"
 COLUMNS = (
@@ -21,7 +23,7 @@ COLUMNS = (
     *("source", "as_of", "independent", "confidence", "licence"),
 )
 # The spread of a benchmark is the 90th percentile of the differences between rows of one cell by different reporters.
-# If one reporter runs a benchmark, its runs of a model's variants count. With too few pairs, those of all benchmarks do.
+# If one reporter runs a benchmark, its runs of a model's variants count. With too few pairs, all benchmarks' pairs do.
 LEAST_PAIRS, LEAST_OWN_PAIRS = 10, 4
 LEAST_SPREAD = 0.01
 QUANTILE = 0.9
@@ -51,6 +53,15 @@ def _quantile(gaps: list[float]) -> float:
     return sorted(gaps)[min(len(gaps) - 1, int(QUANTILE * len(gaps)))]
 
 
+def name_work(source: str) -> str:
+    """Return the source as `work:path in the work`, which the notice cuts at the colon."""
+    if source.startswith("BenchLM"):
+        return "benchlm.ai:models.json" + source.removeprefix("BenchLM models.json")
+    spelled = source.replace("llm-leaderboard:", "llm-leaderboard (CC BY 4.0):")
+    spelled = re.sub(r"^([\w.-]+/[\w.-]+) (?=\S)", r"\1:", spelled)
+    return re.sub(r"^((?:DeepSeek|Qwen|Gemma|NVIDIA)\S*(?: \d)? model card) ", r"\1:", spelled)
+
+
 def build_line(cell: Cell, rows: list[ScoreRow], spread: float) -> dict[str, object]:
     usable = usable_rows(rows)
     best, scores = usable[0], [row.score for row in usable]
@@ -63,6 +74,7 @@ def build_line(cell: Cell, rows: list[ScoreRow], spread: float) -> dict[str, obj
     stated = {name: getattr(best, name) for name in COLUMNS if hasattr(best, name)}
     figures = {"score": best.score, "low": min(low, best.score), "high": max(high, best.score)}
     rounded = {name: f"{figure:.5g}" for name, figure in figures.items()}
+    rounded["source"] = name_work(best.source)
     return {**stated, **rounded, "model_id": model, "table": table, "benchmark": benchmark, "rows": len(usable)}
 
 

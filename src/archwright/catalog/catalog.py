@@ -126,12 +126,9 @@ class Catalog(FactProvenance):
         return of_model or of_all or None
 
     def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
-        """Return the lowest reported share per benchmark: the hosted model's, or else its open namesake's."""
-        stated: dict[str, float] = {}
-        for row in self.hosted_facts:
-            if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
-                stated[row.name] = min(row.value, stated.get(row.name, 1.0))
-        return stated or self._open_quality.get(normalise_name(model), {})
+        """Return the measured shares of a hosted model by benchmark."""
+        known = self.hosted_evidence(provider, model).values()
+        return {one.benchmark: one.value for one in known if one.unit == "share" and not one.estimated}
 
     def open_evidence(self, model: str) -> Mapping[str, ScoreEvidence]:
         """Return the scores of an open model by benchmark, measured or estimated; empty if nothing is known."""
@@ -151,10 +148,6 @@ class Catalog(FactProvenance):
     @cached_property
     def _open_by_name(self) -> Mapping[str, str]:
         return {normalise_name(name): name for name in self.models}
-
-    @cached_property
-    def _open_quality(self) -> dict[str, dict[str, float]]:
-        return {normalise_name(model.id): dict(model.quality) for model in self.models.values()}
 
     def unpriced_accelerators(self) -> tuple[str, ...]:
         """Return accelerators without a price in the catalog, neither in an offer nor in a server to buy."""

@@ -114,7 +114,8 @@ def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
 
 
 def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    known, hint = catalog.benchmarks, f"use one of: {', '.join(sorted(catalog.benchmarks))}"
+    usual = sorted(row.id for row in catalog.benchmark_table.values() if row.estimated == "yes" and row.unit == "share")
+    known, hint = catalog.benchmarks, f"use a benchmark such as {', '.join(usual)}"
     for index, workload in enumerate(needs.workloads):
         yield from _first_unknown(f"workloads[{index}].quality", "benchmark", workload.quality, known, hint)
 

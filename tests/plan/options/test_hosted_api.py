@@ -80,7 +80,7 @@ def test_an_unknown_place_is_a_miss_only_for_data_bound_to_a_place(offer: Offer,
 def test_known_or_accepted_quality_makes_an_option_without_misses(offer: Offer) -> None:
     found = offer(free)
     assert found["deepseek"].misses == () and found["deepseek"].models == {"support-chat": "deepseek-v3.2"}
-    assert found["openai"].misses[0].value == "unknown"
+    assert found["openai"].misses == ()
     assert all(draft.misses == () for draft in offer(chat(quality_unknown="accept")).values())
     for draft in found.values():
         lines = [term.line for term in draft.terms or ()]

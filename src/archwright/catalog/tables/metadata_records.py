@@ -6,7 +6,7 @@ from archwright.catalog.tables.records import Fact
 
 SourceKind = Literal["vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "user", "recalled"]
 FreshnessState = Literal["fresh", "ageing", "stale", "expired"]
-HostedKind = Literal["place", "quality"]
+HostedKind = Literal["place"]
 FactClass = Literal["offers", "machines", "hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators"]
 
 
@@ -31,16 +31,12 @@ class RegionRatio(Fact):
 
 
 class HostedModelFact(Fact):
-    """A place where a hosted model processes data, or a reported score of the model.
-
-    `model` "*" means all models of the provider. `name` is the place or the benchmark; `value` is the score.
-    """
+    """The place `name` where a hosted model processes data; `model` "*" means all models of the provider."""
 
     provider: str
     model: str
     kind: HostedKind
     name: str
-    value: float | None
 
 
 class LoadRule(Fact):

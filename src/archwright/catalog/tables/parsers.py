@@ -96,8 +96,8 @@ def read_models(folder: Path, scores: list[records.QualityScore]) -> list[record
     for row in scores:
         # Ratings (Elo, above 1) are not shares and cannot be a minimum.
         if row.table == "open" and 0 < row.score < 1:
-            of_model, least = lowest.setdefault(row.model, {}), row.low if row.low and row.rows > 1 else row.score
-            of_model[row.benchmark] = min(least, of_model.get(row.benchmark, 1.0))
+            of_model = lowest.setdefault(row.model, {})
+            of_model[row.benchmark] = min(row.score, of_model.get(row.benchmark, 1.0))
     rows = read_rows(folder, "llms_open.csv")
     return [row.to_record(records.ModelSpec, quality=lowest.get(row.required_text("model_id"), {})) for row in rows]
 

@@ -151,7 +151,7 @@ class HubModel(Fact):
 
 
 class Benchmark(Fact):
-    """What a benchmark measures (`axis`), and in which unit: a share, a rating (Elo), or a mean rank (1 is best).
+    """A benchmark measures one `axis` of quality, as a share, a rating (Elo) or a mean rank (1 is best).
 
     `estimated`: whether other scores of a model predict this one. `spread`: the 90th percentile of the differences
     between rows of one cell, over `pairs` pairs; with few pairs, that of all benchmarks of shares.
