@@ -19,6 +19,7 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.data_placement import build_option_context
+from archwright.plan.cost.hardware_lifecycle import read_ageing_curve
 from archwright.plan.cost.operating_costs import OperatingCosts, estimate_operating_costs
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
@@ -116,7 +117,7 @@ def test_flows_and_numbers_have_facts_and_names(case: MakeCase) -> None:
         assert term.drivers and all(ledger.driver_estimate(driver).value > 0 for driver in term.drivers), term.line
         assert (term.category == "residual") == (min(term.flow) < 0), term.line
         if term.category == "residual":
-            assert term.once and sum(term.flow[:-1]) == 0
+            assert term.once and ("owned for" in term.line or sum(term.flow[:-1]) == 0)
     assert len({term.line for term in found.terms}) == len(found.terms)
     numbers = [found.power_kw, found.energy_kwh_per_month, found.carbon_kg_per_month]
     known = {basis.id for basis in ledger.collect_bases(*[number for number in numbers if number is not None])}
@@ -228,22 +229,40 @@ def test_without_a_site_machines_are_in_rented_space() -> None:
     assert "part.pue.modern" in one(found, "energy", "letters").drivers
 
 
-def test_bought_machines_are_supported_renewed_and_sold_and_their_purchase_is_stated_elsewhere() -> None:
+def test_bought_machines_are_supported_repaired_and_sold_and_their_purchase_is_stated_elsewhere() -> None:
     found, node = run(clinic_at_home()), CATALOG.nodes["8x-h100"]
-    assert lines(found, "purchase") == []
-    renewal, sold = one(found, "refresh", "8x-h100"), one(found, "residual", "8x-h100")
-    assert renewal.flow[48] == node.price_usd and sum(map(bool, renewal.flow)) == 1
-    assert sold.flow[-1] == pytest.approx(-node.price_usd * CATALOG.parameter("residual").value ** (12 / 48))
+    assert lines(found, "purchase") == [] and lines(found, "refresh") == []
+    curve = read_ageing_curve(CATALOG.parameter, "life.gpu", node)
+    assert one(found, "residual", "8x-h100").flow[-1] == pytest.approx(-node.price_usd * curve.worth(60))
     support, parts = one(found, "support", "support of 8x-h100"), one(found, "support", "spare parts of 8x-h100")
-    assert support.flow[0] == pytest.approx(node.price_usd * CATALOG.parameter("support").value / 12)
+    repairs = one(found, "support", "repairs of 8x-h100")
+    assert (
+        support.flow[0] == support.flow[36] == pytest.approx(node.price_usd * CATALOG.parameter("support").value / 12)
+    )
+    assert support.flow[48] == pytest.approx(support.flow[0] * CATALOG.parameter("support.rise").value)
+    assert repairs.flow[12] == pytest.approx(repairs.flow[0] * CATALOG.parameter("failures.rise").value)
+    assert support.sum + repairs.sum == pytest.approx(node.price_usd * curve.upkeep(60))
     assert parts.once and parts.sum == pytest.approx(node.price_usd * CATALOG.parameter("spares").value)
+    (schedule,) = (note for note in found.notes if note.startswith("8x-h100"))
+    assert schedule.endswith("buy 1 in month 0; extend the support of 1 in month 36; sell 1 in month 60")
 
 
-def test_machines_that_come_later_are_supported_and_renewed_later() -> None:
+def test_machines_that_come_later_are_supported_later() -> None:
     found = run_clinic(machines=(1.0,) * 12 + (2.0,) * 48, peak=2)
     support = one(found, "support", "support of 8x-h100")
     assert support.flow[12] == pytest.approx(2 * support.flow[11])
-    assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48]
+    assert support.flow[59] > support.flow[47] > support.flow[36] == support.flow[12]
+
+
+def test_owned_machines_are_sold_when_their_work_ends() -> None:
+    """All of them, at once or after their last work; a month more of age changes every cost by little."""
+    needs, fleets, where = manufacturer_in_both()
+    price, curve = CATALOG.nodes["8x-h100"].price_usd, read_ageing_curve(CATALOG.parameter, "life.gpu")
+    used = fleets[0]._replace(purchase="owned", machines=(3.0,) * 24 + (1.0,) * 36, peak=3, age_months=14.0)
+    sold = one(run((needs, (used,), where[:1])), "residual", "owned for 14")
+    flows = {month: -usd / price for month, usd in enumerate(sold.flow) if usd}
+    worth = {month: count * curve.worth(14 + age) for month, count, age in ((0, 1, 0), (24, 2, 24), (59, 1, 60))}
+    assert flows == pytest.approx(worth)
 
 
 def test_owned_machines_have_no_purchase_renewal_spare_parts_or_resale() -> None:
@@ -319,7 +338,8 @@ def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
     slow = fleets[0].machine._replace(network_bytes_per_s=12.5e9)
     owned = fleets[0]._replace(purchase="owned", machine=slow)
     assert any("has 100 Gbit/s" in note and "x 400" in note for note in run((needs, (owned,), where[:1])).notes)
-    assert run((needs, (owned._replace(machine=fleets[0].machine),), where[:1])).notes == ()
+    fast = run((needs, (owned._replace(machine=fleets[0].machine),), where[:1]))
+    assert not any("Gbit/s" in note for note in fast.notes)
 
 
 def test_machines_without_fast_ports_get_cards_and_several_machines_get_switches() -> None:

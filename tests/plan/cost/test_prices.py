@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load_catalog
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_lifecycle
+from archwright.plan.cost.hardware_lifecycle import (
+    HardwarePurchase,
+    plan_generations,
+    price_lifecycle,
+    read_ageing_curve,
+)
 from archwright.plan.cost.prices import TB, AgedHardware, PriceBook, hour_price, node_price
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
@@ -89,11 +94,11 @@ def test_sources_are_named_once() -> None:
 
 
 def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
-    residual = CATALOG.parameter("residual").value
-    assert quotes().residual_value([AgedHardware(2.0, 0, 48)]).usd == 2
+    resale, residual = CATALOG.parameter("resale").value, CATALOG.parameter("residual").value
+    assert quotes().residual_value([AgedHardware(2.0, 0, 48)]).usd == pytest.approx(2 * resale)
     assert quotes().residual_value([AgedHardware(1.0, 48, 48)]).usd == pytest.approx(residual)
     both = quotes().residual_value([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd
-    assert both == pytest.approx(residual**0.5 + residual)
+    assert both == pytest.approx((resale * residual) ** 0.5 + residual)
 
 
 # --- over a horizon
@@ -117,16 +122,45 @@ def test_needing_more_at_any_time_never_costs_less(years: list[int], more: list[
     assert cost(many, life) >= cost(few, life) - 1e-6
 
 
-def test_purchases_per_year_are_renewed_and_sold_by_their_age() -> None:
+def test_purchases_per_year_are_supported_to_the_end_and_sold_by_their_age() -> None:
     assert cost([0.0] * 24) == 0
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
     units = [1.0] * 12 + [3.0] * 48
-    first, again, sold = price_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, "life.gpu"))
+    first, sold = price_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, "life.gpu"))
     assert {month: usd / price.usd for month, usd in enumerate(first.flow) if usd} == {0: 1, 12: 2}
-    assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
-    residual = CATALOG.parameter("residual").value
-    assert sold.flow[-1] == pytest.approx(-price.usd * (residual ** (12 / 48) + 2 * residual))
+    curve = read_ageing_curve(CATALOG.parameter, "life.gpu")
+    assert sold.flow[-1] == pytest.approx(-price.usd * (curve.worth(60) + 2 * curve.worth(48)))
+
+
+@given(st.floats(1.0, 4.0), st.integers(1, 120), st.integers(1, 40))
+def test_a_renewal_pays_for_itself_and_none_is_bought_for_the_last_months(rise: float, months: int, term: int) -> None:
+    """The schedule costs no more than one machine to the end, or than a renewal at the end of any year."""
+    curve = read_ageing_curve(CATALOG.parameter, "life.gpu", CATALOG.nodes["8x-h100"])
+    curve = curve._replace(support_rise=rise, term=float(term))
+    kept = plan_generations(curve, months)
+    total = sum(map(curve.hold, kept))
+    assert sum(kept) == months and total <= curve.hold(months) + 1e-6
+    for year in range(12, months, 12):
+        assert total <= curve.hold(year) + curve.hold(months - year) + 1e-6
+
+
+def test_steep_support_is_renewed_and_flat_support_is_extended() -> None:
+    curve = read_ageing_curve(CATALOG.parameter, "life.gpu", CATALOG.nodes["8x-h100"])
+    assert plan_generations(curve, 60) == (60,)
+    assert plan_generations(curve._replace(support_rise=4.0), 84) == (48, 36)
+    assert plan_generations(curve._replace(support_rise=4.0), 50) == (50,), "no purchase for the last two months"
+
+
+@given(st.floats(0, 200), st.floats(0.01, 1))
+def test_costs_of_age_have_no_step(age: float, more: float) -> None:
+    curve = read_ageing_curve(CATALOG.parameter, "life.gpu", CATALOG.nodes["8x-h100"])
+    for now, later in (
+        (curve.worth(age), curve.worth(age + more)),
+        (curve.upkeep(12, age), curve.upkeep(12, age + more)),
+    ):
+        assert abs(later - now) <= 0.05 * more * max(now, later)
+    assert curve.upkeep(12, age + more) > curve.upkeep(12, age) and curve.worth(age + more) < curve.worth(age)
 
 
 # --- electricity

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan, Pool
+from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, MACHINE_DOWNTIME_SHARE
 from archwright.plan.explain.explanation import explain_plan
+from archwright.plan.planner import Planner
 
-from ..conftest import GONE, Change, edit
+from ..conftest import GONE, NOW, Change, edit
 
 Make = Callable[..., Plan]
 
@@ -42,25 +46,42 @@ def answering_pools(option: Option) -> list[Pool]:
 
 
 def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
-    """At an age of 14 months, owned machines serve three more years; bought ones of another type follow."""
+    """Owned machines serve alone first, and to the end; bought ones of another type are added as the load grows."""
     (option,) = (one for one in plan_of("manufacturer", PHI).options if one.name == "on-premises")
     pools = {pool.machine: pool for pool in answering_pools(option)}
     old, new = pools["8x-h100"], pools["8x-mi300x"]
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
-    assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and old.shares[3:] == (0.0, 0.0)
+    assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and 0 < old.shares[4] < old.shares[2]
     assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
     assert {one.machine: one.peak for one in option.purchases if one.kind == "owned"} == {"8x-h100": 4}
 
 
 def test_owned_machines_serve_a_base_load_and_a_cloud_the_rest(plan_of: Make) -> None:
-    """Without purchases, rented machines serve the load above the owned machines, and all of it after their end."""
+    """Without purchases, rented machines serve the load above the owned machines."""
     plan = plan_of("manufacturer", shared_out(0.0, 700_000.0))
     (option,) = (one for one in plan.options if one.placement == "hybrid")
     house, cloud = sorted(answering_pools(option), key=lambda pool: pool.placement == "cloud")
     assert option.feasible and (house.placement, cloud.placement) == ("on-premises", "cloud")
     assert {one.kind for one in option.purchases if one.machine == "8x-h100"} == {"owned"}
     assert [sum(pair) for pair in zip(house.shares, cloud.shares, strict=True)] == pytest.approx([1.0] * 5)
-    assert house.shares[3:] == (0.0, 0.0) and house.shares[0] > 0
+    assert all(0 < share < 1 for share in house.shares)
+
+
+def test_no_age_of_owned_machines_turns_a_plan_over(
+    catalog: Catalog, needs_of: Callable[..., tuple[Needs, NeedsSource]]
+) -> None:
+    """The total changes by less than 3 % in six months of age, and a newer machine is worth no less."""
+    totals = []
+    for age in range(0, 97, 6):
+        changes = {
+            "placement.allow": ["on-premises"],
+            "placement.owned.0.age_months": age,
+            "workloads.1.model": "Phi-4",
+        }
+        needs, _ = needs_of("manufacturer", edit(changes, two_workloads))
+        (built,) = Planner(needs, catalog, PlanProvenance()).evaluate_options(None, NOW)
+        totals.append(sum(term.sum for term in built.draft.terms or ()))
+    assert all(1 <= later / now < 1.03 for now, later in itertools.pairwise(totals)), totals
 
 
 def test_pools_that_share_a_workload_have_one_load_and_one_prediction(plan_of: Make) -> None:

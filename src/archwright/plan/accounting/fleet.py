@@ -34,6 +34,7 @@ class MachineFleet(NamedTuple):
     of that time at `busy_w`; the machines idle otherwise. `offer`: set if rented; `node`: set if bought or owned; the
     local machine has neither. `widths`: machines that one run of a job uses at a time if workloads share the fleet; a
     job without an entry may use all. `work`: mean busy machines per workload if several share the machine type.
+    `age_months`: age of owned machines in the first month.
     """
 
     where: Location
@@ -48,6 +49,7 @@ class MachineFleet(NamedTuple):
     node: ServerSpec | None = None
     widths: Mapping[str, int] = MappingProxyType({})
     work: Mapping[str, float] = MappingProxyType({})
+    age_months: float = 0.0
 
     @property
     def monthly_peaks(self) -> tuple[float, ...]:

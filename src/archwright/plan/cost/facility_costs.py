@@ -15,10 +15,10 @@ from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.cost import hardware_lifecycle as lifecycle
 from archwright.plan.cost.control_plane import SERVER_PART, ControlPlaneHosting, list_platform_parts
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX, OptionContext, list_online_workloads
-from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE, HardwarePurchase
+from archwright.plan.cost.hardware_lifecycle import SERVER_LIFE, HardwarePurchase
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.cost.storage_and_egress import StoredItems, sum_stored_terabytes
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR
+from archwright.plan.demand.forecast import HOURS_PER_MONTH
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
 from archwright.sizing.infrastructure.network import Fabric
@@ -63,21 +63,27 @@ def is_colocated(case: OptionContext, where: Location) -> bool:
 
 
 def price_machine_upkeep(case: OptionContext) -> Iterable[CashFlow]:
-    """Yield support of on-premises machines, and spare parts and renewal of bought ones; owned ones leave."""
+    """Yield support and repairs of on-premises machines by age; spare parts, renewal and resale of bought machines."""
+    quotes = case.quotes
     for fleet in case.fleets:
         if fleet.where.placement not in OWN_PLACEMENTS or (node := fleet.node) is None:
             continue
-        price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
+        price, spares, life = quotes.node(node), quotes.part("spares"), lifecycle.select_life_part(node)
         name = f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
-        month = price.usd * support.usd / MONTHS_PER_YEAR
-        paid, drivers = [month * count for count in fleet.machines], (*price.drivers, *support.drivers)
-        terms = [make_varying_flow(f"support of {name}", "support", paid, drivers)]
+        terms: list[CashFlow] = []
         if fleet.purchase == "bought":
+            bought = lifecycle.list_generations(
+                lifecycle.read_ageing_curve(quotes.parameter, life, node), fleet.machines
+            )
+            aged = lifecycle.list_ages(bought, case.months)
             usd, drivers = price.usd * fleet.peak * spares.usd, (*price.drivers, *spares.drivers)
             terms.append(make_one_time_flow(f"spare parts of {name}", "support", usd, case.months, drivers))
-            life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-            bought = HardwarePurchase(name, "purchase", price, fleet.machines, life)
-            terms += lifecycle.price_lifecycle(case.quotes, bought, first_paid=False)
+            what = HardwarePurchase(name, "purchase", price, fleet.machines, life, node)
+            terms += lifecycle.price_lifecycle(quotes, what, first_paid=False)
+        else:
+            aged = [[(count, fleet.age_months + month)] for month, count in enumerate(fleet.machines)]
+        terms.append(lifecycle.price_support(quotes, name, price, aged))
+        terms.append(lifecycle.price_repairs(quotes, name, node, aged))
         yield from (term._replace(machines_of=fleet.workloads) for term in terms)
 
 
@@ -322,11 +328,12 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
 
 def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str) -> Iterable[CashFlow]:
     """Yield support, and purchases or (if nothing may be bought) a monthly charge over the servers' life."""
-    price, support = case.quotes.part(SERVER_PART), case.quotes.part("support")
+    price = case.quotes.part(SERVER_PART)
     unit = UnitPrice(price.usd, (*price.drivers, seat.machines))
-    paid = [price.usd * support.usd / MONTHS_PER_YEAR * count for count in seat.counts]
-    yield make_varying_flow(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
     bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
+    curve = lifecycle.read_ageing_curve(case.quotes.parameter, SERVER_LIFE)
+    aged = lifecycle.list_ages(lifecycle.list_generations(curve, seat.counts), case.months)
+    yield lifecycle.price_support(case.quotes, line, unit, aged)
     if case.needs.budget.capex > 0:
         yield from lifecycle.price_lifecycle(case.quotes, bought)
         return

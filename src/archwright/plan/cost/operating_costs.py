@@ -14,9 +14,9 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost import facility_costs as facility
+from archwright.plan.cost import hardware_lifecycle as lifecycle
 from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import SitePowerDraw
-from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.staffing import count_missing_engineers, price_staff
 from archwright.plan.cost.storage_and_egress import StoredItems, list_stored_items, price_egress, price_storage
 from archwright.sizing.hardware import power
@@ -46,11 +46,12 @@ def estimate_operating_costs(
     """`where`: the option's places; `models`: model of each workload, for the size of its files and checkpoints."""
     case = build_option_context(needs, catalog, ledger, fleets, where, models)
     kept = list_stored_items(case)
-    places = facility.estimate_site_power(case, kept)
+    places, owned = facility.estimate_site_power(case, kept), lifecycle.list_owned(catalog, needs, fleets)
     terms = [
         *price_storage(case, kept),
         *price_egress(case, kept),
         *facility.price_machine_upkeep(case),
+        *lifecycle.price_owned_sales(case.quotes, owned, case.months),
         *facility.price_network_gear(case),
         *facility.price_energy(case, kept),
         *facility.price_colocation(case, places),
@@ -118,13 +119,12 @@ def _record_assumptions(case: OptionContext) -> None:
     )
     if any(place.placement == "on-premises" for place in facility.list_own_places(case)):
         case.ledger.add_assumptions(
-            f"on-premises machines are renewed after {case.quotes.lifetime_years(GPU_LIFE):g} years (with "
-            f"accelerators) or {case.quotes.lifetime_years(SERVER_LIFE):g} years (without). At the end of the horizon "
-            "they are sold for their residual value. Renewals within the horizon are capex, and resale is not deducted "
-            "from capex",
+            f"support of on-premises machines rises after {case.quotes.lifetime_years(lifecycle.TERM):g} years, and "
+            "failures rise every year. A machine is renewed if a new one costs less than extended support over the "
+            "rest of the horizon. Used machines are sold when their work ends, at the horizon at the latest. Renewals "
+            "are capex, and resale is not deducted from capex",
             "the on-premises site has its internet connection, so outbound traffic has no additional cost",
-            "owned machines are sunk costs: neither purchase nor resale counts. They serve until the end of the plan "
-            "year nearest to the end of their economic life. Their successors are bought then",
+            "the purchase of owned machines is a sunk cost. Every option sells the owned machines that it does not use",
         )
 
 
@@ -137,6 +137,10 @@ def _collect_notes(case: OptionContext) -> list[str]:
             "serves requests, because no availability target needs a spare"
         )
     notes += [f"needs {more:.1f} more platform engineers than the organisation has"] if more > 0 else []
+    bought = ((fleet, fleet.node) for fleet in case.fleets if fleet.purchase == "bought")
+    notes += [lifecycle.describe_purchases(case.quotes, fleet, node) for fleet, node in bought if node is not None]
+    owned = lifecycle.list_owned(case.catalog, case.needs, case.fleets)
+    notes += [lifecycle.describe_owned(case.quotes, one) for one in owned]
     for fleet, fabric in facility.list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST_PORT_BYTES_PER_S:

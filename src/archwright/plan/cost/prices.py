@@ -31,8 +31,13 @@ class AgedHardware(NamedTuple):
     """Units of hardware, `age` of `life` months old."""
 
     units: float
-    age: int
-    life: int
+    age: float
+    life: float
+
+
+def compute_resale_share(age: float, life: float, resale: float, residual: float) -> float:
+    """Return the value of used hardware in prices of new hardware: `resale` at once, `residual` after its life."""
+    return float(resale * (max(MIN_RESIDUAL_SHARE, residual) / resale) ** (age / life))
 
 
 class EgressPriceList(NamedTuple):
@@ -66,6 +71,19 @@ class PriceBook:
         fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {format_source(row)}"
         found = self._catalog.parameter(name)
         return self._price(found, f"part.{name}", kind, row.item, facts=(fact,), stratum=row.kind)
+
+    def parameter(self, name: str) -> Estimate:
+        return self._catalog.parameter(name)
+
+    def ageing(self, what: str, months: Sequence[float], parts: Sequence[str]) -> tuple[str, ...]:
+        """Register how age raises a cost; `months`: machine-months at the central, lowest and highest rise."""
+        value, low, high = months
+        if value <= 0 or low == high:
+            return ()
+        estimate = Estimate(value=value, low=low, high=high, unit="machine-months as new")
+        facts, formula = self.drivers(parts), "sum over machines and months of the rise since the machine was new"
+        name, text = f"ageing.{what}.{value:.6g}", f"{what} of ageing machines, in months of a new machine"
+        return self._price(estimate, name, "formula", text, formula=formula, facts=facts).drivers
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(driver for name in names for driver in self.part(name).drivers)
@@ -103,20 +121,20 @@ class PriceBook:
         return self._catalog.parts[life].typical
 
     def residual_value(self, left: Sequence[AgedHardware]) -> UnitPrice:
-        """Return the resale value at the end of the horizon in prices of a new unit: units x residual^(age / life)."""
-        residual = self._catalog.parameter("residual")
+        """Return the resale value in prices of a new unit, summed over the units."""
+        resale, residual = self._catalog.parameter("resale"), self._catalog.parameter("residual")
+        ends = ((resale.low, residual.low), (resale.value, residual.value), (resale.high, residual.high))
         low, value, high = (
-            sum(one.units * max(MIN_RESIDUAL_SHARE, share) ** (one.age / one.life) for one in left)
-            for share in (residual.low, residual.value, residual.high)
+            sum(one.units * compute_resale_share(one.age, one.life, *end) for one in left) for end in ends
         )
-        ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
+        ages = ", ".join(f"{one.units:.4g} after {one.age:.4g} of {one.life:g} months" for one in left)
         return self._price(
             Estimate(value=value, low=low, high=high, unit="prices"),
-            f"worth.{value:.4g}",
+            f"worth.{value:.6g}",
             "formula",
-            "resale value of hardware at the end of the horizon, in prices of new hardware",
-            formula=f"residual share ^ (age / life), summed: {ages}",
-            facts=self.part("residual").drivers,
+            "resale value of used hardware, in prices of new hardware",
+            formula=f"resale x (residual / resale) ^ (age / life), summed: {ages}",
+            facts=self.drivers(("resale", "residual")),
         )
 
     def storage(self, where: Location, tier: StorageTier) -> UnitPrice:

@@ -239,6 +239,7 @@ def _build_fleet(
         node=stock.host.node,
         widths={each.task.workload.name: each.width for each in used if each.batch is not None},
         work={each.task.workload.name: share for each, (share, _) in zip(used, work, strict=True)},
+        age_months=stock.age_months,
     )
 
 

@@ -1,7 +1,7 @@
 """Options with on-premises machines: all work on site (on-premises), or part of it at a cloud (hybrid).
 
-Personal, health and payment data stay on site. Other work goes to the cheapest place, and a steady load may stay up to
-its mean and send its peaks to a cloud. The integer program decides all of this together. It does not know the other
+Residency decides where work may go. It goes to the cheapest allowed place, and a steady load may stay on site up to its
+mean and send its peaks to a cloud. The integer program decides all of this together. It does not know the other
 costs of an option, so limits that these break are tightened and the program is solved again.
 """
 
@@ -10,13 +10,19 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs
+from archwright.contract.needs import Needs
 from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft, is_capex, is_monthly
 from archwright.plan.capacity.candidates import ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.cost.staffing import compute_serving_staff_usd
-from archwright.plan.demand.data_residency import ResidencyBounds, collect_bounds, format_bounds, is_country_inside
+from archwright.plan.demand.data_residency import (
+    ResidencyBounds,
+    collect_all_bounds,
+    collect_bounds,
+    format_bounds,
+    is_country_inside,
+)
 from archwright.plan.demand.forecast import Demand, split_into_years
 from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
 from archwright.plan.options import owned_hardware as owned
@@ -121,10 +127,9 @@ class OnPremisesPlanner:
         if misses:
             return assembler.refuse(draft, *dict.fromkeys(misses), part=self._edge)
         if draft.placement == "hybrid" and not any(each.choice.outside for each in assignments):
-            private = all(self._uses_private_data(task) for task in self._central)
-            why = "personal data must stay on-premises" if private else "no work may leave the site"
             # Without rented machines the option equals the on-premises option.
-            return assembler.refuse(draft, build_violation("hybrid", why, draft.provider))
+            where = f"{draft.provider} in {format_bounds(collect_all_bounds(self._needs))}"
+            return assembler.refuse(draft, build_violation("hybrid", "no suitable machine inside the residency", where))
         return self._solve_within_limits(draft, tuple(assignments))
 
     def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
@@ -141,7 +146,7 @@ class OnPremisesPlanner:
             solution = self._solve(assignments, limits)
             if solution is None:
                 break
-            last = self._build_from_solution(draft, assignments, solution)
+            last = self._build_from_solution(draft, assignments, solution, limits)
             tighter = self._tighten_limits(limits, last.draft, assignments, solution)
             if tighter == limits:
                 return last
@@ -152,9 +157,10 @@ class OnPremisesPlanner:
         if solution is None:
             unequal = build_violation("model", None, "one model for a workload and its followers")
             return self._world.assembler.refuse(draft, unequal, part=self._edge)
-        return self._build_from_solution(draft, assignments, solution)
+        return self._build_from_solution(draft, assignments, solution, SolverLimits())
 
-    def _solve(self, assignments: Assignments, limits: SolverLimits) -> MipSolution | None:
+    def _solve(self, assignments: Assignments, limits: SolverLimits, run: Iterable[int] = ()) -> MipSolution | None:
+        """`run`: stocks of owned machines that must all run in the first year."""
         choices = tuple(each.choice for each in assignments)
         program = IntegerProgram(choices, self._kinds, self._follows)
         if any(choice.outside for choice in choices):
@@ -162,9 +168,32 @@ class OnPremisesPlanner:
             # The staff for rented machines that serve requests is the same for one workload as for all.
             serving = (i for i, one in enumerate(assignments) if one.choice.outside and one.task.demand is not None)
             program.add_one_time_cost(compute_serving_staff_usd(self._needs, self._world.catalog), serving)
+        program.require_owned(run)
         return program.solve(limits)
 
-    def _build_from_solution(self, draft: OptionDraft, assignments: Assignments, solution: MipSolution) -> BuiltOption:
+    def _describe_sold_machines(
+        self, assignments: Assignments, solution: MipSolution, limits: SolverLimits
+    ) -> Iterable[str]:
+        """Yield the owned machines that are sold at the start, and what running them instead would cost."""
+        counts = [
+            (stock.kind, machines[0]) for stock, machines in zip(self._site.stocks, solution.machines, strict=True)
+        ]
+        idle = {
+            at: max(kind.most) - used for at, (kind, used) in enumerate(counts) if kind.most and max(kind.most) > used
+        }
+        if not idle:
+            return
+        named = ", ".join(f"{count} owned {self._site.stocks[at].kind.machine}" for at, count in idle.items())
+        running = self._solve(assignments, limits, idle)
+        why = "to run them breaks a limit"
+        if running is not None:
+            more = self._world.format_amount(max(0.0, running.usd - solution.usd))
+            why = f"to run them in the first year costs {more} more over the horizon, fewer purchases included"
+        yield f"{named}: sold at the start; {why}"
+
+    def _build_from_solution(
+        self, draft: OptionDraft, assignments: Assignments, solution: MipSolution, limits: SolverLimits
+    ) -> BuiltOption:
         used = [(assignments[one.choice], one if one.shares else None) for one in solution.taken]
         # In the order of the needs: the program's order, and thereby line names, would change with every need.
         names, world = [task.name for task in self._central], self._world
@@ -177,7 +206,7 @@ class OnPremisesPlanner:
         rented = [self._mark_overflow_share(world.writer.write_rented(pick), pick) for pick in picks]
         part = join_parts([own, *rented, self._edge])
         regions = sorted({pick.host.where.region for pick in picks})
-        notes = [*self._site.describe_idle_machines(part.fleets)]
+        notes = [*self._describe_sold_machines(assignments, solution, limits)]
         notes += [note for each in taken for note in self._describe_better_model(each)]
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *notes))
         return world.assembler.build(draft, part, (self._site.where,), whole=True)
@@ -252,9 +281,7 @@ class OnPremisesPlanner:
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
     def _cloud_assignments(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
-        """Yield rented machines for work that may leave the site: for the whole load, or for the load above a base."""
-        if self._uses_private_data(task):
-            return
+        """Yield rented machines for the whole load, or for the load above a base."""
         followed = task.name in self._follows.values()
         models, separate = self._models_for(task), task.follows is not None or followed
         for group in [(model,) for model in models] if separate else [models]:
@@ -304,10 +331,6 @@ class OnPremisesPlanner:
             done = tuple(usd * sum(split.served_share(whole, m) for m in year) / len(year) for usd, year in work)
             choice = choice._replace(outside=rest.name, usd=pick.cost, work_usd=done)
             yield split._replace(choice=choice._replace(usd_per_month=pick.usd / self._needs.budget.horizon_months))
-
-    def _uses_private_data(self, task: WorkloadTask) -> bool:
-        used = (data for data in self._needs.data if data.name in task.workload.data)
-        return any(data.sensitivity in PRIVATE_SENSITIVITIES for data in used)
 
 
 def _rank_by_weakness(

@@ -1,9 +1,9 @@
 """On-site machines, bought or owned, that workloads share; the integer program selects them.
 
 The cost of a machine over the horizon is the sum that the option will pay, so that the program compares real costs:
-price, renewals, resale value, support, spare parts, energy, staff. Machines are bought at the start of each year as the
-load grows. Owned machines serve until the end of the plan year nearest to the end of their economic life. They have no
-purchase cost and are not renewed as such: their successors are bought, of the best machine type.
+price, renewals, resale value, support, repairs, spare parts, energy, staff. Machines are bought at the start of each
+year as the load grows. Owned machines serve at any age; their support and repairs rise with it. An owned machine that
+is kept costs the fall of its resale value, so the program also decides when owned machines are sold.
 """
 
 import math
@@ -15,13 +15,16 @@ from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs, OwnedMachine
 from archwright.contract.plan import PurchaseKind
-from archwright.errors import CatalogError
-from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
-from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
-from archwright.plan.cost.prices import MIN_RESIDUAL_SHARE
+from archwright.plan.cost.hardware_lifecycle import (
+    find_owned_node,
+    plan_generations,
+    read_ageing_curve,
+    select_life_part,
+)
 from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, SECONDS_PER_HOUR, Demand, split_into_years
 from archwright.plan.demand.model_selection import get_model_id, is_better_model
@@ -39,6 +42,7 @@ class HardwareStock(NamedTuple):
     host: CandidateMachine
     purchase: PurchaseKind
     kind: MachineSupply
+    age_months: float = 0.0
 
 
 class TaskAssignment(NamedTuple):
@@ -127,63 +131,37 @@ class OnPremisesSite:
 
     def _owned_stocks(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
-            host = self._find_host(owned)
-            months = self._life_months(host) - owned.age_months if host is not None else 0
-            left = round(months / MONTHS_PER_YEAR)
-            if host is None or left <= 0:
-                why = "the catalog has no such machine" if host is None else "their economic life is over"
+            node = find_owned_node(self._catalog, owned)
+            host = next((host for host in self._hosts if host.node == node), None) if node is not None else None
+            if host is None:
+                why = "the catalog has no such machine" if node is None else "the needs or export rules exclude it"
                 self.notes.append(f"owned {owned.count} x {owned.machine} are not used: {why}")
                 continue
-            most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
-            yield HardwareStock(host, "owned", self._machine_kind(host, most))
+            yield HardwareStock(host, "owned", self._machine_kind(host, owned), owned.age_months)
 
-    def _life_months(self, host: CandidateMachine) -> int:
-        name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
-        return max(1, round(MONTHS_PER_YEAR * self._catalog.parameter(name).value))
-
-    def _find_host(self, owned: OwnedMachine) -> CandidateMachine | None:
-        try:
-            count, device = self._catalog.resolve_machine(owned.machine)
-        except CatalogError:
-            return None
-        alike = ((host, host.machine.accelerator) for host in self._hosts if host.machine.accelerator_count == count)
-        return next((host for host, own in alike if own is not None and own.id == device.id), None)
-
-    def _machine_kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
-        """`most`: owned machines per year, None if bought. Costs are the same sums as in `plan.cost`."""
+    def _machine_kind(self, host: CandidateMachine, owned: OwnedMachine | None) -> MachineSupply:
+        """`owned`: machines that need not be bought. Costs are the same sums as in `plan.cost`."""
         node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.parameter
+        curve, price = read_ageing_curve(part, select_life_part(node), node), node.price_usd
         kw = node.power_w / 1000 * self._pue
-        support = node.price_usd * part("support").value / MONTHS_PER_YEAR
-        monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self._usd_per_kwh + support
+        energy = kw * part("idle.draw").value * HOURS_PER_MONTH * self._usd_per_kwh
         staff = compute_machine_staff_usd(self._needs, self._catalog, own=True)
-        if most is not None:
-            used = tuple(float(len(year)) for year in self._years)
-            spent = tuple(monthly * months_used / months for months_used in used)
-            whole = tuple((monthly + staff) * months_used for months_used in used)
-            return MachineSupply(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
-        left = tuple(float(months - year[0]) for year in self._years)
-        life, residual = self._life_months(host), max(MIN_RESIDUAL_SHARE, part("residual").value)
-        generations = tuple(math.ceil(one / life) for one in left)
-        again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
-        spares = part("spares").value * node.price_usd
-        each = zip(again, left, strict=True)
-        whole = tuple(node.price_usd * paid + spares + (monthly + staff) * one for paid, one in each)
-        spent = tuple(monthly * one / months for one in left)
-        capex = tuple(node.price_usd * n + spares for n in generations)
-        return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
-
-    def describe_idle_machines(self, fleets: tuple[MachineFleet, ...]) -> Iterable[str]:
-        used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
-        currency = self._needs.budget.currency
-        rate = self._catalog.exchange_rate("USD", currency).value
-        for stock in self.stocks:
-            machine, most = stock.host.machine.id, max(stock.kind.most or (0,))
-            if idle := max(0, most - used.get(machine, 0)):
-                cost = f"{sum(stock.kind.usd) * rate:,.0f} {currency}"
-                yield (
-                    f"{idle} of {most} owned {machine} are idle: each costs {cost} over the horizon for support, "
-                    "energy and staff, which is more than it saves"
-                )
+        if owned is not None:
+            spans = [(len(year), owned.age_months + year[0]) for year in self._years]
+            paid = [price * curve.upkeep(*span) + energy * span[0] for span in spans]
+            # A machine that is kept for a year is sold for less after it.
+            fall = [price * (curve.worth(age) - curve.worth(age + length)) for length, age in spans]
+            each = zip(paid, fall, spans, strict=True)
+            whole = tuple(usd + lost + staff * length for usd, lost, (length, _) in each)
+            none, most = (0.0,) * len(spans), (owned.count,) * len(spans)
+            return MachineSupply(node.id, whole, tuple(usd / months for usd in paid), none, kw, node.rack_units, most)
+        spares, whole_usd, spent_usd, capex = part("spares").value * price, list[float](), list[float](), list[float]()
+        for left in (months - year[0] for year in self._years):
+            kept = plan_generations(curve, left)
+            whole_usd.append(price * sum(map(curve.hold, kept)) + spares + (energy + staff) * left)
+            spent_usd.append((price * sum(map(curve.upkeep, kept)) + energy * left) / months)
+            capex.append(price * len(kept) + spares)
+        return MachineSupply(node.id, tuple(whole_usd), tuple(spent_usd), tuple(capex), kw, node.rack_units)
 
     def list_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
         """Return the on-site assignments of a task; only those that keep all limits, if there are any."""

@@ -87,8 +87,11 @@ class SelectedChoice(NamedTuple):
 
 
 class MipSolution(NamedTuple):
+    """`machines`: of each stock in each year. `usd`: the minimum cost."""
+
     taken: tuple[SelectedChoice, ...]
     machines: tuple[tuple[int, ...], ...]
+    usd: float = 0.0
 
 
 WorkKey = tuple[str, str, str | None, str]
