@@ -333,6 +333,8 @@ def _make_quiet_solver(highs: Any) -> Any:
 
     solver = Quiet()
     whole = (("output_flag", False), ("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0))
-    for name, value in (*whole, ("mip_max_nodes", MAX_NODES)):
+    # A restart of the root node took three times as long as the search that it saved.
+    limits = (("mip_allow_restart", False), ("mip_max_nodes", MAX_NODES))
+    for name, value in (*whole, *limits):
         solver.setOptionValue(name, value)
     return solver
