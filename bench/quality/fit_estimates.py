@@ -4,7 +4,9 @@ Fits the latent-factor model to one row per cell, and writes score_estimates.csv
 score of any licence class may be used in the fit; none is redistributed, and no estimate sees its own cell or another
 table of the same benchmark: a cell with a score is predicted by a fit without a tenth of all cells, its own among them.
 Bands are calibrated: the half-width is the 90 % quantile of |error| / standard deviation over the held-out cells.
-An estimate outside the range of the models measured on its benchmark is not written.
+A model predicted to be weaker than every model measured on a benchmark has no estimate there. A stronger one counts as
+the strongest that was measured, and its band keeps the low end of that model, if the test with hidden strongest models
+(EDGE_SHARE of them) finds enough scores in such bands.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import csv
 import re
 from collections import Counter, defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +32,13 @@ TABLE = "score_estimates.csv"
 SECTION = Path(__file__).parent / "accuracy.section.md"
 ACCURACY = Path(__file__).parents[2] / "docs" / "accuracy.md"
 COLUMNS = ("model", "table", "benchmark", "value", "low", "high", "scores_used", "method", "source", "as_of")
-METHOD = "latent factors"
+METHOD, BEYOND = "latent factors", "latent factors, beyond the models measured"
 FOLDS, SEED = 10, 1
 LEVEL = 0.9
 HALVES = 200
+# The share of strongest models that is hidden to test the bands beyond a range, and the least share in these bands.
+EDGE_SHARE = 0.2
+LEAST_AT_EDGE = 0.8
 # A benchmark with fewer models, or a model with fewer scores, is left out of the fit.
 LEAST_MODELS, LEAST_SCORES = 8, 3
 # Vendors with fewer held-out cells on a benchmark have no coverage of their own.
@@ -108,6 +114,11 @@ class Estimator:
     def measured(self, benchmark: int) -> list[Prediction]:
         return [one for one in self.predictions if one.benchmark == benchmark and not np.isnan(one.actual)]
 
+    @cached_property
+    def ranges(self) -> dict[int, tuple[float, float]]:
+        means = {on: [one.mean for one in self.measured(on)] for on in self.targets}
+        return {on: (min(found), max(found)) for on, found in means.items()}
+
     def _predict_all(self) -> list[Prediction]:
         known = np.argwhere(~np.isnan(self._standard))
         np.random.default_rng(SEED).shuffle(known)
@@ -131,16 +142,35 @@ class Estimator:
         used = int((~np.isnan(known)).sum())
         return Prediction(one, on, float(self._standard[one, on]), float(means[on]), float(deviations[on]), used)
 
-    def band(self, one: Prediction) -> tuple[float, float, float]:
-        """Return value, low and high in the benchmark's unit."""
-        half = self.quantiles[one.benchmark] * one.deviation
-        ends = [self.scale.restore(one.mean + shift, one.benchmark) for shift in (0.0, -half, half)]
-        return ends[0], min(ends), max(ends)
+    def band(self, one: Prediction, strongest: float | None = None) -> tuple[float, float, float]:
+        """Return value, low and high in the benchmark's unit; `strongest`: the mean of the strongest model measured."""
+        most = self.ranges[one.benchmark][1] if strongest is None else strongest
+        half, value = self.quantiles[one.benchmark] * one.deviation, min(one.mean, most)
+        ends = (value, value - half, one.mean + half)
+        restored = [self.scale.restore(end, one.benchmark) for end in ends]
+        return restored[0], min(restored), max(restored)
 
-    def is_in_range(self, one: Prediction) -> bool:
-        """True if a weaker and a stronger model were measured on the benchmark, as predicted."""
-        means = [other.mean for other in self.measured(one.benchmark) if other.model != one.model]
-        return min(means) <= one.mean <= max(means)
+    def method_of(self, one: Prediction) -> str:
+        """Return how the estimate was made, empty if there is none."""
+        least, most = self.ranges[one.benchmark]
+        if one.mean > most:
+            return BEYOND if self.strongest_in_band[one.benchmark] >= LEAST_AT_EDGE else ""
+        return METHOD if one.mean >= least else ""
+
+    @cached_property
+    def strongest_in_band(self) -> dict[int, float]:
+        """The share of the strongest models that lie in their bands if their scores are hidden together."""
+        return {on: self._hide_strongest(sorted(self.measured(on), key=lambda one: one.mean)) for on in self.targets}
+
+    def _hide_strongest(self, cells: list[Prediction]) -> float:
+        count = max(1, round(EDGE_SHARE * len(cells)))
+        hidden, scores, inside = cells[-count:], self._standard.copy(), []
+        scores[[one.model for one in hidden], hidden[0].benchmark] = np.nan
+        model = latent_factors.fit_factors(scores)
+        for one in hidden:
+            _, low, high = self.band(self._predict(model, one.model, one.benchmark), cells[-count - 1].mean)
+            inside.append(low <= self.scale.restore(one.actual, one.benchmark) <= high)
+        return float(np.mean(inside))
 
 
 def conformal_quantile(misses: list[float]) -> float:
@@ -153,13 +183,14 @@ def list_lines(estimator: Estimator) -> list[dict[str, str]]:
     source = f"python -m bench.quality.fit_estimates: {table.rows} scores of {len(table.models)} models"
     lines = []
     for one in estimator.predictions:
-        if estimator.is_in_range(one):
-            (kind, model), figures = table.models[one.model], estimator.band(one)
-            digits = ".0f" if unit_of(table.benchmarks[one.benchmark]) == "rating" else ".3f"
-            value, low, high = (format(figure, digits) for figure in figures)
-            benchmark, used = table.benchmarks[one.benchmark], str(one.scores_used)
-            cells = (model, kind, benchmark, value, low, high, used, METHOD, source, table.as_of)
-            lines.append(dict(zip(COLUMNS, cells, strict=True)))
+        if not (method := estimator.method_of(one)):
+            continue
+        (kind, model), figures = table.models[one.model], estimator.band(one)
+        digits = ".0f" if unit_of(table.benchmarks[one.benchmark]) == "rating" else ".3f"
+        value, low, high = (format(figure, digits) for figure in figures)
+        benchmark, used = table.benchmarks[one.benchmark], str(one.scores_used)
+        cells = (model, kind, benchmark, value, low, high, used, method, source, table.as_of)
+        lines.append(dict(zip(COLUMNS, cells, strict=True)))
     return sorted(lines, key=lambda line: (line["table"], line["model"].lower(), line["benchmark"]))
 
 
@@ -222,14 +253,16 @@ def format_section(estimator: Estimator, lines: list[dict[str, str]]) -> str:
         )
         rows.append(
             f"| {name} | {len(cells)} | {mean} | {median} | {r2:.2f} | {plain:.2f} | {coverage.halves:.2f} | "
-            f"{coverage.vendors:.2f} | {coverage.worst} | {width} | {written[name]} |"
+            f"{coverage.vendors:.2f} | {coverage.worst} | {width} | "
+            f"{estimator.strongest_in_band[on]:.2f} | {written[name]} |"
         )
     parts = {
         "MODELS": str(len(table.models)),
         "BENCHMARKS": str(len(table.benchmarks)),
         "ROWS": str(table.rows),
         "FILLED": f"{filled:.0%}".replace("%", " %"),
-        "OUTSIDE": str(sum(not estimator.is_in_range(one) for one in estimator.predictions)),
+        "OUTSIDE": str(len(estimator.predictions) - len(lines)),
+        "BEYOND": str(sum(line["method"] == BEYOND for line in lines)),
         "WRITTEN": str(len(lines)),
         "TABLE": "\n".join(rows),
         "VENDORS": format_vendors(estimator),

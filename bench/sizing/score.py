@@ -102,6 +102,7 @@ def document(folder: Path) -> str:
         "ACCELERATORS": groups(outs, "tpot_s", serving_prediction.NEW_ACCELERATOR),
         "TRAINED": groups(learned, "token_s", serving_prediction.NEW_ACCELERATOR),
         "REGRET": regret.table(seen),
+        "SCORES": (Path(__file__).parents[1] / "quality" / "accuracy.section.md").read_text(encoding="utf-8"),
         "ENGINES": fit_shares.format_table(fit_shares.read_sweep()),
         **{f"ALL_{NAMES[metric]}": _middle(seen, metric) for metric in ("tpot_s", "ttft_s")},
         "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",
