@@ -18,8 +18,9 @@ from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, UsageError
 from archwright.home import Home, locate_home, write_atomic
 from archwright.journal import report_step
+from archwright.needs.interview import interview_user
 from archwright.needs.reader import read_needs
-from archwright.needs.template import read_template
+from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
 from archwright.plan.decision.selection import Concessions
 from archwright.plan.explain import explanation
@@ -39,18 +40,38 @@ PREDICTIONS_OF_LIMITS = {
 }
 # No answer of the hub or of the package index; the hub is switched off.
 OFFLINE_CODES = ("AW-GET-03", "AW-GET-09")
+DEFAULT_TEMPLATE = "desk"
 SMALL_MODEL = "SmolLM2-135M-Instruct"
 
 
-def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
-    """Write a needs file from a template. Raises UsageError AW-USE-02 if the file exists."""
-    text = read_template(template)
+def init(*, template: str | None = None, output: str = "needs.yaml") -> Path:
+    """Write a needs file from a template, else from answers on the terminal, else from the template `desk`.
+
+    Raises NeedsError AW-NEEDS-20 (no such template), UsageError AW-USE-02 (the file exists), -09 (the input ended).
+    """
     path = Path(output)
     if path.exists():
         hint = "choose another file with --output, or delete this file"
         raise UsageError("AW-USE-02", f"{path} exists already", where=ErrorLocation(str(path)), hint=hint)
+    if template is None and sys.stdin.isatty() and sys.stderr.isatty():
+        text = interview_user(load_catalog(locate_home(settings.load())), _ask_terminal)
+    else:
+        text = read_template(template or DEFAULT_TEMPLATE)
+        if template is None:
+            hint = f"archwright init --template {'|'.join(TEMPLATES)}"
+            sys.stderr.write(f"note: no terminal to ask questions; wrote the template {DEFAULT_TEMPLATE}. Or: {hint}\n")
     write_atomic(path, text.encode(), mode=0o644)
     return path
+
+
+def _ask_terminal(prompt: str) -> str:
+    """Show a question on standard error, since standard output holds the result. Raises UsageError AW-USE-09."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise UsageError("AW-USE-09", "the input ended before the last question", hint="archwright init, or --template")
+    return line
 
 
 @overload

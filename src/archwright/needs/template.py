@@ -6,7 +6,18 @@ from archwright.errors import ErrorLocation, NeedsError
 from archwright.needs.needs_problem import NeedsCode, nearest_spellings
 from archwright.specfile import quote_value
 
-TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
+TEMPLATES: tuple[str, ...] = (
+    "desk",
+    "startup",
+    "clinic",
+    "manufacturer",
+    "insurer",
+    "publisher",
+    "logistics",
+    "public-administration",
+    "game-studio",
+    "research-laboratory",
+)
 
 
 def read_template(name: str) -> str:
