@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from archwright import api
 from archwright.catalog.load import load_catalog
 from archwright.errors import NeedsError, UsageError
-from archwright.needs.interview import interview_user, read_interview, write_needs
+from archwright.needs.interview import NEEDS_FILE, interview_user, read_parts, read_questions, write_needs
 from archwright.needs.reader import parse_needs
 
-EVERY_CASE = ", ".join(read_interview().cases)
+EVERY_CASE = ", ".join(name for name in read_parts() if name != NEEDS_FILE)
 
 
 class Terminal(io.StringIO):
@@ -42,7 +42,7 @@ def hold_interview(answers: Sequence[str]) -> tuple[str, list[str]]:
 
 def test_defaults_make_a_valid_file_with_at_most_twelve_questions() -> None:
     text, prompts = hold_interview(["", EVERY_CASE])
-    assert len(prompts) == len(read_interview().questions) <= 12
+    assert len(prompts) == len(read_questions()) <= 12
     assert all("because" in prompt and "[" in prompt for prompt in prompts)
     needs, source = parse_needs(text.encode(), "needs.yaml", load_catalog())
     kinds = {workload.kind for workload in needs.workloads}
@@ -52,7 +52,7 @@ def test_defaults_make_a_valid_file_with_at_most_twelve_questions() -> None:
 
 def test_a_question_that_no_use_case_needs_is_not_asked() -> None:
     _, prompts = hold_interview(["", "assistant"])
-    assert len(prompts) == len(read_interview().questions) - 1 and not any("Documents" in one for one in prompts)
+    assert len(prompts) == len(read_questions()) - 1 and not any("Documents" in one for one in prompts)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_answer_that_is_not_valid_is_asked_again_with_the_reason(
 
 
 @settings(deadline=3000, max_examples=60)
-@given(st.dictionaries(st.sampled_from([one.key for one in read_interview().questions]), st.text(max_size=30)))
+@given(st.dictionaries(st.sampled_from([one.key for one in read_questions()]), st.text(max_size=30)))
 def test_any_answers_are_a_file_or_a_reason(answers: dict[str, str]) -> None:
     """No answer can add a field: the file has the workloads, data sets and fields of its use cases."""
     try:

@@ -16,7 +16,6 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError
 from archwright.needs.needs_problem import NeedsTree
 from archwright.needs.reader import MAX_BYTES, convert_tree, parse_needs, read_needs
-from archwright.needs.template import TEMPLATES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DESK = read_example("desk")
@@ -30,7 +29,7 @@ def changed(old: str, new: str, file: str = DESK) -> tuple[Needs, NeedsSource]:
     return parse_needs(file.replace(old, new, 1).encode(), "needs.yaml", load_catalog())
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", ["desk", "startup", "clinic", "manufacturer"])
 def test_the_examples_read_unchanged(name: str) -> None:
     path = EXAMPLES / name / "needs.yaml"
     needs, source = read_needs(path, load_catalog())

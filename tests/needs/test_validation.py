@@ -17,6 +17,7 @@ from archwright.needs.countries import country_names, nearest_countries
 from archwright.needs.kind_fields import fields_by_kind
 from archwright.needs.needs_problem import nearest_spellings
 from archwright.needs.number_checks import number_ranges
+from archwright.needs.reader import parse_needs
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.yaml_tree import read_tree
 from archwright.specfile import enclosing_paths, quote_value
@@ -84,13 +85,14 @@ def test_what_a_message_shows() -> None:
 
 
 def test_templates_are_the_examples() -> None:
-    assert TEMPLATES == ("desk", "startup", "clinic", "manufacturer")
     root = Path(__file__).parents[2]
+    folder = root / "src" / "archwright" / "needs" / "templates"
+    assert {f"{name}.yaml" for name in TEMPLATES} == {path.name for path in folder.iterdir()}
     for name in TEMPLATES:
-        shipped = root / "src" / "archwright" / "needs" / "templates" / f"{name}.yaml"
-        same = shipped.read_bytes() == (root / "examples" / name / "needs.yaml").read_bytes()
+        assert read_template(name).startswith("# ") and parse_needs(read_template(name).encode(), name, load_catalog())
+    for name in ("desk", "startup", "clinic", "manufacturer"):
+        same = read_template(name).encode() == (root / "examples" / name / "needs.yaml").read_bytes()
         assert same is (name != "desk"), "the demo pins the small model, the built-in assistant chooses one"
-        assert read_template(name) == shipped.read_text(encoding="utf-8")
     with pytest.raises(NeedsError) as caught:
         read_template("dekc")
     assert (caught.value.code, caught.value.nearest) == ("AW-NEEDS-20", ("desk",))

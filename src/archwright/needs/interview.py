@@ -20,6 +20,7 @@ from archwright.scalars import resolve_scalar
 from archwright.specfile import quote_value, read_packaged_yaml
 
 ANSWERS = "the answers"
+NEEDS_FILE = "needs.yaml"
 GIB_PER_DOCUMENT = 0.2 / 1024
 _PLAIN = re.compile(r"[A-Za-z][\w .-]*", re.ASCII)
 
@@ -32,17 +33,17 @@ class Question(Record):
     only_for: tuple[str, ...] = ()
 
 
-class Interview(Record):
-    """`cases`: the workloads of each use case; `file`: the needs file. Both are templates with the answers by name."""
-
-    questions: tuple[Question, ...]
-    cases: dict[str, str]
-    file: str
+@cache
+def read_questions() -> tuple[Question, ...]:
+    return tuple(read_packaged_yaml(Path(__file__).parent / "interview.yaml", list[Question]))
 
 
 @cache
-def read_interview() -> Interview:
-    return read_packaged_yaml(Path(__file__).parent / "interview.yaml", Interview)
+def read_parts() -> Mapping[str, str]:
+    """Return templates of answers by name: the workloads of each use case, and NEEDS_FILE, the file around them."""
+    text = (Path(__file__).parent / "interview_templates.txt").read_text(encoding="utf-8")
+    parts = re.split(r"^=== (.+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def interview_user(catalog: Catalog, ask: Callable[[str], str]) -> str:
@@ -51,7 +52,7 @@ def interview_user(catalog: Catalog, ask: Callable[[str], str]) -> str:
     An answer that is not valid is asked again, with the reason.
     """
     answers: dict[str, str] = {}
-    questions = read_interview().questions
+    questions = read_questions()
     for number, question in enumerate(questions, 1):
         if question.only_for and not {*question.only_for} & {*_split(_answer("cases", answers, catalog))}:
             continue
@@ -73,7 +74,7 @@ def interview_user(catalog: Catalog, ask: Callable[[str], str]) -> str:
 
 def write_needs(answers: Mapping[str, str], catalog: Catalog) -> str:
     """Return a needs file; a question without an answer gets its default. Raises ValueError with the reason."""
-    found = {question.key: _answer(question.key, answers, catalog) for question in read_interview().questions}
+    found = {question.key: _answer(question.key, answers, catalog) for question in read_questions()}
     name, country, people = _read_organisation(found["organisation"])
     months, growth = _read_numbers(found["horizon"], 2, "36 months, 20 % a year")
     per_month, capex = _read_numbers(found["budget"], 2, "8000 a month, 0 to buy, EUR")
@@ -89,12 +90,13 @@ def write_needs(answers: Mapping[str, str], catalog: Catalog) -> str:
     values["team"], values["owned"] = _read_team(found["team"]), _read_machines(found["machines"])
     values["regulations"] = ", ".join(_list_regulations(country, found["sensitivity"], catalog))
     values["workloads"] = "".join(_read_cases(found["cases"])).format(**values).rstrip("\n").replace("\n", "\n  ")
-    return read_interview().file.replace("{workloads}", "  {workloads}").format(**values)
+    return read_parts()[NEEDS_FILE].replace("{workloads}", "  {workloads}").format(**values)
 
 
 def _read_cases(answer: str) -> list[str]:
     """Return the workload templates of the use cases."""
-    templates, cases = read_interview().cases, dict.fromkeys(_split(answer))
+    templates = {name: part for name, part in read_parts().items() if name != NEEDS_FILE}
+    cases = dict.fromkeys(_split(answer))
     for case in cases or [""]:
         if case not in templates:
             near = nearest_spellings(case, templates)
@@ -105,7 +107,7 @@ def _read_cases(answer: str) -> list[str]:
 
 def _answer(key: str, answers: Mapping[str, str], catalog: Catalog) -> str:
     """Return the answer to a question, else its default, which may follow from earlier answers."""
-    question = next(one for one in read_interview().questions if one.key == key)
+    question = next(one for one in read_questions() if one.key == key)
     if key in answers or question.default:
         return answers.get(key, question.default)
     _, country, people = _read_organisation(_answer("organisation", answers, catalog))
@@ -138,7 +140,7 @@ def _read_numbers(answer: str, count: int, example: str) -> list[float]:
 
 
 def _read_machines(answer: str) -> str:
-    """Return owned machines from "2 of 8x H100, 4x L40S"."""
+    """Return owned machines from "2 of 8x L40S, 4x L40S"."""
     parts = [part.strip().rpartition(" of ") for part in answer.split(",") if part.strip() not in ("", "none")]
     counts = [_read_numbers(count, 1, "2 of 8x L40S")[0] if count else 1 for count, _, _ in parts]
     machines = (json.dumps(machine, ensure_ascii=False) for _, _, machine in parts)

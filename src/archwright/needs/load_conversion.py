@@ -97,10 +97,13 @@ class _LoadConverter:
         return self._traffic, DerivedLoad(workload=self._workload.name, values=tuple(self._found), band=band)
 
     def _is_used(self, name: str) -> bool:
-        """Pages count for documents only; every request has audio, or pixels."""
-        return (
-            name != "pages_per_document" or self._traffic.documents is not None or self._workload.kind == "batch-text"
-        )
+        """Every request has audio, or pixels; pages count for documents whose tokens are not stated."""
+        traffic, kind = self._traffic, self._workload.kind
+        if name != "pages_per_document":
+            return True
+        if kind == "batch-text":
+            return traffic.input_tokens is None
+        return traffic.documents is not None and traffic.tokens_per_document is None
 
     def _set(self, **changes: object) -> None:
         self._traffic = replace(self._traffic, **changes)
