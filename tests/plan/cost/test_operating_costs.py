@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -158,56 +157,6 @@ def test_this_machine_costs_electricity_only() -> None:
     assert {term.category for term in found.terms} == {"energy"}
     assert found.power_kw is not None and found.power_kw.value == pytest.approx(0.03)
     assert found.rack_units == 0
-
-
-# --- staff
-
-
-def test_employed_engineers_engineers_to_hire_and_engineers_without_a_number() -> None:
-    staff = one(run(clinic_at_home()), "staff")
-    assert "on the payroll" in staff.line and not staff.budgeted and not staff.once
-    found = run(with_field(clinic_at_home(), "organisation", platform_engineers=0.25))
-    kept, new = lines(found, "staff")
-    assert "to hire" in new.line and new.sum > kept.sum
-    assert any("more platform engineers" in note for note in found.notes)
-    silent = with_field(clinic_at_home(), "organisation", platform_engineers=None)
-    assert one(run(silent), "staff").line == "platform engineers"
-
-
-def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_own_machines() -> None:
-    needs = needs_of("startup")
-    own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
-    rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
-    costs = [
-        sum(term.sum for term in lines(run((needs, fleets, where)), "staff"))
-        for fleets, where in (((), (HOSTED,)), ((rented,), (CLOUD,)), ((own,), (house("US"),)))
-    ]
-    assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
-    jobs = rented._replace(workloads=("tone", "index"))
-    assert one(run((needs, (jobs,), (HOSTED, CLOUD))), "staff").sum < one(run(startup_in_a_cloud()), "staff").sum
-
-
-def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floors() -> None:
-    needs = needs_of("startup")
-    rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
-    ledger = PlanProvenance()
-    cloud, tokens = (
-        {name for name in one(run((needs, fleets, where), ledger), "staff").drivers if name.startswith("staff.need")}
-        for fleets, where in (((rented,), (CLOUD,)), ((), (HOSTED,)))
-    )
-    assert cloud & tokens == {"staff.need"} and len(cloud) == len(tokens) == 2
-    floor = CATALOG.parameter("staff.own")
-    both = [ledger.driver_estimate(name) for name in cloud]
-    assert sum(math.log(each.high) ** 2 for each in both) == pytest.approx(math.log(floor.high / floor.value) ** 2)
-
-
-def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None:
-    ledger = PlanProvenance()
-    found = run(with_field(startup_by_the_token(), "organisation", country="BR"), ledger)
-    (rate,) = (driver for driver in one(found, "staff").drivers if driver.startswith("staff.br"))
-    low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")
-    band = ledger.driver_estimate(rate)
-    assert low.value < band.value < high.value and band.low < low.low and band.high == high.high
 
 
 # --- on-premises machines

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.needs import Needs
+from archwright.contract.plan import StaffNeed
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -17,7 +18,7 @@ from archwright.plan.cost import facility_costs as facility
 from archwright.plan.cost import hardware_lifecycle as lifecycle
 from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import SitePowerDraw
-from archwright.plan.cost.staffing import count_missing_engineers, price_staff
+from archwright.plan.cost.staffing import describe_hires, list_staff, price_staff
 from archwright.plan.cost.storage_and_egress import StoredItems, list_stored_items, price_egress, price_storage
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
@@ -33,6 +34,7 @@ class OperatingCosts(NamedTuple):
     carbon_kg_per_month: Estimate | None
     notes: tuple[str, ...] = ()
     places: tuple[SitePowerDraw, ...] = ()
+    staff: tuple[StaffNeed, ...] = ()
 
 
 def estimate_operating_costs(
@@ -60,7 +62,9 @@ def estimate_operating_costs(
     ]
     _record_assumptions(case)
     energy, carbon = estimate_energy_and_carbon(case, kept)
-    found = OperatingCosts(tuple(terms), None, None, energy, carbon, tuple(_collect_notes(case)), places)
+    staff = list_staff(case)
+    notes = (*_collect_notes(case), *describe_hires(staff))
+    found = OperatingCosts(tuple(terms), None, None, energy, carbon, notes, places, staff)
     if not places:
         return found
     basis = ledger.create_basis(
@@ -115,7 +119,9 @@ def _record_assumptions(case: OptionContext) -> None:
     case.ledger.add_assumptions(
         "every option pays for the storage of all data at its own price, existing data included",
         "no managed cluster's control plane and no vendor's software licence is priced: the stack needs neither",
-        "only platform engineers are counted: engineers who build models and products are the same in every option",
+        "staff: only the work that runs the platform counts. Engineers who build products are the same in every option",
+        "people of organisation.team and platform_engineers cost nothing here, since their pay does not depend on the "
+        "option; a role that the needs do not state has nobody yet, so its work is paid in full",
     )
     if any(place.placement == "on-premises" for place in facility.list_own_places(case)):
         case.ledger.add_assumptions(
@@ -129,14 +135,12 @@ def _record_assumptions(case: OptionContext) -> None:
 
 
 def _collect_notes(case: OptionContext) -> list[str]:
-    more = count_missing_engineers(case)
     notes = []
     if case.seat is not None and case.seat.is_shared:
         notes.append(
             f"{', '.join(case.seat.parts)} need {case.seat.cores:.2g} cores at the peak and share a machine that "
             "serves requests, because no availability target needs a spare"
         )
-    notes += [f"needs {more:.1f} more platform engineers than the organisation has"] if more > 0 else []
     bought = ((fleet, fleet.node) for fleet in case.fleets if fleet.purchase == "bought")
     notes += [lifecycle.describe_purchases(case.quotes, fleet, node) for fleet, node in bought if node is not None]
     owned = lifecycle.list_owned(case.catalog, case.needs, case.fleets)

@@ -1,23 +1,30 @@
-"""Platform engineers: full-time equivalents (FTE) of an option, and their cost.
+"""Staff of an option: full-time equivalents (FTE) by role, the part that the team has time for, and the rest's cost.
 
-FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per FTE, for
-the machines that run at the busiest moment of the month.
-Engineers who build models and products are not included: they are the same in every option.
+Platform: FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per
+FTE, for the machines that run at the busiest moment of the month. Other roles: a share of an FTE per model, training
+job, data set and regulation. A small organisation, or an option of one small machine or of hosted models alone, counts
+hours per month instead, for all roles together, if that is less.
+Design: people of `organisation.team` cost nothing here, because the decision does not change their pay; an option pays
+the staff beyond the team. Engineers who build products are not included: they are the same in every option.
 """
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.estimate import Estimate, multiply_estimates
-from archwright.contract.needs import Needs, Placement
-from archwright.contract.plan import OWN_PLACEMENTS
-from archwright.plan.accounting.budget import USD
+from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
+from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, Needs, Organisation, Placement
+from archwright.contract.plan import OWN_PLACEMENTS, StaffNeed
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import STAFF_CATEGORY, USD
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR
 
+PLATFORM, EVERY_ROLE = "platform", "every role"
 FTE_FLOOR_PARTS: dict[Placement, str] = {
     "on-premises": "staff.own",
     "hybrid": "staff.own",
@@ -27,25 +34,75 @@ FTE_FLOOR_PARTS: dict[Placement, str] = {
 }
 BATCH_ONLY_FLOOR = "staff.jobs"
 SERVERS_PER_FTE_PARTS = {True: "servers-per-fte", False: "servers-per-fte.rented"}
+# Hours per month of a small organisation, by kind of place; then per machine and per workload.
+SMALL_PLACE_PARTS: dict[Placement, str] = {
+    "on-premises": "staff.small.own",
+    "hybrid": "staff.small.own",
+    "cloud": "staff.small.rented",
+    "serverless": "staff.small.hosted",
+    "hosted-api": "staff.small.hosted",
+}
+SMALL_MACHINE, SMALL_WORKLOAD, HOURS_PART = "staff.small.machine", "staff.small.workload", "staff.hours"
+# A small enterprise has fewer employees (EU recommendation 2003/361). With more machines somebody must be on call.
+SMALL_EMPLOYEES, SMALL_MACHINES = 50, 8
+# A desk-side box or one virtual machine.
+DESK_ACCELERATORS = 2
 # The two regions with a salary in the catalog, by country or group.
 SALARY_PARTS = (("US", "staff.us"), ("EEA", "staff.europe"))
 
 
+class RoleNeed(NamedTuple):
+    """FTE of a role in each month, and the facts that the real headcount is proportional to."""
+
+    role: str
+    fte: tuple[float, ...]
+    drivers: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.fte) / len(self.fte)
+
+
 def price_staff(case: OptionContext) -> list[CashFlow]:
-    """Return staff costs, outside the monthly limit; employed engineers cost the same and have their own line."""
-    if all(place.placement == "this-machine" for place in case.where):
-        return []
-    fte, rate = _estimate_fte(case), _price_engineer(case)
-    on_hand = case.needs.organisation.platform_engineers
-    needed, drivers = fte[0], (*fte[1].drivers, *rate.drivers)
-    month = rate.usd / MONTHS_PER_YEAR
-    flows = {"platform engineers": [month * one for one in needed]}
-    if on_hand is not None:
-        kept = [month * min(one, on_hand) for one in needed]
-        new = [month * max(0.0, one - on_hand) for one in needed]
-        flows = {"platform engineers, on the payroll already": kept, "platform engineers to hire": new}
-    terms = (make_varying_flow(line, "staff", flow, drivers)._replace(budgeted=False) for line, flow in flows.items())
-    return [term for term in terms if on_hand is None or term.sum > 0]
+    """Return the cost of staff beyond the team, one line for each role, outside the monthly limit."""
+    terms = []
+    for need in list_role_needs(case):
+        rate, team = _price_role(case, need.role), count_team(case.needs.organisation, need.role)
+        flow = [rate.usd / MONTHS_PER_YEAR * max(0.0, one - team) for one in need.fte]
+        line = f"staff beyond the team: {need.role}"
+        terms.append(make_varying_flow(line, STAFF_CATEGORY, flow, (*need.drivers, *rate.drivers)))
+    return [term._replace(budgeted=False) for term in terms if term.sum > 0]
+
+
+def list_staff(case: OptionContext) -> tuple[StaffNeed, ...]:
+    """Return the needed FTE by role, mean over the horizon, with the part of the team."""
+    found, hours = list[StaffNeed](), case.catalog.parameter(HOURS_PART).value
+    for need in list_role_needs(case):
+        team = count_team(case.needs.organisation, need.role)
+        used = sum(min(one, team) for one in need.fte) / len(need.fte)
+        band = multiply_estimates([case.ledger.driver_estimate(driver) for driver in need.drivers], "FTE")
+        basis = case.ledger.create_basis(
+            f"staff.{need.role}.{need.mean:.4g}".replace(" ", "-"),
+            "formula",
+            f"full-time equivalents, mean over the horizon: {need.role}",
+            facts=need.drivers,
+        )
+        needed = replace(band.scaled(need.mean), basis=basis)
+        spent = need.mean * hours
+        found.append(StaffNeed(role=need.role, needed=needed, team=used, hired=need.mean - used, hours=spent))
+    return tuple(found)
+
+
+def count_team(organisation: Organisation, role: str) -> float:
+    """Return the FTE of a role that exist; roles that the needs do not state do not exist."""
+    team = {PLATFORM: organisation.platform_engineers or 0.0, **organisation.team}
+    return sum(team.values()) if role == EVERY_ROLE else team.get(role, 0.0)
+
+
+def describe_hires(staff: tuple[StaffNeed, ...]) -> tuple[str, ...]:
+    """Return a note on the staff that the team has no time for; less than a day per month is not noted."""
+    missing = [f"{one.hired:.2g} FTE {one.role}" for one in staff if one.hired >= 1 / 20]
+    return (f"needs staff beyond the stated team: {', '.join(missing)}",) if missing else ()
 
 
 def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
@@ -54,9 +111,16 @@ def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> f
 
 
 def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
-    """Return the USD over the horizon of staff for rented serving machines, beyond staff for jobs alone."""
-    more = catalog.parameter(FTE_FLOOR_PARTS["cloud"]).value - catalog.parameter(BATCH_ONLY_FLOOR).value
-    return max(0.0, more) * _get_engineer_usd(needs, catalog) / MONTHS_PER_YEAR * needs.budget.horizon_months
+    """Return the USD over the horizon of staff for rented serving machines beside own ones, beyond the team.
+
+    Compared with rented machines that run only jobs.
+    """
+    own, rented, jobs = (
+        catalog.parameter(name).value for name in ("staff.own", FTE_FLOOR_PARTS["cloud"], BATCH_ONLY_FLOOR)
+    )
+    team = count_team(needs.organisation, PLATFORM)
+    more = max(0.0, own + rented - team) - max(0.0, own + jobs - team)
+    return more * _get_engineer_usd(needs, catalog) / MONTHS_PER_YEAR * needs.budget.horizon_months
 
 
 def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
@@ -67,29 +131,100 @@ def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
     return math.prod(catalog.parameter(name).value for _, name in SALARY_PARTS) ** 0.5
 
 
-def count_missing_engineers(case: OptionContext) -> float:
-    """Return the missing FTE in the busiest month; 0 if the needs state no engineers."""
-    on_hand = case.needs.organisation.platform_engineers
-    return 0.0 if on_hand is None else max(0.0, max(_estimate_fte(case)[0]) - on_hand)
+# --- what an option needs
 
 
-def _estimate_fte(case: OptionContext) -> tuple[tuple[float, ...], UnitPrice]:
-    """Return FTE per month, and the facts for the real headcount relative to the counted one.
+def list_role_needs(case: OptionContext) -> tuple[RoleNeed, ...]:
+    """Return the need by role, or in hours for all roles together where that is enough; nothing on this machine."""
+    if all(place.placement == "this-machine" for place in case.where):
+        return ()
+    roles = (_estimate_platform(case), *_estimate_other_roles(case))
+    if not _is_small(case):
+        return roles
+    small = _estimate_hours(case)
+    return (small,) if small.mean < sum(one.mean for one in roles) else roles
 
-    Design: half of this uncertainty is common to all options, the other half belongs to the option's floors. So options
+
+def _is_small(case: OptionContext) -> bool:
+    employees, machines = case.needs.organisation.employees, sum(fleet.peak for fleet in case.fleets)
+    if machines <= 1 and all(fleet.machine.accelerator_count <= DESK_ACCELERATORS for fleet in case.fleets):
+        return True
+    return employees is not None and employees < SMALL_EMPLOYEES and machines <= SMALL_MACHINES
+
+
+def _list_served(case: OptionContext) -> list[str]:
+    """Return the kinds of places, once each."""
+    return list(dict.fromkeys(SMALL_PLACE_PARTS[p.placement] for p in case.where if p.placement in SMALL_PLACE_PARTS))
+
+
+def _list_machines(case: OptionContext, *, own: bool) -> list[float]:
+    """Return the machines at the busiest moment of each month, the control plane's included."""
+    here = [fleet.monthly_peaks for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
+    if case.seat is not None and (case.seat.offer is None) == own:
+        here.append(tuple(map(float, case.seat.counts)))
+    return [sum(machines[month] for machines in here) for month in range(case.months)]
+
+
+def _estimate_hours(case: OptionContext) -> RoleNeed:
+    machines = [a + b for a, b in zip(*(_list_machines(case, own=own) for own in (True, False)), strict=True)]
+    fixed = {**dict.fromkeys(_list_served(case), 1.0), SMALL_WORKLOAD: float(len(case.needs.workloads))}
+    value = {name: case.catalog.parameter(name).value for name in (*fixed, SMALL_MACHINE, HOURS_PART)}
+    base = sum(value[name] * count for name, count in fixed.items())
+    fte = tuple((base + value[SMALL_MACHINE] * count) / value[HOURS_PART] for count in machines)
+    counts = {**fixed, SMALL_MACHINE: sum(machines) / len(machines)}
+    return RoleNeed(EVERY_ROLE, fte, (_register_band(case, EVERY_ROLE, counts),))
+
+
+def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
+    """Return the roles whose work depends on models, training jobs, data sets and regulations."""
+    needs, hosted = case.needs, any(place.placement == "hosted-api" for place in case.where)
+    bought = [one for one in needs.workloads if hosted and one.kind in TEXT_KINDS and one.name not in case.models]
+    counts = {
+        "machine-learning": {
+            "staff.models": len({model.id for model in case.models.values()}),
+            "staff.hosted-models": len(bought),
+            "staff.training": sum(one.kind in TRAINING_KINDS for one in needs.workloads),
+        },
+        "data": {"staff.datasets": len({name for one in needs.workloads for name in one.data})},
+        "security": {"staff.regulations": len(needs.regulations)},
+    }
+    found = []
+    for role, parts in counts.items():
+        used = {name: float(count) for name, count in parts.items() if count}
+        fte = sum(case.catalog.parameter(name).value * count for name, count in used.items())
+        if fte:
+            found.append(RoleNeed(role, (fte,) * case.months, (_register_band(case, role, used),)))
+    return found
+
+
+def _register_band(case: OptionContext, role: str, counts: Mapping[str, float]) -> str:
+    """Register the real headcount of a role relative to the counted one; return its basis."""
+    whole = sum_estimates([case.catalog.parameter(name).scaled(count) for name, count in counts.items() if count], "")
+    terms = "+".join(f"{count:.3g}-{name.removeprefix('staff.')}" for name, count in counts.items() if count)
+    return case.ledger.create_driver(
+        Estimate(value=1.0, low=whole.low / whole.value, high=whole.high / whole.value, unit=""),
+        f"staff.need.{role}.{terms}".replace(" ", "-"),
+        "assumed",
+        f"actual staff / planned staff: {role}",
+        formula=" + ".join(f"{count:.3g} x {name}" for name, count in counts.items() if count),
+        facts=case.quotes.drivers(sorted(counts)),
+    ).basis
+
+
+def _estimate_platform(case: OptionContext) -> RoleNeed:
+    """Estimate the FTE per month of platform engineers.
+
+    Design: half of the uncertainty is common to all options, the other half belongs to the option's floors. So options
     of the same kind do not differ by chance, and options of different kinds do not differ with certainty.
     """
     places = (place for place in case.where if place.placement in FTE_FLOOR_PARTS)
     floors = tuple(dict.fromkeys(_choose_fte_floor(case, place) for place in places))
     flow = [sum(case.catalog.parameter(name).value for name in floors)] * case.months
     for own, name in SERVERS_PER_FTE_PARTS.items():
-        each = 1 / case.catalog.parameter(name).value
-        here = [fleet.monthly_peaks for fleet in case.fleets if (fleet.where.placement in OWN_PLACEMENTS) == own]
-        if case.seat is not None and (case.seat.offer is None) == own:
-            here.append(case.seat.counts)
-        flow = [now + sum(machines[month] for machines in here) * each for month, now in enumerate(flow)]
+        each = case.catalog.parameter(name).value
+        flow = [now + count / each for now, count in zip(flow, _list_machines(case, own=own), strict=True)]
     bands = [_register_headcount_band(case, shared) for shared in ("", "+".join(sorted(floors)))]
-    return tuple(flow), UnitPrice(1.0, tuple(bands))
+    return RoleNeed(PLATFORM, tuple(flow), tuple(bands))
 
 
 def _register_headcount_band(case: OptionContext, floors: str) -> str:
@@ -114,6 +249,18 @@ def _choose_fte_floor(case: OptionContext, place: Location) -> str:
     if place.placement == "cloud" and here and not here & list_online_workloads(case.needs):
         return BATCH_ONLY_FLOOR
     return FTE_FLOOR_PARTS[place.placement]
+
+
+# --- what a year of staff costs
+
+
+def _price_role(case: OptionContext, role: str) -> UnitPrice:
+    """Return USD per FTE-year: a platform engineer's, times the ratio of the role's wage."""
+    engineer, ratio = _price_engineer(case), f"staff.rate.{role}"
+    if ratio not in case.catalog.parts:
+        return engineer
+    times = case.quotes.part(ratio)
+    return UnitPrice(engineer.usd * times.usd, (*engineer.drivers, *times.drivers))
 
 
 def _price_engineer(case: OptionContext) -> UnitPrice:

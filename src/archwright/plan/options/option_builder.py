@@ -386,6 +386,7 @@ class OptionBuilder:
             rack_units=costs.rack_units,
             energy_kwh_per_month=costs.energy_kwh_per_month,
             carbon_kg_per_month=costs.carbon_kg_per_month,
+            staff=costs.staff,
             misses=tuple(misses),
             notes=tuple(notes),
         )

@@ -1,0 +1,129 @@
+"""Staff of an option: the need by role, the part that the team has time for, and hours in place of engineers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from archwright.catalog.load import load_catalog
+from archwright.contract.plan import StaffNeed
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.staffing import compute_serving_staff_usd
+
+from ..fleet_samples import CLOUD, HOSTED, house, own_fleet, rented_fleet
+from .test_operating_costs import (
+    Case,
+    clinic_at_home,
+    lines,
+    one,
+    run,
+    startup_by_the_token,
+    startup_in_a_cloud,
+    with_field,
+)
+
+CATALOG = load_catalog()
+WHOLE_TEAM = {"machine-learning": 1.0, "data": 1.0, "security": 1.0}
+
+
+def by_role(case: Case) -> dict[str, StaffNeed]:
+    return {need.role: need for need in run(case).staff}
+
+
+def paid(case: Case) -> float:
+    return sum(term.sum for term in lines(run(case), "staff"))
+
+
+def test_an_option_pays_the_staff_beyond_the_team_and_states_the_time_of_the_team() -> None:
+    whole = with_field(clinic_at_home(), "organisation", platform_engineers=4, team=WHOLE_TEAM)
+    assert paid(whole) == 0 and not any("staff" in note for note in run(whole).notes)
+    used = by_role(whole)
+    assert all(need.hired == 0 and need.team == pytest.approx(need.needed.value) for need in used.values())
+    assert set(used) == {"platform", *WHOLE_TEAM} and used["platform"].needed.value > 1
+    short = with_field(whole, "organisation", platform_engineers=0.25)
+    (line,) = lines(run(short), "staff")
+    salary = CATALOG.parameter("staff.europe").value
+    months = short[0].budget.horizon_months
+    assert line.sum == pytest.approx((used["platform"].needed.value - 0.25) * salary / 12 * months)
+    assert not line.budgeted and not line.once and line.line == "staff beyond the team: platform"
+    assert by_role(short)["platform"].team == 0.25
+    assert any("FTE platform" in note for note in run(short).notes)
+    # `team` counts before the older field, and nobody is stated twice.
+    both = with_field(short, "organisation", team={**WHOLE_TEAM, "platform": 4.0})
+    assert paid(both) == 0
+
+
+def test_a_role_costs_its_own_wage() -> None:
+    nobody = with_field(clinic_at_home(), "organisation", platform_engineers=None, team={})
+    found, months = by_role(nobody), nobody[0].budget.horizon_months
+    rate = CATALOG.parameter("staff.europe").value * CATALOG.parameter("staff.rate.machine-learning").value / 12
+    line = one(run(nobody), "staff", "machine-learning")
+    assert line.sum == pytest.approx(found["machine-learning"].needed.value * rate * months)
+    assert found["security"].needed.value == pytest.approx(3 * 0.05), "one share for each regulation"
+
+
+def test_a_small_organisation_needs_hours_and_not_an_engineer() -> None:
+    """Twelve people with five rented machines and a chatbot: days of one person in a month, and no hire."""
+    small = startup_in_a_cloud()
+    (need,) = by_role(small).values()
+    assert need.role == "every role" and 10 < need.hours < 40
+    assert need.needed.value == pytest.approx(need.hours / CATALOG.parameter("staff.hours").value)
+    assert paid(small) == 0
+    alone = with_field(small, "organisation", platform_engineers=None)
+    year = paid(alone) / alone[0].budget.horizon_months * 12
+    assert year == pytest.approx(need.needed.value * CATALOG.parameter("staff.us").value)
+    large = with_field(alone, "organisation", employees=4000)
+    assert {"platform", "machine-learning"} <= set(by_role(large)) and paid(large) > 3 * paid(alone)
+
+
+def test_hosted_models_and_one_small_machine_need_hours_in_any_organisation() -> None:
+    hosted = with_field(startup_by_the_token(), "organisation", employees=9000, platform_engineers=None)
+    assert list(by_role(hosted)) == ["every role"]
+    needs = hosted[0]
+    desk = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 1, house("US"))
+    assert list(by_role((needs, (desk,), (house("US"),)))) == ["every role"]
+    rack = own_fleet(needs, CATALOG, "8x-h100", ("support-chat",), 1, house("US"))
+    assert "platform" in by_role((needs, (rack,), (house("US"),)))
+
+
+def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_own_machines() -> None:
+    for employees in (12, 9000):
+        case = with_field(startup_by_the_token(), "organisation", employees=employees, platform_engineers=None)
+        needs = case[0]
+        own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
+        rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
+        costs = [
+            paid((needs, fleets, where))
+            for fleets, where in (((), (HOSTED,)), ((rented,), (CLOUD,)), ((own,), (house("US"),)))
+        ]
+        assert costs[0] < costs[1] <= costs[2]
+
+
+def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floors() -> None:
+    organisation = {"employees": 9000, "platform_engineers": None}
+    needs = with_field(startup_by_the_token(), "organisation", **organisation)[0]
+    rented, ledger = rented_fleet(needs, CATALOG, ("support-chat",), count=2), PlanProvenance()
+    own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
+    cloud, home = (
+        {name for name in one(run((needs, fleets, where), ledger), "staff", "platform").drivers if "staff.need" in name}
+        for fleets, where in (((rented,), (CLOUD,)), ((own,), (house("US"),)))
+    )
+    assert cloud & home == {"staff.need"} and len(cloud) == len(home) == 2
+    floor = CATALOG.parameter("staff.own")
+    both = [ledger.driver_estimate(name) for name in cloud]
+    assert sum(math.log(each.high) ** 2 for each in both) == pytest.approx(math.log(floor.high / floor.value) ** 2)
+
+
+def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None:
+    ledger, abroad = PlanProvenance(), {"country": "BR", "platform_engineers": None}
+    found = run(with_field(startup_by_the_token(), "organisation", **abroad), ledger)
+    (rate,) = (driver for driver in one(found, "staff").drivers if driver.startswith("staff.br"))
+    low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")
+    band = ledger.driver_estimate(rate)
+    assert low.value < band.value < high.value and band.low < low.low and band.high == high.high
+
+
+def test_staff_for_rented_machines_beside_own_ones_is_free_while_the_team_has_time() -> None:
+    nobody, team = (with_field(clinic_at_home(), "organisation", platform_engineers=count)[0] for count in (None, 4))
+    assert compute_serving_staff_usd(nobody, CATALOG) > 0 == compute_serving_staff_usd(team, CATALOG)
