@@ -334,7 +334,7 @@ def test_defaults_are_said(plan_of: Make) -> None:
     for text in (
         "support-chat: no quality floor",
         "support-chat: data none",
-        "no limit on slo.ttft_p95_s, slo.tpot_p95_s, slo.availability",
+        "no limit on slo.availability",
         "budget.per_month: no limit",
     ):
         assert text in said

@@ -1,4 +1,4 @@
-"""Fills what a needs file leaves out and people do not know: loads, languages, modalities, the team by role.
+"""Fills what a needs file leaves out and people do not know: loads, limits, languages, modalities, the team by role.
 
 It happens once, after all checks: all later code sees the filled fields. `NeedsSource` keeps what was derived.
 """
@@ -6,13 +6,19 @@ It happens once, after all checks: all later code sees the filled fields. `Needs
 from collections.abc import Iterator
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.needs import DerivedLoad, Needs, NeedsSource, Organisation, Workload
+from archwright.contract.needs import SLO, DerivedLoad, Needs, NeedsSource, Organisation, Placement, SLOPreset, Workload
 from archwright.contract.record import replace
 from archwright.needs.kind_fields import fields_by_kind
 from archwright.needs.load_conversion import check_load, convert_load
 from archwright.needs.needs_problem import NeedsProblem
 
 ENGLISH = "en"
+# Kinds whose answer a person reads while it is written, and their preset if the file states no latency.
+READ_ALONG = frozenset({"chat", "rag", "vision-language"})
+DEFAULT_PRESET: SLOPreset = "reading"
+LATENCY_FIELDS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
+# Rows of presets for kinds that stream text.
+STREAMED = "chat"
 PLATFORM = "platform"
 
 
@@ -33,7 +39,9 @@ def derive_needs(needs: Needs, source: NeedsSource, catalog: Catalog) -> tuple[N
             defaults.append(f"{workload.name}: languages {', '.join(languages)}: {reason}")
         if fields.modalities and not workload.modalities:
             workload = replace(workload, modalities=fields.modalities)
-        workloads.append(workload)
+        limits, reason = _fill_limits(workload, needs.placement.allow, catalog)
+        defaults += [reason] if reason else []
+        workloads.append(replace(workload, slo=limits))
     filled = replace(needs, workloads=tuple(workloads), organisation=_fill_team(needs.organisation))
     return filled, replace(source, loads=tuple(loads), defaults=tuple(defaults))
 
@@ -42,6 +50,25 @@ def check_loads(needs: Needs) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
         if workload.traffic is not None:
             yield from check_load(workload.traffic, f"workloads[{index}].traffic")
+
+
+def _fill_limits(workload: Workload, allow: tuple[Placement, ...], catalog: Catalog) -> tuple[SLO, str]:
+    """Return the service levels with the limits of the preset, and a sentence about a default preset.
+
+    A workload that a person reads along gets the preset "reading" if the file states no latency limit. On this machine
+    alone it gets none: there is no other machine to choose. Stated fields stay.
+    """
+    slo, preset = workload.slo, workload.slo.preset
+    reads = workload.kind in READ_ALONG and set(allow) != {"this-machine"}
+    if preset is None and reads and all(getattr(slo, field) is None for field in LATENCY_FIELDS):
+        preset = DEFAULT_PRESET
+    streams = "ttft_p95_s" in fields_by_kind()[workload.kind].slo
+    rows = [row for row in catalog.slo_limits if row.preset == preset and (row.kind == STREAMED) == streams]
+    added = {row.field: row.value for row in rows if getattr(slo, row.field) is None}
+    if not added or slo.preset is not None:
+        return replace(slo, **added), ""
+    limits = " and ".join(f"slo.{field} {value:g}" for field, value in added.items())
+    return replace(slo, **added), f"{workload.name}: {limits}: slo.preset {preset}, since the file states no latency"
 
 
 def _choose_languages(needs: Needs, workload: Workload, catalog: Catalog) -> tuple[tuple[str, ...], str]:

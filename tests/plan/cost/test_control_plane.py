@@ -18,7 +18,7 @@ from archwright.plan.cost.control_plane import MAX_SHARED_CORES, list_platform_p
 from archwright.plan.cost.data_placement import OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import estimate_site_power
 from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy_and_carbon
-from archwright.plan.cost.staffing import price_staff
+from archwright.plan.cost.staffing import list_staff
 from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
@@ -226,7 +226,7 @@ def test_own_servers_cost_purchase_support_power_and_staff() -> None:
     energy = [estimate_energy_and_carbon(one, kept)[0] for one in (here, bare)]
     assert energy[0] is not None and energy[1] is not None
     assert energy[0].value - energy[1].value == pytest.approx(730 * draw)
-    people = [sum(term.sum for term in price_staff(one)) for one in (here, bare)]
+    people = [sum(need.needed.value for need in list_staff(one)) for one in (here, bare)]
     assert people[0] > people[1]
     found = run(at_home(replace(needs, budget=replace(needs.budget, capex=0.0))))
     hosts = [term for term in found.terms if term.category == "platform"]

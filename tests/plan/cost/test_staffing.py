@@ -70,7 +70,7 @@ def test_a_small_organisation_needs_hours_and_not_an_engineer() -> None:
     assert need.role == "every role" and 10 < need.hours < 40
     assert need.needed.value == pytest.approx(need.hours / CATALOG.parameter("staff.hours").value)
     assert paid(small) == 0
-    alone = with_field(small, "organisation", platform_engineers=None)
+    alone = with_field(small, "organisation", platform_engineers=None, team={})
     year = paid(alone) / alone[0].budget.horizon_months * 12
     assert year == pytest.approx(need.needed.value * CATALOG.parameter("staff.us").value)
     large = with_field(alone, "organisation", employees=4000)
@@ -78,7 +78,7 @@ def test_a_small_organisation_needs_hours_and_not_an_engineer() -> None:
 
 
 def test_hosted_models_and_one_small_machine_need_hours_in_any_organisation() -> None:
-    hosted = with_field(startup_by_the_token(), "organisation", employees=9000, platform_engineers=None)
+    hosted = with_field(startup_by_the_token(), "organisation", employees=9000, platform_engineers=None, team={})
     assert list(by_role(hosted)) == ["every role"]
     needs = hosted[0]
     desk = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 1, house("US"))
@@ -89,7 +89,7 @@ def test_hosted_models_and_one_small_machine_need_hours_in_any_organisation() ->
 
 def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_own_machines() -> None:
     for employees in (12, 9000):
-        case = with_field(startup_by_the_token(), "organisation", employees=employees, platform_engineers=None)
+        case = with_field(startup_by_the_token(), "organisation", employees=employees, platform_engineers=None, team={})
         needs = case[0]
         own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
         rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
@@ -101,7 +101,7 @@ def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_
 
 
 def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floors() -> None:
-    organisation = {"employees": 9000, "platform_engineers": None}
+    organisation = {"employees": 9000, "platform_engineers": None, "team": {}}
     needs = with_field(startup_by_the_token(), "organisation", **organisation)[0]
     rented, ledger = rented_fleet(needs, CATALOG, ("support-chat",), count=2), PlanProvenance()
     own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
@@ -116,7 +116,7 @@ def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floo
 
 
 def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None:
-    ledger, abroad = PlanProvenance(), {"country": "BR", "platform_engineers": None}
+    ledger, abroad = PlanProvenance(), {"country": "BR", "platform_engineers": None, "team": {}}
     found = run(with_field(startup_by_the_token(), "organisation", **abroad), ledger)
     (rate,) = (driver for driver in one(found, "staff").drivers if driver.startswith("staff.br"))
     low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")
@@ -125,5 +125,7 @@ def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None
 
 
 def test_staff_for_rented_machines_beside_own_ones_is_free_while_the_team_has_time() -> None:
-    nobody, team = (with_field(clinic_at_home(), "organisation", platform_engineers=count)[0] for count in (None, 4))
+    nobody, team = (
+        with_field(clinic_at_home(), "organisation", platform_engineers=count, team={})[0] for count in (None, 4)
+    )
     assert compute_serving_staff_usd(nobody, CATALOG) > 0 == compute_serving_staff_usd(team, CATALOG)

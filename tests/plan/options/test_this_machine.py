@@ -8,6 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from archwright.catalog.load import load_catalog
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.capacity.served_load import derive_seed
@@ -34,7 +35,7 @@ def test_electricity_is_the_only_cost(desk: Plan) -> None:
 
 
 def test_the_price_of_the_site_counts(plan_of: Make, desk: Plan) -> None:
-    site = {"country": "DE", "electricity_usd_per_kwh": 2.7}
+    site = {"country": "DE", "electricity_usd_per_kwh": 10 * load_catalog().electricity_usd_per_kwh("DE").value}
     dear = local(plan_of("desk", edit({"placement.site": site}))).cost_per_month
     usual = local(desk).cost_per_month
     assert dear is not None and usual is not None

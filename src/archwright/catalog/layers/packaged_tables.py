@@ -236,6 +236,7 @@ class CatalogTables:
     # --- what needs may leave out
 
     load_rules = _list_table(table_reader(metadata_records.LoadRule, "load_rules.csv"))
+    slo_limits = _list_table(table_reader(metadata_records.SLOLimit, "slo_presets.csv"))
     languages = _keyed_table(table_reader(metadata_records.Language, "languages.csv"), "language")
     country_languages = _keyed_table(
         table_reader(metadata_records.CountryLanguages, "country_languages.csv"), "country"

@@ -50,6 +50,16 @@ class LoadRule(Fact):
     unit: str
 
 
+class SLOLimit(Fact):
+    """One limit of a preset of service levels. `kind`: "chat" for kinds that stream text, "*" for the others."""
+
+    preset: str
+    kind: str
+    field: str
+    value: float
+    unit: str
+
+
 class Language(Fact):
     """A language by its ISO 639-1 code: its English name, and its own name."""
 
