@@ -120,8 +120,8 @@ def _record_assumptions(case: OptionContext) -> None:
         "every option pays for the storage of all data at its own price, existing data included",
         "no managed cluster's control plane and no vendor's software licence is priced: the stack needs neither",
         "staff: only the work that runs the platform counts. Engineers who build products are the same in every option",
-        "people of organisation.team and platform_engineers cost nothing here, since their pay does not depend on the "
-        "option; a role that the needs do not state has nobody yet, so its work is paid in full",
+        "people of organisation.team and platform_engineers cost nothing here: their pay does not depend on the option",
+        "a role that organisation.team does not state has nobody yet, so an option pays its work in full",
     )
     if any(place.placement == "on-premises" for place in facility.list_own_places(case)):
         case.ledger.add_assumptions(
