@@ -1,4 +1,4 @@
-"""Diagram of the chosen plan: workloads, gateway, pools by place, and supporting functions."""
+"""Diagram of the chosen plan by zones: users, entry, application with its places, data, management."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,8 @@ from typing import NamedTuple
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.report import svg
 from archwright.report.document import FigureBlock
-from archwright.report.number_format import PLACEMENTS, format_count, format_list
+from archwright.report.document_texts import ZoneText, read_texts
+from archwright.report.number_format import PLACEMENTS, format_count, format_list, format_number
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
@@ -15,15 +16,11 @@ HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # Rows of boxes on a page. A larger plan shows fewer boxes per place, then fewer places.
 MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
-BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, SUPPORT_HEIGHT = 112.0, 34.0, 28.0, 84.0
-LINES_IN_BOX = 5
-# Functions of the stack beside the serving path, in the order of the work.
-SUPPORT_FUNCTIONS = (
-    ("lake", "Data lake"),
-    ("training", "Training"),
-    ("registry", "Model registry"),
-    ("monitoring", "Monitoring"),
-)
+BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, ZONE_BOX_HEIGHT = 112.0, 34.0, 20.0, 66.0
+LINES_IN_BOX, LINES_IN_ZONE_BOX, MOST_ZONE_BOXES = 5, 2, 4
+# Functions of the stack by zone, with their titles.
+ENTRY_FUNCTIONS = {"gateway": "Gateway", "access": "Access control"}
+MANAGEMENT_FUNCTIONS = {"monitoring": "Monitoring", "registry": "Model registry", "training": "Training"}
 
 
 class DiagramBox(NamedTuple):
@@ -52,23 +49,70 @@ class PoolGroup(NamedTuple):
 
 
 def draw_architecture(plan: Plan, option: Option) -> FigureBlock:
-    """From top to bottom: workloads, gateway, places with their pools, data and monitoring."""
+    """The zones from top to bottom; requests pass the entry and reach the places with their pools."""
     canvas, places = svg.SvgCanvas(WIDTH), _fit_to_page(_group_pools(option))
-    y = _draw_banner(canvas, EDGE, "Workloads", format_list((w.name for w in plan.workloads), most=6))
-    y = _draw_arrow(canvas, y)
-    front = [line for line in plan.stack if line.function in ("gateway", "access")]
-    kept = format_list(f"{line.product}, existing" for line in front if line.existing)
-    y = _draw_banner(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
-    y = _draw_groups(canvas, _draw_arrow(canvas, y), places) if places else y
-    beside, y = _support_boxes(plan), _draw_arrow(canvas, y)
-    width = (INNER - (len(beside) - 1) * GAP) / len(beside)
-    for number, box in enumerate(beside):
-        _draw_box(canvas, (EDGE + number * (width + GAP), y), (width, SUPPORT_HEIGHT), box)
-    pools = "; ".join(
-        f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
-    )
-    alt = f"Requests pass a gateway and reach {pools or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
-    return FigureBlock(f"Architecture of {option.name}", canvas.render(y + SUPPORT_HEIGHT + EDGE), alt)
+    y, alts = EDGE, list[str]()
+    for zone, boxes in _list_zones(plan):
+        texts = read_texts().zones[zone]
+        if zone == "application":
+            y = _draw_zone_title(canvas, y, texts)
+            y = _draw_groups(canvas, y, places) if places else y
+            titles = [f"{p.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in p.boxes)}" for p in places]
+        else:
+            y = _draw_zone(canvas, _draw_zone_title(canvas, y, texts), boxes)
+            titles = [f"{box.title} ({', '.join(box.lines)})" for box in boxes]
+        alts.append(f"{texts.title}: {'; '.join(titles) or 'nothing'}")
+        y = _draw_arrow(canvas, y) if zone != "management" else y
+    return FigureBlock(f"Architecture of {option.name}", canvas.render(y + EDGE), ". ".join(alts))
+
+
+def _list_zones(plan: Plan) -> Iterable[tuple[str, tuple[DiagramBox, ...]]]:
+    loads = {load.workload: load for load in plan.loads}
+    users = [
+        DiagramBox(
+            workload.name,
+            (
+                f"{format_number(loads[workload.name].requests_per_second)} requests/s at the peak"
+                if workload.name in loads
+                else "batch work",
+                f"data: {workload.data_class or 'no class stated'}",
+            ),
+        )
+        for workload in plan.workloads
+    ]
+    yield "users", _limit(users, "workload")
+    lines = {(section.id, line.topic): line for section in plan.sections for line in section.lines}
+    entry = _stack_boxes(plan, ENTRY_FUNCTIONS)
+    if front := lines.get(("network", "Front end")):
+        entry.append(DiagramBox("Front end", (front.choice,)))
+    yield "entry", _limit(entry, "part")
+    yield "application", ()
+    stored = [
+        DiagramBox(topic, (line.choice,)) for (section, topic), line in lines.items() if _is_store(section, topic)
+    ]
+    yield "data", _limit(stored, "store")
+    identity = lines.get(("stack", "Identity"))
+    management = [DiagramBox("Identity", (identity.choice if identity is not None else "to decide",))]
+    yield "management", _limit([*management, *_stack_boxes(plan, MANAGEMENT_FUNCTIONS)], "part")
+
+
+def _is_store(section: str, topic: str) -> bool:
+    return section == "storage" and topic.startswith(("Data ", "Vector index", "Backup of ", "Existing "))
+
+
+def _stack_boxes(plan: Plan, functions: dict[str, str]) -> list[DiagramBox]:
+    return [
+        DiagramBox(functions[line.function], (f"{line.product} (existing)" if line.existing else line.product,))
+        for line in plan.stack
+        if line.function in functions
+    ]
+
+
+def _limit(boxes: list[DiagramBox], noun: str) -> tuple[DiagramBox, ...]:
+    if len(boxes) <= MOST_ZONE_BOXES:
+        return tuple(boxes)
+    rest = format_count(len(boxes) - MOST_ZONE_BOXES + 1, f"more {noun}")
+    return (*boxes[: MOST_ZONE_BOXES - 1], DiagramBox(rest, ("listed in the tables",)))
 
 
 def _fit_to_page(places: tuple[PoolGroup, ...]) -> tuple[PoolGroup, ...]:
@@ -156,25 +200,21 @@ def describe_machine(pool: Pool) -> str:
     return f"{pool.accelerator_count} x {pool.accelerator} ({pool.machine})"
 
 
-def _support_boxes(plan: Plan) -> tuple[DiagramBox, ...]:
-    named = {section.id: section for section in plan.sections}
-    boxes = []
-    for function, title in SUPPORT_FUNCTIONS:
-        line = next((line for line in plan.stack if line.function == function), None)
-        product = "" if line is None else f"{line.product} (existing)" if line.existing else line.product
-        if not product and function == "lake" and "storage" in named:
-            product = named["storage"].summary.partition(". ")[0]
-        if product:
-            boxes.append(DiagramBox(title, (product,)))
-    predictions = format_count(len(plan.predictions), "prediction")
-    return (*boxes, DiagramBox("Plan against actual", (f"{predictions}, measured after the start",)))
+def _draw_zone_title(canvas: svg.SvgCanvas, y: float, zone: ZoneText) -> float:
+    canvas.text((EDGE, y + 15), zone.title, size=14, bold=True)
+    canvas.text((EDGE + 136, y + 15), svg.fit_text(zone.rule, 12, INNER - 140), size=12, fill=svg.QUIET)
+    return y + 23
 
 
-def _draw_banner(canvas: svg.SvgCanvas, y: float, title: str, text: str) -> float:
-    canvas.rect((EDGE, y), (INNER, 44), svg.SOFT, rx=6, stroke=svg.RULE)
-    canvas.text((EDGE + 16, y + 27), title, size=14, bold=True)
-    canvas.text((EDGE + 116, y + 27), svg.fit_text(text, 13, INNER - 132))
-    return y + 44
+def _draw_zone(canvas: svg.SvgCanvas, y: float, boxes: tuple[DiagramBox, ...]) -> float:
+    """A frame with its boxes side by side."""
+    height = ZONE_BOX_HEIGHT + 2 * 8
+    canvas.rect((EDGE, y), (INNER, height), svg.PAPER, rx=8, stroke=svg.RULE)
+    width = (INNER - 16 - (len(boxes) - 1) * 8) / max(len(boxes), 1)
+    for number, box in enumerate(boxes):
+        at = (EDGE + 8 + number * (width + 8), y + 8)
+        _draw_box(canvas, at, (width, ZONE_BOX_HEIGHT), box, LINES_IN_ZONE_BOX)
+    return y + height
 
 
 def _draw_arrow(canvas: svg.SvgCanvas, y: float) -> float:
@@ -224,11 +264,13 @@ def _draw_group(canvas: svg.SvgCanvas, at: tuple[float, float], width: float, pl
         _draw_box(canvas, corner, (wide, BOX_HEIGHT), box)
 
 
-def _draw_box(canvas: svg.SvgCanvas, at: tuple[float, float], size: tuple[float, float], box: DiagramBox) -> None:
+def _draw_box(
+    canvas: svg.SvgCanvas, at: svg.Point, size: tuple[float, float], box: DiagramBox, room: int = LINES_IN_BOX
+) -> None:
     (x, y), (width, _) = at, size
     canvas.rect(at, size, svg.SOFT, rx=5, stroke=svg.RULE)
     canvas.text((x + 10, y + 21), svg.fit_text(box.title, 13, width - 18), bold=True)
-    most = 3 if len(box.lines) == 1 else max(1, min(2, LINES_IN_BOX - len(box.lines) + 1))
+    most = min(3, room) if len(box.lines) == 1 else max(1, min(2, room - len(box.lines) + 1))
     lines = [text for line in box.lines for text in svg.wrap_text(line, 12, width - 18, most)]
-    for number, line in enumerate(lines[:LINES_IN_BOX]):
+    for number, line in enumerate(lines[:room]):
         canvas.text((x + 10, y + 40 + number * 16), line, size=12, fill=svg.QUIET)

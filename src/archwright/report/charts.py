@@ -6,29 +6,20 @@ from collections.abc import Iterable
 from archwright.contract.decision import CostDriver, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
-from archwright.contract.plan import CostCategory, Option, Plan
+from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.report import number_format as fmt
 from archwright.report import svg
+from archwright.report.bill import YearCost
 from archwright.report.document import FigureBlock
 
 WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
 BESIDE_PLOT = LEFT + PLOT_WIDTH + 14
-MOST_OPTIONS, MOST_PARTS, MOST_PREDICTIONS, MOST_DRIVERS = 14, 6, 24, 6
+MOST_OPTIONS, MOST_YEARS, MOST_PREDICTIONS, MOST_DRIVERS = 14, 7, 24, 6
 
-# Fourteen categories are too many for one chart, so categories of the same budget share a colour.
-CATEGORY_GROUPS: dict[str, tuple[CostCategory, ...]] = {
-    "Machines rented, tokens": ("compute", "tokens", "platform"),
-    "Machines bought": ("purchase", "refresh", "residual"),
-    "Support, licences": ("support", "licence"),
-    "Electricity, space": ("energy", "facility"),
-    "Network, traffic": ("network", "egress"),
-    "Storage": ("storage",),
-    "Staff": ("staff",),
-}
-GROUP_COLOURS = dict(zip(CATEGORY_GROUPS, svg.PALETTE, strict=True))
+YEAR_COLOURS = {"Purchases": svg.PALETTE[1], "Running cost": svg.PALETTE[0], "Staff": svg.PALETTE[6]}
 
 
 class RowChart(svg.SvgCanvas):
@@ -109,58 +100,50 @@ def draw_option_costs(plan: Plan) -> FigureBlock | None:
     )
 
 
-def sum_cost_groups(option: Option, months: int) -> dict[str, float]:
-    """Total cost by group; the resale value lowers the group of the purchases."""
-    sums = dict.fromkeys(CATEGORY_GROUPS, 0.0)
-    for line in option.cost_lines:
-        group = next(name for name, categories in CATEGORY_GROUPS.items() if line.category in categories)
-        sums[group] += line.total_over(months)
-    return sums
-
-
-def draw_cost_breakdown(plan: Plan) -> FigureBlock | None:
-    """A stacked bar for each option: its total by group of categories."""
-    priced = (option for option in order_options(plan.options, plan.chosen) if option.total_cost is not None)
-    parts = {option.name: sum_cost_groups(option, plan.horizon_months) for option in priced if option.cost_lines}
-    parts = dict(list(parts.items())[:MOST_PARTS])
-    if not parts:
+def draw_years(plan: Plan, years: tuple[YearCost, ...]) -> FigureBlock | None:
+    """A stacked bar for each year: purchases, running cost and staff; one part if the plan does not split them."""
+    drawn = years[:MOST_YEARS]
+    if not drawn:
         return None
-    chart = RowChart(len(parts), 36.0)
-    scale = chart.draw_axis(max(sum(max(amount, 0.0) for amount in sums.values()) for sums in parts.values()))
-    for row, (name, sums) in enumerate(parts.items()):
+    chart, alts = RowChart(len(drawn), 30.0), list[str]()
+    parts = [
+        {"Purchases": year.purchases or 0.0, "Running cost": year.running or 0.0, "Staff": year.staff or 0.0}
+        if year.purchases is not None
+        else {"Running cost": year.total}
+        for year in drawn
+    ]
+    scale = chart.draw_axis(max(sum(max(amount, 0.0) for amount in one.values()) for one in parts))
+    for row, (year, sums) in enumerate(zip(drawn, parts, strict=True)):
         y = chart.find_row(row)
-        chart.draw_label(name, y + 21, bold=name == plan.chosen)
+        chart.draw_label(f"Year {year.year}", y + 21)
         end = _draw_stacked_bar(chart, sums, y, scale)
-        chart.text((end + 10, y + 21), fmt.format_compact(sum(sums.values())))
-    used = [group for group in CATEGORY_GROUPS if any(sums[group] > 0 for sums in parts.values())]
+        chart.text((end + 10, y + 21), fmt.format_compact(year.total), bold=True)
+        split = ", ".join(f"{name} {fmt.format_compact(amount)}" for name, amount in sums.items() if amount)
+        alts.append(f"year {year.year}: {split}")
     x, y = LEFT, chart.bottom + 42
-    for group in used:
-        wide = svg.text_width(group, 12) + 40
-        if x + wide > WIDTH - 10:
-            x, y = LEFT, y + 22
-        chart.rect((x, y - 10), (12, 12), GROUP_COLOURS[group], rx=2)
-        chart.text((x + 18, y), group, size=12)
-        x += wide
-    alts = (
-        f"{name}: " + ", ".join(f"{group} {fmt.format_compact(amount)}" for group, amount in sums.items() if amount)
-        for name, sums in parts.items()
+    for name in (name for name in YEAR_COLOURS if any(one.get(name) and len(one) > 1 for one in parts)):
+        chart.rect((x, y - 10), (12, 12), YEAR_COLOURS[name], rx=2)
+        chart.text((x + 18, y), name, size=12)
+        x += svg.text_width(name, 12) + 40
+    note = f"{plan.currency}, paid in each year." + (
+        f" The first {MOST_YEARS} years." if len(years) > MOST_YEARS else ""
     )
-    note = f"{plan.currency} over {plan.horizon_months} months."
-    return FigureBlock("Cost by category", chart.render(y + 14), "; ".join(alts), note)
+    note += " Resale values reduce the last total." if any((year.purchases or 0.0) < 0 for year in drawn) else ""
+    return FigureBlock("Cost by year", chart.render(y + 14), "; ".join(alts), note)
 
 
 def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale: float) -> float:
     """Draw the segments from left to right, with their amounts if there is room. Return the end of the bar."""
     x = LEFT
-    for group, amount in parts.items():
+    for name, amount in parts.items():
         width = max(amount, 0.0) * scale
         if width <= 0:
             continue
-        chart.rect((x, y + 5), (width, 24), GROUP_COLOURS[group], stroke=svg.PAPER)
+        chart.rect((x, y + 5), (width, 20), YEAR_COLOURS[name], stroke=svg.PAPER)
         text = fmt.format_compact(amount)
         if svg.text_width(text, 11) + 8 < width:
-            dark = GROUP_COLOURS[group] in (svg.PALETTE[0], svg.PALETTE[5])
-            chart.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
+            fill = "#000" if YEAR_COLOURS[name] == svg.PALETTE[1] else "#fff"
+            chart.text((x + width / 2, y + 19), text, size=11, fill=fill, anchor="middle")
         x += width
     return x
 

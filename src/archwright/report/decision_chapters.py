@@ -1,4 +1,4 @@
-"""Chapters for decision makers: the decision, the options, the risk."""
+"""The choice in words, and the chapters that support it: options with their break-evens, and uncertain facts."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible
 from archwright.report import charts
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
+from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 
-AT_RISK = "at risk"
-# Notes that have a place of their own.
-COVERED_NOTES = (AT_RISK, "a tie")
-SENSITIVITIES_SHOWN = 3
+# Notes that have a place of their own: the risk register and the options.
+COVERED_NOTES = ("at risk", "a tie")
 
 
 def describe_decision(plan: Plan, option: Option | None) -> str:
+    """The recommendation with its cost; the business case has its own sentence."""
     if option is None:
         if len(plan.options) < 2:
             single = "The only option evaluated does not satisfy the needs."
@@ -28,12 +28,9 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
         return f"{text}; it has no price."
     band = fmt.format_compact_band(total)
     text += f": {plan.currency} {fmt.format_compact(total.value)} over {plan.horizon_label}"
-    text += f" ({fmt.format_percent(total.level)} interval {band})" if band else ""
-    amounts = ((option.capex, "of purchases over the horizon"), (option.cost_per_month, "per month without staff"))
-    paid = ((amount.value, when) for amount, when in amounts if amount is not None and amount.value > 0)
-    parts = [f"{plan.currency} {fmt.format_compact(value)} {when}" for value, when in paid]
-    text = f"{text}, with {' and '.join(parts)}." if parts else f"{text}."
-    return f"{text} {describe_business_case(plan)}".rstrip()
+    text += f" ({fmt.format_percent(total.level)} band {band})." if band else "."
+    pays = describe_business_case(plan)
+    return f"{text} {pays}" if "does not pay" in pays else text
 
 
 def describe_business_case(plan: Plan) -> str:
@@ -55,70 +52,7 @@ def rank_feasible_options(plan: Plan) -> list[Option]:
     return [option for _, option in sorted(found, key=lambda pair: pair[0])]
 
 
-def decision_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
-    blocks = tuple(_infeasibility_blocks(plan)) if option is None else _chosen_blocks(plan, option)
-    if plan.not_sized:
-        text = f"This plan does not size or predict {fmt.format_count(len(plan.not_sized), 'thing')}; see chapter Risk."
-        blocks += (doc.Callout("Not sized", text),)
-    lead = _explain_choice(plan, option) if option is not None else "Why, and the nearest options."
-    return doc.Chapter("decision", "The decision", lead, blocks)
-
-
-def _chosen_blocks(plan: Plan, option: Option) -> tuple[doc.Block, ...]:
-    facts = tuple(_sensitivity_items(plan))
-    count = "Three facts" if len(facts) == SENSITIVITIES_SHOWN else "Facts"
-    return doc.keep_blocks(
-        _approval_callout(plan, option),
-        doc.Tiles(tuple(_decision_tiles(plan, option))),
-        _tie_callout(plan, option),
-        doc.build_items(f"{count} to check before signing", facts),
-        _limits_at_risk(option),
-        next((charts.draw_schedule(s) for s in plan.decision.schedules if s.option == option.name), None),
-        doc.build_items("Notes on this option", (note for note in option.notes if not note.startswith(COVERED_NOTES))),
-    )
-
-
-def _approval_callout(plan: Plan, option: Option) -> doc.Callout | None:
-    """The amounts to approve, and the expected date of production."""
-    if option.total_cost is None or not option.cumulative_cost:
-        return None
-    currency, months = plan.currency, plan.horizon_months
-    text = f"{currency} {fmt.format_compact(option.total_cost.value)} over {months} months: {currency} "
-    text += f"{fmt.format_compact(option.cumulative_cost[0])} in the first month"
-    if months > 12:
-        text += f" and {currency} {fmt.format_compact(option.cumulative_cost[11])} in the first year"
-    dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
-    pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
-    if pilot is not None:
-        text += f". Production is expected {fmt.format_number(pilot.value, 2)} months after the signature "
-        text += f"({fmt.format_month_band(pilot)})"
-    pays = describe_business_case(plan)
-    return doc.Callout("To approve:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
-
-
-def _decision_tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
-    currency = plan.currency
-    for label, amount in (
-        (f"Total over {plan.horizon_label}", option.total_cost),
-        ("Per month, without staff", option.cost_per_month),
-        ("Purchases over the horizon", option.capex),
-    ):
-        if amount is not None:
-            band = fmt.format_compact_band(amount)
-            note = f"{fmt.format_percent(amount.level)} interval {band}" if band else "exact"
-            yield doc.Tile(label, f"{currency} {fmt.format_compact(amount.value)}", note)
-    returns = plan.decision.returns
-    if returns is not None:
-        payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
-        yield doc.Tile("Value of the goals, less cost", f"{currency} {fmt.format_compact(returns.net.value)}", payback)
-    even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
-    if even is not None:
-        yield doc.Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
-    if (power := option.power_kw) is not None:
-        yield doc.Tile("Power at the plug", fmt.format_measure(power.value, "kW"), fmt.format_band(power))
-
-
-def _explain_choice(plan: Plan, option: Option) -> str:
+def describe_choice(plan: Plan, option: Option) -> str:
     """The rank of the option by cost, and its extra cost if it is not the cheapest."""
     ranked, own = rank_feasible_options(plan), option.total_cost
     evaluated = f"{fmt.format_count(len(plan.options), 'option')} evaluated, {len(ranked)} feasible."
@@ -132,9 +66,7 @@ def _explain_choice(plan: Plan, option: Option) -> str:
     amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{evaluated} It is the cheapest; the next, {first.name}, costs {amount} more."
-    return (
-        f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less. The notes below give the reason."
-    )
+    return f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less."
 
 
 def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
@@ -149,16 +81,6 @@ def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
     return doc.Callout("A tie", f"{text}{names}.") if names else None
 
 
-def _sensitivity_items(plan: Plan) -> Iterable[doc.Item]:
-    """Facts that change the choice first, then the strongest of the others."""
-    ordered = sorted(plan.decision.drivers, key=lambda driver: driver.flips_to is None)
-    names = charts.name_drivers(plan.decision.drivers)
-    for driver in ordered[:SENSITIVITIES_SHOWN]:
-        name = names[driver.basis]
-        lead = driver.name if name == driver.name else f"{driver.name} ({name})"
-        yield doc.Item(lead, describe_switch_point(driver))
-
-
 def describe_switch_point(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
     now = f"taken as {fmt.format_with_band(driver.estimate)}"
@@ -168,13 +90,7 @@ def describe_switch_point(driver: CostDriver) -> str:
     return f"{now}; at {fmt.format_measure(at, unit)}, {where}, {driver.consequence}"
 
 
-def _limits_at_risk(option: Option | None) -> doc.Items | None:
-    """Limits inside a band: the value meets them, the true value may not."""
-    risky = [note for note in (option.notes if option is not None else ()) if note.startswith(AT_RISK)]
-    return doc.build_items("Limits at risk", (note.removeprefix(AT_RISK).lstrip(": ") for note in risky))
-
-
-def _infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
+def infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
     """The nearest options by number of violations and cost; options that a limit meets at best come last."""
     if not plan.options:
         return
@@ -197,9 +113,24 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
     return tuple(hint.removeprefix(FEASIBLE_PREFIX).split(", or ")) if hint.startswith(FEASIBLE_PREFIX) else ()
 
 
-def options_chapter(plan: Plan) -> doc.Chapter:
-    ordered = charts.order_options(plan.options, plan.chosen)
-    picture = charts.draw_option_costs(plan)
+def options_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
+    """All options with costs and verdicts, their payments over time, and the notes on the chosen one."""
+    notes = (note for note in (option.notes if option is not None else ()) if not note.startswith(COVERED_NOTES))
+    blocks = doc.keep_blocks(
+        _tie_callout(plan, option) if option is not None else None,
+        charts.draw_option_costs(plan),
+        options_table(plan),
+        draw_cumulative_costs(plan),
+        _break_even_table(plan, option) if option is not None else None,
+        doc.build_items("Notes on the chosen option", notes),
+    )
+    order = "the chosen option first, then by cost, infeasible options last" if plan.chosen else "the cheapest first"
+    lead = f"{fmt.format_count(len(plan.options), 'option')}: {order}."
+    return doc.Chapter("options", "Options side by side", lead, blocks)
+
+
+def options_table(plan: Plan, most: int | None = None) -> doc.TableBlock:
+    ordered = charts.order_options(plan.options, plan.chosen)[:most]
     rivals = {rival.option: rival for rival in plan.decision.rivals}
     body = (_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
@@ -207,10 +138,24 @@ def options_chapter(plan: Plan) -> doc.Chapter:
     note = f"Pareto: no other option is at least as good in all of {axes}." if axes else ""
     columns = {"Option": 2.6, f"Total, {plan.currency}": 1.5, "Per month without staff": 1.3, "Purchases": 1.3}
     columns["Verdict"] = 2.4
-    table = doc.build_table("Options side by side", columns, body, numeric=(1, 2, 3), marked=marked, note=note)
-    order = "the chosen option first, then by cost, infeasible options last" if plan.chosen else "the cheapest first"
-    lead = f"{fmt.format_count(len(plan.options), 'option')}: {order}."
-    return doc.Chapter("options", "Options side by side", lead, doc.keep_blocks(picture, table))
+    return doc.build_table("Options side by side", columns, body, numeric=(1, 2, 3), marked=marked, note=note)
+
+
+def _break_even_table(plan: Plan, option: Option) -> doc.TableBlock | None:
+    rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
+    body = ((r.option, _describe_break_even(r), fmt.format_percent(r.cheaper)) for r in rivals)
+    columns = {"Against": 3, "Break-even": 3, "Cheaper than the chosen option in": 2}
+    note = "Share of the joint samples of all facts."
+    return doc.build_table("Break-even between options", columns, body, numeric=(2,), note=note) if rivals else None
+
+
+def _describe_break_even(rival: Rival) -> str:
+    month = rival.break_even_month
+    if rival.equal:
+        return "costs the same in every month"
+    if month is None:
+        return "the chosen option is not cheaper within the horizon"
+    return f"the chosen option is cheaper from {'the start' if month <= 1 else f'month {month}'}"
 
 
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc.Cell]:
@@ -233,8 +178,8 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc
         yield doc.build_cell("not feasible", *map(fmt.describe_miss, option.misses), tone="bad")
 
 
-def risk_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
-    """Facts that could make the plan wrong, the strongest first, and what the plan leaves out."""
+def uncertainty_chapter(plan: Plan) -> doc.Chapter:
+    """Facts that could change the choice, the strongest first, and what the plan leaves out."""
     drivers = plan.decision.drivers
     body = (
         (
@@ -248,19 +193,18 @@ def risk_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     columns = {"Fact": 2.2, "Taken as": 2, "Of the variance": 1, "The choice changes": 2.6}
     table = doc.build_table("Facts with the largest effect on cost", columns, body, numeric=(2,)) if drivers else None
     shares = (
-        doc.Item(name, f"{fmt.format_percent(share)} of the total depends on facts of this confidence")
+        doc.Item(f"{name} confidence", f"{fmt.format_percent(share)} of the total depends on such facts")
         for name, share in sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
+        if share >= 0.005
     )
     blocks = doc.keep_blocks(
         charts.draw_sensitivity(drivers),
         table,
         doc.build_items("Confidence of the facts", shares),
-        _limits_at_risk(option),
-        doc.build_items("Not sized", plan.not_sized),
-        doc.build_items("Stale facts, with wider intervals", plan.stale_facts),
+        doc.build_items("Not part of this plan", plan.not_sized),
     )
     lead = "Every fact has an interval. The choice is only as certain as the fact that could change it."
-    return doc.Chapter("risk", "Risk", lead, blocks)
+    return doc.Chapter("uncertainty", "Uncertain facts", lead, blocks)
 
 
 def _switch_point_cell(driver: CostDriver) -> doc.Cell:

@@ -111,17 +111,31 @@ class DocumentPart(NamedTuple):
     chapters: tuple[Chapter, ...]
 
 
+class Position(NamedTuple):
+    """A position of the request for quotation. `delivery`: a month; `term`: bought, or how long it is rented."""
+
+    number: int
+    item: str
+    specification: str
+    quantity: float
+    unit: str
+    delivery: str
+    term: str
+
+
 class Document(NamedTuple):
-    """`facts`: label and text on the cover. `plan`, `sources` and `bases`: the data of the parts."""
+    """`facts`: label and text under the title. `board`: the first two pages. The rest is the data of the parts."""
 
     title: str
     subtitle: str
     sentence: str
     facts: tuple[Item, ...]
+    board: tuple[Chapter, Chapter]
     parts: tuple[DocumentPart, ...]
     plan: Plan
     sources: tuple[FactSource, ...]
     bases: tuple[Basis, ...]
+    positions: tuple[Position, ...]
 
 
 class TextSpan(NamedTuple):

@@ -1,4 +1,4 @@
-"""Chapters for reviewers: predictions and their measurement, controls, assumptions, sources of the facts, terms."""
+"""Chapters for reviewers: predictions and their measurement, assumptions, sources of the facts, terms."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,6 @@ from archwright.report import document as doc
 from archwright.report.charts import draw_predictions
 from archwright.report.fact_sources import FactSource
 from archwright.report.number_format import format_band, format_count, format_measure, format_percent
-
-STATUS_LABELS: dict[str, tuple[str, doc.Tone]] = {
-    "built-in": ("built in", "good"),
-    "configured": ("to configure", ""),
-    "organisational": ("organisational", ""),
-    "later": ("comes later", "warn"),
-}
 
 
 def predictions_chapter(plan: Plan) -> doc.Chapter:
@@ -49,22 +42,6 @@ def _prediction_row(prediction: Prediction, basis: Basis | None) -> Iterable[doc
     phase = f" under the {query.phase} load" if query.phase else ""
     measured = f"{query.statistic} of {query.metric} over {format_measure(query.window_s, 's')}{phase}"
     yield doc.build_cell(measured, ("PromQL", query.promql() if query.metric in METRIC_BY_QUANTITY else ""))
-
-
-def controls_chapter(plan: Plan) -> doc.Chapter:
-    columns = {"Control": 2, "Demand": 3, "Feature": 3, "Status": 1.2}
-    counts = {status: sum(c.status == status for c in plan.controls) for status in STATUS_LABELS}
-    lead = ", ".join(f"{count} {STATUS_LABELS[status][0]}" for status, count in counts.items() if count) + "."
-    body = (
-        (
-            doc.build_cell(control.id, control.demanded_by),
-            control.demand,
-            doc.build_cell(control.feature, ("Proof", control.evidence)),
-            doc.build_cell(STATUS_LABELS[control.status][0], tone=STATUS_LABELS[control.status][1]),
-        )
-        for control in plan.controls
-    )
-    return doc.Chapter("controls", "Controls", lead.capitalize(), (doc.build_table("Controls", columns, body),))
 
 
 def assumptions_chapter(plan: Plan) -> doc.Chapter:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, CostCategory, Option, Plan
+from archwright.contract.plan import ConstraintViolation, Option, Plan
 
 # Control characters, and marks that reverse the reading direction.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -20,21 +20,14 @@ SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"
 # "B" is decimal, as for storage and in the sections; "bytes" is binary, as for memory.
 DECIMAL_UNITS = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 
-CATEGORIES: dict[CostCategory, str] = {
-    "compute": "Rented machines",
-    "tokens": "Tokens of hosted models",
-    "platform": "Platform services",
-    "purchase": "Machines bought",
-    "refresh": "Replacement",
-    "residual": "Residual value",
-    "support": "Support and spares",
-    "licence": "Licences",
-    "energy": "Electricity and cooling",
-    "facility": "Space",
-    "network": "Network",
-    "egress": "Traffic out",
-    "storage": "Storage",
-    "staff": "Staff",
+PURCHASE_LABELS = {
+    "on-demand": "on demand",
+    "spot": "spot",
+    "commit-1y": "committed for a year",
+    "commit-3y": "committed for three years",
+    "bought": "bought",
+    "owned": "already owned",
+    "per-second": "by the second",
 }
 PLACEMENTS = {
     "on-premises": "own machines",

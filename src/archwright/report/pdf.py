@@ -56,8 +56,7 @@ def _to_template_data(document: Document) -> dict[str, object]:
         "sentence": _text_runs(document.sentence),
         "facts": [_item_data(fact) for fact in document.facts],
         "face": FONT_FACE,
-        # A decision fills its page; without one, the next chapter follows on the same page.
-        "decided": document.plan.chosen is not None,
+        "board": [_chapter_data(chapter) for chapter in document.board],
         "parts": [
             {"title": part.title, "chapters": [_chapter_data(chapter) for chapter in part.chapters]}
             for part in document.parts

@@ -1,4 +1,4 @@
-"""Chapters for engineers: architecture, sizing, the parts of the platform, build and operation."""
+"""Chapters for engineers: architecture with identity, data and backup; sizing; the parts of the platform."""
 
 import math
 from collections.abc import Iterable
@@ -13,22 +13,51 @@ from archwright.report import number_format as fmt
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
 
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
-PRACTICE_SECTIONS: tuple[SectionId, ...] = ("stages", "practices", "providers")
+# Sections of the plan file that the document leaves out: they teach, and decide nothing.
+UNPRINTED_SECTIONS = frozenset({"stages", "practices", "providers"})
 RACK_UNITS = 42
-PURCHASE_LABELS = {
-    "on-demand": "on demand",
-    "spot": "spot",
-    "commit-1y": "committed for a year",
-    "commit-3y": "committed for three years",
-    "bought": "bought",
-    "owned": "already owned",
-    "per-second": "by the second",
-}
 
 
 def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
+    """The diagram, then identity, data sources and backup: they cross the zones."""
     lead = "Solid frames are on-premises or this machine; dashed frames are at a provider."
-    return doc.Chapter("architecture", "Architecture", lead, (draw_architecture(plan, option),))
+    tables = (_identity_table(plan), _data_table(plan), _backup_table(plan))
+    return doc.Chapter("architecture", "Architecture", lead, doc.keep_blocks(draw_architecture(plan, option), *tables))
+
+
+def _identity_table(plan: Plan) -> doc.TableBlock | None:
+    """Sign-in of people and keys of programs; the identity provider is a task."""
+    found = [*_find_lines(plan, "stack", "Identity"), *_find_lines(plan, "security", "Access control")]
+    rows = [(line.topic, doc.build_cell(line.choice), "; ".join(line.demanded_by)) for line in found]
+    columns = {"Identity": 1.4, "Choice": 4, "Demanded by": 1.6}
+    note = "To decide: the identity provider and its groups; see Tasks."
+    return doc.build_table("Identity and roles", columns, rows, note=note) if rows else None
+
+
+def _data_table(plan: Plan) -> doc.TableBlock | None:
+    """Data sources with their place; copies of them are in the table of backups."""
+    classes = {workload.name: workload.data_class for workload in plan.workloads}
+    rows = [
+        (line.topic.removeprefix("Data "), line.choice, "; ".join(line.demanded_by) or "the needs")
+        for line in _find_lines(plan, "storage", "Data ")
+    ]
+    named = ", ".join(f"{name}: {kind}" for name, kind in classes.items() if kind)
+    note = f"Strictest class of data by workload: {named}." if named else ""
+    columns = {"Data source": 1.6, "Size and place": 4, "Demanded by": 1.6}
+    return doc.build_table("Data sources", columns, rows, note=note) if rows else None
+
+
+def _backup_table(plan: Plan) -> doc.TableBlock | None:
+    """Backup and retention: what, where, how often, how long, and the test of the restore."""
+    lines = [*_find_lines(plan, "storage", "Backup of "), *_find_lines(plan, "storage", "Retention")]
+    lines += _find_lines(plan, "security", "Backup and restore")
+    rows = [(line.topic, line.choice, "; ".join(line.demanded_by) or "the needs") for line in lines]
+    columns = {"Backup": 1.6, "What, where, how often": 4, "Demanded by": 1.6}
+    return doc.build_table("Backup and restore", columns, rows) if rows else None
+
+
+def _find_lines(plan: Plan, section: SectionId, start: str) -> list[SectionLine]:
+    return [line for s in plan.sections if s.id == section for line in s.lines if line.topic.startswith(start)]
 
 
 def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
@@ -51,7 +80,7 @@ def _purchase_table(option: Option) -> doc.TableBlock:
         (
             f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool,
             bought.machine,
-            PURCHASE_LABELS[bought.kind],
+            fmt.PURCHASE_LABELS[bought.kind],
             fmt.format_number(bought.machines),
             fmt.format_exact(bought.peak),
         )
@@ -134,7 +163,7 @@ def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock:
 
 def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[doc.Chapter]:
     """The sections of the plan, in the order of `wanted`."""
-    assert {section.id for section in plan.sections} <= {*PLATFORM_SECTIONS, *PRACTICE_SECTIONS}
+    assert {section.id for section in plan.sections} <= {*PLATFORM_SECTIONS, *UNPRINTED_SECTIONS}
     for name in wanted:
         for section in plan.sections:
             if section.id == name:

@@ -9,10 +9,14 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.errors import require_extra
+from archwright.report.bill import build_bill, sum_years
 from archwright.report.charts import name_drivers, order_options
 from archwright.report.decision_chapters import describe_switch_point
+from archwright.report.delivery_chapters import list_tasks
 from archwright.report.document import Document
-from archwright.report.number_format import CATEGORIES, describe_miss
+from archwright.report.number_format import describe_miss
+from archwright.report.procurement import quotation_terms
+from archwright.report.risk_register import list_risks
 
 LONGEST_TEXT = 32_767
 # A text with such a start would become a formula if somebody retypes it or saves the sheet as CSV.
@@ -109,8 +113,11 @@ def render_xlsx(document: Document) -> bytes:
     _write_decision(book, document, option)
     _write_options(book, plan)
     if option is not None:
-        lines = _write_cost_lines(book, plan, option)
+        lines = _write_bill(book, plan, option)
+        _write_quotation(book, document)
+        _write_years(book, plan, option)
         _write_months(book, plan, option, lines)
+    _write_tasks(book, plan, option)
     _write_platform(book, plan)
     _write_predictions(book, plan)
     _write_lists(book, document)
@@ -177,7 +184,7 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
     facts = ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers)
     yield "Facts with the largest effect on cost", facts
     yield "Notes", ((note,) for note in (option.notes if option else ()))
-    yield "Not sized", ((text,) for text in plan.not_sized)
+    yield "Not part of this plan", ((text,) for text in plan.not_sized)
 
 
 def _write_options(book: WorkbookWriter, plan: Plan) -> None:
@@ -213,33 +220,58 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
     yield ", ".join(f"{name}: {model}" for name, model in option.models.items())
 
 
-def _write_cost_lines(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
-    """Write the cost lines with formulas. Return the recurring lines with their sheet row and amount."""
-    heads = ("cost line", "category", "per month", "low", "high", "once", "low", "high", "months", "over the horizon")
-    sheet, months = book.add_sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
-    recurring, row = [], 1
-    for line in option.cost_lines:
-        amount, none = _estimate_cells(line.amount), (None, None, None)
-        placed = (*none, *amount) if line.once else (*amount, *none)
-        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.total_over(months))
-        values = (line.name, CATEGORIES[line.category], *placed, float(months), formula)
-        book.write_rows(sheet, [values], start=row)
+def _write_bill(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
+    """Write the bill with formulas. Return the monthly lines with their sheet row and mean amount per month."""
+    columns = {"group": 26, "item": 48, "quantity": 13, "unit": 18, "unit price low": 14, "unit price typical": 14}
+    columns |= {"unit price high": 14, "months": 9, f"amount, {plan.currency}": 16, "year of purchase": 12}
+    columns |= {"source": 60, "date": 14, "confidence": 13}
+    sheet, monthly, lines = book.add_sheet("Bill of materials", tuple(columns), tuple(columns.values())), [], []
+    lines = list(build_bill(plan, option))
+    for row, line in enumerate(lines, 1):
+        low, typical, high = line.unit_price
+        when = line.year or ("once" if line.once else "monthly")
+        total = Formula(f"=C{row + 1}*F{row + 1}*H{row + 1}", line.amount)
+        values = (line.group, line.item, line.quantity, line.unit, low, typical, high, line.times, total, when)
+        book.write_rows(sheet, [(*values, line.source, line.as_of, line.confidence)], start=row)
         if not line.once:
-            recurring.append((line.name, row, line.amount.value))
-        row += 1
-    monthly, once = (
-        sum(line.amount.value for line in option.cost_lines if line.once == kind) for kind in (False, True)
-    )
-    whole = monthly * months + once
-    book.write_cell(sheet, row, 0, "Sum")
-    for column, letter, value in ((2, "C", monthly), (5, "F", once), (9, "J", whole)):
-        formula = Formula(f"=SUM({letter}2:{letter}{max(row, 2)})", value)
-        book.write_cell(sheet, row, column, formula, book.total)
+            monthly.append((line.item, row, line.quantity * typical))
+    end, whole = len(lines) + 1, sum(line.amount for line in lines)
+    book.write_cell(sheet, end, 0, "Sum", book.bold)
+    book.write_cell(sheet, end, 8, Formula(f"=SUM(I2:I{max(end, 2)})", whole), book.total)
     if option.total_cost is not None:
-        book.write_rows(sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1)
-        difference = Formula(f"=J{row + 1}-J{row + 2}", whole - option.total_cost.value)
-        book.write_rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2)
-    return tuple(recurring)
+        book.write_rows(sheet, [("Total of the plan", *([None] * 7), option.total_cost.value)], start=end + 1)
+        difference = Formula(f"=ROUND(I{end + 1}-I{end + 2},2)", round(whole - option.total_cost.value, 2))
+        book.write_rows(sheet, [("Difference", *([None] * 7), difference)], start=end + 2)
+    return tuple(monthly)
+
+
+def _write_quotation(book: WorkbookWriter, document: Document) -> None:
+    """A sheet for vendors: what is asked, with empty price columns and no price or budget of the buyer."""
+    sheet = book.add_sheet("Request for quotation", (), (10, 44, 60, 12, 18, 18, 22, 16, 16, 20))
+    book.write_cell(sheet, 0, 0, f"Request for quotation: {document.plan.organisation}", book.title)
+    row = book.write_rows(sheet, (("", name, text) for name, text in quotation_terms(document.plan)), start=2)
+    heads = ("position", "item", "specification", "quantity", "unit", "delivery by", "term")
+    for column, head in enumerate((*heads, "unit price", "total price", "delivery offered")):
+        book.write_cell(sheet, row + 1, column, head, book.head)
+    positions = (
+        (p.number, p.item, p.specification, p.quantity, p.unit, p.delivery, p.term) for p in document.positions
+    )
+    row = book.write_rows(sheet, positions, start=row + 2)
+    book.write_cell(sheet, row + 1, 1, "Vendor, date, signature", book.bold)
+
+
+def _write_years(book: WorkbookWriter, plan: Plan, option: Option) -> None:
+    columns = {"year": 10, "purchases": 18, "running cost": 18, "staff": 18, f"total, {plan.currency}": 18}
+    rows, sheet = [], book.add_sheet("By year", tuple(columns), tuple(columns.values()))
+    for row, year in enumerate(sum_years(plan, option), 2):
+        split = year.purchases is not None
+        total = Formula(f"=SUM(B{row}:D{row})", year.total) if split else year.total
+        rows.append((float(year.year), year.purchases, year.running, year.staff, total))
+    end = book.write_rows(sheet, rows)
+    for column, letter in enumerate("BCDE", 1):
+        values = [cell.value if isinstance(cell := row[column], Formula) else cell for row in rows]
+        total = sum(value for value in values if isinstance(value, float))
+        book.write_cell(sheet, end, column, Formula(f"=SUM({letter}2:{letter}{max(end, 2)})", total), book.total)
 
 
 def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
@@ -253,7 +285,10 @@ def _write_months(book: WorkbookWriter, plan: Plan, option: Option, lines: tuple
 
     def list_values(month: int) -> Iterable[Value]:
         yield month
-        yield from (Formula(f"='Cost lines'!$C${at + 1}", amount) for _, at, amount in lines)
+        yield from (
+            Formula(f"='Bill of materials'!$C${at + 1}*'Bill of materials'!$F${at + 1}", amount)
+            for _, at, amount in lines
+        )
         yield Formula(f"=SUM(B{month + 1}:{end}{month + 1})", mean) if lines else None
         has_flow = bool(others) and others[0].name == option.name and month <= len(paid)
         earlier, before = (f"-{start}{month}", paid[month - 2]) if has_flow and month > 1 else ("", 0.0)
@@ -290,6 +325,19 @@ def _add_lines_chart(book: WorkbookWriter, sheet: Any, shape: tuple[int, int, in
     sheet.insert_chart(last + 4, 1, chart, {"description": "cumulative payments of each option by month"})
 
 
+def _write_tasks(book: WorkbookWriter, plan: Plan, option: Option | None) -> None:
+    """Tasks with owner and due phase, and the risk register."""
+    columns = {"task": 80, "demand": 40, "demanded by": 26, "owner": 24, "due": 16, "done": 8}
+    book.write_table("Tasks", columns, (tuple(task) for task in list_tasks(plan, option)))
+    columns = {"risk": 40, "cause": 50, "probability": 13, f"impact, {plan.currency}": 16, "effect": 30}
+    columns |= {"mitigation": 60, "trigger": 44, "owner": 20}
+    rows = (
+        (r.title, r.cause, r.probability, r.impact, r.effect, r.mitigation, r.trigger, r.owner)
+        for r in list_risks(plan, option)
+    )
+    book.write_table("Risks", columns, rows)
+
+
 def _write_platform(book: WorkbookWriter, plan: Plan) -> None:
     columns = {"part": 16, "topic": 22, "choice": 40, "why": 50, "demanded by": 26, "proof": 30, "alternative": 24}
     columns |= {"why not": 40, "figure": 12, "low": 12, "high": 12, "unit": 12, "source": 40}
@@ -324,11 +372,8 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
 
 
 def _write_lists(book: WorkbookWriter, document: Document) -> None:
-    """Controls, assumptions and sources."""
+    """Assumptions and sources."""
     plan = document.plan
-    columns = {"control": 30, "demanded by": 24, "demand": 50, "feature": 44, "proof": 44, "status": 16}
-    controls = ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls)
-    book.write_table("Controls", columns, controls)
     kinds = {"assumed": plan.assumptions, "not sized": plan.not_sized, "stale fact": plan.stale_facts}
     texts = ((kind, text) for kind, found in kinds.items() for text in found)
     book.write_table("Assumptions", {"kind": 16, "text": 120}, texts)

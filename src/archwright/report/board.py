@@ -1,0 +1,199 @@
+"""The first two pages: recommendation, alternative, what is asked, cost by year, model choices, three risks."""
+
+from collections.abc import Iterable
+
+from archwright.contract.decision import CostDriver, ModelChoice
+from archwright.contract.plan import Option, Plan
+from archwright.report import bill, charts
+from archwright.report import decision_chapters as decision
+from archwright.report import document as doc
+from archwright.report import number_format as fmt
+from archwright.report.delivery_chapters import find_schedule, format_month, list_decisions, list_steps
+from archwright.report.risk_register import RISK_COLUMNS, list_risks, risk_rows
+
+CHOICE_NAMES = {
+    "cheapest": "Lowest cost",
+    "best-within-tenth": "Best at up to 10 % more",
+    "best-within-budget": "Best within the budget",
+}
+MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 8, 7
+
+
+def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Chapter]:
+    """Two chapters of a page each. Without a feasible option they say what to relax."""
+    if option is None:
+        first = tuple(decision.infeasibility_blocks(plan))
+        asked = doc.build_items("Asked of the board", list_decisions(plan, None))
+        options = decision.options_table(plan, most=6) if plan.options else None
+        return (
+            doc.Chapter("decision", "No option meets the needs", "", doc.keep_blocks(*first, asked)),
+            doc.Chapter("cost", "The nearest options", "", doc.keep_blocks(options)),
+        )
+    risks = doc.build_table("Three risks", RISK_COLUMNS, risk_rows(list_risks(plan, option)[:MOST_RISKS]))
+    return (
+        doc.Chapter(
+            "decision",
+            "Recommendation",
+            "",
+            doc.keep_blocks(
+                doc.Tiles(tuple(_tiles(plan, option))),
+                doc.build_table("What is recommended", {"": 1, " ": 5}, _summary_rows(plan, option)),
+                _alternative(plan, option),
+                year_table(plan, option),
+                doc.build_items("Asked of the board", list_decisions(plan, option)[:MOST_DECISIONS]),
+            ),
+        ),
+        doc.Chapter(
+            "cost",
+            "Cost, models and risks",
+            "",
+            doc.keep_blocks(
+                charts.draw_years(plan, bill.sum_years(plan, option)),
+                _choice_table(plan),
+                doc.build_items("Limits that make the plan dearer", _binding_limits(plan)),
+                risks if risks.rows else None,
+                doc.build_items("Next steps", list_steps(plan, option)),
+            ),
+        ),
+    )
+
+
+def _tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
+    currency = plan.currency
+    bare = option.cost_without_staff
+    amounts = [
+        (f"Total over {plan.horizon_label}, with staff", option.total_cost),
+        ("Total without staff", bare),
+        ("Purchases over the horizon", option.capex),
+        ("Per month, without staff", option.cost_per_month),
+    ]
+    for label, amount in amounts:
+        if amount is not None:
+            band = fmt.format_compact_band(amount)
+            note = f"{fmt.format_percent(amount.level)} band {band}" if band else "exact"
+            yield doc.Tile(label, f"{currency} {fmt.format_compact(amount.value)}", note)
+        elif label.startswith("Total without") and (value := bill.total_without_staff(plan, option)) is not None:
+            yield doc.Tile(label, f"{currency} {fmt.format_compact(value)}", "computed from the lines")
+
+
+def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, doc.Cell | str]]:
+    yield "What", decision.describe_choice(plan, option)
+    yield "Where", fmt.describe_placement(option)
+    models: dict[str, list[str]] = {}
+    for workload, model in option.models.items():
+        models.setdefault(model, []).append(workload)
+    named = (f"{model} for {fmt.format_list(users, most=3)}" for model, users in models.items())
+    yield "Models", fmt.format_list(named, most=5) or "no language model"
+    yield "Machines", fmt.format_list(describe_machines(option), most=5) or "none: models are paid by the token"
+    schedule = find_schedule(plan, option)
+    pilot = next((phase for phase in schedule.phases if phase.name == "pilot"), None) if schedule else None
+    if pilot is not None:
+        late = format_month(plan, pilot.ends.high)
+        yield (
+            "In production",
+            f"{format_month(plan, pilot.ends.value)}, {late} at the latest, if signed in {format_month(plan, 0)}",
+        )
+    if (pays := decision.describe_business_case(plan)) and "does not pay" not in pays:
+        yield "Return", pays
+
+
+def describe_machines(option: Option) -> Iterable[str]:
+    """`15 x 8x-mi300x (bought)`; machines that several pools share are named once."""
+    seen = set[str]()
+    counts: dict[tuple[str, str], int] = {}
+    for purchase in option.purchases:
+        if purchase.pool not in seen:
+            key = (purchase.machine, fmt.PURCHASE_LABELS[purchase.kind])
+            counts[key] = counts.get(key, 0) + purchase.peak
+        seen |= {purchase.pool, *purchase.shared_with} if purchase.shared_with else set()
+    return (f"{count} x {machine} ({kind})" for (machine, kind), count in counts.items())
+
+
+def _alternative(plan: Plan, option: Option) -> doc.Callout | None:
+    """The option that a fact would make the choice, else the nearest by cost, and when it would be better."""
+    priced = {one.name: one.total_cost for one in plan.options if one.total_cost is not None and one.feasible}
+    rivals = {rival.option: rival for rival in plan.decision.rivals if rival.option != option.name}
+    driver = next((d for d in _by_nearness(plan.decision.drivers) if d.flips_to in priced), None)
+    ranked = [one.name for one in decision.rank_feasible_options(plan) if one.name != option.name]
+    name = driver.flips_to if driver is not None and driver.flips_to is not None else next(iter(ranked), None)
+    if name is None or name == option.name or option.total_cost is None:
+        return doc.Callout("Alternative:", "no other option meets the needs.", "warn")
+    more = priced[name].value - option.total_cost.value
+    amount = f"{plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
+    text = f"{name}, {amount} over {plan.horizon_label}."
+    if driver is not None and driver.flips_at is not None:
+        known = charts.name_drivers(plan.decision.drivers)[driver.basis]
+        side = "above" if driver.flips_at > driver.estimate.value else "below"
+        text += (
+            f" It is better if this fact is {side} {fmt.format_measure(driver.flips_at, driver.estimate.unit)}: {known}"
+        )
+        text += f" (taken as {fmt.format_measure(driver.estimate.value, driver.estimate.unit)})."
+    elif name in rivals:
+        text += f" It is cheaper in {fmt.format_percent(rivals[name].cheaper)} of the samples."
+    return doc.Callout("Alternative:", text, "warn")
+
+
+def _by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
+    """Facts that change the choice inside their band first."""
+    return sorted((d for d in drivers if d.flips_to is not None), key=lambda d: not d.inside)
+
+
+def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:
+    """Money to approve by year; later years than MOST_YEARS are one row."""
+    years = bill.sum_years(plan, option)
+    if not years:
+        return None
+    shown, rest = years[: MOST_YEARS - (len(years) > MOST_YEARS)], years[MOST_YEARS - (len(years) > MOST_YEARS) :]
+    rows = [(_year_label(plan, one.year), one) for one in shown]
+    rows += [(f"Years {rest[0].year} to {rest[-1].year}", _add_years(rest))] if rest else []
+    rows.append(("Total", _add_years(years)))
+    split = all(one.purchases is not None for one in years)
+    body = []
+    for label, one in rows:
+        amounts = (one.purchases, one.running, one.staff, one.total) if split else (one.total,)
+        tone: doc.Tone = "strong" if label == "Total" else ""
+        body.append((doc.Cell(label, tone=tone), *(doc.Cell(fmt.format_compact(x or 0.0), tone=tone) for x in amounts)))
+    columns = {"Year": 2.2, "Purchases": 1, "Running cost": 1, "Staff": 1} if split else {"Year": 2.2}
+    columns |= {"Total": 1}
+    note = "Resale values reduce the purchases of the last year." if any((y.purchases or 0) < 0 for y in years) else ""
+    return doc.build_table(
+        f"Money to approve, {plan.currency}", columns, body, numeric=range(1, len(columns)), note=note
+    )
+
+
+def _year_label(plan: Plan, year: int) -> str:
+    return f"Year {year}, from {format_month(plan, 12 * (year - 1))}"
+
+
+def _add_years(years: Iterable[bill.YearCost]) -> bill.YearCost:
+    found = tuple(years)
+    sums = (sum(getattr(one, name) or 0.0 for one in found) for name in ("total", "purchases", "running", "staff"))
+    return bill.YearCost(0, *sums)
+
+
+def _choice_table(plan: Plan) -> doc.TableBlock | None:
+    """The three choices of models: cost, quality and what each gives up."""
+    if not plan.decision.choices:
+        return None
+    columns = {"Models": 1.6, f"Total, {plan.currency}": 1, "Quality": 0.8, "Choice": 2.4, "Gives up": 3}
+    body = (_choice_row(choice, plan.chosen) for choice in plan.decision.choices)
+    note = "Quality: mean share of points over the axes of the work. Scores that nobody reported are estimates."
+    return doc.build_table("Three choices of models", columns, body, numeric=(1, 2), note=note)
+
+
+def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | str]:
+    yield doc.Cell(CHOICE_NAMES[choice.kind], tone="strong" if choice.kind == "cheapest" else "")
+    yield fmt.format_compact(choice.total_cost.value)
+    scores = list(choice.quality.values())
+    yield fmt.format_percent(sum(scores) / len(scores)) if scores else doc.Cell("unknown", tone="quiet")
+    where = "" if choice.option == chosen else choice.option
+    yield doc.build_cell(fmt.format_list(dict.fromkeys(choice.models.values()), most=3), where)
+    yield " ".join(choice.gives_up[:2]) or "nothing against the others"
+
+
+def _binding_limits(plan: Plan) -> Iterable[doc.Item]:
+    for limit in plan.decision.binding[:MOST_LIMITS]:
+        saved = f"saves {plan.currency} {fmt.format_compact(limit.saves)} over the horizon"
+        ends = (end if isinstance(end, str) else fmt.format_number(end) for end in (limit.limit, limit.relaxed_to))
+        now, then = ends
+        yield doc.Item(limit.constraint.replace("_", " "), f"{then} instead of {now} {saved} ({limit.option}).")

@@ -1,0 +1,200 @@
+"""Roadmap with dates and owners, and the tasks of the customer: decisions, controls and facts that the plan lacks."""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from archwright.contract.decision import Schedule
+from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan
+from archwright.report import document as doc
+from archwright.report import number_format as fmt
+from archwright.report.bill import build_bill
+from archwright.report.document_texts import TaskText, read_texts
+
+DAYS_PER_MONTH = 365.25 / 12
+WEAK = ("low", "very low", "recalled")
+
+
+def find_schedule(plan: Plan, option: Option | None) -> Schedule | None:
+    return next((s for s in plan.decision.schedules if option is not None and s.option == option.name), None)
+
+
+def start_date(plan: Plan) -> date | None:
+    """The day of the plan, taken as the day of the signature; None if it is not a valid time."""
+    try:
+        return datetime.fromisoformat(plan.created_at).date()
+    except ValueError:
+        return None
+
+
+def format_month(plan: Plan, months: float) -> str:
+    """`March 2027`: that many months after the date of the plan."""
+    start = start_date(plan)
+    return (
+        f"month {fmt.format_number(months, 2)}"
+        if start is None
+        else f"{start + timedelta(months * DAYS_PER_MONTH):%B %Y}"
+    )
+
+
+def list_traits(plan: Plan, option: Option | None) -> frozenset[str]:
+    """Traits of the chosen option that select the decisions to ask for."""
+    if option is None:
+        return frozenset({"infeasible"})
+    kinds = {purchase.kind for purchase in option.purchases}
+    schedule = find_schedule(plan, option)
+    found = {
+        "chosen": True,
+        "bought": "bought" in kinds,
+        "rented": bool(kinds & {"on-demand", "spot", "commit-1y", "commit-3y", "per-second"}),
+        "hosted": option.placement == "hosted-api",
+        "committed": any(kind.startswith("commit") for kind in kinds),
+        "regulated": any(_regulation(c.demanded_by) for c in plan.controls),
+        "pilot": schedule is not None and any(phase.name == "pilot" for phase in schedule.phases),
+    }
+    return frozenset(name for name, holds in found.items() if holds)
+
+
+def _regulation(demanded_by: str) -> str:
+    """The regulation that demands a control; "" for demands of the platform and of the needs."""
+    name = demanded_by.split(" ")[0]
+    return "" if name.endswith(":") or " " not in demanded_by else name
+
+
+def list_decisions(plan: Plan, option: Option | None) -> list[doc.Item]:
+    """Decisions for the board, then the people that the option needs."""
+    values = _decision_values(plan, option)
+    texts = [row.text.format_map(values) for row in read_texts().select_decisions(list_traits(plan, option))]
+    return [*(doc.Item(text) for text in texts[:-1]), *_people(option), *(doc.Item(text) for text in texts[-1:])]
+
+
+def _decision_values(plan: Plan, option: Option | None) -> dict[str, str]:
+    schedule, power = find_schedule(plan, option), option.power_kw if option is not None else None
+    pilot = next((p for p in schedule.phases if p.name == "pilot"), None) if schedule is not None else None
+    committed = (
+        f"{p.peak} x {p.machine}, {fmt.PURCHASE_LABELS[p.kind]}"
+        for p in (option.purchases if option is not None else ())
+        if p.kind.startswith("commit")
+    )
+    named = dict.fromkeys(filter(None, (_regulation(c.demanded_by) for c in plan.controls)))
+    return {
+        "option": option.name if option is not None else "",
+        "provider": option.provider if option is not None else "",
+        "power": fmt.format_measure(power.high, "kW") if power is not None else "the needed amount",
+        "units": fmt.format_number(option.rack_units) if option is not None and option.rack_units else "the needed",
+        "terms": fmt.format_list(committed, most=3),
+        "regulations": fmt.format_list(name.upper() for name in named),
+        "pilot": format_month(plan, pilot.ends.value) if pilot is not None else "",
+    }
+
+
+def _people(option: Option | None) -> Iterable[doc.Item]:
+    if option is None:
+        return
+    if option.staff:
+        named = (f"{fmt.format_number(n.needed.value, 2)} FTE {n.role}" for n in option.staff)
+        hired = sum(need.hired for need in option.staff)
+        more = f", of which {fmt.format_number(hired, 2)} FTE to hire" if hired > 0.005 else ", from the present team"
+        yield doc.Item(f"People: {fmt.format_list(named)}{more}.")
+    elif lines := [line for line in option.cost_lines if line.category == "staff"]:
+        amounts = (f"{line.name}, {fmt.format_compact(line.amount.value)} per month" for line in lines)
+        yield doc.Item(f"People: {'; '.join(amounts)}.")
+
+
+def list_steps(plan: Plan, option: Option) -> Iterable[doc.Item]:
+    """The phases of the roadmap in a line each."""
+    schedule = find_schedule(plan, option)
+    for phase in schedule.phases if schedule is not None else ():
+        text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
+        until = f"until {format_month(plan, phase.ends.value)}, {format_month(plan, phase.ends.high)} at the latest"
+        yield doc.Item(phase.name.capitalize(), f"{until} ({text.owner}): {text.text}.")
+
+
+def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
+    """Phases with their dates; purchases of later years; the end of the horizon."""
+    rows, schedule = list[tuple[str, ...]](), find_schedule(plan, option)
+    for phase in schedule.phases if schedule is not None else ():
+        text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
+        ends = format_month(plan, phase.ends.value)
+        late = format_month(plan, phase.ends.high)
+        rows.append(
+            (phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, text.text, text.owner)
+        )
+    later: dict[int, list[str]] = {}
+    for line in build_bill(plan, option):
+        if line.year is not None and line.year > 1 and line.amount > 0:
+            later.setdefault(line.year, []).append(f"{fmt.format_number(line.quantity)} {line.unit}: {line.item}")
+    for year, items in sorted(later.items()):
+        when = format_month(plan, 12 * (year - 1))
+        rows.append((f"Order of year {year}", when, when, "", fmt.format_list(items, most=3), "purchasing"))
+    end = format_month(plan, plan.horizon_months)
+    rows.append(("End of the horizon", end, end, "", "plan again, half a year earlier", "board"))
+    columns = {"Phase": 1.3, "From": 1.2, "Until": 1.2, "At the latest": 1.2, "Work": 3, "Owner": 1.2}
+    lead = (
+        f"Dates count from a signature in {format_month(plan, 0)}. The latest date is the upper end of the 90 % band."
+    )
+    return doc.Chapter("roadmap", "Roadmap", lead, (doc.build_table("Roadmap", columns, rows),))
+
+
+class Task(NamedTuple):
+    """`demand` and `demanded_by`: the control behind the task, "" for a fact to decide."""
+
+    text: str
+    demand: str
+    demanded_by: str
+    owner: str
+    due: str
+
+
+def list_tasks(plan: Plan, option: Option | None) -> tuple[Task, ...]:
+    """Facts to decide first, then the controls as tasks."""
+    texts = read_texts()
+    found = [Task(t.text.format_map(values), "", "", t.owner, t.due) for t, values in find_missing(plan, option)]
+    for control in plan.controls:
+        rule = texts.find_owner(control)
+        text = texts.verbs[control.status].format(feature=control.feature, evidence=control.evidence)
+        found.append(Task(text, control.demand, control.demanded_by, rule.owner, rule.due))
+    return tuple(found)
+
+
+def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
+    tasks = list_tasks(plan, option)
+    missing = [(task.text, task.owner, task.due) for task in tasks if not task.demand]
+    rows = [
+        (doc.build_cell(task.demand, task.demanded_by), task.text, task.owner, task.due)
+        for task in tasks
+        if task.demand
+    ]
+    tables = (
+        doc.build_table("To decide", {"Task": 5, "Owner": 1.3, "Due": 1}, missing) if missing else None,
+        doc.build_table("Controls", {"Demand": 2, "Task": 3.4, "Owner": 1.3, "Due": 1}, rows) if rows else None,
+    )
+    lead = "Each task has an owner and is due before the end of the named phase of the roadmap."
+    return doc.Chapter("tasks", "Tasks", lead, doc.keep_blocks(*tables))
+
+
+def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, dict[str, str]]]:
+    """Facts that the document needs and the plan does not state."""
+    texts = read_texts().missing
+    yield texts["identity"], {}
+    yield texts["restore"], {}
+    if option is None:
+        return
+    if find_schedule(plan, option) is None:
+        yield texts["schedule"], {}
+    stored = [line for section in plan.sections if section.id == "storage" for line in section.lines]
+    data = [line.topic.removeprefix("Data ") for line in stored if line.topic.startswith("Data ")]
+    backed = {line.topic.removeprefix("Backup of ") for line in stored if line.topic.startswith("Backup of ")}
+    kept = next((line.choice for line in stored if line.topic == "Retention"), "")
+    if bare := [name for name in data if name not in backed]:
+        yield texts["backup"], {"names": fmt.format_list(bare)}
+    if endless := [name for name in data if f"{name} " not in kept]:
+        yield texts["retention"], {"names": fmt.format_list(endless)}
+    lines = build_bill(plan, option)
+    weak = [line.item.split(",")[0] for line in lines if line.confidence in WEAK or "undated" in line.as_of]
+    if weak and option.placement in {*OWN_PLACEMENTS, "hybrid"}:
+        yield texts["quotes"], {"names": fmt.format_list(dict.fromkeys(weak))}
+    if option.cumulative_cost and not any(line.by_year for line in option.cost_lines):
+        yield texts["years"], {}
+    if not plan.decision.choices and plan.pools:
+        yield texts["choices"], {}

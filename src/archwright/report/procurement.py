@@ -1,0 +1,102 @@
+"""Bill of materials as a chapter, and the positions of the request for quotation, which have no price."""
+
+from collections.abc import Iterable
+
+from archwright.catalog.catalog import Catalog
+from archwright.contract.plan import Option, Plan
+from archwright.report import document as doc
+from archwright.report import number_format as fmt
+from archwright.report.bill import BillLine, build_bill
+from archwright.report.delivery_chapters import find_schedule, format_month
+from archwright.report.document_texts import read_texts
+
+NODE_PREFIX, OFFER_PREFIX = "price.node.", "price."
+ASKED_GROUPS = (
+    "Machines to buy",
+    "Network",
+    "Storage",
+    "Platform servers and services",
+    "Rented machines",
+    "Hosted models",
+)
+GIB, GBIT = 2.0**30, 1e9 / 8
+
+
+def bill_chapter(plan: Plan, option: Option) -> doc.Chapter:
+    lines = build_bill(plan, option)
+    tables = []
+    for group in dict.fromkeys(line.group for line in lines):
+        found = [line for line in lines if line.group == group]
+        columns = {
+            "Item": 3,
+            "Quantity": 1.2,
+            f"Unit price, {plan.currency}": 1.3,
+            "Amount": 1,
+            "Year": 0.7,
+            "Source": 2.6,
+        }
+        tables.append(doc.build_table(group, columns, map(_bill_row, found), numeric=(1, 2, 3)))
+    lead = f"All amounts in {plan.currency} over {plan.horizon_label}; small figures are the low and high price. "
+    lead += "The workbook has the same lines with formulas, and a request for quotation without prices."
+    return doc.Chapter("bill", "Bill of materials", lead, tuple(tables))
+
+
+def _bill_row(line: BillLine) -> Iterable[doc.Cell | str]:
+    low, typical, high = line.unit_price
+    band = f"{fmt.format_compact(low)} to {fmt.format_compact(high)}" if low != high else ""
+    yield line.item
+    yield doc.build_cell(fmt.format_number(line.quantity), line.unit)
+    yield doc.build_cell(fmt.format_money(typical), band)
+    yield fmt.format_money(line.amount)
+    yield f"year {line.year}" if line.year is not None else "once" if line.once else "monthly"
+    yield doc.build_cell(line.source, f"{line.as_of}, confidence: {line.confidence}")
+
+
+def list_positions(plan: Plan, option: Option, catalog: Catalog) -> tuple[doc.Position, ...]:
+    """Positions in the order of the bill, without staff, resale value and lines without a quantity."""
+    schedule, made = find_schedule(plan, option), list[doc.Position]()
+    arrival = next((p.ends.value for p in schedule.phases if p.name == "procurement"), 0.0) if schedule else 0.0
+    for line in build_bill(plan, option):
+        if line.group not in ASKED_GROUPS or line.basis is None or line.amount <= 0:
+            continue
+        months = max(arrival, 12.0 * (line.year - 1)) if line.year is not None else arrival
+        kind = line.item.rpartition(", ")[2]
+        term = fmt.PURCHASE_LABELS.get(kind, "bought" if line.once else "paid monthly")
+        quantity, unit = (line.quantity, line.unit)
+        delivery = format_month(plan, months)
+        text = describe_specification(line, catalog)
+        made.append(doc.Position(len(made) + 1, line.item, text, quantity, unit, delivery, term))
+    return tuple(made)
+
+
+def describe_specification(line: BillLine, catalog: Catalog) -> str:
+    """Accelerator, memory, network and power of a machine by the catalog; else the definition of the price."""
+    basis = line.basis
+    if basis is None:
+        return "to be stated by the vendor"
+    node = catalog.nodes.get(basis.id.removeprefix(NODE_PREFIX)) if basis.id.startswith(NODE_PREFIX) else None
+    if node is not None:
+        parts = [f"{node.cores} processor cores, {node.ram_bytes / GIB:,.0f} GiB of memory"]
+        device = catalog.accelerators.get(node.accelerator or "")
+        if device is not None and node.accelerator_count:
+            memory = f"{device.memory_bytes / GIB:,.0f} GiB each" if device.memory_bytes else ""
+            parts.insert(0, f"{node.accelerator_count} x {device.id} {memory}".strip())
+        parts.append(f"network {node.network_bytes_per_s / GBIT:,.0f} Gbit/s")
+        parts.append(f"at most {node.power_w / 1000:.3g} kW and {node.rack_units:g} rack units")
+        return "; ".join(parts)
+    offer = basis.id.removeprefix(OFFER_PREFIX)
+    if basis.id.startswith(OFFER_PREFIX) and offer.count(":") >= 2:
+        provider, region, machine = offer.removeprefix("spot.").split(":", 2)
+        return f"{machine} or equal, in {region} ({provider})"
+    return f"{basis.definition}; {basis.formula}" if line.group == "Hosted models" else basis.definition
+
+
+def quotation_terms(plan: Plan) -> Iterable[tuple[str, str]]:
+    lines = (line for section in plan.sections if section.id == "monitoring" for line in section.lines)
+    asked = [
+        f"{line.topic.removesuffix(': availability')}: {line.choice}"
+        for line in lines
+        if line.topic.endswith("availability")
+    ]
+    values = {"availability": "; ".join(asked) or "to be agreed", "years": max(1, round(plan.horizon_months / 12))}
+    return ((name, text.format_map(values)) for name, text in read_texts().quotation.terms)
