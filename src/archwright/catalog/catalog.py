@@ -174,16 +174,21 @@ class Catalog(FactProvenance):
         return {region: frozenset(countries) for region, countries in found.items()}
 
     def electricity_usd_per_kwh(self, country: str) -> Estimate:
-        """Return the commercial price, else the industrial one, else the group's average with a wide band."""
+        """Return the price of `electricity_tariff`, with a wide band if it is the average of the country's group."""
+        row = self.electricity_tariff(country)
+        price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh or 0.0
+        if row.country == country:
+            return self.estimate(row, price, "USD/kWh")
+        return within_factor(price, max(STAND_IN_FACTOR, records.BAND[row.confidence]), "USD/kWh")
+
+    def electricity_tariff(self, country: str) -> records.EnergyTariff:
+        """Return the row of the commercial price, else of the industrial one, else of the group's average."""
         known = self.countries.get(country)
         stand_ins = ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
         for code in (country, *stand_ins):
             for row in self._tariffs_of(code):
-                price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh
-                if price is not None:
-                    if code == country:
-                        return self.estimate(row, price, "USD/kWh")
-                    return within_factor(price, max(STAND_IN_FACTOR, records.BAND[row.confidence]), "USD/kWh")
+                if row.commercial_usd_per_kwh or row.industrial_usd_per_kwh:
+                    return row
         raise unknown_name_error("electricity price", country, [row.country for row in self.tariffs])
 
     def grid_gco2_per_kwh(self, country: str) -> Estimate | None:

@@ -157,7 +157,7 @@ class Decision(Record):
 class SectionLine(Record):
     """One decision of a section: what, why, which regulation demands it, its proof, and the alternative.
 
-    `proof` is a verb, a query or a control's id; "" if this release proves nothing, which `why` then states.
+    `proof` is a verb, a query or a control's id; "" if nothing proves the line: `why` then has a task ("To do: ...").
     """
 
     topic: str

@@ -214,7 +214,7 @@ class Planner:
         draft = local.draft
         if others:
             note = f"for text workloads only; not included: {', '.join(others)}"
-            self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (this release plans text workloads only)")
+            self._ledger.add_not_sized(f"on this machine: {', '.join(others)} (text workloads only)")
             draft = draft._replace(notes=(*draft.notes, note))
         if not demands:
             draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)

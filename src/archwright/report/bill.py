@@ -28,8 +28,16 @@ GROUPS: dict[str, tuple[CostCategory, ...]] = {
     "Resale value at the end": ("residual",),
 }
 GROUP_OF = {category: group for group, categories in GROUPS.items() for category in categories}
-UNIT_NAMES = {"USD": "machine", "USD/h": "machine-hour", "USD/byte": "GB", "USD/month": "month"}
+UNIT_NAMES = {
+    "USD": "machines",
+    "USD/h": "machine-hours",
+    "USD/month": "months",
+    "USD/switch": "switches",
+    "USD/server": "servers",
+}
 GB = 1e9
+# Facts that the source of a lump sum names; the chapter on sources has all of them.
+MOST_DEFINITIONS = 2
 
 
 class BillLine(NamedTuple):
@@ -54,13 +62,14 @@ class BillLine(NamedTuple):
 
 
 class YearCost(NamedTuple):
-    """Payments of a year. Resale values reduce the purchases. Older plans state the total only."""
+    """Payments of a year; `resale` is received. Plans of older releases state the total only."""
 
     year: int
     total: float
     purchases: float | None = None
     running: float | None = None
     staff: float | None = None
+    resale: float | None = None
 
 
 def build_bill(plan: Plan, option: Option) -> tuple[BillLine, ...]:
@@ -78,8 +87,8 @@ def _split_line(plan: Plan, line: CostLine, bases: Mapping[str, Basis]) -> Itera
     if basis is not None:
         source, as_of, confidence = parse_source(basis.facts[0] if basis.facts else f"{basis.definition}, undated")
     else:
-        named = ", ".join(dict.fromkeys(fact.definition for fact in facts))
-        source, as_of, confidence = f"computed from: {named}" if named else line.name, plan.created_at[:10], "computed"
+        named = "; ".join(fact.definition for fact in facts[:MOST_DEFINITIONS])
+        source, as_of, confidence = f"computed from: {named or line.name}", plan.created_at[:10], "computed"
     months = 1.0 if line.once else float(plan.horizon_months)
     paid: list[tuple[int | None, float]] = [
         (year, amount) for year, amount in enumerate(line.by_year, 1) if amount and line.once
@@ -121,6 +130,15 @@ def _unit_price(line: CostLine, bases: Mapping[str, Basis]) -> tuple[str, tuple[
     return unit, (price.low * value, price.value * value, price.high * value), priced[0]
 
 
+def name_price(line: BillLine) -> str:
+    """The machine that is priced, else the definition of the price, else the line itself."""
+    if line.basis is None:
+        return line.item
+    if line.basis.id.startswith("price."):
+        return line.basis.id.removeprefix("price.").removeprefix("node.").removeprefix("spot.")
+    return line.basis.definition
+
+
 def sum_years(plan: Plan, option: Option) -> tuple[YearCost, ...]:
     """Payments of each year of the horizon; the total only if the plan file does not state the lines by year."""
     paid = option.cumulative_cost
@@ -131,10 +149,10 @@ def sum_years(plan: Plan, option: Option) -> tuple[YearCost, ...]:
         if not all(len(line.by_year) == len(totals) for line in option.cost_lines):
             years.append(YearCost(year + 1, total))
             continue
-        parts = {"purchases": 0.0, "running": 0.0, "staff": 0.0}
+        parts = dict.fromkeys(("purchases", "running", "staff", "resale"), 0.0)
         for line in option.cost_lines:
-            kind = "staff" if not line.recurring_budget else "purchases" if line.once else "running"
-            parts[kind] += line.by_year[year]
+            bought = "resale" if line.category == "residual" else "purchases"
+            parts["staff" if not line.recurring_budget else bought if line.once else "running"] += line.by_year[year]
         years.append(YearCost(year + 1, total, **parts))
     return tuple(years)
 

@@ -37,7 +37,7 @@ def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Cha
             "",
             doc.keep_blocks(
                 doc.Tiles(tuple(_tiles(plan, option))),
-                doc.build_table("What is recommended", {"": 1, " ": 5}, _summary_rows(plan, option)),
+                doc.build_table("What is recommended", {"Part": 1, "Choice": 5}, _summary_rows(plan, option)),
                 _alternative(plan, option),
                 year_table(plan, option),
                 doc.build_items("Asked of the board", list_decisions(plan, option)[:MOST_DECISIONS]),
@@ -109,28 +109,31 @@ def describe_machines(option: Option) -> Iterable[str]:
     return (f"{count} x {machine} ({kind})" for (machine, kind), count in counts.items())
 
 
-def _alternative(plan: Plan, option: Option) -> doc.Callout | None:
-    """The option that a fact would make the choice, else the nearest by cost, and when it would be better."""
-    priced = {one.name: one.total_cost for one in plan.options if one.total_cost is not None and one.feasible}
-    rivals = {rival.option: rival for rival in plan.decision.rivals if rival.option != option.name}
-    driver = next((d for d in _by_nearness(plan.decision.drivers) if d.flips_to in priced), None)
-    ranked = [one.name for one in decision.rank_feasible_options(plan) if one.name != option.name]
-    name = driver.flips_to if driver is not None and driver.flips_to is not None else next(iter(ranked), None)
-    if name is None or name == option.name or option.total_cost is None:
+def _alternative(plan: Plan, option: Option) -> doc.Callout:
+    """The nearest option by cost, and the option that a fact would make the choice."""
+    ranked = [one for one in decision.rank_feasible_options(plan) if one.name != option.name]
+    if not ranked or option.total_cost is None:
         return doc.Callout("Alternative:", "no other option meets the needs.", "warn")
-    more = priced[name].value - option.total_cost.value
-    amount = f"{plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
-    text = f"{name}, {amount} over {plan.horizon_label}."
-    if driver is not None and driver.flips_at is not None:
-        known = charts.name_drivers(plan.decision.drivers)[driver.basis]
-        side = "above" if driver.flips_at > driver.estimate.value else "below"
-        text += (
-            f" It is better if this fact is {side} {fmt.format_measure(driver.flips_at, driver.estimate.unit)}: {known}"
-        )
-        text += f" (taken as {fmt.format_measure(driver.estimate.value, driver.estimate.unit)})."
-    elif name in rivals:
-        text += f" It is cheaper in {fmt.format_percent(rivals[name].cheaper)} of the samples."
-    return doc.Callout("Alternative:", text, "warn")
+    rivals = {rival.option: rival for rival in plan.decision.rivals}
+    texts = list[str]()
+    driver = next(
+        (d for d in _by_nearness(plan.decision.drivers) if any(d.flips_to == one.name for one in ranked)), None
+    )
+    for other in ranked:
+        first, switch = other is ranked[0], driver is not None and driver.flips_to == other.name
+        if other.total_cost is None or not (first or switch):
+            continue
+        more = other.total_cost.value - option.total_cost.value
+        text = f"{other.name} costs {plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
+        if first and other.name in rivals:
+            text += f" and is cheaper in {fmt.format_percent(rivals[other.name].cheaper)} of the samples"
+        if switch and driver is not None and driver.flips_at is not None:
+            known, estimate = charts.name_drivers(plan.decision.drivers)[driver.basis], driver.estimate
+            text += f". It is better with {'more' if driver.flips_at > estimate.value else 'less'} than "
+            text += f"{fmt.format_measure(driver.flips_at, estimate.unit)} for this fact: {known} "
+            text += f"(taken as {fmt.format_measure(estimate.value, estimate.unit)})"
+        texts.append(f"{text}.")
+    return doc.Callout("Alternative:", " ".join(texts), "warn")
 
 
 def _by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
@@ -147,18 +150,21 @@ def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:
     rows = [(_year_label(plan, one.year), one) for one in shown]
     rows += [(f"Years {rest[0].year} to {rest[-1].year}", _add_years(rest))] if rest else []
     rows.append(("Total", _add_years(years)))
-    split = all(one.purchases is not None for one in years)
+    columns = {
+        "Purchases": "purchases",
+        "Running cost": "running",
+        "Staff": "staff",
+        "Resale": "resale",
+        "Total": "total",
+    }
+    columns = {head: name for head, name in columns.items() if any(getattr(one, name) for one in years)}
     body = []
     for label, one in rows:
-        amounts = (one.purchases, one.running, one.staff, one.total) if split else (one.total,)
         tone: doc.Tone = "strong" if label == "Total" else ""
-        body.append((doc.Cell(label, tone=tone), *(doc.Cell(fmt.format_compact(x or 0.0), tone=tone) for x in amounts)))
-    columns = {"Year": 2.2, "Purchases": 1, "Running cost": 1, "Staff": 1} if split else {"Year": 2.2}
-    columns |= {"Total": 1}
-    note = "Resale values reduce the purchases of the last year." if any((y.purchases or 0) < 0 for y in years) else ""
-    return doc.build_table(
-        f"Money to approve, {plan.currency}", columns, body, numeric=range(1, len(columns)), note=note
-    )
+        amounts = (fmt.format_compact(getattr(one, name) or 0.0) for name in columns.values())
+        body.append((doc.Cell(label, tone=tone), *(doc.Cell(amount, tone=tone) for amount in amounts)))
+    shares = {"Year": 2.2} | dict.fromkeys(columns, 1.0)
+    return doc.build_table(f"Money to approve, {plan.currency}", shares, body, numeric=range(1, len(shares)))
 
 
 def _year_label(plan: Plan, year: int) -> str:
@@ -167,7 +173,7 @@ def _year_label(plan: Plan, year: int) -> str:
 
 def _add_years(years: Iterable[bill.YearCost]) -> bill.YearCost:
     found = tuple(years)
-    sums = (sum(getattr(one, name) or 0.0 for one in found) for name in ("total", "purchases", "running", "staff"))
+    sums = (sum(getattr(one, name) or 0.0 for one in found) for name in bill.YearCost._fields[1:])
     return bill.YearCost(0, *sums)
 
 

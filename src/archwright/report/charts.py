@@ -128,7 +128,7 @@ def draw_years(plan: Plan, years: tuple[YearCost, ...]) -> FigureBlock | None:
     note = f"{plan.currency}, paid in each year." + (
         f" The first {MOST_YEARS} years." if len(years) > MOST_YEARS else ""
     )
-    note += " Resale values reduce the last total." if any((year.purchases or 0.0) < 0 for year in drawn) else ""
+    note += " Resale values reduce the last total." if any(year.resale for year in drawn) else ""
     return FigureBlock("Cost by year", chart.render(y + 14), "; ".join(alts), note)
 
 

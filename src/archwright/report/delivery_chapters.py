@@ -1,5 +1,6 @@
 """Roadmap with dates and owners, and the tasks of the customer: decisions, controls and facts that the plan lacks."""
 
+import re
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -8,11 +9,17 @@ from archwright.contract.decision import Schedule
 from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
-from archwright.report.bill import build_bill
+from archwright.report.bill import build_bill, name_price
 from archwright.report.document_texts import TaskText, read_texts
 
 DAYS_PER_MONTH = 365.25 / 12
+# A task inside the reason of a section's line.
+TASK_SENTENCE = re.compile(r"To do: (.+?\.)(?=\s|$)")
+# Sections of the plan file that the document leaves out: they teach, and decide nothing.
+UNPRINTED_SECTIONS = frozenset({"stages", "practices", "providers"})
 WEAK = ("low", "very low", "recalled")
+# Lines below this share of the bill are not named one by one.
+SMALL_SHARE = 0.01
 
 
 def find_schedule(plan: Plan, option: Option | None) -> Schedule | None:
@@ -28,12 +35,12 @@ def start_date(plan: Plan) -> date | None:
 
 
 def format_month(plan: Plan, months: float) -> str:
-    """`March 2027`: that many months after the date of the plan."""
+    """`Mar 2027`: that many months after the date of the plan."""
     start = start_date(plan)
     return (
         f"month {fmt.format_number(months, 2)}"
         if start is None
-        else f"{start + timedelta(months * DAYS_PER_MONTH):%B %Y}"
+        else f"{start + timedelta(months * DAYS_PER_MONTH):%b %Y}"
     )
 
 
@@ -120,12 +127,16 @@ def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
         rows.append(
             (phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, text.text, text.owner)
         )
-    later: dict[int, list[str]] = {}
+    least = SMALL_SHARE * sum(line.amount for line in build_bill(plan, option) if line.amount > 0)
+    later: dict[int, dict[str, float]] = {}
     for line in build_bill(plan, option):
-        if line.year is not None and line.year > 1 and line.amount > 0:
-            later.setdefault(line.year, []).append(f"{fmt.format_number(line.quantity)} {line.unit}: {line.item}")
-    for year, items in sorted(later.items()):
+        if line.year is not None and line.year > 1 and line.amount > least:
+            name = f"{line.unit} {name_price(line)}"
+            counts = later.setdefault(line.year, {})
+            counts[name] = counts.get(name, 0.0) + line.quantity
+    for year, counts in sorted(later.items()):
         when = format_month(plan, 12 * (year - 1))
+        items = (f"{fmt.format_number(count)} {name}" for name, count in counts.items())
         rows.append((f"Order of year {year}", when, when, "", fmt.format_list(items, most=3), "purchasing"))
     end = format_month(plan, plan.horizon_months)
     rows.append(("End of the horizon", end, end, "", "plan again, half a year earlier", "board"))
@@ -137,7 +148,7 @@ def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
 
 
 class Task(NamedTuple):
-    """`demand` and `demanded_by`: the control behind the task, "" for a fact to decide."""
+    """`demand` and `demanded_by`: the control or the part of the platform behind the task, "" for a fact to decide."""
 
     text: str
     demand: str
@@ -147,30 +158,37 @@ class Task(NamedTuple):
 
 
 def list_tasks(plan: Plan, option: Option | None) -> tuple[Task, ...]:
-    """Facts to decide first, then the controls as tasks."""
+    """Facts to decide, then tasks of the platform's sections, then the controls as tasks."""
     texts = read_texts()
     found = [Task(t.text.format_map(values), "", "", t.owner, t.due) for t, values in find_missing(plan, option)]
+    for section in plan.sections:
+        for line in section.lines if section.id not in UNPRINTED_SECTIONS else ():
+            for text in TASK_SENTENCE.findall(line.why):
+                rule = texts.find_owner(f"{line.topic} {text}")
+                found.append(Task(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
     for control in plan.controls:
-        rule = texts.find_owner(control)
+        rule = texts.find_owner(f"{control.demand} {control.feature}")
         text = texts.verbs[control.status].format(feature=control.feature, evidence=control.evidence)
         found.append(Task(text, control.demand, control.demanded_by, rule.owner, rule.due))
-    return tuple(found)
+    return tuple({(task.text, task.demand): task for task in found}.values())
 
 
 def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
-    tasks = list_tasks(plan, option)
-    missing = [(task.text, task.owner, task.due) for task in tasks if not task.demand]
-    rows = [
-        (doc.build_cell(task.demand, task.demanded_by), task.text, task.owner, task.due)
-        for task in tasks
-        if task.demand
-    ]
-    tables = (
-        doc.build_table("To decide", {"Task": 5, "Owner": 1.3, "Due": 1}, missing) if missing else None,
-        doc.build_table("Controls", {"Demand": 2, "Task": 3.4, "Owner": 1.3, "Due": 1}, rows) if rows else None,
-    )
+    """One table for each kind of task, in the order of `list_tasks`."""
+    tasks, titles = list_tasks(plan, option), {section.title for section in plan.sections}
+    kinds: dict[str, list[Task]] = {"To decide": [], "Platform": [], "Controls": []}
+    for task in tasks:
+        kinds["To decide" if not task.demand else "Platform" if task.demanded_by in titles else "Controls"].append(task)
+    tables = []
+    for title, found in kinds.items():
+        columns = {"Task": 4.0} | ({"For": 2.0} if title != "To decide" else {}) | {"Owner": 1.3, "Due": 1.1}
+        rows = []
+        for task in found:
+            demand = [doc.build_cell(task.demand, task.demanded_by)] if task.demand else []
+            rows.append((task.text, *demand, task.owner, task.due))
+        tables += [doc.build_table(title, columns, rows)] if rows else []
     lead = "Each task has an owner and is due before the end of the named phase of the roadmap."
-    return doc.Chapter("tasks", "Tasks", lead, doc.keep_blocks(*tables))
+    return doc.Chapter("tasks", "Tasks", lead, tuple(tables))
 
 
 def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, dict[str, str]]]:
@@ -191,7 +209,8 @@ def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, 
     if endless := [name for name in data if f"{name} " not in kept]:
         yield texts["retention"], {"names": fmt.format_list(endless)}
     lines = build_bill(plan, option)
-    weak = [line.item.split(",")[0] for line in lines if line.confidence in WEAK or "undated" in line.as_of]
+    least = SMALL_SHARE * sum(line.amount for line in lines if line.amount > 0)
+    weak = [name_price(c) for c in lines if c.amount > least and (c.confidence in WEAK or "undated" in c.as_of)]
     if weak and option.placement in {*OWN_PLACEMENTS, "hybrid"}:
         yield texts["quotes"], {"names": fmt.format_list(dict.fromkeys(weak))}
     if option.cumulative_cost and not any(line.by_year for line in option.cost_lines):

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.yaml_documents import read_document
-from archwright.contract.evidence import Control
 from archwright.contract.record import Record
 
 
@@ -22,7 +21,7 @@ class RiskText(Record):
 
 
 class OwnerRule(Record):
-    """Owner and due phase of the controls whose demand or feature contains the pattern `match`."""
+    """Owner and due phase of the tasks whose words contain the pattern `match`."""
 
     match: str
     owner: str
@@ -48,6 +47,7 @@ class QuotationTexts(Record):
 
 
 class DocumentTexts(Record):
+    quantities: dict[str, str]
     risks: tuple[RiskText, ...]
     owners: tuple[OwnerRule, ...]
     verbs: dict[str, str]
@@ -60,9 +60,9 @@ class DocumentTexts(Record):
     def find_risk(self, name: str) -> RiskText:
         return next(row for row in self.risks if re.fullmatch(row.match, name))
 
-    def find_owner(self, control: Control) -> OwnerRule:
-        words = f"{control.demand} {control.feature}".lower()
-        return next(row for row in self.owners if re.search(row.match, words))
+    def find_owner(self, words: str) -> OwnerRule:
+        """The first rule whose pattern is in the words of a demand or task."""
+        return next(row for row in self.owners if re.search(row.match, words.lower()))
 
     def select_decisions(self, traits: Iterable[str]) -> Iterable[TaskText]:
         held = frozenset(traits)

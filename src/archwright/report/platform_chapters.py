@@ -11,10 +11,9 @@ from archwright.plan.explain.formatting import format_shares
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
+from archwright.report.delivery_chapters import TASK_SENTENCE, UNPRINTED_SECTIONS
 
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
-# Sections of the plan file that the document leaves out: they teach, and decide nothing.
-UNPRINTED_SECTIONS = frozenset({"stages", "practices", "providers"})
 RACK_UNITS = 42
 
 
@@ -194,6 +193,7 @@ def _section_row(line: SectionLine) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
     if estimate is not None:
         # Bytes in decimal units, like the text beside them.
         figure = fmt.format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+    why = TASK_SENTENCE.sub("", line.why).strip()
     beside = doc.build_cell(
         "",
         ("Demanded by", "; ".join(line.demanded_by)),
@@ -201,4 +201,4 @@ def _section_row(line: SectionLine) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
         ("Alternative", line.alternative),
         ("Why not", line.why_not),
     )
-    return doc.Cell(line.topic), doc.build_cell(line.choice, figure, ("Why", line.why), ("Source", line.source)), beside
+    return doc.Cell(line.topic), doc.build_cell(line.choice, figure, ("Why", why), ("Source", line.source)), beside

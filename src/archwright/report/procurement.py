@@ -6,7 +6,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Option, Plan
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
-from archwright.report.bill import BillLine, build_bill
+from archwright.report.bill import BillLine, build_bill, name_price
 from archwright.report.delivery_chapters import find_schedule, format_month
 from archwright.report.document_texts import read_texts
 
@@ -23,32 +23,51 @@ GIB, GBIT = 2.0**30, 1e9 / 8
 
 
 def bill_chapter(plan: Plan, option: Option) -> doc.Chapter:
-    lines = build_bill(plan, option)
-    tables = []
-    for group in dict.fromkeys(line.group for line in lines):
-        found = [line for line in lines if line.group == group]
-        columns = {
-            "Item": 3,
-            "Quantity": 1.2,
-            f"Unit price, {plan.currency}": 1.3,
-            "Amount": 1,
-            "Year": 0.7,
-            "Source": 2.6,
-        }
-        tables.append(doc.build_table(group, columns, map(_bill_row, found), numeric=(1, 2, 3)))
+    """Lines with the same price are one row, with their quantities by year; the workbook has every line."""
+    groups: dict[str, dict[object, list[BillLine]]] = {}
+    for line in build_bill(plan, option):
+        key = (line.basis.id, line.unit_price, line.once) if line.basis is not None else line.once
+        groups.setdefault(line.group, {}).setdefault(key, []).append(line)
+    columns = {
+        "Item": 2.8,
+        "Quantity": 1.3,
+        f"Unit price, {plan.currency}": 1.3,
+        "Amount": 1,
+        "Paid": 1.3,
+        "Source": 2.6,
+    }
+    tables = [
+        doc.build_table(group, columns, map(_bill_row, lines.values()), numeric=(1, 2, 3))
+        for group, lines in groups.items()
+    ]
+    whole = sum(line.amount for lines in groups.values() for found in lines.values() for line in found)
+    total = doc.Paragraph(f"Sum of all lines: {plan.currency} {fmt.format_money(whole)}.", "strong")
     lead = f"All amounts in {plan.currency} over {plan.horizon_label}; small figures are the low and high price. "
-    lead += "The workbook has the same lines with formulas, and a request for quotation without prices."
-    return doc.Chapter("bill", "Bill of materials", lead, tuple(tables))
+    lead += "The workbook has every line with formulas, and a request for quotation without prices."
+    return doc.Chapter("bill", "Bill of materials", lead, (*tables, total))
 
 
-def _bill_row(line: BillLine) -> Iterable[doc.Cell | str]:
+def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
+    """One row for lines with one price, or for the lump sums of a group."""
+    line, names = lines[0], list(dict.fromkeys(one.item for one in lines))
     low, typical, high = line.unit_price
-    band = f"{fmt.format_compact(low)} to {fmt.format_compact(high)}" if low != high else ""
-    yield line.item
-    yield doc.build_cell(fmt.format_number(line.quantity), line.unit)
-    yield doc.build_cell(fmt.format_money(typical), band)
-    yield fmt.format_money(line.amount)
-    yield f"year {line.year}" if line.year is not None else "once" if line.once else "monthly"
+    years: dict[str, float] = {}
+    for one in lines:
+        when = f"year {one.year}" if one.year is not None else "once" if one.once else "monthly"
+        years[when] = years.get(when, 0.0) + one.quantity
+    split = (f"{when}: {fmt.format_number(count)}" for when, count in sorted(years.items()) if len(years) > 1)
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    named = f"{names[0]}{more}"
+    yield doc.build_cell(named) if line.basis is None else doc.build_cell(name_price(line), named)
+    if line.basis is None:
+        yield doc.build_cell(fmt.format_exact(len(lines)), line.unit.replace("lump sum", "lump sums"))
+        yield ""
+    else:
+        yield doc.build_cell(fmt.format_number(sum(years.values())), line.unit)
+        band = f"{fmt.format_compact(low)} to {fmt.format_compact(high)}" if low != high else ""
+        yield doc.build_cell(fmt.format_money(typical), band)
+    yield fmt.format_money(sum(one.amount for one in lines))
+    yield doc.build_cell(", ".join(split) or next(iter(years)))
     yield doc.build_cell(line.source, f"{line.as_of}, confidence: {line.confidence}")
 
 

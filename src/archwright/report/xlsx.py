@@ -261,14 +261,15 @@ def _write_quotation(book: WorkbookWriter, document: Document) -> None:
 
 
 def _write_years(book: WorkbookWriter, plan: Plan, option: Option) -> None:
-    columns = {"year": 10, "purchases": 18, "running cost": 18, "staff": 18, f"total, {plan.currency}": 18}
+    columns = {"year": 10, "purchases": 18, "running cost": 18, "staff": 18, "resale": 18}
+    columns[f"total, {plan.currency}"] = 18
     rows, sheet = [], book.add_sheet("By year", tuple(columns), tuple(columns.values()))
     for row, year in enumerate(sum_years(plan, option), 2):
         split = year.purchases is not None
-        total = Formula(f"=SUM(B{row}:D{row})", year.total) if split else year.total
-        rows.append((float(year.year), year.purchases, year.running, year.staff, total))
+        total = Formula(f"=SUM(B{row}:E{row})", year.total) if split else year.total
+        rows.append((float(year.year), year.purchases, year.running, year.staff, year.resale, total))
     end = book.write_rows(sheet, rows)
-    for column, letter in enumerate("BCDE", 1):
+    for column, letter in enumerate("BCDEF", 1):
         values = [cell.value if isinstance(cell := row[column], Formula) else cell for row in rows]
         total = sum(value for value in values if isinstance(value, float))
         book.write_cell(sheet, end, column, Formula(f"=SUM({letter}2:{letter}{max(end, 2)})", total), book.total)

@@ -87,7 +87,7 @@ RACKS = of(HOME, own_fleet(HOME[0], CATALOG, "72x-gb200", ("letters",), 2))
         (BOTH, "telemetry: data in", "why", ("GB per month",)),
         (HOME, "Switches in DE", "choice", ("2 switches of 100G for 3 machines",)),
         (BOTH, "Traffic out of eu-north-1", "choice", ("GB per month to the internet",)),
-        (BOTH, "Traffic out of eu-north-1", "why", ("This release does not meter the traffic",)),
+        (BOTH, "Traffic out of eu-north-1", "why", ("To do: compare the provider's invoice",)),
         (BOTH, "Traffic out of eu-north-1", "demanded_by", ("gdpr 44-49",)),
         (HOME, "Traffic out", "choice", ("no traffic that is billed by the byte",)),
         (TOKENS, "Traffic out of us-central1", "choice", ("58.",)),

@@ -4,6 +4,7 @@ If the catalog has no price of a kind for a provider, the median of the other pr
 interval. The tables state one region per provider, so the price of another region has its own factor and interval.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Unpack
 
@@ -24,6 +25,8 @@ MIN_RESIDUAL_SHARE = 0.02
 # For each storage tier: the kind of its price rows, and the quantile by price (0: cheapest, 1: most expensive).
 STORAGE_ROWS = {"object": ("object", 1.0), "archive": ("object", 0.0), "block": ("block", 0.5), "file": ("file", 0.0)}
 # A part with such a source is an assumption of the project, not a quoted price.
+# The price at the start of a fact's text, which its source follows.
+PRICE_PATTERN = re.compile(r"^[\d,.e+-]+(?: \.\. [\d,.e+-]+)*(?: [^ ,]+){0,2}, ")
 ASSUMED_SOURCES = ("assumed", "counted", "recalled")
 
 
@@ -105,7 +108,8 @@ class PriceBook:
         site = self._needs.placement.site
         if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
             rate = exact_estimate(site.electricity_usd_per_kwh, "USD/kWh")
-            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g}"
+            stated = "the needs, stated by the organisation, high confidence"
+            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g} USD/kWh, {stated}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             own = (row for row in self._catalog.tariffs if row.country == country)
@@ -114,7 +118,8 @@ class PriceBook:
                     f"electricity in {country}: no price in the catalog; an average of other countries stands in, with "
                     "a wide interval (state `placement.site.electricity_usd_per_kwh`)"
                 )
-            fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
+            source = format_source(self._catalog.electricity_tariff(country))
+            fact = f"electricity in {country}: {rate.low:.3g} .. {rate.value:.3g} .. {rate.high:.3g} USD/kWh, {source}"
         return self._price(rate, f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,))
 
     def lifetime_years(self, life: str) -> float:
@@ -223,10 +228,10 @@ def format_source(fact: Fact) -> str:
 
 def parse_source(text: str) -> tuple[str, str, str]:
     """Return source, date and confidence of a fact's text; plans of older releases do not state the confidence."""
-    parts = text.split(": ", 1)[-1].rsplit(", ", 2)
+    parts = PRICE_PATTERN.sub("", text.split(": ", 1)[-1]).rsplit(", ", 2)
     if len(parts) == 3 and parts[2].endswith(" confidence"):
         return parts[0], parts[1], parts[2].removesuffix(" confidence")
-    source, _, as_of = text.split(": ", 1)[-1].rpartition(", ")
+    source, as_of = ", ".join(parts[:-1]), parts[-1]
     return source or as_of, as_of if source else "not stated", "not stated"
 
 

@@ -74,7 +74,7 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
             )
     later = sum(control.status == "later" for control in found)
     if later:
-        ledger.add_not_sized(f"controls: {later} of {len(found)} demanded controls come with a later release")
+        ledger.add_not_sized(f"controls: {later} of {len(found)} demanded controls are tasks of the organisation")
     return tuple(found)
 
 

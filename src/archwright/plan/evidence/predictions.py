@@ -70,7 +70,7 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
     pools = [one for one in served if isinstance(one, PooledLoad)]
     if pools:
         ledger.add_assumptions(*(text for one in pools for text in one.spec.engine.assumptions), ASSUMPTION)
-        ledger.add_not_sized("memory, start-up and disk of remote engines: not predicted, not measured in this release")
+        ledger.add_not_sized("memory, start-up and disk of remote engines: not predicted; measure them in the pilot")
     elif here:
         own += list_platform_predictions(tuple(here), tuple(here.values()))
     together = {one.spec.load.workload for one in pools if one.part < 1}
@@ -186,8 +186,8 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
     for names, text in (
         (texts, "latency and throughput of {}: not predicted, because no engine of the plan serves these texts"),
         (others, "latency of {}: not predicted, because no permanent machine of the plan serves it"),
-        (capacity, "highest requests/s of {}: sized, not predicted, because this release has no load test for it"),
-        (runs, "hours of a run of {}: sized, not predicted, because this release does not measure such runs"),
+        (capacity, "highest requests/s of {}: sized, not predicted; measure it in the pilot"),
+        (runs, "hours of a run of {}: sized, not predicted; measure the first run"),
         (up, "availability of {}: not predicted, because no part of the plan controls it"),
     ):
         if names:

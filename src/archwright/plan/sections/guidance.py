@@ -90,7 +90,7 @@ def list_existing_tools(chosen: ChosenOption) -> tuple[SectionLine, ...]:
 
 def _build_existing_line(own: ExistingComponent) -> SectionLine:
     proof = EXISTING_TOOL_PROOFS.get(own.kind, "") if own.url else ""
-    unproved = "" if proof else ". This release does not measure it" + ("" if own.url else ": the needs give no url")
+    unproved = "" if proof else ". To do: measure it" + ("" if own.url else ", and state its url in the needs")
     values = {"kind": own.kind.capitalize(), "product": own.product, "unproved": unproved}
     values["place"] = f" at {own.url}" if own.url else ""
     return fill_line("stack.existing", values, proof=proof.format(url=shlex.quote(own.url or "")))

@@ -15,7 +15,7 @@ MINUTES_PER_MONTH = 30 * 24 * 60.0
 # The fastest windows of the SRE Workbook: 14.4 times the allowed rate uses 2 % of a month's error budget in an hour.
 FAST_BURN_RATE, LONG_WINDOW, SHORT_WINDOW = 14.4, "1h", "5m"
 QUANTITY_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
-NO_GATEWAY_NOTE = ". The query works when the gateway runs in front of the provider, which this release does not start"
+NO_GATEWAY_NOTE = ". The query works if the gateway runs in front of the provider"
 TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
 ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
 LOCAL_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
@@ -45,7 +45,7 @@ def _build_series_line(chosen: ChosenOption) -> SectionLine:
     traits = derive_traits(chosen)
     series = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
     names = [METRIC_BY_QUANTITY[name].name for trait, found in series.items() if trait in traits for name in found]
-    unused = "" if names else "; nothing in this plan answers requests in this release"
+    unused = "" if names else "; nothing in this plan answers requests"
     proof = write_proof("requests", "rate") if "serving" in traits else "archwright runs list"
     return fill_line("monitoring.series", {"names": ", ".join(names) or "none", "unused": unused}, proof=proof)
 

@@ -26,8 +26,8 @@ def build_security_section(chosen: ChosenOption) -> Section:
         id="security",
         title="Security and compliance",
         summary=(
-            f"{len(controls)} controls: {proved} are proved by the running platform; the others need a setting, "
-            "paperwork or a later release. A regulation certifies organisations; the controls are evidence for it."
+            f"{len(controls)} controls: a command checks {proved} of them; the others are tasks with an owner. "
+            "A regulation certifies organisations; the controls are evidence for it."
         ),
         lines=(*select_guidance(chosen, "security"), *named),
     )
@@ -38,7 +38,7 @@ def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...])
     count = Counter(control.status for control in own)
     done = [control for control in own if control.status in ("built-in", "configured")]
     proofs = "; ".join(f"{control.demand} ({control.evidence})" for control in done)
-    unproved = "this release proves none of it: each demand needs paperwork or comes with a later release"
+    unproved = "each demand is a task of the organisation"
     values = {
         "name": regulation.name,
         "count": len(own),

@@ -67,10 +67,10 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
     tiers = OWN_TIER_NAMES if one.where.placement in OWN_PLACEMENTS else TIER_NAMES
     kinds = (name.removeprefix(ITEM_PREFIX) for name in read_line_templates() if name.startswith(ITEM_PREFIX))
     kind = next(kind for kind in kinds if kept.name.startswith(kind))
-    first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
+    first, last = (_format_size(kept.bytes[end]) for end in (0, -1))
     values = {
         "name": kept.name[0].upper() + kept.name[1:],
-        "size": f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last",
+        "size": first if first == last else f"{first} in the first month, {last} in the last",
         "tier": tiers[kept.tier],
         "place": place,
         "reason": f"{kept.why}{_describe_bandwidth(case, kept)}",
@@ -89,6 +89,12 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
         estimate=apply_part_bands(case, kept.facts, exact_estimate(kept.bytes[-1], "bytes"), basis),
         source=case.quotes.sources(*kept.facts),
     )
+
+
+def _format_size(size: float) -> str:
+    """Three digits in GB or TB."""
+    number = size / (TB if size >= TB else GB)
+    return f"{format_number(float(f'{number:.3g}'))} {'TB' if size >= TB else 'GB'}"
 
 
 def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
