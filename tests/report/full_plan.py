@@ -35,8 +35,22 @@ def line(name: str, category: CostCategory, amount: float, *, once: bool = False
     low, high = sorted((amount / 1.15, amount * 1.2))
     band = Estimate(value=amount, low=low, high=high, unit=unit, basis="cost")
     return CostLine(
-        name=name, amount=band, once=once, category=category, drivers=(basis,), recurring_budget=category != "staff"
+        name=name,
+        amount=band,
+        once=once,
+        category=category,
+        drivers=(basis,),
+        recurring_budget=category != "staff",
+        by_year=_split_years(category, amount, once=once),
     )
+
+
+def _split_years(category: CostCategory, amount: float, *, once: bool) -> tuple[float, ...]:
+    """A purchase is paid in the first year, a resale value in the last."""
+    years = MONTHS // 12
+    if not once:
+        return (12 * amount,) * years
+    return (*(0.0,) * (years - 1), amount) if category == "residual" else (amount, *(0.0,) * (years - 1))
 
 
 OWN_LINES = (

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.decision import CostDriver, Decision, Phase, Schedule
-from archwright.contract.estimate import Estimate, exact_estimate, within_factor
+from archwright.contract.decision import CostDriver, Decision
+from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import replace
 from archwright.report import charts, svg
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
+from archwright.report.bill import sum_years
 from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 from archwright.report.document import FigureBlock
 
@@ -58,11 +59,10 @@ def test_options_stand_in_order_with_their_verdict() -> None:
 
 def test_what_has_no_price_and_no_factor_is_not_drawn() -> None:
     bare = compared(BOARD.options[-1:], None)
-    assert charts.draw_option_costs(bare) is charts.draw_cost_breakdown(bare) is draw_cumulative_costs(bare) is None
+    assert charts.draw_option_costs(bare) is charts.draw_years(bare, ()) is draw_cumulative_costs(bare) is None
     assert (
         charts.draw_predictions(()) is charts.draw_predictions(PREDICTIONS[4:5]) is charts.draw_sensitivity(()) is None
     )
-    assert charts.draw_schedule(Schedule(option="x", phases=())) is None
     zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
     assert charts.draw_sensitivity((zero,)) is None
     odd = replace(zero, estimate=within_factor(2.0, 1.2, "x"), flips_to="o", flips_at=-1.0)
@@ -77,19 +77,13 @@ def test_what_does_not_fit_is_counted_below() -> None:
     assert drawn(charts.draw_predictions(PREDICTIONS[:1] * 30)).note == "6 more in the table."
 
 
-def test_shares_sum_to_the_total() -> None:
-    shares = charts.sum_cost_groups(HYBRID, 60)
-    assert HYBRID.total_cost is not None
-    assert sum(shares.values()) == pytest.approx(HYBRID.total_cost.value)
-    assert shares["Machines bought"] == pytest.approx(4_480_000 + 310_000 - 420_000)
-
-
-def test_every_category_is_drawn_in_one_group() -> None:
-    from archwright.report.number_format import CATEGORIES  # noqa: PLC0415
-
-    grouped = [category for categories in charts.CATEGORY_GROUPS.values() for category in categories]
-    assert sorted(grouped) == sorted(CATEGORIES)
-    assert len(charts.CATEGORY_GROUPS) == len(svg.PALETTE)
+def test_years_are_stacked_and_a_plan_without_years_shows_the_totals() -> None:
+    figure = drawn(charts.draw_years(BOARD, sum_years(BOARD, HYBRID)))
+    assert [text for text in texts(figure) if text.startswith("Year")] == [f"Year {n}" for n in range(1, 6)]
+    assert {"Purchases", "Running cost", "Staff"} <= set(texts(figure)) and "Resale" in figure.note
+    old = tuple(replace(line, by_year=()) for line in HYBRID.cost_lines)
+    plain = drawn(charts.draw_years(BOARD, sum_years(BOARD, replace(HYBRID, cost_lines=old))))
+    assert "Staff" not in texts(plain) and len(shapes(plain, "rect")) == 5
 
 
 def test_break_even_is_marked_where_the_lines_cross() -> None:
@@ -168,7 +162,13 @@ def test_facts_of_one_name_are_told_apart() -> None:
 def test_places_are_framed_by_whose_they_are() -> None:
     figure = draw_architecture(BOARD, HYBRID)
     said = texts(figure)
-    for title in ("Own machines, FR", "aws: rented machines, us-east-1", "aws: hosted models", "Data lake"):
+    for title in (
+        "Own machines, FR",
+        "aws: rented machines, us-east-1",
+        "aws: hosted models",
+        "Data lake",
+        "Entry (DMZ)",
+    ):
         assert title in said
     assert "Delta tables (existing)" in said
     frames = [rect for rect in shapes(figure, "rect") if rect.get("stroke") == svg.CHOSEN]
@@ -191,20 +191,12 @@ def test_machines_that_work_shares_are_drawn_once_and_plants_apart() -> None:
     assert alone.count("on 14 x big") == 1 and alone.count("on the same 14 x big") == 2
 
 
-def test_dates_are_drawn_with_their_bands() -> None:
-    ends = [Estimate(value=v, low=v / 2, high=v * 2, unit="months") for v in (4.0, 6.0)]
-    phases = tuple(Phase(name=f"step {n}", starts=end.scaled(0.5), ends=end) for n, end in enumerate(ends))
-    figure = drawn(charts.draw_schedule(Schedule(option="x", phases=phases)))
-    assert "until month 6" in texts(figure) and "3 to 12" in texts(figure)
-    assert "step 0 until month 4, 2 to 8" in figure.alt
-
-
 def test_sixty_pools_fit_the_picture() -> None:
     plan = many()
     figure = draw_architecture(plan, plan.options[0])
     height = float(ElementTree.fromstring(figure.svg).get("height", "0"))
     bottoms = [float(rect.get("y", "0")) + float(rect.get("height", "0")) for rect in shapes(figure, "rect")]
-    assert max(bottoms) < height < 1000, "no taller than a page"
+    assert max(bottoms) < height < 1150, "no taller than a page of this width"
     assert "listed under Sizing" in texts(figure)
 
 
@@ -251,13 +243,13 @@ def test_nothing_to_draw_has_an_axis_and_an_exact_cost_has_no_whisker() -> None:
     assert svg.INK not in {line.get("stroke") for line in lines}
 
 
-def test_a_plan_without_a_lake_or_pools_shows_its_storage_and_whose_models_answer() -> None:
+def test_a_plan_without_pools_shows_whose_models_answer() -> None:
     stored = texts(draw_architecture(replace(BOARD, stack=()), HYBRID))
-    assert "Data lake" in stored and any(text.startswith("Object storage for 2.2 PiB") for text in stored)
+    assert "Data lake" not in stored
     hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
     assert "openai: hosted models" in texts(draw_architecture(BOARD, hosted))
     none = draw_architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
-    assert "Data lake" not in texts(none) and "no pool" in none.alt
+    assert "Application: nothing" in none.alt and "to decide" in texts(none)
 
 
 def test_more_than_nine_pools_of_a_place_are_counted() -> None:

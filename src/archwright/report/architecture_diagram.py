@@ -15,11 +15,12 @@ INNER = WIDTH - 2 * EDGE
 HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # Rows of boxes on a page. A larger plan shows fewer boxes per place, then fewer places.
-MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
+MOST_LINES, MOST_BOXES = 3, (9, 6, 3, 1)
 BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, ZONE_BOX_HEIGHT = 112.0, 34.0, 20.0, 66.0
 LINES_IN_BOX, LINES_IN_ZONE_BOX, MOST_ZONE_BOXES = 5, 2, 4
 # Functions of the stack by zone, with their titles.
 ENTRY_FUNCTIONS = {"gateway": "Gateway", "access": "Access control"}
+DATA_FUNCTIONS = {"lake": "Data lake"}
 MANAGEMENT_FUNCTIONS = {"monitoring": "Monitoring", "registry": "Model registry", "training": "Training"}
 
 
@@ -90,7 +91,7 @@ def _list_zones(plan: Plan) -> Iterable[tuple[str, tuple[DiagramBox, ...]]]:
     stored = [
         DiagramBox(topic, (line.choice,)) for (section, topic), line in lines.items() if _is_store(section, topic)
     ]
-    yield "data", _limit(stored, "store")
+    yield "data", _limit([*_stack_boxes(plan, DATA_FUNCTIONS), *stored], "store")
     identity = lines.get(("stack", "Identity"))
     management = [DiagramBox("Identity", (identity.choice if identity is not None else "to decide",))]
     yield "management", _limit([*management, *_stack_boxes(plan, MANAGEMENT_FUNCTIONS)], "part")

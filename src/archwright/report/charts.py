@@ -1,9 +1,9 @@
-"""Charts of a report: cost of the options, schedule, predictions and sensitivity."""
+"""Charts of a report: cost of the options, years, predictions and sensitivity."""
 
 import math
 from collections.abc import Iterable
 
-from archwright.contract.decision import CostDriver, Schedule
+from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Option, Plan
@@ -146,24 +146,6 @@ def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale:
             chart.text((x + width / 2, y + 19), text, size=11, fill=fill, anchor="middle")
         x += width
     return x
-
-
-def draw_schedule(dates: Schedule) -> FigureBlock | None:
-    if not dates.phases:
-        return None
-    chart, alts = RowChart(len(dates.phases), 34.0), list[str]()
-    scale = chart.draw_axis(max(phase.ends.high for phase in dates.phases))
-    for row, phase in enumerate(dates.phases):
-        y, start, end = chart.find_row(row), LEFT + phase.starts.value * scale, LEFT + phase.ends.value * scale
-        until, band = f"until month {fmt.format_number(phase.ends.value, 2)}", fmt.format_month_band(phase.ends)
-        chart.text((LEFT - 12, y + 19), phase.name, anchor="end")
-        chart.rect((start, y + 4), (end - start, 20), svg.PALETTE[row % len(svg.PALETTE)], rx=2)
-        chart.draw_whisker(phase.ends, scale, y + 14)
-        chart.text((BESIDE_PLOT, y + 13), until, size=12, bold=True)
-        chart.text((BESIDE_PLOT, y + 26), band, size=11, fill=svg.QUIET)
-        alts.append(f"{phase.name} {until}, {band}")
-    title = f"From the signature to full use: {dates.option}"
-    return chart.finish(title, "months from the signature; whisker: 90 % interval", alts)
 
 
 def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:

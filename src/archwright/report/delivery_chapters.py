@@ -147,7 +147,7 @@ def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
     return doc.Chapter("roadmap", "Roadmap", lead, (doc.build_table("Roadmap", columns, rows),))
 
 
-class Task(NamedTuple):
+class CustomerTask(NamedTuple):
     """`demand` and `demanded_by`: the control or the part of the platform behind the task, "" for a fact to decide."""
 
     text: str
@@ -157,32 +157,34 @@ class Task(NamedTuple):
     due: str
 
 
-def list_tasks(plan: Plan, option: Option | None) -> tuple[Task, ...]:
+def list_tasks(plan: Plan, option: Option | None) -> tuple[CustomerTask, ...]:
     """Facts to decide, then tasks of the platform's sections, then the controls as tasks."""
     texts = read_texts()
-    found = [Task(t.text.format_map(values), "", "", t.owner, t.due) for t, values in find_missing(plan, option)]
+    found = [
+        CustomerTask(t.text.format_map(values), "", "", t.owner, t.due) for t, values in find_missing(plan, option)
+    ]
     for section in plan.sections:
         for line in section.lines if section.id not in UNPRINTED_SECTIONS else ():
             for text in TASK_SENTENCE.findall(line.why):
                 rule = texts.find_owner(f"{line.topic} {text}")
-                found.append(Task(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
+                found.append(CustomerTask(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
     for control in plan.controls:
         rule = texts.find_owner(f"{control.demand} {control.feature}")
         text = texts.verbs[control.status].format(feature=control.feature, evidence=control.evidence)
-        found.append(Task(text, control.demand, control.demanded_by, rule.owner, rule.due))
+        found.append(CustomerTask(text, control.demand, control.demanded_by, rule.owner, rule.due))
     return tuple({(task.text, task.demand): task for task in found}.values())
 
 
 def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     """One table for each kind of task, in the order of `list_tasks`."""
     tasks, titles = list_tasks(plan, option), {section.title for section in plan.sections}
-    kinds: dict[str, list[Task]] = {"To decide": [], "Platform": [], "Controls": []}
+    kinds: dict[str, list[CustomerTask]] = {"To decide": [], "Platform": [], "Controls": []}
     for task in tasks:
         kinds["To decide" if not task.demand else "Platform" if task.demanded_by in titles else "Controls"].append(task)
     tables = []
     for title, found in kinds.items():
         columns = {"Task": 4.0} | ({"For": 2.0} if title != "To decide" else {}) | {"Owner": 1.3, "Due": 1.1}
-        rows = []
+        rows = list[tuple[doc.Cell | str, ...]]()
         for task in found:
             demand = [doc.build_cell(task.demand, task.demanded_by)] if task.demand else []
             rows.append((task.text, *demand, task.owner, task.due))

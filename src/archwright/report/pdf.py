@@ -6,6 +6,7 @@ The PDF is tagged for screen readers (PDF/UA-1). The same plan gives the same by
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,17 +25,22 @@ FOOTER_LENGTH = 80
 
 def render_pdf(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    with require_extra("report", "a report as PDF"):
-        import typst  # noqa: PLC0415
-    given, made_at = {"document": msgspec.json.encode(_to_template_data(document)).decode()}, _creation_time(document)
-    compiler = typst.Compiler(TEMPLATES / "report.typ", root=TEMPLATES, sys_inputs=given)
+    compiler, made_at = _make_compiler(document), _creation_time(document)
     try:
         made = compiler.compile(format="pdf", timestamp=made_at, pdf_standards=["ua-1"])
-    except typst.TypstError:
+    except RuntimeError:  # typst.TypstError
         # PDF/UA-1 refuses a script without a font on this machine. The PDF is tagged, but does not claim the standard.
         made = compiler.compile(format="pdf", timestamp=made_at)
     assert isinstance(made, bytes)
     return made
+
+
+def _make_compiler(document: Document) -> Any:
+    """A typst compiler of the document, which can also be queried."""
+    with require_extra("report", "a report as PDF"):
+        import typst  # noqa: PLC0415
+    given = {"document": msgspec.json.encode(_to_template_data(document)).decode()}
+    return typst.Compiler(TEMPLATES / "report.typ", root=TEMPLATES, sys_inputs=given)
 
 
 def _creation_time(document: Document) -> datetime:

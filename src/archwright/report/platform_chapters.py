@@ -51,7 +51,7 @@ def _backup_table(plan: Plan) -> doc.TableBlock | None:
     lines = [*_find_lines(plan, "storage", "Backup of "), *_find_lines(plan, "storage", "Retention")]
     lines += _find_lines(plan, "security", "Backup and restore")
     rows = [(line.topic, line.choice, "; ".join(line.demanded_by) or "the needs") for line in lines]
-    columns = {"Backup": 1.6, "What, where, how often": 4, "Demanded by": 1.6}
+    columns = {"Backup": 1.6, "Content, place, interval": 4, "Demanded by": 1.6}
     return doc.build_table("Backup and restore", columns, rows) if rows else None
 
 
