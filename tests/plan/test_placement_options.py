@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from archwright.plan.options.edge_sites import CountrySites, spread_over_countri
 from archwright.plan.options.serverless import estimate_worker_usage
 from archwright.plan.planner import Planner
 
-from .conftest import GONE, Change, edit, keep_workloads, missed, only, option_of
+from .conftest import GONE, NOW, Change, edit, keep_workloads, missed, only, option_of
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -333,3 +334,19 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
     at_plants = keep_workloads("assistant", first=edit({**AT_PLANTS, "sites.plants.power_kw": 40}))
     option = option_of(plan_of("manufacturer", at_plants), "on-premises")
     assert [pool.name for pool in option.pools] == ["assistant-fr"] and option.pools[0].replicas >= 28
+
+
+# --- regions of a cloud
+
+
+def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog: Catalog) -> None:
+    """If a region costs nothing, an option may spread; if it costs a fortune, one region serves all."""
+    needs, _ = needs_of("clinic", edit({"placement": {"allow": ["cloud"], "clouds": ["azure"]}}))
+    spread = {}
+    for usd in (0.001, 1e6):
+        row = replace(catalog.parts["region.network"], low=usd, typical=usd, high=usd)
+        priced = copy.copy(catalog)
+        object.__setattr__(priced, "parts", {**catalog.parts, "region.network": row})
+        built = Planner(needs, priced, PlanProvenance()).evaluate_options(None, NOW)
+        spread[usd] = {one.draft.name: len(one.draft.regions) for one in built}
+    assert max(spread[0.001].values()) > 1 and set(spread[1e6].values()) == {1}

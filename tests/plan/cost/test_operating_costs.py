@@ -423,3 +423,18 @@ def test_rented_machines_count_for_carbon_only_and_hosted_models_and_no_places_f
     assert found.energy_kwh_per_month is None and found.carbon_kg_per_month is None
     found = run((needs_of("startup"), (), ()))
     assert lines(found, "storage") == [] and lines(found, "platform") == []
+
+
+# --- further regions
+
+
+def test_a_region_beside_the_main_place_has_a_fixed_cost() -> None:
+    """Beside an own site, every cloud region is a further one; the main region of a cloud is none."""
+    words = [CATALOG.parts[name].item for name in ("region.network", "region.platform")]
+    alone, (needs, fleets, where) = run(startup_in_a_cloud()), startup_in_a_cloud()
+    there = fleets[0]._replace(where=CLOUD_EU)
+    spread, both = run((needs, (*fleets, there), where)), run(manufacturer_in_both())
+    for word in words:
+        assert lines(alone, "platform", word) == []
+        assert one(spread, "platform", word).line.endswith(CLOUD_EU.region)
+        assert one(both, "platform", word).sum == pytest.approx(one(spread, "platform", word).flow[0] * 60)

@@ -170,6 +170,6 @@ def test_a_country_without_a_price_of_electricity_is_said_to_have_a_stand_in() -
     ledger = PlanProvenance()
     book = quotes(ledger)
     assert book.electricity("FR").usd == pytest.approx(0.1534 * 1.1172, abs=1e-4)
-    assert ledger.assumptions == ()
+    assert not ledger.assumptions
     assert book.electricity("GB").usd == pytest.approx(0.15)  # the catalog knows its grid and no price
     assert [text.split(":")[0] for text in ledger.assumptions] == ["electricity in GB"]

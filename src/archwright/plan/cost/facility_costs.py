@@ -305,6 +305,25 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
     return found
 
 
+# What a region needs beside its machines, spares and copies of data, which are priced anyway.
+REGION_PARTS = ("region.network", "region.platform")
+
+
+def list_further_regions(case: OptionContext) -> tuple[Location, ...]:
+    """Return the cloud regions beside the main place; beside an own site, every region is a further one."""
+    regions = tuple(dict.fromkeys(fleet.where for fleet in case.fleets if fleet.where.placement == "cloud"))
+    own = any(not case.is_remote_site(place) for place in list_own_places(case))
+    return regions if own else tuple(place for place in regions if place != case.main_location)
+
+
+def price_further_regions(case: OptionContext) -> Iterable[CashFlow]:
+    for where in list_further_regions(case):
+        for name in REGION_PARTS:
+            price = case.quotes.part(name)
+            line = f"{case.catalog.parts[name].item}: {where.region}"
+            yield make_recurring_flow(line, "platform", price.usd, case.months, price.drivers)
+
+
 def price_control_plane(case: OptionContext) -> list[CashFlow]:
     """Return the cost lines; no lines if the control plane shares machines or exists already."""
     seat = case.seat

@@ -17,6 +17,7 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
+from archwright.plan.cost.facility_costs import REGION_PARTS
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
 from archwright.plan.demand.model_selection import format_scores, get_model_id
@@ -64,8 +65,7 @@ class CloudPlanner:
             if len(found.picks) == len(self._tasks):
                 complete.append(provider)
                 picked = self._variants(provider, found)
-                variants = [self._build_option(draft, one, self._world.renter) for one in picked]
-                yield min(variants, key=lambda one: (len(one.draft.misses), sum(t.sum for t in one.draft.terms or ())))
+                yield min((self._build_option(draft, one, self._world.renter) for one in picked), key=_rank_by_cost)
                 continue
             draft = draft._replace(notes=self._describe_listed_regions(provider))
             yield self._build_option(draft, found, self._world.renter)
@@ -164,7 +164,9 @@ class CloudPlanner:
         catalog, bounds = self._catalog, collect_all_bounds(self._needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
-            why = "no single region has the cheapest machine of every workload"
+            monthly = sum(catalog.parameter(name).value for name in REGION_PARTS) * (len(regions) - 1)
+            fixed = self._world.format_amount(monthly * self._needs.budget.horizon_months)
+            why = f"the machines save more than the {fixed} that the further regions cost over the horizon"
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside the residency of all workloads' data"
             yield f"spread over {', '.join(regions)}: {why}"
@@ -184,13 +186,23 @@ class CloudPlanner:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""
         rows = (row for row in self._catalog.surcharges if row.platform.split()[0].lower() == provider)
         for row in [row for row in rows if row.low is not None][:1]:
-            draft = OptionDraft(f"managed-{provider}", "cloud", provider)
-            found = self._on_demand.select_instances(provider, self._tasks)
-            part = join_parts(self._world.writer.write_rented(pick) for pick in found.picks)
-            built = self._build_option(draft, found, extra=self._price_surcharge(part, row))
+            built = min(self._list_managed(provider, row), key=_rank_by_cost)
             surcharge = f"{row.low or 0.0:.0%} to {row.high or 0.0:.0%} surcharge on machines ({row.source})"
             note = f"{row.platform}: {surcharge}; on-demand prices only"
             yield built._replace(draft=built.draft._replace(notes=(note, *built.draft.notes)))
+
+    def _list_managed(self, provider: str, row: PlatformSurcharge) -> Iterable[BuiltOption]:
+        """Yield the managed platform with the cheapest machines, then in each single region of these machines."""
+        draft, found = OptionDraft(f"managed-{provider}", "cloud", provider), [self._on_demand]
+        world, spread = self._world, self._on_demand.select_instances(provider, self._tasks)
+        regions = sorted({pick.host.where.region for pick in spread.picks})
+        for region in regions if len(regions) > 1 else ():
+            found.append(InstanceSelector(world.needs, world.catalog, world.sizer, commitments=False, region=region))
+        for selector in found:
+            chosen = selector.select_instances(provider, self._tasks)
+            if len(chosen.picks) == len(self._tasks):
+                part = join_parts(world.writer.write_rented(pick) for pick in chosen.picks)
+                yield self._build_option(draft, chosen, extra=self._price_surcharge(part, row))
 
     def _price_surcharge(self, part: OptionPart, row: PlatformSurcharge) -> tuple[CashFlow, ...]:
         low, high = row.low or 0.0, row.high or 0.0
@@ -210,6 +222,10 @@ class CloudPlanner:
             drivers = (*term.drivers, driver.basis)
             terms.append(term._replace(line=line, category="platform", flow=flow, drivers=drivers))
         return tuple(terms)
+
+
+def _rank_by_cost(built: BuiltOption) -> tuple[int, float]:
+    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
 
 
 def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:
