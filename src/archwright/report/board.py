@@ -129,9 +129,9 @@ def _alternative(plan: Plan, option: Option) -> doc.Callout:
             text += f" and is cheaper in {fmt.format_percent(rivals[other.name].cheaper)} of the samples"
         if switch and driver is not None and driver.flips_at is not None:
             known, estimate = charts.name_drivers(plan.decision.drivers)[driver.basis], driver.estimate
-            text += f". It is better with {'more' if driver.flips_at > estimate.value else 'less'} than "
-            text += f"{fmt.format_measure(driver.flips_at, estimate.unit)} for this fact: {known} "
-            text += f"(taken as {fmt.format_measure(estimate.value, estimate.unit)})"
+            at, taken = (fmt.format_measure(x, estimate.unit) for x in (driver.flips_at, estimate.value))
+            side = "above" if driver.flips_at > estimate.value else "below"
+            text += f". It would be chosen with this fact {side} {at}, taken as {taken} here: {known}"
         texts.append(f"{text}.")
     return doc.Callout("Alternative:", " ".join(texts), "warn")
 

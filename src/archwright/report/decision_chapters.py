@@ -12,7 +12,8 @@ from archwright.report import number_format as fmt
 from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 
 # Notes that have a place of their own: the risk register and the options.
-COVERED_NOTES = ("at risk", "a tie")
+COVERED_NOTES = ("at risk", "a tie", "close: ")
+PREFERRED = "preferred over "
 
 
 def describe_decision(plan: Plan, option: Option | None) -> str:
@@ -66,7 +67,9 @@ def describe_choice(plan: Plan, option: Option) -> str:
     amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{evaluated} It is the cheapest; the next, {first.name}, costs {amount} more."
-    return f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less."
+    preferred = any(note.startswith(PREFERRED) for note in option.notes)
+    why = ", but the needs prefer this placement" if preferred else ""
+    return f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less{why}."
 
 
 def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:

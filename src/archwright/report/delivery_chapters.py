@@ -13,6 +13,8 @@ from archwright.report.bill import build_bill, name_price
 from archwright.report.document_texts import TaskText, read_texts
 
 DAYS_PER_MONTH = 365.25 / 12
+# An event in the life of a machine in a note: "buy 3 in month 24".
+MACHINE_EVENT = re.compile(r"((?:buy|sell|extend the support of|renew|replace) \d+) in month (\d+)")
 # A task inside the reason of a section's line.
 TASK_SENTENCE = re.compile(r"To do: (.+?\.)(?=\s|$)")
 # Sections of the plan file that the document leaves out: they teach, and decide nothing.
@@ -117,6 +119,17 @@ def list_steps(plan: Plan, option: Option) -> Iterable[doc.Item]:
         yield doc.Item(phase.name.capitalize(), f"{until} ({text.owner}): {text.text}.")
 
 
+def list_machine_events(option: Option) -> dict[int, list[str]]:
+    """Purchases, extensions of support and sales after the start, by month, from the notes of the option."""
+    events: dict[int, list[str]] = {}
+    for note in option.notes:
+        machine, _, text = note.partition(": ")
+        for event in text.split("; "):
+            if (found := MACHINE_EVENT.fullmatch(event)) is not None and int(found[2]) > 0:
+                events.setdefault(int(found[2]), []).append(f"{found[1]} x {machine}")
+    return events
+
+
 def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
     """Phases with their dates; purchases of later years; the end of the horizon."""
     rows, schedule = list[tuple[str, ...]](), find_schedule(plan, option)
@@ -127,17 +140,9 @@ def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
         rows.append(
             (phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, text.text, text.owner)
         )
-    least = SMALL_SHARE * sum(line.amount for line in build_bill(plan, option) if line.amount > 0)
-    later: dict[int, dict[str, float]] = {}
-    for line in build_bill(plan, option):
-        if line.year is not None and line.year > 1 and line.amount > least:
-            name = f"{line.unit} {name_price(line)}"
-            counts = later.setdefault(line.year, {})
-            counts[name] = counts.get(name, 0.0) + line.quantity
-    for year, counts in sorted(later.items()):
-        when = format_month(plan, 12 * (year - 1))
-        items = (f"{fmt.format_number(count)} {name}" for name, count in counts.items())
-        rows.append((f"Order of year {year}", when, when, "", fmt.format_list(items, most=3), "purchasing"))
+    for month, events in sorted(list_machine_events(option).items()):
+        when = format_month(plan, month)
+        rows.append((f"Machines, month {month}", when, when, "", "; ".join(events), "purchasing"))
     end = format_month(plan, plan.horizon_months)
     rows.append(("End of the horizon", end, end, "", "plan again, half a year earlier", "board"))
     columns = {"Phase": 1.3, "From": 1.2, "Until": 1.2, "At the latest": 1.2, "Work": 3, "Owner": 1.2}
@@ -166,7 +171,7 @@ def list_tasks(plan: Plan, option: Option | None) -> tuple[CustomerTask, ...]:
     for section in plan.sections:
         for line in section.lines if section.id not in UNPRINTED_SECTIONS else ():
             for text in TASK_SENTENCE.findall(line.why):
-                rule = texts.find_owner(f"{line.topic} {text}")
+                rule = texts.find_owner(f"{line.topic} {text} {section.title}")
                 found.append(CustomerTask(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
     for control in plan.controls:
         rule = texts.find_owner(f"{control.demand} {control.feature}")

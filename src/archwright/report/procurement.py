@@ -19,6 +19,7 @@ ASKED_GROUPS = (
     "Rented machines",
     "Hosted models",
 )
+MOST_YEARS_SHOWN = 3
 GIB, GBIT = 2.0**30, 1e9 / 8
 
 
@@ -55,7 +56,8 @@ def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
     for one in lines:
         when = f"year {one.year}" if one.year is not None else "once" if one.once else "monthly"
         years[when] = years.get(when, 0.0) + one.quantity
-    split = (f"{when}: {fmt.format_number(count)}" for when, count in sorted(years.items()) if len(years) > 1)
+    spans = sorted(years.items())
+    split = [f"{when}: {fmt.format_number(count)}" for when, count in spans if 1 < len(years) <= MOST_YEARS_SHOWN]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     named = f"{names[0]}{more}"
     yield doc.build_cell(named) if line.basis is None else doc.build_cell(name_price(line), named)
@@ -67,7 +69,7 @@ def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
         band = f"{fmt.format_compact(low)} to {fmt.format_compact(high)}" if low != high else ""
         yield doc.build_cell(fmt.format_money(typical), band)
     yield fmt.format_money(sum(one.amount for one in lines))
-    yield doc.build_cell(", ".join(split) or next(iter(years)))
+    yield doc.build_cell(", ".join(split) or (f"{spans[0][0]} to {spans[-1][0]}" if len(spans) > 1 else spans[0][0]))
     yield doc.build_cell(line.source, f"{line.as_of}, confidence: {line.confidence}")
 
 
