@@ -130,7 +130,9 @@ def list_facts(catalog: Catalog) -> list[Fact]:
         *parsers.read_device_tools(DATA), *catalog.parts.values(), *catalog.nodes.values(), *catalog.storage_prices,
         *catalog.commitments, *catalog.surcharges, *catalog.availability, *catalog.region_ratios,
         *catalog.hosted_facts, *catalog.times_to_live, *catalog.source_words, *catalog.refresh_sources,
-        *catalog.gate_exceptions, *catalog.embedders.values(), *catalog.work_rates.values(),
+        *catalog.gate_exceptions, *catalog.embedders.values(), *catalog.rerankers.values(),
+        *catalog.speech_models.values(), *catalog.document_parsers.values(), *catalog.image_models.values(),
+        *catalog.specialist_scores, *catalog.work_rates.values(),
     ]  # fmt: skip
     return [fact for fact in every if isinstance(fact, Fact)]
 

@@ -10,6 +10,7 @@ from archwright.catalog.layers.packaged_tables import OVERLAID
 from archwright.catalog.tables import name_resolution, records
 from archwright.catalog.tables.name_resolution import normalise_name, unknown_name_error
 from archwright.catalog.tables.row_names import row_name
+from archwright.catalog.tables.specialist_tables import ImageModel
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
@@ -140,6 +141,31 @@ class Catalog(FactProvenance):
         name = row.scores_of if row is not None and row.scores_of else model
         own = self.model_scores.evidence("hosted", name)
         return own or self.open_evidence(self._open_by_name.get(normalise_name(name), name))
+
+    def specialist_models(self, kind: str) -> Mapping[str, records.ModelSpec]:
+        """Return the models of a kind of work that has its own: embedding, rerank, speech-to-text, document-parsing."""
+        tables = {
+            "embedding": self.embedders,
+            "rerank": self.rerankers,
+            "speech-to-text": self.speech_models,
+            "document-parsing": self.document_parsers,
+        }
+        return tables.get(kind, {})
+
+    def find_specialist(self, name: str) -> records.ModelSpec | None:
+        """Return the embedder, reranker, speech model or parser of this id; None if there is none."""
+        found = (self.embedders, self.rerankers, self.speech_models, self.document_parsers)
+        return next((table[name] for table in found if name in table), None)
+
+    def image_model(self, provider: str, model: str) -> ImageModel | None:
+        """Return how a model counts images, None if it takes none; `provider` is empty for an open model.
+
+        A hosted model without a row has that of the model with the same weights.
+        """
+        row = self._hosted_by_name.get((provider, model)) if provider else None
+        name = row.scores_of if row is not None and row.scores_of else model
+        same = self._open_by_name.get(normalise_name(name), name) if provider else name
+        return next((self.image_models[one] for one in (model, name, same) if one in self.image_models), None)
 
     @cached_property
     def _hosted_by_name(self) -> Mapping[tuple[str, str], records.HostedModel]:

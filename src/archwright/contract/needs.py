@@ -26,9 +26,16 @@ WorkloadKind = Literal[
     "pretrain",
     "data-processing",
 ]
-TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text"})
+TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text", "vision-language"})
 TRAINING_KINDS: frozenset[str] = frozenset({"finetune", "pretrain"})
-SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
+SERVING_KINDS: frozenset[str] = TEXT_KINDS | {
+    "embedding",
+    "rerank",
+    "speech-to-text",
+    "image-classification",
+    "tabular-prediction",
+    "forecast",
+}
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
 # Sensitive data about people.
 PRIVATE_SENSITIVITIES: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})

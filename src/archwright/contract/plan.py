@@ -98,7 +98,8 @@ class Pool(Record):
     `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is the price of one
     replica's machine, None if unknown. `shares`: if several pools answer a workload, this pool's share of its requests
     in each year of the horizon (0: the pool does not exist in that year). `country` is the ISO code; empty: unknown,
-    or an own engine here. `kind`: the pool answers in text (or vectors), or predicts.
+    or an own engine here. `kind`: the pool answers in text (or vectors,
+    or scores of documents), or predicts.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Pool(Record):
     artefact: Artefact | None = None
     price_usd_per_hour: Estimate | None = None
     embeddings: bool = False
+    rerank: bool = False
     shares: tuple[float, ...] = ()
     kind: Literal["text", "predict"] = "text"
     country: str = ""

@@ -113,7 +113,9 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
     if plan.chosen is None or not found or missing:
         flags = " ".join(f"--engine {pool.name}=URL" for pool in missing)
         hint = "set placement: {allow: [this-machine]} in the needs, as in examples/desk/needs.yaml, and plan again"
-        if plan.chosen is not None and flags:
+        if plan.chosen is not None and plan.pools and not pools:
+            hint = f"start its engines as the notes of the choice say, or {hint}"
+        elif plan.chosen is not None and flags:
             hint = f"start its engines, then give their URLs: archwright up PLAN {flags}"
         message = f"the plan's choice ({plan.chosen or 'none'}) cannot run on this machine alone"
         where = ErrorLocation(plan.needs_file, None, "placement.allow")
@@ -233,6 +235,7 @@ def _build_endpoint_config(plan: Plan, workload: WorkloadPlan, pools: list[Pool]
         **({"wait_s": waits.wait_s, "overflow_wait_s": waits.overflow_s} if waits is not None else {}),
         "default_max_tokens": targets[0].default_max_tokens,
         "embeddings": targets[0].embeddings,
+        "rerank": targets[0].rerank,
         "data_class": workload.data_class or "",
         "residency": list(workload.residency),
         "residency_of": {one: list(residency) for one, residency in workload.residency_of.items()},

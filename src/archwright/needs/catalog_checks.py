@@ -103,8 +103,10 @@ def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     hosted = {model.id for model in catalog.hosted}
     for index, workload in enumerate(needs.workloads[:MAX_ITEMS]):
         path, model, base = f"workloads[{index}]", workload.model, workload.base
-        if model is not None and model not in hosted and not _is_known(model, catalog.models, catalog.model):
-            yield _unknown_name(f"{path}.model", "model", model, catalog.models.keys() | hosted, _MODELS_HINT)
+        own = catalog.specialist_models(workload.kind).keys()
+        known = own or hosted | catalog.models.keys()
+        if model is not None and model not in known and (own or not _is_known(model, catalog.models, catalog.model)):
+            yield _unknown_name(f"{path}.model", "model", model, known, _MODELS_HINT)
             return
         if base is not None and base not in workloads and not _is_known(base, catalog.models, catalog.model):
             message = f"{quote_value(base)} is neither a workload of this file nor a model in the catalog"

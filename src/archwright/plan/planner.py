@@ -27,6 +27,7 @@ from archwright.plan.decision.comparison import compare_options
 from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions, build_infeasible_error
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
+from archwright.plan.demand.image_input import takes_images
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
 from archwright.plan.evidence.gateway_settings import build_gateway_settings
 from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
@@ -205,8 +206,8 @@ class Planner:
             yield dated if noted else prefer_unexpired_prices(dated, found, catalog, self.world.format_amount)
 
     def _local_option(self, machine: MachineFacts | None) -> BuiltOption:
-        """Text workloads only: no other work is predicted on this machine."""
-        demands = list_text_demands(self._needs)
+        """Text workloads without images only: no other work is predicted on this machine."""
+        demands = tuple(one for one in list_text_demands(self._needs) if not takes_images(one.workload))
         planner = ThisMachinePlanner(self._needs, self._catalog, self._ledger, download=self._download)
         local = planner.plan(demands, machine)
         texts = {demand.workload.name for demand in demands}

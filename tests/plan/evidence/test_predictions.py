@@ -24,7 +24,7 @@ from archwright.plan.evidence.predictions import merge_duplicate_predictions, pr
 from archwright.plan.options.option_builder import build_batch_loads, build_provisioned_loads
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.training.cluster_training import size_finetuning
-from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_serving
+from archwright.sizing.workloads.embedding import size_embedding_serving
 from archwright.sizing.workloads.tabular import size_tabular_serving
 from archwright.sizing.workloads.vision import size_image_serving
 
@@ -100,7 +100,9 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
     slo, words = SLO(latency_p95_s=0.5), TokenLength(mean=200, p95=400)
     load, steady = load_of(kind, slo, "w"), size_tabular_serving(HOST, "w", 40, slo, catalog)
     if kind == "embedding":
-        embedded = size_embedding_serving(device(catalog), list_embedding_models(catalog)[0], "w", words, slo, catalog)
+        embedded = size_embedding_serving(
+            device(catalog), catalog.embedders["bge-small-en-v1.5"], "w", words, slo, catalog
+        )
         assert embedded is not None
         steady = embedded
     served = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,12 @@ from archwright.catalog.layers.user_overlay import UserOverlay, overlaid_propert
 from archwright.catalog.tables import cost_records, metadata_records, parsers, records
 from archwright.catalog.tables.csv_table import table_reader
 from archwright.catalog.tables.row_names import replacement_key, row_name
+from archwright.catalog.tables.specialist_tables import (
+    read_encoders,
+    read_image_models,
+    read_published_rate_models,
+    read_specialist_scores,
+)
 from archwright.catalog.tables.work_rate_parsers import read_work_rates
 from archwright.catalog.tables.yaml_documents import read_engines, read_regulations
 from archwright.contract.plan import Artefact
@@ -228,10 +234,14 @@ class CatalogTables:
     training_efficiencies = _list_table(table_reader(records.TrainingEfficiency, "training_efficiencies.csv"))
     work_rates = _keyed_table(read_work_rates)
 
-    @overlaid_property
-    def embedders(self) -> Mapping[str, records.ModelSpec]:
-        """Open models that embed text and generate none."""
-        return {row.id: row for row in parsers.read_architectures(self.folder, "embedders.csv")}
+    # --- models that generate no chat text
+
+    embedders = _keyed_table(partial(read_encoders, file="embedders.csv"))
+    rerankers = _keyed_table(partial(read_encoders, file="rerankers.csv"))
+    speech_models = _keyed_table(partial(read_published_rate_models, file="speech_models.csv"))
+    document_parsers = _keyed_table(partial(read_published_rate_models, file="document_parsers.csv"))
+    image_models = _keyed_table(read_image_models, "model")
+    specialist_scores = _internal_table(read_specialist_scores)
 
     # --- what needs may leave out
 

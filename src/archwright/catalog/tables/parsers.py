@@ -99,11 +99,14 @@ def read_models(folder: Path, scores: list[records.QualityScore]) -> list[record
             of_model = lowest.setdefault(row.model, {})
             of_model[row.benchmark] = min(row.score, of_model.get(row.benchmark, 1.0))
     rows = read_rows(folder, "llms_open.csv")
-    return [row.to_record(records.ModelSpec, quality=lowest.get(row.required_text("model_id"), {})) for row in rows]
+    return [
+        row.to_record(records.ModelSpec, quality=lowest.get(row.required_text("model_id"), {}), languages=())
+        for row in rows
+    ]
 
 
 def read_architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
-    return [row.to_record(records.ModelSpec, quality={}) for row in read_rows(folder, file)]
+    return [row.to_record(records.ModelSpec, quality={}, languages=()) for row in read_rows(folder, file)]
 
 
 @row_parser("llms_hosted.csv")

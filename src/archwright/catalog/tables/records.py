@@ -100,7 +100,8 @@ class ModelSpec(Fact):
     includes latent and linear attention. With a `sliding_window`, only `full_attention_layers` of `layers` grow beyond
     the window. None if the attention has no constant size per token.
     `quality` maps a benchmark to the lowest reported share, since plans use it as a minimum.
-    `published_format` is the format of the maker's checkpoint; empty if 16 bits or unknown.
+    `published_format` is the format of the maker's checkpoint; empty if 16 bits or unknown. `languages`: those that its
+    maker states, by ISO 639-1; empty if unknown.
     """
 
     id: str
@@ -130,6 +131,7 @@ class ModelSpec(Fact):
     released: str
     quality: dict[str, float]
     published_format: str = ""
+    languages: tuple[str, ...] = ()
 
 
 class HubModel(Fact):

@@ -11,19 +11,23 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import ModelSpec, Offer
+from archwright.catalog.tables.specialist_tables import PublishedRateModel
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
-from archwright.plan.demand.model_selection import ModelCandidates, get_model_id, permits_licence, select_open_models
+from archwright.plan.demand.image_input import add_image_work, keep_image_models, takes_images
+from archwright.plan.demand.model_selection import get_model_id, select_open_models
+from archwright.plan.demand.specialist_models import RULES, select_specialist_models
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
 from archwright.sizing.workloads.data_processing import size_data_processing
-from archwright.sizing.workloads.embedding import list_embedding_models, size_embedding_batch, size_embedding_serving
+from archwright.sizing.workloads.embedding import size_embedding_batch, size_embedding_serving, size_rerank_serving
+from archwright.sizing.workloads.published_rate import size_parsing_batch, size_speech_serving
 from archwright.sizing.workloads.tabular import size_tabular_serving
 from archwright.sizing.workloads.vision import size_image_serving
 
@@ -38,7 +42,7 @@ class WorkloadTask(NamedTuple):
     """A steady load (`demand`) or a batch job (`job`), and the models that may serve it.
 
     A model of None: the work needs no model of the catalog. `follows`: the task whose model is used. `place`: the place
-    that must serve the task.
+    that must serve the task. `better`: models of a higher score that are left out because of their size.
     """
 
     name: str
@@ -50,6 +54,7 @@ class WorkloadTask(NamedTuple):
     misses: Misses = ()
     notes: tuple[str, ...] = ()
     place: str | None = None
+    better: ModelOptions = ()
 
 
 class CandidateMachine(NamedTuple):
@@ -118,17 +123,15 @@ def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> Work
 
 
 def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
-    if task.workload.kind in TEXT_KINDS and task.demand is not None:
+    workload = task.workload
+    if workload.kind in TEXT_KINDS and task.demand is not None:
         found = select_open_models(task.demand, catalog)
-    elif task.workload.kind == "embedding":
-        models, fixed = list_embedding_models(catalog), task.workload.model
-        named = (one for one in models if fixed is None or one.id.lower() == fixed.lower())
-        permitted = tuple(one for one in named if permits_licence(task.workload, one))
-        miss = build_violation(f"{task.name}.model", None, fixed or "an embedding model")
-        found = ModelCandidates(permitted, () if permitted else (miss,))
+        found = keep_image_models(found, task.demand, catalog) if takes_images(workload) else found
+    elif workload.kind in RULES:
+        found = select_specialist_models(workload, catalog)
     else:
         return task._replace(models=(None,))
-    return task._replace(models=found.models, misses=found.misses, notes=found.notes)
+    return task._replace(models=found.models, misses=found.misses, notes=found.notes, better=found.better)
 
 
 class SizingCache:
@@ -187,17 +190,26 @@ class SizingCache:
     def _size_steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
         traffic, slo = workload.traffic or Traffic(), workload.slo
-        if workload.kind in (*TEXT_KINDS, "embedding"):
-            if model is None:
-                return None
-            if workload.kind == "embedding":
-                return size_embedding_serving(machine, model, workload.name, demand.input_tokens, slo, catalog)
-            load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
-            return size_text_serving(machine, model, load, catalog)
+        if workload.kind in (*TEXT_KINDS, *RULES):
+            return self._size_model(demand, model, machine) if model is not None else None
         if workload.kind == "image-classification":
             pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0
             return size_image_serving(machine, workload.name, pixels, size, slo, catalog)
         return size_tabular_serving(machine, workload.name, traffic.features or 0, slo, catalog)
+
+    def _size_model(self, demand: Demand, model: ModelSpec, machine: Machine) -> SteadyCapacity | None:
+        workload, catalog = demand.workload, self._catalog
+        name, slo, read = workload.name, workload.slo, demand.input_tokens
+        if workload.kind == "embedding":
+            return size_embedding_serving(machine, model, name, read, slo, catalog)
+        if workload.kind == "rerank":
+            return size_rerank_serving(machine, model, name, read, slo, catalog)
+        if isinstance(model, PublishedRateModel):
+            audio_s = (workload.traffic or Traffic()).audio_s or 0.0
+            return size_speech_serving(machine, model, name, audio_s, slo, catalog)
+        seen = add_image_work(demand, catalog, model)
+        load = TextLoad(name, seen.input_tokens, seen.output_tokens, slo)
+        return size_text_serving(machine, model, load, catalog)
 
     def _size_batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
         workload, catalog = job.workload, self._catalog
@@ -209,6 +221,8 @@ class SizingCache:
             return None
         if workload.kind == "embedding":
             return size_embedding_batch(machine, model, workload.name, job.size, catalog)
+        if isinstance(model, PublishedRateModel):
+            return size_parsing_batch(machine, model, workload.name, job.size, catalog)
         return size_finetuning(machine, model, workload.method or "lora", job.size, workload.name, catalog)
 
 

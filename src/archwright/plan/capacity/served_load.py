@@ -11,6 +11,7 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import BatchJob, Demand
+from archwright.plan.demand.image_input import add_image_work
 from archwright.simulate.pool_simulation import PoolPrediction, PoolScenario, predict_pool
 from archwright.simulate.serving_simulation import ServingPrediction, ServingSpec, predict_serving
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
@@ -91,6 +92,7 @@ def build_served_load(
     if demand.workload.kind not in TEXT_KINDS:
         return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
+    demand = add_image_work(demand, catalog, model)
     requests = RequestLengths(demand.input_tokens, demand.output_tokens)
     found = list_engine_layouts(machine, model, requests, catalog)
     engine = next(engine for engine in found if engine.devices == steady.devices)

@@ -172,7 +172,7 @@ def resolve_open_models(needs: Needs, catalog: Catalog, chosen: Mapping[str, str
         model = found.get(base)
         if name:
             try:
-                model = catalog.embedders.get(name) or catalog.model(name)
+                model = catalog.find_specialist(name) or catalog.model(name)
             except CatalogError:  # a hosted model: the platform does not store its files
                 continue
         if model is not None:

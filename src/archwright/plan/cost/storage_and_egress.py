@@ -301,6 +301,10 @@ def _list_copy_flows(case: OptionContext, kept: StoredItems) -> Iterable[tuple[E
         yield EgressFlow(one.kept.name, home, tuple(sent)), one.where
 
 
+# The catalog part with the bytes of one unit of a job's size, by kind; () for GiB, tokens for other kinds.
+BYTES_OF_JOB_SIZE: dict[str, tuple[str, ...]] = {"data-processing": (), "document-parsing": ("page.bytes",)}
+
+
 def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Location]]:
     """Yield the reads of jobs that run at another place than their data."""
     for workload in case.needs.workloads:
@@ -309,7 +313,7 @@ def _list_remote_reads(case: OptionContext) -> Iterable[tuple[EgressFlow, Locati
         home = case.home_location(sets[0]) if sets else None
         if job is None or home is None:
             continue
-        facts = () if workload.kind == "data-processing" else ("text.bytes",)
+        facts = BYTES_OF_JOB_SIZE.get(workload.kind, ("text.bytes",))
         read = job.size * (case.catalog.parameter(facts[0]).value if facts else GIB)
         for place, share in case.load_shares(workload).items():
             if place != home:

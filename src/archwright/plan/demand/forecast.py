@@ -107,7 +107,7 @@ class Demand(NamedTuple):
 
 
 class BatchJob(NamedTuple):
-    """A recurring batch job; `size` is the input of one run today, in tokens or GiB."""
+    """A recurring batch job; `size` is the input of one run today, in tokens, GiB or pages."""
 
     workload: Workload
     size: float
@@ -190,10 +190,11 @@ def derive_batch_job(workload: Workload, horizon_months: int) -> BatchJob | None
         deadline = traffic.deadline_h or HOURS_PER_DAY
         return BatchJob(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], deadline, growth)
     if workload.kind == "embedding" and traffic.documents is not None and traffic.tokens_per_document is not None:
-        # The corpus is embedded again at every refresh; without a refresh, once in the horizon.
-        runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / horizon_months
-        deadline = traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)
+        runs, deadline = _schedule_corpus(traffic, horizon_months)
         return BatchJob(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)
+    if workload.kind == "document-parsing" and traffic.documents is not None and traffic.pages_per_document is not None:
+        runs, deadline = _schedule_corpus(traffic, horizon_months)
+        return BatchJob(workload, traffic.documents * traffic.pages_per_document, runs, deadline, growth)
     if workload.kind == "finetune" and workload.tokens is not None:
         runs = RUNS_PER_MONTH[workload.every or "month"]
         deadline = workload.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / runs
@@ -202,3 +203,9 @@ def derive_batch_job(workload: Workload, horizon_months: int) -> BatchJob | None
         deadline = workload.deadline_h or PRETRAIN_DEADLINE_H
         return BatchJob(workload, workload.tokens, 1 / horizon_months, deadline, growth)
     return None
+
+
+def _schedule_corpus(traffic: Traffic, horizon_months: int) -> tuple[float, float]:
+    """Return runs per month and the deadline in hours: the whole corpus at every refresh, or once in the horizon."""
+    runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / horizon_months
+    return runs, traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)

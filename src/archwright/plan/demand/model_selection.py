@@ -20,11 +20,15 @@ UNKNOWN = "unknown"
 
 
 class ModelCandidates(NamedTuple):
-    """Open models for one workload, smallest first; `misses`: the constraints that leave no model."""
+    """Open models for one workload, smallest first; `misses`: the constraints that leave no model.
+
+    `better`: models of a higher score that the choice leaves out because of their size.
+    """
 
     models: tuple[ModelSpec, ...]
     misses: Misses = ()
     notes: tuple[str, ...] = ()
+    better: tuple[ModelSpec, ...] = ()
 
 
 def get_model_id(model: ModelSpec | None) -> str:

@@ -35,6 +35,7 @@ from archwright.plan.demand.data_residency import (
     is_region_inside,
 )
 from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
+from archwright.plan.demand.specialist_models import list_evidence
 from archwright.simulate.queue_latency import QueueLatencyPrediction
 
 # From the least to the most sensitive class.
@@ -132,6 +133,7 @@ def _plan_workloads(
             data_class=find_strictest_class(needs, workload),
             residency=list_allowed_countries(needs, catalog, workload, pools),
             residency_of=map_stricter_residency(needs, catalog, workload, pools),
+            evidence=list_evidence(workload, models.get(workload.name, ""), catalog),
         )
         for workload in needs.workloads
     )

@@ -175,12 +175,23 @@ class CloudPlanner:
         self, provider: str, found: InstanceSelection, renter: InstanceSelector
     ) -> Iterable[str]:
         for pick in found.picks:
+            yield from self._describe_better_specialist(provider, pick, renter)
             better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
                 rated = [(model.id, format_scores(pick.task.workload, model)) for model in (better.model, pick.model)]
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
                 more = self._world.format_amount((better.usd - pick.usd) / self._needs.budget.horizon_months)
                 yield f"{pick.task.name}: machines for {named[0]} instead of {named[1]} cost {more} more per month"
+
+    def _describe_better_specialist(
+        self, provider: str, pick: InstanceChoice, renter: InstanceSelector
+    ) -> Iterable[str]:
+        """Yield what the cheapest model of a higher score would cost that the choice left out because of its size."""
+        found = renter.best_choice(provider, pick.task, pick.task.better) if pick.task.better else None
+        if found is not None and found.model is not None and pick.model is not None:
+            more = self._world.format_amount((found.usd - pick.usd) / self._needs.budget.horizon_months)
+            named = f"machines for {found.model.id} instead of {pick.model.id}"
+            yield f"{pick.task.name}: {named} cost {more} more per month"
 
     def _managed_options(self, provider: str) -> Iterable[BuiltOption]:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""

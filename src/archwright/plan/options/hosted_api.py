@@ -26,6 +26,8 @@ from archwright.plan.cost.prices import format_source
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand, load_driver
+from archwright.plan.demand.image_input import add_image_tokens, takes_images
+from archwright.plan.demand.specialist_models import RULES
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -67,6 +69,9 @@ class HostedApiPlanner:
         misses = (*hosted.misses, *misses, *others.misses)
         sites = [(", ".join(fleet.workloads), fleet.where) for fleet in rented.fleets]
         notes = [f"{names}: rented at {place.provider}, {place.region}" for names, place in sites]
+        kinds = dict.fromkeys(task.workload.kind for task in self._rest if task.workload.kind in RULES)
+        if kinds:
+            notes.append(f"the catalog has no hosted price for {', '.join(kinds)}")
         picked = {pick.task.name for pick in others.picks}
         if missing := [task.name for task in self._rest if task.name not in picked]:
             notes.append(f"the price does not include: {', '.join(missing)}")
@@ -187,7 +192,8 @@ class HostedApiPlanner:
             if model.provider == provider
             and model.output_usd_per_token > 0
             and (not model.deprecation_date or date.fromisoformat(model.deprecation_date) > self._today)
-            and (model.context_tokens or 0) >= demand.context_tokens
+            and (model.context_tokens or 0) >= self._with_image(demand, model).context_tokens
+            and (not takes_images(demand.workload) or self._catalog.image_model(provider, model.id) is not None)
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
             and (fixed is None or model.id.lower() == fixed.lower())
         ]
@@ -197,7 +203,11 @@ class HostedApiPlanner:
         known = self._catalog.hosted_quality(model.provider, model.id)
         return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
 
+    def _with_image(self, demand: Demand, model: HostedModel) -> Demand:
+        return add_image_tokens(demand, self._catalog, model.id, model.provider)
+
     def _model_monthly_usd(self, model: HostedModel, demand: Demand) -> float:
+        demand = self._with_image(demand, model)
         return self._token_monthly_usd(demand, model.input_usd_per_token, model.output_usd_per_token)
 
     def _token_monthly_usd(self, demand: Demand, input_usd: float, output_usd: float) -> float:
@@ -205,6 +215,7 @@ class HostedApiPlanner:
         return demand.requests_per_month * demand.mean_growth * per_request
 
     def _estimate_price(self, model: HostedModel, demand: Demand) -> Estimate:
+        demand = self._with_image(demand, model)
         value, band = self._model_monthly_usd(model, demand), BAND["high" if model.agrees else model.confidence]
         second, reads, writes = value, model.second_input_usd_per_token, model.second_output_usd_per_token
         if reads is not None and writes is not None:

@@ -25,6 +25,7 @@ from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.prices import format_source, hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
 from archwright.plan.demand.model_selection import list_model_notes
+from archwright.plan.demand.specialist_models import describe_upstream
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
@@ -120,7 +121,7 @@ class PoolWriter:
     ) -> OptionPart:
         return OptionPart(
             models={task.workload.name: model.id} if model is not None else {},
-            notes=list_model_notes(task.workload, model),
+            notes=(*list_model_notes(task.workload, model), *describe_upstream(model)),
             serving=build_batch_loads(task, batch, machines),
             assumptions=batch.assumptions if batch is not None else (),
         )
@@ -135,7 +136,7 @@ class PoolWriter:
     ) -> OptionPart:
         """Write a steady load; `suffix` distinguishes a second pool of the workload. Raises ValueError for a job."""
         model, steady = sized
-        misses, notes = list(steady.misses), [*list_model_notes(task.workload, model)]
+        misses, notes = list(steady.misses), [*list_model_notes(task.workload, model), *describe_upstream(model)]
         if steady.requests_per_s.low < steady.requests_per_s.value * MIN_THROUGHPUT_SHARE:
             notes.append(
                 f"{AT_RISK}{task.workload.name}: at the low end of the throughput interval, {steady.model} breaks its "
@@ -268,7 +269,8 @@ class PoolWriter:
             ),
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
-            kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding") else "predict",
+            rerank=task.workload.kind == "rerank",
+            kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding", "rerank") else "predict",
         )
 
 

@@ -8,6 +8,7 @@ from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.cost.facility_costs import list_training_fabrics
+from archwright.plan.demand.specialist_models import name_reranker
 from archwright.plan.evidence.controls import list_controls, list_residency_places
 from archwright.plan.explain.formatting import format_estimate, format_number
 
@@ -91,6 +92,7 @@ def build_template_values(chosen: ChosenOption) -> dict[str, str]:
     values = _build_needs_values(chosen.needs) | _build_option_values(chosen) | _format_machine_span(chosen)
     controls = list_controls(chosen.needs, chosen.catalog, PlanProvenance())
     proved = sum(control.status == "built-in" for control in controls)
+    values["reranker"] = name_reranker(chosen.needs, chosen.catalog) or EMPTY_VALUE
     return {**values, "answered": f"{proved} of {len(controls)} are proved by the running platform"}
 
 

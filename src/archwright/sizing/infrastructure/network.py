@@ -129,20 +129,20 @@ class MessageSize(NamedTuple):
 
 
 def estimate_message_size(workload: Workload, catalog: Catalog) -> MessageSize:
-    """Return the message sizes: streamed tokens, embedding vectors, uploaded images, or feature rows."""
+    """Return the message sizes: streamed tokens, embedding vectors, uploaded images and audio, or feature rows."""
     traffic = workload.traffic
     record = catalog.parameter("answer.record").value
     if traffic is None:
         return MessageSize(0.0, 0.0, ())
     tokens = (traffic.input_tokens.mean if traffic.input_tokens else 0.0) * catalog.parameter("text.bytes").value
+    image = (traffic.image_pixels or 0.0) * catalog.parameter("picture.bytes").value
     if workload.kind in TEXT_KINDS and traffic.output_tokens is not None:
         answer = traffic.output_tokens.mean * catalog.parameter("answer.token").value
-        return MessageSize(tokens, answer, ("answer.token",))
+        return MessageSize(tokens + image, answer, ("answer.token",))
     if workload.kind == "embedding":
         return MessageSize(tokens, catalog.parameter("vector.dimensions").value * FP32_BYTES, ("vector.dimensions",))
-    if traffic.image_pixels is not None:
-        return MessageSize(traffic.image_pixels * catalog.parameter("picture.bytes").value, record, ("answer.record",))
-    return MessageSize((traffic.features or 0) * FP32_BYTES, record, ("answer.record",))
+    audio = (traffic.audio_s or 0.0) * catalog.parameter("audio.bytes").value
+    return MessageSize(tokens + image + audio + (traffic.features or 0) * FP32_BYTES, record, ("answer.record",))
 
 
 def front_end_bandwidth(workloads: Iterable[Workload], catalog: Catalog, growth: float = 1.0) -> float:

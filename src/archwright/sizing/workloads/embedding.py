@@ -1,11 +1,12 @@
-"""Capacity of text embedding: one forward pass over the input by an encoder or a decoder model, without decode.
+"""Capacity of text embedding and reranking: one forward pass over the input by an encoder or a decoder, without decode.
 
   FLOPs of a text of n tokens = 2 x body x n + attention (4 h w n per layer and token; half of that if causal)
   seconds = launch + texts x FLOPs / (share x rate) on a device; request + FLOPs / (share x cores) on the CPU
-The body excludes the embedding table, which is looked up and not multiplied.
+The body excludes the embedding table, which is looked up and not multiplied. A rerank request is a batch of pairs of a
+query and a chunk, PIECE_TOKENS tokens together; its input tokens count all pairs.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
@@ -33,11 +34,6 @@ ENGINE = "text-embedding"
 BULK_UTILISATION = 0.95
 
 
-def list_embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
-    """Return the open embedding models, smallest first."""
-    return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
-
-
 def text_flops(model: ModelSpec, tokens: float) -> float:
     """Return the FLOPs of one text; a token of a causal model attends to half of it on average."""
     seen = tokens if model.attention == BIDIRECTIONAL else tokens / 2
@@ -56,15 +52,41 @@ def size_embedding_serving(
     machine: Machine, model: ModelSpec, workload: str, input_tokens: TokenLength, slo: SLO, catalog: Catalog
 ) -> SteadyCapacity | None:
     """Size one machine; None if the model does not fit. Texts longer than the context are truncated."""
-    if not fits_machine(machine, model):
-        return None
     most = float(model.context_tokens or input_tokens.p95)
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
+    request = ForwardPass(mean, text_flops(model, mean), text_flops(model, long))
+    return _size_serving(machine, model, workload, request, slo, catalog)
+
+
+def size_rerank_serving(
+    machine: Machine, model: ModelSpec, workload: str, input_tokens: TokenLength, slo: SLO, catalog: Catalog
+) -> SteadyCapacity | None:
+    """Size one machine for requests of `input_tokens` over all pairs; None if the model does not fit."""
+    pair = min(PIECE_TOKENS, input_tokens.mean)
+    mean, long = (tokens / pair * text_flops(model, pair) for tokens in (input_tokens.mean, input_tokens.p95))
+    found = _size_serving(machine, model, workload, ForwardPass(pair, mean, long), slo, catalog)
+    pairs = f"a request has {input_tokens.mean / pair:,.3g} pairs of a query and a chunk, {pair:,.0f} tokens each"
+    return found and found._replace(assumptions=(*found.assumptions, pairs))
+
+
+class ForwardPass(NamedTuple):
+    """FLOPs of a mean and of a p95 request, whose texts have `tokens` tokens."""
+
+    tokens: float
+    mean_flops: float
+    long_flops: float
+
+
+def _size_serving(
+    machine: Machine, model: ModelSpec, workload: str, request: ForwardPass, slo: SLO, catalog: Catalog
+) -> SteadyCapacity | None:
+    if not fits_machine(machine, model):
+        return None
     on_device = has_devices(machine)
     speed, used = device_rates.estimate_flops_rate("embedding", machine, catalog)
-    own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
+    own = multiply_estimates([speed.divide_amount(1.0, "s/FLOP")], "s").scaled(request.mean_flops, unit="s")
     launch = "embedding.launch" if on_device else "request.host"
-    ratio = text_flops(model, long) / text_flops(model, mean)
+    ratio = request.long_flops / request.mean_flops
     # Squared CV of log-normal lengths whose p95 is `ratio` times the mean.
     variation = (max(ratio, 1.0) - 1) ** 2 / NORMAL_95**2
     times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=variation)
@@ -72,9 +94,9 @@ def size_embedding_serving(
     limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
     found = find_capacity(times, servers, limit, batches=on_device)
     quotes = quote_work_rates(catalog, *used, launch, "load.most")
-    basis = _build_basis(f"{workload}.{machine.id}.capacity", model, mean, quotes)
+    basis = _build_basis(f"{workload}.{machine.id}.capacity", model, request, quotes)
     capacity = build_steady_capacity(machine, catalog, found, basis, (model.id, ENGINE))
-    return capacity._replace(context_tokens=round(most))
+    return capacity._replace(context_tokens=model.context_tokens or round(request.tokens))
 
 
 def size_embedding_batch(
@@ -86,8 +108,10 @@ def size_embedding_batch(
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
     speed, used = device_rates.estimate_flops_rate("embedding", machine, catalog)
     servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
-    each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_UTILISATION / HOUR_S
-    basis = _build_basis(f"{workload}.{machine.id}.work", model, piece, quote_work_rates(catalog, *used))
+    flops = text_flops(model, piece)
+    whole = ForwardPass(piece, flops, flops)
+    each = flops / piece * tokens_per_run / servers / BULK_UTILISATION / HOUR_S
+    basis = _build_basis(f"{workload}.{machine.id}.work", model, whole, quote_work_rates(catalog, *used))
     definition = "hours of one machine for all tokens of a run, with a queue that is never empty"
     return BatchWork(
         model=model.id,
@@ -101,13 +125,13 @@ def size_embedding_batch(
     )
 
 
-def _build_basis(name: str, model: ModelSpec, tokens: float, quotes: tuple[str, ...]) -> Basis:
-    flops = text_flops(model, tokens)
+def _build_basis(name: str, model: ModelSpec, request: ForwardPass, quotes: tuple[str, ...]) -> Basis:
+    work = f"texts of {request.tokens:,.0f} tokens, {request.mean_flops / 1e9:,.3g} GFLOP per request"
     return Basis(
         id=name,
         kind="calibrated",
         stratum="published encoders on other devices",
-        definition="highest texts/s of one machine within the p95 latency limit; latency from arrival to vector",
+        definition="highest requests/s of one machine within the p95 latency limit; latency from arrival to response",
         formula="launch + texts x (2 body n + attention) / (share x rate); wait: sizing/workloads/queueing.py",
-        facts=(f"{model.id}, {tokens:,.0f} tokens: {flops / 1e9:,.3g} GFLOP per text ({model.source})", *quotes),
+        facts=(f"{model.id}, {work} ({model.source})", *quotes),
     )
