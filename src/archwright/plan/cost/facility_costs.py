@@ -305,7 +305,7 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
     return found
 
 
-# What a region needs beside its machines, spares and copies of data, which are priced anyway.
+# Fixed parts of a further place. Machines, spares and copies of data have their own lines.
 REGION_PARTS = ("region.network", "region.platform")
 
 
