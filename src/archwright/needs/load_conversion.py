@@ -6,21 +6,12 @@ prompt grows by the turns and steps before it, half of them on average; its 95th
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.metadata_records import LoadRule
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates
-from archwright.contract.needs import (
-    DerivedLoad,
-    DerivedValue,
-    Period,
-    RequestRate,
-    TokenLength,
-    Traffic,
-    Workload,
-)
-from archwright.contract.record import replace
+from archwright.contract.needs import DerivedLoad, DerivedValue, Period, RequestRate, TokenLength, Traffic, Workload
+from archwright.contract.record import as_dict, replace
 from archwright.needs.kind_fields import fields_by_kind
 from archwright.needs.needs_problem import NeedsCode, NeedsProblem
 from archwright.needs.number_checks import number_ranges
@@ -38,13 +29,6 @@ OUTPUT_WEIGHT = 4.0
 _JOB_KINDS = ("embedding", "document-parsing")
 
 
-class Growth(NamedTuple):
-    """Tokens that one turn or step adds to the prompts after it, and the number of turns or steps before the last."""
-
-    tokens: Estimate
-    before: float
-
-
 def convert_load(
     workload: Workload, traffic: Traffic, stated: Collection[str], catalog: Catalog
 ) -> tuple[Traffic, DerivedLoad]:
@@ -57,19 +41,16 @@ def convert_load(
 
 def check_load(traffic: Traffic, path: str) -> Iterator[NeedsProblem]:
     """Check that a converted load is in the ranges of a stated one."""
-    ranges, rate = number_ranges(), traffic.requests_per_second
     given = ("users", "documents", "agent_steps", "turns", "requests_per_second")
     field = next((name for name in given if getattr(traffic, name) is not None), "input_tokens")
-    figures = {} if rate is None else {"requests/s": (ranges["RequestRate"]["peak"], (rate.mean, rate.peak))}
-    for name in ("input_tokens", "output_tokens"):
-        length: TokenLength | None = getattr(traffic, name)
-        if length is not None:
-            figures[f"{name} of a request"] = (ranges["TokenLength"]["p95"], (length.mean, length.p95))
-    for unit, (allowed, values) in figures.items():
-        outside = next((value for value in values if not allowed.contains(value)), None)
-        if outside is not None:
-            message, hint = f"this load makes {outside:.3g} {unit}", f"state a load that makes {allowed} {unit}"
-            yield NeedsProblem(NeedsCode.OUT_OF_RANGE, join_path(path, field), message, hint)
+    for name, part in (("requests_per_second", "peak"), ("input_tokens", "p95"), ("output_tokens", "p95")):
+        made: RequestRate | TokenLength | None = getattr(traffic, name)
+        if made is not None:
+            allowed = number_ranges()[type(made).__name__][part]
+            outside = next((value for value in as_dict(made).values() if not allowed.contains(value)), None)
+            if outside is not None:
+                message, hint = f"this load makes {outside:.3g} {name}", f"state a load that makes {allowed}"
+                yield NeedsProblem(NeedsCode.OUT_OF_RANGE, join_path(path, field), message, hint)
 
 
 class _LoadConverter:
@@ -81,9 +62,9 @@ class _LoadConverter:
         self._factors: list[Estimate] = []
 
     def convert(self) -> tuple[Traffic, DerivedLoad]:
-        kind, fields = self._workload.kind, fields_by_kind()[self._workload.kind]
+        kind = self._workload.kind
         for name in ("pages_per_document", "audio_s", "image_pixels"):
-            if name in (*fields.traffic, *fields.traffic_also) and self._is_used(name):
+            if name in fields_by_kind()[kind].of_traffic and self._is_used(name):
                 self._set(**{name: self._measure(name).value})
         if self._traffic.users is not None:
             self._convert_users(self._traffic.users)
@@ -91,7 +72,8 @@ class _LoadConverter:
             self._convert_documents(self._traffic.documents, HOURS_PER_PERIOD[self._traffic.refresh])
         elif self._traffic.requests_per_second is not None and self._traffic.agent_steps is not None:
             self._multiply_steps(self._traffic.requests_per_second, self._traffic.agent_steps)
-        self._convert_corpus()
+        if kind == "embedding" and self._traffic.documents is not None and self._traffic.tokens_per_document is None:
+            self._set(tokens_per_document=self._count_page_tokens("tokens_per_document").value)
         self._convert_lengths()
         band = multiply_estimates(self._factors, "") if self._factors else exact_estimate(1.0, "")
         return self._traffic, DerivedLoad(workload=self._workload.name, values=tuple(self._found), band=band)
@@ -161,11 +143,6 @@ class _LoadConverter:
         self._note("requests_per_second", exact_estimate(made.mean, "requests/s"), text, "agent_steps")
         self._set(requests_per_second=made)
 
-    def _convert_corpus(self) -> None:
-        traffic = self._traffic
-        if self._workload.kind == "embedding" and traffic.documents is not None and traffic.tokens_per_document is None:
-            self._set(tokens_per_document=self._count_page_tokens("tokens_per_document").value)
-
     def _count_page_tokens(self, name: str) -> Estimate:
         """Note and return the tokens of a document: its pages x the tokens of a page."""
         pages = self._traffic.pages_per_document
@@ -186,8 +163,9 @@ class _LoadConverter:
         written = answer[0] if answer is not None else exact_estimate(0.0, "tokens")
         read, p95 = prompt
         grown, end = read, p95
-        for growth in self._list_growth(written):
-            grown, end = _add(grown, growth.tokens, growth.before / 2), end + growth.tokens.value * growth.before
+        for quantity, before in self._count_earlier_calls():
+            added = _add(self._measure(quantity, "input_tokens"), written, 1.0)
+            grown, end = _add(grown, added, before / 2), end + added.value * before
         if grown is not read:
             text = "the prompt of the first model call, and on average half of the turns and steps before it"
             self._note("input_tokens", grown, text)
@@ -208,18 +186,18 @@ class _LoadConverter:
             return tokens, tokens.value * self._measure("p95_over_mean", name).value
         return None
 
-    def _list_growth(self, written: Estimate) -> Iterator[Growth]:
-        """Yield what earlier turns and steps add to the prompt.
+    def _count_earlier_calls(self) -> Iterator[tuple[str, float]]:
+        """Yield what each earlier turn, and each earlier step, adds to a prompt beside its answer; and their number.
 
         A usual prompt holds the usual conversation already, so only turns beyond it count.
         """
         turns, steps = self._traffic.turns or 1.0, self._traffic.agent_steps or 1.0
         usual = self._rule("turns") if self._traffic.input_tokens is None else None
-        before = turns - (usual.typical if usual is not None else 1.0)
-        if before > 0:
-            yield Growth(_add(self._measure("message_tokens", "input_tokens"), written, 1.0), before)
-        if steps > 1:
-            yield Growth(_add(self._measure("tool_result_tokens", "input_tokens"), written, 1.0), steps - 1)
+        counts = {
+            "message_tokens": turns - (usual.typical if usual is not None else 1.0),
+            "tool_result_tokens": steps - 1,
+        }
+        yield from ((quantity, before) for quantity, before in counts.items() if before > 0)
 
 
 def _relative(estimate: Estimate) -> Estimate:

@@ -13,16 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.contract.needs import (
-    SERVING_KINDS,
-    TEXT_KINDS,
-    Needs,
-    Period,
-    RequestRate,
-    TokenLength,
-    Traffic,
-    Workload,
-)
+from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Period, TokenLength, Traffic, Workload
 
 HOURS_PER_MONTH = 730.0
 HOURS_PER_DAY = 24.0
@@ -157,15 +148,14 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
         output_tokens=writes or NO_TOKENS,
         growth=compute_monthly_growth(traffic, horizon_months),
         requests_per_month=rate.mean * share * HOURS_PER_MONTH * SECONDS_PER_HOUR,
-        levels=split_batch_levels(rate, hours) if traffic.documents else split_load_levels(rate.mean, rate.peak, hours),
+        levels=(split_batch_levels if traffic.documents else split_load_levels)(rate.mean, rate.peak, hours),
     )
 
 
-def split_batch_levels(rate: RequestRate, hours_per_day: float) -> tuple[LoadLevel, ...]:
+def split_batch_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:
     """Return the levels of documents that are processed at the peak rate, as soon as they arrive."""
-    busy = HOURS_PER_MONTH * hours_per_day / HOURS_PER_DAY * rate.mean / rate.peak
-    rest = LoadLevel(HOURS_PER_MONTH - busy, OFF_HOURS_SHARE * rate.mean)
-    return LoadLevel(busy, rate.peak), LoadLevel(0.0, rate.mean), rest
+    busy = HOURS_PER_MONTH * hours_per_day / HOURS_PER_DAY * mean / peak
+    return LoadLevel(busy, peak), LoadLevel(0.0, mean), LoadLevel(HOURS_PER_MONTH - busy, OFF_HOURS_SHARE * mean)
 
 
 def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:
