@@ -24,6 +24,8 @@ ANY_PLACE = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # Band of an electricity price if the average of a group replaces a country's own row.
 STAND_IN_FACTOR = 1.6
+# Benchmarks with this ending measure errors, of which a minimum has no sense.
+ERROR_RATE = "_wer"
 
 
 class Catalog(FactProvenance):
@@ -34,7 +36,8 @@ class Catalog(FactProvenance):
     @cached_property
     def benchmarks(self) -> frozenset[str]:
         """Benchmarks for which a model has a share; ratings above 1 cannot be a minimum and are left out."""
-        return frozenset(row.benchmark for row in self.scores if 0 < row.score < 1)
+        specialist = (row for row in self.specialist_scores if not row.benchmark.endswith(ERROR_RATE))
+        return frozenset(row.benchmark for row in (*self.scores, *specialist) if 0 < row.score < 1)
 
     @cached_property
     def currencies(self) -> frozenset[str]:

@@ -84,6 +84,9 @@ def test_speech_is_chosen_by_the_error_in_the_languages() -> None:
     assert "Voxtral-Small-24B-2507" in {model.id for model in found.better} or best <= 0.0401
     polish = select_specialist_models(workload("speech-to-text", languages=("pl",)), CATALOG)
     assert "in five other languages" in polish.notes[0]
+    # A model without an error in German is not compared by its English alone.
+    both = select_specialist_models(workload("speech-to-text", languages=("en", "de")), CATALOG)
+    assert all({"open_asr_en_wer", "open_asr_de_wer"} <= model.quality.keys() for model in both.models)
     # No speech model states Irish: the other language decides, and the plan says so.
     irish = select_specialist_models(workload("speech-to-text", languages=("en", "ga")), CATALOG)
     assert irish.models

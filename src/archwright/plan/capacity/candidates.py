@@ -18,7 +18,7 @@ from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
-from archwright.plan.demand.image_input import add_image_work, keep_image_models, takes_images
+from archwright.plan.demand.image_input import add_image_work, describe_image_tokens, keep_image_models, takes_images
 from archwright.plan.demand.model_selection import get_model_id, select_open_models
 from archwright.plan.demand.specialist_models import RULES, select_specialist_models
 from archwright.plan.violations import Misses, build_violation
@@ -209,7 +209,10 @@ class SizingCache:
             return size_speech_serving(machine, model, name, audio_s, slo, catalog)
         seen = add_image_work(demand, catalog, model)
         load = TextLoad(name, seen.input_tokens, seen.output_tokens, slo)
-        return size_text_serving(machine, model, load, catalog)
+        found = size_text_serving(machine, model, load, catalog)
+        if found is not None and seen is not demand:
+            found = found._replace(assumptions=(*found.assumptions, describe_image_tokens(workload, catalog, model)))
+        return found
 
     def _size_batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> BatchWork | None:
         workload, catalog = job.workload, self._catalog

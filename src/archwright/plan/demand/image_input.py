@@ -51,6 +51,15 @@ def count_image_tokens(workload: Workload, catalog: Catalog, model: str, provide
     return rule.count_tokens(stated or ASSUMED_PIXELS) if rule is not None else 0.0
 
 
+def describe_image_tokens(workload: Workload, catalog: Catalog, model: ModelSpec) -> str:
+    rule, tokens = catalog.image_model("", model.id), count_image_tokens(workload, catalog, model.id)
+    work = tokens * rule.encoder_load(model.active_parameters) if rule is not None else 0.0
+    return (
+        f"{workload.name}: an image counts as {tokens:,.0f} tokens of the prompt of {model.id}, and its encoder as "
+        f"{work:,.0f} more ({rule.source if rule is not None else 'unknown'}). `bench` sends text of this length"
+    )
+
+
 def _lengthen_prompt(demand: Demand, tokens: float) -> Demand:
     read = demand.input_tokens
     return (

@@ -3,7 +3,8 @@
 A model serves a workload if its maker states all of the workload's languages, its licence permits the use and its
 context holds the longest text. Among them, the affordable ones are compared: at most `largest` parameters, which one
 small device or a processor holds. Models within `margin` of the best affordable score may be chosen, by cost. Without
-a score in the right languages, a model is considered only if none has one.
+a score in the right languages, a model is considered only if none has one. A quality floor of the needs replaces size
+and margin: all models that pass it are compared by cost.
 
 Scores: embedding, MTEB: for English alone the English retrieval tasks, else the mean of MIRACL (18 languages) and
 Belebele (122). Reranking: retrieval after reranking, English or multilingual. Speech: word error rate over the
@@ -20,36 +21,38 @@ from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
-from archwright.plan.demand.model_selection import ModelCandidates, permits_licence
+from archwright.plan.demand.model_selection import ModelCandidates, assess_quality, permits_licence
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.workloads.embedding import PIECE_TOKENS
 
 ENGLISH = "en"
+# Models that a note names.
+NAMED_MODELS = 3
 Languages = tuple[str, ...]
 
 
 class ScoreRule(NamedTuple):
     """The benchmarks of a score by languages. `sign` -1: lower is better.
 
-    `by_language`: one benchmark for each language; the mean of the known ones counts.
+    If no model has any of them, the `fallback` benchmarks count. `by_language`: one benchmark for each language; those
+    that a model has count.
     """
 
     label: str
-    benchmarks: Callable[[Languages], Sequence[str]]
-    fallback: Sequence[str] = ()
+    benchmarks: Callable[[Languages], tuple[str, ...]]
+    fallback: tuple[str, ...] = ()
     fallback_label: str = ""
     sign: int = 1
     by_language: bool = False
 
-    def rate(self, model: ModelSpec, languages: Languages) -> tuple[float | None, str]:
-        """Return the score, None if unknown, and what it is the score of."""
-        for names, label in ((self.benchmarks(languages), self.label), (self.fallback, self.fallback_label)):
-            known = [model.quality[name] for name in names if name in model.quality]
-            if known and (len(known) == len(names) or self.by_language):
-                missing = [name for name in names if name not in model.quality]
-                unknown = f", unknown in {len(missing)} of {len(names)} languages" if missing else ""
-                return sum(known) / len(known), label + unknown
-        return None, self.label
+    def choose_benchmarks(self, languages: Languages, models: Iterable[ModelSpec]) -> tuple[tuple[str, ...], str]:
+        """Return the benchmarks that compare `models`, and the label of their mean."""
+        named, scored = self.benchmarks(languages), {name for model in models for name in model.quality}
+        measured = tuple(name for name in named if name in scored) if self.by_language else named
+        if not scored.intersection(named) and self.fallback:
+            return self.fallback, self.fallback_label
+        unknown = f", unknown in {len(named) - len(measured)} of {len(named)} languages"
+        return measured, self.label + (unknown if len(measured) < len(named) else "")
 
 
 class SpecialistRule(NamedTuple):
@@ -65,19 +68,19 @@ def _is_english(languages: Languages) -> bool:
     return set(languages) <= {ENGLISH}
 
 
-def _embedding_benchmarks(languages: Languages) -> Sequence[str]:
+def _embedding_benchmarks(languages: Languages) -> tuple[str, ...]:
     return ("mteb_en_v2_retrieval",) if _is_english(languages) else ("miracl_hard", "belebele_retrieval")
 
 
-def _rerank_benchmarks(languages: Languages) -> Sequence[str]:
+def _rerank_benchmarks(languages: Languages) -> tuple[str, ...]:
     return ("mteb_en_rerank",) if _is_english(languages) else ("mteb_multilingual_rerank",)
 
 
-def _speech_benchmarks(languages: Languages) -> Sequence[str]:
+def _speech_benchmarks(languages: Languages) -> tuple[str, ...]:
     return tuple(f"open_asr_{language}_wer" for language in languages)
 
 
-def _parsing_benchmarks(languages: Languages) -> Sequence[str]:
+def _parsing_benchmarks(languages: Languages) -> tuple[str, ...]:
     return ("omnidocbench_v1.5",) if set(languages) <= {ENGLISH, "zh"} else ("docml",)
 
 
@@ -116,6 +119,61 @@ def count_longest_tokens(workload: Workload) -> float:
     return max(chunk, traffic.input_tokens.p95 if online and traffic.input_tokens is not None else 0.0)
 
 
+class Comparison(NamedTuple):
+    """Compares the models of a workload by their score in its languages."""
+
+    workload: Workload
+    languages: Languages
+    rule: SpecialistRule
+    benchmarks: tuple[str, ...]
+    label: str
+
+    def rate(self, model: ModelSpec) -> float | None:
+        """Return the mean over the benchmarks with a higher one better; None if a benchmark is unknown."""
+        if not model.quality.keys() >= set(self.benchmarks):
+            return None
+        return self.rule.score.sign * sum(model.quality[name] for name in self.benchmarks) / len(self.benchmarks)
+
+    def select(self, able: Sequence[ModelSpec]) -> ModelCandidates:
+        """Return the affordable models near the best affordable score, and those of a higher score."""
+        rated = {model.id: score for model in able if (score := self.rate(model)) is not None}
+        known = [model for model in able if model.id in rated] or list(able)
+        small = [model for model in known if model.parameters <= self.rule.largest] or known
+        best = max(rated.get(model.id, 0.0) for model in small)
+        kept = [model for model in small if rated.get(model.id, 0.0) >= best - self.rule.margin]
+        kept.sort(key=lambda model: (model.parameters, model.id))
+        better = [model for model in known if rated.get(model.id, 0.0) > best + self.rule.margin]
+        better.sort(key=lambda model: -rated[model.id])
+        notes = [self.describe(kept), *self._describe_others(kept, better, known)]
+        if unrated := len(able) - len(known):
+            named = ", ".join(self.languages)
+            notes.append(f"{self.workload.name}: {unrated} {self.rule.noun}s without a score in {named} were left out")
+        return ModelCandidates(tuple(kept), (), tuple(notes), tuple(better))
+
+    def describe(self, kept: Sequence[ModelSpec]) -> str:
+        named = ", ".join(map(self._format, kept[:NAMED_MODELS]))
+        return f"{self.workload.name}: {self.rule.noun} for {', '.join(self.languages)}, by cost among {named}"
+
+    def _describe_others(
+        self, kept: Sequence[ModelSpec], better: Sequence[ModelSpec], known: Sequence[ModelSpec]
+    ) -> Iterable[str]:
+        """Yield the fastest model of a lower score and the best one of a higher score."""
+        published = [one for one in known if isinstance(one, PublishedRateModel)]
+        quick = max(published, key=lambda one: one.rate_per_s, default=None)
+        own = max((one.rate_per_s for one in published if one in kept), default=0.0)
+        if quick is not None and 0 < own < quick.rate_per_s:
+            times = f"{quick.rate_per_s / own:,.2g} times as fast as published"
+            yield f"{self.workload.name}: {self._format(quick)} is {times}"
+        if better:
+            size = f"{better[0].active_parameters / kept[0].active_parameters:,.2g} times the parameters"
+            yield f"{self.workload.name}: {self._format(better[0])} is better; it has {size}"
+
+    def _format(self, model: ModelSpec) -> str:
+        score = self.rate(model)
+        said = "unknown" if score is None else f"{score:.3f}" if self.rule.score.sign > 0 else f"{-score:.1%}"
+        return f"{model.id} ({self.label} {said})"
+
+
 def select_specialist_models(workload: Workload, catalog: Catalog) -> ModelCandidates:
     """Return the models that may serve `workload`, the affordable and best ones, or the constraint that leaves none.
 
@@ -124,41 +182,30 @@ def select_specialist_models(workload: Workload, catalog: Catalog) -> ModelCandi
     rule, every = RULES[workload.kind], tuple(catalog.specialist_models(workload.kind).values())
     wanted = list_workload_languages(workload)
     languages = tuple(one for one in wanted if any(one in model.languages for model in every)) or wanted
-    notes = [
-        f"{AT_RISK}{workload.name}: no {rule.noun} of the catalog supports {language}"
-        for language in wanted
-        if language not in languages
-    ]
-    able, misses = _filter_able(workload, languages, every, rule)
+    able, misses = _filter_able(workload, languages, every)
     if misses:
         return ModelCandidates((), misses)
-    if workload.model is not None:
-        return ModelCandidates(able, (), (_describe(workload, languages, able, rule), *notes))
-    rated = {model.id: rule.score.rate(model, languages)[0] for model in able}
-    known = [model for model in able if rated[model.id] is not None] or list(able)
-    small = [model for model in known if model.parameters <= rule.largest] or known
-    best = max((rule.score.sign * (rated[model.id] or 0.0) for model in small), default=0.0)
-    kept = [one for one in small if rule.score.sign * (rated[one.id] or 0.0) >= best - rule.margin]
-    kept.sort(key=lambda model: (model.parameters, model.id))
-    better = [one for one in known if rule.score.sign * (rated[one.id] or 0.0) > best + rule.margin]
-    notes += [_describe(workload, languages, kept, rule), *_describe_better(workload, languages, kept, better, rule)]
-    unrated = len(able) - len([model for model in able if rated[model.id] is not None])
-    if unrated and len(known) < len(able):
-        notes.append(f"{workload.name}: {unrated} {rule.noun}s without a score in {', '.join(languages)} were left out")
-    return ModelCandidates(tuple(kept), (), tuple(notes), tuple(better))
+    compared = Comparison(workload, languages, rule, *rule.score.choose_benchmarks(languages, able))
+    stated = workload.model is not None or bool(workload.quality)
+    found = ModelCandidates(able, (), (compared.describe(able),)) if stated else compared.select(able)
+    lost = (language for language in wanted if language not in languages)
+    unserved = (f"{AT_RISK}{workload.name}: no {rule.noun} of the catalog supports {language}" for language in lost)
+    return found._replace(notes=(*found.notes, *unserved))
 
 
 def _filter_able(
-    workload: Workload, languages: Languages, every: Sequence[ModelSpec], rule: SpecialistRule
+    workload: Workload, languages: Languages, every: Sequence[ModelSpec]
 ) -> tuple[tuple[ModelSpec, ...], Misses]:
     """Apply one constraint after the other; the first that leaves no model is the miss."""
     wanted, longest, name = set(languages), count_longest_tokens(workload), workload.name
+    floors = ", ".join(f"{benchmark} >= {floor:g}" for benchmark, floor in workload.quality.items())
     fixed = (workload.model or "").rpartition("/")[-1].lower()
     steps: tuple[tuple[str, str | float, Callable[[ModelSpec], bool]], ...] = (
-        (f"{name}.model", workload.model or rule.noun, lambda one: fixed in ("", one.id.lower())),
+        (f"{name}.model", workload.model or RULES[workload.kind].noun, lambda one: fixed in ("", one.id.lower())),
         (f"{name}.licence", workload.licence, lambda one: permits_licence(workload, one)),
         (f"{name}.languages", ", ".join(languages), lambda one: wanted <= set(one.languages)),
         (f"{name}.traffic", longest, lambda one: isinstance(one, PublishedRateModel) or one.context_tokens >= longest),
+        (f"{name}.quality", floors, lambda one: assess_quality(workload, one.quality) == "passes"),
     )
     able = tuple(every)
     for constraint, limit, holds in steps:
@@ -170,39 +217,12 @@ def _filter_able(
     return able, ()
 
 
-def _describe(workload: Workload, languages: Languages, kept: Iterable[ModelSpec], rule: SpecialistRule) -> str:
-    named = ", ".join(_format_rated(model, languages, rule) for model in list(kept)[:3])
-    return f"{workload.name}: {rule.noun} for {', '.join(languages)}, by cost among {named}"
-
-
-def _describe_better(
-    workload: Workload,
-    languages: Languages,
-    kept: Sequence[ModelSpec],
-    better: Sequence[ModelSpec],
-    rule: SpecialistRule,
-) -> Iterable[str]:
-    if not better or not kept:
-        return
-    one = max(better, key=lambda model: rule.score.sign * (rule.score.rate(model, languages)[0] or 0.0))
-    times = one.active_parameters / kept[0].active_parameters
-    yield f"{workload.name}: {_format_rated(one, languages, rule)} is better; it has {times:,.2g} times the parameters"
-
-
-def _format_rated(model: ModelSpec, languages: Languages, rule: SpecialistRule) -> str:
-    score, label = rule.score.rate(model, languages)
-    if score is None:
-        return f"{model.id} ({label} unknown)"
-    return f"{model.id} ({label} {score:.1%})" if rule.score.sign < 0 else f"{model.id} ({label} {score:.3f})"
-
-
 def list_evidence(workload: Workload, name: str, catalog: Catalog) -> tuple[ScoreEvidence, ...]:
     """Return the scores on which the model `name` was chosen, with their sources; empty for other kinds of work."""
     model, rule = catalog.specialist_models(workload.kind).get(name), RULES.get(workload.kind)
     if model is None or rule is None:
         return ()
-    named = rule.score.benchmarks(list_workload_languages(workload))
-    used = [name for name in named if name in model.quality] or [*rule.score.fallback]
+    used, _ = rule.score.choose_benchmarks(list_workload_languages(workload), (model,))
     return tuple(
         ScoreEvidence(
             benchmark=row.benchmark,
