@@ -16,8 +16,8 @@ CATALOG = load_catalog()
 
 
 def test_all_rows_are_taken() -> None:
-    counts = {"accelerators": 44, "offers": 416 + 162 + 16, "models": 70, "hosted": 115, "scores": 1572}
-    counts |= {"exchange_rates": 17, "regulations": 7, "residency_rules": 12, "regions": 141 + 13, "tariffs": 29 + 16}
+    counts = {"accelerators": 55, "offers": 1437 + 18, "models": 70, "hosted": 115, "scores": 1572}
+    counts |= {"exchange_rates": 17, "regulations": 7, "residency_rules": 12, "regions": 141 + 18, "tariffs": 29 + 16}
     counts |= {"availability": 176 + 206, "region_ratios": 24, "refresh_sources": 28}
     assert {name: len(getattr(CATALOG, name)) for name in counts} == counts
     assert sum(len(regulation.controls) for regulation in CATALOG.regulations.values()) == 81
@@ -49,10 +49,10 @@ def test_a_spot_price_that_equals_the_list_price_is_no_spot_market() -> None:
     assert all(offer.on_demand_usd_per_hour for offer in runpod)
 
 
-def test_undated_prices_are_recalled_and_derived_ones_low() -> None:
+def test_undated_prices_are_recalled_and_derived_ones_are_no_list_prices() -> None:
     by_id = {offer.id: offer for offer in CATALOG.offers}
-    assert by_id["nebius:eu-north1:gpu-h100-sxm_1gpu-16vcpu-200gb"].confidence == "recalled"
-    assert {offer.confidence for offer in CATALOG.offers if offer.price_kind == "derived"} <= {"low", "recalled"}
+    assert by_id["scaleway:fr-par:H100-1-80G"].confidence == "recalled"
+    assert {offer.confidence for offer in CATALOG.offers if offer.price_kind == "derived"} <= {"medium", "recalled"}
     assert by_id["aws:us-east-1:g4dn.xlarge"].confidence == "high"
 
 

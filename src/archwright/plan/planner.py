@@ -35,14 +35,13 @@ from archwright.plan.options.cloud import CloudPlanner, choose_clouds
 from archwright.plan.options.cloud_instances import InstanceSelector
 from archwright.plan.options.hardware_schedule import HardwareScheduler
 from archwright.plan.options.hosted_api import HostedApiPlanner
-from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningContext
+from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningContext, list_unsold_machines
 from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, PoolWriter, ProvisionedLoad
 from archwright.plan.options.purchase_rules import (
     check_export_control,
-    describe_undated_prices,
+    describe_uncertain_prices,
     list_stale_prices,
-    prefer_unexpired_prices,
-    refuse_expired_prices,
+    prefer_valid_prices,
 )
 from archwright.plan.options.serverless import ServerlessPlanner
 from archwright.plan.options.this_machine import ThisMachinePlanner
@@ -63,9 +62,10 @@ def make_plan(
 ) -> Plan:
     """Return the plan; `chosen` is None if no option satisfies the needs (`build_infeasible_error` explains it).
 
-    Machines with an expired price are left out, unless `accept_stale`. Raises MissingError AW-GET-01 (only this machine
-    is allowed, and it is not probed) and PlanError AW-PLAN-03 (residency of the data).
+    Machines with an undated or expired price are left out, unless `accept_stale`. Raises MissingError AW-GET-01 (only
+    this machine is allowed, and it is not probed) and PlanError AW-PLAN-03 (residency of the data).
     """
+    catalog = catalog.accept_stale_prices() if concessions.accept_stale else catalog
     reject_residency_conflict(needs, source, catalog)
     ledger = PlanProvenance()
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
@@ -140,7 +140,7 @@ class Planner:
         self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, concessions: Concessions = NO_CONCESSIONS
     ) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
-        self._accept_stale, self._download = concessions.accept_stale, concessions.download
+        self._download = concessions.download
         self.converter = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
@@ -189,21 +189,18 @@ class Planner:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
     def _on_premises_options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """Options with on-premises machines, without machines of an expired price if that is possible."""
+        """Options with on-premises machines; the first names what machines without a valid price would save."""
         allow, catalog = self._needs.placement.allow, self._catalog
-        every = OnPremisesPlanner(self.world, self._tasks)
-        fresh: OnPremisesPlanner | None = None
+        world, every = self.world._replace(catalog=catalog.accept_stale_prices()), None
+        planner, left_out = OnPremisesPlanner(self.world, self._tasks), list_unsold_machines(self.world, self._tasks)
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
-            found = every.plan_option(provider)
-            if self._accept_stale or refuse_expired_prices(found.draft, catalog) == found.draft:
-                yield found  # no machine of the best option has an expired price
+            found = planner.plan_option(provider)
+            if not left_out or (provider is not None and not found.draft.misses):
+                yield found
                 continue
-            fresh = fresh or OnPremisesPlanner(self.world, self._tasks, expired=False)
-            dated = fresh.plan_option(provider)
-            # The possible saving is noted once, at the option with on-premises machines only.
-            noted = provider is not None and not dated.draft.misses
-            yield dated if noted else prefer_unexpired_prices(dated, found, catalog, self.world.format_amount)
+            every = every or OnPremisesPlanner(world, self._tasks)
+            yield prefer_valid_prices(found, every.plan_option(provider), catalog, self.world.format_amount)
 
     def _local_option(self, machine: MachineFacts | None) -> BuiltOption:
         """Text workloads without images only: no other work is predicted on this machine."""
@@ -222,11 +219,9 @@ class Planner:
         return local._replace(draft=draft)
 
     def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
-        """Refuse purchases at an expired price or against export rules; note that an undated price needs a quote."""
-        draft = draft._replace(notes=(*describe_undated_prices(draft), *draft.notes))
-        draft = check_export_control(draft, self._needs.organisation.country)
-        known = any(miss.constraint == "stale_facts" for miss in draft.misses)
-        return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
+        """Refuse purchases against export rules; note that an uncertain price needs a quote."""
+        draft = draft._replace(notes=(*describe_uncertain_prices(draft), *draft.notes))
+        return check_export_control(draft, self._needs.organisation.country)
 
     def predict_chosen(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
         if best is None:

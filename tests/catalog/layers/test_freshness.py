@@ -106,7 +106,7 @@ def test_ninety_days_later_accelerator_prices_are_marked_and_processor_prices_no
     assert [now.freshness(row) for row in (accelerated, plain)] == ["fresh", "fresh"]
     assert now.describe_stale_facts([accelerated, plain]) == ()
     assert later.describe_stale_facts([accelerated, plain, accelerated]) == (
-        "aws:us-east-1:p5.48xlarge: accelerator list price of 2026-07-20, about 90 days old (valid for 30 days)",
+        "aws:us-east-1:p5.48xlarge: accelerator list price of 2026-09-19, about 90 days old (valid for 30 days)",
     )
     price = accelerated.on_demand_usd_per_hour or 0.0
     assert later.estimate(accelerated, price, "USD/h").low < now.estimate(accelerated, price, "USD/h").low
@@ -124,10 +124,14 @@ def test_a_spot_price_ages_within_a_day() -> None:
     assert later.estimate(row, row.on_demand_usd_per_hour, "USD/h").factor == pytest.approx(1.1)
 
 
-def test_a_purchase_price_past_its_limit_gives_no_advice_to_buy() -> None:
-    assert CATALOG.may_advise_buying(CATALOG.nodes["8x-h100"])
-    assert not CATALOG.may_advise_buying(CATALOG.nodes["8x-b200"])
-    assert not load_catalog(today=date(2028, 1, 1)).may_advise_buying(CATALOG.nodes["8x-h100"])
+def test_only_a_dated_price_within_its_limit_is_valid() -> None:
+    node, undated = CATALOG.nodes["8x-h100"], offer("scaleway:fr-par:H100-1-80G")
+    assert CATALOG.has_valid_price(node) and CATALOG.has_valid_price(offer("aws:us-east-1:p5.48xlarge"))
+    assert not CATALOG.has_valid_price(CATALOG.nodes["8x-gaudi3"]), "a price of 2024"
+    assert not CATALOG.has_valid_price(undated) and freshness.parse_as_of(undated.as_of), "the years of a copy"
+    late = load_catalog(today=date(2028, 1, 1))
+    assert not late.has_valid_price(node)
+    assert late.accept_stale_prices().has_valid_price(node) and not late.has_valid_price(node)
 
 
 def test_a_nodes_price_keeps_its_own_low_and_high() -> None:

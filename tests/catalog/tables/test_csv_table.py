@@ -40,7 +40,7 @@ def test_units_and_choices() -> None:
     assert row(kind="gpu").one_of("kind", records.DeviceKind) == "gpu"
     with pytest.raises(CatalogError) as caught:
         row(kind="abacus").one_of("kind", records.DeviceKind)
-    assert "gpu, asic, cpu" in caught.value.message
+    assert "gpu, soc, asic, cpu" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The trust in a fact: its layer, kind of source and age, and the resulting band."""
 
+import copy
 import re
 from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
+from typing import Self, TypeVar
 
 from archwright.catalog.layers import freshness
 from archwright.catalog.layers.packaged_tables import CatalogTables
@@ -14,9 +16,17 @@ from archwright.catalog.tables.row_names import row_name
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
+PricedMachine = records.Offer | cost_records.ServerSpec
+M = TypeVar("M", records.Offer, cost_records.ServerSpec)
+# Prices of these confidences enter a plan at the upper end of their band.
+CAUTIOUS = ("low", "recalled")
+PRICE_FIELDS = ("on_demand_usd_per_hour", "spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
+
 
 class FactProvenance(CatalogTables):
     """Ages are counted at `today`; without it, at the day of the newest shipped row."""
+
+    _accepts_stale = False
 
     @cached_property
     def today(self) -> date:
@@ -60,19 +70,49 @@ class FactProvenance(CatalogTables):
         limit = f" (valid for {rule.ttl_days} days)" if rule else ""
         return f"{row_name(row)}: {rule.id if rule else 'fact'} {date_text}{limit}"
 
-    def may_advise_buying(self, node: cost_records.ServerSpec) -> bool:
-        """True if the purchase price of `node` is recent enough for advice to buy it."""
-        return self.freshness(node) != "expired"
+    def has_valid_price(self, row: PricedMachine) -> bool:
+        """True if the price is dated and not expired, or the user's own: only such a price decides between options."""
+        if self._accepts_stale or row_name(row) in self.user_overlay.overridden_names(schema_of(type(row)).ages_as):
+            return True
+        return freshness.is_dated(row.as_of) and self.freshness(row) != "expired"
+
+    def accept_stale_prices(self) -> Self:
+        """Return a catalog with the same facts in which every price is valid."""
+        accepting = copy.copy(self)
+        accepting._accepts_stale = True
+        return accepting
+
+    def enter_cautiously(self, row: M) -> M:
+        """Return `row` at the upper end of its band if its confidence is low; a quote replaces it."""
+        if row.confidence not in CAUTIOUS:
+            return row
+        if isinstance(row, cost_records.ServerSpec):
+            high = self._quote_band(row).high
+            return replace(row, price_usd=high, price_high_usd=high)
+        prices = {
+            name: price * records.BAND[row.confidence]
+            for name in PRICE_FIELDS
+            if (price := getattr(row, name)) is not None
+        }
+        return replace(row, **prices)
 
     # --- bands
 
     def estimate(self, row: records.Fact, value: float, unit: str, basis: str = "") -> Estimate:
         """Return `value` of `row` with the band of its confidence (a node: low to high), wider with age."""
         spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
-        band = replace(row.band(value, unit), basis=basis)
+        band = row.band(value, unit)
         if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:
-            band = replace(band, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
-        return self._widen_with_age(row, band, spot=spot)
+            band = self._quote_band(row)
+        return self._widen_with_age(row, replace(band, unit=unit, basis=basis), spot=spot)
+
+    @staticmethod
+    def _quote_band(row: cost_records.ServerSpec) -> Estimate:
+        """Return a price between the lowest and highest quote; a single quote has the band of its confidence."""
+        band, value = row.band(row.price_usd, "USD"), row.price_usd
+        if row.price_low_usd == row.price_high_usd:
+            return band
+        return replace(band, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
 
     def parameter(self, name: str, basis: str = "") -> Estimate:
         """Return a cost of own machines between the source's low and high, wider with age."""

@@ -38,6 +38,11 @@ def parse_as_of(as_of: str) -> date | None:
     return None
 
 
+def is_dated(as_of: str) -> bool:
+    """True if the source states the time at which a figure was true; the age of an undated copy is not known."""
+    return "undated" not in as_of and parse_as_of(as_of) is not None
+
+
 def age_days(as_of: str, today: date) -> int | None:
     """Return an age of at least 0, since the middle of the current month may lie ahead."""
     day = parse_as_of(as_of)

@@ -1,6 +1,10 @@
 """Records of costs: owning machines, storing and moving data, commitments, managed platforms."""
 
+from typing import Literal
+
 from archwright.catalog.tables.records import Fact
+
+MachineForm = Literal["rack", "desk", "edge"]
 
 
 class PlanningParameter(Fact):
@@ -16,9 +20,13 @@ class PlanningParameter(Fact):
 
 
 class ServerSpec(Fact):
-    """A machine to buy. `power_w` is its maximum draw, including its fans, without the building's cooling."""
+    """A machine to buy. `power_w` is its maximum draw, including its fans, without the building's cooling.
+
+    `form`: rack; desk, for an office; edge, for a site without a server room.
+    """
 
     id: str
+    form: MachineForm
     accelerator: str | None
     accelerator_count: int
     cores: int

@@ -64,13 +64,13 @@ def read_offers(folder: Path) -> list[records.Offer]:
 
 
 def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer:
-    kind, spot = row.one_of("price_kind", records.PriceKind), row.number("spot_usd_h")
+    spot = row.number("spot_usd_h")
     return row.to_record(
         records.Offer,
         network_bytes_per_s=network,
         network_note=note,
+        ram_bytes=row.whole_number("ram_gib", GIB) or 0,
         spot_usd_per_hour=None if spot == row.number("on_demand_usd_h") else spot,
-        confidence=effective_confidence(row.text("price_as_of"), "high" if kind == "list" else "low"),
     )
 
 

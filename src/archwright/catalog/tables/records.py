@@ -13,7 +13,7 @@ from archwright.contract.record import Record
 Confidence = Literal["high", "medium", "low", "recalled"]
 Layer = Literal["user", "measured", "refreshed", "shipped", "derived"]
 Commercial = Literal["yes", "conditional", "no"]
-DeviceKind = Literal["gpu", "asic", "cpu"]
+DeviceKind = Literal["gpu", "soc", "asic", "cpu"]
 EngineKind = Literal["cpu", "gpu", "any"]
 PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]

@@ -269,6 +269,17 @@ def make_sizing_key(machine: Machine) -> tuple[object, ...]:
 BURSTABLE = "burstable"
 
 
+# Assumed: a desk-side machine has one power supply and no remote management, and a shop replaces it within two days.
+MAX_DESK_AVAILABILITY = 0.995
+# Assumed: the most desk-side machines of one type; more need a server room, where rack machines belong.
+MAX_DESK_MACHINES = 4
+
+
+def fits_form(host: CandidateMachine, machines: float) -> bool:
+    """True unless the work needs more desk-side machines than an office holds."""
+    return host.node is None or host.node.form != "desk" or machines <= MAX_DESK_MACHINES
+
+
 class MachineFinder:
     def __init__(self, needs: Needs, catalog: Catalog) -> None:
         self._needs, self._catalog = needs, catalog
@@ -277,8 +288,19 @@ class MachineFinder:
         self._driven = {engine.kind for engine in catalog.engines.values()}
 
     def is_suitable(self, task: WorkloadTask, host: CandidateMachine) -> bool:
-        """True if the host may run the task: language models need a pinned accelerator, other work may use CPUs."""
-        return self._pinned is None or host.machine.accelerator is not None or not uses_language_model(task)
+        """True if the host may run the task: language models need a pinned accelerator, other work a known host.
+
+        Edge machines serve workloads of sites; desk-side machines serve models without a strict availability target.
+        """
+        form, target = host.node.form if host.node is not None else "rack", task.workload.slo.availability
+        if form == "edge" and not task.workload.sites:
+            return False
+        if form == "desk":
+            strict = target is not None and target > MAX_DESK_AVAILABILITY
+            return uses_language_model(task) and not strict and not task.workload.sites
+        if not uses_language_model(task):
+            return host.machine.cores > 0
+        return self._pinned is None or host.machine.accelerator is not None
 
     def list_rented(self, provider: str) -> tuple[CandidateMachine, ...]:
         """Return whole machines with a list price; accelerators need an engine that supports them."""
@@ -287,12 +309,14 @@ class MachineFinder:
             whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
             if offer.provider == provider and offer.on_demand_usd_per_hour and whole:
                 machine = self._build_machine(offer, offer.instance_type, offer.vcpu)
-                if machine is not None:
-                    found.append(CandidateMachine(locate_offer(self._catalog, offer), machine, offer=offer))
+                if machine is not None and self._catalog.has_valid_price(offer):
+                    priced = self._catalog.enter_cautiously(offer)
+                    found.append(CandidateMachine(locate_offer(self._catalog, offer), machine, offer=priced))
         return tuple(found)
 
     def list_purchasable(self, where: Location) -> tuple[CandidateMachine, ...]:
-        built = ((node, self._build_machine(node, node.id, node.cores)) for node in self._catalog.nodes.values())
+        nodes = map(self._catalog.enter_cautiously, self._catalog.nodes.values())
+        built = ((node, self._build_machine(node, node.id, node.cores)) for node in nodes)
         return tuple(CandidateMachine(where, machine, node=node) for node, machine in built if machine is not None)
 
     def _build_machine(self, row: Offer | ServerSpec, name: str, cores: int) -> Machine | None:

@@ -82,8 +82,11 @@ class EdgeSitePlanner:
 
     def _list_candidates(self, task: WorkloadTask, where: Location) -> Iterable[SiteCandidate]:
         pue, months = self._catalog.parameter("pue.average").value, self._needs.budget.horizon_months
-        for host in MachineFinder(self._needs, self._catalog).list_purchasable(where):
+        finder = MachineFinder(self._needs, self._catalog)
+        for host in finder.list_purchasable(where):
             node = owned.require_node(host)
+            if not (finder.is_suitable(task, host) and self._catalog.has_valid_price(node)):
+                continue
             supply = MachineSupply(node.id, (node.price_usd,), (), (), node.power_w / WATTS_PER_KW * pue, 0.0)
             for demand, model, steady in self._sizer.list_steady(task, task.models, host):
                 choice = owned.build_steady_choice(task.name, demand, model, steady, node.id)

@@ -14,7 +14,8 @@ from archwright.contract.needs import Needs
 from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft, is_capex, is_monthly
-from archwright.plan.capacity.candidates import ModelOptions, SizingCache, WorkloadTask
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import MachineFinder, ModelOptions, SizingCache, WorkloadTask
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 from archwright.plan.demand.data_residency import (
     ResidencyBounds,
@@ -39,7 +40,13 @@ from archwright.plan.options.option_builder import (
 )
 from archwright.plan.options.owned_hardware import Assignments, TaskAssignment
 from archwright.plan.solver.integer_program import IntegerProgram
-from archwright.plan.solver.problem import AssignmentChoice, MipSolution, SolverLimits, prune_dominated
+from archwright.plan.solver.problem import (
+    AssignmentChoice,
+    MipSolution,
+    SolverLimits,
+    keep_cheapest_types,
+    prune_dominated,
+)
 from archwright.plan.violations import build_violation
 from archwright.sizing.hardware.machine import SteadyCapacity
 
@@ -70,10 +77,21 @@ class PlanningContext(NamedTuple):
         return join_parts(planner.plan_task(task) for task in tasks if task.workload.sites)
 
 
+def list_unsold_machines(world: PlanningContext, tasks: Iterable[WorkloadTask]) -> tuple[str, ...]:
+    """Return the machine types that could do some of the work, but have no valid price."""
+    finder, where = MachineFinder(world.needs, world.catalog), Location("on-premises", "on-premises", "", "")
+    return tuple(
+        host.machine.id
+        for host in finder.list_purchasable(where)
+        if not world.catalog.has_valid_price(owned.require_node(host))
+        and any(finder.is_suitable(task, host) for task in tasks if not task.workload.sites)
+    )
+
+
 class OnPremisesPlanner:
-    def __init__(self, world: PlanningContext, tasks: tuple[WorkloadTask, ...], *, expired: bool = True) -> None:
+    def __init__(self, world: PlanningContext, tasks: tuple[WorkloadTask, ...]) -> None:
         self._world, self._needs, self._tasks = world, world.needs, tasks
-        self._site = owned.OnPremisesSite(world.needs, world.catalog, world.sizer, expired=expired)
+        self._site = owned.OnPremisesSite(world.needs, world.catalog, world.sizer)
         self._spans = split_into_years(world.needs.budget.horizon_months)
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
@@ -134,7 +152,8 @@ class OnPremisesPlanner:
 
     def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
         """Solve, and tighten limits while other costs break one; without limits if none can be kept."""
-        kept = set(prune_dominated(tuple(each.choice for each in assignments), self._kinds, self._follows))
+        choices = tuple(each.choice for each in assignments)
+        kept = set(keep_cheapest_types(prune_dominated(choices, self._kinds, self._follows), self._kinds))
         assignments = tuple(each for each in assignments if each.choice in kept)
         site, spent, last = self._needs.placement.site, sum(term.sum for term in self._edge.terms if term.once), None
         limits = SolverLimits(

@@ -17,7 +17,14 @@ from archwright.contract.needs import Needs, OwnedMachine
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.availability import count_spares
-from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, ModelOptions, SizingCache, WorkloadTask
+from archwright.plan.capacity.candidates import (
+    CandidateMachine,
+    MachineFinder,
+    ModelOptions,
+    SizingCache,
+    WorkloadTask,
+    fits_form,
+)
 from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.cost.hardware_lifecycle import (
     find_owned_node,
@@ -104,9 +111,9 @@ def require_node(host: CandidateMachine) -> ServerSpec:
 
 
 class OnPremisesSite:
-    """The own site with its possible machines. `expired`: also machines with expired prices."""
+    """The own site with its possible machines: those that are owned, and those with a valid price."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, expired: bool = True) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache) -> None:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer
         self._years = split_into_years(needs.budget.horizon_months)
         site = needs.placement.site
@@ -121,7 +128,7 @@ class OnPremisesSite:
         self._hosts = self._allowed.list_purchasable(self.where)
         self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
         self.notes: list[str] = []
-        bought = (host for host in self._hosts if expired or catalog.may_advise_buying(require_node(host)))
+        bought = (host for host in self._hosts if catalog.has_valid_price(require_node(host)))
         priced = (HardwareStock(host, "bought", self._machine_kind(host, None)) for host in bought)
         self.stocks = (*self._owned_stocks(), *priced)
 
@@ -187,10 +194,14 @@ class OnPremisesSite:
     ) -> Iterable[TaskAssignment]:
         for demand, model, steady in self._sizer.list_steady(task, models, host):
             choice = build_steady_choice(task.name, demand, model, steady, host.machine.id)
+            if not fits_form(host, choice.most_machines):
+                continue
             busy = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
             yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, busy), task, model, steady)
         for job, model, batch in self._sizer.list_batch(task, models, host):
             width, _ = count_job_machines(batch, job)
+            if not fits_form(host, width):
+                continue
             hours = compute_machine_hours(batch, job, width)
             most = tuple(max(hours[month] for month in year) for year in self._years)
             choice = AssignmentChoice(task.name, get_model_id(model), host.machine.id, width=float(width), hours=most)

@@ -1,4 +1,8 @@
-"""Purchase rules: expired prices, undated prices, US export control.
+"""Purchase rules: undated, expired and uncertain prices, US export control.
+
+A price without a date, or past its limit, informs and never wins: machines with such a price are left out, and a note
+or the reason for a refusal names what they would save. A price of low confidence enters at the upper end of its band
+(`Catalog.enter_cautiously`), and the plan asks for a quote.
 
 Export control treats a device as advanced from a total performance of 1,600: dense 10^12 operations per second times
 the bits of an operand, the maximum over number formats. Below 4,800 the rule also depends on the die size, which no
@@ -9,14 +13,15 @@ import re
 from collections.abc import Callable
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.layers.freshness import parse_as_of
-from archwright.catalog.tables.cost_records import ServerSpec
+from archwright.catalog.layers.fact_provenance import CAUTIOUS, PricedMachine
 from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.catalog.tables.records import Accelerator, Fact
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.violations import build_violation
+
+VALID_PRICE = "a dated price that has not expired"
 
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
@@ -27,40 +32,46 @@ def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tupl
     return catalog.describe_stale_facts(rows.values())
 
 
-def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
-    expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
-    if not expired:
+def refuse_invalid_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
+    invalid = ", ".join(row.id for row in _list_priced_machines(draft) if not catalog.has_valid_price(row))
+    if not invalid:
         return draft
-    miss = build_violation("stale_facts", ", ".join(expired), "a price that has not expired")
+    miss = build_violation("stale_facts", invalid, VALID_PRICE)
     return draft._replace(misses=(*draft.misses, miss))
 
 
-def describe_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
-    """Return a note on prices without a date, which may be older than an expired price."""
-    undated = ", ".join(node.id for node in _list_bought_nodes(draft) if parse_as_of(node.as_of) is None)
-    return (f"request a quote first: the price of {undated} has no date",) if undated else ()
+def describe_uncertain_prices(draft: OptionDraft) -> tuple[str, ...]:
+    """Return a note on prices of low confidence: the plan uses the upper end of their band."""
+    uncertain = ", ".join(row.id for row in _list_priced_machines(draft) if row.confidence in CAUTIOUS)
+    text = f"ask for a quote: the price of {uncertain} is uncertain, so the plan uses the upper end of its band"
+    return (text,) if uncertain else ()
 
 
-def prefer_unexpired_prices(
-    fresh: BuiltOption, stale: BuiltOption, catalog: Catalog, format_amount: Callable[[float], str]
+def prefer_valid_prices(
+    valid: BuiltOption, every: BuiltOption, catalog: Catalog, format_amount: Callable[[float], str]
 ) -> BuiltOption:
-    """Return the option without expired prices if it keeps as many limits, with the saving of the other option."""
-    old = stale._replace(draft=refuse_expired_prices(stale.draft, catalog))
-    if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
-        return old
-    fresh_usd, stale_usd = (sum(term.sum for term in one.draft.terms or ()) for one in (fresh, stale))
-    less = fresh_usd - stale_usd
-    if stale.draft.misses or stale.draft.terms is None or less <= 0:
-        return fresh
-    expired = next(miss.value for miss in old.draft.misses if miss.constraint == "stale_facts")
-    saved = f"costs {format_amount(less)} less over the horizon. To accept the price, use --accept-stale"
-    note = f"an option with {expired}, whose price has expired, {saved}"
-    return fresh._replace(draft=fresh.draft._replace(notes=(*fresh.draft.notes, note)))
+    """Return the option with valid prices if it keeps as many limits, with what the option with any price would save.
+
+    `every`: the best option if undated and expired prices counted.
+    """
+    other = every._replace(draft=refuse_invalid_prices(every.draft, catalog))
+    if other.draft == every.draft:
+        return valid
+    if len(valid.draft.misses) >= max(1, len(other.draft.misses)):
+        return other
+    less = sum(term.sum for term in valid.draft.terms or ()) - sum(term.sum for term in every.draft.terms or ())
+    if every.draft.misses or every.draft.terms is None or less <= 0:
+        return valid
+    machines = next(miss.value for miss in other.draft.misses if miss.constraint == "stale_facts")
+    saved = f"would cost {format_amount(less)} less over the horizon. Ask for a quote, or use --accept-stale"
+    note = f"an option with {machines}, whose price is undated or expired, {saved}"
+    return valid._replace(draft=valid.draft._replace(notes=(*valid.draft.notes, note)))
 
 
-def _list_bought_nodes(draft: OptionDraft) -> tuple[ServerSpec, ...]:
-    bought = (fleet.node for fleet in draft.fleets if fleet.purchase == "bought" and fleet.node is not None)
-    return tuple(dict.fromkeys(bought))
+def _list_priced_machines(draft: OptionDraft) -> tuple[PricedMachine, ...]:
+    """Return the machines that the option buys or rents; owned machines are paid for."""
+    rows = (fleet.offer or fleet.node for fleet in draft.fleets if fleet.purchase != "owned")
+    return tuple(dict.fromkeys(row for row in rows if row is not None))
 
 
 ADVANCED_PERFORMANCE = 1600.0
