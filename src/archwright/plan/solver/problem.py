@@ -2,16 +2,16 @@
 
 A machine type that may be bought is dropped if another such type costs no more in any respect and year, draws no more
 power, needs no more rack space, and needs no more machines for any choice. A model is dropped if another model does its
-task, and the tasks that follow it, with no more machines at every place. The minimum cost stays the same. Types that are
-among the best for no work are left out (`keep_cheapest_types`); a mix of types could need one, so this is a heuristic.
+task, and the tasks that follow it, with no more machines at every place. The minimum cost stays the same.
+Types that are the best for no work are left out (`keep_cheapest_types`): a heuristic, since a mix could need one.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-# Machine types kept per task and model: by cost of whole machines, by cost of the used share, by power.
-TYPES_TRIED = (1, 1, 1)
+# Cost of whole machines and of the used share, machine type, model.
+TypeRank = tuple[tuple[float, float], str, str]
 
 
 class AssignmentChoice(NamedTuple):
@@ -129,27 +129,27 @@ def _prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> 
 
 
 def keep_cheapest_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
-    """Keep the bought machine types that are among the best for some task and model; owned and rented ones stay.
+    """Keep the bought machine types that are the best for some task; owned and rented machines stay.
 
-    Best: by the cost of whole machines, by the cost of the used share (other work may share the rest), and by power.
-    With 30 types on sale the program would be ten times as large.
+    Best: by the cost of whole machines, or by the cost of the used share, since other work may share the rest.
+    A model that none of these can run keeps its cheapest type. With 30 types on sale the program would be ten times as large.
     """
-    bought = {kind.machine: kind for kind in kinds if kind.most is None}
     owned = {kind.machine for kind in kinds if kind.most is not None}
-    kept, ranked = set[str](), dict[tuple[str, str], list[tuple[float, ...]]]()
-    names: dict[tuple[str, str], list[str]] = {}
+    bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
+    ranked: dict[str, list[TypeRank]] = {}
     for one in choices:
-        if one.machine in bought and one.machine not in owned and not one.outside:
+        if one.machine in bought:
             kind, whole = bought[one.machine], math.ceil(one.most_machines - 1e-6) + max(one.spares, default=0)
             work = one.usd + sum(one.work_usd)
-            used = (whole * kind.usd[0] + work, one.most_machines * kind.usd[0] + work)
-            ranked.setdefault((one.task, one.model), []).append((*used, whole * kind.power_kw))
-            names.setdefault((one.task, one.model), []).append(one.machine)
-    for key, found in ranked.items():
-        for number, tried in enumerate(TYPES_TRIED):
-            order = sorted(zip(found, names[key], strict=True), key=lambda pair: (pair[0][number], pair[0][0], pair[1]))
-            kept |= {machine for _, machine in order[:tried]}
-    return tuple(one for one in choices if one.machine not in bought or one.machine in owned | kept)
+            costs = (whole * kind.usd[0] + work, one.most_machines * kind.usd[0] + work)
+            ranked.setdefault(one.task, []).append((costs, one.machine, one.model))
+    kept = set[str]()
+    for found in ranked.values():
+        kept |= {min(found)[1], min(found, key=lambda rank: (rank[0][1], rank))[1]}
+        for model in dict.fromkeys(model for *_, model in found):
+            able = [rank for rank in found if rank[2] == model]
+            kept |= set() if kept & {machine for _, machine, _ in able} else {min(able)[1]}
+    return tuple(one for one in choices if one.machine not in bought or one.machine in kept)
 
 
 def _find_dominated(
