@@ -214,7 +214,7 @@ def test_a_workload_that_says_too_little_is_named(needs_of: Read, catalog: Catal
 def test_old_prices_are_no_reason_to_buy_unless_they_are_accepted(
     needs_of: Read, catalog: Catalog, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(type(catalog), "may_advise_buying", lambda *_, **__: False)
+    monkeypatch.setattr(type(catalog), "has_valid_price", lambda self, _: self.accepts_stale)
     needs, source = needs_of("clinic")
     refused, accepted = (
         option_of(

@@ -10,11 +10,12 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.contract.plan import ConstraintViolation, Plan, PurchaseKind
 from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import MachineFinder
 from archwright.plan.options import purchase_rules as rules
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.report.number_format import describe_miss
 
-from ..conftest import edit
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import house, own_fleet
 from ..option_samples import buy, draft
@@ -33,36 +34,50 @@ def francs(usd: float) -> str:
 
 def test_the_saving_of_an_expired_price_is_noted(catalog: Catalog) -> None:
     dated = made(catalog, "8x-h100", 900)
-    assert not catalog.may_advise_buying(catalog.nodes["8x-b200"]), "the row that the rule is about"
-    found = rules.prefer_unexpired_prices(dated, made(catalog, "8x-b200", 600), catalog, francs)
+    assert not catalog.has_valid_price(catalog.nodes["8x-gaudi3"]), "the row that the rule is about"
+    found = rules.prefer_valid_prices(dated, made(catalog, "8x-gaudi3", 600), catalog, francs)
     assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
     assert found.draft.notes == (
-        "an option with 8x-b200, whose price has expired, costs 150 CHF less over the horizon. "
-        "To accept the price, use --accept-stale",
+        "an option with 8x-gaudi3, whose price is undated or expired, would cost 150 CHF less over the horizon. "
+        "Ask for a quote, or use --accept-stale",
     )
-    assert rules.prefer_unexpired_prices(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
+    assert rules.prefer_valid_prices(dated, made(catalog, "8x-gaudi3", 950), catalog, francs) == dated
+    # Another mix of machines with valid prices is no reason to mention a saving.
+    assert rules.prefer_valid_prices(dated, made(catalog, "8x-h200", 600), catalog, francs) == dated
 
 
 def test_an_expired_price_is_missed_if_no_other_option_keeps_the_limits(catalog: Catalog) -> None:
     late = made(catalog, "8x-h100", 900, LATE)
     for stale, missed in (((), ["stale_facts"]), ((LATE,), ["a.deadline_h"])):
-        found = rules.prefer_unexpired_prices(late, made(catalog, "8x-b200", 600, *stale), catalog, francs)
+        found = rules.prefer_valid_prices(late, made(catalog, "8x-gaudi3", 600, *stale), catalog, francs)
         assert [miss.constraint for miss in found.draft.misses] == missed
 
 
-def test_a_price_without_a_date_needs_a_quote(catalog: Catalog) -> None:
-    assert rules.describe_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
-    (note,) = rules.describe_undated_prices(made(catalog, "8x-mi300x", 1).draft)
-    assert note.startswith("request a quote first: the price of 8x-mi300x")
+def test_an_uncertain_price_needs_a_quote(catalog: Catalog) -> None:
+    assert rules.describe_uncertain_prices(made(catalog, "8x-h100", 1).draft) == ()
+    (note,) = rules.describe_uncertain_prices(made(catalog, "8x-mi300x", 1).draft)
+    assert note.startswith("ask for a quote: the price of 8x-mi300x")
 
 
-def test_on_premises_options_use_no_expired_prices(plan_of: Callable[..., Plan], catalog: Catalog) -> None:
-    better = edit({"workloads.1.quality": {"mmlu_pro": 0.8}, "placement.allow": ["on-premises"]})
-    (option,) = plan_of("manufacturer", better).options
-    assert option.feasible and set(option.models) >= {"assistant", "house-model", "downtime"}
-    bought = {one.machine for one in option.purchases if one.kind == "bought"}
-    assert bought and all(catalog.may_advise_buying(catalog.nodes[name]) for name in bought)
-    assert any(note.startswith("request a quote first") for note in option.notes)
+def test_an_uncertain_price_enters_at_the_upper_end_of_its_band(catalog: Catalog) -> None:
+    finder, site = MachineFinder(needs_named("clinic"), catalog), Location("on-premises", "on-premises", "DE", "DE")
+    hosts = {host.machine.id: host for host in finder.list_purchasable(site)}
+    for name, row in catalog.nodes.items():
+        if (host := hosts.get(name)) is not None and host.node is not None:
+            uncertain = row.confidence in ("low", "recalled")
+            assert (host.node.price_usd > row.price_usd) == uncertain, name
+            assert not uncertain or host.node.price_usd >= row.price_high_usd, name
+    assert hosts["jetson-agx-thor"].node is not None
+    assert hosts["jetson-agx-thor"].node.price_usd == pytest.approx(3499 * 1.5), "one quote: the band of its confidence"
+
+
+def test_an_invalid_price_never_wins(plan_of: Callable[..., Plan], catalog: Catalog) -> None:
+    rows = {**catalog.nodes, **{offer.id: offer for offer in catalog.offers}}
+    for template in ("startup", "clinic", "manufacturer"):
+        for option in plan_of(template).options:
+            names = {one.machine for one in option.purchases if one.kind == "bought"}
+            assert all(catalog.has_valid_price(catalog.nodes[name]) for name in names), (template, option.name)
+    assert not all(map(catalog.has_valid_price, rows.values())), "rows that the rule is about"
 
 
 def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> OptionDraft:

@@ -26,7 +26,7 @@ PRICE_FIELDS = ("on_demand_usd_per_hour", "spot_usd_per_hour", "commit_1y_usd_pe
 class FactProvenance(CatalogTables):
     """Ages are counted at `today`; without it, at the day of the newest shipped row."""
 
-    _accepts_stale = False
+    accepts_stale = False
 
     @cached_property
     def today(self) -> date:
@@ -72,14 +72,14 @@ class FactProvenance(CatalogTables):
 
     def has_valid_price(self, row: PricedMachine) -> bool:
         """True if the price is dated and not expired, or the user's own: only such a price decides between options."""
-        if self._accepts_stale or row_name(row) in self.user_overlay.overridden_names(schema_of(type(row)).ages_as):
+        if self.accepts_stale or row_name(row) in self.user_overlay.overridden_names(schema_of(type(row)).ages_as):
             return True
         return freshness.is_dated(row.as_of) and self.freshness(row) != "expired"
 
     def accept_stale_prices(self) -> Self:
         """Return a catalog with the same facts in which every price is valid."""
         accepting = copy.copy(self)
-        accepting._accepts_stale = True
+        accepting.accepts_stale = True
         return accepting
 
     def enter_cautiously(self, row: M) -> M:

@@ -132,7 +132,7 @@ def keep_cheapest_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> C
     """Keep the bought machine types that are the best for some task; owned and rented machines stay.
 
     Best: by the cost of whole machines, or by the cost of the used share, since other work may share the rest.
-    A model that none of these can run keeps its cheapest type. With 30 types on sale the program would be ten times as large.
+    A model that none of these can run keeps its cheapest type. With all 30 types the program is ten times as large.
     """
     owned = {kind.machine for kind in kinds if kind.most is not None}
     bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
