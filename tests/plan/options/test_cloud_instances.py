@@ -44,7 +44,9 @@ def test_an_unknown_network_is_missed_instead_of_the_deadline(catalog: Catalog) 
 
 def test_vendors_state_the_network_of_machines_where_price_lists_are_silent(catalog: Catalog) -> None:
     known = {offer.instance_type: offer for offer in catalog.offers if offer.provider == "gcp" and offer.accelerator}
-    assert all(offer.network_bytes_per_s for offer in known.values())
+    # The build of a TPU machine is no machine of that vendor's network page.
+    silent = {name for name, offer in known.items() if not offer.network_bytes_per_s}
+    assert all(name.startswith("ct") for name in silent), silent
     assert known["a3-megagpu-8g"].network_bytes_per_s == 1800e9 / 8
     assert "gpu-network-bandwidth" in known["a3-megagpu-8g"].network_note
 
