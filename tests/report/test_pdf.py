@@ -5,13 +5,15 @@ The huge plan holds `#panic(...)`, which would end the compilation.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.report.document import Document
 from archwright.report.document_builder import build_document
-from archwright.report.pdf import _make_breakable, render_pdf
+from archwright.report.pdf import _make_breakable, _make_compiler, render_pdf
 
 from .full_plan import BOARD
 
@@ -20,6 +22,8 @@ def test_every_plan_has_pages(any_document: Document) -> None:
     made = render_pdf(any_document)
     assert made.startswith(b"%PDF-1.7")
     assert made.rstrip().endswith(b"%%EOF")
+    start = json.loads(_make_compiler(any_document).query("<engineers-start>", field="value", one=True))
+    assert start == 3, "two pages for the board, whatever the plan holds"
 
 
 def test_it_is_tagged_and_the_same_plan_gives_the_same_bytes(board: Document) -> None:

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from archwright.contract.decision import SectionLine
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.report import svg
 from archwright.report.document import FigureBlock
 from archwright.report.document_texts import ZoneText, read_texts
-from archwright.report.number_format import PLACEMENTS, format_count, format_list, format_number
+from archwright.report.number_format import PLACEMENTS, format_count, format_list, format_measure, format_number
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
@@ -89,12 +90,21 @@ def _list_zones(plan: Plan) -> Iterable[tuple[str, tuple[DiagramBox, ...]]]:
     yield "entry", _limit(entry, "part")
     yield "application", ()
     stored = [
-        DiagramBox(topic, (line.choice,)) for (section, topic), line in lines.items() if _is_store(section, topic)
+        DiagramBox(topic, _describe_store(line))
+        for (section, topic), line in lines.items()
+        if _is_store(section, topic)
     ]
     yield "data", _limit([*_stack_boxes(plan, DATA_FUNCTIONS), *stored], "store")
     identity = lines.get(("stack", "Identity"))
     management = [DiagramBox("Identity", (identity.choice if identity is not None else "to decide",))]
     yield "management", _limit([*management, *_stack_boxes(plan, MANAGEMENT_FUNCTIONS)], "part")
+
+
+def _describe_store(line: SectionLine) -> tuple[str, ...]:
+    """`121 GB in the last month`, `object storage in PLACE`."""
+    if line.estimate is None:
+        return (line.choice,)
+    return f"{format_measure(line.estimate.value, 'B')} in the last month", line.choice.rpartition(" on ")[2]
 
 
 def _is_store(section: str, topic: str) -> bool:

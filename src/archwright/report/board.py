@@ -8,7 +8,13 @@ from archwright.report import bill, charts
 from archwright.report import decision_chapters as decision
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
-from archwright.report.delivery_chapters import find_schedule, format_month, list_decisions, list_steps
+from archwright.report.delivery_chapters import (
+    describe_machines,
+    find_schedule,
+    format_month,
+    list_decisions,
+    list_steps,
+)
 from archwright.report.risk_register import RISK_COLUMNS, list_risks, risk_rows
 
 CHOICE_NAMES = {
@@ -82,9 +88,11 @@ def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, 
     models: dict[str, list[str]] = {}
     for workload, model in option.models.items():
         models.setdefault(model, []).append(workload)
-    named = (f"{model} for {fmt.format_list(users, most=3)}" for model, users in models.items())
-    yield "Models", fmt.format_list(named, most=5) or "no language model"
-    yield "Machines", fmt.format_list(describe_machines(option), most=5) or "none: models are paid by the token"
+    served = (f"{model} for {fmt.format_list(users, most=3)}" for model, users in models.items())
+    yield "Models", fmt.format_list(served, most=5) or "no language model"
+    machines = {"this-machine": "this machine", "hosted-api": "none: models are paid by the token"}
+    named = fmt.format_list(describe_machines(option.purchases), most=5)
+    yield "Machines", named or machines.get(option.placement, "none")
     schedule = find_schedule(plan, option)
     pilot = next((phase for phase in schedule.phases if phase.name == "pilot"), None) if schedule else None
     if pilot is not None:
@@ -95,18 +103,6 @@ def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, 
         )
     if (pays := decision.describe_business_case(plan)) and "does not pay" not in pays:
         yield "Return", pays
-
-
-def describe_machines(option: Option) -> Iterable[str]:
-    """`15 x 8x-mi300x (bought)`; machines that several pools share are named once."""
-    seen = set[str]()
-    counts: dict[tuple[str, str], int] = {}
-    for purchase in option.purchases:
-        if purchase.pool not in seen:
-            key = (purchase.machine, fmt.PURCHASE_LABELS[purchase.kind])
-            counts[key] = counts.get(key, 0) + purchase.peak
-        seen |= {purchase.pool, *purchase.shared_with} if purchase.shared_with else set()
-    return (f"{count} x {machine} ({kind})" for (machine, kind), count in counts.items())
 
 
 def _alternative(plan: Plan, option: Option) -> doc.Callout:
@@ -137,8 +133,9 @@ def _alternative(plan: Plan, option: Option) -> doc.Callout:
 
 
 def _by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
-    """Facts that change the choice inside their band first."""
-    return sorted((d for d in drivers if d.flips_to is not None), key=lambda d: not d.inside)
+    """Facts that change the choice, those inside their band first; a share stays below 1."""
+    found = (d for d in drivers if d.flips_to is not None and (d.estimate.unit != "share" or (d.flips_at or 0.0) <= 1))
+    return sorted(found, key=lambda driver: not driver.inside)
 
 
 def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:

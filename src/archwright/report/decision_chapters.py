@@ -13,7 +13,7 @@ from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 
 # Notes that have a place of their own: the risk register and the options.
 COVERED_NOTES = ("at risk", "a tie", "close: ")
-PREFERRED = "preferred over "
+PREFERRED, BECAUSE = "preferred over ", ", because "
 
 
 def describe_decision(plan: Plan, option: Option | None) -> str:
@@ -67,8 +67,10 @@ def describe_choice(plan: Plan, option: Option) -> str:
     amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{evaluated} It is the cheapest; the next, {first.name}, costs {amount} more."
-    preferred = any(note.startswith(PREFERRED) for note in option.notes)
-    why = ", but the needs prefer this placement" if preferred else ""
+    refused = (note for note in option.notes if note.startswith(f"chosen over {first.name} "))
+    why = next((f", but {note.partition(BECAUSE)[2].partition(': ')[0]}" for note in refused), "")
+    if any(note.startswith(PREFERRED) for note in option.notes):
+        why = ", but the needs prefer this placement"
     return f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less{why}."
 
 
@@ -204,7 +206,7 @@ def uncertainty_chapter(plan: Plan) -> doc.Chapter:
         charts.draw_sensitivity(drivers),
         table,
         doc.build_items("Confidence of the facts", shares),
-        doc.build_items("Not part of this plan", plan.not_sized),
+        doc.build_items("Not sized or not predicted", plan.not_sized),
     )
     lead = "Every fact has an interval. The choice is only as certain as the fact that could change it."
     return doc.Chapter("uncertainty", "Uncertain facts", lead, blocks)

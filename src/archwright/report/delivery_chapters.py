@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from archwright.contract.decision import Schedule
-from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan
+from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.bill import build_bill, name_price
@@ -80,28 +80,35 @@ def list_decisions(plan: Plan, option: Option | None) -> list[doc.Item]:
 def _decision_values(plan: Plan, option: Option | None) -> dict[str, str]:
     schedule, power = find_schedule(plan, option), option.power_kw if option is not None else None
     pilot = next((p for p in schedule.phases if p.name == "pilot"), None) if schedule is not None else None
-    committed = (
-        f"{p.peak} x {p.machine}, {fmt.PURCHASE_LABELS[p.kind]}"
-        for p in (option.purchases if option is not None else ())
-        if p.kind.startswith("commit")
-    )
+    committed = [p for p in (option.purchases if option is not None else ()) if p.kind.startswith("commit")]
     named = dict.fromkeys(filter(None, (_regulation(c.demanded_by) for c in plan.controls)))
     return {
         "option": option.name if option is not None else "",
         "provider": option.provider if option is not None else "",
         "power": fmt.format_measure(power.high, "kW") if power is not None else "the needed amount",
         "units": fmt.format_number(option.rack_units) if option is not None and option.rack_units else "the needed",
-        "terms": fmt.format_list(committed, most=3),
+        "terms": fmt.format_list(describe_machines(committed)),
         "regulations": fmt.format_list(name.upper() for name in named),
         "pilot": format_month(plan, pilot.ends.value) if pilot is not None else "",
     }
+
+
+def describe_machines(purchases: Iterable[Purchase]) -> list[str]:
+    """`15 x 8x-mi300x (bought)`; machines that several pools share are counted once."""
+    seen, counts = set[str](), dict[tuple[str, str], int]()
+    for purchase in purchases:
+        key = (purchase.machine, fmt.PURCHASE_LABELS[purchase.kind])
+        if purchase.pool not in seen or not purchase.shared_with:
+            counts[key] = counts.get(key, 0) + purchase.peak
+        seen.update(purchase.shared_with)
+    return [f"{count} x {machine} ({kind})" for (machine, kind), count in counts.items()]
 
 
 def _people(option: Option | None) -> Iterable[doc.Item]:
     if option is None:
         return
     if option.staff:
-        named = (f"{fmt.format_number(n.needed.value, 2)} FTE {n.role}" for n in option.staff)
+        named = (f"{n.role} {fmt.format_number(n.needed.value, 2)} FTE" for n in option.staff)
         hired = sum(need.hired for need in option.staff)
         more = f", of which {fmt.format_number(hired, 2)} FTE to hire" if hired > 0.005 else ", from the present team"
         yield doc.Item(f"People: {fmt.format_list(named)}{more}.")

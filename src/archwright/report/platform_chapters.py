@@ -13,8 +13,16 @@ from archwright.report import number_format as fmt
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
 from archwright.report.delivery_chapters import TASK_SENTENCE, UNPRINTED_SECTIONS
 
+# Lines that the chapter on architecture shows, by the start of their topic.
+IN_ARCHITECTURE: dict[str, tuple[str, ...]] = {
+    "stack": ("Identity",),
+    "security": ("Access control", "Backup and restore"),
+    "storage": ("Data ", "Backup of ", "Retention"),
+}
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
 RACK_UNITS = 42
+# A smaller mean number of machines is no figure for a reader.
+LEAST_MEAN = 0.1
 
 
 def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
@@ -27,7 +35,7 @@ def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
 def _identity_table(plan: Plan) -> doc.TableBlock | None:
     """Sign-in of people and keys of programs; the identity provider is a task."""
     found = [*_find_lines(plan, "stack", "Identity"), *_find_lines(plan, "security", "Access control")]
-    rows = [(line.topic, doc.build_cell(line.choice), "; ".join(line.demanded_by)) for line in found]
+    rows = [(line.topic, _choice_cell(line), "; ".join(line.demanded_by) or "the needs") for line in found]
     columns = {"Identity": 1.4, "Choice": 4, "Demanded by": 1.6}
     note = "To decide: the identity provider and its groups; see Tasks."
     return doc.build_table("Identity and roles", columns, rows, note=note) if rows else None
@@ -37,7 +45,7 @@ def _data_table(plan: Plan) -> doc.TableBlock | None:
     """Data sources with their place; copies of them are in the table of backups."""
     classes = {workload.name: workload.data_class for workload in plan.workloads}
     rows = [
-        (line.topic.removeprefix("Data "), line.choice, "; ".join(line.demanded_by) or "the needs")
+        (line.topic.removeprefix("Data "), _choice_cell(line), "; ".join(line.demanded_by) or "the needs")
         for line in _find_lines(plan, "storage", "Data ")
     ]
     named = ", ".join(f"{name}: {kind}" for name, kind in classes.items() if kind)
@@ -50,9 +58,13 @@ def _backup_table(plan: Plan) -> doc.TableBlock | None:
     """Backup and retention: what, where, how often, how long, and the test of the restore."""
     lines = [*_find_lines(plan, "storage", "Backup of "), *_find_lines(plan, "storage", "Retention")]
     lines += _find_lines(plan, "security", "Backup and restore")
-    rows = [(line.topic, line.choice, "; ".join(line.demanded_by) or "the needs") for line in lines]
+    rows = [(line.topic, _choice_cell(line), "; ".join(line.demanded_by) or "the needs") for line in lines]
     columns = {"Backup": 1.6, "Content, place, interval": 4, "Demanded by": 1.6}
     return doc.build_table("Backup and restore", columns, rows) if rows else None
+
+
+def _choice_cell(line: SectionLine) -> doc.Cell:
+    return doc.build_cell(line.choice, ("Why", TASK_SENTENCE.sub("", line.why).strip()), ("Proof", line.proof))
 
 
 def _find_lines(plan: Plan, section: SectionId, start: str) -> list[SectionLine]:
@@ -80,7 +92,7 @@ def _purchase_table(option: Option) -> doc.TableBlock:
             f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool,
             bought.machine,
             fmt.PURCHASE_LABELS[bought.kind],
-            fmt.format_number(bought.machines),
+            fmt.format_number(bought.machines, 2) if bought.machines >= LEAST_MEAN else f"below {LEAST_MEAN:g}",
             fmt.format_exact(bought.peak),
         )
         for bought in option.purchases
@@ -178,7 +190,8 @@ def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[doc.
 
 def _section_blocks(section: Section) -> Iterable[doc.Block]:
     """One table. Clause, proof and alternative have a column of their own if at least half of the lines fill it."""
-    body = [_section_row(line) for line in section.lines]
+    shown = IN_ARCHITECTURE.get(section.id, ())
+    body = [_section_row(line) for line in section.lines if not shown or not line.topic.startswith(shown)]
     if not body:
         return
     if 2 * sum(len(beside.notes) > 1 for _, _, beside in body) >= len(body):

@@ -66,8 +66,8 @@ def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
         yield ""
     else:
         yield doc.build_cell(fmt.format_number(sum(years.values())), line.unit)
-        band = f"{fmt.format_compact(low)} to {fmt.format_compact(high)}" if low != high else ""
-        yield doc.build_cell(fmt.format_money(typical), band)
+        band = f"{fmt.format_number(low)} to {fmt.format_number(high)}" if low != high else ""
+        yield doc.build_cell(fmt.format_number(typical), band)
     yield fmt.format_money(sum(one.amount for one in lines))
     yield doc.build_cell(", ".join(split) or (f"{spans[0][0]} to {spans[-1][0]}" if len(spans) > 1 else spans[0][0]))
     yield doc.build_cell(line.source, f"{line.as_of}, confidence: {line.confidence}")

@@ -184,7 +184,7 @@ def _decision_blocks(plan: Plan, option: Option | None) -> Iterable[tuple[str, I
     facts = ((names[d.basis], *_estimate_cells(d.estimate), d.estimate.unit, describe_switch_point(d)) for d in drivers)
     yield "Facts with the largest effect on cost", facts
     yield "Notes", ((note,) for note in (option.notes if option else ()))
-    yield "Not part of this plan", ((text,) for text in plan.not_sized)
+    yield "Not sized or not predicted", ((text,) for text in plan.not_sized)
 
 
 def _write_options(book: WorkbookWriter, plan: Plan) -> None:

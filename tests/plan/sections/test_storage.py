@@ -30,7 +30,7 @@ ETL = replace(WORKLOADS[0], name="etl", kind="data-processing", traffic=Traffic(
         (HOME, "Data images", "choice", ("own disks", "in DE")),
         (HOME, "Data images", "proof", ("archwright data list",)),
         (HOME, "Backup of images", "demanded_by", ("iso-27001 A.8.13",)),
-        (HOME, "Backup of images", "why", ("To do: check its size",)),
+        (HOME, "Backup of images", "why", ("To do: check the stored size",)),
         (HOME, "Logs and audit", "demanded_by", ("eu-ai-act 12, 19, 26(6)",)),
         (HOME, "Logs and audit", "why", ("183 days",)),
         (BOTH, "Checkpoints of house-model", "choice", ("own flash",)),
