@@ -148,7 +148,7 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
         output_tokens=writes or NO_TOKENS,
         growth=compute_monthly_growth(traffic, horizon_months),
         requests_per_month=rate.mean * share * HOURS_PER_MONTH * SECONDS_PER_HOUR,
-        levels=(split_batch_levels if traffic.documents else split_load_levels)(rate.mean, rate.peak, hours),
+        levels=(split_batch_levels if traffic.deadline_h else split_load_levels)(rate.mean, rate.peak, hours),
     )
 
 
