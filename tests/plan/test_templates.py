@@ -51,8 +51,8 @@ def test_the_load_of_users_is_a_driver_of_hosted_costs() -> None:
     assumed = [text for text in plan.assumptions if text.startswith("characters: ")]
     assert any("peak_over_mean 2.5 (1.7 to 5) ratio" in text and "replaces it" in text for text in assumed)
     assert any("times the planned load" in text for text in assumed)
-    stated = [("users: 25000 ", "requests_per_second: {mean: 3, peak: 8}"), ("requests_per_user_day: 2\n", "\n")]
-    sure = plan_template("game-studio", *only, *stated, ("        turns: 6\n", "")).chosen_option
+    stated = [("users: 25000 ", "requests_per_second: {mean: 3, peak: 8} "), ("      requests_per_user_day: 2\n", "")]
+    sure = plan_template("game-studio", *only, *stated).chosen_option
     assert sure is not None
     exact = next(line for line in sure.cost_lines if line.name.startswith("characters:"))
     assert "load.characters" not in exact.drivers

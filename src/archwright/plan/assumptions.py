@@ -129,6 +129,9 @@ def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
         f"machines follow three load levels per day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean in the "
         "others, the off-hours load outside. At least one machine always runs."
     )
+    for task in steady:
+        if task.demand is not None and task.demand.pauses:
+            yield f"{task.name}: machines run until the deadline of each refresh, then stop"
     yield (
         f"each machine is available {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low "
         "end); machine failures are independent; a site outage affects all machines. Spares keep machine failures "

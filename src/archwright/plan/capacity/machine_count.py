@@ -61,8 +61,8 @@ def compute_running_hours(demand: Demand, capacity: float) -> tuple[RunningHours
 
 
 def is_serving(demand: Demand, rate: float) -> bool:
-    """True if machines run at this rate: always, unless other machines serve all of the load."""
-    return rate > 0 or not demand.elsewhere
+    """True if machines run at this rate: always, unless the load pauses or other machines serve all of it."""
+    return rate > 0 or not (demand.elsewhere or demand.pauses)
 
 
 def count_peak_machines(demand: Demand, capacity: float) -> list[tuple[int, int]]:

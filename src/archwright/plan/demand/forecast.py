@@ -6,7 +6,7 @@ Capacity is planned for the busiest month's peak; consumption is the mean over a
 Machines that follow the load see three levels per day: the peak for PEAK_SHARE of the open hours, the mean for the
 other open hours, and OFF_HOURS_SHARE of the mean outside open hours.
 Design: the levels have a higher mean than stated, because with the exact mean a higher peak could cost less.
-Documents with a deadline run at the peak until all are done, then nothing but the off-hours load is left.
+Documents with a deadline run at the peak until all are done; then their machines stop.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Demand(NamedTuple):
             peak=max(max(rest.rates(month)) for month in months) / max(self.growth),
             requests_per_month=sum(rest.requests(month) for month in months) / sum(self.growth),
         )
+
+    @property
+    def pauses(self) -> bool:
+        """True if no request comes between the runs, so that no machine must wait for one."""
+        return self.workload.traffic is not None and self.workload.traffic.deadline_h is not None
 
     @property
     def peak_at_horizon(self) -> float:
@@ -155,7 +160,7 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
 def split_batch_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:
     """Return the levels of documents that are processed at the peak rate, as soon as they arrive."""
     busy = HOURS_PER_MONTH * hours_per_day / HOURS_PER_DAY * mean / peak
-    return LoadLevel(busy, peak), LoadLevel(0.0, mean), LoadLevel(HOURS_PER_MONTH - busy, OFF_HOURS_SHARE * mean)
+    return LoadLevel(busy, peak), LoadLevel(0.0, mean), LoadLevel(HOURS_PER_MONTH - busy, 0.0)
 
 
 def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:

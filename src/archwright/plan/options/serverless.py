@@ -180,7 +180,7 @@ def estimate_worker_usage(
     for growth in demand.growth:
         month = 0.0
         for level in demand.levels:
-            if level.hours <= 0:
+            if level.hours <= 0 or level.rate <= 0:
                 continue
             rate, took = level.rate * growth, steady.latency_p95_s.value
             idle_s = max(row.idle_s, compute_warm_idle_s(rate, row.start_s) - took) if warm else row.idle_s
