@@ -18,6 +18,7 @@ from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, list_steady_demands
 from archwright.plan.options.cloud_instances import InstanceSelector
 from archwright.plan.options.edge_sites import CountrySites, spread_over_countries
+from archwright.plan.options.further_sites import split_load
 from archwright.plan.options.serverless import estimate_worker_usage
 from archwright.plan.planner import Planner
 
@@ -350,3 +351,51 @@ def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog
         built = Planner(needs, priced, PlanProvenance()).evaluate_options(None, NOW)
         spread[usd] = {one.draft.name: len(one.draft.regions) for one in built}
     assert max(spread[0.001].values()) > 1 and set(spread[1e6].values()) == {1}
+
+
+# --- several central sites
+
+
+def two_sites(first: Change | None = None, **munich: Any) -> Change:
+    site = {"country": "DE", "power_kw": 40, "rack_units": 42, "workloads": ["letters"], **munich}
+    return edit({"placement.sites": {"munich": site}}, only("on-premises") if first is None else first)
+
+
+def test_two_central_sites_share_a_workload(plan_of: Make) -> None:
+    """Half of the load each, with machines and spares at both; the other workload stays at the main site."""
+    alone, plan = plan_of("clinic", only("on-premises")), plan_of("clinic", two_sites())
+    option = option_of(plan, "on-premises")
+    assert option.feasible, option.misses
+    pools = {pool.name: pool for pool in option.pools}
+    assert {pools[name].region for name in ("letters", "xray")} == {"DE"}
+    assert pools["letters-munich"].region == "DE munich" and pools["letters-munich"].model == pools["letters"].model
+    bought = {one.pool: one for one in option.purchases}
+    assert bought["letters"].peak >= 2 and bought["letters-munich"].peak >= 2, "each with a spare"
+    assert any("letters: 50% at the main site, 50% at munich" in note for note in option.notes)
+    names = [line.name for line in option.cost_lines]
+    assert sum("further region or site" in name and name.endswith("DE munich") for name in names) == 2
+    assert any(name.startswith("electricity of") and name.endswith("DE munich") for name in names)
+    ids = [one.id for one in plan.predictions]
+    assert len(ids) == len(set(ids))
+    one_site = option_of(alone, "on-premises").total_cost
+    assert option.total_cost is not None and one_site is not None and option.total_cost.value > one_site.value
+
+
+@pytest.mark.parametrize(
+    ("site", "miss"),
+    [
+        ({"power_kw": 0.5}, "sites.munich.power_kw"),
+        ({"rack_units": 1}, "sites.munich.rack_units"),
+        ({"country": "US"}, "residency"),
+    ],
+)
+def test_a_further_site_has_limits_of_its_own(plan_of: Make, site: dict[str, Any], miss: str) -> None:
+    assert miss in missed(option_of(plan_of("clinic", two_sites(**site)), "on-premises"))
+
+
+def test_the_origin_of_the_traffic_decides_what_a_site_serves(needs_of: Read, catalog: Catalog) -> None:
+    regions = {"workloads.0.traffic.regions": {"DE": 0.2, "FR": 0.5, "IT": 0.3}}
+    needs, _ = needs_of("clinic", edit(regions, two_sites(country="FR", workloads=[])))
+    letters, xray = (task for task in list_tasks(needs, catalog))
+    assert split_load(needs, catalog, letters) == pytest.approx({"": 0.2 + 0.15, "munich": 0.5 + 0.15})
+    assert split_load(needs, catalog, xray) == {"": 0.5, "munich": 0.5}

@@ -176,6 +176,12 @@ class Site(Record):
     tier: int | None = None
 
 
+class FurtherSite(Site):
+    """A further central site; `workloads`: those that it serves together with the main site, default all."""
+
+    workloads: tuple[str, ...] = ()
+
+
 class OwnedMachine(Record):
     machine: str
     count: int = 1
@@ -183,6 +189,8 @@ class OwnedMachine(Record):
 
 
 class PlacementNeeds(Record):
+    """`site`: the main site, with the owned machines. `sites`: further central sites, by name."""
+
     allow: tuple[Placement, ...] = ("on-premises", "cloud", "hybrid", "hosted-api", "serverless")
     prefer: Placement | None = None
     clouds: tuple[str, ...] | None = None
@@ -190,6 +198,7 @@ class PlacementNeeds(Record):
     accelerators: tuple[str, ...] | None = None
     spot: bool = False
     site: Site | None = None
+    sites: dict[str, FurtherSite] = {}
     owned: tuple[OwnedMachine, ...] = ()
 
 

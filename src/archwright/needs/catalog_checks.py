@@ -51,6 +51,7 @@ def check_country_codes(needs: Needs, _catalog: Catalog) -> Iterator[NeedsProble
     named = {"organisation.country": needs.organisation.country}
     if needs.placement.site is not None:
         named["placement.site.country"] = needs.placement.site.country
+    named.update({f"placement.sites.{name}.country": site.country for name, site in needs.placement.sites.items()})
     for group, site in needs.sites.items():
         named.update({f"sites.{group}.countries[{index}]": code for index, code in enumerate(site.countries)})
     for path, code in named.items():

@@ -43,10 +43,14 @@ def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
         if not NAME.fullmatch(workload.name):
             message = f"{quote_value(workload.name)} cannot be a name"
             yield NeedsProblem(NeedsCode.BAD_TEXT, f"workloads[{index}].name", message, hint)
-    for name in needs.sites:
+    for path in (
+        *(f"sites.{name}" for name in needs.sites),
+        *(f"placement.sites.{name}" for name in needs.placement.sites),
+    ):
+        name = path.partition("sites.")[2]
         if re.search(r"[.\[\]]", name):
             message = f"{quote_value(name)} cannot be a name"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, f"sites.{name}", message, "leave out dots and brackets")
+            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "leave out dots and brackets")
 
 
 def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
@@ -71,6 +75,8 @@ def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
         yield f"data[{index}].languages", data.languages
     for name, group in needs.sites.items():
         yield f"sites.{name}.countries", group.countries
+    for name, site in needs.placement.sites.items():
+        yield f"placement.sites.{name}.workloads", site.workloads
 
 
 def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> Iterator[NeedsProblem]:
@@ -118,7 +124,10 @@ def check_references(needs: Needs) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
         yield from _first_dangling(f"workloads[{index}].data", workload.data, data, "data set")
         yield from _first_dangling(f"workloads[{index}].sites", workload.sites, sites, "group of sites")
-    placement = needs.placement
+    placement, served = needs.placement, {workload.name for workload in needs.workloads if not workload.sites}
+    for name, site in placement.sites.items():
+        kind = "workload without sites of its own"
+        yield from _first_dangling(f"placement.sites.{name}.workloads", site.workloads, served, kind)
     if placement.prefer is not None and placement.prefer not in placement.allow:
         hint = f"add it to placement.allow ({', '.join(placement.allow)})"
         message = f"{placement.prefer} is preferred, but not allowed"

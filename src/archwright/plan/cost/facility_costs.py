@@ -59,7 +59,8 @@ def is_colocated(case: OptionContext, where: Location) -> bool:
     """True if the needs have no site in that country, so that machines are in rented space."""
     site, home = case.needs.placement.site, case.needs.organisation.country
     own = {country for group in case.needs.sites.values() for country in group.countries or (home,)}
-    return where.placement == "on-premises" and where.country not in (own | ({site.country} if site else set()))
+    own |= {one.country for one in (site, *case.needs.placement.sites.values()) if one is not None}
+    return where.placement == "on-premises" and where.country not in own
 
 
 def price_machine_upkeep(case: OptionContext) -> Iterable[CashFlow]:
@@ -309,15 +310,16 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
 REGION_PARTS = ("region.network", "region.platform")
 
 
-def list_further_regions(case: OptionContext) -> tuple[Location, ...]:
-    """Return the cloud regions beside the main place; beside an own site, every region is a further one."""
-    regions = tuple(dict.fromkeys(fleet.where for fleet in case.fleets if fleet.where.placement == "cloud"))
-    own = any(not case.is_remote_site(place) for place in list_own_places(case))
-    return regions if own else tuple(place for place in regions if place != case.main_location)
+def list_further_places(case: OptionContext) -> tuple[Location, ...]:
+    """Return the cloud regions and central sites beside the main place; an own site is the main place."""
+    regions = [fleet.where for fleet in case.fleets if fleet.where.placement == "cloud"]
+    own = [place for place in list_own_places(case) if not case.is_remote_site(place)]
+    places = tuple(dict.fromkeys([*own, *regions]))
+    return places[1:] if own else tuple(place for place in places if place != case.main_location)
 
 
-def price_further_regions(case: OptionContext) -> Iterable[CashFlow]:
-    for where in list_further_regions(case):
+def price_further_places(case: OptionContext) -> Iterable[CashFlow]:
+    for where in list_further_places(case):
         for name in REGION_PARTS:
             price = case.quotes.part(name)
             line = f"{case.catalog.parts[name].item}: {where.region}"

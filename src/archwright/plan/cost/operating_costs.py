@@ -58,7 +58,7 @@ def estimate_operating_costs(
         *facility.price_energy(case, kept),
         *facility.price_colocation(case, places),
         *facility.price_control_plane(case),
-        *facility.price_further_regions(case),
+        *facility.price_further_places(case),
         *price_staff(case),
     ]
     _record_assumptions(case)

@@ -104,16 +104,18 @@ class PriceBook:
         return UnitPrice(price.value, (price.basis,))
 
     def electricity(self, country: str) -> UnitPrice:
-        """Return USD/kWh: the price of the own site in its country, else the country's price."""
-        site = self._needs.placement.site
-        if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
-            rate = exact_estimate(site.electricity_usd_per_kwh, "USD/kWh")
+        """Return USD/kWh: the price of an own site in its country, else the country's price."""
+        placement = self._needs.placement
+        sites = [one for one in (placement.site, *placement.sites.values()) if one is not None]
+        own = (one.electricity_usd_per_kwh for one in sites if one.country == country)
+        if (stated_usd := next((usd for usd in own if usd is not None), None)) is not None:
+            rate = exact_estimate(stated_usd, "USD/kWh")
             stated = "the needs, stated by the organisation, high confidence"
             fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g} USD/kWh, {stated}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
-            own = (row for row in self._catalog.tariffs if row.country == country)
-            if not any(row.commercial_usd_per_kwh or row.industrial_usd_per_kwh for row in own):
+            tariffs = (row for row in self._catalog.tariffs if row.country == country)
+            if not any(row.commercial_usd_per_kwh or row.industrial_usd_per_kwh for row in tariffs):
                 self._ledger.add_assumptions(
                     f"electricity in {country}: no price in the catalog; an average of other countries stands in, with "
                     "a wide interval (state `placement.site.electricity_usd_per_kwh`)"

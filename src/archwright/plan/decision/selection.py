@@ -222,6 +222,8 @@ def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     """The needs field of a constraint: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
     if constraint in BUDGET_LIMITS:
         return f"budget.{constraint}"
+    if constraint.startswith("sites."):
+        return f"placement.{constraint}"
     workload, _, rest = constraint.partition(".")
     names = [planned.name for planned in plan.workloads]
     if not rest or workload not in names:

@@ -95,16 +95,22 @@ class EdgeSitePlanner:
 
 
 def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:
-    times, suffix = one.sites, f"-{one.country.lower()}"
-    fleets, pools, purchases = [], [], []
+    times, fleets, pools = one.sites, [], []
     for fleet in part.fleets:
         fleets.append(fleet._replace(machines=tuple(m * times for m in fleet.machines), peak=fleet.peak * times))
     for pool in part.pools:
         replicas = pool.replicas * times
-        parallelism = replace(pool.parallelism, data=replicas)
-        pools.append(replace(pool, name=f"{pool.name}{suffix}", replicas=replicas, parallelism=parallelism))
-    for bought in part.purchases:
-        machines, peak = bought.machines * times, bought.peak * times
-        purchases.append(replace(bought, pool=f"{bought.pool}{suffix}", machines=machines, peak=peak))
+        pools.append(replace(pool, replicas=replicas, parallelism=replace(pool.parallelism, data=replicas)))
+    bought = (replace(one, machines=one.machines * times, peak=one.peak * times) for one in part.purchases)
     terms = tuple(term._replace(flow=tuple(usd * times for usd in term.flow)) for term in part.terms)
-    return part._replace(terms=terms, fleets=tuple(fleets), pools=tuple(pools), purchases=tuple(purchases))
+    whole = part._replace(terms=terms, fleets=tuple(fleets), pools=tuple(pools), purchases=tuple(bought))
+    return rename_pools(whole, f"-{one.country.lower()}")
+
+
+def rename_pools(part: OptionPart, suffix: str) -> OptionPart:
+    pools = (replace(pool, name=f"{pool.name}{suffix}") for pool in part.pools)
+    purchases = []
+    for bought in part.purchases:
+        shared = tuple(f"{name}{suffix}" for name in bought.shared_with)
+        purchases.append(replace(bought, pool=f"{bought.pool}{suffix}", shared_with=shared))
+    return part._replace(pools=tuple(pools), purchases=tuple(purchases))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.needs import Site
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -40,6 +41,11 @@ StockCounts = tuple[HardwareStock, tuple[int, ...]]
 class HardwareScheduler:
     def __init__(self, catalog: Catalog, ledger: PlanProvenance, writer: PoolWriter) -> None:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
+
+    def at_site(self, site: Site) -> "HardwareScheduler":
+        """Return the scheduler of another site, whose tier counts for availability."""
+        writer = PoolWriter(self._catalog, self._ledger, site)
+        return HardwareScheduler(self._catalog, self._ledger, writer)
 
     def write_part(self, stocks: tuple[StockCounts, ...], assignments: Assignments, place: str) -> OptionPart:
         """Write all machine types. `place` distinguishes the facts of options and sites."""

@@ -26,6 +26,7 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.forecast import Demand, split_into_years
 from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
+from archwright.plan.options import further_sites
 from archwright.plan.options import owned_hardware as owned
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
 from archwright.plan.options.edge_sites import EdgeSitePlanner
@@ -95,7 +96,12 @@ class OnPremisesPlanner:
         self._spans = split_into_years(world.needs.budget.horizon_months)
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
-        self._central = tuple(task for task in tasks if not task.workload.sites)
+        whole = tuple(task for task in tasks if not task.workload.sites)
+        placed = further_sites.assign_tasks(world.needs, world.catalog, whole)
+        self._central = placed.pop(further_sites.MAIN)
+        self._further = {name: here for name, here in placed.items() if here}
+        self._further_parts: dict[tuple[object, ...], OptionPart] = {}
+        self._split = tuple(further_sites.describe_split(whole, world.needs, world.catalog))
         self._edge = world.plan_sites(tasks)
         self._kinds = tuple(stock.kind for stock in self._site.stocks)
         self._follows = {task.name: task.follows for task in self._central if task.follows is not None}
@@ -141,7 +147,8 @@ class OnPremisesPlanner:
                 limit = "a machine that holds it and whose speed is known"
                 misses.append(build_violation(f"{task.name}.model", model, limit))
             assignments += found
-        draft = draft._replace(notes=(*(note for task in self._tasks for note in task.notes), *site_notes))
+        tasks_notes = (note for task in self._tasks for note in task.notes)
+        draft = draft._replace(notes=(*tasks_notes, *self._split, *site_notes))
         if misses:
             return assembler.refuse(draft, *dict.fromkeys(misses), part=self._edge)
         if draft.placement == "hybrid" and not any(each.choice.outside for each in assignments):
@@ -190,6 +197,16 @@ class OnPremisesPlanner:
         program.require_owned(run)
         return program.solve(limits)
 
+    def _plan_further_sites(self, models: Mapping[str, ModelSpec | None]) -> Iterable[OptionPart]:
+        """Yield the parts of the further sites; `models`: of the tasks at the main site."""
+        world = self._world
+        planner = further_sites.FurtherSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
+        for name, tasks in self._further.items():
+            key = (name, *(get_model_id(models[task.name]) for task in tasks if task.name in models))
+            if key not in self._further_parts:
+                self._further_parts[key] = planner.plan_site(name, tasks, models)
+            yield self._further_parts[key]
+
     def _describe_sold_machines(
         self, assignments: Assignments, solution: MipSolution, limits: SolverLimits
     ) -> Iterable[str]:
@@ -223,7 +240,8 @@ class OnPremisesPlanner:
         own = world.settler.write_part(monthly, taken, draft.name)
         picks = {each.pick.task.name: each.pick for each in taken if each.pick is not None}.values()
         rented = [self._mark_overflow_share(world.writer.write_rented(pick), pick) for pick in picks]
-        part = join_parts([own, *rented, self._edge])
+        further = self._plan_further_sites({each.task.name: each.model for each in taken})
+        part = join_parts([own, *rented, self._edge, *further])
         regions = sorted({pick.host.where.region for pick in picks})
         notes = [*self._describe_sold_machines(assignments, solution, limits)]
         notes += [note for each in taken for note in self._describe_better_model(each)]

@@ -375,13 +375,16 @@ class OptionBuilder:
             return BuiltOption(draft, part.serving, part.assumptions)
         places = tuple(dict.fromkeys((*where, *list_fleet_places(part.fleets))))
         costs = estimate_operating_costs(self._needs, self._catalog, self._ledger, part.fleets, places, part.models)
-        misses, notes, site = list(draft.misses), [*draft.notes, *costs.notes], self._needs.placement.site
+        misses, notes, placement = list(draft.misses), [*draft.notes, *costs.notes], self._needs.placement
         # Sites of workloads have their own limits (`edge_sites`).
         for place in costs.places:
-            if site is not None and place.where in where:
-                check_limit("power_kw", place.power_kw, site.power_kw, misses, notes)
+            name = place.where.region.partition(" ")[2]
+            site = placement.sites.get(name) if place.where not in where else placement.site
+            if site is not None:
+                prefix = f"sites.{name}." if place.where not in where else ""
+                check_limit(f"{prefix}power_kw", place.power_kw, site.power_kw, misses, notes)
                 if site.rack_units is not None and place.rack_units > site.rack_units:
-                    misses.append(build_violation("rack_units", place.rack_units, site.rack_units))
+                    misses.append(build_violation(f"{prefix}rack_units", place.rack_units, site.rack_units))
         draft = draft._replace(
             terms=(*part.terms, *costs.terms),
             power_kw=costs.power_kw,

@@ -111,14 +111,14 @@ def require_node(host: CandidateMachine) -> ServerSpec:
 
 
 class OnPremisesSite:
-    """The own site with its possible machines: those that are owned, and those with a valid price."""
+    """A central site with its machines: those that are owned, and those with a valid price. `name`: of a further site."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, name: str = "") -> None:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer
         self._years = split_into_years(needs.budget.horizon_months)
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
-        self.where = Location("on-premises", "on-premises", self.country, self.country)
+        self.where = Location("on-premises", "on-premises", f"{self.country} {name}".strip(), self.country)
         # PUE: total power of the site / power of its machines.
         pue_part = select_pue_part("on-premises", colocated=site is None, catalog=catalog)
         self._pue = catalog.parameter(pue_part).value if pue_part is not None else 1.0
