@@ -111,7 +111,7 @@ def require_node(host: CandidateMachine) -> ServerSpec:
 
 
 class OnPremisesSite:
-    """A central site with its machines: those that are owned, and those with a valid price. `name`: of a further site."""
+    """A central site with its owned machines, and those with a valid price. `name`: of a further site."""
 
     def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, name: str = "") -> None:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer
