@@ -5,8 +5,8 @@ score of any licence class may be used in the fit; none is redistributed, and no
 table of the same benchmark: a cell with a score is predicted by a fit without a tenth of all cells, its own among them.
 Bands are calibrated: the half-width is the 90 % quantile of |error| / standard deviation over the held-out cells.
 A model predicted to be weaker than every model measured on a benchmark has no estimate there. A stronger one counts as
-the strongest that was measured, and its band keeps the low end of that model, if the test with hidden strongest models
-(EDGE_SHARE of them) finds enough scores in such bands.
+the strongest that was measured; its band has at least the low end of that model. If EDGE_SHARE of the models, the
+strongest of a benchmark, are hidden together, the bands are widened until they hold 90 % of the hidden scores.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ METHOD, BEYOND = "latent factors", "latent factors, beyond the models measured"
 FOLDS, SEED = 10, 1
 LEVEL = 0.9
 HALVES = 200
-# The share of strongest models that is hidden to test the bands beyond a range, and the least share in these bands.
+# The share of strongest models that is hidden to calibrate the bands beyond a range.
 EDGE_SHARE = 0.2
-LEAST_AT_EDGE = 0.8
 # A benchmark with fewer models, or a model with fewer scores, is left out of the fit.
 LEAST_MODELS, LEAST_SCORES = 8, 3
 # Vendors with fewer held-out cells on a benchmark have no coverage of their own.
@@ -74,7 +73,7 @@ class Prediction(NamedTuple):
 
 def read_score_table(path: Path, catalog: Catalog) -> ScoreTable:
     """Read one score per cell; a hosted model whose scores are another model's counts as that model."""
-    same = {row.id: row.scores_of for row in catalog.hosted if row.scores_of}
+    same = {row.id for row in catalog.hosted if row.scores_of} - {row.id for row in catalog.hosted if not row.scores_of}
     rows = [row for row in read_scores(path) if row.table == "open" or row.model not in same]
     cells = {cell: usable_rows(of_cell)[0] for cell, of_cell in group_cells(rows).items()}
     kept = {((cell[0], cell[1]), cell[2]): row.score for cell, row in cells.items()}
@@ -96,6 +95,13 @@ def read_score_table(path: Path, catalog: Catalog) -> ScoreTable:
 
 def unit_of(benchmark: str) -> str:
     return "rank" if benchmark.endswith("_rank") else "rating" if "_elo" in benchmark else "share"
+
+
+class Edge(NamedTuple):
+    """The strongest models of a benchmark, hidden together: the share in the usual band, and the quantile they need."""
+
+    inside: float
+    quantile: float
 
 
 class Estimator:
@@ -142,35 +148,38 @@ class Estimator:
         used = int((~np.isnan(known)).sum())
         return Prediction(one, on, float(self._standard[one, on]), float(means[on]), float(deviations[on]), used)
 
-    def band(self, one: Prediction, strongest: float | None = None) -> tuple[float, float, float]:
-        """Return value, low and high in the benchmark's unit; `strongest`: the mean of the strongest model measured."""
-        most = self.ranges[one.benchmark][1] if strongest is None else strongest
-        half, value = self.quantiles[one.benchmark] * one.deviation, min(one.mean, most)
-        ends = (value, value - half, one.mean + half)
-        restored = [self.scale.restore(end, one.benchmark) for end in ends]
+    def band(self, one: Prediction) -> tuple[float, float, float]:
+        """Return value, low and high in the benchmark's unit."""
+        most = self.ranges[one.benchmark][1]
+        factor = self.quantiles[one.benchmark] if one.mean <= most else self.edges[one.benchmark].quantile
+        half, value = factor * one.deviation, min(one.mean, most)
+        restored = [self.scale.restore(end, one.benchmark) for end in (value, value - half, one.mean + half)]
         return restored[0], min(restored), max(restored)
 
     def method_of(self, one: Prediction) -> str:
         """Return how the estimate was made, empty if there is none."""
         least, most = self.ranges[one.benchmark]
         if one.mean > most:
-            return BEYOND if self.strongest_in_band[one.benchmark] >= LEAST_AT_EDGE else ""
+            return BEYOND
         return METHOD if one.mean >= least else ""
 
     @cached_property
-    def strongest_in_band(self) -> dict[int, float]:
-        """The share of the strongest models that lie in their bands if their scores are hidden together."""
+    def edges(self) -> dict[int, Edge]:
         return {on: self._hide_strongest(sorted(self.measured(on), key=lambda one: one.mean)) for on in self.targets}
 
-    def _hide_strongest(self, cells: list[Prediction]) -> float:
+    def _hide_strongest(self, cells: list[Prediction]) -> Edge:
         count = max(1, round(EDGE_SHARE * len(cells)))
-        hidden, scores, inside = cells[-count:], self._standard.copy(), []
+        hidden, most, scores = cells[-count:], cells[-count - 1].mean, self._standard.copy()
         scores[[one.model for one in hidden], hidden[0].benchmark] = np.nan
         model = latent_factors.fit_factors(scores)
+        misses = []
         for one in hidden:
-            _, low, high = self.band(self._predict(model, one.model, one.benchmark), cells[-count - 1].mean)
-            inside.append(low <= self.scale.restore(one.actual, one.benchmark) <= high)
-        return float(np.mean(inside))
+            again = self._predict(model, one.model, one.benchmark)
+            least = min(again.mean, most) - one.actual
+            misses.append(max(least, one.actual - again.mean) / again.deviation)
+        usual = self.quantiles[hidden[0].benchmark]
+        inside = float(np.mean([miss <= usual for miss in misses]))
+        return Edge(inside, max(usual, conformal_quantile(misses)))
 
 
 def conformal_quantile(misses: list[float]) -> float:
@@ -255,7 +264,7 @@ def format_section(estimator: Estimator, lines: list[dict[str, str]]) -> str:
         rows.append(
             f"| {name} | {len(cells)} | {mean} | {median} | {r2:.2f} | {plain:.2f} | {coverage.halves:.2f} | "
             f"{coverage.vendors:.2f} | {coverage.worst} | {width} | "
-            f"{estimator.strongest_in_band[on]:.2f} | {written[name]} |"
+            f"{estimator.edges[on].inside:.2f} | {written[name]} |"
         )
     parts = {
         "MODELS": str(len(table.models)),

@@ -53,7 +53,7 @@ def transform(values: Matrix, unit: str) -> Matrix:
 def restore(value: float, unit: str) -> float:
     if unit == "share":
         return float(1 / (1 + np.exp(-value)))
-    return -value if unit == "rank" else value
+    return max(1.0, -value) if unit == "rank" else value
 
 
 class FactorModel(NamedTuple):

@@ -109,7 +109,7 @@ def read_architectures(folder: Path, file: str = "architectures.csv") -> list[re
     return [row.to_record(records.ModelSpec, quality={}, languages=()) for row in read_rows(folder, file)]
 
 
-@row_parser("llms_hosted.csv")
+@row_parser("llms_hosted.csv", "hosted_regions.csv")
 def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
     confidence = effective_confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees])

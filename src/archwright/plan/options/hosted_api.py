@@ -186,7 +186,7 @@ class HostedApiPlanner:
     def _eligible_models(self, provider: str, demand: Demand) -> list[HostedModel]:
         """Return the models on sale with enough context and output; only the model that the needs fix, if any."""
         fixed = demand.workload.model
-        return [
+        found = [
             model
             for model in self._catalog.hosted
             if model.provider == provider
@@ -195,8 +195,16 @@ class HostedApiPlanner:
             and (model.context_tokens or 0) >= self._with_image(demand, model).context_tokens
             and (not takes_images(demand.workload) or self._catalog.image_model(provider, model.id) is not None)
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
-            and (fixed is None or model.id.lower() == fixed.lower())
+            and (fixed is None or fixed.lower() in (model.id.lower(), model.scores_of.lower()))
         ]
+        bounds = residency.collect_bounds(self._needs, demand.workload)
+        return [model for model in found if self._is_inside(model, bounds)] or found
+
+    def _is_inside(self, model: HostedModel, bounds: residency.ResidencyBounds) -> bool:
+        """True if the model processes data inside all bounds. A platform sells a model in several places."""
+        places = self._catalog.hosted_places(model.provider, model.id)
+        inside = places and all(residency.is_place_inside(self._catalog, bounds, place) for place in places)
+        return not bounds or bool(inside)
 
     def _reported_quality(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
         """Return the model's own scores, else those of the open model with the same name."""
