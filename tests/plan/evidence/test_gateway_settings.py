@@ -157,7 +157,7 @@ def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of:
     first = edit({"workloads.2": GONE, "workloads.1": GONE})
     free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, first)
     plan = plan_of("startup", free)
-    assert plan.chosen == "hosted-api-deepseek" and plan.pools == ()
+    assert plan.chosen == "hosted-api-bedrock" and plan.pools == ()
     (upstream,) = plan.upstreams
     option = next(one for one in plan.options if one.name == plan.chosen)
     (line,) = (line for line in option.cost_lines if line.category == "tokens")
@@ -165,7 +165,7 @@ def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of:
     assert price is not None and not upstream.is_on_own_hardware
     each = demand.input_tokens.mean * price.input_usd + demand.output_tokens.mean * price.output_usd
     assert demand.requests_per_month * demand.mean_growth * each == pytest.approx(line.amount.value)
-    assert (upstream.country, upstream.launch.settings) == ("CN", {})
+    assert (upstream.country, upstream.launch.settings) == ("US", {})
 
 
 def test_where_an_upstream_answers(needs_of: Read, catalog: Catalog) -> None:
