@@ -196,8 +196,7 @@ def list_lines(estimator: Estimator) -> list[dict[str, str]]:
             continue
         (kind, model), figures = table.models[one.model], estimator.band(one)
         digits = ".0f" if unit_of(table.benchmarks[one.benchmark]) == "rating" else ".3f"
-        # A rank has a low end above zero, too.
-        value, low, high = (format(max(figure, 0.0), digits) for figure in figures)
+        value, low, high = (format(figure, digits) for figure in figures)
         benchmark, used = table.benchmarks[one.benchmark], str(one.scores_used)
         cells = (model, kind, benchmark, value, low, high, used, method, source, table.as_of)
         lines.append(dict(zip(COLUMNS, cells, strict=True)))

@@ -23,6 +23,7 @@ from archwright.plan.planner import Planner
 
 from ..conftest import GONE, NOW, Change, Read, edit
 
+IN_EUROPE = {"mistral", "bedrock", "azure-openai", "vertex"}
 Offer = Callable[..., dict[str, OptionDraft]]
 Make = Callable[..., Plan]
 
@@ -142,8 +143,8 @@ def test_a_place_is_shown_as_needs_may_name_it(catalog: Catalog, offer: Offer) -
     """A provider inside a union of countries, and data that must stay in the area around it."""
     area = {"organisation.country": "DE", "placement": {"allow": ["hosted-api"], "regions": ["EEA"]}}
     for provider, draft in offer(edit(area, free)).items():
-        assert draft.regions == (("EEA",) if provider in ("mistral", "bedrock", "azure-openai", "vertex") else ())
-        assert ("residency" in constraints(draft)) is (provider != "mistral")
+        assert draft.regions == (("EEA",) if provider in IN_EUROPE else ())
+        assert ("residency" in constraints(draft)) is (provider not in IN_EUROPE)
     shown = [display_place(catalog, place) for place in ("EU", "EEA", "US", "elsewhere")]
     assert shown == ["EEA", "EEA", "US", "elsewhere"]
 
