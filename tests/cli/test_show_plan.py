@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from archwright.cli import show, show_diff, show_plan
-from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section
+from archwright.contract.decision import BindingLimit, CostDriver, Decision, ReturnOnInvestment, Rival, Section
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
-from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Purchase
+from archwright.contract.plan import ConstraintViolation, CostLine, MachineFacts, Option, Plan, Purchase, StaffNeed
 from archwright.contract.record import replace
 from archwright.needs.template import read_template
 from archwright.plan.explain.diff import TextChange, diff_plans
@@ -32,6 +32,7 @@ def option(name: str, cost: float | None, *misses: ConstraintViolation, **more: 
         total_cost=price,
         cost_per_month=None if price is None else price.scaled(1 / 12, unit="EUR/month"),
         capex=None if price is None else exact_estimate(more.pop("capex", 0.0), "EUR"),
+        cost_without_staff=None if price is None else price.scaled(0.8),
         models={"assistant": "null-model"},
         **more,
     )
@@ -88,22 +89,38 @@ def test_the_decision_is_one_sentence_with_its_money(decided: Plan, cli: Command
     assert "at risk: [bold]x[/]" in text, "markup in names is text"
 
 
+def test_staff_and_the_limits_that_cost_most_stand_beside_the_money(decided: Plan, cli: CommandLine) -> None:
+    text = cli.printed(show_plan.print_plan, decided)
+    assert "binding limits: none of the limits that were relaxed costs a noticeable amount" in text
+    need = within_factor(0.5, 2.0, "FTE")
+    staff = (StaffNeed(role="platform", needed=need, team=0.3, hired=0.2, hours=71.5),)
+    options = tuple(replace(one, staff=staff) if one.name == "best" else one for one in decided.options)
+    limit = BindingLimit(constraint="assistant.ttft_p95_s", limit=0.2, relaxed_to=0.9, saves=3000.0, option="late")
+    binding = (limit, *(replace(limit, constraint=f"x{number}") for number in range(4)))
+    text = cli.printed(
+        show_plan.print_plan, replace(decided, options=options, decision=replace(DECISION, binding=binding))
+    )
+    assert "staff: 0.5 FTE (72 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
+    assert "binding limit: assistant.ttft_p95_s 0.2 (relaxed to 0.9) costs 3,000 EUR over the horizon" in text
+    assert text.count("binding limit:") == 3 and "and 2 more: archwright explain" in text
+
+
 def test_options_come_in_the_order_of_their_standing(decided: Plan, cli: CommandLine) -> None:
     text = cli.printed(show_plan.print_plan, decided)
     feasible, refused = text.split("Not feasible")
     rows = squeeze(feasible.split("Options")[1])
     assert rows[4:8] == [
-        ">* best 21,000 17,500 to 25,200 9,000 1,750 chosen",
-        "* near 21,500 17,917 to 25,800 - 1,792 a tie, 44%",
-        "dear 30,000 25,000 to 36,000 - 2,500 2%",
-        "odd 99,000 82,500 to 118,800 - 8,250 -",
+        ">* best 21,000 16,800 17,500 to 25,200 9,000 1,750 chosen",
+        "* near 21,500 17,200 17,917 to 25,800 - 1,792 a tie, 44%",
+        "dear 30,000 24,000 25,000 to 36,000 - 2,500 2%",
+        "odd 99,000 79,200 82,500 to 118,800 - 8,250 -",
     ]
     assert "* no other option is as good in each of: total cost, carbon kg per month" in feasible
     assert squeeze(refused)[4:8] == [
-        "slow 17,000 1,417 assistant availability 0.98 < 1.00",
-        "late 18,000 1,500 assistant ttft_p95_s 0.90 > 0.20",
-        "far - - residency no offer inside",
-        "none - - x model none",
+        "slow 17,000 13,600 1,417 assistant availability 0.98 < 1.00",
+        "late 18,000 14,400 1,500 assistant ttft_p95_s 0.90 > 0.20",
+        "far - - - residency no offer inside",
+        "none - - - x model none",
     ]
 
 

@@ -19,13 +19,14 @@ from archwright.cli.show import (
 )
 from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
-from archwright.contract.decision import CostDriver, ReturnOnInvestment
+from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, Purchase
 
 __all__ = ["as_json", "print_plan"]
 
 SHOWN_FACTS = 3
+SHOWN_LIMITS = 3
 SMALLEST_SHARE = 0.005
 SHOWN_CATEGORIES = 5
 # Staff is in the total and not in the monthly cost.
@@ -111,6 +112,8 @@ def _print_decision(out: Console, result: Plan) -> None:
         spent = option.cost_by_category(result.horizon_months)
         largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
         print_indented(out, f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}")
+        _print_staff(out, result, option)
+        _print_binding_limits(out, result)
     if result.decision.returns is not None:
         print_indented(out, _describe_return(result.decision.returns))
     _print_machines(out, option)
@@ -120,6 +123,33 @@ def _print_decision(out: Console, result: Plan) -> None:
             print_probe_load(out, result.machine.busy_share)
     for note in option.notes:
         print_indented(out, f"[dim]{escape(note)}[/]")
+
+
+def _print_staff(out: Console, result: Plan, option: Option) -> None:
+    """Print the staff: time of the team, and people beyond it."""
+    if not option.staff:
+        return
+    hours = sum(need.hours for need in option.staff)
+    team, hired = (sum(getattr(need, name) for need in option.staff) for name in ("team", "hired"))
+    bare = option.cost_without_staff
+    paid = f"; without it {format_money(bare.value)} {result.currency}" if bare is not None and hired else ""
+    whole = f"staff: {team + hired:.2g} FTE ({hours:,.0f} hours a month), {team:.2g} of them from the team"
+    print_indented(out, f"{whole}, {hired:.2g} beyond it{paid}")
+
+
+def _print_binding_limits(out: Console, result: Plan) -> None:
+    """Print the limits that cost most, and to what value each must be relaxed."""
+    binding = result.decision.binding[:SHOWN_LIMITS]
+    if not binding:
+        print_indented(out, "[dim]binding limits: none of the limits that were relaxed costs a noticeable amount[/]")
+    for limit in binding:
+        print_indented(out, f"[yellow]binding limit:[/] {escape(_describe_limit(limit, result.currency))}")
+    if len(result.decision.binding) > SHOWN_LIMITS:
+        print_indented(out, f"[dim]and {len(result.decision.binding) - SHOWN_LIMITS} more: archwright explain[/]")
+
+
+def _describe_limit(limit: BindingLimit, currency: str) -> str:
+    return f"{limit.change} costs {format_money(limit.saves)} {currency} over the horizon, compared with {limit.option}"
 
 
 # --- the machines
@@ -249,11 +279,12 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
     def colour(row: Option) -> str:
         return "green" if row.name == result.chosen else ""
 
-    name, total, month = _list_cost_columns(result)
+    name, total, bare, month = _list_cost_columns(result)
     columns = (
         TableColumn("", mark, whole=True, style=colour),
         name,
         total,
+        bare,
         TableColumn("90 % interval", _format_total_band, number=True, whole=False),
         TableColumn("to buy", lambda row: _format_cost(row.capex) if row.capex and row.capex.value else None, True),
         month,
@@ -267,11 +298,12 @@ def _print_feasible_options(out: Console, result: Plan, options: list[Option]) -
         print_indented(out, "[dim]cheaper: in which share of the samples it costs less than the chosen option[/]")
 
 
-def _list_cost_columns(result: Plan) -> tuple[TableColumn, TableColumn, TableColumn]:
-    """Make the columns of an option's name, its cost over the horizon and its cost per month."""
+def _list_cost_columns(result: Plan) -> tuple[TableColumn, ...]:
+    """Make the columns of an option's name, its cost over the horizon with and without staff, and per month."""
     return (
         TableColumn("option", "name", whole=True),
         TableColumn(f"{result.currency} in\n{result.horizon_label}", lambda row: _format_cost(row.total_cost), True),
+        TableColumn("without\nstaff", lambda row: _format_cost(row.cost_without_staff), True),
         TableColumn(MONTHLY_HEADING, lambda row: _format_cost(row.cost_per_month), True),
     )
 

@@ -125,8 +125,8 @@ class ModelChoice(Record):
 class BindingLimit(Record):
     """A limit of the needs that makes the plan dearer, or infeasible.
 
-    With the limit at `relaxed_to` (in its unit), the cheapest plan costs `saves` less over the horizon, in the budget's
-    currency; `option` is that plan's option.
+    With the limit at `relaxed_to` (in its unit), `option` costs `saves` less than the chosen option over the horizon,
+    in the budget's currency. Another option may save more.
     """
 
     constraint: str
@@ -134,6 +134,14 @@ class BindingLimit(Record):
     relaxed_to: float | str
     saves: float
     option: str
+
+    @property
+    def change(self) -> str:
+        """Describe the change: "letters.tpot_p95_s 0.05 (relaxed to 0.1)"."""
+        limit, relaxed = (
+            f"{one:,.10g}" if isinstance(one, float | int) else one for one in (self.limit, self.relaxed_to)
+        )
+        return f"{self.constraint} {limit} (relaxed to {relaxed})"
 
 
 class Decision(Record):

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract.decision import Decision
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.needs import Needs, NeedsSource, Placement
 from archwright.contract.plan import MachineFacts, Option, Plan, StackLine
 from archwright.contract.record import replace
 from archwright.journal import report_step
@@ -23,7 +24,8 @@ from archwright.plan.assumptions import (
 )
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
-from archwright.plan.decision.comparison import compare_options
+from archwright.plan.decision.binding_limits import BindingLimitFinder
+from archwright.plan.decision.comparison import OptionComparison, compare_options
 from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions, build_infeasible_error
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
@@ -79,6 +81,7 @@ def make_plan(
     compared = compare_options(needs, priced, drafts, converter, best_effort=concessions.best_effort)
     report_step("predicting the chosen option")
     best = next((one for one in built if one.draft.name == compared.chosen), None)
+    decision = planner.find_binding_limits(best, compared, now) if best is not None else compared.decision
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
     option = next((one for one in compared.options if one.name == compared.chosen), None)
@@ -104,12 +107,12 @@ def make_plan(
         predictions=predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.collect_bases(options, predictions, machine, compared.decision, sections),
+        bases=ledger.collect_bases(options, predictions, machine, decision, sections),
         loads=list_load_specs(served),
         stack=_list_software_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
-        decision=compared.decision,
+        decision=decision,
         sections=sections,
         stale_facts=list_stale_prices(drafts, catalog),
         upstreams=gateway.upstreams,
@@ -137,15 +140,21 @@ def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> Mach
 
 class Planner:
     def __init__(
-        self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, concessions: Concessions = NO_CONCESSIONS
+        self,
+        needs: Needs,
+        catalog: Catalog,
+        ledger: PlanProvenance,
+        concessions: Concessions = NO_CONCESSIONS,
+        sizer: SizingCache | None = None,
     ) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
+        self._concessions = concessions
         self._download = concessions.download
         self.converter = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
         record_rule_assumptions(needs, self._tasks, ledger)
         self._missing = list_unsized(needs, self._tasks, ledger)
-        sizer, writer = SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
+        sizer, writer = sizer or SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
         self.world = PlanningContext(
             needs=needs,
             catalog=catalog,
@@ -174,11 +183,27 @@ class Planner:
             found[place] = one._replace(draft=draft)
         return found
 
-    def _remote_options(self, now: datetime) -> Iterable[BuiltOption]:
+    def find_binding_limits(self, best: BuiltOption, compared: OptionComparison, now: datetime) -> Decision:
+        """Return the decision with the limits of the needs that cost most."""
+
+        def plan_again(needs: Needs, option: Option) -> OptionDraft | None:
+            other = Planner(needs, self._catalog, PlanProvenance(), self._concessions, self.world.sizer)
+            found = (other._refuse_unsellable(one.draft) for one in other._remote_options(now, only=option))
+            return next((draft for draft in found if draft.name == option.name), None)
+
+        finder = BindingLimitFinder(self._needs, self._catalog, self.world.sizer, self.converter, plan_again)
+        chosen = next(option for option in compared.options if option.name == compared.chosen)
+        return replace(compared.decision, binding=finder.find_limits(best, chosen, compared.options))
+
+    def _remote_options(self, now: datetime, only: Option | None = None) -> Iterable[BuiltOption]:
+        """Every allowed placement but this machine; `only`: those with the placement and provider of an option."""
         allow, tasks = self._needs.placement.allow, self._tasks
         clouds = choose_clouds(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
+        if only is not None:
+            allow, clouds = (only.placement,), (only.provider,) if only.provider in clouds else ()
         report_step("sizing on-premises machines")
-        yield from self._on_premises_options(clouds)
+        if {"on-premises", "hybrid"} & set(allow):
+            yield from self._on_premises_options(allow, clouds)
         report_step("sizing cloud instances")
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
@@ -188,9 +213,9 @@ class Planner:
         if "serverless" in allow:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
-    def _on_premises_options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
+    def _on_premises_options(self, allow: tuple[Placement, ...], clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         """Options with on-premises machines; the first names what machines without a valid price would save."""
-        allow, catalog = self._needs.placement.allow, self._catalog
+        catalog = self._catalog
         world, every = self.world._replace(catalog=catalog.accept_stale_prices()), None
         planner, left_out = OnPremisesPlanner(self.world, self._tasks), list_unsold_machines(self.world, self._tasks)
         rest = clouds if "hybrid" in allow else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_hosted_models_need_less_staff_than_rented_machines_and_these_less_than_
 
 
 def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floors() -> None:
-    organisation = {"employees": 9000, "platform_engineers": None, "team": {}}
+    organisation: dict[str, Any] = {"employees": 9000, "platform_engineers": None, "team": {}}
     needs = with_field(startup_by_the_token(), "organisation", **organisation)[0]
     rented, ledger = rented_fleet(needs, CATALOG, ("support-chat",), count=2), PlanProvenance()
     own = own_fleet(needs, CATALOG, "2x-l4", ("support-chat",), 2, house("US"))
@@ -116,7 +117,8 @@ def test_half_of_the_uncertainty_of_staff_is_shared_and_half_belongs_to_the_floo
 
 
 def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None:
-    ledger, abroad = PlanProvenance(), {"country": "BR", "platform_engineers": None, "team": {}}
+    ledger = PlanProvenance()
+    abroad: dict[str, Any] = {"country": "BR", "platform_engineers": None, "team": {}}
     found = run(with_field(startup_by_the_token(), "organisation", **abroad), ledger)
     (rate,) = (driver for driver in one(found, "staff").drivers if driver.startswith("staff.br"))
     low, high = CATALOG.parameter("staff.europe"), CATALOG.parameter("staff.us")

@@ -191,3 +191,22 @@ def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
     note = "owned 2 x 4x X are left out: no row of a bought machine is like them"
     found = replace(option("own", over(2, 1, "capex"), cost=1), notes=("said", note))
     assert refuse(found).message.endswith(f"; {note}")
+
+
+def test_the_nearest_option_counts_all_of_its_misses_by_their_ratios() -> None:
+    """Three misses of 40 % are farther than one by a factor of two: the greatest miss alone does not decide."""
+    three = [over(14, 10, "triage.ttft_p95_s"), over(1.4, 1, "triage.tpot_p95_s"), over(0.5, 0.7, "triage.quality.x")]
+    error = refuse(option("three", *three, cost=1), option("one", over(20, 10), cost=9))
+    assert error.nearest == ("one", "three")
+    two = refuse(option("two", *three[:2], cost=1), option("one", over(20, 10), cost=9))
+    assert two.nearest == ("two", "one")
+    assert "misses triage.ttft_p95_s: 14, limit 10; triage.tpot_p95_s: 1.4, limit 1" in two.message
+    lost = refuse(option("lost", over(1.1, 1), UNSIZED, cost=1), option("one", over(2000, 10), cost=9))
+    assert lost.nearest == ("one", "lost"), "what no relaxation mends comes last"
+
+
+def test_an_availability_is_as_far_as_the_time_that_is_lost() -> None:
+    """99 % for 99.9 % is ten times the outages, not one per cent of difference."""
+    down = option("down", over(0.99, 0.999, "triage.availability"), cost=1)
+    assert refuse(down, option("dear", over(90, 10), cost=9)).nearest == ("dear", "down")
+    assert refuse(down, option("dear", over(110, 10), cost=9)).nearest == ("down", "dear")

@@ -2,9 +2,9 @@
 
 The cheapest feasible option by total cost wins. Options whose limits are known to hold come before unverified options;
 a preferred placement (`placement.prefer`) comes before cheaper options. A note states the extra cost in both cases.
-If nothing is feasible, `build_infeasible_error` names the nearest option, its violations, and the relaxed limits that
-would make an option feasible, with the price difference. If a provider lacks the requested combination of region and
-accelerator, options that violate only one of the two are suggested.
+If nothing is feasible, `build_infeasible_error` names the nearest option by its distance over all limits, its
+violations, and the relaxed limits that would make an option feasible, with the price difference. If a provider lacks
+the requested combination of region and accelerator, options that violate only one of the two are suggested.
 """
 
 import math
@@ -22,8 +22,8 @@ BUDGET_LIMITS = ("per_month", "capex")
 # Prices within this relative difference are equal: the same terms, summed in another order.
 PRICE_TOLERANCE = 1e-9
 SIMPLICITY_ORDER: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
-# Distances of violations without a ratio: a limit of 0, another pin than the requested one, and no possible relaxation.
-NO_RATIO_GAP, PIN_GAP, UNREACHABLE_GAP = 1e7, 1e8, 1e9
+# Costs more than any option with a price.
+NO_PRICE_COST = 1e12
 MAX_SHOWN = 3
 # Prefix of notes on owned machines that no option uses.
 LEFT_OUT_PREFIX = "owned "
@@ -101,7 +101,7 @@ def _choose_nearest_startable(options: tuple[Option, ...]) -> str | None:
             for miss in option.misses
         )
     )
-    nearest = min(startable, key=_rank_by_distance, default=None)
+    nearest = min(startable, key=measure_distance, default=None)
     return nearest.name if nearest is not None else None
 
 
@@ -129,7 +129,7 @@ def rank_simplicity(option: Option) -> tuple[int, str]:
 
 def get_total_cost(option: Option) -> float:
     """An option without a price is farther than any other."""
-    return option.total_cost.value if option.total_cost is not None else UNREACHABLE_GAP
+    return option.total_cost.value if option.total_cost is not None else NO_PRICE_COST
 
 
 def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
@@ -141,8 +141,9 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
             where=_locate_field("placement.allow", source),
             hint="add at least one of cloud, hosted-api, this-machine to placement.allow",
         )
-    ranked = sorted(plan.options, key=_rank_by_distance)
-    nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
+    ranked = sorted(plan.options, key=measure_distance)
+    nearest, misses = ranked[0], ranked[0].misses or (NO_PRICE,)
+    broken = misses[0]
     possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
     fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else RELAX_HINT
@@ -155,7 +156,7 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; {conflict}the nearest option, {nearest.name}, misses "
-        f"{format_miss(broken)}{left_out}",
+        f"{'; '.join(map(format_miss, misses))}{left_out}",
         where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
         hint=f"{FEASIBLE_PREFIX}{hint}" if possible else fallback,
         nearest=tuple(option.name for option in ranked[:MAX_SHOWN]),
@@ -174,12 +175,57 @@ def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
     return f"{option.name} with {steps} ({format_number(abs(more))} {own.unit} {'more' if more >= 0 else 'less'})"
 
 
-def _compute_gap(miss: ConstraintViolation) -> float:
-    """The ratio by which a limit must change. Another pin is farther than any ratio; no relaxation is farthest."""
+class Distance(NamedTuple):
+    """How far an option is from all limits, compared field by field.
+
+    `unreachable`: misses that no relaxation mends; `at_best`: a value that nobody guarantees; `pins`: other places or
+    accelerators than the pinned ones, and limits of 0; `ratios`: sum of the logarithms of value / limit, so limits of
+    different units count alike.
+    """
+
+    unreachable: int
+    at_best: bool
+    pins: int
+    ratios: float
+    cost: float
+    name: str
+
+
+def measure_distance(option: Option) -> Distance:
+    """Return the distance over all misses. A pin can be relaxed only if the option has a price, that is, exists."""
+    ratios = [_compute_log_ratio(miss) for miss in option.misses]
+    pinned = [_is_pin(miss) and option.total_cost is not None for miss in option.misses]
+    zero = [ratio == math.inf for ratio in ratios]
+    lost = [ratio is None and not pin for ratio, pin in zip(ratios, pinned, strict=True)]
+    return Distance(
+        unreachable=sum(lost) if option.misses else 1,
+        at_best=any(miss.at_best for miss in option.misses),
+        pins=sum(pinned) + sum(zero),
+        ratios=sum(ratio for ratio in ratios if ratio is not None and ratio < math.inf),
+        cost=get_total_cost(option),
+        name=option.name,
+    )
+
+
+def _compute_log_ratio(miss: ConstraintViolation) -> float | None:
+    """Return the logarithm of the factor by which a limit must change; infinite for a limit of 0, None without one.
+
+    An availability counts by the time that is lost.
+    """
     value, limit = miss.value, miss.limit
-    if isinstance(value, float | int) and isinstance(limit, float | int) and value > 0:
-        return min(max(value / limit, limit / value), NO_RATIO_GAP) if limit > 0 else NO_RATIO_GAP
-    return PIN_GAP if _is_pin(miss) else UNREACHABLE_GAP
+    if not isinstance(value, float | int) or not isinstance(limit, float | int) or value <= 0:
+        return None
+    if miss.constraint.endswith(".availability") and max(value, limit) < 1:
+        value, limit = 1 - value, 1 - limit
+    return abs(math.log(value / limit)) if limit > 0 else math.inf
+
+
+def is_relaxable(miss: ConstraintViolation) -> bool:
+    """True if the user may relax the limit: a number, a pin or a residency, and no price that is out of date."""
+    if miss.constraint == "stale_facts":
+        return False
+    residency = miss.constraint.rpartition(".")[2] == "residency" and isinstance(miss.value, str)
+    return _is_pin(miss) or _compute_log_ratio(miss) is not None or residency
 
 
 def _is_pin(miss: ConstraintViolation) -> bool:
@@ -187,30 +233,19 @@ def _is_pin(miss: ConstraintViolation) -> bool:
     return miss.constraint in PIN_CONSTRAINTS and isinstance(miss.value, str)
 
 
-def _rank_by_distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
-    """Sort key: options without a possible relaxation last, then those that a limit meets at best.
-
-    A pin can be relaxed only if the option has a price, that is, if it exists.
-    """
-    gap = max((_compute_gap(miss) for miss in option.misses), default=UNREACHABLE_GAP)
-    gap = UNREACHABLE_GAP if gap == PIN_GAP and option.total_cost is None else gap
-    at_best = any(miss.at_best for miss in option.misses)
-    return gap >= UNREACHABLE_GAP, at_best, gap, len(option.misses), get_total_cost(option), option.name
-
-
 def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """The relaxed fields that make the option feasible; "" if no relaxation does."""
-    if _rank_by_distance(option)[0]:
+    if measure_distance(option).unreachable:
         return ""
     fields = []
     for miss in option.misses:
-        value = f"{'at best ' if miss.at_best else ''}{miss.value if _is_pin(miss) else _round_to_pass(miss)}"
+        value = f"{'at best ' if miss.at_best else ''}{miss.value if _is_pin(miss) else round_to_pass(miss)}"
         field = f"{_find_needs_field(miss.constraint, plan, source)} {value}"
         fields.append("--accept-stale" if miss.constraint == "stale_facts" else field)
     return ", ".join(fields)
 
 
-def _round_to_pass(miss: ConstraintViolation) -> str:
+def round_to_pass(miss: ConstraintViolation) -> str:
     """The value with three digits, rounded so that the option passes."""
     value, limit = float(miss.value or 0), float(miss.limit or 0)
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)

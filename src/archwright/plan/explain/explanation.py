@@ -11,10 +11,12 @@ from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import ErrorLocation, UsageError
 from archwright.plan.explain.formatting import (
+    describe_binding_limit,
     describe_engines,
     describe_purchase,
     describe_return,
     describe_rival,
+    describe_staff,
     describe_switch_point,
     format_estimate,
     format_miss,
@@ -104,6 +106,8 @@ def _list_glossary_explanations(plan: Plan) -> Iterator[NamedExplanation]:
         "capex": lambda option: [_format_amount(plan, option.capex)],
         "a month": lambda option: [_format_amount(plan, option.cost_per_month)],
         "total": lambda option: [_format_amount(plan, option.total_cost)],
+        "staff beyond the team": lambda option: list(map(describe_staff, option.staff)),
+        "binding limits": lambda _: [describe_binding_limit(one, plan.currency) for one in plan.decision.binding],
         "pareto": lambda _: [", ".join(plan.decision.pareto), f"compared by {', '.join(plan.decision.axes)}"],
         "break-even": lambda _: [describe_rival(rival) for rival in plan.decision.rivals],
         "cheaper": lambda _: [describe_rival(rival) for rival in plan.decision.rivals],
@@ -161,6 +165,7 @@ def _list_choice_reasons(plan: Plan) -> Iterator[str]:
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
         yield f"Pareto options by {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+    yield from (f"binding limit: {describe_binding_limit(one, plan.currency)}" for one in decision.binding)
     yield from (describe_rival(rival) for rival in decision.rivals)
     yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:

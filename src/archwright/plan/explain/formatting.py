@@ -1,8 +1,8 @@
 """Numbers and records of a plan as text for people."""
 
-from archwright.contract.decision import CostDriver, ReturnOnInvestment, Rival
+from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, Pool, Purchase, StaffNeed
 
 UNIT_SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
 
@@ -65,6 +65,18 @@ def describe_rival(rival: Rival) -> str:
     month = rival.break_even_month
     paid = f"is cheaper in total from month {month}" if month else "is never cheaper in total"
     return f"{rival.option} is cheaper in {rival.cheaper:.0%} of the samples{tie}. The chosen option {paid}"
+
+
+def describe_staff(need: StaffNeed) -> str:
+    """ "platform: 1.2 FTE (0.6 .. 2.1), 172 hours per month; the team has time for 0.5"."""
+    hours = f"{format_number(need.hours)} hours per month"
+    return f"{need.role}: {format_estimate(need.needed)}, {hours}; the team has time for {format_number(need.team)}"
+
+
+def describe_binding_limit(limit: BindingLimit, currency: str) -> str:
+    """ "letters.tpot_p95_s 0.05 (relaxed to 0.1) costs 120,000 EUR over the horizon, compared with cloud-x"."""
+    saves = f"{format_number(limit.saves)} {currency}"
+    return f"{limit.change} costs {saves} over the horizon, compared with {limit.option}"
 
 
 def describe_switch_point(driver: CostDriver) -> str:

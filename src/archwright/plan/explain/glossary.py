@@ -16,7 +16,7 @@ CATEGORY_MEANINGS: dict[CostCategory, str] = {
     "network": "switches, links and internal traffic",
     "egress": "traffic to the internet, between regions or between zones",
     "storage": "stored data, per month",
-    "staff": "staff that operates the platform; in the total, outside the budget's monthly limit",
+    "staff": "staff beyond the team that operates the platform; in the total, outside the budget's monthly limit",
 }
 TERM_MEANINGS = {
     "interval": "The range that contains the true value with the stated probability, 90 % by default.",
@@ -24,7 +24,9 @@ TERM_MEANINGS = {
     "basis": "Origin of a number: formula, vendor, simulated, calibrated, measured, quoted or assumed.",
     "capex": "All purchases over the horizon, replacements included. The resale value is not deducted.",
     "a month": "Mean recurring cost over the horizon, without staff. The budget's monthly limit applies to this sum.",
-    "total": "All cost lines over the horizon, staff included, less the resale value of purchased machines.",
+    "total": "All cost lines over the horizon, staff beyond the team included, less the resale value of machines.",
+    "staff beyond the team": "Work that the people of organisation.team have no time for. Only this work costs money.",
+    "binding limits": "Limits of the needs that make the plan dearer, with their costs. Another option may save more.",
     "cheaper": "Share of the samples in which an option costs less than the chosen one. Equal samples count half.",
     "tie": "Two options with totals within 5 %, each of them cheaper in 40 to 60 % of the samples.",
     "pareto": "The options that no other option matches or beats in every criterion.",
