@@ -203,7 +203,7 @@ class Planner:
             allow, clouds = (only.placement,), (only.provider,) if only.provider in clouds else ()
         report_step("sizing on-premises machines")
         if {"on-premises", "hybrid"} & set(allow):
-            yield from self._on_premises_options(allow, clouds)
+            yield from self._on_premises_options(allow, clouds, compared=only is None)
         report_step("sizing cloud instances")
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
@@ -213,11 +213,14 @@ class Planner:
         if "serverless" in allow:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
-    def _on_premises_options(self, allow: tuple[Placement, ...], clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
-        """Options with on-premises machines; the first names what machines without a valid price would save."""
+    def _on_premises_options(
+        self, allow: tuple[Placement, ...], clouds: tuple[str, ...], *, compared: bool
+    ) -> Iterable[BuiltOption]:
+        """Options with on-premises machines; if `compared`, with what machines without a valid price would save."""
         catalog = self._catalog
         world, every = self.world._replace(catalog=catalog.accept_stale_prices()), None
-        planner, left_out = OnPremisesPlanner(self.world, self._tasks), list_unsold_machines(self.world, self._tasks)
+        planner = OnPremisesPlanner(self.world, self._tasks)
+        left_out = list_unsold_machines(self.world, self._tasks) if compared else ()
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
             found = planner.plan_option(provider)

@@ -15,7 +15,7 @@ from archwright.plan.decision.binding_limits import BindingLimitFinder
 from archwright.plan.decision.comparison import compare_options
 from archwright.plan.options.option_builder import BuiltOption
 
-from ..conftest import edit, option_of
+from ..conftest import edit, keep_workloads, only, option_of
 from ..option_samples import MONTHS, draft, needs, rent, world
 
 
@@ -62,13 +62,15 @@ def test_a_preference_costs_what_the_cheapest_option_would_save(catalog: Catalog
 
 
 def test_the_saving_of_a_relaxed_limit_is_the_difference_of_two_plans(plan_of: Callable[..., Plan]) -> None:
-    """The clinic on its own site alone: planned again by the finder, and planned from the changed file."""
-    place = {"placement.allow": ["on-premises"], "placement.prefer": None}
-    plan = plan_of("clinic", edit(place))
-    limit = next(one for one in plan.decision.binding if one.constraint.startswith("letters."))
-    field = limit.constraint.removeprefix("letters.")
-    path = field if field == "licence" or field.startswith("quality") else f"slo.{field}"
-    again = plan_of("clinic", edit({**place, f"workloads.0.{path}": limit.relaxed_to}))
+    """Letters at one cloud within a tight limit: planned again by the finder, and planned from the changed file."""
+    tight = keep_workloads("letters", first=only("cloud"))
+    model = plan_of("clinic", tight).chosen_option.models["letters"]  # type: ignore[union-attr]
+    # The model is fixed, as the finder fixes it.
+    fixed = edit({"workloads.0.model": model, "workloads.0.slo.tpot_p95_s": 0.02}, tight)
+    plan = plan_of("clinic", fixed)
+    limit = next(one for one in plan.decision.binding if one.constraint == "letters.tpot_p95_s")
+    assert limit.limit == 0.02 and float(limit.relaxed_to) > 0.02
+    again = plan_of("clinic", edit({"workloads.0.slo.tpot_p95_s": limit.relaxed_to}, fixed))
     before, after = (option_of(one, limit.option).total_cost for one in (plan, again))
     assert before is not None and after is not None
     assert limit.saves == pytest.approx(before.value - after.value) and limit.saves > 0

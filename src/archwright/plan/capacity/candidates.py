@@ -146,7 +146,9 @@ class SizingCache:
     def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> SteadyCapacity | None:
         """Size one machine for a steady load; None if it cannot hold the model."""
         away, machine = self.round_trip_s(demand.workload, host), host.machine
-        key = (demand.workload.name, demand.workload.slo, get_model_id(model), away, make_sizing_key(machine))
+        slo = demand.workload.slo
+        limits = (slo.ttft_p95_s, slo.tpot_p95_s, slo.latency_p95_s)
+        key = (demand.workload.name, limits, get_model_id(model), away, make_sizing_key(machine))
         if key not in self._steady:
             found = self._size_steady(_tighten_limits(demand, away), model, machine)
             self._steady[key] = found if found is None or not away else _restore_limits(found, demand, away)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import BindingLimit
-from archwright.contract.needs import SLO, Needs, Workload
+from archwright.contract.needs import Needs, Workload
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
+from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
 from archwright.plan.capacity.served_load import BatchLoad
 from archwright.plan.cost.data_placement import list_online_workloads, resolve_open_models
@@ -141,18 +142,24 @@ class BindingLimitFinder:
             if gains and gains[-1] > 1:
                 enough = 1 + MOST_OF_GAIN * (gains[-1] - 1)
                 factor, gain = next(pair for pair in zip(FACTORS, gains, strict=True) if pair[1] >= enough)
-                yield self._relax_slo(index, slo, field, round(limit * factor, 4), cost * (1 - 1 / gain))
+                # With the same model: sizing every model again would take as long as the plan.
+                same = {"model": draft.models[load.demand.workload.name]} if self._runs_open_model(load, draft) else {}
+                hope = cost * (1 - 1 / gain)
+                yield self._relax_slo(index, field, round(limit * factor, 4), hope, **same)
         spares = load.up.spares if load.up is not None else 0
         if slo.availability is not None and spares and load.up is not None:
-            lower = max(0.5, round(1 - 10 * (1 - slo.availability), 6))  # one nine less
-            yield self._relax_slo(index, slo, "availability", lower, cost * spares / (load.up.needed + spares))
+            lower = max(SPARE_REQUIRED_ABOVE, round(1 - 10 * (1 - slo.availability), 6))  # one nine less
+            hope = cost * spares / (load.up.needed + spares)
+            if lower < slo.availability:
+                yield self._relax_slo(index, "availability", lower, hope)
 
-    def _relax_slo(self, index: int, slo: SLO, field: str, value: float, hope: float) -> Relaxation:
-        needs, name = (
-            self._change_workload(index, slo=replace(slo, **{field: value})),
-            self._needs.workloads[index].name,
-        )
-        return Relaxation(f"{name}.{field}", getattr(slo, field), value, needs, hope)
+    def _runs_open_model(self, load: ProvisionedLoad, draft: OptionDraft) -> bool:
+        return load.demand.workload.name in resolve_open_models(self._needs, self._catalog, draft.models)
+
+    def _relax_slo(self, index: int, field: str, value: float, hope: float, **changes: Any) -> Relaxation:
+        workload = self._needs.workloads[index]
+        needs = self._change_workload(index, slo=replace(workload.slo, **{field: value}), **changes)
+        return Relaxation(f"{workload.name}.{field}", getattr(workload.slo, field), value, needs, hope)
 
     def _size_relaxed(self, load: ProvisionedLoad, draft: OptionDraft, field: str, limit: float) -> tuple[float, ...]:
         """Return the capacity of the chosen machine at each factor of the limit, over its capacity now."""
