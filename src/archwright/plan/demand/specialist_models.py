@@ -4,7 +4,8 @@ A model serves a workload if its maker states all of the workload's languages, i
 context holds the longest text. Among them, the affordable ones are compared: at most `largest` parameters, which one
 small device or a processor holds. Models within `margin` of the best affordable score may be chosen, by cost. Without
 a score in the right languages, a model is considered only if none has one. A quality floor of the needs replaces size
-and margin: all models that pass it are compared by cost.
+and margin: all models that pass it are compared by cost. At a cloud, a larger model of a higher score is taken if it
+costs little more (`plan/options/cloud_instances.py`).
 
 Scores: embedding, MTEB: for English alone the English retrieval tasks, else the mean of MIRACL (18 languages) and
 Belebele (122). Reranking: retrieval after reranking, English or multilingual. Speech: word error rate over the

@@ -21,7 +21,13 @@ from archwright.plan.cost.facility_costs import REGION_PARTS
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
 from archwright.plan.demand.model_selection import format_scores, get_model_id
-from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelection, InstanceSelector
+from archwright.plan.options.cloud_instances import (
+    BETTER_SHARE_OF_ALL,
+    BETTER_SHARE_OF_OWN,
+    InstanceChoice,
+    InstanceSelection,
+    InstanceSelector,
+)
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
@@ -187,11 +193,16 @@ class CloudPlanner:
         self, provider: str, pick: InstanceChoice, renter: InstanceSelector
     ) -> Iterable[str]:
         """Yield what the cheapest model of a higher score would cost that the choice left out because of its size."""
-        found = renter.best_choice(provider, pick.task, pick.task.better) if pick.task.better else None
+        named = [model.id for model in pick.task.better if model is not None]
+        if pick.model is not None and pick.model.id in named:
+            limits = f"{BETTER_SHARE_OF_OWN:.0%} more, or {BETTER_SHARE_OF_ALL:.0%} of all machines"
+            yield f"{pick.task.name}: {pick.model.id} has a higher score than smaller models and costs at most {limits}"
+            return
+        found = renter.best_choice(provider, pick.task, pick.task.better) if named else None
         if found is not None and found.model is not None and pick.model is not None:
             more = self._world.format_amount((found.usd - pick.usd) / self._needs.budget.horizon_months)
-            named = f"machines for {found.model.id} instead of {pick.model.id}"
-            yield f"{pick.task.name}: {named} cost {more} more per month"
+            instead = f"machines for {found.model.id} instead of {pick.model.id}"
+            yield f"{pick.task.name}: {instead} cost {more} more per month"
 
     def _managed_options(self, provider: str) -> Iterable[BuiltOption]:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""

@@ -26,6 +26,9 @@ from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_mode
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
+# A model of a higher score is taken if it costs at most these shares more, of its workload's machines or of all.
+BETTER_SHARE_OF_OWN, BETTER_SHARE_OF_ALL = 0.1, 0.02
+
 # Number of broken limits, the largest overrun, and USD: a lower bound of the ranking.
 CostLowerBound = tuple[int, float, float]
 
@@ -87,13 +90,16 @@ class InstanceSelector:
 
     def select_instances(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
         """Select the cheapest machines of every task; a task and its followers share one model, chosen together."""
-        picks, misses, notes = list[InstanceChoice](), list[ConstraintViolation](), list[str]()
-        for task in tasks:
-            notes += task.notes
-            if task.follows is not None:
-                continue
-            family = (task, *(other for other in tasks if other.follows == task.name))
-            together = self._select_family(provider, family)
+        picks, misses, notes = (
+            list[InstanceChoice](),
+            list[ConstraintViolation](),
+            [n for one in tasks for n in one.notes],
+        )
+        families = [(task, *(o for o in tasks if o.follows == task.name)) for task in tasks if task.follows is None]
+        cheapest = [self._select_family(provider, family) for family in families]
+        whole = sum(pick.cost for together in cheapest for pick in together)
+        for family, least in zip(families, cheapest, strict=True):
+            together = self._prefer_better(provider, family, least, whole)
             picks += together
             misses += [miss for pick in together for miss in pick.misses]
             if not together:
@@ -211,6 +217,22 @@ class InstanceSelector:
                 found = [one for one in (best, self.best_choice(provider, task, (model,))) if one is not None]
                 best = min(found, key=lambda one: _rank_choices((one,)), default=None)
         return best
+
+    def _prefer_better(
+        self, provider: str, family: tuple[WorkloadTask, ...], picks: tuple[InstanceChoice, ...], whole: float
+    ) -> tuple[InstanceChoice, ...]:
+        """Return machines for a left-out model of a higher score if they cost little more than `picks`.
+
+        `whole`: the cost of the cheapest machines of all tasks.
+        """
+        first, own = family[0], sum(pick.cost for pick in picks)
+        limit = own + max(BETTER_SHARE_OF_OWN * own, BETTER_SHARE_OF_ALL * whole)
+        for model in first.better if picks else ():
+            found = self._select_family(provider, (first._replace(models=(model,)), *family[1:]))
+            broken = [sum(len(pick.misses) for pick in one) for one in (found, picks)]
+            if len(found) == len(picks) and broken[0] <= broken[1] and sum(pick.cost for pick in found) <= limit:
+                return found
+        return picks
 
     def allowed_machines(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
         """Return machines inside the bounds of all data, or else inside the bounds of the task's own data."""
