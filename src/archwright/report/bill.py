@@ -4,6 +4,7 @@ A line whose amount is proportional to one price per unit has quantity = amount 
 so that the bill adds up to the total of the plan.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -28,10 +29,11 @@ GROUPS: dict[str, tuple[CostCategory, ...]] = {
     "Resale value at the end": ("residual",),
 }
 GROUP_OF = {category: group for group, categories in GROUPS.items() for category in categories}
+LUMP_SUM = "lump sum"
 UNIT_NAMES = {
+    "USD/month": LUMP_SUM,
     "USD": "machines",
     "USD/h": "machine-hours",
-    "USD/month": "months",
     "USD/switch": "switches",
     "USD/server": "servers",
 }
@@ -113,21 +115,18 @@ def _split_line(plan: Plan, line: CostLine, bases: Mapping[str, Basis]) -> Itera
 
 def _unit_price(line: CostLine, bases: Mapping[str, Basis]) -> tuple[str, tuple[float, float, float], Basis | None]:
     """Unit, price in the plan's currency, and the basis of the price; a lump sum without one."""
-    amount, value, factor = line.amount, 1.0, 1.0
-    found = [basis for name in line.drivers if (basis := bases.get(name)) is not None and basis.estimate is not None]
-    priced = [basis for basis in found if basis.estimate is not None and basis.estimate.unit.startswith("USD")]
-    if line.category not in COUNTED or len(priced) != 1 or priced[0].estimate is None or not priced[0].estimate.value:
-        lump = (amount.value, amount.low, amount.high)
-        typical = abs(lump[0]) * (-1 if lump[0] < 0 else 1)
-        return "lump sum", (lump[1], typical, lump[2]), None
-    price = priced[0].estimate
-    for basis in found:
-        if basis.estimate is not None and basis.id.startswith(("exchange.", "discount.")):
-            factor *= basis.estimate.value
-    unit = UNIT_NAMES.get(price.unit, price.unit.removeprefix("USD/").removesuffix("-month").removesuffix("/month"))
-    value = factor * (GB if price.unit.startswith("USD/byte") else 1.0)
-    unit = "GB" if price.unit.startswith("USD/byte") else unit
-    return unit, (price.low * value, price.value * value, price.high * value), priced[0]
+    found = {name: basis.estimate for name in line.drivers if (basis := bases.get(name)) is not None}
+    stated = {name: estimate for name, estimate in found.items() if estimate is not None}
+    priced = {name: price for name, price in stated.items() if price.unit.startswith("USD") and price.value}
+    if line.category not in COUNTED or len(priced) != 1:
+        return LUMP_SUM, (line.amount.low, line.amount.value, line.amount.high), None
+    ((name, price),) = priced.items()
+    factors = (rate.value for basis, rate in stated.items() if basis.startswith(("exchange.", "discount.")))
+    per_byte = price.unit.startswith("USD/byte")
+    factor = math.prod(factors) * (GB if per_byte else 1.0)
+    unit = price.unit.removeprefix("USD/").removesuffix("-month").removesuffix("/month")
+    unit = "GB" if per_byte else UNIT_NAMES.get(price.unit, unit)
+    return unit, (price.low * factor, price.value * factor, price.high * factor), bases[name]
 
 
 def name_price(line: BillLine) -> str:

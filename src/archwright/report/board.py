@@ -15,14 +15,14 @@ from archwright.report.delivery_chapters import (
     list_decisions,
     list_steps,
 )
-from archwright.report.risk_register import RISK_COLUMNS, list_risks, risk_rows
+from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, risk_rows
 
 CHOICE_NAMES = {
     "cheapest": "Lowest cost",
     "best-within-tenth": "Best at up to 10 % more",
     "best-within-budget": "Best within the budget",
 }
-MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 8, 7
+MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 10, 7
 
 
 def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Chapter]:
@@ -35,7 +35,7 @@ def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Cha
             doc.Chapter("decision", "No option meets the needs", "", doc.keep_blocks(*first, asked)),
             doc.Chapter("cost", "The nearest options", "", doc.keep_blocks(options)),
         )
-    risks = doc.build_table("Three risks", RISK_COLUMNS, risk_rows(list_risks(plan, option)[:MOST_RISKS]))
+    risks = doc.build_table("Three risks", RISK_COLUMNS, risk_rows(_choose_risks(plan, option)))
     return (
         doc.Chapter(
             "decision",
@@ -192,6 +192,16 @@ def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | 
     where = "" if choice.option == chosen else choice.option
     yield doc.build_cell(fmt.format_list(dict.fromkeys(choice.models.values()), most=3), where)
     yield " ".join(choice.gives_up[:2]) or "nothing against the others"
+
+
+def _choose_risks(plan: Plan, option: Option) -> list[Risk]:
+    """The largest risks, with both kinds if there are both: costs and service levels."""
+    found = list_risks(plan, option)
+    levels = [risk for risk in found if risk.impact is None]
+    costs = [risk for risk in found if risk.impact is not None]
+    chosen = [*costs[: MOST_RISKS - 1], *levels[:1]]
+    chosen += [risk for risk in found if risk not in chosen]
+    return sorted(chosen[:MOST_RISKS], key=lambda risk: -risk.weight)
 
 
 def _binding_limits(plan: Plan) -> Iterable[doc.Item]:

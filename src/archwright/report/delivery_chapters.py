@@ -20,6 +20,8 @@ TASK_SENTENCE = re.compile(r"To do: (.+?\.)(?=\s|$)")
 # Sections of the plan file that the document leaves out: they teach, and decide nothing.
 UNPRINTED_SECTIONS = frozenset({"stages", "practices", "providers"})
 WEAK = ("low", "very low", "recalled")
+# A data set, not a copy of one at another place.
+DATA_TOPIC = re.compile(r"Data (?!.*, copy).*")
 # Lines below this share of the bill are not named one by one.
 SMALL_SHARE = 0.01
 
@@ -215,7 +217,7 @@ def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, 
     if find_schedule(plan, option) is None:
         yield texts["schedule"], {}
     stored = [line for section in plan.sections if section.id == "storage" for line in section.lines]
-    data = [line.topic.removeprefix("Data ") for line in stored if line.topic.startswith("Data ")]
+    data = [line.topic.removeprefix("Data ") for line in stored if DATA_TOPIC.fullmatch(line.topic)]
     backed = {line.topic.removeprefix("Backup of ") for line in stored if line.topic.startswith("Backup of ")}
     kept = next((line.choice for line in stored if line.topic == "Retention"), "")
     if bare := [name for name in data if name not in backed]:

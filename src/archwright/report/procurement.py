@@ -1,13 +1,15 @@
 """Bill of materials as a chapter, and the positions of the request for quotation, which have no price."""
 
+import re
 from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.bill import BillLine, build_bill, name_price
-from archwright.report.delivery_chapters import find_schedule, format_month
+from archwright.report.delivery_chapters import SMALL_SHARE, find_schedule, format_month
 from archwright.report.document_texts import read_texts
 
 NODE_PREFIX, OFFER_PREFIX = "price.node.", "price."
@@ -20,6 +22,8 @@ ASKED_GROUPS = (
     "Hosted models",
 )
 MOST_YEARS_SHOWN = 3
+# Requests and tokens in the formula of a price of tokens.
+TOKEN_LOAD = re.compile(r"([\d,.]+) requests x \(([\d,.]+) x .*?\+ ([\d,.]+) x")
 GIB, GBIT = 2.0**30, 1e9 / 8
 
 
@@ -60,7 +64,8 @@ def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
     split = [f"{when}: {fmt.format_number(count)}" for when, count in spans if 1 < len(years) <= MOST_YEARS_SHOWN]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     named = f"{names[0]}{more}"
-    yield doc.build_cell(named) if line.basis is None else doc.build_cell(name_price(line), named)
+    load = describe_tokens(line.basis) if line.basis is not None and line.group == "Hosted models" else ""
+    yield doc.build_cell(named) if line.basis is None else doc.build_cell(name_price(line), named, load)
     if line.basis is None:
         yield doc.build_cell(fmt.format_exact(len(lines)), line.unit.replace("lump sum", "lump sums"))
         yield ""
@@ -74,20 +79,32 @@ def _bill_row(lines: list[BillLine]) -> Iterable[doc.Cell | str]:
 
 
 def list_positions(plan: Plan, option: Option, catalog: Catalog) -> tuple[doc.Position, ...]:
-    """Positions in the order of the bill, without staff, resale value and lines without a quantity."""
-    schedule, made = find_schedule(plan, option), list[doc.Position]()
+    """Lines of one price, delivery and term as one position; what is bought first. No position has a price."""
+    schedule = find_schedule(plan, option)
     arrival = next((p.ends.value for p in schedule.phases if p.name == "procurement"), 0.0) if schedule else 0.0
-    for line in build_bill(plan, option):
-        if line.group not in ASKED_GROUPS or line.basis is None or line.amount <= 0:
+    merged: dict[tuple[str, ...], tuple[BillLine, float]] = {}
+    asked = [line for line in build_bill(plan, option) if line.group in ASKED_GROUPS and line.amount > 0]
+    least = SMALL_SHARE * max((line.amount for line in asked), default=0.0)
+    for line in asked:
+        if line.basis is None or (line.once and line.amount < least):
             continue
-        months = max(arrival, 12.0 * (line.year - 1)) if line.year is not None else arrival
-        kind = line.item.rpartition(", ")[2]
-        term = fmt.PURCHASE_LABELS.get(kind, "bought" if line.once else "paid monthly")
-        quantity, unit = (line.quantity, line.unit)
-        delivery = format_month(plan, months)
-        text = describe_specification(line, catalog)
-        made.append(doc.Position(len(made) + 1, line.item, text, quantity, unit, delivery, term))
-    return tuple(made)
+        delivery = format_month(plan, max(arrival, 12.0 * ((line.year or 1) - 1)))
+        term = fmt.PURCHASE_LABELS.get(line.item.rpartition(", ")[2], "bought" if line.once else "paid monthly")
+        key = (line.basis.id, term, delivery)
+        merged[key] = line, line.quantity + merged.get(key, (line, 0.0))[1]
+    ordered = sorted(merged.items(), key=lambda entry: not entry[1][0].once)
+    return tuple(
+        doc.Position(
+            number=number,
+            item=name_price(line),
+            specification=describe_specification(line, catalog),
+            quantity=float(f"{quantity:.3g}") if quantity != round(quantity) else quantity,
+            unit=line.unit,
+            delivery=delivery,
+            term=term,
+        )
+        for number, ((_, term, delivery), (line, quantity)) in enumerate(ordered, 1)
+    )
 
 
 def describe_specification(line: BillLine, catalog: Catalog) -> str:
@@ -109,7 +126,17 @@ def describe_specification(line: BillLine, catalog: Catalog) -> str:
     if basis.id.startswith(OFFER_PREFIX) and offer.count(":") >= 2:
         provider, region, machine = offer.removeprefix("spot.").split(":", 2)
         return f"{machine} or equal, in {region} ({provider})"
-    return f"{basis.definition}; {basis.formula}" if line.group == "Hosted models" else basis.definition
+    return describe_tokens(basis)
+
+
+def describe_tokens(basis: Basis) -> str:
+    """The definition; for a hosted model with the requests and tokens of a month, without their prices."""
+    found = TOKEN_LOAD.search(basis.formula)
+    if found is None:
+        return basis.definition
+    requests, asked, answered = (float(number.replace(",", "")) for number in found.groups())
+    tokens = f"{fmt.format_number(asked)} input and {fmt.format_number(answered)} output tokens each"
+    return f"{fmt.format_number(requests)} requests a month, {tokens}"
 
 
 def quotation_terms(plan: Plan) -> Iterable[tuple[str, str]]:

@@ -240,7 +240,7 @@ def _write_bill(book: WorkbookWriter, plan: Plan, option: Option) -> tuple[tuple
     book.write_cell(sheet, end, 8, Formula(f"=SUM(I2:I{max(end, 2)})", whole), book.total)
     if option.total_cost is not None:
         book.write_rows(sheet, [("Total of the plan", *([None] * 7), option.total_cost.value)], start=end + 1)
-        difference = Formula(f"=ROUND(I{end + 1}-I{end + 2},2)", round(whole - option.total_cost.value, 2))
+        difference = Formula(f"=ROUND(I{end + 1}-I{end + 2},2)", round(whole - option.total_cost.value, 2) + 0.0)
         book.write_rows(sheet, [("Difference", *([None] * 7), difference)], start=end + 2)
     return tuple(monthly)
 
