@@ -8,7 +8,7 @@ from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
-from archwright.report.bill import BillLine, build_bill, name_price
+from archwright.report.bill import LUMP_SUM, BillLine, build_bill, name_price
 from archwright.report.delivery_chapters import SMALL_SHARE, find_schedule, format_month
 from archwright.report.document_texts import read_texts
 
@@ -86,7 +86,8 @@ def list_positions(plan: Plan, option: Option, catalog: Catalog) -> tuple[doc.Po
     asked = [line for line in build_bill(plan, option) if line.group in ASKED_GROUPS and line.amount > 0]
     least = SMALL_SHARE * max((line.amount for line in asked), default=0.0)
     for line in asked:
-        if line.basis is None or (line.once and line.amount < least):
+        priced = line.basis is not None and (not line.unit.startswith(LUMP_SUM) or line.group == "Hosted models")
+        if line.basis is None or not priced or (line.once and line.amount < least):
             continue
         delivery = format_month(plan, max(arrival, 12.0 * ((line.year or 1) - 1)))
         term = fmt.PURCHASE_LABELS.get(line.item.rpartition(", ")[2], "bought" if line.once else "paid monthly")
@@ -126,7 +127,7 @@ def describe_specification(line: BillLine, catalog: Catalog) -> str:
     if basis.id.startswith(OFFER_PREFIX) and offer.count(":") >= 2:
         provider, region, machine = offer.removeprefix("spot.").split(":", 2)
         return f"{machine} or equal, in {region} ({provider})"
-    return describe_tokens(basis)
+    return describe_tokens(basis) if line.group == "Hosted models" else f"{basis.definition}, or equal"
 
 
 def describe_tokens(basis: Basis) -> str:
