@@ -1,7 +1,9 @@
 """Joins figures of storage, electricity, scores, models and accelerators to this catalog's rows."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.refreshed_layer import GridCarbon
@@ -10,7 +12,7 @@ from archwright.catalog.refresh.refresh_input import RefreshInput, RefreshReport
 from archwright.catalog.sources.source_records import CheckpointArchitecture
 from archwright.catalog.tables.cost_records import StoragePrice
 from archwright.catalog.tables.name_resolution import normalise_name, resolve_model
-from archwright.catalog.tables.records import Accelerator, EnergyTariff, ModelSpec, QualityScore
+from archwright.catalog.tables.records import Accelerator, EnergyTariff, ModelSpec, QualityScore, ScoreTable
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
@@ -19,6 +21,10 @@ GRID_GCO2_RANGE = (0.0, 2000.0)
 USD_PER_KWH_RANGE = (0.005, 2.0)
 USD = "USD"
 UNKNOWN_COUNTRY = "the catalog has no such country"
+# Points of a share by which a score may miss the range of two other sources.
+CONTRADICTION = 0.03
+# The day of a version at the end of a hosted model's name.
+DAY = re.compile(r"-20\d\d-?\d\d-?\d\d$")
 # Keys and values of 16 bits, two of them per layer.
 KV_BYTES = 4
 
@@ -100,17 +106,37 @@ class FigureMerger:
         return tuple(found.values())
 
     def merge_scores(self, files: Iterable[RefreshInput]) -> tuple[QualityScore, ...]:
+        """Merge scores of open and hosted models; a score must not contradict two sources of the shipped score."""
+        shipped = {(row.table, row.model, row.benchmark): row for row in self._catalog.packaged_only.scores}
         found = []
         for file in files:
             for score in file.found.scores:
-                model = self._resolve_model(file, score.model)
-                if model is not None and not 0 < score.score < 1:
-                    name = f"{score.model}: {score.benchmark}"
-                    self._report.skip_row(file.source.id, "the score is not a share between 0 and 1", name)
-                elif model is not None:
-                    named = score._replace(model=model.id, benchmark=score.benchmark.replace("-", "_"))
-                    found.append(QualityScore(**named._asdict(), **file.provenance))
+                benchmark, subject = score.benchmark.replace("-", "_"), f"{score.model}: {score.benchmark}"
+                known = self._catalog.benchmark_table.get(benchmark)
+                model = self._resolve_scored_model(file, score.model)
+                if model is None:
+                    continue
+                if (known is None or known.unit == "share") and not 0 < score.score < 1:
+                    self._report.skip_row(file.source.id, "the score is not a share between 0 and 1", subject)
+                elif _is_contradicted(score.score, shipped.get((*model, benchmark))):
+                    self._report.skip_row(file.source.id, "two sources of the shipped score contradict it", subject)
+                else:
+                    named = score._asdict() | {"table": model[0], "model": model[1], "benchmark": benchmark}
+                    found.append(QualityScore(**named, **file.provenance))
         return tuple(found)
+
+    def _resolve_scored_model(self, file: RefreshInput, name: str) -> tuple[ScoreTable, str] | None:
+        """Return table and id of a hosted or open model; sources add a day to the names of hosted models."""
+        hosted = self._hosted_names.get(normalise_name(DAY.sub("", name)))
+        if hosted is not None:
+            return hosted
+        model = self._resolve_model(file, name)
+        return None if model is None else ("open", model.id)
+
+    @cached_property
+    def _hosted_names(self) -> Mapping[str, tuple[ScoreTable, str]]:
+        rows = (row for row in self._catalog.shipped_hosted if row.scores_of in ("", row.id))
+        return {normalise_name(row.id): ("hosted", row.id) for row in rows}
 
     def merge_models(self, files: Iterable[RefreshInput]) -> tuple[ModelSpec, ...]:
         """Merge architectures into this catalog's rows, since a configuration states no licence."""
@@ -164,6 +190,13 @@ class FigureMerger:
         except CatalogError:
             self._report.skip_row(file.source.id, "the catalog has no such model", name)
             return None
+
+
+def _is_contradicted(score: float, shipped: QualityScore | None) -> bool:
+    """True if `score` lies outside the range of at least two shipped rows by more than CONTRADICTION."""
+    if shipped is None or shipped.rows < 2 or shipped.low is None or shipped.high is None or shipped.high > 1:
+        return False
+    return not shipped.low - CONTRADICTION <= score <= shipped.high + CONTRADICTION
 
 
 def _with_architecture(file: RefreshInput, row: ModelSpec, architecture: CheckpointArchitecture) -> ModelSpec:
