@@ -183,6 +183,7 @@ def test_a_work_under_a_licence_keeps_it_in_its_rows(done: Done) -> None:
         ("Qwen3-8B", "gate recount"),
         ("H200-SXM-141GB", "gate dense-rates"),
         ("elo", "the score is not a share between 0 and 1"),
+        ("gpt-5-2025-08-07: swe-bench-verified", "two sources of the shipped score contradict it"),
         ("nobodys-1b", "the catalog has no such model"),
         ("XK", "the catalog has no such country"),
         ("US-NV", "price per kWh outside 0.005 to 2 USD"),
@@ -199,6 +200,9 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     assert catalog.models["Qwen3-32B"].context_tokens == 40960
     assert catalog.models["Qwen3-32B"].quality == shipped.models["Qwen3-32B"].quality
     assert catalog.models["Llama-3.1-8B-Instruct"].quality["mmlu_pro"] == 0.41
+    hosted = catalog.hosted_evidence("openai", "gpt-5")
+    assert (hosted["gpqa"].value, hosted["lmarena_text_elo"].value) == (0.87, 1437)
+    assert hosted["swe_bench_verified"] == shipped.hosted_evidence("openai", "gpt-5")["swe_bench_verified"]
     h100 = catalog.accelerators["H100-SXM-80GB"]
     assert h100.memory_bandwidth_bytes_per_s == 3.4e12
     assert h100.memory_bytes == shipped.accelerators["H100-SXM-80GB"].memory_bytes
