@@ -139,7 +139,8 @@ class OnPremisesSite:
     def _owned_stocks(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
             node = find_owned_node(self._catalog, owned)
-            host = next((host for host in self._hosts if host.node == node), None) if node is not None else None
+            # By id: the price of a machine to buy may stand at the upper end of its band.
+            host = next((one for one in self._hosts if node is not None and require_node(one).id == node.id), None)
             if host is None:
                 why = "the catalog has no such machine" if node is None else "the needs or export rules exclude it"
                 self.notes.append(f"owned {owned.count} x {owned.machine} are not used: {why}")
