@@ -1,4 +1,4 @@
-"""Facts: `catalog show`, `check`, `diff`, `refresh`."""
+"""Facts: `catalog list`, `show`, `check`, `diff`, `refresh`."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,7 @@ from typing import get_args
 
 from archwright import settings
 from archwright.api.argument_errors import argument_error
+from archwright.api.catalog_listing import CatalogFilters, CatalogListing, list_catalog
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
@@ -32,7 +33,22 @@ from archwright.errors import CatalogError, UsageError
 from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 
-__all__ = ["CatalogCheck", "CatalogDiff", "FactView", "LayerFact", "RefreshReport", "check", "diff", "refresh", "show"]
+__all__ = [
+    "CatalogCheck",
+    "CatalogDiff",
+    "CatalogFilters",
+    "CatalogListing",
+    "FactView",
+    "LayerFact",
+    "RefreshReport",
+    "check",
+    "diff",
+    "list",
+    "refresh",
+    "show",
+]
+
+NO_FILTERS = CatalogFilters()
 
 
 class TableCheck(Record):
@@ -73,6 +89,11 @@ class CatalogCheck(Record):
     today: str
     refreshed_on: str
     digest: str
+
+
+def list(table: str, *, filters: CatalogFilters = NO_FILTERS) -> CatalogListing:  # noqa: A001 - the verb's name
+    """List accelerators, models, offers or nodes (machines to buy) that fit `filters`."""
+    return list_catalog(load_catalog(locate_home(settings.load())), table, filters)
 
 
 def show(name: str) -> FactView:
@@ -118,7 +139,7 @@ def check() -> CatalogCheck:
 
 
 def _check_table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
-    listed = list(rows)
+    listed = [*rows]
     states = [catalog.freshness(row) for row in listed if isinstance(row, Fact)]
     return TableCheck(
         table=name,

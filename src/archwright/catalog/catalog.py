@@ -45,7 +45,7 @@ class Catalog(FactProvenance):
 
     @cached_property
     def providers(self) -> frozenset[str]:
-        sold = {*self._providers_with_offers, *(model.provider for model in self.hosted)}
+        sold = {*self.cloud_providers, *(model.provider for model in self.hosted)}
         return frozenset(sold) | OWN_PROVIDERS
 
     @cached_property

@@ -5,11 +5,11 @@ from typing import Any
 
 from rich.markup import escape
 
-from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, RefreshReport
+from archwright.api.catalog import CatalogCheck, CatalogDiff, CatalogListing, FactView, RefreshReport
 from archwright.cli.show import as_json, make_console, print_table, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines, print_remaining
 
-__all__ = ["as_json", "print_check", "print_diff", "print_fact", "print_refresh"]
+__all__ = ["as_json", "print_check", "print_diff", "print_fact", "print_listing", "print_refresh"]
 
 # Lines shown of a long list; --json has all of them.
 SHOWN_ROWS = 30
@@ -41,6 +41,62 @@ def print_fact(result: FactView) -> int:
 
 def _format_number(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
+
+
+def _make_number(heading: str, name: str) -> TableColumn:
+    return TableColumn(heading, lambda row: _format_number(getattr(row, name)), number=True)
+
+
+LISTING_COLUMNS = {
+    "accelerators": (
+        TableColumn("accelerator", "id", whole=True),
+        TableColumn("vendor", "vendor"),
+        _make_number("GiB", "memory_gib"),
+        _make_number("GB/s", "memory_gb_per_s"),
+        _make_number("bf16 TFLOP/s", "bf16_tflops"),
+        TableColumn("planned", "planned"),
+        _make_number("from USD/h", "from_usd_per_hour"),
+    ),
+    "models": (
+        TableColumn("model", "id", whole=True),
+        _make_number("10^9 parameters", "parameters"),
+        _make_number("active", "active"),
+        TableColumn("context", "context_tokens", number=True),
+        TableColumn("licence", "licence"),
+        TableColumn("commercial", "commercial_use"),
+    ),
+    "offers": (
+        TableColumn("offer", "id", whole=True),
+        TableColumn("accelerators", "accelerators", whole=True),
+        _make_number("GiB", "memory_gib"),
+        _make_number("USD/h", "usd_per_hour"),
+        TableColumn("decides", "decides", whole=True),
+    ),
+    "nodes": (
+        TableColumn("machine", "id", whole=True),
+        TableColumn("form", "form"),
+        TableColumn("accelerators", "accelerators", whole=True),
+        _make_number("GiB", "memory_gib"),
+        _make_number("USD", "usd"),
+        TableColumn("quotes", lambda row: f"{row.usd_low:,.0f} .. {row.usd_high:,.0f}", whole=True),
+        TableColumn("decides", "decides", whole=True),
+    ),
+}
+FACT_COLUMNS = (
+    TableColumn("as of", lambda row: "undated" if "undated" in row.as_of else row.as_of, whole=True),
+    TableColumn("age", "freshness", whole=True),
+    TableColumn("confidence", "confidence", whole=True),
+)
+
+
+def print_listing(result: CatalogListing) -> int:
+    """Print the rows and the number of the others; if there are none, the filters that remove them."""
+    if not result.rows:
+        flags = " or ".join("--" + name.replace("_", "-") for name in result.removed_by)
+        return print_text(f"no {result.table} fit; without {flags} some would" if flags else f"no {result.table}")
+    make_console().print(make_table((*LISTING_COLUMNS[result.table], *FACT_COLUMNS), result.rows))
+    more = result.total - len(result.rows)
+    return print_text(f"{result.total:,} {result.table}" + (f"; {more:,} more with a higher --limit" if more else ""))
 
 
 def print_check(result: CatalogCheck) -> int:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Self
 
 from archwright.catalog.layers import freshness
 from archwright.catalog.layers.packaged_tables import CatalogTables
@@ -17,7 +17,6 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
 PricedMachine = records.Offer | cost_records.ServerSpec
-M = TypeVar("M", records.Offer, cost_records.ServerSpec)
 # Prices of these confidences enter a plan at the upper end of their band.
 CAUTIOUS = ("low", "recalled")
 PRICE_FIELDS = ("on_demand_usd_per_hour", "spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
@@ -82,19 +81,40 @@ class FactProvenance(CatalogTables):
         accepting.accepts_stale = True
         return accepting
 
-    def enter_cautiously(self, row: M) -> M:
+    def sold_offers(self, provider: str) -> tuple[records.Offer, ...]:
+        """Return the whole machines of a provider with a valid price, at the prices that plans expect."""
+        key = (provider, self.accepts_stale)
+        if key not in self._sold:
+            whole = (offer for offer in self.offers_of(provider) if offer.accelerator_share == 1)
+            listed = (offer for offer in whole if offer.on_demand_usd_per_hour and self.has_valid_price(offer))
+            self._sold[key] = tuple(map(self._expect_offer_prices, listed))
+        return self._sold[key]
+
+    def sold_nodes(self) -> tuple[cost_records.ServerSpec, ...]:
+        """Return all machines to buy or own, at the prices that plans expect; `has_valid_price` says what may win."""
+        return tuple(map(self._expect_node_price, self.nodes.values()))
+
+    def _expect_node_price(self, row: cost_records.ServerSpec) -> cost_records.ServerSpec:
         """Return `row` at the upper end of its band if its confidence is low; a quote replaces it."""
         if row.confidence not in CAUTIOUS:
             return row
-        if isinstance(row, cost_records.ServerSpec):
-            high = self._quote_band(row).high
-            return replace(row, price_usd=high, price_high_usd=high)
-        prices = {
-            name: price * records.BAND[row.confidence]
-            for name in PRICE_FIELDS
-            if (price := getattr(row, name)) is not None
-        }
-        return replace(row, **prices)
+        high = self._quote_band(row).high
+        return replace(row, price_usd=high, price_high_usd=high)
+
+    def _expect_offer_prices(self, row: records.Offer) -> records.Offer:
+        """Enter prices of low confidence at the upper end of their band, and an old spot price at that of its drift."""
+        if row.confidence in CAUTIOUS:
+            rise = records.BAND[row.confidence]
+            stated = {name: getattr(row, name) for name in PRICE_FIELDS}
+            row = replace(row, **{name: None if usd is None else usd * rise for name, usd in stated.items()})
+        spot, listed = row.spot_usd_per_hour, row.on_demand_usd_per_hour
+        if spot is None or listed is None:
+            return row
+        age, rule = freshness.age_days(row.as_of, self.today), self.time_to_live(row, spot=True)
+        spot *= freshness.drift_factors(rule, age)[1]
+        expired = freshness.freshness_state(rule, age) == "expired" and not self.accepts_stale
+        # A spot price that is not below the list price is no spot market.
+        return replace(row, spot_usd_per_hour=None if expired or spot >= listed else spot)
 
     # --- bands
 

@@ -85,6 +85,7 @@ class CatalogTables:
         self.measured = measured
         self.machine, self.calibrations = measured
         self._offers_by_provider: dict[str, tuple[records.Offer, ...]] = {}
+        self._sold: dict[tuple[str, bool], tuple[records.Offer, ...]] = {}
         self._rows_by_name: dict[str, dict[str, Record]] = {}
 
     @overlaid_property
@@ -97,7 +98,7 @@ class CatalogTables:
     @cached_property
     def offers(self) -> tuple[records.Offer, ...]:
         """Every offer; use `offers_of` for one provider, since the refreshed layer may have 100,000 offers."""
-        found = tuple(offer for provider in self._providers_with_offers for offer in self.offers_of(provider))
+        found = tuple(offer for provider in self.cloud_providers for offer in self.offers_of(provider))
         self.user_overlay.check_names("offers", (offer.id for offer in found))
         return found
 
@@ -115,7 +116,7 @@ class CatalogTables:
         return self._offers_by_provider[provider]
 
     @cached_property
-    def _providers_with_offers(self) -> tuple[str, ...]:
+    def cloud_providers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.refreshed_layer.prices]))
 
     @cached_property

@@ -305,20 +305,16 @@ class MachineFinder:
         return self._pinned is None or host.machine.accelerator is not None
 
     def list_rented(self, provider: str) -> tuple[CandidateMachine, ...]:
-        """Return whole machines with a list price; accelerators need an engine that supports them."""
+        """Return whole machines with a valid list price; accelerators need an engine that supports them."""
         found = []
-        for offer in self._catalog.offers:
-            whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
-            if offer.provider == provider and offer.on_demand_usd_per_hour and whole:
-                machine = self._build_machine(offer, offer.instance_type, offer.vcpu)
-                if machine is not None and self._catalog.has_valid_price(offer):
-                    priced = self._catalog.enter_cautiously(offer)
-                    found.append(CandidateMachine(locate_offer(self._catalog, offer), machine, offer=priced))
+        for offer in self._catalog.sold_offers(provider):
+            machine = self._build_machine(offer, offer.instance_type, offer.vcpu)
+            if machine is not None and not offer.notes.startswith(BURSTABLE):
+                found.append(CandidateMachine(locate_offer(self._catalog, offer), machine, offer=offer))
         return tuple(found)
 
     def list_purchasable(self, where: Location) -> tuple[CandidateMachine, ...]:
-        nodes = map(self._catalog.enter_cautiously, self._catalog.nodes.values())
-        built = ((node, self._build_machine(node, node.id, node.cores)) for node in nodes)
+        built = ((node, self._build_machine(node, node.id, node.cores)) for node in self._catalog.sold_nodes())
         return tuple(CandidateMachine(where, machine, node=node) for node, machine in built if machine is not None)
 
     def _build_machine(self, row: Offer | ServerSpec, name: str, cores: int) -> Machine | None:

@@ -24,6 +24,7 @@ SPOT_REDONE_SHARE = 0.15
 MAX_SPOT_MACHINES = 4
 PRICE_FIELDS = {SPOT: "spot_usd_per_hour", YEAR: "commit_1y_usd_per_hour", THREE_YEARS: "commit_3y_usd_per_hour"}
 UP_FRONT = "all upfront"
+SPOT_CLASS = "spot"
 CONFIDENCE_ORDER = ("high", "medium", "low", "recalled")
 
 
@@ -70,6 +71,8 @@ class OfferPrices:
         self._spot = spot
         self._types = frozenset(offer.instance_type for offer in catalog.offers)
         self._rows = catalog.commitments
+        # A usual discount is no price of today: spot machines are planned at the upper end of their drift.
+        self._spot_rise = next((rule.drift_up for rule in catalog.times_to_live if SPOT_CLASS in rule.applies_to), 1.0)
         self._known: dict[str, tuple[HourlyPrice, ...]] = {}
 
     def price(self, offer: Offer, term: int) -> HourlyPrice | None:
@@ -82,9 +85,9 @@ class OfferPrices:
         own: float | None = getattr(offer, PRICE_FIELDS[term])
         if own is not None:
             return HourlyPrice(KIND_BY_TERM[term], own)
-        row = self._find_discount(offer, term)
-        listed = offer.on_demand_usd_per_hour or 0.0
-        return HourlyPrice(KIND_BY_TERM[term], listed * (1 - row.discount), row) if row is not None else None
+        row, listed = self._find_discount(offer, term), offer.on_demand_usd_per_hour or 0.0
+        usd = listed * (1 - row.discount) * (self._spot_rise if term == SPOT else 1.0) if row is not None else listed
+        return HourlyPrice(KIND_BY_TERM[term], usd, row) if usd < listed else None
 
     def list_prices(self, offer: Offer) -> tuple[HourlyPrice, ...]:
         """Return the on-demand price, then the prices of commitments."""

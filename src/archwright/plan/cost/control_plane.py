@@ -143,8 +143,8 @@ class ControlPlaneSizer:
         least = (HOST_CORES, HOST_RAM_BYTES) if with_index else (MIN_CORES, MIN_RAM_BYTES)
         small = [
             offer
-            for offer in self._catalog.offers
-            if offer.provider == place.provider and _is_plain_offer(offer) and offer.vcpu >= least[0]
+            for offer in self._catalog.sold_offers(place.provider)
+            if _is_plain_offer(offer) and offer.vcpu >= least[0]
             if offer.ram_bytes >= least[1]
         ]
         yield tuple(offer for offer in small if offer.region == place.region)
@@ -163,8 +163,8 @@ def list_platform_parts(needs: Needs) -> tuple[str, ...]:
 
 
 def _is_plain_offer(offer: Offer) -> bool:
-    """True if the offer has no accelerator, runs at full speed all the time, and has a price."""
-    return offer.accelerator is None and not offer.notes.startswith(BURSTABLE) and bool(offer.on_demand_usd_per_hour)
+    """True if the offer has no accelerator and runs at full speed all the time."""
+    return offer.accelerator is None and not offer.notes.startswith(BURSTABLE)
 
 
 def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
@@ -172,11 +172,12 @@ def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
     bounds, clouds = collect_all_bounds(needs), needs.placement.clouds
     fitting = (
         offer
-        for offer in catalog.offers
+        for provider in catalog.cloud_providers
+        if clouds is None or provider in clouds
+        for offer in catalog.sold_offers(provider)
         if _is_plain_offer(offer)
         and HOST_CORES <= offer.vcpu <= 2 * HOST_CORES
         and offer.ram_bytes >= HOST_RAM_BYTES
-        and (clouds is None or offer.provider in clouds)
         and is_region_inside(catalog, bounds, offer.provider, offer.region)
     )
     countries = {key: row.country for key, row in catalog.regions.items()}

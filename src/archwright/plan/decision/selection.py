@@ -36,6 +36,7 @@ EXPORT_BARRED_HINT = (
     "choose a smaller accelerator or CPU inference: export rules block this accelerator in your country, and no field "
     "overrides them"
 )
+QUOTE_OR_ACCEPT = "a quote in catalog/user.yaml or --accept-stale"
 NO_PRICE = build_violation("price", None, "a price for every part")
 # Fields of `placement`, by constraint.
 PLACEMENT_FIELDS = {
@@ -241,7 +242,7 @@ def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     for miss in option.misses:
         value = f"{'at best ' if miss.at_best else ''}{miss.value if _is_pin(miss) else round_to_pass(miss)}"
         field = f"{_find_needs_field(miss.constraint, plan, source)} {value}"
-        fields.append("--accept-stale" if miss.constraint == "stale_facts" else field)
+        fields.append(QUOTE_OR_ACCEPT if miss.constraint == "stale_facts" else field)
     return ", ".join(fields)
 
 

@@ -44,7 +44,16 @@ def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, 
         return tuple(sorted(provider for provider in named if provider in sold))
     largest = tuple(sorted(name for name, _ in sold.most_common(DEFAULT_CLOUDS)))
     ledger.add_assumptions(f"placement.clouds: {', '.join(largest)}, the clouds with the most offers in the catalog")
+    if others := [name for name in sold if name not in largest and _has_machines_inside(world, name)]:
+        ledger.add_assumptions(f"placement.clouds may name other clouds with valid prices: {', '.join(sorted(others))}")
     return largest
+
+
+def _has_machines_inside(world: PlanningContext, provider: str) -> bool:
+    """True if the provider sells machines with accelerators where all data may be; most such clouds sell no storage."""
+    bounds, offers = collect_all_bounds(world.needs), world.catalog.sold_offers(provider)
+    regions = {offer.region for offer in offers if offer.accelerator is not None}
+    return any(is_region_inside(world.catalog, bounds, provider, region) for region in regions)
 
 
 class CloudPlanner:

@@ -23,7 +23,7 @@ from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
-from archwright.plan.violations import Misses, build_violation
+from archwright.plan.violations import VALID_PRICE, Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 # A model of a higher score is taken if it costs at most these shares more, of its workload's machines or of all.
@@ -337,6 +337,9 @@ class InstanceSelector:
         bounds, pinned = residency.collect_bounds(self._needs, task.workload), self._needs.placement.accelerators
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
         inside = [one for one in sold if residency.is_region_inside(self._catalog, bounds, provider, one.region)]
+        if inside and not any(map(self._catalog.has_valid_price, inside)):
+            types = ", ".join(sorted({one.instance_type for one in inside}))
+            return build_violation("stale_facts", types, VALID_PRICE)
         if pinned is not None and inside:
             wanted = self._catalog.accelerator_ids(pinned)
             here = [one for one in inside if one.accelerator in wanted]

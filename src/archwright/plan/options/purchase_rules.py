@@ -19,9 +19,7 @@ from archwright.catalog.tables.records import Accelerator, Fact
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.options.option_builder import BuiltOption
-from archwright.plan.violations import build_violation
-
-VALID_PRICE = "a dated price that has not expired"
+from archwright.plan.violations import VALID_PRICE, build_violation
 
 
 def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
