@@ -234,7 +234,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
 
 
 def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
-    promised, served = Planner(needs_of("startup")[0], catalog, PlanProvenance()).predict_chosen(None)
+    promised, served = Planner(needs_of("startup")[0], catalog, PlanProvenance(), NOW).predict_chosen(None)
     assert (promised.predictions, served) == ((), ())
 
 
@@ -348,7 +348,7 @@ def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog
         row = replace(catalog.parts["region.network"], low=usd, typical=usd, high=usd)
         priced = copy.copy(catalog)
         object.__setattr__(priced, "parts", {**catalog.parts, "region.network": row})
-        built = Planner(needs, priced, PlanProvenance()).evaluate_options(None, NOW)
+        built = Planner(needs, priced, PlanProvenance(), NOW).evaluate_options(None)
         spread[usd] = {one.draft.name: len(one.draft.regions) for one in built}
     assert max(spread[0.001].values()) > 1 and set(spread[1e6].values()) == {1}
 

@@ -152,11 +152,10 @@ def test_a_fine_tune_trains_the_model_that_its_workload_runs(startup: Plan) -> N
         assert any("the price does not include: tone" in note for note in option.notes)
 
 
-def test_a_spare_machine_for_its_availability_and_a_better_model_have_their_price(startup: Plan) -> None:
+def test_a_spare_machine_for_its_availability(startup: Plan) -> None:
     clouds = options_of(startup, "cloud")
     assert all(option.pools[0].replicas >= 2 for option in clouds)
     assert any("spare" in text for text in startup.assumptions)
-    assert any("instead of" in note and "more per month" in note for note in clouds[0].notes)
 
 
 # --- clinic and manufacturer
@@ -170,7 +169,6 @@ def test_the_clinic_stays_in_its_house(plan_of: Make) -> None:
     assert 0 < option.capex.value <= 900000 and 0 < option.power_kw.value <= 40
     assert option.rack_units is not None and 0 < option.rack_units <= 42
     assert any("placement.clouds" in text for text in plan.assumptions)
-    assert any("instead of" in note and "machines at the peak" in note for note in option.notes)
 
 
 @pytest.mark.parametrize(("residency", "inside"), [("DE", {"DE"}), ("EEA", None)])
@@ -247,7 +245,7 @@ def test_no_machine_is_bought_while_owned_machines_stand_idle(plan_of: Make) -> 
 def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
     free = edit({"placement": {"allow": ["hosted-api"]}, "data.*.residency": ["any"]}, keep_workloads("support-chat"))
     plan = plan_of("startup", free)
-    assert plan.chosen == "hosted-api-deepseek"
+    assert plan.chosen == "hosted-api-mistral"
     assert (plan.pools, plan.predictions, plan.loads) == ((), (), ())
     assert plan.workloads[0].model == "deepseek-v3.2" and plan.workloads[0].pools == ()
     assert any("not predicted" in text for text in plan.not_sized)
@@ -332,7 +330,7 @@ def test_defaults_are_said(plan_of: Make) -> None:
     plan = plan_of("startup", edit({**gone, "budget.capex": 5}, keep_workloads("support-chat")))
     said = " ".join(plan.assumptions)
     for text in (
-        "support-chat: no quality floor",
+        "support-chat: quality {mmlu_pro: 0.6}, the default for rag",
         "support-chat: data none",
         "no limit on slo.availability",
         "budget.per_month: no limit",

@@ -228,5 +228,5 @@ def test_old_prices_are_no_reason_to_buy_unless_they_are_accepted(
 def test_a_planner_looks_only_at_what_is_allowed(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
     hybrid = replace(needs, placement=replace(needs.placement, allow=("hybrid",), clouds=("aws",)))
-    found = Planner(hybrid, catalog, PlanProvenance()).evaluate_options(None, NOW)
+    found = Planner(hybrid, catalog, PlanProvenance(), NOW).evaluate_options(None)
     assert [one.draft.name for one in found] == ["hybrid-aws"]

@@ -57,6 +57,7 @@ def print_plan(result: Any) -> int:
     ranked = sorted(result.options, key=lambda option: _rank_option(result, option))
     _print_feasible_options(out, result, [option for option in ranked if option.feasible])
     _print_infeasible_options(out, result, [option for option in ranked if not option.feasible])
+    _print_model_choices(out, result)
     _print_drivers(out, result)
     if result.sections:
         out.print()
@@ -332,6 +333,34 @@ def _print_infeasible_options(out: Console, result: Plan, options: list[Option])
     because = TableColumn("because", lambda row: "; ".join(map(_format_miss, row.misses)), style="yellow")
     out.print()
     out.print(make_table((*_list_cost_columns(result), because), options, "Not feasible"))
+
+
+def _print_model_choices(out: Console, result: Plan) -> None:
+    """Print the three choices of models with what each gives up, and the scores of the chosen models."""
+    choices = result.decision.choices
+    if not choices:
+        return
+    columns = (
+        TableColumn("choice", "label", whole=True),
+        TableColumn("option", "option", whole=True),
+        TableColumn("quality", lambda row: ", ".join(f"{share:.2f}" for share in row.quality.values()), True),
+        TableColumn(
+            f"{result.currency} in\n{result.horizon_label}", lambda row: format_money(row.total_cost.value), True
+        ),
+        TableColumn("for", lambda row: ", ".join(f"{name}: {row.models[name]}" for name in row.quality)),
+    )
+    out.print()
+    out.print(make_table(columns, choices, "Choices of models"))
+    for choice in choices:
+        for line in choice.gives_up:
+            print_indented(out, f"[dim]{choice.label}: {escape(line)}[/]")
+        if changes := choice.list_changes(choices[0]):
+            what = " ".join(f"--what-if {change}" for change in changes)
+            print_indented(out, f"{choice.label}: archwright plan {result.needs_file} {escape(what)}")
+    for planned in result.workloads:
+        if planned.evidence:
+            known = "; ".join(score.summary for score in planned.evidence)
+            print_indented(out, f"{planned.name}: {escape(f'{planned.model}: {known}')}")
 
 
 def _format_miss(miss: ConstraintViolation) -> str:

@@ -106,6 +106,14 @@ class ScoreEvidence(Record):
     independent: Literal["yes", "no", "unknown"] = "unknown"
     unit: Literal["share", "rating", "rank"] = "share"
 
+    @property
+    def summary(self) -> str:
+        """For example "knowledge (mmlu_pro) 0.62 (0.51 to 0.72), estimated from 20 scores"."""
+        name = f"{self.axis.replace('-', ' ')} ({self.benchmark})" if self.axis else self.benchmark
+        band = f" ({self.low:.3g} to {self.high:.3g})" if self.low < self.high else ""
+        origin = f"estimated from {self.scores_used} scores" if self.estimated else "measured"
+        return f"{name} {self.value:.3g}{band}, {origin}"
+
 
 class ModelChoice(Record):
     """One of three ways to choose models: lowest cost, best quality at up to 1.1 times that cost or within the budget.
@@ -120,6 +128,15 @@ class ModelChoice(Record):
     quality: dict[str, float]
     total_cost: Estimate
     gives_up: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.kind.replace("-", " ")
+
+    def list_changes(self, other: "ModelChoice") -> tuple[str, ...]:
+        """Return the changes of the needs that take this choice instead of `other`, for --what-if."""
+        models = {name: self.models[name] for name in self.quality}
+        return tuple(f"workloads.{name}.model={it}" for name, it in models.items() if other.models.get(name) != it)
 
 
 class BindingLimit(Record):

@@ -1,15 +1,16 @@
 """Create a plan: price and check every allowed option, choose one, predict its behaviour, record the assumptions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 
 import msgspec
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.decision import Decision
+from archwright.contract.decision import Decision, ModelChoice
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Needs, NeedsSource, Placement
-from archwright.contract.plan import MachineFacts, Option, Plan, StackLine
+from archwright.contract.needs import TEXT_KINDS, Needs, NeedsSource, Placement
+from archwright.contract.plan import MachineFacts, Option, Plan, StackLine, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.journal import report_step
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
@@ -22,14 +23,21 @@ from archwright.plan.assumptions import (
     record_derived_loads,
     record_rule_assumptions,
 )
-from archwright.plan.capacity.candidates import SizingCache, list_tasks
+from archwright.plan.capacity.candidates import SizingCache, WorkloadTask, fix_model, list_tasks
 from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
 from archwright.plan.decision.binding_limits import BindingLimitFinder
 from archwright.plan.decision.comparison import OptionComparison, compare_options
-from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions, build_infeasible_error
+from archwright.plan.decision.model_choices import (
+    ModelChooser,
+    PlannedVariant,
+    VariantSource,
+    describe_better_choice,
+)
+from archwright.plan.decision.selection import NO_CONCESSIONS, Concessions, build_infeasible_error, choose_option
 from archwright.plan.demand.data_residency import reject_residency_conflict
 from archwright.plan.demand.forecast import list_text_demands
 from archwright.plan.demand.image_input import takes_images
+from archwright.plan.demand.model_selection import list_shown_evidence, set_default_floors
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
 from archwright.plan.evidence.gateway_settings import build_gateway_settings
 from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
@@ -51,6 +59,11 @@ from archwright.plan.sections.outline import build_sections
 from archwright.plan.violations import build_violation
 
 NOTHING_SIZED = build_violation(NOT_SIZED, "every workload", None)
+REMOTE_STEPS: dict[Placement, str] = {
+    "cloud": "sizing cloud instances",
+    "hosted-api": "pricing hosted models",
+    "serverless": "pricing serverless offers",
+}
 
 
 def make_plan(
@@ -70,23 +83,28 @@ def make_plan(
     catalog = catalog.accept_stale_prices() if concessions.accept_stale else catalog
     reject_residency_conflict(needs, source, catalog)
     ledger = PlanProvenance()
+    needs, floors = set_default_floors(needs)
+    ledger.add_assumptions(*floors)
     machine = _record_machine_probe(machine, ledger) if machine is not None else None
     record_default_assumptions(needs, ledger)
     record_derived_loads(source, ledger)
-    planner = Planner(needs, catalog, ledger, concessions)
-    built = planner.evaluate_options(machine, now)
-    drafts, converter = tuple(one.draft for one in built), planner.converter
+    planner = Planner(needs, catalog, ledger, now, concessions)
+    built = planner.evaluate_options(machine)
     report_step("comparing the options")
+    built, choices = planner.choose_models(built)
+    drafts, converter = tuple(one.draft for one in built), planner.converter
     priced = converter.price_options(drafts)
     compared = compare_options(needs, priced, drafts, converter, best_effort=concessions.best_effort)
     report_step("predicting the chosen option")
     best = next((one for one in built if one.draft.name == compared.chosen), None)
-    decision = planner.find_binding_limits(best, compared, now) if best is not None else compared.decision
+    decision = planner.find_binding_limits(best, compared) if best is not None else compared.decision
+    decision = replace(decision, choices=choices)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
     option = next((one for one in compared.options if one.name == compared.chosen), None)
     if option is not None:
-        option = replace(option, notes=(*option.notes, *predicted.notes), pools=gateway.pools)
+        notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
+        option = replace(option, notes=notes, pools=gateway.pools)
     options = tuple(option if option is not None and one.name == option.name else one for one in compared.options)
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)
@@ -102,7 +120,7 @@ def make_plan(
         horizon_months=needs.budget.horizon_months,
         chosen=compared.chosen,
         options=options,
-        workloads=gateway.workloads,
+        workloads=tuple(planner.add_evidence(planned, option) for planned in gateway.workloads),
         pools=gateway.pools,
         predictions=predictions,
         controls=controls,
@@ -144,10 +162,11 @@ class Planner:
         needs: Needs,
         catalog: Catalog,
         ledger: PlanProvenance,
+        now: datetime,
         concessions: Concessions = NO_CONCESSIONS,
         sizer: SizingCache | None = None,
     ) -> None:
-        self._needs, self._catalog, self._ledger = needs, catalog, ledger
+        self._needs, self._catalog, self._ledger, self._now = needs, catalog, ledger, now
         self._concessions = concessions
         self._download = concessions.download
         self.converter = BudgetConverter(needs.budget, catalog, ledger)
@@ -164,70 +183,145 @@ class Planner:
             settler=HardwareScheduler(catalog, ledger, writer),
             assembler=OptionBuilder(needs, catalog, ledger),
             usd=1 / self.converter.exchange_rate,
+            sites={},
         )
+        allow = needs.placement.allow
+        self._site_prices: dict[str, Mapping[str, float]] = {}
+        self._clouds = choose_clouds(self.world, ledger) if {"cloud", "hybrid"} & set(allow) else ()
 
-    def evaluate_options(self, machine: MachineFacts | None, now: datetime) -> list[BuiltOption]:
+    def evaluate_options(self, machine: MachineFacts | None) -> list[BuiltOption]:
         """Every allowed placement, in a fixed order."""
         allow, found = self._needs.placement.allow, list[BuiltOption]()
         if "this-machine" in allow:
             report_step("sizing this machine")
-            found.append(self._local_option(machine))
-        found += [one._replace(draft=self._refuse_unsellable(one.draft)) for one in self._remote_options(now)]
-        for place, one in enumerate(found):
-            draft = one.draft
-            if not self._tasks:
-                draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
-            elif self._missing and draft.terms is not None:
-                note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
-                draft = draft._replace(notes=(*draft.notes, note))
-            found[place] = one._replace(draft=draft)
+            found.append(self._describe_gaps(self._local_option(machine)))
+        report_step("sizing on-premises machines")
+        sites: list[str | None] = [None] if "on-premises" in allow else []
+        sites += self._clouds if "hybrid" in allow else []
+        found += map(self._complete_option, self._on_premises_options(sites, self._tasks))
+        for placement, step in REMOTE_STEPS.items():
+            if placement in allow:
+                report_step(step)
+                found += map(self._complete_option, self._remote_options(placement, self._tasks))
         return found
 
-    def find_binding_limits(self, best: BuiltOption, compared: OptionComparison, now: datetime) -> Decision:
+    def find_binding_limits(self, best: BuiltOption, compared: OptionComparison) -> Decision:
         """Return the decision with the limits of the needs that cost most."""
 
         def plan_again(needs: Needs, option: Option) -> OptionDraft | None:
-            other = Planner(needs, self._catalog, PlanProvenance(), self._concessions, self.world.sizer)
-            found = (other._refuse_unsellable(one.draft) for one in other._remote_options(now, only=option))
-            return next((draft for draft in found if draft.name == option.name), None)
+            other = Planner(needs, self._catalog, PlanProvenance(), self._now, self._concessions, self.world.sizer)
+            found = other._plan_like(option, other._tasks)
+            return found.draft if found is not None else None
 
         finder = BindingLimitFinder(self._needs, self._catalog, self.world.sizer, self.converter, plan_again)
         chosen = next(option for option in compared.options if option.name == compared.chosen)
         return replace(compared.decision, binding=finder.find_limits(best, chosen, compared.options))
 
-    def _remote_options(self, now: datetime, only: Option | None = None) -> Iterable[BuiltOption]:
-        """Every allowed placement but this machine; `only`: those with the placement and provider of an option."""
-        allow, tasks = self._needs.placement.allow, self._tasks
-        clouds = choose_clouds(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
-        if only is not None:
-            allow, clouds = (only.placement,), (only.provider,) if only.provider in clouds else ()
-        report_step("sizing on-premises machines")
-        if {"on-premises", "hybrid"} & set(allow):
-            yield from self._on_premises_options(allow, clouds, compared=only is None)
-        report_step("sizing cloud instances")
-        if "cloud" in allow:
+    def _remote_options(
+        self, placement: Placement, tasks: tuple[WorkloadTask, ...], provider: str | None = None
+    ) -> Iterable[BuiltOption]:
+        """Yield the options of a placement with rented machines or models, or only those at `provider`."""
+        clouds = self._clouds if provider is None else (provider,)
+        if placement == "cloud":
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
-        report_step("pricing hosted APIs and serverless offers")
-        if "hosted-api" in allow:
-            yield from HostedApiPlanner(self.world, self._ledger, tasks, now).options(clouds)
-        if "serverless" in allow:
+        elif placement == "hosted-api":
+            yield from HostedApiPlanner(self.world, self._ledger, tasks, self._now).options(self._clouds, provider)
+        else:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
+    def _complete_option(self, one: BuiltOption) -> BuiltOption:
+        return self._describe_gaps(one._replace(draft=self._refuse_unsellable(one.draft)))
+
+    def _describe_gaps(self, one: BuiltOption) -> BuiltOption:
+        draft = one.draft
+        if not self._tasks:
+            draft = draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
+        elif self._missing and draft.terms is not None:
+            note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
+            draft = draft._replace(notes=(*draft.notes, note))
+        return one._replace(draft=draft)
+
+    def choose_models(self, built: list[BuiltOption]) -> tuple[list[BuiltOption], tuple[ModelChoice, ...]]:
+        """Give the cheapest options the best models at equal cost; return the options and three choices of models."""
+        tasks = tuple(task for task in self._tasks if task.demand is not None and len(task.models) > 0)
+        tasks = tuple(task for task in tasks if task.workload.kind in TEXT_KINDS and task.workload.model is None)
+        source = VariantSource(tasks, self._list_model_prices, self._plan_variant)
+        chooser, convert = ModelChooser(source, self.converter, self._catalog), self.converter.price_option
+        variants = {one.draft.name: PlannedVariant(one, convert(one.draft)) for one in built}
+        chosen, better = "", set[str]()
+        while tasks:
+            name, _ = choose_option(tuple(one.option for one in variants.values()), self._needs.placement.prefer)
+            if name is None or name in better:
+                chosen = name or ""
+                break
+            better.add(name)
+            variants[name] = chooser.improve_option(variants[name])
+        found, best = [one.built for one in variants.values()], variants.get(chosen)
+        if best is None:
+            return found, ()
+        prefer = self._needs.placement.prefer
+        others = [one for one in variants.values() if prefer in (None, one.option.placement)]
+        return found, chooser.list_choices(best, others if best.option.placement == prefer else variants.values())
+
+    @cached_property
+    def _cloud_planner(self) -> CloudPlanner:
+        return CloudPlanner(self.world, self._ledger, self._tasks)
+
+    def _list_model_prices(self, draft: OptionDraft, task: WorkloadTask) -> Mapping[str, float]:
+        """Return the USD over the horizon of the models that an option could use for a task, as far as they differ."""
+        world, tasks = self.world, self._tasks
+        if draft.placement in ("on-premises", "hybrid"):
+            if task.name not in self._site_prices:
+                self._site_prices[task.name] = OnPremisesPlanner(world, tasks).price_models(task)
+            return self._site_prices[task.name]
+        if draft.placement == "cloud":
+            return self._cloud_planner.price_models(draft, task)
+        if draft.placement == "hosted-api":
+            return HostedApiPlanner(world, self._ledger, tasks, self._now).price_models(draft.provider, task)
+        if draft.placement == "serverless":
+            return ServerlessPlanner(world, self._ledger, tasks).price_models(draft.provider, task)
+        return {}
+
+    def _plan_variant(self, draft: OptionDraft, models: Mapping[str, str]) -> BuiltOption | None:
+        """Plan an option again with one model for each workload in `models`."""
+        return self._plan_like(draft, tuple(fix_model(task, models) for task in self._tasks))
+
+    def _plan_like(self, draft: OptionDraft | Option, tasks: tuple[WorkloadTask, ...]) -> BuiltOption | None:
+        """Plan the option of this name for `tasks`."""
+        if draft.placement in ("on-premises", "hybrid"):
+            site = None if draft.placement == "on-premises" else draft.provider
+            options = self._on_premises_options([site], tasks, compared=False)
+        else:
+            options = self._remote_options(draft.placement, tasks, draft.provider)
+        found = next((one for one in options if one.draft.name == draft.name), None)
+        return self._complete_option(found) if found is not None else None
+
+    def add_evidence(self, planned: WorkloadPlan, option: Option | None) -> WorkloadPlan:
+        """Return the workload with the scores of its model in the chosen option."""
+        workload = next(one for one in self._needs.workloads if one.name == planned.name)
+        model = option.models.get(planned.name) if option is not None else None
+        if option is None or model is None or workload.kind not in TEXT_KINDS:
+            return planned
+        catalog, hosted = self._catalog, option.placement == "hosted-api"
+        scores = catalog.hosted_evidence(option.provider, model) if hosted else catalog.open_evidence(model)
+        return replace(planned, evidence=list_shown_evidence(workload, scores, catalog))
+
     def _on_premises_options(
-        self, allow: tuple[Placement, ...], clouds: tuple[str, ...], *, compared: bool
+        self, providers: Sequence[str | None], tasks: tuple[WorkloadTask, ...], *, compared: bool = True
     ) -> Iterable[BuiltOption]:
         """Options with on-premises machines; if `compared`, with what machines without a valid price would save."""
-        catalog = self._catalog
-        world, every = self.world._replace(catalog=catalog.accept_stale_prices()), None
-        planner = OnPremisesPlanner(self.world, self._tasks)
-        left_out = list_unsold_machines(self.world, self._tasks) if compared else ()
-        rest = clouds if "hybrid" in allow else ()
-        for provider in (None, *rest) if "on-premises" in allow else rest:
+        if not providers:
+            return
+        catalog, every = self._catalog, None
+        world = self.world._replace(catalog=catalog.accept_stale_prices(), sites={})
+        planner = OnPremisesPlanner(self.world, tasks)
+        left_out = list_unsold_machines(self.world, tasks) if compared else ()
+        for provider in providers:
             found = planner.plan_option(provider)
             if not left_out or (provider is not None and not found.draft.misses):
                 yield found
                 continue
-            every = every or OnPremisesPlanner(world, self._tasks)
+            every = every or OnPremisesPlanner(world, tasks)
             yield prefer_valid_prices(found, every.plan_option(provider), catalog, self.world.format_amount)
 
     def _local_option(self, machine: MachineFacts | None) -> BuiltOption:

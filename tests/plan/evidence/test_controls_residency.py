@@ -31,8 +31,8 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 
 def chosen_ways(needs: Needs, catalog: Catalog) -> list[ChosenOption]:
     """Each way that breaks no limit, as if it had been chosen."""
-    planner = Planner(needs, catalog, PlanProvenance())
-    drafts = tuple(one.draft for one in planner.evaluate_options(MACHINE, NOW))
+    planner = Planner(needs, catalog, PlanProvenance(), NOW)
+    drafts = tuple(one.draft for one in planner.evaluate_options(MACHINE))
     made = zip(drafts, planner.converter.price_options(drafts), strict=True)
     return [
         ChosenOption(needs, catalog, PlanProvenance(), option, draft.fleets)
@@ -68,7 +68,7 @@ def test_nothing_of_any_option_lies_outside_and_nothing_is_forgotten(
 def test_each_thing_is_named_with_its_place(plan_of: Make) -> None:
     said = evidence(plan_of("manufacturer"))
     bound, free = said.split("; ")
-    assert bound.startswith("inside: pool assistant-8x-h100 in FR, pool assistant in FR"), "both that share its load"
+    assert bound.startswith("inside: pool assistant in FR, pool assistant-8x-mi300x in FR"), "both that share its load"
     assert "data manuals in FR" in bound
     assert "model files of house-model in FR" in bound, "what is trained on them may repeat them"
     for place in ("FR", "US", "CN"):

@@ -30,7 +30,7 @@ Make = Callable[..., Plan]
 
 def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW, clouds: tuple[str, ...] = ()) -> dict[str, OptionDraft]:
     ledger = PlanProvenance()
-    planner = HostedApiPlanner(Planner(needs, catalog, ledger).world, ledger, list_tasks(needs, catalog), now)
+    planner = HostedApiPlanner(Planner(needs, catalog, ledger, NOW).world, ledger, list_tasks(needs, catalog), now)
     return {built.draft.provider: built.draft for built in planner.options(clouds)}
 
 

@@ -181,4 +181,4 @@ def test_quality_ranks_by_known_scores_and_puts_unknown_models_below_their_size(
     assert len(alike) >= 4 and all(rated[name].share > below for name in alike)
     whole = next(model for model in models.values() if rated[model.id].scores == len(BENCHMARKS))
     assert rated[whole.id].share == pytest.approx(sum(whole.quality[b] for b in BENCHMARKS) / len(BENCHMARKS))
-    assert set(rate_models([unknown]).values()) == {(0.0, 0)}
+    assert set(rate_models([unknown]).values()) == {(0.0, 0, 0)}

@@ -79,7 +79,7 @@ def test_no_age_of_owned_machines_turns_a_plan_over(
             "workloads.1.model": "Phi-4",
         }
         needs, _ = needs_of("manufacturer", edit(changes, two_workloads))
-        (built,) = Planner(needs, catalog, PlanProvenance()).evaluate_options(None, NOW)
+        (built,) = Planner(needs, catalog, PlanProvenance(), NOW).evaluate_options(None)
         totals.append(sum(term.sum for term in built.draft.terms or ()))
     assert all(1 <= later / now < 1.03 for now, later in itertools.pairwise(totals)), totals
 

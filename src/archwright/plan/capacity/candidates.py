@@ -5,7 +5,7 @@ the same capacity. Only the Pareto front of machines is kept: a machine is dropp
 with any purchase option and has at least the same capacity, so no optimal machine is lost.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -19,7 +19,7 @@ from archwright.plan.accounting.fleet import Location, locate_offer
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.image_input import add_image_work, describe_image_tokens, keep_image_models, takes_images
-from archwright.plan.demand.model_selection import get_model_id, select_open_models
+from archwright.plan.demand.model_selection import get_model_id, prune_models, select_open_models
 from archwright.plan.demand.specialist_models import RULES, select_specialist_models
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
@@ -64,6 +64,16 @@ class CandidateMachine(NamedTuple):
     machine: Machine
     offer: Offer | None = None
     node: ServerSpec | None = None
+
+
+def fix_model(task: WorkloadTask, models: Mapping[str, str]) -> WorkloadTask:
+    """Return the task with the model that `models` names for its workload, or unchanged."""
+    name = models.get(task.workload.name)
+    if name is None or task.follows is not None or task.demand is None:
+        return task
+    workload = replace(task.workload, model=name)
+    left = tuple(model for model in task.models if get_model_id(model) == name)
+    return task._replace(workload=workload, demand=task.demand._replace(workload=workload), models=left)
 
 
 def uses_language_model(task: WorkloadTask) -> bool:
@@ -127,6 +137,7 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
     if workload.kind in TEXT_KINDS and task.demand is not None:
         found = select_open_models(task.demand, catalog)
         found = keep_image_models(found, task.demand, catalog) if takes_images(workload) else found
+        found = found._replace(models=prune_models(found.models, task.demand, catalog))
     elif workload.kind in RULES:
         found = select_specialist_models(workload, catalog)
     else:

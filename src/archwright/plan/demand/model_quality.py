@@ -1,4 +1,4 @@
-"""The quality of open models, for a choice that no floor of the needs decides.
+"""The quality of models, for a choice that no floor of the needs decides.
 
 Quality = mean share over BENCHMARKS. A model's own score is the lowest reported one. A missing score comes from a fit:
 logit(share) = ability of the model + ease of the benchmark. Each ability is drawn towards a line over
@@ -10,11 +10,16 @@ tone, and nothing about the loss by a quantisation. A difference below 0.03 mean
 counts as weaker than nine of ten scored models of its size.
 """
 
+import functools
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.quality_rules import read_quality_weights
 from archwright.catalog.tables.records import ModelSpec
+from archwright.contract.decision import ScoreEvidence
+from archwright.contract.needs import Workload
 
 BENCHMARKS = ("mmlu", "mmlu_pro", "gpqa", "ifeval", "livecodebench", "humaneval")
 # Beyond these shares a logit says more about rounding than about the model.
@@ -23,45 +28,106 @@ LEAST_SHARE, MOST_SHARE = 0.005, 0.995
 SWEEPS = 60
 # 10th percentile of a normal distribution, in standard deviations.
 Z10 = 1.2816
+# Two models whose quality differs by less count as equal.
+EQUAL_QUALITY = 0.01
+# The kind of work in several model calls per request; any other kind of work is the kind of the workload.
+AGENT = "agent"
+
+Evidence = Mapping[str, ScoreEvidence]
+K = TypeVar("K", bound=Hashable)
 
 
 class ModelQuality(NamedTuple):
-    """A share from 0 to 1, and how many of BENCHMARKS have a reported score."""
+    """A share from 0 to 1, and how many of the benchmarks have a score, and a measured one."""
 
     share: float
     scores: int
+    measured: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Return a key that is larger for the better model, and of equal models for the one with more measurements."""
+        return round(self.share / EQUAL_QUALITY), self.measured
+
+
+class QualityRater:
+    """Rates models for a kind of work: the weighted mean over the benchmarks of quality_weights.csv."""
+
+    def __init__(self, catalog: Catalog, kind: str) -> None:
+        self.weights = {row.benchmark: row.weight for row in read_quality_weights() if row.kind == kind}
+        known = {("", name): catalog.open_evidence(name) for name in catalog.models}
+        known |= {(row.provider, row.id): catalog.hosted_evidence(row.provider, row.id) for row in catalog.hosted}
+        shares = {key: {one: found[one].value for one in self.weights if one in found} for key, found in known.items()}
+        sizes = {("", model.id): float(model.parameters) for model in catalog.models.values()}
+        rated = fit_quality(shares, sizes, self.weights)
+        self._rated = {
+            key: rated[key]._replace(measured=sum(not found[name].estimated for name in shares[key]))
+            for key, found in known.items()
+        }
+
+    def rate(self, model: str, provider: str = "") -> ModelQuality:
+        """Return the quality of a hosted model, or without `provider` of an open one; no scores: a share of 0."""
+        found = self._rated.get((provider, model))
+        return found if found is not None and found.scores else ModelQuality(0.0, 0)
+
+
+@functools.lru_cache(maxsize=16)
+def find_rater(catalog: Catalog, kind: str) -> QualityRater:
+    return QualityRater(catalog, kind)
+
+
+def classify_work(workload: Workload) -> str:
+    """Return the kind of work that floors and weights refer to."""
+    steps = workload.traffic.agent_steps if workload.traffic is not None else None
+    return AGENT if (steps or 1) > 1 else workload.kind
 
 
 def rate_models(models: Iterable[ModelSpec]) -> dict[str, ModelQuality]:
     """Return the quality of each model by its id."""
-    known = {model.id: _read_logits(model) for model in models}
-    sizes = {model.id: math.log10(max(model.parameters, 1)) for model in models}
+    listed = tuple(models)
+    known = {model.id: {on: model.quality[on] for on in BENCHMARKS if on in model.quality} for model in listed}
+    sizes = {model.id: float(model.parameters) for model in listed}
+    return fit_quality(known, sizes, dict.fromkeys(BENCHMARKS, 1.0))
+
+
+def fit_quality(
+    shares: Mapping[K, Mapping[str, float]], parameters: Mapping[K, float], weights: Mapping[str, float]
+) -> dict[K, ModelQuality]:
+    """Return the weighted mean share of each model, with fitted shares for missing scores.
+
+    A model whose `parameters` are not known is not drawn to the line over sizes.
+    """
+    known = {name: _read_logits(found) for name, found in shares.items()}
+    sizes = {name: math.log10(max(parameters[name], 1)) for name in known if name in parameters}
     scored = {name: logits for name, logits in known.items() if logits}
-    if not scored:
+    lined = [name for name in scored if name in sizes]
+    if not scored or not lined:
         return {name: ModelQuality(0.0, 0) for name in known}
-    ease = dict.fromkeys(BENCHMARKS, 0.0)
+    ease = dict.fromkeys(weights, 0.0)
     line = (0.0, 0.0)
     ability = dict.fromkeys(scored, 0.0)
     for _ in range(SWEEPS):
         for name, logits in scored.items():
-            pulled = line[0] + line[1] * sizes[name]
-            ability[name] = (pulled + sum(own - ease[on] for on, own in logits.items())) / (1 + len(logits))
-        for on in BENCHMARKS:
+            drawn = [line[0] + line[1] * sizes[name]] if name in sizes else []
+            ability[name] = (sum(drawn) + sum(own - ease[on] for on, own in logits.items())) / (
+                len(drawn) + len(logits)
+            )
+        for on in ease:
             rest = [logits[on] - ability[name] for name, logits in scored.items() if on in logits]
             ease[on] = sum(rest) / len(rest) if rest else 0.0
-        line = _fit_line([(sizes[name], ability[name]) for name in scored])
-    off = [ability[name] - line[0] - line[1] * sizes[name] for name in scored]
+        line = _fit_line([(sizes[name], ability[name]) for name in lined])
+    off = [ability[name] - line[0] - line[1] * sizes[name] for name in lined]
     spread = math.sqrt(sum(one * one for one in off) / len(off))
+    whole = sum(weights.values())
     found = {}
     for name, logits in known.items():
-        level = ability.get(name, line[0] + line[1] * sizes[name] - Z10 * spread)
-        shares = [_to_share(logits.get(on, level + ease[on])) for on in BENCHMARKS]
-        found[name] = ModelQuality(sum(shares) / len(shares), len(logits))
+        level = ability.get(name, line[0] + line[1] * sizes.get(name, 0.0) - Z10 * spread)
+        total = sum(weight * _to_share(logits.get(on, level + ease[on])) for on, weight in weights.items())
+        found[name] = ModelQuality(total / whole, len(logits))
     return found
 
 
-def _read_logits(model: ModelSpec) -> dict[str, float]:
-    shares = {on: model.quality[on] for on in BENCHMARKS if on in model.quality}
+def _read_logits(shares: Mapping[str, float]) -> dict[str, float]:
     clipped = {on: min(max(share, LEAST_SHARE), MOST_SHARE) for on, share in shares.items()}
     return {on: math.log(share / (1 - share)) for on, share in clipped.items()}
 

@@ -1,22 +1,30 @@
 """Models that may serve a workload: licence, context length, quality floors by named benchmark.
 
-A floor needs a reported figure on its benchmark: a model without a figure is listed but not chosen, unless the needs
-accept unknown quality. Models that pass are sorted by size, smallest first.
+A model meets a floor if the low end of its score does, measured or estimated. A model without a score on the benchmark
+is listed but not chosen, unless the needs accept unknown quality. A workload without a floor gets that of its kind of
+work (quality_defaults.csv), except on a machine that is there anyway. Models that pass are sorted by size, smallest
+first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.quality_rules import read_quality_defaults
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import Workload
+from archwright.contract.decision import ScoreEvidence
+from archwright.contract.needs import Needs, Workload
 from archwright.contract.plan import ConstraintViolation
+from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
+from archwright.plan.demand.model_quality import Evidence, classify_work, find_rater
 from archwright.plan.violations import Misses, build_violation
+from archwright.sizing.model.weight_groups import group_weights
 
 QualityStanding = Literal["passes", "below", "unknown"]
 UNKNOWN = "unknown"
+LICENCE_ORDER = ("yes", "conditional", "no")
 
 
 class ModelCandidates(NamedTuple):
@@ -36,11 +44,30 @@ def get_model_id(model: ModelSpec | None) -> str:
     return model.id if model is not None else ""
 
 
-def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> QualityStanding:
-    shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
-    if any(share is not None and share < floor for share, floor in shares):
+def set_default_floors(needs: Needs) -> tuple[Needs, tuple[str, ...]]:
+    """Return the needs with the floor of its kind for each workload that states none, and a sentence for each."""
+    if needs.placement.allow == ("this-machine",):
+        return needs, ()
+    workloads, told = list[Workload](), list[str]()
+    for workload in needs.workloads:
+        rows = [row for row in read_quality_defaults() if row.kind == classify_work(workload)]
+        if rows and workload.model is None and not workload.quality:
+            workload = replace(workload, quality={row.benchmark: row.floor for row in rows})
+            floors = ", ".join(f"{row.benchmark}: {row.floor:g}" for row in rows)
+            told.append(
+                f"{workload.name}: quality {{{floors}}}, the default for {rows[0].kind}. {rows[0].reason}. To change "
+                "it, set quality, also to a lower floor, or model"
+            )
+        workloads.append(workload)
+    return replace(needs, workloads=tuple(workloads)), tuple(told)
+
+
+def assess_quality(workload: Workload, evidence: Evidence) -> QualityStanding:
+    """Compare the low end of each score with its floor."""
+    known = [(evidence.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
+    if any(score is not None and score.low < floor for score, floor in known):
         return "below"
-    if any(share is None for share, _ in shares):
+    if any(score is None for score, _ in known):
         return "passes" if workload.quality_unknown == "accept" else "unknown"
     return "passes"
 
@@ -53,9 +80,7 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
             model = catalog.model(workload.model)
         except CatalogError:
             return ModelCandidates((), (build_violation(f"{demand.workload.name}.model", "not open", workload.model),))
-        misses = _find_misses(demand, model)
-        if assess_quality(demand.workload, model.quality) != "passes":
-            misses += tuple(find_floor_misses(demand.workload, model.quality))
+        misses = (*_find_misses(demand, model), *find_floor_misses(workload, catalog.open_evidence(model.id)))
         return ModelCandidates((), misses) if misses else ModelCandidates((model,))
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
@@ -64,55 +89,77 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     by_standing: dict[QualityStanding, list[ModelSpec]] = {"passes": [], "below": [], "unknown": []}
     for model in catalog.models.values():
         if not _find_misses(demand, model):
-            by_standing[assess_quality(workload, model.quality)].append(model)
+            by_standing[assess_quality(workload, catalog.open_evidence(model.id))].append(model)
     kept, unknown = by_standing["passes"], len(by_standing["unknown"])
-    notes = (f"{workload.name}: {unknown} open models have no published score for the quality floor and were left out",)
+    notes = (f"{workload.name}: {unknown} open models have no score for the quality floor and were left out",)
     misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())
 
 
-def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[ConstraintViolation]:
-    found = []
+def prune_models(models: tuple[ModelSpec, ...], demand: Demand, catalog: Catalog) -> tuple[ModelSpec, ...]:
+    """Drop models that another one dominates: no smaller in any respect, and not better for this kind of work.
+
+    Needs of a model: all and active parameters, cache of the longest request, freedom of its licence. A checkpoint in
+    few bits runs only on some accelerators, so it replaces only models in the same format.
+    """
+    rater = find_rater(catalog, classify_work(demand.workload))
+    if not rater.weights:
+        return models
+
+    def measure(model: ModelSpec) -> tuple[float, ...]:
+        cache = group_weights(model).cache_value_count(demand.context_tokens)
+        return (model.parameters, model.active_parameters, cache, LICENCE_ORDER.index(model.commercial_use))
+
+    rated = {model.id: rater.rate(model.id) for model in models}
+    # The better and then the smaller model comes first, so equal models drop all but the first.
+    ranked = sorted(models, key=lambda model: (*(-one for one in rated[model.id].rank), *measure(model)))
+    kept = list[tuple[ModelSpec, tuple[float, ...]]]()
+    for model in ranked:
+        size = measure(model)
+        rivals = (other for one, other in kept if one.published_format in ("", model.published_format))
+        if not any(all(a <= b for a, b in zip(other, size, strict=True)) for other in rivals):
+            kept.append((model, size))
+    left = {model.id for model, _ in kept}
+    return tuple(model for model in models if model.id in left)
+
+
+def find_floor_misses(workload: Workload, evidence: Evidence) -> Misses:
+    """Return the floors that the scores do not meet; a missing score is a miss unless the needs accept it."""
+    found = list[ConstraintViolation]()
     for benchmark, floor in workload.quality.items():
-        share = reported.get(benchmark)
-        if share is None or share < floor:
-            value = UNKNOWN if share is None else share
+        score = evidence.get(benchmark)
+        if (score is None and workload.quality_unknown == "refuse") or (score is not None and score.low < floor):
+            value = UNKNOWN if score is None else score.low
             found.append(build_violation(f"{workload.name}.quality.{benchmark}", value, floor))
-    return found
+    return tuple(found)
 
 
-# A better model has a score on the floor's benchmark that is higher by at least this margin.
-BETTER_SCORE_MARGIN = 0.05
+def list_quality_notes(workload: Workload, name: str, evidence: Evidence) -> tuple[str, ...]:
+    """Return notes on estimated scores on which a floor rests, and on floors without a score."""
+    known = [(benchmark, floor, evidence.get(benchmark)) for benchmark, floor in workload.quality.items()]
+    estimated = [
+        f"{workload.name}: {name} meets the floor {floor:g} by an estimate: {score.summary}"
+        for _, floor, score in known
+        if score is not None and score.estimated and score.low >= floor
+    ]
+    unknown = [benchmark for benchmark, _, score in known if score is None]
+    if unknown and workload.quality_unknown == "accept":
+        estimated.append(
+            f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it"
+        )
+    return tuple(estimated)
 
 
-def is_better_model(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
-    """True if `one` is better on every benchmark that the workload sets a floor on."""
-    pairs = [(one.quality.get(name), than.quality.get(name)) for name in workload.quality]
-    return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER_SCORE_MARGIN for a, b in pairs)
+def format_scores(evidence: Evidence, benchmarks: Iterable[str]) -> str:
+    """Format the known scores on some benchmarks."""
+    return "; ".join(evidence[name].summary for name in benchmarks if name in evidence)
 
 
-# A model of known quality is preferred to one of unknown quality if it costs at most this factor more.
-SIMILAR_COST_FACTOR = 1.25
-
-
-def is_quality_known(workload: Workload, reported: Mapping[str, float | None]) -> bool:
-    """True if a score is reported for every floor."""
-    return all(reported.get(benchmark) is not None for benchmark in workload.quality)
-
-
-def format_unrated_note(workload: Workload, name: str, reported: Mapping[str, float | None]) -> tuple[str, ...]:
-    """Return the note on a model without reported quality that the needs accept."""
-    unknown = [benchmark for benchmark in workload.quality if reported.get(benchmark) is None]
-    if not unknown or workload.quality_unknown != "accept":
-        return ()
-    return (f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it",)
-
-
-def format_scores(workload: Workload, model: ModelSpec) -> str:
-    """Format the known scores on the workload's benchmarks, for example "mmlu_pro 0.81"."""
-    known = ((name, model.quality.get(name)) for name in workload.quality)
-    return ", ".join(f"{name} {share:.2g}" for name, share in known if share is not None)
+def list_shown_evidence(workload: Workload, evidence: Evidence, catalog: Catalog) -> tuple[ScoreEvidence, ...]:
+    """Return the scores that decide: those of the floors, then those of the kind of work."""
+    names = (*workload.quality, *find_rater(catalog, classify_work(workload)).weights)
+    return tuple(evidence[name] for name in dict.fromkeys(names) if name in evidence)
 
 
 def permits_licence(workload: Workload, model: ModelSpec) -> bool:
@@ -132,12 +179,11 @@ def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
 
 def _build_no_model_violation(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
+    able = [model.id for model in catalog.models.values() if not _find_misses(demand, model)]
     best = []
     for name in demand.workload.quality:
-        able = (model for model in catalog.models.values() if not _find_misses(demand, model))
-        known = [(model.quality.get(name) or 0.0, model.id) for model in able]
-        score, model_id = max(known, default=(0.0, ""))
-        best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
+        known = [(score.low, one) for one in able if (score := catalog.open_evidence(one).get(name)) is not None]
+        best += [f"the best low end of {name} is {low:.3g} ({one})" for low, one in sorted(known)[-1:]]
     value = "; ".join(best) or (UNKNOWN if unknown else None)
     return build_violation(f"{demand.workload.name}.quality", value, floors or "any open model")
 
@@ -149,7 +195,8 @@ def format_licence_note(model: ModelSpec) -> tuple[str, ...]:
     return (f"{model.id}: licence {model.licence} sets conditions: {model.licence_conditions}",)
 
 
-def list_model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
+def list_model_notes(workload: Workload, model: ModelSpec | None, catalog: Catalog) -> tuple[str, ...]:
     if model is None:
         return ()
-    return (*format_unrated_note(workload, model.id, model.quality), *format_licence_note(model))
+    quality = list_quality_notes(workload, model.id, catalog.open_evidence(model.id))
+    return (*quality, *format_licence_note(model))

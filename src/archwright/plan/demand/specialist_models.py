@@ -22,7 +22,7 @@ from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
-from archwright.plan.demand.model_selection import ModelCandidates, assess_quality, permits_licence
+from archwright.plan.demand.model_selection import ModelCandidates, permits_licence
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.workloads.embedding import PIECE_TOKENS
 
@@ -206,7 +206,7 @@ def _filter_able(
         (f"{name}.licence", workload.licence, lambda one: permits_licence(workload, one)),
         (f"{name}.languages", ", ".join(languages), lambda one: wanted <= set(one.languages)),
         (f"{name}.traffic", longest, lambda one: isinstance(one, PublishedRateModel) or one.context_tokens >= longest),
-        (f"{name}.quality", floors, lambda one: assess_quality(workload, one.quality) == "passes"),
+        (f"{name}.quality", floors, lambda one: _meets_floors(workload, one)),
     )
     able = tuple(every)
     for constraint, limit, holds in steps:
@@ -216,6 +216,11 @@ def _filter_able(
             return (), (build_violation(constraint, value, limit),)
         able = left
     return able, ()
+
+
+def _meets_floors(workload: Workload, model: ModelSpec) -> bool:
+    known = ((model.quality.get(benchmark), floor) for benchmark, floor in workload.quality.items())
+    return all(workload.quality_unknown == "accept" if score is None else score >= floor for score, floor in known)
 
 
 def list_evidence(workload: Workload, name: str, catalog: Catalog) -> tuple[ScoreEvidence, ...]:

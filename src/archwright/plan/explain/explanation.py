@@ -150,6 +150,7 @@ def _explain_choice(plan: Plan) -> list[str]:
     lines.append(f"chosen: {plan.chosen or 'none, because no option satisfies the needs'}")
     lines += _format_section("why", _list_choice_reasons(plan))
     lines += ["", "options", *(f"  {line}" for option in plan.options for line in _summarise_option(option))]
+    lines += _format_section("choices of models", _list_model_choices(plan))
     lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
     lines += _format_section("predictions", (f"{p.id}: {format_estimate(p.estimate)}" for p in plan.predictions))
     lines += _format_section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
@@ -173,6 +174,13 @@ def _list_choice_reasons(plan: Plan) -> Iterator[str]:
         yield f"share of the total by confidence of its facts: {', '.join(shares)}"
     if decision.returns is not None:
         yield describe_return(decision.returns)
+
+
+def _list_model_choices(plan: Plan) -> Iterator[str]:
+    for choice in plan.decision.choices:
+        models = ", ".join(f"{choice.models[name]} for {name} ({share:.2f})" for name, share in choice.quality.items())
+        yield f"{choice.label}: {choice.option} with {models}, {format_estimate(choice.total_cost)}"
+        yield from (f"  {sentence}" for sentence in choice.gives_up)
 
 
 def _format_section(title: str, rows: Iterable[str]) -> list[str]:
@@ -275,6 +283,8 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
         if load.workload == workload.name:
             at_once = f"{load.concurrency} concurrent requests in the closed loop"
             lines.append(f"  load: {load.requests_per_second:g} requests/s at the peak, {at_once}")
+    for score in workload.evidence:
+        lines.append(f"  {score.summary}; {score.source} {score.as_of}".rstrip("; "))
     if (waits := workload.waits) is not None:
         lines.append(f"  at the gateway: refused if it would wait longer than {waits.wait_s:g} s for a slot")
         lines.append(f"    overflows to another pool after {waits.overflow_s:g} s, if the plan has one")

@@ -20,7 +20,7 @@ from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.cost.facility_costs import REGION_PARTS
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
-from archwright.plan.demand.model_selection import format_scores, get_model_id
+from archwright.plan.demand.model_selection import get_model_id
 from archwright.plan.options.cloud_instances import (
     BETTER_SHARE_OF_ALL,
     BETTER_SHARE_OF_OWN,
@@ -34,6 +34,7 @@ from archwright.plan.options.option_builder import BuiltOption, OptionPart, join
 from archwright.plan.violations import build_violation
 
 DEFAULT_CLOUDS = 3
+MANAGED = "managed-"
 
 
 def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, ...]:
@@ -95,6 +96,11 @@ class CloudPlanner:
                 yield from self._relaxed_option(provider, "clouds", named)
         for provider in complete:
             yield from self._managed_options(provider)
+
+    def price_models(self, draft: OptionDraft, task: WorkloadTask) -> dict[str, float]:
+        """Estimate the cost in USD over the horizon of a task by each model that keeps all limits."""
+        renter = self._on_demand if draft.name.startswith(MANAGED) else self._world.renter
+        return renter.price_models(draft.provider, task)
 
     def _select(self, provider: str, region: str | None = None, **pins: Any) -> InstanceSelection:
         """Select machines; `pins`: changed fields of `placement`."""
@@ -165,7 +171,8 @@ class CloudPlanner:
             sites = f"on machines bought for its sites ({', '.join(task.workload.sites)})"
             notes.append(f"{task.name}: {sites}; other workloads use rented machines")
         if renter is not None:
-            notes += self._describe_better_models(draft.provider, found, renter)
+            picks = found.picks
+            notes += [note for one in picks for note in self._describe_better_specialist(draft.provider, one, renter)]
             saved = [(usd, region) for usd, region in map(renter.remote_saving, found.picks) if usd > 0]
             if saved:
                 less = self._world.format_amount(sum(usd for usd, _ in saved))
@@ -185,18 +192,6 @@ class CloudPlanner:
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside the residency of all workloads' data"
             yield f"spread over {', '.join(regions)}: {why}"
-
-    def _describe_better_models(
-        self, provider: str, found: InstanceSelection, renter: InstanceSelector
-    ) -> Iterable[str]:
-        for pick in found.picks:
-            yield from self._describe_better_specialist(provider, pick, renter)
-            better = renter.better_model_choice(provider, pick) or renter.cheapest_known_quality(provider, pick)
-            if better is not None and better.model is not None and pick.model is not None:
-                rated = [(model.id, format_scores(pick.task.workload, model)) for model in (better.model, pick.model)]
-                named = [f"{name} ({known or 'not known'})" for name, known in rated]
-                more = self._world.format_amount((better.usd - pick.usd) / self._needs.budget.horizon_months)
-                yield f"{pick.task.name}: machines for {named[0]} instead of {named[1]} cost {more} more per month"
 
     def _describe_better_specialist(
         self, provider: str, pick: InstanceChoice, renter: InstanceSelector
@@ -224,7 +219,7 @@ class CloudPlanner:
 
     def _list_managed(self, provider: str, row: PlatformSurcharge) -> Iterable[BuiltOption]:
         """Yield the managed platform with the cheapest machines, then in each single region of these machines."""
-        draft, found = OptionDraft(f"managed-{provider}", "cloud", provider), [self._on_demand]
+        draft, found = OptionDraft(f"{MANAGED}{provider}", "cloud", provider), [self._on_demand]
         world, spread = self._world, self._on_demand.select_instances(provider, self._tasks)
         regions = sorted({pick.host.where.region for pick in spread.picks})
         for region in regions if len(regions) > 1 else ():

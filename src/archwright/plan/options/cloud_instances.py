@@ -22,7 +22,7 @@ from archwright.plan.capacity.purchase_options import SPOT, HourlyPrice, Purchas
 from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import BatchJob, Demand
-from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
+from archwright.plan.demand.model_selection import get_model_id
 from archwright.plan.violations import VALID_PRICE, Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
@@ -162,30 +162,20 @@ class InstanceSelector:
             if pick is None or pick.misses:
                 far = self._find_best(provider, task, models, near=False)
                 pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
-            if pick is not None and len(models) > 1:
-                pick = self._prefer_known_quality(provider, pick)
             self._known[key] = pick
         return self._known[key]
 
-    def _prefer_known_quality(self, provider: str, pick: InstanceChoice) -> InstanceChoice:
-        """Prefer a model of known quality at about the same cost, and a better model at the same cost."""
-        known = self.cheapest_known_quality(provider, pick)
-        if known is not None and len(known.misses) <= len(pick.misses):
-            pick = known if known.cost <= SIMILAR_COST_FACTOR * pick.cost else pick
-        while (other := self.better_model_choice(provider, pick)) is not None:
-            if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + machine_count.ROUNDING):
-                break
-            pick = other
-        return pick
+    def price_models(self, provider: str, task: WorkloadTask) -> dict[str, float]:
+        """Estimate the cost in USD over the horizon of a task by each model that keeps all limits.
 
-    def cheapest_known_quality(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
-        """Return the cheapest model of known quality if the quality of the chosen model is unknown."""
-        task = pick.task
-        if pick.model is None or is_quality_known(task.workload, pick.model.quality):
-            return None
-        named = (model for model in task.models if model is not None)
-        models = tuple(model for model in named if is_quality_known(task.workload, model.quality))
-        return self.best_choice(provider, task, models) if models else None
+        The costs of models are proportional to their lower bounds; the cheapest model has its real cost.
+        """
+        pick = self.best_choice(provider, task, task.models)
+        bounds = {get_model_id(model): least[2] for least, model in self._rank_models(provider, task) if not least[0]}
+        own = bounds.get(get_model_id(pick.model)) if pick is not None else None
+        if pick is None or not own:
+            return {}
+        return {model: pick.cost * bound / own for model, bound in bounds.items()}
 
     def _find_best(
         self, provider: str, task: WorkloadTask, models: ModelOptions, *, near: bool
@@ -207,16 +197,6 @@ class InstanceSelector:
         alike = (h for h in self.allowed_machines(offer.provider, task) if h.machine.id == pick.host.machine.id)
         least = min(alike, key=self._hourly_prices, default=pick.host)
         return pick.usd * (1 - self._hourly_prices(least)[0] / self._hourly_prices(pick.host)[0]), least.where.region
-
-    def better_model_choice(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
-        task, best = pick.task, None
-        for least, model in self._rank_models(provider, task) if task.demand is not None else ():
-            if best is not None and least >= _rank_choices((best,))[:3]:
-                break
-            if model is not None and pick.model is not None and is_better_model(task.workload, model, pick.model):
-                found = [one for one in (best, self.best_choice(provider, task, (model,))) if one is not None]
-                best = min(found, key=lambda one: _rank_choices((one,)), default=None)
-        return best
 
     def _prefer_better(
         self, provider: str, family: tuple[WorkloadTask, ...], picks: tuple[InstanceChoice, ...], whole: float

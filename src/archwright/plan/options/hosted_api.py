@@ -1,6 +1,8 @@
 """Options with hosted models, paid per token.
 
-Cost per month: requests x (input tokens x input price + output tokens x output price).
+Cost per month: requests x (input tokens x input price + output tokens x output price). Batch work with a deadline of
+a day pays batch prices. Prompt tokens that many requests share are paid as cached input. A model that is withdrawn
+within the horizon is not offered, unless the needs name it.
 Catalog prices come from one source and are checked against a second one; if they differ, the interval covers both.
 The catalog states where a provider processes data. If the place is unknown and data are bound to a place, the option is
 priced and listed, but not feasible. Non-text work runs on rented machines, at the cheapest allowed cloud.
@@ -8,11 +10,12 @@ priced and listed, but not feasible. Non-text work runs on rented machines, at t
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import BAND, HostedModel
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.needs import TEXT_KINDS, Traffic, Workload
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
@@ -27,6 +30,7 @@ from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand, load_driver
 from archwright.plan.demand.image_input import add_image_tokens, takes_images
+from archwright.plan.demand.model_quality import classify_work, find_rater
 from archwright.plan.demand.specialist_models import RULES
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
@@ -38,6 +42,8 @@ PLACEMENT = "hosted-api"
 # Country groups that needs may name, the smaller first; other groups of a provider are mapped to these.
 COUNTRY_GROUPS = ("EEA", "APAC")
 DAYS_PER_MONTH = 365.25 / MONTHS_PER_YEAR
+# Batch interfaces answer within a day.
+BATCH_DEADLINE_H = 24.0
 
 
 class HostedApiPlanner:
@@ -51,11 +57,12 @@ class HostedApiPlanner:
         named = (self._needs.placement.regions or (), *(data.residency for data in self._needs.data))
         self._named = frozenset(place for places in named for place in places)
 
-    def options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
+    def options(self, clouds: tuple[str, ...], only: str | None = None) -> Iterable[BuiltOption]:
+        """Yield an option for each provider, or for `only` one; other work runs at the cheapest of `clouds`."""
         sold = {model.provider for model in self._catalog.hosted}
         named = set(self._needs.placement.clouds or ()) & sold
         others = self._select_other_machines(clouds if "cloud" in self._needs.placement.allow else ())
-        for provider in sorted(named or sold) if self._text else ():
+        for provider in ([only] if only else sorted(named or sold)) if self._text else ():
             yield self._build_option(provider, others)
 
     def _build_option(self, provider: str, others: InstanceSelection) -> BuiltOption:
@@ -124,31 +131,51 @@ class HostedApiPlanner:
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
 
+    def price_models(self, provider: str, task: WorkloadTask) -> dict[str, float]:
+        """Return the cost in USD over the horizon by each model on sale that meets the floors."""
+        demand = task.demand
+        if demand is None:
+            return {}
+        months = self._needs.budget.horizon_months
+        passing = self._group_models(provider, demand)["passes"]
+        return {model.id: self._model_monthly_usd(model, demand) * months for model in passing}
+
+    def _group_models(self, provider: str, demand: Demand) -> dict[str, list[HostedModel]]:
+        """Return the models on sale by how they meet the floors."""
+        found: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
+        for model in self._eligible_models(provider, demand):
+            evidence = self._catalog.hosted_evidence(provider, model.id)
+            found[model_selection.assess_quality(demand.workload, evidence)].append(model)
+        return found
+
     def _choose_model(self, provider: str, demand: Demand) -> OptionPart:
         """Choose the cheapest model that passes the floors, else, as a violation, the cheapest of unknown quality."""
-        workload = demand.workload
-        by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
-        for model in self._eligible_models(provider, demand):
-            by_standing[model_selection.assess_quality(workload, self._reported_quality(model, demand))].append(model)
+        workload, by_standing = demand.workload, self._group_models(provider, demand)
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
             return OptionPart(misses=(build_violation(f"{workload.name}.model", None, wanted),))
-        # A model with an end date within the horizon ranks last, because the price of its successor is unknown.
-        model, known = self._cheapest_models(pool, demand)
-        reported = self._reported_quality(model, demand)
-        notes = [*model_selection.format_unrated_note(workload, model.id, reported)]
-        if known is not model:
-            more = self._model_monthly_usd(known, demand) - self._model_monthly_usd(model, demand)
-            costs = f"costs {self._world.format_amount(more)} more per month than {model.id}"
-            notes.append(f"{workload.name}: {known.id}, whose quality is known, {costs}")
-        misses = () if by_standing["passes"] else tuple(model_selection.find_floor_misses(workload, reported))
+        rater = find_rater(self._catalog, classify_work(workload))
+
+        def rank(one: HostedModel) -> tuple[float | str, ...]:
+            return (self._model_monthly_usd(one, demand), -rater.rate(one.id, provider).share, one.id)
+
+        model = min(pool, key=rank)
+        evidence = self._catalog.hosted_evidence(provider, model.id)
+        notes = [*model_selection.list_quality_notes(workload, model.id, evidence)]
+        misses = model_selection.find_floor_misses(workload, evidence)
         down = check_unverified_availability(workload, provider, self._catalog)
         slow = check_unverified_latency(demand, self._nearest_round_trip(demand, model), provider, self._catalog)
         scarce, quota_notes = check_token_quota(demand, provider, self._catalog)
-        notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *quota_notes]
+        scores = model_selection.format_scores(evidence, workload.quality)
+        notes += [
+            f"{workload.name}: {model.id}{f': {scores}' if scores else ''}",
+            *slow.notes,
+            *down.notes,
+            *quota_notes,
+        ]
         if misses and by_standing["unknown"]:
-            unrated = f"no {provider} model has a reported score for the floor; the cheapest model is priced"
+            unrated = f"no {provider} model has a score for the floor; the cheapest model is priced"
             notes.append(f"{workload.name}: {unrated}")
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
@@ -159,22 +186,6 @@ class HostedApiPlanner:
         misses = (*misses, *slow.misses, *down.misses, *scarce)
         return OptionPart(terms=(term,), models={workload.name: model.id}, misses=misses, notes=tuple(notes))
 
-    def _cheapest_models(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
-        """Return the model to buy, and the cheapest of known quality, which is bought if it costs about the same."""
-        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
-
-        def rank(model: HostedModel) -> tuple[bool, float, str]:
-            ends = bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
-            return ends, self._model_monthly_usd(model, demand), model.id
-
-        model = min(pool, key=rank)
-        quality = ((one, self._reported_quality(one, demand)) for one in pool)
-        rated = (one for one, scores in quality if model_selection.is_quality_known(demand.workload, scores))
-        known = min(rated, key=rank, default=model)
-        (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
-        similar = (known_ends, known_usd) <= (ends, model_selection.SIMILAR_COST_FACTOR * usd)
-        return (known if similar else model), known
-
     def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
         """Return the round trip to the nearest country that may process requests; a far one if unknown."""
         places = self._catalog.hosted_places(model.provider, model.id) or ()
@@ -184,14 +195,16 @@ class HostedApiPlanner:
         return min(parts, key=lambda name: self._catalog.parameter(name).value)
 
     def _eligible_models(self, provider: str, demand: Demand) -> list[HostedModel]:
-        """Return the models on sale with enough context and output; only the model that the needs fix, if any."""
+        """Return the models on sale until the horizon, with enough context and output; or the model of the needs."""
         fixed = demand.workload.model
+        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
+        until = self._today if fixed is not None else last
         found = [
             model
             for model in self._catalog.hosted
             if model.provider == provider
             and model.output_usd_per_token > 0
-            and (not model.deprecation_date or date.fromisoformat(model.deprecation_date) > self._today)
+            and (not model.deprecation_date or date.fromisoformat(model.deprecation_date) > until)
             and (model.context_tokens or 0) >= self._with_image(demand, model).context_tokens
             and (not takes_images(demand.workload) or self._catalog.image_model(provider, model.id) is not None)
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
@@ -206,17 +219,12 @@ class HostedApiPlanner:
         inside = places and all(residency.is_place_inside(self._catalog, bounds, place) for place in places)
         return not bounds or bool(inside)
 
-    def _reported_quality(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
-        """Return the model's own scores, else those of the open model with the same name."""
-        known = self._catalog.hosted_quality(model.provider, model.id)
-        return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
-
     def _with_image(self, demand: Demand, model: HostedModel) -> Demand:
         return add_image_tokens(demand, self._catalog, model.id, model.provider)
 
     def _model_monthly_usd(self, model: HostedModel, demand: Demand) -> float:
-        demand = self._with_image(demand, model)
-        return self._token_monthly_usd(demand, model.input_usd_per_token, model.output_usd_per_token)
+        paid = list_token_prices(model, demand.workload)
+        return self._token_monthly_usd(self._with_image(demand, model), paid.input_usd, paid.output_usd)
 
     def _token_monthly_usd(self, demand: Demand, input_usd: float, output_usd: float) -> float:
         per_request = demand.input_tokens.mean * input_usd + demand.output_tokens.mean * output_usd
@@ -227,21 +235,45 @@ class HostedApiPlanner:
         value, band = self._model_monthly_usd(model, demand), BAND["high" if model.agrees else model.confidence]
         second, reads, writes = value, model.second_input_usd_per_token, model.second_output_usd_per_token
         if reads is not None and writes is not None:
-            second = self._token_monthly_usd(demand, reads, writes)
+            listed = self._token_monthly_usd(demand, model.input_usd_per_token, model.output_usd_per_token)
+            second = value * self._token_monthly_usd(demand, reads, writes) / listed
         low, high = min(value / band, second), max(value * band, second)
+        paid = list_token_prices(model, demand.workload)
         return self._ledger.create_driver(
             Estimate(value=value, low=low, high=high, unit=f"{USD}/month"),
             f"{demand.workload.name}.tokens.{model.provider}",
             "quoted",
-            "cost of tokens per month, mean over the horizon, without discounts for cached prompts",
+            f"cost of tokens per month, mean over the horizon, {paid.terms}",
             formula=(
                 f"{demand.requests_per_month * demand.mean_growth:,.0f} requests x ({demand.input_tokens.mean:g} x "
-                f"{model.input_usd_per_token * 1e6:g} + {demand.output_tokens.mean:g} x "
-                f"{model.output_usd_per_token * 1e6:g}) USD per million tokens"
+                f"{paid.input_usd * 1e6:.6g} + {demand.output_tokens.mean:g} x "
+                f"{paid.output_usd * 1e6:.6g}) USD per million tokens"
             ),
             facts=(f"{model.provider} {model.id}: {format_source(model)}",),
             stratum="two sources agree" if model.agrees else "one source, or sources disagree",
         )
+
+
+class TokenPrices(NamedTuple):
+    """Prices in USD of an input token, mean over cached and other tokens, and of an output token, and their terms."""
+
+    input_usd: float
+    output_usd: float
+    terms: str
+
+
+def list_token_prices(model: HostedModel, workload: Workload) -> TokenPrices:
+    """Return batch prices for batch work that may take a day, else the price with cached reads of shared prefixes."""
+    traffic = workload.traffic or Traffic()
+    reads, writes = model.batch_input_usd_per_token, model.batch_output_usd_per_token
+    deadline = workload.deadline_h or traffic.deadline_h or 0.0
+    if workload.kind == "batch-text" and deadline >= BATCH_DEADLINE_H and reads is not None and writes is not None:
+        return TokenPrices(reads, writes, f"at batch prices, because its deadline is {deadline:g} h")
+    listed, cached, shared = model.input_usd_per_token, model.cache_read_usd_per_token, traffic.shared_prefix_share
+    if shared and cached is not None:
+        text = f"{shared:.0%} of the prompt tokens at the price of cached input"
+        return TokenPrices(listed * (1 - shared) + min(cached, listed) * shared, model.output_usd_per_token, text)
+    return TokenPrices(listed, model.output_usd_per_token, "without discounts for cached prompts or batches")
 
 
 def display_place(catalog: Catalog, place: str) -> str:

@@ -5,6 +5,7 @@ mean and send its peaks to a cloud. The integer program decides all of this toge
 costs of an option, so limits that these break are tightened and the program is solved again.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from archwright.plan.demand.data_residency import (
     is_country_inside,
 )
 from archwright.plan.demand.forecast import Demand, split_into_years
-from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
+from archwright.plan.demand.model_selection import get_model_id
 from archwright.plan.options import further_sites
 from archwright.plan.options import owned_hardware as owned
 from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
@@ -55,7 +56,6 @@ MAX_ROUNDS = 4
 # A limit is tightened by this factor of its excess.
 TIGHTENING_MARGIN = 1.02
 ABOVE_MEAN_SUFFIX = "-above-mean"
-MODELS_TRIED = 3
 
 
 class PlanningContext(NamedTuple):
@@ -69,13 +69,18 @@ class PlanningContext(NamedTuple):
     settler: HardwareScheduler
     assembler: OptionBuilder
     usd: float  # USD per unit of the budget's currency
+    sites: dict[tuple[object, ...], OptionPart]  # planned machines at the sites of workloads
 
     def format_amount(self, usd: float) -> str:
         return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
 
     def plan_sites(self, tasks: Iterable[WorkloadTask]) -> OptionPart:
-        planner = EdgeSitePlanner(self.needs, self.catalog, self.sizer, self.settler)
-        return join_parts(planner.plan_task(task) for task in tasks if task.workload.sites)
+        placed = [task for task in tasks if task.workload.sites]
+        key = tuple((task.name, *map(get_model_id, task.models)) for task in placed)
+        if key not in self.sites:
+            planner = EdgeSitePlanner(self.needs, self.catalog, self.sizer, self.settler)
+            self.sites[key] = join_parts(map(planner.plan_task, placed))
+        return self.sites[key]
 
 
 def list_unsold_machines(world: PlanningContext, tasks: Iterable[WorkloadTask]) -> tuple[str, ...]:
@@ -108,16 +113,31 @@ class OnPremisesPlanner:
         self._models = {task.name: self._models_to_try(task) for task in tasks}
 
     def _models_to_try(self, task: WorkloadTask) -> ModelOptions:
-        """For a followed or shared task, return only the models with the highest capacity on each machine type."""
-        followed = {other.follows for other in self._tasks}
-        if task.demand is None or not (task.name in followed or self._site.owned_types):
+        """For a followed or shared task, return the models that may cost the least.
+
+        That is the model with the highest capacity on some machine type, and the smallest, which trains the fastest.
+        """
+        followed = any(other.follows == task.name for other in self._tasks)
+        if task.demand is None or not (followed or self._site.owned_types):
             return task.models
-        kept = set[str]()
+        kept = {get_model_id(model) for model in task.models[:1] if followed}
         for stock in self._site.stocks:
             sized = self._world.sizer.list_steady(task, task.models, stock.host)
-            strongest = sorted(sized, key=lambda one: _rank_by_weakness(*one))[:MODELS_TRIED]
-            kept |= {get_model_id(model) for _, model, _ in strongest}
+            strongest = min(sized, key=lambda one: _rank_by_weakness(*one), default=None)
+            kept |= {get_model_id(strongest[1])} if strongest is not None else set()
         return tuple(model for model in task.models if get_model_id(model) in kept)
+
+    def price_models(self, task: WorkloadTask) -> dict[str, float]:
+        """Return the cost in USD of each model if the task alone had whole machines of the cheapest type."""
+        usd = {kind.machine: max(kind.usd) for kind in self._kinds}
+        found = dict[str, float]()
+        for each in self._site.list_assignments(task, task.models, followed=True):
+            choice = each.choice
+            if choice.machine is not None and choice.peak and not owned.count_broken_limits(each):
+                machines = math.ceil(max(choice.peak)) + max(choice.spares, default=0)
+                cost = machines * usd[choice.machine] + sum(choice.work_usd)
+                found[choice.model] = min(cost, found.get(choice.model, cost))
+        return found
 
     def plan_option(self, provider: str | None) -> BuiltOption:
         """Plan all work on site, or the rest at a cloud provider."""
@@ -217,8 +237,8 @@ class OnPremisesPlanner:
         idle = {
             at: max(kind.most) - used for at, (kind, used) in enumerate(counts) if kind.most and max(kind.most) > used
         }
-        if not idle:
-            return
+        if not idle or any(each.choice.outside for each in assignments):
+            return  # The cost of running idle machines is stated once, at the option without rented machines.
         named = ", ".join(f"{count} owned {self._site.stocks[at].kind.machine}" for at, count in idle.items())
         running = self._solve(assignments, limits, idle)
         why = "to run them breaks a limit"
@@ -243,9 +263,8 @@ class OnPremisesPlanner:
         further = self._plan_further_sites({each.task.name: each.model for each in taken})
         part = join_parts([own, *rented, self._edge, *further])
         regions = sorted({pick.host.where.region for pick in picks})
-        notes = [*self._describe_sold_machines(assignments, solution, limits)]
-        notes += [note for each in taken for note in self._describe_better_model(each)]
-        draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *notes))
+        notes = (*draft.notes, *self._describe_sold_machines(assignments, solution, limits))
+        draft = draft._replace(regions=(*draft.regions, *regions), notes=notes)
         return world.assembler.build(draft, part, (self._site.where,), whole=True)
 
     @staticmethod
@@ -258,23 +277,6 @@ class OnPremisesPlanner:
         shares = tuple(sum(map(above.requests, year)) / sum(map(whole.requests, year)) for year in years)
         serving = (one._replace(part=0.0) if isinstance(one, ProvisionedLoad) else one for one in part.serving)
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
-
-    def _describe_better_model(self, assigned: TaskAssignment) -> Iterable[str]:
-        """Yield the machines that a better model would need."""
-        task, model, machine = assigned.task, assigned.model, assigned.choice.machine
-        if assigned.steady is None or model is None or machine is None or assigned.suffix:
-            return
-        able = [
-            (max(other.choice.peak), other.model)
-            for other in self._site.list_assignments(task, task.models, followed=True)
-            if other.choice.machine == machine and other.model is not None
-            if is_better_model(task.workload, other.model, model) and not owned.count_broken_limits(other)
-        ]
-        if able:
-            peak, better = min(able, key=lambda one: one[0])
-            named = [f"{one.id} ({format_scores(task.workload, one)})" for one in (better, model)]
-            more = f"{peak:.3g} machines at the peak, not {max(assigned.choice.peak):.3g}"
-            yield f"{task.name}: {named[0]} instead of {named[1]} needs {more}"
 
     def _tighten_limits(
         self, limits: SolverLimits, draft: OptionDraft, assignments: Assignments, solution: MipSolution
@@ -370,14 +372,10 @@ class OnPremisesPlanner:
             yield split._replace(choice=choice._replace(usd_per_month=pick.usd / self._needs.budget.horizon_months))
 
 
-def _rank_by_weakness(
-    demand: Demand, model: ModelSpec | None, steady: SteadyCapacity
-) -> tuple[int, float, float, float]:
-    """Rank by broken limits, machine share at the peak, quality (descending), throughput (descending)."""
-    known = model.quality if model is not None else {}
-    score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)
+def _rank_by_weakness(demand: Demand, _model: ModelSpec | None, steady: SteadyCapacity) -> tuple[int, float, float]:
+    """Rank by broken limits, machine share at the peak, throughput (descending)."""
     share = owned.compute_machine_share(demand.peak_at_horizon, steady)
-    return len(steady.misses), share, -score, -steady.requests_per_s.value
+    return len(steady.misses), share, -steady.requests_per_s.value
 
 
 def assign_pool_suffixes(assignments: list[TaskAssignment]) -> Assignments:

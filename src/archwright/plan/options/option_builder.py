@@ -121,7 +121,7 @@ class PoolWriter:
     ) -> OptionPart:
         return OptionPart(
             models={task.workload.name: model.id} if model is not None else {},
-            notes=(*list_model_notes(task.workload, model), *describe_upstream(model)),
+            notes=(*list_model_notes(task.workload, model, self._catalog), *describe_upstream(model)),
             serving=build_batch_loads(task, batch, machines),
             assumptions=batch.assumptions if batch is not None else (),
         )
@@ -136,7 +136,8 @@ class PoolWriter:
     ) -> OptionPart:
         """Write a steady load; `suffix` distinguishes a second pool of the workload. Raises ValueError for a job."""
         model, steady = sized
-        misses, notes = list(steady.misses), [*list_model_notes(task.workload, model), *describe_upstream(model)]
+        misses = list(steady.misses)
+        notes = [*list_model_notes(task.workload, model, self._catalog), *describe_upstream(model)]
         if steady.requests_per_s.low < steady.requests_per_s.value * MIN_THROUGHPUT_SHARE:
             notes.append(
                 f"{AT_RISK}{task.workload.name}: at the low end of the throughput interval, {steady.model} breaks its "

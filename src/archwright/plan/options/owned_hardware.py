@@ -34,7 +34,7 @@ from archwright.plan.cost.hardware_lifecycle import (
 )
 from archwright.plan.cost.staffing import compute_machine_staff_usd
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, SECONDS_PER_HOUR, Demand, split_into_years
-from archwright.plan.demand.model_selection import get_model_id, is_better_model
+from archwright.plan.demand.model_selection import get_model_id
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.option_builder import compute_busy_machines
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SelectedChoice
@@ -185,7 +185,6 @@ class OnPremisesSite:
         kept = [each for each in found if not count_broken_limits(each)] or found
         if followed:
             return kept
-        kept = _prefer_better_models(task, kept)
         # A load that machine types share has one model, so all models of each type are needed.
         shareable = task.demand is not None and any(stock.purchase == "owned" for stock in self.stocks)
         return kept if shareable else _select_strongest_models(kept)
@@ -298,16 +297,4 @@ def _select_strongest_models(assignments: list[TaskAssignment]) -> list[TaskAssi
     best: dict[str | None, TaskAssignment] = {}
     for each in assignments:
         best[each.choice.machine] = min(best.get(each.choice.machine, each), each, key=rank)
-    return list(best.values())
-
-
-def _prefer_better_models(task: WorkloadTask, assignments: list[TaskAssignment]) -> list[TaskAssignment]:
-    """Keep the better of models with equal machine use; differences in electricity do not count."""
-    best: dict[object, TaskAssignment] = {}
-    for each in assignments:
-        key = each.choice._replace(model="", usd=0.0, work_usd=()) if each.model is not None else each.choice
-        other = best.setdefault(key, each)
-        model, rival = each.model, other.model
-        if model is not None and rival is not None and is_better_model(task.workload, model, rival):
-            best[key] = each
     return list(best.values())

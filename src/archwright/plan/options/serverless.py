@@ -115,6 +115,15 @@ class ServerlessPlanner:
                 found.append((row, CandidateMachine(where, machine)))
         return tuple(found)
 
+    def price_models(self, provider: str, task: WorkloadTask) -> dict[str, float]:
+        """Return the cost in USD over the horizon by each model that keeps all limits."""
+        where, found = self._choose_region(provider), dict[str, float]()
+        for worker in self._list_workers(provider, where) if where is not None else ():
+            for pick, _, _ in self._list_choices(task, task.models, worker):
+                if pick.model is not None and not pick.misses:
+                    found[pick.model.id] = min(pick.usd, found.get(pick.model.id, pick.usd))
+        return found
+
     def _choose_worker(
         self, task: WorkloadTask, models: ModelOptions, workers: tuple[ServerlessWorker, ...]
     ) -> tuple[OptionPart, ModelSpec | None]:

@@ -144,7 +144,7 @@ class AcceleratorPlanner:
         tdp = (machine.accelerator.tdp_w or 0.0) if machine.accelerator is not None else 0.0
         pool = replace(pool, launch=launch, artefact=weights, parallelism=shape)
         load = build_served_load(demand, steady, machine, self._catalog, replicas=1)
-        notes = list_model_notes(demand.workload, self._catalog.models[steady.model])
+        notes = list_model_notes(demand.workload, self._catalog.models[steady.model], self._catalog)
         return AcceleratorPool(pool, load, used * tdp, notes)
 
     def _find_weights(self, model: ModelSpec, *, held: bool) -> Artefact | None:

@@ -30,7 +30,15 @@ from typing import Any
 
 from archwright.errors import PlanError
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
-from archwright.plan.solver.problem import Choices, MachineSupply, MipSolution, SelectedChoice, SolverLimits
+from archwright.plan.solver.problem import (
+    AssignmentChoice,
+    Choices,
+    MachineSupply,
+    MipSolution,
+    SelectedChoice,
+    SolverLimits,
+    prune_machine_types,
+)
 
 ROW_TOLERANCE = 1e-9
 MAX_NODES = 20_000
@@ -55,6 +63,9 @@ class IntegerProgram:
         self._used: dict[int, int] = {}
         self._share: dict[tuple[int, int, str], int] = {}
         self._parts: dict[tuple[int, int, str], int] = {}
+        # Bought types that share a load with owned types: whether they serve, and their least share of the load.
+        self._there: dict[tuple[int, int], int] = {}
+        self._least_share: dict[tuple[int, int], float] = {}
         # Failure cases of each shared choice, and types that several steady loads may share.
         self._downs: dict[int, tuple[str, ...]] = {}
         tasks = Counter(machine for machine, _ in {(one.machine, one.task) for one in choices if one.peak})
@@ -132,24 +143,31 @@ class IntegerProgram:
             return
         most, solution = known.objective_function_value * (1 + MIN_SHARE), self._solver.getSolution()
         self._set_upper_bounds(unused, 1.0)
+        kept = {number for number in choices if solution.col_value[number] >= MIN_SHARE}
+        # By duality, a choice costs at least its reduced cost more. Solve only if that is not enough.
+        gone = {number for number in choices if least + duals[number] > most}
+        gone |= self._find_dominated(gone) - kept
+        self._set_upper_bounds(gone, 0.0)
         types: dict[str, list[int]] = {}
         for index, number in self._used.items():
             types.setdefault(self._choices[index].machine or "", []).append(number)
-        gone = set[int]()
         for some in (*([z] for z, _ in self._groups), *types.values(), *([number] for number in self._used.values())):
-            # By duality, each of them costs at least the smallest reduced cost more. Solve only if that is not enough.
-            if gone.issuperset(some):
+            if gone.issuperset(some) or not kept.isdisjoint(some):
                 continue
-            exceeds = least + min(duals[number] for number in some) > most
-            if not exceeds:
-                self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
-                relaxed, last = self._solve_relaxation(), self._solver.getNumRow() - 1
-                self._solver.deleteRows(1, [last])
-                exceeds = relaxed is None or relaxed > most
-            if exceeds:
+            self._add_row(dict.fromkeys(some, 1.0), math.inf, 1.0)
+            relaxed, last = self._solve_relaxation(), self._solver.getNumRow() - 1
+            self._solver.deleteRows(1, [last])
+            if relaxed is None or relaxed > most:
                 self._set_upper_bounds(some, 0.0)
                 gone.update(some)
+        self._set_upper_bounds(self._find_dominated(gone) - kept, 0.0)
         self._solver.setSolution(solution)
+
+    def _find_dominated(self, gone: set[int]) -> set[int]:
+        """Return the choices of machine types that another type replaces, without the choices that are `gone`."""
+        left = {i: one for i, one in enumerate(self._choices) if self._used.get(i) not in gone}
+        kept = set(prune_machine_types(tuple(left.values()), self._kinds))
+        return {self._used[i] for i, one in left.items() if one not in kept and i in self._used}
 
     def _solve_relaxation(self) -> float | None:
         """Return the minimum cost with fractional machines; None if there is no solution."""
@@ -216,12 +234,19 @@ class IntegerProgram:
                 self._add_row({one: 1.0, used: -1.0}, 0.0)
             # Integral without a declaration: one of the types is bought, and it serves or not.
             there = {i: self._add_column(0.0, 1.0) for i in others}
+            carried = sum(self._largest_owned_share(self._choices[i], year) for i in own)
             for i, one in there.items():
                 self._add_row({one: 1.0, self._used[i]: -1.0}, 0.0)
+                self._there[i, year], self._least_share[i, year] = one, max(0.0, 1 - carried)
             self._add_row({**dict.fromkeys(there.values(), 1.0), bought: -1.0}, 0.0, 0.0)
             for down in downs:
                 self._add_failure_shares(used, {**serves, **there}, year, down)
             self._add_spare_rows(serves, there, year)
+
+    def _largest_owned_share(self, choice: AssignmentChoice, year: int) -> float:
+        """Return the largest share of a load that the owned machines of a type can serve."""
+        owned = sum(kind.most[year] for kind in self._kinds if kind.machine == choice.machine and kind.most)
+        return owned / choice.peak[year] if choice.peak[year] > 0 else 1.0
 
     def _add_failure_shares(self, used: int, serves: Mapping[int, int], year: int, down: str) -> None:
         share = {}
@@ -268,9 +293,23 @@ class IntegerProgram:
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
         hours = {self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}
         self._add_row({**hours, **month}, ROW_TOLERANCE)
-        for i, choice in steady:
-            if (i, year, BOUGHT_TYPE) not in self._share and choice.spares[year]:
+        for i, choice in mine:
+            shared = (i, year, BOUGHT_TYPE) in self._share
+            if not shared and choice.spares and choice.spares[year]:
                 self._add_row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
+            serves = self._there.get((i, year)) if shared else self._used[i]
+            if serves is not None and (least := self._least_machines(i, choice, year)):
+                self._add_row({serves: least, **dict.fromkeys(had, -1.0)}, ROW_TOLERANCE)
+
+    def _least_machines(self, index: int, choice: AssignmentChoice, year: int) -> float:
+        """Return the whole machines that a choice needs if its type serves in a year.
+
+        The other rows imply this bound for whole machines only. With it, the relaxed program is close to the whole one.
+        """
+        if not choice.peak:
+            return math.ceil(max(choice.hours[year] / HOURS_PER_MONTH, choice.width) - MIN_SHARE)
+        left = choice.peak[year] * self._least_share.get((index, year), 1.0)
+        return math.ceil(left - MIN_SHARE) + min(choice.spares[year], choice.beside[year])
 
     def _share_column(self, index: int, year: int, down: str) -> int:
         found = self._share.get((index, year, down), self._share.get((index, year, BOUGHT_TYPE)))

@@ -103,7 +103,7 @@ WorkKey = tuple[str, str, str | None, str]
 
 
 def prune_dominated(choices: Choices, kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]) -> Choices:
-    return _prune_machine_types(_prune_models(choices, follows), kinds)
+    return prune_machine_types(_prune_models(choices, follows), kinds)
 
 
 def _prune_models(choices: Choices, follows: Mapping[str, str]) -> Choices:
@@ -116,7 +116,8 @@ def _prune_models(choices: Choices, follows: Mapping[str, str]) -> Choices:
     return tuple(one for one in choices if (follows.get(one.task, one.task), one.model) not in gone)
 
 
-def _prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
+def prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
+    """Drop the choices of bought machine types that another type replaces for all their tasks."""
     owned = {kind.machine for kind in kinds if kind.most is not None}
     bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
     types: dict[str, dict[WorkKey, AssignmentChoice]] = {}
