@@ -94,7 +94,9 @@ def test_a_request_for_quotation_has_positions_and_no_price(book: Workbook) -> N
     cells = book.cells("Request for quotation")
     heads = next(place for place, cell in cells.items() if cell.text == "unit price")
     column, row = heads[0], int(heads[1:])
-    assert cells[f"B{row + 1}"].text == "price of a machine of eight accelerators" and cells[f"D{row + 1}"].number == 17.1
+    assert (
+        cells[f"B{row + 1}"].text == "price of a machine of eight accelerators" and cells[f"D{row + 1}"].number == 17.1
+    )
     assert f"{column}{row + 1}" not in cells, "the vendor fills the prices in"
     assert not [cell for cell in cells.values() if cell.formula or (cell.number or 0) > 1000]
     assert not [cell.text for cell in cells.values() if "280,000" in cell.text or "budget" in cell.text]

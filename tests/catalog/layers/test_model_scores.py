@@ -13,6 +13,7 @@ from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.records import QualityScore
 from archwright.contract.decision import ScoreEvidence
+from archwright.contract.record import replace
 
 CATALOG = load_catalog()
 # Works without an open licence: a user may read them by a refresh, the package must not hold them.
@@ -90,12 +91,18 @@ def test_a_platform_sells_the_scores_of_the_model_at_the_price_of_the_place() ->
 
 
 def test_several_rows_are_one_piece_of_evidence_within_their_range() -> None:
-    plain = {"table": "open", "method": "", "original_source": "", "as_of": "2026-11", "confidence": "high"}
-    named = {**plain, "model": "Own-8B", "benchmark": "gpqa"}
-    rows = [
-        QualityScore(**named, score=0.5, reported_by="maker", source="a", independent="no"),
-        QualityScore(**named, score=0.4, reported_by="other", source="b", independent="yes"),
-    ]
+    first = QualityScore(
+        model="Own-8B",
+        benchmark="gpqa",
+        score=0.5,
+        method="",
+        reported_by="maker",
+        original_source="",
+        source="a",
+        as_of="2026-11",
+        independent="no",
+    )
+    rows = [first, replace(first, score=0.4, reported_by="other", source="b", independent="yes")]
     both = ModelScores(CATALOG.benchmark_table, rows, {}).evidence("open", "Own-8B")["gpqa"]
     assert (both.value, both.low, both.high, both.independent, both.scores_used) == (0.4, 0.4, 0.5, "yes", 2)
     alone = ModelScores(CATALOG.benchmark_table, rows[:1], {}).evidence("open", "Own-8B")["gpqa"]
