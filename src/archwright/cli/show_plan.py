@@ -144,13 +144,14 @@ def _print_binding_limits(out: Console, result: Plan) -> None:
     if not binding:
         print_indented(out, "[dim]binding limits: none of the limits that were relaxed costs a noticeable amount[/]")
     for limit in binding:
-        print_indented(out, f"[yellow]binding limit:[/] {escape(_describe_limit(limit, result.currency))}")
+        print_indented(out, f"[yellow]binding limit:[/] {escape(_describe_limit(result, limit))}")
     if len(result.decision.binding) > SHOWN_LIMITS:
         print_indented(out, f"[dim]and {len(result.decision.binding) - SHOWN_LIMITS} more: archwright explain[/]")
 
 
-def _describe_limit(limit: BindingLimit, currency: str) -> str:
-    return f"{limit.change} costs {format_money(limit.saves)} {currency} over the horizon, compared with {limit.option}"
+def _describe_limit(result: Plan, limit: BindingLimit) -> str:
+    other = f", compared with {limit.option}" if limit.option != result.chosen else ""
+    return f"{limit.change} costs {format_money(limit.saves)} {result.currency} over the horizon{other}"
 
 
 # --- the machines

@@ -1,9 +1,11 @@
 """Machine count: machines for a load, machines for one run of a job, and paid hours."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from archwright.plan.capacity.availability import count_spares
-from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
+from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours, select_purchase_mix
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
 from archwright.plan.violations import Misses, build_violation
@@ -38,14 +40,34 @@ def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone
     return tuple(runs * (batch.hours(machines) * growth * redone + RUN_START_H) for growth in job.growth)
 
 
-def price_job_runs(
-    batch: BatchWork, job: BatchJob, price: HourlyPrice, redone: float
-) -> tuple[PurchaseTranche, int, Misses]:
+class JobPurchase(NamedTuple):
+    """The machines of a job's runs on one or several terms, the machines of one run, and broken limits."""
+
+    tranches: tuple[PurchaseTranche, ...]
+    machines: int
+    misses: Misses
+
+    @property
+    def sum(self) -> float:
+        return sum(tranche.sum for tranche in self.tranches)
+
+
+def price_job_runs(batch: BatchWork, job: BatchJob, price: HourlyPrice, redone: float) -> JobPurchase:
     machines, misses = count_job_machines(batch, job, redone)
     hours = compute_machine_hours(batch, job, machines, redone)
     machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
     paid = tuple(hour * price.usd_per_hour for hour in hours)
-    return PurchaseTranche(price.kind, machines_on, paid, machines), machines, misses
+    return JobPurchase((PurchaseTranche(price.kind, machines_on, paid, machines),), machines, misses)
+
+
+def commit_job_runs(listed: JobPurchase, batch: BatchWork, job: BatchJob, prices: Sequence[HourlyPrice]) -> JobPurchase:
+    """Return the runs on commitments where a job runs so much of the time that they cost less than list prices."""
+    each = [hour / listed.machines for hour in compute_machine_hours(batch, job, listed.machines)]
+    if max(each) > HOURS_PER_MONTH:
+        return listed  # runs overlap
+    months = [RunningHours((hour, HOURS_PER_MONTH - hour), (listed.machines, 0)) for hour in each]
+    found = listed._replace(tranches=select_purchase_mix(months, prices))
+    return found if found.sum < listed.sum * (1 - ROUNDING) else listed
 
 
 def compute_running_hours(demand: Demand, capacity: float) -> tuple[RunningHours, ...]:

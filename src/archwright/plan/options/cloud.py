@@ -170,6 +170,7 @@ class CloudPlanner:
         for task in self._edge_tasks:
             sites = f"on machines bought for its sites ({', '.join(task.workload.sites)})"
             notes.append(f"{task.name}: {sites}; other workloads use rented machines")
+        notes += self._describe_contract_prices(found)
         if renter is not None:
             picks = found.picks
             notes += [note for one in picks for note in self._describe_better_specialist(draft.provider, one, renter)]
@@ -181,6 +182,14 @@ class CloudPlanner:
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=tuple(notes))
         whole = len(found.picks) == len(self._tasks) and not outside
         return self._world.assembler.build(draft, part, where, whole=whole)
+
+    def _describe_contract_prices(self, found: InstanceSelection) -> Iterable[str]:
+        """Yield what jobs cost on their terms, with the list price beside it."""
+        for pick in found.picks:
+            kinds = [tranche.kind for tranche in pick.tranches]
+            if pick.steady is None and set(kinds) != {"on-demand"}:
+                paid, listed = map(self._world.format_amount, (pick.usd, pick.list_usd))
+                yield f"{pick.task.name}: {paid} over the horizon at {', '.join(kinds)} prices, {listed} at list prices"
 
     def _describe_spread_regions(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
         catalog, bounds = self._catalog, collect_all_bounds(self._needs)

@@ -34,7 +34,10 @@ CostLowerBound = tuple[int, float, float]
 
 
 class InstanceChoice(NamedTuple):
-    """Rented machines of a task; `needed` and `spares` at the busiest moment; `staff_usd`: staff for these machines."""
+    """Rented machines of a task; `needed` and `spares` at the busiest moment; `staff_usd`: staff for these machines.
+
+    `list_usd`: what the runs of a job cost at list prices.
+    """
 
     task: WorkloadTask
     host: CandidateMachine
@@ -47,6 +50,7 @@ class InstanceChoice(NamedTuple):
     misses: Misses
     prices: tuple[HourlyPrice, ...] = ()
     staff_usd: float = 0.0
+    list_usd: float = 0.0
 
     @property
     def usd(self) -> float:
@@ -257,16 +261,17 @@ class InstanceSelector:
         self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
     ) -> InstanceChoice:
         host, model, batch = what
-        listed = self.list_prices(host)[0]
-        runs = [machine_count.price_job_runs(batch, job, listed, 1.0)]
+        prices = self.list_prices(host)
+        listed = machine_count.price_job_runs(batch, job, prices[0], 1.0)
+        runs = [machine_count.commit_job_runs(listed, batch, job, prices) if len(prices) > 1 else listed]
         spot = self._market.price(host.offer, SPOT) if host.offer is not None and self._commitments else None
         if spot is not None:
             run = machine_count.price_job_runs(batch, job, spot, 1 + purchase_options.SPOT_REDONE_SHARE)
-            runs += [run] if run[1] <= purchase_options.MAX_SPOT_MACHINES else []
-        tranche, machines, misses = min(runs, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum))
-        prices, broken = (listed,) if spot is None else (listed, spot), (*batch.misses, *misses)
-        pick = InstanceChoice(task, host, model, None, batch, (tranche,), machines, 0, broken, prices)
-        return pick._replace(staff_usd=self._staff_usd((tranche,)))
+            runs += [run] if run.machines <= purchase_options.MAX_SPOT_MACHINES else []
+        best = min(runs, key=lambda run: (len(run.misses), _compute_worst_overrun(run.misses), run.sum))
+        prices, broken = prices if spot is None else (*prices, spot), (*batch.misses, *best.misses)
+        pick = InstanceChoice(task, host, model, None, batch, best.tranches, best.machines, 0, broken, prices)
+        return pick._replace(staff_usd=self._staff_usd(best.tranches), list_usd=listed.sum)
 
     def list_prices(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
         prices = self._market.list_prices(host.offer) if host.offer is not None else ()
