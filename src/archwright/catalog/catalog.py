@@ -129,11 +129,6 @@ class Catalog(FactProvenance):
         of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, "*"))
         return of_model or of_all or None
 
-    def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
-        """Return the measured shares of a hosted model by benchmark."""
-        known = self.hosted_evidence(provider, model).values()
-        return {one.benchmark: one.value for one in known if one.unit == "share" and not one.estimated}
-
     def open_evidence(self, model: str) -> Mapping[str, ScoreEvidence]:
         """Return the scores of an open model by benchmark, measured or estimated; empty if nothing is known."""
         return self.model_scores.evidence("open", model)

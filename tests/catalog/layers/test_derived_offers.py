@@ -79,5 +79,5 @@ def test_where_hosted_models_process_and_what_they_score() -> None:
     assert CATALOG.hosted_places("openai", "gpt-5") == ("US",)
     assert CATALOG.hosted_places("nobody", "gpt-5") is None
     assert all(place in CATALOG.places for row in CATALOG.hosted_facts if row.kind == "place" for place in [row.name])
-    assert CATALOG.hosted_quality("anyone", "gpt-oss-120b")["gpqa"] > 0.5
-    assert CATALOG.hosted_quality("openai", "gpt-5")["gpqa"] > 0.8
+    assert CATALOG.hosted_evidence("anyone", "gpt-oss-120b")["gpqa"].value > 0.5
+    assert CATALOG.hosted_evidence("openai", "gpt-5")["gpqa"].value > 0.8

@@ -80,13 +80,13 @@ class CsvRow:
         Texts without a default are required, unless they are optional; so are numbers that cannot be None.
         """
         found: dict[str, object] = {}
-        schema = schema_of(kind)
-        for name, reader in _field_readers(kind):  # type: ignore[arg-type]
-            stated_column = schema.columns.get(name, name)
-            column = (stated_column,) if isinstance(stated_column, str) else stated_column
-            if name in given or (reader is CsvRow.text and not {column[0], name} & {*self.cells, *schema.optional}):
+        schema, cells = schema_of(kind), self.cells
+        for name, column, reader in _field_readers(kind):  # type: ignore[arg-type]
+            optional = name in schema.optional
+            absent = reader is CsvRow.text and not optional and column[0] not in cells and name not in cells
+            if name in given or absent:
                 continue
-            found[name] = self.text(column[0]) if name in schema.optional else reader(self, *column)
+            found[name] = self.text(column[0]) if optional else reader(self, *column)
         if "confidence" not in given and "as_of" in found:
             stated = self.text("confidence") if "confidence" in self.cells else schema.confidence
             found["confidence"] = effective_confidence(str(found["as_of"]), stated)
@@ -116,7 +116,8 @@ def schema_of(kind: type[Record]) -> TableSchema:
 
 
 @functools.cache
-def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
+def _field_readers(kind: type[Record]) -> tuple[tuple[str, tuple[Any, ...], CellReader], ...]:
+    """Return name, column (with its unit, if any) and reader of each field that a cell can state."""
     plain: dict[object, CellReader] = {
         float: CsvRow.required_number,
         float | None: CsvRow.number,
@@ -133,7 +134,9 @@ def _field_readers(kind: type[Record]) -> tuple[tuple[str, CellReader], ...]:
             found.append((field.name, plain[field.type]))
         elif field.required and get_origin(field.type) is Literal:
             found.append((field.name, functools.partial(CsvRow.one_of, literal=field.type)))
-    return tuple(found)
+    columns = schema_of(kind).columns
+    stated = ((name, columns.get(name, name), reader) for name, reader in found)
+    return tuple((name, (at,) if isinstance(at, str) else tuple(at), reader) for name, at, reader in stated)
 
 
 def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
