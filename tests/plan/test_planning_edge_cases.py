@@ -144,8 +144,9 @@ def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Cat
     offer = next(offer for offer in catalog.offers if offer.commit_1y_usd_per_hour)
     ledger = PlanProvenance()
     renter = InstanceSelector(needs, catalog, SizingCache(catalog))
-    host = next(h for h in renter.allowed_machines(offer.provider, list_tasks(needs, catalog)[0]) if h.offer == offer)
     chat = list_tasks(needs, catalog)[0]
+    machines = renter.allowed_machines(offer.provider, chat)
+    host = next(h for h in machines if h.offer is not None and h.offer.id == offer.id)
     ways = renter.list_prices(host)
     tranche = PurchaseTranche("commit-1y", (1.0,), (1.0,), 1)
     pick = InstanceChoice(chat, host, None, None, None, (tranche,), 1, 0, (), ways)

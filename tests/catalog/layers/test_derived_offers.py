@@ -28,7 +28,7 @@ def test_a_price_by_ratio_says_so() -> None:
     row = DERIVED["aws:eu-north-1:p5.4xlarge"]
     home = next(offer for offer in CATALOG.offers if offer.id == "aws:us-east-1:p5.4xlarge")
     assert row.on_demand_usd_per_hour == pytest.approx((home.on_demand_usd_per_hour or 0) * 1.07)
-    assert (row.price_kind, row.confidence, row.region) == ("derived", "recalled", "eu-north-1")
+    assert (row.price_kind, row.confidence, row.region) == ("derived", "medium", "eu-north-1")
     assert "us-east-1 list price x 1.07" in row.source
     assert CATALOG.kind_of_source(row.source) == "derived"
 

@@ -49,7 +49,8 @@ def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Ma
     """Owned machines serve alone first, and to the end; bought ones of another type are added as the load grows."""
     (option,) = (one for one in plan_of("manufacturer", PHI).options if one.name == "on-premises")
     pools = {pool.machine: pool for pool in answering_pools(option)}
-    old, new = pools["8x-h100"], pools["8x-mi300x"]
+    old = pools.pop("8x-h100")
+    (new,) = pools.values()
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
     assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and 0 < old.shares[4] < old.shares[2]
     assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"

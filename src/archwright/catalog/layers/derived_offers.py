@@ -12,6 +12,8 @@ from archwright.catalog.tables.metadata_records import RegionAvailability, Regio
 from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
 
+# One machine of a family shows the ratio of all; the list prices of a provider keep it.
+DERIVED_CONFIDENCE = "medium"
 # Provider and region -> `geo` of an offer; None for an unknown region.
 RegionGeography = Callable[[str, str], str | None]
 
@@ -48,7 +50,9 @@ class OfferDeriver:
             is_family = family == (ratio.provider, ratio.home, ratio.family)
             if is_family and offer.on_demand_usd_per_hour is not None and self._is_sold(offer, ratio):
                 price = offer.on_demand_usd_per_hour * ratio.ratio
-                yield self._in_region(offer, ratio, price, price_kind="derived", source=source, notes=notes)
+                # The ratio of a family does not age; the home price does.
+                aged = {"as_of": offer.as_of, "confidence": DERIVED_CONFIDENCE}
+                yield self._in_region(offer, ratio, price, price_kind="derived", source=source, notes=notes, **aged)
 
     def _is_sold(self, offer: Offer, ratio: RegionRatio) -> bool:
         """True for the ratio's own type, a stated type, and a processor whose regions are not stated."""
@@ -69,7 +73,5 @@ class OfferDeriver:
             geo=geo,
             on_demand_usd_per_hour=price,
             **dict.fromkeys(DISCOUNTED),
-            as_of=row.as_of,
-            confidence=row.confidence,
-            **changes,
+            **{"as_of": row.as_of, "confidence": row.confidence, **changes},
         )
