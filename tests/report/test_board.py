@@ -36,7 +36,10 @@ def test_three_choices_of_models_say_what_each_gives_up(board: Document) -> None
     assert [row[0] for row in rows] == ["Lowest cost", "Best at up to 10 % more", "Best within the budget"]
     assert rows[2][1:] == [f"24.1{SPACE}M", f"77{SPACE}%", "DeepSeek-V3.2", "EUR 7.1 million over the horizon"]
     limits = next(b for b in board.board[1].blocks if isinstance(b, Items) and b.title.startswith("Limits"))
-    assert limits.items[0].lead == "assistant.ttft p95 s" and "2 instead of 1 saves EUR 900" in limits.items[0].text
+    assert (
+        limits.items[0].lead == "assistant: time to first token (p95)"
+        and f"2{SPACE}s instead of 1{SPACE}s saves EUR 900" in limits.items[0].text
+    )
 
 
 def test_three_risks_have_mitigation_trigger_and_owner(board: Document) -> None:

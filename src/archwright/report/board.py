@@ -15,7 +15,7 @@ from archwright.report.delivery_chapters import (
     list_decisions,
     list_steps,
 )
-from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, risk_rows
+from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, name_limit, risk_rows
 
 CHOICE_NAMES = {
     "cheapest": "Lowest cost",
@@ -206,7 +206,14 @@ def _choose_risks(plan: Plan, option: Option) -> list[Risk]:
 
 def _binding_limits(plan: Plan) -> Iterable[doc.Item]:
     for limit in plan.decision.binding[:MOST_LIMITS]:
-        saved = f"saves {plan.currency} {fmt.format_compact(limit.saves)} over the horizon"
-        ends = (end if isinstance(end, str) else fmt.format_number(end) for end in (limit.limit, limit.relaxed_to))
-        now, then = ends
-        yield doc.Item(limit.constraint.replace("_", " "), f"{then} instead of {now} {saved} ({limit.option}).")
+        now, then = (_format_limit(limit.constraint, end) for end in (limit.limit, limit.relaxed_to))
+        text = f"{then} instead of {now} saves {plan.currency} {fmt.format_compact(limit.saves)} over the horizon"
+        yield doc.Item(name_limit(limit.constraint), f"{text} ({limit.option}).")
+
+
+def _format_limit(constraint: str, end: float | str) -> str:
+    if isinstance(end, str):
+        return end
+    if constraint.endswith(".availability") or ".quality." in constraint:
+        return fmt.format_measure(end, "share")
+    return fmt.format_measure(end, "s") if constraint.endswith("_s") else fmt.format_number(end)

@@ -231,5 +231,3 @@ def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, 
         yield texts["quotes"], {"names": fmt.format_list(dict.fromkeys(weak))}
     if option.cumulative_cost and not any(line.by_year for line in option.cost_lines):
         yield texts["years"], {}
-    if not plan.decision.choices and plan.pools:
-        yield texts["choices"], {}

@@ -73,15 +73,20 @@ def _assess_limit(note: str) -> Risk | None:
     if found is None:
         return None
     name, limit, low, high = found.groups()
-    scope, _, quantity = name.rpartition(".")
-    unit = f"{fmt.SPACE}s" if quantity.endswith("_s") else ""
-    words = read_texts().quantities.get(quantity, quantity.replace("_", " "))
+    unit = f"{fmt.SPACE}s" if name.endswith("_s") else ""
     values = {
-        "name": f"{scope}: {words}" if scope else words,
+        "name": name_limit(name),
         "limit": f"{limit}{unit}",
         "band": f"{low} to {high}{unit}",
     }
     return _fill_risk(f"limit.{name}", values, INSIDE, None, "service level missed", LIMIT_WEIGHT)
+
+
+def name_limit(constraint: str) -> str:
+    """`assistant: time to first token (p95)` for `assistant.ttft_p95_s`."""
+    scope, _, quantity = constraint.replace(".quality.", ".").rpartition(".")
+    words = read_texts().quantities.get(quantity, quantity.replace("_", " "))
+    return f"{scope}: {words}" if scope else words
 
 
 def _fill_risk(

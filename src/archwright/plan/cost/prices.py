@@ -25,6 +25,8 @@ MIN_RESIDUAL_SHARE = 0.02
 # For each storage tier: the kind of its price rows, and the quantile by price (0: cheapest, 1: most expensive).
 STORAGE_ROWS = {"object": ("object", 1.0), "archive": ("object", 0.0), "block": ("block", 0.5), "file": ("file", 0.0)}
 # A part with such a source is an assumption of the project, not a quoted price.
+# Source, date and confidence of a fact that the needs state.
+STATED_BY_NEEDS = "the needs, stated by the organisation, high confidence"
 # The price at the start of a fact's text, which its source follows.
 PRICE_PATTERN = re.compile(r"^[\d,.e+-]+(?: \.\. [\d,.e+-]+)*(?: [^ ,]+){0,2}, ")
 ASSUMED_SOURCES = ("assumed", "counted", "recalled")
@@ -110,8 +112,7 @@ class PriceBook:
         own = (one.electricity_usd_per_kwh for one in sites if one.country == country)
         if (stated_usd := next((usd for usd in own if usd is not None), None)) is not None:
             rate = exact_estimate(stated_usd, "USD/kWh")
-            stated = "the needs, stated by the organisation, high confidence"
-            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g} USD/kWh, {stated}"
+            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g} USD/kWh, {STATED_BY_NEEDS}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             tariffs = (row for row in self._catalog.tariffs if row.country == country)

@@ -21,6 +21,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
 from archwright.plan.capacity.served_load import LocalLoad, default_max_tokens
 from archwright.plan.capacity.service_levels import check_availability, find_latency_misses
+from archwright.plan.cost.prices import STATED_BY_NEEDS, format_source
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import format_licence_note, select_open_models
@@ -247,10 +248,12 @@ class ThisMachinePlanner:
         site, country = self._needs.placement.site, self._needs.organisation.country
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
-            price, fact = within_factor(rate, 1.0, "USD/kWh"), f"placement.site.electricity_usd_per_kwh: {rate:g}"
+            price, source = within_factor(rate, 1.0, "USD/kWh"), STATED_BY_NEEDS
+            fact = f"placement.site.electricity_usd_per_kwh: {rate:g} USD/kWh, {source}"
         else:
             price = self._catalog.electricity_usd_per_kwh(country)
-            fact = f"electricity in {country}: {price.value:.3g} USD/kWh"
+            source = format_source(self._catalog.electricity_tariff(country))
+            fact = f"electricity in {country}: {price.value:.3g} USD/kWh, {source}"
         self._ledger.add_assumptions(
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; its purchase costs nothing",
             f"one machine and its power supply are available {MACHINE_AVAILABILITY:.1%} of the time "
