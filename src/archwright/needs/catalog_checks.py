@@ -4,6 +4,7 @@
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 
@@ -61,7 +62,7 @@ def check_country_codes(needs: Needs, _catalog: Catalog) -> Iterator[NeedsProble
 
 
 def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    hint = f"use one of: {', '.join(sorted(catalog.providers))}"
+    hint = f"use one of: {textwrap.shorten(', '.join(sorted(catalog.providers)), 280, placeholder=' ...')}"
     yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
     known = catalog.regulations.keys()
     hint = f"use one of: {', '.join(sorted(known))}"
