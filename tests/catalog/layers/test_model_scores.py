@@ -15,6 +15,8 @@ from archwright.catalog.tables.records import QualityScore
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.record import replace
 
+from ..samples import load_own
+
 CATALOG = load_catalog()
 # Works without an open licence: a user may read them by a refresh, the package must not hold them.
 FACTS_ONLY = ("livebench/", "lmarena/arena-catalog", "chenjy16", "crispstrobe", "artificialanalysis")
@@ -108,3 +110,13 @@ def test_several_rows_are_one_piece_of_evidence_within_their_range() -> None:
     alone = ModelScores(CATALOG.benchmark_table, rows[:1], {}).evidence("open", "Own-8B")["gpqa"]
     spread = CATALOG.benchmark_table["gpqa"].spread
     assert spread and (alone.low, alone.high) == pytest.approx((0.5 - spread, 0.5 + spread))
+
+
+def test_the_users_own_score_wins(tmp_path: Path) -> None:
+    own = {"score": 0.71, "low": 0.69, "high": 0.73, "reason": "own run of 2026-11", "until": "2027-12-31"}
+    catalog = load_own(tmp_path, {"scores": {"hosted gpt-5 gpqa": own, "open Qwen3-32B livecodebench": own}})
+    for found in (
+        catalog.hosted_evidence("openai", "gpt-5")["gpqa"],
+        catalog.open_evidence("Qwen3-32B")["livecodebench"],
+    ):
+        assert (found.value, found.low, found.high, found.source) == (0.71, 0.69, 0.73, "own run of 2026-11")
