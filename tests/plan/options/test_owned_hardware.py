@@ -103,7 +103,7 @@ def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:
     """The predicted availability is that of the machines times that of the site."""
-    changes = {"placement.allow": ["on-premises"], "workloads.1.slo.availability": target}
+    changes = {"placement.allow": ["on-premises"], "workloads.1.slo.availability": target, "workloads.1.model": "Phi-4"}
     plan = plan_of("manufacturer", edit(changes, two_workloads))
     assert len(answering_pools(plan.options[0])) == 2
     share = next(one.estimate for one in plan.predictions if one.id == "assistant.requests.share")
