@@ -55,7 +55,7 @@ def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Cha
             "",
             doc.keep_blocks(
                 charts.draw_years(plan, bill.sum_years(plan, option)),
-                _choice_table(plan),
+                _choice_table(plan, option),
                 doc.build_items("Limits that make the plan dearer", _binding_limits(plan)),
                 risks if risks.rows else None,
                 doc.build_items("Next steps", list_steps(plan, option)),
@@ -174,24 +174,29 @@ def _add_years(years: Iterable[bill.YearCost]) -> bill.YearCost:
     return bill.YearCost(0, *sums)
 
 
-def _choice_table(plan: Plan) -> doc.TableBlock | None:
-    """The three choices of models: cost, quality and what each gives up."""
-    if not plan.decision.choices:
+def _choice_table(plan: Plan, option: Option) -> doc.TableBlock | None:
+    """The three choices of models: cost, quality and what each gives up; that of the plan is marked."""
+    choices = plan.decision.choices
+    if not choices:
         return None
-    columns = {"Models": 1.6, f"Total, {plan.currency}": 1, "Quality": 0.8, "Choice": 2.4, "Gives up": 3}
-    body = (_choice_row(choice, plan.chosen) for choice in plan.decision.choices)
+    columns = {"Choice": 1.4, f"Total, {plan.currency}": 1, "Quality": 0.8, "Models": 2.2, "Gives up": 3.4}
+    own = (
+        n for n, one in enumerate(choices) if one.option == option.name and one.models.items() <= option.models.items()
+    )
+    rows, marked = (_choice_row(choice, plan.chosen) for choice in choices), next(own, None)
     note = "Quality: mean share of points over the axes of the work. Scores that nobody reported are estimates."
-    return doc.build_table("Three choices of models", columns, body, numeric=(1, 2), note=note)
+    note += " The plan has the marked choice." if marked is not None else ""
+    return doc.build_table("Three choices of models", columns, rows, numeric=(1, 2), marked=marked, note=note)
 
 
 def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | str]:
-    yield doc.Cell(CHOICE_NAMES[choice.kind], tone="strong" if choice.kind == "cheapest" else "")
+    yield CHOICE_NAMES[choice.kind]
     yield fmt.format_compact(choice.total_cost.value)
     scores = list(choice.quality.values())
     yield fmt.format_percent(sum(scores) / len(scores)) if scores else doc.Cell("unknown", tone="quiet")
     where = "" if choice.option == chosen else choice.option
     yield doc.build_cell(fmt.format_list(dict.fromkeys(choice.models.values()), most=3), where)
-    yield " ".join(choice.gives_up[:2]) or "nothing against the others"
+    yield "; ".join(choice.gives_up[:2]) or "nothing against the others"
 
 
 def _choose_risks(plan: Plan, option: Option) -> list[Risk]:
