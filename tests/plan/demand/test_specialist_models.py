@@ -16,7 +16,7 @@ from archwright.plan.demand.image_input import (
     keep_image_models,
 )
 from archwright.plan.demand.model_selection import ModelCandidates, select_open_models
-from archwright.plan.demand.specialist_models import RULES, list_evidence, select_specialist_models
+from archwright.plan.demand.specialist_models import list_evidence, select_specialist_models
 
 CATALOG = load_catalog()
 RATE = RequestRate(mean=1, peak=2)
@@ -28,7 +28,7 @@ def workload(kind: WorkloadKind, tokens: float = 300, **fields: object) -> Workl
     return replace(Workload(name="w", kind=kind, traffic=traffic), **fields)
 
 
-@pytest.mark.parametrize("kind", sorted(RULES))
+@pytest.mark.parametrize("kind", sorted(CATALOG.specialist_rules))
 @pytest.mark.parametrize("language", ["de", "pl", "zh"])
 def test_a_model_of_other_languages_is_never_chosen(kind: WorkloadKind, language: str) -> None:
     found = select_specialist_models(workload(kind, languages=(language,)), CATALOG)
@@ -95,6 +95,14 @@ def test_speech_is_chosen_by_the_error_in_the_languages() -> None:
     assert [miss.constraint for miss in alone.misses] == ["w.languages"]
 
 
+def test_a_load_without_its_size_is_no_demand() -> None:
+    kinds: tuple[WorkloadKind, ...] = ("rerank", "speech-to-text")
+    for kind in kinds:
+        asked = workload(kind)
+        assert forecast_demand(asked, 12) is not None
+        assert forecast_demand(replace(asked, traffic=Traffic(requests_per_second=RATE)), 12) is None
+
+
 def test_a_text_model_never_serves_images() -> None:
     seen = workload("vision-language")
     traffic = replace(seen.traffic or Traffic(), image_pixels=2e6, output_tokens=TokenLength(mean=100, p95=200))
@@ -123,4 +131,4 @@ def test_every_row_of_images_names_a_model() -> None:
     same = next(row for row in CATALOG.hosted if row.scores_of and row.scores_of in CATALOG.image_models)
     assert CATALOG.image_model(same.provider, same.id) is not None
     scored = {row.model for row in CATALOG.specialist_scores}
-    assert scored <= {name for kind in RULES for name in CATALOG.specialist_models(kind)}
+    assert scored <= {name for kind in CATALOG.specialist_rules for name in CATALOG.specialist_models(kind)}

@@ -27,9 +27,11 @@ from archwright.catalog.tables import cost_records, metadata_records, parsers, r
 from archwright.catalog.tables.csv_table import table_reader
 from archwright.catalog.tables.row_names import replacement_key, row_name
 from archwright.catalog.tables.specialist_tables import (
+    SpecialistRule,
     read_encoders,
     read_image_models,
     read_published_rate_models,
+    read_specialist_rules,
     read_specialist_scores,
 )
 from archwright.catalog.tables.work_rate_parsers import read_work_rates
@@ -243,6 +245,10 @@ class CatalogTables:
     document_parsers = _keyed_table(partial(read_published_rate_models, file="document_parsers.csv"))
     image_models = _keyed_table(read_image_models, "model")
     specialist_scores = _internal_table(read_specialist_scores)
+
+    @cached_property
+    def specialist_rules(self) -> Mapping[str, SpecialistRule]:
+        return {rule.kind: rule for rule in read_specialist_rules(self.folder)}
 
     # --- what needs may leave out
 

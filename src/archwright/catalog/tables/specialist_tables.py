@@ -7,9 +7,28 @@ from typing import Any
 from archwright.catalog.tables import parsers, records
 from archwright.catalog.tables.csv_table import CsvRow, read_rows
 from archwright.catalog.tables.parsers import row_parser
+from archwright.catalog.tables.yaml_documents import read_document
+from archwright.contract.record import Record
 
 # Fields of ModelSpec that these models' makers do not state, and that no rule of sizing uses for them.
 _NO_SHAPE: Mapping[str, Any] = {"attention": "", "context_tokens": 0, "hidden": 0, "vocabulary": 0}
+
+
+class SpecialistRule(Record):
+    """How the models of a kind of work are compared; the fields are explained in specialist_rules.yaml."""
+
+    kind: str
+    noun: str
+    label: str
+    benchmarks: tuple[str, ...]
+    other_benchmarks: tuple[str, ...]
+    margin: float
+    largest: float
+    source: str
+    native: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
+    fallback_label: str = ""
+    errors: bool = False
 
 
 class PublishedRateModel(records.ModelSpec):
@@ -47,6 +66,10 @@ class ImageModel(records.Fact):
     def encoder_load(self, active_parameters: float) -> float:
         """Return the encoder's arithmetic for a token, as a share of the language model's for the same token."""
         return (self.encoder_parameters or 0.0) * (self.patches_per_token or 0.0) / active_parameters
+
+
+def read_specialist_rules(folder: Path) -> list[SpecialistRule]:
+    return read_document(folder / "specialist_rules.yaml", list[SpecialistRule])
 
 
 def read_encoders(folder: Path, file: str) -> list[records.ModelSpec]:

@@ -20,7 +20,7 @@ from archwright.plan.demand.data_residency import collect_bounds, is_country_ins
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.image_input import add_image_work, describe_image_tokens, keep_image_models, takes_images
 from archwright.plan.demand.model_selection import get_model_id, prune_models, select_open_models
-from archwright.plan.demand.specialist_models import RULES, select_specialist_models
+from archwright.plan.demand.specialist_models import select_specialist_models
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
@@ -138,7 +138,7 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
         found = select_open_models(task.demand, catalog)
         found = keep_image_models(found, task.demand, catalog) if takes_images(workload) else found
         found = found._replace(models=prune_models(found.models, task.demand, catalog))
-    elif workload.kind in RULES:
+    elif workload.kind in catalog.specialist_rules:
         found = select_specialist_models(workload, catalog)
     else:
         return task._replace(models=(None,))
@@ -203,7 +203,7 @@ class SizingCache:
     def _size_steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> SteadyCapacity | None:
         workload, catalog = demand.workload, self._catalog
         traffic, slo = workload.traffic or Traffic(), workload.slo
-        if workload.kind in (*TEXT_KINDS, *RULES):
+        if workload.kind in TEXT_KINDS or workload.kind in catalog.specialist_rules:
             return self._size_model(demand, model, machine) if model is not None else None
         if workload.kind == "image-classification":
             pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0

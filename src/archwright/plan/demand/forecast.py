@@ -143,6 +143,8 @@ def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
     reads, writes = traffic.input_tokens, traffic.output_tokens
     if workload.kind in TEXT_KINDS and (reads is None or writes is None):
         return None
+    if (workload.kind == "rerank" and reads is None) or (workload.kind == "speech-to-text" and not traffic.audio_s):
+        return None
     rate, hours = traffic.requests_per_second, traffic.hours_per_day
     share = (hours + OFF_HOURS_SHARE * (HOURS_PER_DAY - hours)) / HOURS_PER_DAY
     return Demand(

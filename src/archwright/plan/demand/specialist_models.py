@@ -7,19 +7,17 @@ a score in the right languages, a model is considered only if none has one. A qu
 and margin: all models that pass it are compared by cost. At a cloud, a larger model of a higher score is taken if it
 costs little more (`plan/options/cloud_instances.py`).
 
-Scores: embedding, MTEB: for English alone the English retrieval tasks, else the mean of MIRACL (18 languages) and
-Belebele (122). Reranking: retrieval after reranking, English or multilingual. Speech: word error rate over the
-workload's measured languages, else over five European ones. Parsing: OmniDocBench for English and Chinese, else DocML.
+The benchmarks, margins and sizes are rows (specialist_rules.yaml).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.catalog.tables.specialist_tables import PublishedRateModel
+from archwright.catalog.tables.specialist_tables import PublishedRateModel, SpecialistRule
 from archwright.contract.decision import ScoreEvidence
-from archwright.contract.needs import Needs, Traffic, Workload, WorkloadKind
+from archwright.contract.needs import Needs, Traffic, Workload
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
 from archwright.plan.demand.model_selection import ModelCandidates, permits_licence
@@ -29,85 +27,6 @@ from archwright.sizing.workloads.embedding import PIECE_TOKENS
 ENGLISH = "en"
 # Models that a note names.
 NAMED_MODELS = 3
-Languages = tuple[str, ...]
-
-
-class ScoreRule(NamedTuple):
-    """The benchmarks of a score by languages. `sign` -1: lower is better.
-
-    If no model has any of them, the `fallback` benchmarks count. `by_language`: one benchmark for each language; those
-    that a model has count.
-    """
-
-    label: str
-    benchmarks: Callable[[Languages], tuple[str, ...]]
-    fallback: tuple[str, ...] = ()
-    fallback_label: str = ""
-    sign: int = 1
-    by_language: bool = False
-
-    def choose_benchmarks(self, languages: Languages, models: Iterable[ModelSpec]) -> tuple[tuple[str, ...], str]:
-        """Return the benchmarks that compare `models`, and the label of their mean."""
-        named, scored = self.benchmarks(languages), {name for model in models for name in model.quality}
-        measured = tuple(name for name in named if name in scored) if self.by_language else named
-        if not scored.intersection(named) and self.fallback:
-            return self.fallback, self.fallback_label
-        unknown = f", unknown in {len(named) - len(measured)} of {len(named)} languages"
-        return measured, self.label + (unknown if len(measured) < len(named) else "")
-
-
-class SpecialistRule(NamedTuple):
-    """How models of a kind are compared; `largest`: parameters of an affordable one."""
-
-    noun: str
-    score: ScoreRule
-    margin: float
-    largest: float
-
-
-def _is_english(languages: Languages) -> bool:
-    return set(languages) <= {ENGLISH}
-
-
-def _embedding_benchmarks(languages: Languages) -> tuple[str, ...]:
-    return ("mteb_en_v2_retrieval",) if _is_english(languages) else ("miracl_hard", "belebele_retrieval")
-
-
-def _rerank_benchmarks(languages: Languages) -> tuple[str, ...]:
-    return ("mteb_en_rerank",) if _is_english(languages) else ("mteb_multilingual_rerank",)
-
-
-def _speech_benchmarks(languages: Languages) -> tuple[str, ...]:
-    return tuple(f"open_asr_{language}_wer" for language in languages)
-
-
-def _parsing_benchmarks(languages: Languages) -> tuple[str, ...]:
-    return ("omnidocbench_v1.5",) if set(languages) <= {ENGLISH, "zh"} else ("docml",)
-
-
-RULES: Mapping[WorkloadKind, SpecialistRule] = {
-    "embedding": SpecialistRule("embedder", ScoreRule("retrieval", _embedding_benchmarks), 0.02, 1e9),
-    "rerank": SpecialistRule("reranker", ScoreRule("retrieval after reranking", _rerank_benchmarks), 0.02, 1e9),
-    "speech-to-text": SpecialistRule(
-        "speech model",
-        ScoreRule(
-            "word error rate",
-            _speech_benchmarks,
-            ("open_asr_multilingual_wer",),
-            "word error rate in five other languages",
-            sign=-1,
-            by_language=True,
-        ),
-        0.01,
-        3e9,
-    ),
-    "document-parsing": SpecialistRule("document parser", ScoreRule("page score", _parsing_benchmarks), 0.02, 5e9),
-}
-
-
-def list_workload_languages(workload: Workload) -> Languages:
-    """Return the languages that the needs state or derive, else English."""
-    return workload.languages or (ENGLISH,)
 
 
 def count_longest_tokens(workload: Workload) -> float:
@@ -115,25 +34,39 @@ def count_longest_tokens(workload: Workload) -> float:
     traffic = workload.traffic or Traffic()
     if workload.kind == "rerank":
         return PIECE_TOKENS
-    chunk = min(traffic.tokens_per_document or 0.0, PIECE_TOKENS)
-    online = traffic.requests_per_second is not None and traffic.input_tokens is not None
-    return max(chunk, traffic.input_tokens.p95 if online and traffic.input_tokens is not None else 0.0)
+    request = traffic.input_tokens if traffic.requests_per_second is not None else None
+    return max(min(traffic.tokens_per_document or 0.0, PIECE_TOKENS), request.p95 if request is not None else 0.0)
+
+
+def choose_benchmarks(
+    rule: SpecialistRule, languages: tuple[str, ...], models: Iterable[ModelSpec]
+) -> tuple[tuple[str, ...], str]:
+    """Return the benchmarks that compare `models` in the languages, and the label of their mean."""
+    of_kind = rule.benchmarks if set(languages) <= set(rule.native) else rule.other_benchmarks
+    named = dict.fromkeys(name.format(language=language) for name in of_kind for language in languages)
+    scored = {name for model in models for name in model.quality}
+    measured = tuple(name for name in named if name in scored)
+    if not measured and rule.fallback:
+        return rule.fallback, rule.fallback_label
+    unknown = f", unknown in {len(named) - len(measured)} of {len(named)} languages"
+    return measured, rule.label + (unknown if 0 < len(measured) < len(named) else "")
 
 
 class Comparison(NamedTuple):
     """Compares the models of a workload by their score in its languages."""
 
     workload: Workload
-    languages: Languages
+    languages: tuple[str, ...]
     rule: SpecialistRule
     benchmarks: tuple[str, ...]
     label: str
 
     def rate(self, model: ModelSpec) -> float | None:
         """Return the mean over the benchmarks with a higher one better; None if a benchmark is unknown."""
-        if not model.quality.keys() >= set(self.benchmarks):
+        if not self.benchmarks or not model.quality.keys() >= set(self.benchmarks):
             return None
-        return self.rule.score.sign * sum(model.quality[name] for name in self.benchmarks) / len(self.benchmarks)
+        mean = sum(model.quality[name] for name in self.benchmarks) / len(self.benchmarks)
+        return -mean if self.rule.errors else mean
 
     def select(self, able: Sequence[ModelSpec]) -> ModelCandidates:
         """Return the affordable models near the best affordable score, and those of a higher score."""
@@ -171,7 +104,7 @@ class Comparison(NamedTuple):
 
     def _format(self, model: ModelSpec) -> str:
         score = self.rate(model)
-        said = "unknown" if score is None else f"{score:.3f}" if self.rule.score.sign > 0 else f"{-score:.1%}"
+        said = "unknown" if score is None else f"{-score:.1%}" if self.rule.errors else f"{score:.3f}"
         return f"{model.id} ({self.label} {said})"
 
 
@@ -180,13 +113,13 @@ def select_specialist_models(workload: Workload, catalog: Catalog) -> ModelCandi
 
     A language that no model has decides nothing, unless it is the only one; a note states it.
     """
-    rule, every = RULES[workload.kind], tuple(catalog.specialist_models(workload.kind).values())
-    wanted = list_workload_languages(workload)
+    rule, every = catalog.specialist_rules[workload.kind], tuple(catalog.specialist_models(workload.kind).values())
+    wanted = workload.languages or (ENGLISH,)
     languages = tuple(one for one in wanted if any(one in model.languages for model in every)) or wanted
     able, misses = _filter_able(workload, languages, every)
     if misses:
         return ModelCandidates((), misses)
-    compared = Comparison(workload, languages, rule, *rule.score.choose_benchmarks(languages, able))
+    compared = Comparison(workload, languages, rule, *choose_benchmarks(rule, languages, able))
     stated = workload.model is not None or bool(workload.quality)
     found = ModelCandidates(able, (), (compared.describe(able),)) if stated else compared.select(able)
     lost = (language for language in wanted if language not in languages)
@@ -195,14 +128,14 @@ def select_specialist_models(workload: Workload, catalog: Catalog) -> ModelCandi
 
 
 def _filter_able(
-    workload: Workload, languages: Languages, every: Sequence[ModelSpec]
+    workload: Workload, languages: tuple[str, ...], every: Sequence[ModelSpec]
 ) -> tuple[tuple[ModelSpec, ...], Misses]:
     """Apply one constraint after the other; the first that leaves no model is the miss."""
     wanted, longest, name = set(languages), count_longest_tokens(workload), workload.name
     floors = ", ".join(f"{benchmark} >= {floor:g}" for benchmark, floor in workload.quality.items())
     fixed = (workload.model or "").rpartition("/")[-1].lower()
     steps: tuple[tuple[str, str | float, Callable[[ModelSpec], bool]], ...] = (
-        (f"{name}.model", workload.model or RULES[workload.kind].noun, lambda one: fixed in ("", one.id.lower())),
+        (f"{name}.model", workload.model or workload.kind, lambda one: fixed in ("", one.id.lower())),
         (f"{name}.licence", workload.licence, lambda one: permits_licence(workload, one)),
         (f"{name}.languages", ", ".join(languages), lambda one: wanted <= set(one.languages)),
         (f"{name}.traffic", longest, lambda one: isinstance(one, PublishedRateModel) or one.context_tokens >= longest),
@@ -225,10 +158,10 @@ def _meets_floors(workload: Workload, model: ModelSpec) -> bool:
 
 def list_evidence(workload: Workload, name: str, catalog: Catalog) -> tuple[ScoreEvidence, ...]:
     """Return the scores on which the model `name` was chosen, with their sources; empty for other kinds of work."""
-    model, rule = catalog.specialist_models(workload.kind).get(name), RULES.get(workload.kind)
-    if model is None or rule is None:
+    model = catalog.specialist_models(workload.kind).get(name)
+    if model is None:
         return ()
-    used, _ = rule.score.choose_benchmarks(list_workload_languages(workload), (model,))
+    used, _ = choose_benchmarks(catalog.specialist_rules[workload.kind], workload.languages or (ENGLISH,), (model,))
     return tuple(
         ScoreEvidence(
             benchmark=row.benchmark,

@@ -31,7 +31,6 @@ from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand, load_driver
 from archwright.plan.demand.image_input import add_image_tokens, takes_images
 from archwright.plan.demand.model_quality import classify_work, find_rater
-from archwright.plan.demand.specialist_models import RULES
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -76,7 +75,9 @@ class HostedApiPlanner:
         misses = (*hosted.misses, *misses, *others.misses)
         sites = [(", ".join(fleet.workloads), fleet.where) for fleet in rented.fleets]
         notes = [f"{names}: rented at {place.provider}, {place.region}" for names, place in sites]
-        kinds = dict.fromkeys(task.workload.kind for task in self._rest if task.workload.kind in RULES)
+        kinds = dict.fromkeys(
+            task.workload.kind for task in self._rest if task.workload.kind in self._catalog.specialist_rules
+        )
         if kinds:
             notes.append(f"the catalog has no hosted price for {', '.join(kinds)}")
         picked = {pick.task.name for pick in others.picks}
