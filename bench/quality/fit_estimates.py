@@ -43,6 +43,12 @@ LEAST_MODELS, LEAST_SCORES = 8, 3
 # Vendors with fewer held-out cells on a benchmark have no coverage of their own.
 LEAST_OF_VENDOR = 8
 
+MAKERS = {
+    "openai": ("gpt", "o"),
+    "google": ("gemini", "gemma"),
+    "mistral": ("mistral", "ministral", "mixtral", "open", "voxtral"),
+    "zhipu": ("glm", "zai"),
+}
 ModelKey = tuple[str, str]
 
 
@@ -204,7 +210,9 @@ def list_lines(estimator: Estimator) -> list[dict[str, str]]:
 
 
 def vendor_of(model: str) -> str:
-    return re.split(r"[-\d.]", model.lower())[0]
+    """Return the maker of a model by the first word of its name; a maker with one family has the family's name."""
+    family_name = re.split(r"[-\d.]", model.lower())[0]
+    return next((maker for maker, names in MAKERS.items() if family_name in names), family_name)
 
 
 class Coverage(NamedTuple):

@@ -70,6 +70,8 @@ def build_line(cell: Cell, rows: list[ScoreRow], spread: float) -> dict[str, obj
         low, high = low - spread, high + spread
         if best.score <= 1:
             low, high = max(low, LEAST_SHARE), min(high, MOST_SHARE)
+        if cell[2].endswith("_rank"):
+            low = max(low, 1.0)
     table, model, benchmark = cell
     stated = {name: getattr(best, name) for name in COLUMNS if hasattr(best, name)}
     figures = {"score": best.score, "low": min(low, best.score), "high": max(high, best.score)}

@@ -7,14 +7,15 @@ within the range of all rows. One row without a range has the benchmark's spread
 from collections.abc import Iterable, Mapping
 
 from archwright.catalog.tables.csv_table import CsvRow
-from archwright.catalog.tables.records import Benchmark, QualityScore, ScoreEstimate
+from archwright.catalog.tables.records import Benchmark, QualityScore, ScoreEstimate, ScoreUnit
 from archwright.contract.decision import ScoreEvidence
 
 ModelKey = tuple[str, str]
 # For a benchmark without a spread in the table; of shares the 90th percentile over all benchmarks.
-ASSUMED_SPREAD = {"share": 0.1, "rating": 30.0, "rank": 0.5}
+ASSUMED_SPREAD: Mapping[ScoreUnit, float] = {"share": 0.1, "rating": 30.0, "rank": 0.5}
 # A band of shares ends before 0 and 1.
 LEAST_SHARE, MOST_SHARE = 0.001, 0.999
+BEST_RANK = 1.0
 
 
 class ModelScores:
@@ -42,10 +43,11 @@ class ModelScores:
             self._evidence[key] = {one.benchmark: one for one in sorted(found, key=lambda one: one.benchmark)}
         return self._evidence[key]
 
-    def _describe(self, benchmark: str, score: float) -> tuple[str, str, float]:
+    def _describe(self, benchmark: str, score: float) -> tuple[str, ScoreUnit, float]:
         """Return axis, unit and spread of a benchmark; a refresh may bring one that the table lacks."""
-        known, unit = self._benchmarks.get(benchmark), "share" if score <= 1 else "rating"
+        known = self._benchmarks.get(benchmark)
         if known is None:
+            unit: ScoreUnit = "share" if score <= 1 else "rating"
             return "", unit, ASSUMED_SPREAD[unit]
         return known.axis, known.unit, known.spread if known.spread is not None else ASSUMED_SPREAD[known.unit]
 
@@ -58,6 +60,8 @@ class ModelScores:
             low, high = low - spread, high + spread
         if unit == "share":
             low, high = max(low, LEAST_SHARE), min(high, MOST_SHARE)
+        if unit == "rank":
+            low = max(low, BEST_RANK)
         return ScoreEvidence(
             benchmark=best.benchmark,
             axis=axis,
@@ -69,7 +73,7 @@ class ModelScores:
             source=best.source,
             as_of=best.as_of,
             independent=best.independent,
-            unit=unit,  # type: ignore[arg-type]
+            unit=unit,
         )
 
     def _build_estimated(self, row: ScoreEstimate) -> ScoreEvidence:
@@ -84,5 +88,5 @@ class ModelScores:
             scores_used=row.scores_used,
             source=row.source,
             as_of=row.as_of,
-            unit=unit,  # type: ignore[arg-type]
+            unit=unit,
         )
