@@ -15,6 +15,7 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
+from archwright.plan.cost.facility_costs import REGION_PARTS
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, list_steady_demands
 from archwright.plan.options.cloud_instances import InstanceSelector
 from archwright.plan.options.edge_sites import CountrySites, spread_over_countries
@@ -342,12 +343,12 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
 
 def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog: Catalog) -> None:
     """If a region costs nothing, an option may spread; if it costs a fortune, one region serves all."""
-    needs, _ = needs_of("clinic", edit({"placement": {"allow": ["cloud"], "clouds": ["azure"]}}))
+    needs, _ = needs_of("clinic", edit({"placement": {"allow": ["cloud"]}}))
     spread = {}
     for usd in (0.001, 1e6):
-        row = replace(catalog.parts["region.network"], low=usd, typical=usd, high=usd)
+        rows = {name: replace(catalog.parts[name], low=usd, typical=usd, high=usd) for name in REGION_PARTS}
         priced = copy.copy(catalog)
-        object.__setattr__(priced, "parts", {**catalog.parts, "region.network": row})
+        object.__setattr__(priced, "parts", {**catalog.parts, **rows})
         built = Planner(needs, priced, PlanProvenance(), NOW).evaluate_options(None)
         spread[usd] = {one.draft.name: len(one.draft.regions) for one in built}
     assert max(spread[0.001].values()) > 1 and set(spread[1e6].values()) == {1}

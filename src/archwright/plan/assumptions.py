@@ -121,7 +121,10 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
             "batch jobs run beside the mean load, not during the peak."
         )
     if "hybrid" in allow:
-        ledger.add_assumptions("hybrid: workloads with personal, health or payment data stay on-premises")
+        ledger.add_assumptions(
+            "hybrid: the residency of the data decides which work may leave the site. A regulation adds controls, such "
+            "as a contract with the provider, and bars no place inside the residency"
+        )
 
 
 def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:

@@ -52,8 +52,7 @@ def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Ma
     old = pools.pop("8x-h100")
     (new,) = pools.values()
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
-    assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and 0 < old.shares[4] < old.shares[2]
-    assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
+    assert old.shares[0] == 1 and 0 < old.shares[-1] < 1 and new.shares[0] == 0
     assert {one.machine: one.peak for one in option.purchases if one.kind == "owned"} == {"8x-h100": 4}
 
 
@@ -98,7 +97,7 @@ def test_pools_that_share_a_workload_have_one_load_and_one_prediction(plan_of: M
     assert "of its requests, by year" in explain_plan(plan, "assistant")
 
 
-@pytest.mark.parametrize("target", [0.99, 0.999, 0.9995])
+@pytest.mark.parametrize("target", [0.999, 0.9995])
 def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:
