@@ -234,7 +234,10 @@ def test_the_use_of_owned_machines_is_said(plan_of: Make, change: Change | None,
 
 def test_no_machine_is_bought_while_owned_machines_stand_idle(plan_of: Make) -> None:
     """Owned machines carry the first years; machines are bought when the load needs more."""
-    option = option_of(plan_of("manufacturer", edit({"workloads.1.model": "Phi-4"}, stay_at_home)), "on-premises")
+    option = option_of(
+        plan_of("manufacturer", edit({"workloads.1.model": "Phi-4", "workloads.1.quality": {}}, stay_at_home)),
+        "on-premises",
+    )
     schedules = [note for note in option.notes if " for assistant" in note and "buy" in note]
     assert schedules and not any("in month 0" in schedule for schedule in schedules)
     assert "4 owned 8x-h100, 14 months old: extend the support of 4 in month 22; sell 4 in month 60" in option.notes

@@ -180,7 +180,11 @@ def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -
 
 
 def growing(load: float) -> Change:
-    owned = {"placement.owned": [{"machine": "8x H100 SXM", "count": 4, "age_months": 2}], "workloads.1.model": "Phi-4"}
+    owned = {
+        "placement.owned": [{"machine": "8x H100 SXM", "count": 4, "age_months": 2}],
+        "workloads.1.model": "Phi-4",
+        "workloads.1.quality": {},
+    }
     return scale_traffic(
         1, load, first=edit({**owned, "budget.horizon_months": 24, "placement.allow": ["on-premises"]})
     )

@@ -24,7 +24,7 @@ Make = Callable[..., Plan]
 two_workloads = edit({"workloads.3": GONE, "workloads.2": GONE})
 
 
-PHI = edit({"workloads.1.model": "Phi-4"})
+PHI = edit({"workloads.1.model": "Phi-4", "workloads.1.quality": {}})
 
 
 def shared_out(growth: float, capex: float, age: float = 14) -> Change:
@@ -33,7 +33,8 @@ def shared_out(growth: float, capex: float, age: float = 14) -> Change:
         "placement.allow": ["on-premises", "hybrid"],
         "placement.clouds": ["aws"],
         "placement.owned.0.age_months": age,
-        "workloads.1.model": "Phi-4",  # a load of several machines
+        "workloads.1.model": "Phi-4",
+        "workloads.1.quality": {},  # a load of several machines
         "workloads.1.traffic.growth_per_year": growth,
         "budget.capex": capex,
         "data.*.sensitivity": "internal",
@@ -77,6 +78,7 @@ def test_no_age_of_owned_machines_turns_a_plan_over(
             "placement.allow": ["on-premises"],
             "placement.owned.0.age_months": age,
             "workloads.1.model": "Phi-4",
+            "workloads.1.quality": {},
         }
         needs, _ = needs_of("manufacturer", edit(changes, two_workloads))
         (built,) = Planner(needs, catalog, PlanProvenance(), NOW).evaluate_options(None)
@@ -102,7 +104,12 @@ def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:
     """The predicted availability is that of the machines times that of the site."""
-    changes = {"placement.allow": ["on-premises"], "workloads.1.slo.availability": target, "workloads.1.model": "Phi-4"}
+    changes = {
+        "placement.allow": ["on-premises"],
+        "workloads.1.slo.availability": target,
+        "workloads.1.model": "Phi-4",
+        "workloads.1.quality": {},
+    }
     plan = plan_of("manufacturer", edit(changes, two_workloads))
     assert len(answering_pools(plan.options[0])) == 2
     share = next(one.estimate for one in plan.predictions if one.id == "assistant.requests.share")

@@ -237,11 +237,15 @@ class OnPremisesPlanner:
         idle = {
             at: max(kind.most) - used for at, (kind, used) in enumerate(counts) if kind.most and max(kind.most) > used
         }
-        if not idle or any(each.choice.outside for each in assignments):
-            return  # The cost of running idle machines is stated once, at the option without rented machines.
+        if not idle:
+            return
         named = ", ".join(f"{count} owned {self._site.stocks[at].kind.machine}" for at, count in idle.items())
-        running = self._solve(assignments, limits, idle)
-        why = "to run them breaks a limit"
+        if any(each.choice.outside for each in assignments):
+            # What else would be saved is computed once, at the option without rented machines: a solution takes time.
+            each = ", ".join(self._world.format_amount(sum(self._site.stocks[at].kind.usd)) for at in idle)
+            yield f"{named}: sold at the start; to run one to the end costs {each}, resale included, more than it saves"
+            return
+        running, why = self._solve(assignments, limits, idle), "to run them breaks a limit"
         if running is not None:
             more = self._world.format_amount(max(0.0, running.usd - solution.usd))
             why = f"to run them in the first year costs {more} more over the horizon, fewer purchases included"
