@@ -10,6 +10,7 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import StaffNeed
 from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 
 from ..fleet_samples import CLOUD, HOSTED, house, own_fleet, rented_fleet
@@ -62,6 +63,18 @@ def test_a_role_costs_its_own_wage() -> None:
     line = one(run(nobody), "staff", "machine-learning")
     assert line.sum == pytest.approx(found["machine-learning"].needed.value * rate * months)
     assert found["security"].needed.value == pytest.approx(3 * 0.05), "one share for each regulation"
+
+
+def test_a_specialist_model_needs_less_care_than_a_language_model() -> None:
+    case = with_field(startup_in_a_cloud(), "organisation", employees=9000)
+    language, specialist, training = (
+        CATALOG.parameter(f"staff.{name}").value for name in ("models", "specialists", "training")
+    )
+    assert specialist < language / 2
+    models = {"support-chat": "Phi-4", "index": "bge-m3"}
+    staff = estimate_operating_costs(case[0], CATALOG, PlanProvenance(), *case[1:], models).staff
+    (need,) = (one for one in staff if one.role == "machine-learning")
+    assert need.needed.value == pytest.approx(language + specialist + training), "a chat, its index, its tuning"
 
 
 def test_a_small_organisation_needs_hours_and_not_an_engineer() -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
-from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, Needs, Organisation, Placement
+from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, Needs, Organisation, Placement, Workload
 from archwright.contract.plan import OWN_PLACEMENTS, StaffNeed
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import STAFF_CATEGORY, USD
@@ -179,9 +179,11 @@ def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
     """Return the roles whose work depends on models, training jobs, data sets and regulations."""
     needs, hosted = case.needs, any(place.placement == "hosted-api" for place in case.where)
     bought = [one for one in needs.workloads if hosted and one.kind in TEXT_KINDS and one.name not in case.models]
+    language = {case.models[one.name].id for one in needs.workloads if one.name in case.models and _writes_text(one)}
     counts = {
         "machine-learning": {
-            "staff.models": len({model.id for model in case.models.values()}),
+            "staff.models": len(language),
+            "staff.specialists": len({model.id for model in case.models.values()} - language),
             "staff.hosted-models": len(bought),
             "staff.training": sum(one.kind in TRAINING_KINDS for one in needs.workloads),
         },
@@ -195,6 +197,11 @@ def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
         if fte:
             found.append(RoleNeed(role, (fte,) * case.months, (_register_band(case, role, used),)))
     return found
+
+
+def _writes_text(workload: Workload) -> bool:
+    """True if a language model serves the workload; embedders, rerankers and speech models need less care."""
+    return workload.kind in TEXT_KINDS | TRAINING_KINDS or workload.kind == "vision-language"
 
 
 def _register_band(case: OptionContext, role: str, counts: Mapping[str, float]) -> str:
