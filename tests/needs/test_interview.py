@@ -61,6 +61,7 @@ def test_a_question_that_no_use_case_needs_is_not_asked() -> None:
         ([], "Acme", "three parts with commas"),
         ([], "Acme, Germany, 20", 'did you mean "DE"'),
         ([], "Acme, DE, many", "1 number is needed"),
+        ([], f"Acme, DE, {'9' * 400}", "1 number is needed"),
         ([""], "assistent", "did you mean assistant"),
         (["", ""], "0", "users cannot be 0"),
         (["", "", ""], "german", 'did you mean "de"'),

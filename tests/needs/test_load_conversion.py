@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import DerivedLoad, Needs, NeedsSource, Traffic, Workload
 from archwright.errors import NeedsError
+from archwright.home import Home
 from archwright.needs.reader import parse_needs
 from archwright.plan.capacity.machine_count import compute_running_hours
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, RUNS_PER_MONTH, SECONDS_PER_HOUR, forecast_demand
@@ -171,3 +172,15 @@ def test_any_number_is_a_load_or_one_error(kind: str, draw: st.DataObject) -> No
         assert error.where.line and error.hint
     else:
         assert math.isfinite(sum(volume(made))) and math.isfinite(load.band.factor)
+
+
+def test_a_rule_of_the_user_replaces_the_shipped_rule(home: Home) -> None:
+    """Also if its value lies outside the shipped interval."""
+    home.folder("catalog").joinpath("user.yaml").write_text(
+        "load_rules:\n  chat turns: {typical: 9, reason: survey of our users, until: 2099-01-31}\n", encoding="utf-8"
+    )
+    text = "version: 1\norganisation: {name: a, country: DE}\nbudget: {currency: EUR, horizon_months: 3}\n"
+    text += "workloads: [{name: a, kind: chat, traffic: {users: 10}}]\n"
+    _, source = parse_needs(text.encode(), "needs.yaml", load_catalog(home))
+    turns = next(one for one in source.loads[0].values if one.name == "turns")
+    assert turns.estimate.value == turns.estimate.high == 9 and "survey of our users" in turns.reason

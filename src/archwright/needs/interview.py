@@ -16,6 +16,7 @@ from archwright.contract.record import Record
 from archwright.errors import NeedsError
 from archwright.needs.needs_problem import nearest_spellings
 from archwright.needs.reader import parse_needs
+from archwright.needs.type_check import MAX_NUMBER
 from archwright.scalars import resolve_scalar
 from archwright.specfile import quote_value, read_packaged_yaml
 
@@ -131,10 +132,10 @@ def _read_organisation(answer: str) -> tuple[str, str, float]:
 
 
 def _read_numbers(answer: str, count: int, example: str) -> list[float]:
-    """Return the numbers of an answer. Raises ValueError unless there are `count`."""
+    """Return the numbers of an answer. Raises ValueError unless there are `count`, of at most 18 digits."""
     numbers = re.findall(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?", answer)
     found = [float(number.replace(",", "")) for number in numbers]
-    if len(found) != count:
+    if len(found) != count or max(found) > MAX_NUMBER:
         raise ValueError(f"{count} number{'s are' if count > 1 else ' is'} needed, as in: {example}")
     return found
 

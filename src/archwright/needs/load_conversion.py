@@ -101,7 +101,9 @@ class _LoadConverter:
         rule = self._rule(quantity)
         if rule is None:
             return exact_estimate(1.0, "")
-        estimate = Estimate(value=rule.typical, low=rule.low, high=rule.high, unit=rule.unit)
+        # A user's own value may lie outside the shipped interval.
+        low, high = min(rule.low, rule.typical), max(rule.high, rule.typical)
+        estimate = Estimate(value=rule.typical, low=low, high=high, unit=rule.unit)
         self._note(quantity, estimate, f"{rule.source}, {rule.as_of}, confidence {rule.confidence}", override)
         return estimate
 
