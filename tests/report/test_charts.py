@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.decision import CostDriver, Decision
-from archwright.contract.estimate import exact_estimate, within_factor
+from archwright.contract.decision import Decision
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import replace
 from archwright.report import charts, svg
@@ -21,7 +21,7 @@ from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 from archwright.report.document import FigureBlock
 
 from .conftest import HOSTILE, many
-from .full_plan import BOARD, DECISION, HYBRID, PREDICTIONS, pool
+from .full_plan import BOARD, DECISION, HYBRID, pool
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -57,16 +57,9 @@ def test_options_stand_in_order_with_their_verdict() -> None:
     assert "1 more option" in figure.note
 
 
-def test_what_has_no_price_and_no_factor_is_not_drawn() -> None:
+def test_what_has_no_price_is_not_drawn() -> None:
     bare = compared(BOARD.options[-1:], None)
     assert charts.draw_option_costs(bare) is charts.draw_years(bare, ()) is draw_cumulative_costs(bare) is None
-    assert (
-        charts.draw_predictions(()) is charts.draw_predictions(PREDICTIONS[4:5]) is charts.draw_sensitivity(()) is None
-    )
-    zero = CostDriver(basis="b", name="n", estimate=exact_estimate(0.0, "x"), share=1.0)
-    assert charts.draw_sensitivity((zero,)) is None
-    odd = replace(zero, estimate=within_factor(2.0, 1.2, "x"), flips_to="o", flips_at=-1.0)
-    assert not shapes(drawn(charts.draw_sensitivity((odd,))), "polygon")
 
 
 def test_what_does_not_fit_is_counted_below() -> None:
@@ -74,7 +67,6 @@ def test_what_does_not_fit_is_counted_below() -> None:
     figure = drawn(charts.draw_option_costs(plan))
     assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
     assert f"{len(plan.options) - 14} more options" in figure.note
-    assert drawn(charts.draw_predictions(PREDICTIONS[:1] * 30)).note == "6 more in the table."
 
 
 def test_years_are_stacked_and_a_plan_without_years_shows_the_totals() -> None:
@@ -136,27 +128,12 @@ def test_break_evens_close_together_share_a_label(months: tuple[int, ...], label
     assert all(f"From month {month}," in found.note for month in months)
 
 
-def test_only_times_are_drawn_and_each_with_its_band() -> None:
-    figure = drawn(charts.draw_predictions(PREDICTIONS))
-    assert "assistant.tokens_per_s.rate" not in figure.alt
-    assert "downtime.latency_s.p95" in figure.alt
-    assert len(shapes(figure, "circle")) == 5
-
-
-def test_a_flip_is_marked_and_said() -> None:
-    figure = drawn(charts.draw_sensitivity(DECISION.drivers))
-    assert len(shapes(figure, "polygon")) == 3
-    assert "does not change the choice" in texts(figure)
-    assert "cloud-aws-commit-3y is chosen" in figure.alt
-
-
 def test_facts_of_one_name_are_told_apart() -> None:
     first, second, other = (
         replace(DECISION.drivers[0], basis=basis) for basis in ("price.own.gpu", "price.rent.gpu", "x")
     )
     names = charts.name_drivers((first, second, replace(other, name="electricity")))
     assert names == {"price.own.gpu": "own.gpu", "price.rent.gpu": "rent.gpu", "x": "electricity"}
-    assert "own.gpu" in texts(drawn(charts.draw_sensitivity((first, second))))
 
 
 def test_places_are_framed_by_whose_they_are() -> None:

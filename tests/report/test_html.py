@@ -69,7 +69,7 @@ def test_tables_and_pictures_speak(board: Document) -> None:
     assert all(found.get("scope") in ("row", "col") for found in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
     drawn = [found for _, found in page.elements if found.get("role") == "img"]
-    assert len(drawn) == len(page.all("svg")) == 6
+    assert len(drawn) == len(page.all("svg")) == 4
     assert all(len(found["aria-label"]) > 60 for found in drawn)
     assert page.all("html") == [{"lang": "en"}]
 

@@ -1,13 +1,10 @@
-"""Charts of a report: cost of the options, years, predictions and sensitivity."""
+"""Charts of a report: cost of the options, and payments by year."""
 
-import math
 from collections.abc import Iterable
 
 from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Option, Plan
-from archwright.contract.record import replace
 from archwright.report import number_format as fmt
 from archwright.report import svg
 from archwright.report.bill import YearCost
@@ -17,7 +14,7 @@ WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
 BESIDE_PLOT = LEFT + PLOT_WIDTH + 14
-MOST_OPTIONS, MOST_YEARS, MOST_PREDICTIONS, MOST_DRIVERS = 14, 7, 24, 6
+MOST_OPTIONS, MOST_YEARS = 14, 7
 
 YEAR_COLOURS = {"Purchases": svg.PALETTE[1], "Running cost": svg.PALETTE[0], "Staff": svg.PALETTE[6]}
 
@@ -148,52 +145,6 @@ def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale:
     return x
 
 
-def draw_predictions(predictions: tuple[Prediction, ...]) -> FigureBlock | None:
-    """Every predicted latency with its interval, on one logarithmic axis."""
-    timed = [p for p in predictions if p.estimate.unit == "s" and p.estimate.low > 0]
-    drawn = timed[:MOST_PREDICTIONS]
-    if not drawn:
-        return None
-    low = 10 ** math.floor(math.log10(min(p.estimate.low for p in drawn)))
-    high = 10 ** math.ceil(math.log10(max(p.estimate.high for p in drawn)) + 1e-9)
-    scale = PLOT_WIDTH / math.log10(high / low)
-    chart = RowChart(len(drawn), 34.0, top=8.0)
-    for power in range(round(math.log10(high / low)) + 1):
-        chart.draw_tick(LEFT + power * scale, fmt.format_measure(low * 10**power, "s"))
-    for row, prediction in enumerate(drawn):
-        y, band = chart.find_row(row) + 17.0, prediction.estimate
-        start, value, end = (LEFT + math.log10(x / low) * scale for x in (band.low, band.value, band.high))
-        chart.draw_label(prediction.id, y + 4)
-        chart.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
-        chart.dot((value, y), 5.5, svg.CHOSEN)
-        chart.text((BESIDE_PLOT, y - 1), fmt.format_measure(band.value, "s"), bold=True)
-        chart.text((BESIDE_PLOT, y + 13), fmt.format_band(band), size=11, fill=svg.QUIET)
-    alts = (f"{p.id}: {fmt.format_with_band(p.estimate)}" for p in drawn)
-    note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
-    return chart.finish("Predicted times", "dot: value; bar: 90 % interval; logarithmic axis", alts, note)
-
-
-def draw_sensitivity(drivers: tuple[CostDriver, ...]) -> FigureBlock | None:
-    """The band of each fact as a factor of its value, and the factor that would change the choice."""
-    names = name_drivers(drivers)
-    drawn = [replace(d, name=names[d.basis]) for d in drivers if d.estimate.low > 0][:MOST_DRIVERS]
-    if not drawn:
-        return None
-    ratios = [at / d.estimate.value for d in drawn if (at := _find_switch(d)) is not None and at > 0]
-    reach = max(1.5, *(d.estimate.factor for d in drawn), *(max(ratio, 1 / ratio) for ratio in ratios))
-    edge = math.log(min(reach, 6.0) * 1.08)
-    chart = RowChart(len(drawn), 62.0, top=8.0)
-    for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if edge > math.log(2) else (0.7, 0.8, 1.0, 1.25, 1.5):
-        if abs(math.log(factor)) <= edge:
-            x = LEFT + (1 + math.log(factor) / edge) * PLOT_WIDTH / 2
-            label, stroke = f"x{fmt.SPACE}{fmt.format_number(factor)}", svg.QUIET if factor == 1 else svg.RULE
-            chart.draw_tick(x, label, stroke)
-    for row, driver in enumerate(drawn):
-        _draw_driver_row(chart, driver, chart.find_row(row) + 31.0, edge)
-    caption = "bar: 90 % interval of the fact; diamond: value at which another option would be chosen"
-    return chart.finish("How far a fact can change before the choice changes", caption, map(_describe_driver, drawn))
-
-
 def name_drivers(drivers: Iterable[CostDriver]) -> dict[str, str]:
     """Names of the facts by basis. Facts of the same name are identified by the difference of their bases."""
     alike: dict[str, list[str]] = {}
@@ -212,39 +163,3 @@ def _strip_shared_prefix(bases: list[str]) -> list[str]:
     while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
         shared += 1
     return [".".join(part[shared:]) for part in parts]
-
-
-def _find_switch(driver: CostDriver) -> float | None:
-    """The value at which another option would be chosen, or None."""
-    return driver.flips_at if driver.flips_to is not None else None
-
-
-def _describe_driver(driver: CostDriver) -> str:
-    text, at = f"{driver.name}: {fmt.format_with_band(driver.estimate)}", _find_switch(driver)
-    if at is None:
-        return f"{text}, does not change the choice"
-    return f"{text}, at {fmt.format_measure(at, driver.estimate.unit)} {driver.flips_to} is chosen"
-
-
-def _draw_driver_row(chart: RowChart, driver: CostDriver, y: float, edge: float) -> None:
-    def place(value: float) -> float:
-        ratio = math.log(value / driver.estimate.value) / edge
-        return LEFT + (1 + min(max(ratio, -1.0), 1.0)) * PLOT_WIDTH / 2
-
-    named = svg.wrap_text(driver.name, 12, LEFT - 16, 3)
-    top = y + 4 - 7 * len(named)
-    for row, text in enumerate(named):
-        chart.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
-    about = f"{fmt.format_percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
-    chart.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
-    start, end = place(driver.estimate.low), place(driver.estimate.high)
-    chart.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
-    chart.dot((LEFT + PLOT_WIDTH / 2, y), 4, svg.CHOSEN)
-    at = _find_switch(driver)
-    if at is None or at <= 0:
-        chart.text((BESIDE_PLOT, y + 4), "does not change the choice", size=11, fill=svg.QUIET)
-        return
-    x, where = place(at), f"at {fmt.format_measure(at, driver.estimate.unit)}:"
-    chart.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
-    chart.text((BESIDE_PLOT, y - 2), svg.fit_text(where, 12, RIGHT - 16), size=12, bold=True)
-    chart.text((BESIDE_PLOT, y + 13), svg.fit_text(driver.flips_to or "", 11, RIGHT - 16), size=11)

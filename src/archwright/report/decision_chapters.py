@@ -203,7 +203,6 @@ def uncertainty_chapter(plan: Plan) -> doc.Chapter:
         if share >= 0.005
     )
     blocks = doc.keep_blocks(
-        charts.draw_sensitivity(drivers),
         table,
         doc.build_items("Confidence of the facts", shares),
         doc.build_items("Not sized or not predicted", plan.not_sized),

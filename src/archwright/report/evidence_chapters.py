@@ -7,7 +7,6 @@ from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import Plan
 from archwright.plan.explain import glossary
 from archwright.report import document as doc
-from archwright.report.charts import draw_predictions
 from archwright.report.fact_sources import FactSource
 from archwright.report.number_format import format_band, format_count, format_measure, format_percent
 
@@ -26,7 +25,7 @@ def predictions_chapter(plan: Plan) -> doc.Chapter:
         found = (known[name] for name in named)
         rows = ((doc.build_cell(basis.id, basis.kind), basis.definition, basis.formula or "none") for basis in found)
         bases = doc.build_table("Bases of the predictions", {"Basis": 2.2, "Definition": 3.4, "Formula": 4}, rows)
-    blocks = doc.keep_blocks(draw_predictions(plan.predictions), table, bases)
+    blocks = doc.keep_blocks(table, bases)
     return doc.Chapter("promises", "Predictions and their measurement", lead, blocks)
 
 

@@ -87,10 +87,6 @@ def format_compact_band(estimate: Estimate) -> str:
     return f"{a} to {b}{SPACE}{b_unit}" if a_unit == b_unit and b_unit else f"{low} to {high}"
 
 
-def format_month_band(date: Estimate) -> str:
-    return f"{format_number(date.low, 2)} to {format_number(date.high, 2)}"
-
-
 def format_measure(value: float, unit: str) -> str:
     """`0.0115 s` as `11.5 ms`, `0.42 share` as `42 %`."""
     size, name = _choose_scale(value, unit)

@@ -12,7 +12,7 @@ import unicodedata
 from html import escape
 
 INK, QUIET, RULE, PAPER, SOFT = "#1b2733", "#566270", "#dbe1e7", "#ffffff", "#f3f6f9"
-CHOSEN, OTHER, WARN = "#0072b2", "#7a8ca0", "#b34700"
+CHOSEN, OTHER = "#0072b2", "#7a8ca0"
 # Palette of Okabe and Ito, dark enough on white. Colour is never the only distinction.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98")
 FONT = "Inter,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
