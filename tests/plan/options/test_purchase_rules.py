@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, timedelta
 
 import pytest
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.contract.plan import ConstraintViolation, Plan, PurchaseKind
+from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import Location
-from archwright.plan.capacity.candidates import MachineFinder
+from archwright.plan.capacity.candidates import MachineFinder, list_tasks
 from archwright.plan.options import purchase_rules as rules
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.report.number_format import describe_miss
@@ -71,12 +74,41 @@ def test_an_uncertain_price_enters_at_the_upper_end_of_its_band(catalog: Catalog
     assert hosts["jetson-agx-thor"].node.price_usd == pytest.approx(3499 * 1.5), "one quote: the band of its confidence"
 
 
-def test_an_invalid_price_never_wins(plan_of: Callable[..., Plan], catalog: Catalog) -> None:
-    for template in ("startup", "clinic", "manufacturer"):
-        for option in plan_of(template).options:
-            names = {one.machine for one in option.purchases if one.kind == "bought"}
-            assert all(catalog.has_valid_price(catalog.nodes[name]) for name in names), (template, option.name)
-    assert not all(catalog.has_valid_price(offer) for offer in catalog.offers), "rows that the rule is about"
+@pytest.mark.parametrize("template", ["startup", "clinic", "manufacturer"])
+def test_an_invalid_price_never_wins(plan_of: Callable[..., Plan], catalog: Catalog, template: str) -> None:
+    """The machines of every option have a dated price that has not expired, and at most one stale fact."""
+    offers, kinds = {offer.id: offer for offer in catalog.offers}, set[str]()
+    for option in plan_of(template).options:
+        for line in option.purchases:
+            ids = [f"{option.provider}:{region}:{line.machine}" for region in option.regions]
+            rows = [catalog.nodes.get(line.machine)] if line.kind == "bought" else [offers.get(name) for name in ids]
+            kinds.add(line.kind)
+            for row in rows:
+                assert row is None or catalog.has_valid_price(row), (option.name, line.machine)
+    assert kinds & {"bought", "on-demand", "commit-1y"}, "rows that the rule is about"
+
+
+def test_an_old_spot_price_enters_at_the_upper_end_of_its_drift(catalog: Catalog) -> None:
+    row = next(offer for offer in catalog.offers if offer.id == "aws:us-east-1:p5.48xlarge")
+    (sold,) = (offer for offer in catalog.sold_offers("aws") if offer.id == row.id)
+    assert row.spot_usd_per_hour and sold.on_demand_usd_per_hour == row.on_demand_usd_per_hour
+    assert sold.spot_usd_per_hour == pytest.approx(row.spot_usd_per_hour * 1.49)
+    day = date.fromisoformat(row.as_of)
+    for age, factor in ((0, 1.0), (181, None)):
+        (later,) = (o for o in load_catalog(today=day + timedelta(age)).sold_offers("aws") if o.id == row.id)
+        assert later.spot_usd_per_hour == (None if factor is None else pytest.approx(row.spot_usd_per_hour * factor))
+
+
+def test_only_a_small_organisation_buys_desk_side_machines(catalog: Catalog) -> None:
+    needs = needs_named("startup")
+    task, site = list_tasks(needs, catalog)[0], Location("on-premises", "on-premises", "US", "US")
+
+    def forms(employees: int | None) -> set[str]:
+        finder = MachineFinder(replace(needs, organisation=replace(needs.organisation, employees=employees)), catalog)
+        hosts = (host for host in finder.list_purchasable(site) if finder.is_suitable(task, host))
+        return {host.node.form for host in hosts if host.node is not None}
+
+    assert forms(12) == {"rack", "desk"} and forms(None) == forms(5200) == {"rack"}
 
 
 def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> OptionDraft:

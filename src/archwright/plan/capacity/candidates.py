@@ -282,6 +282,8 @@ def make_sizing_key(machine: Machine) -> tuple[object, ...]:
 BURSTABLE = "burstable"
 
 
+# A small enterprise has fewer employees (EU recommendation 2003/361). A larger one has a server room and its rules.
+SMALL_EMPLOYEES = 50
 # Assumed: a desk-side machine has one power supply and no remote management, and a shop replaces it within two days.
 MAX_DESK_AVAILABILITY = 0.995
 # Assumed: the most desk-side machines of one type; more need a server room, where rack machines belong.
@@ -299,18 +301,22 @@ class MachineFinder:
         named = needs.placement.accelerators
         self._pinned = None if named is None else catalog.accelerator_ids(named)
         self._driven = {engine.kind for engine in catalog.engines.values()}
+        employees, owned = needs.organisation.employees, {one.machine for one in needs.placement.owned}
+        desks = {node.id for node in catalog.nodes.values() if node.form == "desk"}
+        self._has_desks = (employees is not None and employees < SMALL_EMPLOYEES) or bool(desks & owned)
 
     def is_suitable(self, task: WorkloadTask, host: CandidateMachine) -> bool:
         """True if the host may run the task: language models need a pinned accelerator, other work a known host.
 
-        Edge machines serve workloads of sites; desk-side machines serve models without a strict availability target.
+        Edge machines serve workloads of sites. Desk-side machines serve models of a small organisation, or of one that
+        owns such machines, without a strict availability target.
         """
         form, target = host.node.form if host.node is not None else "rack", task.workload.slo.availability
         if form == "edge" and not task.workload.sites:
             return False
         if form == "desk":
             strict = target is not None and target > MAX_DESK_AVAILABILITY
-            return uses_language_model(task) and not strict and not task.workload.sites
+            return self._has_desks and uses_language_model(task) and not strict and not task.workload.sites
         if not uses_language_model(task):
             return host.machine.cores > 0
         return self._pinned is None or host.machine.accelerator is not None

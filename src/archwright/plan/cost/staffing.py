@@ -20,6 +20,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import STAFF_CATEGORY, USD
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import SMALL_EMPLOYEES
 from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR
@@ -43,8 +44,8 @@ SMALL_PLACE_PARTS: dict[Placement, str] = {
     "hosted-api": "staff.small.hosted",
 }
 SMALL_MACHINE, SMALL_WORKLOAD, HOURS_PART = "staff.small.machine", "staff.small.workload", "staff.hours"
-# A small enterprise has fewer employees (EU recommendation 2003/361). With more machines somebody must be on call.
-SMALL_EMPLOYEES, SMALL_MACHINES = 50, 8
+# With more machines somebody must be on call.
+SMALL_MACHINES = 8
 # A desk-side box or one virtual machine.
 DESK_ACCELERATORS = 2
 # The two regions with a salary in the catalog, by country or group.
