@@ -43,6 +43,7 @@ class WorkloadTask(NamedTuple):
 
     A model of None: the work needs no model of the catalog. `follows`: the task whose model is used. `place`: the place
     that must serve the task. `better`: models of a higher score that are left out because of their size.
+    `alternatives`: larger language models of a higher quality, for the choices of models.
     """
 
     name: str
@@ -55,6 +56,7 @@ class WorkloadTask(NamedTuple):
     notes: tuple[str, ...] = ()
     place: str | None = None
     better: ModelOptions = ()
+    alternatives: tuple[ModelSpec, ...] = ()
 
 
 class CandidateMachine(NamedTuple):
@@ -72,8 +74,10 @@ def fix_model(task: WorkloadTask, models: Mapping[str, str]) -> WorkloadTask:
     if name is None or task.follows is not None or task.demand is None:
         return task
     workload = replace(task.workload, model=name)
-    left = tuple(model for model in task.models if get_model_id(model) == name)
-    return task._replace(workload=workload, demand=task.demand._replace(workload=workload), models=left)
+    left = tuple(model for model in (*task.models, *task.alternatives) if get_model_id(model) == name)
+    return task._replace(
+        workload=workload, demand=task.demand._replace(workload=workload), models=left, alternatives=()
+    )
 
 
 def uses_language_model(task: WorkloadTask) -> bool:
@@ -137,7 +141,9 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
     if workload.kind in TEXT_KINDS and task.demand is not None:
         found = select_open_models(task.demand, catalog)
         found = keep_image_models(found, task.demand, catalog) if takes_images(workload) else found
-        found = found._replace(models=prune_models(found.models, task.demand, catalog))
+        front = prune_models(found.models, task.demand, catalog)
+        found = found._replace(models=prune_models(front, task.demand, catalog, smallest=True))
+        task = task._replace(alternatives=tuple(model for model in front if model not in found.models))
     elif workload.kind in catalog.specialist_rules:
         found = select_specialist_models(workload, catalog)
     else:

@@ -23,6 +23,8 @@ from archwright.plan.explain.formatting import format_number
 from archwright.plan.options.option_builder import BuiltOption
 
 EQUAL_COST, TENTH_MORE = 1.01, 1.1
+# With better models too, an option that costs more than this times as much hardly is the cheapest.
+RIVAL_COST = 1.5
 # A better choice is told first if its quality is higher by this much.
 CLEARLY_BETTER = 0.05
 # Options that are planned for one choice at most, and sets of models that one option may have.
@@ -81,8 +83,9 @@ class ModelChooser:
         """
         if not any(task.workload.name in chosen.option.models for task in self._source.tasks):
             return ()
-        rivals = [chosen, *(one for one in others if one.option.feasible and one.option.name != chosen.option.name)]
         least = get_total_cost(chosen.option)
+        near = (one for one in others if one.option.feasible and get_total_cost(one.option) <= least * RIVAL_COST)
+        rivals = [chosen, *(one for one in near if one.option.name != chosen.option.name)]
         tenth = self._find_best(rivals, chosen, least * TENTH_MORE) or chosen
         best = self._find_best(rivals, tenth, None) or tenth
         found = {"cheapest": chosen, "best-within-tenth": tenth, "best-within-budget": best}

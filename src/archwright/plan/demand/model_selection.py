@@ -97,8 +97,12 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     return ModelCandidates(tuple(kept), misses, notes if unknown else ())
 
 
-def prune_models(models: tuple[ModelSpec, ...], demand: Demand, catalog: Catalog) -> tuple[ModelSpec, ...]:
+def prune_models(
+    models: tuple[ModelSpec, ...], demand: Demand, catalog: Catalog, *, smallest: bool = False
+) -> tuple[ModelSpec, ...]:
     """Drop models that another one dominates: no smaller in any respect, and not better for this kind of work.
+
+    `smallest`: drop also the better models, since a smaller one that meets the floors costs less.
 
     Needs of a model: all and active parameters, cache of the longest request, freedom of its licence. A checkpoint in
     few bits runs only on some accelerators, so it replaces only models in the same format.
@@ -112,8 +116,13 @@ def prune_models(models: tuple[ModelSpec, ...], demand: Demand, catalog: Catalog
         return (model.parameters, model.active_parameters, cache, LICENCE_ORDER.index(model.commercial_use))
 
     rated = {model.id: rater.rate(model.id) for model in models}
+
     # The better and then the smaller model comes first, so equal models drop all but the first.
-    ranked = sorted(models, key=lambda model: (*(-one for one in rated[model.id].rank), *measure(model)))
+    def order(model: ModelSpec) -> tuple[float, ...]:
+        quality = tuple(-one for one in rated[model.id].rank)
+        return (*measure(model), *quality) if smallest else (*quality, *measure(model))
+
+    ranked = sorted(models, key=order)
     kept = list[tuple[ModelSpec, tuple[float, ...]]]()
     for model in ranked:
         size = measure(model)

@@ -175,7 +175,8 @@ class InstanceSelector:
         The costs of models are proportional to their lower bounds; the cheapest model has its real cost.
         """
         pick = self.best_choice(provider, task, task.models)
-        bounds = {get_model_id(model): least[2] for least, model in self._rank_models(provider, task) if not least[0]}
+        every = self._rank_models(provider, task._replace(models=(*task.models, *task.alternatives)))
+        bounds = {get_model_id(model): least[2] for least, model in every if not least[0]}
         own = bounds.get(get_model_id(pick.model)) if pick is not None else None
         if pick is None or not own:
             return {}

@@ -131,7 +131,7 @@ class OnPremisesPlanner:
         """Return the cost in USD of each model if the task alone had whole machines of the cheapest type."""
         usd = {kind.machine: max(kind.usd) for kind in self._kinds}
         found = dict[str, float]()
-        for each in self._site.list_assignments(task, task.models, followed=True):
+        for each in self._site.list_assignments(task, (*task.models, *task.alternatives), followed=True):
             choice = each.choice
             if choice.machine is not None and choice.peak and not owned.count_broken_limits(each):
                 machines = math.ceil(max(choice.peak)) + max(choice.spares, default=0)

@@ -119,7 +119,7 @@ class ServerlessPlanner:
         """Return the cost in USD over the horizon by each model that keeps all limits."""
         where, found = self._choose_region(provider), dict[str, float]()
         for worker in self._list_workers(provider, where) if where is not None else ():
-            for pick, _, _ in self._list_choices(task, task.models, worker):
+            for pick, _, _ in self._list_choices(task, (*task.models, *task.alternatives), worker):
                 if pick.model is not None and not pick.misses:
                     found[pick.model.id] = min(pick.usd, found.get(pick.model.id, pick.usd))
         return found
