@@ -127,7 +127,7 @@ class Workload(Record):
     model: str | None = None
     quality: dict[str, float] = {}
     quality_unknown: Literal["refuse", "accept"] = "refuse"
-    licence: Literal["any", "commercial"] = "any"
+    licence: Literal["any", "commercial"] = "commercial"
     traffic: Traffic | None = None
     slo: SLO = SLO()
     data: tuple[str, ...] = ()

@@ -77,11 +77,11 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
         yield f"{name}: data none, so no residency applies"
     if workload.kind in TEXT_KINDS:
         if workload.model is None and not workload.quality:
-            yield f"{name}: no quality floor, so the smallest model that fits is chosen, on this machine the best"
+            yield f"{name}: no quality floor, so this machine serves the best model that fits"
         if workload.quality and workload.quality_unknown == "refuse":
             yield f"{name}: quality_unknown refuse, models without a score on the benchmark are not chosen"
-        if workload.licence == "any":
-            yield f"{name}: licence any, models that forbid commercial use are considered"
+        if workload.licence == "commercial":
+            yield f"{name}: licence commercial, models that forbid commercial use are left out. Research may set any"
     unlimited = [field for field in ("ttft_p95_s", "tpot_p95_s", "availability") if getattr(slo, field) is None]
     if unlimited and traffic is not None:
         yield f"{name}: no limit on {', '.join(f'slo.{field}' for field in unlimited)}"

@@ -11,6 +11,7 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Plan
+from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED, OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -18,7 +19,7 @@ from archwright.plan.capacity.candidates import list_tasks
 from archwright.plan.cost.control_plane import find_host_offer
 from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.demand.forecast import list_text_demands
-from archwright.plan.options.hosted_api import HostedApiPlanner, display_place
+from archwright.plan.options.hosted_api import HostedApiPlanner, display_place, list_token_prices
 from archwright.plan.planner import Planner
 
 from ..conftest import GONE, NOW, Change, Read, edit
@@ -226,3 +227,18 @@ def test_sections_find_the_gateway_of_the_chosen_option_again(catalog: Catalog, 
     assert option.placement == "hosted-api" and case.host is not None
     assert [where.region for where in case.where] == list(option.regions[:1])
     assert option.regions[1:] == ("DE",) == (catalog.regions[case.host.provider, case.host.region].country,)
+
+
+def test_batches_and_shared_prompts_pay_less(catalog: Catalog, needs_of: Read) -> None:
+    model = next(one for one in catalog.hosted if one.cache_read_usd_per_token and one.batch_input_usd_per_token)
+    workload = needs_of("startup")[0].workloads[0]
+    traffic = workload.traffic
+    assert traffic is not None and model.cache_read_usd_per_token is not None
+    plain = list_token_prices(model, workload)
+    assert plain[:2] == (model.input_usd_per_token, model.output_usd_per_token)
+    shared = list_token_prices(model, replace(workload, traffic=replace(traffic, shared_prefix_share=0.75)))
+    expected = 0.25 * model.input_usd_per_token + 0.75 * model.cache_read_usd_per_token
+    assert shared.input_usd == pytest.approx(expected) and "75% of the prompt tokens" in shared.terms
+    batch = replace(workload, kind="batch-text", deadline_h=24.0)
+    assert list_token_prices(model, batch)[:2] == (model.batch_input_usd_per_token, model.batch_output_usd_per_token)
+    assert list_token_prices(model, replace(batch, deadline_h=23.0))[:2] == plain[:2]
