@@ -2,7 +2,7 @@
 
 Cost per month: requests x (input tokens x input price + output tokens x output price). Batch work with a deadline of
 a day pays batch prices. Prompt tokens that many requests share are paid as cached input. A model that is withdrawn
-within the horizon is not offered, unless the needs name it.
+within LEAST_SALE is bought only if no other model passes; a later withdrawal is a note.
 Catalog prices come from one source and are checked against a second one; if they differ, the interval covers both.
 The catalog states where a provider processes data. If the place is unknown and data are bound to a place, the option is
 priced and listed, but not feasible. Non-text work runs on rented machines, at the cheapest allowed cloud.
@@ -28,7 +28,7 @@ from archwright.plan.cost.data_placement import build_option_context
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
-from archwright.plan.demand.forecast import MONTHS_PER_YEAR, Demand, load_driver
+from archwright.plan.demand.forecast import Demand, load_driver
 from archwright.plan.demand.image_input import add_image_tokens, takes_images
 from archwright.plan.demand.model_quality import classify_work, find_rater
 from archwright.plan.options.cloud_instances import InstanceSelection
@@ -40,7 +40,9 @@ from archwright.plan.violations import Misses, build_violation
 PLACEMENT = "hosted-api"
 # Country groups that needs may name, the smaller first; other groups of a provider are mapped to these.
 COUNTRY_GROUPS = ("EEA", "APAC")
-DAYS_PER_MONTH = 365.25 / MONTHS_PER_YEAR
+# Most hosted models are withdrawn within a horizon, announced or not, and a successor serves on. A model that ends sooner
+# than this is bought only if no other model passes.
+LEAST_SALE = timedelta(days=91)
 # Batch interfaces answer within a day.
 BATCH_DEADLINE_H = 24.0
 
@@ -142,11 +144,16 @@ class HostedApiPlanner:
         return {model.id: self._model_monthly_usd(model, demand) * months for model in passing}
 
     def _group_models(self, provider: str, demand: Demand) -> dict[str, list[HostedModel]]:
-        """Return the models on sale by how they meet the floors."""
-        found: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
-        for model in self._eligible_models(provider, demand):
-            evidence = self._catalog.hosted_evidence(provider, model.id)
-            found[model_selection.assess_quality(demand.workload, evidence)].append(model)
+        """Return the models by how they meet the floors: those on sale for LEAST_SALE, if one passes, else all."""
+        last = self._today + LEAST_SALE
+        found: dict[str, list[HostedModel]] = {}
+        for until in (last, self._today) if demand.workload.model is None else (self._today,):
+            found = {"passes": [], "unknown": [], "below": []}
+            for model in self._eligible_models(provider, demand, until):
+                evidence = self._catalog.hosted_evidence(provider, model.id)
+                found[model_selection.assess_quality(demand.workload, evidence)].append(model)
+            if found["passes"]:
+                break
         return found
 
     def _choose_model(self, provider: str, demand: Demand) -> OptionPart:
@@ -195,11 +202,9 @@ class HostedApiPlanner:
         parts = (residency.select_round_trip(self._needs, self._catalog, workload, one) for one in countries or [""])
         return min(parts, key=lambda name: self._catalog.parameter(name).value)
 
-    def _eligible_models(self, provider: str, demand: Demand) -> list[HostedModel]:
-        """Return the models on sale until the horizon, with enough context and output; or the model of the needs."""
+    def _eligible_models(self, provider: str, demand: Demand, until: date) -> list[HostedModel]:
+        """Return the models on sale after `until`, with enough context and output; or the model of the needs."""
         fixed = demand.workload.model
-        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
-        until = self._today if fixed is not None else last
         found = [
             model
             for model in self._catalog.hosted
