@@ -40,8 +40,8 @@ from archwright.plan.violations import Misses, build_violation
 PLACEMENT = "hosted-api"
 # Country groups that needs may name, the smaller first; other groups of a provider are mapped to these.
 COUNTRY_GROUPS = ("EEA", "APAC")
-# Most hosted models are withdrawn within a horizon, announced or not, and a successor serves on. A model that ends sooner
-# than this is bought only if no other model passes.
+# Most hosted models are withdrawn within a horizon, announced or not, and a successor serves on. A model that ends
+# sooner than this is bought only if no other model passes.
 LEAST_SALE = timedelta(days=91)
 # Batch interfaces answer within a day.
 BATCH_DEADLINE_H = 24.0
