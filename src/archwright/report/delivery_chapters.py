@@ -57,7 +57,7 @@ def list_traits(plan: Plan, option: Option | None) -> frozenset[str]:
     found = {
         "chosen": True,
         "bought": "bought" in kinds,
-        "rented": bool(kinds & {"on-demand", "spot", "commit-1y", "commit-3y", "per-second"}),
+        "rented": option.placement != "hosted-api" and bool(kinds - {"bought", "owned"}),
         "hosted": option.placement == "hosted-api",
         "committed": any(kind.startswith("commit") for kind in kinds),
         "regulated": any(_regulation(c.demanded_by) for c in plan.controls),

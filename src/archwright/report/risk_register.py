@@ -37,11 +37,13 @@ class Risk(NamedTuple):
 
 
 def list_risks(plan: Plan, option: Option | None) -> tuple[Risk, ...]:
-    """The largest first, and each title once: facts by the cost of their worse end, and limits inside their bands."""
+    """The largest first, each title once: facts of the own cost by their worse end, and limits inside their bands."""
     if option is None:
         return ()
     names = name_drivers(plan.decision.drivers)
-    found = [_assess_fact(plan, option, driver, names[driver.basis]) for driver in plan.decision.drivers]
+    named = {basis for line in option.cost_lines for basis in line.drivers}
+    drivers = (driver for driver in plan.decision.drivers if driver.basis in named)
+    found = [_assess_fact(plan, option, driver, names[driver.basis]) for driver in drivers]
     found += filter(None, map(_assess_limit, option.notes))
     ordered = sorted(found, key=lambda risk: -risk.weight)
     return tuple(
