@@ -27,7 +27,7 @@ LATENCY_FIELDS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
 FACTORS, MOST_OF_GAIN = (1.25, 1.5, 2.0, 3.0), 0.8
 # A limit with less than this share of a number left is planned again without it.
 NEAR_LIMIT = 0.85
-# Each costs as much time as one option.
+# Each takes the time of one option; a hybrid option takes the longest, so only one of its limits is planned again.
 MAX_REPLANS = 2
 # A smaller share of the total is not worth a line.
 MIN_SAVING_SHARE = 0.005
@@ -85,7 +85,8 @@ class BindingLimitFinder:
         total = get_total_cost(chosen)
         ranked = sorted(self._list_relaxations(best, chosen), key=lambda each: (-each.hope, each.constraint))
         once = {one.constraint: one for one in reversed(ranked) if one.hope > MIN_SAVING_SHARE * abs(total)}
-        for one in sorted(once.values(), key=lambda each: (-each.hope, each.constraint))[:MAX_REPLANS]:
+        most = 1 if chosen.placement == "hybrid" else MAX_REPLANS
+        for one in sorted(once.values(), key=lambda each: (-each.hope, each.constraint))[:most]:
             cost = self._price_feasible(self._plan_again(one.needs, chosen), one.needs)
             if cost is not None:
                 yield _build_limit(one.constraint, one.limit, one.relaxed_to, total - cost, chosen.name)
