@@ -10,6 +10,7 @@ extended support and repairs. An earlier purchase costs more for every horizon, 
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -265,27 +266,27 @@ def price_owned_sales(quotes: PriceBook, owned: Iterable[OwnedStock], months: in
 
 def describe_purchases(quotes: PriceBook, fleet: MachineFleet, node: ServerSpec) -> str:
     """Return the schedule of bought machines: purchases, extended support, renewals and sales."""
-    curve, steps = read_ageing_curve(quotes.parameter, select_life_part(node), node), list[tuple[int, str]]()
+    curve, steps = read_ageing_curve(quotes.parameter, select_life_part(node), node), Counter[tuple[int, str]]()
     for one in list_generations(curve, fleet.machines):
-        steps.append((one.start, f"{'renew' if one.renewed else 'buy'} {one.units:.0f}"))
+        steps[one.start, "renew" if one.renewed else "buy"] += round(one.units)
         if one.months > curve.term:
-            steps.append((one.start + round(curve.term), f"extend the support of {one.units:.0f}"))
-        steps.append((one.end, f"sell {one.units:.0f}"))
+            steps[one.start + round(curve.term), "extend the support of"] += round(one.units)
+        steps[one.end, "sell"] += round(one.units)
     return f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}: {_join_steps(steps)}"
 
 
 def describe_owned(quotes: PriceBook, owned: OwnedStock) -> str:
     term = MONTHS_PER_YEAR * quotes.parameter(TERM).value
-    steps = [(month, f"sell {count}") for month, count in owned.sales]
+    steps = Counter({(month, "sell"): count for month, count in owned.sales})
     extended = max(0, math.ceil(term - owned.age_months))
     if extended < len(owned.kept) and owned.kept[extended]:
-        steps.append((extended, f"extend the support of {owned.kept[extended]}"))
+        steps[extended, "extend the support of"] = owned.kept[extended]
     return f"{owned.machines} owned {owned.node.id}, {owned.age_months:g} months old: {_join_steps(steps)}"
 
 
-def _join_steps(steps: Iterable[tuple[int, str]]) -> str:
-    """Join dated steps; month 0 is the start of the plan, and equal steps of a month become one."""
-    return "; ".join(dict.fromkeys(f"{what} in month {month}" for month, what in sorted(steps, key=lambda one: one[0])))
+def _join_steps(steps: Counter[tuple[int, str]]) -> str:
+    """Join dated steps; month 0 is the start of the plan."""
+    return "; ".join(f"{what} {count} in month {month}" for (month, what), count in sorted(steps.items()))
 
 
 def price_monthly_charge(quotes: PriceBook, what: HardwarePurchase) -> CashFlow:

@@ -241,7 +241,7 @@ class OnPremisesPlanner:
             return
         named = ", ".join(f"{count} owned {self._site.stocks[at].kind.machine}" for at, count in idle.items())
         if any(each.choice.outside for each in assignments):
-            # What else would be saved is computed once, at the option without rented machines: a solution takes time.
+            # A second solution takes time: only the option without rented machines computes the difference.
             each = ", ".join(self._world.format_amount(sum(self._site.stocks[at].kind.usd)) for at in idle)
             yield f"{named}: sold at the start; to run one to the end costs {each}, resale included, more than it saves"
             return
