@@ -110,7 +110,7 @@ def plan(
     """Return the plan for a needs file, also written to `output`.
 
     `what_if`: `key=value` or several; returns the plan with these fields changed, compared to the plan without.
-    `accept_stale`: buy by prices that have expired. `best_effort`: if no option is feasible, choose the nearest option
+    `accept_stale`: use undated and expired prices. `best_effort`: if no option is feasible, choose the nearest option
     that misses only service levels and budgets. `download`: choose among all models for this machine, and fetch the
     files of the plan; without a network, the models of the home are used. A "what if" fetches nothing.
 

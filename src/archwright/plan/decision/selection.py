@@ -52,7 +52,7 @@ PLACEMENT_FIELDS = {
 class Concessions(NamedTuple):
     """Rules that a plan may relax because the caller asks for it.
 
-    `accept_stale`: buy by prices that have expired. `best_effort`: if no option is feasible, choose the nearest option
+    `accept_stale`: use undated and expired prices. `best_effort`: if no option is feasible, choose the nearest option
     that can run, that is, one that misses only service levels and budgets. `download`: use models that this machine
     must fetch.
     """

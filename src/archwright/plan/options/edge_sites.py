@@ -20,7 +20,7 @@ from archwright.plan.options.hardware_schedule import HardwareScheduler, count_m
 from archwright.plan.options.option_builder import OptionPart, join_parts
 from archwright.plan.options.owned_hardware import HardwareStock, TaskAssignment
 from archwright.plan.solver.problem import MachineSupply
-from archwright.plan.violations import build_violation
+from archwright.plan.violations import VALID_PRICE, build_violation
 
 WATTS_PER_KW = 1e3
 # A stock, its assignment, and the machines per month.
@@ -66,7 +66,11 @@ class EdgeSitePlanner:
         where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
         candidates = list(self._list_candidates(task, where))
         if not candidates:
-            return OptionPart(misses=(build_violation(f"{task.name}.sites", None, "a machine that carries it"),))
+            able = MachineFinder(self._needs, self._catalog).list_purchasable(where)
+            unsold = [node.id for node in map(owned.require_node, able) if not self._catalog.has_valid_price(node)]
+            miss = build_violation(f"{task.name}.sites", None, "a machine that carries it")
+            stale = build_violation("stale_facts", ", ".join(unsold), VALID_PRICE)
+            return OptionPart(misses=(stale if unsold and len(unsold) == len(able) else miss,))
 
         def rank(candidate: SiteCandidate) -> tuple[bool, int, float]:
             stock, assigned, counts = candidate
