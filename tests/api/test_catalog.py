@@ -85,7 +85,7 @@ def test_the_check_runs_the_gates_and_says_how_old_things_are(cli: CommandLine) 
     assert sum(gate.exceptions for gate in check.gates) == len(load_catalog().gate_exceptions)
     offers = next(table for table in check.tables if table.table == "offers")
     assert offers.rows == len(load_catalog().offers) and offers.stale > 0
-    assert "TPUv6e" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
+    assert "TPU7x" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
     assert "ages as of" in cli.text("catalog check")
 
 
