@@ -53,7 +53,15 @@ def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: in
 
 def asked(target: float, placement: str, tier: int | None = None) -> Change:
     place = {"placement.allow": [placement], "placement.clouds": ["aws"], "placement.prefer": GONE}
-    site = {} if tier is None else {"placement.site.tier": tier, "workloads.0.model": "Gemma-3-12B-it"}
+    site = (
+        {}
+        if tier is None
+        else {
+            "placement.site.tier": tier,
+            "workloads.0.model": "Gemma-3-12B-it",
+            "workloads.0.quality": {"mmlu_pro": 0.5},
+        }
+    )
     return edit({**place, **site, "workloads.0.slo.availability": target})
 
 

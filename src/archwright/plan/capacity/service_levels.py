@@ -1,8 +1,9 @@
 """Check service levels of the needs: latency (lower is better) and availability (higher is better).
 
 The latency limit (time to the last byte) is compared with TTFT p95 + TPOT p95 x (mean output - 1). For hosted models
-only an interval of commonly observed values is known. A limit below the interval is missed. A limit inside it is
-unverified, and the option ranks after options with verified limits (decision/selection.py).
+only an interval of commonly observed values is known. A limit below the interval is missed; a limit inside it is at
+risk. If the expected value breaks the limit, the option is unverified and ranks after verified ones
+(decision/selection.py).
 """
 
 from typing import NamedTuple
@@ -104,7 +105,7 @@ def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, pr
 
 def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
     return (
-        f"{UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no latency, and "
+        f"{AT_RISK if band.value <= limit else UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no latency, and "
         f"{format_number(band.low)} to {format_number(band.high)} is possible"
     )
 
@@ -115,4 +116,5 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
         return UnverifiedLevel()
     if limit > band.high:
         return UnverifiedLevel((build_violation(name, band.high, limit, at_best=True),))
-    return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no availability",))
+    risk = AT_RISK if limit <= band.value else UNVERIFIED
+    return UnverifiedLevel((), (f"{risk}{name} limit {limit:g}: {provider} guarantees no availability",))
