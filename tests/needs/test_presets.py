@@ -49,6 +49,17 @@ def test_who_reads_along_gets_the_reading_speed_unless_a_latency_is_stated() -> 
     assert read("rerank", {}, TEXT) == (SLO(), ""), "nobody reads along"
 
 
+def test_documents_and_agents_that_no_user_asks_get_no_reading_speed() -> None:
+    lengths = {"input_tokens": {"mean": 250, "p95": 500}, "output_tokens": {"mean": 350, "p95": 800}}
+    papers = {**lengths, "documents": 16000, "refresh": "day", "deadline_h": 8, "image_pixels": 2.2e6}
+    assert read("vision-language", {}, papers) == (SLO(), "")
+    rate = {"requests_per_second": {"mean": 1, "peak": 2}}
+    assert read("chat", {}, {**lengths, **rate, "agent_steps": 5}) == (SLO(), "")
+    asked = {**lengths, "users": 30, "agent_steps": 5}
+    assert read("chat", {}, asked)[0].ttft_p95_s == 2.0, "a user waits for the answer of this agent"
+    assert read("vision-language", {"preset": "reading"}, papers)[0].ttft_p95_s == 2.0, "what the file states stays"
+
+
 @pytest.mark.parametrize("preset", get_args(SLOPreset))
 def test_every_preset_limits_text_and_other_answers(preset: str) -> None:
     rows = [row for row in CATALOG.slo_limits if row.preset == preset]

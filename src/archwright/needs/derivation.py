@@ -13,7 +13,8 @@ from archwright.needs.load_conversion import check_load, convert_load
 from archwright.needs.needs_problem import NeedsProblem
 
 ENGLISH = "en"
-# Kinds whose answer a person reads while it is written, and their preset if the file states no latency.
+# Kinds whose answer a person reads while it is written, and their preset if the file states no latency. Documents and
+# agents that no user asks are work in the background.
 READ_ALONG = frozenset({"chat", "rag", "vision-language"})
 DEFAULT_PRESET: SLOPreset = "reading"
 LATENCY_FIELDS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
@@ -59,7 +60,7 @@ def _fill_limits(workload: Workload, allow: tuple[Placement, ...], catalog: Cata
     alone it gets none: there is no other machine to choose. Stated fields stay.
     """
     slo, preset = workload.slo, workload.slo.preset
-    reads = workload.kind in READ_ALONG and set(allow) != {"this-machine"}
+    reads = workload.kind in READ_ALONG and not _runs_in_background(workload) and set(allow) != {"this-machine"}
     if preset is None and reads and all(getattr(slo, field) is None for field in LATENCY_FIELDS):
         preset = DEFAULT_PRESET
     streams = "ttft_p95_s" in fields_by_kind()[workload.kind].slo
@@ -69,6 +70,15 @@ def _fill_limits(workload: Workload, allow: tuple[Placement, ...], catalog: Cata
         return replace(slo, **added), ""
     limits = " and ".join(f"slo.{field} {value:g}" for field, value in added.items())
     return replace(slo, **added), f"{workload.name}: {limits}: slo.preset {preset}, since the file states no latency"
+
+
+def _runs_in_background(workload: Workload) -> bool:
+    """True if nobody reads along: documents to a deadline, or the steps of an agent that no user asks."""
+    traffic = workload.traffic
+    if traffic is None:
+        return True
+    agent = traffic.users is None and (traffic.agent_steps or 1) > 1
+    return agent or traffic.documents is not None or traffic.deadline_h is not None
 
 
 def _choose_languages(needs: Needs, workload: Workload, catalog: Catalog) -> tuple[tuple[str, ...], str]:
