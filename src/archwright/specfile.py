@@ -24,6 +24,8 @@ MAX_DEPTH = 32
 MAX_ENTRIES = 20_000
 MAX_KEY_CHARACTERS = 80
 SHOWN_CHARACTERS = 60
+# Digits after each comma of a number that is written with thousands separators.
+THOUSANDS_DIGITS = 3
 # Line breaks, tabs and two invisible characters that join letters in several scripts; other invisible ones are refused.
 _READABLE = frozenset("\n\t\u200c\u200d")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
@@ -176,7 +178,11 @@ class _TreeBuilder:
             raise self.problem("refused", line, "merge keys (<<) are not read", "write the fields out")
         if plain and not isinstance(resolve_scalar(text), str):
             message = f"the field name {quote_value(text)} is not a text"
-            raise self.problem("refused", line, message, "put it in quotes")
+            before = next(reversed(parent.value.values()), None) if isinstance(parent.value, dict) else None
+            # A comma in {users: 100,000} ends the value.
+            cut = text.isdigit() and len(text) == THOUSANDS_DIGITS and isinstance(before, int)
+            hint = f"write the number before it without a comma: {before}{text}" if cut else "put it in quotes"
+            raise self.problem("refused", line, message, hint)
         if not text or len(text) > MAX_KEY_CHARACTERS or not text.isprintable():
             hint = f"use 1 to {MAX_KEY_CHARACTERS} visible characters"
             raise self.problem("text", line, f"the field name {quote_value(text)} is not usable", hint)

@@ -25,6 +25,7 @@ class Broken(NamedTuple):
     field: str | None
     part: str
     nearest: str = ""
+    hint: str = ""
 
 
 def edit(old: str, new: str, file: str = DESK) -> bytes:
@@ -36,7 +37,8 @@ def edit(old: str, new: str, file: str = DESK) -> bytes:
 def build_case(row: dict[str, Any]) -> Broken:
     file, old, new = read_example(row.get("file", "desk")), row.get("old"), row["new"]
     data = new.encode() if old is None else edit(old, new, file)
-    return Broken(data, row["error"], row["line"], row.get("field"), row["part"], row.get("nearest", ""))
+    stated = (row["error"], row["line"], row.get("field"), row["part"], row.get("nearest", ""), row.get("hint", ""))
+    return Broken(data, *stated)
 
 
 DEEPEST = ".".join(["a"] * 32)
@@ -79,3 +81,4 @@ def test_broken_file(name: str, refused: Callable[[bytes], NeedsError]) -> None:
     assert found == (f"AW-NEEDS-{case.error:02d}", case.line, case.field), error.lines()
     assert case.part in error.message
     assert not case.nearest or case.nearest in error.nearest
+    assert case.hint in error.hint

@@ -74,7 +74,8 @@ def _surplus_fields(
         if field in lines and name not in known and getattr(record, name) is not None:
             rows = fields_by_kind().items()
             others = [one for one, row in rows if name in (*row.of_traffic, *row.of_workload, *row.slo)]
-            hint = f"delete it; a workload of kind {kind} takes: {', '.join(known)}; {name} is for {', '.join(others)}"
+            takes = f"takes: {', '.join(known)}" if known else f"takes no {path.rpartition('.')[2]}"
+            hint = f"delete it; a workload of kind {kind} {takes}; {name} is for {', '.join(others)}"
             yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"kind {kind} has no field {name}", hint)
 
 
