@@ -136,9 +136,10 @@ def test_the_place_is_the_field_or_what_encloses_it(miss: ConstraintViolation, f
         ),
         (
             [option("own", over("node x", "new", "stale_facts"), cost=500)],
-            "relax the needs: own with --accept-stale (500 EUR)",
+            "relax the needs: own with a quote in catalog/user.yaml or --accept-stale (500 EUR)",
         ),
         ([option("a", over("rules bar x to y", "", "export"))], "choose a smaller accelerator"),
+        ([option("a", over(740_000, 100_000, "capacity of aws, accelerators"))], "state fewer requests"),
     ],
 )
 def test_the_hint_is_what_makes_an_option_feasible(options: list[Option], hint: str) -> None:

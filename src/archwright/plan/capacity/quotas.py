@@ -14,6 +14,8 @@ from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.violations import Misses, build_violation
 
+# Prefix of the constraint of a broken quota.
+QUOTA_MISS = "capacity of "
 TOKEN_QUOTA, HOST_QUOTA = "quota.tokens", "quota.hosts"
 PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
 
@@ -40,7 +42,7 @@ def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[
 def _check_quota(provider: str, part: str, count: float, catalog: Catalog) -> tuple[Misses, tuple[str, ...]]:
     quota, unit = catalog.parameter(part), catalog.parts[part].unit
     if count > quota.high:
-        return (build_violation(f"capacity of {provider}, {unit}", count, quota.high),), ()
+        return (build_violation(f"{QUOTA_MISS}{provider}, {unit}", count, quota.high),), ()
     note = (
         f"{UNVERIFIED}the option needs {count:,.0f} {unit} at {provider}. The usual quota without a contract is about "
         f"{quota.value:,.0f} (assumed, {quota.low:,.0f} .. {quota.high:,.0f}). Request a higher quota first"

@@ -15,6 +15,7 @@ from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.capacity.quotas import QUOTA_MISS
 from archwright.plan.explain.formatting import format_miss, format_number
 from archwright.plan.violations import build_violation
 
@@ -35,6 +36,10 @@ RELAX_HINT = "allow another placement in placement.allow, or relax that field"
 EXPORT_BARRED_HINT = (
     "choose a smaller accelerator or CPU inference: export rules block this accelerator in your country, and no field "
     "overrides them"
+)
+QUOTA_HINT = (
+    "state fewer requests or documents, or a later deadline, or allow another placement in placement.allow; no field "
+    "raises the quota of a provider"
 )
 QUOTE_OR_ACCEPT = "a quote in catalog/user.yaml or --accept-stale"
 NO_PRICE = build_violation("price", None, "a price for every part")
@@ -147,7 +152,8 @@ def build_infeasible_error(plan: Plan, source: NeedsSource) -> PlanError:
     broken = misses[0]
     possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
     hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
-    fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else RELAX_HINT
+    quota = QUOTA_HINT if broken.constraint.startswith(QUOTA_MISS) else RELAX_HINT
+    fallback = EXPORT_BARRED_HINT if broken.constraint == "export" else quota
     # If only another pin helps, the reason why the requested pin is not available comes first.
     pins = {miss.constraint for miss in nearest.misses if _is_pin(miss)}
     against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
@@ -222,8 +228,8 @@ def _compute_log_ratio(miss: ConstraintViolation) -> float | None:
 
 
 def is_relaxable(miss: ConstraintViolation) -> bool:
-    """True if the user may relax the limit: a number, a pin or a residency, and no price that is out of date."""
-    if miss.constraint == "stale_facts":
+    """True if the user may relax the limit: a number, a pin or a residency; no provider's quota, no expired price."""
+    if miss.constraint == "stale_facts" or miss.constraint.startswith(QUOTA_MISS):
         return False
     residency = miss.constraint.rpartition(".")[2] == "residency" and isinstance(miss.value, str)
     return _is_pin(miss) or _compute_log_ratio(miss) is not None or residency
@@ -236,7 +242,7 @@ def _is_pin(miss: ConstraintViolation) -> bool:
 
 def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """The relaxed fields that make the option feasible; "" if no relaxation does."""
-    if measure_distance(option).unreachable:
+    if measure_distance(option).unreachable or any(miss.constraint.startswith(QUOTA_MISS) for miss in option.misses):
         return ""
     fields = []
     for miss in option.misses:
