@@ -43,6 +43,12 @@ def build_case(row: dict[str, Any]) -> Broken:
 
 DEEPEST = ".".join(["a"] * 32)
 WORKLOADS = DESK[DESK.index("workloads:") : DESK.index("data:\n")]
+PARSING = """workloads:
+  - name: scans
+    kind: document-parsing
+    slo: {preset: reading}
+    traffic: {documents: 500, refresh: day}
+"""
 GOAL = "a private assistant on this machine"
 COMPUTED: dict[str, Broken] = {
     "not UTF-8": Broken(b"version: 1\norganisation: {name: M\xfcller}\n", 3, 2, None, "byte 0xfc"),
@@ -64,6 +70,9 @@ COMPUTED: dict[str, Broken] = {
     "no budget": Broken(DESK[: DESK.index("budget:")].encode(), 9, 2, "budget", "budget is missing"),
     "9,000 digits": Broken(edit("month: 60", f"month: {'9' * 9000}"), 10, 20, "budget.per_month", "must be a number"),
     "no workload": Broken(edit(WORKLOADS, "workloads: []\n"), 9, 6, "workloads", "no workload"),
+    "limits of a kind without any": Broken(
+        edit(WORKLOADS, PARSING), 17, 9, "workloads[0].slo.preset", "no field", hint="document-parsing takes no slo;"
+    ),
     "long goal": Broken(edit(GOAL, "x" * 5000), 13, 5, "goals[0].text", "5,000 characters"),
 }
 BROKEN = {**{row["name"]: build_case(row) for row in CASES}, **COMPUTED}
