@@ -104,8 +104,9 @@ def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, pr
 
 
 def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
+    risk = AT_RISK if band.value <= limit else UNVERIFIED
     return (
-        f"{AT_RISK if band.value <= limit else UNVERIFIED}{name} limit {limit:g}: {provider} guarantees no latency, and "
+        f"{risk}{name} limit {limit:g}: {provider} guarantees no latency, and "
         f"{format_number(band.low)} to {format_number(band.high)} is possible"
     )
 
