@@ -2,18 +2,19 @@
 
 The plan takes the cheapest models that meet the floors. Better models that cost at most EQUAL_COST as much, for example
 on machines that are needed anyway, replace them. Quality is the mean over the benchmarks of the kind of work
-(quality_weights.csv), over all workloads with a choice; of equal quality, measured models come before estimated ones.
-Costs of the models of an option are estimated first (`list_prices`). Each choice is then planned and priced like any
-option, so a choice never breaks a limit.
+(quality_weights.csv), summed over all workloads with a choice; of equal quality, measured models come before estimated
+ones. Costs of the models of an option are estimated first (`list_prices`). Each choice is then planned and priced like
+any option, so a choice never breaks a limit; its price corrects the estimates of the option's other models.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import ModelChoice
-from archwright.contract.needs import Budget, Placement
+from archwright.contract.needs import Placement
 from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.capacity.candidates import WorkloadTask
@@ -23,14 +24,15 @@ from archwright.plan.explain.formatting import format_number
 from archwright.plan.options.option_builder import BuiltOption
 
 EQUAL_COST, TENTH_MORE = 1.01, 1.1
-# With better models too, an option that costs more than this times as much hardly is the cheapest.
+# Up to this multiple of the least cost, options with machines are asked first: others can serve the same models.
 RIVAL_COST = 1.5
 # A better choice is told first if its quality is higher by this much.
 CLEARLY_BETTER = 0.05
-# Options that are planned for one choice at most, and sets of models that one option may have.
-MAX_PLANNED, MAX_SETS = 5, 64
-# Estimated monthly costs and purchases may exceed a limit by this factor, since they are estimates.
-ESTIMATE_SLACK = 1.05
+# Sets of models that are planned for one choice at most, with machines and with hosted models, which cost little to
+# plan; sets of models that one option may have.
+MAX_PLANNED, MAX_HOSTED, MAX_SETS = 5, 12, 64
+# An estimated extra cost may be too high by this factor.
+ESTIMATE_SLACK = 1.5
 SHOWN_AXES = 3
 # A smaller gain of quality is none: it is within the differences of test methods.
 MIN_GAIN = 0.02
@@ -49,7 +51,7 @@ class VariantSource(NamedTuple):
 
 
 class ModelSet(NamedTuple):
-    """Models by workload for one option; `rank`: mean quality and measured scores; `added`: estimated extra cost."""
+    """Models by workload for one option; `rank`: sum of qualities, measured scores; `added`: estimated extra cost."""
 
     models: dict[str, str]
     rank: tuple[float, int]
@@ -84,10 +86,11 @@ class ModelChooser:
         if not any(task.workload.name in chosen.option.models for task in self._source.tasks):
             return ()
         least = get_total_cost(chosen.option)
-        near = (one for one in others if one.option.feasible and get_total_cost(one.option) <= least * RIVAL_COST)
-        rivals = [chosen, *(one for one in near if one.option.name != chosen.option.name)]
-        tenth = self._find_best(rivals, chosen, least * TENTH_MORE) or chosen
-        best = self._find_best(rivals, tenth, None) or tenth
+        rivals = [chosen, *(one for one in others if one.option.feasible and one.option.name != chosen.option.name)]
+        near = [one for one in rivals if _is_hosted(one.option) or get_total_cost(one.option) <= least * RIVAL_COST]
+        tenth = self._find_best(near, chosen, least * TENTH_MORE) or chosen
+        best = self._find_best(near, tenth, None) or tenth
+        best = self._find_best([one for one in rivals if one not in near], best, None) or best
         found = {"cheapest": chosen, "best-within-tenth": tenth, "best-within-budget": best}
         return tuple(self._describe_choice(kind, found) for kind in found)
 
@@ -95,36 +98,51 @@ class ModelChooser:
         self, options: list[PlannedVariant], than: PlannedVariant, limit: float | None
     ) -> PlannedVariant | None:
         """Plan the best models that cost at most `limit`, and keep the budget, and are better than those of `than`."""
-        least, budget = self._rate_option(than.option) + MIN_GAIN, self._converter.budget
+        least = self._rate_option(than.option) + MIN_GAIN
         candidates = [
             (one_set, one)
             for one in options
-            if limit is None or get_total_cost(one.option) <= limit
+            if (limit is None or get_total_cost(one.option) <= limit)
+            and (_is_hosted(one.option) or self._open_ceiling >= least)
+            and is_unverified(one.option) <= is_unverified(than.option)
             for one_set in self._list_sets(one)
-            if one_set.rank[0] >= least and self._may_fit(one.option, one_set, limit, budget)
+            if one_set.rank[0] >= least and self._may_fit(one.option, one_set.added / ESTIMATE_SLACK, limit)
         ]
         candidates.sort(
             key=lambda pair: (*pair[0].order, get_total_cost(pair[1].option) + pair[0].added, pair[1].option.name)
         )
-        failed, tries = dict[str, float](), 0
+        # By option: real extra cost / estimated extra cost, and the estimated extra cost that no machines can serve.
+        scales, failed, left = dict[str, float](), dict[str, float](), {True: MAX_HOSTED, False: MAX_PLANNED}
         for one_set, one in candidates:
-            if tries == MAX_PLANNED or one_set.added >= failed.get(one.option.name, math.inf):
+            name, hosted = one.option.name, _is_hosted(one.option)
+            fits = name not in scales or self._may_fit(one.option, one_set.added * scales[name], limit)
+            if not fits or not left[hosted] or one_set.added >= failed.get(name, math.inf):
                 continue
-            planned, tries = self._plan(one, one_set), tries + 1
+            planned, left[hosted] = self._plan(one, one_set), left[hosted] - 1
             kept = planned is not None and (limit is None or get_total_cost(planned.option) <= limit)
             if planned is not None and kept and is_unverified(planned.option) <= is_unverified(than.option):
                 return planned
-            # More expensive models of this option would break the limit too.
-            failed[one.option.name] = one_set.added
+            if planned is None or kept or one_set.added <= 0:
+                failed[name] = one_set.added
+            else:
+                scales[name] = (get_total_cost(planned.option) - get_total_cost(one.option)) / one_set.added
         return None
 
-    def _may_fit(self, option: Option, one: ModelSet, limit: float | None, budget: Budget) -> bool:
+    @cached_property
+    def _open_ceiling(self) -> float:
+        """The quality of the best open models, at any cost."""
+        every = ((task, (*task.models, *task.alternatives)) for task in self._source.tasks)
+        return sum(max(self._rate("cloud", "", task, one.id).share for one in found if one) for task, found in every)
+
+    def _may_fit(self, option: Option, added: float, limit: float | None) -> bool:
+        """True if the option keeps `limit`, or without it the budget, at this extra cost over the horizon."""
         if limit is not None:
-            return get_total_cost(option) + one.added <= limit * ESTIMATE_SLACK
+            return get_total_cost(option) + added <= limit
+        budget = self._converter.budget
         buys = option.capex is not None and option.capex.value > 0
         spent, most = (option.capex, budget.capex) if buys else (option.cost_per_month, budget.per_month)
-        added = one.added if buys else one.added / budget.horizon_months
-        return spent is None or most is None or spent.value + added <= most * ESTIMATE_SLACK
+        more = added if buys else added / budget.horizon_months
+        return spent is None or most is None or spent.value + more <= most
 
     def _plan(self, one: PlannedVariant, wanted: ModelSet) -> PlannedVariant | None:
         key = (one.option.name, tuple(wanted.models.values()))
@@ -156,7 +174,7 @@ class ModelChooser:
     ) -> Iterable[ModelSet]:
         for model, more in added.items():
             quality = self._rate(draft.placement, draft.provider, task, model)
-            share, measured = quality.share / len(self._source.tasks), quality.measured
+            share, measured = quality.share, quality.measured
             for one in sets:
                 models = {**one.models, task.workload.name: model}
                 yield ModelSet(models, (one.rank[0] + share, one.rank[1] + measured), one.added + more)
@@ -167,8 +185,7 @@ class ModelChooser:
 
     def _rate_option(self, option: Option) -> float:
         names = ((task, option.models.get(task.workload.name, "")) for task in self._source.tasks)
-        rated = [self._rate(option.placement, option.provider, task, name).share for task, name in names]
-        return sum(rated) / len(rated)
+        return sum(self._rate(option.placement, option.provider, task, name).share for task, name in names)
 
     # --- the choices in words
 
@@ -226,11 +243,15 @@ class ModelChooser:
         return self._catalog.hosted_evidence(option.provider, model) if hosted else self._catalog.open_evidence(model)
 
 
+def _is_hosted(option: Option) -> bool:
+    return option.placement == HOSTED
+
+
 def select_best_sets(sets: Iterable[ModelSet]) -> list[ModelSet]:
     """Return the sets that are better than every cheaper set, cheapest first, at most MAX_SETS."""
     kept = list[ModelSet]()
     for one in sorted(sets, key=lambda one: (one.added, -one.rank[0], -one.rank[1], *one.models.values())):
-        if not kept or one.rank[0] >= kept[-1].rank[0] + MIN_GAIN:
+        if not kept or one.rank[0] >= kept[-1].rank[0] + EQUAL_QUALITY:
             kept.append(one)
     step = -(-len(kept) // MAX_SETS) if kept else 1
     return kept[::step]
