@@ -180,6 +180,17 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(made: Calla
     assert paid(run((needs, narrow, where))) > 0
 
 
+def test_it_does_not_run_on_workers_that_stop_and_costs_what_it_costs_beside_hosted_models() -> None:
+    """A database on a worker that stops without requests would lose its keys."""
+    needs = times(with_availability(needs_of("startup"), None), 0.2)
+    worker = rented_fleet(needs, CATALOG, ("support-chat", "tone", "index"))
+    place = Location("serverless", "runpod", "US-CA-2", "US")
+    roomy = worker._replace(where=place, machine=worker.machine._replace(cores=16), offer=None, purchase="per-second")
+    seat = case((needs, (roomy,), (place,))).seat
+    assert seat is not None and not seat.is_shared and seat.offer is not None and seat.where.placement == "cloud"
+    assert paid(run((needs, (roomy,), (place,)))) == pytest.approx(paid(run((needs, (), (HOSTED,)))))
+
+
 # --- place
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.plan import Option, Plan
-from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.accounting.budget import AT_RISK, UNVERIFIED
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, list_steady_demands, split_load_levels
@@ -129,11 +129,11 @@ def test_a_limit_that_a_start_may_break_is_not_known_to_hold(plan_of: Make) -> N
     """No provider guarantees when workers start, or how fast they respond, even if few requests wait."""
     row = read_serverless_prices()[0]
     tight, loose, slack = (
-        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(UNVERIFIED)]
+        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(AT_RISK)]
         for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)
     )
     assert len(tight) == len(loose) == 1 and slack == []
-    assert tight[0].startswith(f"{UNVERIFIED}risk.latency_p95_s limit 0.05: {row.provider} guarantees no latency")
+    assert tight[0].startswith(f"{AT_RISK}risk.latency_p95_s limit 0.05: {row.provider} guarantees no latency")
     assert tight[0].endswith(" to 120 is possible") and "latency_p95_s limit 75" in loose[0]
 
 

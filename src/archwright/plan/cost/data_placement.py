@@ -123,7 +123,9 @@ def build_option_context(
     places = tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)]))
     answers = list_online_workloads(needs)
     own = any(place.placement in OWN_PLACEMENTS for place in places)
-    machines = own or any(answers.intersection(fleet.workloads) for fleet in fleets)
+    # A database cannot run on serverless workers, which stop.
+    lasting = [fleet for fleet in fleets if fleet.where.placement != "serverless"]
+    machines = own or any(answers.intersection(fleet.workloads) for fleet in lasting)
     rents = not RENTED_PLACEMENTS.isdisjoint(needs.placement.allow)
     case = OptionContext(
         needs=needs,
