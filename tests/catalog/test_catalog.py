@@ -127,7 +127,7 @@ def test_regions_of_small_and_hosted_providers_are_known() -> None:
 
 def test_electricity_of_a_country_its_union_or_the_world() -> None:
     germany = CATALOG.electricity_usd_per_kwh("DE")
-    assert (germany.value, germany.unit) == (pytest.approx(0.2264 * 1.1172, abs=1e-4), "USD/kWh")
+    assert germany.value == pytest.approx(0.2264 * 1.1172, abs=1e-4) and germany.unit == "USD/kWh"
     assert CATALOG.electricity_usd_per_kwh("MT").value == pytest.approx(0.2054)
     assert CATALOG.electricity_usd_per_kwh("JP").value == pytest.approx(0.15)
     assert CATALOG.electricity_usd_per_kwh("MT").factor == pytest.approx(1.6)
