@@ -1,15 +1,19 @@
 """Staff of an option: full-time equivalents (FTE) by role, the part that the team has time for, and the rest's cost.
 
-Platform: FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per
-FTE, for the machines that run at the busiest moment of the month. Other roles: a share of an FTE per model, training
-job, data set and regulation. A small organisation, or an option of one small machine or of hosted models alone, counts
-hours per month instead, for all roles together, if that is less.
+A full team. Platform: FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented
+servers per FTE, for the machines that run at the busiest moment of the month. Other roles: a share of an FTE per model,
+training job, data set and regulation.
+A small option. Hours per month for all roles together: per kind of place, machine and workload.
+Between both: FTE = (1 - w) x small + w x full, where w = (a - a0) / (a1 - a0) within 0 .. 1, a = accelerators that run
+on average in the month, a0 = accelerators of the largest small option (more for a small organisation), a1 - a0 =
+`staff.full-team`. So a further accelerator costs hours, at any size, and hosted models alone always cost hours.
 Design: people of `organisation.team` cost nothing here, because the decision does not change their pay; an option pays
 the staff beyond the team. Engineers who build products are not included: they are the same in every option.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import mul
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -44,10 +48,10 @@ SMALL_PLACE_PARTS: dict[Placement, str] = {
     "hosted-api": "staff.small.hosted",
 }
 SMALL_MACHINE, SMALL_WORKLOAD, HOURS_PART = "staff.small.machine", "staff.small.workload", "staff.hours"
-# With more machines somebody must be on call.
-SMALL_MACHINES = 8
-# A desk-side box or one virtual machine.
-DESK_ACCELERATORS = 2
+# Accelerators from which an option takes more than hours: those of a desk-side box or one virtual machine; those that a
+# small organisation runs without somebody on call.
+DESK_ACCELERATORS, SMALL_ACCELERATORS = 2, 16
+FULL_TEAM_PART = "staff.full-team"
 # The two regions with a salary in the catalog, by country or group.
 SALARY_PARTS = (("US", "staff.us"), ("EEA", "staff.europe"))
 
@@ -67,9 +71,9 @@ class RoleNeed(NamedTuple):
 def price_staff(case: OptionContext) -> list[CashFlow]:
     """Return the cost of staff beyond the team, one line for each role, outside the monthly limit."""
     terms = []
-    for need in list_role_needs(case):
-        rate, team = _price_role(case, need.role), count_team(case.needs.organisation, need.role)
-        flow = [rate.usd / MONTHS_PER_YEAR * max(0.0, one - team) for one in need.fte]
+    for need, team in _assign_team(case):
+        rate = _price_role(case, need.role)
+        flow = [rate.usd / MONTHS_PER_YEAR * (one - there) for one, there in zip(need.fte, team, strict=True)]
         line = f"staff beyond the team: {need.role}"
         terms.append(make_varying_flow(line, STAFF_CATEGORY, flow, (*need.drivers, *rate.drivers)))
     return [term._replace(budgeted=False) for term in terms if term.sum > 0]
@@ -78,9 +82,8 @@ def price_staff(case: OptionContext) -> list[CashFlow]:
 def list_staff(case: OptionContext) -> tuple[StaffNeed, ...]:
     """Return the needed FTE by role, mean over the horizon, with the part of the team."""
     found, hours = list[StaffNeed](), case.catalog.parameter(HOURS_PART).value
-    for need in list_role_needs(case):
-        team = count_team(case.needs.organisation, need.role)
-        used = sum(min(one, team) for one in need.fte) / len(need.fte)
+    for need, team in _assign_team(case):
+        used = sum(team) / len(team)
         band = multiply_estimates([case.ledger.driver_estimate(driver) for driver in need.drivers], "FTE")
         basis = case.ledger.create_basis(
             f"staff.{need.role}.{need.mean:.4g}".replace(" ", "-"),
@@ -94,10 +97,21 @@ def list_staff(case: OptionContext) -> tuple[StaffNeed, ...]:
     return tuple(found)
 
 
-def count_team(organisation: Organisation, role: str) -> float:
-    """Return the FTE of a role that exist; roles that the needs do not state do not exist."""
-    team = {PLATFORM: organisation.platform_engineers or 0.0, **organisation.team}
-    return sum(team.values()) if role == EVERY_ROLE else team.get(role, 0.0)
+def count_team(organisation: Organisation) -> Mapping[str, float]:
+    """Return the FTE that exist by role; roles that the needs do not state do not exist."""
+    return {PLATFORM: organisation.platform_engineers or 0.0, **organisation.team}
+
+
+def _assign_team(case: OptionContext) -> list[tuple[RoleNeed, tuple[float, ...]]]:
+    """Return each need with the FTE of the team per month; everybody may do the hours of no role in particular."""
+    there, found = count_team(case.needs.organisation), list[tuple[RoleNeed, tuple[float, ...]]]()
+    free = [sum(there.values())] * case.months
+    for need in sorted(list_role_needs(case), key=lambda one: one.role == EVERY_ROLE):
+        own = free if need.role == EVERY_ROLE else [there.get(need.role, 0.0)] * case.months
+        used = tuple(map(min, need.fte, own))
+        free = [left - taken for left, taken in zip(free, used, strict=True)]
+        found.append((need, used))
+    return found
 
 
 def describe_hires(staff: tuple[StaffNeed, ...]) -> tuple[str, ...]:
@@ -119,7 +133,7 @@ def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
     own, rented, jobs = (
         catalog.parameter(name).value for name in ("staff.own", FTE_FLOOR_PARTS["cloud"], BATCH_ONLY_FLOOR)
     )
-    team = count_team(needs.organisation, PLATFORM)
+    team = count_team(needs.organisation)[PLATFORM]
     more = max(0.0, own + rented - team) - max(0.0, own + jobs - team)
     return more * _get_engineer_usd(needs, catalog) / MONTHS_PER_YEAR * needs.budget.horizon_months
 
@@ -136,21 +150,30 @@ def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
 
 
 def list_role_needs(case: OptionContext) -> tuple[RoleNeed, ...]:
-    """Return the need by role, or in hours for all roles together where that is enough; nothing on this machine."""
+    """Return the need by role, and the hours of no role in particular; nothing on this machine."""
     if all(place.placement == "this-machine" for place in case.where):
         return ()
-    roles = (_estimate_platform(case), *_estimate_other_roles(case))
-    if not _is_small(case):
+    roles, small = (_estimate_platform(case), *_estimate_other_roles(case)), _estimate_hours(case)
+    if small.mean >= sum(one.mean for one in roles):
         return roles
-    small = _estimate_hours(case)
-    return (small,) if small.mean < sum(one.mean for one in roles) else roles
+    full = _compute_full_shares(case)
+    shared = (*(_scale_need(one, full) for one in roles), _scale_need(small, [1 - share for share in full]))
+    return tuple(one for one in shared if one.mean > 0)
 
 
-def _is_small(case: OptionContext) -> bool:
-    employees, machines = case.needs.organisation.employees, sum(fleet.peak for fleet in case.fleets)
-    if machines <= 1 and all(fleet.machine.accelerator_count <= DESK_ACCELERATORS for fleet in case.fleets):
-        return True
-    return employees is not None and employees < SMALL_EMPLOYEES and machines <= SMALL_MACHINES
+def _scale_need(need: RoleNeed, shares: Sequence[float]) -> RoleNeed:
+    return need._replace(fte=tuple(map(mul, need.fte, shares)))
+
+
+def _compute_full_shares(case: OptionContext) -> list[float]:
+    """Return for each month the share w of a full team that the option needs, 0 .. 1."""
+    employees, span = case.needs.organisation.employees, case.catalog.parameter(FULL_TEAM_PART).value
+    small = employees is not None and employees < SMALL_EMPLOYEES
+    start, running = SMALL_ACCELERATORS if small else DESK_ACCELERATORS, [0.0] * case.months
+    for fleet in case.fleets:
+        each = max(1, fleet.machine.accelerator_count)
+        running = [now + each * count for now, count in zip(running, fleet.machines, strict=True)]
+    return [min(1.0, max(0.0, (count - start) / span)) for count in running]
 
 
 def _list_served(case: OptionContext) -> list[str]:
@@ -237,7 +260,7 @@ def _estimate_platform(case: OptionContext) -> RoleNeed:
 
 def _register_headcount_band(case: OptionContext, floors: str) -> str:
     """Register the half of all options, or the half of some floors; return its basis."""
-    names = sorted({*FTE_FLOOR_PARTS.values(), BATCH_ONLY_FLOOR, *SERVERS_PER_FTE_PARTS.values()})
+    names = sorted({*FTE_FLOOR_PARTS.values(), BATCH_ONLY_FLOOR, *SERVERS_PER_FTE_PARTS.values(), FULL_TEAM_PART})
     floor = case.catalog.parameter(FTE_FLOOR_PARTS["on-premises"])
     low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))
     return case.ledger.create_driver(
