@@ -342,7 +342,7 @@ class Planner:
 
     def _refuse_unsellable(self, draft: OptionDraft) -> OptionDraft:
         """Refuse purchases against export rules; note that an uncertain price needs a quote."""
-        draft = draft._replace(notes=(*describe_uncertain_prices(draft), *draft.notes))
+        draft = draft._replace(notes=(*describe_uncertain_prices(draft, self._catalog), *draft.notes))
         return check_export_control(draft, self._needs.organisation.country)
 
     def predict_chosen(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:

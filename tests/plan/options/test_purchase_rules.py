@@ -57,8 +57,8 @@ def test_an_expired_price_is_missed_if_no_other_option_keeps_the_limits(catalog:
 
 
 def test_an_uncertain_price_needs_a_quote(catalog: Catalog) -> None:
-    assert rules.describe_uncertain_prices(made(catalog, "8x-h100", 1).draft) == ()
-    (note,) = rules.describe_uncertain_prices(made(catalog, "8x-mi300x", 1).draft)
+    assert rules.describe_uncertain_prices(made(catalog, "8x-h100", 1).draft, catalog) == ()
+    (note,) = rules.describe_uncertain_prices(made(catalog, "8x-mi300x", 1).draft, catalog)
     assert note.startswith("ask for a quote: the price of 8x-mi300x")
 
 

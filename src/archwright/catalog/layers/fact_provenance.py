@@ -96,14 +96,14 @@ class FactProvenance(CatalogTables):
 
     def _expect_node_price(self, row: cost_records.ServerSpec) -> cost_records.ServerSpec:
         """Return `row` at the upper end of its band if its confidence is low; a quote replaces it."""
-        if row.confidence not in CAUTIOUS:
+        if not self.is_cautious(row):
             return row
         high = self._quote_band(row).high
         return replace(row, price_usd=high, price_high_usd=high)
 
     def _expect_offer_prices(self, row: records.Offer) -> records.Offer:
         """Enter prices of low confidence at the upper end of their band, and an old spot price at that of its drift."""
-        if row.confidence in CAUTIOUS:
+        if self.is_cautious(row):
             rise = records.BAND[row.confidence]
             stated = {name: getattr(row, name) for name in PRICE_FIELDS}
             row = replace(row, **{name: None if usd is None else usd * rise for name, usd in stated.items()})
@@ -119,12 +119,25 @@ class FactProvenance(CatalogTables):
     # --- bands
 
     def estimate(self, row: records.Fact, value: float, unit: str, basis: str = "") -> Estimate:
-        """Return `value` of `row` with the band of its confidence (a node: low to high), wider with age."""
+        """Return `value` of `row` with the band of its confidence (a node: low to high), wider with age.
+
+        A price that entered at the upper end of its band (`sold_offers`, `sold_nodes`) has its possible rise in it:
+        its band reaches down only.
+        """
         spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
-        band = row.band(value, unit)
+        band, rule = row.band(value, unit), self.time_to_live(row, spot=spot)
+        down, up = freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today))
         if isinstance(row, cost_records.ServerSpec) and value == row.price_usd:
             band = self._quote_band(row)
-        return self._widen_with_age(row, replace(band, unit=unit, basis=basis), spot=spot)
+            up = 1.0 if self.is_cautious(row) and band.high == value else up
+        elif isinstance(row, records.Offer) and self.is_cautious(row):
+            band, up = replace(band, low=value / records.BAND[row.confidence] ** 2, high=value), 1.0
+        return freshness.widen_by_drift(replace(band, unit=unit, basis=basis), (down, up))
+
+    @staticmethod
+    def is_cautious(row: records.Fact) -> bool:
+        """True if the price of `row` enters a plan at the upper end of its band."""
+        return row.confidence in CAUTIOUS
 
     @staticmethod
     def _quote_band(row: cost_records.ServerSpec) -> Estimate:
@@ -139,11 +152,9 @@ class FactProvenance(CatalogTables):
         row = self.parts[name]
         default = row.band(row.typical, row.unit)
         low, high = (row.low, row.high) if row.low < row.high else (default.low, default.high)
-        return self._widen_with_age(row, Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis))
-
-    def _widen_with_age(self, row: records.Fact, band: Estimate, *, spot: bool = False) -> Estimate:
-        rule = self.time_to_live(row, spot=spot)
-        return freshness.widen_by_drift(band, freshness.drift_factors(rule, freshness.age_days(row.as_of, self.today)))
+        drift = freshness.drift_factors(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
+        band = Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis)
+        return freshness.widen_by_drift(band, drift)
 
     # --- sources
 

@@ -242,12 +242,13 @@ def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Es
     """Register and return the purchase price of a machine, as the same fact for every cost line."""
     aged = catalog.estimate(node, node.price_usd, USD)
     low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
+    entered = "highest" if catalog.is_cautious(node) else "typical"
     return ledger.create_driver(
         Estimate(value=node.price_usd, low=low, high=high, unit=USD),
         f"price.node.{node.id}",
         "quoted",
         "purchase price of one machine",
-        formula="typical price; interval: lowest and highest quote, wider with age",
+        formula=f"{entered} price; interval: lowest and highest quote, wider with age",
         facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {format_source(node)}",),
         stratum="purchase price",
     )

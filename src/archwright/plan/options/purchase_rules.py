@@ -2,7 +2,7 @@
 
 A price without a date, or past its limit, informs and never wins: machines with such a price are left out, and a note
 or the reason for a refusal names what they would save. A price of low confidence enters at the upper end of its band
-(`Catalog.enter_cautiously`), and the plan asks for a quote.
+(`Catalog.sold_nodes`), and the plan asks for a quote.
 
 Export control treats a device as advanced from a total performance of 1,600: dense 10^12 operations per second times
 the bits of an operand, the maximum over number formats. Below 4,800 the rule also depends on the die size, which no
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.layers.fact_provenance import CAUTIOUS, PricedMachine
+from archwright.catalog.layers.fact_provenance import PricedMachine
 from archwright.catalog.tables.export_rules import read_export_rules
 from archwright.catalog.tables.records import Accelerator, Fact
 from archwright.contract.plan import ConstraintViolation
@@ -38,9 +38,9 @@ def refuse_invalid_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
     return draft._replace(misses=(*draft.misses, miss))
 
 
-def describe_uncertain_prices(draft: OptionDraft) -> tuple[str, ...]:
+def describe_uncertain_prices(draft: OptionDraft, catalog: Catalog) -> tuple[str, ...]:
     """Return a note on prices of low confidence: the plan uses the upper end of their band."""
-    uncertain = ", ".join(row.id for row in _list_priced_machines(draft) if row.confidence in CAUTIOUS)
+    uncertain = ", ".join(row.id for row in _list_priced_machines(draft) if catalog.is_cautious(row))
     text = f"ask for a quote: the price of {uncertain} is uncertain, so the plan uses the upper end of its band"
     return (text,) if uncertain else ()
 
