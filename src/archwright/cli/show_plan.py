@@ -29,6 +29,9 @@ SHOWN_FACTS = 3
 SHOWN_LIMITS = 3
 SMALLEST_SHARE = 0.005
 SHOWN_CATEGORIES = 5
+SHOWN_NOTES = 14
+# Categories below this share of the total are left out of the first lines.
+SHOWN_SHARE = 0.01
 # Staff is in the total and not in the monthly cost.
 MONTHLY_HEADING = "a month\nwithout\nstaff"
 PURCHASE_TERMS = {
@@ -58,6 +61,9 @@ def print_plan(result: Any) -> int:
     _print_feasible_options(out, result, [option for option in ranked if option.feasible])
     _print_infeasible_options(out, result, [option for option in ranked if not option.feasible])
     _print_model_choices(out, result)
+    if result.chosen_option is not None:
+        out.print()
+        _print_notes(out, result.chosen_option)
     _print_drivers(out, result)
     if result.sections:
         out.print()
@@ -111,7 +117,8 @@ def _print_decision(out: Console, result: Plan) -> None:
         print_indented(out, _describe_cost(result, option))
         # The largest categories of the total first; income, such as a residual value, is negative.
         spent = option.cost_by_category(result.horizon_months)
-        largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
+        shown = [entry for entry in spent.items() if abs(entry[1]) >= SHOWN_SHARE * abs(option.total_cost.value)]
+        largest = sorted(shown, key=lambda entry: -abs(entry[1]))[:SHOWN_CATEGORIES]
         print_indented(out, f"of it {', '.join(f'{name} {format_money(amount)}' for name, amount in largest)}")
         _print_staff(out, result, option)
         _print_binding_limits(out, result)
@@ -122,8 +129,14 @@ def _print_decision(out: Console, result: Plan) -> None:
         print_missed_limits(out, missed)
         if result.machine is not None and option.placement == "this-machine":
             print_probe_load(out, result.machine.busy_share)
-    for note in option.notes:
+
+
+def _print_notes(out: Console, option: Option) -> None:
+    """Print the first notes on the option; `explain` prints all."""
+    for note in option.notes[:SHOWN_NOTES]:
         print_indented(out, f"[dim]{escape(note)}[/]")
+    if (rest := len(option.notes) - SHOWN_NOTES) > 0:
+        print_indented(out, f"[dim]and {rest} more notes: archwright explain plan.json {escape(option.name)}[/]")
 
 
 def _print_staff(out: Console, result: Plan, option: Option) -> None:

@@ -8,6 +8,7 @@ the requested combination of region and accelerator, options that violate only o
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
@@ -85,13 +86,8 @@ def choose_option(
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
     if not is_unverified(chosen):
-        cheaper = (one for one in feasible if is_unverified(one) and get_total_cost(one) < get_total_cost(chosen))
-        for other in sorted(cheaper, key=get_total_cost):
-            reason = next(note for note in other.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
-            more = _format_extra_cost(chosen, other)
-            notes.append(
-                f"chosen over {other.name} at an extra cost of {more}, because {other.name} is unverified: {reason}"
-            )
+        cheaper = [one for one in feasible if is_unverified(one) and get_total_cost(one) < get_total_cost(chosen)]
+        notes += _describe_unverified(chosen, sorted(cheaper, key=get_total_cost))
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -114,6 +110,17 @@ def _choose_nearest_startable(options: tuple[Option, ...]) -> str | None:
 def is_unverified(option: Option) -> bool:
     """True if a limit depends on a value that no provider guarantees and that is not measured."""
     return any(note.startswith(UNVERIFIED) for note in option.notes)
+
+
+def _describe_unverified(chosen: Option, cheaper: list[Option]) -> Iterable[str]:
+    """Yield one note on the cheaper options that are unverified: the cheapest with its reason, the others by name."""
+    if cheaper:
+        first, *others = cheaper
+        reason = next(note for note in first.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
+        more = _format_extra_cost(chosen, first)
+        yield f"chosen over {first.name} at an extra cost of {more}, because {first.name} is unverified: {reason}"
+        if others:
+            yield f"cheaper and unverified too: {', '.join(one.name for one in others)}"
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
