@@ -6,6 +6,8 @@ risk. If the expected value breaks the limit, the option is unverified and ranks
 (decision/selection.py).
 """
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -57,6 +59,9 @@ def check_availability(
         )
 
 
+UNVERIFIED_NOTE = re.compile(
+    rf"{UNVERIFIED}(?P<name>\S+) limit (?P<limit>\S+): \S+ guarantees no \w+; (?P<value>\S+) is expected"
+)
 FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART = "hosted.first", "hosted.read", "hosted.token"
 AVAILABILITY_PART = "unpromised.availability"
 
@@ -106,7 +111,7 @@ def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, pr
 def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
     risk = AT_RISK if band.value <= limit else UNVERIFIED
     return (
-        f"{risk}{name} limit {limit:g}: {provider} guarantees no latency, and "
+        f"{risk}{name} limit {limit:g}: {provider} guarantees no latency; {band.value:.5g} is expected, and "
         f"{format_number(band.low)} to {format_number(band.high)} is possible"
     )
 
@@ -118,4 +123,16 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
     if limit > band.high:
         return UnverifiedLevel((build_violation(name, band.high, limit, at_best=True),))
     risk = AT_RISK if limit <= band.value else UNVERIFIED
-    return UnverifiedLevel((), (f"{risk}{name} limit {limit:g}: {provider} guarantees no availability",))
+    note = f"{risk}{name} limit {limit:g}: {provider} guarantees no availability; {band.value:.5g} is expected"
+    return UnverifiedLevel((), (note,))
+
+
+def read_unverified_limits(notes: Iterable[str]) -> Misses:
+    """Return the limits that only the notes of an option name, with the expected value; () if a note names no limit.
+
+    A note without a limit of the needs, as on a quota, keeps the option unverified whatever the limits are.
+    """
+    found = [UNVERIFIED_NOTE.match(note) for note in notes if note.startswith(UNVERIFIED)]
+    known = [(one["name"], one["value"], one["limit"]) for one in found if one is not None]
+    whole = known if len(known) == len(found) else []
+    return tuple(build_violation(name, float(value), float(limit)) for name, value, limit in whole)

@@ -1,8 +1,9 @@
 """Binding limits: what each limit of the needs costs, as the difference of two plans.
 
-Three sources. An option that misses one limit alone and costs less than the chosen one. A preferred placement that
-costs more than the cheapest option. The chosen option planned again with one limit relaxed: sizing its machines with
-relaxed limits shows which of them can save most, and only these few are planned again.
+Four sources. An option that misses one limit alone and costs less than the chosen one. A cheaper option that ranks
+behind because its expected values break limits. A preferred placement that costs more than the cheapest option. The
+chosen option planned again with one limit relaxed: sizing its machines with relaxed limits shows which of them can save
+most, and only these few are planned again.
 Design: a saving of an option that is planned again is a lower bound: another option may gain more by the same change.
 """
 
@@ -18,8 +19,15 @@ from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_c
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
 from archwright.plan.capacity.served_load import BatchLoad
+from archwright.plan.capacity.service_levels import read_unverified_limits
 from archwright.plan.cost.data_placement import list_online_workloads, resolve_open_models
-from archwright.plan.decision.selection import BUDGET_LIMITS, get_total_cost, is_relaxable, round_to_pass
+from archwright.plan.decision.selection import (
+    BUDGET_LIMITS,
+    get_total_cost,
+    is_relaxable,
+    is_unverified,
+    round_to_pass,
+)
 from archwright.plan.options.option_builder import BuiltOption, ProvisionedLoad
 
 LATENCY_FIELDS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
@@ -75,6 +83,8 @@ class BindingLimitFinder:
                 relaxed = round_to_pass(miss) if isinstance(miss.value, int | float) else str(miss.value)
                 limit = "" if miss.limit is None else miss.limit
                 yield _build_limit(miss.constraint, limit, relaxed, saves, one.name)
+        if not is_unverified(chosen):
+            yield from _price_unverified_limits(total, [one for one in priced if one.feasible])
         prefer, feasible = self._needs.placement.prefer, [one for one in priced if one.feasible]
         cheapest = min(feasible, key=get_total_cost, default=chosen)
         if prefer is not None and chosen.placement == prefer != cheapest.placement:
@@ -218,6 +228,15 @@ class BindingLimitFinder:
                 wider = replace(site, **{field: limit * FACTORS[1]})
                 more = replace(needs, placement=replace(needs.placement, site=wider))
                 yield Relaxation(field, limit, limit * FACTORS[1], more, PLACE_HOPE * get_total_cost(chosen))
+
+
+def _price_unverified_limits(total: float, feasible: Iterable[Option]) -> Iterable[BindingLimit]:
+    """Yield the limits that the expected values of an option break; several limits of one option go together."""
+    for one in feasible:
+        if unknown := read_unverified_limits(one.notes):
+            names = ", ".join(miss.constraint for miss in unknown)
+            limit, relaxed = ", ".join(f"{miss.limit:g}" for miss in unknown), ", ".join(map(round_to_pass, unknown))
+            yield _build_limit(names, limit, relaxed, total - get_total_cost(one), one.name)
 
 
 def _build_limit(
