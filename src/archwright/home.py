@@ -379,7 +379,13 @@ def open_private(path: Path, mode: str) -> BinaryIO:
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a temporary file and rename it to `path`: a crash leaves the old or the new file, never a part of it."""
+    """Write a temporary file and rename it to `path`: a crash leaves the old or the new file, never a part of it.
+
+    A device, pipe or socket is written to directly: a rename would replace it.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -71,6 +71,7 @@ def test_a_question_that_no_use_case_needs_is_not_asked() -> None:
         (["", "", "", "", "", "", ""], "8 L40S", "is not a machine"),
         (["", "", "", "", "", "", "", ""], "securty 1", 'did you mean "security"'),
         (["", "", "", "", "", "", "", "", ""], "8000 a month, 0 to buy, EURO", "currency"),
+        (["", "", "", "", "", "", "", "", ""], "8.000 a month, 0 to buy, EUR", "8.000 can be read in two ways"),
         (["", "", "", "", "", "", "", "", "", ""], "0 months, 20 %", "horizon_months cannot be 0"),
     ],
 )
@@ -80,6 +81,12 @@ def test_an_answer_that_is_not_valid_is_asked_again_with_the_reason(
     text, prompts = hold_interview([*before, answer])
     assert reason in prompts[len(before) + 1], prompts[len(before) + 1]
     assert text == hold_interview([])[0]
+
+
+def test_thousands_and_years_are_read_as_people_write_them() -> None:
+    answers = {"budget": "10k a month, 1.5M to buy, EUR", "horizon": "3 years, 20 % a year"}
+    needs, _ = parse_needs(write_needs(answers, load_catalog()).encode(), "answers", load_catalog())
+    assert (needs.budget.per_month, needs.budget.capex, needs.budget.horizon_months) == (10_000, 1_500_000, 36)
 
 
 @settings(deadline=3000, max_examples=60)

@@ -102,7 +102,9 @@ class ListedTable(NamedTuple):
 
 
 def list_catalog(catalog: Catalog, table: str, filters: CatalogFilters) -> CatalogListing:
-    """Raises UsageError AW-USE-74 (an unknown table or name), AW-USE-75 (a filter of another table)."""
+    """Raises UsageError AW-USE-74 (an unknown table or name), AW-USE-75 (a filter of another table, no rows asked)."""
+    if filters.limit < 1:
+        raise argument_error("AW-USE-75", f"the limit is {filters.limit}", "limit", "ask for at least 1 row")
     listed = TABLES.get(table)
     if listed is None:
         raise _unknown_name("table", table, TABLES)

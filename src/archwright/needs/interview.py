@@ -24,6 +24,11 @@ ANSWERS = "the answers"
 NEEDS_FILE = "needs.yaml"
 GIB_PER_DOCUMENT = 0.2 / 1024
 _PLAIN = re.compile(r"[A-Za-z][\w .-]*", re.ASCII)
+_YEARS = re.compile(r"\s*[\d.]+\s*years?\b")
+_NUMBER = re.compile(r"(?<![\w.])(-?\d+(?:,\d{3})*(?:\.\d+)?)([kKmM]?)(?![\w])")
+_THOUSANDS = {"": 1, "k": 1000, "m": 1_000_000}
+# "8.000" is eight thousand to some readers and eight to others.
+_AMBIGUOUS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3})+(?![\w.])")
 
 
 class Question(Record):
@@ -78,6 +83,7 @@ def write_needs(answers: Mapping[str, str], catalog: Catalog) -> str:
     found = {question.key: _answer(question.key, answers, catalog) for question in read_questions()}
     name, country, people = _read_organisation(found["organisation"])
     months, growth = _read_numbers(found["horizon"], 2, "36 months, 20 % a year")
+    months *= 12 if _YEARS.match(found["horizon"]) else 1
     per_month, capex = _read_numbers(found["budget"], 2, "8000 a month, 0 to buy, EUR")
     documents, users = (_read_numbers(found[key], 1, "400")[0] for key in ("documents", "users"))
     currency = re.search(r"\b[A-Za-z]{3}\s*$", found["budget"])
@@ -133,8 +139,9 @@ def _read_organisation(answer: str) -> tuple[str, str, float]:
 
 def _read_numbers(answer: str, count: int, example: str) -> list[float]:
     """Return the numbers of an answer. Raises ValueError unless there are `count`, of at most 18 digits."""
-    numbers = re.findall(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?", answer)
-    found = [float(number.replace(",", "")) for number in numbers]
+    if unclear := _AMBIGUOUS.search(answer):
+        raise ValueError(f"{unclear[0]} can be read in two ways. Write {unclear[0].replace('.', '')} for thousands")
+    found = [float(number.replace(",", "")) * _THOUSANDS[unit.lower()] for number, unit in _NUMBER.findall(answer)]
     if len(found) != count or max(found) > MAX_NUMBER:
         raise ValueError(f"{count} number{'s are' if count > 1 else ' is'} needed, as in: {example}")
     return found
