@@ -8,6 +8,7 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import ModelChoice
+from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.plan.decision.model_choices import ModelSet, describe_better_choice, select_best_sets
@@ -86,5 +87,5 @@ def test_only_a_clearly_better_choice_is_told_first(plan_of: Make) -> None:
 
 
 def test_equal_quality_ranks_by_measured_scores(catalog: Catalog) -> None:
-    assert find_rater(catalog, "chat").rate("no-such-model").scores == 0
+    assert find_rater(catalog, Workload(name="w", kind="chat")).rate("no-such-model").scores == 0
     assert ModelQuality(0.702, 3, 3).rank > ModelQuality(0.698, 3, 1).rank < ModelQuality(0.72, 3, 0).rank

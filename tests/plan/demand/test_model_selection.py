@@ -10,13 +10,15 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Workload
+from archwright.contract.record import replace
 from archwright.plan.capacity.candidates import SizingCache, WorkloadTask
 from archwright.plan.demand.forecast import Demand, list_text_demands
-from archwright.plan.demand.model_quality import find_rater
+from archwright.plan.demand.model_quality import find_rater, fit_quality, to_share
 from archwright.plan.demand.model_selection import (
     assess_quality,
     find_floor_misses,
     format_licence_note,
+    list_quality_notes,
     prune_models,
     select_open_models,
     set_default_floors,
@@ -101,11 +103,52 @@ def test_no_small_model_of_2024_meets_the_default_of_an_assistant(catalog: Catal
     assert len(small) >= 5 and not {model.id for model in small} & {model.id for model in found}
 
 
+def test_the_languages_of_a_workload_weigh_and_a_model_without_a_score_is_neither_better_nor_worse(
+    catalog: Catalog,
+) -> None:
+    def rate(model: str, *languages: str, kind: Any = "chat") -> float:
+        workload = Workload(name="w", kind=kind, languages=languages)
+        return find_rater(catalog, workload).rate(model).share
+
+    # EuroEval, German: Ministral 2.09, Gemma 2.87 (1 is best).
+    gap = [rate("Gemma-4-26B-A4B", *one) - rate("Ministral-3-8B-2512", *one) for one in ((), ("en", "de"))]
+    assert gap[1] < gap[0] - 0.03
+    weights = find_rater(catalog, Workload(name="w", kind="chat", languages=("de", "pl"))).weights
+    language = {name: weight for name, weight in weights.items() if name.startswith(("euroeval", "mmmlu", "mgsm"))}
+    assert sum(language.values()) == pytest.approx(2) and {"euroeval_german_rank", "euroeval_polish_rank"} <= {
+        *language
+    }
+    assert find_rater(catalog, chat(languages=("am",))) is find_rater(catalog, chat(languages=("am",)))
+    assert find_rater(catalog, chat(languages=("am",))).weights == find_rater(catalog, chat()).weights
+    rated = fit_quality(
+        {"a": {"x": 0.8, "y": 0.9}, "b": {"x": 0.8}, "c": {"x": 0.8, "y": 0.7}},
+        dict.fromkeys("abc", 1e9),
+        {"x": 1.0, "y": 1.0},
+    )
+    assert rated["c"].share < rated["b"].share < rated["a"].share
+
+
+def test_ranks_and_ratings_become_shares() -> None:
+    (one,) = scores(a=2.5).values()
+    assert to_share(replace(one, unit="rank")) == 0.4 and to_share(one) == 2.5
+    assert to_share(replace(one, unit="rating", value=1700.0)) == pytest.approx(10 / 11), "400 points: odds of 10"
+
+
+def test_a_language_without_evidence_asks_for_a_test() -> None:
+    workload = chat(languages=("am", "de", "en"))
+    (note,) = list_quality_notes(workload, "m", scores(euroeval_german_rank=2.0))
+    assert note == "w: no evidence for am of m: test 50 prompts before signing"
+    assert list_quality_notes(chat(languages=("en",)), "m", {}) == ()
+    (both,) = list_quality_notes(Workload(name="w", kind="rag", languages=("de",)), "m", {})
+    assert "for de, factual consistency of m" in both
+    assert list_quality_notes(Workload(name="w", kind="embedding", languages=("am",)), "m", {}) == ()
+
+
 def test_pruning_keeps_a_dominating_model(catalog: Catalog, demand_of: MakeDemand) -> None:
     demand = demand_of()
     every = select_open_models(demand, catalog).models
     kept = prune_models(every, demand, catalog)
-    rater = find_rater(catalog, "rag")
+    rater = find_rater(catalog, demand.workload)
     assert 3 <= len(kept) < 0.6 * len(every)
     for model in (one for one in every if one not in kept):
         assert any(

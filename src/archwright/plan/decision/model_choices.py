@@ -19,7 +19,7 @@ from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.decision.selection import get_total_cost, is_unverified
-from archwright.plan.demand.model_quality import EQUAL_QUALITY, Evidence, ModelQuality, classify_work, find_rater
+from archwright.plan.demand.model_quality import EQUAL_QUALITY, Evidence, ModelQuality, find_rater, to_share
 from archwright.plan.explain.formatting import format_number
 from archwright.plan.options.option_builder import BuiltOption
 
@@ -180,7 +180,7 @@ class ModelChooser:
                 yield ModelSet(models, (one.rank[0] + share, one.rank[1] + measured), one.added + more)
 
     def _rate(self, placement: Placement, provider: str, task: WorkloadTask, model: str) -> ModelQuality:
-        rater = find_rater(self._catalog, classify_work(task.workload))
+        rater = find_rater(self._catalog, task.workload)
         return rater.rate(model, provider if placement == HOSTED else "")
 
     def _rate_option(self, option: Option) -> float:
@@ -227,8 +227,8 @@ class ModelChooser:
             if ours is None or theirs is None or ours == theirs:
                 continue
             mine, better = self.find_evidence(option, ours), self.find_evidence(other, theirs)
-            weights = find_rater(self._catalog, classify_work(task.workload)).weights
-            lost = [(better[on].value - mine[on].value, on) for on in weights if on in mine and on in better]
+            weights = find_rater(self._catalog, task.workload).weights
+            lost = [(to_share(better[on]) - to_share(mine[on]), on) for on in weights if on in mine and on in better]
             shown = [
                 f"{less:.2f} of {mine[on].axis.replace('-', ' ') or 'quality'} ({on})"
                 for less, on in sorted(lost, reverse=True)[:SHOWN_AXES]

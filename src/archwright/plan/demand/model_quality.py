@@ -5,18 +5,23 @@ logit(share) = ability of the model + ease of the benchmark. Each ability is dra
 log10(parameters) with the weight of one score. Thus two models are compared on the benchmarks that both know.
 With one of six scores of a model left out, the fit misses it by 0.07 on average (18 of 170 scores, 2026-11-28).
 
-Limits: most scores are reported by the maker, by differing methods. They say little about a language, a subject or a
-tone, and nothing about the loss by a quantisation. A difference below 0.03 means little. A model without any score
+A rank r (1 is best) is the share 1/r. A rating is the share of people who prefer the answer to that of a model of
+rating MIDDLE_RATING. A language other than English adds its benchmarks; its weight is split by the number of measured
+models. So a model without a score on an axis is neither better nor worse by it.
+
+Limits: most scores are reported by the maker, by differing methods. They say little about a subject or a tone, and
+nothing about the loss by a quantisation. A difference below 0.03 means little. A model without any score
 counts as weaker than nine of ten scored models of its size.
 """
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.quality_rules import read_quality_weights
+from archwright.catalog.tables.quality_rules import LANGUAGE, read_language_benchmarks, read_quality_weights
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Workload
@@ -24,12 +29,15 @@ from archwright.contract.needs import Workload
 BENCHMARKS = ("mmlu", "mmlu_pro", "gpqa", "ifeval", "livecodebench", "humaneval")
 # Beyond these shares a logit says more about rounding than about the model.
 LEAST_SHARE, MOST_SHARE = 0.005, 0.995
-# The means converge to 1e-9 in fewer sweeps.
-SWEEPS = 60
+# The means converge to SMALL_STEP in fewer sweeps.
+SWEEPS, SMALL_STEP = 60, 1e-6
 # 10th percentile of a normal distribution, in standard deviations.
 Z10 = 1.2816
 # Two models whose quality differs by less count as equal.
 EQUAL_QUALITY = 0.01
+# About the median of the open models on lmarena; 400 points are odds of 10 to 1.
+MIDDLE_RATING, RATING_SCALE = 1300.0, 400.0
+ENGLISH = "en"
 # The kind of work in several model calls per request; any other kind of work is the kind of the workload.
 AGENT = "agent"
 
@@ -51,13 +59,15 @@ class ModelQuality(NamedTuple):
 
 
 class QualityRater:
-    """Rates models for a kind of work: the weighted mean over the benchmarks of quality_weights.csv."""
+    """Rates models for a kind of work in some languages: the weighted mean over benchmarks (quality_weights.csv)."""
 
-    def __init__(self, catalog: Catalog, kind: str) -> None:
-        self.weights = {row.benchmark: row.weight for row in read_quality_weights() if row.kind == kind}
+    def __init__(self, catalog: Catalog, kind: str, languages: tuple[str, ...] = ()) -> None:
         known = {("", name): catalog.open_evidence(name) for name in catalog.models}
         known |= {(row.provider, row.id): catalog.hosted_evidence(row.provider, row.id) for row in catalog.hosted}
-        shares = {key: {one: found[one].value for one in self.weights if one in found} for key, found in known.items()}
+        self.weights = weigh_benchmarks(kind, languages, known.values())
+        shares = {
+            key: {one: to_share(found[one]) for one in self.weights if one in found} for key, found in known.items()
+        }
         sizes = {("", model.id): float(model.parameters) for model in catalog.models.values()}
         rated = fit_quality(shares, sizes, self.weights)
         self._rated = {
@@ -71,9 +81,41 @@ class QualityRater:
         return found if found is not None and found.scores else ModelQuality(0.0, 0)
 
 
+def to_share(score: ScoreEvidence) -> float:
+    """Return a share from 0 to 1, larger for the better model."""
+    if score.unit == "rank":
+        return 1.0 / max(score.value, 1.0)
+    if score.unit == "rating":
+        return float(1.0 / (1.0 + 10.0 ** ((MIDDLE_RATING - score.value) / RATING_SCALE)))
+    return score.value
+
+
+def weigh_benchmarks(kind: str, languages: tuple[str, ...], known: Iterable[Evidence]) -> dict[str, float]:
+    """Return the weight of each benchmark; each language has an equal part, split by the measured models."""
+    weights = {row.benchmark: row.weight for row in read_quality_weights() if row.kind == kind}
+    whole = weights.pop(LANGUAGE, 0.0)
+    of_language = {one: read_language_benchmarks()[one] for one in languages if one in read_language_benchmarks()}
+    names = {name for found in of_language.values() for name in found} if whole else set()
+    counts = Counter(name for found in known for name in names & found.keys() if not found[name].estimated)
+    for found in of_language.values():
+        scored = sum(counts[name] for name in found)
+        for name in (name for name in found if counts[name]):
+            weights[name] = weights.get(name, 0.0) + whole / len(of_language) * counts[name] / scored
+    return weights
+
+
+def list_foreign_languages(workload: Workload) -> tuple[str, ...]:
+    """Return the languages of the workload except English, in which most benchmarks are written."""
+    return tuple(sorted({*workload.languages} - {ENGLISH}))
+
+
+def find_rater(catalog: Catalog, workload: Workload) -> QualityRater:
+    return _build_rater(catalog, classify_work(workload), list_foreign_languages(workload))
+
+
 @functools.lru_cache(maxsize=16)
-def find_rater(catalog: Catalog, kind: str) -> QualityRater:
-    return QualityRater(catalog, kind)
+def _build_rater(catalog: Catalog, kind: str, languages: tuple[str, ...]) -> QualityRater:
+    return QualityRater(catalog, kind, languages)
 
 
 def classify_work(workload: Workload) -> str:
@@ -112,10 +154,13 @@ def fit_quality(
             ability[name] = (sum(drawn) + sum(own - ease[on] for on, own in logits.items())) / (
                 len(drawn) + len(logits)
             )
+        before = dict(ease)
         for on in ease:
             rest = [logits[on] - ability[name] for name, logits in scored.items() if on in logits]
             ease[on] = sum(rest) / len(rest) if rest else 0.0
         line = _fit_line([(sizes[name], ability[name]) for name in lined])
+        if all(abs(ease[on] - was) < SMALL_STEP for on, was in before.items()):
+            break
     off = [ability[name] - line[0] - line[1] * sizes[name] for name in lined]
     spread = math.sqrt(sum(one * one for one in off) / len(off))
     whole = sum(weights.values())

@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.quality_rules import read_quality_defaults
+from archwright.catalog.tables.quality_rules import (
+    LANGUAGE,
+    read_language_benchmarks,
+    read_quality_defaults,
+    read_quality_weights,
+)
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Needs, Workload
@@ -18,12 +23,16 @@ from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.demand.model_quality import Evidence, classify_work, find_rater
+from archwright.plan.demand.model_quality import Evidence, classify_work, find_rater, list_foreign_languages
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.model.weight_groups import group_weights
 
 QualityStanding = Literal["passes", "below", "unknown"]
 UNKNOWN = "unknown"
+# Axes that scores of other benchmarks do not predict, so they have no estimates.
+UNPREDICTED_AXES = {"vectara_factual_consistency": "factual consistency"}
+# Assumed: enough to see that one answer in ten fails.
+TEST_PROMPTS = 50
 LICENCE_ORDER = ("yes", "conditional", "no")
 
 
@@ -107,7 +116,7 @@ def prune_models(
     Needs of a model: all and active parameters, cache of the longest request, freedom of its licence. A checkpoint in
     few bits runs only on some accelerators, so it replaces only models in the same format.
     """
-    rater = find_rater(catalog, classify_work(demand.workload))
+    rater = find_rater(catalog, demand.workload)
     if not rater.weights:
         return models
 
@@ -157,7 +166,23 @@ def list_quality_notes(workload: Workload, name: str, evidence: Evidence) -> tup
         estimated.append(
             f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it"
         )
-    return tuple(estimated)
+    return (*estimated, *describe_missing_axes(workload, name, evidence))
+
+
+def describe_missing_axes(workload: Workload, name: str, evidence: Evidence) -> tuple[str, ...]:
+    """Return a note on the languages, and the factual consistency of answers from documents, that nobody measured."""
+    weighed = {row.benchmark for row in read_quality_weights() if row.kind == classify_work(workload)}
+    missing = [
+        language
+        for language in list_foreign_languages(workload)
+        if LANGUAGE in weighed and not evidence.keys() & set(read_language_benchmarks().get(language, ()))
+    ]
+    missing += [axis for on, axis in UNPREDICTED_AXES.items() if on in weighed and on not in evidence]
+    if not missing:
+        return ()
+    return (
+        f"{workload.name}: no evidence for {', '.join(missing)} of {name}: test {TEST_PROMPTS} prompts before signing",
+    )
 
 
 def format_scores(evidence: Evidence, benchmarks: Iterable[str]) -> str:
@@ -167,7 +192,7 @@ def format_scores(evidence: Evidence, benchmarks: Iterable[str]) -> str:
 
 def list_shown_evidence(workload: Workload, evidence: Evidence, catalog: Catalog) -> tuple[ScoreEvidence, ...]:
     """Return the scores that decide: those of the floors, then those of the kind of work."""
-    names = (*workload.quality, *find_rater(catalog, classify_work(workload)).weights)
+    names = (*workload.quality, *find_rater(catalog, workload).weights)
     return tuple(evidence[name] for name in dict.fromkeys(names) if name in evidence)
 
 

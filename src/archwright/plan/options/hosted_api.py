@@ -30,7 +30,7 @@ from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import Demand, load_driver
 from archwright.plan.demand.image_input import add_image_tokens, takes_images
-from archwright.plan.demand.model_quality import classify_work, find_rater
+from archwright.plan.demand.model_quality import find_rater
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -163,7 +163,7 @@ class HostedApiPlanner:
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
             return OptionPart(misses=(build_violation(f"{workload.name}.model", None, wanted),))
-        rater = find_rater(self._catalog, classify_work(workload))
+        rater = find_rater(self._catalog, workload)
 
         def rank(one: HostedModel) -> tuple[float | str, ...]:
             return (self._model_monthly_usd(one, demand), -rater.rate(one.id, provider).share, one.id)
