@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.load import load_catalog
+from archwright.contract.needs import OwnedMachine
 from archwright.contract.plan import StaffNeed
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.operating_costs import estimate_operating_costs
@@ -177,7 +178,8 @@ def test_a_country_without_a_salary_gets_a_middle_with_a_wide_interval() -> None
 
 
 def test_staff_for_rented_machines_beside_own_ones_is_free_while_the_team_has_time() -> None:
-    nobody, team = (
-        with_field(clinic_at_home(), "organisation", platform_engineers=count, team={})[0] for count in (None, 4)
-    )
+    racks = with_field(clinic_at_home(), "placement", owned=(OwnedMachine(machine="8x H100 SXM", count=4),))
+    nobody, team = (with_field(racks, "organisation", platform_engineers=count, team={})[0] for count in (None, 4))
     assert compute_serving_staff_usd(nobody, CATALOG) > 0 == compute_serving_staff_usd(team, CATALOG)
+    none = with_field(clinic_at_home(), "organisation", platform_engineers=None, team={})[0]
+    assert compute_serving_staff_usd(none, CATALOG) == 0, "the hours of one place cover a few machines"

@@ -26,6 +26,7 @@ from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import SMALL_EMPLOYEES
 from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
+from archwright.plan.cost.hardware_lifecycle import find_owned_node
 from archwright.plan.cost.prices import UnitPrice
 from archwright.plan.demand.forecast import MONTHS_PER_YEAR
 
@@ -128,13 +129,17 @@ def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> f
 def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
     """Return the USD over the horizon of staff for rented serving machines beside own ones, beyond the team.
 
-    Compared with rented machines that run only jobs.
+    Compared with rented machines that run only jobs. The share of a full team is that of the owned machines, which is
+    known before machines are chosen.
     """
+    nodes = ((find_owned_node(catalog, one), one.count) for one in needs.placement.owned)
+    owned = sum(node.accelerator_count * count for node, count in nodes if node is not None)
+    share = _compute_full_share(needs, catalog, owned)
     own, rented, jobs = (
         catalog.parameter(name).value for name in ("staff.own", FTE_FLOOR_PARTS["cloud"], BATCH_ONLY_FLOOR)
     )
     team = count_team(needs.organisation)[PLATFORM]
-    more = max(0.0, own + rented - team) - max(0.0, own + jobs - team)
+    more = max(0.0, share * (own + rented) - team) - max(0.0, share * (own + jobs) - team)
     return more * _get_engineer_usd(needs, catalog) / MONTHS_PER_YEAR * needs.budget.horizon_months
 
 
@@ -166,14 +171,20 @@ def _scale_need(need: RoleNeed, shares: Sequence[float]) -> RoleNeed:
 
 
 def _compute_full_shares(case: OptionContext) -> list[float]:
-    """Return for each month the share w of a full team that the option needs, 0 .. 1."""
-    employees, span = case.needs.organisation.employees, case.catalog.parameter(FULL_TEAM_PART).value
-    small = employees is not None and employees < SMALL_EMPLOYEES
-    start, running = SMALL_ACCELERATORS if small else DESK_ACCELERATORS, [0.0] * case.months
+    """Return the share of a full team for each month."""
+    running = [0.0] * case.months
     for fleet in case.fleets:
         each = max(1, fleet.machine.accelerator_count)
         running = [now + each * count for now, count in zip(running, fleet.machines, strict=True)]
-    return [min(1.0, max(0.0, (count - start) / span)) for count in running]
+    return [_compute_full_share(case.needs, case.catalog, count) for count in running]
+
+
+def _compute_full_share(needs: Needs, catalog: Catalog, accelerators: float) -> float:
+    """Return the share w of a full team that running accelerators need, 0 .. 1."""
+    employees = needs.organisation.employees
+    small = employees is not None and employees < SMALL_EMPLOYEES
+    start = SMALL_ACCELERATORS if small else DESK_ACCELERATORS
+    return min(1.0, max(0.0, (accelerators - start) / catalog.parameter(FULL_TEAM_PART).value))
 
 
 def _list_served(case: OptionContext) -> list[str]:
