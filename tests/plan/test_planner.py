@@ -50,6 +50,13 @@ def test_the_same_needs_give_the_same_plan_and_it_survives_its_file(plan_of: Mak
     assert (read, read.digest) == (plan, plan.digest)
 
 
+def test_models_without_evidence_for_a_floor_are_named_once_and_not_on_the_first_screen(plan_of: Make) -> None:
+    plan = plan_of("startup")
+    (named,) = (text for text in plan.assumptions if "no score and no estimate" in text)
+    assert named.startswith("not chosen, because mmlu_pro") and "Llama-3.2-1B-Instruct" in named
+    assert not any("no score" in note for option in plan.options for note in option.notes)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_workload_has_its_place(plan_of: Make, name: str) -> None:
     plan = plan_of(name)

@@ -93,7 +93,7 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
     if allow == {"this-machine"}:
         return
     if steady:
-        ledger.add_assumptions(*_list_steady_rules(steady))
+        ledger.add_assumptions(*_list_steady_rules(steady), *_list_unrated_models(steady))
     for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
         places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
         reason = "because the delay between continents breaks its limit"
@@ -124,6 +124,15 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
         ledger.add_assumptions(
             "hybrid: the residency of the data decides which work may leave the site. A regulation adds controls, such "
             "as a contract with the provider, and bars no place inside the residency"
+        )
+
+
+def _list_unrated_models(steady: list[WorkloadTask]) -> Iterable[str]:
+    """Name the models without evidence for a floor, once for the same floors."""
+    for floors, names in {(" and ".join(task.workload.quality), task.unrated): None for task in steady if task.unrated}:
+        yield (
+            f"not chosen, because {floors} has no score and no estimate: {', '.join(names)}. They are too small or too "
+            "old for an estimate, or have too few scores"
         )
 
 

@@ -177,7 +177,8 @@ def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(catalog: Cat
     assert all(catalog.open_evidence(model.id)["mmlu_pro"].low >= 0.45 for model in found.models)
     sizes = [model.parameters for model in found.models]
     assert sizes == sorted(sizes)
-    assert "have no score" in found.notes[0]
+    assert found.notes == () and "SmolLM2-135M-Instruct" in found.unrated
+    assert all("mmlu_pro" not in catalog.open_evidence(name) for name in found.unrated)
 
 
 def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of: MakeDemand) -> None:

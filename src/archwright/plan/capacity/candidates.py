@@ -43,7 +43,8 @@ class WorkloadTask(NamedTuple):
 
     A model of None: the work needs no model of the catalog. `follows`: the task whose model is used. `place`: the place
     that must serve the task. `better`: models of a higher score that are left out because of their size.
-    `alternatives`: larger language models of a higher quality, for the choices of models.
+    `alternatives`: larger language models of a higher quality, for the choices of models. `unrated`: models without
+    evidence for the floor.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WorkloadTask(NamedTuple):
     place: str | None = None
     better: ModelOptions = ()
     alternatives: tuple[ModelSpec, ...] = ()
+    unrated: tuple[str, ...] = ()
 
 
 class CandidateMachine(NamedTuple):
@@ -148,7 +150,7 @@ def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
         found = select_specialist_models(workload, catalog)
     else:
         return task._replace(models=(None,))
-    return task._replace(models=found.models, misses=found.misses, notes=found.notes, better=found.better)
+    return task._replace(**found._asdict())
 
 
 class SizingCache:

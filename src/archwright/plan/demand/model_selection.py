@@ -39,13 +39,15 @@ LICENCE_ORDER = ("yes", "conditional", "no")
 class ModelCandidates(NamedTuple):
     """Open models for one workload, smallest first; `misses`: the constraints that leave no model.
 
-    `better`: models of a higher score that the choice leaves out because of their size.
+    `better`: models of a higher score that the choice leaves out because of their size. `unrated`: the ids of models
+    without a score or estimate for the floor.
     """
 
     models: tuple[ModelSpec, ...]
     misses: Misses = ()
     notes: tuple[str, ...] = ()
     better: tuple[ModelSpec, ...] = ()
+    unrated: tuple[str, ...] = ()
 
 
 def get_model_id(model: ModelSpec | None) -> str:
@@ -99,11 +101,10 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     for model in catalog.models.values():
         if not _find_misses(demand, model):
             by_standing[assess_quality(workload, catalog.open_evidence(model.id))].append(model)
-    kept, unknown = by_standing["passes"], len(by_standing["unknown"])
-    notes = (f"{workload.name}: {unknown} open models have no score for the quality floor and were left out",)
-    misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unknown)),)
+    kept, unrated = by_standing["passes"], tuple(model.id for model in by_standing["unknown"])
+    misses = () if kept else (_build_no_model_violation(demand, catalog, unknown=bool(unrated)),)
     kept.sort(key=lambda model: (model.parameters, model.active_parameters, model.id))
-    return ModelCandidates(tuple(kept), misses, notes if unknown else ())
+    return ModelCandidates(tuple(kept), misses, unrated=unrated)
 
 
 def prune_models(
