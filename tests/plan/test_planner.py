@@ -229,14 +229,14 @@ stay_at_home = edit({"placement.allow": ["on-premises"]})
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (scale_traffic(1, 1 / 20, first=stay_at_home), "EUR more over the horizon"),
+        (edit({"placement.owned.0.count": 40}, stay_at_home), "The cost of no option contains it"),
         (edit({"placement.owned.0.age_months": 48}, stay_at_home), "extend the support of 4 in month 0"),
         (edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home), "are not used"),
     ],
 )
 def test_the_use_of_owned_machines_is_said(plan_of: Make, change: Change | None, said: str) -> None:
     option = option_of(plan_of("manufacturer", change), "on-premises")
-    assert said in next(note for note in option.notes if "owned" in note)
+    assert any(said in note for note in option.notes if "owned" in note)
 
 
 def test_no_machine_is_bought_while_owned_machines_stand_idle(plan_of: Make) -> None:
@@ -247,7 +247,7 @@ def test_no_machine_is_bought_while_owned_machines_stand_idle(plan_of: Make) -> 
     )
     schedules = [note for note in option.notes if " for assistant" in note and "buy" in note]
     assert schedules and not any("in month 0" in schedule for schedule in schedules)
-    assert "4 owned 8x-h100, 14 months old: extend the support of 4 in month 22; sell 4 in month 60" in option.notes
+    assert "4 owned 8x-h100, 14 months old: keep 4 in month 0; extend the support of 4 in month 22" in option.notes
 
 
 # --- placements and limits

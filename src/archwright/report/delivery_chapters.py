@@ -14,7 +14,7 @@ from archwright.report.document_texts import TaskText, read_texts
 
 DAYS_PER_MONTH = 365.25 / 12
 # An event in the life of a machine in a note: "buy 3 in month 24".
-MACHINE_EVENT = re.compile(r"((?:buy|sell|extend the support of|renew|replace) \d+) in month (\d+)")
+MACHINE_EVENT = re.compile(r"((?:buy|sell|keep|release|extend the support of|renew|replace) \d+) in month (\d+)")
 # A task inside the reason of a section's line.
 TASK_SENTENCE = re.compile(r"To do: (.+?\.)(?=\s|$)")
 # Sections of the plan file that the document leaves out: they teach, and decide nothing.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.examples import read_example
 
 from archwright.catalog.load import load_catalog
-from archwright.contract.needs import SLO, ExistingComponent, Needs, Workload
+from archwright.contract.needs import SLO, ExistingComponent, Needs, OwnedMachine, Workload
 from archwright.contract.record import replace
 from archwright.needs.reader import parse_needs
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -116,7 +116,7 @@ def test_flows_and_numbers_have_facts_and_names(case: MakeCase) -> None:
         assert term.drivers and all(ledger.driver_estimate(driver).value > 0 for driver in term.drivers), term.line
         assert (term.category == "residual") == (min(term.flow) < 0), term.line
         if term.category == "residual":
-            assert term.once and ("owned for" in term.line or sum(term.flow[:-1]) == 0)
+            assert term.once and sum(term.flow[:-1]) == 0
     assert len({term.line for term in found.terms}) == len(found.terms)
     numbers = [found.power_kw, found.energy_kwh_per_month, found.carbon_kg_per_month]
     known = {basis.id for basis in ledger.collect_bases(*[number for number in numbers if number is not None])}
@@ -203,15 +203,31 @@ def test_machines_that_come_later_are_supported_later() -> None:
     assert support.flow[59] > support.flow[47] > support.flow[36] == support.flow[12]
 
 
-def test_owned_machines_are_sold_when_their_work_ends() -> None:
-    """All of them, at once or after their last work; a month more of age changes every cost by little."""
+def test_a_sale_of_owned_machines_is_advice_and_no_gain() -> None:
+    """The notes estimate the proceeds of machines without work; no cost contains them."""
     needs, fleets, where = manufacturer_in_both()
     price, curve = CATALOG.nodes["8x-h100"].price_usd, read_ageing_curve(CATALOG.parameter, "life.gpu")
     used = fleets[0]._replace(purchase="owned", machines=(3.0,) * 24 + (1.0,) * 36, peak=3, age_months=14.0)
-    sold = one(run((needs, (used,), where[:1])), "residual", "owned for 14")
-    flows = {month: -usd / price for month, usd in enumerate(sold.flow) if usd}
-    worth = {month: count * curve.worth(14 + age) for month, count, age in ((0, 1, 0), (24, 2, 24), (59, 1, 60))}
-    assert flows == pytest.approx(worth)
+    found, rate = run((needs, (used,), where[:1])), CATALOG.exchange_rate("USD", "EUR").value
+    assert lines(found, "residual", "owned") == []
+    schedule, *sales = [note for note in found.notes if "owned 8x-h100" in note]
+    steps = "keep 3 in month 0; release 1 in month 0; extend the support of 3 in month 22; release 2 in month 24"
+    assert schedule == f"4 owned 8x-h100, 14 months old: {steps}"
+    worth = [(0, 1, curve.worth(14)), (24, 2, curve.worth(38))]
+    assert len(sales) == 2
+    for note, (month, count, share) in zip(sales, worth, strict=True):
+        assert f"to sell {count} in month {month} brings about {count * price * share * rate:,.0f} EUR" in note
+
+
+def test_the_costs_of_worn_machines_stand_beside_those_of_a_new_one() -> None:
+    needs, fleets, where = manufacturer_in_both()
+    new, worn = (
+        fleets[0]._replace(purchase="owned", machines=(4.0,) * 60, peak=4, age_months=age) for age in (14.0, 108.0)
+    )
+    for fleet, said in ((new, False), (worn, True)):
+        owned = (OwnedMachine(machine="8x H100 SXM", count=4, age_months=fleet.age_months),)
+        notes = run((replace(needs, placement=replace(needs.placement, owned=owned)), (fleet,), where[:1])).notes
+        assert any("A new machine with its support costs" in note for note in notes) == said
 
 
 def test_owned_machines_have_no_purchase_renewal_spare_parts_or_resale() -> None:

@@ -230,9 +230,9 @@ class OwnedStock(NamedTuple):
     kept: tuple[int, ...]
 
     @property
-    def sales(self) -> Iterable[tuple[int, int]]:
-        """Pairs (month, machines sold): machines without work at once, the others after their last work."""
-        steps = enumerate(zip((self.machines, *self.kept), (*self.kept, 0), strict=True))
+    def free(self) -> Iterable[tuple[int, int]]:
+        """Pairs (month, machines that have no work from that month on)."""
+        steps = enumerate(zip((self.machines, *self.kept), self.kept, strict=False))
         return ((month, before - after) for month, (before, after) in steps if before > after)
 
 
@@ -256,14 +256,6 @@ def list_owned(catalog: Catalog, needs: Needs, fleets: Iterable[MachineFleet]) -
     return found
 
 
-def price_owned_sales(quotes: PriceBook, owned: Iterable[OwnedStock], months: int) -> Iterable[CashFlow]:
-    for one in owned:
-        life = MONTHS_PER_YEAR * quotes.lifetime_years(select_life_part(one.node))
-        sold = [(month, AgedHardware(count, one.age_months + month, life)) for month, count in one.sales]
-        line = f"{one.node.id}, owned for {one.age_months:g} months, resale value"
-        yield from _price_sales(quotes, line, quotes.node(one.node), sold, months)
-
-
 def describe_purchases(quotes: PriceBook, fleet: MachineFleet, node: ServerSpec) -> str:
     """Return the schedule of bought machines: purchases, extended support, renewals and sales."""
     curve, steps = read_ageing_curve(quotes.parameter, select_life_part(node), node), Counter[tuple[int, str]]()
@@ -275,13 +267,32 @@ def describe_purchases(quotes: PriceBook, fleet: MachineFleet, node: ServerSpec)
     return f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}: {_join_steps(steps)}"
 
 
-def describe_owned(quotes: PriceBook, owned: OwnedStock) -> str:
-    term = MONTHS_PER_YEAR * quotes.parameter(TERM).value
-    steps = Counter({(month, "sell"): count for month, count in owned.sales})
-    extended = max(0, math.ceil(term - owned.age_months))
-    if extended < len(owned.kept) and owned.kept[extended]:
+def describe_owned(quotes: PriceBook, owned: OwnedStock, format_amount: Callable[[float], str]) -> Iterable[str]:
+    """Yield the use of owned machines, and the estimated proceeds of those without work: advice, in no cost."""
+    curve = read_ageing_curve(quotes.parameter, select_life_part(owned.node), owned.node)
+    named = f"{owned.machines} owned {owned.node.id}, {owned.age_months:g} months old"
+    steps, months, price = Counter({(0, "keep"): owned.kept[0]}), len(owned.kept), owned.node.price_usd
+    extended = max(0, math.ceil(curve.term - owned.age_months))
+    if extended < months and owned.kept[extended]:
         steps[extended, "extend the support of"] = owned.kept[extended]
-    return f"{owned.machines} owned {owned.node.id}, {owned.age_months:g} months old: {_join_steps(steps)}"
+    steps.update({(month, "release"): count for month, count in owned.free})
+    yield f"{named}: {_join_steps(+steps)}"
+    for month, count in owned.free:
+        low, value, high = (format_amount(count * price * share) for share in _list_resale_shares(quotes, owned, month))
+        sale = f"to sell {count} in month {month} brings about {value} ({low} to {high})"
+        yield f"{named}: {sale}. The cost of no option contains it"
+    if any(owned.kept) and curve.upkeep(months, owned.age_months) > 1 + curve.upkeep(months):
+        old, new = curve.upkeep(months, owned.age_months), 1 + curve.upkeep(months)
+        costs = f"support and repairs of each cost {format_amount(old * price)} over the horizon"
+        yield f"{named}: {costs}. A new machine with its support costs {format_amount(new * price)}"
+
+
+def _list_resale_shares(quotes: PriceBook, owned: OwnedStock, month: int) -> Iterable[float]:
+    """Return the low, central and high resale value of a machine, in shares of its price as new."""
+    resale, residual = quotes.parameter("resale"), quotes.parameter("residual")
+    age, life = owned.age_months + month, MONTHS_PER_YEAR * quotes.lifetime_years(select_life_part(owned.node))
+    ends = ((resale.low, residual.low), (resale.value, residual.value), (resale.high, residual.high))
+    return (compute_resale_share(age, life, *end) for end in ends)
 
 
 def _join_steps(steps: Counter[tuple[int, str]]) -> str:

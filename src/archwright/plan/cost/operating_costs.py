@@ -11,6 +11,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.needs import Needs
 from archwright.contract.plan import StaffNeed
+from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -48,12 +49,11 @@ def estimate_operating_costs(
     """`where`: the option's places; `models`: model of each workload, for the size of its files and checkpoints."""
     case = build_option_context(needs, catalog, ledger, fleets, where, models)
     kept = list_stored_items(case)
-    places, owned = facility.estimate_site_power(case, kept), lifecycle.list_owned(catalog, needs, fleets)
+    places = facility.estimate_site_power(case, kept)
     terms = [
         *price_storage(case, kept),
         *price_egress(case, kept),
         *facility.price_machine_upkeep(case),
-        *lifecycle.price_owned_sales(case.quotes, owned, case.months),
         *facility.price_network_gear(case),
         *facility.price_energy(case, kept),
         *facility.price_colocation(case, places),
@@ -131,7 +131,8 @@ def _record_assumptions(case: OptionContext) -> None:
             "rest of the horizon. Used machines are sold when their work ends, at the horizon at the latest. Renewals "
             "are capex, and resale is not deducted from capex",
             "the on-premises site has its internet connection, so outbound traffic has no additional cost",
-            "the purchase of owned machines is a sunk cost. Every option sells the owned machines that it does not use",
+            "the purchase of owned machines is a sunk cost. They are used before machines are bought or rented. Their "
+            "resale value is in no option's cost",
         )
 
 
@@ -144,8 +145,10 @@ def _collect_notes(case: OptionContext) -> list[str]:
         )
     bought = ((fleet, fleet.node) for fleet in case.fleets if fleet.purchase == "bought")
     notes += [lifecycle.describe_purchases(case.quotes, fleet, node) for fleet, node in bought if node is not None]
-    owned = lifecycle.list_owned(case.catalog, case.needs, case.fleets)
-    notes += [lifecycle.describe_owned(case.quotes, one) for one in owned]
+    currency = case.needs.budget.currency
+    rate = case.catalog.exchange_rate(USD, currency).value
+    for owned in lifecycle.list_owned(case.catalog, case.needs, case.fleets):
+        notes += lifecycle.describe_owned(case.quotes, owned, lambda usd: f"{usd * rate:,.0f} {currency}")
     for fleet, fabric in facility.list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST_PORT_BYTES_PER_S:

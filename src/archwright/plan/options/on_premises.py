@@ -129,7 +129,10 @@ class OnPremisesPlanner:
 
     def price_models(self, task: WorkloadTask) -> dict[str, float]:
         """Return the cost in USD of each model if the task alone had whole machines of the cheapest type."""
-        usd = {kind.machine: max(kind.usd) for kind in self._kinds}
+        months = self._needs.budget.horizon_months
+        usd = {
+            one.machine: max(one.usd) if one.most is None else sum(one.usd_per_month) * months for one in self._kinds
+        }
         found = dict[str, float]()
         for each in self._site.list_assignments(task, (*task.models, *task.alternatives), followed=True):
             choice = each.choice
@@ -192,7 +195,7 @@ class OnPremisesPlanner:
             solution = self._solve(assignments, limits)
             if solution is None:
                 break
-            last = self._build_from_solution(draft, assignments, solution, limits)
+            last = self._build_from_solution(draft, assignments, solution)
             tighter = self._tighten_limits(limits, last.draft, assignments, solution)
             if tighter == limits:
                 return last
@@ -203,10 +206,9 @@ class OnPremisesPlanner:
         if solution is None:
             unequal = build_violation("model", None, "one model for a workload and its followers")
             return self._world.assembler.refuse(draft, unequal, part=self._edge)
-        return self._build_from_solution(draft, assignments, solution, SolverLimits())
+        return self._build_from_solution(draft, assignments, solution)
 
-    def _solve(self, assignments: Assignments, limits: SolverLimits, run: Iterable[int] = ()) -> MipSolution | None:
-        """`run`: stocks of owned machines that must all run in the first year."""
+    def _solve(self, assignments: Assignments, limits: SolverLimits) -> MipSolution | None:
         choices = tuple(each.choice for each in assignments)
         program = IntegerProgram(choices, self._kinds, self._follows)
         if any(choice.outside for choice in choices):
@@ -214,7 +216,6 @@ class OnPremisesPlanner:
             # The staff for rented machines that serve requests is the same for one workload as for all.
             serving = (i for i, one in enumerate(assignments) if one.choice.outside and one.task.demand is not None)
             program.add_one_time_cost(compute_serving_staff_usd(self._needs, self._world.catalog), serving)
-        program.require_owned(run)
         return program.solve(limits)
 
     def _plan_further_sites(self, models: Mapping[str, ModelSpec | None]) -> Iterable[OptionPart]:
@@ -227,33 +228,7 @@ class OnPremisesPlanner:
                 self._further_parts[key] = planner.plan_site(name, tasks, models)
             yield self._further_parts[key]
 
-    def _describe_sold_machines(
-        self, assignments: Assignments, solution: MipSolution, limits: SolverLimits
-    ) -> Iterable[str]:
-        """Yield the owned machines that are sold at the start, and what running them instead would cost."""
-        counts = [
-            (stock.kind, machines[0]) for stock, machines in zip(self._site.stocks, solution.machines, strict=True)
-        ]
-        idle = {
-            at: max(kind.most) - used for at, (kind, used) in enumerate(counts) if kind.most and max(kind.most) > used
-        }
-        if not idle:
-            return
-        named = ", ".join(f"{count} owned {self._site.stocks[at].kind.machine}" for at, count in idle.items())
-        if any(each.choice.outside for each in assignments):
-            # A second solution takes time: only the option without rented machines computes the difference.
-            each = ", ".join(self._world.format_amount(sum(self._site.stocks[at].kind.usd)) for at in idle)
-            yield f"{named}: sold at the start; to run one to the end costs {each}, resale included, more than it saves"
-            return
-        running, why = self._solve(assignments, limits, idle), "to run them breaks a limit"
-        if running is not None:
-            more = self._world.format_amount(max(0.0, running.usd - solution.usd))
-            why = f"to run them in the first year costs {more} more over the horizon, fewer purchases included"
-        yield f"{named}: sold at the start; {why}"
-
-    def _build_from_solution(
-        self, draft: OptionDraft, assignments: Assignments, solution: MipSolution, limits: SolverLimits
-    ) -> BuiltOption:
+    def _build_from_solution(self, draft: OptionDraft, assignments: Assignments, solution: MipSolution) -> BuiltOption:
         used = [(assignments[one.choice], one if one.shares else None) for one in solution.taken]
         # In the order of the needs: the program's order, and thereby line names, would change with every need.
         names, world = [task.name for task in self._central], self._world
@@ -267,8 +242,7 @@ class OnPremisesPlanner:
         further = self._plan_further_sites({each.task.name: each.model for each in taken})
         part = join_parts([own, *rented, self._edge, *further])
         regions = sorted({pick.host.where.region for pick in picks})
-        notes = (*draft.notes, *self._describe_sold_machines(assignments, solution, limits))
-        draft = draft._replace(regions=(*draft.regions, *regions), notes=notes)
+        draft = draft._replace(regions=(*draft.regions, *regions))
         return world.assembler.build(draft, part, (self._site.where,), whole=True)
 
     @staticmethod

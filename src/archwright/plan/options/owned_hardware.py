@@ -2,8 +2,9 @@
 
 The cost of a machine over the horizon is the sum that the option will pay, so that the program compares real costs:
 price, renewals, resale value, support, repairs, spare parts, energy, staff. Machines are bought at the start of each
-year as the load grows. Owned machines serve at any age; their support and repairs rise with it. An owned machine that
-is kept costs the fall of its resale value, so the program also decides when owned machines are sold.
+year as the load grows. Owned machines serve at any age; their support and repairs rise with it. An owned machine costs
+what running it costs, and nothing while it is idle: no option gains from a sale of what the organisation owns today.
+Owned machines are used first, at any age: see `OWNED_FIRST_WEIGHT`.
 """
 
 import math
@@ -43,6 +44,9 @@ from archwright.sizing.hardware.power import select_pue_part
 
 # The smallest part of a machine that a workload on a host processor uses.
 MIN_MACHINE_SHARE = 1 / 16
+# Weight of the running costs of owned machines in the program: they serve before any machine is bought or rented, and
+# no more of them run than the work needs.
+OWNED_FIRST_WEIGHT = 1e-3
 
 
 class HardwareStock(NamedTuple):
@@ -145,10 +149,11 @@ class OnPremisesSite:
                 why = "the catalog has no such machine" if node is None else "the needs or export rules exclude it"
                 self.notes.append(f"owned {owned.count} x {owned.machine} are not used: {why}")
                 continue
+            host = host._replace(node=node)
             yield HardwareStock(host, "owned", self._machine_kind(host, owned), owned.age_months)
 
     def _machine_kind(self, host: CandidateMachine, owned: OwnedMachine | None) -> MachineSupply:
-        """`owned`: machines that need not be bought. Costs are the same sums as in `plan.cost`."""
+        """`owned`: machines that need not be bought. Costs are the sums of `plan.cost`, before the weight."""
         node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.parameter
         curve, price = read_ageing_curve(part, select_life_part(node), node), node.price_usd
         kw = node.power_w / 1000 * self._pue
@@ -157,10 +162,9 @@ class OnPremisesSite:
         if owned is not None:
             spans = [(len(year), owned.age_months + year[0]) for year in self._years]
             paid = [price * curve.upkeep(*span) + energy * span[0] for span in spans]
-            # A machine that is kept for a year is sold for less after it.
-            fall = [price * (curve.worth(age) - curve.worth(age + length)) for length, age in spans]
-            each = zip(paid, fall, spans, strict=True)
-            whole = tuple(usd + lost + staff * length for usd, lost, (length, _) in each)
+            whole = tuple(
+                OWNED_FIRST_WEIGHT * (usd + staff * length) for usd, (length, _) in zip(paid, spans, strict=True)
+            )
             none, most = (0.0,) * len(spans), (owned.count,) * len(spans)
             return MachineSupply(node.id, whole, tuple(usd / months for usd in paid), none, kw, node.rack_units, most)
         spares, whole_usd, spent_usd, capex = part("spares").value * price, list[float](), list[float](), list[float]()

@@ -5,7 +5,7 @@ group; exactly one group of each task is used (z_g). A load uses one machine typ
 types and one bought type. The types that share it may change every year (u_cp: type c serves in year p). The shares
 are decided for each failure case: y_cps is the share of choice c in year p if the spares of type s are down. The case
 without failures uses the shares in which the spares of the bought type are down. N_kp are whole machines of stock k in
-year p: bought machines stay, owned machines run until they are sold. S_tp are the spares of type t. Minimise
+year p: bought machines stay, owned machines may be idle. S_tp are the spares of type t. Minimise
     sum usd_g z_g + sum work_cp y_cp + sum usd_kp (N_kp - N_k,p-1)        owned: usd_kp N_kp, for one year's use
 subject to, in every year, with y = v if a load is not shared:
     sum of a group's y = z_g in each failure case, y_cps <= u_cp; bought types: u_cp <= v_c, at most one of them
@@ -96,12 +96,6 @@ class IntegerProgram:
         for z, mine in self._groups:
             if wanted.intersection(mine):
                 self._add_row({z: 1.0, paid: -1.0}, 0.0)
-
-    def require_owned(self, machines: Iterable[int]) -> None:
-        """Require that all owned machines of these stocks run in the first year."""
-        for stock in machines:
-            most = self._kinds[stock].most or (0,)
-            self._solver.changeColBounds(self._stock[stock][0], float(most[0]), float(most[0]))
 
     def solve(self, limits: SolverLimits) -> MipSolution | None:
         """Solve within `limits`; None if no solution keeps them. Raises PlanError AW-PLAN-09."""
@@ -199,10 +193,9 @@ class IntegerProgram:
     def _add_machine_columns(self, kind: MachineSupply) -> list[int]:
         years = zip(kind.yearly_increments(kind.usd), kind.most or (math.inf,) * len(self._years), strict=True)
         found = [self._add_column(usd, count, whole=True) for usd, count in years]
-        # Bought machines stay. Owned machines run until they are sold, so none is kept idle while others are bought.
-        sign = 1.0 if kind.most is None else -1.0
-        for before, after in itertools.pairwise(found):
-            self._add_row({before: sign, after: -sign}, 0.0)
+        # Bought machines stay. Owned machines run in the years that need them.
+        for before, after in itertools.pairwise(found) if kind.most is None else ():
+            self._add_row({before: 1.0, after: -1.0}, 0.0)
         return found
 
     def _add_choice_group(self, mine: list[int]) -> int:
