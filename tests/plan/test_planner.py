@@ -19,7 +19,7 @@ from archwright.plan.planner import build_infeasible_error
 from archwright.simulate.local_engine import BATCH_SIZES
 
 from ..drawing import draw
-from .conftest import GONE, Change, edit, keep_workloads, missed, only, option_of, scale_traffic
+from .conftest import GONE, Change, edit, keep_workloads, missed, only, option_of
 
 Make = Callable[..., Plan]
 NAMES = ("desk", "startup", "clinic", "manufacturer")
