@@ -308,7 +308,9 @@ def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
 
 
 def test_machines_without_fast_ports_get_cards_and_several_machines_get_switches() -> None:
-    assert lines(run_clinic(), "network") == [], "one machine uses the switches of the building"
+    for count in (1.0, 2.0):
+        few = run_clinic(machines=(count,) * 60, peak=int(count))
+        assert lines(few, "network") == [], "one or two machines use the switches of the building"
     assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
     needs = needs_of("manufacturer")
     slow = own_fleet(needs, CATALOG, "8x-l40s", ("house-model",), 4, house("FR"))

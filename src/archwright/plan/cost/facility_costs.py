@@ -29,6 +29,9 @@ SERVER_DRAW_PART = "platform.server-draw"
 SERVER_RACK_UNITS = 1
 # Front-end network: a pair of switches per this many machines; each machine is connected to both.
 MACHINES_PER_SWITCH_PAIR = 30
+# Assumed: this many bought machines use free ports of the building's switches; a pair of switches would cost more than
+# a small machine.
+BUILDING_NETWORK_MACHINES = 2
 # Assumed: the measured power is between this share of the name-plate power and all of it.
 MIN_NAME_PLATE_SHARE = 0.8
 
@@ -127,11 +130,11 @@ def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimat
 
 
 def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
-    """Size the network for bought machines; owned machines have one, and one machine uses the building's network."""
+    """Size the network for bought machines; owned machines have one, and two machines use the building's network."""
     central = select_central_fleets(case, where)
     here = [fleet for fleet in central if fleet.purchase == "bought" and fleet.node is not None]
     machines = sum(fleet.peak for fleet in here)
-    front = 2 * math.ceil(machines / MACHINES_PER_SWITCH_PAIR) if machines > 1 else 0
+    front = 2 * math.ceil(machines / MACHINES_PER_SWITCH_PAIR) if machines > BUILDING_NETWORK_MACHINES else 0
     ports = cards = 0
     for fleet, fabric in list_training_fabrics(case):
         if fleet in here and fabric.ports and fleet.node is not None:
