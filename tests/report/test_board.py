@@ -7,6 +7,8 @@ from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import StaffNeed
 from archwright.contract.record import replace
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.report.board import board_pages
 from archwright.report.delivery_chapters import describe_machines, list_decisions, list_machine_events
 from archwright.report.document import Callout, Document, Items, TableBlock
 from archwright.report.document_builder import build_document
@@ -33,7 +35,7 @@ def test_money_is_asked_by_year_and_resale_stands_apart(board: Document) -> None
 
 def test_three_choices_of_models_say_what_each_gives_up(board: Document) -> None:
     rows = tables(board)["Three choices of models"]
-    assert [row[0] for row in rows] == ["Lowest cost", "Best at up to 10 % more", "Best within the budget"]
+    assert [row[0] for row in rows] == ["This plan", "Best at up to 10 % more", "Best within the budget"]
     assert rows[2][1:] == [f"24.1{SPACE}M", f"77{SPACE}%", "DeepSeek-V3.2", "EUR 7.1 million over the horizon"]
     limits = next(b for b in board.board[1].blocks if isinstance(b, Items) and b.title.startswith("Limits"))
     assert (
@@ -61,7 +63,29 @@ def test_the_impact_of_a_fact_is_that_of_its_worse_end() -> None:
 
 def test_the_alternative_says_when_it_is_better(board: Document) -> None:
     said = next(b.text for b in board.board[0].blocks if isinstance(b, Callout) and b.title == "Alternative:")
-    assert "cloud-aws-commit-3y costs EUR 332" in said and "is cheaper in 41" in said and "It would be chosen" in said
+    assert (
+        "cloud-aws-commit-3y costs EUR 332" in said and "is cheaper in 41" in said and "would be the choice if" in said
+    )
+
+
+def test_a_cheaper_option_that_was_passed_over_is_named_with_its_reason() -> None:
+    other = next(one for one in BOARD.options if one.name == "cloud-aws-commit-3y")
+    doubt = f"{UNVERIFIED}assistant.ttft_p95_s limit 1: nobody guarantees it"
+    cheaper = replace(other, total_cost=exact_estimate(1e6, "EUR"), notes=(doubt,))
+    plan = replace(BOARD, options=(HYBRID, cheaper))
+    said = next(b.text for b in board_pages(plan, HYBRID)[0].blocks if isinstance(b, Callout))
+    assert f"cloud-aws-commit-3y costs EUR 16.0{SPACE}M less" in said
+    assert "keeps the limit of assistant: time to first token (p95)." in said
+
+
+def test_the_condition_of_another_choice_names_no_key() -> None:
+    price = exact_estimate(4.59, "USD/h")
+    driver = CostDriver(
+        basis="price.azure:uksouth:Standard_NC24", name="price per hour", estimate=price, share=0.1, flips_at=3.75
+    )
+    plan = replace(BOARD, decision=replace(DECISION, drivers=(replace(driver, flips_to="cloud-aws-commit-3y"),)))
+    said = next(b.text for b in board_pages(plan, HYBRID)[0].blocks if isinstance(b, Callout))
+    assert "would be the choice if the price per hour (azure, uksouth) were below 3.75" in said and "NC24" not in said
 
 
 def test_decisions_fit_the_option_and_people_are_named() -> None:

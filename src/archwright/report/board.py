@@ -18,10 +18,12 @@ from archwright.report.delivery_chapters import (
 from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, name_limit, risk_rows
 
 CHOICE_NAMES = {
-    "cheapest": "Lowest cost",
+    "cheapest": "This plan",
     "best-within-tenth": "Best at up to 10 % more",
     "best-within-budget": "Best within the budget",
 }
+# A basis of the price of a rented machine: `price.PROVIDER:REGION:MACHINE`; of a bought one.
+PRICE_KEY, NODE_PRICE = 3, "price.node."
 MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 10, 7
 
 
@@ -106,35 +108,65 @@ def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, 
 
 
 def _alternative(plan: Plan, option: Option) -> doc.Callout:
-    """The nearest option by cost, and the option that a fact would make the choice."""
+    """The cheapest other option, why cheaper ones were passed over, ties, and the fact that changes the choice."""
     ranked = [one for one in decision.rank_feasible_options(plan) if one.name != option.name]
     if not ranked or option.total_cost is None:
         return doc.Callout("Alternative:", "no other option meets the needs.", "warn")
-    rivals = {rival.option: rival for rival in plan.decision.rivals}
-    texts = list[str]()
-    driver = next(
-        (d for d in _by_nearness(plan.decision.drivers) if any(d.flips_to == one.name for one in ranked)), None
-    )
-    for other in ranked:
-        first, switch = other is ranked[0], driver is not None and driver.flips_to == other.name
-        if other.total_cost is None or not (first or switch):
-            continue
-        more = other.total_cost.value - option.total_cost.value
-        text = f"{other.name} costs {plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
-        if first and other.name in rivals:
-            text += f" and is cheaper in {fmt.format_percent(rivals[other.name].cheaper)} of the samples"
-        if switch and driver is not None and driver.flips_at is not None:
-            known, estimate = charts.name_drivers(plan.decision.drivers)[driver.basis], driver.estimate
-            at, taken = (fmt.format_measure(x, estimate.unit) for x in (driver.flips_at, estimate.value))
-            side = "above" if driver.flips_at > estimate.value else "below"
-            text += f". It would be chosen with this fact {side} {at}, taken as {taken} here: {known}"
-        texts.append(f"{text}.")
+    first, texts = ranked[0], [_compare(plan, option, ranked[0])]
+    cheaper = [one for one in ranked if decision.find_extra_cost(option, one) < 0]
+    if cheaper:
+        texts.append(decision.explain_refusal(option, first))
+    if more := cheaper[1:]:
+        cost = "costs" if len(more) == 1 else "cost"
+        texts.append(f"{fmt.format_count(len(more), 'other option')} {cost} less too, see Options side by side.")
+    ties = {rival.option for rival in plan.decision.rivals if rival.tie}
+    texts += [_compare(plan, option, one) for one in ranked[1:] if one.name in ties]
+    drivers, names = _by_nearness(plan.decision.drivers), {one.name: one for one in ranked}
+    driver = next((one for one in drivers if one.flips_to in names), None)
+    if driver is not None and driver.flips_to is not None:
+        if driver.flips_to != first.name and driver.flips_to not in ties:
+            texts.append(_compare(plan, option, names[driver.flips_to]))
+        texts.append(f"{driver.flips_to} would be the choice {_describe_condition(driver)}.")
     return doc.Callout("Alternative:", " ".join(texts), "warn")
+
+
+def _compare(plan: Plan, option: Option, other: Option) -> str:
+    """`cloud-x costs EUR 4.2 k more and is cheaper in 41 % of the samples: a tie.`"""
+    more = decision.find_extra_cost(option, other)
+    text = f"{other.name} costs {plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
+    rival = next((one for one in plan.decision.rivals if one.option == other.name), None)
+    if rival is not None and rival.equal:
+        return f"{other.name} costs the same in every sample."
+    if rival is not None:
+        text += f" and is cheaper in {fmt.format_percent(rival.cheaper)} of the samples"
+        text += f": {rival.closeness}" if rival.tie else ""
+    return f"{text}."
+
+
+def _describe_condition(driver: CostDriver) -> str:
+    """`if the purchase price of one machine (node-a) were above 310,000 USD; the plan takes 280,000 USD`."""
+    estimate, at = driver.estimate, driver.flips_at or 0.0
+    side = "above" if at > estimate.value else "below"
+    if driver.basis.startswith("load."):
+        load = driver.basis.removeprefix("load.")
+        return f"if the load of {load} were {side} {fmt.format_percent(at / estimate.value)} of the planned load"
+    name, _, parts = driver.name.partition(": ")
+    name, kind, (start, *rest) = name.partition(", ")[0], driver.basis.partition(".")[0], driver.basis.split(".")[1:]
+    place = start.split(":")
+    if kind == "price" and len(place) == PRICE_KEY:
+        parts = f"{place[0]}, {place[1]}"
+    elif kind == "machines" and rest:
+        parts = start
+    elif driver.basis.startswith(NODE_PRICE):
+        parts = driver.basis.removeprefix(NODE_PRICE)
+    what = f"{name[0].lower()}{name[1:]}" + (f" ({parts})" if parts else "")
+    limit, taken = (fmt.format_measure(value, estimate.unit) for value in (at, estimate.value))
+    return f"if the {what} were {side} {limit}; the plan takes {taken}"
 
 
 def _by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
     """Facts that change the choice, those inside their band first; a share stays below 1."""
-    found = (d for d in drivers if d.flips_to is not None and (d.estimate.unit != "share" or (d.flips_at or 0.0) <= 1))
+    found = (d for d in drivers if d.flips_at is not None and (d.estimate.unit != "share" or (d.flips_at or 0.0) <= 1))
     return sorted(found, key=lambda driver: not driver.inside)
 
 

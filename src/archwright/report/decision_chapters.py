@@ -5,15 +5,17 @@ from collections.abc import Iterable
 from archwright.contract.decision import CostDriver, Rival
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
+from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible_error
 from archwright.report import charts
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.cumulative_cost_chart import draw_cumulative_costs
+from archwright.report.risk_register import name_limit
 
 # Notes that have a place of their own: the risk register and the options.
 COVERED_NOTES = ("at risk", "a tie", "close: ")
-PREFERRED, BECAUSE = "preferred over ", ", because "
+PREFERRED = "preferred over "
 
 
 def describe_decision(plan: Plan, option: Option | None) -> str:
@@ -53,6 +55,12 @@ def rank_feasible_options(plan: Plan) -> list[Option]:
     return [option for _, option in sorted(found, key=lambda pair: pair[0])]
 
 
+def find_extra_cost(option: Option, other: Option) -> float:
+    """Extra cost of the other option over the horizon, in the plan's currency; 0 without a price."""
+    mine, theirs = option.total_cost, other.total_cost
+    return theirs.value - mine.value if mine is not None and theirs is not None else 0.0
+
+
 def describe_choice(plan: Plan, option: Option) -> str:
     """The rank of the option by cost, and its extra cost if it is not the cheapest."""
     ranked, own = rank_feasible_options(plan), option.total_cost
@@ -67,11 +75,20 @@ def describe_choice(plan: Plan, option: Option) -> str:
     amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
     if more >= 0:
         return f"{evaluated} It is the cheapest; the next, {first.name}, costs {amount} more."
-    refused = (note for note in option.notes if note.startswith(f"chosen over {first.name} "))
-    why = next((f", but {note.partition(BECAUSE)[2].partition(': ')[0]}" for note in refused), "")
-    if any(note.startswith(PREFERRED) for note in option.notes):
-        why = ", but the needs prefer this placement"
-    return f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less{why}."
+    return (
+        f"{evaluated} It is not the cheapest: {first.name} would cost {amount} less. {explain_refusal(option, first)}"
+    )
+
+
+def explain_refusal(option: Option, cheaper: Option) -> str:
+    """A sentence on why the plan passed over a cheaper option: a preferred placement, or a limit nobody guarantees."""
+    if any(note.startswith(PREFERRED) for note in option.notes) and cheaper.placement != option.placement:
+        return "The needs prefer the placement of this plan."
+    doubts = [note.removeprefix(UNVERIFIED).partition(" ")[0] for note in cheaper.notes if note.startswith(UNVERIFIED)]
+    if not doubts:
+        return "The rules of the plan prefer this one."
+    limits = fmt.format_list(map(name_limit, dict.fromkeys(doubts)), most=2)
+    return f"No guarantee and no measurement shows that it keeps the limit of {limits}."
 
 
 def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:

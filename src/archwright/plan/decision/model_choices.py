@@ -215,7 +215,7 @@ class ModelChooser:
         more = get_total_cost(option) - get_total_cost(cheapest)
         if more > 0:
             share, currency = more / get_total_cost(cheapest), self._converter.budget.currency
-            yield f"it costs {format_number(more)} {currency} ({share:.1%}) more over the horizon than the cheapest"
+            yield f"it costs {format_number(more)} {currency} ({share:.1%}) more over the horizon than this plan"
         peaks = [sum(bought.peak for bought in one.purchases) for one in (option, cheapest)]
         if peaks[0] > peaks[1]:
             yield f"it needs {peaks[0]} machines at the most, not {peaks[1]}"
