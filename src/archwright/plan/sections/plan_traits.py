@@ -28,6 +28,7 @@ def evaluate_traits(chosen: ChosenOption) -> dict[str, bool]:
     """Every trait that `when` and `unless` of a guidance row may name; those of an option only if there is one."""
     option, found = chosen.option, dict(_derive_needs_traits(chosen.needs))
     found |= {"decided": option is not None, "undecided": option is None}
+    found["reranker-known"] = bool(name_reranker(chosen.needs, chosen.catalog))
     return found | dict(_derive_option_traits(chosen, option)) if option is not None else found
 
 
@@ -35,6 +36,7 @@ def _derive_needs_traits(needs: Needs) -> Iterator[tuple[str, bool]]:
     kinds = {workload.kind for workload in needs.workloads}
     yield "text", bool(kinds & TEXT_KINDS)
     yield "rag", "rag" in kinds
+    yield "rerank", "rerank" in kinds
     yield "embedding", "embedding" in kinds
     yield "image", "image-classification" in kinds
     yield "tabular", bool(kinds & {"tabular-prediction", "forecast"})
@@ -92,6 +94,9 @@ def build_template_values(chosen: ChosenOption) -> dict[str, str]:
     values = _build_needs_values(chosen.needs) | _build_option_values(chosen) | _format_machine_span(chosen)
     controls = list_controls(chosen.needs, chosen.catalog, PlanProvenance())
     proved = sum(control.status == "built-in" for control in controls)
+    models = chosen.option.models if chosen.option is not None else {}
+    ranked = [workload.name for workload in chosen.needs.workloads if workload.kind == "rerank"]
+    values["rerankers"] = _join_items(f"{models.get(name) or 'a reranker'}, for {name}" for name in ranked)
     values["reranker"] = name_reranker(chosen.needs, chosen.catalog) or EMPTY_VALUE
     return {**values, "answered": f"{proved} of {len(controls)} are proved by the running platform"}
 
