@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.cli.number_format import format_band, format_money, format_quantity, format_significant
+from archwright.cli.number_format import format_band, format_money, format_precise, format_quantity, format_significant
 from archwright.contract.estimate import Estimate, exact_estimate
 
 
@@ -41,3 +41,16 @@ def test_band_says_the_unit_once_when_it_is_the_same() -> None:
 def test_money_and_digits() -> None:
     assert (format_money(99.994), format_money(100)) == ("99.99", "100")
     assert (format_significant(12.34), format_significant(123.4)) == ("12.3", "123")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (3_432_433_752_715, "bytes", "3.122 TiB"),
+        (697_270_105_445, "bytes", "649.4 GiB"),
+        (2.34512, "USD/h", "2.345"),
+        (48_200, "USD", "48,200"),
+    ],
+)
+def test_a_fact_has_four_digits_and_bytes_a_unit_of_their_size(value: float, unit: str, shown: str) -> None:
+    assert format_precise(value, unit) == shown

@@ -33,6 +33,18 @@ def format_band(estimate: Estimate) -> str:
     return f"{low} to {high}"
 
 
+def format_precise(value: float, unit: str) -> str:
+    """Format with four digits, because a switch point may lie close to the expected value: `3.122 TiB`, `2.345`.
+
+    Bytes alone get a unit that suits their size.
+    """
+    scale, name = 1.0, ""
+    if unit == "bytes":
+        name, scale = next((step for step in _BYTES if abs(value) >= step[1]), ("B", 1))
+    text = f"{value:,.0f}" if abs(value / scale) >= 1000 and scale == 1.0 else f"{value / scale:.4g}"
+    return f"{text} {name}".strip()
+
+
 def format_money(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from archwright.api.planning import list_missed_limits
-from archwright.cli.number_format import format_money, format_quantity, format_significant
+from archwright.cli.number_format import format_money, format_precise, format_quantity, format_significant
 from archwright.cli.show import (
     PREDICTION_COLUMNS,
     as_json,
@@ -400,11 +400,12 @@ def _print_drivers(out: Console, result: Plan) -> None:
     out.print(f"\n[bold]{'Facts to check before signing' if inside else 'Facts that matter most'}[/]")
     for number, driver in enumerate(shown, 1):
         estimate = driver.estimate
+        ends = [format_precise(end, estimate.unit) for end in (estimate.low, estimate.value, estimate.high)]
+        unit = "" if estimate.unit == "bytes" else f" {escape(estimate.unit)}"
         share = f"; {driver.share:.0%} of the error of the total" if driver.share >= SMALLEST_SHARE else ""
         print_indented(
             out,
-            f"{number}. {escape(driver.name)}: {_format_four_digits(estimate.value)} {escape(estimate.unit)} "
-            f"({_format_four_digits(estimate.low)} to {_format_four_digits(estimate.high)}){share}",
+            f"{number}. {escape(driver.name)}: {ends[1]}{unit} ({ends[0]} to {ends[2]}){share}",
         )
         print_indented(out, f"{_format_switch_point(driver)}  [dim]{escape(driver.basis)}[/]", 5)
     if result.decision.confidence:
@@ -413,13 +414,8 @@ def _print_drivers(out: Console, result: Plan) -> None:
         print_indented(out, f"[dim]confidence of the facts behind the total: {shares}[/]")
 
 
-def _format_four_digits(value: float) -> str:
-    """Four digits, because a switch point may lie close to the expected value."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def _format_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return "no value within a factor of ten changes the choice"
     place = "[yellow]inside the interval[/]" if driver.inside else "outside the interval"
-    return f"at {_format_four_digits(driver.flips_at)} {escape(driver.consequence)}: {place}"
+    return f"at {format_precise(driver.flips_at, driver.estimate.unit)} {escape(driver.consequence)}: {place}"

@@ -9,6 +9,8 @@ from tests.sizing.conftest import CATALOG, known, needs_with
 
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import DataProfile, Traffic, Workload
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.infrastructure.vector_index import VectorIndex, size_vector_index
 
@@ -66,11 +68,17 @@ def test_documents_that_an_embedding_workload_states_are_counted() -> None:
     assert found.vectors.value == pytest.approx(7e8 / CATALOG.parameter("chunk.tokens").value)
 
 
-def test_data_that_nobody_counted_are_guessed_beside_those_that_are() -> None:
+def test_an_index_holds_what_is_embedded_and_not_all_data_that_answers_cite() -> None:
     traffic = Traffic(documents=1000, tokens_per_document=700)
     one = Workload(name="index", kind="embedding", data=("tickets",), traffic=traffic)
-    found, alone = known(sized(one)), known(sized())
-    assert not found.stated
-    tickets = 7e5 / CATALOG.parameter("chunk.tokens").value
-    assert found.vectors.value == pytest.approx(alone.vectors.value * 10 / 11 + tickets)
-    assert sized(Workload(name="index", kind="embedding", data=("manuals",))) == alone, "no documents are stated"
+    found = known(sized(one))
+    assert found.stated and found.vectors.value == pytest.approx(7e5 / CATALOG.parameter("chunk.tokens").value)
+    assert sized(Workload(name="index", kind="embedding", data=("manuals",))) == sized(), "no documents are stated"
+
+
+def test_the_index_of_the_insurer_holds_the_pages_of_its_policies() -> None:
+    needs, _ = parse_needs(read_template("insurer").encode(), "needs.yaml", CATALOG)
+    clerks = next(workload for workload in needs.workloads if workload.name == "clerks")
+    found = known(size_vector_index(needs, clerks, CATALOG, needs.budget.horizon_months))
+    pages = 900_000 * 3
+    assert pages < found.vectors.value < 5 * pages and found.footprint("disk").stored_bytes < 1e11

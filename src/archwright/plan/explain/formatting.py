@@ -4,7 +4,12 @@ from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInves
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, Pool, Purchase, StaffNeed
 
-UNIT_SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
+UNIT_SCALES = {
+    "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB")),
+    "s": ((1.0, "s"), (1e-3, "ms")),
+}
+# Longest first; a duration is told in the first unit that it holds twice.
+DURATIONS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
 
 
 def format_number(number: float) -> str:
@@ -38,11 +43,20 @@ def describe_purchase(bought: Purchase) -> str:
 
 def format_estimate(estimate: Estimate) -> str:
     """ "0.21 s (0.15 .. 0.30)": value and band in a readable unit."""
-    scale, unit = next(
-        ((s, u) for s, u in UNIT_SCALES.get(estimate.unit, ()) if abs(estimate.value) >= s), (1.0, estimate.unit)
-    )
+    scale, unit = _choose_scale(estimate)
     low, value, high = (format_number(x / scale) for x in (estimate.low, estimate.value, estimate.high))
     return f"{value} {unit}" if low == high else f"{value} {unit} ({low} .. {high})"
+
+
+def format_duration(seconds: float) -> str:
+    """ "45 s", "12 min", "22.4 h"."""
+    scale, unit = next((one for one in DURATIONS if abs(seconds) >= 2 * one[0]), (1.0, "s"))
+    return f"{format_number(seconds / scale)} {unit}"
+
+
+def _choose_scale(estimate: Estimate) -> tuple[float, str]:
+    steps = UNIT_SCALES.get(estimate.unit, ())
+    return next(((scale, unit) for scale, unit in steps if abs(estimate.value) >= scale), (1.0, estimate.unit))
 
 
 def format_miss(miss: ConstraintViolation) -> str:
@@ -84,7 +98,8 @@ def describe_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return f"{driver.name}: no value within a factor of ten changes the choice"
     place = "inside" if driver.inside else "outside"
-    at = format_precise_number(driver.flips_at)
+    scale, unit = _choose_scale(driver.estimate)
+    at = format_precise_number(driver.flips_at / scale) + (f" {unit}" if scale != 1.0 else "")
     figure = format_estimate(driver.estimate)
     return f"{driver.name} ({driver.basis}) is {figure}; at {at}, {place} its interval, {driver.consequence}"
 

@@ -37,6 +37,7 @@ from archwright.plan.capacity.service_levels import (
 )
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand, load_driver
+from archwright.plan.explain.formatting import format_duration
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
@@ -229,9 +230,10 @@ def _describe_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: Wor
     start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name
     yield f"{name}: {usage.cold:.1%} of requests wait for a cold start of about {start}"
     if usage.idle_s > row.idle_s:
+        idle, usual = format_duration(usage.idle_s), format_duration(row.idle_s)
         yield (
-            f"{name}: kept warm: at the lowest load, a worker stays idle for {usage.idle_s:.3g} s (default "
-            f"{row.idle_s:g}). At most {MAX_COLD_SHARE:.0%} of requests start cold at any time of day"
+            f"{name}: kept warm: at the lowest load, a worker stays idle for {idle} (default {usual}). "
+            f"At most {MAX_COLD_SHARE:.0%} of requests start cold at any time of day"
         )
     if pick.task.workload.kind not in TEXT_KINDS:
         yield from describe_latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)

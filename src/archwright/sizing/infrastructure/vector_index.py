@@ -32,7 +32,7 @@ class IndexFootprint(NamedTuple):
 
 
 class VectorIndex(NamedTuple):
-    """Index of `vectors` (with band) of `dimensions`; `stated`: the needs state most of the documents."""
+    """Index of `vectors` (with band) of `dimensions`; `stated`: the needs state the documents."""
 
     workload: str
     vectors: Estimate
@@ -64,16 +64,14 @@ class VectorIndex(NamedTuple):
 def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> VectorIndex | None:
     """Size the index of `workload` after `month` months; None without retrieval.
 
-    Documents stated by an embedding workload count as stated; text of other data sets is estimated from their bytes,
-    with the corners of text share and bytes per token as band."""
+    Embedding workloads that state documents of the same data state the whole index. Without one, the text is estimated
+    from the bytes of the data, with the corners of text share and bytes per token as band."""
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
         return None
     used = set(workload.data)
-    stating = [other for other in needs.workloads if _stated_document_tokens(other) and used & set(other.data)]
-    stated = sum(_stated_document_tokens(other) for other in stating)
-    covered = {name for other in stating for name in other.data}
-    size = sum(stored_bytes_at(data, month) for data in sets if data.name not in covered)
+    stated = sum(_stated_document_tokens(other) for other in needs.workloads if used & set(other.data))
+    size = 0.0 if stated else sum(stored_bytes_at(data, month) for data in sets)
     share, width, chunk = (catalog.parameter(name) for name in ("text.share", "text.bytes", "chunk.tokens"))
     estimated = size * share.value / width.value
     vectors = Estimate(
@@ -82,7 +80,7 @@ def size_vector_index(needs: Needs, workload: Workload, catalog: Catalog, month:
         high=(stated + size * share.high / width.low) / chunk.low,
         unit="vectors",
     )
-    return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, stated >= estimated)
+    return VectorIndex(workload.name, vectors, catalog.parameter("vector.dimensions").value, bool(stated))
 
 
 def _stated_document_tokens(workload: Workload) -> float:
