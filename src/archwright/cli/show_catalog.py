@@ -7,7 +7,14 @@ from rich.markup import escape
 
 from archwright.api.catalog import CatalogCheck, CatalogDiff, CatalogListing, FactView, RefreshReport
 from archwright.cli.show import as_json, make_console, print_table, print_text
-from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines, print_remaining
+from archwright.cli.table_layout import (
+    TableColumn,
+    choose_columns,
+    make_table,
+    print_fields,
+    print_lines,
+    print_remaining,
+)
 
 __all__ = ["as_json", "print_check", "print_diff", "print_fact", "print_listing", "print_refresh"]
 
@@ -40,52 +47,60 @@ def print_fact(result: FactView) -> int:
 
 
 def _format_number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6g}"
+    """Six digits with thousands separators; rates of devices (10^12 and more) as a power of ten."""
+    if value is None:
+        return None
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e12 else f"{value:,.6g}"
 
 
-def _make_number(heading: str, name: str) -> TableColumn:
-    return TableColumn(heading, lambda row: _format_number(getattr(row, name)), number=True)
+def _make_number(heading: str, name: str, rank: int = 0) -> TableColumn:
+    return TableColumn(heading, lambda row: _format_rounded(getattr(row, name)), number=True, rank=rank)
+
+
+def _format_rounded(value: float | None) -> str | None:
+    """Four digits, all of a whole number: "0.06416", "95.6", "1,480,000"."""
+    return None if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 LISTING_COLUMNS = {
     "accelerators": (
-        TableColumn("accelerator", "id", whole=True),
-        TableColumn("vendor", "vendor"),
+        TableColumn("accelerator", "id"),
+        TableColumn("vendor", "vendor", rank=5),
         _make_number("GiB", "memory_gib"),
         _make_number("GB/s", "memory_gb_per_s"),
-        _make_number("bf16 TFLOP/s", "bf16_tflops"),
-        TableColumn("planned", "planned"),
+        _make_number("bf16 TFLOP/s", "bf16_tflops", 3),
+        TableColumn("planned", "planned", rank=2),
         _make_number("from USD/h", "from_usd_per_hour"),
     ),
     "models": (
-        TableColumn("model", "id", whole=True),
+        TableColumn("model", "id"),
         _make_number("10^9 parameters", "parameters"),
         _make_number("active", "active"),
         TableColumn("context", "context_tokens", number=True),
-        TableColumn("licence", "licence"),
+        TableColumn("licence", "licence", rank=2),
         TableColumn("commercial", "commercial_use"),
     ),
     "offers": (
-        TableColumn("offer", "id", whole=True),
-        TableColumn("accelerators", "accelerators", whole=True),
+        TableColumn("offer", "id"),
+        TableColumn("accelerators", "accelerators"),
         _make_number("GiB", "memory_gib"),
         _make_number("USD/h", "usd_per_hour"),
-        TableColumn("decides", "decides", whole=True),
+        TableColumn("decides", "decides", rank=2),
     ),
     "nodes": (
-        TableColumn("machine", "id", whole=True),
-        TableColumn("form", "form"),
-        TableColumn("accelerators", "accelerators", whole=True),
+        TableColumn("machine", "id"),
+        TableColumn("form", "form", rank=8),
+        TableColumn("accelerators", "accelerators"),
         _make_number("GiB", "memory_gib"),
         _make_number("USD", "usd"),
-        TableColumn("quotes", lambda row: f"{row.usd_low:,.0f} .. {row.usd_high:,.0f}", whole=True),
-        TableColumn("decides", "decides", whole=True),
+        TableColumn("quotes", lambda row: f"{row.usd_low:,.0f} .. {row.usd_high:,.0f}", number=True, rank=1),
+        TableColumn("decides", "decides", rank=2),
     ),
 }
 FACT_COLUMNS = (
-    TableColumn("as of", lambda row: "undated" if "undated" in row.as_of else row.as_of, whole=True),
+    TableColumn("as of", lambda row: "undated" if "undated" in row.as_of else row.as_of, whole=True, rank=7),
     TableColumn("age", "freshness", whole=True),
-    TableColumn("confidence", "confidence", whole=True),
+    TableColumn("confidence", "confidence", whole=True, rank=6),
 )
 
 
@@ -94,7 +109,9 @@ def print_listing(result: CatalogListing) -> int:
     if not result.rows:
         flags = " or ".join("--" + name.replace("_", "-") for name in result.removed_by)
         return print_text(f"no {result.table} fit; without {flags} some would" if flags else f"no {result.table}")
-    make_console().print(make_table((*LISTING_COLUMNS[result.table], *FACT_COLUMNS), result.rows))
+    out = make_console()
+    columns = choose_columns((*LISTING_COLUMNS[result.table], *FACT_COLUMNS), result.rows, out.width)
+    out.print(make_table(columns, result.rows))
     more = result.total - len(result.rows)
     return print_text(f"{result.total:,} {result.table}" + (f"; {more:,} more with a higher --limit" if more else ""))
 
