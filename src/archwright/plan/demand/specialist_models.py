@@ -78,15 +78,19 @@ class Comparison(NamedTuple):
         kept.sort(key=lambda model: (model.parameters, model.id))
         better = [model for model in known if rated.get(model.id, 0.0) > best + self.rule.margin]
         better.sort(key=lambda model: -rated[model.id])
-        notes = [self.describe(kept), *self._describe_others(kept, better, known)]
+        notes = [self.describe(kept, small=bool(better)), *self._describe_others(kept, better, known)]
         if unrated := len(able) - len(known):
             named = ", ".join(self.languages)
             notes.append(f"{self.workload.name}: {unrated} {self.rule.noun}s without a score in {named} were left out")
         return ModelCandidates(tuple(kept), (), tuple(notes), tuple(better))
 
-    def describe(self, kept: Sequence[ModelSpec]) -> str:
-        named = ", ".join(map(self._format, kept[:NAMED_MODELS]))
-        return f"{self.workload.name}: {self.rule.noun} for {', '.join(self.languages)}, by cost among {named}"
+    def describe(self, kept: Sequence[ModelSpec], *, small: bool = False) -> str:
+        """Name the models that cost decides between. `small`: an option may take a larger one of a higher score."""
+        named, spoken = ", ".join(map(self._format, kept[:NAMED_MODELS])), ", ".join(self.languages)
+        if not small:
+            return f"{self.workload.name}: {self.rule.noun} for {spoken}, by cost among {named}"
+        larger = "at a cloud a larger one where it costs little more"
+        return f"{self.workload.name}: small {self.rule.noun}s for {spoken}: {named}; {larger}"
 
     def _describe_others(
         self, kept: Sequence[ModelSpec], better: Sequence[ModelSpec], known: Sequence[ModelSpec]
@@ -100,7 +104,7 @@ class Comparison(NamedTuple):
             yield f"{self.workload.name}: {self._format(quick)} is {times}"
         if better:
             size = f"{better[0].active_parameters / kept[0].active_parameters:,.2g} times the parameters"
-            yield f"{self.workload.name}: {self._format(better[0])} is better; it has {size}"
+            yield f"{self.workload.name}: {self._format(better[0])} has the highest score; it has {size}"
 
     def _format(self, model: ModelSpec) -> str:
         score = self.rate(model)

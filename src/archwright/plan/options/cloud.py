@@ -209,7 +209,8 @@ class CloudPlanner:
         named = [model.id for model in pick.task.better if model is not None]
         if pick.model is not None and pick.model.id in named:
             limits = f"{BETTER_SHARE_OF_OWN:.0%} more, or {BETTER_SHARE_OF_ALL:.0%} of all machines"
-            yield f"{pick.task.name}: {pick.model.id} has a higher score than smaller models and costs at most {limits}"
+            why = f"it has a higher score and costs at most {limits}"
+            yield f"{pick.task.name}: {pick.model.id} in place of a small model: {why}"
             return
         found = renter.best_choice(provider, pick.task, pick.task.better) if named else None
         if found is not None and found.model is not None and pick.model is not None:
