@@ -100,6 +100,11 @@ def test_staff_and_the_limits_that_cost_most_stand_beside_the_money(decided: Pla
     text = cli.printed(
         show_plan.print_plan, replace(decided, options=options, decision=replace(DECISION, binding=binding))
     )
+    few = (StaffNeed(role="every role", needed=within_factor(0.07, 2.0, "FTE"), team=0.028, hired=0.042, hours=10.0),)
+    small = tuple(replace(one, staff=few) if one.name == "best" else one for one in decided.options)
+    assert "staff: 10 hours a month, 4 of them from the team, 6 beyond it" in cli.printed(
+        show_plan.print_plan, replace(decided, options=small)
+    )
     assert "staff: 0.5 FTE (72 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
     assert "binding limit: assistant.ttft_p95_s 0.2 (relaxed to 0.9) costs 3,000 EUR over the horizon" in text
     assert text.count("binding limit:") == 3 and "and 2 more: archwright explain" in text

@@ -94,7 +94,7 @@ def test_decisions_fit_the_option_and_people_are_named() -> None:
         assert text in asked
     need = StaffNeed(role="platform", needed=exact_estimate(1.5, "FTE"), team=1.0, hired=0.5, hours=200.0)
     named = " ".join(item.lead for item in list_decisions(BOARD, replace(HYBRID, staff=(need,))))
-    assert "People: platform 1.5 FTE, of which 0.5 FTE to hire." in named
+    assert "People: platform 1.5 FTE; to find or to hire: platform 0.5 FTE." in named
     assert "Relax one limit" in list_decisions(BOARD, None)[-1].lead
 
 

@@ -21,7 +21,7 @@ from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, MachineFacts, Option, Plan, Purchase
+from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, MachineFacts, Option, Plan, Purchase
 
 __all__ = ["as_json", "print_plan"]
 
@@ -147,6 +147,11 @@ def _print_staff(out: Console, result: Plan, option: Option) -> None:
     team, hired = (sum(getattr(need, name) for need in option.staff) for name in ("team", "hired"))
     bare = option.cost_without_staff
     paid = f"; without it {format_money(bare.value)} {result.currency}" if bare is not None and hired else ""
+    if team + hired < PART_TIME_FTE:
+        scale = hours / (team + hired)
+        whole = f"staff: {hours:,.0f} hours a month, {team * scale:,.0f} of them from the team"
+        print_indented(out, f"{whole}, {hired * scale:,.0f} beyond it{paid}")
+        return
     whole = f"staff: {team + hired:.2g} FTE ({hours:,.0f} hours a month), {team:.2g} of them from the team"
     print_indented(out, f"{whole}, {hired:.2g} beyond it{paid}")
 

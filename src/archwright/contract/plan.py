@@ -31,6 +31,8 @@ CostCategory = Literal[
 PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
 # Placements on the organisation's own hardware: it provides the capacity and pays for hardware and electricity.
 OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
+# Nobody hires a smaller part of a person, so it is shown in hours.
+PART_TIME_FTE = 0.25
 
 
 class Artefact(Record):
@@ -184,6 +186,12 @@ class StaffNeed(Record):
     team: float
     hired: float
     hours: float
+
+    def format_time(self, fte: float) -> str:
+        """Format a part of the need: FTE, or below a quarter, which nobody hires, "12 hours a month"."""
+        if fte >= PART_TIME_FTE or not self.needed.value:
+            return f"{fte:.2g} FTE"
+        return f"{fte * self.hours / self.needed.value:.0f} hours a month"
 
 
 class Option(Record):

@@ -110,9 +110,9 @@ def _people(option: Option | None) -> Iterable[doc.Item]:
     if option is None:
         return
     if option.staff:
-        named = (f"{n.role} {fmt.format_number(n.needed.value, 2)} FTE" for n in option.staff)
-        hired = sum(need.hired for need in option.staff)
-        more = f", of which {fmt.format_number(hired, 2)} FTE to hire" if hired > 0.005 else ", from the present team"
+        named = (f"{need.role} {need.format_time(need.needed.value)}" for need in option.staff)
+        missing = [f"{need.role} {need.format_time(need.hired)}" for need in option.staff if need.hired > 0.005]
+        more = f"; to find or to hire: {fmt.format_list(missing)}" if missing else ", from the present team"
         yield doc.Item(f"People: {fmt.format_list(named)}{more}.")
     elif lines := [line for line in option.cost_lines if line.category == "staff"]:
         amounts = (f"{line.name}, {fmt.format_compact(line.amount.value)} per month" for line in lines)

@@ -11,6 +11,7 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.needs import OwnedMachine
 from archwright.contract.plan import StaffNeed
+from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.staffing import compute_serving_staff_usd
@@ -67,7 +68,7 @@ def test_an_option_pays_the_staff_beyond_the_team_and_states_the_time_of_the_tea
     assert line.sum == pytest.approx((used["platform"].needed.value - 0.25) * salary / 12 * months)
     assert not line.budgeted and not line.once and line.line == "staff beyond the team: platform"
     assert by_role(short)["platform"].team == 0.25
-    assert any("FTE platform" in note for note in run(short).notes)
+    assert any("team: platform " in note for note in run(short).notes)
     # `team` counts before the older field, and nobody is stated twice.
     both = with_field(short, "organisation", team={**WHOLE_TEAM, "platform": 40.0})
     assert paid(both) == 0
@@ -80,6 +81,25 @@ def test_a_role_costs_its_own_wage() -> None:
     line = one(run(nobody), "staff", "machine-learning")
     assert line.sum == pytest.approx(found["machine-learning"].needed.value * rate * months)
     assert found["security"].needed.value == pytest.approx(3 * 0.05), "one share for each regulation"
+
+
+def test_five_people_with_one_hosted_chat_and_two_hosts_of_the_gateway_spend_a_day_a_month() -> None:
+    case = with_field(startup_by_the_token(), "organisation", employees=5, platform_engineers=None, team={})
+    needs = replace(case[0], workloads=case[0].workloads[:1])
+    (need,) = by_role((needs, (), (HOSTED,))).values()
+    assert need.format_time(need.needed.value) == "8 hours a month" and need.hours == pytest.approx(8)
+    assert need.format_time(0.25) == "0.25 FTE"
+
+
+def test_public_or_tiny_data_need_nobody_and_unstated_roles_may_be_in_the_team() -> None:
+    case = full(clinic_at_home())
+    needs = case[0]
+    some = with_field(case, "organisation", platform_engineers=0.25, team={})
+    assert any(note.startswith("hours to find in the team or to buy: ") and "data" in note for note in run(some).notes)
+    assert any(note.startswith("needs staff beyond the stated team: platform") for note in run(some).notes)
+    for change in ({"sensitivity": "public"}, {"size_gib": 0.5}):
+        data = tuple(replace(one, **change) for one in needs.data)
+        assert "data" in by_role(case) and "data" not in by_role((replace(needs, data=data), *case[1:]))
 
 
 def test_a_specialist_model_needs_less_care_than_a_language_model() -> None:

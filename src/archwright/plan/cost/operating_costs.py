@@ -64,7 +64,7 @@ def estimate_operating_costs(
     _record_assumptions(case)
     energy, carbon = estimate_energy_and_carbon(case, kept)
     staff = list_staff(case)
-    notes = (*_collect_notes(case), *describe_hires(staff))
+    notes = (*_collect_notes(case), *describe_hires(case.needs, staff))
     found = OperatingCosts(tuple(terms), None, None, energy, carbon, notes, places, staff)
     if not places:
         return found

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
-from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, Needs, Organisation, Placement, Workload
+from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, Needs, Organisation, Placement, Workload
 from archwright.contract.plan import OWN_PLACEMENTS, StaffNeed
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import STAFF_CATEGORY, USD
@@ -53,6 +53,8 @@ SMALL_MACHINE, SMALL_WORKLOAD, HOURS_PART = "staff.small.machine", "staff.small.
 # small organisation runs without somebody on call.
 DESK_ACCELERATORS, SMALL_ACCELERATORS = 2, 16
 FULL_TEAM_PART = "staff.full-team"
+# Smaller data are a folder of texts.
+TENDED_GIB = 1.0
 # The two regions with a salary in the catalog, by country or group.
 SALARY_PARTS = (("US", "staff.us"), ("EEA", "staff.europe"))
 
@@ -115,10 +117,23 @@ def _assign_team(case: OptionContext) -> list[tuple[RoleNeed, tuple[float, ...]]
     return found
 
 
-def describe_hires(staff: tuple[StaffNeed, ...]) -> tuple[str, ...]:
-    """Return a note on the staff that the team has no time for; less than a day per month is not noted."""
-    missing = [f"{one.hired:.2g} FTE {one.role}" for one in staff if one.hired >= 1 / 20]
-    return (f"needs staff beyond the stated team: {', '.join(missing)}",) if missing else ()
+def describe_hires(needs: Needs, staff: tuple[StaffNeed, ...]) -> tuple[str, ...]:
+    """Return notes on the staff that the team has no time for; less than a day per month is not noted.
+
+    A role that the needs do not state is perhaps there, so its hours may be found in the team.
+    """
+    stated = {role for role, fte in count_team(needs.organisation).items() if fte}
+    by_standing: dict[bool, list[str]] = {True: [], False: []}
+    for one in staff:
+        if one.hired >= 1 / 20:
+            there = one.role in stated or (one.role == EVERY_ROLE and bool(stated))
+            by_standing[there].append(f"{one.role} {one.format_time(one.hired)}")
+    known, unknown = by_standing[True], by_standing[False]
+    notes = [f"needs staff beyond the stated team: {', '.join(known)}"] if known else []
+    if unknown:
+        where = "organisation.team does not state these roles, and the plan pays for them"
+        notes.append(f"hours to find in the team or to buy: {', '.join(unknown)}. {where}")
+    return tuple(notes)
 
 
 def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
@@ -215,6 +230,7 @@ def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
     needs, hosted = case.needs, any(place.placement == "hosted-api" for place in case.where)
     bought = [one for one in needs.workloads if hosted and one.kind in TEXT_KINDS and one.name not in case.models]
     language = {case.models[one.name].id for one in needs.workloads if one.name in case.models and _writes_text(one)}
+    read = {name for one in needs.workloads for name in one.data}
     counts = {
         "machine-learning": {
             "staff.models": len(language),
@@ -222,7 +238,7 @@ def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
             "staff.hosted-models": len(bought),
             "staff.training": sum(one.kind in TRAINING_KINDS for one in needs.workloads),
         },
-        "data": {"staff.datasets": len({name for one in needs.workloads for name in one.data})},
+        "data": {"staff.datasets": sum(one.name in read and _needs_care(one) for one in needs.data)},
         "security": {"staff.regulations": len(needs.regulations)},
     }
     found = []
@@ -232,6 +248,11 @@ def _estimate_other_roles(case: OptionContext) -> list[RoleNeed]:
         if fte:
             found.append(RoleNeed(role, (fte,) * case.months, (_register_band(case, role, used),)))
     return found
+
+
+def _needs_care(data: DataProfile) -> bool:
+    """True unless the data are public or as small as a folder of texts, so that nobody tends a pipeline."""
+    return data.sensitivity != "public" and data.size_gib >= TENDED_GIB
 
 
 def _writes_text(workload: Workload) -> bool:

@@ -2,7 +2,7 @@
 
 from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, Pool, Purchase, StaffNeed
+from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, Pool, Purchase, StaffNeed
 
 UNIT_SCALES = {
     "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB")),
@@ -82,9 +82,10 @@ def describe_rival(rival: Rival) -> str:
 
 
 def describe_staff(need: StaffNeed) -> str:
-    """ "platform: 1.2 FTE (0.6 .. 2.1), 172 hours per month; the team has time for 0.5"."""
-    hours = f"{format_number(need.hours)} hours per month"
-    return f"{need.role}: {format_estimate(need.needed)}, {hours}; the team has time for {format_number(need.team)}"
+    """ "platform: 1.2 FTE (0.6 .. 2.1), 172 hours per month; the team has time for 0.5 FTE"."""
+    hours = f"{format_number(need.hours)} hours a month"
+    whole = f"{format_estimate(need.needed)}, {hours}" if need.needed.value >= PART_TIME_FTE else hours
+    return f"{need.role}: {whole}; the team has time for {need.format_time(need.team)}"
 
 
 def describe_binding_limit(limit: BindingLimit, currency: str) -> str:
