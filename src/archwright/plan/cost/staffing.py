@@ -203,8 +203,14 @@ def _compute_full_share(needs: Needs, catalog: Catalog, accelerators: float) -> 
 
 
 def _list_served(case: OptionContext) -> list[str]:
-    """Return the kinds of places, once each."""
-    return list(dict.fromkeys(SMALL_PLACE_PARTS[p.placement] for p in case.where if p.placement in SMALL_PLACE_PARTS))
+    """Return the kinds of places, once each; nobody looks at the alarms of machines that run only jobs."""
+    places = [place for place in case.where if place.placement in SMALL_PLACE_PARTS]
+    jobs = SMALL_PLACE_PARTS["hosted-api"]
+    kinds = (
+        jobs if _choose_fte_floor(case, place) == BATCH_ONLY_FLOOR else SMALL_PLACE_PARTS[place.placement]
+        for place in places
+    )
+    return list(dict.fromkeys(kinds))
 
 
 def _list_machines(case: OptionContext, *, own: bool) -> list[float]:
@@ -216,7 +222,9 @@ def _list_machines(case: OptionContext, *, own: bool) -> list[float]:
 
 
 def _estimate_hours(case: OptionContext) -> RoleNeed:
-    machines = [a + b for a, b in zip(*(_list_machines(case, own=own) for own in (True, False)), strict=True)]
+    # On average: a machine that runs a job for an hour a month takes no day of care.
+    running = [fleet.machines for fleet in case.fleets] + ([case.seat.counts] if case.seat is not None else [])
+    machines = [float(sum(one[month] for one in running)) for month in range(case.months)]
     fixed = {**dict.fromkeys(_list_served(case), 1.0), SMALL_WORKLOAD: float(len(case.needs.workloads))}
     value = {name: case.catalog.parameter(name).value for name in (*fixed, SMALL_MACHINE, HOURS_PART)}
     base = sum(value[name] * count for name, count in fixed.items())
