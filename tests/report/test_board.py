@@ -37,6 +37,9 @@ def test_three_choices_of_models_say_what_each_gives_up(board: Document) -> None
     rows = tables(board)["Three choices of models"]
     assert [row[0] for row in rows] == ["This plan", "Best at up to 10 % more", "Best within the budget"]
     assert rows[2][1:] == [f"24.1{SPACE}M", f"77{SPACE}%", "DeepSeek-V3.2", "EUR 7.1 million over the horizon"]
+    same = replace(DECISION, choices=(DECISION.choices[0], DECISION.choices[0], DECISION.choices[2]))
+    rows = tables(build_document(replace(BOARD, decision=same), load_catalog()))["Three choices of models"]
+    assert [row[-1] == "the same plan as above" for row in rows] == [False, True, False]
     limits = next(b for b in board.board[1].blocks if isinstance(b, Items) and b.title.startswith("Limits"))
     assert (
         limits.items[0].lead == "assistant: time to first token (p95)"

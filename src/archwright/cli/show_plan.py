@@ -356,7 +356,7 @@ def _print_infeasible_options(out: Console, result: Plan, options: list[Option])
 
 def _print_model_choices(out: Console, result: Plan) -> None:
     """Print the three choices of models with what each gives up, and the scores of the chosen models."""
-    choices = result.decision.choices
+    choices = [one for one, repeated in result.decision.list_choices() if not repeated]
     if not choices:
         return
     columns = (
@@ -370,6 +370,11 @@ def _print_model_choices(out: Console, result: Plan) -> None:
     )
     out.print()
     out.print(make_table(columns, choices, "Choices of models"))
+    last = choices[0].label
+    for choice, repeated in result.decision.list_choices():
+        if repeated:
+            print_indented(out, f"{choice.label}: the same plan as {last}")
+        last = last if repeated else choice.label
     for choice in choices:
         for line in choice.gives_up:
             print_indented(out, f"[dim]{choice.label}: {escape(line)}[/]")

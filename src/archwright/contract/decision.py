@@ -178,6 +178,14 @@ class Decision(Record):
     choices: tuple[ModelChoice, ...] = ()
     binding: tuple[BindingLimit, ...] = ()
 
+    def list_choices(self) -> tuple[tuple[ModelChoice, bool], ...]:
+        """Return each choice of models, and True if it is the same plan as the one before."""
+        before = (None, *self.choices[:-1])
+        return tuple(
+            (one, last is not None and (one.option, one.models) == (last.option, last.models))
+            for one, last in zip(self.choices, before, strict=False)
+        )
+
 
 class SectionLine(Record):
     """One decision of a section: what, why, which regulation demands it, its proof, and the alternative.

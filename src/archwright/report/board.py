@@ -24,6 +24,7 @@ CHOICE_NAMES = {
 }
 # A basis of the price of a rented machine: `price.PROVIDER:REGION:MACHINE`; of a bought one.
 PRICE_KEY, NODE_PRICE = 3, "price.node."
+SAME_PLAN = ("", "", "", "the same plan as above")
 MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 10, 7
 
 
@@ -208,14 +209,17 @@ def _add_years(years: Iterable[bill.YearCost]) -> bill.YearCost:
 
 def _choice_table(plan: Plan, option: Option) -> doc.TableBlock | None:
     """The three choices of models: cost, quality and what each gives up; that of the plan is marked."""
-    choices = plan.decision.choices
-    if not choices:
+    listed = plan.decision.list_choices()
+    if not listed:
         return None
     columns = {"Choice": 1.4, f"Total, {plan.currency}": 1, "Quality": 0.8, "Models": 2.2, "Gives up": 3.4}
     own = (
-        n for n, one in enumerate(choices) if one.option == option.name and one.models.items() <= option.models.items()
+        n
+        for n, (one, _) in enumerate(listed)
+        if one.option == option.name and one.models.items() <= option.models.items()
     )
-    rows, marked = (_choice_row(choice, plan.chosen) for choice in choices), next(own, None)
+    rows = ([CHOICE_NAMES[one.kind], *SAME_PLAN] if same else _choice_row(one, plan.chosen) for one, same in listed)
+    marked = next(own, None)
     note = "Quality: mean share of points over the axes of the work. Scores that nobody reported are estimates."
     note += " The plan has the marked choice." if marked is not None else ""
     return doc.build_table("Three choices of models", columns, rows, numeric=(1, 2), marked=marked, note=note)

@@ -177,7 +177,10 @@ def _list_choice_reasons(plan: Plan) -> Iterator[str]:
 
 
 def _list_model_choices(plan: Plan) -> Iterator[str]:
-    for choice in plan.decision.choices:
+    for choice, repeated in plan.decision.list_choices():
+        if repeated:
+            yield f"{choice.label}: the same plan as above"
+            continue
         models = ", ".join(f"{choice.models[name]} for {name} ({share:.2f})" for name, share in choice.quality.items())
         yield f"{choice.label}: {choice.option} with {models}, {format_estimate(choice.total_cost)}"
         yield from (f"  {sentence}" for sentence in choice.gives_up)
