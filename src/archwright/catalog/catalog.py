@@ -129,6 +129,11 @@ class Catalog(FactProvenance):
         of_model, of_all = (tuple(row.name for row in places if row.model == m) for m in (model, "*"))
         return of_model or of_all or None
 
+    def hosted_media(self, provider: str, model: str) -> tuple[str, ...]:
+        """Return the media that a hosted model is made for; none: text."""
+        found = (row for row in self.hosted_facts if (row.provider, row.model, row.kind) == (provider, model, "media"))
+        return tuple(row.name for row in found)
+
     def open_evidence(self, model: str) -> Mapping[str, ScoreEvidence]:
         """Return the scores of an open model by benchmark, measured or estimated; empty if nothing is known."""
         return self.model_scores.evidence("open", model)

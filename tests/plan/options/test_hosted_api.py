@@ -246,3 +246,25 @@ def test_batches_and_shared_prompts_pay_less(catalog: Catalog, needs_of: Read) -
     batch = replace(workload, kind="batch-text", deadline_h=24.0)
     assert list_token_prices(model, batch)[:2] == (model.batch_input_usd_per_token, model.batch_output_usd_per_token)
     assert list_token_prices(model, replace(batch, deadline_h=23.0))[:2] == plain[:2]
+
+
+def test_a_model_for_speech_answers_no_chat(offer: Offer, catalog: Catalog) -> None:
+    assert catalog.hosted_media("mistral", "voxtral-small-2507") == ("speech",)
+    # Of the models that meet this floor it would be the cheapest; a user may still name it.
+    assert offer(chat(quality={"mmlu_pro": 0.648}))["mistral"].models["support-chat"] != "voxtral-small-2507"
+    named = offer(chat(model="voxtral-small-2507"))["mistral"]
+    assert named.models["support-chat"] == "voxtral-small-2507"
+
+
+def test_a_scored_model_below_the_floor_comes_before_one_without_a_score(offer: Offer, catalog: Catalog) -> None:
+    draft = offer(chat(quality={"mmlu_pro": 0.97}))["azure-openai"]
+    low = constraints(draft)["support-chat.quality.mmlu_pro"]
+    scores = (catalog.hosted_evidence(row.provider, row.id) for row in catalog.hosted if row.provider == draft.provider)
+    assert low >= 0.8 and low <= max(found["mmlu_pro"].low for found in scores if "mmlu_pro" in found)
+
+
+def test_a_provider_without_scores_says_so_once_with_the_remedy(offer: Offer) -> None:
+    draft = offer(chat(quality={"global_mmlu": 0.5}))["azure-openai"]
+    assert constraints(draft)["support-chat.quality.global_mmlu"] == "unknown"
+    (note,) = [note for note in draft.notes if "quality_unknown: accept" in note]
+    assert "no model on sale at azure-openai has a score on global_mmlu" in note

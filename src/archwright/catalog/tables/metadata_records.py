@@ -6,7 +6,7 @@ from archwright.catalog.tables.records import Fact
 
 SourceKind = Literal["vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "user", "recalled"]
 FreshnessState = Literal["fresh", "ageing", "stale", "expired"]
-HostedKind = Literal["place"]
+HostedKind = Literal["place", "media"]
 FactClass = Literal["offers", "machines", "hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators"]
 
 
@@ -31,7 +31,10 @@ class RegionRatio(Fact):
 
 
 class HostedModelFact(Fact):
-    """The place `name` where a hosted model processes data; `model` "*" means all models of the provider."""
+    """A place where a hosted model processes data, or the `media` it is made for, if not text: `name`.
+
+    `model` "*" means all models of the provider.
+    """
 
     provider: str
     model: str

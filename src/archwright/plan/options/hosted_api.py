@@ -157,16 +157,21 @@ class HostedApiPlanner:
         return found
 
     def _choose_model(self, provider: str, demand: Demand) -> OptionPart:
-        """Choose the cheapest model that passes the floors, else, as a violation, the cheapest of unknown quality."""
+        """Choose the cheapest model that passes the floors; else, as a violation, the best scored one, or any."""
         workload, by_standing = demand.workload, self._group_models(provider, demand)
-        pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
+        scored = by_standing["passes"] or by_standing["below"]
+        pool = scored or by_standing["unknown"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
             return OptionPart(misses=(build_violation(f"{workload.name}.model", None, wanted),))
         rater = find_rater(self._catalog, workload)
 
         def rank(one: HostedModel) -> tuple[float | str, ...]:
-            return (self._model_monthly_usd(one, demand), -rater.rate(one.id, provider).share, one.id)
+            # The cheapest of the models that pass comes first, else the nearest to the floors.
+            scores = self._catalog.hosted_evidence(provider, one.id)
+            lacks = [max(at - scores[on].low, 0.0) if on in scores else 1.0 for on, at in workload.quality.items()]
+            lack = 0.0 if by_standing["passes"] else sum(lacks)
+            return (lack, self._model_monthly_usd(one, demand), -rater.rate(one.id, provider).share, one.id)
 
         model = min(pool, key=rank)
         evidence = self._catalog.hosted_evidence(provider, model.id)
@@ -182,9 +187,11 @@ class HostedApiPlanner:
             *down.notes,
             *quota_notes,
         ]
-        if misses and by_standing["unknown"]:
-            unrated = f"no {provider} model has a score for the floor; the cheapest model is priced"
-            notes.append(f"{workload.name}: {unrated}")
+        if not scored:
+            notes.append(
+                f"no model on sale at {provider} has a score on {', '.join(workload.quality)}; the cheapest one is "
+                "priced. Set quality_unknown: accept, or state its score under scores in catalog/user.yaml"
+            )
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
         price, line = self._estimate_price(model, demand), f"{workload.name}: {provider} tokens"
@@ -214,6 +221,7 @@ class HostedApiPlanner:
             and (model.context_tokens or 0) >= self._with_image(demand, model).context_tokens
             and (not takes_images(demand.workload) or self._catalog.image_model(provider, model.id) is not None)
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
+            and (fixed is not None or not self._catalog.hosted_media(provider, model.id))
             and (fixed is None or fixed.lower() in (model.id.lower(), model.scores_of.lower()))
         ]
         bounds = residency.collect_bounds(self._needs, demand.workload)
