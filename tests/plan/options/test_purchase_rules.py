@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
@@ -10,15 +9,20 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.export_rules import read_export_rules
-from archwright.contract.plan import ConstraintViolation, Plan, PurchaseKind
+from archwright.contract.plan import ConstraintViolation, PurchaseKind
 from archwright.contract.record import replace
+from archwright.needs.reader import parse_needs
+from archwright.needs.template import TEMPLATES, read_template
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, list_tasks
 from archwright.plan.options import purchase_rules as rules
 from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.planner import make_plan
 from archwright.report.number_format import describe_miss
 
+from ...planned import Planned
+from ..conftest import MACHINE, NOW
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import house, own_fleet
 from ..option_samples import buy, draft
@@ -74,18 +78,29 @@ def test_an_uncertain_price_enters_at_the_upper_end_of_its_band(catalog: Catalog
     assert hosts["jetson-agx-thor"].node.price_usd == pytest.approx(3499 * 1.5), "one quote: the band of its confidence"
 
 
-@pytest.mark.parametrize("template", ["startup", "clinic", "manufacturer"])
-def test_an_invalid_price_never_wins(plan_of: Callable[..., Plan], catalog: Catalog, template: str) -> None:
-    """The machines of every option have a dated price that has not expired, and at most one stale fact."""
-    offers, kinds = {offer.id: offer for offer in catalog.offers}, set[str]()
-    for option in plan_of(template).options:
-        for line in option.purchases:
+QUICK = ("startup", "clinic", "manufacturer")
+SLOW = [pytest.param(name, marks=pytest.mark.nightly) for name in TEMPLATES if name not in QUICK]
+
+
+@pytest.mark.parametrize("template", [*QUICK, *SLOW])
+def test_an_invalid_price_never_wins(catalog: Catalog, planned: Planned, template: str) -> None:
+    """The machines of every option have a dated price that has not expired; chosen ones have at most one stale fact."""
+    needs, source = parse_needs(read_template(template).encode(), "needs.yaml", catalog)
+    plan = planned.find(f"{source.digest} {MACHINE} {NOW}", lambda: make_plan(needs, source, catalog, MACHINE, NOW))
+    offers = {offer.id: offer for offer in catalog.offers}
+    checked = 0
+    for option in plan.options:
+        for line in (line for line in option.purchases if line.kind != "owned"):
             ids = [f"{option.provider}:{region}:{line.machine}" for region in option.regions]
-            rows = [catalog.nodes.get(line.machine)] if line.kind == "bought" else [offers.get(name) for name in ids]
-            kinds.add(line.kind)
+            node = catalog.nodes.get(line.machine)
+            rows = [offers[name] for name in ids if name in offers] if node is None else [node]
             for row in rows:
-                assert row is None or catalog.has_valid_price(row), (option.name, line.machine)
-    assert kinds & {"bought", "on-demand", "commit-1y"}, "rows that the rule is about"
+                assert catalog.has_valid_price(row), (option.name, line.machine)
+                facts = [row, *([catalog.accelerators[row.accelerator]] if row.accelerator else [])]
+                stale = [one.id for one in facts if catalog.freshness(one) == "stale"]
+                assert option.name != plan.chosen or len(stale) <= 1, stale
+                checked += 1
+    assert checked or template == "desk", "rows that the rule is about"
 
 
 def test_an_old_spot_price_enters_at_the_upper_end_of_its_drift(catalog: Catalog) -> None:
