@@ -50,6 +50,19 @@ def test_the_same_needs_give_the_same_plan_and_it_survives_its_file(plan_of: Mak
     assert (read, read.digest) == (plan, plan.digest)
 
 
+def test_trees_at_sites_run_on_industrial_computers_and_cameras_on_kits_with_a_note(plan_of: Make) -> None:
+    """Found: 28 developer kits with an export licence for trees that a processor evaluates in milliseconds."""
+    option = plan_of("manufacturer").chosen_option
+    assert option is not None
+    at_sites = {one.machine for one in option.purchases if one.pool.startswith("downtime")}
+    assert at_sites == {"industrial-pc"} and not any("developer kit" in note for note in option.notes)
+    load = {"requests_per_second": {"mean": 40, "peak": 60}, "image_pixels": 1e6, "parameters": 2.5e7}
+    cameras = edit({"workloads.0.kind": "image-classification", "workloads.0.traffic": load})
+    option = plan_of("manufacturer", keep_workloads("downtime", first=cameras)).chosen_option
+    assert option is not None
+    assert any("is a developer kit" in note for note in option.notes)
+
+
 def test_models_without_evidence_for_a_floor_are_named_once_and_not_on_the_first_screen(plan_of: Make) -> None:
     plan = plan_of("startup")
     (named,) = (text for text in plan.assumptions if "no score and no estimate" in text)

@@ -38,6 +38,9 @@ LATENCY_SENSITIVE_S = 0.5
 ModelOptions = tuple[ModelSpec | None, ...]
 
 
+PROCESSOR_KINDS = frozenset({"tabular-prediction", "forecast"})
+
+
 class WorkloadTask(NamedTuple):
     """A steady load (`demand`) or a batch job (`job`), and the models that may serve it.
 
@@ -84,6 +87,11 @@ def fix_model(task: WorkloadTask, models: Mapping[str, str]) -> WorkloadTask:
 
 def uses_language_model(task: WorkloadTask) -> bool:
     return task.follows is not None or any(model is not None for model in task.models)
+
+
+def needs_accelerator(task: WorkloadTask) -> bool:
+    """True unless trees or short series are evaluated, which a processor does in milliseconds."""
+    return task.workload.kind not in PROCESSOR_KINDS
 
 
 def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
@@ -316,11 +324,11 @@ class MachineFinder:
     def is_suitable(self, task: WorkloadTask, host: CandidateMachine) -> bool:
         """True if the host may run the task: language models need a pinned accelerator, other work a known host.
 
-        Edge machines serve workloads of sites. Desk-side machines serve models of a small organisation, or of one that
-        owns such machines, without a strict availability target.
+        Edge machines serve workloads of sites, with an accelerator only those that need one. Desk-side machines serve
+        models of a small organisation, or of one that owns such machines, without a strict availability target.
         """
         form, target = host.node.form if host.node is not None else "rack", task.workload.slo.availability
-        if form == "edge" and not task.workload.sites:
+        if form == "edge" and (not task.workload.sites or (host.machine.accelerator and not needs_accelerator(task))):
             return False
         if form == "desk":
             strict = target is not None and target > MAX_DESK_AVAILABILITY

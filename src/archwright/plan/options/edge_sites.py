@@ -79,6 +79,10 @@ class EdgeSitePlanner:
 
         stock, assigned, counts = min(candidates, key=rank)
         part = self._settler.write_part(((stock, counts),), (assigned,), f"{task.name} in {one.country}")
+        node = owned.require_node(stock.host)
+        if node.form == "edge" and node.accelerator is not None:
+            quote = f"request quotes for a production module or an industrial PC with {node.accelerator}"
+            part = part._replace(notes=(*part.notes, f"{task.name}: {node.id} is a developer kit, {quote}"))
         power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
             part = part._replace(misses=(*part.misses, build_violation(f"{task.name}.power_kw", power, group.power_kw)))
