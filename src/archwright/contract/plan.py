@@ -249,7 +249,8 @@ class WorkloadPlan(Record):
     `data_class` is the strictest class of its data, None if the needs state none. `residency`: the countries where its
     sensitive data may be processed, or "any"; empty: only own engines here. `residency_of`: the same for stricter
     classes than its own. `waits`: None if the first token has no limit or no prediction. `licence`: "commercial" if
-    the model's licence must permit business use. `evidence`: the scores on which the model was chosen.
+    the model's licence must permit business use. `evidence`: the scores on which the model was chosen. `load`: what the
+    needs ask of it, in words.
     """
 
     name: str
@@ -261,6 +262,7 @@ class WorkloadPlan(Record):
     residency_of: dict[Sensitivity, tuple[str, ...]] = {}
     waits: QueueTimeouts | None = None
     evidence: tuple[ScoreEvidence, ...] = ()
+    load: str = ""
 
 
 class StackLine(Record):

@@ -21,6 +21,7 @@ IN_ARCHITECTURE: dict[str, tuple[str, ...]] = {
 }
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
 RACK_UNITS = 42
+DEFAULTS = "defaults of the engine"
 # A smaller mean number of machines is no figure for a reader.
 LEAST_MEAN = 0.1
 
@@ -77,7 +78,7 @@ def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
         doc.Tiles(tiles) if tiles else None,
         _workload_table(plan, option) if plan.workloads else None,
         _pool_table(option) if option.pools else None,
-        _launch_table(option.pools) if option.pools else None,
+        _launch_table(option.pools),
         _purchase_table(option) if option.purchases else None,
     )
     lead = "Replicas carry the peak load within the limits of the needs, spares for availability included."
@@ -120,13 +121,16 @@ def _workload_table(plan: Plan, option: Option) -> doc.TableBlock:
     columns = {"Workload": 2, "Model": 2.2, "Pool": 2, "Load for the sizing": 3}
     body = []
     for workload in plan.workloads:
-        load, text = loads.get(workload.name), ""
+        load, text = loads.get(workload.name), workload.load
         pools = [pool for pool in plan.pools if workload.name in pool.workloads]
         model = workload.model or (pools[0].model if pools else "no model")
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no own pool")
         if load is not None:
-            text = f"{fmt.format_number(load.requests_per_second)} requests/s at the peak; input tokens "
-            text += f"{_format_length(load.input_tokens)}, output tokens {_format_length(load.output_tokens)}"
+            rate = f"{fmt.format_number(load.requests_per_second)} requests/s"
+            planned = "" if rate in text else f"; planned for {rate}"
+            text = f"{text}{planned}" if text else f"{rate} at the peak"
+            text += f"; input tokens {_format_length(load.input_tokens)}"
+            text += f", output tokens {_format_length(load.output_tokens)}"
         body.append((workload.name, model, where, text))
     return doc.build_table("Workloads", columns, body)
 
@@ -162,13 +166,16 @@ def _pool_row(pool: Pool) -> tuple[doc.Cell, ...]:
     )
 
 
-def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock:
+def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock | None:
+    """Engines with their settings; None if every engine runs with its defaults."""
     body = []
     for pool in pools:
         settings = {**pool.launch.settings, **pool.launch.environment}
         text = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
         engine = doc.build_cell(pool.launch.engine, ("at", pool.launch.url or ""))
-        body.append((pool.name, engine, text or "defaults of the engine"))
+        body.append((pool.name, engine, text or DEFAULTS))
+    if all(text == DEFAULTS for _, _, text in body):
+        return None
     return doc.build_table("Engine settings", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
 
 

@@ -36,6 +36,7 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
 from archwright.plan.demand.specialist_models import list_evidence
+from archwright.plan.explain.formatting import describe_load
 from archwright.simulate.queue_latency import QueueLatencyPrediction
 
 # From the least to the most sensitive class.
@@ -134,6 +135,7 @@ def _plan_workloads(
             residency=list_allowed_countries(needs, catalog, workload, pools),
             residency_of=map_stricter_residency(needs, catalog, workload, pools),
             evidence=list_evidence(workload, models.get(workload.name, ""), catalog),
+            load=describe_load(workload),
         )
         for workload in needs.workloads
     )

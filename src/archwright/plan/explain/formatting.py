@@ -2,6 +2,7 @@
 
 from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Workload
 from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, Pool, Purchase, StaffNeed
 
 UNIT_SCALES = {
@@ -22,6 +23,30 @@ def format_number(number: float) -> str:
 def format_precise_number(number: float) -> str:
     """Four significant digits: for two numbers that may lie close to each other."""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def describe_load(workload: Workload) -> str:
+    """ "60 hours of audio a day in 90 files, within 6 h": the work that the machines are sized for; "" without one."""
+    traffic, parts = workload.traffic, list[str]()
+    if traffic is None:
+        amount = workload.tokens or 0.0
+        every = f" each {workload.every}" if workload.every else ""
+        return f"{format_number(amount / 1e6)} M tokens in a run{every}" if amount else ""
+    pages, audio_s = traffic.pages_per_document, traffic.audio_s
+    if traffic.documents is not None and audio_s:
+        hours = format_number(traffic.documents * audio_s / 3600)
+        parts.append(f"{hours} hours of audio in {format_number(traffic.documents)} files")
+    elif traffic.documents is not None:
+        each = f" of {format_number(pages)} pages" if pages else ""
+        parts.append(f"{format_number(traffic.documents)} documents{each}")
+    elif traffic.gib_per_day is not None:
+        parts.append(f"{format_number(traffic.gib_per_day)} GiB a day")
+    elif workload.rate is not None:
+        each = f" of {format_number(audio_s)} s of audio" if audio_s else ""
+        parts.append(f"{format_number(workload.rate.peak)} requests/s at today's peak{each}")
+    if traffic.documents is not None and traffic.refresh:
+        parts[0] += f" each {traffic.refresh}"
+    return ", ".join([*parts, *([f"done within {format_number(traffic.deadline_h)} h"] if traffic.deadline_h else [])])
 
 
 def describe_engines(pool: Pool) -> str:
