@@ -19,6 +19,7 @@ from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.needs.reader import parse_needs
+from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
 from ..planned import Planned
@@ -38,6 +39,8 @@ MACHINE = MachineFacts(
 Change = Callable[[dict[str, Any]], None]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 GONE = object()
+# Templates that are no example.
+ONLY_TEMPLATES = ("game-studio", "logistics", "public-administration", "publisher")
 
 
 def edit(values: dict[str, Any], first: Change | None = None) -> Change:
@@ -107,7 +110,7 @@ def needs_of(catalog: Catalog) -> Read:
     """A template's needs, changed as a document first, so that the lines and the checks stay real."""
 
     def read(name: str, change: Change | None = None) -> tuple[Needs, NeedsSource]:
-        text = read_example(name)
+        text = read_template(name) if name in ONLY_TEMPLATES else read_example(name)
         if change is not None:
             document = yaml.safe_load(text)
             change(document)

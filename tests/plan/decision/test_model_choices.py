@@ -11,11 +11,20 @@ from archwright.contract.decision import ModelChoice
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.decision.model_choices import ModelSet, describe_better_choice, select_best_sets
+from archwright.plan.capacity.candidates import list_tasks
+from archwright.plan.decision.model_choices import (
+    EQUAL_COST,
+    MIN_GAIN,
+    TENTH_MORE,
+    ModelSet,
+    describe_better_choice,
+    select_best_sets,
+)
 from archwright.plan.demand.model_quality import ModelQuality, find_rater
+from archwright.plan.demand.model_selection import set_default_floors
 from archwright.plan.explain.explanation import explain_plan
 
-from ..conftest import GONE, edit
+from ..conftest import GONE, ONLY_TEMPLATES, Read, edit
 
 Make = Callable[..., Plan]
 
@@ -89,3 +98,31 @@ def test_only_a_clearly_better_choice_is_told_first(plan_of: Make) -> None:
 def test_equal_quality_ranks_by_measured_scores(catalog: Catalog) -> None:
     assert find_rater(catalog, Workload(name="w", kind="chat")).rate("no-such-model").scores == 0
     assert ModelQuality(0.702, 3, 3).rank > ModelQuality(0.698, 3, 1).rank < ModelQuality(0.72, 3, 0).rank
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("startup", 1), *(pytest.param(one, 4, marks=pytest.mark.nightly) for one in ONLY_TEMPLATES)],
+)
+def test_no_single_change_of_a_model_beats_the_choices(
+    plan_of: Make, needs_of: Read, catalog: Catalog, name: str, most: int
+) -> None:
+    cheapest, tenth, _ = plan_of(name).decision.choices
+    needs, _ = needs_of(name)
+    tasks = {task.workload.name: task for task in list_tasks(set_default_floors(needs)[0], catalog)}
+    raters = {one: find_rater(catalog, tasks[one].workload) for one in cheapest.quality}
+    least, known = cheapest.total_cost.value, sum(tenth.quality.values())
+    for place, workload in enumerate(needs.workloads):
+        if workload.name not in raters:
+            continue
+        task, rater = tasks[workload.name], raters[workload.name]
+        models = {one.id for one in (*task.models, *task.alternatives) if one is not None}
+        for model in sorted(models, key=lambda one: -rater.rate(one).share)[:most]:
+            option = plan_of(name, edit({f"workloads.{place}.model": model})).chosen_option
+            if option is None or option.total_cost is None:
+                continue
+            provider = option.provider if option.placement == "hosted-api" else ""
+            quality = sum(one.rate(option.models[at], provider).share for at, one in raters.items())
+            cost = option.total_cost.value
+            assert cost >= least / EQUAL_COST, (workload.name, model)
+            assert cost > TENTH_MORE * least or quality < known + MIN_GAIN, (workload.name, model)
