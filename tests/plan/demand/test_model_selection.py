@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.quality_rules import read_fill_in_middle
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Workload
 from archwright.contract.record import replace
@@ -142,6 +143,14 @@ def test_a_language_without_evidence_asks_for_a_test() -> None:
     (both,) = list_quality_notes(Workload(name="w", kind="rag", languages=("de",)), "m", {})
     assert "for de, factual consistency of m" in both
     assert list_quality_notes(Workload(name="w", kind="embedding", languages=("am",)), "m", {}) == ()
+
+
+def test_completions_by_a_model_without_known_training_for_code_ask_for_a_test(catalog: Catalog) -> None:
+    workload = Workload(name="w", kind="completion")
+    (note,) = list_quality_notes(workload, "Qwen3-4B", {})
+    assert "Qwen3-4B is not known to be trained to fill in the middle" in note
+    assert set(read_fill_in_middle()) <= set(catalog.models) and read_fill_in_middle()[0] in note
+    assert list_quality_notes(workload, read_fill_in_middle()[0], {}) == ()
 
 
 def test_pruning_keeps_a_dominating_model(catalog: Catalog, demand_of: MakeDemand) -> None:

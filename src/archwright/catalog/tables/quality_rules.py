@@ -58,3 +58,9 @@ def read_language_benchmarks(folder: Path = DATA) -> dict[str, tuple[str, ...]]:
         for code in held.languages.split():
             found[code] = (*found.get(code, ()), held.benchmark)
     return found
+
+
+@functools.cache
+def read_fill_in_middle(folder: Path = DATA) -> tuple[str, ...]:
+    """Return the models known to be trained to fill in the middle of code, as an editor needs."""
+    return tuple(row.required_text("model") for row in read_rows(folder, "fill_in_middle.csv"))

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.quality_rules import (
     LANGUAGE,
+    read_fill_in_middle,
     read_language_benchmarks,
     read_quality_defaults,
     read_quality_weights,
@@ -167,7 +168,7 @@ def list_quality_notes(workload: Workload, name: str, evidence: Evidence) -> tup
         estimated.append(
             f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it"
         )
-    return (*estimated, *describe_missing_axes(workload, name, evidence))
+    return (*estimated, *describe_missing_axes(workload, name, evidence), *_describe_code_training(workload, name))
 
 
 def describe_missing_axes(workload: Workload, name: str, evidence: Evidence) -> tuple[str, ...]:
@@ -184,6 +185,15 @@ def describe_missing_axes(workload: Workload, name: str, evidence: Evidence) -> 
     return (
         f"{workload.name}: no evidence for {', '.join(missing)} of {name}: test {TEST_PROMPTS} prompts before signing",
     )
+
+
+def _describe_code_training(workload: Workload, name: str) -> tuple[str, ...]:
+    """Return a note for completions by a model that perhaps knows only the text before the cursor."""
+    known = read_fill_in_middle()
+    if workload.kind != "completion" or name in known:
+        return ()
+    told = f"{name} is not known to be trained to fill in the middle of code, as an editor needs"
+    return (f"{workload.name}: {told}. Test it, or set workloads.{workload.name}.model: {' or '.join(known)}",)
 
 
 def format_scores(evidence: Evidence, benchmarks: Iterable[str]) -> str:
