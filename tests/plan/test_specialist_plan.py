@@ -98,6 +98,14 @@ def test_notes_on_a_model_do_not_contradict_the_choice(plan: Plan) -> None:
     assert told, "a workload with small and larger models"
 
 
+def test_other_parsers_of_the_licence_are_named_with_their_price(plan: Plan) -> None:
+    """Found: 69 machines for one parser, and no word of another at a quarter of the price."""
+    option = next(one for one in plan.options if one.placement == "cloud" and one.feasible)
+    (note,) = (one for one in option.notes if "by parser" in one)
+    assert note.startswith(f"archive: machines in USD a month by parser: {option.models['archive']} ")
+    assert "PaddleOCR-VL" in note and "MinerU" not in note, "without German and Polish"
+
+
 def test_the_plan_states_what_it_does_not_start(plan: Plan) -> None:
     option = plan.chosen_option
     assert option is not None

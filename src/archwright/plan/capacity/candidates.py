@@ -47,7 +47,7 @@ class WorkloadTask(NamedTuple):
     A model of None: the work needs no model of the catalog. `follows`: the task whose model is used. `place`: the place
     that must serve the task. `better`: models of a higher score that are left out because of their size.
     `alternatives`: larger language models of a higher quality, for the choices of models. `unrated`: models without
-    evidence for the floor.
+    evidence for the floor. `others`: document parsers that are priced for comparison.
     """
 
     name: str
@@ -62,6 +62,7 @@ class WorkloadTask(NamedTuple):
     better: ModelOptions = ()
     alternatives: tuple[ModelSpec, ...] = ()
     unrated: tuple[str, ...] = ()
+    others: tuple[ModelSpec, ...] = ()
 
 
 class CandidateMachine(NamedTuple):

@@ -41,7 +41,7 @@ class ModelCandidates(NamedTuple):
     """Open models for one workload, smallest first; `misses`: the constraints that leave no model.
 
     `better`: models of a higher score that the choice leaves out because of their size. `unrated`: the ids of models
-    without a score or estimate for the floor.
+    without a score or estimate for the floor. `others`: document parsers that are priced for comparison.
     """
 
     models: tuple[ModelSpec, ...]
@@ -49,6 +49,7 @@ class ModelCandidates(NamedTuple):
     notes: tuple[str, ...] = ()
     better: tuple[ModelSpec, ...] = ()
     unrated: tuple[str, ...] = ()
+    others: tuple[ModelSpec, ...] = ()
 
 
 def get_model_id(model: ModelSpec | None) -> str:

@@ -82,7 +82,9 @@ class Comparison(NamedTuple):
         if unrated := len(able) - len(known):
             named = ", ".join(self.languages)
             notes.append(f"{self.workload.name}: {unrated} {self.rule.noun}s without a score in {named} were left out")
-        return ModelCandidates(tuple(kept), (), tuple(notes), tuple(better))
+        priced = [one for one in able if one not in kept] if self.workload.kind == "document-parsing" else []
+        priced.sort(key=lambda model: -max(model.quality.values(), default=0.0))
+        return ModelCandidates(tuple(kept), (), tuple(notes), tuple(better), others=tuple(priced[:NAMED_MODELS]))
 
     def describe(self, kept: Sequence[ModelSpec], *, small: bool = False) -> str:
         """Name the models that cost decides between. `small`: an option may take a larger one of a higher score."""

@@ -8,6 +8,7 @@ fewest machines that keep its deadline, for the hours that it runs.
 import math
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -105,6 +106,7 @@ class InstanceSelector:
         for family, least in zip(families, cheapest, strict=True):
             together = self._prefer_better(provider, family, least, whole)
             picks += together
+            notes += self._price_others(provider, family[0], together)
             misses += [miss for pick in together for miss in pick.misses]
             if not together:
                 misses += self._explain_failure(provider, family)
@@ -218,6 +220,16 @@ class InstanceSelector:
             if len(found) == len(picks) and broken[0] <= broken[1] and sum(pick.cost for pick in found) <= limit:
                 return found
         return picks
+
+    def _price_others(self, provider: str, task: WorkloadTask, picks: tuple[InstanceChoice, ...]) -> Iterable[str]:
+        """Yield a note with the cost of other parsers that the licence permits, whose page scores may not compare."""
+        found = {model.id: self.best_choice(provider, task, (model,)) for model in task.others if picks}
+        months = self._needs.budget.horizon_months
+        named = [f"{name} {one.cost / months:,.0f}" for name, one in found.items() if one is not None]
+        if named:
+            own = f"{get_model_id(picks[0].model)} {picks[0].cost / months:,.0f}"
+            costs = f"{own}; {', '.join(named)}"
+            yield f"{task.name}: machines in USD a month by parser: {costs}. Compare them on 500 pages"
 
     def allowed_machines(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
         """Return machines inside the bounds of all data, or else inside the bounds of the task's own data."""
