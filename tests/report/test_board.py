@@ -9,7 +9,7 @@ from archwright.contract.plan import StaffNeed
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.report.board import board_pages
-from archwright.report.delivery_chapters import describe_machines, list_decisions, list_machine_events
+from archwright.report.delivery_chapters import describe_machines, list_decisions, list_machine_events, list_tasks
 from archwright.report.document import Callout, Document, Items, TableBlock
 from archwright.report.document_builder import build_document
 from archwright.report.number_format import SPACE
@@ -99,6 +99,14 @@ def test_decisions_fit_the_option_and_people_are_named() -> None:
     named = " ".join(item.lead for item in list_decisions(BOARD, replace(HYBRID, staff=(need,))))
     assert "People: platform 1.5 FTE; to find or to hire: platform 0.5 FTE." in named
     assert "Relax one limit" in list_decisions(BOARD, None)[-1].lead
+
+
+def test_a_model_that_no_engine_runs_is_a_task() -> None:
+    note = "ear-1 is planned, not started by archwright. Deploy it behind an HTTP interface: NeMo: call(x) with a URL"
+    option = replace(HYBRID, notes=(note,))
+    plan = replace(BOARD, options=(option, *BOARD.options[1:]))
+    (task,) = (one for one in list_tasks(plan, option) if "ear-1" in one.text)
+    assert task.text.startswith("Deploy ear-1 behind an OpenAI-compatible URL (NeMo)")
 
 
 def test_machines_that_pools_share_are_counted_once() -> None:

@@ -17,8 +17,8 @@ HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # Rows of boxes on a page. A larger plan shows fewer boxes per place, then fewer places.
 MOST_LINES, MOST_BOXES = 3, (9, 6, 3, 1)
-BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, ZONE_BOX_HEIGHT = 112.0, 34.0, 20.0, 66.0
-LINES_IN_BOX, LINES_IN_ZONE_BOX, MOST_ZONE_BOXES = 5, 2, 4
+BOX_HEIGHT, TITLE_HEIGHT, ARROW_HEIGHT, ZONE_BOX_HEIGHT = 112.0, 34.0, 20.0, 82.0
+LINES_IN_BOX, LINES_IN_ZONE_BOX, MOST_ZONE_BOXES = 5, 3, 4
 # Functions of the stack by zone, with their titles.
 ENTRY_FUNCTIONS = {"gateway": "Gateway", "access": "Access control"}
 DATA_FUNCTIONS = {"lake": "Data lake"}
@@ -74,7 +74,7 @@ def _list_zones(plan: Plan) -> Iterable[tuple[str, tuple[DiagramBox, ...]]]:
         DiagramBox(
             workload.name,
             (
-                f"{format_number(loads[workload.name].requests_per_second)} requests/s at the peak"
+                f"{format_number(loads[workload.name].requests_per_second)} requests/s"
                 if workload.name in loads
                 else "batch work",
                 f"data: {workload.data_class or 'no class stated'}",

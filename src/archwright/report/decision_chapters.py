@@ -11,6 +11,7 @@ from archwright.report import charts
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.cumulative_cost_chart import draw_cumulative_costs
+from archwright.report.delivery_chapters import UPSTREAM
 from archwright.report.risk_register import name_limit
 
 # Notes that have a place of their own: the risk register and the options.
@@ -137,7 +138,11 @@ def list_relaxations(plan: Plan) -> tuple[str, ...]:
 
 def options_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     """All options with costs and verdicts, their payments over time, and the notes on the chosen one."""
-    notes = (note for note in (option.notes if option is not None else ()) if not note.startswith(COVERED_NOTES))
+    notes = (
+        note
+        for note in (option.notes if option is not None else ())
+        if not note.startswith(COVERED_NOTES) and UPSTREAM.match(note) is None
+    )
     blocks = doc.keep_blocks(
         _tie_callout(plan, option) if option is not None else None,
         charts.draw_option_costs(plan),

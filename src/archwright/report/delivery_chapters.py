@@ -22,6 +22,8 @@ UNPRINTED_SECTIONS = frozenset({"stages", "practices", "providers"})
 WEAK = ("low", "very low", "recalled")
 # A data set, not a copy of one at another place.
 DATA_TOPIC = re.compile(r"Data (?!.*, copy).*")
+# A note on a model that no engine of archwright runs: model, product.
+UPSTREAM = re.compile(r"(\S+) is planned, not started by archwright\. .*?interface: ([^:]+)")
 # Lines below this share of the bill are not named one by one.
 SMALL_SHARE = 0.01
 
@@ -207,6 +209,12 @@ def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     return doc.Chapter("tasks", "Tasks", lead, tuple(tables))
 
 
+def list_upstreams(option: Option) -> dict[str, str]:
+    """Models that the organisation must deploy itself, with the product that serves each."""
+    found = (UPSTREAM.match(note) for note in option.notes)
+    return {one[1]: one[2] for one in found if one is not None}
+
+
 def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, dict[str, str]]]:
     """Facts that the document needs and the plan does not state."""
     texts = read_texts().missing
@@ -224,6 +232,8 @@ def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, 
         yield texts["backup"], {"names": fmt.format_list(bare)}
     if endless := [name for name in data if f"{name} " not in kept]:
         yield texts["retention"], {"names": fmt.format_list(endless)}
+    for model, service in list_upstreams(option).items():
+        yield texts["upstream"], {"model": model, "service": service}
     lines = build_bill(plan, option)
     least = SMALL_SHARE * sum(line.amount for line in lines if line.amount > 0)
     weak = [name_price(c) for c in lines if c.amount > least and (c.confidence in WEAK or "undated" in c.as_of)]

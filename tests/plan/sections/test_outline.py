@@ -359,7 +359,7 @@ def test_every_service_level_has_its_query(sample: Sample) -> None:
     assert "xray: latency" in found and "xray: TTFT" not in found
     assert "request received to first content" in ttft.why
     up = found["letters: availability"]
-    assert up.choice == "0.999 of requests answered, 43.2 minutes of outage in 30 days"
+    assert up.choice == "0.999 of requests answered, 43.2 min of outage in 30 days"
     assert up.proof.count("> 0.0144") == 2
     assert "4 service levels" not in monitoring.summary and "5 service levels" in monitoring.summary
 

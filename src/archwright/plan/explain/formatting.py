@@ -9,6 +9,7 @@ UNIT_SCALES = {
     "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB")),
     "s": ((1.0, "s"), (1e-3, "ms")),
 }
+BIT_RATES = ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s"))
 # Longest first; a duration is told in the first unit that it holds twice.
 DURATIONS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
 
@@ -77,6 +78,13 @@ def format_duration(seconds: float) -> str:
     """ "45 s", "12 min", "22.4 h"."""
     scale, unit = next((one for one in DURATIONS if abs(seconds) >= 2 * one[0]), (1.0, "s"))
     return f"{format_number(seconds / scale)} {unit}"
+
+
+def format_bit_rate(bytes_per_s: float) -> str:
+    """ "57.8 kbit/s"."""
+    bits = 8 * bytes_per_s
+    scale, unit = next((one for one in BIT_RATES if bits >= one[0]), BIT_RATES[-1])
+    return f"{format_number(bits / scale)} {unit}"
 
 
 def _choose_scale(estimate: Estimate) -> tuple[float, str]:

@@ -8,6 +8,7 @@ from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
 from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.explain.formatting import format_duration
 from archwright.plan.sections.guidance import fill_line, list_existing_tools, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import derive_traits
 
@@ -66,7 +67,10 @@ def _list_service_levels(workload: Workload, pool: Pool | None, gateway: str) ->
             proof = write_proof(quantity, "p95", workload=workload.name)
             yield fill_line("monitoring.latency", values, proof=proof)
     if slo.availability is not None:
-        values |= {"target": slo.availability, "minutes": MINUTES_PER_MONTH * (1 - slo.availability)}
+        values |= {
+            "target": slo.availability,
+            "outage": format_duration(60 * MINUTES_PER_MONTH * (1 - slo.availability)),
+        }
         values["burn"] = FAST_BURN_RATE
         yield fill_line("monitoring.availability", values, proof=_write_burn_alert(workload, slo.availability))
 

@@ -15,7 +15,7 @@ from archwright.plan.cost.facility_costs import (
 )
 from archwright.plan.cost.storage_and_egress import apply_part_bands, list_egress_flows, list_stored_items
 from archwright.plan.demand.forecast import compute_monthly_growth
-from archwright.plan.explain.formatting import format_number
+from archwright.plan.explain.formatting import format_bit_rate
 from archwright.plan.sections.guidance import fill_line, write_proof
 from archwright.plan.sections.power import list_power_lines
 from archwright.sizing.infrastructure import network, storage
@@ -68,7 +68,7 @@ def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
         "network.front-end",
         {
             "port": _choose_port_speed(traffic.high),
-            "rate": format_number(rate / GIGABIT),
+            "rate": format_bit_rate(rate),
             "fastest": PORT_SPEEDS_GBIT[-1],
         },
         proof=write_proof("tokens_per_s", "rate"),
@@ -134,9 +134,13 @@ def _list_serving_links(case: OptionContext) -> Iterator[SectionLine]:
     for workload in case.needs.workloads:
         rate = storage.required_read_bandwidth(workload)
         if rate:
-            data = {"workload": workload.name, "port": _choose_port_speed(rate), "rate": rate / GIGABIT}
+            data = {"workload": workload.name, "port": _choose_port_speed(rate), "rate": format_bit_rate(rate)}
             data["monthly"] = network.monthly_ingest_bytes(workload) / GB
             yield fill_line("network.ingest", data)
+
+
+def _format_gigabytes(number: float) -> str:
+    return "less than 1 GB" if 0 < number < 1 else f"{number:,.0f} GB"
 
 
 def _choose_port_speed(rate: float) -> int:
@@ -148,7 +152,7 @@ def _list_egress(case: OptionContext) -> Iterator[SectionLine]:
     demanded = storage.find_clauses(case.needs, case.catalog, r"transfers only|region allow-list")
     for source in dict.fromkeys(flow.source for flow in (*out, *between)):
         internet, regions = (
-            sum(sum(flow.bytes) for flow in flows if flow.source == source) / case.months / GB
+            _format_gigabytes(sum(sum(flow.bytes) for flow in flows if flow.source == source) / case.months / GB)
             for flows in (out, between)
         )
         values = {"place": source.region or source.provider, "internet": internet, "regions": regions}

@@ -126,7 +126,7 @@ def size_embedding_batch(
 
 
 def _build_basis(name: str, model: ModelSpec, request: ForwardPass, quotes: tuple[str, ...]) -> Basis:
-    work = f"texts of {request.tokens:,.0f} tokens, {request.mean_flops / 1e9:,.3g} GFLOP per request"
+    work = f"texts of {request.tokens:,.0f} tokens, {request.mean_flops / 1e9:,.0f} GFLOP per request"
     return Basis(
         id=name,
         kind="calibrated",

@@ -74,7 +74,7 @@ def size_speech_serving(
     capacity = build_steady_capacity(machine, catalog, found, basis, (model.id, SPEECH_ENGINE))
     hours = found.requests_per_s.value * audio_s
     return capacity._replace(
-        assumptions=(*capacity.assumptions, f"{workload}: {hours:,.3g} hours of audio an hour and machine")
+        assumptions=(*capacity.assumptions, f"{workload}: {hours:,.0f} hours of audio an hour and machine")
     )
 
 
