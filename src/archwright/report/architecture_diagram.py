@@ -76,7 +76,7 @@ def _list_zones(plan: Plan) -> Iterable[tuple[str, tuple[DiagramBox, ...]]]:
             (
                 f"{format_number(loads[workload.name].requests_per_second)} requests/s"
                 if workload.name in loads
-                else "batch work",
+                else workload.load or "batch work",
                 f"data: {workload.data_class or 'no class stated'}",
             ),
         )

@@ -254,7 +254,7 @@ def _binding_limits(plan: Plan) -> Iterable[doc.Item]:
 
 def _format_limit(constraint: str, end: float | str) -> str:
     if isinstance(end, str):
-        return end
+        return f"{end}{fmt.SPACE}s" if constraint.endswith("_s") and end[-1:].isdigit() else end
     if constraint.endswith(".availability") or ".quality." in constraint:
         return fmt.format_measure(end, "share")
     return fmt.format_measure(end, "s") if constraint.endswith("_s") else fmt.format_number(end)
