@@ -13,7 +13,7 @@ subject to, in every year, with y = v if a load is not shared:
     sum peak_c y_cs <= N_t                           the same with the spares of another type down
     sum (mean_c + width_c) y_c likewise              jobs run in parallel with the mean load, not with the peak
     sum hours_c y_c <= 730 (N_t - S_t)               the work of a month fits into a month
-    S_t >= spares_c u_c                              workloads on a type share its spares; a load that is shared among
+    S_t >= sum spares_c u_c over a task's choices    workloads on a type share its spares; a load that is shared among
                                                      types has in each type the spares for all its machines
     capex, cost per month, and in every year power and rack units, within their limits.
 Any machine may fail: a shared load survives if it survives with the spares of the largest type down. Each failure case
@@ -57,8 +57,10 @@ class IntegerProgram:
         self._years = range(len(kinds[0].usd) if kinds else 0)
         self._owned = {kind.machine for kind in kinds if kind.most is not None}
         self._solver: Any = _make_quiet_solver(highspy)
-        self._stock = [self._add_machine_columns(kind) for kind in kinds]
-        types = dict.fromkeys(kind.machine for kind in kinds)
+        able = {one.machine for one in choices} | self._owned
+        # A type that no choice uses has no columns.
+        self._stock = [self._add_machine_columns(kind) if kind.machine in able else [] for kind in kinds]
+        types = dict.fromkeys(kind.machine for kind in kinds if kind.machine in able)
         self._spares = {(machine, year): self._add_column(0.0) for machine in types for year in self._years}
         self._used: dict[int, int] = {}
         self._share: dict[tuple[int, int, str], int] = {}
@@ -66,6 +68,8 @@ class IntegerProgram:
         # Bought types that share a load with owned types: whether they serve, and their least share of the load.
         self._there: dict[tuple[int, int], int] = {}
         self._least_share: dict[tuple[int, int], float] = {}
+        # Terms of the rows of spares, by the spares of a type, task, and the type that serves beside it.
+        self._backed: dict[tuple[int, str, str], dict[int, float]] = {}
         # Failure cases of each shared choice, and types that several steady loads may share.
         self._downs: dict[int, tuple[str, ...]] = {}
         tasks = Counter(machine for machine, _ in {(one.machine, one.task) for one in choices if one.peak})
@@ -81,6 +85,8 @@ class IntegerProgram:
         for machine in types:
             for year in self._years:
                 self._add_capacity_rows(machine, year)
+        for (spares, *_), terms in self._backed.items():
+            self._add_row({**terms, spares: -1.0}, 0.0)
 
     def require_hybrid(self) -> None:
         """Require that some work is rented, at least in part, and that some work stays on site."""
@@ -117,7 +123,8 @@ class IntegerProgram:
         # A choice that does its whole task shares no load.
         tasks = Counter(self._choices[one.choice].task for one in taken)
         taken = [one if tasks[self._choices[one.choice].task] > 1 else SelectedChoice(one.choice) for one in taken]
-        machines = tuple(tuple(round(found[column]) for column in stock) for stock in self._stock)
+        none = (0,) * len(self._years)
+        machines = tuple(tuple(round(found[column]) for column in stock) or none for stock in self._stock)
         return MipSolution(tuple(taken), machines, self._solver.getInfo().objective_function_value)
 
     def _reduce_problem(self) -> None:
@@ -234,7 +241,7 @@ class IntegerProgram:
             self._add_row({**dict.fromkeys(there.values(), 1.0), bought: -1.0}, 0.0, 0.0)
             for down in downs:
                 self._add_failure_shares(used, {**serves, **there}, year, down)
-            self._add_spare_rows(serves, there, year)
+            self._add_spare_terms(used, serves, there, year)
 
     def _largest_owned_share(self, choice: AssignmentChoice, year: int) -> float:
         """Return the largest share of a load that the owned machines of a type can serve."""
@@ -253,18 +260,25 @@ class IntegerProgram:
                 self._add_row({share[i]: choice.peak[year] * choice.parts, parts: -1.0}, 0.0)
         self._add_row({**dict.fromkeys(share.values(), 1.0), used: -1.0}, 0.0, 0.0)
 
-    def _add_spare_rows(self, serves: dict[int, int], there: dict[int, int], year: int) -> None:
+    def _add_spare_terms(self, used: int, serves: dict[int, int], there: dict[int, int], year: int) -> None:
         """Add the spares of a shared load: of one type that serves alone, or for all types that serve."""
         for i, one in (*serves.items(), *there.items()):
             choice = self._choices[i]
-            spares, both = self._spares[choice.machine or "", year], float(choice.beside[year])
-            self._add_row({one: float(choice.spares[year]), spares: -1.0}, 0.0)
-            for also in (number for other, number in serves.items() if other != i):
-                self._add_row({one: both, also: both, spares: -1.0}, both)
+            both = float(choice.beside[year])
+            self._require_spares(choice, year, "", {one: float(choice.spares[year])})
+            for other, also in serves.items():
+                if other != i:
+                    beside = self._choices[other].machine or ""
+                    self._require_spares(choice, year, beside, {one: both, also: both, used: -both})
         backed = {one: float(self._choices[i].beside[year]) for i, one in there.items()}
         most = max(backed.values(), default=0.0)
         for i, one in serves.items():
-            self._add_row({**backed, one: most, self._spares[self._choices[i].machine or "", year]: -1.0}, most)
+            self._require_spares(self._choices[i], year, BOUGHT_TYPE, {**backed, one: most, used: -most})
+
+    def _require_spares(self, choice: AssignmentChoice, year: int, beside: str, terms: RowCoefficients) -> None:
+        """Require that a type has the spares of a task. The groups of a task exclude each other: one row for all."""
+        key = (self._spares[choice.machine or "", year], choice.task, beside)
+        self._backed.setdefault(key, {}).update(terms)
 
     def _add_model_rows(self, task: str, followed: str) -> None:
         heads = [(z, self._choices[mine[0]]) for z, mine in self._groups]
@@ -286,13 +300,16 @@ class IntegerProgram:
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
         hours = {self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}
         self._add_row({**hours, **month}, ROW_TOLERANCE)
+        needed: dict[str, dict[int, float]] = {}
         for i, choice in mine:
             shared = (i, year, BOUGHT_TYPE) in self._share
-            if not shared and choice.spares and choice.spares[year]:
-                self._add_row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
+            if not shared and choice.spares:
+                self._require_spares(choice, year, "", {self._used[i]: float(choice.spares[year])})
             serves = self._there.get((i, year)) if shared else self._used[i]
-            if serves is not None and (least := self._least_machines(i, choice, year)):
-                self._add_row({serves: least, **dict.fromkeys(had, -1.0)}, ROW_TOLERANCE)
+            if serves is not None:
+                needed.setdefault(choice.task, {})[serves] = self._least_machines(i, choice, year)
+        for least in needed.values():
+            self._add_row({**least, **dict.fromkeys(had, -1.0)}, ROW_TOLERANCE)
 
     def _least_machines(self, index: int, choice: AssignmentChoice, year: int) -> float:
         """Return the whole machines that a choice needs if its type serves in a year.
@@ -317,7 +334,7 @@ class IntegerProgram:
         return self._share_column(index, year, when), choice.peak[year]
 
     def _add_limit_rows(self, limits: SolverLimits) -> None:
-        stocks = list(zip(self._stock, self._kinds, strict=True))
+        stocks = [(columns, kind) for columns, kind in zip(self._stock, self._kinds, strict=True) if columns]
 
         def over(values: Iterable[tuple[list[int], list[float]]]) -> dict[int, float]:
             return {number: one for columns, found in values for number, one in zip(columns, found, strict=True)}
@@ -367,8 +384,11 @@ def _make_quiet_solver(highs: Any) -> Any:
     whole = (("output_flag", False), ("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0))
     # A restart of the root node took three times as long as the search that it saved. Nodes are cheap here: without
     # strong branching and cuts at nodes, the search has more nodes in two thirds of the time.
+    # The sub-problems of these heuristics take a fifth of the time and find no better solution than the known one.
+    without = ("run_rins", "run_rens", "run_root_reduced_cost")
     search = (("mip_pscost_minreliable", 0), ("mip_allow_cut_separation_at_nodes", False))
-    limits = (("mip_allow_restart", False), ("mip_max_nodes", MAX_NODES), *search)
+    quick = tuple((f"mip_heuristic_{name}", False) for name in without)
+    limits = (("mip_allow_restart", False), ("mip_max_nodes", MAX_NODES), *search, *quick)
     for name, value in (*whole, *limits):
         solver.setOptionValue(name, value)
     return solver
