@@ -260,24 +260,29 @@ class OnPremisesPlanner:
         self, limits: SolverLimits, draft: OptionDraft, assignments: Assignments, solution: MipSolution
     ) -> SolverLimits:
         budget, usd, terms = self._needs.budget, self._world.usd, draft.terms or ()
+
+        def sum_stocks(field: str) -> float:
+            each = zip(self._kinds, solution.machines, strict=True)
+            return sum(kind.sum_over_years(getattr(kind, field), counts) for kind, counts in each)
+
+        # Limits fall from what the machines use: a limit with room below it would need several rounds.
         over = sum(term.sum for term in terms if is_capex(term)) - budget.capex * usd
         if over > 0 and limits.capex_usd is not None:
-            limits = limits._replace(capex_usd=limits.capex_usd - over * TIGHTENING_MARGIN)
+            least = min(sum_stocks("capex_usd"), limits.capex_usd)
+            limits = limits._replace(capex_usd=least - over * TIGHTENING_MARGIN)
         for miss in draft.misses:
             if miss.constraint in ("power_kw", "rack_units"):
                 excess = (float(miss.value or 0) - float(miss.limit or 0)) * TIGHTENING_MARGIN
                 each = [getattr(kind, miss.constraint) for kind in self._kinds]
                 years = zip(*solution.machines, strict=True)
                 used = max(sum(one * count for one, count in zip(each, counts, strict=True)) for counts in years)
-                # From what the machines use: a limit with room below it would need several rounds.
                 least = min(used, getattr(limits, miss.constraint) or 0.0)
                 limits = limits._replace(**{miss.constraint: least - excess})
         monthly = sum(term.sum / len(term.flow) for term in terms if is_monthly(term))
         if budget.per_month is not None and (over := monthly - budget.per_month * usd) > 0:
             used = (assignments[one.choice].choice for one in solution.taken)
             counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
-            kinds = zip(self._kinds, solution.machines, strict=True)
-            counted += sum(kind.sum_over_years(kind.usd_per_month, counts) for kind, counts in kinds)
+            counted += sum_stocks("usd_per_month")
             least = min(counted, limits.usd_per_month or counted)
             limits = limits._replace(usd_per_month=least - over * TIGHTENING_MARGIN)
         return limits
