@@ -121,7 +121,8 @@ def select_purchase_mix(months: Sequence[RunningHours], prices: Sequence[HourlyP
     usd: dict[PurchaseKind, list[float]] = {kind: [0.0] * len(months) for kind in by_kind}
     peaks: dict[PurchaseKind, list[int]] = {kind: [0] * len(months) for kind in by_kind}
     below = 0
-    left = [month.duration_curve for month in months]
+    curves = {month: month.duration_curve for month in set(months)}
+    left = [curves[month].copy() for month in months]
     # All machines between two successive counts run the same hours.
     for count in sorted({count for month in months for count in month.counts if count}):
         alike, below = count - below, count

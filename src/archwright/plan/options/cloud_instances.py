@@ -30,6 +30,7 @@ from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 # A model of a higher score is taken if it costs at most these shares more, of its workload's machines or of all.
 BETTER_SHARE_OF_OWN, BETTER_SHARE_OF_ALL = 0.1, 0.02
 
+SizedJob = tuple[CandidateMachine, ModelSpec | None, BatchWork]
 # Number of broken limits, the largest overrun, and USD: a lower bound of the ranking.
 CostLowerBound = tuple[int, float, float]
 
@@ -189,12 +190,12 @@ class InstanceSelector:
     ) -> InstanceChoice | None:
         if task.demand is not None:
             return self._best_steady(task, task.demand, self._capable_machines(provider, task, models, near))
-        picks = (
-            self._job_choice(task, job, (host, model, batch))
+        every = [
+            (host, model, batch)
             for host in self._cheapest_machines(provider, task, near)
-            for job, model, batch in self._sizer.list_batch(task, models, host)
-        )
-        return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
+            for _, model, batch in self._sizer.list_batch(task, models, host)
+        ]
+        return self._best_job(task, task.job, every) if task.job is not None else None
 
     def remote_saving(self, pick: InstanceChoice) -> tuple[float, str]:
         """Return the USD saved over the horizon in the cheapest remote region, and this region; (0, "") if none."""
@@ -258,6 +259,22 @@ class InstanceSelector:
             best = pick if best is None else min(best, pick, key=lambda p: _rank_choices((p,)))
         return best
 
+    def _best_job(self, task: WorkloadTask, job: BatchJob, every: list[SizedJob]) -> InstanceChoice | None:
+        best: InstanceChoice | None = None
+        # Machine types of equal capacity share one sizing.
+        runs = {id(batch): _bound_hours(batch, job) for *_, batch in every}
+        bounds = [
+            ((count, overrun, hours * min(price.usd_per_hour for price in self._list_job_prices(one[0]))), index, one)
+            for index, one in enumerate(every)
+            for count, overrun, hours in (runs[id(one[2])],)
+        ]
+        for least, _, one in sorted(bounds, key=lambda bound: bound[:2]):
+            if best is not None and least > _rank_choices((best,))[:3]:
+                break
+            pick = self._job_choice(task, job, one)
+            best = pick if best is None else min(best, pick, key=lambda p: _rank_choices((p,)))
+        return best
+
     def _steady_choice(self, task: WorkloadTask, demand: Demand, one: MachineCapability) -> InstanceChoice:
         capacity, prices = one.steady.requests_per_s.value, self.list_prices(one.host)
         months = machine_count.compute_running_hours(demand, capacity)
@@ -270,25 +287,28 @@ class InstanceSelector:
     def _staff_usd(self, tranches: tuple[PurchaseTranche, ...]) -> float:
         return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
 
-    def _job_choice(
-        self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, BatchWork]
-    ) -> InstanceChoice:
+    def _job_choice(self, task: WorkloadTask, job: BatchJob, what: SizedJob) -> InstanceChoice:
         host, model, batch = what
         prices = self.list_prices(host)
         listed = machine_count.price_job_runs(batch, job, prices[0], 1.0)
         runs = [machine_count.commit_job_runs(listed, batch, job, prices) if len(prices) > 1 else listed]
-        spot = self._market.price(host.offer, SPOT) if host.offer is not None and self._commitments else None
-        if spot is not None:
+        every = self._list_job_prices(host)
+        for spot in every[len(prices) :]:
             run = machine_count.price_job_runs(batch, job, spot, 1 + purchase_options.SPOT_REDONE_SHARE)
             runs += [run] if run.machines <= purchase_options.MAX_SPOT_MACHINES else []
         best = min(runs, key=lambda run: (len(run.misses), _compute_worst_overrun(run.misses), run.sum))
-        prices, broken = prices if spot is None else (*prices, spot), (*batch.misses, *best.misses)
-        pick = InstanceChoice(task, host, model, None, batch, best.tranches, best.machines, 0, broken, prices)
+        broken = (*batch.misses, *best.misses)
+        pick = InstanceChoice(task, host, model, None, batch, best.tranches, best.machines, 0, broken, every)
         return pick._replace(staff_usd=self._staff_usd(best.tranches), list_usd=listed.sum)
 
     def list_prices(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
         prices = self._market.list_prices(host.offer) if host.offer is not None else ()
         return prices if self._commitments else prices[:1]
+
+    def _list_job_prices(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
+        """Return the prices for a job: those of `list_prices`, then that of spot machines, if there is one."""
+        spot = self._market.price(host.offer, SPOT) if host.offer is not None and self._commitments else None
+        return self.list_prices(host) if spot is None else (*self.list_prices(host), spot)
 
     def _hourly_prices(self, host: CandidateMachine) -> tuple[float, ...]:
         """Return prices on demand, for one year and for three years; the on-demand price if there is no offer."""
@@ -396,3 +416,11 @@ def _bound_cost(one: MachineCapability, loads: LoadDurationCurve) -> CostLowerBo
     """Bound the cost from below: hours of fractional machines, without spares, at the lowest price."""
     hours = loads.machine_hours(one.steady.requests_per_s.value)
     return (len(one.steady.misses), _compute_worst_overrun(one.steady.misses), hours * min(one.prices))
+
+
+def _bound_hours(batch: BatchWork, job: BatchJob) -> CostLowerBound:
+    """Return the broken limits and machine-hours over the horizon of a job without repeated work on spot machines."""
+    machines, misses = machine_count.count_job_machines(batch, job)
+    hours = sum(machine_count.compute_machine_hours(batch, job, machines)) * (1 - machine_count.ROUNDING)
+    broken = (*batch.misses, *misses)
+    return (len(broken), _compute_worst_overrun(broken), hours)
