@@ -56,3 +56,11 @@ def test_the_load_of_users_is_a_driver_of_hosted_costs() -> None:
     assert sure is not None
     exact = next(line for line in sure.cost_lines if line.name.startswith("characters:"))
     assert exact.amount.factor < tokens["characters"].amount.factor
+
+
+def test_jobs_use_parts_of_owned_machines_beside_a_load() -> None:
+    """A monthly LoRA and an index need no machine of their own while owned accelerators are free."""
+    plan = plan_template("research-laboratory")
+    home = next(one for one in plan.options if one.name == "on-premises")
+    machines = {(one.machine, one.kind) for one in home.purchases if one.pool in ("species-model", "paper-index")}
+    assert home.feasible and machines == {("4x-a100-80gb-pcie", "owned")}

@@ -222,8 +222,9 @@ def _compute_machines_used(assignments: Assignments, month: int, pace: Throughpu
             # Hours per run are the inverse of throughput, so the ends of the interval swap.
             run = sized.machine_hours
             pace_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
-            width += each.width
-            hours += compute_machine_hours(sized, job, each.width)[month] / (pace(pace_per_h) * run.value)
+            width += each.width * each.machine_part
+            worked = compute_machine_hours(sized, job, each.width)[month] * each.machine_part
+            hours += worked / (pace(pace_per_h) * run.value)
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
 
 
@@ -261,4 +262,4 @@ def _compute_mean_busy(assigned: TaskAssignment) -> float:
     if not isinstance(sized, BatchWork) or job is None:
         return 0.0
     hours = compute_machine_hours(sized, job, assigned.width)
-    return sum(hours) / len(hours) / HOURS_PER_MONTH
+    return assigned.machine_part * sum(hours) / len(hours) / HOURS_PER_MONTH

@@ -44,6 +44,8 @@ from archwright.sizing.hardware.power import select_pue_part
 
 # The smallest part of a machine that a workload on a host processor uses.
 MIN_MACHINE_SHARE = 1 / 16
+# Parts of an owned machine that a job may use beside other work.
+MACHINE_PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 # Weight of the running costs of owned machines in the program: they serve before any machine is bought or rented, and
 # no more of them run than the work needs.
 OWNED_FIRST_WEIGHT = 1e-3
@@ -61,7 +63,7 @@ class TaskAssignment(NamedTuple):
 
     `pick`: rented machines; with `kept` set, they serve the load above `kept` requests/s (per month), which stay on
     site. `suffix`: distinguishes a second pool of the workload. `part`: the part of a load that machine types share;
-    None if one type serves the whole load.
+    None if one type serves the whole load. `machine_part`: the part of each machine that a job uses, as in `batch`.
     """
 
     choice: AssignmentChoice
@@ -74,6 +76,7 @@ class TaskAssignment(NamedTuple):
     kept: tuple[float, ...] = ()
     suffix: str = ""
     part: SelectedChoice | None = None
+    machine_part: float = 1.0
 
     @property
     def pool(self) -> str:
@@ -203,14 +206,35 @@ class OnPremisesSite:
             busy = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
             yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, busy), task, model, steady)
         for job, model, batch in self._sizer.list_batch(task, models, host):
+            part, batch = self._select_machine_part(task, model, host, batch)
             width, _ = count_job_machines(batch, job)
             if not fits_form(host, width):
                 continue
-            hours = compute_machine_hours(batch, job, width)
+            hours = tuple(part * hour for hour in compute_machine_hours(batch, job, width))
             most = tuple(max(hours[month] for month in year) for year in self._years)
-            choice = AssignmentChoice(task.name, get_model_id(model), host.machine.id, width=float(width), hours=most)
+            choice = AssignmentChoice(task.name, get_model_id(model), host.machine.id, width=width * part, hours=most)
             choice = self._add_work_cost(choice, host, batch.busy_w, hours)
-            yield TaskAssignment(choice, task, model, None, batch, width)
+            yield TaskAssignment(choice, task, model, None, batch, width, machine_part=part)
+
+    def _select_machine_part(
+        self, task: WorkloadTask, model: ModelSpec | None, host: CandidateMachine, batch: BatchWork
+    ) -> tuple[float, BatchWork]:
+        """Return the smallest part of an owned machine that meets a job's deadline, and the sizing for it."""
+        whole, found = host.machine, (1.0, batch)
+        if task.job is None or host.machine.id not in self.owned_types:
+            return found
+        if model is None:  # work of the host processor
+            whole = whole._replace(accelerator=None, accelerator_count=0)
+        for part in MACHINE_PARTS:
+            devices, cores = whole.accelerator_count * part, math.floor(whole.cores * part)
+            if devices % 1 or not cores:
+                continue
+            scaled = whole._replace(accelerator_count=int(devices), cores=cores, ram_bytes=whole.ram_bytes * part)
+            less = host._replace(machine=scaled)
+            for job, _, sized in self._sizer.list_batch(task, (model,), less):
+                if not sized.misses and count_job_machines(sized, job) == (1, ()):
+                    found = (part, sized._replace(busy_w=sized.busy_w / part))
+        return found
 
     def _add_work_cost(
         self, choice: AssignmentChoice, host: CandidateMachine, busy_w: float, hours: tuple[float, ...]
