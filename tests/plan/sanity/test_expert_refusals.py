@@ -17,7 +17,6 @@ import yaml
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.freshness import parse_as_of
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
 from archwright.contract.plan import Option, Plan
 from archwright.needs.reader import parse_needs
@@ -178,7 +177,7 @@ def test_every_price_of_the_choice_has_a_date(signed: PlanOf, catalog: Catalog, 
 def test_an_emptied_score_is_answered_within_the_band_of_its_estimate(
     catalog: Catalog, tmp_path: Path, name: str
 ) -> None:
-    """The chosen model keeps its place, or the estimate's low end is below the floor; it never vanishes."""
+    """The model still passes the floor if its estimate does; the plan costs the same, within 1 %."""
     needs, source = parse_needs(read_needs_file(name), f"{name}.yaml", catalog)
     workload = next(one for one in needs.workloads if one.quality)
     benchmark, floor = next(iter(workload.quality.items()))
@@ -196,6 +195,8 @@ def test_an_emptied_score_is_answered_within_the_band_of_its_estimate(
     scores = emptied.open_evidence(model) or emptied.hosted_evidence(provider, model)
     estimate = scores[benchmark]
     assert estimate.estimated and estimate.low <= known[benchmark].value <= estimate.high
-    after = chosen(make_plan(needs, source, emptied, MACHINE, NOW))
-    assert after.models[workload.name] == model or estimate.low < floor
-    assert isinstance(after.total_cost, Estimate)
+    after = make_plan(needs, source, emptied, MACHINE, NOW)
+    if estimate.low >= floor:
+        assert not any(".quality" in miss.constraint for miss in chosen(after).misses)
+        old, new = chosen(before).total_cost, chosen(after).total_cost
+        assert old is not None and new is not None and new.value == pytest.approx(old.value, rel=0.01)

@@ -114,7 +114,8 @@ class IntegerProgram:
             return None
         feasible = self._solver.getInfo().primal_solution_status == self._highs.SolutionStatus.kSolutionStatusFeasible
         # The best solution at the node limit is deterministic, and never worse than a heuristic.
-        if status != self._highs.HighsModelStatus.kOptimal and not feasible:
+        solved = (self._highs.HighsModelStatus.kOptimal, self._highs.HighsModelStatus.kModelEmpty)
+        if status not in solved and not feasible:
             message = f"the optimisation ended without a solution: {status.name}"
             raise PlanError("AW-PLAN-09", message, hint="plan fewer workloads at once, or report the needs file")
         found = self._solver.getSolution().col_value
