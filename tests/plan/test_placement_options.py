@@ -343,15 +343,15 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
 
 def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog: Catalog) -> None:
     """If a region costs nothing, an option may spread; if it costs a fortune, one region serves all."""
-    needs, _ = needs_of("clinic", edit({"placement": {"allow": ["cloud"]}}))
+    needs, _ = needs_of("clinic", edit({"placement.allow": ["cloud", "hybrid"], "placement.prefer": None}))
     spread = {}
     for usd in (0.001, 1e6):
         rows = {name: replace(catalog.parts[name], low=usd, typical=usd, high=usd) for name in REGION_PARTS}
         priced = copy.copy(catalog)
         object.__setattr__(priced, "parts", {**catalog.parts, **rows})
         built = Planner(needs, priced, PlanProvenance(), NOW).evaluate_options(None)
-        spread[usd] = {one.draft.name: len(one.draft.regions) for one in built}
-    assert max(spread[0.001].values()) > 1 and set(spread[1e6].values()) == {1}
+        spread[usd] = {(d := one.draft).name: len({f.where for f in d.fleets if f.offer is not None}) for one in built}
+    assert max(spread[0.001].values()) > 1 and max(spread[1e6].values()) == 1
 
 
 # --- several central sites

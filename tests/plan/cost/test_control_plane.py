@@ -202,10 +202,7 @@ def test_its_machines_are_in_the_region_of_the_option(plan_of: Callable[..., Pla
         hosts = [line.name for line in option.cost_lines if line.name.startswith("host of ")]
         assert len(hosts) == (1 if option.cost_lines else 0), option.name
         if option.placement == "cloud":
-            # Where no small machine is on sale, it is in the provider's nearest region that has one.
-            sold = {offer.region for offer in CATALOG.sold_offers(option.provider) if offer.accelerator is None}
-            near = sold & set(option.regions) or sold
-            assert any(hosts[0].endswith(f" in {region}") for region in near), option.name
+            assert any(hosts[0].endswith(f" in {region}") for region in option.regions), option.name
 
 
 def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
@@ -220,6 +217,24 @@ def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
     assert far is not None and far.offer is not None and far.where.country == "US"
     named = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))
     assert case((named, (fleets[0]._replace(where=nobody),), (nobody,))).seat is None
+
+
+def test_a_region_without_a_known_small_machine_has_one_at_its_price_level() -> None:
+    """The price of the home region times the ratio of the machines that both regions sell, of low confidence."""
+    needs, fleets, _ = in_a_cloud(needs_of("startup"))
+    near = Location("cloud", "gcp", "us-east4", "US")
+    by_id = {offer.id: offer for offer in CATALOG.offers}
+    assert not any(one.region == "us-east4" and one.accelerator is None for one in by_id.values())
+    seat = case((needs, (fleets[0]._replace(where=near),), (near,))).seat
+    assert seat is not None and seat.offer is not None and seat.where == near
+    assert (seat.offer.price_kind, seat.offer.confidence) == ("derived", "low") and "x" in seat.offer.source
+    home = by_id[f"gcp:us-central1:{seat.offer.instance_type}"].on_demand_usd_per_hour
+    paid, level = (
+        seat.offer.on_demand_usd_per_hour,
+        [by_id[f"gcp:{region}:g2-standard-4"].on_demand_usd_per_hour for region in ("us-east4", "us-central1")],
+    )
+    assert home and paid and level[0] and level[1]
+    assert paid / home == pytest.approx(level[0] / level[1], rel=0.05)
 
 
 # --- on-premises

@@ -176,6 +176,16 @@ def test_the_gateway_is_near_the_users_and_its_region_is_named(
         assert country in draft.regions and any(host.region in term.line for term in draft.terms or ())
 
 
+def test_a_small_job_beside_a_hosted_model_opens_no_further_region(offer: Offer) -> None:
+    """The gateway and the data go to the region of the job's machine, or the job to theirs."""
+    for draft in offer(None, clouds=("aws", "azure", "gcp")).values():
+        lines = [term.line for term in draft.terms or ()]
+        assert any(line.startswith("index: ") for line in lines), draft.provider
+        assert not any("further region" in line for line in lines), draft.provider
+        (fleet,) = draft.fleets
+        assert any(line.startswith("host of") and line.endswith(f"in {fleet.where.region}") for line in lines)
+
+
 def test_limits_without_a_guarantee_are_at_risk(offer: Offer) -> None:
     slo = {"ttft_p95_s": 0.5, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": 0.9995}
     draft = offer(chat(slo=slo))["deepseek"]

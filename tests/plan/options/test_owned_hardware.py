@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import archwright.needs
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan, Pool
+from archwright.contract.record import replace
+from archwright.needs.reader import parse_needs
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, MACHINE_DOWNTIME_SHARE
+from archwright.plan.capacity.candidates import SizingCache, list_tasks
 from archwright.plan.explain.explanation import explain_plan
+from archwright.plan.options.owned_hardware import OnPremisesSite
 from archwright.plan.planner import Planner
 
 from ..conftest import GONE, NOW, Change, edit
@@ -117,3 +123,31 @@ def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     assert house > share.value >= target and share.value / house >= 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - 1e-9
     facts = next(one.facts for one in plan.bases if one.id == share.basis)
     assert "of the load each" in facts[0] and any("one data centre of tier" in fact for fact in facts)
+
+
+def read_laboratory(catalog: Catalog, documents: str) -> Needs:
+    """The template with an owned machine of four accelerators: its chat and its index of so many documents."""
+    template = Path(archwright.needs.__file__).parent / "templates" / "research-laboratory.yaml"
+    needs, _ = parse_needs(template.read_text().replace("320000", documents).encode(), "needs.yaml", catalog)
+    placement = replace(needs.placement, allow=("on-premises",), prefer=None)
+    return replace(needs, workloads=needs.workloads[:2], placement=placement)
+
+
+def test_a_job_takes_one_idle_accelerator_and_not_the_whole_machine(catalog: Catalog) -> None:
+    """A run fills whole machines only if its deadline needs more than the accelerators of one."""
+    for documents, wide in (("320000", False), ("3200000000", True)):
+        needs = read_laboratory(catalog, documents)
+        site = OnPremisesSite(needs, catalog, SizingCache(catalog, needs))
+        task = next(one for one in list_tasks(needs, catalog) if one.name == "paper-index")
+        found = site.list_assignments(task, task.models, followed=False)
+        each = next(one for one in found if one.choice.machine == "4x-a100-80gb-pcie")
+        assert (each.slices, each.choice.width) == ((1, float(each.width)) if wide else (4, 0.25))
+        assert max(each.machine_hours) == pytest.approx(max(each.choice.hours))
+
+
+def test_an_owned_machine_with_idle_accelerators_runs_the_jobs(catalog: Catalog) -> None:
+    """No machine is bought for an index beside a machine with idle accelerators."""
+    needs = read_laboratory(catalog, "320000")
+    (built,) = Planner(needs, catalog, PlanProvenance(), NOW).evaluate_options(None)
+    index = [one for one in built.draft.purchases if one.pool == "paper-index"]
+    assert [(one.machine, one.kind) for one in index] == [("4x-a100-80gb-pcie", "owned")]

@@ -8,12 +8,14 @@ Design: only the needs and the location decide, not the machines that serve requ
 
 import math
 from collections.abc import Iterable
+from statistics import median
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
+from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offer
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import count_spares
@@ -148,6 +150,8 @@ class ControlPlaneSizer:
             if offer.ram_bytes >= least[1]
         ]
         yield tuple(offer for offer in small if offer.region == place.region)
+        derived = _derive_host_offers(self._catalog, place)
+        yield tuple(offer for offer in derived if offer.vcpu >= least[0] and offer.ram_bytes >= least[1])
         bounds = collect_all_bounds(self._needs)
         yield tuple(offer for offer in small if is_region_inside(self._catalog, bounds, offer.provider, offer.region))
         nearest = find_host_offer(self._needs, self._catalog)
@@ -167,19 +171,55 @@ def _is_plain_offer(offer: Offer) -> bool:
     return offer.accelerator is None and not offer.notes.startswith(BURSTABLE)
 
 
-def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
-    """Return the nearest, then cheapest small machine where all data may be; None if there is none."""
+def _derive_host_offers(catalog: Catalog, place: Location) -> tuple[Offer, ...]:
+    """Return the provider's small machines at a price derived for a region whose own prices are unknown.
+
+    A region has one price level: the ratio of two regions is the median ratio of the accelerator machines that both
+    sell. Prices are read from the region that shares the most types.
+    """
+    sold, levels = catalog.sold_offers(place.provider), dict[str, dict[str, float]]()
+    for offer in sold:
+        if offer.accelerator is not None and offer.on_demand_usd_per_hour:
+            levels.setdefault(offer.region, {})[offer.instance_type] = offer.on_demand_usd_per_hour
+    here, ratios = levels.get(place.region, {}), dict[str, list[float]]()
+    for region in {offer.region for offer in sold if _is_plain_offer(offer)}:
+        there = levels.get(region, {})
+        ratios[region] = [usd / there[name] for name, usd in here.items() if name in there]
+    home = max(sorted(ratios), key=lambda region: len(ratios[region]), default="")
+    if not ratios.get(home):
+        return ()
+    ratio, found = median(ratios[home]), list[Offer]()
+    for offer in sold:
+        if offer.region == home and _is_plain_offer(offer) and offer.on_demand_usd_per_hour:
+            derived = replace(
+                offer,
+                id=f"{offer.provider}:{place.region}:{offer.instance_type}",
+                region=place.region,
+                on_demand_usd_per_hour=offer.on_demand_usd_per_hour * ratio,
+                commit_1y_usd_per_hour=None,
+                commit_3y_usd_per_hour=None,
+                spot_usd_per_hour=None,
+                price_kind="derived",
+                confidence="low",
+                source=f"{home} list price x {ratio:.3g}, the ratio of accelerator machines; {offer.source}",
+            )
+            found.append(derived)
+    return tuple(found)
+
+
+def find_host_offer(needs: Needs, catalog: Catalog, beside: Iterable[Location] = ()) -> Offer | None:
+    """Return a small machine where all data may be, None if there is none.
+
+    It is in a region of `beside` that is as near to the users, else the nearest, then cheapest.
+    """
     bounds, clouds = collect_all_bounds(needs), needs.placement.clouds
-    fitting = (
+    fitting = [
         offer
         for provider in catalog.cloud_providers
         if clouds is None or provider in clouds
         for offer in catalog.sold_offers(provider)
-        if _is_plain_offer(offer)
-        and HOST_CORES <= offer.vcpu <= 2 * HOST_CORES
-        and offer.ram_bytes >= HOST_RAM_BYTES
-        and is_region_inside(catalog, bounds, offer.provider, offer.region)
-    )
+        if _is_host_offer(offer) and is_region_inside(catalog, bounds, offer.provider, offer.region)
+    ]
     countries = {key: row.country for key, row in catalog.regions.items()}
     distances = {country: rank_proximity(needs, catalog, country) for country in {"", *countries.values()}}
 
@@ -187,4 +227,22 @@ def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
         country = countries.get((offer.provider, offer.region), "")
         return distances[country], offer.on_demand_usd_per_hour or 0.0, offer.id
 
-    return min(fitting, key=rank, default=None)
+    nearest = min(fitting, key=rank, default=None)
+    shared = list[Offer]()
+    for place in beside:
+        if place.placement == "cloud" and is_region_inside(catalog, bounds, place.provider, place.region):
+            here = [one for one in fitting if (one.provider, one.region) == (place.provider, place.region)]
+            shared += here or filter(_is_host_offer, _derive_host_offers(catalog, place))
+    best = min(shared, key=rank, default=None)
+    # A country is as near as another one of the same group.
+    near = best is not None and (nearest is None or _rank_group(rank(best)[0]) <= _rank_group(rank(nearest)[0]))
+    return best if near else nearest
+
+
+def _is_host_offer(offer: Offer) -> bool:
+    sized = HOST_CORES <= offer.vcpu <= 2 * HOST_CORES and offer.ram_bytes >= HOST_RAM_BYTES
+    return _is_plain_offer(offer) and sized
+
+
+def _rank_group(rank: ProximityRank) -> tuple[float, bool]:
+    return rank[0], rank[2]

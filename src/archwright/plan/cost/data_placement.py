@@ -135,7 +135,7 @@ def build_option_context(
         fleets=fleets,
         where=places,
         models=resolve_open_models(needs, catalog, models),
-        host=find_host_offer(needs, catalog) if places and answers and rents and not machines else None,
+        host=find_host_offer(needs, catalog, places) if places and answers and rents and not machines else None,
     )
     main = case.main_location
     if main is None or (main.placement == "hosted-api" and case.host is None):

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
-from archwright.contract.needs import TRAINING_KINDS
+from archwright.contract.needs import TRAINING_KINDS, Needs
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -311,6 +312,11 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
 
 # Fixed parts of a further place. Machines, spares and copies of data have their own lines.
 REGION_PARTS = ("region.network", "region.platform")
+
+
+def compute_further_place_usd(needs: Needs, catalog: Catalog) -> float:
+    """Return the fixed cost in USD over the horizon of a further place."""
+    return sum(catalog.parameter(name).value for name in REGION_PARTS) * needs.budget.horizon_months
 
 
 def list_further_places(case: OptionContext) -> tuple[Location, ...]:

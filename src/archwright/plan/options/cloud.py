@@ -17,7 +17,7 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import WorkloadTask
-from archwright.plan.cost.facility_costs import REGION_PARTS
+from archwright.plan.cost.facility_costs import compute_further_place_usd
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
 from archwright.plan.demand.model_selection import get_model_id
@@ -104,8 +104,9 @@ class CloudPlanner:
 
     def _select(self, provider: str, region: str | None = None, **pins: Any) -> InstanceSelection:
         """Select machines; `pins`: changed fields of `placement`."""
-        if region is None and not pins:
-            return self._world.renter.select_instances(provider, self._tasks)
+        if not pins:
+            renter = self._world.renter if region is None else self._world.renter.limit_to(region)
+            return renter.select_instances(provider, self._tasks)
         return self._selector_for(region, **pins).select_instances(provider, self._tasks)
 
     def _selector_for(self, region: str | None = None, **pins: Any) -> InstanceSelector:
@@ -195,8 +196,7 @@ class CloudPlanner:
         catalog, bounds = self._catalog, collect_all_bounds(self._needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
-            monthly = sum(catalog.parameter(name).value for name in REGION_PARTS) * (len(regions) - 1)
-            fixed = self._world.format_amount(monthly * self._needs.budget.horizon_months)
+            fixed = self._world.format_amount(compute_further_place_usd(self._needs, catalog) * (len(regions) - 1))
             why = f"the machines save more than the {fixed} that the further regions cost over the horizon"
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside the residency of all workloads' data"
@@ -232,8 +232,7 @@ class CloudPlanner:
         draft, found = OptionDraft(f"{MANAGED}{provider}", "cloud", provider), [self._on_demand]
         world, spread = self._world, self._on_demand.select_instances(provider, self._tasks)
         regions = sorted({pick.host.where.region for pick in spread.picks})
-        for region in regions if len(regions) > 1 else ():
-            found.append(InstanceSelector(world.needs, world.catalog, world.sizer, commitments=False, region=region))
+        found += map(self._on_demand.limit_to, regions if len(regions) > 1 else ())
         for selector in found:
             chosen = selector.select_instances(provider, self._tasks)
             if len(chosen.picks) == len(self._tasks):

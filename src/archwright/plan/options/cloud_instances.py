@@ -91,8 +91,18 @@ class InstanceSelector:
         self._each = compute_machine_staff_usd(needs, catalog, own=False)
         self._known: dict[tuple[str, str, tuple[str, ...]], InstanceChoice | None] = {}
         self._carried: dict[tuple[object, ...], tuple[MachineCapability, ...]] = {}
+        self._regional: dict[str, InstanceSelector] = {}
         self._here: dict[str, tuple[CandidateMachine, ...]] = {}
         self._cheapest: dict[tuple[object, ...], tuple[CandidateMachine, ...]] = {}
+
+    def limit_to(self, region: str) -> "InstanceSelector":
+        """Return the selector of one region; it is kept, with its choices."""
+        if region not in self._regional:
+            needs, catalog, sizer = self._needs, self._catalog, self._sizer
+            self._regional[region] = InstanceSelector(
+                needs, catalog, sizer, commitments=self._commitments, region=region
+            )
+        return self._regional[region]
 
     def select_instances(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
         """Select the cheapest machines of every task; a task and its followers share one model, chosen together."""

@@ -17,7 +17,7 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import RedundancyRequirement
-from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
+from archwright.plan.capacity.machine_count import ROUNDING, count_job_machines, count_machines
 from archwright.plan.cost.prices import node_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, split_into_years
 from archwright.plan.options import owned_hardware as owned
@@ -31,7 +31,7 @@ from archwright.plan.options.option_builder import (
     list_purchases,
 )
 from archwright.plan.options.owned_hardware import Assignments, HardwareStock, TaskAssignment
-from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
+from archwright.sizing.hardware.machine import SteadyCapacity
 
 ThroughputBound = Callable[[Estimate], float]
 # A stock, and its machines month by month.
@@ -222,9 +222,8 @@ def _compute_machines_used(assignments: Assignments, month: int, pace: Throughpu
             # Hours per run are the inverse of throughput, so the ends of the interval swap.
             run = sized.machine_hours
             pace_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
-            width += each.width * each.machine_part
-            worked = compute_machine_hours(sized, job, each.width)[month] * each.machine_part
-            hours += worked / (pace(pace_per_h) * run.value)
+            width += each.choice.width
+            hours += each.machine_hours[month] / (pace(pace_per_h) * run.value)
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
 
 
@@ -232,7 +231,7 @@ def _build_fleet(
     stock: HardwareStock, used: Assignments, counts: tuple[int, ...], whole: tuple[int, ...]
 ) -> MachineFleet:
     """`whole`: machines of the type, the base of `busy`; `busy_w`: mean of the power draws, weighted by work."""
-    work = [(_compute_mean_busy(each), each.sizing_result.busy_w) for each in used]
+    work = [(_compute_mean_busy(each), each.sizing_result.busy_w * each.slices) for each in used]
     total, present = sum(share for share, _ in work), sum(whole) / len(whole)
     return MachineFleet(
         where=stock.host.where,
@@ -244,7 +243,7 @@ def _build_fleet(
         busy=min(1.0, total / present),
         busy_w=sum(share * watts for share, watts in work) / total if total else 0.0,
         node=stock.host.node,
-        widths={each.task.workload.name: each.width for each in used if each.batch is not None},
+        widths={each.task.workload.name: math.ceil(each.choice.width) for each in used if each.batch is not None},
         work={each.task.workload.name: share for each, (share, _) in zip(used, work, strict=True)},
         age_months=stock.age_months,
     )
@@ -255,11 +254,9 @@ def _list_workloads(assignments: Assignments) -> tuple[str, ...]:
 
 
 def _compute_mean_busy(assigned: TaskAssignment) -> float:
-    demand, job, sized = assigned.task.demand, assigned.task.job, assigned.sizing_result
+    demand, sized = assigned.task.demand, assigned.sizing_result
     if isinstance(sized, SteadyCapacity) and demand is not None:
         grown = sum(growth * assigned.served_share(demand, month) for month, growth in enumerate(demand.growth))
         return compute_busy_machines(demand, sized, grown / len(demand.growth))
-    if not isinstance(sized, BatchWork) or job is None:
-        return 0.0
-    hours = compute_machine_hours(sized, job, assigned.width)
-    return assigned.machine_part * sum(hours) / len(hours) / HOURS_PER_MONTH
+    hours = assigned.machine_hours
+    return sum(hours) / len(hours) / HOURS_PER_MONTH if hours else 0.0

@@ -25,6 +25,7 @@ from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.quotas import check_token_quota
 from archwright.plan.capacity.service_levels import check_unverified_availability, check_unverified_latency
 from archwright.plan.cost.data_placement import build_option_context
+from archwright.plan.cost.facility_costs import compute_further_place_usd
 from archwright.plan.cost.prices import format_source
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
@@ -125,14 +126,27 @@ class HostedApiPlanner:
         limit = "a model with available weights"
         misses += [build_violation(f"{task.name}.base", "a hosted model", limit) for task in bound]
         free = tuple(task for task in self._rest if task not in bound)
-        found = [self._world.renter.select_instances(cloud, free) for cloud in clouds]
-        whole = [one for one in found if len(one.picks) == len(free)]
+        whole = [one for cloud in clouds for one in self._list_selections(cloud, free)]
         if not whole:
             limit = "additional rented machines"
             misses += [build_violation(f"{task.name}.placement", "not sold by the token", limit) for task in free]
             return InstanceSelection((), tuple(misses))
-        best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
+        further = compute_further_place_usd(self._needs, self._catalog)
+
+        def rank(one: InstanceSelection) -> tuple[int, float]:
+            places = {pick.host.where for pick in one.picks}
+            return len(one.misses), sum(pick.cost for pick in one.picks) + further * (len(places) - 1)
+
+        best = min(whole, key=rank)
         return best._replace(misses=(*best.misses, *misses))
+
+    def _list_selections(self, cloud: str, tasks: tuple[WorkloadTask, ...]) -> Iterable[InstanceSelection]:
+        """Yield the cheapest machines for all tasks, also per single region, if the cloud has them."""
+        renter = self._world.renter
+        spread = renter.select_instances(cloud, tasks)
+        regions = sorted({pick.host.where.region for pick in spread.picks})
+        single = [renter.limit_to(region).select_instances(cloud, tasks) for region in regions if len(regions) > 1]
+        yield from (one for one in (spread, *single) if len(one.picks) == len(tasks))
 
     def price_models(self, provider: str, task: WorkloadTask) -> dict[str, float]:
         """Return the cost in USD over the horizon by each model on sale that meets the floors."""

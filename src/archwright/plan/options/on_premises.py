@@ -17,6 +17,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft, is_capex, is_monthly
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, ModelOptions, SizingCache, WorkloadTask
+from archwright.plan.cost.facility_costs import compute_further_place_usd
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 from archwright.plan.demand.data_residency import (
     ResidencyBounds,
@@ -149,8 +150,31 @@ class OnPremisesPlanner:
             draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=regions)
             return self._optimise_option(draft, {})
         draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=regions)
-        rented = {task.name: self._cloud_assignments(provider, task) for task in self._central}
+        renters = self._choose_renters(provider)
+        rented = {task.name: self._cloud_assignments(provider, task, renters[task.name]) for task in self._central}
         return self._optimise_option(draft, rented)
+
+    def _choose_renters(self, provider: str) -> dict[str, InstanceSelector]:
+        """Return the selector of each task: of one region, where it saves less elsewhere than a further region costs.
+
+        The region is the one with the lowest cost of all tasks.
+        """
+        world, found = self._world, dict[str, InstanceSelector]()
+        fixed = compute_further_place_usd(self._needs, world.catalog)
+        picks = {task.name: world.renter.best_choice(provider, task, self._models_for(task)) for task in self._central}
+        regions = sorted({pick.host.where.region for pick in picks.values() if pick is not None})
+        best = math.inf
+        for region in regions if len(regions) > 1 else ():
+            renter, total, chosen = world.renter.limit_to(region), 0.0, dict[str, InstanceSelector]()
+            for task in self._central:
+                apart, together = picks[task.name], renter.best_choice(provider, task, self._models_for(task))
+                alone = apart.cost + fixed * (apart.host.where.region != region) if apart is not None else math.inf
+                if together is not None and not together.misses and together.cost <= alone:
+                    chosen[task.name], alone = renter, together.cost
+                total += alone if apart is not None else 0.0
+            if total < best:
+                best, found = total, chosen
+        return {task.name: found.get(task.name, world.renter) for task in self._central}
 
     def _optimise_option(self, draft: OptionDraft, rented: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
         assembler, site_notes = self._world.assembler, tuple(self._site.notes)
@@ -216,6 +240,11 @@ class OnPremisesPlanner:
             # The staff for rented machines that serve requests is the same for one workload as for all.
             serving = (i for i, one in enumerate(assignments) if one.choice.outside and one.task.demand is not None)
             program.add_one_time_cost(compute_serving_staff_usd(self._needs, self._world.catalog), serving)
+            # One region is always used; each further one has fixed costs.
+            places = sorted({each.pick.host.where for each in assignments if each.pick is not None})
+            for place in places if len(places) > 1 else ():
+                here = (i for i, one in enumerate(assignments) if one.pick is not None and one.pick.host.where == place)
+                program.add_one_time_cost(compute_further_place_usd(self._needs, self._world.catalog), here)
         return program.solve(limits)
 
     def _plan_further_sites(self, models: Mapping[str, ModelSpec | None]) -> Iterable[OptionPart]:
@@ -302,20 +331,24 @@ class OnPremisesPlanner:
     def _models_for(self, task: WorkloadTask) -> ModelOptions:
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
-    def _cloud_assignments(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
+    def _cloud_assignments(
+        self, provider: str, task: WorkloadTask, renter: InstanceSelector
+    ) -> Iterable[TaskAssignment]:
         """Yield rented machines for the whole load, or for the load above a base."""
         followed = task.name in self._follows.values()
         models, separate = self._models_for(task), task.follows is not None or followed
         for group in [(model,) for model in models] if separate else [models]:
-            pick = self._world.renter.best_choice(provider, task, group)
+            pick = renter.best_choice(provider, task, group)
             if pick is not None and not pick.misses:
                 model, usd = get_model_id(pick.model), pick.usd / self._needs.budget.horizon_months
                 choice = AssignmentChoice(task.name, model, None, pick.cost, usd, outside=pick.task.name)
                 yield TaskAssignment(choice, task, pick.model, pick=pick)
         if task.demand is not None and not followed:
-            yield from self._overflow_assignments(provider, task, task.demand)
+            yield from self._overflow_assignments((provider, renter), task, task.demand)
 
-    def _overflow_assignments(self, provider: str, task: WorkloadTask, demand: Demand) -> Iterable[TaskAssignment]:
+    def _overflow_assignments(
+        self, source: tuple[str, InstanceSelector], task: WorkloadTask, demand: Demand
+    ) -> Iterable[TaskAssignment]:
         """Rent machines for the load above the mean, or above the capacity of some of the owned machines."""
         found = list[TaskAssignment]()
         relaxed = replace(demand.workload, slo=replace(demand.workload.slo, availability=None))
@@ -324,10 +357,10 @@ class OnPremisesPlanner:
                 continue
             mean = tuple(demand.levels[1].rate * growth for growth in demand.growth)
             # On-site spares back the peaks; a load that is rented for months has its own spares.
-            found += self._split_load(provider, each, demand._replace(workload=relaxed), (ABOVE_MEAN_SUFFIX, mean))
+            found += self._split_load(source, each, demand._replace(workload=relaxed), (ABOVE_MEAN_SUFFIX, mean))
             for machines, name in self._owned_base_loads(each.choice.machine):
                 carried = tuple(each.steady.requests_per_s.value * machines[year] for year in self._years)
-                found += self._split_load(provider, each, demand, (f"-above-{name}", carried))
+                found += self._split_load(source, each, demand, (f"-above-{name}", carried))
         yield from owned.add_shared_spares(found, self._site.owned_types)
 
     def _owned_base_loads(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
@@ -338,14 +371,18 @@ class OnPremisesPlanner:
             yield tuple(min(count, one) for one in present), f"{count}-{machine}"
 
     def _split_load(
-        self, provider: str, assigned: TaskAssignment, demand: Demand, base: tuple[str, tuple[float, ...]]
+        self,
+        source: tuple[str, InstanceSelector],
+        assigned: TaskAssignment,
+        demand: Demand,
+        base: tuple[str, tuple[float, ...]],
     ) -> Iterable[TaskAssignment]:
-        (name, kept), whole = base, assigned.task.demand
+        (name, kept), whole, (provider, renter) = base, assigned.task.demand, source
         steady, machine, above = assigned.steady, assigned.choice.machine, demand.excess_over(kept)
         if whole is None or steady is None or machine is None or above.peak <= 0:
             return
         rest = assigned.task._replace(name=f"{assigned.task.name}{name}", demand=above, workload=above.workload)
-        pick = self._world.renter.best_choice(provider, rest, (assigned.model,))
+        pick = renter.best_choice(provider, rest, (assigned.model,))
         if pick is not None and not pick.misses:
             split = assigned._replace(pick=pick, kept=kept)
             choice = owned.build_steady_choice(assigned.task.name, whole, assigned.model, steady, machine, kept)

@@ -34,18 +34,23 @@ from archwright.plan.cost.hardware_lifecycle import (
     select_life_part,
 )
 from archwright.plan.cost.staffing import compute_machine_staff_usd
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, SECONDS_PER_HOUR, Demand, split_into_years
+from archwright.plan.demand.forecast import (
+    HOURS_PER_MONTH,
+    MONTHS_PER_YEAR,
+    SECONDS_PER_HOUR,
+    BatchJob,
+    Demand,
+    split_into_years,
+)
 from archwright.plan.demand.model_selection import get_model_id
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.option_builder import compute_busy_machines
 from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SelectedChoice
-from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
+from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.hardware.power import select_pue_part
 
 # The smallest part of a machine that a workload on a host processor uses.
 MIN_MACHINE_SHARE = 1 / 16
-# Parts of an owned machine that a job may use beside other work.
-MACHINE_PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 # Weight of the running costs of owned machines in the program: they serve before any machine is bought or rented, and
 # no more of them run than the work needs.
 OWNED_FIRST_WEIGHT = 1e-3
@@ -63,7 +68,8 @@ class TaskAssignment(NamedTuple):
 
     `pick`: rented machines; with `kept` set, they serve the load above `kept` requests/s (per month), which stay on
     site. `suffix`: distinguishes a second pool of the workload. `part`: the part of a load that machine types share;
-    None if one type serves the whole load. `machine_part`: the part of each machine that a job uses, as in `batch`.
+    None if one type serves the whole load. A run of a job uses `width` machines, or slices of which a machine has
+    `slices`.
     """
 
     choice: AssignmentChoice
@@ -72,11 +78,11 @@ class TaskAssignment(NamedTuple):
     steady: SteadyCapacity | None = None
     batch: BatchWork | None = None
     width: int = 0
+    slices: int = 1
     pick: InstanceChoice | None = None
     kept: tuple[float, ...] = ()
     suffix: str = ""
     part: SelectedChoice | None = None
-    machine_part: float = 1.0
 
     @property
     def pool(self) -> str:
@@ -99,6 +105,13 @@ class TaskAssignment(NamedTuple):
         return served * SECONDS_PER_HOUR / demand.requests(month)
 
     @property
+    def machine_hours(self) -> tuple[float, ...]:
+        """Return the hours of whole machines that a job needs per month; nothing for a steady load."""
+        if self.batch is None or self.task.job is None:
+            return ()
+        return tuple(hour / self.slices for hour in compute_machine_hours(self.batch, self.task.job, self.width))
+
+    @property
     def sizing_result(self) -> SteadyCapacity | BatchWork:
         """Raises ValueError if no part of the task runs on site."""
         found = self.steady if self.steady is not None else self.batch
@@ -108,6 +121,8 @@ class TaskAssignment(NamedTuple):
 
 
 Assignments = tuple[TaskAssignment, ...]
+# Replaced when the work of a job is known.
+_UNASSIGNED = AssignmentChoice("", "", None)
 
 
 def require_node(host: CandidateMachine) -> ServerSpec:
@@ -206,35 +221,40 @@ class OnPremisesSite:
             busy = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
             yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, busy), task, model, steady)
         for job, model, batch in self._sizer.list_batch(task, models, host):
-            part, batch = self._select_machine_part(task, model, host, batch)
-            width, _ = count_job_machines(batch, job)
-            if not fits_form(host, width):
+            width, slices = count_job_machines(batch, job)[0], 1
+            if (sliced := self._slice_job(job, model, host.machine)) is not None:
+                whole_w, (batch, width, slices) = batch.busy_w, sliced
+                # The host is busy once, not in every slice.
+                batch = batch._replace(busy_w=whole_w / slices)
+            if not fits_form(host, width / slices):
                 continue
-            hours = tuple(part * hour for hour in compute_machine_hours(batch, job, width))
+            each = TaskAssignment(_UNASSIGNED, task, model, None, batch, width, slices)
+            hours = each.machine_hours
             most = tuple(max(hours[month] for month in year) for year in self._years)
-            choice = AssignmentChoice(task.name, get_model_id(model), host.machine.id, width=width * part, hours=most)
-            choice = self._add_work_cost(choice, host, batch.busy_w, hours)
-            yield TaskAssignment(choice, task, model, None, batch, width, machine_part=part)
+            name, share = get_model_id(model), width / slices
+            choice = AssignmentChoice(task.name, name, host.machine.id, width=share, hours=most)
+            yield each._replace(choice=self._add_work_cost(choice, host, batch.busy_w * slices, hours))
 
-    def _select_machine_part(
-        self, task: WorkloadTask, model: ModelSpec | None, host: CandidateMachine, batch: BatchWork
-    ) -> tuple[float, BatchWork]:
-        """Return the smallest part of an owned machine that meets a job's deadline, and the sizing for it."""
-        whole, found = host.machine, (1.0, batch)
-        if task.job is None or host.machine.id not in self.owned_types:
-            return found
-        if model is None:  # work of the host processor
-            whole = whole._replace(accelerator=None, accelerator_count=0)
-        for part in MACHINE_PARTS:
-            devices, cores = whole.accelerator_count * part, math.floor(whole.cores * part)
-            if devices % 1 or not cores:
-                continue
-            scaled = whole._replace(accelerator_count=int(devices), cores=cores, ram_bytes=whole.ram_bytes * part)
-            less = host._replace(machine=scaled)
-            for job, _, sized in self._sizer.list_batch(task, (model,), less):
-                if not sized.misses and count_job_machines(sized, job) == (1, ()):
-                    found = (part, sized._replace(busy_w=sized.busy_w / part))
-        return found
+    def _slice_job(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> tuple[BatchWork, int, int] | None:
+        """Return the work on a slice, the slices of a run, and those of a machine; None if a run needs whole machines.
+
+        A slice has one accelerator, so that a job runs beside loads that leave accelerators of the machine idle.
+        """
+        devices = machine.accelerator_count if model is not None else 0
+        count = devices or round(1 / MIN_MACHINE_SHARE)
+        if count < 2 or machine.cores < count:
+            return None
+        one = machine._replace(
+            accelerator=machine.accelerator if devices else None,
+            accelerator_count=min(devices, 1),
+            cores=machine.cores // count,
+            ram_bytes=machine.ram_bytes / count,
+        )
+        batch = self._sizer.batch(job, model, one)
+        if batch is None or batch.misses:
+            return None
+        width, late = count_job_machines(batch, job)
+        return None if late or width > count else (batch, width, count)
 
     def _add_work_cost(
         self, choice: AssignmentChoice, host: CandidateMachine, busy_w: float, hours: tuple[float, ...]
