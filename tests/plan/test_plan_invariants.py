@@ -54,6 +54,7 @@ def no_cheaper(less: Plan, more: Plan) -> None:
         assert after[name] >= before[name] * (1 - 1e-9), name
 
 
+@pytest.mark.nightly
 @few
 @given(st.sampled_from(NEEDS), st.sampled_from(["load", "peak", "input_tokens", "output_tokens"]), st.floats(1.05, 6.0))
 def test_more_work_never_costs_less(plan_of: Make, name: str, what: str, factor: float) -> None:
@@ -61,6 +62,7 @@ def test_more_work_never_costs_less(plan_of: Make, name: str, what: str, factor:
     no_cheaper(plan_of(name), plan_of(name, scaled(name, **{what: factor})))
 
 
+@pytest.mark.nightly
 @few
 @given(st.sampled_from(NEEDS), st.sampled_from(["ttft_p95_s", "tpot_p95_s", "availability"]), st.floats(1.05, 10.0))
 def test_a_looser_limit_never_costs_more(plan_of: Make, name: str, what: str, factor: float) -> None:
@@ -81,6 +83,7 @@ def owning(count: int, load: float, **factors: float) -> Callable[[dict[str, Any
     return change
 
 
+@pytest.mark.nightly
 @few
 @given(st.integers(0, 7), st.integers(1, 4), st.floats(0.05, 5.0))
 def test_a_machine_that_is_owned_never_makes_a_house_dearer(plan_of: Make, there: int, more: int, load: float) -> None:
@@ -93,6 +96,7 @@ def test_more_work_of_a_load_that_is_shared_never_costs_less(plan_of: Make, load
     no_cheaper(plan_of("manufacturer", owning(4, load)), plan_of("manufacturer", owning(4, load * factor)))
 
 
+@pytest.mark.nightly
 @few
 @given(st.floats(0.05, 4.0), st.sampled_from(["ttft_p95_s", "tpot_p95_s", "availability"]), st.floats(1.05, 10.0))
 def test_a_looser_limit_of_a_load_that_is_shared_never_costs_more(
@@ -119,6 +123,7 @@ def test_a_shared_load_keeps_power_racks_and_the_machines_there_are(
     keep_within(option, power, rack)
 
 
+@pytest.mark.nightly
 @few
 @given(st.floats(3.0, 60.0), st.integers(4, 60), st.floats(0.3, 8.0))
 def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:

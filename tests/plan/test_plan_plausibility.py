@@ -50,6 +50,7 @@ def test_a_fleet_that_computes_together_is_not_interruptible(plan_of: Make) -> N
     assert any(pool == "big" and kind != "spot" and peak > MAX_SPOT_MACHINES for (pool, kind), peak in kinds.items())
 
 
+@pytest.mark.nightly
 def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Catalog) -> None:
     rate = {"workloads.0.traffic.requests_per_second": {"mean": 1e3, "peak": 1e5}}
     cloud = option_of(plan_of("startup", edit({**rate, "budget.per_month": GONE})), "cloud")

@@ -216,6 +216,7 @@ def test_a_workload_that_says_too_little_is_named(needs_of: Read, catalog: Catal
     assert nothing.chosen is None and all(option.total_cost is None for option in nothing.options)
 
 
+@pytest.mark.nightly
 def test_old_prices_are_no_reason_to_buy_unless_they_are_accepted(
     needs_of: Read, catalog: Catalog, monkeypatch: Any
 ) -> None:

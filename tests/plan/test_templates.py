@@ -58,9 +58,10 @@ def test_the_load_of_users_is_a_driver_of_hosted_costs() -> None:
     assert exact.amount.factor < tokens["characters"].amount.factor
 
 
+@pytest.mark.nightly
 def test_jobs_use_parts_of_owned_machines_beside_a_load() -> None:
-    """A monthly LoRA and an index need no machine of their own while owned accelerators are free."""
+    """A monthly LoRA and data processing need no machine of their own while owned accelerators are free."""
     plan = plan_template("research-laboratory")
     home = next(one for one in plan.options if one.name == "on-premises")
-    machines = {(one.machine, one.kind) for one in home.purchases if one.pool in ("species-model", "paper-index")}
+    machines = {(one.machine, one.kind) for one in home.purchases if one.pool in ("species-model", "sensors")}
     assert home.feasible and machines == {("4x-a100-80gb-pcie", "owned")}
