@@ -74,8 +74,9 @@ def test_every_kind_has_a_model_of_its_languages(plan: Plan, catalog: Catalog) -
         model = catalog.find_specialist(option.models[name])
         assert model is not None and {"de", "pl"} <= set(model.languages), name
     assert catalog.image_model("", option.models["claims"]) is not None
-    kinds = {pool.name: pool.kind for pool in plan.pools if pool.name != "claims"}
-    assert kinds == {"index": "text", "rank": "text", "calls": "predict"}
+    assert {pool.name: pool.kind for pool in (*plan.pools, *plan.upstreams)} == {
+        "index": "text", "rank": "text", "calls": "predict", "claims": "text",
+    }  # fmt: skip
     assert [pool.name for pool in plan.pools if pool.rerank] == ["rank"]
     evidence = {workload.name: workload.evidence for workload in plan.workloads}
     assert [score.benchmark for score in evidence["calls"]] == ["open_asr_de_wer"]
@@ -114,6 +115,7 @@ def test_the_plan_states_what_it_does_not_start(plan: Plan) -> None:
     hosted = next(one for one in plan.options if one.placement == "hosted-api")
     assert any("no hosted price for" in note and "speech-to-text" in note for note in hosted.notes)
     assert any("hours of audio an hour" in text for text in plan.assumptions)
+    assert any("an image counts as" in text for text in plan.assumptions)
     with pytest.raises(PlanError, match="cannot run on this machine alone"):
         build_bundle(plan, LISTEN, "sqlite://")
     reached = {name: ExternalEndpoints((f"http://127.0.0.1:9/{name}",)) for name in ("index", "rank", "claims")}

@@ -264,6 +264,10 @@ class Planner:
         return found, chooser.list_choices(best, others if best.option.placement == prefer else variants.values())
 
     @cached_property
+    def _site_planner(self) -> OnPremisesPlanner:
+        return OnPremisesPlanner(self.world, self._tasks)
+
+    @cached_property
     def _cloud_planner(self) -> CloudPlanner:
         return CloudPlanner(self.world, self._ledger, self._tasks)
 
@@ -272,7 +276,7 @@ class Planner:
         world, tasks = self.world, self._tasks
         if draft.placement in ("on-premises", "hybrid"):
             if task.name not in self._site_prices:
-                self._site_prices[task.name] = OnPremisesPlanner(world, tasks).price_models(task)
+                self._site_prices[task.name] = self._site_planner.price_models(task)
             return self._site_prices[task.name]
         if draft.placement == "cloud":
             return self._cloud_planner.price_models(draft, task)
@@ -314,7 +318,7 @@ class Planner:
             return
         catalog, every = self._catalog, None
         world = self.world._replace(catalog=catalog.accept_stale_prices(), sites={})
-        planner = OnPremisesPlanner(self.world, tasks)
+        planner = self._site_planner if tasks is self._tasks else OnPremisesPlanner(self.world, tasks)
         left_out = list_unsold_machines(self.world, tasks) if compared else ()
         for provider in providers:
             found = planner.plan_option(provider)

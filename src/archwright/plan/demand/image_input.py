@@ -5,7 +5,7 @@ tokens: tokens x patches per token x encoder parameters / active parameters.
 """
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import ModelSpec
+from archwright.catalog.tables.records import HostedModel, ModelSpec
 from archwright.contract.needs import TokenLength, Workload
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_selection import ModelCandidates
@@ -51,13 +51,16 @@ def count_image_tokens(workload: Workload, catalog: Catalog, model: str, provide
     return rule.count_tokens(stated or ASSUMED_PIXELS) if rule is not None else 0.0
 
 
-def describe_image_tokens(workload: Workload, catalog: Catalog, model: ModelSpec) -> str:
-    rule, tokens = catalog.image_model("", model.id), count_image_tokens(workload, catalog, model.id)
+def describe_image_tokens(workload: Workload, catalog: Catalog, model: ModelSpec | HostedModel) -> str:
+    provider = model.provider if isinstance(model, HostedModel) else ""
+    rule = catalog.image_model(provider, model.id)
+    tokens = count_image_tokens(workload, catalog, model.id, provider)
+    counted = f"{workload.name}: an image counts as {tokens:,.0f} tokens of the prompt of {model.id}"
+    source = rule.source if rule is not None else "unknown"
+    if isinstance(model, HostedModel):
+        return f"{counted} ({source})"
     work = tokens * rule.encoder_load(model.active_parameters) if rule is not None else 0.0
-    return (
-        f"{workload.name}: an image counts as {tokens:,.0f} tokens of the prompt of {model.id}, and its encoder as "
-        f"{work:,.0f} more ({rule.source if rule is not None else 'unknown'}). `bench` sends text of this length"
-    )
+    return f"{counted}, and its encoder as {work:,.0f} more ({source}). `bench` sends text of this length"
 
 
 def _lengthen_prompt(demand: Demand, tokens: float) -> Demand:

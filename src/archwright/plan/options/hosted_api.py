@@ -30,7 +30,7 @@ from archwright.plan.cost.prices import format_source
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand import model_selection
 from archwright.plan.demand.forecast import Demand, load_driver
-from archwright.plan.demand.image_input import add_image_tokens, takes_images
+from archwright.plan.demand.image_input import add_image_tokens, describe_image_tokens, takes_images
 from archwright.plan.demand.model_quality import find_rater
 from archwright.plan.options.cloud_instances import InstanceSelection
 from archwright.plan.options.edge_sites import make_sites_miss
@@ -213,7 +213,9 @@ class HostedApiPlanner:
         drivers = (price.basis, *self._ledger.select_drivers(load_driver(workload.name)))
         term = make_varying_flow(line, "tokens", monthly, drivers)
         misses = (*misses, *slow.misses, *down.misses, *scarce)
-        return OptionPart(terms=(term,), models={workload.name: model.id}, misses=misses, notes=tuple(notes))
+        seen = (describe_image_tokens(workload, self._catalog, model),) if takes_images(workload) else ()
+        models = {workload.name: model.id}
+        return OptionPart(terms=(term,), models=models, misses=misses, notes=tuple(notes), assumptions=seen)
 
     def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
         """Return the round trip to the nearest country that may process requests; a far one if unknown."""
