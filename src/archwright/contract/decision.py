@@ -161,11 +161,44 @@ class BindingLimit(Record):
         return f"{self.constraint} {limit} (relaxed to {relaxed})"
 
 
+class PilotRun(Record):
+    """A measurement that narrows a prediction far from all measured rows, with its cost.
+
+    `subject`: what was never measured. `machine` is rented at `provider` for `hours`; without a provider the run waits
+    for the delivered machine. `band`: factor on the step time today, `band_after`: after the run. `worth`: what the
+    uncertainty costs over the horizon in the currency of `cost`: machines bought for certainty, and the chance that a
+    limit breaks, in money of the pool; 0 if no plan says.
+    """
+
+    workload: str
+    subject: str
+    machine: str
+    provider: str
+    region: str
+    hours: Estimate
+    cost: Estimate
+    command: str
+    band: Estimate
+    band_after: Estimate
+    worth: float = 0.0
+
+    @property
+    def summary(self) -> str:
+        """For example "never measured: 4B on L4 (x2.1): bench 1 h on g6.xlarge at aws for 1 USD narrows it to x1.4"."""
+        place = f"{self.machine} at {self.provider} in {self.region}" if self.provider else f"{self.machine}, delivered"
+        return (
+            f"{self.subject} was never measured (step time within x{self.band.factor:.2g}): a pilot of "
+            f"{self.hours.value:.2g} h on {place} for {self.cost.value:.2g} {self.cost.unit} narrows it to about "
+            f"x{self.band_after.factor:.2g}"
+        )
+
+
 class Decision(Record):
     """`pareto` names the options that no other option beats in all `axes` (cost, capex, carbon, risk ...).
 
     `drivers` are sorted by strength. The first three that change the choice should be checked before signing.
     `choices`: three ways to choose models; `binding`: limits by what relaxing them saves, the largest first.
+    `pilots`: the runs that are worth their cost, the most valuable first.
     """
 
     axes: tuple[str, ...] = ()
@@ -177,6 +210,7 @@ class Decision(Record):
     schedules: tuple[Schedule, ...] = ()
     choices: tuple[ModelChoice, ...] = ()
     binding: tuple[BindingLimit, ...] = ()
+    pilots: tuple[PilotRun, ...] = ()
 
     def list_choices(self) -> tuple[tuple[ModelChoice, bool], ...]:
         """Return each choice of models, and True if it is the same plan as the one before."""

@@ -7,8 +7,13 @@ independence; sums add half by half (root of squares). Dependent parts must be c
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from archwright.contract.record import Record
+
+_NORMAL = NormalDist()
+# A level of 1 has no finite quantile.
+_MAX_LEVEL = 0.9999
 
 
 class Estimate(Record):
@@ -40,6 +45,35 @@ class Estimate(Record):
         if self.low <= 0:
             return math.inf
         return max(self.value / self.low, self.high / self.value)
+
+    def chance_below(self, limit: float) -> float:
+        """Return the probability that the truth is at most `limit`: a log-normal with its own width on each side.
+
+        `value` is the median. Formula: Phi(z x ln(limit / value) / ln(end / value)), z the quantile of the band's end
+        on the side of `limit`; normal instead of log-normal if the band or the limit reaches zero.
+        """
+        end = self.high if limit > self.value else self.low
+        if limit == self.value and limit < self.high:
+            return 0.5
+        if limit == self.value or end == self.value:
+            return float(limit >= self.value)
+        if min(self.low, limit) > 0:
+            width = math.log(limit / self.value) / abs(math.log(end / self.value))
+        else:
+            width = (limit - self.value) / abs(end - self.value)
+        return _NORMAL.cdf(width * self._end_quantile)
+
+    def quantile(self, share: float) -> float:
+        """Return the number that the truth does not exceed with probability `share`, in (0, 1): see `chance_below`."""
+        width = _NORMAL.inv_cdf(share) / self._end_quantile
+        end = self.high if width > 0 else self.low
+        if self.low > 0:
+            return self.value * math.pow(end / self.value, abs(width))
+        return self.value + (end - self.value) * abs(width)
+
+    @property
+    def _end_quantile(self) -> float:
+        return _NORMAL.inv_cdf((1 + min(self.level, _MAX_LEVEL)) / 2)
 
     def contains(self, measured: float) -> bool:
         return self.low <= measured <= self.high

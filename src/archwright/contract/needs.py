@@ -109,14 +109,20 @@ class Traffic(Record):
     regions: dict[str, float] | None = None
 
 
+# Share of the cases in which a limit must hold. Buyers with this certainty held their limits at the least cost
+# (docs/accuracy.md, Regret).
+DEFAULT_CERTAINTY = 0.7
+
+
 class SLO(Record):
-    """Service levels; `preset` fills the fields that are not set."""
+    """Service levels; `preset` fills the fields that are not set. `certainty`: the probability that each must have."""
 
     preset: SLOPreset | None = None
     ttft_p95_s: float | None = None
     tpot_p95_s: float | None = None
     latency_p95_s: float | None = None
     availability: float | None = None
+    certainty: float = DEFAULT_CERTAINTY
 
 
 class Workload(Record):
@@ -209,12 +215,16 @@ class ExistingComponent(Record):
 
 
 class Budget(Record):
-    """Hard limits in `currency`: `per_month` on recurring spend without staff, `capex` on purchases."""
+    """Hard limits in `currency`: `per_month` on recurring spend without staff, `capex` on purchases.
+
+    `certainty`: the probability with which the limits of money, power and quotas must hold.
+    """
 
     currency: str
     horizon_months: int
     per_month: float | None = None
     capex: float = 0.0
+    certainty: float = DEFAULT_CERTAINTY
 
 
 class Needs(Record):

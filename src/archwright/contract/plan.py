@@ -174,6 +174,27 @@ class ConstraintViolation(Record):
     at_best: bool = False
 
 
+class LimitProbability(Record):
+    """A limit that the needs state, and the `probability` that an option holds it; `certainty` is the required one.
+
+    `limit` is a constraint ("chat.ttft_p95_s"); `stated` and `predicted` have its unit. `at_least`: the value must not
+    be below the limit (availability, capacity). `basis`: how the probability was computed, in words.
+    """
+
+    limit: str
+    stated: float
+    predicted: Estimate
+    probability: float
+    certainty: float
+    basis: str
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """True if the limit holds with the required certainty."""
+        return self.probability >= self.certainty - 1e-9
+
+
 class StaffNeed(Record):
     """Full-time equivalents (FTE) of one role, mean over the horizon.
 
@@ -199,7 +220,7 @@ class Option(Record):
 
     `total_cost` includes staff to hire, `cost_without_staff` no staff; both are over the horizon. `cumulative_cost` is
     the total paid by each month's end, in the budget's currency, including staff. `power_kw` is the peak draw from the
-    mains, including cooling.
+    mains, including cooling. `limits`: the probability of each limit of the needs that has a prediction.
     """
 
     name: str
@@ -223,6 +244,12 @@ class Option(Record):
     carbon_kg_per_month: Estimate | None = None
     cost_without_staff: Estimate | None = None
     staff: tuple[StaffNeed, ...] = ()
+    limits: tuple[LimitProbability, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[LimitProbability, ...]:
+        """The limits that hold with less than the required certainty, the least probable first."""
+        return tuple(sorted((one for one in self.limits if not one.holds), key=lambda one: one.probability))
 
     def cost_by_category(self, months: int) -> dict[CostCategory, float]:
         """Sum the cost lines over `months` by category; residual values are subtracted."""
