@@ -1,5 +1,6 @@
 """Resolves names in benchmark tables: more models, accelerators and engines than a plan can use."""
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -8,6 +9,28 @@ from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.name_resolution import normalise_name, resolve_accelerator, resolve_model
 from archwright.catalog.tables.records import Accelerator, ModelSpec
+from archwright.contract.record import replace
+
+# A processor's name may state the threads in use, one per core.
+_THREADS = re.compile(r"\s*\((\d+) threads?\)$")
+_CORES = re.compile(r"(\d+) cores")
+
+
+def take_cores(processor: Accelerator, threads: int) -> Accelerator:
+    """Return `processor` with `threads` of its cores, or of several such processors.
+
+    Cores draw bandwidth in proportion: clouds divide a processor among machines, and its memory with it. The rate of
+    a core is the processor's, so its rates are in proportion too."""
+    stated = _CORES.search(processor.notes)
+    if stated is None or threads < 1:
+        return processor
+    share = threads / int(stated[1])
+    return replace(
+        processor,
+        memory_bandwidth_bytes_per_s=processor.memory_bandwidth_bytes_per_s * share,
+        flops={dtype: rate * share for dtype, rate in processor.flops.items()},
+        notes=_CORES.sub(f"{threads} cores", processor.notes, count=1),
+    )
 
 
 class BenchmarkNameResolver:
@@ -47,8 +70,10 @@ class BenchmarkNameResolver:
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
-            direct = self.accelerators.get(self._spellings[1].get(normalise_name(name), ""))
-            self._accelerators[name] = direct or resolve_accelerator(name, self.accelerators, self.catalog.aliases)
+            threads, bare = _THREADS.search(name), _THREADS.sub("", name)
+            direct = self.accelerators.get(self._spellings[1].get(normalise_name(bare), ""))
+            found = direct or resolve_accelerator(bare, self.accelerators, self.catalog.aliases)
+            self._accelerators[name] = take_cores(found, int(threads[1])) if threads else found
         return self._accelerators[name]
 
     def engine_family(self, text: str) -> str:

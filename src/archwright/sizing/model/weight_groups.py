@@ -1,7 +1,8 @@
 """Weights and KV cache of a model, grouped by how a parallel layout shards them.
 
 - trunk: attention, dense and shared feed-forward; applied to every token, held once per tensor-parallel group.
-  Without the embedding table: a step looks up its rows and does not read the whole table.
+- embedding: tables of which a step looks up rows and does not read the whole. None if the table is the output head
+  (tied): then the parameters of the shape add up with one table of V d instead of two.
 - head: the output head, V d.
 - experts: E experts of which k are active per token; a step of t tokens reads E (1 - (1 - k/E)^t) (random routing).
 - cache: values per token. Latent attention (MLA) keeps one latent per token and layer, replicated on every rank; a
@@ -12,12 +13,13 @@ import math
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import ModelSpec
-from archwright.sizing.model.architecture import cache_bytes_per_token, head_parameters
+from archwright.sizing.model.architecture import body_parameters, cache_bytes_per_token, head_parameters
 
 # Rotary (RoPE) values that latent attention keeps with each latent: 64 in every published architecture.
 ROTARY_VALUES = 64
-# Smaller models tie the embedding to the output head.
+# If the shape does not add up, smaller models tie the embedding to the output head.
 TIED_EMBEDDING_PARAMETERS = 2.0e9
+SHAPE_TOLERANCE = 0.03
 
 
 class WeightGroups(NamedTuple):
@@ -77,9 +79,19 @@ class WeightGroups(NamedTuple):
         return self.cache_values * self.mean_attended_tokens(context)
 
 
+def _lookup_parameters(model: ModelSpec, head: float) -> float:
+    if not model.experts:
+        if model.active_parameters < model.parameters:
+            return float(model.parameters - model.active_parameters)
+        gaps = [abs(body_parameters(model) + tables * head - model.parameters) for tables in (1, 2)]
+        if min(gaps) < SHAPE_TOLERANCE * model.parameters:
+            return head * gaps.index(min(gaps))
+    return 0.0 if model.parameters < TIED_EMBEDDING_PARAMETERS else head
+
+
 def group_weights(model: ModelSpec) -> WeightGroups:
     head = head_parameters(model)
-    embedding = 0.0 if model.parameters < TIED_EMBEDDING_PARAMETERS else head
+    embedding = _lookup_parameters(model, head)
     experts = model.experts if model.experts > model.experts_active else 0
     expert = (model.parameters - model.active_parameters) / (model.experts - model.experts_active) if experts else 0.0
     trunk = model.parameters - expert * experts - head - embedding
