@@ -69,6 +69,38 @@ class Parallelism(Record):
     data: int = 1
 
 
+class EngineOptions(Record):
+    """How an engine runs a model; the defaults are its plain settings.
+
+    `prefix_hits`: expected share of prompt tokens that the prefix cache holds. `chunk_tokens`: most tokens of one step,
+    0 for the engine's own. `draft_tokens` per step, each accepted with probability `acceptance`, come from `draft`:
+    "mtp" (the model's own layers) or a repository. `kv_format`: of the KV cache. `adapters`: fine-tuned variants (LoRA)
+    served together. The format of the weights is the pool's `quantisation`.
+    """
+
+    prefix_hits: float = 0.0
+    chunk_tokens: int = 0
+    draft_tokens: int = 0
+    acceptance: float = 0.0
+    draft: str = ""
+    kv_format: str = ""
+    adapters: int = 0
+
+
+class OptionEffect(Record):
+    """One chosen engine option: `setting`, why it was chosen, and factors on other quantities with their bands.
+
+    `effects`: this setting / the plain setting, by quantity ("requests/s"). `flag`: of the engine's command line.
+    """
+
+    option: str
+    setting: str
+    reason: str
+    source: str
+    effects: dict[str, Estimate] = {}
+    flag: str = ""
+
+
 class Launch(Record):
     """How the engine of a pool is started and monitored.
 
@@ -119,6 +151,8 @@ class Pool(Record):
     default_max_tokens: int
     quantisation: str
     launch: Launch
+    options: EngineOptions = EngineOptions()
+    effects: tuple[OptionEffect, ...] = ()
     parallelism: Parallelism = Parallelism()
     artefact: Artefact | None = None
     price_usd_per_hour: Estimate | None = None

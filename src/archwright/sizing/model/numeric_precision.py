@@ -30,10 +30,13 @@ FALLBACK_DTYPES = {
 
 
 class NumericPrecision(NamedTuple):
-    """Number format `name` of the weights; `stated` is False if the format was assumed."""
+    """Number format `name` of the weights; `stated` is False if the format was assumed.
+
+    `cache`: format of the KV cache; empty: eight bits beside weights of at most eight bits, else sixteen."""
 
     name: str
     stated: bool = True
+    cache: str = ""
 
     @property
     def expert_bits(self) -> float:
@@ -44,7 +47,7 @@ class NumericPrecision(NamedTuple):
 
     @property
     def cache_bits(self) -> float:
-        return 8.0 if self.name in ("fp4", "fp8", "int8") else 16.0
+        return WEIGHT_BITS[self.cache] if self.cache else 8.0 if self.name in ("fp4", "fp8", "int8") else 16.0
 
 
 def parse_precision(precision: str, model: str) -> NumericPrecision:

@@ -25,10 +25,25 @@ class DecodeStep(Protocol):
     def step_s(self, batch: float) -> float: ...
 
 
+class StepTokens(NamedTuple):
+    """Tokens of a request in steps: `cached` share of its prompt in the prefix cache, `output` tokens per decode step.
+
+    A decode step computes `verified` tokens per request. `spread`: standard deviation / mean of its output tokens."""
+
+    cached: float = 0.0
+    output: float = 1.0
+    verified: float = 1.0
+    spread: float = 0.0
+
+
 class StepTimes(Protocol):
     """Step times of an engine in seconds."""
 
     def __hash__(self) -> int: ...
+
+    @property
+    def tokens(self) -> StepTokens:
+        """Return the tokens per request and step."""
 
     @property
     def started_s(self) -> float:
@@ -41,7 +56,7 @@ class StepTimes(Protocol):
         """Return the decode-only steps at `context` tokens per request; batch sizes may be fractional."""
 
     def prefill_s(self, tokens: float, seen: float) -> float:
-        """Return the time that the prefill of one prompt adds to its steps; `seen`: attended pairs of its tokens."""
+        """Return the time that the prefill of `tokens` new tokens adds to their steps; `seen`: their attended pairs."""
 
     def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
         """Return the prefill of a prompt that does not queue behind other prompts."""
@@ -98,6 +113,8 @@ class CoefficientKey(NamedTuple):
 class FittedStepTimes:
     """Fitted step times of one engine on `worker`'s layout, without data-parallel ranks or pipeline stages."""
 
+    tokens = StepTokens()
+
     def __init__(
         self, worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey, fit: dict[str, dict[str, float]]
     ) -> None:
@@ -143,20 +160,23 @@ class FittedStepTimes:
         flops = tokens * (work.trunk_s + work.expert_s) + prompts * work.head_s + work.attention_s(tokens, seen)
         return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
 
-    def ttft_prefill_s(self, prompt: float) -> float:
+    def ttft_prefill_s(self, prompt: float, cached: float = 0.0) -> float:
+        """Return the prefill time by the TTFT coefficients; the first `cached` tokens of the prompt need no work."""
         work, k = self._prompt, self._ttft
+        pairs, prompt = (prompt * prompt - cached * cached) / 2, prompt - cached
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
-        flops = (body + work.attention_s(prompt, prompt * prompt / 2)) / k["epf"]
+        flops = (body + work.attention_s(prompt, pairs)) / k["epf"]
         memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
         return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
 
-    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
+    def uncontended_prefill(self, prompt: float, cached: float = 0.0) -> UncontendedPrefill:
         """Return the fitted mean TTFT without the closed loop's queueing (coefficient kb)."""
         k = self._ttft
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
-        read = self.prefill_s(prompt, prompt * prompt / 2) + self.started_s
-        return UncontendedPrefill(self.ttft_prefill_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
+        read = self.prefill_s(prompt - cached, (prompt * prompt - cached * cached) / 2) + self.started_s
+        fitted = self.ttft_prefill_s(prompt, cached) + scheduling * k["t0"]
+        return UncontendedPrefill(fitted, scheduling * k["ks"], read)
 
     def step_s(self, step: EngineStep) -> float:
         if not step.prompt_tokens:
@@ -205,6 +225,7 @@ class _PrefillRates(NamedTuple):
 
 class RooflineStepTimes:
     started_s = 0.0
+    tokens = StepTokens()
 
     def __init__(self, roofline: Roofline) -> None:
         self._roofline = roofline

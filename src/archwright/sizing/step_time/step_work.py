@@ -84,11 +84,12 @@ class ShardedModel(NamedTuple):
         split = min(layout.tp, shape.cache_splits)
         return shape.cache_value_count(context) * number.cache_bits / 8 / split / layout.pp
 
-    def capacity(self, memory: float, context: float) -> float:
+    def capacity(self, memory: float, context: float, reserved: float = 0.0) -> float:
         """Return the requests per attention rank whose KV cache fits beside the weights; < 1: the model does not fit.
 
-        `memory` is bytes of one device, `context` tokens per request."""
-        room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weight_bytes()
+        `memory` and `reserved` (adapters, a draft, a shared prefix) are bytes of one device, `context` tokens per
+        request."""
+        room = memory * USABLE_MEMORY_SHARE - WORKSPACE_BYTES - self.weight_bytes() - reserved
         return max(room, 0.0) / max(self.request_cache_bytes(context), 1.0)
 
     def decode(self, requests: float, context: float) -> DeviceStepWork:
