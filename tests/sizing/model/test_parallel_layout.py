@@ -56,6 +56,8 @@ def test_copies_fill_the_devices() -> None:
         ("FP8", "m", "fp8", True),
         ("", "org/Some-NVFP4", "fp4", True),
         ("Q4_0 (GGUF)", "m", "int4", True),
+        ("Q4_K_M (GGUF)", "m", "q4", True),
+        ("F16 (GGUF)", "m", "bf16", True),
         ("", "m", "bf16", False),
         ("mystery", "m", "bf16", False),
         ("tf32", "m", "fp32", True),

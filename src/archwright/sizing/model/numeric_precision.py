@@ -11,14 +11,17 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 
 _WORDS = (
     ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),
-    ("int4", re.compile(r"int4|w4a16|awq|gptq|q4|4.?bit")),
-    ("int8", re.compile(r"int8|w8a8|q8")),
+    ("int4", re.compile(r"int4|w4a16|awq|gptq|q4_[01]|4.?bit")),
+    ("int8", re.compile(r"int8|w8a8")),
     ("fp8", re.compile(r"fp8|float8|e4m3")),
     ("fp32", re.compile(r"fp32|float32|tf32")),
-    ("bf16", re.compile(r"bf16|bfloat|fp16|float16|half|16.?bit")),
+    ("bf16", re.compile(r"bf16|bfloat|fp?16|float16|half|16.?bit")),
+    *((name, re.compile(name)) for name in ("q4", "q5", "q6", "q8")),
 )
-# Bits per weight, scales included: blocks of 16 or 32 weights share one 8-bit scale.
+# Bits per weight, scales included: blocks of 16 or 32 weights share one 8-bit scale. The formats of GGUF files
+# (q4 to q8) mix blocks, also in attention and output head.
 WEIGHT_BITS = {"fp4": 4.5, "int4": 4.5, "int8": 8.0, "fp8": 8.0, "fp32": 32.0, "bf16": 16.0}
+WEIGHT_BITS |= {"q4": 4.85, "q5": 5.7, "q6": 6.6, "q8": 8.5}
 FALLBACK_DTYPES = {
     "fp4": ("fp4", "fp8", "bf16", "fp16"),
     "fp8": ("fp8", "bf16", "fp16"),
@@ -26,6 +29,7 @@ FALLBACK_DTYPES = {
     "int4": ("bf16", "fp16"),
     "bf16": ("bf16", "fp16"),
     "fp32": ("tf32", "fp32", "bf16"),
+    **dict.fromkeys(("q4", "q5", "q6", "q8"), ("bf16", "fp16")),
 }
 
 
@@ -43,7 +47,7 @@ class NumericPrecision(NamedTuple):
         return WEIGHT_BITS[self.name]
 
     def trunk_bits(self, sparse: bool) -> float:
-        return 16.0 if sparse and WEIGHT_BITS[self.name] < 8 else WEIGHT_BITS[self.name]
+        return 16.0 if sparse and self.name in ("fp4", "int4") else WEIGHT_BITS[self.name]
 
     @property
     def cache_bits(self) -> float:
