@@ -23,7 +23,7 @@ from archwright.sizing.inference.open_loop import (
     RequestProfile,
     build_request_profile,
 )
-from archwright.sizing.step_time.engine_step_times import STEPS_PER_PREFILL, UncontendedPrefill
+from archwright.sizing.step_time.engine_step_times import STEPS_PER_PREFILL, StepTokens, UncontendedPrefill
 
 CHAT = (TokenLength(mean=1800, p95=4200), TokenLength(mean=220, p95=600))
 
@@ -43,6 +43,7 @@ class Plain(NamedTuple):
     slope: float = 1e-4
     token: float = 1e-5
     started_s: float = 0.0
+    tokens: StepTokens = StepTokens()
 
     def step_s(self, step: EngineStep) -> float:
         return self.base + self.slope * step.answering + self.token * step.prompt_tokens
