@@ -184,7 +184,7 @@ class PilotRun(Record):
 
     @property
     def summary(self) -> str:
-        """For example "never measured: 4B on L4 (x2.1): bench 1 h on g6.xlarge at aws for 1 USD narrows it to x1.4"."""
+        """A sentence: what was never measured, the run and its cost, and the widths of the band before and after."""
         place = f"{self.machine} at {self.provider} in {self.region}" if self.provider else f"{self.machine}, delivered"
         return (
             f"{self.subject} was never measured (step time within x{self.band.factor:.2g}): a pilot of "

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from archwright.contract.decision import CostDriver, Rival
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible_error
 from archwright.report import charts
 from archwright.report import document as doc
@@ -82,14 +81,13 @@ def describe_choice(plan: Plan, option: Option) -> str:
 
 
 def explain_refusal(option: Option, cheaper: Option) -> str:
-    """A sentence on why the plan passed over a cheaper option: a preferred placement, or a limit nobody guarantees."""
+    """A sentence on why the plan passed over a cheaper option: a preferred placement, or less certain limits."""
     if any(note.startswith(PREFERRED) for note in option.notes) and cheaper.placement != option.placement:
         return "The needs prefer the placement of this plan."
-    doubts = [note.removeprefix(UNVERIFIED).partition(" ")[0] for note in cheaper.notes if note.startswith(UNVERIFIED)]
-    if not doubts:
+    if len(cheaper.doubts) <= len(option.doubts):
         return "The rules of the plan prefer this one."
-    limits = fmt.format_list(map(name_limit, dict.fromkeys(doubts)), most=2)
-    return f"No guarantee and no measurement shows that it keeps the limit of {limits}."
+    doubts = (f"{name_limit(one.limit)} with {fmt.format_percent(one.probability)}" for one in cheaper.doubts)
+    return f"It holds {fmt.format_list(doubts, most=2)} only."
 
 
 def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:

@@ -1,20 +1,20 @@
 """Risk register: facts and limits that could make the plan wrong, with probability and impact from the plan's bands."""
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.decision import CostDriver
-from archwright.contract.plan import Option, Plan
+from archwright.contract.plan import LimitProbability, Option, Plan
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
 from archwright.report.bill import build_bill, name_price
 from archwright.report.charts import name_drivers
 from archwright.report.document_texts import read_texts
 
-AT_RISK = re.compile(r"at risk: (\S+) limit (\S+) (?:is|lies) inside the interval (\S+) \.\. (\S+)")
-# A limit or a switching point inside a 90 % band, met by the value: a miss is less likely than not.
+# A switching point inside a 90 % band: it is less likely than not.
 INSIDE, END = f"5 to 50{fmt.SPACE}%", f"5{fmt.SPACE}%"
+# A limit that is less probable is a risk.
+CERTAIN = 0.95
 # Order of a missed service level among the impacts on cost, as a share of the total.
 LIMIT_WEIGHT = 0.25
 
@@ -37,14 +37,14 @@ class Risk(NamedTuple):
 
 
 def list_risks(plan: Plan, option: Option | None) -> tuple[Risk, ...]:
-    """The largest first, each title once: facts of the own cost by their worse end, and limits inside their bands."""
+    """The largest first, each title once: facts of the own cost by their worse end, and limits that may break."""
     if option is None:
         return ()
     names = name_drivers(plan.decision.drivers)
     named = {basis for line in option.cost_lines for basis in line.drivers}
     drivers = (driver for driver in plan.decision.drivers if driver.basis in named)
     found = [_assess_fact(plan, option, driver, names[driver.basis]) for driver in drivers]
-    found += filter(None, map(_assess_limit, option.notes))
+    found += [_assess_limit(one) for one in option.limits if one.probability < CERTAIN]
     ordered = sorted(found, key=lambda risk: -risk.weight)
     return tuple(
         {risk.title: risk for risk in reversed(ordered)}[title] for title in dict.fromkeys(r.title for r in ordered)
@@ -70,18 +70,15 @@ def _assess_fact(plan: Plan, option: Option, driver: CostDriver, name: str) -> R
     return _fill_risk(driver.basis, values, INSIDE if inside else END, impact, effect, weight)
 
 
-def _assess_limit(note: str) -> Risk | None:
-    found = AT_RISK.match(note)
-    if found is None:
-        return None
-    name, limit, low, high = found.groups()
-    unit = f"{fmt.SPACE}s" if name.endswith("_s") else ""
+def _assess_limit(one: LimitProbability) -> Risk:
     values = {
-        "name": name_limit(name),
-        "limit": f"{limit}{unit}",
-        "band": f"{low} to {high}{unit}",
+        "name": name_limit(one.limit),
+        "limit": fmt.format_measure(one.stated, one.predicted.unit),
+        "chance": fmt.format_percent(one.probability),
+        "band": fmt.format_band(one.predicted),
     }
-    return _fill_risk(f"limit.{name}", values, INSIDE, None, "service level missed", LIMIT_WEIGHT)
+    missed, weight = fmt.format_percent(1 - one.probability), LIMIT_WEIGHT * (1 - one.probability)
+    return _fill_risk(f"limit.{one.limit}", values, missed, None, "limit missed", weight)
 
 
 def name_limit(constraint: str) -> str:

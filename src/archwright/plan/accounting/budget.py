@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
-from archwright.contract.plan import ConstraintViolation, CostCategory, CostLine, Option, Pool, Purchase, StaffNeed
+from archwright.contract.plan import CostCategory, CostLine, LimitProbability, Option, Pool, Purchase, StaffNeed
+from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.explain.formatting import format_number
-from archwright.plan.violations import Misses, build_violation
+from archwright.plan.violations import Limits, Misses, judge_limit, list_misses
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
@@ -29,16 +29,7 @@ USD = "USD"
 RECEIVED_CATEGORIES: frozenset[CostCategory] = frozenset({"residual"})
 AT_RISK = "at risk: "
 STAFF_CATEGORY: CostCategory = "staff"
-# A limit that no contract guarantees and no measurement confirms.
-UNVERIFIED = f"{AT_RISK}not known: "
 COST_LINE_BASIS = "cost.line"
-
-
-class Findings(NamedTuple):
-    """Violations and notes that checks append to."""
-
-    misses: list[ConstraintViolation]
-    notes: list[str]
 
 
 class OptionDraft(NamedTuple):
@@ -60,6 +51,7 @@ class OptionDraft(NamedTuple):
     carbon_kg_per_month: Estimate | None = None
     fleets: tuple[MachineFleet, ...] = ()
     staff: tuple[StaffNeed, ...] = ()
+    limits: Limits = ()
 
 
 def is_monthly(term: CashFlow) -> bool:
@@ -114,20 +106,35 @@ class BudgetConverter:
         return tuple(self.price_option(draft) for draft in drafts)
 
     def price_option(self, draft: OptionDraft) -> Option:
-        """Sum the draft's costs. Over budget: not feasible. A limit inside the interval: at risk."""
-        misses, notes = list(draft.misses), list(draft.notes)
+        """Sum the draft's costs. Over budget: not feasible. The samples give the probability of the budget's limits."""
+        limits = list(draft.limits)
         sums: dict[str, Any] = dict.fromkeys(("total_cost", "cost_without_staff", "cost_per_month", "capex"))
         if draft.terms is not None:
             sums = self._total_costs(draft, draft.terms)
-            check_limit("per_month", sums["cost_per_month"], self.budget.per_month, misses, notes)
-            check_limit("capex", sums["capex"], self.budget.capex, misses, notes)
+            limits += self._judge_budget(draft.terms, sums)
             months, rate = range(self.budget.horizon_months), self.exchange_rate
             paid = (rate * sum(term.flow[month] for term in draft.terms) for month in months)
             sums["cumulative_cost"] = tuple(itertools.accumulate(paid))
         same = {name: value for name, value in draft._asdict().items() if name in Option.__struct_fields__}
-        judged = {**same, "misses": tuple(misses), "notes": tuple(dict.fromkeys(notes))}
+        misses = (*draft.misses, *list_misses(limits[len(draft.limits) :]))
+        # Rounded: the digest of a plan must not depend on the last digits of a power.
+        judged = tuple(replace(one, probability=round(one.probability, 4)) for one in limits)
+        same |= {"misses": misses, "notes": tuple(dict.fromkeys(draft.notes)), "limits": judged}
         lines = tuple(self._cost_line(term) for term in draft.terms or ())
-        return Option(**judged, **sums, feasible=not misses, cost_lines=lines)
+        return Option(**same, **sums, feasible=not misses, cost_lines=lines)
+
+    def _judge_budget(self, terms: tuple[CashFlow, ...], sums: dict[str, Any]) -> Iterable[LimitProbability]:
+        budget, months = self.budget, self.budget.horizon_months
+        limits = (
+            ("per_month", sums["cost_per_month"], budget.per_month, filter(is_monthly, terms), months),
+            ("capex", sums["capex"], budget.capex, filter(is_capex, terms), 1),
+        )
+        for name, amount, limit, flows, by in limits:
+            if limit is not None:
+                found = judge_limit((name, limit, budget.certainty), amount, basis=f"{SAMPLE_COUNT:,} joint samples")
+                drawn = self.sample_total(flows) / by
+                share = float((drawn <= limit).mean()) if amount.low < amount.high else found.probability
+                yield replace(found, probability=share)
 
     def _total_costs(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> dict[str, Any]:
         months, currency = self.budget.horizon_months, self.budget.currency
@@ -172,16 +179,3 @@ class BudgetConverter:
             drivers=drivers,
             by_year=tuple(self.exchange_rate * usd for usd in term.sums_by_year()),
         )
-
-
-def check_limit(
-    name: str, estimate: Estimate, limit: float | None, misses: list[ConstraintViolation], notes: list[str]
-) -> None:
-    """Add a violation if the value is above the limit, or a risk note if only the interval is."""
-    if limit is None:
-        return
-    if estimate.value > limit:
-        misses.append(build_violation(name, estimate.value, limit))
-    elif estimate.high > limit:
-        low, high = format_number(estimate.low), format_number(estimate.high)
-        notes.append(f"{AT_RISK}{name} limit {format_number(limit)} is inside the interval {low} .. {high}")

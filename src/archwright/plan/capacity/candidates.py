@@ -6,6 +6,7 @@ with any purchase option and has at least the same capacity, so no optimal machi
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -13,6 +14,7 @@ from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.catalog.tables.specialist_tables import PublishedRateModel
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
+from archwright.contract.plan import LimitProbability
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
@@ -22,7 +24,7 @@ from archwright.plan.demand.image_input import add_image_work, describe_image_to
 from archwright.plan.demand.model_selection import get_model_id, prune_models, select_open_models
 from archwright.plan.demand.specialist_models import select_specialist_models
 from archwright.plan.violations import Misses, build_violation
-from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.hardware.machine import BatchWork, LimitJudge, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
 from archwright.sizing.workloads.data_processing import size_data_processing
@@ -175,7 +177,7 @@ class SizingCache:
         """Size one machine for a steady load; None if it cannot hold the model."""
         away, machine = self.round_trip_s(demand.workload, host), host.machine
         slo = demand.workload.slo
-        limits = (slo.ttft_p95_s, slo.tpot_p95_s, slo.latency_p95_s)
+        limits = (slo.ttft_p95_s, slo.tpot_p95_s, slo.latency_p95_s, slo.certainty)
         key = (demand.workload.name, limits, get_model_id(model), away, make_sizing_key(machine))
         if key not in self._steady:
             found = self._size_steady(_tighten_limits(demand, away), model, machine)
@@ -285,7 +287,20 @@ def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> Stea
         else miss
         for miss in steady.misses
     )
-    return steady._replace(misses=tuple(misses))
+    return steady._replace(misses=tuple(misses), judge=partial(_judge_at_users, steady.judge, stated, away))
+
+
+def _judge_at_users(
+    judge: LimitJudge, stated: Mapping[str, float], away: float, rate: float
+) -> tuple[LimitProbability, ...]:
+    """Judge the limits as users see them: with the round trip in limit and latency."""
+
+    def add_trip(one: LimitProbability) -> LimitProbability:
+        seen = one.predicted
+        seen = replace(seen, value=seen.value + away, low=seen.low + away, high=seen.high + away)
+        return replace(one, stated=stated[one.limit], predicted=seen)
+
+    return tuple(add_trip(one) if one.limit in stated else one for one in judge(rate))
 
 
 def make_sizing_key(machine: Machine) -> tuple[object, ...]:

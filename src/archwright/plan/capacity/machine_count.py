@@ -8,7 +8,7 @@ from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours, select_purchase_mix
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.plan.violations import Misses, build_violation
+from archwright.plan.violations import Limits, Misses, build_violation, judge_limit
 from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: each run first starts machines and loads image and data for this long, and pays for it.
@@ -18,21 +18,37 @@ ROUNDING = 1e-6
 
 
 def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> tuple[int, Misses]:
-    """Return the fewest machines for the deadline in the busiest month, else the most useful and a violation."""
-    most = max(job.growth) * redone
-    low, high = batch.least, max(batch.least, batch.most)
+    """Return the fewest machines for the deadline in the busiest month, else the most useful and a violation.
 
-    def took(machines: int) -> float:
-        return batch.hours(machines) * most + RUN_START_H
+    The deadline holds with the certainty of the workload, as far as at most the square of the slower speed's machines
+    help; further machines hardly do.
+    """
+    most = max(job.growth) * redone
+    high = max(batch.least, batch.most)
+    slower = batch.machine_hours.quantile(job.workload.slo.certainty) / batch.machine_hours.value
+
+    def took(machines: int, slower: float = 1.0) -> float:
+        return batch.hours(machines) * most * slower + RUN_START_H
+
+    def count_within(high: int, slower: float) -> int:
+        low = batch.least
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if took(middle, slower) <= job.deadline_h else (middle + 1, high)
+        return low
 
     if took(high) > job.deadline_h:
         name = job.workload.name
         unknown = build_violation(f"{name}.network", UNKNOWN, f"that of {batch.unstated}")
         return high, (unknown if batch.unstated else build_violation(f"{name}.deadline_h", took(high), job.deadline_h),)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
-    return low, ()
+    return count_within(min(high, math.ceil(count_within(high, 1.0) * slower * slower)), slower), ()
+
+
+def judge_deadline(batch: BatchWork, job: BatchJob, machines: int) -> Limits:
+    """Return the deadline of a run in the busiest month with its probability."""
+    share = batch.hours(machines) * max(job.growth) / batch.machine_hours.value
+    hours, name = batch.machine_hours.scaled(share), f"{job.workload.name}.deadline_h"
+    return (judge_limit((name, job.deadline_h - RUN_START_H, job.workload.slo.certainty), hours),)
 
 
 def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:

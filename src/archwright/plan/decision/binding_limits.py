@@ -1,9 +1,9 @@
 """Binding limits: what each limit of the needs costs, as the difference of two plans.
 
 Four sources. An option that misses one limit alone and costs less than the chosen one. A cheaper option that ranks
-behind because its expected values break limits. A preferred placement that costs more than the cheapest option. The
-chosen option planned again with one limit relaxed: sizing its machines with relaxed limits shows which of them can save
-most, and only these few are planned again.
+behind because its limits hold with less than the required certainty. A preferred placement that costs more than the
+cheapest option. The chosen option planned again with one limit or the certainty relaxed: sizing its machines with
+relaxed limits shows which of them can save most, and only these few are planned again.
 Design: a saving of an option that is planned again is a lower bound: another option may gain more by the same change.
 """
 
@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import BindingLimit
-from archwright.contract.needs import Needs, Workload
+from archwright.contract.needs import SLO, Needs, Workload
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
+from archwright.plan.capacity.quotas import QUOTA_MISS
 from archwright.plan.capacity.served_load import BatchLoad
-from archwright.plan.capacity.service_levels import read_unverified_limits
 from archwright.plan.cost.data_placement import list_online_workloads, resolve_open_models
 from archwright.plan.decision.selection import (
     BUDGET_LIMITS,
     get_total_cost,
     is_relaxable,
-    is_unverified,
     round_to_pass,
 )
 from archwright.plan.options.option_builder import BuiltOption, ProvisionedLoad
+from archwright.plan.violations import build_violation
 
 LATENCY_FIELDS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
 # A latency limit is relaxed by the smallest of these factors that brings most of the capacity of the largest.
@@ -41,7 +41,7 @@ MAX_REPLANS = 2
 MIN_SAVING_SHARE = 0.005
 # Assumed shares of the affected cost that a relaxation may save: they only order what is planned again.
 QUALITY_HOPE, ACCELERATOR_HOPE, SPOT_HOPE, PLACE_HOPE = 0.3, 0.3, 0.5, 0.1
-FLOOR_STEP = 0.9
+FLOOR_STEP, EVEN_ODDS = 0.9, 0.5
 
 # Plans one option again with other needs; None if it does not exist then.
 PlanAgain = Callable[[Needs, Option], OptionDraft | None]
@@ -83,8 +83,8 @@ class BindingLimitFinder:
                 relaxed = round_to_pass(miss) if isinstance(miss.value, int | float) else str(miss.value)
                 limit = "" if miss.limit is None else miss.limit
                 yield _build_limit(miss.constraint, limit, relaxed, saves, one.name)
-        if not is_unverified(chosen):
-            yield from _price_unverified_limits(total, [one for one in priced if one.feasible])
+        if not chosen.doubts:
+            yield from _price_uncertain_limits(total, [one for one in priced if one.feasible])
         prefer, feasible = self._needs.placement.prefer, [one for one in priced if one.feasible]
         cheapest = min(feasible, key=get_total_cost, default=chosen)
         if prefer is not None and chosen.placement == prefer != cheapest.placement:
@@ -120,6 +120,7 @@ class BindingLimitFinder:
             for load in best.serving:
                 if isinstance(load, ProvisionedLoad) and load.demand.workload.name == workload.name and cost:
                     yield from self._relax_service_levels(index, load, best.draft, cost)
+        yield from self._relax_certainty(best)
         yield from self._relax_placement(best, chosen)
         yield from self._relax_budget(chosen)
 
@@ -149,7 +150,8 @@ class BindingLimitFinder:
         slo = self._needs.workloads[index].slo
         for field in LATENCY_FIELDS:
             limit = getattr(slo, field)
-            gains = self._size_relaxed(load, draft, field, limit) if limit is not None else ()
+            eased = (replace(slo, **{field: limit * factor}) for factor in FACTORS if limit is not None)
+            gains = [self._size_relaxed(load, draft, one) for one in eased]
             if gains and gains[-1] > 1:
                 enough = 1 + MOST_OF_GAIN * (gains[-1] - 1)
                 factor, gain = next(pair for pair in zip(FACTORS, gains, strict=True) if pair[1] >= enough)
@@ -172,21 +174,29 @@ class BindingLimitFinder:
         needs = self._change_workload(index, slo=replace(workload.slo, **{field: value}), **changes)
         return Relaxation(f"{workload.name}.{field}", getattr(workload.slo, field), value, needs, hope)
 
-    def _size_relaxed(self, load: ProvisionedLoad, draft: OptionDraft, field: str, limit: float) -> tuple[float, ...]:
-        """Return the capacity of the chosen machine at each factor of the limit, over its capacity now."""
+    def _size_relaxed(self, load: ProvisionedLoad, draft: OptionDraft, slo: SLO) -> float:
+        """Return the capacity of the chosen machine under other service levels, over its capacity now; 0 if unknown."""
         workload = load.demand.workload
         fleets = (one for one in draft.fleets if one.machine == load.machine and workload.name in one.workloads)
         fleet = next(fleets, None)
         model = resolve_open_models(self._needs, self._catalog, draft.models).get(workload.name)
         if fleet is None:
-            return ()
-        host, gains = CandidateMachine(fleet.where, fleet.machine, fleet.offer, fleet.node), []
-        for factor in FACTORS:
-            slo = replace(workload.slo, **{field: limit * factor})
-            demand = load.demand._replace(workload=replace(workload, slo=slo))
-            sized = self._sizer.steady(demand, model, host)
-            gains.append(sized.requests_per_s.value / load.steady.requests_per_s.value if sized is not None else 0.0)
-        return tuple(gains)
+            return 0.0
+        host = CandidateMachine(fleet.where, fleet.machine, fleet.offer, fleet.node)
+        sized = self._sizer.steady(load.demand._replace(workload=replace(workload, slo=slo)), model, host)
+        return sized.requests_per_s.value / load.steady.requests_per_s.value if sized is not None else 0.0
+
+    def _relax_certainty(self, best: BuiltOption) -> Iterable[Relaxation]:
+        """Relax the certainty of all service levels to even odds: machines are then counted at the expected speed."""
+        hope, highest = 0.0, max((one.slo.certainty for one in self._needs.workloads), default=EVEN_ODDS)
+        for load in best.serving:
+            if isinstance(load, ProvisionedLoad):
+                slo = replace(load.demand.workload.slo, certainty=EVEN_ODDS)
+                cost = self._cost_of_workloads(best.draft, {load.demand.workload.name})
+                hope += cost * (1 - 1 / max(self._size_relaxed(load, best.draft, slo), 1.0))
+        if highest > EVEN_ODDS:
+            each = (replace(one, slo=replace(one.slo, certainty=EVEN_ODDS)) for one in self._needs.workloads)
+            yield Relaxation("slo.certainty", highest, EVEN_ODDS, replace(self._needs, workloads=tuple(each)), hope)
 
     def _relax_placement(self, best: BuiltOption, chosen: Option) -> Iterable[Relaxation]:
         placement, draft = self._needs.placement, best.draft
@@ -230,12 +240,21 @@ class BindingLimitFinder:
                 yield Relaxation(field, limit, limit * FACTORS[1], more, PLACE_HOPE * get_total_cost(chosen))
 
 
-def _price_unverified_limits(total: float, feasible: Iterable[Option]) -> Iterable[BindingLimit]:
-    """Yield the limits that the expected values of an option break; several limits of one option go together."""
+def _price_uncertain_limits(total: float, feasible: Iterable[Option]) -> Iterable[BindingLimit]:
+    """Yield the limits that an option holds with too little certainty; several limits of one option go together.
+
+    Each is relaxed to the value that the prediction holds with the certainty. A provider's quota cannot be relaxed.
+    """
     for one in feasible:
-        if unknown := read_unverified_limits(one.notes):
-            names = ", ".join(miss.constraint for miss in unknown)
-            limit, relaxed = ", ".join(f"{miss.limit:g}" for miss in unknown), ", ".join(map(round_to_pass, unknown))
+        values = [it.predicted.quantile(1 - it.certainty if it.at_least else it.certainty) for it in one.doubts]
+        pairs = list(zip(one.doubts, values, strict=True))
+        if (
+            pairs
+            and all((it.stated > at if it.at_least else it.stated < at) for it, at in pairs)
+            and not any(it.limit.startswith(QUOTA_MISS) for it in one.doubts)
+        ):
+            names, limit = ", ".join(it.limit for it, _ in pairs), ", ".join(f"{it.stated:g}" for it, _ in pairs)
+            relaxed = ", ".join(round_to_pass(build_violation(it.limit, at, it.stated)) for it, at in pairs)
             yield _build_limit(names, limit, relaxed, total - get_total_cost(one), one.name)
 
 

@@ -14,7 +14,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import AT_RISK, BudgetConverter, OptionDraft, is_capex, is_monthly
+from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.decision.roi import describe_present_value, estimate_return, estimate_timeline
@@ -23,7 +23,6 @@ from archwright.plan.decision.selection import (
     PRICE_TOLERANCE,
     choose_option,
     get_total_cost,
-    is_unverified,
     rank_simplicity,
 )
 from archwright.plan.decision.sensitivity import AttributedAmount, BudgetCandidate, SwitchPoint, SwitchPointFinder
@@ -114,7 +113,7 @@ def _build_axes(options: list[Option]) -> Axes:
     for name in ("total_cost", "capex", "carbon_kg_per_month", "power_kw"):
         estimates: list[Estimate | None] = [getattr(option, name) for option in options]
         axes[name] = [one.value if one is not None else None for one in estimates]
-    axes["limits_at_risk"] = [float(sum(note.startswith(AT_RISK) for note in option.notes)) for option in options]
+    axes["uncertain_limits"] = [float(len(option.doubts)) for option in options]
     return {name: axis for name, axis in axes.items() if len(axis) - axis.count(None) > 1 or name == "total_cost"}
 
 
@@ -204,7 +203,7 @@ def _list_budget_candidates(
             name=one.option.name,
             order=rank_simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
-            proven=not is_unverified(one.option),
+            doubts=len(one.option.doubts),
             near=one is not best and ties(one),
             total=_attribute_amount(one.terms, converter, 1),
             month=_attribute_amount(filter(is_monthly, one.terms), converter, converter.budget.horizon_months),

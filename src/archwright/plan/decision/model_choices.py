@@ -18,7 +18,7 @@ from archwright.contract.needs import Placement
 from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.capacity.candidates import WorkloadTask
-from archwright.plan.decision.selection import get_total_cost, is_unverified
+from archwright.plan.decision.selection import get_total_cost
 from archwright.plan.demand.model_quality import EQUAL_QUALITY, Evidence, ModelQuality, find_rater, to_share
 from archwright.plan.explain.formatting import format_number
 from archwright.plan.options.option_builder import BuiltOption
@@ -104,7 +104,7 @@ class ModelChooser:
             for one in options
             if (limit is None or get_total_cost(one.option) <= limit)
             and (_is_hosted(one.option) or self._open_ceiling >= least)
-            and is_unverified(one.option) <= is_unverified(than.option)
+            and len(one.option.doubts) <= len(than.option.doubts)
             for one_set in self._list_sets(one)
             if one_set.rank[0] >= least and self._may_fit(one.option, one_set.added / ESTIMATE_SLACK, limit)
         ]
@@ -120,7 +120,7 @@ class ModelChooser:
                 continue
             planned, left[hosted] = self._plan(one, one_set), left[hosted] - 1
             kept = planned is not None and (limit is None or get_total_cost(planned.option) <= limit)
-            if planned is not None and kept and is_unverified(planned.option) <= is_unverified(than.option):
+            if planned is not None and kept and len(planned.option.doubts) <= len(than.option.doubts):
                 return planned
             if planned is None or kept or one_set.added <= 0:
                 failed[name] = one_set.added

@@ -1,7 +1,8 @@
 """Choice among options, and the error if no option is feasible.
 
-The cheapest feasible option by total cost wins. Options whose limits are known to hold come before unverified options;
-a preferred placement (`placement.prefer`) comes before cheaper options. A note states the extra cost in both cases.
+The options with the fewest limits that hold with less than the required certainty come first; of these the cheapest by
+total cost wins. A preferred placement (`placement.prefer`) comes before both. A note states the extra cost of a
+preference, and the price of certainty over a cheaper option.
 If nothing is feasible, `build_infeasible_error` names the nearest option by its distance over all limits, its
 violations, and the relaxed limits that would make an option feasible, with the price difference. If a provider lacks
 the requested combination of region and accelerator, options that violate only one of the two are suggested.
@@ -15,9 +16,8 @@ from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
 from archwright.contract.plan import ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
-from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.capacity.quotas import QUOTA_MISS
-from archwright.plan.explain.formatting import format_miss, format_number
+from archwright.plan.explain.formatting import describe_limit, format_chance, format_miss, format_number
 from archwright.plan.violations import build_violation
 
 BUDGET_LIMITS = ("per_month", "capex")
@@ -85,9 +85,9 @@ def choose_option(
         notes.append(f"the preferred placement {prefer} has no feasible option; the cheapest feasible option is chosen")
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at an extra cost of {_format_extra_cost(chosen, cheapest)}")
-    if not is_unverified(chosen):
-        cheaper = [one for one in feasible if is_unverified(one) and get_total_cost(one) < get_total_cost(chosen)]
-        notes += _describe_unverified(chosen, sorted(cheaper, key=get_total_cost))
+    others = (one for one in feasible if len(one.doubts) > len(chosen.doubts))
+    cheaper = [one for one in others if get_total_cost(one) < get_total_cost(chosen)]
+    notes += _describe_less_certain(chosen, sorted(cheaper, key=get_total_cost))
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -107,20 +107,18 @@ def _choose_nearest_startable(options: tuple[Option, ...]) -> str | None:
     return nearest.name if nearest is not None else None
 
 
-def is_unverified(option: Option) -> bool:
-    """True if a limit depends on a value that no provider guarantees and that is not measured."""
-    return any(note.startswith(UNVERIFIED) for note in option.notes)
-
-
-def _describe_unverified(chosen: Option, cheaper: list[Option]) -> Iterable[str]:
-    """Yield one note on the cheaper options that are unverified: the cheapest with its reason, the others by name."""
+def _describe_less_certain(chosen: Option, cheaper: list[Option]) -> Iterable[str]:
+    """Yield the price of certainty: the cheapest less certain option and its least probable limit; others by name."""
     if cheaper:
         first, *others = cheaper
-        reason = next(note for note in first.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
+        own_doubts = {one.limit for one in chosen.doubts}
+        doubt = next((one for one in first.doubts if one.limit not in own_doubts), first.doubts[0])
+        here = next((one for one in chosen.limits if one.limit == doubt.limit), None)
+        own = format_chance(here.probability) if here is not None else "certainty"
         more = _format_extra_cost(chosen, first)
-        yield f"chosen over {first.name} at an extra cost of {more}, because {first.name} is unverified: {reason}"
+        yield f"price of certainty: {own} for {more}. In {first.name}, {describe_limit(doubt)}"
         if others:
-            yield f"cheaper and unverified too: {', '.join(one.name for one in others)}"
+            yield f"cheaper and less certain too: {', '.join(one.name for one in others)}"
 
 
 def _format_extra_cost(chosen: Option, other: Option) -> str:
@@ -129,7 +127,8 @@ def _format_extra_cost(chosen: Option, other: Option) -> str:
 
 
 def _select_cheapest(options: list[Option]) -> Option:
-    options = [option for option in options if not is_unverified(option)] or options
+    fewest = min(len(option.doubts) for option in options)
+    options = [option for option in options if len(option.doubts) == fewest]
     least = min(map(get_total_cost, options))
     most = least + PRICE_TOLERANCE * abs(least)
     return min((option for option in options if get_total_cost(option) <= most), key=rank_simplicity)

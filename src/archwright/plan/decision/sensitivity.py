@@ -34,7 +34,7 @@ class AttributedAmount(NamedTuple):
 class BudgetCandidate(NamedTuple):
     """An option that only the budget can rule out.
 
-    `order`: the first of equal prices is chosen. `proven`: its limits are known to hold, which ranks before the price.
+    `order`: the first of equal prices is chosen. `doubts`: limits below the required certainty, which rank first.
     `near`: it ties with the chosen option. A change between the two is reported as a tie.
     """
 
@@ -44,7 +44,7 @@ class BudgetCandidate(NamedTuple):
     total: AttributedAmount
     month: AttributedAmount
     capex: AttributedAmount
-    proven: bool = True
+    doubts: int = 0
     near: bool = False
 
 
@@ -70,7 +70,7 @@ class SwitchPointFinder:
         self._candidates = sorted(candidates, key=lambda candidate: candidate.order)
         self._chosen = next(index for index, candidate in enumerate(self._candidates) if candidate.name == chosen)
         self._preferred = np.array([candidate.preferred for candidate in self._candidates])
-        self._proven = np.array([candidate.proven for candidate in self._candidates])
+        self._doubts = np.array([float(candidate.doubts) for candidate in self._candidates])
         self._limits = (math.inf if budget.per_month is None else budget.per_month, budget.capex)
         self._values = [
             np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._candidates), strict=True)
@@ -132,8 +132,8 @@ class SwitchPointFinder:
         feasible = (month <= self._limits[0]) & (capex <= self._limits[1])
         preferred = feasible & self._preferred
         eligible = np.where(preferred.any(axis=1, keepdims=True), preferred, feasible)
-        known = eligible & self._proven
-        eligible = np.where(known.any(axis=1, keepdims=True), known, eligible)
+        doubts = np.where(eligible, self._doubts, np.inf)
+        eligible &= doubts <= doubts.min(axis=1, keepdims=True)
         priced = np.where(eligible, total, np.inf)
         least = priced.min(axis=1, keepdims=True)
         cheapest = (priced <= least + PRICE_TOLERANCE * np.abs(least)).argmax(axis=1)

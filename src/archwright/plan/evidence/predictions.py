@@ -16,9 +16,9 @@ from typing import NamedTuple, TypeVar
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
 from archwright.contract.needs import TEXT_KINDS, Needs
-from archwright.contract.plan import ConstraintViolation, LoadSpec
+from archwright.contract.plan import LimitProbability, LoadSpec
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import check_limit
+from archwright.plan.accounting.budget import AT_RISK
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import (
     MACHINE_AVAILABILITY,
@@ -26,9 +26,10 @@ from archwright.plan.capacity.availability import (
     compute_shared_availability,
 )
 from archwright.plan.capacity.served_load import BatchLoad, LocalLoad, NonTextLoad, PooledLoad, ServedLoad, predict_load
-from archwright.plan.capacity.service_levels import check_latency
+from archwright.plan.capacity.service_levels import judge_latency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, derive_batch_job, forecast_demand
 from archwright.plan.explain.formatting import format_number
+from archwright.plan.violations import Limits, list_misses
 from archwright.simulate.pool_simulation import PoolPrediction
 from archwright.simulate.queue_latency import QueueLatencyPrediction
 from archwright.simulate.serving_simulation import ServingPrediction
@@ -42,30 +43,36 @@ PLATFORM = "platform"
 
 
 class PlanPredictions(NamedTuple):
-    """Predictions of the chosen option, notes on limits inside a band, and queue predictions by text workload."""
+    """Predictions of the chosen option, notes, queue predictions by text workload, and limits judged by simulation."""
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
     queues: Mapping[str, tuple[QueueLatencyPrediction, ...]] = MappingProxyType({})
+    limits: Limits = ()
 
 
 def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance) -> PlanPredictions:
     """Predict the chosen option in full, with simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
+    limits = list[LimitProbability]()
     queues = dict[str, tuple[QueueLatencyPrediction, ...]]()
     for one in served:
         if isinstance(one, BatchLoad):
-            own += _predict_run_hours(one, ledger, notes)
+            own += _predict_run_hours(one, ledger)
             continue
         if isinstance(one, NonTextLoad):
-            own.append(_predict_latency(one, ledger, notes))
+            own.append(_predict_latency(one, ledger))
         else:
             prediction = register_prediction_bases(predict_load(one), ledger)
             own += list_workload_predictions(one.spec.load, prediction)
-            notes += _describe_risks(one, prediction)
+            p95, slo = (prediction.ttft_p95_s, prediction.tpot_p95_s), one.demand.workload.slo
+            judged = judge_latency(one.spec.load, slo, p95)
             queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
+                limits += judged
+            else:
+                notes += _describe_simulated_misses(one.spec.load.workload, prediction, judged)
         own += _predict_availability(one, ledger)
     pools = [one for one in served if isinstance(one, PooledLoad)]
     if pools:
@@ -74,7 +81,8 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
     elif here:
         own += list_platform_predictions(tuple(here), tuple(here.values()))
     together = {one.spec.load.workload for one in pools if one.part < 1}
-    return PlanPredictions(merge_duplicate_predictions(own, together), tuple(dict.fromkeys(notes)), queues)
+    found = merge_duplicate_predictions(own, together)
+    return PlanPredictions(found, tuple(dict.fromkeys(notes)), queues, tuple(limits))
 
 
 def merge_duplicate_predictions(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
@@ -97,7 +105,7 @@ def merge_duplicate_predictions(found: Iterable[Prediction], together: Collectio
     return tuple(merged.values())
 
 
-def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
+def _predict_latency(one: NonTextLoad, ledger: PlanProvenance) -> Prediction:
     workload, steady = one.demand.workload, one.steady
     names = ledger.register_bases(steady.bases)
     basis = ledger.create_basis(
@@ -108,19 +116,17 @@ def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str])
         facts=(names.get(steady.latency_p95_s.basis, ""), *steady.assumptions),
         stratum="at any load up to the planned peak",
     )
-    found, misses = replace(steady.latency_p95_s, basis=basis), list[ConstraintViolation]()
-    check_limit(f"{workload.name}.latency_p95_s", found, workload.slo.latency_p95_s, misses, notes)
+    found = replace(steady.latency_p95_s, basis=basis)
     query = Query(metric="latency_s", labels={"workload": workload.name}, statistic="p95", window_s=HOUR_S)
     return _build_prediction(workload.name, found, query)
 
 
-def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str]) -> list[Prediction]:
+def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance) -> list[Prediction]:
     """Hours of a run, from today's to the longest in the horizon; only for runs that this release measures."""
     job, batch = one.job, one.batch
     hours = batch.machine_hours
     share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)
     taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s").scaled(share * HOUR_S)
-    check_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, [], notes)
     # `archwright train` of this release makes no other runs.
     if job.workload.kind != "finetune" or job.workload.method not in (None, "lora"):
         return []
@@ -194,20 +200,13 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
             ledger.add_not_sized(text.format(", ".join(names)))
 
 
-def _describe_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
-    """Notes on limits inside a band. Pools are sized by formulas; a note says if their simulation breaks a limit."""
-    misses, notes = list[ConstraintViolation](), list[str]()
-    p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
-    check_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
-    if isinstance(prediction, ServingPrediction):
-        return notes
-    if prediction.refused:
-        name = served.spec.load.workload
-        notes.append(f"at risk: at the peak, {prediction.refused:.1%} of {name} would find a full queue at the gateway")
-    return notes + [
-        f"at risk: {miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
+def _describe_simulated_misses(name: str, prediction: PoolPrediction, judged: Limits) -> list[str]:
+    """Pools are sized by formulas: say if their simulation at the expected speed breaks a limit or fills the queue."""
+    refused = f"at the peak, {prediction.refused:.1%} of {name} would find a full queue at the gateway"
+    return [f"{AT_RISK}{refused}"] * (prediction.refused > 0) + [
+        f"{AT_RISK}{miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {format_number(float(miss.limit or 0))}"
-        for miss in misses
+        for miss in list_misses(judged)
     ]
 
 

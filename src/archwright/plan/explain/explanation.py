@@ -13,6 +13,7 @@ from archwright.errors import ErrorLocation, UsageError
 from archwright.plan.explain.formatting import (
     describe_binding_limit,
     describe_engines,
+    describe_limit,
     describe_purchase,
     describe_return,
     describe_rival,
@@ -113,7 +114,8 @@ def _list_glossary_explanations(plan: Plan) -> Iterator[NamedExplanation]:
         "cheaper": lambda _: [describe_rival(rival) for rival in plan.decision.rivals],
         "tie": lambda _: [describe_rival(rival) for rival in plan.decision.rivals if rival.tie],
         "payback": lambda _: [describe_return(plan.decision.returns)] if plan.decision.returns is not None else [],
-        "at risk": lambda option: [note for note in option.notes if note.startswith("at risk")],
+        "certainty": lambda option: list(map(describe_limit, option.doubts)),
+        "holds with": lambda option: list(map(describe_limit, option.limits)),
         "present value": lambda option: [note for note in option.notes if note.startswith("present value")],
     }
     for word, meaning in TERM_MEANINGS.items():
@@ -150,6 +152,8 @@ def _explain_choice(plan: Plan) -> list[str]:
     lines.append(f"chosen: {plan.chosen or 'none, because no option satisfies the needs'}")
     lines += _format_section("why", _list_choice_reasons(plan))
     lines += ["", "options", *(f"  {line}" for option in plan.options for line in _summarise_option(option))]
+    lines += _format_section("limits", map(describe_limit, option.limits if (option := plan.chosen_option) else ()))
+    lines += _format_section("pilot runs", (f"{one.workload}: {one.summary}" for one in plan.decision.pilots))
     lines += _format_section("choices of models", _list_model_choices(plan))
     lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
     lines += _format_section("predictions", (f"{p.id}: {format_estimate(p.estimate)}" for p in plan.predictions))

@@ -3,7 +3,7 @@
 from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Workload
-from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, Pool, Purchase, StaffNeed
+from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, LimitProbability, Pool, Purchase, StaffNeed
 
 UNIT_SCALES = {
     "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB")),
@@ -96,6 +96,18 @@ def format_miss(miss: ConstraintViolation) -> str:
     """ "per_month: 4,100, limit 3,500"; "chat.ttft_p95_s: at best 0.065, limit 0.001"."""
     limit = f", limit {_format_value(miss.limit)}" if miss.limit is not None else ""
     return f"{miss.constraint}: {'at best ' if miss.at_best else ''}{_format_value(miss.value)}{limit}"
+
+
+def describe_limit(one: LimitProbability) -> str:
+    """ "chat.ttft_p95_s <= 0.5 holds with 84 %"; with the required certainty if it is more."""
+    sign = ">=" if one.at_least else "<="
+    less = "" if one.holds else f", less than the required {one.certainty:.0%}"
+    return f"{one.limit} {sign} {format_number(one.stated)} holds with {format_chance(one.probability)}{less}"
+
+
+def format_chance(share: float) -> str:
+    """ "84%"; "more than 99%" and "less than 1%" at the ends, which are never certain."""
+    return f"{share:.0%}" if 0.01 <= share <= 0.99 else "more than 99%" if share > 0.5 else "less than 1%"
 
 
 def _format_value(value: float | str | None) -> str:

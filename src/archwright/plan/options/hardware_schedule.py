@@ -149,7 +149,7 @@ def _size_exclusive_load(assigned: TaskAssignment, spares: tuple[int, int]) -> B
     most, (shared_spares, listed), engines = max(assigned.choice.peak), spares, _count_engines(assigned)
     needed = count_machines(most, 1.0)
     count = max(1, math.ceil(most * engines - ROUNDING)) + listed * engines
-    return BusiestYear(count, needed, _compute_on_site_share(assigned), RedundancyRequirement(needed, shared_spares))
+    return BusiestYear(count, most, _compute_on_site_share(assigned), RedundancyRequirement(needed, shared_spares))
 
 
 def _compute_on_site_share(assigned: TaskAssignment) -> float:
@@ -176,7 +176,7 @@ def _size_shared_load(assigned: TaskAssignment, sharing: Assignments) -> Busiest
     share, engines = assigned.part.shares[last] if assigned.part is not None else 1.0, _count_engines(assigned)
     return BusiestYear(
         engines=max(math.ceil(_get_reserved_machines(assigned, year) * engines - ROUNDING) for year in years),
-        machines=count_machines(peak[last] * share, 1.0),
+        used=peak[last] * share,
         share=share * _compute_on_site_share(assigned),
         up=RedundancyRequirement(max(1, sum(machines[last]) - spares), spares, among=tuple(carried)),
     )

@@ -193,13 +193,11 @@ class HostedApiPlanner:
         misses = model_selection.find_floor_misses(workload, evidence)
         down = check_unverified_availability(workload, provider, self._catalog)
         slow = check_unverified_latency(demand, self._nearest_round_trip(demand, model), provider, self._catalog)
-        scarce, quota_notes = check_token_quota(demand, provider, self._catalog)
+        scarce = check_token_quota(demand, provider, self._catalog)
         scores = model_selection.format_scores(evidence, workload.quality)
         notes += [
             f"{workload.name}: {model.id}{f': {scores}' if scores else ''}",
-            *slow.notes,
-            *down.notes,
-            *quota_notes,
+            *scarce.notes,
         ]
         if not scored:
             notes.append(
@@ -212,10 +210,12 @@ class HostedApiPlanner:
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         drivers = (price.basis, *self._ledger.select_drivers(load_driver(workload.name)))
         term = make_varying_flow(line, "tokens", monthly, drivers)
-        misses = (*misses, *slow.misses, *down.misses, *scarce)
+        misses = (*misses, *slow.misses, *down.misses, *scarce.misses)
+        limits = (*slow.limits, *down.limits, *scarce.limits, *model_selection.judge_scores(workload, evidence))
         seen = (describe_image_tokens(workload, self._catalog, model),) if takes_images(workload) else ()
         models = {workload.name: model.id}
-        return OptionPart(terms=(term,), models=models, misses=misses, notes=tuple(notes), assumptions=seen)
+        part = OptionPart(terms=(term,), models=models, misses=misses, notes=tuple(notes), limits=limits)
+        return part._replace(assumptions=seen)
 
     def _nearest_round_trip(self, demand: Demand, model: HostedModel) -> str:
         """Return the round trip to the nearest country that may process requests; a far one if unknown."""

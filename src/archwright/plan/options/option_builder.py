@@ -8,31 +8,31 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
-from archwright.contract.plan import ConstraintViolation, Launch, ModelProposal, Pool, Purchase
+from archwright.contract.plan import ConstraintViolation, Launch, LimitProbability, ModelProposal, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft, check_limit
+from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, FailureDomain, RedundancyRequirement
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
-from archwright.plan.capacity.machine_count import ROUNDING, compute_mean_machines
+from archwright.plan.capacity.machine_count import ROUNDING, compute_mean_machines, count_machines, judge_deadline
 from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.quotas import check_machine_quotas
 from archwright.plan.capacity.served_load import BatchLoad, ServedLoad, default_max_tokens
-from archwright.plan.capacity.service_levels import check_availability
+from archwright.plan.capacity.service_levels import CheckedLevel, check_availability
 from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.prices import format_source, hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
-from archwright.plan.demand.model_selection import list_model_notes
+from archwright.plan.demand.model_selection import judge_floors, list_model_notes
 from archwright.plan.demand.specialist_models import describe_upstream
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.violations import Misses, build_violation
+from archwright.plan.violations import Limits, Misses, build_violation, judge_limit, list_misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
 SPOT_PRICE_FACTOR = 1.6
-# A machine below this share of the predicted load breaks its limits for every machine count: a risk, not a cost.
+# The number of machines is uncertain up to this share of the predicted load of one.
 MIN_THROUGHPUT_SHARE = 0.1
 # Zones of a region that machines are spread over.
 ZONES_PER_REGION = 3
@@ -54,12 +54,19 @@ class ProvisionedLoad(NamedTuple):
 
 
 class BusiestYear(NamedTuple):
-    """A pool in its busiest year: engines, and machines for its `share` of the load; `up` is for the whole load."""
+    """A pool in its busiest year: engines, and machines for its `share` of the load; `up` is for the whole load.
+
+    `used`: the machines and parts of machines that carry the load.
+    """
 
     engines: int
-    machines: int
+    used: float
     share: float
     up: RedundancyRequirement
+
+    @property
+    def machines(self) -> int:
+        return count_machines(self.used, 1.0)
 
 
 class OptionPart(NamedTuple):
@@ -72,6 +79,7 @@ class OptionPart(NamedTuple):
     misses: Misses = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    limits: Limits = ()
 
 
 def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
@@ -82,6 +90,14 @@ def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
         joined[field] = tuple(dict.fromkeys(items) if field in ("misses", "notes", "assumptions") else items)
     models = {name: model for part in parts for name, model in part.models.items()}
     return OptionPart(**{**joined, "models": models})
+
+
+def keep_least_probable(limits: Iterable[LimitProbability]) -> Limits:
+    """Return each limit once: of several pools that serve a workload, the pool that holds it with less certainty."""
+    kept = dict[str, LimitProbability]()
+    for one in limits:
+        kept[one.limit] = min(kept.get(one.limit, one), one, key=lambda each: each.probability)
+    return tuple(kept.values())
 
 
 class PoolWriter:
@@ -123,6 +139,7 @@ class PoolWriter:
             models={task.workload.name: model.id} if model is not None else {},
             notes=(*list_model_notes(task.workload, model, self._catalog), *describe_upstream(model)),
             serving=build_batch_loads(task, batch, machines),
+            limits=judge_deadline(batch, task.job, machines) if batch is not None and task.job is not None else (),
             assumptions=batch.assumptions if batch is not None else (),
         )
 
@@ -136,27 +153,23 @@ class PoolWriter:
     ) -> OptionPart:
         """Write a steady load; `suffix` distinguishes a second pool of the workload. Raises ValueError for a job."""
         model, steady = sized
-        misses = list(steady.misses)
         notes = [*list_model_notes(task.workload, model, self._catalog), *describe_upstream(model)]
-        if steady.requests_per_s.low < steady.requests_per_s.value * MIN_THROUGHPUT_SHARE:
-            notes.append(
-                f"{AT_RISK}{task.workload.name}: at the low end of the throughput interval, {steady.model} breaks its "
-                "limits with any number of machines"
-            )
-        up = self._add_failure_domain(task, host.where, busiest.up)
+        up, level = self._add_failure_domain(task, host.where, busiest.up), CheckedLevel()
         if host.where.placement != "serverless":
-            check_availability(task.workload.name, up, task.workload.slo, misses, notes)
+            level = check_availability(task.workload, up)
         pool = self.build_pool(task, host, steady, busiest.engines, suffix)
         demand = task.demand.scaled_by(busiest.share) if task.demand is not None and busiest.share > ROUNDING else None
+        limits = steady.judge(demand.peak_at_horizon / busiest.used) if demand is not None else ()
         loads = build_provisioned_loads(task._replace(demand=demand), host, steady, up)
         name = model.id if model is not None else steady.model
         return OptionPart(
             pools=(pool,),
             models={task.workload.name: name} if name else {},
             serving=tuple(load._replace(machines=busiest.machines, part=busiest.share) for load in loads),
-            misses=tuple(misses),
-            notes=tuple(notes),
+            misses=(*steady.misses, *level.misses),
+            notes=(*notes, *level.notes),
             assumptions=steady.assumptions,
+            limits=(*limits, *level.limits, *judge_floors(task.workload, model, self._catalog)),
         )
 
     def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
@@ -363,29 +376,32 @@ class OptionBuilder:
 
     def build(self, draft: OptionDraft, part: OptionPart, where: tuple[Location, ...], *, whole: bool) -> BuiltOption:
         """Build an option, priced if `whole` (every workload has machines). The first of `where` is the main place."""
-        scarce, quota_notes = check_machine_quotas(part.fleets, self._catalog)
+        quotas = check_machine_quotas(part.fleets, self._needs.budget, self._catalog)
         draft = draft._replace(
             pools=part.pools,
             models=part.models,
             purchases=part.purchases,
             fleets=part.fleets,
-            misses=tuple(dict.fromkeys((*draft.misses, *part.misses, *scarce))),
-            notes=tuple(dict.fromkeys((*draft.notes, *quota_notes, *part.notes))),
+            misses=tuple(dict.fromkeys((*draft.misses, *part.misses, *quotas.misses))),
+            notes=tuple(dict.fromkeys((*draft.notes, *quotas.notes, *part.notes))),
+            limits=keep_least_probable((*draft.limits, *part.limits, *quotas.limits)),
         )
         if not whole:
             return BuiltOption(draft, part.serving, part.assumptions)
         places = tuple(dict.fromkeys((*where, *list_fleet_places(part.fleets))))
         costs = estimate_operating_costs(self._needs, self._catalog, self._ledger, part.fleets, places, part.models)
-        misses, notes, placement = list(draft.misses), [*draft.notes, *costs.notes], self._needs.placement
+        limits, racks, placement = list[LimitProbability](), list[ConstraintViolation](), self._needs.placement
         # Sites of workloads have their own limits (`edge_sites`).
         for place in costs.places:
             name = place.where.region.partition(" ")[2]
             site = placement.sites.get(name) if place.where not in where else placement.site
             if site is not None:
                 prefix = f"sites.{name}." if place.where not in where else ""
-                check_limit(f"{prefix}power_kw", place.power_kw, site.power_kw, misses, notes)
+                if site.power_kw is not None:
+                    stated = (f"{prefix}power_kw", site.power_kw, self._needs.budget.certainty)
+                    limits.append(judge_limit(stated, place.power_kw))
                 if site.rack_units is not None and place.rack_units > site.rack_units:
-                    misses.append(build_violation(f"{prefix}rack_units", place.rack_units, site.rack_units))
+                    racks.append(build_violation(f"{prefix}rack_units", place.rack_units, site.rack_units))
         draft = draft._replace(
             terms=(*part.terms, *costs.terms),
             power_kw=costs.power_kw,
@@ -393,7 +409,8 @@ class OptionBuilder:
             energy_kwh_per_month=costs.energy_kwh_per_month,
             carbon_kg_per_month=costs.carbon_kg_per_month,
             staff=costs.staff,
-            misses=tuple(misses),
-            notes=tuple(notes),
+            misses=(*draft.misses, *list_misses(limits), *racks),
+            notes=(*draft.notes, *costs.notes),
+            limits=(*draft.limits, *limits),
         )
         return BuiltOption(draft, part.serving, part.assumptions)

@@ -23,18 +23,15 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
-from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
+from archwright.contract.plan import LimitProbability
+from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, ModelOptions, WorkloadTask
 from archwright.plan.capacity.machine_count import compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
-from archwright.plan.capacity.service_levels import (
-    UnverifiedLevel,
-    check_unverified_availability,
-    describe_latency_risk,
-)
+from archwright.plan.capacity.service_levels import CheckedLevel, check_unverified_availability, judge_cold_latency
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand, load_driver
 from archwright.plan.explain.formatting import format_duration
@@ -42,7 +39,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
-from archwright.plan.violations import Misses, build_violation
+from archwright.plan.violations import Misses, build_violation, judge_limit
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Assumed: host cores and memory of a worker.
@@ -173,12 +170,14 @@ class ServerlessPlanner:
         drivers = (price.basis, *load, writer.register_machine_count(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {host.where.region}"
         part = writer.write_unpriced(pick)
-        level = UnverifiedLevel()
+        level = CheckedLevel()
         if task.demand is not None:
             level = check_unverified_availability(task.workload, row.provider, self._world.catalog)
         paid = CashFlow(line, "compute", pick.tranches[0].usd, drivers, machines_of=(task.workload.name,))
         notes = (*part.notes, *level.notes, *_describe_cold_starts(pick, row, usage))
-        return part._replace(terms=(paid,), misses=(*part.misses, *level.misses), notes=notes)
+        cold = {one.limit: one for one in _judge_cold_starts(pick, row, usage)}
+        limits = (*(one for one in part.limits if one.limit not in cold), *cold.values(), *level.limits)
+        return part._replace(terms=(paid,), misses=(*part.misses, *level.misses), notes=notes, limits=limits)
 
 
 def estimate_worker_usage(
@@ -235,9 +234,17 @@ def _describe_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: Wor
             f"{name}: kept warm: at the lowest load, a worker stays idle for {idle} (default {usual}). "
             f"At most {MAX_COLD_SHARE:.0%} of requests start cold at any time of day"
         )
-    if pick.task.workload.kind not in TEXT_KINDS:
-        yield from describe_latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
-    elif usage.coldest > MAX_COLD_SHARE and usage.idle_s <= row.idle_s:
-        for field, limit, warm in _list_start_limits(pick.task.workload.slo, pick.steady):
-            if limit < row.start_s_high + warm:
-                yield f"{AT_RISK}{name}.{field} limit {limit:g} is inside the interval of a cold start"
+
+
+def _judge_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: WorkerUsage) -> Iterable[LimitProbability]:
+    """Yield the limits that include a cold start, because more than MAX_COLD_SHARE of the requests may wait for one."""
+    workload = pick.task.workload
+    if pick.steady is not None and workload.kind not in TEXT_KINDS:
+        yield from judge_cold_latency(workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
+    elif pick.steady is not None and usage.coldest > MAX_COLD_SHARE and usage.idle_s <= row.idle_s:
+        for field, limit, warm in _list_start_limits(workload.slo, pick.steady):
+            start = Estimate(
+                value=row.start_s + warm, low=row.start_s_low + warm, high=row.start_s_high + warm, unit="s"
+            )
+            stated = (f"{workload.name}.{field}", limit, workload.slo.certainty)
+            yield judge_limit(stated, start, basis="interval of a cold start")

@@ -12,15 +12,15 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Launch, MachineFacts, ModelProposal, Pool
+from archwright.contract.plan import ConstraintViolation, Launch, LimitProbability, MachineFacts, ModelProposal, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
-from archwright.plan.accounting.budget import USD, Findings, OptionDraft
+from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
 from archwright.plan.capacity.served_load import LocalLoad, default_max_tokens
-from archwright.plan.capacity.service_levels import check_availability, find_latency_misses
+from archwright.plan.capacity.service_levels import CheckedLevel, check_availability, find_latency_misses
 from archwright.plan.cost.prices import STATED_BY_NEEDS, format_source
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
@@ -55,6 +55,19 @@ class LocalCandidates(NamedTuple):
     others: tuple[LocalFile, ...]
 
 
+class Findings(NamedTuple):
+    """Violations, notes and limits that checks append to."""
+
+    misses: list[ConstraintViolation]
+    notes: list[str]
+    limits: list[LimitProbability]
+
+    def add_level(self, level: CheckedLevel) -> None:
+        self.misses.extend(level.misses)
+        self.notes.extend(level.notes)
+        self.limits.extend(level.limits)
+
+
 class ThisMachinePlanner:
     """`download`: files that must be fetched may be chosen."""
 
@@ -74,7 +87,7 @@ class ThisMachinePlanner:
         outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
         residency = [build_violation("residency", country, format_bounds(bounds)) for bounds in outside[:1]]
         accelerators = AcceleratorPlanner(self._needs, self._catalog, self._ledger, machine)
-        findings, fast, rest = Findings(residency, [*accelerators.notes]), list[AcceleratorPool](), list[Demand]()
+        findings, fast, rest = Findings(residency, [*accelerators.notes], []), list[AcceleratorPool](), list[Demand]()
         for demand in demands:
             models = select_open_models(demand, self._catalog).models
             found = accelerators.plan_pool(demand, models, download=self._download)
@@ -83,7 +96,7 @@ class ThisMachinePlanner:
             else:
                 fast.append(found)
                 findings.notes.extend(found.notes)
-                check_availability(demand.workload.name, RedundancyRequirement(1, 0), demand.workload.slo, *findings)
+                findings.add_level(check_availability(demand.workload, RedundancyRequirement(1, 0)))
         served, own, slower = self._serve(rest, machine, findings)
         faster = {one.workload for one in accelerators.proposals}
         if machine.is_busy and served:
@@ -110,6 +123,7 @@ class ThisMachinePlanner:
         draft = draft._replace(
             regions=() if outside else (country,),
             misses=tuple(findings.misses),
+            limits=tuple(findings.limits),
             terms=terms if pools and len(pools) == len(demands) else None,
             pools=tuple(pools),
             models={pool.name: pool.model for pool in pools},
@@ -229,7 +243,7 @@ class ThisMachinePlanner:
     ) -> None:
         """Check availability, and memory and disk of all pools together."""
         for workload in (one.demand.workload for one in served):
-            check_availability(workload.name, RedundancyRequirement(1, 0), workload.slo, *findings)
+            findings.add_level(check_availability(workload, RedundancyRequirement(1, 0)))
         memory = sum(estimate_peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             findings.misses.append(build_violation("memory_bytes", memory, float(machine.memory_bytes)))

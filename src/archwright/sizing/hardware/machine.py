@@ -1,11 +1,19 @@
 """Records of one machine, its steady load and its batch work; the planner multiplies them by counts and prices."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
-from archwright.contract.plan import ConstraintViolation, Parallelism
+from archwright.contract.plan import ConstraintViolation, LimitProbability, Parallelism
+
+# The limits of a load at a rate of one machine in requests/s, with their probabilities.
+LimitJudge = Callable[[float], tuple[LimitProbability, ...]]
+
+
+def judge_nothing(rate: float) -> tuple[LimitProbability, ...]:
+    return ()
 
 
 class Machine(NamedTuple):
@@ -20,8 +28,9 @@ class Machine(NamedTuple):
 
 
 class SteadyCapacity(NamedTuple):
-    """Highest steady load of one machine within every limit, and the p95 latencies at that load.
+    """Highest steady load of one machine within every limit at the certainty of its workload; p95 latencies at it.
 
+    `requests_per_s`: its value is the planned load, its interval that of the capacity. `judge`: the limits at any load.
     The machine runs `engines` equal engines on `devices` accelerators each (0: on the CPU). `slots` and
     `context_tokens` are per engine; `busy_w` is the draw at that load. `misses`: limits that even an idle machine
     violates and that were ignored."""
@@ -42,6 +51,7 @@ class SteadyCapacity(NamedTuple):
     bases: tuple[Basis, ...]
     misses: tuple[ConstraintViolation, ...] = ()
     assumptions: tuple[str, ...] = ()
+    judge: LimitJudge = judge_nothing
 
 
 class BatchWork(NamedTuple):

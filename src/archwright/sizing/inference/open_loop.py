@@ -16,6 +16,13 @@ Capacity: the largest b at which the limits hold and r is at most MAX_UTILISATIO
 reaches the slots. At a given r each latency grows with P, O and the step times, so a looser limit, a shorter prompt or
 a shorter answer never lowers the capacity. A limit counts as violated if an engine that is busy for IDLE_UTILISATION
 of its time violates it; monotonicity does not hold in the small gap between that engine and an idle one.
+
+Certainty: if every step takes s times as long, an engine at rate r is the predicted engine at rate r s with all times
+multiplied by s; the time to first token has a band of its own and is multiplied by f. At probability p, s and f are the
+p quantiles of their bands (`Slowdown`). The capacity at certainty c is the largest rate at which the limits hold with
+the slowdown of c. MAX_UTILISATION is room for slow steps already: the slowed engine may be loaded to its saturation. No
+number of machines brings a latency below that of an idle engine, so a limit within NEAR_IDLE of it is not tightened.
+The probability of a limit at rate r is the largest p at whose slowdown it holds.
 """
 
 import math
@@ -23,6 +30,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
+from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TokenLength
 from archwright.sizing.step_time.engine_step_times import StepTimes, UncontendedPrefill
 
@@ -40,11 +48,13 @@ LONGEST_OVER_P95 = 1.5
 # Gateway part of the TTFT: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
 IDLE_UTILISATION = 1e-3
+NEAR_IDLE = 1.25
 ASSUMPTION = (
     "requests arrive as a Poisson process, without prefix cache hits and speculative decoding; an engine is loaded to "
     f"at most {MAX_UTILISATION:.0%} of its saturation rate"
 )
 BISECTION_STEPS = 18
+LEAST_CHANCE = 1e-4
 
 
 class RequestProfile(NamedTuple):
@@ -95,8 +105,22 @@ class OperatingPoint(NamedTuple):
     latency_p95_s: float
 
 
+class Slowdown(NamedTuple):
+    """Bands around 1 of the step times and of the time to first token; both errors move together."""
+
+    steps: Estimate
+    first: Estimate
+
+    def slow(self, at: OperatingPoint, share: float, answer: float) -> OperatingPoint:
+        """Return the latencies at quantile `share` of both bands, at the rate at.rate / steps.quantile(share)."""
+        later = self.steps.quantile(share)
+        ttft, tpot = at.ttft_p95_s * self.first.quantile(share), at.tpot_p95_s * later
+        latency = ttft + tpot * (answer - 1)
+        return at._replace(rate=at.rate / later, ttft_p95_s=ttft, tpot_p95_s=tpot, latency_p95_s=latency)
+
+
 class MaxLoad(NamedTuple):
-    """Highest load; `broken`: the limits that an idle engine violates, with its latency; they were ignored."""
+    """Highest load at the predicted speed. `broken`: limits that an idle engine violates, with its latency; ignored."""
 
     point: OperatingPoint
     broken: tuple[tuple[str, float], ...]
@@ -153,14 +177,18 @@ class OpenLoop:
         further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
-    def find_max_load(self, slo: SLO) -> MaxLoad:
+    def find_max_load(self, slo: SLO, bands: Slowdown | None = None) -> MaxLoad:
+        """Return the highest load within `slo`, with its certainty if `bands` states those of the engine."""
         limits = {name: limit for name in LIMITED_LATENCIES if (limit := getattr(slo, name)) is not None}
         idle = self.idle
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
+        share, answer = slo.certainty, self._flow.answer
+        later = bands.steps.quantile(share) if bands is not None else 1.0
         full = self._largest_batch(lambda at: at.reading < 1 and at.inside <= self._slots)
-        ceiling = MAX_UTILISATION * self._queue_state(full).rate
+        ceiling = min(MAX_UTILISATION * later, 1.0) * self._queue_state(full).rate
+        near = {name: NEAR_IDLE * getattr(idle, name) for name in limits}
 
         def holds(at: QueueState) -> bool:
             if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
@@ -168,9 +196,34 @@ class OpenLoop:
             if not limits:
                 return True
             point = self._operating_point(at)
-            return all(getattr(point, name) <= limit for name, limit in limits.items())
+            slow = point if bands is None else bands.slow(point, share, answer)
+            return all(
+                getattr(slow, name) <= limit or getattr(point, name) <= min(limit, near[name])
+                for name, limit in limits.items()
+            )
 
-        return MaxLoad(self.at_batch(self._largest_batch(holds)), broken)
+        batch = self._largest_batch(holds)
+        if bands is None:
+            return MaxLoad(self.at_batch(batch), broken)
+        return MaxLoad(self.at_rate(self._queue_state(batch).rate / later), broken)
+
+    def chance_within(self, name: str, limit: float, rate: float, bands: Slowdown) -> float:
+        """Return the probability that the latency `name` is within `limit` at `rate` requests/s."""
+
+        def share_at(at: QueueState) -> float:
+            return min(max(bands.steps.chance_below(at.rate / rate), LEAST_CHANCE), 1 - LEAST_CHANCE)
+
+        def holds(at: QueueState) -> bool:
+            if at.reading >= 1 or at.inside > self._slots:
+                return False
+            slow = bands.slow(self._operating_point(at), share_at(at), self._flow.answer)
+            return bool(getattr(slow, name) <= limit)
+
+        idle = self._queue_state(self.idle.batch)
+        if not holds(idle):  # at the lowest rate the latency no longer depends on it
+            band = bands.first if name == "ttft_p95_s" else bands.steps
+            return band.chance_below(limit / getattr(self.idle, name))
+        return share_at(self._queue_state(self._largest_batch(holds)))
 
     def at_rate(self, rate: float) -> OperatingPoint:
         """Return the point at `rate` requests/s, or the saturated point if the engine cannot carry that rate."""

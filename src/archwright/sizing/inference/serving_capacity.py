@@ -1,10 +1,11 @@
 """Capacity of one machine for a text workload, in requests/s within the SLO.
 
 Among the layouts that fit (deployment_layout.py), the one that violates the fewest limits and then carries the most
-requests/s within them (open_loop.py) is used. The band is that of the engine's step times.
+requests/s within them (open_loop.py) is used. The band is that of the engine's step times, and the value is the load
+at which the limits hold with the certainty of the workload.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
@@ -12,7 +13,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
-from archwright.contract.plan import ConstraintViolation
+from archwright.contract.plan import ConstraintViolation, LimitProbability
 from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_power_w
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
@@ -20,7 +21,14 @@ from archwright.sizing.hardware.uncertainty import widen_band
 from archwright.sizing.inference import open_loop
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
-from archwright.sizing.inference.open_loop import MAX_UTILISATION, MaxLoad, OpenLoop, RequestProfile
+from archwright.sizing.inference.open_loop import (
+    LIMITED_LATENCIES,
+    MAX_UTILISATION,
+    MaxLoad,
+    OpenLoop,
+    RequestProfile,
+    Slowdown,
+)
 from archwright.sizing.step_time.engine_step_times import StepTimes
 
 # Error factors of the formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
@@ -45,10 +53,10 @@ class TextLoad(NamedTuple):
 
 def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> SteadyCapacity | None:
     """Return the capacity, or None if no engine of the catalog runs on the machine or the model does not fit."""
-    found = [
-        (_find_max_load(engine.pace, load.flow, engine.slots, engine.chunk, load.slo), engine)
-        for engine in list_engine_layouts(machine, model, load.requests, catalog)
-    ]
+    found = []
+    for engine in list_engine_layouts(machine, model, load.requests, catalog):
+        size, bands = (engine.slots, engine.chunk), build_slowdown(engine)
+        found.append((_find_max_load(engine.pace, load.flow, size, load.slo, bands), engine))
     if not found:
         return None
     most, engine = min(found, key=lambda pair: (len(pair[0].broken), -pair[0].point.rate * pair[1].copies))
@@ -56,8 +64,15 @@ def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalo
 
 
 @lru_cache(maxsize=4096)
-def _find_max_load(pace: StepTimes, flow: RequestProfile, slots: int, chunk: int, slo: SLO) -> MaxLoad:
-    return OpenLoop(pace, flow, slots, chunk).find_max_load(slo)
+def _find_max_load(pace: StepTimes, flow: RequestProfile, size: tuple[int, int], slo: SLO, bands: Slowdown) -> MaxLoad:
+    """`size`: slots of the engine, and prompt tokens per step."""
+    return OpenLoop(pace, flow, *size).find_max_load(slo, bands)
+
+
+def build_slowdown(engine: EngineInstance) -> Slowdown:
+    """Return the bands of the engine's times, widened by the errors of the formulas."""
+    steps, first = (_band_latency(1.0, engine.speed.steps, TPOT_FORMULA, ""), engine.speed.first)
+    return Slowdown(steps, _band_latency(1.0, first, TTFT_FORMULA, ""))
 
 
 def _build_text_capacity(
@@ -67,8 +82,10 @@ def _build_text_capacity(
     steps, first = engine.speed.steps, engine.speed.first
     capacity, latency = bases = _build_bases(machine, model, load, engine)
     # Requests/s are proportional to 1 / step time.
-    most, ends = point.rate * engine.copies, (1 / steps.high, 1 / steps.low)
-    rate = widen_band(most, (most * ends[0], most * ends[1]), CAPACITY_FORMULA, "requests/s", capacity.id)
+    bands, planned = build_slowdown(engine), point.rate * engine.copies
+    most = planned * bands.steps.quantile(load.slo.certainty)
+    rate = widen_band(most, (most / steps.high, most / steps.low), CAPACITY_FORMULA, "requests/s", capacity.id)
+    rate = replace(rate, value=planned, low=min(rate.low, planned))
     ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, latency.id)
     tpot = _band_latency(point.tpot_p95_s, steps, TPOT_FORMULA, latency.id)
     later_tokens = max(load.output_tokens.mean - 1, 0.0)
@@ -89,7 +106,31 @@ def _build_text_capacity(
         bases=bases,
         misses=_list_misses(model, load, broken),
         assumptions=(*engine.assumptions, open_loop.ASSUMPTION),
+        judge=partial(judge_latencies, load, engine, latency.id),
     )
+
+
+def judge_latencies(load: TextLoad, engine: EngineInstance, basis: str, rate: float) -> tuple[LimitProbability, ...]:
+    """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
+    bands, share = build_slowdown(engine), rate / engine.copies
+    loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), []
+    for name in LIMITED_LATENCIES:
+        limit = getattr(load.slo, name)
+        if limit is None:
+            continue
+        chance, at = loop.chance_within(name, limit, share, bands), loop.at_rate(share)
+        band = bands.first if name == "ttft_p95_s" else bands.steps
+        found.append(
+            LimitProbability(
+                limit=f"{load.workload}.{name}",
+                stated=limit,
+                predicted=_band_latency(getattr(at, name), band, 1.0, basis),
+                probability=chance,
+                certainty=load.slo.certainty,
+                basis=f"{share:.3g} requests/s per engine against the bands of step time and TTFT (open_loop.py)",
+            )
+        )
+    return tuple(found)
 
 
 def _band_latency(value: float, band: Estimate, formula: float, basis: str) -> Estimate:
@@ -124,8 +165,8 @@ def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Eng
         id=name.format("capacity"),
         kind="calibrated",
         stratum=speed.stratum,
-        definition="highest Poisson rate in requests/s at which one machine holds every p95 limit, at most "
-        f"{MAX_UTILISATION:.0%} of the rate that saturates the engine",
+        definition="highest Poisson rate in requests/s at which one machine holds every p95 limit with "
+        f"{load.slo.certainty:.0%} certainty, at most {MAX_UTILISATION:.0%} of the rate that saturates the engine",
         formula="engines x b / (O T): b requests in decode, O output tokens each, T = decode step + prefill between",
         facts=facts,
     )

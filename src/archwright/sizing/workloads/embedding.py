@@ -91,7 +91,8 @@ def _size_serving(
     variation = (max(ratio, 1.0) - 1) ** 2 / NORMAL_95**2
     times = ServiceTimes(read_work_rate(catalog, launch), own, long=ratio, variation=variation)
     servers = machine.accelerator_count if on_device else host_cores(machine)
-    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    most = read_work_rate(catalog, "load.most").value
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, most, slo.certainty)
     found = find_capacity(times, servers, limit, batches=on_device)
     quotes = quote_work_rates(catalog, *used, launch, "load.most")
     basis = _build_basis(f"{workload}.{machine.id}.capacity", model, request, quotes)

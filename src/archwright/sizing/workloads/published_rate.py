@@ -60,7 +60,8 @@ def size_speech_serving(
     rest = replace(share, value=share.value - 1, low=share.low - 1, high=share.high - 1)
     fixed, ratio = multiply_estimates([own, rest], "s"), read_work_rate(catalog, LONG).value
     times = ServiceTimes(fixed, own, long=ratio, variation=(ratio - 1) ** 2 / NORMAL_95**2)
-    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    most = read_work_rate(catalog, "load.most").value
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, most, slo.certainty)
     found = find_capacity(times, machine.accelerator_count, limit, batches=True)
     quotes = quote_work_rates(catalog, SPEECH_SERVED, ALONE, LONG, "load.most")
     basis = Basis(

@@ -11,10 +11,13 @@ times as fast. The first arrangement within the limit that carries at least 90 %
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation
+from archwright.contract.plan import ConstraintViolation, LimitProbability
+from archwright.contract.record import replace
+from archwright.sizing.hardware.machine import LimitJudge, judge_nothing
 
 LATE_SHARE = 0.05
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -24,6 +27,8 @@ THREAD_SCALING_EXPONENT = 0.9
 # Share of the running batch that remains at the p95 of the arrivals.
 REMAINING_BATCH_SHARE = 0.95
 BISECTION_STEPS = 40
+# A machine is planned with at least this share of its expected capacity, also if no load keeps the limit for certain.
+LEAST_PLANNED_SHARE = 0.1
 
 
 class ServerStation(NamedTuple):
@@ -46,12 +51,15 @@ class ServiceTimes(NamedTuple):
 
 
 class CapacityResult(NamedTuple):
+    """`requests_per_s`: value at the certainty of the limit, and the interval of the capacity."""
+
     requests_per_s: Estimate
     latency_p95_s: Estimate
     batch: int
     busy: float
     servers: int
     misses: tuple[ConstraintViolation, ...]
+    judge: LimitJudge = judge_nothing
 
 
 def wait_p95(station: ServerStation, busy: float) -> float:
@@ -77,11 +85,15 @@ def max_busy_share(station: ServerStation, limit: float, cap: float) -> float:
 
 
 class ServiceLimit(NamedTuple):
-    """Limits of the p95 latency (None: no limit) and of the utilisation; `name`: constraint id of the latency."""
+    """Limits of the p95 latency (None: no limit) and of the utilisation; `name`: constraint id of the latency.
+
+    `certainty`: the probability with which the latency must hold at the planned load.
+    """
 
     name: str
     latency_p95_s: float | None
     busy: float
+    certainty: float = 0.5
 
 
 class ServerArrangement(NamedTuple):
@@ -94,9 +106,11 @@ class ServerArrangement(NamedTuple):
 
 
 def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, batches: bool) -> CapacityResult:
-    """Return the highest requests/s within `limit`, on devices with batching or on cores that form groups.
+    """Return the highest requests/s within `limit` at its certainty, on devices with batching or on groups of cores.
 
-    If even an idle machine violates the latency limit, the result lists the violation and ignores the limit."""
+    The capacity at the certainty c is the 1 - c quantile of the capacity's band. The highest utilisation is room for
+    slow machines already, so a machine that it limits may be busy all the time at that speed. If even an idle machine
+    violates the latency limit, the result lists the violation and ignores the limit."""
     middle, slow, fast = (_candidate_stations(times, part, servers, batches) for part in ("value", "high", "low"))
     bound, cap = math.inf if limit.latency_p95_s is None else limit.latency_p95_s, limit.busy
     misses: tuple[ConstraintViolation, ...] = ()
@@ -109,7 +123,29 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
     rate, latency = found.rate, found.latency
     rates = Estimate(value=rate, low=min(lower.rate, rate), high=max(upper.rate, rate), unit="requests/s")
     latencies = Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s")
-    return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses)
+    capacity = rates.scaled(1 / cap) if found.busy >= cap else rates
+    planned = min(rate, max(capacity.quantile(1 - limit.certainty), rate * LEAST_PLANNED_SHARE))
+    judge = judge_nothing if misses else partial(_judge_latency, limit, capacity, latencies)
+    rates = replace(rates, value=planned, low=min(rates.low, planned))
+    return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses, judge)
+
+
+def _judge_latency(
+    limit: ServiceLimit, capacity: Estimate, latency: Estimate, rate: float
+) -> tuple[LimitProbability, ...]:
+    """Return the latency limit with the probability that the capacity within it is at least `rate` requests/s."""
+    if limit.latency_p95_s is None:
+        return ()
+    return (
+        LimitProbability(
+            limit=limit.name,
+            stated=limit.latency_p95_s,
+            predicted=latency,
+            probability=1 - capacity.chance_below(rate),
+            certainty=limit.certainty,
+            basis=f"{rate:.3g} requests/s per machine against the interval of its capacity within the limit",
+        ),
+    )
 
 
 def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[ServerStation]:

@@ -27,7 +27,8 @@ def row_service_s(features: int, catalog: Catalog) -> Estimate:
 def size_tabular_serving(machine: Machine, workload: str, features: int, slo: SLO, catalog: Catalog) -> SteadyCapacity:
     """Size one machine by its CPU cores; its accelerators stay idle."""
     own, nothing = row_service_s(features, catalog), exact_estimate(0.0, "s")
-    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    most = read_work_rate(catalog, "load.most").value
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, most, slo.certainty)
     found = find_capacity(ServiceTimes(nothing, own), host_cores(machine), limit, batches=False)
     basis = Basis(
         id=f"{workload}.{machine.id}.capacity",

@@ -35,7 +35,8 @@ def size_image_serving(
     own = multiply_estimates([flops, speed.divide_amount(1.0, "s/FLOP")], "s")
     launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
-    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, read_work_rate(catalog, "load.most").value)
+    most = read_work_rate(catalog, "load.most").value
+    limit = ServiceLimit(f"{workload}.latency_p95_s", slo.latency_p95_s, most, slo.certainty)
     found = find_capacity(ServiceTimes(read_work_rate(catalog, launch), own), servers, limit, batches=device)
     work = (
         f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
@@ -75,5 +76,6 @@ def build_steady_capacity(
         busy_w=device_rates.busy_power_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
+        judge=found.judge,
         assumptions=(f"utilisation of at most {found.busy:.0%}",),
     )
