@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
-from archwright.contract.plan import ConstraintViolation, CostCategory, Option
+from archwright.contract.plan import ConstraintViolation, CostCategory, LimitProbability, Option
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import UNVERIFIED, BudgetConverter, OptionDraft
+from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.violations import judge_limit
 
 from ..small_plans import PLAN
 
@@ -86,7 +87,14 @@ def build_option(name: str, total: Estimate | None, *misses: ConstraintViolation
 
 AMOUNTS = st.floats(10, 1000)
 FACTORS = st.sampled_from([1.0, 1.05, 1.25, 1.6])
-RISKY = (f"{UNVERIFIED}nobody promises it",)
+
+
+def doubtful(name: str, stated: float, value: float) -> LimitProbability:
+    """A limit with the probability that a value within a factor of two holds it; 70 % are required."""
+    return judge_limit((name, stated, 0.7), within_factor(value, 2.0, "s"))
+
+
+RISKY = (doubtful("chat.ttft_p95_s", 1.0, 2.0),)
 FACTS = ("f0", "f1", "f2", "f3")
 
 
@@ -115,7 +123,7 @@ def worlds(draw: st.DrawFn) -> Made:
     facts = {name: fact(name, draw(st.floats(0.5, 50)), draw(FACTORS)) for name in FACTS}
     placements: st.SearchStrategy[Placement] = st.sampled_from(["cloud", "on-premises"])
     drafts = tuple(
-        draft(f"o{index}", *draw(terms_of()), placement=draw(placements), notes=draw(st.sampled_from([(), RISKY])))
+        draft(f"o{index}", *draw(terms_of()), placement=draw(placements), limits=draw(st.sampled_from([(), RISKY])))
         for index in range(draw(st.integers(2, 5)))
     )
     return wanted, facts, drafts

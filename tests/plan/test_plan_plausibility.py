@@ -8,7 +8,6 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
-from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.capacity.candidates import BURSTABLE
 from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES
 from archwright.plan.explain.formatting import describe_purchase
@@ -55,7 +54,7 @@ def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Cat
     rate = {"workloads.0.traffic.requests_per_second": {"mean": 1e3, "peak": 1e5}}
     cloud = option_of(plan_of("startup", edit({**rate, "budget.per_month": GONE})), "cloud")
     assert max(bought.peak for bought in cloud.purchases) > catalog.parameter(f"quota.{cloud.provider}").value
-    assert any(note.startswith(f"{UNVERIFIED}the option needs ") for note in cloud.notes)
+    assert any(note.startswith("the option needs ") for note in cloud.notes)
 
 
 def test_machines_that_pools_share_say_so_in_the_order_of_the_needs(plan_of: Make) -> None:

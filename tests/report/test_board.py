@@ -7,7 +7,6 @@ from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.plan import StaffNeed
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.report.board import board_pages
 from archwright.report.delivery_chapters import describe_machines, list_decisions, list_machine_events, list_tasks
 from archwright.report.document import Callout, Document, Items, TableBlock
@@ -15,6 +14,7 @@ from archwright.report.document_builder import build_document
 from archwright.report.number_format import SPACE
 from archwright.report.risk_register import list_risks
 
+from ..plan.option_samples import doubtful
 from .full_plan import BOARD, DECISION, HYBRID
 
 
@@ -53,13 +53,15 @@ def test_three_risks_have_mitigation_trigger_and_owner(board: Document) -> None:
     assert [risk.weight for risk in risks] == sorted((risk.weight for risk in risks), reverse=True)
     for risk in risks:
         assert risk.mitigation and risk.trigger and risk.owner and "{" not in risk.cause + risk.trigger
-        assert risk.probability.replace(SPACE, " ") in ("5 %", "5 to 50 %")
+        assert risk.probability.replace(SPACE, " ") in ("5 %", "5 to 50 %", "34 %")
 
 
 def test_the_impact_of_a_fact_is_that_of_its_worse_end() -> None:
     estimate = replace(exact_estimate(280_000.0, "USD"), low=240_000.0, high=350_000.0)
     driver = CostDriver(basis="node.price", name="price", estimate=estimate, share=1.0)
-    (risk,) = list_risks(replace(BOARD, decision=replace(DECISION, drivers=(driver,))), replace(HYBRID, notes=()))
+    (risk,) = list_risks(
+        replace(BOARD, decision=replace(DECISION, drivers=(driver,))), replace(HYBRID, notes=(), limits=())
+    )
     bought = sum(line.total_over(60) for line in HYBRID.cost_lines if "node.price" in line.drivers)
     assert risk.impact is not None and abs(risk.impact - bought * 0.25) < 1
 
@@ -73,12 +75,12 @@ def test_the_alternative_says_when_it_is_better(board: Document) -> None:
 
 def test_a_cheaper_option_that_was_passed_over_is_named_with_its_reason() -> None:
     other = next(one for one in BOARD.options if one.name == "cloud-aws-commit-3y")
-    doubt = f"{UNVERIFIED}assistant.ttft_p95_s limit 1: nobody guarantees it"
-    cheaper = replace(other, total_cost=exact_estimate(1e6, "EUR"), notes=(doubt,))
+    doubt = doubtful("assistant.ttft_p95_s", 1.0, 1.0)
+    cheaper = replace(other, total_cost=exact_estimate(1e6, "EUR"), limits=(doubt,))
     plan = replace(BOARD, options=(HYBRID, cheaper))
     said = next(b.text for b in board_pages(plan, HYBRID)[0].blocks if isinstance(b, Callout))
     assert f"cloud-aws-commit-3y costs EUR 16.0{SPACE}M less" in said
-    assert "keeps the limit of assistant: time to first token (p95)." in said
+    assert f"It holds assistant: time to first token (p95) with 50{SPACE}% only." in said
 
 
 def test_the_condition_of_another_choice_names_no_key() -> None:

@@ -34,6 +34,9 @@ OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"}
 # Nobody hires a smaller part of a person, so it is shown in hours.
 PART_TIME_FTE = 0.25
 
+# Limits of money.
+BUDGET_LIMITS = ("per_month", "capex")
+
 
 class Artefact(Record):
     """A model file: downloaded from `package` on the package index, refused unless its digest is `sha256`.
@@ -282,8 +285,12 @@ class Option(Record):
 
     @property
     def doubts(self) -> tuple[LimitProbability, ...]:
-        """The limits that hold with less than the required certainty, the least probable first."""
-        return tuple(sorted((one for one in self.limits if not one.holds), key=lambda one: one.probability))
+        """The limits that hold with less than the required certainty, the least probable first, without money.
+
+        The budget binds the expected cost: a quote or an order can still be refused, a slow machine not returned.
+        """
+        open_ = (one for one in self.limits if not one.holds and one.limit not in BUDGET_LIMITS)
+        return tuple(sorted(open_, key=lambda one: one.probability))
 
     def cost_by_category(self, months: int) -> dict[CostCategory, float]:
         """Sum the cost lines over `months` by category; residual values are subtracted."""

@@ -10,7 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import ConstraintViolation, Option
-from archwright.plan.accounting.budget import Findings, OptionDraft, check_limit
+from archwright.plan.accounting.budget import OptionDraft
 
 from ..option_samples import MONTHS, Made, buy, draft, fact, needs, rent, world, worlds
 
@@ -83,12 +83,21 @@ def test_a_fact_named_twice_counts_once(catalog: Catalog) -> None:
     assert once.cost_lines == twice.cost_lines
 
 
-def test_an_option_over_budget_is_not_feasible_and_a_limit_inside_the_interval_is_at_risk(catalog: Catalog) -> None:
+def test_an_option_over_budget_is_not_feasible_and_the_samples_tell_how_likely_it_keeps_a_limit(
+    catalog: Catalog,
+) -> None:
     option = priced(catalog, needs(per_month=99.0), 100)
     assert option.misses == (ConstraintViolation(constraint="per_month", value=100.0, limit=99.0),)
     assert not option.feasible and option.total_cost is not None
     option = priced(catalog, needs(per_month=110.0), 100)
-    assert option.feasible and option.notes[0].startswith("at risk: per_month")
+    (month, capex) = option.limits
+    assert option.feasible and month.limit == "per_month" and 0.5 < month.probability < 0.95
+    assert capex.probability == 1, "nothing is bought"
+    assert option.cost_per_month is not None
+    low, high = option.cost_per_month.low, option.cost_per_month.high
+    for limit, expected in ((100.0, 0.5), (high, 0.95), (low, 0.05)):
+        (month, _) = priced(catalog, needs(per_month=limit), 100).limits
+        assert month.probability == pytest.approx(expected, abs=0.002)
 
 
 def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catalog) -> None:
@@ -98,13 +107,6 @@ def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catal
     assert (sums(option), option.cost_lines, option.cumulative_cost) == ([], (), ())
     assert other.total_cost is not None and (other.total_cost.value, other.total_cost.high) == (0, 0)
     assert other.cumulative_cost == (0.0,) * MONTHS
-
-
-@pytest.mark.parametrize(("limit", "misses", "notes"), [(None, 0, 0), (3.0, 0, 0), (1.5, 0, 1), (0.9, 1, 0)])
-def test_limits_are_judged_on_the_value(limit: float | None, misses: int, notes: int) -> None:
-    found = Findings([], [])
-    check_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, *found)
-    assert (len(found.misses), len(found.notes)) == (misses, notes)
 
 
 # --- properties

@@ -7,7 +7,6 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import SLO, TokenLength, Workload
-from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -20,9 +19,10 @@ from archwright.plan.capacity.served_load import (
     derive_seed,
     predict_load,
 )
-from archwright.plan.capacity.service_levels import check_availability, check_latency
+from archwright.plan.capacity.service_levels import CheckedLevel, check_availability, judge_latency
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.evidence.predictions import predict_served_loads, register_prediction_bases
+from archwright.plan.violations import list_misses
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.open_loop import ASSUMPTION
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
@@ -94,30 +94,29 @@ def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:
     assert replace(second, **{n: getattr(other, n) for n in other.__struct_fields__}) == other
 
 
-def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
+def test_limits_that_the_simulation_breaks_are_said(catalog: Catalog) -> None:
     assert predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance()).notes == ()
     slo = SLO(tpot_p95_s=0.02)
-    near = predict_served_loads((pooled(catalog, demand(50.0, slo=slo), 2),), PlanProvenance())
-    assert any("support.tpot_p95_s limit 0.02 is inside the interval" in note for note in near.notes)
     over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
 
 
 def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
-    load, misses, notes = pooled(catalog, demand(2.0), 1).spec.load, list[ConstraintViolation](), list[str]()
+    load = pooled(catalog, demand(2.0), 1).spec.load
     slo = SLO(ttft_p95_s=0.5, tpot_p95_s=0.1, latency_p95_s=10.0)
-    check_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")), (misses, notes))
-    assert [(miss.constraint, miss.value) for miss in misses] == [
+    judged = judge_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")))
+    assert [one.probability for one in judged] == [0, 1, 0]
+    assert [(miss.constraint, miss.value) for miss in list_misses(judged)] == [
         ("support.ttft_p95_s", 1.0),
         ("support.latency_p95_s", pytest.approx(1.0 + 0.05 * 219)),
     ]
 
 
 def test_availability_is_judged_the_other_way_round() -> None:
-    misses, notes = list[ConstraintViolation](), list[str]()
-    for up in ((1, 0), (2, 1), (1, 2)):
-        check_availability("w", RedundancyRequirement(*up), SLO(availability=0.999), misses, notes)
-    check_availability("w", RedundancyRequirement(9, 0), SLO(), misses, notes)
-    (miss,) = misses
+    workload = replace(demand(2.0).workload, name="w", slo=SLO(availability=0.999))
+    found = [check_availability(workload, RedundancyRequirement(*up)) for up in ((1, 0), (2, 1), (1, 2))]
+    (miss,) = (miss for one in found for miss in one.misses)
     assert (miss.constraint, miss.limit) == ("w.availability", 0.999) and miss.value == pytest.approx(0.995)
-    assert notes == ["at risk: w.availability limit 0.999 is inside the interval 0.9988 .. 1"]
+    alone, spared, safe = (one.limits[0].probability for one in found)
+    assert alone < 0.5 < spared < 0.95 < safe < 1
+    assert check_availability(replace(workload, slo=SLO()), RedundancyRequirement(9, 0)) == CheckedLevel()

@@ -25,7 +25,7 @@ from archwright.plan.decision.comparison import (
 )
 from archwright.plan.decision.selection import choose_option
 
-from ..option_samples import MONTHS, Made, World, buy, draft, fact, needs, rent, world, worlds
+from ..option_samples import MONTHS, Made, World, buy, doubtful, draft, fact, needs, rent, world, worlds
 
 QUICK = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 A, B = fact("a", 10, 1.5), fact("b", 20, 1.5)
@@ -178,7 +178,7 @@ def frontier(made: World) -> tuple[tuple[str, ...], tuple[str, ...]]:
 KG: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(5, "kg")}
 CLEAN: dict[str, Any] = {"carbon_kg_per_month": exact_estimate(1, "kg"), "power_kw": exact_estimate(9, "kW")}
 DIRTY = (draft("dirty", rent(20), **KG), draft("clean", rent(30), **CLEAN))
-RISKY = draft("risky", rent(10), notes=("at risk: x", "said"))
+RISKY = draft("risky", rent(10), limits=(doubtful("w.ttft_p95_s", 1.0, 2.0),))
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ RISKY = draft("risky", rent(10), notes=("at risk: x", "said"))
         ),
         pytest.param((draft("dark", rent(10)), *DIRTY), ("carbon_kg_per_month",), ("dark",), id="known for two"),
         pytest.param(DIRTY, ("carbon_kg_per_month",), ("dirty", "clean"), id="known for both"),
-        pytest.param((RISKY, draft("safe", rent(20)), draft("dear", rent(21))), (), ("risky", "safe"), id="at risk"),
+        pytest.param((RISKY, draft("safe", rent(20)), draft("dear", rent(21))), (), ("risky", "safe"), id="uncertain"),
         pytest.param((draft("x", rent(1)), draft("y", rent(1))), (), ("x", "y"), id="equal"),
     ],
 )
 def test_the_frontier_is_what_no_other_option_beats(
     catalog: Catalog, drafts: tuple[OptionDraft, ...], axis: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    axes = ("total_cost", "capex", *axis, "limits_at_risk")
+    axes = ("total_cost", "capex", *axis, "uncertain_limits")
     assert frontier(world(catalog, needs(capex=1e6), {}, *drafts)) == (axes, expected)
 
 

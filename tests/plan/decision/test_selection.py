@@ -11,10 +11,9 @@ from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import ConstraintViolation, Option, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import PlanError
-from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.decision.selection import build_infeasible_error, choose_option
 
-from ..option_samples import EMPTY_PLAN, build_option
+from ..option_samples import EMPTY_PLAN, build_option, doubtful
 
 LINES = {"budget": 9, "budget.per_month": 9, "workloads[0]": 3, "workloads[0].slo": 5, "placement.allow": 7}
 LINES["workloads[0].deadline_h"] = 4
@@ -51,17 +50,19 @@ def test_of_equal_prices_the_simplest_placement_is_taken_and_then_the_first_name
     assert choose_option((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
 
 
-def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
-    hoped = replace(option("a", cost=1000, placement="hosted-api"), notes=(f"{UNVERIFIED}nobody promises it",))
-    held, dear = option("b", cost=3000), option("c", cost=4000)
+def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price_of_certainty_is_said() -> None:
+    hoped = replace(option("a", cost=1000, placement="hosted-api"), limits=(doubtful("w.ttft_p95_s", 1.0, 1.0),))
+    held, dear = replace(option("b", cost=3000), limits=(doubtful("w.ttft_p95_s", 1.0, 0.6),)), option("c", cost=4000)
+    assert hoped.doubts == hoped.limits and held.doubts == ()
     name, changed = choose_option((hoped, held, dear), None)
     assert name == "b"
     assert changed[1].notes == (
-        "chosen over a at an extra cost of 2,000 EUR over the horizon, because a is unverified: nobody promises it",
+        "price of certainty: 89% for 2,000 EUR over the horizon. In a, w.ttft_p95_s <= 1 holds with 50%, less than the "
+        "required 70%",
     )
     also = replace(hoped, name="d", total_cost=exact_estimate(2000, "EUR"))
     said = choose_option((also, hoped, held), None)[1][2].notes
-    assert said[0].startswith("chosen over a at an extra cost") and said[1] == "cheaper and unverified too: d"
+    assert said[0].startswith("price of certainty: 89% for") and said[1] == "cheaper and less certain too: d"
     assert choose_option((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
     assert choose_option((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
     assert choose_option((replace(hoped, total_cost=exact_estimate(5000, "EUR")), held), None)[1][1].notes == ()

@@ -66,9 +66,10 @@ def test_nothing_of_any_option_lies_outside_and_nothing_is_forgotten(
 
 
 def test_each_thing_is_named_with_its_place(plan_of: Make) -> None:
-    said = evidence(plan_of("manufacturer"))
-    bound, free = said.split("; ")
-    assert bound.startswith("inside: pool assistant in FR, pool assistant-"), "both that share its load"
+    plan = plan_of("manufacturer")
+    bound, free = evidence(plan).split("; ")
+    shared = [f"pool {one.name} in {one.region}" for one in plan.pools if one.workloads == ("assistant",)]
+    assert bound.startswith(f"inside: {', '.join(shared)}, "), "all that share its load"
     assert "data manuals in FR" in bound
     assert "model files of house-model in " in bound, "what is trained on them may repeat them"
     for place in ("FR", "US", "CN"):

@@ -18,6 +18,7 @@ from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY_LOW, RedundancyRequirement, compute_availability
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.machine_count import RUN_START_H, judge_deadline
 from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_served_load, list_load_specs
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
@@ -77,16 +78,6 @@ def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> No
     (basis, capacity) = ledger.collect_bases(found.predictions)
     assert {basis.id, capacity.id} == {"xray.latency", "xray.m.capacity"}
     assert found.notes == () and list_load_specs((one,)) == ()
-
-
-def test_a_latency_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
-    one = answering(catalog, SLO(latency_p95_s=1.0))
-    sized = one.steady.latency_p95_s
-    tight = SLO(latency_p95_s=(sized.value + sized.high) / 2)
-    (note,) = predict_served_loads(
-        (one._replace(demand=load_of("image-classification", tight)),), PlanProvenance()
-    ).notes
-    assert note.startswith("at risk: xray.latency_p95_s limit")
 
 
 def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> None:
@@ -183,16 +174,16 @@ def test_more_machines_end_a_run_sooner(catalog: Catalog) -> None:
     ("kind", "method"),
     [("finetune", "lora"), ("finetune", "full"), ("pretrain", None), ("data-processing", None)],
 )
-def test_a_deadline_inside_the_band_is_at_risk_also_of_runs_that_nothing_records(
+def test_a_deadline_has_a_probability_also_of_runs_that_nothing_records(
     catalog: Catalog, kind: Any, method: Any
 ) -> None:
-    hours = tuning(catalog).batch.machine_hours
-    one = tuning(catalog, deadline_h=(hours.value + hours.high) / 2)
-    workload = replace(one.job.workload, kind=kind, method=method)
-    found = predict_served_loads((one._replace(job=one.job._replace(workload=workload)),), PlanProvenance())
-    assert len(found.predictions) == (method == "lora")
-    (note,) = found.notes
-    assert note.startswith("at risk: tone.deadline_h limit"), "what is not promised may break its limit all the same"
+    one = tuning(catalog)
+    job = one.job._replace(workload=replace(one.job.workload, kind=kind, method=method))
+    assert len(predict_served_loads((one._replace(job=job),), PlanProvenance()).predictions) == (method == "lora")
+    hours = one.batch.machine_hours.scaled(max(job.growth))
+    for at, chance in ((hours.value, 0.5), (hours.high, 0.95), (hours.low, 0.05)):
+        (limit,) = judge_deadline(one.batch, job._replace(deadline_h=at + RUN_START_H), 1)
+        assert limit.limit == "tone.deadline_h" and limit.probability == pytest.approx(chance)
 
 
 # --- whole plans

@@ -12,7 +12,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import AT_RISK, UNVERIFIED, OptionDraft
+from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import list_tasks
@@ -186,16 +186,16 @@ def test_a_small_job_beside_a_hosted_model_opens_no_further_region(offer: Offer)
         assert any(line.startswith("host of") and line.endswith(f"in {fleet.where.region}") for line in lines)
 
 
-def test_limits_without_a_guarantee_are_at_risk(offer: Offer) -> None:
+def test_limits_without_a_guarantee_have_a_probability(offer: Offer) -> None:
     slo = {"ttft_p95_s": 0.5, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": 0.9995}
     draft = offer(chat(slo=slo))["deepseek"]
-    risks = [note for note in draft.notes if note.startswith(AT_RISK) and "guarantees" in note]
-    named = [note.removeprefix(UNVERIFIED).removeprefix(AT_RISK).split(":")[0] for note in risks]
-    assert named == [f"support-chat.{name} limit {at:g}" for name, at in slo.items()]
-    assert all("deepseek guarantees no latency" in note for note in risks[:3]) and draft.misses == ()
-    assert all("`archwright bench URL`" in note for note in risks[:3])
+    found = {one.limit: one for one in draft.limits if "guarantees" in one.basis}
+    assert {name: one.stated for name, one in found.items()} == {f"support-chat.{name}": at for name, at in slo.items()}
+    risks = list(found.values())
+    assert all("deepseek guarantees no latency" in one.basis for one in risks[:3]) and draft.misses == ()
+    assert all("`archwright bench URL`" in one.basis for one in risks[:3])
     # The expected first token breaks its limit; the expected whole answer keeps its limit, as with own machines.
-    assert risks[0].startswith(UNVERIFIED) and not risks[2].startswith(UNVERIFIED)
+    assert risks[0].probability < 0.5 < risks[2].probability < 0.95
     (miss,) = offer(chat(slo={"availability": 0.9996}))["deepseek"].misses
     assert (miss.constraint, miss.value, miss.limit) == ("support-chat.availability", 0.9995, 0.9996)
 
@@ -212,9 +212,9 @@ def test_impossible_limits_are_missed_and_easy_limits_are_no_risk(catalog: Catal
     for field, low, high in (("ttft_p95_s", fastest, slowest), ("tpot_p95_s", token.low, token.high)):
         below, above = deepseek(**{field: low * 0.99}), deepseek(**{field: high * 1.01})
         assert constraints(below) == {f"support-chat.{field}": pytest.approx(low)}
-        assert not above.misses and not any(note.startswith(UNVERIFIED) for note in above.notes)
-        inside = deepseek(**{field: low * 1.01})
-        assert not inside.misses and any(note.startswith(UNVERIFIED) for note in inside.notes)
+        (easy, *_), inside = above.limits, deepseek(**{field: low * 1.01})
+        assert not above.misses and easy.limit == f"support-chat.{field}" and easy.probability > 0.95
+        assert not inside.misses and inside.limits[0].probability < 0.06
     assert deepseek(availability=0.9).notes == deepseek().notes
 
 

@@ -328,9 +328,9 @@ def test_the_tightest_limit_breaks_first(sample: Sample) -> None:
     scale = by_id(made)["scale"]
     assert scale.summary.startswith("At 1.20 times this plan, the budget for a month is reached first")
     first = find_line(scale, "First limit reached")
-    assert "at risk" in first.choice and first.estimate is not None
+    assert ", which holds with " in first.choice and first.estimate is not None
     assert first.estimate.low == pytest.approx(1.2 / 1.3) and first.estimate.unit == "times"
-    assert "at risk" not in find_line(scale, "Second limit reached").choice
+    assert "holds with" not in find_line(scale, "Second limit reached").choice
 
 
 def test_without_a_limit_or_with_an_amount_that_may_be_nothing_there_is_no_headroom(sample: Sample) -> None:

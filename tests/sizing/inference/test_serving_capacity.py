@@ -174,7 +174,7 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     assert BAND[row.confidence] > BAND[CATALOG.accelerators["H100-SXM-80GB"].confidence]
     doubtful = known(size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, CATALOG))
     assert doubtful.requests_per_s.factor > factors[0]
-    assert doubtful.requests_per_s.value == seen.requests_per_s.value
+    assert doubtful.requests_per_s.value < seen.requests_per_s.value, "a wider band takes more for the same certainty"
 
 
 def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:

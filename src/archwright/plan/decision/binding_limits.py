@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import BindingLimit
 from archwright.contract.needs import SLO, Needs, Workload
-from archwright.contract.plan import Option
+from archwright.contract.plan import BUDGET_LIMITS, Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
 from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
@@ -22,7 +22,6 @@ from archwright.plan.capacity.quotas import QUOTA_MISS
 from archwright.plan.capacity.served_load import BatchLoad
 from archwright.plan.cost.data_placement import list_online_workloads, resolve_open_models
 from archwright.plan.decision.selection import (
-    BUDGET_LIMITS,
     get_total_cost,
     is_relaxable,
     round_to_pass,

@@ -12,14 +12,13 @@ from archwright.catalog.tables.records import BAND
 from archwright.contract.decision import TIE_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Option
+from archwright.contract.plan import BUDGET_LIMITS, Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.decision.roi import describe_present_value, estimate_return, estimate_timeline
 from archwright.plan.decision.selection import (
-    BUDGET_LIMITS,
     PRICE_TOLERANCE,
     choose_option,
     get_total_cost,

@@ -13,14 +13,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
-from archwright.contract.plan import ConstraintViolation, Option, Plan
+from archwright.contract.plan import BUDGET_LIMITS, ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.capacity.quotas import QUOTA_MISS
 from archwright.plan.explain.formatting import describe_limit, format_chance, format_miss, format_number
 from archwright.plan.violations import build_violation
 
-BUDGET_LIMITS = ("per_month", "capex")
 # Prices within this relative difference are equal: the same terms, summed in another order.
 PRICE_TOLERANCE = 1e-9
 SIMPLICITY_ORDER: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Budget
-from archwright.plan.decision.selection import BUDGET_LIMITS, PRICE_TOLERANCE
+from archwright.contract.plan import BUDGET_LIMITS
+from archwright.plan.decision.selection import PRICE_TOLERANCE
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
