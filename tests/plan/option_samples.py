@@ -14,7 +14,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.violations import judge_limit
+from archwright.plan.violations import assess_limit
 
 from ..small_plans import PLAN
 
@@ -91,7 +91,7 @@ FACTORS = st.sampled_from([1.0, 1.05, 1.25, 1.6])
 
 def doubtful(name: str, stated: float, value: float) -> LimitProbability:
     """A limit with the probability that a value within a factor of two holds it; 70 % are required."""
-    return judge_limit((name, stated, 0.7), within_factor(value, 2.0, "s"))
+    return assess_limit((name, stated, 0.7), within_factor(value, 2.0, "s"))
 
 
 RISKY = (doubtful("chat.ttft_p95_s", 1.0, 2.0),)

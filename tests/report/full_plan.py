@@ -23,7 +23,7 @@ from archwright.contract.plan import (
     Purchase,
 )
 from archwright.contract.record import replace
-from archwright.plan.violations import judge_limit
+from archwright.plan.violations import assess_limit
 
 from ..plan.option_samples import build_option
 
@@ -135,7 +135,7 @@ HYBRID = replace(
         "the four machines already owned carry the base load of the assistant",
     ),
     limits=(
-        judge_limit(("per_month", 200_000.0, 0.7), Estimate(value=191e3, low=159e3, high=230e3, unit="EUR/month")),
+        assess_limit(("per_month", 200_000.0, 0.7), Estimate(value=191e3, low=159e3, high=230e3, unit="EUR/month")),
     ),
     power_kw=within_factor(171.0, 1.15, "kW", "cost"),
     rack_units=144.0,

@@ -104,8 +104,8 @@ def make_plan(
     option = next((one for one in compared.options if one.name == compared.chosen), None)
     if option is not None:
         notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
-        judged = (replace(one, probability=round(one.probability, 4)) for one in predicted.limits)
-        option = replace(option, notes=notes, pools=gateway.pools, limits=(*option.limits, *judged))
+        assessed = (replace(one, probability=round(one.probability, 4)) for one in predicted.limits)
+        option = replace(option, notes=notes, pools=gateway.pools, limits=(*option.limits, *assessed))
     options = tuple(option if option is not None and one.name == option.name else one for one in compared.options)
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)

@@ -19,7 +19,7 @@ def build_violation(
     return ConstraintViolation(constraint=constraint, value=value, limit=limit, at_best=at_best)
 
 
-def judge_limit(
+def assess_limit(
     limit: StatedLimit, predicted: Estimate, *, at_least: bool = False, basis: str = FROM_INTERVAL
 ) -> LimitProbability:
     """Return the limit with the probability that `predicted` holds it (Estimate.chance_below)."""
@@ -38,15 +38,15 @@ def judge_limit(
     )
 
 
-def judge_availability(limit: StatedLimit, share: Estimate, *, basis: str = FROM_INTERVAL) -> LimitProbability:
-    """Return an availability limit, judged by the downtime, whose errors are factors.
+def assess_availability(limit: StatedLimit, share: Estimate, *, basis: str = FROM_INTERVAL) -> LimitProbability:
+    """Return an availability limit, assessed by the downtime, whose errors are factors.
 
     An interval that ends at 1 has the same factor on both sides of the downtime.
     """
     down, most = 1 - share.value, 1 - share.low
     least = 1 - share.high if share.high < 1 or not most else down * down / most
     unavailable = Estimate(value=down, low=min(least, down), high=most, unit="share")
-    found = judge_limit(limit, share, at_least=True, basis=f"downtime {basis}")
+    found = assess_limit(limit, share, at_least=True, basis=f"downtime {basis}")
     return replace(found, probability=unavailable.chance_below(1 - limit[1]))
 
 

@@ -19,7 +19,7 @@ from archwright.plan.capacity.served_load import (
     derive_seed,
     predict_load,
 )
-from archwright.plan.capacity.service_levels import CheckedLevel, check_availability, judge_latency
+from archwright.plan.capacity.service_levels import CheckedLevel, assess_latency, check_availability
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.evidence.predictions import predict_served_loads, register_prediction_bases
 from archwright.plan.violations import list_misses
@@ -104,9 +104,9 @@ def test_limits_that_the_simulation_breaks_are_said(catalog: Catalog) -> None:
 def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
     load = pooled(catalog, demand(2.0), 1).spec.load
     slo = SLO(ttft_p95_s=0.5, tpot_p95_s=0.1, latency_p95_s=10.0)
-    judged = judge_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")))
-    assert [one.probability for one in judged] == [0, 1, 0]
-    assert [(miss.constraint, miss.value) for miss in list_misses(judged)] == [
+    assessed = assess_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")))
+    assert [one.probability for one in assessed] == [0, 1, 0]
+    assert [(miss.constraint, miss.value) for miss in list_misses(assessed)] == [
         ("support.ttft_p95_s", 1.0),
         ("support.latency_p95_s", pytest.approx(1.0 + 0.05 * 219)),
     ]

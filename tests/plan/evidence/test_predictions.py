@@ -18,7 +18,7 @@ from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY_LOW, RedundancyRequirement, compute_availability
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
-from archwright.plan.capacity.machine_count import RUN_START_H, judge_deadline
+from archwright.plan.capacity.machine_count import RUN_START_H, assess_deadline
 from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_served_load, list_load_specs
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
@@ -182,7 +182,7 @@ def test_a_deadline_has_a_probability_also_of_runs_that_nothing_records(
     assert len(predict_served_loads((one._replace(job=job),), PlanProvenance()).predictions) == (method == "lora")
     hours = one.batch.machine_hours.scaled(max(job.growth))
     for at, chance in ((hours.value, 0.5), (hours.high, 0.95), (hours.low, 0.05)):
-        (limit,) = judge_deadline(one.batch, job._replace(deadline_h=at + RUN_START_H), 1)
+        (limit,) = assess_deadline(one.batch, job._replace(deadline_h=at + RUN_START_H), 1)
         assert limit.limit == "tone.deadline_h" and limit.probability == pytest.approx(chance)
 
 

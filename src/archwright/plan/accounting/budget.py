@@ -19,7 +19,7 @@ from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.violations import Limits, Misses, judge_limit, list_misses
+from archwright.plan.violations import Limits, Misses, assess_limit, list_misses
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
@@ -111,19 +111,19 @@ class BudgetConverter:
         sums: dict[str, Any] = dict.fromkeys(("total_cost", "cost_without_staff", "cost_per_month", "capex"))
         if draft.terms is not None:
             sums = self._total_costs(draft, draft.terms)
-            limits += self._judge_budget(draft.terms, sums)
+            limits += self._assess_budget(draft.terms, sums)
             months, rate = range(self.budget.horizon_months), self.exchange_rate
             paid = (rate * sum(term.flow[month] for term in draft.terms) for month in months)
             sums["cumulative_cost"] = tuple(itertools.accumulate(paid))
         same = {name: value for name, value in draft._asdict().items() if name in Option.__struct_fields__}
         misses = (*draft.misses, *list_misses(limits[len(draft.limits) :]))
         # Rounded: the digest of a plan must not depend on the last digits of a power.
-        judged = tuple(replace(one, probability=round(one.probability, 4)) for one in limits)
-        same |= {"misses": misses, "notes": tuple(dict.fromkeys(draft.notes)), "limits": judged}
+        assessed = tuple(replace(one, probability=round(one.probability, 4)) for one in limits)
+        same |= {"misses": misses, "notes": tuple(dict.fromkeys(draft.notes)), "limits": assessed}
         lines = tuple(self._cost_line(term) for term in draft.terms or ())
         return Option(**same, **sums, feasible=not misses, cost_lines=lines)
 
-    def _judge_budget(self, terms: tuple[CashFlow, ...], sums: dict[str, Any]) -> Iterable[LimitProbability]:
+    def _assess_budget(self, terms: tuple[CashFlow, ...], sums: dict[str, Any]) -> Iterable[LimitProbability]:
         budget, months = self.budget, self.budget.horizon_months
         limits = (
             ("per_month", sums["cost_per_month"], budget.per_month, filter(is_monthly, terms), months),
@@ -131,7 +131,7 @@ class BudgetConverter:
         )
         for name, amount, limit, flows, by in limits:
             if limit is not None:
-                found = judge_limit((name, limit, budget.certainty), amount, basis=f"{SAMPLE_COUNT:,} joint samples")
+                found = assess_limit((name, limit, budget.certainty), amount, basis=f"{SAMPLE_COUNT:,} joint samples")
                 drawn = self.sample_total(flows) / by
                 share = float((drawn <= limit).mean()) if amount.low < amount.high else found.probability
                 yield replace(found, probability=share)

@@ -24,7 +24,7 @@ from archwright.plan.demand.image_input import add_image_work, describe_image_to
 from archwright.plan.demand.model_selection import get_model_id, prune_models, select_open_models
 from archwright.plan.demand.specialist_models import select_specialist_models
 from archwright.plan.violations import Misses, build_violation
-from archwright.sizing.hardware.machine import BatchWork, LimitJudge, Machine, SteadyCapacity
+from archwright.sizing.hardware.machine import BatchWork, LimitAssessor, Machine, SteadyCapacity
 from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
 from archwright.sizing.workloads.data_processing import size_data_processing
@@ -287,11 +287,11 @@ def _restore_limits(steady: SteadyCapacity, demand: Demand, away: float) -> Stea
         else miss
         for miss in steady.misses
     )
-    return steady._replace(misses=tuple(misses), judge=partial(_judge_at_users, steady.judge, stated, away))
+    return steady._replace(misses=tuple(misses), assess=partial(_assess_at_users, steady.assess, stated, away))
 
 
-def _judge_at_users(
-    judge: LimitJudge, stated: Mapping[str, float], away: float, rate: float
+def _assess_at_users(
+    assess: LimitAssessor, stated: Mapping[str, float], away: float, rate: float
 ) -> tuple[LimitProbability, ...]:
     """Judge the limits as users see them: with the round trip in limit and latency."""
 
@@ -300,7 +300,7 @@ def _judge_at_users(
         seen = replace(seen, value=seen.value + away, low=seen.low + away, high=seen.high + away)
         return replace(one, stated=stated[one.limit], predicted=seen)
 
-    return tuple(add_trip(one) if one.limit in stated else one for one in judge(rate))
+    return tuple(add_trip(one) if one.limit in stated else one for one in assess(rate))
 
 
 def make_sizing_key(machine: Machine) -> tuple[object, ...]:
@@ -394,7 +394,7 @@ def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapa
     kept: list[MachineCapability] = []
     for one in sorted(found, key=rank):
         if not any(
-            len(other.steady.misses) <= len(one.steady.misses)
+            other.steady.weakness <= one.steady.weakness
             and other.steady.requests_per_s.value >= one.steady.requests_per_s.value
             and all(a <= b for a, b in zip(other.prices, one.prices, strict=True))
             for other in kept

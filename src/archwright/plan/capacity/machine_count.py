@@ -8,7 +8,7 @@ from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours, select_purchase_mix
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.plan.violations import Limits, Misses, build_violation, judge_limit
+from archwright.plan.violations import Limits, Misses, assess_limit, build_violation
 from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: each run first starts machines and loads image and data for this long, and pays for it.
@@ -44,11 +44,11 @@ def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> 
     return count_within(min(high, math.ceil(count_within(high, 1.0) * slower * slower)), slower), ()
 
 
-def judge_deadline(batch: BatchWork, job: BatchJob, machines: int) -> Limits:
+def assess_deadline(batch: BatchWork, job: BatchJob, machines: int) -> Limits:
     """Return the deadline of a run in the busiest month with its probability."""
     share = batch.hours(machines) * max(job.growth) / batch.machine_hours.value
     hours, name = batch.machine_hours.scaled(share), f"{job.workload.name}.deadline_h"
-    return (judge_limit((name, job.deadline_h - RUN_START_H, job.workload.slo.certainty), hours),)
+    return (assess_limit((name, job.deadline_h - RUN_START_H, job.workload.slo.certainty), hours),)
 
 
 def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:

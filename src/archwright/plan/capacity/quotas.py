@@ -13,7 +13,7 @@ from archwright.contract.needs import Budget
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.capacity.service_levels import CheckedLevel
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import build_violation, judge_limit
+from archwright.plan.violations import assess_limit, build_violation
 
 # Prefix of the constraint of a broken quota.
 QUOTA_MISS = "capacity of "
@@ -47,9 +47,9 @@ def _check_quota(kind: tuple[str, str], count: float, certainty: float, catalog:
     quota, name = catalog.parameter(part), f"{QUOTA_MISS}{provider}, {unit}"
     if count > quota.high:
         return CheckedLevel(misses=(build_violation(name, count, quota.high),))
-    judged = judge_limit((name, count, certainty), quota, at_least=True, basis="assumed quota without a contract")
+    assessed = assess_limit((name, count, certainty), quota, at_least=True, basis="assumed quota without a contract")
     note = (
         f"the option needs {count:,.0f} {unit} at {provider}. The usual quota without a contract is about "
         f"{quota.value:,.0f} (assumed, {quota.low:,.0f} .. {quota.high:,.0f}). Request a higher quota first"
     )
-    return CheckedLevel((judged,) if count > quota.low else (), notes=(note,) if count > quota.value else ())
+    return CheckedLevel((assessed,) if count > quota.low else (), notes=(note,) if count > quota.value else ())

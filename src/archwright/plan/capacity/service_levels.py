@@ -14,16 +14,16 @@ from archwright.contract.plan import ConstraintViolation, LimitProbability, Load
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import Limits, Misses, build_violation, judge_availability, judge_limit, list_misses
+from archwright.plan.violations import Limits, Misses, assess_availability, assess_limit, build_violation, list_misses
 from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
 
-def judge_latency(load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate]) -> Limits:
+def assess_latency(load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate]) -> Limits:
     """Return the latency limits with their probabilities by (TTFT, TPOT) at p95."""
     ttft, tpot = p95
     whole = sum_estimates([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s", tpot.basis)
     return tuple(
-        judge_limit((f"{load.workload}.{field}", limit, slo.certainty), latency)
+        assess_limit((f"{load.workload}.{field}", limit, slo.certainty), latency)
         for field, latency in (("ttft_p95_s", ttft), ("tpot_p95_s", tpot), ("latency_p95_s", whole))
         if (limit := getattr(slo, field)) is not None
     )
@@ -41,7 +41,7 @@ def find_latency_misses(spec: ServingSpec, slo: SLO) -> Misses:
     """Return the latency limits that one simulation at the predicted speed breaks, without intervals."""
     found = simulate_peak(scale_to_replica(spec), 1.0)
     p95 = (exact_estimate(found.ttft_p95_s, "s"), exact_estimate(found.tpot_p95_s, "s"))
-    return list_misses(judge_latency(spec.load, slo, p95))
+    return list_misses(assess_latency(spec.load, slo, p95))
 
 
 def check_availability(workload: Workload, up: RedundancyRequirement) -> CheckedLevel:
@@ -50,13 +50,13 @@ def check_availability(workload: Workload, up: RedundancyRequirement) -> Checked
     if limit is None:
         return CheckedLevel()
     stated = (f"{name}.availability", limit, workload.slo.certainty)
-    judged, notes = (judge_availability(stated, up.estimate_availability()),), tuple[str, ...]()
+    assessed, notes = (assess_availability(stated, up.estimate_availability()),), tuple[str, ...]()
     if up.place is not None and up.is_limited_by_place(limit):
         notes = (
             f"{name}: availability {limit:.6g} exceeds that of {up.place.said} ({up.place.up.value:.6g}, "
             f"independent of its machines). Add {up.place.remedy}",
         )
-    return CheckedLevel(judged, list_misses(judged), notes)
+    return CheckedLevel(assessed, list_misses(assessed), notes)
 
 
 FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART = "hosted.first", "hosted.read", "hosted.token"
@@ -89,21 +89,21 @@ def check_unverified_latency(demand: Demand, round_trip: str, provider: str, cat
         if limit is not None and limit < band.low:
             misses.append(build_violation(name, band.low, limit, at_best=True))
         elif limit is not None:
-            basis = f"{_describe_promise(provider, 'latency')}. Measure it with `archwright bench URL`"
-            limits.append(judge_limit((name, limit, slo.certainty), band, basis=basis))
+            basis = f"{_describe_guarantee(provider, 'latency')}. Measure it with `archwright bench URL`"
+            limits.append(assess_limit((name, limit, slo.certainty), band, basis=basis))
     return CheckedLevel(tuple(limits), tuple(misses))
 
 
-def judge_cold_latency(workload: Workload, warm: Estimate, start_s: float, provider: str) -> Limits:
+def assess_cold_latency(workload: Workload, warm: Estimate, start_s: float, provider: str) -> Limits:
     """Return the latency limit of a non-text workload: `warm` at best, plus a cold start at worst."""
     limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
     if limit is None:
         return ()
     stated = (f"{workload.name}.latency_p95_s", limit, workload.slo.certainty)
-    return (judge_limit(stated, band, basis=_describe_promise(provider, "latency")),)
+    return (assess_limit(stated, band, basis=_describe_guarantee(provider, "latency")),)
 
 
-def _describe_promise(provider: str, level: str) -> str:
+def _describe_guarantee(provider: str, level: str) -> str:
     return f"{provider} guarantees no {level}; interval of commonly observed values"
 
 
@@ -114,4 +114,4 @@ def check_unverified_availability(workload: Workload, provider: str, catalog: Ca
     if limit > band.high:
         return CheckedLevel(misses=(build_violation(name, band.high, limit, at_best=True),))
     stated = (name, limit, workload.slo.certainty)
-    return CheckedLevel((judge_availability(stated, band, basis=_describe_promise(provider, "availability")),))
+    return CheckedLevel((assess_availability(stated, band, basis=_describe_guarantee(provider, "availability")),))

@@ -26,7 +26,7 @@ from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_quality import Evidence, classify_work, find_rater, list_foreign_languages
-from archwright.plan.violations import Limits, Misses, build_violation, judge_limit
+from archwright.plan.violations import Limits, Misses, assess_limit, build_violation
 from archwright.sizing.model.weight_groups import group_weights
 
 QualityStanding = Literal["passes", "below", "unknown"]
@@ -146,16 +146,16 @@ def prune_models(
     return tuple(model for model in models if model.id in left)
 
 
-def judge_floors(workload: Workload, model: ModelSpec | None, catalog: Catalog) -> Limits:
+def assess_floors(workload: Workload, model: ModelSpec | None, catalog: Catalog) -> Limits:
     """Return the floors of an open model with the probability that its true score is not below."""
     evidence = catalog.open_evidence(model.id) if model is not None and workload.quality else {}
-    return judge_scores(workload, evidence)
+    return assess_scores(workload, evidence)
 
 
-def judge_scores(workload: Workload, evidence: Evidence) -> Limits:
+def assess_scores(workload: Workload, evidence: Evidence) -> Limits:
     """Return the floors that have a score. Models are chosen by its low end, so a floor is rarely missed."""
     return tuple(
-        judge_limit(
+        assess_limit(
             (f"{workload.name}.quality.{name}", floor, workload.slo.certainty),
             Estimate(value=score.value, low=score.low, high=score.high, unit=""),
             at_least=True,

@@ -26,7 +26,7 @@ from archwright.plan.capacity.availability import (
     compute_shared_availability,
 )
 from archwright.plan.capacity.served_load import BatchLoad, LocalLoad, NonTextLoad, PooledLoad, ServedLoad, predict_load
-from archwright.plan.capacity.service_levels import judge_latency
+from archwright.plan.capacity.service_levels import assess_latency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, derive_batch_job, forecast_demand
 from archwright.plan.explain.formatting import format_number
 from archwright.plan.violations import Limits, list_misses
@@ -43,7 +43,7 @@ PLATFORM = "platform"
 
 
 class PlanPredictions(NamedTuple):
-    """Predictions of the chosen option, notes, queue predictions by text workload, and limits judged by simulation."""
+    """Predictions of the chosen option, notes, queue predictions by text workload, and limits of simulated engines."""
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
             prediction = register_prediction_bases(predict_load(one), ledger)
             own += list_workload_predictions(one.spec.load, prediction)
             p95, slo = (prediction.ttft_p95_s, prediction.tpot_p95_s), one.demand.workload.slo
-            judged = judge_latency(one.spec.load, slo, p95)
+            assessed = assess_latency(one.spec.load, slo, p95)
             queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
-                limits += judged
+                limits += assessed
             else:
-                notes += _describe_simulated_misses(one.spec.load.workload, prediction, judged)
+                notes += _describe_simulated_misses(one.spec.load.workload, prediction, assessed)
         own += _predict_availability(one, ledger)
     pools = [one for one in served if isinstance(one, PooledLoad)]
     if pools:
@@ -200,13 +200,13 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
             ledger.add_not_sized(text.format(", ".join(names)))
 
 
-def _describe_simulated_misses(name: str, prediction: PoolPrediction, judged: Limits) -> list[str]:
+def _describe_simulated_misses(name: str, prediction: PoolPrediction, assessed: Limits) -> list[str]:
     """Pools are sized by formulas: say if their simulation at the expected speed breaks a limit or fills the queue."""
     refused = f"at the peak, {prediction.refused:.1%} of {name} would find a full queue at the gateway"
     return [f"{AT_RISK}{refused}"] * (prediction.refused > 0) + [
         f"{AT_RISK}{miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {format_number(float(miss.limit or 0))}"
-        for miss in list_misses(judged)
+        for miss in list_misses(assessed)
     ]
 
 

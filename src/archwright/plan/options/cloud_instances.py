@@ -32,7 +32,7 @@ BETTER_SHARE_OF_OWN, BETTER_SHARE_OF_ALL = 0.1, 0.02
 
 SizedJob = tuple[CandidateMachine, ModelSpec | None, BatchWork]
 # Number of broken limits, the largest overrun, and USD: a lower bound of the ranking.
-CostLowerBound = tuple[int, float, float]
+CostLowerBound = tuple[float, float, float]
 
 
 class InstanceChoice(NamedTuple):
@@ -57,6 +57,10 @@ class InstanceChoice(NamedTuple):
     @property
     def usd(self) -> float:
         return sum(tranche.sum for tranche in self.tranches)
+
+    @property
+    def weakness(self) -> float:
+        return len(self.misses) + (self.steady.doubts / 100 if self.steady is not None else 0.0)
 
     @property
     def cost(self) -> float:
@@ -143,7 +147,7 @@ class InstanceSelector:
         return best
 
     def _rank_models(self, provider: str, task: WorkloadTask) -> list[tuple[CostLowerBound, ModelSpec | None]]:
-        found, demand = [], task.demand
+        found, demand = list[tuple[CostLowerBound, ModelSpec | None]](), task.demand
         loads = LoadDurationCurve(demand) if demand is not None else None
         for model in task.models:
             if loads is None:
@@ -227,7 +231,7 @@ class InstanceSelector:
         limit = own + max(BETTER_SHARE_OF_OWN * own, BETTER_SHARE_OF_ALL * whole)
         for model in first.better if picks else ():
             found = self._select_family(provider, (first._replace(models=(model,)), *family[1:]))
-            broken = [sum(len(pick.misses) for pick in one) for one in (found, picks)]
+            broken = [sum(pick.weakness for pick in one) for one in (found, picks)]
             if len(found) == len(picks) and broken[0] <= broken[1] and sum(pick.cost for pick in found) <= limit:
                 return found
         return picks
@@ -385,11 +389,11 @@ class InstanceSelector:
         return task.place is not None or residency.is_near_users(self._needs, self._catalog, task.workload, country)
 
 
-def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[int, float, float, str]:
-    """Rank by broken limits, the largest overrun, cost, and machine names."""
+def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[float, float, float, str]:
+    """Rank by broken and uncertain limits, the largest overrun, cost, and machine names."""
     misses = tuple(miss for pick in picks for miss in pick.misses)
     cost, names = sum(pick.cost for pick in picks), " ".join(pick.host.machine.id for pick in picks)
-    return len(misses), _compute_worst_overrun(misses), cost, names
+    return sum(pick.weakness for pick in picks), _compute_worst_overrun(misses), cost, names
 
 
 def _compute_worst_overrun(misses: Misses) -> float:
@@ -425,7 +429,7 @@ class LoadDurationCurve:
 def _bound_cost(one: MachineCapability, loads: LoadDurationCurve) -> CostLowerBound:
     """Bound the cost from below: hours of fractional machines, without spares, at the lowest price."""
     hours = loads.machine_hours(one.steady.requests_per_s.value)
-    return (len(one.steady.misses), _compute_worst_overrun(one.steady.misses), hours * min(one.prices))
+    return (one.steady.weakness, _compute_worst_overrun(one.steady.misses), hours * min(one.prices))
 
 
 def _bound_hours(batch: BatchWork, job: BatchJob) -> CostLowerBound:

@@ -392,10 +392,10 @@ class OnPremisesPlanner:
             yield split._replace(choice=choice._replace(usd_per_month=pick.usd / self._needs.budget.horizon_months))
 
 
-def _rank_by_weakness(demand: Demand, _model: ModelSpec | None, steady: SteadyCapacity) -> tuple[int, float, float]:
-    """Rank by broken limits, machine share at the peak, throughput (descending)."""
+def _rank_by_weakness(demand: Demand, _model: ModelSpec | None, steady: SteadyCapacity) -> tuple[float, float, float]:
+    """Rank by broken and uncertain limits, machine share at the peak, throughput (descending)."""
     share = owned.compute_machine_share(demand.peak_at_horizon, steady)
-    return len(steady.misses), share, -steady.requests_per_s.value
+    return steady.weakness, share, -steady.requests_per_s.value
 
 
 def assign_pool_suffixes(assignments: list[TaskAssignment]) -> Assignments:

@@ -16,7 +16,7 @@ from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, FailureDomain, RedundancyRequirement
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
-from archwright.plan.capacity.machine_count import ROUNDING, compute_mean_machines, count_machines, judge_deadline
+from archwright.plan.capacity.machine_count import ROUNDING, assess_deadline, compute_mean_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.quotas import check_machine_quotas
 from archwright.plan.capacity.served_load import BatchLoad, ServedLoad, default_max_tokens
@@ -24,10 +24,10 @@ from archwright.plan.capacity.service_levels import CheckedLevel, check_availabi
 from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.prices import format_source, hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand
-from archwright.plan.demand.model_selection import judge_floors, list_model_notes
+from archwright.plan.demand.model_selection import assess_floors, list_model_notes
 from archwright.plan.demand.specialist_models import describe_upstream
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.violations import Limits, Misses, build_violation, judge_limit, list_misses
+from archwright.plan.violations import Limits, Misses, assess_limit, build_violation, list_misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
@@ -139,7 +139,7 @@ class PoolWriter:
             models={task.workload.name: model.id} if model is not None else {},
             notes=(*list_model_notes(task.workload, model, self._catalog), *describe_upstream(model)),
             serving=build_batch_loads(task, batch, machines),
-            limits=judge_deadline(batch, task.job, machines) if batch is not None and task.job is not None else (),
+            limits=assess_deadline(batch, task.job, machines) if batch is not None and task.job is not None else (),
             assumptions=batch.assumptions if batch is not None else (),
         )
 
@@ -159,7 +159,7 @@ class PoolWriter:
             level = check_availability(task.workload, up)
         pool = self.build_pool(task, host, steady, busiest.engines, suffix)
         demand = task.demand.scaled_by(busiest.share) if task.demand is not None and busiest.share > ROUNDING else None
-        limits = steady.judge(demand.peak_at_horizon / busiest.used) if demand is not None else ()
+        limits = steady.assess(demand.peak_at_horizon / busiest.used) if demand is not None else ()
         loads = build_provisioned_loads(task._replace(demand=demand), host, steady, up)
         name = model.id if model is not None else steady.model
         return OptionPart(
@@ -169,7 +169,7 @@ class PoolWriter:
             misses=(*steady.misses, *level.misses),
             notes=(*notes, *level.notes),
             assumptions=steady.assumptions,
-            limits=(*limits, *level.limits, *judge_floors(task.workload, model, self._catalog)),
+            limits=(*limits, *level.limits, *assess_floors(task.workload, model, self._catalog)),
         )
 
     def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
@@ -399,7 +399,7 @@ class OptionBuilder:
                 prefix = f"sites.{name}." if place.where not in where else ""
                 if site.power_kw is not None:
                     stated = (f"{prefix}power_kw", site.power_kw, self._needs.budget.certainty)
-                    limits.append(judge_limit(stated, place.power_kw))
+                    limits.append(assess_limit(stated, place.power_kw))
                 if site.rack_units is not None and place.rack_units > site.rack_units:
                     racks.append(build_violation(f"{prefix}rack_units", place.rack_units, site.rack_units))
         draft = draft._replace(

@@ -194,7 +194,7 @@ class OnPremisesSite:
         return MachineSupply(node.id, tuple(whole_usd), tuple(spent_usd), tuple(capex), kw, node.rack_units)
 
     def list_assignments(self, task: WorkloadTask, models: ModelOptions, *, followed: bool) -> list[TaskAssignment]:
-        """Return the on-site assignments of a task; only those that keep all limits, if there are any."""
+        """Return the on-site assignments of a task; only those that keep all limits, for certain if they can."""
         key = (task.name, tuple(get_model_id(model) for model in models), followed)
         if key not in self._found:
             self._found[key] = self._find_assignments(task, models, followed=followed)
@@ -205,6 +205,7 @@ class OnPremisesSite:
         suitable = (host for host in hosts if self._allowed.is_suitable(task, host))
         found = [each for host in suitable for each in self._size_assignments(task, models, host)]
         kept = [each for each in found if not count_broken_limits(each)] or found
+        kept = [each for each in kept if each.steady is None or not each.steady.doubts] or kept
         if followed:
             return kept
         # A load that machine types share has one model, so all models of each type are needed.

@@ -31,7 +31,7 @@ from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, ModelOptions, WorkloadTask
 from archwright.plan.capacity.machine_count import compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
-from archwright.plan.capacity.service_levels import CheckedLevel, check_unverified_availability, judge_cold_latency
+from archwright.plan.capacity.service_levels import CheckedLevel, assess_cold_latency, check_unverified_availability
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand, load_driver
 from archwright.plan.explain.formatting import format_duration
@@ -39,7 +39,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
-from archwright.plan.violations import Misses, build_violation, judge_limit
+from archwright.plan.violations import Misses, assess_limit, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Assumed: host cores and memory of a worker.
@@ -131,7 +131,7 @@ class ServerlessPlanner:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
             miss = build_violation(f"{task.name}.model", wanted, "one accelerator that holds it")
             return OptionPart(misses=task.misses or (miss,)), None
-        pick, worker, usage = min(found, key=lambda one: (len(one[0].misses), one[0].usd, one[1][0].accelerator))
+        pick, worker, usage = min(found, key=lambda one: (one[0].weakness, one[0].usd, one[1][0].accelerator))
         return self._write_part(task, pick, worker, usage), pick.model
 
     def _list_choices(
@@ -175,7 +175,7 @@ class ServerlessPlanner:
             level = check_unverified_availability(task.workload, row.provider, self._world.catalog)
         paid = CashFlow(line, "compute", pick.tranches[0].usd, drivers, machines_of=(task.workload.name,))
         notes = (*part.notes, *level.notes, *_describe_cold_starts(pick, row, usage))
-        cold = {one.limit: one for one in _judge_cold_starts(pick, row, usage)}
+        cold = {one.limit: one for one in _assess_cold_starts(pick, row, usage)}
         limits = (*(one for one in part.limits if one.limit not in cold), *cold.values(), *level.limits)
         return part._replace(terms=(paid,), misses=(*part.misses, *level.misses), notes=notes, limits=limits)
 
@@ -236,15 +236,15 @@ def _describe_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: Wor
         )
 
 
-def _judge_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: WorkerUsage) -> Iterable[LimitProbability]:
+def _assess_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: WorkerUsage) -> Iterable[LimitProbability]:
     """Yield the limits that include a cold start, because more than MAX_COLD_SHARE of the requests may wait for one."""
     workload = pick.task.workload
     if pick.steady is not None and workload.kind not in TEXT_KINDS:
-        yield from judge_cold_latency(workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
+        yield from assess_cold_latency(workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
     elif pick.steady is not None and usage.coldest > MAX_COLD_SHARE and usage.idle_s <= row.idle_s:
         for field, limit, warm in _list_start_limits(workload.slo, pick.steady):
             start = Estimate(
                 value=row.start_s + warm, low=row.start_s_low + warm, high=row.start_s_high + warm, unit="s"
             )
             stated = (f"{workload.name}.{field}", limit, workload.slo.certainty)
-            yield judge_limit(stated, start, basis="interval of a cold start")
+            yield assess_limit(stated, start, basis="interval of a cold start")

@@ -9,10 +9,10 @@ from archwright.contract.evidence import Basis
 from archwright.contract.plan import ConstraintViolation, LimitProbability, Parallelism
 
 # The limits of a load at a rate of one machine in requests/s, with their probabilities.
-LimitJudge = Callable[[float], tuple[LimitProbability, ...]]
+LimitAssessor = Callable[[float], tuple[LimitProbability, ...]]
 
 
-def judge_nothing(rate: float) -> tuple[LimitProbability, ...]:
+def assess_nothing(rate: float) -> tuple[LimitProbability, ...]:
     return ()
 
 
@@ -30,7 +30,8 @@ class Machine(NamedTuple):
 class SteadyCapacity(NamedTuple):
     """Highest steady load of one machine within every limit at the certainty of its workload; p95 latencies at it.
 
-    `requests_per_s`: its value is the planned load, its interval that of the capacity. `judge`: the limits at any load.
+    `requests_per_s`: its value is the planned load, its interval that of the capacity. `assess`: the limits at
+    any load. `doubts`: limits that hold with less than the certainty even at it.
     The machine runs `engines` equal engines on `devices` accelerators each (0: on the CPU). `slots` and
     `context_tokens` are per engine; `busy_w` is the draw at that load. `misses`: limits that even an idle machine
     violates and that were ignored."""
@@ -51,7 +52,13 @@ class SteadyCapacity(NamedTuple):
     bases: tuple[Basis, ...]
     misses: tuple[ConstraintViolation, ...] = ()
     assumptions: tuple[str, ...] = ()
-    judge: LimitJudge = judge_nothing
+    assess: LimitAssessor = assess_nothing
+    doubts: int = 0
+
+    @property
+    def weakness(self) -> float:
+        """Return the number of broken limits; limits that hold with too little certainty count a hundredth each."""
+        return len(self.misses) + self.doubts / 100
 
 
 class BatchWork(NamedTuple):

@@ -48,7 +48,7 @@ LONGEST_OVER_P95 = 1.5
 # Gateway part of the TTFT: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
 IDLE_UTILISATION = 1e-3
-NEAR_IDLE = 1.25
+NEAR_IDLE = 1.1
 ASSUMPTION = (
     "requests arrive as a Poisson process, without prefix cache hits and speculative decoding; an engine is loaded to "
     f"at most {MAX_UTILISATION:.0%} of its saturation rate"
@@ -120,10 +120,14 @@ class Slowdown(NamedTuple):
 
 
 class MaxLoad(NamedTuple):
-    """Highest load at the predicted speed. `broken`: limits that an idle engine violates, with its latency; ignored."""
+    """Highest load at the predicted speed. `broken`: limits that an idle engine violates, with its latency; ignored.
+
+    `doubts`: limits that do not hold with the certainty at this load.
+    """
 
     point: OperatingPoint
     broken: tuple[tuple[str, float], ...]
+    doubts: int = 0
 
 
 class OpenLoop:
@@ -205,7 +209,10 @@ class OpenLoop:
         batch = self._largest_batch(holds)
         if bands is None:
             return MaxLoad(self.at_batch(batch), broken)
-        return MaxLoad(self.at_rate(self._queue_state(batch).rate / later), broken)
+        at = self.at_batch(batch)
+        slow = bands.slow(at, share, answer)
+        doubts = sum(getattr(slow, name) > limit for name, limit in limits.items())
+        return MaxLoad(self.at_rate(at.rate / later), broken, doubts)
 
     def chance_within(self, name: str, limit: float, rate: float, bands: Slowdown) -> float:
         """Return the probability that the latency `name` is within `limit` at `rate` requests/s."""

@@ -59,8 +59,14 @@ def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalo
         found.append((_find_max_load(engine.pace, load.flow, size, load.slo, bands), engine))
     if not found:
         return None
-    most, engine = min(found, key=lambda pair: (len(pair[0].broken), -pair[0].point.rate * pair[1].copies))
+    most, engine = min(found, key=_rank_layout)
     return _build_text_capacity(machine, model, load, (most, engine), catalog)
+
+
+def _rank_layout(chosen: tuple[MaxLoad, EngineInstance]) -> tuple[int, int, float]:
+    """Rank by limits that an idle engine violates, limits below the certainty, and capacity."""
+    most, engine = chosen
+    return len(most.broken), most.doubts, -most.point.rate * engine.copies
 
 
 @lru_cache(maxsize=4096)
@@ -78,7 +84,7 @@ def build_slowdown(engine: EngineInstance) -> Slowdown:
 def _build_text_capacity(
     machine: Machine, model: ModelSpec, load: TextLoad, chosen: tuple[MaxLoad, EngineInstance], catalog: Catalog
 ) -> SteadyCapacity:
-    (point, broken), engine = chosen
+    (point, broken, doubts), engine = chosen
     steps, first = engine.speed.steps, engine.speed.first
     capacity, latency = bases = _build_bases(machine, model, load, engine)
     # Requests/s are proportional to 1 / step time.
@@ -106,11 +112,12 @@ def _build_text_capacity(
         bases=bases,
         misses=_list_misses(model, load, broken),
         assumptions=(*engine.assumptions, open_loop.ASSUMPTION),
-        judge=partial(judge_latencies, load, engine, latency.id),
+        doubts=doubts,
+        assess=partial(assess_latencies, load, engine, latency.id),
     )
 
 
-def judge_latencies(load: TextLoad, engine: EngineInstance, basis: str, rate: float) -> tuple[LimitProbability, ...]:
+def assess_latencies(load: TextLoad, engine: EngineInstance, basis: str, rate: float) -> tuple[LimitProbability, ...]:
     """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
     bands, share = build_slowdown(engine), rate / engine.copies
     loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), []
@@ -166,7 +173,7 @@ def _build_bases(machine: Machine, model: ModelSpec, load: TextLoad, engine: Eng
         kind="calibrated",
         stratum=speed.stratum,
         definition="highest Poisson rate in requests/s at which one machine holds every p95 limit with "
-        f"{load.slo.certainty:.0%} certainty, at most {MAX_UTILISATION:.0%} of the rate that saturates the engine",
+        f"{load.slo.certainty:.0%} certainty; at most {MAX_UTILISATION:.0%} of the saturation rate",
         formula="engines x b / (O T): b requests in decode, O output tokens each, T = decode step + prefill between",
         facts=facts,
     )

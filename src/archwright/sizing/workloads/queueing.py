@@ -17,7 +17,7 @@ from typing import NamedTuple
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import ConstraintViolation, LimitProbability
 from archwright.contract.record import replace
-from archwright.sizing.hardware.machine import LimitJudge, judge_nothing
+from archwright.sizing.hardware.machine import LimitAssessor, assess_nothing
 
 LATE_SHARE = 0.05
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -59,7 +59,7 @@ class CapacityResult(NamedTuple):
     busy: float
     servers: int
     misses: tuple[ConstraintViolation, ...]
-    judge: LimitJudge = judge_nothing
+    assess: LimitAssessor = assess_nothing
 
 
 def wait_p95(station: ServerStation, busy: float) -> float:
@@ -125,12 +125,12 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
     latencies = Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s")
     capacity = rates.scaled(1 / cap) if found.busy >= cap else rates
     planned = min(rate, max(capacity.quantile(1 - limit.certainty), rate * LEAST_PLANNED_SHARE))
-    judge = judge_nothing if misses else partial(_judge_latency, limit, capacity, latencies)
+    assess = assess_nothing if misses else partial(_assess_latency, limit, capacity, latencies)
     rates = replace(rates, value=planned, low=min(rates.low, planned))
-    return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses, judge)
+    return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses, assess)
 
 
-def _judge_latency(
+def _assess_latency(
     limit: ServiceLimit, capacity: Estimate, latency: Estimate, rate: float
 ) -> tuple[LimitProbability, ...]:
     """Return the latency limit with the probability that the capacity within it is at least `rate` requests/s."""

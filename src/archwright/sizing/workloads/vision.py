@@ -76,6 +76,6 @@ def build_steady_capacity(
         busy_w=device_rates.busy_power_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
-        judge=found.judge,
+        assess=found.assess,
         assumptions=(f"utilisation of at most {found.busy:.0%}",),
     )
