@@ -43,7 +43,10 @@ class Plain(NamedTuple):
     slope: float = 1e-4
     token: float = 1e-5
     started_s: float = 0.0
-    tokens = StepTokens()
+
+    @property
+    def tokens(self) -> StepTokens:
+        return StepTokens()
 
     def step_s(self, step: EngineStep) -> float:
         return self.base + self.slope * step.answering + self.token * step.prompt_tokens
