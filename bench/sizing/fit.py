@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
     out.mkdir(exist_ok=True)
     for name, made in (
         ("serving", serving_fit(folder / "inference.csv")),
-        ("training", fit_training.training_fit(folder / "training.csv", provenance)),
+        ("training", fit_training.training_fit(folder, provenance)),
     ):
         (out / f"{name}.json").write_bytes(msgspec.json.encode(made) + b"\n")
         print(f"wrote {name}.json")

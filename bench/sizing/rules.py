@@ -46,6 +46,7 @@ class Kind(NamedTuple):
     model: str
     method: TrainingMethod
     tokens: float
+    precision: str = "bf16"
 
 
 KINDS = (
@@ -93,7 +94,7 @@ def predicted(
     kind: Kind, accelerator: Accelerator, devices: int, subjects: BenchmarkNameResolver
 ) -> ClusterRunPrediction | None:
     model, trusted = model_of(kind.model, subjects)
-    asked = build_training_setup(model, accelerator, kind.method, subjects.catalog)
+    asked = build_training_setup(model, accelerator, kind.method, subjects.catalog, kind.precision)
     return predict_cluster_run(
         asked, build_cluster(accelerator, devices), TrainingRunSpec(kind.tokens, kind.method, trusted), subjects.catalog
     )
@@ -142,7 +143,7 @@ def published(subjects: BenchmarkNameResolver) -> tuple[str, int, int]:
     for row in rows():
         accelerator = subjects.accelerator(row["accelerator"])
         method: TrainingMethod = row["method"]  # type: ignore[assignment]
-        kind = Kind(row["run"], row["model"], method, float(row["tokens_b"]) * 1e9)
+        kind = Kind(row["run"], row["model"], method, float(row["tokens_b"]) * 1e9, row["precision"])
         found = predicted(kind, accelerator, int(row["devices"]), subjects)
         hours = float(row["device_hours"])
         if found is None:

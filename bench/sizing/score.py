@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine import fit_shares
-from bench.sizing import fit_training, fitting, regret, validation
+from bench.sizing import fitting, regret, score_training, validation
 
 from archwright.sizing.inference import serving_prediction
 
@@ -24,12 +24,9 @@ TARGETS = {
     ("ttft_s", serving_prediction.SEEN): "22",
     ("ttft_s", serving_prediction.NEW_MODEL): "34",
     ("ttft_s", serving_prediction.NEW_ACCELERATOR): "30",
-    ("token_s", serving_prediction.SEEN): "5",
-    ("token_s", serving_prediction.NEW_MODEL): "10",
-    ("token_s", serving_prediction.NEW_ACCELERATOR): "20 (stretch)",
     ("pace_s", "source unseen"): "15",
 }
-NAMES = {"tpot_s": "TPOT", "ttft_s": "TTFT", "token_s": "training tokens/s", "pace_s": "offline throughput"}
+NAMES = {"tpot_s": "TPOT", "ttft_s": "TTFT", "pace_s": "offline throughput"}
 HEAD = "| what | stratum | rows | median error | mean | p90 | target (median) | in the 90 % interval | half-width |\n"
 HEAD += "|---|---|---|---|---|---|---|---|---|\n"
 
@@ -79,8 +76,7 @@ def groups(outs: Sequence[Any], metric: str, stratum: str) -> str:
 def _named(out: Any, stratum: str) -> str:
     if stratum == serving_prediction.NEW_ACCELERATOR:
         return str(out.group)
-    found = out.row.found.model if hasattr(out.row, "found") else out.row.job.model
-    return f"{found.id} and its kin"
+    return f"{out.row.found.model.id} and its kin"
 
 
 def _middle(outs: Sequence[validation.Out], metric: str) -> str:
@@ -91,21 +87,19 @@ def document(folder: Path) -> str:
     rows, left_out = fitting.read(folder / "inference.csv")
     outs = [out for stratum in validation.STRATA for out in validation.out_of_fold(rows, stratum)]
     offline = validation.offline(rows)
-    trained, _ = fit_training.read(folder / "training.csv")
-    learned = [out for stratum in fit_training.STRATA for out in fit_training.out_of_fold(trained, stratum)]
+    training = score_training.parts(folder)
     seen = [out for out in outs if out.stratum == serving_prediction.SEEN]
     body = (Path(__file__).parent / "accuracy.template.md").read_text(encoding="utf-8")
     parts = {
         "SERVING": HEAD + tables(outs, validation.STRATA) + tables(offline, ["source unseen"]),
-        "TRAINING": HEAD + tables(learned, fit_training.STRATA),
         "MODELS": groups(outs, "tpot_s", serving_prediction.NEW_MODEL),
         "ACCELERATORS": groups(outs, "tpot_s", serving_prediction.NEW_ACCELERATOR),
-        "TRAINED": groups(learned, "token_s", serving_prediction.NEW_ACCELERATOR),
         "REGRET": regret.table(seen),
         "SCORES": (Path(__file__).parents[1] / "quality" / "accuracy.section.md").read_text(encoding="utf-8"),
         "ENGINES": fit_shares.format_table(fit_shares.read_sweep()),
         **{f"ALL_{NAMES[metric]}": _middle(seen, metric) for metric in ("tpot_s", "ttft_s")},
-        "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",
+        "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {training['TRAINED_ROWS']}",
+        **training,
     }
     for name, text in parts.items():
         body = body.replace(f"{{{name}}}", text.rstrip("\n"))

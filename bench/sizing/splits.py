@@ -1,7 +1,7 @@
 """The split we would choose against the fastest that was measured: `python -m bench.sizing.splits TRUTH`.
 
 For each combination of model, device, count and sequence of the measured rows in 16 bits: predicted tokens/s of the
-chosen split over the best measured. The rows training.behind and training.utilisation come from here.
+chosen split over the best measured. The row training.utilisation comes from here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from archwright.sizing import benchmark_reader
 from archwright.sizing.training.parallel_strategy import (
     TrainingSetup,
     choose_parallel_plan,
-    device_memory_budget,
     predict_token_time,
 )
 from archwright.sizing.training.token_throughput import build_training_job
-from archwright.sizing.training.training_memory import TrainableModel
+from archwright.sizing.training.training_memory import TrainableModel, device_memory_budget
 from archwright.sizing.training.training_prediction import build_cluster
 
 LARGE = 10e9
@@ -55,7 +54,7 @@ def main() -> None:
         if choice is None:
             sys.stdout.write(f"{name} on {count} x {device}: no split fits\n")
             continue
-        guess, _ = predict_token_time(asked, choice, subjects.catalog)
+        guess, *_ = predict_token_time(asked, choice, subjects.catalog)
         inside += guess.low <= 1 / rate <= guess.high
         ratios.append((model.active_parameters, 1 / guess.value / rate))
         said = f"{name} on {count} x {device}, {sequence:.0f} tokens: {rate:,.0f} measured, "

@@ -19,7 +19,9 @@ ASKED = TrainingQuery(
     batch_tokens=1_048_576.0,
     tokens=1e12,
     precision="bf16",
-    parallelism="FSDP8 micro 2 accum 4",
+    parallelism="FSDP8 micro 2 accum 8",
+    recompute="no",
+    framework="torchtitan",
 )
 
 
@@ -60,9 +62,55 @@ def test_strata_and_gates() -> None:
     assert predicted(model="Qwen3-32B").stratum == serving_prediction.NEW_MODEL
     assert predicted(accelerator="Gaudi 2").stratum == serving_prediction.NEW_ACCELERATOR
     assert predicted(model="Qwen3-32B", accelerator="Gaudi 2").stratum == serving_prediction.NEW_BOTH
+    assert predicted(framework="").stratum == token_throughput.NEW_SOURCE
     assert "parallelism is not stated" in predicted(parallelism="").weak
+    assert predicted(accelerator="Gaudi 2").weak == ("no fitted row is of a device of Intel",)
+    (reason,) = predicted(precision="fp8", framework="torchtune (LoRA)").weak
+    assert reason == "no fitted row is of adapters in fp8"
 
 
 def test_between_machines_the_fabric_is_the_link() -> None:
     near, far = (token_throughput.resolve_training_job(replace(ASKED, devices=n), SUBJECTS) for n in (8, 16))
     assert far.link < near.link
+
+
+def test_published_throughput_lies_in_the_band() -> None:
+    """torchtune's README and NeMo AutoModel's performance summary: tokens/s a device, sequences of 2,048 and 4,096."""
+    for device, count, layout, framework, precision, model, sequence, batch, rate in (
+        ("RTX 4090", 1, "single device", "torchtune (LoRA)", "bf16", "Llama 3.1 8B", 2048.0, 4096.0, 3083.0),
+        ("RTX 4090", 1, "single device", "torchtune (QLoRA)", "bf16 nf4", "Llama 3.1 8B", 2048.0, 4096.0, 2413.0),
+        ("RTX 4090", 1, "single device", "torchtune (full)", "bf16", "Llama 3.1 8B", 2048.0, 4096.0, 1650.0),
+        ("H100", 1, "FSDP1 MBS2 GA16", "nemo (LoRA)", "bf16", "Llama 3 8B", 4096.0, 131072.0, 12473.0),
+        ("H100", 1024, "PP4 EP64 FSDP256 MBS1 GA4", "nemo", "bf16", "DeepSeek-V3", 4096.0, 33554432.0, 865.0),
+    ):
+        asked = TrainingQuery(
+            model=model,
+            accelerator=device,
+            devices=count,
+            sequence_tokens=sequence,
+            batch_tokens=batch,
+            precision=precision,
+            parallelism=layout,
+            framework=framework,
+        )
+        found = token_throughput.predict_throughput(asked, SUBJECTS).tokens_per_s
+        assert found.low <= rate <= found.high, (device, framework, found)
+
+
+def test_unstated_recomputation_is_what_the_memory_needs() -> None:
+    def recompute(**changes: object) -> float:
+        return token_throughput.resolve_training_job(replace(ASKED, **changes), SUBJECTS).recompute
+
+    assert recompute(recompute="") == 1.0
+    assert recompute(recompute="", sequence_tokens=1024.0) == 0.0 == recompute(recompute="no")
+
+
+def test_experts_are_sent_tokens_instead_of_being_gathered() -> None:
+    def terms(layout: str) -> token_throughput.TokenTerms:
+        asked = replace(ASKED, model="DeepSeek-V3", devices=256, parallelism=layout)
+        return token_throughput.token_terms(token_throughput.resolve_training_job(asked, SUBJECTS))
+
+    spread, whole = terms("FSDP256 EP64 micro 1"), terms("FSDP256 EP1 micro 1")
+    assert spread.shards < whole.shards / 10
+    assert spread.dispatch > 0 == whole.dispatch
+    assert terms("FSDP256 EP8 micro 1").dispatch < spread.dispatch, "inside one machine"

@@ -25,12 +25,11 @@ from archwright.sizing.training.parallel_strategy import (
     ParallelPlan,
     TrainingSetup,
     choose_parallel_plan,
-    device_memory_budget,
     has_fitting_scheme,
     predict_token_time,
 )
 from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, TRAINING_PRECISION, build_training_job
-from archwright.sizing.training.training_memory import TrainableModel, checkpoint_bytes
+from archwright.sizing.training.training_memory import TrainableModel, checkpoint_bytes, device_memory_budget
 
 TrainingMethod = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
@@ -48,13 +47,18 @@ class ClusterRunPrediction(NamedTuple):
     choice: ParallelPlan
     token_s: PredictionInterval
     stratum: str
+    weak: tuple[str, ...]
     goodput: Goodput
     device_hours: Estimate
     days: Estimate
 
 
 def build_training_setup(
-    model: ModelSpec, accelerator: Accelerator, method: TrainingMethod, catalog: Catalog
+    model: ModelSpec,
+    accelerator: Accelerator,
+    method: TrainingMethod,
+    catalog: Catalog,
+    number: str = TRAINING_PRECISION,
 ) -> TrainingSetup:
     """Return the setup with the usual step size, independent of the run's length, so hours are monotone in tokens."""
     if method == "pretrain":
@@ -64,7 +68,7 @@ def build_training_setup(
         batch = read_work_rate(catalog, "training.batch-finetune").value
     sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
     subject = TrainableModel(model, sequence, adapters=method == "lora")
-    return TrainingSetup(subject, batch, build_training_job(model, accelerator, sequence))
+    return TrainingSetup(subject, batch, build_training_job(model, accelerator, sequence, number))
 
 
 class TrainingRunSpec(NamedTuple):
@@ -86,24 +90,17 @@ def predict_cluster_run(
     choice = choose_parallel_plan(setup, cluster, device_memory_budget(cluster.accelerator, catalog))
     if choice is None:
         return None
-    token_s, stratum = predict_token_time(setup, choice, catalog, trusted=run.trusted)
-    if setup.subject.adapters:
-        token_s = adapter_token_s(token_s, catalog)
+    token_s, stratum, weak = predict_token_time(setup, choice, catalog, trusted=run.trusted)
     goodput = predict_goodput(run.goodput_job(setup.subject, cluster), catalog)
     hours = total_device_hours(token_s.to_estimate("s").scaled(run.tokens / HOUR_S), goodput, cluster, catalog)
     days = hours.scaled(1 / cluster.devices / 24, unit="days")
-    return ClusterRunPrediction(choice, token_s, stratum, goodput, hours, days)
+    return ClusterRunPrediction(choice, token_s, stratum, weak, goodput, hours, days)
 
 
 def total_device_hours(step_hours: Estimate, goodput: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Return the device-hours of a run: `step_hours` (device-hours in steps) / goodput + setup."""
     steps = multiply_estimates([step_hours, goodput.share.divide_amount(1.0, "")], "h")
     return sum_estimates([steps, read_work_rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
-
-
-def adapter_token_s(token_s: PredictionInterval, catalog: Catalog) -> PredictionInterval:
-    """Return `token_s` with the overhead of adapters beyond their FLOPs and its wide band."""
-    return token_s.multiply(read_work_rate(catalog, "training.lora"))
 
 
 def size_finetuning(
@@ -187,8 +184,7 @@ def _build_basis(
 ) -> Basis:
     scheme, fit = run.choice.scheme, load_table("training").provenance
     model, device = setup.subject.model, setup.job.accelerator
-    adapters = ("training.lora",) if setup.subject.adapters else ()
-    flops = "4 N + attention, no gradients of frozen weights" if adapters else "6 N + attention"
+    flops = "4 N + attention, no gradients of frozen weights" if setup.subject.adapters else "6 N + attention"
     return Basis(
         id=name,
         kind="calibrated",
@@ -201,7 +197,8 @@ def _build_basis(
             f"{run.choice.held.total / 2**30:,.0f} GiB counted on each",
             f"fitted {fit.date} on {fit.rows_used} measured rows (sha256 {fit.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",
+            *(f"weak: {reason}" for reason in run.weak),
             *run.goodput.facts,
-            *quote_work_rates(catalog, *adapters, "training.memory", "training.setup"),
+            *quote_work_rates(catalog, "training.memory", "training.setup"),
         ),
     )

@@ -1,37 +1,31 @@
-"""Search for the fastest parallel scheme (TP, PP, DP, ZeRO, recomputation) that fits a cluster.
+"""Search for the fastest parallel scheme (TP, PP, DP, EP, ZeRO, recomputation) that fits a cluster.
 
 Every scheme is counted (training_memory.py) and timed by the fitted physics (token_throughput.py). The scheme with the
 fewest device-seconds per token among those that fit is chosen. In addition to the fit:
 - link: between machines each device's share of the machine's network, instead of the port that the fit assumed;
-- tensor ranks on devices without a scale-up link exchange over the PCIe bus;
-- gradient all-reduce of unsharded copies: 2 (d - 1) / d x 2 bytes x trained / link, once per step;
-- adapters: no matmuls for the gradients of frozen weights, 4 + 2 r instead of 6 + 2 r FLOPs (r: recomputed share).
+- gradient all-reduce of unsharded copies: 2 (d - 1) / d x 2 bytes x trained / link, once per step.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
-from archwright.contract.estimate import Estimate
 from archwright.sizing.hardware.device_rates import read_work_rate
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.step_time.boosted_trees import sum_trees
+from archwright.sizing.model.architecture import attention_flops
 from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
 from archwright.sizing.training import training_memory
 from archwright.sizing.training.token_throughput import (
-    DEVICES_PER_MACHINE,
     FABRIC_BYTES_PER_S,
-    INTRA_MACHINE_BYTES_PER_S,
-    RECOMPUTE_SHARES,
+    FLOPS_ADAPTERS,
+    FLOPS_FULL,
     TrainingJob,
+    band_token_time,
     classify_training_stratum,
-    extract_training_features,
     seconds_per_token,
-    tensor_exchange_s,
 )
 
 # Network of a machine without a stated rate: 25 Gbit/s.
@@ -39,9 +33,6 @@ NETWORK_BYTES_PER_S = 25e9 / 8
 # At this rate and above, parameters are gathered faster than they are used.
 FAST_LINK_BYTES_PER_S = 25e9
 WIDEST_TENSOR, DEEPEST_PIPELINE, LARGEST_MICRO_BATCH = 8, 64, 8
-# Published runs of models up to this size are about as fast as the prediction of the chosen scheme.
-SMALL_MODEL_PARAMETERS = 8e9
-FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_RECOMPUTE = 6.0, 4.0, 2.0
 
 
 class Cluster(NamedTuple):
@@ -74,7 +65,7 @@ class ParallelPlan(NamedTuple):
     seconds: float
 
 
-_RANK = re.compile(r"\b(FSDP|TP|PP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
+_RANK = re.compile(r"\b(FSDP|TP|PP|EP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
 
 
 def parse_scheme(layout: str, devices: int) -> training_memory.ParallelScheme | None:
@@ -91,6 +82,7 @@ def parse_scheme(layout: str, devices: int) -> training_memory.ParallelScheme | 
         micro=ranks.get("mbs", ranks.get("micro", 1)),
         rounds=ranks.get("ga", ranks.get("accum", 1)),
         recompute=next((kind for kind in ("selective", "full") if kind in layout.lower()), "none"),
+        expert=ranks.get("ep", 1),
     )
 
 
@@ -100,18 +92,6 @@ class TrainingSetup(NamedTuple):
     subject: training_memory.TrainableModel
     batch: float
     job: TrainingJob
-
-
-def device_memory_budget(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Return the counted bytes for which a device has space, allocator waste included.
-
-    Usable memory over the geometric mean of the usual and the highest measured / counted ratio. A CPU row states no
-    memory: no limit."""
-    if not accelerator.memory_bytes:
-        return math.inf
-    usable = accelerator.memory_bytes - read_work_rate(catalog, "training.workspace").value
-    over = read_work_rate(catalog, "training.memory")
-    return usable / math.sqrt(over.value * over.high)
 
 
 def choose_parallel_plan(setup: TrainingSetup, cluster: Cluster, space: float) -> ParallelPlan | None:
@@ -136,7 +116,7 @@ def _fastest_plan(
             tried = scheme._replace(micro=micro, rounds=scheme.rounds // micro)
             if tried.rounds < tried.pipeline:
                 break
-            fitting = _least_recompute(setup.subject, tried, space)
+            fitting = training_memory.fit_recompute(setup.subject, tried, space)
             if fitting is None:  # a larger micro-batch needs more memory
                 break
             chosen, memory = fitting
@@ -173,7 +153,8 @@ def _iterate_schemes(setup: TrainingSetup, cluster: Cluster) -> Iterator[trainin
             if rounds < pipeline:
                 continue
             for stage in (3, 1) if pipeline == 1 and data > 1 else (1,):
-                yield training_memory.ParallelScheme(tensor, pipeline, data, stage, 1, rounds)
+                expert = training_memory.expert_ranks(setup.subject.model, data)
+                yield training_memory.ParallelScheme(tensor, pipeline, data, stage, 1, rounds, expert=expert)
 
 
 def _powers_of_two(most: int) -> Iterator[int]:
@@ -183,28 +164,18 @@ def _powers_of_two(most: int) -> Iterator[int]:
         size *= 2
 
 
-def _least_recompute(
-    subject: training_memory.TrainableModel, scheme: training_memory.ParallelScheme, space: float
-) -> tuple[training_memory.ParallelScheme, training_memory.MemoryBreakdown] | None:
-    memory = training_memory.break_down_memory(subject, scheme)
-    free = space - (memory.total - memory.activations)
-    for recompute in RECOMPUTE_SHARES if free > 0 else ():
-        tried = scheme._replace(recompute=recompute)
-        activations = training_memory.stored_activation_bytes(subject, tried)
-        if activations <= free:
-            return tried, memory._replace(activations=activations)
-    return None
-
-
 def place_job(setup: TrainingSetup, scheme: training_memory.ParallelScheme, cluster: Cluster) -> TrainingJob:
     return setup.job._replace(
         link=cluster.link,
         devices=cluster.devices,
         micro_tokens=scheme.micro * setup.subject.sequence,
+        step_tokens=setup.batch,
         bubble=1 + (scheme.pipeline - 1) / scheme.rounds,
-        recompute=RECOMPUTE_SHARES[scheme.recompute],
+        recompute=training_memory.RECOMPUTE_SHARES[scheme.recompute],
         tp=scheme.tensor,
+        ep=scheme.expert,
         sharded=scheme.stage == 3 and scheme.pipeline == 1 and scheme.data > 1,
+        adapters=setup.subject.adapters,
     )
 
 
@@ -212,12 +183,6 @@ def scheme_token_s(
     setup: TrainingSetup, scheme: training_memory.ParallelScheme, job: TrainingJob, k: Mapping[str, float]
 ) -> float:
     seconds = seconds_per_token(job, k)
-    if setup.subject.adapters:
-        seconds *= adapter_time_share(job, k)
-    inside = job.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
-    if scheme.tensor > 1 and job.devices > DEVICES_PER_MACHINE and inside < INTRA_MACHINE_BYTES_PER_S:
-        slow, fast = (tensor_exchange_s(job, k, link) for link in (inside, INTRA_MACHINE_BYTES_PER_S))
-        seconds += (slow - fast) * job.bubble
     if scheme.data > 1 and not job.sharded:
         trained = setup.subject.trained_parameters / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * training_memory.GRADIENT_BYTES * trained
@@ -226,47 +191,27 @@ def scheme_token_s(
     return seconds
 
 
-def adapter_time_share(job: TrainingJob, k: Mapping[str, float]) -> float:
-    """Return the time of a token over that of full training if only adapters are trained."""
-    whole, without_matmuls = seconds_per_token(job, k), seconds_per_token(job._replace(rate=math.inf), k)
-    saved = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + FLOPS_RECOMPUTE * job.recompute)
-    return 1 - saved * (whole - without_matmuls) / whole
-
-
 def predict_token_time(
     setup: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
-) -> tuple[serving_prediction.PredictionInterval, str]:
-    """Return the device-seconds per token with the band of their stratum, and the stratum.
+) -> tuple[serving_prediction.PredictionInterval, str, tuple[str, ...]]:
+    """Return the device-seconds per token with the band of their stratum, the stratum, and what makes them weak.
 
     `trusted`: the model has a row, so the residual trees apply; an assumed architecture uses the physics alone. The
-    fastest of many predicted schemes is biased to be too fast. Therefore it is limited to the highest published MFU and
-    slowed down by the gap between published runs of large models and such a choice."""
+    fastest of many predicted schemes may be too fast, so it is limited to the highest published MFU. Otherwise it is as
+    fast as the fastest published scheme (bench/sizing/splits.py)."""
     fit = load_table("training")
     stratum = classify_training_stratum(choice.job, fit.seen)
-    seconds = choice.seconds
-    known = stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
-    if known and trusted:
-        seconds *= math.exp(sum_trees(fit.residuals["token"], extract_training_features(choice.job)))
-    elif known:
+    if not trusted:
         # The physics alone was scored with the device left out, so the band of that stratum applies.
-        seen = stratum == serving_prediction.SEEN
-        stratum = serving_prediction.NEW_ACCELERATOR if seen else serving_prediction.NEW_BOTH
-    max_mfu = read_work_rate(catalog, "training.utilisation").value
-    seconds = max(seconds, model_flops(setup) / (max_mfu * setup.job.rate))
-    widening = serving_prediction.widen_for_distance(len(setup.job.weak), setup.job.accelerator, catalog)
-    token_s = serving_prediction.apply_band(seconds, fit, ("token_s", stratum, ""), widening)
-    return token_s.multiply(estimate_published_gap(setup, catalog)), stratum
-
-
-def estimate_published_gap(setup: TrainingSetup, catalog: Catalog) -> Estimate:
-    """Return the time per token of published runs over that of the chosen scheme, by active parameters."""
-    size = max(1.0, setup.job.active / SMALL_MODEL_PARAMETERS)
-    power = read_work_rate(catalog, "training.behind")
-    return Estimate(value=size**power.value, low=size**power.low, high=size**power.high, unit="")
+        known = serving_prediction.model_identity(choice.job.model) in fit.seen["model"]
+        stratum = serving_prediction.NEW_ACCELERATOR if known else serving_prediction.NEW_BOTH
+    least = model_flops(setup) / (read_work_rate(catalog, "training.utilisation").value * setup.job.rate)
+    token_s, weak = band_token_time(choice.job, (choice.seconds, least), stratum, catalog, fit)
+    return token_s, stratum, weak
 
 
 def model_flops(setup: TrainingSetup) -> float:
     """Return the model FLOPs per token, forward and backward without recomputation (token_throughput.py)."""
     job = setup.job
     products = FLOPS_ADAPTERS if setup.subject.adapters else FLOPS_FULL
-    return products * job.active + 6 * job.layers * job.hidden * job.sequence
+    return products * job.active + 3 * attention_flops(job.model, job.sequence / 2)

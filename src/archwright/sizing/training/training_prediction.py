@@ -12,21 +12,22 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 from archwright.sizing.inference.serving_prediction import PredictionInterval, resolve_model
-from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.training import cluster_training, token_throughput
 from archwright.sizing.training.goodput import Goodput, predict_goodput
 from archwright.sizing.training.parallel_strategy import (
     Cluster,
     TrainingSetup,
-    adapter_time_share,
     choose_parallel_plan,
-    device_memory_budget,
     model_flops,
     parse_scheme,
-    place_job,
     predict_token_time,
 )
-from archwright.sizing.training.training_memory import TrainableModel, break_down_memory, checkpoint_bytes
+from archwright.sizing.training.training_memory import (
+    TrainableModel,
+    break_down_memory,
+    checkpoint_bytes,
+    device_memory_budget,
+)
 
 FORMULA = "sizing/training: products, attention, traffic, exchange, bubble (token_throughput.py); memory; goodput"
 DEFINITIONS = {
@@ -96,9 +97,7 @@ def predict_training_run(
         estimates |= _run_estimates(layout.token_s, asked.tokens, subject, cluster, goodput, catalog)
         if usd_per_hour is not None:
             estimates["cost_usd"] = estimates["run_device_hours"].scaled(usd_per_hour, unit="USD")
-    rates = ["training.memory", "training.behind"]
-    rates += ["training.setup"] if asked.tokens else []
-    rates += ["training.lora"] if asked.tokens and subject.adapters else []
+    rates = ["training.memory", *(["training.setup"] if asked.tokens else [])]
     quotes = quote_work_rates(catalog, *rates)
     return TrainingPrediction(
         model=model,
@@ -133,19 +132,14 @@ def _choose_layout(
         choice = choose_parallel_plan(setup, cluster, device_memory_budget(cluster.accelerator, subjects.catalog))
         if choice is None:
             return None
-        token_s, stratum = predict_token_time(setup, choice, subjects.catalog, trusted=not setup.job.weak)
-        scheme, weak, memory = choice.scheme, setup.job.weak, choice.held.total
+        token_s, stratum, weak = predict_token_time(setup, choice, subjects.catalog, trusted=not setup.job.weak)
+        scheme, memory = choice.scheme, choice.held.total
     else:
         throughput = token_throughput.predict_throughput(asked, subjects)
         token_s, stratum, weak = throughput.tokens_per_s.inverse, throughput.stratum, throughput.weak
         memory = break_down_memory(setup.subject, scheme).total
-        if setup.subject.adapters:
-            job = place_job(setup, scheme, cluster)
-            token_s = token_s.scaled(adapter_time_share(job, load_table("training").coefficients["token"]))
         if memory > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated layout exceeds the devices' memory")
-    if setup.subject.adapters:
-        token_s = cluster_training.adapter_token_s(token_s, subjects.catalog)
     # A device is not faster than its stated rate: the fast end of the band stops at MFU 1.
     least_s = model_flops(setup) / setup.job.rate
     capped = token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
