@@ -10,8 +10,10 @@ from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
+from archwright.contract.decision import PilotRun
 from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
+from archwright.plan.evidence.pilot_runs import TestedEngine, find_pilot
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery
@@ -105,7 +107,15 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         ),
         weak=got.weak,
         assumed=got.assumed,
+        pilot=None if host else _find_pilot(query, subjects),
     )
+
+
+def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
+    engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id)
+    accelerator = subjects.accelerator(query.accelerator)
+    tested = TestedEngine(subjects.model(query.model), accelerator, query.devices, engine)
+    return find_pilot(tested, "", subjects.catalog)
 
 
 def _predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:

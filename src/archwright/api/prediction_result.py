@@ -1,12 +1,16 @@
 """The result of the `predict` verbs."""
 
+from archwright.contract.decision import PilotRun
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 from archwright.sizing.step_time import fitted_tables
 
 
 class SizingPrediction(Record):
-    """Predicted numbers with bands, their stratum and sources, and what is weak or assumed about them."""
+    """Predicted numbers with bands, their stratum and sources, and what is weak or assumed about them.
+
+    `pilot`: the run that narrows a prediction far from every measured row.
+    """
 
     model: str
     accelerator: str
@@ -19,6 +23,7 @@ class SizingPrediction(Record):
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     layout: str = ""
+    pilot: PilotRun | None = None
 
 
 def cite_fitted_table(name: str) -> tuple[str, ...]:

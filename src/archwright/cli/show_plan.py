@@ -45,6 +45,15 @@ PURCHASE_TERMS = {
 }
 
 
+# A limit below the required certainty is marked.
+LIMIT_COLUMNS = (
+    TableColumn("limit", "limit", whole=True),
+    TableColumn("stated", lambda row: f"{'>=' if row.at_least else '<='} {row.stated:,.6g}", number=True),
+    TableColumn("expected", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
+    TableColumn("holds with", lambda row: row.chance + ("" if row.holds else " !"), number=True),
+)
+
+
 def print_plan(result: Any) -> int:
     """Print the decision, its machines, the options, the facts that matter, sections, predictions and gaps."""
     if not isinstance(result, Plan):
@@ -75,6 +84,7 @@ def print_plan(result: Any) -> int:
         }
         columns = (*PREDICTION_COLUMNS, TableColumn("basis", lambda row: bases[row.estimate.basis]))
         out.print(make_table(columns, result.predictions, "\nPredictions"))
+    _print_limits(out, result)
     for proposal in result.proposals:
         print_indented(out, escape(format_proposal(proposal, f"archwright plan {result.needs_file} --download")))
     for line in result.stale_facts[:SHOWN_FACTS]:
@@ -86,6 +96,15 @@ def print_plan(result: Any) -> int:
     counts = f"{len(result.assumptions)} assumptions, {len(result.controls)} controls"
     out.print(f"  {counts}; the reasons for each number: archwright explain plan.json [NAME]\n")
     return 0
+
+
+def _print_limits(out: Console, result: Plan) -> None:
+    """Print each limit with its probability, and the pilot runs that narrow the predictions behind them."""
+    if result.chosen_option is not None and result.chosen_option.limits:
+        out.print(make_table(LIMIT_COLUMNS, result.chosen_option.limits, "\nLimits"))
+    for pilot in result.decision.pilots:
+        print_indented(out, escape(f"pilot for {pilot.workload}: {pilot.summary}"))
+        print_indented(out, f"  [dim]{escape(pilot.command)}[/]")
 
 
 def _print_machine(out: Console, machine: MachineFacts) -> None:

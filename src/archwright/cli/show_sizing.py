@@ -25,6 +25,9 @@ def print_prediction(result: Any) -> int:
     lines += [f"stratum: {result.stratum}", *(f"weak: {line}" for line in result.weak)]
     for line in (*lines, *(f"assumed: {line}" for line in result.assumed)):
         out.print(escape(line))
+    if result.pilot is not None:
+        out.print(escape(f"pilot: {result.pilot.summary}"))
+        out.print(escape(f"  {result.pilot.command}"))
     for line in (result.formula, *result.sources):
         out.print(f"[dim]{escape(line)}[/]")
     return 0

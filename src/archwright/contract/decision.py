@@ -185,11 +185,11 @@ class PilotRun(Record):
     @property
     def summary(self) -> str:
         """A sentence: what was never measured, the run and its cost, and the widths of the band before and after."""
-        place = f"{self.machine} at {self.provider} in {self.region}" if self.provider else f"{self.machine}, delivered"
+        place = f"{self.machine} at {self.provider}" if self.provider else f"the delivered {self.machine}"
         return (
-            f"{self.subject} was never measured (step time within x{self.band.factor:.2g}): a pilot of "
-            f"{self.hours.value:.2g} h on {place} for {self.cost.value:.2g} {self.cost.unit} narrows it to about "
-            f"x{self.band_after.factor:.2g}"
+            f"no measurement of {self.subject}: step times within a factor of {self.band.factor:.2g}. A pilot of about "
+            f"{self.hours.value:.2g} h on {place} costs {self.cost.value:.2f} {self.cost.unit} and narrows it to about "
+            f"{self.band_after.factor:.2g}"
         )
 
 

@@ -231,6 +231,12 @@ class LimitProbability(Record):
         """True if the limit holds with the required certainty."""
         return self.probability >= self.certainty - 1e-9
 
+    @property
+    def chance(self) -> str:
+        """ "84%"; "over 99%" and "under 1%" at the ends, which are never certain."""
+        share = self.probability
+        return f"{share:.0%}" if 0.01 <= share <= 0.99 else "over 99%" if share > 0.5 else "under 1%"
+
 
 class StaffNeed(Record):
     """Full-time equivalents (FTE) of one role, mean over the horizon.

@@ -40,6 +40,7 @@ from archwright.plan.demand.image_input import takes_images
 from archwright.plan.demand.model_selection import list_shown_evidence, set_default_floors
 from archwright.plan.evidence.controls import add_residency_evidence, list_controls, predict_controls
 from archwright.plan.evidence.gateway_settings import build_gateway_settings
+from archwright.plan.evidence.pilot_runs import list_pilots
 from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
 from archwright.plan.options.cloud import CloudPlanner, choose_clouds
 from archwright.plan.options.cloud_instances import InstanceSelector
@@ -98,10 +99,11 @@ def make_plan(
     report_step("predicting the chosen option")
     best = next((one for one in built if one.draft.name == compared.chosen), None)
     decision = planner.find_binding_limits(best, compared) if best is not None else compared.decision
-    decision = replace(decision, choices=choices)
+    option = next((one for one in compared.options if one.name == compared.chosen), None)
+    pilots = list_pilots(best, option, planner.converter) if best is not None and option is not None else ()
+    decision = replace(decision, choices=choices, pilots=pilots)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
-    option = next((one for one in compared.options if one.name == compared.chosen), None)
     if option is not None:
         notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
         assessed = (replace(one, probability=round(one.probability, 4)) for one in predicted.limits)

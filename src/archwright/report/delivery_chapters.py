@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from archwright.contract.decision import Schedule
+from archwright.contract.decision import Phase, Schedule
 from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
@@ -127,7 +127,13 @@ def list_steps(plan: Plan, option: Option) -> Iterable[doc.Item]:
     for phase in schedule.phases if schedule is not None else ():
         text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
         until = f"until {format_month(plan, phase.ends.value)}, {format_month(plan, phase.ends.high)} at the latest"
-        yield doc.Item(phase.name.capitalize(), f"{until} ({text.owner}): {text.text}.")
+        yield doc.Item(phase.name.capitalize(), f"{until} ({text.owner}): {_describe_work(plan, phase, text.text)}.")
+
+
+def _describe_work(plan: Plan, phase: Phase, text: str) -> str:
+    """The work of a phase; the pilot starts with the measurements that narrow the plan's predictions."""
+    pilots = plan.decision.pilots if phase.name == "pilot" else ()
+    return "; ".join([text, *(f"{one.workload}: {one.summary}, by `{one.command}`" for one in pilots)])
 
 
 def list_machine_events(option: Option) -> dict[int, list[str]]:
@@ -147,10 +153,8 @@ def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
     for phase in schedule.phases if schedule is not None else ():
         text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
         ends = format_month(plan, phase.ends.value)
-        late = format_month(plan, phase.ends.high)
-        rows.append(
-            (phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, text.text, text.owner)
-        )
+        late, work = format_month(plan, phase.ends.high), _describe_work(plan, phase, text.text)
+        rows.append((phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, work, text.owner))
     for month, events in sorted(list_machine_events(option).items()):
         when = format_month(plan, month)
         rows.append((f"Machines, month {month}", when, when, "", "; ".join(events), "purchasing"))

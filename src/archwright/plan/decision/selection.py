@@ -17,7 +17,7 @@ from archwright.contract.plan import BUDGET_LIMITS, ConstraintViolation, Option,
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.capacity.quotas import QUOTA_MISS
-from archwright.plan.explain.formatting import describe_limit, format_chance, format_miss, format_number
+from archwright.plan.explain.formatting import describe_limit, format_miss, format_number
 from archwright.plan.violations import build_violation
 
 # Prices within this relative difference are equal: the same terms, summed in another order.
@@ -113,7 +113,7 @@ def _describe_less_certain(chosen: Option, cheaper: list[Option]) -> Iterable[st
         own_doubts = {one.limit for one in chosen.doubts}
         doubt = next((one for one in first.doubts if one.limit not in own_doubts), first.doubts[0])
         here = next((one for one in chosen.limits if one.limit == doubt.limit), None)
-        own = format_chance(here.probability) if here is not None else "certainty"
+        own = here.chance if here is not None else "certainty"
         more = _format_extra_cost(chosen, first)
         yield f"price of certainty: {own} for {more}. In {first.name}, {describe_limit(doubt)}"
         if others:

@@ -102,12 +102,7 @@ def describe_limit(one: LimitProbability) -> str:
     """ "chat.ttft_p95_s <= 0.5 holds with 84 %"; with the required certainty if it is more."""
     sign = ">=" if one.at_least else "<="
     less = "" if one.holds else f", less than the required {one.certainty:.0%}"
-    return f"{one.limit} {sign} {format_number(one.stated)} holds with {format_chance(one.probability)}{less}"
-
-
-def format_chance(share: float) -> str:
-    """ "84%"; "more than 99%" and "less than 1%" at the ends, which are never certain."""
-    return f"{share:.0%}" if 0.01 <= share <= 0.99 else "more than 99%" if share > 0.5 else "less than 1%"
+    return f"{one.limit} {sign} {format_number(one.stated)} holds with {one.chance}{less}"
 
 
 def _format_value(value: float | str | None) -> str:

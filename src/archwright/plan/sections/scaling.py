@@ -12,7 +12,7 @@ from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.capacity.availability import compute_availability, count_spares
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, compute_monthly_growth
-from archwright.plan.explain.formatting import describe_engines, format_chance, format_estimate, format_number
+from archwright.plan.explain.formatting import describe_engines, format_estimate, format_number
 from archwright.plan.sections.guidance import fill_line, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import serves_requests
 
@@ -153,7 +153,7 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
 
 def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:
     for place, one in zip(ORDINALS, tightest, strict=False):
-        chance = format_chance(one.taken.chance_below(one.limit))
+        chance = f"{one.taken.chance_below(one.limit):.0%}"
         values = {
             "place": place,
             "name": one.name,
