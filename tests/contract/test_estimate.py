@@ -48,6 +48,23 @@ def test_holds_includes_both_ends() -> None:
     assert [band.contains(x) for x in (0.999, 1.0, 2.0, 3.0, 3.001)] == [False, True, True, True, False]
 
 
+def test_the_chance_of_a_limit_follows_the_band_on_its_side() -> None:
+    skewed = Estimate(value=1.0, low=0.5, high=8.0, unit="s")
+    for limit, chance in ((0.5, 0.05), (1.0, 0.5), (8.0, 0.95), (math.sqrt(8.0), 0.7946)):
+        assert skewed.chance_below(limit) == pytest.approx(chance, abs=1e-4)
+    to_zero = Estimate(value=1.0, low=0.0, high=3.0, unit="s")
+    assert [to_zero.chance_below(limit) for limit in (0.0, 3.0)] == pytest.approx([0.05, 0.95])
+    assert [exact_estimate(2.0, "s").chance_below(limit) for limit in (1.9, 2.0, 2.1)] == [0, 1, 1]
+
+
+@given(estimates, st.floats(0.01, 0.99))
+def test_a_quantile_has_its_chance(estimate: Estimate, share: float) -> None:
+    at = estimate.quantile(share)
+    if estimate.factor > 1.001:
+        assert estimate.chance_below(at) == pytest.approx(share, abs=1e-3)
+    assert estimate.quantile(0.05) == pytest.approx(estimate.low) and estimate.quantile(0.5) == estimate.value
+
+
 @given(estimates, positive)
 def test_scaling_keeps_the_factor(estimate: Estimate, by: float) -> None:
     scaled = estimate.scaled(by)

@@ -254,8 +254,9 @@ def test_the_use_of_owned_machines_is_said(plan_of: Make, change: Change | None,
 
 def test_no_machine_is_bought_while_owned_machines_stand_idle(plan_of: Make) -> None:
     """Owned machines carry the first years; machines are bought when the load needs more."""
+    expected = {"workloads.1.model": "Phi-4", "workloads.1.quality": {}, "workloads.1.slo.certainty": 0.5}
     option = option_of(
-        plan_of("manufacturer", edit({"workloads.1.model": "Phi-4", "workloads.1.quality": {}}, stay_at_home)),
+        plan_of("manufacturer", edit(expected, stay_at_home)),
         "on-premises",
     )
     schedules = [note for note in option.notes if " for assistant" in note and "buy" in note]

@@ -13,7 +13,7 @@ from archwright.catalog.tables import name_resolution
 from archwright.contract.decision import PilotRun
 from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
-from archwright.plan.evidence.pilot_runs import TestedEngine, find_pilot
+from archwright.plan.evidence.pilot_runs import PilotSubject, find_pilot
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery
@@ -114,7 +114,7 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
     engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id)
     accelerator = subjects.accelerator(query.accelerator)
-    tested = TestedEngine(subjects.model(query.model), accelerator, query.devices, engine)
+    tested = PilotSubject(subjects.model(query.model), accelerator, query.devices, engine)
     return find_pilot(tested, "", subjects.catalog)
 
 

@@ -330,3 +330,50 @@ def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
     assert requests.mean_cached_tokens == 137.5
     long = RequestLengths(TokenLength(mean=1e5, p95=2e5), CHAT.output_tokens)
     assert long.context_tokens(CATALOG.models[SMALL]) == 131072
+
+
+def at_certainty(certainty: float, ttft_p95_s: float = 1.0, tpot_p95_s: float = 0.05) -> TextLoad:
+    return CHAT._replace(slo=SLO(ttft_p95_s=ttft_p95_s, tpot_p95_s=tpot_p95_s, certainty=certainty))
+
+
+@pytest.mark.parametrize("device", ["H100-SXM-80GB", "L40S", "L4"])
+def test_the_planned_load_holds_every_limit_with_the_certainty_and_more_certainty_plans_less(device: str) -> None:
+    planned = [carried(machine(device), load_=at_certainty(share)) for share in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    rates = [one.requests_per_s.value for one in planned]
+    assert all(less <= more * 1.001 for more, less in pairwise(rates)) and rates[-1] < 0.99 * rates[0]
+    for one, rate in zip(planned, rates, strict=True):
+        surplus = min(limit.probability - limit.certainty for limit in one.assess(rate))
+        assert surplus < 0.005 if one.doubts else surplus > -0.005
+        assert one.requests_per_s.low <= rate <= one.requests_per_s.high
+
+
+def test_a_limit_holds_more_likely_at_less_load_and_if_it_is_looser() -> None:
+    sized = carried(machine("L40S"), load_=at_certainty(0.5))
+    most = sized.requests_per_s.value
+    for name, limits in (("ttft_p95_s", (0.5, 1.0, 2.0)), ("tpot_p95_s", (0.03, 0.05, 0.08))):
+        by_load = [chance_of(sized, name, most * share) for share in (0.25, 0.5, 1.0, 1.5)]
+        assert by_load == sorted(by_load, reverse=True) and by_load[0] > by_load[-1]
+        looser = [
+            chance_of(carried(machine("L40S"), load_=at_certainty(0.5, **{name: at})), name, most) for at in limits
+        ]
+        assert looser == sorted(looser) and looser[0] < looser[-1]
+
+
+def chance_of(sized: SteadyCapacity, name: str, rate: float) -> float:
+    return next(one.probability for one in sized.assess(rate) if one.limit == f"support.{name}")
+
+
+def test_the_probability_is_that_of_the_slowdown_at_which_the_limit_is_reached() -> None:
+    """At even odds the planned load is where the expected latency is the limit; an idle engine's latency scales."""
+    sized = carried(machine("L40S"), load_=at_certainty(0.5, ttft_p95_s=0.4))
+    chances = [one.probability for one in sized.assess(sized.requests_per_s.value)]
+    assert min(chances) == pytest.approx(0.5, abs=0.01)
+    idle = next(one for one in sized.assess(1e-6) if one.limit.endswith("tpot_p95_s"))
+    assert idle.probability == pytest.approx(idle.predicted.chance_below(0.05), abs=0.02)
+
+
+def test_no_number_of_machines_holds_a_limit_near_the_idle_latency_for_certain() -> None:
+    idle = carried(machine("L4")).assess(1e-6)[1].predicted.value
+    sized = carried(machine("L4"), load_=at_certainty(0.9, 60.0, idle * 1.05))
+    assert not sized.misses and sized.doubts == 1 and sized.weakness == 0.01
+    assert chance_of(sized, "tpot_p95_s", sized.requests_per_s.value) < 0.7

@@ -117,11 +117,16 @@ class BudgetConverter:
             sums["cumulative_cost"] = tuple(itertools.accumulate(paid))
         same = {name: value for name, value in draft._asdict().items() if name in Option.__struct_fields__}
         misses = (*draft.misses, *list_misses(limits[len(draft.limits) :]))
-        # Rounded: the digest of a plan must not depend on the last digits of a power.
-        assessed = tuple(replace(one, probability=round(one.probability, 4)) for one in limits)
-        same |= {"misses": misses, "notes": tuple(dict.fromkeys(draft.notes)), "limits": assessed}
+        same |= {"misses": misses, "notes": tuple(dict.fromkeys(draft.notes))}
+        same |= {"limits": tuple(map(self._register_limit, limits))}
         lines = tuple(self._cost_line(term) for term in draft.terms or ())
         return Option(**same, **sums, feasible=not misses, cost_lines=lines)
+
+    def _register_limit(self, one: LimitProbability) -> LimitProbability:
+        """Give the prediction a basis of the plan. Rounded: a digest must not depend on the last digits of a power."""
+        text = "predicted value of a limit of the needs, and the probability that it holds the limit"
+        basis = self.ledger.create_basis(f"limit.{one.limit}", "formula", text, formula=one.basis)
+        return replace(one, probability=round(one.probability, 4), predicted=replace(one.predicted, basis=basis))
 
     def _assess_budget(self, terms: tuple[CashFlow, ...], sums: dict[str, Any]) -> Iterable[LimitProbability]:
         budget, months = self.budget, self.budget.horizon_months

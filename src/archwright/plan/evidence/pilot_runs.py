@@ -28,7 +28,7 @@ COMMAND = "archwright bench http://HOST:8000/v1 --against plan.json --model {mod
 MAX_PILOTS = 3
 
 
-class TestedEngine(NamedTuple):
+class PilotSubject(NamedTuple):
     """One engine of the family `engine` with `model` on `devices` accelerators; `machine`: where the plan runs it."""
 
     model: ModelSpec
@@ -38,7 +38,7 @@ class TestedEngine(NamedTuple):
     machine: str = ""
 
 
-def find_pilot(tested: TestedEngine, workload: str, catalog: Catalog) -> PilotRun | None:
+def find_pilot(tested: PilotSubject, workload: str, catalog: Catalog) -> PilotRun | None:
     """Return the run that narrows the prediction, with its cost in USD; None if the configuration was measured."""
     model, device, engine = tested.model, tested.accelerator, tested.engine
     subject = _name_unmeasured(tested, catalog)
@@ -66,7 +66,7 @@ def find_pilot(tested: TestedEngine, workload: str, catalog: Catalog) -> PilotRu
     )
 
 
-def _name_unmeasured(tested: TestedEngine, catalog: Catalog) -> str:
+def _name_unmeasured(tested: PilotSubject, catalog: Catalog) -> str:
     """Return what the fit has no row of, "" if the configuration was measured."""
     fit, model, device, engine = fitted_tables.load_table("serving"), tested.model, tested.accelerator, tested.engine
     seen = {
@@ -81,7 +81,7 @@ def _name_unmeasured(tested: TestedEngine, catalog: Catalog) -> str:
     return f"{model.id} on {device.id}" if far else ""
 
 
-def _list_offers(tested: TestedEngine, catalog: Catalog) -> Iterable[Offer]:
+def _list_offers(tested: PilotSubject, catalog: Catalog) -> Iterable[Offer]:
     for one in catalog.offers:
         same = one.accelerator == tested.accelerator.id and one.accelerator_share >= 1
         if same and one.accelerator_count >= tested.devices and one.on_demand_usd_per_hour:
@@ -101,7 +101,7 @@ def list_pilots(best: BuiltOption, option: Option, converter: BudgetConverter) -
         workload, device, model = load.demand.workload, load.machine.accelerator, catalog.models.get(load.steady.model)
         if device is None or model is None or not load.steady.devices:
             continue
-        tested = TestedEngine(model, device, load.steady.devices, load.steady.engine, load.machine.id)
+        tested = PilotSubject(model, device, load.steady.devices, load.steady.engine, load.machine.id)
         pilot = find_pilot(tested, workload.name, catalog)
         if pilot is None:
             continue
@@ -109,9 +109,8 @@ def list_pilots(best: BuiltOption, option: Option, converter: BudgetConverter) -
         chances = [one.probability for one in option.limits if one.limit.startswith(f"{workload.name}.")]
         risk = max(0.0, 1 - after / now) + 1 - min((one for one in chances), default=1.0)
         worth = risk * _sum_machine_costs(best.draft, workload.name) * rate
-        cost = pilot.cost.scaled(rate, unit=converter.budget.currency, basis=_register_basis(converter, pilot))
-        if worth > cost.value and worth > getattr(found.get(pilot.subject), "worth", 0.0):
-            found[pilot.subject] = replace(pilot, cost=cost, worth=worth)
+        if worth > pilot.cost.value * rate and worth > getattr(found.get(pilot.subject), "worth", 0.0):
+            found[pilot.subject] = replace(_register_bases(pilot, converter), worth=worth)
     ranked = sorted(found.values(), key=lambda one: -one.worth / one.cost.value if one.cost.value else -math.inf)
     return tuple(ranked[:MAX_PILOTS])
 
@@ -121,10 +120,14 @@ def _sum_machine_costs(draft: OptionDraft, name: str) -> float:
     return sum(term.sum / len(term.machines_of) for term in terms)
 
 
-def _register_basis(converter: BudgetConverter, pilot: PilotRun) -> str:
-    return converter.ledger.create_basis(
+def _register_bases(pilot: PilotRun, converter: BudgetConverter) -> PilotRun:
+    """Return the pilot in the budget's currency, with a basis of the plan for its numbers."""
+    basis = converter.ledger.create_basis(
         f"pilot.{pilot.workload}",
         "assumed",
-        f"rent of {pilot.machine} for a pilot: order, start, load the model, replay the load",
+        f"a pilot on {pilot.machine}: order, start, load the model, replay the load; factors on the step time",
         formula=f"list price x {pilot.hours.value:g} h ({pilot.hours.low:g} .. {pilot.hours.high:g})",
     )
+    cost = pilot.cost.scaled(converter.exchange_rate, unit=converter.budget.currency)
+    numbers = {"cost": cost, "hours": pilot.hours, "band": pilot.band, "band_after": pilot.band_after}
+    return replace(pilot, **{name: replace(one, basis=basis) for name, one in numbers.items()})

@@ -113,11 +113,11 @@ def _build_text_capacity(
         misses=_list_misses(model, load, broken),
         assumptions=(*engine.assumptions, open_loop.ASSUMPTION),
         doubts=doubts,
-        assess=partial(assess_latencies, load, engine, latency.id),
+        assess=partial(assess_latencies, load, engine),
     )
 
 
-def assess_latencies(load: TextLoad, engine: EngineInstance, basis: str, rate: float) -> tuple[LimitProbability, ...]:
+def assess_latencies(load: TextLoad, engine: EngineInstance, rate: float) -> tuple[LimitProbability, ...]:
     """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
     bands, share = build_slowdown(engine), rate / engine.copies
     loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), []
@@ -131,10 +131,10 @@ def assess_latencies(load: TextLoad, engine: EngineInstance, basis: str, rate: f
             LimitProbability(
                 limit=f"{load.workload}.{name}",
                 stated=limit,
-                predicted=_band_latency(getattr(at, name), band, 1.0, basis),
+                predicted=_band_latency(getattr(at, name), band, 1.0, ""),
                 probability=chance,
                 certainty=load.slo.certainty,
-                basis=f"{share:.3g} requests/s per engine against the bands of step time and TTFT (open_loop.py)",
+                basis="the load per engine, against the bands of step time and TTFT: sizing/inference/open_loop.py",
             )
         )
     return tuple(found)

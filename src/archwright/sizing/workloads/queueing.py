@@ -143,7 +143,7 @@ def _assess_latency(
             predicted=latency,
             probability=1 - capacity.chance_below(rate),
             certainty=limit.certainty,
-            basis=f"{rate:.3g} requests/s per machine against the interval of its capacity within the limit",
+            basis="the load per machine, against the interval of its capacity within the limit",
         ),
     )
 
