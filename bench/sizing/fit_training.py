@@ -6,6 +6,7 @@ source doubts them, and rows that compute more than LARGEST_SHARE of the device'
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import Estimate
+from archwright.contract.record import replace
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
@@ -232,8 +234,10 @@ def training_fit(
     rows, left = read(folder)
     k = fit(rows)
     outs = [out for stratum in STRATA for out in out_of_fold(rows, stratum)]
+    made = provenance(folder / TABLES[0], len(rows), len(left), "soft L1 of log ratios; trees L1")
+    digest = hashlib.sha256(b"".join((folder / table).read_bytes() for table in TABLES)).hexdigest()
     return fitted_tables.FittedTable(
-        provenance=provenance(folder / TABLES[0], len(rows), len(left), "soft L1 of log ratios; trees L1"),
+        provenance=replace(made, file=" + ".join(TABLES), sha256=digest),
         coefficients={"token": {name: float(f"{value:.5g}") for name, value in sorted(k.items())}},
         residuals={"token": fit_trees(rows, k)},
         seen={

@@ -60,7 +60,10 @@ def strata_table(outs: Sequence[Out]) -> str:
     for stratum in STRATA:
         own = [out for out in outs if out.stratum == stratum]
         parts = {name: [out for out in own if out.row.table == name] for name in fit_training.TABLES}
-        parts |= {regime: [out for out in own if out.regime == regime] for regime in ("dense", "sparse", "adapters")}
+        parts |= {
+            regime: [out for out in own if out.regime == regime]
+            for regime in ("dense models", "sparse models", "adapters")
+        }
         for name, rows in parts.items():
             made += _line(stratum, name, rows, own)
     return made

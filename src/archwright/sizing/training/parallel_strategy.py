@@ -6,7 +6,6 @@ fewest device-seconds per token among those that fit is chosen. In addition to t
 - gradient all-reduce of unsharded copies: 2 (d - 1) / d x 2 bytes x trained / link, once per step.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from archwright.sizing.training.token_throughput import (
     TrainingJob,
     band_token_time,
     classify_training_stratum,
+    read_ranks,
     seconds_per_token,
 )
 
@@ -65,12 +65,9 @@ class ParallelPlan(NamedTuple):
     seconds: float
 
 
-_RANK = re.compile(r"\b(FSDP|TP|PP|EP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
-
-
 def parse_scheme(layout: str, devices: int) -> training_memory.ParallelScheme | None:
     """Parse a stated layout ("FSDP8 micro 2 full"); None if the text states no ranks."""
-    ranks = {name.lower(): min(max(int(size), 1), 100_000) for name, size in _RANK.findall(layout)}
+    ranks = read_ranks(layout)
     if not ranks.keys() & {"fsdp", "tp", "pp"}:
         return None
     tensor, pipeline = ranks.get("tp", 1), ranks.get("pp", 1)
@@ -79,8 +76,8 @@ def parse_scheme(layout: str, devices: int) -> training_memory.ParallelScheme | 
         pipeline,
         max(1, devices // (tensor * pipeline)),
         stage=1 if pipeline > 1 or "fsdp0" in layout.lower() else 3,
-        micro=ranks.get("mbs", ranks.get("micro", 1)),
-        rounds=ranks.get("ga", ranks.get("accum", 1)),
+        micro=ranks.get("mbs", 1),
+        rounds=ranks.get("ga", 1),
         recompute=next((kind for kind in ("selective", "full") if kind in layout.lower()), "none"),
         expert=ranks.get("ep", 1),
     )

@@ -53,7 +53,6 @@ FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_RECOMPUTE = 6.0, 4.0, 2.0
 UPDATE_BYTES = 28.0
 # Rate at which "ea" is quoted: attention kernels reach a smaller share of faster devices.
 REFERENCE_RATE = 312e12
-REGIME_TEXTS = {"adapters": "adapters", "sparse": "a sparse model", "dense": "a dense model"}
 # Stratum of a run by software that no fitted row has, as a plan's: scored with whole sources left out.
 NEW_SOURCE = "unseen source"
 _NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
@@ -86,12 +85,9 @@ class TrainingJob(NamedTuple):
     format: str
     parameters: float
     active: float
-    layers: int
-    hidden: int
     sequence: float
     rate: float
     wide_rate: float
-    bandwidth: float
     link: float
     micro_tokens: float
     step_tokens: float = math.inf
@@ -168,46 +164,42 @@ def _read_layout(job: TrainingJob, asked: TrainingQuery, space: float) -> Traini
     """Return the job with its stated ranks; unstated micro-batches follow from the tokens of a step.
 
     Unstated recomputation is the least that fits `space` bytes of a device."""
-    ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
+    ranks = read_ranks(asked.parallelism)
     tensor, stages, context = (ranks.get(name, 1) for name in ("tp", "pp", "cp"))
     devices = max(asked.devices, 1)
     data = max(devices // (tensor * stages * context), 1)
     known = math.isfinite(job.step_tokens)
-    share, rounds = job.step_tokens / data if known else job.sequence, ranks.get("ga", ranks.get("accum"))
-    micro = ranks.get("micro", ranks.get("mbs"))
-    tokens = micro * job.sequence if micro else job.sequence if stages > 1 else max(share / (rounds or 1), 1.0)
+    share, rounds = job.step_tokens / data if known else job.sequence, ranks.get("ga")
+    tokens = job.sequence * ranks.get("mbs", 1)
+    if "mbs" not in ranks and stages == 1:
+        tokens = max(share / (rounds or 1), 1.0)
     waves = max(share / tokens, 1.0) if known else float(rounds or 8)
-    domain = max(job.accelerator.scale_up_domain, DEVICES_PER_MACHINE)
     unsharded = "fsdp0" in asked.parallelism.lower() or (stages > 1 and ranks.get("fsdp", 1) == 1)
-    sharded = data * context > 1 and not unsharded
+    stage = 3 if data * context > 1 and not unsharded else 1
     experts = ranks.get("ep", expert_ranks(job.model, data * context))
-    scheme = ParallelScheme(
-        tensor * context,
-        stages,
-        data,
-        3 if sharded else 1,
-        round(tokens / job.sequence) or 1,
-        round(waves),
-        expert=experts,
-    )
+    text, micro = asked.recompute.lower(), round(tokens / job.sequence) or 1
+    recompute = "selective" if "selective" in text else "full" if text in ("true", "full", "yes", "1") else "none"
+    if not text:
+        scheme = ParallelScheme(tensor * context, stages, data, stage, micro, round(waves), expert=experts)
+        fitting = fit_recompute(TrainableModel(job.model, job.sequence, job.adapters, job.packed), scheme, space)
+        recompute = fitting[0].recompute if fitting else "full"
     return job._replace(
-        link=job.link if devices <= domain else FABRIC_BYTES_PER_S,
+        link=job.link if devices <= max(job.accelerator.scale_up_domain, DEVICES_PER_MACHINE) else FABRIC_BYTES_PER_S,
         devices=devices,
         micro_tokens=tokens / context,
         bubble=1 + (stages - 1) / (waves * ranks.get("vp", 1)),
-        recompute=_read_recompute(job, asked.recompute.lower(), scheme, space),
+        recompute=RECOMPUTE_SHARES[recompute],
         tp=tensor,
         ep=experts,
-        sharded=sharded,
+        sharded=stage == 3,
     )
 
 
-def _read_recompute(job: TrainingJob, text: str, scheme: ParallelScheme, space: float) -> float:
-    if text:
-        kind = "selective" if "selective" in text else "full" if text in ("true", "full", "yes", "1") else "none"
-        return RECOMPUTE_SHARES[kind]
-    fitting = fit_recompute(TrainableModel(job.model, job.sequence, job.adapters, job.packed), scheme, space)
-    return RECOMPUTE_SHARES["full" if fitting is None else fitting[0].recompute]
+def read_ranks(layout: str) -> dict[str, int]:
+    """Return the sizes that a layout states: tp, pp, cp, ep, fsdp, vp, and mbs (micro), ga (accum)."""
+    spelled = {"micro": "mbs", "accum": "ga"}
+    found = ((name.lower(), max(1, min(int(size), 100_000))) for name, size in _NUMBERED.findall(layout))
+    return {spelled.get(name, name): size for name, size in found}
 
 
 def build_training_job(
@@ -220,12 +212,9 @@ def build_training_job(
         format=number,
         parameters=float(model.parameters),
         active=float(min(model.active_parameters, model.parameters)),
-        layers=model.layers,
-        hidden=model.hidden,
         sequence=sequence,
         rate=matmul_rate(accelerator, number),
         wide_rate=matmul_rate(accelerator, TRAINING_PRECISION),
-        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
         micro_tokens=sequence,
     )
@@ -237,7 +226,7 @@ def parse_training_precision(precision: str) -> str:
 
 
 def token_terms(job: TrainingJob) -> TokenTerms:
-    model, again = job.model, 1 + job.recompute / 3
+    model, bandwidth, again = job.model, job.accelerator.memory_bandwidth_bytes_per_s, 1 + job.recompute / 3
     flops = (FLOPS_ADAPTERS if job.adapters else FLOPS_FULL) + FLOPS_RECOMPUTE * job.recompute
     every = job.expert_parameters
     routed = every * model.experts_active / model.experts if every else 0.0
@@ -248,17 +237,17 @@ def token_terms(job: TrainingJob) -> TokenTerms:
     trained = 0.0 if job.adapters else job.parameters
     return TokenTerms(
         products=products,
-        narrow_products=products / job.hidden,
+        narrow_products=products / job.model.hidden,
         experts=experts,
-        narrow_experts=experts / (model.expert_ffn or job.hidden),
+        narrow_experts=experts / (model.expert_ffn or model.hidden),
         attention=3 * again * attention_flops(model, job.sequence / 2) / job.wide_rate,
         lateness=job.wide_rate / REFERENCE_RATE,
-        traffic=again * job.layers * count_activation_bytes(model) / job.bandwidth,
-        updates=UPDATE_BYTES * trained / job.step_tokens / job.bandwidth,
-        launches=job.layers * job.tp / job.micro_tokens,
-        unpacking=2 * job.parameters / job.micro_tokens / job.bandwidth if job.packed else 0.0,
+        traffic=again * job.model.layers * count_activation_bytes(model) / bandwidth,
+        updates=UPDATE_BYTES * trained / job.step_tokens / bandwidth,
+        launches=job.model.layers * job.tp / job.micro_tokens,
+        unpacking=2 * job.parameters / job.micro_tokens / bandwidth if job.packed else 0.0,
         shards=2 * gathered / job.micro_tokens / job.link if job.sharded else 0.0,
-        tensor=2 * job.layers * job.hidden * (job.tp - 1) / inside,
+        tensor=2 * job.model.layers * job.model.hidden * (job.tp - 1) / inside,
         dispatch=_dispatch_s(job) if every else 0.0,
         gain=max(job.rate / job.wide_rate, 1.0),
         bubble=job.bubble,
@@ -274,7 +263,7 @@ def _dispatch_s(job: TrainingJob) -> float:
     copies = min(job.model.experts_active, spans if spans > 1 else job.ep) * (1 - 1 / job.ep)
     inside = job.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
     link = inside if spans == 1 else min(job.link, FABRIC_BYTES_PER_S)
-    return 4 * job.layers * copies * job.hidden * 2 / link
+    return 4 * job.model.layers * copies * job.model.hidden * 2 / link
 
 
 def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:
@@ -305,14 +294,14 @@ def extract_training_features(job: TrainingJob, k: Mapping[str, float]) -> list[
     products, *others = group_terms(terms, k)
     return [
         math.log(job.active),
-        math.log(job.hidden),
+        math.log(job.model.hidden),
         math.log(job.sequence),
         math.log(job.micro_tokens),
         math.log(job.devices),
         job.recompute,
         float(job.format == "fp8"),
         math.log(job.wide_rate),
-        math.log(job.bandwidth),
+        math.log(job.accelerator.memory_bandwidth_bytes_per_s),
         math.log(job.active / job.parameters),
         math.log(job.tp),
         math.log(job.bubble),
@@ -331,7 +320,7 @@ def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ..
 
 
 def classify_training_regime(job: TrainingJob) -> str:
-    return "adapters" if job.adapters else "sparse" if job.expert_parameters else "dense"
+    return "adapters" if job.adapters else "sparse models" if job.expert_parameters else "dense models"
 
 
 def list_training_distances(job: TrainingJob, fit: fitted_tables.FittedTable, catalog: Catalog) -> tuple[str, ...]:
@@ -341,7 +330,7 @@ def list_training_distances(job: TrainingJob, fit: fitted_tables.FittedTable, ca
     if job.accelerator.vendor not in {row.vendor for row in rows if row is not None}:
         found.append(f"no fitted row is of a device of {job.accelerator.vendor}")
     if f"{classify_training_regime(job)} {job.format}" not in fit.seen["regime"]:
-        found.append(f"no fitted row is of {REGIME_TEXTS[classify_training_regime(job)]} in {job.format}")
+        found.append(f"no fitted row is of {classify_training_regime(job)} in {job.format}")
     return tuple(found)
 
 
