@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from archwright.contract.estimate import exact_estimate
+from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import ConstraintViolation, Option, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.plan.decision.selection import build_infeasible_error, choose_option
+from archwright.plan.violations import assess_limit
 
 from ..option_samples import EMPTY_PLAN, build_option, doubtful
 
@@ -66,6 +67,18 @@ def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price
     assert choose_option((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
     assert choose_option((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
     assert choose_option((replace(hoped, total_cost=exact_estimate(5000, "EUR")), held), None)[1][1].notes == ()
+
+
+@pytest.mark.parametrize(("certainty", "chosen"), [(0.5, "cheap"), (0.7, "sure"), (0.95, "cheap")])
+def test_the_certainty_flips_the_choice(certainty: float, chosen: str) -> None:
+    def holding(name: str, cost: float, value: float) -> Option:
+        limit = assess_limit(("w.ttft_p95_s", 1.0, certainty), within_factor(value, 2.0, "s"))
+        return replace(option(name, cost=cost), limits=(limit,))
+
+    # They hold the limit with 60 % and 89 %; at 95 % neither does, so the price decides again.
+    cheap, sure = holding("cheap", 1000, 0.9), holding("sure", 2000, 0.6)
+    assert [round(one.limits[0].probability, 2) for one in (cheap, sure)] == [0.6, 0.89]
+    assert choose_option((cheap, sure), None)[0] == chosen
 
 
 def test_a_preference_wins_and_its_price_is_printed() -> None:

@@ -187,15 +187,19 @@ class BindingLimitFinder:
 
     def _relax_certainty(self, best: BuiltOption) -> Iterable[Relaxation]:
         """Relax the certainty of all service levels to even odds: machines are then counted at the expected speed."""
-        hope, highest = 0.0, max((one.slo.certainty for one in self._needs.workloads), default=EVEN_ODDS)
+        hope, workloads = 0.0, {one.name: one for one in self._needs.workloads}
+        highest = max((one.slo.certainty for one in workloads.values()), default=EVEN_ODDS)
         for load in best.serving:
-            if isinstance(load, ProvisionedLoad):
-                slo = replace(load.demand.workload.slo, certainty=EVEN_ODDS)
-                cost = self._cost_of_workloads(best.draft, {load.demand.workload.name})
-                hope += cost * (1 - 1 / max(self._size_relaxed(load, best.draft, slo), 1.0))
-        if highest > EVEN_ODDS:
-            each = (replace(one, slo=replace(one.slo, certainty=EVEN_ODDS)) for one in self._needs.workloads)
-            yield Relaxation("slo.certainty", highest, EVEN_ODDS, replace(self._needs, workloads=tuple(each)), hope)
+            if isinstance(load, ProvisionedLoad) and highest > EVEN_ODDS:
+                workload, model = load.demand.workload, best.draft.models.get(load.demand.workload.name)
+                eased = replace(workload.slo, certainty=EVEN_ODDS)
+                cost = self._cost_of_workloads(best.draft, {workload.name})
+                hope += cost * (1 - 1 / max(self._size_relaxed(load, best.draft, eased), 1.0))
+                same = {"model": model} if self._runs_open_model(load, best.draft) else {}
+                workloads[workload.name] = replace(workloads[workload.name], slo=eased, **same)
+        if hope:
+            needs = replace(self._needs, workloads=tuple(workloads.values()))
+            yield Relaxation("slo.certainty", highest, EVEN_ODDS, needs, hope)
 
     def _relax_placement(self, best: BuiltOption, chosen: Option) -> Iterable[Relaxation]:
         placement, draft = self._needs.placement, best.draft

@@ -106,28 +106,40 @@ class OperatingPoint(NamedTuple):
 
 
 class Slowdown(NamedTuple):
+    """Factors on the step times and on the time to first token."""
+
+    steps: float = 1.0
+    first: float = 1.0
+
+    def slow(self, at: OperatingPoint, answer: float) -> OperatingPoint:
+        """Return the slowed engine at the rate at.rate / steps."""
+        ttft, tpot = at.ttft_p95_s * self.first, at.tpot_p95_s * self.steps
+        latency = ttft + tpot * (answer - 1)
+        return at._replace(rate=at.rate / self.steps, ttft_p95_s=ttft, tpot_p95_s=tpot, latency_p95_s=latency)
+
+
+class SlowdownBands(NamedTuple):
     """Bands around 1 of the step times and of the time to first token; both errors move together."""
 
     steps: Estimate
     first: Estimate
 
-    def slow(self, at: OperatingPoint, share: float, answer: float) -> OperatingPoint:
-        """Return the latencies at quantile `share` of both bands, at the rate at.rate / steps.quantile(share)."""
-        later = self.steps.quantile(share)
-        ttft, tpot = at.ttft_p95_s * self.first.quantile(share), at.tpot_p95_s * later
-        latency = ttft + tpot * (answer - 1)
-        return at._replace(rate=at.rate / later, ttft_p95_s=ttft, tpot_p95_s=tpot, latency_p95_s=latency)
+    def find_slowdown(self, share: float) -> Slowdown:
+        return Slowdown(self.steps.quantile(share), self.first.quantile(share))
 
 
 class MaxLoad(NamedTuple):
     """Highest load at the predicted speed. `broken`: limits that an idle engine violates, with its latency; ignored.
 
-    `doubts`: limits that do not hold with the certainty at this load.
+    `doubts`: limits that the slower engine does not hold.
     """
 
     point: OperatingPoint
     broken: tuple[tuple[str, float], ...]
     doubts: int = 0
+
+
+NOT_SLOWER = Slowdown()
 
 
 class OpenLoop:
@@ -181,18 +193,16 @@ class OpenLoop:
         further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
-    def find_max_load(self, slo: SLO, bands: Slowdown | None = None) -> MaxLoad:
-        """Return the highest load within `slo`, with its certainty if `bands` states those of the engine."""
+    def find_max_load(self, slo: SLO, slower: Slowdown = NOT_SLOWER) -> MaxLoad:
+        """Return the highest load of the engine at the predicted speed, at which the `slower` engine holds `slo`."""
         limits = {name: limit for name in LIMITED_LATENCIES if (limit := getattr(slo, name)) is not None}
         idle = self.idle
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
-        share, answer = slo.certainty, self._flow.answer
-        later = bands.steps.quantile(share) if bands is not None else 1.0
         full = self._largest_batch(lambda at: at.reading < 1 and at.inside <= self._slots)
-        ceiling = min(MAX_UTILISATION * later, 1.0) * self._queue_state(full).rate
-        near = {name: NEAR_IDLE * getattr(idle, name) for name in limits}
+        ceiling = min(MAX_UTILISATION * slower.steps, 1.0) * self._queue_state(full).rate
+        near = {name: min(limit, NEAR_IDLE * getattr(idle, name)) for name, limit in limits.items()}
 
         def holds(at: QueueState) -> bool:
             if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
@@ -200,21 +210,16 @@ class OpenLoop:
             if not limits:
                 return True
             point = self._operating_point(at)
-            slow = point if bands is None else bands.slow(point, share, answer)
+            slow = slower.slow(point, self._flow.answer)
             return all(
-                getattr(slow, name) <= limit or getattr(point, name) <= min(limit, near[name])
-                for name, limit in limits.items()
+                getattr(slow, name) <= limit or getattr(point, name) <= near[name] for name, limit in limits.items()
             )
 
-        batch = self._largest_batch(holds)
-        if bands is None:
-            return MaxLoad(self.at_batch(batch), broken)
-        at = self.at_batch(batch)
-        slow = bands.slow(at, share, answer)
-        doubts = sum(getattr(slow, name) > limit for name, limit in limits.items())
-        return MaxLoad(self.at_rate(at.rate / later), broken, doubts)
+        point = self.at_batch(self._largest_batch(holds))
+        slow = slower.slow(point, self._flow.answer)
+        return MaxLoad(point, broken, sum(getattr(slow, name) > limit for name, limit in limits.items()))
 
-    def chance_within(self, name: str, limit: float, rate: float, bands: Slowdown) -> float:
+    def chance_within(self, name: str, limit: float, rate: float, bands: SlowdownBands) -> float:
         """Return the probability that the latency `name` is within `limit` at `rate` requests/s."""
 
         def share_at(at: QueueState) -> float:
@@ -223,7 +228,7 @@ class OpenLoop:
         def holds(at: QueueState) -> bool:
             if at.reading >= 1 or at.inside > self._slots:
                 return False
-            slow = bands.slow(self._operating_point(at), share_at(at), self._flow.answer)
+            slow = bands.find_slowdown(share_at(at)).slow(self._operating_point(at), self._flow.answer)
             return bool(getattr(slow, name) <= limit)
 
         idle = self._queue_state(self.idle.batch)

@@ -20,7 +20,7 @@ from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.hardware.uncertainty import widen_band
 from archwright.sizing.inference import open_loop
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
-from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
 from archwright.sizing.inference.open_loop import (
     LIMITED_LATENCIES,
     MAX_UTILISATION,
@@ -28,6 +28,7 @@ from archwright.sizing.inference.open_loop import (
     OpenLoop,
     RequestProfile,
     Slowdown,
+    SlowdownBands,
 )
 from archwright.sizing.step_time.engine_step_times import StepTimes
 
@@ -55,8 +56,9 @@ def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalo
     """Return the capacity, or None if no engine of the catalog runs on the machine or the model does not fit."""
     found = []
     for engine in list_engine_layouts(machine, model, load.requests, catalog):
-        size, bands = (engine.slots, engine.chunk), build_slowdown(engine)
-        found.append((_find_max_load(engine.pace, load.flow, size, load.slo, bands), engine))
+        slower = _find_bands(engine.speed).find_slowdown(load.slo.certainty)
+        size = (engine.slots, engine.chunk)
+        found.append((_find_max_load(engine.pace, load.flow, size, load.slo, slower), engine))
     if not found:
         return None
     most, engine = min(found, key=_rank_layout)
@@ -70,26 +72,28 @@ def _rank_layout(chosen: tuple[MaxLoad, EngineInstance]) -> tuple[int, int, floa
 
 
 @lru_cache(maxsize=4096)
-def _find_max_load(pace: StepTimes, flow: RequestProfile, size: tuple[int, int], slo: SLO, bands: Slowdown) -> MaxLoad:
+def _find_max_load(pace: StepTimes, flow: RequestProfile, size: tuple[int, int], slo: SLO, slower: Slowdown) -> MaxLoad:
     """`size`: slots of the engine, and prompt tokens per step."""
-    return OpenLoop(pace, flow, *size).find_max_load(slo, bands)
+    return OpenLoop(pace, flow, *size).find_max_load(slo, slower)
 
 
-def build_slowdown(engine: EngineInstance) -> Slowdown:
-    """Return the bands of the engine's times, widened by the errors of the formulas."""
-    steps, first = (_band_latency(1.0, engine.speed.steps, TPOT_FORMULA, ""), engine.speed.first)
-    return Slowdown(steps, _band_latency(1.0, first, TTFT_FORMULA, ""))
+@lru_cache(maxsize=1024)
+def _find_bands(speed: EngineSpeed) -> SlowdownBands:
+    """Return the bands of an engine's times, widened by the errors of the formulas."""
+    steps, first = _band_latency(1.0, speed.steps, TPOT_FORMULA, ""), _band_latency(1.0, speed.first, TTFT_FORMULA, "")
+    return SlowdownBands(steps, first)
 
 
 def _build_text_capacity(
     machine: Machine, model: ModelSpec, load: TextLoad, chosen: tuple[MaxLoad, EngineInstance], catalog: Catalog
 ) -> SteadyCapacity:
-    (point, broken, doubts), engine = chosen
+    (full, broken, doubts), engine = chosen
     steps, first = engine.speed.steps, engine.speed.first
     capacity, latency = bases = _build_bases(machine, model, load, engine)
     # Requests/s are proportional to 1 / step time.
-    bands, planned = build_slowdown(engine), point.rate * engine.copies
-    most = planned * bands.steps.quantile(load.slo.certainty)
+    most, slower = full.rate * engine.copies, _find_bands(engine.speed).find_slowdown(load.slo.certainty)
+    planned = most / slower.steps
+    point = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk).at_rate(full.rate / slower.steps)
     rate = widen_band(most, (most / steps.high, most / steps.low), CAPACITY_FORMULA, "requests/s", capacity.id)
     rate = replace(rate, value=planned, low=min(rate.low, planned))
     ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, latency.id)
@@ -119,7 +123,7 @@ def _build_text_capacity(
 
 def assess_latencies(load: TextLoad, engine: EngineInstance, rate: float) -> tuple[LimitProbability, ...]:
     """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
-    bands, share = build_slowdown(engine), rate / engine.copies
+    bands, share = _find_bands(engine.speed), rate / engine.copies
     loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), []
     for name in LIMITED_LATENCIES:
         limit = getattr(load.slo, name)
