@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.sizing.conftest import SUBJECTS
 
@@ -90,6 +92,20 @@ def test_adapters_stated_or_chosen() -> None:
     assert rate.value == pytest.approx(3497 / 8, rel=0.1)
     assert memory.low <= 27.6 * 2**30 <= memory.high
     assert told(parallelism="lora").estimates["device_hours"].value < told().estimates["device_hours"].value
+
+
+def test_a_packed_base_fits_one_device_that_adapters_alone_do_not() -> None:
+    """torchtune's README: QLoRA of 8B on one RTX 4090, 7.4 GiB and 2,413 tokens/s."""
+    own: dict[str, Any] = {"devices": 1, "batch_tokens": 4096.0, "sequence_tokens": 2048.0, "tokens": None}
+    layout: dict[str, Any] = {"parallelism": "qlora FSDP1 micro 2 full", "recompute": "full"}
+    published = told(model="Llama 3.1 8B", accelerator="RTX 4090", **own, **layout).estimates
+    rate, memory = (published[name] for name in ("tokens_per_s_per_device", "memory_bytes_per_device"))
+    assert memory.low <= 7.4 * 2**30 <= memory.high
+    assert rate.low <= 2413 <= rate.high
+    assert told(accelerator="A100 SXM 80GB", parallelism="qlora", **own).layout.startswith("DP1")
+    assert (
+        predict_training_run(replace(ASKED, accelerator="A100 SXM 80GB", parallelism="lora", **own), SUBJECTS) is None
+    )
 
 
 def test_a_size_without_a_row_is_weak_and_wider() -> None:

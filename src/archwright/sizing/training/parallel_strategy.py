@@ -129,7 +129,7 @@ def has_fitting_scheme(setup: TrainingSetup, cluster: Cluster, space: float) -> 
     subject = setup.subject
     model, trained = subject.model, subject.trained_parameters
     states = (
-        training_memory.WEIGHT_BYTES * model.parameters
+        subject.weight_bytes * model.parameters
         + (training_memory.GRADIENT_BYTES + training_memory.MOMENT_BYTES) * trained
     ) / cluster.devices
     return states <= space and any(
@@ -173,6 +173,7 @@ def place_job(setup: TrainingSetup, scheme: training_memory.ParallelScheme, clus
         ep=scheme.expert,
         sharded=scheme.stage == 3 and scheme.pipeline == 1 and scheme.data > 1,
         adapters=setup.subject.adapters,
+        packed=setup.subject.packed,
     )
 
 

@@ -71,6 +71,7 @@ class TrainableModel:
         self.model = model
         self.sequence = sequence
         self.adapters = adapters
+        self.packed = packed
         self.weight_bytes = WEIGHT_BITS["int4"] / 8 if packed else WEIGHT_BYTES
 
     @cached_property

@@ -73,7 +73,7 @@ def predict_training_run(
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     method = parse_method(asked.parallelism)
     sequence = asked.sequence_tokens or token_throughput.ASSUMED_SEQUENCE
-    subject = TrainableModel(model, sequence, adapters=method == "lora")
+    subject = TrainableModel(model, sequence, method == "lora", packed="qlora" in asked.parallelism.lower())
     number = token_throughput.parse_training_precision(asked.precision)
     job = token_throughput.build_training_job(model, accelerator, sequence, number)
     batch = asked.batch_tokens or sequence * max(asked.devices, 1)
