@@ -32,16 +32,7 @@ from archwright.sizing.model.numeric_precision import matmul_rate
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.boosted_trees import sum_trees
 from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
-from archwright.sizing.training.training_memory import (
-    RECOMPUTE_SHARES,
-    ParallelScheme,
-    TrainableModel,
-    count_activation_bytes,
-    count_expert_parameters,
-    device_memory_budget,
-    expert_ranks,
-    fit_recompute,
-)
+from archwright.sizing.training import training_memory
 
 # Network between machines per accelerator and direction: a 400 Gbit/s port.
 FABRIC_BYTES_PER_S = 50e9
@@ -105,7 +96,7 @@ class TrainingJob(NamedTuple):
 
     @property
     def expert_parameters(self) -> float:
-        return count_expert_parameters(self.model, self.parameters, self.active)
+        return training_memory.count_expert_parameters(self.model, self.parameters, self.active)
 
 
 class TrainingThroughput(NamedTuple):
@@ -157,7 +148,7 @@ def resolve_training_job(asked: TrainingQuery, subjects: BenchmarkNameResolver) 
         framework=re.split(r"[ ,(]", asked.framework.lower())[0],
         weak=tuple(weak),
     )
-    return _read_layout(job, asked, device_memory_budget(accelerator, subjects.catalog))
+    return _read_layout(job, asked, training_memory.device_memory_budget(accelerator, subjects.catalog))
 
 
 def _read_layout(job: TrainingJob, asked: TrainingQuery, space: float) -> TrainingJob:
@@ -176,19 +167,20 @@ def _read_layout(job: TrainingJob, asked: TrainingQuery, space: float) -> Traini
     waves = max(share / tokens, 1.0) if known else float(rounds or 8)
     unsharded = "fsdp0" in asked.parallelism.lower() or (stages > 1 and ranks.get("fsdp", 1) == 1)
     stage = 3 if data * context > 1 and not unsharded else 1
-    experts = ranks.get("ep", expert_ranks(job.model, data * context))
+    experts = ranks.get("ep", training_memory.expert_ranks(job.model, data * context))
     text, micro = asked.recompute.lower(), round(tokens / job.sequence) or 1
     recompute = "selective" if "selective" in text else "full" if text in ("true", "full", "yes", "1") else "none"
     if not text:
-        scheme = ParallelScheme(tensor * context, stages, data, stage, micro, round(waves), expert=experts)
-        fitting = fit_recompute(TrainableModel(job.model, job.sequence, job.adapters, job.packed), scheme, space)
+        ranks_of = (tensor * context, stages, data, stage, micro, round(waves), "none", experts)
+        subject = training_memory.TrainableModel(job.model, job.sequence, job.adapters, job.packed)
+        fitting = training_memory.fit_recompute(subject, training_memory.ParallelScheme(*ranks_of), space)
         recompute = fitting[0].recompute if fitting else "full"
     return job._replace(
         link=job.link if devices <= max(job.accelerator.scale_up_domain, DEVICES_PER_MACHINE) else FABRIC_BYTES_PER_S,
         devices=devices,
         micro_tokens=tokens / context,
         bubble=1 + (stages - 1) / (waves * ranks.get("vp", 1)),
-        recompute=RECOMPUTE_SHARES[recompute],
+        recompute=training_memory.RECOMPUTE_SHARES[recompute],
         tp=tensor,
         ep=experts,
         sharded=stage == 3,
@@ -242,7 +234,7 @@ def token_terms(job: TrainingJob) -> TokenTerms:
         narrow_experts=experts / (model.expert_ffn or model.hidden),
         attention=3 * again * attention_flops(model, job.sequence / 2) / job.wide_rate,
         lateness=job.wide_rate / REFERENCE_RATE,
-        traffic=again * job.model.layers * count_activation_bytes(model) / bandwidth,
+        traffic=again * job.model.layers * training_memory.count_activation_bytes(model) / bandwidth,
         updates=UPDATE_BYTES * trained / job.step_tokens / bandwidth,
         launches=job.model.layers * job.tp / job.micro_tokens,
         unpacking=2 * job.parameters / job.micro_tokens / bandwidth if job.packed else 0.0,

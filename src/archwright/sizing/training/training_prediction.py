@@ -27,6 +27,7 @@ from archwright.sizing.training.training_memory import (
     break_down_memory,
     checkpoint_bytes,
     device_memory_budget,
+    fit_recompute,
 )
 
 FORMULA = "sizing/training: products, attention, traffic, exchange, bubble (token_throughput.py); memory; goodput"
@@ -128,8 +129,9 @@ def _choose_layout(
     asked: token_throughput.TrainingQuery, setup: TrainingSetup, cluster: Cluster, subjects: BenchmarkNameResolver
 ) -> LayoutPerformance | None:
     scheme = parse_scheme(asked.parallelism, cluster.devices)
+    space = device_memory_budget(cluster.accelerator, subjects.catalog)
     if scheme is None:
-        choice = choose_parallel_plan(setup, cluster, device_memory_budget(cluster.accelerator, subjects.catalog))
+        choice = choose_parallel_plan(setup, cluster, space)
         if choice is None:
             return None
         token_s, stratum, weak = predict_token_time(setup, choice, subjects.catalog, trusted=not setup.job.weak)
@@ -137,6 +139,9 @@ def _choose_layout(
     else:
         throughput = token_throughput.predict_throughput(asked, subjects)
         token_s, stratum, weak = throughput.tokens_per_s.inverse, throughput.stratum, throughput.weak
+        if not asked.recompute:
+            fitting = fit_recompute(setup.subject, scheme, space)
+            scheme = fitting[0] if fitting else scheme._replace(recompute="full")
         memory = break_down_memory(setup.subject, scheme).total
         if memory > cluster.accelerator.memory_bytes:
             weak = (*weak, "the stated layout exceeds the devices' memory")
