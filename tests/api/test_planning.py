@@ -49,10 +49,10 @@ def test_the_built_in_example_starts_on_a_slow_machine_and_names_the_missed_limi
     option = made.chosen_option
     assert option is not None and not option.feasible and made.pools and made.machine is not None
     assert made.machine.busy_share == 0.75
-    missed = {limit.name: limit for limit in planning.list_missed_limits(made)}
+    missed = {limit.limit: limit for limit in planning.list_missed_limits(made)}
     assert set(missed) == {"assistant.ttft_p95_s", "assistant.tpot_p95_s"}
     first = missed["assistant.ttft_p95_s"]
-    assert first.limit == 20.0 < first.predicted.value and first.predicted.unit == "s"
+    assert first.stated == 20.0 < first.predicted.value and first.predicted.unit == "s"
     assert first.predicted.low < first.predicted.value < first.predicted.high
 
 
@@ -69,7 +69,7 @@ def test_best_effort_exceeds_a_budget_and_changes_no_feasible_plan(monkeypatch: 
     monkeypatch.setattr(planning, "probe_machine", lambda *_args, **_named: MACHINE)
     made = planning.plan(write_needs(("per_month: 60", "per_month: 1")), best_effort=True)
     (missed,) = planning.list_missed_limits(made)
-    assert missed.name == "per_month" and missed.limit == 1.0 < missed.predicted.value
+    assert missed.limit == "per_month" and missed.stated == 1.0 < missed.predicted.value
     assert missed.predicted.unit == "EUR/month"
     needs = write_needs()
     feasible = planning.plan(needs, best_effort=True)

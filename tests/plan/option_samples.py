@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
-from archwright.contract.plan import ConstraintViolation, CostCategory, LimitProbability, Option
+from archwright.contract.plan import ConstraintViolation, CostCategory, LimitProbability, Option, assess_limit
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.violations import assess_limit
 
 from ..small_plans import PLAN
 

@@ -21,9 +21,9 @@ from archwright.contract.plan import (
     Plan,
     Pool,
     Purchase,
+    assess_limit,
 )
 from archwright.contract.record import replace
-from archwright.plan.violations import assess_limit
 
 from ..plan.option_samples import build_option
 

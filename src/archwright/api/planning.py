@@ -11,10 +11,9 @@ from typing import overload
 from archwright import settings
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
-from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.estimate import exact_estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import Artefact, MachineFacts, Plan
-from archwright.contract.record import Record
+from archwright.contract.plan import Artefact, LimitProbability, MachineFacts, Plan, assess_limit
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, UsageError
 from archwright.home import Home, locate_home, write_atomic
 from archwright.journal import report_step
@@ -29,15 +28,6 @@ from archwright.plan.explain.what_if import WhatIf, compare_what_if
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.plan.planner import build_infeasible_error, make_plan
 
-# A field that limits a workload or the budget, and the prediction of its value.
-PREDICTIONS_OF_LIMITS = {
-    "ttft_p95_s": "ttft_s.p95",
-    "tpot_p95_s": "tpot_s.p95",
-    "latency_p95_s": "latency_s.p95",
-    "availability": "requests.share",
-    "per_month": "cost_per_month",
-    "capex": "capex",
-}
 # No answer of the hub or of the package index; the hub is switched off.
 OFFLINE_CODES = ("AW-GET-03", "AW-GET-09")
 DEFAULT_TEMPLATE = "desk"
@@ -214,25 +204,14 @@ def _probe_this_machine(needs: Needs, home: Home) -> MachineFacts | None:
     return probe_machine(home, next((file for file in files if file.is_file()), None), now=time.time)
 
 
-class MissedLimit(Record):
-    """A limit of the needs that the chosen option is predicted to miss."""
-
-    name: str
-    limit: float
-    predicted: Estimate
-
-
-def list_missed_limits(plan: Plan) -> tuple[MissedLimit, ...]:
+def list_missed_limits(plan: Plan) -> tuple[LimitProbability, ...]:
     """Return the limits that the chosen option misses, with their predictions; empty for a feasible option."""
-    option, found = plan.chosen_option, list[MissedLimit]()
-    predicted = {prediction.id: prediction.estimate for prediction in plan.predictions}
+    option, found = plan.chosen_option, list[LimitProbability]()
+    known = {one.limit: one for one in option.limits} if option is not None else {}
     for miss in option.misses if option is not None else ():
-        workload, _, field = miss.constraint.rpartition(".")
-        name = PREDICTIONS_OF_LIMITS.get(field, "")
-        estimate = predicted.get(f"{workload}.{name}") if workload else getattr(option, name, None)
         if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
-            estimate = estimate or exact_estimate(miss.value, "s" if field.endswith("_s") else "")
-            found.append(MissedLimit(name=miss.constraint, limit=miss.limit, predicted=estimate))
+            value = exact_estimate(miss.value, "s" if miss.constraint.endswith("_s") else "")
+            found.append(known.get(miss.constraint) or assess_limit((miss.constraint, miss.limit, 1.0), value))
     return tuple(found)
 
 

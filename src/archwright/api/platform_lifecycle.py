@@ -26,8 +26,8 @@ from archwright.api.external_engines import (
     warn_of_silent_engines,
 )
 from archwright.api.model_launch import find_memory_limit
-from archwright.api.planning import MissedLimit, list_missed_limits, load_or_make_plan
-from archwright.contract.plan import ModelProposal
+from archwright.api.planning import list_missed_limits, load_or_make_plan
+from archwright.contract.plan import LimitProbability, ModelProposal
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
@@ -50,7 +50,7 @@ class UpResult(Record, omit_defaults=True):
     url: str
     key: str | None
     console: str | None
-    missed_limits: tuple[MissedLimit, ...] = ()
+    missed_limits: tuple[LimitProbability, ...] = ()
     busy_share: float | None = None
     proposals: tuple[ModelProposal, ...] = ()
 

@@ -13,7 +13,7 @@ from archwright.catalog.tables import name_resolution
 from archwright.contract.decision import PilotRun
 from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
-from archwright.plan.evidence.pilot_runs import PilotSubject, find_pilot
+from archwright.plan.evidence.pilot_runs import find_pilot
 from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery
@@ -114,8 +114,7 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
     engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id)
     accelerator = subjects.accelerator(query.accelerator)
-    tested = PilotSubject(subjects.model(query.model), accelerator, query.devices, engine)
-    return find_pilot(tested, "", subjects.catalog)
+    return find_pilot(subjects.model(query.model), accelerator, engine, subjects.catalog, devices=query.devices)
 
 
 def _predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.planning import MissedLimit, format_download
+from archwright.api.planning import format_download
 from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.evidence import Deviation, Reconciliation
-from archwright.contract.plan import ModelProposal
+from archwright.contract.plan import LimitProbability, ModelProposal
 from archwright.errors import replace_control_characters
 
 MINIMUM_WIDTH = 100
@@ -142,14 +142,14 @@ def format_proposal(proposal: ModelProposal, command: str) -> str:
 
 
 MISSED_COLUMNS = (
-    TableColumn("limit", "name", whole=True),
-    TableColumn("value", lambda row: format_quantity(row.limit, row.predicted.unit), number=True),
+    TableColumn("limit", "limit", whole=True),
+    TableColumn("value", lambda row: format_quantity(row.stated, row.predicted.unit), number=True),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
     TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
 )
 
 
-def print_missed_limits(out: Console, missed: Iterable[MissedLimit]) -> None:
+def print_missed_limits(out: Console, missed: Iterable[LimitProbability]) -> None:
     out.print()
     out.print(make_table(MISSED_COLUMNS, missed, "[yellow]The plan may miss these limits[/]"))
 

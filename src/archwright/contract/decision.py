@@ -174,7 +174,6 @@ class PilotRun(Record):
     subject: str
     machine: str
     provider: str
-    region: str
     hours: Estimate
     cost: Estimate
     command: str

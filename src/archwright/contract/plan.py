@@ -238,6 +238,30 @@ class LimitProbability(Record):
         return f"{share:.0%}" if 0.01 <= share <= 0.99 else "over 99%" if share > 0.5 else "under 1%"
 
 
+# A limit that the needs state: its constraint, its value, and the certainty with which it must hold.
+StatedLimit = tuple[str, float, float]
+FROM_INTERVAL = "log-normal through the 90 % interval of the prediction"
+
+
+def assess_limit(
+    limit: StatedLimit, predicted: Estimate, *, at_least: bool = False, basis: str = FROM_INTERVAL
+) -> LimitProbability:
+    """Return the limit with the probability that `predicted` holds it (Estimate.chance_below)."""
+    name, stated, needed = limit
+    chance = predicted.chance_below(stated)
+    if at_least:
+        chance = 1 - chance if predicted.low < predicted.high else float(predicted.value >= stated)
+    return LimitProbability(
+        limit=name,
+        stated=stated,
+        predicted=predicted,
+        probability=chance,
+        certainty=needed,
+        basis=basis,
+        at_least=at_least,
+    )
+
+
 class StaffNeed(Record):
     """Full-time equivalents (FTE) of one role, mean over the horizon.
 

@@ -3,39 +3,17 @@
 from collections.abc import Iterable
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, LimitProbability
+from archwright.contract.plan import FROM_INTERVAL, ConstraintViolation, LimitProbability, StatedLimit, assess_limit
 from archwright.contract.record import replace
 
 Misses = tuple[ConstraintViolation, ...]
 Limits = tuple[LimitProbability, ...]
-# A limit that the needs state: its constraint, its value, and the certainty with which it must hold.
-StatedLimit = tuple[str, float, float]
-FROM_INTERVAL = "log-normal through the 90 % interval of the prediction"
 
 
 def build_violation(
     constraint: str, value: float | str | None, limit: float | str | None, *, at_best: bool = False
 ) -> ConstraintViolation:
     return ConstraintViolation(constraint=constraint, value=value, limit=limit, at_best=at_best)
-
-
-def assess_limit(
-    limit: StatedLimit, predicted: Estimate, *, at_least: bool = False, basis: str = FROM_INTERVAL
-) -> LimitProbability:
-    """Return the limit with the probability that `predicted` holds it (Estimate.chance_below)."""
-    name, stated, certainty = limit
-    below = predicted.chance_below(stated)
-    if at_least:
-        below = 1 - below if predicted.low < predicted.high else float(predicted.value >= stated)
-    return LimitProbability(
-        limit=name,
-        stated=stated,
-        predicted=predicted,
-        probability=below,
-        certainty=certainty,
-        basis=basis,
-        at_least=at_least,
-    )
 
 
 def assess_availability(limit: StatedLimit, share: Estimate, *, basis: str = FROM_INTERVAL) -> LimitProbability:

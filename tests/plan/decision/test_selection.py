@@ -8,11 +8,10 @@ import pytest
 
 from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.needs import NeedsSource
-from archwright.contract.plan import ConstraintViolation, Option, WorkloadPlan
+from archwright.contract.plan import ConstraintViolation, Option, WorkloadPlan, assess_limit
 from archwright.contract.record import replace
 from archwright.errors import PlanError
 from archwright.plan.decision.selection import build_infeasible_error, choose_option
-from archwright.plan.violations import assess_limit
 
 from ..option_samples import EMPTY_PLAN, build_option, doubtful
 

@@ -8,20 +8,21 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.cli import build_parser
+from archwright.contract.decision import PilotRun
 from archwright.contract.plan import Plan
-from archwright.plan.evidence.pilot_runs import MAX_PILOTS, PILOT_HOURS, PilotSubject, find_pilot
+from archwright.plan.evidence.pilot_runs import MAX_PILOTS, PILOT_HOURS, find_pilot
 from archwright.sizing.inference.serving_prediction import model_identity
 from archwright.sizing.step_time.fitted_tables import load_table
 
 
-def engine(catalog: Catalog, model: str, device: str, family: str = "vllm") -> PilotSubject:
-    return PilotSubject(catalog.models[model], catalog.accelerators[device], 1, family, "own-machine")
+def pilot_of(catalog: Catalog, model: str, device: str, family: str = "vllm") -> PilotRun | None:
+    return find_pilot(catalog.models[model], catalog.accelerators[device], family, catalog)
 
 
 def test_a_measured_configuration_needs_no_pilot(catalog: Catalog) -> None:
-    known = engine(catalog, "Llama-3.1-8B-Instruct", "H100-SXM-80GB")
-    assert find_pilot(known, "chat", catalog) is None
-    far = find_pilot(known._replace(engine="another-engine"), "chat", catalog)
+    known = ("Llama-3.1-8B-Instruct", "H100-SXM-80GB")
+    assert pilot_of(catalog, *known) is None
+    far = pilot_of(catalog, *known, "another-engine")
     assert far is not None and far.subject == "engine another-engine"
 
 
@@ -31,7 +32,7 @@ def test_a_far_device_names_the_cheapest_machine_the_cost_and_a_command(catalog:
         one for one in catalog.accelerators.values() if one.id not in seen["accelerator"] and offers(catalog, one.id)
     )
     model = next(one for one in catalog.models.values() if model_identity(one) not in seen["model"])
-    pilot = find_pilot(engine(catalog, model.id, device.id), "chat", catalog)
+    pilot = pilot_of(catalog, model.id, device.id)
     assert pilot is not None and pilot.subject == f"model {model.id} and device {device.id}"
     least = min(offers(catalog, device.id))
     assert pilot.cost.value == pytest.approx(least * PILOT_HOURS.value) and pilot.cost.unit == "USD"
@@ -52,9 +53,9 @@ def test_a_device_that_nobody_rents_is_measured_when_it_is_delivered(catalog: Ca
     device = next(
         one for one in catalog.accelerators.values() if one.id not in sold and one.id not in seen and one.flops
     )
-    pilot = find_pilot(engine(catalog, "Llama-3.1-8B-Instruct", device.id), "chat", catalog)
-    assert pilot is not None and (pilot.machine, pilot.provider, pilot.cost.value) == ("own-machine", "", 0.0)
-    assert "on the delivered own-machine" in pilot.summary
+    pilot = pilot_of(catalog, "Llama-3.1-8B-Instruct", device.id)
+    assert pilot is not None and (pilot.machine, pilot.provider, pilot.cost.value) == (f"1 x {device.id}", "", 0.0)
+    assert f"on the delivered 1 x {device.id}" in pilot.summary
 
 
 def test_a_plan_lists_the_pilots_that_are_worth_their_cost(plan_of: Callable[..., Plan]) -> None:

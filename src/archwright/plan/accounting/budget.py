@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
-from archwright.contract.plan import CostCategory, CostLine, LimitProbability, Option, Pool, Purchase, StaffNeed
+from archwright.contract.plan import (
+    CostCategory,
+    CostLine,
+    LimitProbability,
+    Option,
+    Pool,
+    Purchase,
+    StaffNeed,
+    assess_limit,
+)
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.violations import Limits, Misses, assess_limit, list_misses
+from archwright.plan.violations import Limits, Misses, list_misses
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds

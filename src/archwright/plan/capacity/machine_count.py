@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from archwright.contract.plan import assess_limit
 from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours, select_purchase_mix
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.plan.violations import Limits, Misses, assess_limit, build_violation
+from archwright.plan.violations import Limits, Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork
 
 # Assumed: each run first starts machines and loads image and data for this long, and pays for it.

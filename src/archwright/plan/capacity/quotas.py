@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Budget
+from archwright.contract.plan import assess_limit
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.capacity.service_levels import CheckedLevel
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import assess_limit, build_violation
+from archwright.plan.violations import build_violation
 
 # Prefix of the constraint of a broken quota.
 QUOTA_MISS = "capacity of "

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
 from archwright.contract.needs import SLO, Workload
-from archwright.contract.plan import ConstraintViolation, LimitProbability, LoadSpec
+from archwright.contract.plan import ConstraintViolation, LimitProbability, LoadSpec, assess_limit
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.violations import Limits, Misses, assess_availability, assess_limit, build_violation, list_misses
+from archwright.plan.violations import Limits, Misses, assess_availability, build_violation, list_misses
 from archwright.simulate.serving_simulation import ServingSpec, scale_to_replica, simulate_peak
 
 

@@ -21,12 +21,12 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, Workload
-from archwright.contract.plan import ConstraintViolation
+from archwright.contract.plan import ConstraintViolation, LimitProbability, assess_limit
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_quality import Evidence, classify_work, find_rater, list_foreign_languages
-from archwright.plan.violations import Limits, Misses, assess_limit, build_violation
+from archwright.plan.violations import Limits, Misses, build_violation
 from archwright.sizing.model.weight_groups import group_weights
 
 QualityStanding = Literal["passes", "below", "unknown"]
@@ -146,24 +146,15 @@ def prune_models(
     return tuple(model for model in models if model.id in left)
 
 
-def assess_floors(workload: Workload, model: ModelSpec | None, catalog: Catalog) -> Limits:
-    """Return the floors of an open model with the probability that its true score is not below."""
-    evidence = catalog.open_evidence(model.id) if model is not None and workload.quality else {}
-    return assess_scores(workload, evidence)
-
-
-def assess_scores(workload: Workload, evidence: Evidence) -> Limits:
+def assess_floors(workload: Workload, evidence: Evidence) -> Limits:
     """Return the floors that have a score. Models are chosen by its low end, so a floor is rarely missed."""
-    return tuple(
-        assess_limit(
-            (f"{workload.name}.quality.{name}", floor, workload.slo.certainty),
-            Estimate(value=score.value, low=score.low, high=score.high, unit=""),
-            at_least=True,
-            basis=score.summary,
-        )
-        for name, floor in workload.quality.items()
-        if (score := evidence.get(name)) is not None
-    )
+    found, certainty = list[LimitProbability](), workload.slo.certainty
+    for name, floor in workload.quality.items():
+        if (score := evidence.get(name)) is not None:
+            band = Estimate(value=score.value, low=score.low, high=score.high, unit="")
+            stated = (f"{workload.name}.quality.{name}", floor, certainty)
+            found.append(assess_limit(stated, band, at_least=True, basis=score.summary))
+    return tuple(found)
 
 
 def find_floor_misses(workload: Workload, evidence: Evidence) -> Misses:

@@ -211,7 +211,7 @@ class HostedApiPlanner:
         drivers = (price.basis, *self._ledger.select_drivers(load_driver(workload.name)))
         term = make_varying_flow(line, "tokens", monthly, drivers)
         misses = (*misses, *slow.misses, *down.misses, *scarce.misses)
-        limits = (*slow.limits, *down.limits, *scarce.limits, *model_selection.assess_scores(workload, evidence))
+        limits = (*slow.limits, *down.limits, *scarce.limits, *model_selection.assess_floors(workload, evidence))
         seen = (describe_image_tokens(workload, self._catalog, model),) if takes_images(workload) else ()
         models = {workload.name: model.id}
         part = OptionPart(terms=(term,), models=models, misses=misses, notes=tuple(notes), limits=limits)

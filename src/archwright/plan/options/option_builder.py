@@ -8,7 +8,15 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
-from archwright.contract.plan import ConstraintViolation, Launch, LimitProbability, ModelProposal, Pool, Purchase
+from archwright.contract.plan import (
+    ConstraintViolation,
+    Launch,
+    LimitProbability,
+    ModelProposal,
+    Pool,
+    Purchase,
+    assess_limit,
+)
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -27,7 +35,7 @@ from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, D
 from archwright.plan.demand.model_selection import assess_floors, list_model_notes
 from archwright.plan.demand.specialist_models import describe_upstream
 from archwright.plan.options.cloud_instances import InstanceChoice
-from archwright.plan.violations import Limits, Misses, assess_limit, build_violation, list_misses
+from archwright.plan.violations import Limits, Misses, build_violation, list_misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
@@ -162,6 +170,7 @@ class PoolWriter:
         limits = steady.assess(demand.peak_at_horizon / busiest.used) if demand is not None else ()
         loads = build_provisioned_loads(task._replace(demand=demand), host, steady, up)
         name = model.id if model is not None else steady.model
+        scores = self._catalog.open_evidence(name) if task.workload.quality else {}
         return OptionPart(
             pools=(pool,),
             models={task.workload.name: name} if name else {},
@@ -169,7 +178,7 @@ class PoolWriter:
             misses=(*steady.misses, *level.misses),
             notes=(*notes, *level.notes),
             assumptions=steady.assumptions,
-            limits=(*limits, *level.limits, *assess_floors(task.workload, model, self._catalog)),
+            limits=(*limits, *level.limits, *assess_floors(task.workload, scores)),
         )
 
     def record_price_drivers(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:

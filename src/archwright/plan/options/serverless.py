@@ -23,7 +23,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
-from archwright.contract.plan import LimitProbability
+from archwright.contract.plan import LimitProbability, assess_limit
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location
@@ -39,7 +39,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
 from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts
-from archwright.plan.violations import Misses, assess_limit, build_violation
+from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 
 # Assumed: host cores and memory of a worker.

@@ -5,7 +5,6 @@ computed separately: noisy neighbours on a shared machine only slow it down.
 """
 
 import math
-from statistics import NormalDist
 
 from archwright.catalog.tables.records import Efficiency
 from archwright.contract.estimate import Estimate
@@ -13,19 +12,14 @@ from archwright.contract.evidence import BasisKind
 from archwright.contract.record import replace
 
 LEVEL = 0.9
-_NORMAL, _TAIL = NormalDist(), (1 - LEVEL) / 2
-_WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
 
 
 def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
-    """Return `points` factors on time from the fast to the slow end of the 90 % interval, equidistant in probability.
-
-    Factor at probability q: exp(z(q) / z(0.95) x log half-width of the side of q)."""
+    """Return `points` factors on time from the fast to the slow end of the interval, equidistant in probability."""
     faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
     slower = math.hypot(math.log(efficiency.high_factor), math.log(rate.value / rate.low))
-    shares = (_TAIL + LEVEL * step / (points - 1) for step in range(points))
-    places = (_NORMAL.inv_cdf(share) / _WIDTH for share in shares)
-    return tuple(math.exp(place * (faster if place < 0 else slower)) for place in places)
+    band = Estimate(value=1.0, low=math.exp(-faster), high=math.exp(slower), unit="", level=LEVEL)
+    return tuple(band.quantile((1 - LEVEL) / 2 + LEVEL * step / (points - 1)) for step in range(points))
 
 
 def widen_band(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:

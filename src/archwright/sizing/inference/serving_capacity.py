@@ -13,7 +13,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
-from archwright.contract.plan import ConstraintViolation, LimitProbability
+from archwright.contract.plan import ConstraintViolation, LimitProbability, assess_limit
 from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_power_w
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
@@ -124,23 +124,14 @@ def _build_text_capacity(
 def assess_latencies(load: TextLoad, engine: EngineInstance, rate: float) -> tuple[LimitProbability, ...]:
     """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
     bands, share = _find_bands(engine.speed), rate / engine.copies
-    loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), []
+    loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), list[LimitProbability]()
+    at, basis = loop.at_rate(share), "the load per engine, against the bands of step time and TTFT: open_loop.py"
     for name in LIMITED_LATENCIES:
-        limit = getattr(load.slo, name)
-        if limit is None:
-            continue
-        chance, at = loop.chance_within(name, limit, share, bands), loop.at_rate(share)
-        band = bands.first if name == "ttft_p95_s" else bands.steps
-        found.append(
-            LimitProbability(
-                limit=f"{load.workload}.{name}",
-                stated=limit,
-                predicted=_band_latency(getattr(at, name), band, 1.0, ""),
-                probability=chance,
-                certainty=load.slo.certainty,
-                basis="the load per engine, against the bands of step time and TTFT: sizing/inference/open_loop.py",
-            )
-        )
+        if (limit := getattr(load.slo, name)) is not None:
+            band = bands.first if name == "ttft_p95_s" else bands.steps
+            predicted = _band_latency(getattr(at, name), band, 1.0, "")
+            one = assess_limit((f"{load.workload}.{name}", limit, load.slo.certainty), predicted, basis=basis)
+            found.append(replace(one, probability=loop.chance_within(name, limit, share, bands)))
     return tuple(found)
 
 

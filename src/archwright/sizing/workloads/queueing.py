@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import ConstraintViolation, LimitProbability
+from archwright.contract.plan import ConstraintViolation, LimitProbability, StatedLimit, assess_limit
 from archwright.contract.record import replace
 from archwright.sizing.hardware.machine import LimitAssessor, assess_nothing
 
@@ -125,27 +125,19 @@ def find_capacity(times: ServiceTimes, servers: int, limit: ServiceLimit, *, bat
     latencies = Estimate(value=latency, low=quickest, high=max(lower.latency, latency), unit="s")
     capacity = rates.scaled(1 / cap) if found.busy >= cap else rates
     planned = min(rate, max(capacity.quantile(1 - limit.certainty), rate * LEAST_PLANNED_SHARE))
-    assess = assess_nothing if misses else partial(_assess_latency, limit, capacity, latencies)
+    assess = assess_nothing
+    if bound < math.inf:
+        assess = partial(_assess_latency, (limit.name, bound, limit.certainty), capacity, latencies)
     rates = replace(rates, value=planned, low=min(rates.low, planned))
     return CapacityResult(rates, latencies, found.station.batch, found.busy, found.station.servers, misses, assess)
 
 
 def _assess_latency(
-    limit: ServiceLimit, capacity: Estimate, latency: Estimate, rate: float
+    limit: StatedLimit, capacity: Estimate, latency: Estimate, rate: float
 ) -> tuple[LimitProbability, ...]:
     """Return the latency limit with the probability that the capacity within it is at least `rate` requests/s."""
-    if limit.latency_p95_s is None:
-        return ()
-    return (
-        LimitProbability(
-            limit=limit.name,
-            stated=limit.latency_p95_s,
-            predicted=latency,
-            probability=1 - capacity.chance_below(rate),
-            certainty=limit.certainty,
-            basis="the load per machine, against the interval of its capacity within the limit",
-        ),
-    )
+    found = assess_limit(limit, latency, basis="the load per machine, against the interval of its capacity")
+    return (replace(found, probability=1 - capacity.chance_below(rate)),)
 
 
 def _candidate_stations(times: ServiceTimes, part: str, servers: int, batches: bool) -> list[ServerStation]:
