@@ -57,8 +57,8 @@ def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price
     name, changed = choose_option((hoped, held, dear), None)
     assert name == "b"
     assert changed[1].notes == (
-        "price of certainty: 89% for 2,000 EUR over the horizon. In a, w.ttft_p95_s <= 1 holds with 50%, less than the "
-        "required 70%",
+        "price of certainty: 89% for 2,000 EUR over the horizon. In a, w.ttft_p95_s <= 1 s holds with 50%, less than "
+        "the required 70%",
     )
     also = replace(hoped, name="d", total_cost=exact_estimate(2000, "EUR"))
     said = choose_option((also, hoped, held), None)[1][2].notes

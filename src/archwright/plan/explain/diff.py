@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import Record
-from archwright.plan.explain.formatting import describe_engines
+from archwright.plan.explain.formatting import describe_engines, describe_limit
 
 T = TypeVar("T")
 NUMBER_PATTERN = re.compile(r"(?<![\w.-])-?\d[\d,.]*(?![\w])%?")
@@ -81,9 +81,9 @@ def diff_plans(before: Plan, after: Plan) -> PlanDiff:
 def _list_texts(plan: Plan) -> dict[str, dict[str, str | None]]:
     """Texts to compare, by field of PlanDiff. A note is identified by its text without the numbers."""
     option = plan.chosen_option
-    notes = option.notes if option is not None else ()
+    notes, limits = (option.notes, option.limits) if option is not None else ((), ())
     return {
-        "notes": {NUMBER_PATTERN.sub("#", note): note for note in notes},
+        "notes": {NUMBER_PATTERN.sub("#", note): note for note in (*notes, *map(describe_limit, limits))},
         "models": {workload.name: workload.model for workload in plan.workloads},
         "pools": {
             pool.name: f"{describe_engines(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"

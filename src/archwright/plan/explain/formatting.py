@@ -99,10 +99,10 @@ def format_miss(miss: ConstraintViolation) -> str:
 
 
 def describe_limit(one: LimitProbability) -> str:
-    """ "chat.ttft_p95_s <= 0.5 holds with 84 %"; with the required certainty if it is more."""
-    sign = ">=" if one.at_least else "<="
+    """ "chat.ttft_p95_s <= 0.5 s holds with 84%"; with the required certainty if it is more."""
+    sign, unit = ">=" if one.at_least else "<=", one.predicted.unit.removesuffix("share")
     less = "" if one.holds else f", less than the required {one.certainty:.0%}"
-    return f"{one.limit} {sign} {format_number(one.stated)} holds with {one.chance}{less}"
+    return f"{one.limit} {sign} {f'{format_number(one.stated)} {unit}'.strip()} holds with {one.chance}{less}"
 
 
 def _format_value(value: float | str | None) -> str:
