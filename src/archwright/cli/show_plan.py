@@ -45,7 +45,6 @@ PURCHASE_TERMS = {
 }
 
 
-# A limit below the required certainty is marked.
 LIMIT_COLUMNS = (
     TableColumn("limit", "limit", whole=True),
     TableColumn("stated", lambda row: f"{'>=' if row.at_least else '<='} {row.stated:,.6g}", number=True),
@@ -101,7 +100,7 @@ def print_plan(result: Any) -> int:
 def _print_limits(out: Console, result: Plan) -> None:
     """Print each limit with its probability, and the pilot runs that narrow the predictions behind them."""
     if result.chosen_option is not None and result.chosen_option.limits:
-        out.print(make_table(LIMIT_COLUMNS, result.chosen_option.limits, "\nLimits"))
+        out.print(make_table(LIMIT_COLUMNS, result.chosen_option.limits, "\nLimits (!: less certain than required)"))
     for pilot in result.decision.pilots:
         print_indented(out, escape(f"pilot for {pilot.workload}: {pilot.summary}"))
         print_indented(out, f"  [dim]{escape(pilot.command)}[/]")

@@ -106,7 +106,10 @@ def make_plan(
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
     if option is not None:
         notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
-        assessed = (replace(one, probability=round(one.probability, 4)) for one in predicted.limits)
+        # Engines on this machine have no other probabilities.
+        known = {one.limit for one in option.limits}
+        added = (one for one in predicted.limits if one.limit not in known)
+        assessed = (replace(one, probability=round(one.probability, 4)) for one in added)
         option = replace(option, notes=notes, pools=gateway.pools, limits=(*option.limits, *assessed))
     options = tuple(option if option is not None and one.name == option.name else one for one in compared.options)
     chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())

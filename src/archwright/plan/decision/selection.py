@@ -87,7 +87,7 @@ def choose_option(
     others = (one for one in feasible if len(one.doubts) > len(chosen.doubts))
     cheaper = [one for one in others if get_total_cost(one) < get_total_cost(chosen)]
     notes += _describe_less_certain(chosen, sorted(cheaper, key=get_total_cost))
-    noted = replace(chosen, notes=(*chosen.notes, *notes))
+    noted = replace(chosen, notes=(*notes, *chosen.notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
 

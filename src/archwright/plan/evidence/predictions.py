@@ -43,7 +43,7 @@ PLATFORM = "platform"
 
 
 class PlanPredictions(NamedTuple):
-    """Predictions of the chosen option, notes, queue predictions by text workload, and limits of simulated engines."""
+    """Predictions of the chosen option, notes, queue predictions by text workload, and limits by simulation."""
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
@@ -68,9 +68,9 @@ def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance)
             p95, slo = (prediction.ttft_p95_s, prediction.tpot_p95_s), one.demand.workload.slo
             assessed = assess_latency(one.spec.load, slo, p95)
             queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
+            limits += assessed
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
-                limits += assessed
             else:
                 notes += _describe_simulated_misses(one.spec.load.workload, prediction, assessed)
         own += _predict_availability(one, ledger)
