@@ -6,6 +6,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.records import Accelerator
+from archwright.errors import CatalogError
 
 SUBJECTS = BenchmarkNameResolver(Catalog(DATA))
 # Spellings by id, one a line.
@@ -183,7 +184,7 @@ ENGINES = {
     "vLLM 0.9.0, PyTorch 2.7.0": "vllm",
     "Mango LLMBoost AI Enterprise Platform, ROCm 6.12.12": "vllm",
     "PyTorch 2.9.1+git8907517, ROCm 7.0.0": "vllm",
-    "PyTorch": "transformers",
+    "PyTorch": "vllm",
     "vLLM-TPU": "tpu",
     "jetstream-pytorch": "tpu",
     "vLLM + optimum-neuron": "neuron",
@@ -241,3 +242,32 @@ def test_a_plain_name_still_means_a_device_of_a_plan() -> None:
     plans = SUBJECTS.catalog.accelerators
     for plain in ("A100", "H200 141GB", "RTX 4090", "Apple M3 Ultra", "RTX PRO 6000", "GH200 96GB", "Xeon 6980P"):
         assert SUBJECTS.accelerator(plain).id in plans
+
+
+@pytest.mark.parametrize("name", ["llama 70b", "qwen3", "qwen 32b", "gpt-oss", "mixtral"])
+def test_a_name_of_several_models_is_refused_with_all_of_them(name: str) -> None:
+    with pytest.raises(CatalogError) as refused:
+        SUBJECTS.meant_model(name)
+    assert refused.value.code == "AW-CAT-10"
+    assert len(refused.value.nearest) > 1
+    assert all(row in refused.value.hint for row in refused.value.nearest)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("Qwen3-32B", "Qwen3-32B"),
+        ("qwen3 30b", "Qwen3-30B-A3B"),
+        ("meta-llama/Llama-3.1-70B", "Llama-3.1-70B-Instruct"),
+        ("Llama 3 70B", "Llama-3.1-70B-Instruct"),
+        ("Qwen3-32B-FP8", "Qwen3-32B"),
+        ("CodeLlama 13B", "Llama-2-13B"),
+    ],
+)
+def test_a_name_of_one_model_is_that_model(name: str, row: str) -> None:
+    assert SUBJECTS.meant_model(name).id == row
+
+
+def test_a_size_alone_is_no_model() -> None:
+    with pytest.raises(CatalogError, match="unknown model"):
+        SUBJECTS.meant_model("13B")

@@ -23,8 +23,11 @@ def test_predict_serving(cli: CommandLine) -> None:
     assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"} | LATE == set(found["definitions"])
     assert any("sha256" in source for source in found["sources"])
     assert "AW-CAT-01" in cli.error("predict serving Some-Model --on '4x H100'", 4)
+    several = cli.json_error("predict serving 'llama 70b' --on '4x H100'", 4)
+    assert several["code"] == "AW-CAT-10"
+    assert several["nearest"][:2] == ["Llama-3.1-70B-Instruct", "Llama-3.3-70B-Instruct"]
     shown = cli.text("predict serving Qwen3-32B --on H100")
-    assert "assumed: requests in flight" in shown and "weak: precision" in shown and "ttft_s" not in shown
+    assert "assumed: requests in flight" in shown and "--layout bf16" in shown and "ttft_s" not in shown
 
 
 def test_predict_serving_at_a_rate(cli: CommandLine) -> None:

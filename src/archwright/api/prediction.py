@@ -52,8 +52,9 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
     download. `load`: requests in flight x prompt + answer tokens, or `max x ...` for as many requests as fit; `2.5/s x
     ...` is simulated as random arrivals (default: `max x 1024 + 1024`; on this machine `1 x 512 + 128`). `layout`:
     ranks and number format ("TP4 fp8").
-    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a load), AW-USE-21 (weights and one
-    request's cache do not fit, or the layout cannot be simulated).
+    Without a format: the published one, or eight bits if the device multiplies them faster than 16.
+    Raises CatalogError AW-CAT-01 (unknown name), AW-CAT-10 (a name of several models), UsageError AW-USE-20 (not a
+    load), AW-USE-21 (weights and one request's cache do not fit, or the layout cannot be simulated).
     """
     here = on.strip().lower() == local_prediction.THIS_MACHINE
     load = load or (LOCAL_LOAD if here else DEFAULT_LOAD)
@@ -71,12 +72,15 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         return local_prediction.predict_on_this_machine(model, traffic)
     count, name = _parse_devices(on)
     subjects = _load_subjects()
+    stated = numeric_precision.parse_precision(layout, model)
+    model = subjects.meant_model(model).id
     query = ServingQuery(
         model=model,
         accelerator=name,
         devices=count,
         parallelism=layout,
-        precision=layout,
+        precision=stated.name if stated.stated else "",
+        native_format=True,
         engine=engine,
         scenario="offline_max" if offline else "fixed_concurrency_agg",
         concurrency=None if offline or timed else float(sent),
@@ -150,7 +154,8 @@ def predict_training(
     `on`: "64x NAME". `load`: the batch, sequences x tokens. `tokens` adds device hours, days and goodput,
     `usd_per_hour` the cost. `layout`: ranks (default: the fastest that fit), number format and recompute; "lora" trains
     adapters, "scratch" trains from random weights.
-    Raises CatalogError AW-CAT-01 (unknown name), UsageError AW-USE-20 (not a batch), AW-USE-21 (nothing fits).
+    Raises CatalogError AW-CAT-01 (unknown name), AW-CAT-10 (a name of several models), UsageError AW-USE-20 (not a
+    batch), AW-USE-21 (nothing fits).
     """
     found = _BATCH.match(load)
     if found is None:
@@ -162,7 +167,7 @@ def predict_training(
     subjects = _load_subjects()
     size = _SIZE.match(model)
     query = token_throughput.TrainingQuery(
-        model=model,
+        model=model if size else subjects.meant_model(model).id,
         accelerator=name,
         devices=count,
         parameters=float(size[1]) * _SIZES[size[2].lower()] if size else None,

@@ -1,5 +1,6 @@
 """Resolves names in benchmark tables: more models, accelerators and engines than a plan can use."""
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,20 +8,26 @@ from functools import cached_property
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA, read_rows
-from archwright.catalog.tables.name_resolution import normalise_name, resolve_accelerator, resolve_model
+from archwright.catalog.tables.name_resolution import (
+    match_model_family,
+    normalise_name,
+    resolve_accelerator,
+    resolve_model,
+)
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import replace
+from archwright.errors import CatalogError
 
 # A processor's name may state the threads in use, one per core.
-_THREADS = re.compile(r"\s*\((\d+) threads?\)$")
+_THREADS = re.compile(r"\s*\(?(\d+) threads?\)?")
 _CORES = re.compile(r"(\d+) cores")
 
 
 def take_cores(processor: Accelerator, threads: int) -> Accelerator:
-    """Return `processor` with `threads` of its cores, or of several such processors.
+    """Return `processor` with `threads` of its cores, or as many equal processors as have them.
 
-    Cores draw bandwidth in proportion: clouds divide a processor among machines, and its memory with it. The rate of
-    a core is the processor's, so its rates are in proportion too."""
+    Clouds divide a processor and its memory channels among machines, so stated rates are in proportion to cores.
+    The bandwidth that an engine draws is not (sizing/inference/cpu_inference.py)."""
     stated = _CORES.search(processor.notes)
     if stated is None or threads < 1:
         return processor
@@ -29,6 +36,7 @@ def take_cores(processor: Accelerator, threads: int) -> Accelerator:
         processor,
         memory_bandwidth_bytes_per_s=processor.memory_bandwidth_bytes_per_s * share,
         flops={dtype: rate * share for dtype, rate in processor.flops.items()},
+        scale_up_domain=math.ceil(share) * processor.scale_up_domain,
         notes=_CORES.sub(f"{threads} cores", processor.notes, count=1),
     )
 
@@ -66,6 +74,20 @@ class BenchmarkNameResolver:
             known = self._spellings[0].get(normalise_name(name.rsplit("/", 1)[-1]), "")
             self._models[name] = self.models.get(known) or resolve_model(name, self.models, self.catalog.aliases)
         return self._models[name]
+
+    def meant_model(self, name: str) -> ModelSpec:
+        """Return the one model that a user's name means: tables use names for one that stand for several.
+
+        Raises CatalogError AW-CAT-01, AW-CAT-10 if several models match equally."""
+        try:
+            return resolve_model(name, self.models, self.catalog.aliases)
+        except CatalogError:
+            family = match_model_family(name, self.catalog.models) or match_model_family(name, self.models)
+        if len(family) < 2:
+            return family[0] if family else self.model(name)
+        ids = tuple(row.id for row in family)
+        message, hint = f"{name!r} means any of {len(ids)} models", f"write one of {', '.join(ids)}"
+        raise CatalogError("AW-CAT-10", message, hint=hint, nearest=ids)
 
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""

@@ -130,7 +130,8 @@ def test_engines_name_quantities_we_measure() -> None:
 def test_efficiencies_are_shares_and_factors() -> None:
     for row in CATALOG.efficiencies:
         for share in (row.prefill_share_of_matmul, row.decode_share_of_matmul, row.decode_share_of_bandwidth):
-            assert 0 < share < 2
+            # Matrix instructions multiply 16 bits many times as fast as the vectors that the shares refer to.
+            assert 0 < share < (16 if row.isa in ("amx", "avx512-bf16") else 2)
         assert min(row.low_factor, row.high_factor) >= 1
         assert row.engine == "*" or row.engine in CATALOG.engines
         assert row.quantisation == "*" or row.quantisation in CATALOG.quantisations

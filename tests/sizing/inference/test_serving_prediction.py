@@ -207,7 +207,8 @@ def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
 
 
 def on_host(**changes: object) -> serving_prediction.DeploymentPrediction:
-    return answered(model="llama 7B", accelerator="CPU-EPYC-9654-2S", devices=1, parallelism="", **changes)
+    changes = {"accelerator": "CPU-EPYC-9654-2S", "engine": "", **changes}
+    return answered(model="llama 7B", devices=1, parallelism="", **changes)
 
 
 def test_a_host_processor_batches_as_its_efficiency_row_says() -> None:
@@ -231,7 +232,50 @@ def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
 def test_a_host_without_an_engine_is_said() -> None:
     bare = BenchmarkNameResolver(catalog_with(engines={"vllm": SUBJECTS.catalog.engines["vllm"]}))
     with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-30"):
-        serving_prediction.predict_deployment(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), bare)
+        serving_prediction.predict_deployment(replace(ASKED, accelerator="CPU-EPYC-9654-2S", engine=""), bare)
+
+
+def test_an_engine_with_rows_for_processors_is_predicted_by_its_own() -> None:
+    own, embedded = (on_host(precision="bf16", engine=engine, concurrency=1.0) for engine in ("vllm 0.22.1", "ollama"))
+    assert "engine: vllm" in own.assumed
+    assert "engine: llamacpp" in embedded.assumed
+    assert known(own.ttft_s).value < 0.5 * known(embedded.ttft_s).value
+    assert own.stratum == "host processor, measured row"
+
+
+def test_the_cores_of_a_processor_count_and_its_second_socket_hardly() -> None:
+    few, half, whole, two = (
+        known(on_host(accelerator=f"CPU: AMD EPYC 9R14 ({cores} threads)", precision="Q4_K_M", concurrency=1.0).tpot_s)
+        for cores in (8, 48, 96, 192)
+    )
+    assert few.value > 1.5 * half.value > 1.5 * whole.value
+    assert 0.8 < two.value / whole.value < 1.3
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "said"),
+    [
+        ("H100", "fp8, the device's native format; --layout bf16 changes it"),
+        ("MI300X", "fp8, the device's native format; --layout bf16 changes it"),
+        ("B200", "fp8, the device's native format; --layout bf16 changes it"),
+        ("A100", "bf16, the device's native format"),
+        ("TPUv6e", "bf16, the device's native format"),
+    ],
+)
+def test_a_user_who_states_no_format_gets_the_native_one(accelerator: str, said: str) -> None:
+    asked = ServingQuery(model="Qwen3-14B", accelerator=accelerator, devices=4, native_format=True)
+    found = serving_prediction.predict_deployment(asked, SUBJECTS)
+    assert f"format: {said}" in found.assumed
+    assert not any("precision" in reason for reason in found.weak)
+    published = serving_prediction.predict_deployment(replace(asked, native_format=False), SUBJECTS)
+    assert "format: bf16, 16 bits" in published.assumed
+
+
+def test_the_native_format_gives_way_to_the_published_one_and_to_memory() -> None:
+    asked = ServingQuery(model="gpt-oss-120b", accelerator="B200", devices=1, native_format=True)
+    assert "format: fp4, as published" in serving_prediction.predict_deployment(asked, SUBJECTS).assumed
+    large = replace(asked, model="Llama-3.1-405B", accelerator="H100", devices=4)
+    assert "format: int4, the widest that fits" in serving_prediction.predict_deployment(large, SUBJECTS).assumed
 
 
 def test_a_host_processor_has_no_memory_to_exceed() -> None:

@@ -71,6 +71,20 @@ def resolve_model(name: str, rows: Mapping[str, ModelSpec], aliases: Iterable[Al
     raise unknown_name_error("model", name, rows)
 
 
+def match_model_family(name: str, rows: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
+    """Return every row whose id has all words of `name`, in table order; a version may be missing ("qwen" of qwen3)."""
+    words = {word for word in split_words(name.rsplit("/", 1)[-1]) if _model_key(word)}
+    # A size alone does not identify a model.
+    if all(re.fullmatch(r"[\d.]+[bmt]?", word) for word in words):
+        return ()
+    return tuple(row for row in rows.values() if words <= _versioned_words(row.id))
+
+
+def _versioned_words(name: str) -> set[str]:
+    words = split_words(name)
+    return {*words, *(re.sub(r"[\d.]+$", "", word) for word in words)}
+
+
 def _model_key(name: str) -> str:
     key, shorter = "", normalise_name(name)
     while key != shorter:

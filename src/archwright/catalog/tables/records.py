@@ -342,7 +342,7 @@ class Efficiency(Fact):
     `attention_share_of_matmul` to the attention of generated tokens. Memory: weights file + KV cache +
     `memory_overhead_bytes` + compute buffers; the peak exceeds the last three by `memory_peak_share` at most twice.
     An engine starts within `startup_s` + weights / `load_bytes_per_s` (file in the page cache); without a rate,
-    `startup_s` includes the weights.
+    `startup_s` includes the weights. `most_flops_per_s`: rate that the engine nears on many cores.
     """
 
     engine: str
@@ -361,6 +361,7 @@ class Efficiency(Fact):
     memory_peak_share: float
     startup_s: float
     load_bytes_per_s: float | None = None
+    most_flops_per_s: float | None = None
 
 
 class TrainingEfficiency(Fact):

@@ -1,6 +1,7 @@
 """Roofline of an engine step on a CPU, in seconds.
 
-step = max(FLOPs / (share x compute), bytes / (share x bandwidth)); the shares are those of the efficiency row.
+step = weights + attention + FLOPs / ceiling, each of the first two max(FLOPs / (share x compute), bytes / (share x
+bandwidth)), since they follow each other; shares and ceiling are those of the efficiency row.
 - FLOPs = 2 x body x tokens + 2 x head x generated tokens + attention (4 c h w L for a token with context c).
 - Prompt tokens run at the prefill share. Generated tokens run at the decode share below `batched_from` tokens per
   step, else at the batched decode share. In a step with prefill they run at the prefill share (measured: a generated
@@ -89,36 +90,57 @@ class Roofline:
         self.model = model
         self.efficiency = efficiency
         self._compute = hardware.compute_flops_per_s.value / slowness
+        self._flop_s = slowness / efficiency.most_flops_per_s if efficiency.most_flops_per_s else 0.0
         self._bandwidth = hardware.bandwidth_bytes_per_s.value * efficiency.decode_share_of_bandwidth / slowness
         self._bytes_per_parameter = weights_bytes / model.parameters
         self._body, self._head = architecture.body_parameters(model), architecture.head_parameters(model)
 
-    def compute_s(self, step: EngineStep) -> float:
+    def weights_s(self, step: EngineStep) -> float:
+        """Return the arithmetic of weights and of prompt attention."""
         tokens = step.prompt_tokens + step.answering
         row = self.efficiency
         share = row.prefill_share_of_matmul if step.prompt_tokens else row.decode_share_of_matmul_batched
         if tokens < row.batched_from:
             share = row.decode_share_of_matmul
+        return self._count_flops(step)[0] / share / self._compute
+
+    def attention_s(self, step: EngineStep) -> float:
+        """Return the arithmetic of the attention of generated tokens."""
+        return self._count_flops(step)[1] / self.efficiency.attention_share_of_matmul / self._compute
+
+    def ceiling_s(self, step: EngineStep) -> float:
+        """Return the time of a step at the engine's ceiling, 0 without one."""
+        return sum(self._count_flops(step)) * self._flop_s
+
+    def _count_flops(self, step: EngineStep) -> tuple[float, float]:
+        """Return the FLOPs of weights and prompt attention, and those of the attention of generated tokens."""
+        tokens = step.prompt_tokens + step.answering
         weights = 2 * self._body * tokens + 2 * self._head * (step.prompts_done + step.answering)
-        return (
-            weights / share
-            + self._attention_flops(step.prompt_tokens, step.prompt_pairs) / share
-            + self._attention_flops(step.answering, step.context_tokens) / row.attention_share_of_matmul
-        ) / self._compute
+        read = weights + self._attention_flops(step.prompt_tokens, step.prompt_pairs)
+        return read, self._attention_flops(step.answering, step.context_tokens)
 
     def _attention_flops(self, tokens: int, seen: float) -> float:
         """Return the attention FLOPs of `tokens` tokens with `seen` attended pairs in total."""
         return tokens * architecture.attention_flops(self.model, seen / tokens) if tokens else 0.0
 
-    def memory_s(self, step: EngineStep) -> float:
-        tokens = step.prompt_tokens + step.answering
-        read = architecture.parameters_touched(self.model, tokens) * self._bytes_per_parameter
-        if step.answering:
-            read += step.answering * architecture.cache_bytes(self.model, step.context_tokens / step.answering)
-        return read / self._bandwidth
+    def compute_s(self, step: EngineStep) -> float:
+        return self.weights_s(step) + self.attention_s(step) + self.ceiling_s(step)
+
+    def read_s(self, step: EngineStep) -> float:
+        """Return the time to read the weights."""
+        touched = architecture.parameters_touched(self.model, step.prompt_tokens + step.answering)
+        return touched * self._bytes_per_parameter / self._bandwidth
+
+    def cache_s(self, step: EngineStep) -> float:
+        """Return the time to read the KV cache of the requests that answer."""
+        if not step.answering:
+            return 0.0
+        each = architecture.cache_bytes(self.model, step.context_tokens / step.answering)
+        return step.answering * each / self._bandwidth
 
     def step_s(self, step: EngineStep) -> float:
-        return max(self.compute_s(step), self.memory_s(step))
+        attention_s = max(self.attention_s(step), self.cache_s(step))
+        return max(self.weights_s(step), self.read_s(step)) + attention_s + self.ceiling_s(step)
 
     def decode_s(self, batch: int, context: float) -> float:
         """Return the decode step of `batch` requests with `context` tokens on average: their TPOT."""
@@ -128,7 +150,7 @@ class Roofline:
     def bound(self) -> Literal["compute", "memory"]:
         """Return the side of the roofline that limits decode at batch 1."""
         step = EngineStep(answering=1, context_tokens=1.0)
-        return "compute" if self.compute_s(step) >= self.memory_s(step) else "memory"
+        return "compute" if self.weights_s(step) >= self.read_s(step) else "memory"
 
 
 def count_token_pairs(context: int, new_tokens: int) -> float:

@@ -82,20 +82,22 @@ def predict_fitted_loop(
     )
 
 
-def predict_engine_loop(engine: EngineInstance, sent: float, prompt: float, answer: float) -> ClosedLoopLatency:
-    """Predict a closed loop of `sent` requests from an engine's step times, with USUAL_BURST for the queueing."""
+def predict_engine_loop(
+    engine: EngineInstance, sent: float, prompt: float, answer: float, burst: float = USUAL_BURST
+) -> ClosedLoopLatency:
+    """Predict a closed loop of `sent` requests from an engine's step times; the share `burst` comes together."""
     pace, batch = engine.pace, max(min(sent, float(engine.slots)), 1.0)
     step = pace.decode_step(prompt + answer / 2).step_s(batch)
     read = pace.prefill_s(prompt, prompt * prompt / 2)
     share = batch / answer
     tpot = step + share * read - math.expm1(-share) * pace.started_s
-    crowd = USUAL_BURST * (batch - 1) * read / 2
+    crowd = burst * (batch - 1) * read / 2
     queue = (max(sent / engine.slots, 1.0) - 1) * answer * tpot
     return ClosedLoopLatency(
         tpot_s=tpot if answer > 1 else 0.0,
         ttft_s=pace.uncontended_prefill(prompt).ttft_s(step if batch > 1 else 0.0) + crowd + queue,
         crowd_s=crowd,
-        burst=USUAL_BURST,
+        burst=burst,
         burst_s=(batch - 1) * read,
         step_s=step if batch > 1 else 0.0,
         tpot_spread_s=TPOT_SPREAD_FACTOR * math.sqrt(batch) * read / answer,

@@ -1,19 +1,22 @@
-"""Text model on a CPU: one embedded engine on all cores, sized by the roofline of its efficiency row.
+"""Text model on a CPU: one engine on all cores, sized by the roofline of its efficiency row.
 
-Matmul rate: cores x the per-core rate of the work rates. Bandwidth: geometric mean over the catalog's CPU rows of
-bandwidth per core, with their range as band. A named processor has its own row's rates. Each slot reserves the KV
-cache of a whole context.
+Matmul rate: cores x the per-core rate of the work rates; the efficiency row has the shares of each instruction set.
+Bandwidth: the stated one of the cores, from a named processor's row or as the geometric mean of the catalog's CPU
+rows. An engine draws `host.draw` x (stated / 100 GB/s) ^ `host.draw-growth` / processors ^ `host.draw-processors` of
+it: few cores draw more than their part of the channels, many less, and several processors less than one (fitted on
+public tables by bench/engine/fit_processors.py). Each slot reserves the KV cache of a whole context.
 """
 
 import math
 import re
 from statistics import geometric_mean
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, Efficiency, ModelSpec
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import Parallelism
-from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops
+from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops, read_work_rate
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 from archwright.sizing.hardware.uncertainty import basis_kind, slowdown_factors
@@ -28,8 +31,11 @@ ANY_ISA = "*"
 # not stall running requests.
 SLOT_COUNTS = (16, 8, 4, 2, 1)
 PREFILL_CHUNK_TOKENS = 64
-# CPU rows state their cores in the notes.
-_CORES = re.compile(r"(\d+) cores")
+SERVER_SLOT_COUNTS = (256, 128, 64, 32, *SLOT_COUNTS)
+SERVER_CHUNK_TOKENS = 2048
+# CPU rows state their cores in the notes, and their instruction set if an efficiency row has it.
+_CORES = re.compile(r"(\d+) cores(?:; ((?:avx|amx|neon)[a-z0-9-]*))?")
+DRAW_UNIT = 100e9
 
 
 def build_host_engine(
@@ -41,23 +47,43 @@ def build_host_engine(
         for row in catalog.accelerators.values()
         if row.kind == HOST_KIND and (cores := _CORES.search(row.notes))
     ]
-    bandwidth = Estimate(value=geometric_mean(per_core), low=min(per_core), high=max(per_core), unit="bytes/s")
     hardware = Hardware(
         name="host processor",
         memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=bandwidth.scaled(float(host_cores(machine))),
+        bandwidth_bytes_per_s=_draw_bandwidth(geometric_mean(per_core) * host_cores(machine), 1, catalog),
         compute_flops_per_s=host_flops(machine, catalog),
     )
     return build_cpu_engine(hardware, model, requests, catalog)
 
 
-def build_cpu_engine(
-    hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, precision: str = ""
-) -> EngineInstance | None:
-    """Return the embedded engine on a processor, None as for `build_host_engine`.
+def _draw_bandwidth(stated: float, processors: int, catalog: Catalog) -> Estimate:
+    """Return the bandwidth that an engine draws on cores with `stated` bytes/s of several `processors`."""
+    growth, spread = (read_work_rate(catalog, f"host.draw-{name}").value for name in ("growth", "processors"))
+    scale = (stated / DRAW_UNIT) ** growth * processors**-spread
+    return read_work_rate(catalog, "host.draw").scaled(scale)
 
-    `precision`: weight format as a table states it, "" for the engine's own. Unstated memory (0) holds every model."""
-    product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
+
+class CpuSetup(NamedTuple):
+    """Statements of a table or a user about an engine on a processor; an empty field is unstated.
+
+    `engine`: family; one without rows for processors means the embedded engine. `precision`: weight format in words.
+    `isa`: instruction set."""
+
+    engine: str = ""
+    precision: str = ""
+    isa: str = ANY_ISA
+
+
+UNSTATED = CpuSetup()
+
+
+def build_cpu_engine(
+    hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, setup: CpuSetup = UNSTATED
+) -> EngineInstance | None:
+    """Return an engine on a processor, None as for `build_host_engine`. Unstated memory (0) holds every model."""
+    precision, served = setup.precision, {row.engine for row in catalog.efficiencies if row.kind == HOST_KIND}
+    embedded = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
+    product = catalog.engines.get(setup.engine) if setup.engine in served else embedded
     if product is None or not product.quantisations:
         return None
     # The row that the text names, else the number format that it means, else the engine's first one.
@@ -68,11 +94,11 @@ def build_cpu_engine(
     else:
         quantisation = named or product.quantisations[0]
         bits = catalog.quantisations[quantisation].bits_per_weight
-    efficiency = catalog.efficiency(product.id, quantisation, ANY_ISA)
+    efficiency = catalog.efficiency(product.id, quantisation, setup.isa)
     weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
     room = hardware.memory_bytes or math.inf
-    for slots in SLOT_COUNTS:
+    for slots in SLOT_COUNTS if product.embedded else SERVER_SLOT_COUNTS:
         if fits_memory(room, compute_engine_memory(model, weights, efficiency, slots, context)):
             break
     else:
@@ -86,7 +112,7 @@ def build_cpu_engine(
         pace=RooflineStepTimes(roofline),
         slots=slots,
         context_tokens=context,
-        chunk=PREFILL_CHUNK_TOKENS,
+        chunk=PREFILL_CHUNK_TOKENS if product.embedded else SERVER_CHUNK_TOKENS,
         parallelism=Parallelism(),
         speed=_estimate_speed(roofline, hardware, efficiency),
         assumptions=(
@@ -96,10 +122,16 @@ def build_cpu_engine(
     )
 
 
+def read_instruction_set(accelerator: Accelerator) -> str:
+    stated = _CORES.search(accelerator.notes)
+    return (stated and stated[2]) or ANY_ISA
+
+
 def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
     """Return the rates of `count` processors from their own row.
 
-    If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to."""
+    If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to. The bands
+    of the efficiency rows hold the error of a processor that no row was fitted on."""
     bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
     compute = catalog.estimate(accelerator, numeric_precision.matmul_rate(accelerator, "fp32") * count, "FLOP/s")
     if cores is not None:
@@ -108,8 +140,10 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
     return Hardware(
         name=accelerator.id,
         memory_bytes=accelerator.memory_bytes,
-        bandwidth_bytes_per_s=catalog.estimate(accelerator, bandwidth, "bytes/s"),
-        compute_flops_per_s=compute,
+        bandwidth_bytes_per_s=exact_estimate(
+            _draw_bandwidth(bandwidth, accelerator.scale_up_domain * count, catalog).value, "bytes/s"
+        ),
+        compute_flops_per_s=exact_estimate(compute.value, "FLOP/s"),
     )
 
 

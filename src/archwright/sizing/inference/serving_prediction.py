@@ -22,13 +22,19 @@ from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing.inference import closed_loop
-from archwright.sizing.inference.cpu_inference import build_cpu_engine, build_processor_hardware
+from archwright.sizing.inference.cpu_inference import (
+    CpuSetup,
+    build_cpu_engine,
+    build_processor_hardware,
+    read_instruction_set,
+)
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayout, parse_layout, replicate_layout
 from archwright.sizing.model.parametric_model import build_parametric_model
 from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import boosted_trees, extrapolation, step_time_model
+from archwright.sizing.step_time.extrapolation import WIDE_FORMAT
 from archwright.sizing.step_time.fitted_tables import FittedTable, load_table
 from archwright.sizing.step_time.residual_features import extract_features
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
@@ -49,7 +55,9 @@ LEAST_PARAMETERS, MOST_PARAMETERS = 1e6, 1e14
 
 
 class ServingQuery(Record):
-    """Deployment and load as a benchmark row or a user states them; an empty field is unstated."""
+    """Deployment and load as a benchmark row or a user states them; an empty field is unstated.
+
+    `native_format`: without a stated format, the device's own instead of the published one."""
 
     model: str
     accelerator: str
@@ -65,6 +73,7 @@ class ServingQuery(Record):
     active_parameters: float | None = None
     ttft_statistic: str = ""
     tpot_statistic: str = ""
+    native_format: bool = False
 
 
 class PredictionInterval(NamedTuple):
@@ -195,7 +204,8 @@ def _place_deployment(
     named, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
     layout = parse_layout(asked.parallelism)
     placements = []
-    for number in [named] if named.stated else numeric_precision.list_candidate_precisions(model, accelerator):
+    listed = numeric_precision.list_candidate_precisions(model, accelerator, native=asked.native_format)
+    for number in [named] if named.stated else listed:
         stated = build_device_spec(accelerator, number, shape.sparse)
         device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
         placed = layout or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
@@ -208,7 +218,14 @@ def _place_deployment(
     worker, device, assumed = placements[-1]
     if not named.stated:
         narrowed = "the widest that fits" if len(placements) > 1 else "16 bits"
-        assumed.append(f"format: {worker.number.name}, {'as published' if worker.number.stated else narrowed}")
+        if not worker.number.stated:
+            why = narrowed
+        elif worker.number == numeric_precision.read_published_precision(model):
+            why = "as published"
+        else:
+            wide = worker.number.name == WIDE_FORMAT
+            why = f"the device's native format{'' if wide else f'; --layout {WIDE_FORMAT} changes it'}"
+        assumed.append(f"format: {worker.number.name}, {why}")
     return worker, device, assumed
 
 
@@ -326,19 +343,23 @@ def _assemble_prediction(
 
 
 def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
-    """Predict by the embedded engine's steps at the processor's rates. Raises CatalogError AW-CAT-30 without engine."""
+    """Predict by the engine's steps at the processor's rates. Raises CatalogError AW-CAT-30 without engine."""
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     prompt, answer, _, assumed = _resolve_lengths(asked, model, subjects)
     reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (prompt, answer))
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
         assumed.append(f"requests in flight: {engine.slots}, all slots of the engine")
-    loop = closed_loop.predict_engine_loop(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
+    random = asked.scenario.startswith("open_loop")
+    # Equal requests to a server with slow prompts stay in step: measured waits are 0.6 to 2 times the whole burst's.
+    burst = 0.0 if random else closed_loop.USUAL_BURST if engine.product.embedded else 1.0
+    sent = asked.concurrency or float(engine.slots)
+    loop = closed_loop.predict_engine_loop(engine, sent, reads.mean, writes.mean, burst)
     widen = WEAK_BAND_EXPONENT ** len(weak)
     speeds = {"tpot_s": engine.speed.steps, "ttft_s": engine.speed.first}
     bands = {name: PredictionInterval(1.0, band.low, band.high).widen(widen) for name, band in speeds.items()}
     latency_s = loop.ttft_s + writes.mean * loop.tpot_s
-    token_s = latency_s / ((asked.concurrency or engine.slots) * writes.mean if loop.tpot_s else reads.mean)
+    token_s = latency_s / (sent * writes.mean if loop.tpot_s else reads.mean)
     return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s))._replace(
         stratum=engine.speed.stratum,
         weak=tuple(weak),
@@ -349,10 +370,11 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
 def require_cpu_engine(
     asked: ServingQuery, model: ModelSpec, requests: RequestLengths, subjects: BenchmarkNameResolver
 ) -> EngineInstance:
-    """Return the embedded engine on the stated processor. Raises CatalogError AW-CAT-30 if there is none."""
+    """Return the engine on the stated processor. Raises CatalogError AW-CAT-30 if none runs there."""
     accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
     hardware = build_processor_hardware(accelerator, max(asked.devices, 1), catalog)
-    engine = build_cpu_engine(hardware, model, requests, catalog, asked.precision)
+    setup = CpuSetup(subjects.engine_family(asked.engine), asked.precision, read_instruction_set(accelerator))
+    engine = build_cpu_engine(hardware, model, requests, catalog, setup)
     if engine is None:
         hint = "add a row for an embedded CPU engine to the catalog's engines table"
         raise CatalogError("AW-CAT-30", "no engine in the catalog runs on CPUs", hint=hint)

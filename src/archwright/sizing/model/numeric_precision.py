@@ -4,6 +4,7 @@ Four-bit MoE models keep attention and output head in 16 bits, as every publishe
 A device without the format multiplies in the next wider format that it supports.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -66,12 +67,17 @@ def read_published_precision(model: ModelSpec) -> NumericPrecision:
     return parse_precision(model.published_format, model.id)
 
 
-def list_candidate_precisions(model: ModelSpec, accelerator: Accelerator) -> list[NumericPrecision]:
+def list_candidate_precisions(
+    model: ModelSpec, accelerator: Accelerator, *, native: bool = False
+) -> list[NumericPrecision]:
     """Return the formats of a deployment that states no format, most likely first.
 
     The published format, then narrower formats from wide to narrow. A narrower format is supported by the device's
-    matmul, or is int4 unpacked to 16 bits."""
+    matmul, or is int4 unpacked to 16 bits. `native`: a model published in 16 bits is first in the device's own format,
+    eight bits if it multiplies them faster."""
     first, rates = read_published_precision(model), accelerator.flops
+    if native and not first.stated:
+        first = NumericPrecision("fp8" if rates.get("fp8", 0.0) > rates.get("bf16", math.inf) else "bf16")
     names = ("fp8", "fp4") if "fp4" in rates else ("fp8", "int4") if "fp8" in rates else ("int8", "int4")
     return [first, *(NumericPrecision(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]
 

@@ -238,16 +238,16 @@ class RooflineStepTimes:
 
     def decode_step(self, context: float) -> RooflineDecodeStep:
         roofline = self._roofline
-        near, far = (roofline.compute_s(EngineStep(answering=1, context_tokens=seen)) for seen in (0.0, context))
-        one, two = (roofline.memory_s(EngineStep(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
+        one, two = (EngineStep(answering=batch, context_tokens=batch * context) for batch in (1, 2))
+        grows = roofline.read_s(two) - roofline.read_s(one)
         return RooflineDecodeStep(
-            token_s=near * self._single,
-            attention_s=far - near,
+            token_s=roofline.weights_s(one) * self._single,
+            request_s=max(roofline.attention_s(one), roofline.cache_s(one)) + roofline.ceiling_s(one),
             single=self._single,
             batched=self._batched,
             batched_from=float(self._from),
-            memory_s=one - (two - one),
-            request_s=two - one,
+            memory_s=roofline.read_s(one) - grows,
+            grows_s=grows,
         )
 
     def prefill_s(self, tokens: float, seen: float) -> float:
@@ -257,21 +257,24 @@ class RooflineStepTimes:
         return min(self._roofline.compute_s(step) for step in steps)
 
     def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
-        return UncontendedPrefill(0.0, 0.0, self.prefill_s(prompt, count_token_pairs(0, math.ceil(prompt))))
+        """Reading the weights is not hidden behind the first prompt's arithmetic: measured on public tables."""
+        read = self.prefill_s(prompt, count_token_pairs(0, math.ceil(prompt)))
+        return UncontendedPrefill(read + self._roofline.read_s(EngineStep(prompt_tokens=1)), 0.0, read)
 
 
 class RooflineDecodeStep(NamedTuple):
-    """Roofline of a decode step for fractional batch sizes, with the row's `single` and `batched` compute shares."""
+    """Roofline of a decode step for fractional batch sizes, with the row's `single` and `batched` compute shares.
+
+    `request_s`: attention and ceiling per request; `grows_s`: experts that another request reads."""
 
     token_s: float
-    attention_s: float
+    request_s: float
     single: float
     batched: float
     batched_from: float
     memory_s: float
-    request_s: float
+    grows_s: float
 
     def step_s(self, batch: float) -> float:
         tokens = min(batch / self.single, max(batch, self.batched_from) / self.batched)
-        compute = self.token_s * tokens + self.attention_s * batch
-        return max(compute, self.memory_s + self.request_s * batch)
+        return max(self.token_s * tokens, self.memory_s + self.grows_s * batch) + self.request_s * batch
