@@ -92,11 +92,10 @@ class Figures(NamedTuple):
         return replace(row, **self.list_shares(row.engine, row.isa))
 
     def list_shares(self, engine: str, isa: str) -> dict[str, float]:
-        """Return the fields of a row. The fitted decode share is one of the prefill share."""
+        """Return the fields of a row. Matmuls of a server's decode steps run at its prefill share."""
         found = {name: value for (of, on, name), value in self.shares.items() if of == engine and on in ("", isa)}
-        if DECODE in found:
-            found[DECODE] *= found[PREFILL]
-            found[f"{DECODE}_batched"] = found[DECODE]
+        if "decode_share_of_bandwidth" in found:
+            found |= dict.fromkeys((DECODE, f"{DECODE}_batched"), found[PREFILL])
         return found
 
 
@@ -146,11 +145,8 @@ def read_figures(catalog: Catalog) -> Figures:
     for row in marked_rows(catalog):
         shares[row.engine, row.isa, PREFILL] = row.prefill_share_of_matmul
         # The embedded engine's own measurements fix its shares but for the ceiling.
-        embedded = catalog.engines[row.engine].embedded
-        names = ENGINE_SHARES[:1] if embedded else ENGINE_SHARES
+        names = ENGINE_SHARES[:1] if catalog.engines[row.engine].embedded else ENGINE_SHARES
         shares |= {(row.engine, "", name): getattr(row, name) for name in names}
-        if not embedded:
-            shares[row.engine, "", DECODE] = row.decode_share_of_matmul / row.prefill_share_of_matmul
     return Figures({name: catalog.work_rates[name].typical for name in DRAW}, shares)
 
 
