@@ -93,7 +93,8 @@ def _build_text_capacity(
     # Requests/s are proportional to 1 / step time.
     most, slower = full.rate * engine.copies, _find_bands(engine.speed).find_slowdown(load.slo.certainty)
     planned = most / slower.steps
-    point = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk).at_rate(full.rate / slower.steps)
+    # A step with fewer requests is not longer, so this batch carries at least the planned rate.
+    point = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk).at_batch(full.batch / slower.steps)
     rate = widen_band(most, (most / steps.high, most / steps.low), CAPACITY_FORMULA, "requests/s", capacity.id)
     rate = replace(rate, value=planned, low=min(rate.low, planned))
     ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, latency.id)
