@@ -38,13 +38,13 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.097861, 1),
-    (19.037, 1),
-    (3.3081, 4),
-    (16.42, 2),
-    (110.55, 1),
-    (15.262, 8),
-    (0.4748, 0),
+    (0.24395, 1),
+    (17.977, 1),
+    (2.1254, 4),
+    (13.127, 2),
+    (88.983, 2),
+    (12.912, 8),
+    (0.34066, 0),
 )
 
 

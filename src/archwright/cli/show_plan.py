@@ -72,6 +72,7 @@ def print_plan(result: Any) -> int:
     if result.chosen_option is not None:
         out.print()
         _print_notes(out, result.chosen_option)
+    _print_engine_options(out, result)
     _print_drivers(out, result)
     if result.sections:
         out.print()
@@ -155,6 +156,13 @@ def _print_notes(out: Console, option: Option) -> None:
         print_indented(out, f"[dim]{escape(note)}[/]")
     if (rest := len(option.notes) - SHOWN_NOTES) > 0:
         print_indented(out, f"[dim]and {rest} more notes: archwright explain plan.json {escape(option.name)}[/]")
+
+
+def _print_engine_options(out: Console, result: Plan) -> None:
+    """Print the chosen options of the engines with reason and effect."""
+    for pool in result.pools:
+        for effect in pool.effects:
+            print_indented(out, escape(f"engine of {pool.name}: {effect.summary}; {effect.reason}"))
 
 
 def _print_staff(out: Console, result: Plan, option: Option) -> None:

@@ -103,6 +103,16 @@ class OptionEffect(Record):
     effects: dict[str, Estimate] = {}
     flag: str = ""
 
+    @property
+    def summary(self) -> str:
+        """The setting with its effects: "prefix caching: requests/s +38 % (+18 to +46 %)"."""
+        changes = (
+            (name, *(f"{100 * (ratio - 1):+.0f}" for ratio in (one.value, one.low, one.high)))
+            for name, one in self.effects.items()
+        )
+        texts = [f"{name} {value} % ({low} to {high} %)" for name, value, low, high in changes]
+        return f"{self.setting}: {', '.join(texts) or 'the model fits only with it'}"
+
 
 class Launch(Record):
     """How the engine of a pool is started and monitored.
@@ -110,6 +120,7 @@ class Launch(Record):
     `engine` names the adapter in `engines` ("llamacpp", "external", "null"); `metrics` maps our quantities to the
     engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
     a `url`. `startup_s`: predicted time until it is ready, 0 if the plan predicts it for the platform only.
+    `arguments`: options of its command line, for an engine that the organisation starts on rented machines.
     """
 
     engine: str
@@ -119,6 +130,7 @@ class Launch(Record):
     metrics: dict[str, str] = {}
     url: str | None = None
     startup_s: float = 0.0
+    arguments: tuple[str, ...] = ()
 
 
 class TokenPrice(Record):

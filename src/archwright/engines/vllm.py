@@ -6,6 +6,7 @@ ends the child and its workers when this process is killed, since they would kee
 """
 
 import csv
+import json
 import re
 import shlex
 import shutil
@@ -55,7 +56,9 @@ GUARD = f'while read -r _; do :; done; kill -s TERM -- "-$1"; sleep {KILL_AFTER_
 
 
 class VllmSettings(Record):
-    """`program`: name on PATH, or path. `tensor`, `pipeline`: GPUs that share the model. `format`: of the weights."""
+    """`program`: name on PATH, or path. `tensor`, `pipeline`: GPUs that share the model. `format`: of the weights.
+
+    The further options are those of the plan (contract EngineOptions)."""
 
     program: str = "vllm"
     tensor: int = 1
@@ -64,6 +67,11 @@ class VllmSettings(Record):
     gpu_memory_utilization: float = 0.92
     prefix_caching: bool = True
     embeddings: bool = False
+    chunk_tokens: int = 0
+    draft_tokens: int = 0
+    draft: str = ""
+    kv_format: str = ""
+    adapters: int = 0
 
     def __post_init__(self) -> None:
         if self.tensor < 1 or self.pipeline < 1 or not 0 < self.gpu_memory_utilization <= 1:
@@ -141,11 +149,22 @@ def build_arguments(config: EngineConfig, settings: VllmSettings, home: Home) ->
     flags += ["--disable-uvicorn-access-log", *(() if quantised else FORMATS.get(settings.format, ()))]
     if settings.embeddings:
         options["--runner"] = "pooling"
+    if settings.chunk_tokens:
+        options["--max-num-batched-tokens"] = settings.chunk_tokens
+    if settings.kv_format == "fp8":
+        options["--kv-cache-dtype"] = "fp8"
+    if settings.draft_tokens:
+        own = settings.draft == "mtp"
+        draft = {"method": "mtp"} if own else {"method": "eagle3", "model": settings.draft}
+        options["--speculative-config"] = json.dumps({**draft, "num_speculative_tokens": settings.draft_tokens})
     if config.adapter_sha256 is not None:
         adapter = home.model_folder(config.adapter_sha256)
         rank = _read_checkpoint_file(require_file(adapter / "adapter_config.json", "an adapter")).r
         options |= {"--served-model-name": f"{config.alias}-base", "--lora-modules": f"{config.alias}={adapter}"}
-        options |= {"--max-loras": 1, "--max-lora-rank": next((one for one in RANKS if one >= rank), rank)}
+        options |= {
+            "--max-loras": max(settings.adapters, 1),
+            "--max-lora-rank": next((one for one in RANKS if one >= rank), rank),
+        }
         flags.append("--enable-lora")
     # With "=", no value can become an option.
     return [str(folder), *(f"{name}={value}" for name, value in options.items()), *flags]

@@ -24,7 +24,14 @@ from archwright.plan.assumptions import (
     record_rule_assumptions,
 )
 from archwright.plan.capacity.candidates import SizingCache, WorkloadTask, fix_model, list_tasks
-from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
+from archwright.plan.capacity.served_load import (
+    BatchLoad,
+    PooledLoad,
+    ServedLoad,
+    add_option_effects,
+    build_served_load,
+    list_load_specs,
+)
 from archwright.plan.decision.binding_limits import BindingLimitFinder
 from archwright.plan.decision.comparison import OptionComparison, compare_options
 from archwright.plan.decision.model_choices import (
@@ -104,6 +111,7 @@ def make_plan(
     decision = replace(decision, choices=choices, pilots=pilots)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
+    gateway = gateway._replace(pools=tuple(add_option_effects(pool, served) for pool in gateway.pools))
     if option is not None:
         notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
         # Engines on this machine have no other probabilities.

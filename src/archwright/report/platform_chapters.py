@@ -79,6 +79,7 @@ def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
         _workload_table(plan, option) if plan.workloads else None,
         _pool_table(option) if option.pools else None,
         _launch_table(option.pools),
+        _options_table(option.pools),
         _purchase_table(option) if option.purchases else None,
     )
     lead = "Replicas carry the peak load within the limits of the needs, spares for availability included."
@@ -171,12 +172,23 @@ def _launch_table(pools: tuple[Pool, ...]) -> doc.TableBlock | None:
     body = []
     for pool in pools:
         settings = {**pool.launch.settings, **pool.launch.environment}
-        text = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
+        texts = [f"{name} = {value}" for name, value in sorted(settings.items())]
+        text = ", ".join([*texts, *pool.launch.arguments])
         engine = doc.build_cell(pool.launch.engine, ("at", pool.launch.url or ""))
         body.append((pool.name, engine, text or DEFAULTS))
     if all(text == DEFAULTS for _, _, text in body):
         return None
     return doc.build_table("Engine settings", {"Pool": 2, "Engine": 1.6, "Settings": 5}, body)
+
+
+def _options_table(pools: tuple[Pool, ...]) -> doc.TableBlock | None:
+    rows = [
+        (pool.name, doc.build_cell(effect.summary, ("why", effect.reason)), effect.source)
+        for pool in pools
+        for effect in pool.effects
+    ]
+    columns = {"Pool": 1.4, "Setting and its effect (90 % interval)": 5, "Source": 3}
+    return doc.build_table("Engine options", columns, rows) if rows else None
 
 
 def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[doc.Chapter]:

@@ -2,8 +2,9 @@
 
 As in the engines, waiting requests take free slots in order of arrival. An iteration gives one token to every decoding
 request and fills the rest of `batch_tokens` with prompts, oldest first. A request whose prompt is complete gets its
-first token at the iteration's end. Iterations that only decode are simulated many at once, up to the next event: their
-times grow linearly with the contexts, so their sum is the number of steps times the middle one.
+first token at the iteration's end. With drafts an iteration gives several tokens, of which the mean counts. Iterations
+that only decode are simulated many at once, up to the next event: their times grow linearly with the contexts, so their
+sum is the number of steps times the middle one.
 
 Design: every decoding request gets a token in every iteration, so a count of iterations and a heap by last iteration
 give the next request to finish. The cost of an event does not depend on the number of running requests.
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
+from archwright.sizing.step_time.engine_step_times import StepTokens
 
 
 class StepTimer(Protocol):
@@ -35,6 +38,7 @@ class SimulatedRequest(NamedTuple):
     output_tokens: int
 
 
+PLAIN_TOKENS = StepTokens()
 Refill = Callable[[float], SimulatedRequest]
 
 
@@ -89,18 +93,23 @@ class _DecodingRequest(NamedTuple):
     request: SimulatedRequest
     first_s: float
     waited_s: float
+    steps: int
 
-    def tokens(self, iteration: int) -> int:
-        return self.request.output_tokens - (self.end - iteration)
+    def tokens(self, iteration: int, each: float) -> int:
+        """Return the tokens delivered by `iteration`, with `each` token per iteration on average."""
+        return max(self.request.output_tokens - round((self.end - iteration) * each), 1)
 
 
 class ContinuousBatching:
-    """One replica of an engine with `slots` slots that computes at most `batch_tokens` tokens at once."""
+    """One replica of an engine with `slots` slots that computes at most `batch_tokens` tokens at once.
 
-    def __init__(self, clock: StepTimer, slots: int, batch_tokens: int) -> None:
+    `tokens`: those of a request in a decode step; with drafts, the steps of each answer are drawn."""
+
+    def __init__(self, clock: StepTimer, slots: int, batch_tokens: int, tokens: StepTokens = PLAIN_TOKENS) -> None:
         self._clock = clock
         self._slots = slots
         self._batch_tokens = batch_tokens
+        self._tokens = tokens
 
     def run(
         self, requests: Iterable[SimulatedRequest], *, refill: Refill | None = None, until: float = math.inf
@@ -109,7 +118,7 @@ class ContinuousBatching:
 
         `refill`: each finished request adds the request that this returns. Such a closed loop ends only at `until`.
         """
-        state = _BatchState(requests, refill)
+        state = _BatchState(requests, refill, self._tokens)
         while state.active or state.waiting:
             state.admit(self._slots)
             if not state.active:
@@ -125,7 +134,7 @@ class ContinuousBatching:
     def _run_prefill_step(self, state: _BatchState, until: float) -> bool:
         """Run one iteration that reads prompts and decodes; return False if it would end after `until`."""
         decoding = len(state.decoding)
-        free_tokens = max(0, self._batch_tokens - decoding)
+        free_tokens = max(0, self._batch_tokens - round(decoding * self._tokens.verified))
         batch: list[tuple[_PrefillingRequest, int]] = []
         pairs, complete, tokens = 0.0, 0, 0
         for request in state.prefilling:
@@ -159,7 +168,7 @@ class ContinuousBatching:
             steps = min(steps, int(self._decode_steps_within(until - state.now, decoding, context)))
         if steps < 1:
             return False
-        middle = context + decoding * (steps - 1) / 2
+        middle = context + decoding * self._tokens.output * (steps - 1) / 2
         duration = steps * self._clock.step_s(EngineStep(answering=decoding, context_tokens=middle))
         state.advance(steps, state.now + duration)
         state.release_finished()
@@ -168,21 +177,23 @@ class ContinuousBatching:
     def _decode_steps_within(self, seconds: float, decoding: int, context: float) -> float:
         """Return how many decode steps fit; their growth counts once, so the result is too small if anything."""
         shortest_s = self._clock.step_s(EngineStep(answering=decoding, context_tokens=context))
-        middle = context + decoding * seconds / shortest_s / 2
+        middle = context + decoding * self._tokens.output * seconds / shortest_s / 2
         return seconds / self._clock.step_s(EngineStep(answering=decoding, context_tokens=middle))
 
 
 class _BatchState:
     """Waiting, running and finished requests. `context` sums the contexts of the decoding requests."""
 
-    def __init__(self, requests: Iterable[SimulatedRequest], refill: Refill | None) -> None:
+    def __init__(self, requests: Iterable[SimulatedRequest], refill: Refill | None, tokens: StepTokens) -> None:
         self.now = 0.0
         self.iteration = 0
         self.waiting = list(requests)
         heapq.heapify(self.waiting)
         self.prefilling: deque[_PrefillingRequest] = deque()
         self.decoding: list[_DecodingRequest] = []
-        self.context = 0
+        self.context = 0.0
+        self._tokens = tokens
+        self._random = random.Random(0)
         self._refill = refill
         self._admitted = 0
         self._free_since = 0.0  # infinite while no slot is free
@@ -205,28 +216,41 @@ class _BatchState:
         """Give `count` tokens to each decoding request."""
         self.now = now
         self.iteration += count
-        self.context += count * len(self.decoding)
+        self.context += count * len(self.decoding) * self._tokens.output
 
     def start_decoding(self, count: int) -> None:
         """Give the first token to the `count` oldest requests with complete prompts."""
         for _ in range(count):
             one = self.prefilling.popleft()
-            end = self.iteration + one.request.output_tokens - 1
-            heapq.heappush(self.decoding, _DecodingRequest(end, one.number, one.request, self.now, one.waited_s))
+            steps = self._draw_steps(one.request.output_tokens - 1)
+            decoding = _DecodingRequest(self.iteration + steps, one.number, one.request, self.now, one.waited_s, steps)
+            heapq.heappush(self.decoding, decoding)
             self.context += one.context + 1
+
+    def _draw_steps(self, tokens: int) -> int:
+        """Return the decode steps for `tokens` output tokens; with drafts from the normal limit of their sum."""
+        each, spread = self._tokens.output, self._tokens.spread
+        if not spread or not tokens:
+            return tokens
+        mean = tokens / each
+        drawn = mean + self._random.gauss(0.0, 1.0) * spread * math.sqrt(mean)
+        return max(round(drawn), math.ceil(tokens / self._tokens.verified))
 
     def release_finished(self) -> None:
         if self._free_since == math.inf and self.decoding and self.decoding[0].end <= self.iteration:
             self._free_since = self.now
         while self.decoding and self.decoding[0].end <= self.iteration:
-            outcome = self._end_decoding(heapq.heappop(self.decoding))
-            self.context -= outcome.request.cached_tokens + outcome.request.new_tokens + outcome.tokens
+            ended = heapq.heappop(self.decoding)
+            outcome = self._end_decoding(ended)
+            self.context -= outcome.request.cached_tokens + outcome.request.new_tokens + 1
+            self.context -= ended.steps * self._tokens.output
             self._finished.append(outcome)
             if self._refill is not None:
                 heapq.heappush(self.waiting, self._refill(self.now))
 
     def _end_decoding(self, one: _DecodingRequest) -> SimulatedOutcome:
-        return SimulatedOutcome(one.request, one.first_s, self.now, one.tokens(self.iteration), one.waited_s)
+        tokens = one.tokens(self.iteration, self._tokens.output)
+        return SimulatedOutcome(one.request, one.first_s, self.now, tokens, one.waited_s)
 
     def outcomes(self) -> list[SimulatedOutcome]:
         running = {

@@ -9,6 +9,7 @@ and the slow end of the steps' band if queueing makes them lie further out.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -145,9 +146,13 @@ def simulate_peak(spec: PoolScenario, factor: float, dispatch: PeakDispatch | No
     """Simulate the peak with steps `factor` times as long as predicted; the dispatch stays as predicted."""
     overhead_s = model_ttft_overhead(spec, spec.load.requests_per_second / spec.engines)
     engine, (parts, refused) = build_batching(spec, factor), dispatch or dispatch_peak(spec)
-    found = [one for part in parts for one in engine.run([build_request(arrival, arrival.at_s) for arrival in part])]
+    request = partial(build_request, cached=spec.engine.pace.tokens.cached)
+    found = [one for part in parts for one in engine.run([request(arrival, arrival.at_s) for arrival in part])]
     started = [(one, one.ttft_s) for one in found if one.ttft_s is not None]
-    ttft = [ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens) * factor for one, ttft_s in started]
+    ttft = [
+        ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens + one.request.cached_tokens) * factor
+        for one, ttft_s in started
+    ]
     tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
     return PeakResult(
         _latency_percentiles(ttft),
@@ -209,18 +214,22 @@ def model_ttft_overhead(spec: PoolScenario, rate: float) -> Callable[[int], floa
 
 
 def build_batching(spec: PoolScenario, factor: float) -> ContinuousBatching:
-    return ContinuousBatching(_SlowedTimer(spec.engine.pace, factor), spec.engine.slots, spec.engine.chunk)
+    engine = spec.engine
+    return ContinuousBatching(_SlowedTimer(engine.pace, factor), engine.slots, engine.chunk, engine.pace.tokens)
 
 
-def build_request(arrival: Arrival, at_s: float) -> SimulatedRequest:
-    return SimulatedRequest(at_s, arrival.input_tokens, 0, arrival.output_tokens)
+def build_request(arrival: Arrival, at_s: float, cached: float) -> SimulatedRequest:
+    """Build a request of which the prefix cache holds the share `cached`, at most all but one token."""
+    kept = min(round(arrival.input_tokens * cached), arrival.input_tokens - 1)
+    return SimulatedRequest(at_s, arrival.input_tokens - kept, kept, arrival.output_tokens)
 
 
 def simulate_closed_loop(spec: PoolScenario) -> float:
     """Return the answer tokens/s of one engine in the closed loop."""
     at_once = math.ceil(spec.load.concurrency / spec.engines)
     seconds = closed_loop_seconds(spec)
-    outcomes = run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, seconds, build_request)
+    request = partial(build_request, cached=spec.engine.pace.tokens.cached)
+    outcomes = run_closed_loop(build_batching(spec, 1.0), spec.load, at_once, seconds, request)
     return count_tokens_per_s(outcomes, seconds)
 
 
@@ -228,7 +237,8 @@ def closed_loop_seconds(spec: PoolScenario) -> float:
     """Return the closed loop's length, cut at MOST_CLOSED requests of one step per output token."""
     load = spec.load
     at_once = max(min(load.concurrency / spec.engines, spec.engine.slots), 1.0)
-    step_s = spec.engine.pace.decode_step(load.input_tokens.mean).step_s(at_once)
+    pace = spec.engine.pace
+    step_s = pace.decode_step(load.input_tokens.mean).step_s(at_once) / pace.tokens.output
     return min(load.closed_s, max(MOST_CLOSED / at_once, 2.0) * step_s * load.output_tokens.mean)
 
 

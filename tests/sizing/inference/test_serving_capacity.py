@@ -166,10 +166,10 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
         "unseen model and accelerator",
     ]
     factors = [found.requests_per_s.factor for found in (seen, new_model, new_device, new_both)]
-    assert factors[0] == pytest.approx(factors[1])
+    assert factors[0] > factors[1], "a model with a draft has the band of its acceptance too"
     assert factors[1] < factors[2] < factors[3]
     band = fitted_tables.load_table("serving").find_band("tpot_s", "unseen model", "")
-    assert factors[0] >= max(band.high, 1 / band.low)
+    assert factors[1] >= max(band.high, 1 / band.low)
     row = replace(CATALOG.accelerators["H100-SXM-80GB"], confidence="recalled", as_of="")
     assert BAND[row.confidence] > BAND[CATALOG.accelerators["H100-SXM-80GB"].confidence]
     doubtful = known(size_text_serving(Machine("m", row, 1, 32, 2e11), CATALOG.models[SMALL], CHAT, CATALOG))
@@ -198,9 +198,9 @@ def test_a_device_short_of_power_multiplies_at_what_it_sustains() -> None:
 
 
 def test_a_maker_measured_against_the_fit_is_as_slow_as_measured() -> None:
-    measured = carried(machine("MI300X"), load_=FREE)
-    unknown = carried(machine("MI300X"), load_=FREE, catalog=catalog_without_rates("serving.speed"))
-    assert measured.requests_per_s.value == pytest.approx(0.75 * unknown.requests_per_s.value, rel=0.05)
+    measured = carried(machine("MI300X"), "Qwen3-14B", FREE)
+    unknown = carried(machine("MI300X"), "Qwen3-14B", FREE, catalog=catalog_without_rates("serving.speed"))
+    assert measured.requests_per_s.value == pytest.approx(0.75 * unknown.requests_per_s.value, rel=0.1)
     assert measured.requests_per_s.factor < unknown.requests_per_s.factor
     assert "another maker's devices" in measured.bases[0].facts[-2]
 

@@ -191,6 +191,7 @@ class CatalogTables:
         return {row.model: row for row in table_reader(Artefact, "artefacts.csv")(self.folder)}
 
     hub_models = _keyed_table(table_reader(records.HubModel, "hub_models.csv"), "model")
+    drafts = _keyed_table(table_reader(records.DraftModel, "drafts.csv"), "model")
 
     @cached_property
     def model_files(self) -> Mapping[str, tuple[Artefact, ...]]:

@@ -166,7 +166,7 @@ def _parse_tariff(row: CsvRow, country: str, area: str) -> records.EnergyTariff:
 # --- cost of owning, storing, moving, commitments and managed platforms
 
 
-@row_parser("onprem.csv", "operating.csv")
+@row_parser("onprem.csv", "operating.csv", "engine_options.csv")
 def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
     return row.to_record(cost_records.PlanningParameter, **read_band(row))
 

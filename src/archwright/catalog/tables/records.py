@@ -134,6 +134,15 @@ class ModelSpec(Fact):
     languages: tuple[str, ...] = ()
 
 
+class DraftModel(Fact):
+    """The draft of a model for speculative decoding: layers of the model itself ("mtp"), or a `repository`."""
+
+    model: str
+    method: str
+    repository: str
+    draft_tokens: int
+
+
 class HubModel(Fact):
     """The places of a popular model on the hub: the maker's repository, and one with GGUF files of `quantisations`.
 
@@ -312,7 +321,7 @@ class EngineSpec(Fact):
 
     `metrics_older` are the series of a quantity in earlier versions of the engine, newest first. `program`: its name on
     PATH, installed by `install`. A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed
-    server listens on `port`; `parallel_setting` bounds its concurrent requests.
+    server listens on `port`; `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option.
     """
 
     id: str
@@ -332,6 +341,10 @@ class EngineSpec(Fact):
     load_bytes_per_s: float = 0.0
     port: int = 0
     parallel_setting: str = ""
+    option_flags: dict[str, str] = {}
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.source))
 
 
 class Efficiency(Fact):

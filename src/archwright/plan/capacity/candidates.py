@@ -18,6 +18,7 @@ from archwright.contract.plan import LimitProbability
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location, locate_offer
+from archwright.plan.capacity.served_load import build_text_load
 from archwright.plan.demand.data_residency import collect_bounds, is_country_inside, select_round_trip
 from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
 from archwright.plan.demand.image_input import add_image_work, describe_image_tokens, keep_image_models, takes_images
@@ -25,7 +26,7 @@ from archwright.plan.demand.model_selection import get_model_id, prune_models, s
 from archwright.plan.demand.specialist_models import select_specialist_models
 from archwright.plan.violations import Misses, build_violation
 from archwright.sizing.hardware.machine import BatchWork, LimitAssessor, Machine, SteadyCapacity
-from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.inference.serving_capacity import size_text_serving
 from archwright.sizing.training.cluster_training import size_finetuning, size_pretraining
 from archwright.sizing.workloads.data_processing import size_data_processing
 from archwright.sizing.workloads.embedding import size_embedding_batch, size_embedding_serving, size_rerank_serving
@@ -240,8 +241,7 @@ class SizingCache:
             audio_s = (workload.traffic or Traffic()).audio_s or 0.0
             return size_speech_serving(machine, model, name, audio_s, slo, catalog)
         seen = add_image_work(demand, catalog, model)
-        load = TextLoad(name, seen.input_tokens, seen.output_tokens, slo)
-        found = size_text_serving(machine, model, load, catalog)
+        found = size_text_serving(machine, model, build_text_load(seen), catalog)
         if found is not None and seen is not demand:
             found = found._replace(assumptions=(*found.assumptions, describe_image_tokens(workload, catalog, model)))
         return found

@@ -2,12 +2,13 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
-from archwright.contract.needs import TEXT_KINDS
-from archwright.contract.plan import LoadSpec
+from archwright.contract.needs import TEXT_KINDS, Traffic
+from archwright.contract.plan import LoadSpec, OptionEffect, Pool
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import BatchJob, Demand
@@ -15,9 +16,12 @@ from archwright.plan.demand.image_input import add_image_work
 from archwright.simulate.pool_simulation import PoolPrediction, PoolScenario, predict_pool
 from archwright.simulate.serving_simulation import ServingPrediction, ServingSpec, predict_serving
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.inference import engine_options
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import RequestLengths
-from archwright.sizing.inference.open_loop import Z95, OpenLoop, build_request_profile
+from archwright.sizing.inference.open_loop import Z95
+from archwright.sizing.inference.option_effects import describe_options
+from archwright.sizing.inference.serving_capacity import TextLoad
 
 # A shorter peak window is enough if an engine gets PEAK_REQUESTS requests in it.
 PEAK_S, MIN_PEAK_S, PEAK_REQUESTS = 45, 15, 600
@@ -36,13 +40,14 @@ class PooledLoad(NamedTuple):
     """A workload that a pool of engines serves on other machines.
 
     `up`: needed machines and spares; None if the provider manages them. `part`: share of a load that several pools
-    serve together.
+    serve together. `effects`: those of the chosen engine options.
     """
 
     demand: Demand
     spec: PoolScenario
     up: RedundancyRequirement | None = RedundancyRequirement(1, 0)
     part: float = 1.0
+    effects: tuple[OptionEffect, ...] = ()
 
 
 class NonTextLoad(NamedTuple):
@@ -93,16 +98,34 @@ def build_served_load(
         return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
     demand = add_image_work(demand, catalog, model)
-    requests = RequestLengths(demand.input_tokens, demand.output_tokens)
-    found = list_engine_layouts(machine, model, requests, catalog)
-    engine = next(engine for engine in found if engine.devices == steady.devices)
+    text = build_text_load(demand)
+    found = list_engine_layouts(machine, model, text.requests, catalog)
+    plain = next(engine for engine in found if engine.devices == steady.devices)
+    engine = engine_options.tune_engine(plain, steady.options, engine_options.read_costs(catalog)) or plain
     count = max(replicas, 1) * engine.copies
     share = demand.peak_at_horizon / count
-    flow = build_request_profile(demand.input_tokens, demand.output_tokens)
-    inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
-    crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
+    point = engine_options.open_loop_of(engine, text.flow).at_rate(share)
+    engine = engine_options.widen_for_options(engine, text.flow, point.batch, catalog)
+    crowd = min(engine.slots, math.ceil(point.inside + Z95 * math.sqrt(point.inside)))
     load = replace(build_load_spec(demand, model.id, crowd * count), peak_s=compute_peak_seconds(share))
-    return PooledLoad(demand, PoolScenario(model.id, engine, count, load))
+    effects = describe_options(engine, text, catalog)
+    return PooledLoad(demand, PoolScenario(model.id, engine, count, load), effects=effects)
+
+
+def add_option_effects(pool: Pool, served: Iterable[ServedLoad]) -> Pool:
+    """Return the pool with the effects of its engine options on the load that it serves."""
+    for one in served:
+        alike = isinstance(one, PooledLoad) and one.demand.workload.name in pool.workloads
+        if alike and isinstance(one, PooledLoad) and one.spec.engine.options == pool.options:
+            return replace(pool, effects=one.effects)
+    return pool
+
+
+def build_text_load(demand: Demand) -> TextLoad:
+    """Return the requests of a text workload, with what they share."""
+    workload = demand.workload
+    shared = (workload.traffic or Traffic()).shared_prefix_share or 0.0
+    return TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo, shared, demand.adapters)
 
 
 def compute_peak_seconds(rate: float) -> float:

@@ -274,6 +274,10 @@ def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
         f"pool {pool.name}: {describe_engines(pool)} in {pool.region}",
         f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
     ]
+    for effect in pool.effects:
+        lines.append(f"  {effect.summary}")
+        lines += [f"    {name}: {text}" for name, text in (("why", effect.reason), ("flag", effect.flag)) if text]
+        lines += [f"    source: {effect.source}"] if effect.source else []
     if pool.shares:
         lines.append(f"  share of the requests of {', '.join(pool.workloads)}, by year: {format_shares(pool)}")
     if pool.price_usd_per_hour is not None:

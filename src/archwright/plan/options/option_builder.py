@@ -37,6 +37,7 @@ from archwright.plan.demand.specialist_models import describe_upstream
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.violations import Limits, Misses, build_violation, list_misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
+from archwright.sizing.inference.option_effects import list_flags
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
 SPOT_PRICE_FACTOR = 1.6
@@ -289,7 +290,9 @@ class PoolWriter:
                 engine=steady.engine,
                 health_path=engine.health_path if engine is not None else "/health",
                 metrics=engine.metrics if engine is not None else {},
+                arguments=list_flags(engine, steady.options) if engine is not None else (),
             ),
+            options=steady.options,
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
             rerank=task.workload.kind == "rerank",

@@ -14,23 +14,26 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Artefact, MachineFacts, ModelProposal, Pool
-from archwright.contract.record import replace
+from archwright.contract.record import as_dict, replace
 from archwright.errors import CatalogError
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
-from archwright.plan.capacity.served_load import NonTextLoad, PooledLoad, build_served_load
+from archwright.plan.capacity.served_load import NonTextLoad, PooledLoad, build_served_load, build_text_load
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_quality import ModelQuality, rate_models
 from archwright.plan.demand.model_selection import list_model_notes
 from archwright.plan.options.local_models import QUALITY_MARGIN
 from archwright.plan.options.option_builder import PoolWriter
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
-from archwright.sizing.inference.serving_capacity import TextLoad, size_text_serving
+from archwright.sizing.inference.engine_options import WIDE_CACHE
+from archwright.sizing.inference.serving_capacity import size_text_serving
 from archwright.sizing.model.numeric_precision import WEIGHT_BITS, read_published_precision
 from archwright.sizing.step_time.step_work import USABLE_MEMORY_SHARE
 
 PLACEMENT: Placement = "this-machine"
+# Engine options that the adapter of an engine here turns into its command line.
+LAUNCHED_OPTIONS = ("chunk_tokens", "draft_tokens", "draft", "kv_format", "adapters")
 # Weights of 16 bits can be loaded in these formats; a narrower format needs a repository that holds it.
 LOADED_FORMATS = ("bf16", "fp16", "fp8")
 
@@ -107,12 +110,14 @@ class AcceleratorPlanner:
             self.proposals.append(ModelProposal(workload=name, artefact=weights, instead=instead, reason=reason))
 
     def _find_best(self, demand: Demand, ranked: list[ModelSpec], *, held: bool) -> FittingModel | None:
-        workload, machine = demand.workload, self._build_machine(len(self._free))
-        load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo)
+        machine = self._build_machine(len(self._free))
         for model in ranked:
             weights = self._find_weights(model, held=held)
-            steady = size_text_serving(machine, model, load, self._catalog) if weights is not None else None
-            if weights is None or steady is None or steady.misses or steady.requests_per_s.value <= 0:
+            if weights is None:
+                continue
+            load = build_text_load(demand)
+            steady = size_text_serving(machine, model, load, self._catalog, remote_drafts=False)
+            if steady is None or steady.misses or steady.requests_per_s.value <= 0:
                 continue
             replicas = max(1, math.ceil(demand.peak_at_horizon / (steady.requests_per_s.value / steady.engines)))
             loadable = steady.quantisation in (weights.quantisation.lower(), *LOADED_FORMATS)
@@ -130,16 +135,20 @@ class AcceleratorPlanner:
         taken, self._free, machine = self._free[:used], self._free[used:], self._build_machine(used)
         task = WorkloadTask(demand.workload.name, demand.workload, demand, None)
         pool = self._writer.build_pool(task, CandidateMachine(self._where, machine), steady, replicas)
+        options = as_dict(steady.options)
+        if steady.options.kv_format == WIDE_CACHE:
+            del options["kv_format"]
         settings: dict[str, int | float | str | bool] = {
             "tensor": steady.parallelism.tensor,
             "format": steady.quantisation,
             "gpu_memory_utilization": USABLE_MEMORY_SHARE,
+            **{name: value for name, value in options.items() if name in LAUNCHED_OPTIONS and value},
         }
         engine = self._engine
         startup_s = engine.startup_s + weights.size_bytes / (engine.load_bytes_per_s or math.inf)
         # In the order of the tool that listed them, whose order CUDA does not keep by itself.
         visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, taken))}
-        launch = replace(pool.launch, settings=settings, environment=visible, startup_s=startup_s)
+        launch = replace(pool.launch, arguments=(), settings=settings, environment=visible, startup_s=startup_s)
         shape = replace(steady.parallelism, data=replicas)
         tdp = (machine.accelerator.tdp_w or 0.0) if machine.accelerator is not None else 0.0
         pool = replace(pool, launch=launch, artefact=weights, parallelism=shape)

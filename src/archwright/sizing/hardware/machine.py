@@ -6,7 +6,7 @@ from typing import NamedTuple
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
-from archwright.contract.plan import ConstraintViolation, LimitProbability, Parallelism
+from archwright.contract.plan import ConstraintViolation, EngineOptions, LimitProbability, Parallelism
 
 # The limits of a load at a rate of one machine in requests/s, with their probabilities.
 LimitAssessor = Callable[[float], tuple[LimitProbability, ...]]
@@ -54,6 +54,7 @@ class SteadyCapacity(NamedTuple):
     assumptions: tuple[str, ...] = ()
     assess: LimitAssessor = assess_nothing
     doubts: int = 0
+    options: EngineOptions = EngineOptions()
 
     @property
     def weakness(self) -> float:

@@ -88,9 +88,10 @@ def predict_engine_loop(
     """Predict a closed loop of `sent` requests from an engine's step times; the share `burst` comes together."""
     pace, batch = engine.pace, max(min(sent, float(engine.slots)), 1.0)
     step = pace.decode_step(prompt + answer / 2).step_s(batch)
-    read = pace.prefill_s(prompt, prompt * prompt / 2)
-    share = batch / answer
-    tpot = step + share * read - math.expm1(-share) * pace.started_s
+    tokens = pace.tokens
+    read = pace.prefill_s(prompt * (1 - tokens.cached), prompt * prompt / 2 * (1 - tokens.cached**2))
+    share = batch * tokens.output / answer
+    tpot = (step + share * read - math.expm1(-share) * pace.started_s) / tokens.output
     crowd = burst * (batch - 1) * read / 2
     queue = (max(sent / engine.slots, 1.0) - 1) * answer * tpot
     return ClosedLoopLatency(

@@ -11,23 +11,21 @@
 Design: residual trees are not used here, because they are not monotone in the load.
 """
 
-import math
 from collections.abc import Iterator
-from functools import lru_cache
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, EngineSpec, ModelSpec
-from archwright.contract.plan import Parallelism
+from archwright.contract.plan import EngineOptions, Parallelism
 from archwright.contract.record import replace
 from archwright.sizing.hardware.machine import Machine
-from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference import engine_options, serving_prediction
 from archwright.sizing.inference.cpu_inference import build_host_engine
-from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
+from archwright.sizing.inference.engine_instance import EngineFrame, EngineInstance, EngineSpeed, RequestLengths
 from archwright.sizing.model.numeric_precision import WEIGHT_BITS, NumericPrecision, read_published_precision
 from archwright.sizing.model.parallel_layout import ParallelLayout, can_split_heads
 from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import extrapolation, fitted_tables, step_work
-from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes
+from archwright.sizing.step_time.engine_step_times import CoefficientKey
 from archwright.sizing.step_time.extrapolation import HOST_KIND, WIDE_FORMAT
 
 TENSOR_WIDTHS = (1, 2, 4, 8)
@@ -36,9 +34,7 @@ NARROW, HALF, PUBLISHED = "fp8", "fp16", "fp4"
 BF16_KERNEL_FORMATS = frozenset({"fp8", "fp4"})
 # Largest share of the usable device memory that weights may take; the rest is for KV cache.
 MAX_WEIGHT_SHARE = 0.95
-# Most slots of an engine and prompt tokens per step: common defaults of inference servers.
-MOST_SLOTS = 256
-PREFILL_CHUNK_TOKENS = 2048
+CACHE_FORMATS = (engine_options.WIDE_CACHE, engine_options.NARROW_CACHE)
 
 
 def list_engine_layouts(
@@ -73,24 +69,30 @@ def _iterate_accelerator_layouts(
         assumptions.append(f"on {accelerator.id} weights are in {name}, because they do not fit in {native}")
     context = requests.context_tokens(model)
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
+    costs = engine_options.read_costs(catalog)
     for width in widths:
         worker = step_work.ShardedModel(shape, number, _tensor_layout(width))
-        slots = min(math.floor(worker.capacity(device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
-        if slots < 1 or worker.capacity(device.memory, context) < 1:
-            continue
-        yield EngineInstance(
+        frame = EngineFrame(worker, device, kind, requests)
+        plain = EngineInstance(
             product=product,
             quantisation=name,
             devices=width,
             copies=machine.accelerator_count // width,
-            pace=_build_step_times(worker, device, kind),
-            slots=slots,
+            pace=engine_options.build_step_times(worker, device, kind),
+            slots=0,
             context_tokens=context,
-            chunk=PREFILL_CHUNK_TOKENS,
+            chunk=engine_options.PREFILL_CHUNK_TOKENS,
             parallelism=Parallelism(tensor=width, expert=width if shape.sparse else 1),
             speed=speed,
             assumptions=tuple(assumptions),
+            frame=frame,
         )
+        # The format of the cache is that of the model's own numbers, unless one context fits in eight bits only.
+        caches = CACHE_FORMATS if NARROW in accelerator.flops else CACHE_FORMATS[:1]
+        tuned = (engine_options.tune_engine(plain, EngineOptions(kv_format=kv), costs) for kv in caches)
+        found = next((engine for engine in tuned if engine is not None), None)
+        if found is not None:
+            yield found
 
 
 def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[NumericPrecision]:
@@ -119,29 +121,24 @@ def build_engine(found: serving_prediction.ResolvedDeployment, requests: Request
     None for data-parallel, pipeline-parallel and disaggregated layouts, or if no mean request fits with the weights."""
     worker, case, catalog = found.worker, found.case, found.catalog
     placed = worker.layout
-    slots = min(math.floor(worker.capacity(found.device.memory, requests.mean_cached_tokens)), MOST_SLOTS)
-    if placed.dp > 1 or placed.pp > 1 or placed.prefill is not None or slots < 1:
+    if placed.dp > 1 or placed.pp > 1 or placed.prefill is not None:
         return None
-    return EngineInstance(
+    kind = CoefficientKey(case.engine, found.model.attention, case.slower)
+    engine = EngineInstance(
         product=catalog.engines.get(case.engine) or replace(catalog.default_engine, id=case.engine),
         quantisation=worker.number.name,
         devices=placed.devices,
         copies=placed.copies,
-        pace=_build_step_times(worker, found.device, CoefficientKey(case.engine, found.model.attention, case.slower)),
-        slots=slots,
+        pace=engine_options.build_step_times(worker, found.device, kind),
+        slots=0,
         context_tokens=requests.context_tokens(found.model),
-        chunk=PREFILL_CHUNK_TOKENS,
+        chunk=engine_options.PREFILL_CHUNK_TOKENS,
         parallelism=Parallelism(tensor=placed.tp, expert=placed.ep if worker.shape.sparse else 1),
         speed=estimate_speed(found.model, found.accelerator, case.engine, catalog, len(found.weak)),
         assumptions=(),
+        frame=EngineFrame(worker, found.device, kind, requests),
     )
-
-
-@lru_cache(maxsize=1024)
-def _build_step_times(
-    worker: step_work.ShardedModel, device: step_work.DeviceSpec, kind: CoefficientKey
-) -> FittedStepTimes:
-    return FittedStepTimes(worker, device, kind, fitted_tables.load_table("serving").coefficients)
+    return engine_options.tune_engine(engine, EngineOptions(), engine_options.read_costs(catalog))
 
 
 def estimate_speed(

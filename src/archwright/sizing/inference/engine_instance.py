@@ -5,9 +5,10 @@ from typing import NamedTuple
 from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import Parallelism
-from archwright.sizing.step_time.engine_step_times import StepTimes
+from archwright.contract.plan import EngineOptions, Parallelism
+from archwright.sizing.step_time.engine_step_times import CoefficientKey, StepTimes
 from archwright.sizing.step_time.step_time_model import CACHED_ANSWER_SHARE
+from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 # Context = this factor x the sum of both p95 lengths, so that the longest requests fit; a multiple of CONTEXT_STEP.
 CONTEXT_HEADROOM = 2.0
@@ -38,10 +39,20 @@ class EngineSpeed(NamedTuple):
     facts: tuple[str, ...]
 
 
+class EngineFrame(NamedTuple):
+    """The parts of an engine that options change: `worker` on `device`, coefficients of `kind`, for `requests`."""
+
+    worker: ShardedModel
+    device: DeviceSpec
+    kind: CoefficientKey
+    requests: RequestLengths
+
+
 class EngineInstance(NamedTuple):
     """One of `copies` equal engines of a machine, on `devices` accelerators each (0: CPU) with `slots` request slots.
 
-    `chunk`: most prompt tokens in one step (chunked prefill); `pace`: the step times."""
+    `chunk`: most prompt tokens in one step (chunked prefill); `pace`: the step times with `options`. `frame`: None if
+    the engine has no options."""
 
     product: EngineSpec
     quantisation: str
@@ -54,3 +65,5 @@ class EngineInstance(NamedTuple):
     parallelism: Parallelism
     speed: EngineSpeed
     assumptions: tuple[str, ...]
+    options: EngineOptions = EngineOptions()
+    frame: EngineFrame | None = None

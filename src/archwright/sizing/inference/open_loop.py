@@ -3,13 +3,16 @@
 Everything follows from the mean decode batch b (P prompt tokens, O output tokens, means; times in seconds):
   d = decode step at batch 1 + b (an arrival finds b others), R = prefill of a prompt, S = fixed time of any prefill
   TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            b/O prompts per step by Little's law (step_time_model.py)
+  with drafts a step gives m tokens: O is then the steps of an answer, and T the time of m tokens. With a prefix cache R
+  and P in the steps are those of the new tokens (engine_options.py). A step has room for chunk - b new tokens.
   rate   r = b / (O T)                                  rises with b, because T/b falls
   prompts queue as M/G/1: s = R + (d + S) P/chunk, u = r s, W = r s^2 v / (2 (1 - u)), v = 1 + cv^2 of the prompts;
     the wait is exponential beyond its atom at 0: W95 = W/u ln(20 u). Prompts that share a step end together, so later
     prompts delay a prompt as much as earlier ones: 2 W on average
   TTFT95 = alone(P) + 2 W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses in quadrature
   TPOT95 = T at batch 1 + b + C z sqrt(b) with b/O + z sqrt(b/O v / S) prompts per step, the most that 95 % of the
-    answers of S (SHORT_ANSWER_TOKENS) tokens meet; C is CONCURRENCY_SPREAD
+    answers of S (SHORT_ANSWER_TOKENS) tokens meet, and no more than fit a chunk; C is CONCURRENCY_SPREAD. The spread of
+    accepted drafts over DRAFTED_TOKENS adds in quadrature
   latency95 = TTFT95 + TPOT95 (O - 1)
   slots: n = b + r TTFT requests are in the engine; n + z sqrt(n) <= slots, so at most 5 % of them wait for a slot
 Capacity: the largest b at which the limits hold and r is at most MAX_UTILISATION of the rate at which u reaches 1 or n
@@ -26,6 +29,7 @@ The probability of a limit at rate r is the largest p at whose slowdown it holds
 """
 
 import math
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
@@ -49,11 +53,13 @@ LONGEST_OVER_P95 = 1.5
 GATEWAY_S = 0.005
 IDLE_UTILISATION = 1e-3
 NEAR_IDLE = 1.1
+# Accepted drafts are averaged over an answer of this length, also in longer answers: see SHORT_ANSWER_TOKENS.
+DRAFTED_TOKENS = 128.0
 ASSUMPTION = (
-    "requests arrive as a Poisson process, without prefix cache hits and speculative decoding; an engine is loaded to "
-    f"at most {MAX_UTILISATION:.0%} of its saturation rate"
+    f"requests arrive as a Poisson process; an engine is loaded to at most {MAX_UTILISATION:.0%} of its saturation rate"
 )
-BISECTION_STEPS = 18
+# Grid of batches, and the steps in which a bracket must halve.
+GRID, PATIENCE = 2**18, 3
 LEAST_CHANCE = 1e-4
 
 
@@ -147,23 +153,25 @@ class OpenLoop:
 
     def __init__(self, pace: StepTimes, flow: RequestProfile, slots: int, chunk: int) -> None:
         self._pace, self._flow, self._slots, self._chunk = pace, flow, slots, chunk
-        self._decode = pace.decode_step(flow.context)
+        self._decode, self._tokens, cached = pace.decode_step(flow.context), pace.tokens, pace.tokens.cached
         self._mean, self._p95 = pace.uncontended_prefill(flow.prompt), pace.uncontended_prefill(flow.prompt_p95)
-        self._read_s = pace.prefill_s(flow.prompt, flow.prompt**2 * flow.spread / 2)
+        self._new, self._new_p95 = flow.prompt * (1 - cached), flow.prompt_p95 * (1 - cached)
+        self._read_s = pace.prefill_s(self._new, flow.prompt**2 * flow.spread / 2 * (1 - cached**2))
+        self._steps = flow.answer / self._tokens.output
 
     @cached_property
     def idle(self) -> OperatingPoint:
         """Return the lowest load: decode or prefill for IDLE_UTILISATION of the time."""
         decode = self._decode.step_s(1)
-        return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._flow.answer / self._queued_prefill_s(decode)))
+        return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._steps / self._queued_prefill_s(decode, 0.0)))
 
     def _queue_state(self, batch: float) -> QueueState:
         flow, started = self._flow, self._pace.started_s
-        share = batch / flow.answer
+        share = batch / self._steps
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
-        each = self._queued_prefill_s(decode)
-        alone = self._uncontended_ttft_s(self._mean, flow.prompt, decode)
+        each = self._queued_prefill_s(decode, batch)
+        alone = self._uncontended_ttft_s(self._mean, self._new, (decode, batch))
         busy, wait, late = rate * each, math.inf, math.inf
         if busy < 1:  # M/G/1; an overloaded queue waits for ever
             mean = busy * each * flow.spread / (2 * (1 - busy))
@@ -175,22 +183,31 @@ class OpenLoop:
 
     def _operating_point(self, at: QueueState) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
-        p95, share = self._uncontended_ttft_s(self._p95, flow.prompt_p95, decode), batch / flow.answer
+        p95, share = self._uncontended_ttft_s(self._p95, self._new_p95, (decode, batch)), batch / self._steps
         batch_p95 = 1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch)
         prompts = share + Z95 * math.sqrt(share * flow.spread / SHORT_ANSWER_TOKENS)
+        prompts = max(min(prompts, self._chunk / self._new), share)
         tpot = self._decode.step_s(batch_p95) + prompts * self._read_s - math.expm1(-prompts) * self._pace.started_s
+        if self._tokens.spread:
+            mean, refused = share / at.rate, Z95 * self._tokens.spread * math.sqrt(self._tokens.output / DRAFTED_TOKENS)
+            tpot = mean * (1 + math.hypot(tpot / mean - 1, refused)) / self._tokens.output
         excess = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
         ttft = at.alone_s + at.waits_s + GATEWAY_S + excess
         latency = ttft + tpot * (flow.answer - 1)
         return OperatingPoint(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, latency)
 
-    def _queued_prefill_s(self, decode: float) -> float:
-        """Return the time that a queued prompt adds to the wait of later prompts; steps are then full of prompts."""
-        return self._read_s + (decode + self._pace.started_s) * self._flow.prompt / self._chunk
+    def _free_tokens(self, batch: float) -> float:
+        """Return the new prompt tokens that a step has room for beside `batch` requests in decode."""
+        return max(self._chunk - batch * self._tokens.verified, 1.0)
 
-    def _uncontended_ttft_s(self, alone: UncontendedPrefill, prompt: float, decode: float) -> float:
-        """Return the TTFT without queueing; a prompt longer than a chunk takes further steps."""
-        further = math.ceil(prompt / self._chunk) - 1
+    def _queued_prefill_s(self, decode: float, batch: float) -> float:
+        """Return the time that a queued prompt adds to the wait of later prompts; steps are then full of prompts."""
+        return self._read_s + (decode + self._pace.started_s) * self._new / self._free_tokens(batch)
+
+    def _uncontended_ttft_s(self, alone: UncontendedPrefill, new: float, at: tuple[float, float]) -> float:
+        """Return the TTFT without queueing, with decode time and batch `at`; `new` tokens above a chunk take steps."""
+        decode, batch = at
+        further = math.ceil(new / self._free_tokens(batch)) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
     def find_max_load(self, slo: SLO, slower: Slowdown = NOT_SLOWER) -> MaxLoad:
@@ -200,22 +217,22 @@ class OpenLoop:
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
-        full = self._largest_batch(lambda at: at.reading < 1 and at.inside <= self._slots)
+        full = self._largest_batch(self._fullness)
         ceiling = min(MAX_UTILISATION * slower.steps, 1.0) * self._queue_state(full).rate
         near = {name: min(limit, NEAR_IDLE * getattr(idle, name)) for name, limit in limits.items()}
 
-        def holds(at: QueueState) -> bool:
-            if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
-                return False
-            if not limits:
-                return True
+        def excess(at: QueueState) -> float:
+            full = max(self._fullness(at, Z95), at.rate / ceiling)
+            if full > 1 or not limits:
+                return full
             point = self._operating_point(at)
             slow = slower.slow(point, self._flow.answer)
-            return all(
-                getattr(slow, name) <= limit or getattr(point, name) <= near[name] for name, limit in limits.items()
+            shares = (
+                min(getattr(slow, name) / limit, getattr(point, name) / near[name]) for name, limit in limits.items()
             )
+            return float(max(full, *shares))
 
-        point = self.at_batch(self._largest_batch(holds))
+        point = self.at_batch(self._largest_batch(excess))
         slow = slower.slow(point, self._flow.answer)
         return MaxLoad(point, broken, sum(getattr(slow, name) > limit for name, limit in limits.items()))
 
@@ -225,29 +242,62 @@ class OpenLoop:
         def share_at(at: QueueState) -> float:
             return min(max(bands.steps.chance_below(at.rate / rate), LEAST_CHANCE), 1 - LEAST_CHANCE)
 
-        def holds(at: QueueState) -> bool:
-            if at.reading >= 1 or at.inside > self._slots:
-                return False
+        def excess(at: QueueState) -> float:
+            full = self._fullness(at)
+            if full > 1:
+                return full
             slow = bands.find_slowdown(share_at(at)).slow(self._operating_point(at), self._flow.answer)
-            return bool(getattr(slow, name) <= limit)
+            return max(full, float(getattr(slow, name)) / limit)
 
         idle = self._queue_state(self.idle.batch)
-        if not holds(idle):  # at the lowest rate the latency no longer depends on it
+        if excess(idle) > 1:  # at the lowest rate the latency no longer depends on it
             band = bands.first if name == "ttft_p95_s" else bands.steps
             return band.chance_below(limit / getattr(self.idle, name))
-        return share_at(self._queue_state(self._largest_batch(holds)))
+        return share_at(self._queue_state(self._largest_batch(excess)))
 
     def at_rate(self, rate: float) -> OperatingPoint:
         """Return the point at `rate` requests/s, or the saturated point if the engine cannot carry that rate."""
-        return self.at_batch(self._largest_batch(lambda at: at.rate <= rate and at.inside <= self._slots))
+        most = max(rate, sys.float_info.min)
+        return self.at_batch(self._largest_batch(lambda at: max(at.rate / most, self._fullness(at))))
 
-    def _largest_batch(self, holds: Callable[[QueueState], bool]) -> float:
-        """Return the largest batch that `holds`, by bisection of its logarithm; `holds` must be monotone."""
-        low, high = self.idle.batch, float(self._slots)
-        for _ in range(BISECTION_STEPS):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if holds(self._queue_state(middle)) else (low, middle)
-        return low
+    def _fullness(self, at: QueueState, spread: float = 0.0) -> float:
+        """Return a measure of the used slots that is above 1 if requests wait for a slot or for ever.
+
+        It is 2 x / (1 + x) for the share x of slots, with `spread` standard deviations, since x grows without limit."""
+        if at.reading >= 1:
+            return 1 + at.reading
+        inside = at.inside + spread * math.sqrt(at.inside)
+        return 2 * inside / (self._slots + inside)
+
+    def _largest_batch(self, excess: Callable[[QueueState], float]) -> float:
+        """Return the largest batch of a fixed grid whose `excess` is at most 1; `excess` must be monotone.
+
+        Secants in logarithms of batch and excess, inside a bracket; a bisection if the bracket shrinks too slowly. The
+        grid makes results comparable: of two limits the looser one never gets the smaller batch."""
+        first, step = math.log(self.idle.batch), math.log(self._slots / self.idle.batch) / GRID
+
+        def evaluate(place: int) -> tuple[int, float]:
+            return place, _log(excess(self._queue_state(math.exp(first + place * step))))
+
+        low, high = 0, GRID
+        older, newer = evaluate(low), evaluate(high)
+        if newer[1] <= 0 or older[1] > 0:
+            return float(self._slots) if newer[1] <= 0 else self.idle.batch
+        widths = [4 * GRID] * PATIENCE
+        while (width := high - low) > 1:
+            rise, middle = newer[1] - older[1], (low + high) // 2
+            place = middle
+            if rise and math.isfinite(rise) and width <= widths[-PATIENCE] / 2:
+                place = round(newer[0] - newer[1] * (newer[0] - older[0]) / rise)
+                place = min(max(place, low + 1), high - 1)
+            widths.append(width)
+            older, newer = newer, evaluate(place)
+            low, high = (place, high) if newer[1] <= 0 else (low, place)
+        return math.exp(first + low * step) if low else self.idle.batch
+
+
+def _log(excess: float) -> float:
+    return math.log(excess) if excess > 0 else -math.inf
 
 
 LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")

@@ -1,8 +1,9 @@
 """Capacity of one machine for a text workload, in requests/s within the SLO.
 
 Among the layouts that fit (deployment_layout.py), the one that violates the fewest limits and then carries the most
-requests/s within them (open_loop.py) is used. The band is that of the engine's step times, and the value is the load
-at which the limits hold with the certainty of the workload.
+requests/s within them (open_loop.py) is used, with the engine options that do the same (engine_options.py). The band is
+that of the engine's step times and options. The value is the load at which the limits hold with the certainty of the
+workload.
 """
 
 from functools import lru_cache, partial
@@ -18,9 +19,10 @@ from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import busy_power_w
 from archwright.sizing.hardware.machine import Machine, SteadyCapacity
 from archwright.sizing.hardware.uncertainty import widen_band
-from archwright.sizing.inference import open_loop
+from archwright.sizing.inference import engine_options, open_loop
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
+from archwright.sizing.inference.engine_options import NEAR_BEST, EngineLoad, OptionChooser, OptionRequest
 from archwright.sizing.inference.open_loop import (
     LIMITED_LATENCIES,
     MAX_UTILISATION,
@@ -38,10 +40,14 @@ CAPACITY_FORMULA = 1.15
 
 
 class TextLoad(NamedTuple):
+    """`shared_prefix`: share of prompt tokens common to many requests; `adapters`: fine-tuned variants of the model."""
+
     workload: str
     input_tokens: TokenLength
     output_tokens: TokenLength
     slo: SLO
+    shared_prefix: float = 0.0
+    adapters: int = 0
 
     @property
     def requests(self) -> RequestLengths:
@@ -52,23 +58,52 @@ class TextLoad(NamedTuple):
         return open_loop.build_request_profile(self.input_tokens, self.output_tokens)
 
 
-def size_text_serving(machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog) -> SteadyCapacity | None:
-    """Return the capacity, or None if no engine of the catalog runs on the machine or the model does not fit."""
-    found = []
-    for engine in list_engine_layouts(machine, model, load.requests, catalog):
-        slower = _find_bands(engine.speed).find_slowdown(load.slo.certainty)
-        size = (engine.slots, engine.chunk)
-        found.append((_find_max_load(engine.pace, load.flow, size, load.slo, slower), engine))
+def size_text_serving(
+    machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog, *, remote_drafts: bool = True
+) -> SteadyCapacity | None:
+    """Return the capacity, or None if no engine of the catalog runs on the machine or the model does not fit.
+
+    `remote_drafts`: the engine may fetch a draft model of its own."""
+    device, draft = machine.accelerator, catalog.drafts.get(model.id)
+    if draft is not None and draft.repository and not remote_drafts:
+        draft = None
+    narrow = device is not None and engine_options.NARROW_CACHE in device.flops
+    paced = load.slo.tpot_p95_s is not None or load.slo.latency_p95_s is not None
+    asked = OptionRequest(load.shared_prefix, load.adapters, paced, draft, narrow)
+    layouts = list_engine_layouts(machine, model, load.requests, catalog)
+    copies = {layout.devices: layout.copies for layout in layouts}
+    started = (_start_options(layout._replace(copies=1), asked, load, catalog) for layout in layouts)
+    found = [one for one in started if one is not None]
+
+    def rank(one: EngineLoad) -> tuple[int, int, float]:
+        return *one.rank, -one.planned * copies[one.engine.devices]
+
     if not found:
         return None
-    most, engine = min(found, key=_rank_layout)
-    return _build_text_capacity(machine, model, load, (most, engine), catalog)
+    best = min(map(rank, found))
+    near = (one for one in found if one.rank == best[:2] and rank(one)[2] <= NEAR_BEST * best[2])
+    most, engine, _ = min((_improve_options(one, layouts[0].speed, asked, load, catalog) for one in near), key=rank)
+    return _build_text_capacity(machine, model, load, (most, engine._replace(copies=copies[engine.devices])), catalog)
 
 
-def _rank_layout(chosen: tuple[MaxLoad, EngineInstance]) -> tuple[int, int, float]:
-    """Rank by limits that an idle engine violates, limits below the certainty, and capacity."""
-    most, engine = chosen
-    return len(most.broken), most.doubts, -most.point.rate * engine.copies
+# Machines that differ in the count of accelerators have equal engines.
+@lru_cache(maxsize=4096)
+def _start_options(engine: EngineInstance, asked: OptionRequest, load: TextLoad, catalog: Catalog) -> EngineLoad | None:
+    return OptionChooser(asked, load.flow, partial(find_engine_load, load), catalog).start(engine)
+
+
+@lru_cache(maxsize=4096)
+def _improve_options(
+    found: EngineLoad, speed: EngineSpeed, asked: OptionRequest, load: TextLoad, catalog: Catalog
+) -> EngineLoad:
+    return OptionChooser(asked, load.flow, partial(find_engine_load, load), catalog).improve(found, speed)
+
+
+def find_engine_load(load: TextLoad, engine: EngineInstance) -> EngineLoad:
+    """Return the highest load of an engine with the bands of its speed."""
+    size, slower = (engine.slots, engine.chunk), _find_bands(engine.speed).find_slowdown(load.slo.certainty)
+    most = _find_max_load(engine.pace, load.flow, size, load.slo, slower)
+    return EngineLoad(most, engine, most.point.rate / slower.steps)
 
 
 @lru_cache(maxsize=4096)
@@ -116,6 +151,7 @@ def _build_text_capacity(
         busy_w=busy_power_w(machine, catalog, accelerated=engine.devices > 0),
         bases=bases,
         misses=_list_misses(model, load, broken),
+        options=engine.options,
         assumptions=(*engine.assumptions, open_loop.ASSUMPTION),
         doubts=doubts,
         assess=partial(assess_latencies, load, engine),

@@ -95,6 +95,10 @@ class FittedDecodeStep(NamedTuple):
         memory = self.memory_s(batch) + self.cache_s * batch
         return (math.pow(memory**self.power + compute**self.power, 1 / self.power) + plain) * self.factor
 
+    def cache_share(self, batch: float) -> float:
+        """Return the share of the KV cache in the bytes that a step reads."""
+        return self.cache_s * batch / (self.memory_s(batch) + self.cache_s * batch)
+
     def memory_s(self, tokens: float) -> float:
         """Return the time to read the weights that a step of `tokens` tokens uses."""
         if not self.experts_s:
