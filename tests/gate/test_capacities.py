@@ -38,12 +38,12 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.24395, 1),
+    (0.24409, 1),
     (17.977, 1),
     (2.1254, 4),
-    (13.127, 2),
-    (88.983, 2),
-    (12.912, 8),
+    (13.157, 2),
+    (88.984, 2),
+    (12.914, 8),
     (0.34066, 0),
 )
 
