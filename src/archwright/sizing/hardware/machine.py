@@ -1,6 +1,8 @@
 """Records of one machine, its steady load and its batch work; the planner multiplies them by counts and prices."""
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator
@@ -65,8 +67,9 @@ class SteadyCapacity(NamedTuple):
 class BatchWork(NamedTuple):
     """Batch work: a run takes `machine_hours` on one machine and may use `least` to `most` machines at once.
 
-    Each further machine adds `scaling` of the first machine's speed. `misses`: reasons why the work does not fit;
-    `unstated`: id of the machine if its network rate is unknown."""
+    Each further machine adds `scaling` of the first machine's speed. A `curve` states machines and hours of a run from
+    `least` to `most` instead; counts between are interpolated. `misses`: reasons why the work does not fit; `unstated`:
+    id of the machine if its network rate is unknown."""
 
     model: str
     machine_hours: Estimate
@@ -78,8 +81,12 @@ class BatchWork(NamedTuple):
     misses: tuple[ConstraintViolation, ...] = ()
     assumptions: tuple[str, ...] = ()
     unstated: str = ""
+    curve: tuple[tuple[int, float], ...] = ()
 
     def hours(self, machines: int) -> float:
         """Return the wall-clock hours of one run on `machines` machines, at the estimate's value."""
         used = max(self.least, min(machines, self.most))
+        for (few, slow), (many, fast) in pairwise(self.curve):
+            if used <= many:
+                return float(slow * (fast / slow) ** (math.log(used / few) / math.log(many / few)))
         return self.machine_hours.value / (1 + (used - 1) * self.scaling)

@@ -2,8 +2,8 @@
 
   device-hours = tokens x device-seconds per token / 3600 / goodput + setup x devices
   hours on n machines = device-hours / (n x devices of a machine)
-Device-seconds per token: parallel_strategy.py; goodput: goodput.py, each with its interval. Each further machine adds
-less than the first (network, pipeline bubble, micro-batches); `scaling` follows from the smallest and largest cluster.
+Device-seconds per token: parallel_strategy.py; goodput: goodput.py, each with its interval. A doubling of the machines
+adds less than the one before (network, bubble, micro-batches), unless memory limits the smaller cluster.
 """
 
 import math
@@ -134,49 +134,39 @@ def _size_training(
     first = None if least is None else predict_cluster_run(setup, least, run, catalog)
     if least is None or first is None:
         return None
-    most, last = _widest_useful_cluster(setup, (least, first.choice), space)
-    scaling = _machine_scaling((least, first.choice), (most, last))
+    curve = _time_wider_clusters(setup, (least, first), run, catalog)
     kind = {"full": "full fine-tuning", "lora": "LoRA fine-tuning", "pretrain": "pre-training"}[run.method]
     sizes = f"sequences of {setup.subject.sequence:,.0f} tokens, steps of {setup.batch:,.0f} tokens"
     basis = f"{workload}.{machine.id}.training"
-    # Hours of one machine, such that `least` machines take the hours predicted for them.
-    alone = first.device_hours.scaled((1 + (least.machines - 1) * scaling) / least.devices, basis=basis)
     return BatchWork(
         model=model.id,
-        machine_hours=alone,
+        machine_hours=first.device_hours.scaled(1 / least.per_machine, basis=basis),
         least=least.machines,
-        most=most.machines,
-        scaling=scaling,
+        most=curve[-1][0],
+        scaling=1.0,
         busy_w=busy_power_w(machine, catalog, accelerated=True),
         bases=(_build_basis(basis, setup, first, run, catalog),),
         assumptions=(f"{kind}: {TRAINING_PRECISION}, {sizes}, Adam with 32-bit copies",),
         unstated=machine.id if machine.network_bytes_per_s is None else "",
+        curve=curve,
     )
 
 
-def _widest_useful_cluster(
-    setup: TrainingSetup, least: tuple[Cluster, ParallelPlan], space: float
-) -> tuple[Cluster, ParallelPlan]:
-    """Return the largest cluster whose doublings still give WORTH_DOUBLING, by factors of four, then of two."""
-    cluster, choice = least
+def _time_wider_clusters(
+    setup: TrainingSetup, least: tuple[Cluster, ClusterRunPrediction], run: TrainingRunSpec, catalog: Catalog
+) -> tuple[tuple[int, float], ...]:
+    """Return machines and hours of a run by factors of four, then of two, whose doublings give WORTH_DOUBLING."""
+    cluster, found = least
+    curve = [(cluster.machines, found.days.value * 24)]
     for step in (4, 2):
         while cluster.machines * step <= MOST_MACHINES:
             wider = cluster._replace(machines=cluster.machines * step)
-            tried = choose_parallel_plan(setup, wider, space)
-            if tried is None or step * choice.seconds / tried.seconds < WORTH_DOUBLING ** math.log2(step):
+            tried = predict_cluster_run(setup, wider, run, catalog)
+            if tried is None or step * found.token_s.value < tried.token_s.value * WORTH_DOUBLING ** math.log2(step):
                 break
-            cluster, choice = wider, tried
-    return cluster, choice
-
-
-def _machine_scaling(first: tuple[Cluster, ParallelPlan], last: tuple[Cluster, ParallelPlan]) -> float:
-    """Return the scaling of each further machine: hours = alone / (1 + (n - 1) x scaling) holds at both ends."""
-    (least, few), (most, many) = first, last
-    if most.machines == least.machines:
-        return 1.0
-    slow, fast = few.seconds / least.machines, many.seconds / most.machines
-    scaling = (slow - fast) / (fast * (most.machines - 1) - slow * (least.machines - 1))
-    return min(max(scaling, 0.01), 1.0) if scaling > 0 else 1.0
+            cluster, found = wider, tried
+            curve.append((cluster.machines, found.days.value * 24))
+    return tuple(curve)
 
 
 def _build_basis(
