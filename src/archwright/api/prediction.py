@@ -11,6 +11,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.contract.decision import PilotRun
+from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
 from archwright.plan.evidence.pilot_runs import find_pilot
@@ -88,7 +89,8 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         output_tokens=float(answer),
     )
     if timed is not None:
-        return rate_prediction.predict_at_rate(query, float(sent), subjects)
+        at_rate = rate_prediction.predict_at_rate(query, float(sent), subjects)
+        return replace(at_rate, pilot=_find_pilot(query, subjects))
     got = _predict_closed_loop(query, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
@@ -111,13 +113,16 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         ),
         weak=got.weak,
         assumed=got.assumed,
-        pilot=None if host else _find_pilot(query, subjects),
+        pilot=_find_pilot(query, subjects),
     )
 
 
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
+    """Return the run that narrows the prediction; processors have rows of their own engine."""
     engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id)
     accelerator = subjects.accelerator(query.accelerator)
+    if accelerator.kind == HOST_KIND:
+        return None
     return find_pilot(subjects.model(query.model), accelerator, engine, subjects.catalog, devices=query.devices)
 
 
