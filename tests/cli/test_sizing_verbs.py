@@ -45,7 +45,9 @@ def test_predict_serving_at_a_rate(cli: CommandLine) -> None:
     assert found["2"]["weak"] == [] and "at most" in found["200"]["weak"][0]
     assert "engine: vllm" in found["2"]["assumed"]
     host = cli.json(f"{asked} --on '2x CPU-EPYC-9654-2S' --load '0.05/s x 256 + 64'")
-    assert host["stratum"].startswith("host processor")
+    assert host["stratum"].startswith("host processor") and host["pilot"] is found["2"]["pilot"] is None
+    far = cli.json(f"{asked} --on '1x L4' --load '1/s x 256 + 64'")["pilot"]
+    assert far["subject"] == "device L4" and far["cost"]["value"] > 0 and far["command"].startswith("archwright bench ")
     assert host["estimates"]["ttft_p50_s"]["value"] < host["estimates"]["ttft_p99_s"]["value"]
 
 
