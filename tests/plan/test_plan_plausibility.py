@@ -72,7 +72,7 @@ def test_machines_that_pools_share_say_so_in_the_order_of_the_needs(plan_of: Mak
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["startup", "clinic"])
 def test_more_certainty_never_costs_less_and_holds_every_latency_limit(plan_of: Make, name: str) -> None:
-    placement = {"placement.allow": ["cloud"]}
+    placement = {"placement": {"allow": ["cloud"]}}
     plans = [plan_of(name, edit({"workloads.0.slo.certainty": share, **placement})) for share in (0.5, 0.7, 0.85)]
     options = [option_of(plan, str(plan.chosen)) for plan in plans]
     costs = [option.total_cost.value for option in options if option.total_cost is not None]
