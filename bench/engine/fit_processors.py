@@ -218,7 +218,7 @@ def find_bands(misses: Sequence[Miss]) -> dict[str, dict[str, float]]:
 
 def write_figures(figures: Figures, bands: Mapping[str, Mapping[str, float]]) -> None:
     def update_efficiency(cells: dict[str, str]) -> None:
-        values = figures.list_shares(cells["engine"], cells["isa"]) | bands[cells["engine"]]
+        values = {**figures.list_shares(cells["engine"], cells["isa"]), **bands[cells["engine"]]}
         cells |= {name: f"{value:.3g}" for name, value in values.items()}
 
     def update_rate(cells: dict[str, str]) -> None:

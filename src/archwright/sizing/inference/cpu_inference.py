@@ -53,7 +53,7 @@ def build_host_engine(
         bandwidth_bytes_per_s=_draw_bandwidth(geometric_mean(per_core) * host_cores(machine), 1, catalog),
         compute_flops_per_s=host_flops(machine, catalog),
     )
-    return build_cpu_engine(hardware, model, requests, catalog)
+    return build_cpu_engine(hardware, model, requests, catalog, CpuSetup())
 
 
 def _draw_bandwidth(stated: float, processors: int, catalog: Catalog) -> Estimate:
@@ -74,11 +74,8 @@ class CpuSetup(NamedTuple):
     isa: str = ANY_ISA
 
 
-UNSTATED = CpuSetup()
-
-
 def build_cpu_engine(
-    hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, setup: CpuSetup = UNSTATED
+    hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, setup: CpuSetup
 ) -> EngineInstance | None:
     """Return an engine on a processor, None as for `build_host_engine`. Unstated memory (0) holds every model."""
     precision, served = setup.precision, {row.engine for row in catalog.efficiencies if row.kind == HOST_KIND}
@@ -130,8 +127,8 @@ def read_instruction_set(accelerator: Accelerator) -> str:
 def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
     """Return the rates of `count` processors from their own row.
 
-    If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to. The bands
-    of the efficiency rows hold the error of a processor that no row was fitted on."""
+    If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to; its
+    `scale_up_domain` counts processors. The bands of the efficiency rows hold the error of an unmeasured processor."""
     bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
     compute = catalog.estimate(accelerator, numeric_precision.matmul_rate(accelerator, "fp32") * count, "FLOP/s")
     if cores is not None:

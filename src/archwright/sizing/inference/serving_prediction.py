@@ -34,7 +34,6 @@ from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayou
 from archwright.sizing.model.parametric_model import build_parametric_model
 from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import boosted_trees, extrapolation, step_time_model
-from archwright.sizing.step_time.extrapolation import WIDE_FORMAT
 from archwright.sizing.step_time.fitted_tables import FittedTable, load_table
 from archwright.sizing.step_time.residual_features import extract_features
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
@@ -218,14 +217,14 @@ def _place_deployment(
     worker, device, assumed = placements[-1]
     if not named.stated:
         narrowed = "the widest that fits" if len(placements) > 1 else "16 bits"
-        if not worker.number.stated:
-            why = narrowed
-        elif worker.number == numeric_precision.read_published_precision(model):
-            why = "as published"
-        else:
-            wide = worker.number.name == WIDE_FORMAT
-            why = f"the device's native format{'' if wide else f'; --layout {WIDE_FORMAT} changes it'}"
-        assumed.append(f"format: {worker.number.name}, {why}")
+        published = worker.number == numeric_precision.read_published_precision(model)
+        other = (
+            ""
+            if worker.number.name == extrapolation.WIDE_FORMAT
+            else f"; --layout {extrapolation.WIDE_FORMAT} changes it"
+        )
+        stated_why = "as published" if published else f"the device's native format{other}"
+        assumed.append(f"format: {worker.number.name}, {stated_why if worker.number.stated else narrowed}")
     return worker, device, assumed
 
 
@@ -363,7 +362,12 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s))._replace(
         stratum=engine.speed.stratum,
         weak=tuple(weak),
-        assumed=(*assumed, f"weights in {engine.quantisation}", f"engine: {engine.product.id}"),
+        assumed=(
+            *assumed,
+            f"weights in {engine.quantisation}",
+            f"engine: {engine.product.id}",
+            engine.speed.facts[0],
+        ),
     )
 
 
