@@ -135,7 +135,7 @@ def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance) -> list[Predictio
         f"{job.workload.name}.run",
         "formula",
         f"first to last step of one run on {one.machines} machines, without loading and export",
-        formula="machine-hours / (1 + (machines - 1) x scaling); high end: in the busiest month",
+        formula="predicted for so many machines, or between two predicted counts; high end: in the busiest month",
         facts=(names.get(hours.basis, ""), *batch.assumptions),
     )
     between = HOURS_PER_MONTH / job.runs_per_month * HOUR_S

@@ -179,7 +179,7 @@ def _build_basis(
         id=name,
         kind="calibrated",
         stratum=run.stratum,
-        definition="hours of one machine for the whole run: steps, checkpoints, interruptions, repeated work",
+        definition="machine-hours of the run on the fewest machines: steps, checkpoints, interruptions, repeated work",
         formula=f"tokens x device-seconds per token ({flops}; token_throughput) / goodput + setup; goodput = {FORMULA}",
         facts=(
             f"{spec.tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
