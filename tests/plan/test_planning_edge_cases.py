@@ -106,11 +106,15 @@ def test_the_fewest_machines_that_keep_a_deadline(needs_of: Read, catalog: Catal
     host = next(h for h in MachineFinder(needs, catalog).list_rented("aws") if h.machine.cores >= 16)
     batch = SizingCache(catalog).batch(task.job, None, host.machine)
     assert batch is not None
-    for deadline in (0.4, 1.0, 3.0, 24.0):
-        machines, misses = count_job_machines(batch, task.job._replace(deadline_h=deadline))
-        if not misses:
-            assert batch.hours(machines) + 0.25 <= deadline
-            assert machines == batch.least or batch.hours(machines - 1) + 0.25 > deadline
+    for certainty in (0.5, 0.7, 0.9):
+        slo = replace(task.job.workload.slo, certainty=certainty)
+        job = task.job._replace(workload=replace(task.job.workload, slo=slo))
+        slower = batch.machine_hours.quantile(certainty) / batch.machine_hours.value
+        for deadline in (0.4, 1.0, 3.0, 24.0):
+            machines, misses = count_job_machines(batch, job._replace(deadline_h=deadline))
+            if not misses:
+                assert batch.hours(machines) + 0.25 <= deadline
+                assert machines == batch.least or batch.hours(machines - 1) * slower + 0.25 > deadline
     machines, misses = count_job_machines(batch, task.job._replace(deadline_h=0.1))
     assert machines == batch.most and misses[0].constraint == "telemetry.deadline_h"
 
