@@ -111,7 +111,7 @@ def make_plan(
     decision = replace(decision, choices=choices, pilots=pilots)
     predicted, served = planner.predict_chosen(best)
     gateway = build_gateway_settings(needs, catalog, best.draft if best is not None else None, predicted.queues)
-    gateway = gateway._replace(pools=tuple(add_option_effects(pool, served) for pool in gateway.pools))
+    gateway = gateway._replace(pools=tuple(add_option_effects(pool, served, ledger) for pool in gateway.pools))
     if option is not None:
         notes = (*describe_better_choice(choices), *option.notes, *predicted.notes)
         # Engines on this machine have no other probabilities.

@@ -10,6 +10,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Traffic
 from archwright.contract.plan import LoadSpec, OptionEffect, Pool
 from archwright.contract.record import replace
+from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.plan.demand.image_input import add_image_work
@@ -112,12 +113,18 @@ def build_served_load(
     return PooledLoad(demand, PoolScenario(model.id, engine, count, load), effects=effects)
 
 
-def add_option_effects(pool: Pool, served: Iterable[ServedLoad]) -> Pool:
-    """Return the pool with the effects of its engine options on the load that it serves."""
+def add_option_effects(pool: Pool, served: Iterable[ServedLoad], ledger: PlanProvenance) -> Pool:
+    """Return the pool with the effects of its engine options on the load that it serves, and their bases."""
+
+    def add_basis(one: OptionEffect) -> OptionEffect:
+        name, definition = f"{pool.name}.option.{one.option}", "this setting / the plain setting, for each quantity"
+        basis = ledger.create_basis(name, "formula", definition, formula=one.reason, facts=(one.source,))
+        return replace(one, effects={key: replace(effect, basis=basis) for key, effect in one.effects.items()})
+
     for one in served:
         alike = isinstance(one, PooledLoad) and one.demand.workload.name in pool.workloads
         if alike and isinstance(one, PooledLoad) and one.spec.engine.options == pool.options:
-            return replace(pool, effects=one.effects)
+            return replace(pool, effects=tuple(map(add_basis, one.effects)))
     return pool
 
 
