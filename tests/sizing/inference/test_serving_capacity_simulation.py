@@ -15,10 +15,11 @@ import pytest
 from tests.sizing.conftest import CATALOG
 
 from archwright.contract.needs import SLO, TokenLength
-from archwright.contract.plan import LoadSpec
+from archwright.contract.plan import EngineOptions, LoadSpec
 from archwright.simulate import pool_simulation
 from archwright.simulate.pool_simulation import PoolScenario, simulate_peak
 from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.inference import engine_options
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
@@ -73,3 +74,36 @@ def test_the_capacity_is_where_the_simulation_says(
         rate = loop.find_max_load(SLO(**{name: limit})).point.rate
         assert simulated(engine, lengths, 0.95 * rate)[place] <= limit * HOLDS, name
         assert simulated(engine, lengths, 1.6 * rate)[place] >= limit * BREAKS, name
+
+
+OPTIONS = (
+    ("Llama-3.1-8B-Instruct", "H100-SXM-80GB", "documents", EngineOptions(prefix_hits=0.5)),
+    ("Llama-3.1-8B-Instruct", "L40S", "documents", EngineOptions(prefix_hits=0.4, chunk_tokens=8192)),
+    (
+        "Llama-3.1-8B-Instruct",
+        "A100-80GB-SXM",
+        "writing",
+        EngineOptions(draft_tokens=3, acceptance=0.67, draft="some/draft"),
+    ),
+    ("DeepSeek-V3", "B200-SXM", "chat", EngineOptions(draft_tokens=1, acceptance=0.85, draft="mtp")),
+    ("Qwen3-32B", "H100-SXM-80GB", "documents", EngineOptions(chunk_tokens=512, kv_format="fp8", adapters=4)),
+)
+
+
+@pytest.mark.parametrize(("model", "device", "kind", "options"), OPTIONS)
+def test_the_capacity_with_options_is_where_the_simulation_says(
+    model: str, device: str, kind: str, options: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_simulation, "REQUESTS", 1200)
+    lengths, costs = LOADS[kind], engine_options.read_costs(CATALOG)
+    engine = engine_options.tune_engine(engine_for(model, device, lengths), options, costs)
+    assert engine is not None
+    loop = engine_options.open_loop_of(engine, build_request_profile(*lengths))
+    idle, free = loop.idle, loop.find_max_load(SLO()).point
+    for place, name in enumerate(("ttft_p95_s", "tpot_p95_s")):
+        limit = (getattr(idle, name) + getattr(free, name)) / 2
+        rate = loop.find_max_load(SLO(**{name: limit})).point.rate
+        low, high = (simulated(engine, lengths, factor * rate)[place] / limit for factor in (0.95, 1.6))
+        print(model, kind, name, low, high)
+        assert low <= HOLDS, name
+        assert high >= BREAKS, name
