@@ -152,3 +152,25 @@ def test_accuracy(cli: CommandLine) -> None:
     assert cli.json("accuracy rows.csv")["scores"][0]["rows"] == 1
     assert "AW-USE-22" in cli.error("accuracy rows.csv --rows-out rows.csv", 2)
     assert Path("rows.csv").read_text(encoding="utf-8") == TABLE, "the table itself is never written over"
+
+
+def test_engine_options_change_a_prediction_and_widen_it(cli: CommandLine) -> None:
+    asked = "predict serving Llama-3.1-8B-Instruct --on 1xL40S --load"
+    plain = cli.json(f"{asked} 16x2000+300")["estimates"]
+    found = cli.json(f"{asked} 16x2000+300 --options prefix=0.4,speculation=3")
+    assert [effect["option"] for effect in found["options"]] == ["prefix", "drafts"]
+    for name, estimate in found["estimates"].items():
+        assert estimate["high"] / estimate["low"] >= plain[name]["high"] / plain[name]["low"]
+    assert found["estimates"]["tpot_s"]["value"] < 0.7 * plain["tpot_s"]["value"]
+    assert found["estimates"]["tokens_per_s"]["value"] > plain["tokens_per_s"]["value"]
+    late, soon = (
+        cli.json(f"{asked} '1.5/s x 2000+300' --options '{options}'")["estimates"] for options in ("", "prefix=0.4")
+    )
+    assert soon["ttft_p95_s"]["value"] < late["ttft_p95_s"]["value"]
+    assert "prefix caching: requests/s +" in cli.text(f"{asked} 16x2000+300 --options prefix=0.4")
+
+
+@pytest.mark.parametrize("options", ["prefix=1", "chunk=0", "kv=int3", "speculation=x", "odd"])
+def test_what_is_no_engine_option_is_refused(options: str, cli: CommandLine) -> None:
+    found = cli.json_error(f"predict serving Llama-3.1-8B-Instruct --on 1xL40S --options {options}", 2)
+    assert (found["code"], "is no engine option" in found["message"]) == ("AW-USE-23", True)

@@ -16,12 +16,16 @@ from typing import Any
 import pytest
 from tests.tools.checks import refuses, until
 
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.plan import EngineOptions
 from archwright.engines import vllm
 from archwright.engines.engine_config import EngineConfig, adapter_settings
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
 from archwright.operate.supervisor import GRACE_S
+from archwright.sizing.inference.option_effects import list_flags
 
 from ..tools.vllm_server import install_vllm, parse_arguments, write_checkpoint
 from .conftest import Child, make_config
@@ -113,6 +117,18 @@ def test_the_launch_line_follows_the_plan(home: Home) -> None:
     assert arguments(home, settings={"format": "fp8"}).quantization == "fp8"
     write_checkpoint(home.model_folder(DIGEST), quantization_config={"quant_method": "fp8"})
     assert arguments(home, settings={"format": "fp8"}).quantization is None, "the folder says it itself"
+
+
+def test_the_launch_line_has_the_options_of_the_plan(home: Home) -> None:
+    """The flags that a plan shows for rented machines are those that the launcher writes here."""
+    options = EngineOptions(chunk_tokens=8192, kv_format="fp8", draft_tokens=1, draft="mtp")
+    settings = {"chunk_tokens": 8192, "kv_format": "fp8", "draft_tokens": 1, "draft": "mtp"}
+    given = config(home, settings=settings)
+    line = vllm.build_arguments(given, adapter_settings(given, vllm.VllmSettings), home)
+    shown = list_flags(Catalog(DATA).engines["vllm"], options)
+    assert len(shown) == 3 and set(shown) <= set(line)
+    drafted = json.loads(parse_arguments(["serve", *line]).speculative_config)
+    assert drafted == {"method": "mtp", "num_speculative_tokens": 1}
 
 
 def test_clients_reach_an_adapter_by_the_alias(home: Home) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from archwright import settings
-from archwright.api import local_prediction, prediction_result, rate_prediction
+from archwright.api import local_prediction, option_prediction, prediction_result, rate_prediction
 from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
@@ -46,13 +46,15 @@ _HOST_FORMULA = (
 _LOOP_DEFINITION = "over the requests of the same closed loop"
 
 
-def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", layout: str = "") -> SizingPrediction:
+def predict_serving(
+    model: str, *, on: str, load: str = "", engine: str = "", layout: str = "", options: str = ""
+) -> SizingPrediction:
     """Predict TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME").
 
     `on`: "this-machine" predicts the embedded engine here with MODEL or MODEL:QUANTISATION, also memory, cold start and
     download. `load`: requests in flight x prompt + answer tokens, or `max x ...` for as many requests as fit; `2.5/s x
     ...` is simulated as random arrivals (default: `max x 1024 + 1024`; on this machine `1 x 512 + 128`). `layout`:
-    ranks and number format ("TP4 fp8").
+    ranks and number format ("TP4 fp8"). `options` of the engine: prefix=0.4,chunk=2048,speculation=3,kv=fp8,adapters=4.
     Without a format: the published one, or eight bits if the device multiplies them faster than 16.
     Raises CatalogError AW-CAT-01 (unknown name), AW-CAT-10 (a name of several models), UsageError AW-USE-20 (not a
     load), AW-USE-21 (weights and one request's cache do not fit, or the layout cannot be simulated).
@@ -65,8 +67,8 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
     sent, prompt, answer = (timed or found).groups()  # type: ignore[union-attr]
     offline = sent.lower() == "max"
     if here:
-        if engine or layout:
-            hint = "leave out --engine and --layout"
+        if engine or layout or options:
+            hint = "leave out --engine, --layout and --options"
             raise argument_error("AW-USE-23", "this machine is predicted with the embedded engine only", "engine", hint)
         rate, in_flight = float(sent) if timed else 0.0, 0 if timed or offline else int(sent)
         traffic = local_prediction.RequestTraffic(in_flight, rate, int(prompt), int(answer))
@@ -88,8 +90,9 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         input_tokens=float(prompt),
         output_tokens=float(answer),
     )
+    chosen = option_prediction.parse_engine_options(options, model, subjects.catalog) if options else None
     if timed is not None:
-        at_rate = rate_prediction.predict_at_rate(query, float(sent), subjects)
+        at_rate = rate_prediction.predict_at_rate(query, float(sent), subjects, chosen)
         return replace(at_rate, pilot=_find_pilot(query, subjects))
     got = _predict_closed_loop(query, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
@@ -98,7 +101,7 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
     estimates = {key: guess.to_estimate(units.get(key, "s")) for key, guess in guesses.items() if guess is not None}
     accelerator = subjects.accelerator(name)
     host = accelerator.kind == HOST_KIND
-    return SizingPrediction(
+    predicted = SizingPrediction(
         model=subjects.model(model).id,
         accelerator=accelerator.id,
         devices=count,
@@ -115,6 +118,7 @@ def predict_serving(model: str, *, on: str, load: str = "", engine: str = "", la
         assumed=got.assumed,
         pilot=_find_pilot(query, subjects),
     )
+    return predicted if chosen is None else option_prediction.apply_options(predicted, query, chosen, subjects)
 
 
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:

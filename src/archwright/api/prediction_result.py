@@ -2,6 +2,7 @@
 
 from archwright.contract.decision import PilotRun
 from archwright.contract.estimate import Estimate
+from archwright.contract.plan import OptionEffect
 from archwright.contract.record import Record
 from archwright.sizing.step_time import fitted_tables
 
@@ -23,6 +24,7 @@ class SizingPrediction(Record):
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     layout: str = ""
+    options: tuple[OptionEffect, ...] = ()
     pilot: PilotRun | None = None
 
 

@@ -1,13 +1,13 @@
 """`predict serving` for random arrivals, by the simulation that plans use."""
 
-from archwright.api import prediction_result
+from archwright.api import option_prediction, prediction_result
 from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec
+from archwright.contract.plan import EngineOptions, LoadSpec
 from archwright.simulate.pool_simulation import PoolScenario, predict_latencies
-from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference import engine_options, serving_prediction
 from archwright.sizing.inference.deployment_layout import build_engine
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
@@ -17,7 +17,9 @@ from archwright.sizing.step_time import extrapolation, fitted_tables
 PEAK_S = 45.0
 
 
-def predict_at_rate(query: ServingQuery, rate: float, subjects: BenchmarkNameResolver) -> SizingPrediction:
+def predict_at_rate(
+    query: ServingQuery, rate: float, subjects: BenchmarkNameResolver, options: EngineOptions | None = None
+) -> SizingPrediction:
     """Predict percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for an unknown name, UsageError AW-USE-20 for a rate of 0, AW-USE-21 if no engine of
@@ -46,6 +48,11 @@ def predict_at_rate(query: ServingQuery, rate: float, subjects: BenchmarkNameRes
         hint = "use tensor and expert ranks only, with memory for one request; or state requests in flight: 64x1024+512"
         message = f"no engine of {query.model} on {query.devices} x {accelerator.id} in this layout can be simulated"
         raise argument_error("AW-USE-21", message, "layout", hint)
+    if options is not None:
+        engine = option_prediction.tune_predicted(engine, options, subjects.catalog)
+        flow, share = build_request_profile(reads, writes), rate / engine.copies
+        batch = engine_options.open_loop_of(engine, flow).at_rate(share).batch
+        engine = engine_options.widen_for_options(engine, flow, batch, subjects.catalog)
     load = LoadSpec(
         workload="predict",
         model=model.id,
@@ -71,4 +78,5 @@ def predict_at_rate(query: ServingQuery, rate: float, subjects: BenchmarkNameRes
         sources=(*(() if host else prediction_result.cite_fitted_table("serving")), model.source, *engine.speed.facts),
         weak=weak,
         assumed=(*assumed, *engine.assumptions),
+        options=option_prediction.describe_predicted(engine, query, subjects.catalog) if options is not None else (),
     )

@@ -22,13 +22,18 @@ def print_prediction(result: Any) -> int:
     )
     out.print(make_table(columns, result.estimates.items()))
     lines = [f"layout: {result.layout}"] if result.layout else []
+    lines += [f"option: {one.summary}" for one in result.options]
     lines += [f"stratum: {result.stratum}", *(f"weak: {line}" for line in result.weak)]
     for line in (*lines, *(f"assumed: {line}" for line in result.assumed)):
         out.print(escape(line))
     if result.pilot is not None:
         out.print(escape(f"pilot: {result.pilot.summary}"))
         out.print(escape(f"  {result.pilot.command}"))
-    for line in (result.formula, *result.sources):
+    for line in (
+        result.formula,
+        *result.sources,
+        *(f"{one.setting}: {one.source}" for one in result.options if one.source),
+    ):
         out.print(f"[dim]{escape(line)}[/]")
     return 0
 

@@ -67,6 +67,11 @@ def _iterate_accelerator_layouts(
     assumptions = [f"weights in {name} keep the quality that was reported for the model"]
     if number != formats[0]:
         assumptions.append(f"on {accelerator.id} weights are in {name}, because they do not fit in {native}")
+        if name == PUBLISHED:
+            loss = catalog.parameter("engine.fp4.quality")
+            assumptions[0] = (
+                f"weights in fp4 lose {loss.value:.1%} of the model's scores ({loss.low:.0%} to {loss.high:.0%})"
+            )
     context = requests.context_tokens(model)
     kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
     costs = engine_options.read_costs(catalog)
@@ -96,7 +101,9 @@ def _iterate_accelerator_layouts(
 
 
 def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[NumericPrecision]:
-    """Return the native format, then the engine's narrower ones from wide to narrow; only fp4 if published in fp4."""
+    """Return the native format, then the engine's narrower ones from wide to narrow.
+
+    Only fp4 if published in fp4; a device that computes in fp4 has it in place of other four-bit formats."""
     published = read_published_precision(model)
     modern = WIDE_FORMAT in accelerator.flops
     if published.name == PUBLISHED:
@@ -105,6 +112,8 @@ def _candidate_precisions(product: EngineSpec, accelerator: Accelerator, model: 
     native = NARROW if narrow else WIDE_FORMAT
     bits = WEIGHT_BITS
     others = [name for name in product.quantisations if name in bits and bits[name] < bits[native]]
+    if PUBLISHED in accelerator.flops:
+        others = [PUBLISHED if bits[name] == bits[PUBLISHED] else name for name in others]
     if not modern:
         others = [name for name in others if name not in BF16_KERNEL_FORMATS]
     return [NumericPrecision(name) for name in (native, *sorted(others, key=lambda name: -bits[name]))]

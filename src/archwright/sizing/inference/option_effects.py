@@ -14,7 +14,7 @@ from archwright.contract.plan import EngineOptions, OptionEffect
 from archwright.contract.record import as_dict, replace
 from archwright.sizing.inference import engine_options
 from archwright.sizing.inference.engine_instance import EngineInstance
-from archwright.sizing.inference.engine_options import LARGE_CHUNK, NARROW_CACHE, ROW, WIDE_CACHE
+from archwright.sizing.inference.engine_options import LARGE_CHUNK, NARROW_CACHE, PREFILL_CHUNK_TOKENS, ROW, WIDE_CACHE
 from archwright.sizing.inference.serving_capacity import TextLoad, find_engine_load
 
 
@@ -44,7 +44,7 @@ def _list_choices(options: EngineOptions, load: TextLoad, catalog: Catalog) -> I
     if options.prefix_hits:
         reason = f"{load.shared_prefix:.0%} of the prompt tokens are shared by many requests"
         yield "prefix", _Choice("prefix caching", reason, {"prefix_hits": 0.0}, "prefix")
-    if options.chunk_tokens:
+    if options.chunk_tokens not in (0, PREFILL_CHUNK_TOKENS):
         large = options.chunk_tokens == LARGE_CHUNK
         reason = "long prompts take fewer steps" if large else "long prompts delay running answers less"
         setting = f"prompt chunks of {options.chunk_tokens:,} tokens"
