@@ -41,7 +41,7 @@ OWN_DRAFT, SEPARATE_DRAFT = "mtp", "eagle3"
 ADAPTER_BYTES = 2.0
 ROW = "engine."
 # An option that is not needed must carry this much more.
-WORTH_IT, FASTER = 1.03, 1.015
+WORTH_IT, FASTER, SHORTER = 1.03, 1.015, 1.05
 # A band of an option is cut here: near saturation a queue grows without limit.
 MOST_EFFECT = 4.0
 # Options are chosen for layouts that carry this share of the best layout's load.
@@ -265,6 +265,8 @@ class OptionChooser(NamedTuple):
         if trial.slots > found.engine.slots:
             return True
         old, new = found.most.point, open_loop_of(trial, self.flow).at_batch(found.most.point.batch)
+        if trial.chunk == SMALL_CHUNK != found.engine.chunk:  # it only shortens the steps of running answers
+            return old.tpot_p95_s / new.tpot_p95_s >= SHORTER
         gains = (new.rate / old.rate, old.ttft_p95_s / new.ttft_p95_s, old.tpot_p95_s / new.tpot_p95_s)
         return max(gains) >= FASTER
 
