@@ -125,7 +125,7 @@ def _read_row(cells: Mapping[str, str], processor: Accelerator, subjects: Benchm
     seconds = {metric: value / 1e3 for metric, value in measured.items() if value and metric != "tokens_per_s"}
     if measured["tokens_per_s"]:
         seconds["tokens_per_s"] = 1 / measured["tokens_per_s"]
-    family, served = subjects.engine_family(asked.engine), {row.engine for row in marked_rows(subjects.catalog)}
+    family, served = subjects.engine_family(asked.engine).id, {row.engine for row in marked_rows(subjects.catalog)}
     engine = family if family in served else "llamacpp"
     unlike = processor.id.startswith("GENERIC") or "mlperf" in asked.scenario
     # Fewer requests in flight than clients that ask without pause: the run was too short to count them.

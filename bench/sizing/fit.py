@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ LEAST_OF_A_REGIME = 40
 LICENCE = "numbers measured and published by others (sources: docs/accuracy.md); no row of theirs is shipped"
 
 
-def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables.FitProvenance:
+def provenance(paths: Sequence[Path], used: int, left_out: int, loss: str) -> fitted_tables.FitProvenance:
     return fitted_tables.FitProvenance(
-        file=path.name,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        file=" + ".join(path.name for path in paths),
+        sha256=hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest(),
         rows_used=used,
         rows_left_out=left_out,
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -38,22 +39,32 @@ def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables
 
 
 def bands_of(outs: Sequence[Residual[Any]], strata: Sequence[str]) -> list[fitted_tables.ConformalBand]:
-    """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last."""
-    made = []
+    """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last.
+
+    A user's own deployment is a new source, so each band is at least as wide as that of the unseen source."""
+    made: dict[tuple[str, str, str], fitted_tables.ConformalBand] = {}
     for metric in sorted({out.metric for out in outs}):
-        for stratum in strata:
+        for stratum in (serving_prediction.NEW_SOURCE, *strata):
             own = [out for out in outs if out.metric == metric and out.stratum == stratum]
-            regimes = sorted({out.regime for out in own})
             plain = [out for out in own if out.regime != serving_prediction.DISAGGREGATED]
-            for regime in [name for name in regimes if sum(out.regime == name for out in own) >= LEAST_OF_A_REGIME]:
-                made.append(_band(metric, stratum, regime, [out for out in own if out.regime == regime]))
-            if plain:
-                made.append(_band(metric, stratum, "any", plain))
-    return made
+            counts = Counter(out.regime for out in own)
+            named = sorted(name for name, count in counts.items() if count >= LEAST_OF_A_REGIME)
+            for regime in [*named, serving_prediction.SERVER, "any"]:
+                part = plain if regime == "any" else [out for out in own if out.regime == regime]
+                if regime == serving_prediction.SERVER:
+                    part = [out for out in own if out.regime in serving_prediction.SERVER_LOADS]
+                if part:
+                    source = made.get((metric, serving_prediction.NEW_SOURCE, regime))
+                    made[metric, stratum, regime] = _band(metric, stratum, regime, part, source)
+    return list(made.values())
 
 
-def _band(metric: str, stratum: str, regime: str, outs: Sequence[Residual[Any]]) -> fitted_tables.ConformalBand:
+def _band(
+    metric: str, stratum: str, regime: str, outs: Sequence[Residual[Any]], source: fitted_tables.ConformalBand | None
+) -> fitted_tables.ConformalBand:
     low, high = validation.band(outs)
+    if source is not None:
+        low, high = min(low, source.low), max(high, source.high)
     return fitted_tables.ConformalBand(
         metric=metric,
         stratum=stratum,
@@ -65,29 +76,25 @@ def _band(metric: str, stratum: str, regime: str, outs: Sequence[Residual[Any]])
     )
 
 
-def serving_fit(path: Path) -> fitted_tables.FittedTable:
-    rows, left_out = fitting.read(path)
-    own = fitting.loops(rows)
-    tpot = fitting.fit_tpot(rows)
-    ttft = fitting.fit_ttft(rows, tpot)
-    outs = [out for stratum in validation.STRATA for out in validation.out_of_fold(rows, stratum)]
-    bands = bands_of(outs, list(validation.STRATA))
-    offline = validation.offline(rows)
-    bands += [_band("pace_s", stratum, "any", offline) for stratum in validation.STRATA]
+def serving_fit(folder: Path) -> fitted_tables.FittedTable:
+    rows, left_out = fitting.read(folder)
+    own, fit = [row for row in rows if row.fitted], fitting.fit_all(rows)
+    outs = validation.all_strata(rows)
+    paths = [folder / name for name in fitting.TABLES]
     return fitted_tables.FittedTable(
-        provenance=provenance(path, len(own), len(rows) - len(own) + left_out, "soft L1 of log ratios; trees L1"),
+        provenance=provenance(paths, len(own), len(rows) - len(own) + left_out, "soft L1 of log ratios; trees L1"),
         coefficients={
-            name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())}
-            for name, k in (("tpot", tpot), ("ttft", ttft))
+            name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())} for name, k in fit.by_name.items()
         },
-        residuals=fitting.fit_tables(rows, tpot, ttft),
+        residuals=fitting.fit_tables(rows, fit),
         seen={
             "model": tuple(sorted({row.model for row in own})),
             "accelerator": tuple(sorted({row.accelerator for row in own})),
             "pair": tuple(sorted({f"{row.model} {row.accelerator}" for row in own})),
-            "engine": fitting.FAMILIES,
+            "engine": tuple(sorted({row.found.case.engine for row in own} - {"other"})),
+            "families": fitting.FAMILIES,
         },
-        bands=tuple(bands),
+        bands=tuple(bands_of(outs, list(validation.STRATA)[:3])),
     )
 
 
@@ -95,7 +102,7 @@ def main(folder: Path) -> None:
     out = DATA / "fits"
     out.mkdir(exist_ok=True)
     for name, made in (
-        ("serving", serving_fit(folder / "inference.csv")),
+        ("serving", serving_fit(folder)),
         ("training", fit_training.training_fit(folder, provenance)),
     ):
         (out / f"{name}.json").write_bytes(msgspec.json.encode(made) + b"\n")

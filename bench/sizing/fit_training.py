@@ -6,7 +6,6 @@ source doubts them, and rows that compute more than LARGEST_SHARE of the device'
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import Estimate
-from archwright.contract.record import replace
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
@@ -229,15 +227,14 @@ def bands_of(outs: Sequence[Out]) -> list[fitted_tables.ConformalBand]:
 
 
 def training_fit(
-    folder: Path, provenance: Callable[[Path, int, int, str], fitted_tables.FitProvenance]
+    folder: Path, provenance: Callable[[Sequence[Path], int, int, str], fitted_tables.FitProvenance]
 ) -> fitted_tables.FittedTable:
     rows, left = read(folder)
     k = fit(rows)
     outs = [out for stratum in STRATA for out in out_of_fold(rows, stratum)]
-    made = provenance(folder / TABLES[0], len(rows), len(left), "soft L1 of log ratios; trees L1")
-    digest = hashlib.sha256(b"".join((folder / table).read_bytes() for table in TABLES)).hexdigest()
+    paths = [folder / table for table in TABLES]
     return fitted_tables.FittedTable(
-        provenance=replace(made, file=" + ".join(TABLES), sha256=digest),
+        provenance=provenance(paths, len(rows), len(left), "soft L1 of log ratios; trees L1"),
         coefficients={"token": {name: float(f"{value:.5g}") for name, value in sorted(k.items())}},
         residuals={"token": fit_trees(rows, k)},
         seen={

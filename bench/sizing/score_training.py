@@ -15,6 +15,7 @@ from scipy.stats import binom
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.training import token_throughput
 
 HERE = Path(__file__).parent
@@ -81,7 +82,7 @@ def group_table(outs: Sequence[Out], stratum: str, name_of: Callable[[Out], str]
 
 def left_out_table(left: Sequence[fit_training.LeftOut]) -> str:
     made = "| row | model | device | measured / predicted tokens/s | not used because |\n|---|---|---|---|---|\n"
-    fit = token_throughput.fitted_tables.load_table("training")
+    fit = fitted_tables.load_table("training")
     for row, reason in left:
         predicted = token_throughput.sum_terms(row.terms, fit.coefficients["token"])
         names = f"{row.cells['row_id']} | {row.job.model.id} | {row.job.accelerator.id}"

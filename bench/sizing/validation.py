@@ -1,26 +1,40 @@
 """Leave-one-group-out: for each stratum, every row predicted by a fit that never saw its group.
 
-seen configuration: groups of (parallelism, engine) together, 8 folds; unseen model: each shape; unseen accelerator:
-each device. Bands are conformal: quantiles of the signed log residuals of the other groups' rows.
+seen configuration: groups of (parallelism, engine) together, in folds; unseen model: each shape; unseen accelerator:
+each device; unseen source: each publisher. Groups of a few rows share a fold. Bands are conformal: quantiles of the
+signed log residuals of the other groups' rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from bench.sizing.fitting import FAMILIES, Coefficients, Row, fit_tables, fit_tpot, fit_ttft, fold_of, loops
+import numpy
+from bench.sizing.fitting import FAMILIES, FAR, Fit, Row, fit_all, fit_tables
 
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.step_time import extrapolation, fitted_tables, step_time_model
+from archwright.sizing.step_time import extrapolation, fitted_tables
 
 STRATA: dict[str, Callable[[Row], str]] = {
-    serving_prediction.SEEN: lambda row: str(fold_of(row.configuration)),
+    serving_prediction.SEEN: lambda row: row.configuration,
     serving_prediction.NEW_MODEL: lambda row: row.model,
     serving_prediction.NEW_ACCELERATOR: lambda row: row.accelerator,
+    serving_prediction.NEW_SOURCE: lambda row: row.source,
+}
+# The residual trees that the predictor uses in a stratum.
+TABLES = {
+    serving_prediction.SEEN: ("tpot", "tpot.pool", "ttft", "ttft.pool"),
+    serving_prediction.NEW_MODEL: ("tpot.pool",),
+    serving_prediction.NEW_ACCELERATOR: ("tpot.pool", FAR),
+    serving_prediction.NEW_SOURCE: ("tpot.pool",),
 }
 LEVEL = 0.9
+# Groups of fewer rows are left out together.
+LEAST_ROWS = 10
 AnyRow = TypeVar("AnyRow")
 
 
@@ -43,72 +57,79 @@ class Residual(NamedTuple, Generic[AnyRow]):
 Out = Residual[Row]
 
 
-def doubt_of(row: Row) -> serving_prediction.BandWidening:
-    """As a row is answered: what a gate found, and the figures of its device."""
+def doubt_of(row: Row, fit: fitted_tables.FittedTable) -> serving_prediction.BandWidening:
+    """As the row is answered: what a gate found, what the fit has no row of, and the figures of its device."""
     found = row.found
-    return serving_prediction.BandWidening(
-        serving_prediction.WEAK_BAND_EXPONENT ** len(found.weak),
-        extrapolation.spec_uncertainty(found.accelerator, found.catalog),
-    )
+    unlike = extrapolation.list_extrapolations(found.accelerator, found.case.engine, fit, found.catalog)
+    return serving_prediction.widen_for_distance(len(found.weak) + len(unlike), found.accelerator, found.catalog)
 
 
-def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fitted_tables.FittedTable:
+def fitted(rows: Sequence[Row], fit: Fit, stratum: str) -> fitted_tables.FittedTable:
     """The predictor's own fit, without what only a shipped one has."""
     return fitted_tables.FittedTable(
         provenance=fitted_tables.FitProvenance(
             file="", sha256="", rows_used=len(rows), rows_left_out=0, date="", command="", licence="", loss=""
         ),
-        coefficients={"tpot": tpot, "ttft": ttft},
-        residuals=fit_tables(rows, tpot, ttft),
-        seen={"engine": FAMILIES},
+        coefficients=fit.by_name,
+        residuals=fit_tables(rows, fit, TABLES[stratum]),
+        seen={
+            "families": FAMILIES,
+            "engine": tuple({row.found.case.engine for row in rows} - {"other"}),
+            "accelerator": tuple({row.accelerator for row in rows}),
+        },
         bands=(),
     )
 
 
-def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
+class _Shared(NamedTuple):
+    """What every fold starts from; a forked process has it without a copy."""
+
+    rows: Sequence[Row]
+    whole: Fit
+
+
+_shared: list[_Shared] = []
+
+
+def all_strata(rows: Sequence[Row]) -> list[Out]:
+    """Every row of every stratum, predicted by a fit without its group; two folds at a time."""
+    _shared[:] = [_Shared(rows, fit_all(rows))]
+    folds: list[tuple[str, frozenset[str]]] = []
+    for stratum, group_of in STRATA.items():
+        sizes = Counter(group_of(row) for row in rows)
+        small = frozenset(group for group, count in sizes.items() if count < LEAST_ROWS)
+        folds += [(stratum, frozenset({group})) for group in sorted(sizes.keys() - small)]
+        folds += [(stratum, small)] if small else []
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.starmap(_predict_fold, folds, chunksize=1)
+    return [out for outs in found for out in outs]
+
+
+def _predict_fold(stratum: str, left: frozenset[str]) -> list[Out]:
+    rows, whole = _shared[0]
     group_of = STRATA[stratum]
-    found: list[Out] = []
-    for group in sorted({group_of(row) for row in loops(rows)}):
-        kept = [row for row in rows if group_of(row) != group]
-        left = [row for row in loops(rows) if group_of(row) == group]
-        tpot = fit_tpot(kept)
-        ttft = fit_ttft(kept, tpot)
-        fit = fitted(kept, tpot, ttft)
-        for row in left:
-            pace, first = serving_prediction.predict_means(row.found, fit, stratum)
-            regime = serving_prediction.classify_regime(row.found)
-            alike = group
-            if stratum == serving_prediction.NEW_MODEL and row.pooled:
-                # One shape has nine in ten of these rows: bands are judged by groups of model and device.
-                alike = f"{row.model} {row.accelerator}"
-            for metric, ratio in (("tpot_s", row.tpot_s / pace), ("ttft_s", row.ttft_s / first)):  # type: ignore[operator]
-                found.append(Out(row, metric, stratum, alike, regime, math.log(ratio), doubt_of(row)))
-    return found
+    kept = [row for row in rows if group_of(row) not in left]
+    fit = fitted(kept, fit_all(kept, whole, rows), stratum)
+    return [out for row in rows if group_of(row) in left for out in _residuals(row, fit, stratum, group_of(row))]
 
 
-def offline(rows: Sequence[Row]) -> list[Out]:
-    """Offline throughput by a fit that saw none of its source: only closed loops."""
-    tpot = fit_tpot(rows)
-    found = []
-    for row in rows:
-        ambiguous = "ambiguous" in row.cells["note"]
-        if row.cells["scenario"].startswith("offline") and row.tokens_per_s and not ambiguous:
-            rate = step_time_model.output_throughput(row.found.case, step_time_model.mean_tpot_s(row.found.case, tpot))
-            found.append(
-                Out(
-                    row,
-                    "pace_s",
-                    "source unseen",
-                    row.model,
-                    serving_prediction.OFFLINE,
-                    math.log(rate / row.tokens_per_s),
-                    doubt_of(row),
-                )
-            )
-    return found
+def _residuals(row: Row, fit: fitted_tables.FittedTable, stratum: str, group: str) -> Iterator[Out]:
+    pace, first = serving_prediction.predict_means(row.found, fit, stratum)
+    regime = serving_prediction.classify_regime(row.found)
+    if stratum == serving_prediction.NEW_MODEL and row.pooled:
+        # One shape has nine in ten of these rows: bands are judged by groups of model and device.
+        group = f"{row.model} {row.accelerator}"
+    rate, doubt = serving_prediction.predict_rate(row.found, pace, first), doubt_of(row, fit)
+    for metric, measured, predicted in (
+        ("tpot_s", row.tpot_s, pace),
+        ("ttft_s", row.ttft_s, first),
+        ("pace_s", row.tokens_per_s and 1 / row.tokens_per_s, 1 / rate),
+    ):
+        if measured:
+            yield Out(row, metric, stratum, group, regime, math.log(measured / predicted), doubt)
 
 
-def median_error(outs: Sequence[Out]) -> float:
+def median_error(outs: Sequence[Residual[Any]]) -> float:
     return quantile([abs(math.expm1(-out.residual)) for out in outs], 0.5)
 
 
@@ -121,30 +142,41 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
 
 
-def band(outs: Sequence[Out], level: float = LEVEL) -> tuple[float, float]:
-    """Factors (low, high) on a prediction; each side at least 2 %. From the rows that no gate calls weak, where there
-    are any: the others are answered with more than this.
-
-    Rows of a group err alike, so it is groups that are exchangeable: with g of them the tails shrink by 1 - 1/g.
-    """
-    outs = [out for out in outs if not out.weak] or outs
-    groups = max(len({out.group for out in outs}), 2)
-    tail, rank = (1 - level) / 2 * (1 - 1 / groups), 1 + 1 / max(len(outs), 1)
-    low = quantile([out.residual for out in outs], max(0.0, tail * rank - (rank - 1)))
-    high = quantile([out.residual for out in outs], min(1.0, (1 - tail) * rank))
+def quantile_band(residuals: Sequence[float], tail: float) -> tuple[float, float]:
+    """Factors (low, high) that leave `tail` of the residuals out on each side; each at least 2 %."""
+    low, high = numpy.quantile(residuals, [tail, 1 - tail])
     return math.exp(min(low, -0.02)), math.exp(max(high, 0.02))
 
 
-def coverage(outs: Sequence[Out]) -> tuple[float, float]:
+def band(outs: Sequence[Out]) -> tuple[float, float]:
+    """Factors (low, high) on a prediction, from the rows that no gate calls weak, where there are any."""
+    return quantile_band([out.residual for out in _sure(outs)], find_tail(outs))
+
+
+def _sure(outs: Sequence[Out]) -> Sequence[Out]:
+    return [out for out in outs if not out.weak] or outs
+
+
+def find_tail(outs: Sequence[Out]) -> float:
+    """The tail with which the bands of the other groups hold LEVEL of the rows: groups err alike, rows do not count."""
+    low, high = 0.0, 0.25
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if coverage(outs, middle)[0] >= LEVEL else (low, middle)
+    return low
+
+
+def coverage(outs: Sequence[Out], tail: float | None = None) -> tuple[float, float]:
     """Share of rows inside the band made from the other groups and widened as each row is answered, and the median
     half-width as a factor.
     """
+    tail = find_tail(outs) if tail is None else tail
     inside, widths = 0, []
     for group in {out.group for out in outs}:
-        others = [out for out in outs if out.group != group]
+        others = [out.residual for out in _sure([out for out in outs if out.group != group])]
         if not others:
             continue
-        made = band(others)
+        made = quantile_band(others, tail)
         for out in (out for out in outs if out.group == group):
             low, high = out.doubt.combine_bands([made])
             inside += low <= math.exp(out.residual) <= high

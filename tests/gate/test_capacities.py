@@ -38,12 +38,12 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.24409, 1),
-    (17.977, 1),
-    (2.1254, 4),
-    (13.157, 2),
-    (88.984, 2),
-    (12.914, 8),
+    (0.22859, 1),
+    (17.862, 1),
+    (1.9145, 4),
+    (11.531, 2),
+    (92.379, 2),
+    (14.424, 8),
     (0.29429, 0),
 )
 

@@ -40,12 +40,12 @@ def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tu
     worker = ShardedModel(shape, NumericPrecision(number), ParallelLayout(tp=width, moe_tp=1, ep=width))
     row = build_device_spec(CATALOG.accelerators[device], NumericPrecision(number), shape.sparse)
     case = step_time_model.build_step_inputs(
-        worker, row, "vllm", model.attention, step_time_model.ClosedLoopLoad(float(sent), prompt, answer)
+        worker, row, "vllm", model.attention, step_time_model.RequestLoad(float(sent), prompt, answer)
     )
     assert case.requests == sent
     step = step_time_model.decode_step_s(case, FIT.coefficients["tpot"])
     tpot = step_time_model.mean_tpot_s(case, FIT.coefficients["tpot"])
-    ttft = step_time_model.mean_ttft_s(case, FIT.coefficients["ttft"], step, tpot)
+    ttft = step_time_model.mean_ttft_s(case, FIT.coefficients["ttft.closed"], step, tpot)
     pace = FittedStepTimes(worker, row, CoefficientKey("vllm", model.attention), FIT.coefficients)
     found = ContinuousBatching(pace, 256, 2048).run(
         [SimulatedRequest(0.0, prompt, 0, answer) for _ in range(sent)],
@@ -56,4 +56,5 @@ def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tu
     beyond = alone.ttft_s(step) - alone.steps_s(step)
     assert mean(one.tpot_s for one in found if one.tpot_s is not None) == pytest.approx(tpot, rel=0.05)
     first = mean(one.ttft_s for one in found if one.finished and one.ttft_s is not None) + beyond
-    assert 0.7 < first / ttft < 1.3
+    # Clients of the fitted closed loops add waits that the steps of a server do not have.
+    assert 0.35 < first / ttft < 1.1

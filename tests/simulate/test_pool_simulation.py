@@ -107,7 +107,7 @@ def test_slower_steps_are_slower_in_everything_and_a_queue_widens_the_band(one: 
 
 
 def test_an_unknown_accelerator_is_less_sure(found: pool_simulation.PoolPrediction) -> None:
-    other = pool_simulation.predict_pool(pool_on("L40S", "Llama-3.1-8B-Instruct", rate=2.0))
+    other = pool_simulation.predict_pool(pool_on("B300-SXM", "Llama-3.1-8B-Instruct", rate=2.0))
     assert other.tpot_p50_s.factor > 1.5
     assert other.bases[0].stratum == "unseen accelerator"
 

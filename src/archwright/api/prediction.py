@@ -123,7 +123,7 @@ def predict_serving(
 
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
     """Return the run that narrows the prediction; processors have rows of their own engine."""
-    engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id)
+    engine = subjects.engine_family(query.engine or subjects.catalog.default_engine.id).id
     accelerator = subjects.accelerator(query.accelerator)
     if accelerator.kind == HOST_KIND:
         return None

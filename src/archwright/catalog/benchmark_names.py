@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables import parsers
@@ -41,6 +42,16 @@ def take_cores(processor: Accelerator, threads: int) -> Accelerator:
     )
 
 
+class EngineFamily(NamedTuple):
+    """Engines that share fitted coefficients. `slots`: most requests at a time.
+
+    `local`: kernels of local engines, which split a model by layers and add products in 16 bits."""
+
+    id: str
+    slots: float = math.inf
+    local: bool = False
+
+
 class BenchmarkNameResolver:
     """Resolves names to rows; results are cached, since a table repeats its names."""
 
@@ -61,12 +72,22 @@ class BenchmarkNameResolver:
         return {**own, **{row.id: row for row in parsers.read_accelerators(DATA, "devices.csv") if row.id not in own}}
 
     @cached_property
-    def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
-        found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}, "engine": {}}
+    def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}}
         for row in read_rows(DATA, "benchmark_names.csv"):
             name, kind = row.required_text("name"), row.required_text("kind")
-            found[kind][name if kind == "engine" else normalise_name(name)] = row.required_text("id")
-        return found["model"], found["accelerator"], found["engine"]
+            if kind in found:
+                found[kind][normalise_name(name)] = row.required_text("id")
+        return found["model"], found["accelerator"]
+
+    @cached_property
+    def _families(self) -> Mapping[str, EngineFamily]:
+        found = {}
+        for row in read_rows(DATA, "benchmark_names.csv"):
+            if row.required_text("kind") == "engine":
+                slots, local = row.count("slots") or math.inf, row.text("kernels") == "ggml"
+                found[row.required_text("name")] = EngineFamily(row.required_text("id"), slots, local)
+        return found
 
     def model(self, name: str) -> ModelSpec:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
@@ -98,9 +119,9 @@ class BenchmarkNameResolver:
             self._accelerators[name] = take_cores(found, int(threads[1])) if threads else found
         return self._accelerators[name]
 
-    def engine_family(self, text: str) -> str:
+    def engine_family(self, text: str) -> EngineFamily:
         """Return the family of an engine and version, `other` if the name is unknown."""
-        return next((family for name, family in self._spellings[2].items() if name in text.lower()), "other")
+        return next((family for name, family in self._families.items() if name in text.lower()), EngineFamily("other"))
 
     @cached_property
     def _scenario_loads(self) -> tuple[tuple[str, str, float, float, int], ...]:

@@ -81,6 +81,7 @@ def parse_serving_query(cells: Cells) -> tuple[ServingQuery, list[str]]:
         output_tokens=_read_length(cells, "output_len", wrong),
         ttft_statistic=read_text(cells, "ttft_stat"),
         tpot_statistic=read_text(cells, "tpot_stat"),
+        requests=read_number(cells, "requests", wrong) or None,
     ), wrong
 
 

@@ -89,7 +89,9 @@ def test_what_requests_share_never_carries_less_and_adapters_never_more() -> Non
     rates = [sized(LOAD._replace(shared_prefix=share)).requests_per_s.value for share in (0.0, 0.3, 0.6, 0.9)]
     assert rates == sorted(rates)
     assert rates[-1] > 1.5 * rates[0]
-    assert sized(LOAD._replace(adapters=8)).requests_per_s.value < rates[0]
+    adapted = [sized(LOAD._replace(adapters=count)).requests_per_s.value for count in (16, 8, 1)]
+    # Options that gain less than 3 % are not chosen, so a load without adapters may carry that much less.
+    assert adapted == sorted(adapted) and adapted[-1] < 1.03 * rates[0]
 
 
 def test_options_are_chosen_only_where_they_carry_more() -> None:

@@ -15,7 +15,7 @@ from archwright.sizing.model.parallel_layout import ParallelLayout
 from archwright.sizing.model.weight_groups import group_weights
 from archwright.sizing.step_time import fitted_tables, step_time_model
 from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes, RooflineStepTimes
-from archwright.sizing.step_time.step_time_model import ClosedLoopLoad, build_step_inputs
+from archwright.sizing.step_time.step_time_model import RequestLoad, build_step_inputs
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, build_device_spec
 
 FIT = fitted_tables.load_table("serving")
@@ -45,8 +45,8 @@ def test_steps_are_those_of_the_fitted_formulas(name: str, width: int, number: s
     worker, device = deployed(name, width, number)
     pace, attention = fitted(name, width, number, engine), CATALOG.models[name].attention
     for requests, prompt, answer in ((1, 100, 50), (17, 1800, 220), (64, 5000, 1000)):
-        case = build_step_inputs(worker, device, engine, attention, ClosedLoopLoad(float(requests), prompt, answer))
-        tpot, ttft = FIT.coefficients["tpot"], FIT.coefficients["ttft"]
+        case = build_step_inputs(worker, device, engine, attention, RequestLoad(float(requests), prompt, answer))
+        tpot, ttft = FIT.coefficients["tpot"], FIT.coefficients["ttft.server"]
         assert case.requests == requests
         decode = pace.decode_step(prompt + answer / 2).step_s(requests)
         assert decode == pytest.approx(step_time_model.decode_step_s(case, tpot), rel=1e-9)
@@ -63,17 +63,21 @@ def test_steps_are_those_of_the_fitted_formulas(name: str, width: int, number: s
 
 
 def test_a_prompt_alone_takes_the_fitted_time_and_never_less_than_its_steps() -> None:
-    pace, k = fitted(DENSE), FIT.coefficients["ttft"]
+    pace, k = fitted(DENSE), FIT.coefficients["ttft.server"]
     short, scheduling = pace.uncontended_prefill(500), k["engine.vllm"]
-    assert short.ttft_s(0.01) == pytest.approx(pace.ttft_prefill_s(500) + scheduling * (k["t0"] + k["ks"] * 0.01))
+    assert short.ttft_s(0.01) == pytest.approx(
+        pace.ttft_prefill_s(500) + scheduling * (k["t0.open"] + k["ks.open"] * 0.01)
+    )
     crowded = short._replace(fitted_s=0.0, fitted_steps=0.0)
     assert crowded.ttft_s(0.01) == crowded.steps_s(0.01) == pytest.approx(short.read_s + 0.015)
 
 
-def test_a_slower_maker_is_slower_in_all_that_the_device_does() -> None:
+def test_a_device_class_has_a_factor_of_its_own_on_every_step() -> None:
     worker, device = deployed(DENSE, 1, "fp8")
-    usual = fitted(DENSE)
-    slow = FittedStepTimes(worker, device, CoefficientKey("vllm", "gqa", 1.5), FIT.coefficients)
+    usual, key = fitted(DENSE), f"device.{device.device_class}"
+    tpot, ttft = FIT.coefficients["tpot"], FIT.coefficients["ttft.server"]
+    slower = {"tpot": {**tpot, key: 1.5 * tpot[key]}, "ttft.server": {**ttft, key: 1.5 * ttft[key]}}
+    slow = FittedStepTimes(worker, device, CoefficientKey("vllm", "gqa"), slower)
     assert slow.decode_step(900).step_s(8) == pytest.approx(1.5 * usual.decode_step(900).step_s(8))
     assert slow.prefill_s(900, 4e5) == pytest.approx(1.5 * usual.prefill_s(900, 4e5))
     assert slow.ttft_prefill_s(900) == pytest.approx(1.5 * usual.ttft_prefill_s(900))

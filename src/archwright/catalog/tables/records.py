@@ -41,7 +41,9 @@ class Fact(Record):
 
 
 class Accelerator(Fact):
-    """One device. `flops`: dense FLOP/s per dtype; `memory_bytes`: usable by software, 0 for a processor."""
+    """One device. `flops`: dense FLOP/s per dtype; `memory_bytes`: usable by software, 0 for a processor.
+
+    `memory_kind`: HBM, GDDR, LPDDR or DDR."""
 
     id: str
     vendor: str
@@ -51,6 +53,7 @@ class Accelerator(Fact):
     memory_bytes: int
     memory_marketing: str
     memory_bandwidth_bytes_per_s: float
+    memory_kind: str
     flops: dict[str, float]
     sparsity: bool
     scale_up: str

@@ -62,12 +62,13 @@ def predict_fitted_loop(
     case: step_time_model.StepTimeInputs, fit: Mapping[str, step_time_model.Coefficients], means: tuple[float, float]
 ) -> ClosedLoopLatency:
     """Predict a fitted deployment; the physics' parts are scaled to its mean TPOT and TTFT, `means`."""
-    tpot, ttft = fit["tpot"], fit["ttft"]
+    tpot, ttft = fit["tpot"], fit[step_time_model.select_ttft(case.load)]
     step, pace = step_time_model.decode_step_s(case, tpot), step_time_model.mean_tpot_s(case, tpot)
     first, read = step_time_model.mean_ttft_s(case, ttft, step, pace), step_time_model.ttft_prefill_s(case, ttft)
     pooled = case.prefill_ranks > 0
-    before = case.sent * case.ranks / case.prefill_ranks if pooled else case.requests
-    crowd = ttft["p_kb"] if pooled else ttft["kb"] * ttft.get(f"engine.{case.engine}", 1.0)
+    before = case.sent * case.ranks / case.prefill_ranks if pooled else case.others
+    each = step_time_model.earlier_prompts(case, ttft) / max(case.others, step_time_model.EPSILON)
+    crowd = ttft["p_kb"] if pooled else each * ttft.get(f"engine.{case.engine}", 1.0)
     between = step_time_model.interleaved_prefill_s(case, tpot)
     spread = TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer
     burst, grown = min(2 * crowd, MOST_BURST), means[1] / first
@@ -76,7 +77,7 @@ def predict_fitted_loop(
         ttft_s=means[1],
         crowd_s=crowd * before * read * grown,
         burst=burst,
-        burst_s=2 * crowd / burst * before * read * grown,
+        burst_s=2 * crowd / max(burst, step_time_model.EPSILON) * before * read * grown,
         step_s=0.0 if pooled else step * grown,
         tpot_spread_s=0.0 if pooled else spread * between * means[0] / pace,
     )

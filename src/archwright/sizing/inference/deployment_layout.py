@@ -73,7 +73,7 @@ def _iterate_accelerator_layouts(
                 f"weights in fp4 lose {loss.value:.1%} of the model's scores ({loss.low:.0%} to {loss.high:.0%})"
             )
     context = requests.context_tokens(model)
-    kind = CoefficientKey(product.id, model.attention, extrapolation.vendor_slowdown(accelerator, catalog))
+    kind = CoefficientKey(product.id, model.attention)
     costs = engine_options.read_costs(catalog)
     for width in widths:
         worker = step_work.ShardedModel(shape, number, _tensor_layout(width))
@@ -132,7 +132,7 @@ def build_engine(found: serving_prediction.ResolvedDeployment, requests: Request
     placed = worker.layout
     if placed.dp > 1 or placed.pp > 1 or placed.prefill is not None:
         return None
-    kind = CoefficientKey(case.engine, found.model.attention, case.slower)
+    kind = CoefficientKey(case.engine, found.model.attention)
     engine = EngineInstance(
         product=catalog.engines.get(case.engine) or replace(catalog.default_engine, id=case.engine),
         quantisation=worker.number.name,
@@ -159,7 +159,10 @@ def estimate_speed(
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found
     unlike = extrapolation.list_extrapolations(accelerator, engine, fit, catalog)
     doubt = serving_prediction.widen_for_distance(weak + len(unlike), accelerator, catalog)
-    bands = (serving_prediction.apply_band(1.0, fit, (metric, stratum, ""), doubt) for metric in ("tpot_s", "ttft_s"))
+    bands = (
+        serving_prediction.apply_band(1.0, fit, (metric, stratum, serving_prediction.SERVER), doubt)
+        for metric in ("tpot_s", "ttft_s")
+    )
     steps, first = (band.to_estimate("") for band in bands)
     named = f"{serving_prediction.SEEN}, physics alone" if found == serving_prediction.SEEN else stratum
     made = fit.provenance

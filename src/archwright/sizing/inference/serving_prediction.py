@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.catalog.benchmark_names import BenchmarkNameResolver, EngineFamily
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, multiply_estimates
@@ -40,13 +40,28 @@ from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel, buil
 
 SEEN, NEW_MODEL, NEW_ACCELERATOR = "seen configuration", "unseen model", "unseen accelerator"
 NEW_BOTH = "unseen model and accelerator"
-DISAGGREGATED, QUEUEING, OFFLINE = "disaggregated", "queueing", "offline"
+NEW_SOURCE = "unseen source"
+DISAGGREGATED, QUEUEING, SERVER = "disaggregated", "queueing", "server"
+# Steps of a server do not depend on how its requests come: a plan uses one band for all of them.
+SERVER_LOADS = frozenset({step_time_model.CLOSED, step_time_model.OPEN, step_time_model.SINGLE})
 # Exponent on the band for each reason that makes a row weak.
 WEAK_BAND_EXPONENT = 1.35
 # Limit of the residual trees' logarithm: a larger residual means a mislabelled row (docs/accuracy.md).
 MOST_RESIDUAL = 1.5
-# Share of the offline rate that a server under a latency limit reaches. Assumed.
-SERVER_SHARE = 0.88
+# Kinds of load by the start of a scenario's name; every other scenario is a closed loop.
+LOADS = {
+    "batch1": step_time_model.BARE,
+    "single_stream": step_time_model.SINGLE,
+    "mlperf_singlestream": step_time_model.SINGLE,
+    "open_loop": step_time_model.OPEN,
+    "mlperf_server": step_time_model.OPEN,
+    "mlperf_interactive": step_time_model.OPEN,
+    "offline_batch": step_time_model.STATIC,
+    "offline": step_time_model.OFFLINE,
+    "mlperf": step_time_model.OFFLINE,
+}
+# A closed loop of fewer requests per slot is mostly its first burst.
+SHORT_RUN = 4.0
 # Percentiles above all measured rows get the band of a weak row.
 TAIL_PERCENTILES = frozenset({"p95", "p99"})
 MOST_DEVICES = 1_000_000
@@ -56,7 +71,8 @@ LEAST_PARAMETERS, MOST_PARAMETERS = 1e6, 1e14
 class ServingQuery(Record):
     """Deployment and load as a benchmark row or a user states them; an empty field is unstated.
 
-    `native_format`: without a stated format, the device's own instead of the published one."""
+    `native_format`: without a stated format, the device's own instead of the published one. `requests`: requests of
+    the whole run."""
 
     model: str
     accelerator: str
@@ -73,6 +89,7 @@ class ServingQuery(Record):
     ttft_statistic: str = ""
     tpot_statistic: str = ""
     native_format: bool = False
+    requests: float | None = None
 
 
 class PredictionInterval(NamedTuple):
@@ -163,17 +180,20 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     prompt, answer, beams, of_load = _resolve_lengths(asked, model, subjects)
-    worker, device, of_layout = _place_deployment(asked, model, accelerator, prompt + answer, subjects.catalog)
+    engine = asked.engine.strip() or subjects.catalog.default_engine.id
+    family = subjects.engine_family(engine)
+    place = (subjects.catalog, family)
+    worker, device, of_layout = _place_deployment(asked, model, accelerator, prompt + answer, place)
     if not worker.number.stated:
         weak.append("precision is not stated")
+    traffic = _describe_load(asked, prompt, answer, family.slots)
     if asked.concurrency is None:
         of_load.append("requests in flight: as many as fit")
-    engine = asked.engine.strip() or subjects.catalog.default_engine.id
+        if traffic.kind == step_time_model.OPEN:
+            weak.append("the load of a request rate is not stated")
     if not asked.engine.strip():
         of_load.append(f"engine: {engine}")
-    traffic = step_time_model.ClosedLoopLoad(sent=asked.concurrency, prompt=prompt, answer=answer)
-    case = step_time_model.build_step_inputs(worker, device, subjects.engine_family(engine), model.attention, traffic)
-    case = case._replace(slower=extrapolation.vendor_slowdown(accelerator, subjects.catalog))
+    case = step_time_model.build_step_inputs(worker, device, family.id, model.attention, traffic)
     # A CPU row states no memory.
     if device.memory and worker.weight_bytes() > device.memory:
         weak.append("the weights exceed the devices' memory")
@@ -193,20 +213,39 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     )
 
 
+def _describe_load(asked: ServingQuery, prompt: float, answer: float, slots: float) -> step_time_model.RequestLoad:
+    kind = next((kind for name, kind in LOADS.items() if asked.scenario.startswith(name)), step_time_model.CLOSED)
+    first = 0.1
+    if asked.concurrency and asked.requests:
+        first = min(asked.concurrency / asked.requests, 1.0)
+        if kind == step_time_model.CLOSED and asked.requests < SHORT_RUN * asked.concurrency:
+            kind = step_time_model.BURST
+    return step_time_model.RequestLoad(asked.concurrency, prompt, answer, kind, first, slots)
+
+
 def _place_deployment(
-    asked: ServingQuery, model: ModelSpec, accelerator: Accelerator, context: float, catalog: Catalog
+    asked: ServingQuery,
+    model: ModelSpec,
+    accelerator: Accelerator,
+    context: float,
+    environment: tuple[Catalog, EngineFamily],
 ) -> tuple[ShardedModel, DeviceSpec, list[str]]:
     """Return the worker, its device and the assumptions about them.
 
     Without a stated format: the most likely one in which weights and a sequence of `context` tokens fit, else the most
     likely one."""
+    catalog, family = environment
     named, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
     layout = parse_layout(asked.parallelism)
+    if layout is None and family.local and asked.devices > 1:
+        layout = ParallelLayout(pp=min(asked.devices, MOST_DEVICES))
     placements = []
     listed = numeric_precision.list_candidate_precisions(model, accelerator, native=asked.native_format)
     for number in [named] if named.stated else listed:
         stated = build_device_spec(accelerator, number, shape.sparse)
         device = extrapolation.apply_sustained_rates(stated, accelerator, catalog)
+        if family.local:
+            device = extrapolation.apply_local_rates(device, accelerator)
         placed = layout or _narrowest_layout(ShardedModel(shape, number, ParallelLayout()), device, asked.devices)
         worker = ShardedModel(shape, number, replicate_layout(placed, min(asked.devices, MOST_DEVICES)))
         placements.append((worker, device, [] if layout else [f"parallelism: TP{placed.tp}"]))
@@ -275,9 +314,8 @@ def classify_stratum(
 def classify_regime(found: ResolvedDeployment) -> str:
     if found.case.prefill_ranks:
         return DISAGGREGATED
-    if found.asked.scenario.startswith(("offline", "mlperf")):
-        return OFFLINE
-    return QUEUEING if found.case.sent > found.case.held else ""
+    queued = found.case.excess > 0 and found.case.load in (step_time_model.CLOSED, step_time_model.BURST)
+    return QUEUEING if queued else found.case.load
 
 
 def predict_deployment(
@@ -295,21 +333,10 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
     stratum = stratum or classify_stratum(found.model, found.accelerator, case.engine, fit.seen)
     regime = classify_regime(found)
     tpot, ttft = predict_means(found, fit, stratum)
-    if asked.scenario.startswith("batch1"):
-        # A bare engine without a server: no scheduling and no queueing.
-        ttft = step_time_model.ttft_prefill_s(case, fit.coefficients["ttft"])
-    rate = step_time_model.output_throughput(case, tpot) / found.beams
-    if regime != OFFLINE:
-        # Requests that exceed the KV cache wait, so they do not raise the throughput.
-        rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))
-    if asked.scenario == "mlperf_server":
-        rate *= SERVER_SHARE
-    if asked.scenario == "batch1_prefill" and case.answer <= 1:
-        rate = case.prompt / ttft
+    rate = predict_rate(found, tpot, ttft)
     weak = (*found.weak, *extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog))
     widening = widen_for_distance(len(weak), found.accelerator, found.catalog)
-    metric = "pace_s" if regime == OFFLINE else "tpot_s"
-    token_s = apply_band(1 / max(rate, 1e-9), fit, (metric, stratum, regime), widening)
+    token_s = apply_band(1 / max(rate, 1e-9), fit, ("pace_s", stratum, regime), widening)
     loop = closed_loop.predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
     bands = {name: apply_band(1.0, fit, (name, stratum, regime), widening) for name in ("tpot_s", "ttft_s")}
     return _assemble_prediction(asked, loop, bands, token_s)._replace(
@@ -377,7 +404,7 @@ def require_cpu_engine(
     """Return the engine on the stated processor. Raises CatalogError AW-CAT-30 if none runs there."""
     accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
     hardware = build_processor_hardware(accelerator, max(asked.devices, 1), catalog)
-    setup = CpuSetup(subjects.engine_family(asked.engine), asked.precision, read_instruction_set(accelerator))
+    setup = CpuSetup(subjects.engine_family(asked.engine).id, asked.precision, read_instruction_set(accelerator))
     engine = build_cpu_engine(hardware, model, requests, catalog, setup)
     if engine is None:
         hint = "add a row for an embedded CPU engine to the catalog's engines table"
@@ -386,16 +413,39 @@ def require_cpu_engine(
 
 
 def predict_means(found: ResolvedDeployment, fit: FittedTable, stratum: str) -> tuple[float, float]:
-    """Return mean TPOT and TTFT in seconds; residual trees apply to seen and to disaggregated configurations."""
+    """Return mean TPOT and TTFT in seconds. Residual trees apply to closed loops and to disaggregated layouts.
+
+    The TTFT of a closed loop on an unseen accelerator has trees without properties of models and devices."""
     case, tables = found.case, fit.residuals
+    name = step_time_model.select_ttft(case.load)
     tpot = step_time_model.mean_tpot_s(case, fit.coefficients["tpot"])
     step = step_time_model.decode_step_s(case, fit.coefficients["tpot"])
-    ttft = step_time_model.mean_ttft_s(case, fit.coefficients["ttft"], step, tpot)
-    if stratum != SEEN and not case.prefill_ranks:
+    ttft = step_time_model.mean_ttft_s(case, fit.coefficients[name], step, tpot)
+    pool = ".pool" if case.prefill_ranks else ""
+    looped = case.load in step_time_model.LOOPS
+    used = {
+        "tpot": f"tpot{pool}" if pool or (stratum == SEEN and looped) else "",
+        "ttft": f"ttft{pool}" if stratum == SEEN and looped else "",
+    }
+    if stratum == NEW_ACCELERATOR and looped and not pool:
+        used["ttft"] = f"{name}.{NEW_ACCELERATOR}"
+    if not any(used.values()):
         return tpot, ttft
-    features = extract_features(case, found.worker, found.device, found.asked.engine, fit.seen["engine"])
-    tpot *= _residual_factor(tables["tpot.pool" if case.prefill_ranks else "tpot"], features)
-    return tpot, ttft * _residual_factor(tables["ttft"], features) if stratum == SEEN else ttft
+    features = extract_features(case, found.worker, found.device, found.asked.engine, fit.seen["families"])
+    factors = {key: _residual_factor(tables[table], features) if table else 1.0 for key, table in used.items()}
+    return tpot * factors["tpot"], ttft * factors["ttft"]
+
+
+def predict_rate(found: ResolvedDeployment, tpot: float, ttft: float) -> float:
+    """Return output tokens/s of the deployment at its mean `tpot` and `ttft`; input tokens/s for a prompt alone."""
+    case = found.case
+    if case.load == step_time_model.BARE:
+        return case.prompt / ttft if case.answer <= 1 else 1 / tpot / found.beams
+    rate = step_time_model.output_throughput(case, tpot)
+    if case.load not in (step_time_model.STATIC, step_time_model.OFFLINE):
+        # Requests that exceed the KV cache wait, so they do not raise the throughput.
+        rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))
+    return rate / found.beams
 
 
 def _residual_factor(table: tuple[boosted_trees.RegressionTree, ...], features: list[float]) -> float:

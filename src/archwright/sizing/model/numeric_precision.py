@@ -12,6 +12,7 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 
 _WORDS = (
     ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),
+    ("nf4", re.compile(r"nf4|bitsandbytes")),
     ("int4", re.compile(r"int4|w4a16|awq|gptq|q4_[01]|4.?bit")),
     ("int8", re.compile(r"int8|w8a8")),
     ("fp8", re.compile(r"fp8|float8|e4m3")),
@@ -22,7 +23,7 @@ _WORDS = (
 # Bits per weight, scales included: blocks of 16 or 32 weights share one 8-bit scale. The formats of GGUF files
 # (q4 to q8) mix blocks, also in attention and output head.
 WEIGHT_BITS = {"fp4": 4.5, "int4": 4.5, "int8": 8.0, "fp8": 8.0, "fp32": 32.0, "bf16": 16.0}
-WEIGHT_BITS |= {"q4": 4.85, "q5": 5.7, "q6": 6.6, "q8": 8.5}
+WEIGHT_BITS |= {"q4": 4.85, "q5": 5.7, "q6": 6.6, "q8": 8.5, "nf4": 4.13}
 FALLBACK_DTYPES = {
     "fp4": ("fp4", "fp8", "bf16", "fp16"),
     "fp8": ("fp8", "bf16", "fp16"),
@@ -30,7 +31,7 @@ FALLBACK_DTYPES = {
     "int4": ("bf16", "fp16"),
     "bf16": ("bf16", "fp16"),
     "fp32": ("tf32", "fp32", "bf16"),
-    **dict.fromkeys(("q4", "q5", "q6", "q8"), ("bf16", "fp16")),
+    **dict.fromkeys(("q4", "q5", "q6", "q8", "nf4"), ("bf16", "fp16")),
 }
 
 

@@ -1,7 +1,7 @@
 """Step times of one engine in seconds, used by the planner's formulas and by the event simulation.
 
 - Accelerators: fitted coefficients (step_time_model.py). A mixed step = decode step + prefill of its prompt chunks. A
-  prefill-only step = smooth maximum of the prefill's compute time and the time to read one token's weights.
+  prefill-only step = the prefill and the time to read one token's weights.
 - CPU: the roofline of the engine's efficiency row.
 Design: an object holds one engine on one layout and is independent of the load.
 """
@@ -12,7 +12,16 @@ import math
 from typing import NamedTuple, Protocol
 
 from archwright.sizing.hardware.roofline import EngineStep, Roofline, count_token_pairs
-from archwright.sizing.step_time.step_time_model import Coefficients, expert_routing_s, layer_overhead_s
+from archwright.sizing.step_time.step_time_model import (
+    OPEN,
+    Coefficients,
+    DeviceKey,
+    expert_routing_s,
+    layer_overhead_s,
+    prefill_efficiency,
+    select_ttft,
+    slowdown_factor,
+)
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 # An uncontended request waits for half of the running step and then takes part in one step.
@@ -87,13 +96,12 @@ class FittedDecodeStep(NamedTuple):
     compute_s: float
     plain_s: float
     request_s: float
-    power: float
     factor: float
 
     def step_s(self, batch: float) -> float:
         compute, plain = self.compute_s * batch, self.plain_s + self.request_s * batch
         memory = self.memory_s(batch) + self.cache_s * batch
-        return (math.pow(memory**self.power + compute**self.power, 1 / self.power) + plain) * self.factor
+        return (memory + compute + plain) * self.factor
 
     def cache_share(self, batch: float) -> float:
         """Return the share of the KV cache in the bytes that a step reads."""
@@ -107,11 +115,10 @@ class FittedDecodeStep(NamedTuple):
 
 
 class CoefficientKey(NamedTuple):
-    """Engine family, attention kind; `slower`: step time of this vendor's devices over that of the fitted devices."""
+    """Engine family and attention kind."""
 
     engine: str
     attention: str
-    slower: float = 1.0
 
 
 class FittedStepTimes:
@@ -122,11 +129,14 @@ class FittedStepTimes:
     def __init__(
         self, worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey, fit: dict[str, dict[str, float]]
     ) -> None:
-        self._worker, self._device, self._tpot, self._ttft = worker, device, fit["tpot"], fit["ttft"]
-        self._kind = kind
+        self._worker, self._device, self._tpot, self._ttft = worker, device, fit["tpot"], fit[select_ttft(OPEN)]
+        self._kind, self._own = kind, DeviceKey(kind.engine, device.device_class, device.link_kind)
         shape, k, name = worker.shape, self._tpot, worker.number.name
         self._number = k.get(f"compute.{name}", 1.0)
-        self._factor = k.get(f"engine.{kind.engine}", 1.0) * k.get(f"format.{name}", 1.0) * kind.slower
+        self._bandwidth = device.bandwidth * k["em"] * k.get(f"em.{kind.engine}", 1.0)
+        self._link = device.link * k[f"el.{device.link_kind}"]
+        self._read_efficiency = k["epf"] * k.get(f"epf.{kind.engine}", 1.0)
+        self._factor = slowdown_factor(k, kind.engine, name, device.device_class)
         self.started_s = shape.layers * k["opf"] * self._factor
         self._base = self._decode_constants(k, kind.attention)
         self._prompt = _PrefillRates.from_worker(worker, device)
@@ -136,51 +146,55 @@ class FittedStepTimes:
 
     def _decode_constants(self, k: Coefficients, attention: str) -> FittedDecodeStep:
         worker, device, shape = self._worker, self._device, self._worker.shape
-        layer = layer_overhead_s(k, worker.layout.tp, attention.split("+"), expert_routing_s(worker, device))
+        doublings, routing = math.log2(worker.layout.tp), expert_routing_s(worker, device)
+        layer = layer_overhead_s(k, self._own, doublings, attention.split("+"), routing)
         empty = worker.decode(1.0, 0.0)
         to_bytes = worker.number.expert_bits / 8 / worker.expert_ranks
         missed = 1 - shape.chosen / shape.experts if shape.sparse else 0.0
         return FittedDecodeStep(
-            weights_s=(empty.bytes - shape.touched_expert_parameters(1.0) * to_bytes) / device.bandwidth / k["em"],
-            experts_s=shape.expert * shape.experts * to_bytes / device.bandwidth / k["em"],
+            weights_s=(empty.bytes - shape.touched_expert_parameters(1.0) * to_bytes) / self._bandwidth,
+            experts_s=shape.expert * shape.experts * to_bytes / self._bandwidth,
             missed=missed,
             cache_s=0.0,
             compute_s=0.0,
-            plain_s=shape.layers * layer,
-            request_s=k["seq"] + empty.exchanged / device.link / k["el"],
-            power=k["p"],
+            plain_s=shape.layers * layer + k["fixed"],
+            request_s=k["seq"] + empty.exchanged / self._link,
             factor=self._factor,
         )
 
     def decode_step(self, context: float) -> FittedDecodeStep:
         worker = self._worker
         return self._base._replace(
-            cache_s=worker.request_cache_bytes(context) / self._device.bandwidth / self._tpot["em"],
+            cache_s=worker.request_cache_bytes(context) / self._bandwidth,
             compute_s=self._compute_s + self._seen_s * worker.shape.mean_attended_tokens(context),
         )
 
     def prefill_s(self, tokens: float, seen: float, prompts: int = 1) -> float:
-        work, k = self._prompt, self._tpot
+        work = self._prompt
         flops = tokens * (work.trunk_s + work.expert_s) + prompts * work.head_s + work.attention_s(tokens, seen)
-        return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
+        exchanged_s = tokens * work.exchanged / self._link
+        return (flops * self._number / self._read_efficiency + exchanged_s) * self._factor
 
     def ttft_prefill_s(self, prompt: float, cached: float = 0.0) -> float:
         """Return the prefill time by the TTFT coefficients; the first `cached` tokens of the prompt need no work."""
-        work, k = self._prompt, self._ttft
+        work, k, device = self._prompt, self._ttft, self._device
         pairs, prompt = (prompt * prompt - cached * cached) / 2, prompt - cached
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
-        flops = (body + work.attention_s(prompt, pairs)) / k["epf"]
-        memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
-        return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
+        efficiency = prefill_efficiency(k, self._kind.engine, device.device_class)
+        flops = (body + work.attention_s(prompt, pairs)) / efficiency
+        memory = self._base.memory_s(prompt) * self._bandwidth / device.bandwidth / k["em"]
+        exchanged = prompt * work.exchanged / device.link / k[f"elp.{device.link_kind}"]
+        launched = math.hypot(flops, memory) + self._worker.shape.layers * k["launch"]
+        return (launched + exchanged) * k.get(f"device.{device.device_class}", 1.0)
 
     def uncontended_prefill(self, prompt: float, cached: float = 0.0) -> UncontendedPrefill:
-        """Return the fitted mean TTFT without the closed loop's queueing (coefficient kb)."""
+        """Return the fitted mean TTFT of a server under a request rate, without the wait for earlier prompts."""
         k = self._ttft
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
         read = self.prefill_s(prompt - cached, (prompt * prompt - cached * cached) / 2) + self.started_s
-        fitted = self.ttft_prefill_s(prompt, cached) + scheduling * k["t0"]
-        return UncontendedPrefill(fitted, scheduling * k["ks"], read)
+        fitted = self.ttft_prefill_s(prompt, cached) + scheduling * k[f"t0.{OPEN}"]
+        return UncontendedPrefill(fitted, scheduling * k[f"ks.{OPEN}"], read)
 
     def step_s(self, step: EngineStep) -> float:
         if not step.prompt_tokens:
@@ -191,18 +205,19 @@ class FittedStepTimes:
             return wrote + read + self.started_s
         base = self._base
         memory = base.memory_s(1.0) * base.factor
-        roof = math.pow(memory**base.power + read**base.power, 1 / base.power)
-        return roof + base.plain_s * base.factor + self.started_s
+        return memory + read + base.plain_s * base.factor + self.started_s
 
 
 class _PrefillRates(NamedTuple):
-    """Seconds at the stated rates: per prompt token, per prompt (`head_s`), per attended pair (`pair_s`)."""
+    """Seconds at the stated rates: per prompt token, per prompt (`head_s`), per attended pair (`pair_s`).
+
+    `exchanged`: bytes per token."""
 
     trunk_s: float
     head_s: float
     expert_s: float
     pair_s: float
-    exchange_s: float
+    exchanged: float
     grows: float
     window: int
 
@@ -215,7 +230,7 @@ class _PrefillRates(NamedTuple):
             head_s=(2 * one.trunk_flops - two.trunk_flops) / device.trunk_rate,
             expert_s=one.expert_flops / device.expert_rate,
             pair_s=4 * shape.prefill_width * shape.layers / tp / device.wide_rate,
-            exchange_s=one.exchanged / device.link,
+            exchanged=one.exchanged,
             grows=shape.grows,
             window=shape.window,
         )

@@ -1,8 +1,7 @@
 """Distance of a device and an engine from the fitted rows, and measured corrections of a device's stated rates.
 
 The same rules apply to predictions, benchmark scores and plans:
-- If devices of a vendor were measured against the fit (work_efficiencies.csv), their step times are scaled by that
-  measurement. A device whose power limit keeps it far below its stated rate gets its sustained matmul rate.
+- A device whose power limit keeps it far below its stated rate gets its sustained matmul rate (work_efficiencies.csv).
 - Each property that no fitted row has (engine, unmeasured vendor, no bf16) widens the band like a weak row does.
   Another generation of a known vendor does not: ten measured rows of two were at 0.84 to 1.00 of the prediction.
 - The stated figures of a device have an independent error band from their row's confidence and age.
@@ -19,17 +18,24 @@ HOST_KIND = "cpu"
 WIDE_FORMAT = "bf16"
 
 
-def vendor_slowdown(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Return the measured step time of the vendor's devices over the fit's prediction; 1 without a measurement."""
-    known = _find_vendor_speed(accelerator, catalog)
-    return 1.0 if known is None else 1 / known.typical
-
-
 def apply_sustained_rates(stated: DeviceSpec, accelerator: Accelerator, catalog: Catalog) -> DeviceSpec:
     row = _find_sustained_rate(accelerator, catalog)
     if row is None:
         return stated
-    trunk, expert, wide = (rate * row.typical for rate in (stated.trunk_rate, stated.expert_rate, stated.wide_rate))
+    return _scale_rates(stated, row.typical)
+
+
+def apply_local_rates(stated: DeviceSpec, accelerator: Accelerator) -> DeviceSpec:
+    """Return the rates of kernels that add 16-bit products in 16 bits: half the 8-bit rate, if that is more.
+
+    Consumer devices add in 32 bits at half of that rate, and state the rate so."""
+    rates = accelerator.flops
+    wide = rates.get(WIDE_FORMAT) or rates.get("fp16") or 0.0
+    return _scale_rates(stated, max(rates.get("int8", 0.0) / 2 / wide, 1.0)) if wide else stated
+
+
+def _scale_rates(stated: DeviceSpec, by: float) -> DeviceSpec:
+    trunk, expert, wide = (rate * by for rate in (stated.trunk_rate, stated.expert_rate, stated.wide_rate))
     return stated._replace(trunk_rate=trunk, expert_rate=expert, wide_rate=wide)
 
 
@@ -40,7 +46,7 @@ def list_extrapolations(accelerator: Accelerator, engine: str, fit: FittedTable,
     found = []
     if engine not in fit.seen["engine"]:
         found.append("no fitted row is of this engine")
-    if accelerator.vendor not in vendors and _find_vendor_speed(accelerator, catalog) is None:
+    if accelerator.vendor not in vendors:
         found.append(f"no fitted row is of a device of {accelerator.vendor}")
     if WIDE_FORMAT not in accelerator.flops:
         found.append("the device has no bf16, but every fitted device has")
@@ -54,13 +60,8 @@ def spec_uncertainty(accelerator: Accelerator, catalog: Catalog) -> Estimate:
 
 def extrapolation_facts(accelerator: Accelerator, catalog: Catalog) -> tuple[str, ...]:
     """Return the measurements used in addition to the device's row, as a Basis quotes them."""
-    known = (_find_vendor_speed(accelerator, catalog), _find_sustained_rate(accelerator, catalog))
-    return tuple(row.fact for row in known if row is not None)
-
-
-def _find_vendor_speed(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
-    """Return the measured speed of this vendor's devices over the fit's prediction, None for the fit's own vendor."""
-    return catalog.work_rates.get(f"serving.speed-{accelerator.vendor}")
+    row = _find_sustained_rate(accelerator, catalog)
+    return () if row is None else (row.fact,)
 
 
 def _find_sustained_rate(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:

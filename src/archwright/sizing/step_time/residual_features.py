@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from archwright.sizing.step_time.step_time_model import StepTimeInputs
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
-FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32")
+FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32", "q4", "q5", "q6", "q8", "nf4")
+LOADS = ("closed", "burst", "open", "single", "bare", "static", "offline")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
 _LAYER_OVERHEAD_S = 5e-5
 _MAX_OVERCOMMIT = 8.0
@@ -58,4 +59,5 @@ def extract_features(
         math.log(case.ranks),
         math.log(layout.total),
         float(layout.prefill.tp if layout.prefill is not None else 0),
+        float(LOADS.index(case.load)),
     ]

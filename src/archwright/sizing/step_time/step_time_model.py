@@ -1,16 +1,19 @@
-"""TPOT, TTFT and throughput of a closed loop from exact work (step_work.py) and few fitted coefficients.
+"""TPOT, TTFT and throughput from exact work (step_work.py) and few fitted coefficients.
 
 Decode step of a worker in seconds (coefficients tpot.*):
-  roof = (memory^p + compute^p)^(1/p), memory = bytes / (bandwidth x em), compute = FLOPs / (rate x ec) x format
-  step = (roof + layers x (o + o_tp log2 tp + attention kind + routed x width / bandwidth) + seq x requests
-         + exchanged / (link x el)) x slower, slower = engine x format x vendor
+  memory = bytes / (bandwidth x em), compute = FLOPs / (rate x ec) x format: their sum fits better than their maximum
+  step = (memory + compute + layers x (o + o_tp log2 tp + attention kind + routed x width / bandwidth)
+         + fixed + seq x requests + exchanged / (link x el)) x slower, slower = engine x format x device class
   routed: bytes that expert routing moves per value of the layer's width, in addition to weights and cache. A fixed
-  time instead was worse on left-out devices and models.
-Prefill runs between decode steps. With l = requests / output tokens, prompts per step:
+  time instead was worse on left-out devices and models. `o_tp` and `el` differ for devices without a link of their own.
+Prefill runs between decode steps, except for a single stream. With l = requests / output tokens, prompts per step:
   TPOT = step + (l x (FLOPs / (rate x epf) + exchanged / (link x el)) + (1 - e^-l) x layers x opf) x slower
-TTFT (coefficients ttft.*) = prefill at its own rates + wait for running steps + wait for earlier prompts + wait for a
-slot if more requests are sent than the KV cache holds: (sent / held - 1) x output tokens x TPOT.
-Offline throughput = held requests / TPOT. The decode pool of a disaggregated layout runs no prefill.
+TTFT = prefill at its own rates + wait for running steps + wait for earlier prompts + wait for a slot if more requests
+are sent than the engine holds: (sent / held - 1) x output tokens x TPOT. Closed loops have their own coefficients
+(ttft.closed), because their requests come in bursts; ttft.server holds for every other load.
+Throughput = held requests / TPOT. The decode pool of a disaggregated layout runs no prefill.
+
+The formulas also work on arrays: bench/sizing stacks the inputs of many rows.
 """
 
 import math
@@ -24,20 +27,34 @@ Coefficients = Mapping[str, float]
 # Share of the output that a request's KV cache is planned for: engines admit by used cache, not by maximum length.
 CACHED_ANSWER_SHARE = 0.75
 EPSILON = 1e-9
+# Prompt tokens that a pipeline stage takes at a time: the batch of the engine whose stages were measured.
+PIPELINE_CHUNK_TOKENS = 512
 
 
-class ClosedLoopLoad(NamedTuple):
-    """Closed loop: `sent` concurrent requests to the whole deployment (None: as many as fit); tokens per request."""
+# How the requests come: a closed loop in a steady state or in a short run that mostly is its first burst; a request
+# rate; one request at a time, on a server or on a bare engine; a fixed batch; as many as the engine takes.
+CLOSED, BURST, OPEN, SINGLE, BARE, STATIC, OFFLINE = "closed", "burst", "open", "single", "bare", "static", "offline"
+ALONE, LOOPS = frozenset({SINGLE, BARE}), frozenset({CLOSED, BURST})
+
+
+class RequestLoad(NamedTuple):
+    """`sent` concurrent requests to the whole deployment (None: as many as fit); tokens per request.
+
+    `first`: share of the requests of a run that start together; `most`: slots of one engine."""
 
     sent: float | None
     prompt: float
     answer: float
+    kind: str = CLOSED
+    first: float = 0.1
+    most: float = math.inf
 
 
 class StepTimeInputs(NamedTuple):
     """Inputs of the coefficients for one deployment: seconds at stated rates, ranks, requests and tokens.
 
-    `sent` and `held` are per attention rank; `slower`: step time of this vendor's devices over the fitted devices'."""
+    `sent` and `held` are per attention rank. `others`: requests beside the own one; `excess`: requests that wait for a
+    slot, over those in slots; `between`: 0 if no prompt is read between the steps."""
 
     engine: str
     format: str
@@ -64,7 +81,14 @@ class StepTimeInputs(NamedTuple):
     prefill_ranks: int
     cache_share: float
     routing_s: float
-    slower: float = 1.0
+    load: str
+    device: str
+    link: str
+    doublings: float
+    others: float
+    excess: float
+    between: float
+    first: float
 
     @property
     def read_s(self) -> float:
@@ -72,18 +96,23 @@ class StepTimeInputs(NamedTuple):
 
 
 def build_step_inputs(
-    worker: ShardedModel, device: DeviceSpec, engine: str, attention: str, traffic: ClosedLoopLoad
+    worker: ShardedModel, device: DeviceSpec, engine: str, attention: str, traffic: RequestLoad
 ) -> StepTimeInputs:
     layout, context = worker.layout, traffic.prompt + traffic.answer / 2
-    held = max(worker.capacity(device.memory, traffic.prompt + CACHED_ANSWER_SHARE * traffic.answer), 1.0)
+    fitting = worker.capacity(device.memory, traffic.prompt + CACHED_ANSWER_SHARE * traffic.answer)
+    held = min(max(fitting, 1.0), traffic.most)
     ranks = layout.dp * layout.copies * layout.pp
     sent = held if traffic.sent is None else max(traffic.sent / ranks, EPSILON)
+    if traffic.kind == OPEN:
+        # Requests in flight under a rate were served, so the engine held them.
+        held = max(held, sent)
     requests = sent if sent < 1 else max(min(sent, held), 1.0)
     if layout.dp == 1:
         requests = max(requests, 1.0)
     pool = layout.prefill
     step = worker.decode(requests, context)
     read = (worker if pool is None else worker._replace(layout=pool)).prefill(traffic.prompt)
+    stages = _pipelined_share(layout.pp, traffic.prompt)
     cached = requests * worker.request_cache_bytes(context) * layout.pp
     return StepTimeInputs(
         engine=engine,
@@ -103,24 +132,38 @@ def build_step_inputs(
         memory_s=step.bytes / device.bandwidth,
         compute_s=step.compute_s(device),
         exchange_s=step.exchanged / device.link,
-        read_trunk_s=read.trunk_flops / device.trunk_rate,
-        read_expert_s=read.expert_flops / device.expert_rate,
-        read_attention_s=read.attention_flops / device.wide_rate,
+        read_trunk_s=read.trunk_flops / device.trunk_rate * stages,
+        read_expert_s=read.expert_flops / device.expert_rate * stages,
+        read_attention_s=read.attention_flops / device.wide_rate * stages,
         read_memory_s=read.bytes / device.bandwidth,
         read_exchange_s=read.exchanged / device.link,
         prefill_ranks=0 if pool is None else pool.dp * pool.copies,
         cache_share=cached / step.bytes,
         routing_s=expert_routing_s(worker, device),
+        load=traffic.kind,
+        device=device.device_class,
+        link=device.link_kind,
+        doublings=math.log2(layout.tp),
+        others=max(requests - 1, 0.0),
+        excess=max(sent / held, 1.0) - 1,
+        between=0.0 if traffic.kind in ALONE else 1.0,
+        first=traffic.first,
     )
+
+
+def _pipelined_share(stages: int, prompt: float) -> float:
+    """Return the time of a prompt on pipeline stages over the time of one device with all its chunks."""
+    chunks = math.ceil(max(prompt, 1.0) / PIPELINE_CHUNK_TOKENS)
+    return (chunks + stages - 1) / (chunks * stages)
 
 
 def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
     compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
-    memory = case.memory_s / k["em"]
-    roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])
-    layer = layer_overhead_s(k, case.tp, case.attention, case.routing_s)
-    plain = roof + case.layers * layer + k["seq"] * case.requests + case.exchange_s / k["el"]
-    return plain * _slowdown_factor(case, k)
+    memory = case.memory_s / (k["em"] * k.get(f"em.{case.engine}", 1.0))
+    own = DeviceKey(case.engine, case.device, case.link)
+    layer = layer_overhead_s(k, own, case.doublings, case.attention, case.routing_s)
+    shared = k["fixed"] + k["seq"] * case.requests + case.exchange_s / k[f"el.{case.link}"]
+    return (memory + compute + case.layers * layer + shared) * _slowdown_factor(case, k)
 
 
 def expert_routing_s(worker: ShardedModel, device: DeviceSpec) -> float:
@@ -128,14 +171,30 @@ def expert_routing_s(worker: ShardedModel, device: DeviceSpec) -> float:
     return worker.shape.hidden / device.bandwidth if worker.shape.sparse else 0.0
 
 
-def layer_overhead_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
-    """Return the overhead of a layer in addition to its roofline, in seconds."""
+class DeviceKey(NamedTuple):
+    """Names of the coefficients of an engine family, a device class and a kind of link."""
+
+    engine: str
+    device: str
+    link: str
+
+
+def layer_overhead_s(
+    k: Coefficients, own: DeviceKey, doublings: float, attention: Iterable[str], routing_s: float
+) -> float:
+    """Return the overhead of a layer in addition to its roofline, in seconds; `doublings`: log2 of the TP degree."""
     kinds = sum(k.get(f"attention.{word}", 0.0) for word in attention)
-    return k["o"] + k["o_tp"] * math.log2(tp) + kinds + k["routed"] * routing_s
+    launched = k["o"] * k.get(f"o.{own.engine}", 1.0) * k.get(f"launch.{own.device}", 1.0)
+    return launched + k[f"o_tp.{own.link}"] * doublings + kinds + k["routed"] * routing_s
+
+
+def slowdown_factor(k: Coefficients, engine: str, number: str, device: str) -> float:
+    """Return the factor on every step time of an engine family, a number format and a device class."""
+    return k.get(f"engine.{engine}", 1.0) * k.get(f"format.{number}", 1.0) * k.get(f"device.{device}", 1.0)
 
 
 def _slowdown_factor(case: StepTimeInputs, k: Coefficients) -> float:
-    return case.slower * k.get(f"engine.{case.engine}", 1.0) * k.get(f"format.{case.format}", 1.0)
+    return slowdown_factor(k, case.engine, case.format, case.device)
 
 
 def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
@@ -144,32 +203,51 @@ def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
     if case.prefill_ranks:
         return step * k["pool"]
     prompts = case.requests / case.answer
-    started = -math.expm1(-prompts) * case.layers * k["opf"]
-    return step + prompts * interleaved_prefill_s(case, k) + started * _slowdown_factor(case, k)
+    started: float = (1 - math.e**-prompts) * case.layers * k["opf"]
+    read = prompts * interleaved_prefill_s(case, k) + started * _slowdown_factor(case, k)
+    return step + case.between * read
 
 
 def interleaved_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
     """Return the time that the prefill of one prompt adds to the decode of the running requests."""
-    read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
+    rate = k["epf"] * k.get(f"epf.{case.engine}", 1.0)
+    read = case.read_s * k.get(f"compute.{case.format}", 1.0) / rate + case.read_exchange_s / k[f"el.{case.link}"]
     return read * _slowdown_factor(case, k)
 
 
 def ttft_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
     """Return the prefill time of one prompt by the TTFT coefficients."""
     number = k.get(f"compute.{case.format}", 1.0)
-    flops = (case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s) / k["epf"]
-    return (math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]) * case.slower
+    flops = case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s
+    flops = flops / prefill_efficiency(k, case.engine, case.device)
+    roof: float = (flops**2 + (case.read_memory_s / k["em"]) ** 2) ** 0.5
+    launched = roof + case.layers * k["launch"]
+    return (launched + case.read_exchange_s / k[f"elp.{case.link}"]) * k.get(f"device.{case.device}", 1.0)
+
+
+def prefill_efficiency(k: Coefficients, engine: str, device: str) -> float:
+    """Return the share of the stated rate; an engine with kernels of its own may have a share per device class."""
+    return k["epf"] * k.get(f"epf.{engine}", 1.0) * k.get(f"epf.{engine}.{device}", 1.0)
 
 
 def mean_ttft_s(case: StepTimeInputs, k: Coefficients, step: float, tpot: float) -> float:
-    """Return the mean TTFT of a closed loop, its first burst included; `step` and `tpot` are of the same case."""
+    """Return the mean TTFT, the first burst of a closed loop included; `step` and `tpot` are of the same case."""
     read = ttft_prefill_s(case, k)
-    overcommit = max(case.sent / case.held, 1.0) - 1
     if case.prefill_ranks:
         waiting = case.sent * case.ranks / case.prefill_ranks
-        return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * overcommit * case.answer * tpot
-    scheduling = k["t0"] + k["ks"] * step + k["kb"] * case.requests * read
-    return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * overcommit * case.answer * tpot
+        return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * case.excess * case.answer * tpot
+    scheduling = k[f"t0.{case.load}"] + k[f"ks.{case.load}"] * step + earlier_prompts(case, k) * read
+    return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * case.excess * case.answer * tpot
+
+
+def earlier_prompts(case: StepTimeInputs, k: Coefficients) -> float:
+    """Return the mean number of prompts that are read before a request's own."""
+    return (k.get(f"kb.{case.load}", 0.0) + k.get("burst", 0.0) * case.first) * case.others
+
+
+def select_ttft(load: str) -> str:
+    """Return the name of the TTFT coefficients of a kind of load."""
+    return "ttft.closed" if load in LOOPS else "ttft.server"
 
 
 def output_throughput(case: StepTimeInputs, tpot: float) -> float:

@@ -22,6 +22,7 @@ HEAD_BITS = 16.0
 ACTIVATION_BYTES = 2.0
 # Interconnect of a device without a stated link: PCIe 4.0 x16, one direction.
 BUS_BYTES_PER_S = 25e9
+OWN_LINK, BUS = "own", "bus"
 
 
 class DeviceSpec(NamedTuple):
@@ -33,6 +34,8 @@ class DeviceSpec(NamedTuple):
     expert_rate: float
     wide_rate: float
     link: float
+    device_class: str = ""
+    link_kind: str = OWN_LINK
 
 
 class DeviceStepWork(NamedTuple):
@@ -56,7 +59,14 @@ def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse
         expert_rate=matmul_rate(accelerator, number.name),
         wide_rate=matmul_rate(accelerator, "bf16"),
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
+        device_class=name_device_class(accelerator),
+        link_kind=OWN_LINK if accelerator.scale_up_bytes_per_s else BUS,
     )
+
+
+def name_device_class(accelerator: Accelerator) -> str:
+    """Return generation and memory ("Hopper HBM"): devices of one class share fitted coefficients."""
+    return f"{accelerator.arch.split()[0]} {accelerator.memory_kind}" if accelerator.arch else ""
 
 
 class ShardedModel(NamedTuple):
