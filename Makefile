@@ -71,7 +71,7 @@ tests:
 	@$(PYTEST) -n $(WORKERS) -m 'not nightly'
 
 accuracy: install  ## docs/accuracy.md by leave-one-group-out over the measured rows in TRUTH=DIR
-	@test -n "$(TRUTH)" || { echo "make accuracy TRUTH=DIR, a folder with inference.csv and training.csv"; exit 2; }
+	@test -n "$(TRUTH)" || { echo "make accuracy TRUTH=DIR, a folder with inference.csv, inference_more.csv, training.csv and training_more.csv"; exit 2; }
 	@$(BIN)/python -m pip install -q -c constraints.txt scipy lightgbm
 	@$(BIN)/python -m bench.sizing.score $(TRUTH) -o docs/accuracy.md
 

@@ -160,7 +160,7 @@ def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[boosted_trees.Regre
 STRATA: dict[str, Callable[[Row], str]] = {
     serving_prediction.SEEN: lambda row: row.configuration,
     serving_prediction.NEW_MODEL: lambda row: row.model,
-    token_throughput.NEW_SOURCE: lambda row: row.source,
+    serving_prediction.NEW_SOURCE: lambda row: row.source,
     serving_prediction.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
 }
 Out = Residual[Row]

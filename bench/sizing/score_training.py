@@ -98,7 +98,7 @@ def parts(folder: Path) -> dict[str, str]:
     return {
         "TRAINING": strata_table(outs),
         "TRAINED": group_table(outs, serving_prediction.NEW_ACCELERATOR, lambda out: out.group),
-        "TRAINED_SOURCES": group_table(outs, token_throughput.NEW_SOURCE, lambda out: out.group),
+        "TRAINED_SOURCES": group_table(outs, serving_prediction.NEW_SOURCE, lambda out: out.group),
         "TRAINED_MODELS": group_table(outs, serving_prediction.NEW_MODEL, lambda out: out.row.job.model.id),
         "TRAINED_LEFT": left_out_table(left),
         "TRAINED_RUNS": f"{inside} of {count}",

@@ -26,7 +26,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.inference.serving_prediction import NEW_ACCELERATOR, NEW_BOTH, NEW_MODEL, SEEN
+from archwright.sizing.inference.serving_prediction import NEW_ACCELERATOR, NEW_BOTH, NEW_MODEL, NEW_SOURCE, SEEN
 from archwright.sizing.model.architecture import attention_flops
 from archwright.sizing.model.numeric_precision import matmul_rate
 from archwright.sizing.step_time import fitted_tables
@@ -44,8 +44,6 @@ FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_RECOMPUTE = 6.0, 4.0, 2.0
 UPDATE_BYTES = 28.0
 # Rate at which "ea" is quoted: attention kernels reach a smaller share of faster devices.
 REFERENCE_RATE = 312e12
-# Stratum of a run by software that no fitted row has, as a plan's: scored with whole sources left out.
-NEW_SOURCE = "unseen source"
 _NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
 
 
@@ -307,6 +305,7 @@ def classify_training_stratum(job: TrainingJob, seen: Mapping[str, tuple[str, ..
     """Return the stratum. A run of software outside the fit counts as an unseen source, whatever its model."""
     seen_model = serving_prediction.model_identity(job.model) in seen["model"]
     if job.accelerator.id in seen["accelerator"]:
+        # Software without a fitted row, as a plan has it.
         return NEW_SOURCE if job.framework not in seen["framework"] else SEEN if seen_model else NEW_MODEL
     return NEW_ACCELERATOR if seen_model else NEW_BOTH
 
