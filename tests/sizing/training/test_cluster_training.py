@@ -33,7 +33,7 @@ from archwright.sizing.training.parallel_strategy import (
     predict_token_time,
     scheme_token_s,
 )
-from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S, NEW_SOURCE, sum_terms, token_terms
+from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S, sum_terms, token_terms
 from archwright.sizing.training.training_memory import ParallelScheme, break_down_memory, device_memory_budget
 
 K = fitted_tables.load_table("training").coefficients["token"]
@@ -69,7 +69,7 @@ def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
     (basis,) = found.bases
     assert found.machine_hours.basis == basis.id == "house-model.8x H100-SXM-80GB.training"
     assert found.machine_hours.low < found.machine_hours.value < found.machine_hours.high
-    assert basis.stratum == NEW_SOURCE
+    assert basis.stratum == serving_prediction.NEW_SOURCE
     said = " ".join(basis.facts)
     for part in ("1,000,000,000 tokens", "TP", "GPU annual failure rate", "sha256"):
         assert part in said
@@ -180,7 +180,7 @@ def test_published_throughput_of_adapters_lies_in_the_band() -> None:
 def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
     asked = setup()
     choice = known(choose_parallel_plan(asked, cluster(), 1e12))
-    assert predict_token_time(asked, choice, CATALOG)[1] == NEW_SOURCE
+    assert predict_token_time(asked, choice, CATALOG)[1] == serving_prediction.NEW_SOURCE
     assert predict_token_time(asked, choice, CATALOG, trusted=False)[1] == serving_prediction.NEW_ACCELERATOR
     new = choice._replace(job=choice.job._replace(model=CATALOG.model("Gemma-2-9B-it")))
     assert predict_token_time(asked, new, CATALOG, trusted=False)[1] == serving_prediction.NEW_BOTH

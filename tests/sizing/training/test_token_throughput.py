@@ -62,7 +62,7 @@ def test_strata_and_gates() -> None:
     assert predicted(model="Qwen3-32B").stratum == serving_prediction.NEW_MODEL
     assert predicted(accelerator="Gaudi 2").stratum == serving_prediction.NEW_ACCELERATOR
     assert predicted(model="Qwen3-32B", accelerator="Gaudi 2").stratum == serving_prediction.NEW_BOTH
-    assert predicted(framework="").stratum == token_throughput.NEW_SOURCE
+    assert predicted(framework="").stratum == serving_prediction.NEW_SOURCE
     assert "parallelism is not stated" in predicted(parallelism="").weak
     assert predicted(accelerator="Gaudi 2").weak == ("no fitted row is of a device of Intel",)
     (reason,) = predicted(precision="fp8", framework="torchtune (LoRA)").weak
