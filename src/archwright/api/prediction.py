@@ -97,8 +97,7 @@ def predict_serving(
     got = _predict_closed_loop(query, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
-    units = {"tokens_per_s": "tokens/s"}
-    estimates = {key: guess.to_estimate(units.get(key, "s")) for key, guess in guesses.items() if guess is not None}
+    estimates = {key: guess for key, guess in guesses.items() if guess is not None}
     accelerator = subjects.accelerator(name)
     host = accelerator.kind == HOST_KIND
     predicted = SizingPrediction(

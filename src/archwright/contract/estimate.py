@@ -84,6 +84,11 @@ class Estimate(Record):
         named = self.basis if basis is None else basis
         return Estimate(value=value, low=low, high=high, unit=unit or self.unit, level=self.level, basis=named)
 
+    def widen(self, by: float) -> Estimate:
+        """Multiply the logarithms of the band by `by`; the value must be above 0."""
+        low, high = (self.value * math.pow(end / self.value, by) for end in (self.low, self.high))
+        return Estimate(value=self.value, low=low, high=high, unit=self.unit, level=self.level, basis=self.basis)
+
     def divide_amount(self, amount: float, unit: str, basis: str = "") -> Estimate:
         """Return `amount` divided by this estimate, which must be above 0; low and high change places."""
         value, low, high = (amount / number for number in (self.value, self.high, self.low))

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
+from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, ErrorLocation, PlanFileError
 from archwright.sizing import benchmark_reader
 from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
-from archwright.sizing.inference.serving_prediction import PredictionInterval, predict_deployment
+from archwright.sizing.inference.serving_prediction import predict_deployment
 from archwright.sizing.training.token_throughput import predict_throughput
 
 # Measured columns per kind of table; predicted columns have the prefix `pred_`.
@@ -32,7 +33,7 @@ class RowPrediction(NamedTuple):
     """Prediction of one row, per measured column; `remark`: what is weak or assumed."""
 
     row_id: str
-    guesses: dict[str, PredictionInterval | None]
+    guesses: dict[str, Estimate | None]
     stratum: str
     remark: str
 
@@ -64,7 +65,7 @@ class AccuracyReport(Record):
 def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolver) -> RowPrediction:
     """Predict one row. A row with an unknown name gets no predictions; errors of a row are never raised."""
     row_id = read_text(cells, "row_id")
-    values: tuple[PredictionInterval | None, ...]
+    values: tuple[Estimate | None, ...]
     try:
         if kind == "serving":
             query, wrong = benchmark_reader.parse_serving_query(cells)
@@ -124,7 +125,7 @@ def render_predictions_csv(predicted: Iterable[RowPrediction], kind: BenchmarkKi
         cells: list[str] = []
         for column in COLUMNS[kind]:
             guess = row.guesses[column]
-            cells += ["", "", ""] if guess is None else [f"{part:.6g}" for part in guess]
+            cells += ["", "", ""] if guess is None else [f"{part:.6g}" for part in (guess.value, guess.low, guess.high)]
         writer.writerow([row.row_id, *cells, f"{row.stratum}; {row.remark}" if row.remark else row.stratum])
     return text.getvalue()
 
@@ -145,10 +146,10 @@ def score_predictions(
                 yield _score_stratum(column, stratum, own)
 
 
-def _score_stratum(metric: str, stratum: str, own: list[tuple[PredictionInterval, float]]) -> AccuracyScore:
+def _score_stratum(metric: str, stratum: str, own: list[tuple[Estimate, float]]) -> AccuracyScore:
     errors = sorted(abs(guess.value / truth - 1) * 100 for guess, truth in own)
     widths = sorted(math.sqrt(guess.high / guess.low) for guess, _ in own)
-    inside = sum(guess.low <= truth <= guess.high for guess, truth in own)
+    inside = sum(guess.contains(truth) for guess, truth in own)
     return AccuracyScore(
         metric=metric,
         stratum=stratum,

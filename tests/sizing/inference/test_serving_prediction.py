@@ -8,7 +8,7 @@ import pytest
 from tests.sizing.conftest import SUBJECTS, catalog_with, catalog_without_rates, known
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.contract.estimate import within_factor
+from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.sizing.inference import serving_prediction
@@ -45,7 +45,7 @@ def centre(**changes: object) -> tuple[float, float]:
     )
 
 
-def spread(found: serving_prediction.PredictionInterval | None) -> float:
+def spread(found: Estimate | None) -> float:
     return known(found).high / known(found).low
 
 
@@ -163,7 +163,7 @@ def test_a_power_limit_lowers_the_matmul_rates() -> None:
     measured, stated = (serving_prediction.resolve_deployment(asked, subjects) for subjects in catalogs)
     share = SUBJECTS.catalog.work_rates["serving.rate-L4"].typical
     assert measured.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
-    slow, fast = (known(serving_prediction.predict_deployment(asked, subjects).tpot_s) for subjects in catalogs)
+    slow, fast = (known(serving_prediction.predict_deployment(asked, subjects).tpot_s).value for subjects in catalogs)
     assert slow > fast
 
 
@@ -202,7 +202,7 @@ def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
     assert factor(accelerator="v100_32gb_sxm2", parallelism="TP4", precision="bf16") > factor(precision="bf16")
     place = ("tpot_s", serving_prediction.SEEN, "")
     widenings = (serving_prediction.BandWidening(1.0, within_factor(1.0, size, "")) for size in (1.1, 1.5))
-    fresh, old = (serving_prediction.apply_band(1.0, fit, place, widening) for widening in widenings)
+    fresh, old = (serving_prediction.find_error_band(fit, place, widening) for widening in widenings)
     assert old.low < fresh.low < fresh.high < old.high
 
 

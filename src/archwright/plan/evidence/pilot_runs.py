@@ -36,9 +36,9 @@ def find_pilot(
     subject = _name_unmeasured(model, device, engine, catalog)
     fit, speed = fitted_tables.load_table("serving"), estimate_speed(model, device, engine, catalog)
     doubt = serving_prediction.widen_for_distance(0, device, catalog)
-    after = serving_prediction.apply_band(
-        1.0, fit, ("tpot_s", serving_prediction.SEEN, serving_prediction.SERVER), doubt
-    ).to_estimate("")
+    after = serving_prediction.find_error_band(
+        fit, ("tpot_s", serving_prediction.SEEN, serving_prediction.SERVER), doubt
+    )
     if not subject or after.factor >= speed.steps.factor:
         return None
     whole = (one for one in catalog.offers if one.accelerator == device.id and one.accelerator_share >= 1)

@@ -159,11 +159,10 @@ def estimate_speed(
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found
     unlike = extrapolation.list_extrapolations(accelerator, engine, fit, catalog)
     doubt = serving_prediction.widen_for_distance(weak + len(unlike), accelerator, catalog)
-    bands = (
-        serving_prediction.apply_band(1.0, fit, (metric, stratum, serving_prediction.SERVER), doubt)
+    steps, first = (
+        serving_prediction.find_error_band(fit, (metric, stratum, serving_prediction.SERVER), doubt)
         for metric in ("tpot_s", "ttft_s")
     )
-    steps, first = (band.to_estimate("") for band in bands)
     named = f"{serving_prediction.SEEN}, physics alone" if found == serving_prediction.SEEN else stratum
     made = fit.provenance
     facts = (

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver, EngineFamily
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate, multiply_estimates
+from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
@@ -92,34 +92,6 @@ class ServingQuery(Record):
     requests: float | None = None
 
 
-class PredictionInterval(NamedTuple):
-    """Value with its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def scaled(self, by: float) -> PredictionInterval:
-        return PredictionInterval(self.value * by, self.low * by, self.high * by)
-
-    @property
-    def inverse(self) -> PredictionInterval:
-        return PredictionInterval(1 / self.value, 1 / self.high, 1 / self.low)
-
-    def multiply(self, factor: Estimate) -> PredictionInterval:
-        """Multiply by an independent factor with a band."""
-        product = multiply_estimates([self.to_estimate(""), factor], "")
-        return PredictionInterval(product.value, product.low, product.high)
-
-    def to_estimate(self, unit: str) -> Estimate:
-        return Estimate(value=self.value, low=self.low, high=self.high, unit=unit)
-
-    def widen(self, by: float) -> PredictionInterval:
-        """Multiply the logarithms of the band by `by`."""
-        low, high = (math.pow(end / self.value, by) for end in (self.low, self.high))
-        return PredictionInterval(self.value, self.value * low, self.value * high)
-
-
 class BandWidening(NamedTuple):
     """Widening of a fitted band: exponent `widen`, and the error band of the device's stated `figures`."""
 
@@ -145,10 +117,10 @@ class DeploymentPrediction(NamedTuple):
 
     TPOT and TTFT are of the requested statistic; `percentiles` over requests by name ("ttft_p95_s")."""
 
-    tpot_s: PredictionInterval | None
-    ttft_s: PredictionInterval | None
-    tokens_per_s: PredictionInterval
-    percentiles: dict[str, PredictionInterval]
+    tpot_s: Estimate | None
+    ttft_s: Estimate | None
+    tokens_per_s: Estimate
+    percentiles: dict[str, Estimate]
     stratum: str = ""
     regime: str = ""
     weak: tuple[str, ...] = ()
@@ -336,9 +308,9 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
     rate = predict_rate(found, tpot, ttft)
     weak = (*found.weak, *extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog))
     widening = widen_for_distance(len(weak), found.accelerator, found.catalog)
-    token_s = apply_band(1 / max(rate, 1e-9), fit, ("pace_s", stratum, regime), widening)
+    token_s = find_error_band(fit, ("pace_s", stratum, regime), widening).scaled(1 / max(rate, 1e-9), unit="s")
     loop = closed_loop.predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
-    bands = {name: apply_band(1.0, fit, (name, stratum, regime), widening) for name in ("tpot_s", "ttft_s")}
+    bands = {name: find_error_band(fit, (name, stratum, regime), widening) for name in ("tpot_s", "ttft_s")}
     return _assemble_prediction(asked, loop, bands, token_s)._replace(
         stratum=stratum, regime=regime, weak=weak, assumed=found.assumed
     )
@@ -347,15 +319,15 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
 def _assemble_prediction(
     asked: ServingQuery,
     loop: closed_loop.ClosedLoopLatency,
-    bands: dict[str, PredictionInterval],
-    token_s: PredictionInterval,
+    bands: dict[str, Estimate],
+    token_s: Estimate,
 ) -> DeploymentPrediction:
     """Apply the `bands` around the mean latencies; throughput is the inverse of `token_s`."""
 
-    def of(metric: str, statistic: str) -> PredictionInterval:
+    def of(metric: str, statistic: str) -> Estimate:
         value = getattr(loop, metric) * loop.ratio_to_mean(metric, statistic)
         band = bands[metric].widen(WEAK_BAND_EXPONENT) if statistic in TAIL_PERCENTILES else bands[metric]
-        return band.scaled(value)
+        return band.scaled(value, unit="s")
 
     has_tpot = loop.tpot_s > 0
     metrics = [metric for metric in bands if metric != "tpot_s" or has_tpot]
@@ -363,7 +335,7 @@ def _assemble_prediction(
     return DeploymentPrediction(
         tpot_s=of("tpot_s", closed_loop.parse_statistic(asked.tpot_statistic)) if has_tpot else None,
         ttft_s=of("ttft_s", closed_loop.parse_statistic(asked.ttft_statistic)),
-        tokens_per_s=token_s.inverse,
+        tokens_per_s=token_s.divide_amount(1.0, "tokens/s"),
         percentiles=percentiles,
     )
 
@@ -383,10 +355,10 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     loop = closed_loop.predict_engine_loop(engine, sent, reads.mean, writes.mean, burst)
     widen = WEAK_BAND_EXPONENT ** len(weak)
     speeds = {"tpot_s": engine.speed.steps, "ttft_s": engine.speed.first}
-    bands = {name: PredictionInterval(1.0, band.low, band.high).widen(widen) for name, band in speeds.items()}
+    bands = {name: band.widen(widen) for name, band in speeds.items()}
     latency_s = loop.ttft_s + writes.mean * loop.tpot_s
     token_s = latency_s / (sent * writes.mean if loop.tpot_s else reads.mean)
-    return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s))._replace(
+    return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s, unit="s"))._replace(
         stratum=engine.speed.stratum,
         weak=tuple(weak),
         assumed=(
@@ -452,12 +424,12 @@ def _residual_factor(table: tuple[boosted_trees.RegressionTree, ...], features: 
     return math.exp(min(max(boosted_trees.sum_trees(table, features), -MOST_RESIDUAL), MOST_RESIDUAL))
 
 
-def apply_band(value: float, fit: FittedTable, key: tuple[str, str, str], widening: BandWidening) -> PredictionInterval:
-    """Return `value` with the fit's band of `key` (metric, stratum, regime), widened.
+def find_error_band(fit: FittedTable, key: tuple[str, str, str], widening: BandWidening) -> Estimate:
+    """Return the fit's band of `key` (metric, stratum, regime) around 1, widened.
 
     If model and accelerator are both unseen, the bands of both strata add in quadrature."""
     metric, stratum, regime = key
     strata = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)
     bands = (fit.find_band(metric, name, regime) for name in strata)
     low, high = widening.combine_bands([(band.low, band.high) for band in bands])
-    return PredictionInterval(value, value * low, value * high)
+    return Estimate(value=1.0, low=low, high=high, unit="")

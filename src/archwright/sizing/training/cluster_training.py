@@ -15,7 +15,6 @@ from archwright.contract.estimate import Estimate, multiply_estimates, sum_estim
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_power_w, has_devices, quote_work_rates, read_work_rate
 from archwright.sizing.hardware.machine import BatchWork, Machine
-from archwright.sizing.inference.serving_prediction import PredictionInterval
 from archwright.sizing.model.parametric_model import build_parametric_model
 from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.training.cpu_training import size_adapter_finetuning
@@ -45,7 +44,7 @@ class ClusterRunPrediction(NamedTuple):
     """A run on a given cluster; `token_s` in device-seconds, `device_hours` and `days` with the lost time."""
 
     choice: ParallelPlan
-    token_s: PredictionInterval
+    token_s: Estimate
     stratum: str
     weak: tuple[str, ...]
     goodput: Goodput
@@ -92,7 +91,7 @@ def predict_cluster_run(
         return None
     token_s, stratum, weak = predict_token_time(setup, choice, catalog, trusted=run.trusted)
     goodput = predict_goodput(run.goodput_job(setup.subject, cluster), catalog)
-    hours = total_device_hours(token_s.to_estimate("s").scaled(run.tokens / HOUR_S), goodput, cluster, catalog)
+    hours = total_device_hours(token_s.scaled(run.tokens / HOUR_S, unit="h"), goodput, cluster, catalog)
     days = hours.scaled(1 / cluster.devices / 24, unit="days")
     return ClusterRunPrediction(choice, token_s, stratum, weak, goodput, hours, days)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
+from archwright.contract.estimate import Estimate
 from archwright.sizing.hardware.device_rates import read_work_rate
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.model.architecture import attention_flops
@@ -191,7 +192,7 @@ def scheme_token_s(
 
 def predict_token_time(
     setup: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
-) -> tuple[serving_prediction.PredictionInterval, str, tuple[str, ...]]:
+) -> tuple[Estimate, str, tuple[str, ...]]:
     """Return the device-seconds per token with the band of their stratum, the stratum, and what makes them weak.
 
     `trusted`: the model has a row, so the residual trees apply; an assumed architecture uses the physics alone. The

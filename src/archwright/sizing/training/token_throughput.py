@@ -24,6 +24,7 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
+from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import NEW_ACCELERATOR, NEW_BOTH, NEW_MODEL, NEW_SOURCE, SEEN
@@ -98,9 +99,9 @@ class TrainingJob(NamedTuple):
 
 
 class TrainingThroughput(NamedTuple):
-    tokens_per_s: serving_prediction.PredictionInterval
-    device_hours: serving_prediction.PredictionInterval | None
-    step_s: serving_prediction.PredictionInterval | None
+    tokens_per_s: Estimate
+    device_hours: Estimate | None
+    step_s: Estimate | None
     stratum: str
     weak: tuple[str, ...]
 
@@ -327,7 +328,7 @@ def list_training_distances(job: TrainingJob, fit: fitted_tables.FittedTable, ca
 
 def band_token_time(
     job: TrainingJob, seconds: tuple[float, float], stratum: str, catalog: Catalog, fit: fitted_tables.FittedTable
-) -> tuple[serving_prediction.PredictionInterval, tuple[str, ...]]:
+) -> tuple[Estimate, tuple[str, ...]]:
     """Return the device-seconds per token with the band of stratum and regime, and what makes the prediction weak.
 
     `seconds`: of the physics, which the residual trees correct on devices of the fit, and the least possible."""
@@ -338,7 +339,7 @@ def band_token_time(
     weak = (*job.weak, *list_training_distances(job, fit, catalog))
     widening = serving_prediction.widen_for_distance(len(weak), job.accelerator, catalog)
     key = ("token_s", stratum, classify_training_regime(job))
-    return serving_prediction.apply_band(max(value, least), fit, key, widening), weak
+    return serving_prediction.find_error_band(fit, key, widening).scaled(max(value, least), unit="s"), weak
 
 
 def predict_throughput(
@@ -350,6 +351,6 @@ def predict_throughput(
     stratum = classify_training_stratum(job, fit.seen)
     seconds = seconds_per_token(job, fit.coefficients["token"]), 0.0
     token_s, weak = band_token_time(job, seconds, stratum, subjects.catalog, fit)
-    hours = token_s.scaled(asked.tokens / 3600) if asked.tokens else None
+    hours = token_s.scaled(asked.tokens / 3600, unit="h") if asked.tokens else None
     step = token_s.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
-    return TrainingThroughput(token_s.inverse, hours, step, stratum, weak)
+    return TrainingThroughput(token_s.divide_amount(1.0, "tokens/s"), hours, step, stratum, weak)

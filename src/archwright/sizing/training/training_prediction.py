@@ -10,8 +10,9 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
-from archwright.sizing.inference.serving_prediction import PredictionInterval, resolve_model
+from archwright.sizing.inference.serving_prediction import resolve_model
 from archwright.sizing.training import cluster_training, token_throughput
 from archwright.sizing.training.goodput import Goodput, predict_goodput
 from archwright.sizing.training.parallel_strategy import (
@@ -60,7 +61,7 @@ class LayoutPerformance(NamedTuple):
     """Layout with its speed in device-seconds per token and its counted bytes per device."""
 
     layout: str
-    token_s: PredictionInterval
+    token_s: Estimate
     bytes_held: float
     stratum: str
     weak: tuple[str, ...]
@@ -86,14 +87,14 @@ def predict_training_run(
     catalog = subjects.catalog
     run = cluster_training.TrainingRunSpec(asked.tokens or 0.0, method)
     goodput = predict_goodput(run.goodput_job(subject, cluster), catalog)
-    speed, memory = layout.token_s.inverse.to_estimate("tokens/s"), read_work_rate(catalog, "training.memory")
+    speed, memory = layout.token_s.divide_amount(1.0, "tokens/s"), read_work_rate(catalog, "training.memory")
     estimates = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(setup) / setup.job.rate, unit="fraction"),
         "memory_bytes_per_device": memory.scaled(layout.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
-        estimates["step_s"] = layout.token_s.to_estimate("s").scaled(asked.batch_tokens / asked.devices)
+        estimates["step_s"] = layout.token_s.scaled(asked.batch_tokens / asked.devices)
     if asked.tokens:
         estimates |= _run_estimates(layout.token_s, asked.tokens, subject, cluster, goodput, catalog)
         if usd_per_hour is not None:
@@ -138,7 +139,7 @@ def _choose_layout(
         scheme, memory = choice.scheme, choice.held.total
     else:
         throughput = token_throughput.predict_throughput(asked, subjects)
-        token_s, stratum, weak = throughput.tokens_per_s.inverse, throughput.stratum, throughput.weak
+        token_s, stratum, weak = throughput.tokens_per_s.divide_amount(1.0, "s"), throughput.stratum, throughput.weak
         if not asked.recompute:
             fitting = fit_recompute(setup.subject, scheme, space)
             scheme = fitting[0] if fitting else scheme._replace(recompute="full")
@@ -147,19 +148,19 @@ def _choose_layout(
             weak = (*weak, "the stated layout exceeds the devices' memory")
     # A device is not faster than its stated rate: the fast end of the band stops at MFU 1.
     least_s = model_flops(setup) / setup.job.rate
-    capped = token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
+    capped = replace(token_s, low=min(max(token_s.low, least_s), token_s.value))
     return LayoutPerformance(scheme.layout_text, capped, memory, stratum, weak)
 
 
 def _run_estimates(
-    token_s: PredictionInterval,
+    token_s: Estimate,
     tokens: float,
     subject: TrainableModel,
     cluster: Cluster,
     goodput: Goodput,
     catalog: Catalog,
 ) -> dict[str, Estimate]:
-    steps = token_s.to_estimate("s").scaled(tokens / cluster_training.HOUR_S, unit="h")
+    steps = token_s.scaled(tokens / cluster_training.HOUR_S, unit="h")
     hours = cluster_training.total_device_hours(steps, goodput, cluster, catalog)
     return {
         "device_hours": steps,
