@@ -125,7 +125,7 @@ def test_the_launch_line_has_the_options_of_the_plan(home: Home) -> None:
     settings = {"chunk_tokens": 8192, "kv_format": "fp8", "draft_tokens": 1, "draft": "mtp"}
     given = config(home, settings=settings)
     line = vllm.build_arguments(given, adapter_settings(given, vllm.VllmSettings), home)
-    shown = list_flags(Catalog(DATA).engines["vllm"], options)
+    shown = list_flags(Catalog(DATA).engines["vllm"], options).values()
     assert len(shown) == 3 and set(shown) <= set(line)
     drafted = json.loads(parse_arguments(["serve", *line]).speculative_config)
     assert drafted == {"method": "mtp", "num_speculative_tokens": 1}

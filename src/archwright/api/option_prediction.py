@@ -1,7 +1,9 @@
 """`predict serving --options`: the options of an engine as text, and their effect on a predicted closed loop."""
 
-from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
 
 from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
@@ -10,7 +12,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import EngineOptions, OptionEffect
-from archwright.contract.record import replace
+from archwright.contract.record import Record, replace
 from archwright.sizing.inference import engine_options, option_effects
 from archwright.sizing.inference.closed_loop import predict_engine_loop
 from archwright.sizing.inference.deployment_layout import build_engine
@@ -20,51 +22,41 @@ from archwright.sizing.inference.serving_prediction import ServingQuery, resolve
 from archwright.sizing.step_time.extrapolation import HOST_KIND
 
 EXAMPLE = "prefix=0.4,chunk=2048,speculation=3,kv=fp8,adapters=4"
-FIELDS = {"prefix": "prefix_hits", "chunk": "chunk_tokens", "kv": "kv_format", "adapters": "adapters"}
 CACHE_BITS = 8.0
-MOST = {"chunk": 1 << 20, "adapters": 1000, "speculation": 16}
+
+
+class StatedOptions(Record):
+    """Engine options as a user states them; `prefix`: shared share of the prompt tokens."""
+
+    prefix: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    chunk: Annotated[int, Meta(ge=1, le=1 << 20)] = 0
+    speculation: Annotated[int, Meta(ge=1, le=16)] = 0
+    kv: Literal["", "fp8", "bf16"] = ""
+    adapters: Annotated[int, Meta(ge=1, le=1000)] = 0
 
 
 def parse_engine_options(text: str, model: str, catalog: Catalog) -> EngineOptions:
-    """Parse options such as EXAMPLE; `prefix` is the shared share of prompt tokens.
+    """Parse options such as EXAMPLE. Raises UsageError AW-USE-23 for anything else.
 
-    Raises UsageError AW-USE-23 for anything else."""
-    costs, found = engine_options.read_costs(catalog), dict[str, object]()
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, value = part.partition("=")
-        if name == "prefix":
-            share = _read(part, float, value)
-            found[FIELDS[name]] = share * costs["prefix.hits"] if 0 <= share < 1 else _refuse(part)
-        elif name == "kv":
-            found[FIELDS[name]] = value if value in ("fp8", "bf16") else _refuse(part)
-        elif name in MOST:
-            count = round(_read(part, int, value))
-            if not 0 < count <= MOST[name]:
-                _refuse(part)
-            found |= _speculate(model, count, catalog) if name == "speculation" else {FIELDS[name]: count}
-        else:
-            _refuse(part)
-    return replace(EngineOptions(), **found)
-
-
-def _speculate(model: str, tokens: int, catalog: Catalog) -> dict[str, object]:
-    """Return the options of the model's draft, or of an assumed separate draft."""
-    costs, row = engine_options.read_costs(catalog), catalog.drafts.get(model)
-    if row is not None:
-        return engine_options.draft_options(row, costs, tokens)
-    method = engine_options.SEPARATE_DRAFT
-    return {"draft_tokens": tokens, "acceptance": costs[f"{method}.acceptance"], "draft": f"a draft of {model}"}
-
-
-def _read(part: str, kind: Callable[[str], float], value: str) -> float:
+    Without a known draft of the model, speculation assumes a separate one."""
+    costs, parts = engine_options.read_costs(catalog), (part.strip().partition("=") for part in text.split(","))
     try:
-        return kind(value)
-    except ValueError:
-        _refuse(part)
-
-
-def _refuse(part: str) -> NoReturn:
-    raise argument_error("AW-USE-23", f"{part!r} is no engine option", "options", f"write for example {EXAMPLE}")
+        stated = msgspec.convert({name: value for name, _, value in parts if name}, StatedOptions, strict=False)
+    except msgspec.ValidationError as error:
+        message = f"a part of {text!r} is no engine option: {error}"
+        raise argument_error("AW-USE-23", message, "options", f"write for example {EXAMPLE}") from error
+    found = EngineOptions(
+        prefix_hits=stated.prefix * costs["prefix.hits"],
+        chunk_tokens=stated.chunk,
+        kv_format=stated.kv,
+        adapters=stated.adapters,
+    )
+    if not stated.speculation:
+        return found
+    row, method = catalog.drafts.get(model), engine_options.SEPARATE_DRAFT
+    assumed = {"acceptance": costs[f"{method}.acceptance"], "draft": f"a draft of {model}"}
+    drafted = assumed if row is None else engine_options.draft_options(row, costs)
+    return replace(found, **{**drafted, "draft_tokens": stated.speculation})
 
 
 def tune_predicted(engine: EngineInstance | None, options: EngineOptions, catalog: Catalog) -> EngineInstance:
@@ -92,12 +84,8 @@ def apply_options(
     catalog, host = subjects.catalog, subjects.accelerator(query.accelerator).kind == HOST_KIND
     engine = None if host else build_engine(resolve_deployment(query, subjects), RequestLengths(*_list_lengths(query)))
     tuned = tune_predicted(engine, options, catalog)
-    varied = [
-        one
-        for option in engine_options.list_uncertain_rows(tuned.options)
-        for end in ("low", "high")
-        for _, one in engine_options.vary_engine(tuned, option, catalog, end)
-    ]
+    names = engine_options.list_uncertain_rows(tuned.options)
+    varied = [one for name in names for pair in engine_options.vary_engine(tuned, name, catalog) for one in pair]
     plain, value, *ends = (_run_loop(one, query) for one in (engine or tuned, tuned, *varied))
     estimates = dict[str, Estimate]()
     for name, estimate in found.estimates.items():

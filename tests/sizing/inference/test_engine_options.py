@@ -112,4 +112,4 @@ def test_the_plan_names_effects_bands_and_flags() -> None:
     assert cache.flag == "--kv-cache-dtype=fp8"
     assert prefix.source
     assert cache.source
-    assert list_flags(CATALOG.engines["sglang"], ALL)[1].startswith("--speculative-algorithm=EAGLE3")
+    assert list_flags(CATALOG.engines["sglang"], ALL)["drafts"].startswith("--speculative-algorithm=EAGLE3")

@@ -290,7 +290,7 @@ class PoolWriter:
                 engine=steady.engine,
                 health_path=engine.health_path if engine is not None else "/health",
                 metrics=engine.metrics if engine is not None else {},
-                arguments=list_flags(engine, steady.options) if engine is not None else (),
+                arguments=tuple(list_flags(engine, steady.options).values()) if engine is not None else (),
             ),
             options=steady.options,
             parallelism=replace(steady.parallelism, data=replicas),

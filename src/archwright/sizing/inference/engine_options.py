@@ -11,7 +11,7 @@ The factors and their bands are rows of engine_options.csv. Each band widens the
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from archwright.contract.plan import EngineOptions
 from archwright.contract.record import replace
 from archwright.sizing.hardware.roofline import EngineStep
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed
-from archwright.sizing.inference.open_loop import Z95, MaxLoad, OpenLoop, OperatingPoint, RequestProfile
+from archwright.sizing.inference.open_loop import OpenLoop, OperatingPoint, RequestProfile
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.engine_step_times import (
     CoefficientKey,
@@ -40,28 +40,18 @@ NARROW_CACHE, WIDE_CACHE = "fp8", "bf16"
 OWN_DRAFT, SEPARATE_DRAFT = "mtp", "eagle3"
 ADAPTER_BYTES = 2.0
 ROW = "engine."
-# An option that is not needed must carry this much more.
-WORTH_IT, FASTER, SHORTER = 1.03, 1.015, 1.05
 # A band of an option is cut here: near saturation a queue grows without limit.
 MOST_EFFECT = 4.0
-# Options are chosen for layouts that carry this share of the best layout's load.
-NEAR_BEST = 0.8
-# The cache limits an engine whose requests use this share of its slots, or this share of a step reads the cache.
-CROWDED, READ_SHARE = 0.8, 0.1
+# Options by the names of the catalog's flags, with their field and its plain values.
+OPTIONS: dict[str, tuple[str, tuple[object, ...]]] = {
+    "prefix": ("prefix_hits", (0.0,)),
+    "chunk": ("chunk_tokens", (0, PREFILL_CHUNK_TOKENS)),
+    "drafts": ("draft_tokens", (0,)),
+    "kv": ("kv_format", ("", WIDE_CACHE)),
+    "adapters": ("adapters", (0,)),
+}
 
 Costs = Mapping[str, float]
-
-
-class OptionRequest(NamedTuple):
-    """The load and the device that options depend on: `shared` share of prompt tokens, adapters, the model's draft.
-
-    `paced`: a limit includes the time per token. `narrow_cache`: the device computes in fp8."""
-
-    shared: float
-    adapters: int
-    paced: bool
-    draft: DraftModel | None
-    narrow_cache: bool
 
 
 class TunedDecodeStep(NamedTuple):
@@ -136,17 +126,22 @@ def read_costs(catalog: Catalog) -> Costs:
     return {name: row.value for name, row in read_option_rows(catalog).items()}
 
 
+def list_used(options: EngineOptions) -> tuple[str, ...]:
+    """Return the names of the options that differ from plain settings."""
+    return tuple(name for name, (field, plain) in OPTIONS.items() if getattr(options, field) not in plain)
+
+
 def list_uncertain_rows(options: EngineOptions) -> dict[str, tuple[str, ...]]:
     """Return the rows whose bands widen the times of an engine, by option in use."""
     method = draft_method(options)
-    found = {
-        "prefix": ("prefix.hits",) if options.prefix_hits else (),
+    rows = {
+        "prefix": ("prefix.hits",),
         "chunk": ("chunk-512.prefill",) if options.chunk_tokens == SMALL_CHUNK else (),
-        "drafts": (f"{method}.acceptance", f"{method}.step") if method else (),
-        "kv": ("kv-fp8.read",) if options.kv_format == NARROW_CACHE else (),
-        "adapters": ("lora.step", "lora.size") if options.adapters else (),
+        "drafts": (f"{method}.acceptance", f"{method}.step"),
+        "kv": ("kv-fp8.read",),
+        "adapters": ("lora.step", "lora.size"),
     }
-    return {option: rows for option, rows in found.items() if rows}
+    return {name: rows[name] for name in list_used(options) if rows[name]}
 
 
 def draft_method(options: EngineOptions) -> str:
@@ -203,122 +198,27 @@ def _count_step_tokens(options: EngineOptions) -> StepTokens:
     return StepTokens(options.prefix_hits, mean, 1.0 + drafts, math.sqrt(max(square / mean**2 - 1, 0.0)))
 
 
-class EngineLoad(NamedTuple):
-    """The highest load of an engine; `planned`: its requests/s with the certainty of the limits."""
-
-    most: MaxLoad
-    engine: EngineInstance
-    planned: float
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Limits that an idle engine violates, then limits below the certainty; lower is better."""
-        return len(self.most.broken), self.most.doubts
-
-    def is_better(self, than: "EngineLoad") -> bool:
-        return self.rank < than.rank or (self.rank == than.rank and self.planned >= WORTH_IT * than.planned)
-
-
-class OptionChooser(NamedTuple):
-    """Chooses the options of engines for requests of `flow`; `find_load` uses the bands of an engine's speed."""
-
-    asked: OptionRequest
-    flow: RequestProfile
-    find_load: Callable[[EngineInstance], EngineLoad]
-    catalog: Catalog
-
-    def start(self, engine: EngineInstance) -> EngineLoad | None:
-        """Return the engine with what the load needs, prefix cache and adapters, and its load; None if it does not fit.
-
-        An engine whose row names no flags, or without a frame, has no options."""
-        if engine.frame is None or not engine.product.option_flags:
-            return self.find_load(engine)
-        asked, costs = self.asked, read_costs(self.catalog)
-        stated = replace(engine.options, prefix_hits=asked.shared * costs["prefix.hits"], adapters=asked.adapters)
-        formats = dict.fromkeys((stated.kv_format, NARROW_CACHE if asked.narrow_cache else stated.kv_format))
-        tuned = (tune_engine(engine, replace(stated, kv_format=kv), costs) for kv in formats)
-        best = next((one for one in tuned if one is not None), None)
-        return None if best is None else self._assess(best, math.sqrt(best.slots))
-
-    def improve(self, found: EngineLoad, plain: EngineSpeed) -> EngineLoad:
-        """Return the engine with the options that violate the fewest limits and then carry the most, and its load.
-
-        A further option must carry WORTH_IT times as much with its band: ties go to the simpler setting. `plain`: the
-        speed without the bands of options."""
-        asked, costs = self.asked, read_costs(self.catalog)
-        if found.engine.frame is None or not found.engine.product.option_flags:
-            return found
-        for changes in _list_changes(asked, costs):
-            best = found.engine
-            if not _is_applicable(best, found.most, changes, asked):
-                continue
-            trial = tune_engine(best._replace(speed=plain), replace(best.options, **changes), costs)
-            if trial is None or not self._may_help(trial, found):
-                continue
-            rough = self.find_load(trial)
-            judged = self._assess(trial, rough.most.point.batch) if rough.is_better(found) else found
-            found = judged if judged.is_better(found) else found
-        return found
-
-    def _may_help(self, trial: EngineInstance, found: EngineLoad) -> bool:
-        """Return False if `trial` has no more slots and is hardly faster at the batch of the highest load."""
-        if trial.slots > found.engine.slots:
-            return True
-        old, new = found.most.point, open_loop_of(trial, self.flow).at_batch(found.most.point.batch)
-        if trial.chunk == SMALL_CHUNK != found.engine.chunk:  # it only shortens the steps of running answers
-            return old.tpot_p95_s / new.tpot_p95_s >= SHORTER
-        gains = (new.rate / old.rate, old.ttft_p95_s / new.ttft_p95_s, old.tpot_p95_s / new.tpot_p95_s)
-        return max(gains) >= FASTER
-
-    def _assess(self, engine: EngineInstance, batch: float) -> EngineLoad:
-        """Return the load and the engine with the bands of its options, at about `batch` requests in decode."""
-        return self.find_load(widen_for_options(engine, self.flow, batch, self.catalog))
-
-
-def _list_changes(asked: OptionRequest, costs: Costs) -> Iterator[dict[str, object]]:
-    yield {"kv_format": NARROW_CACHE}
-    yield {"chunk_tokens": LARGE_CHUNK}
-    yield {"chunk_tokens": SMALL_CHUNK}
-    if asked.draft is not None:
-        yield draft_options(asked.draft, costs)
-
-
-def draft_options(row: DraftModel, costs: Costs, tokens: int = 0) -> dict[str, object]:
+def draft_options(row: DraftModel, costs: Costs) -> dict[str, object]:
     """Return the options of speculative decoding with the draft of a model."""
     draft = OWN_DRAFT if row.method == OWN_DRAFT else row.repository
-    return {"draft_tokens": tokens or row.draft_tokens, "acceptance": costs[f"{row.method}.acceptance"], "draft": draft}
+    return {"draft_tokens": row.draft_tokens, "acceptance": costs[f"{row.method}.acceptance"], "draft": draft}
 
 
-def _is_applicable(engine: EngineInstance, load: MaxLoad, changes: dict[str, object], asked: OptionRequest) -> bool:
-    """Return False if the change can hardly raise the capacity, or if the device lacks its format."""
-    frame, point = engine.frame, load.point
-    assert frame is not None
-    if "draft_tokens" in changes:
-        return True
-    new = frame.requests.reads.p95 * (1 - engine.options.prefix_hits)
-    if "chunk_tokens" in changes:
-        large = changes["chunk_tokens"] == LARGE_CHUNK
-        return new > PREFILL_CHUNK_TOKENS if large else asked.paced and new > SMALL_CHUNK
-    decode = engine.pace.decode_step(frame.requests.reads.mean)
-    crowded = point.inside + Z95 * math.sqrt(point.inside) > CROWDED * engine.slots and engine.slots < MOST_SLOTS
-    reads = isinstance(decode, FittedDecodeStep | TunedDecodeStep) and decode.cache_share(1 + point.batch) > READ_SHARE
-    return asked.narrow_cache and engine.options.kv_format != NARROW_CACHE and (crowded or reads)
+def vary_engine(engine: EngineInstance, option: str, catalog: Catalog) -> list[tuple[EngineInstance, EngineInstance]]:
+    """Return the engine with each row of `option` at its low and at its high end; its slots stay."""
+    rows = read_option_rows(catalog)
 
-
-def vary_engine(
-    engine: EngineInstance, option: str, catalog: Catalog, end: str
-) -> Iterator[tuple[str, EngineInstance]]:
-    """Yield the engine with each row of `option` at its `end` ("low" or "high"); its slots stay."""
-    rows, options = read_option_rows(catalog), engine.options
-    for name in list_uncertain_rows(options).get(option, ()):
-        value = getattr(rows[name], end)
-        changed = options
+    def at_end(name: str, value: float) -> EngineInstance:
+        changed, ratio = engine.options, value / rows[name].value
         if name == "prefix.hits":
-            changed = replace(options, prefix_hits=min(options.prefix_hits * value / rows[name].value, 1.0))
+            changed = replace(changed, prefix_hits=min(changed.prefix_hits * ratio, 1.0))
         elif name.endswith(".acceptance"):
-            changed = replace(options, acceptance=options.acceptance * value / rows[name].value)
+            changed = replace(changed, acceptance=changed.acceptance * ratio)
         varied = engine._replace(options=changed)
-        yield name, varied._replace(pace=_tune_step_times(varied, {**read_costs(catalog), name: value}))
+        return varied._replace(pace=_tune_step_times(varied, {**read_costs(catalog), name: value}))
+
+    names = list_uncertain_rows(engine.options).get(option, ())
+    return [(at_end(name, rows[name].low), at_end(name, rows[name].high)) for name in names]
 
 
 def open_loop_of(engine: EngineInstance, flow: RequestProfile) -> OpenLoop:
@@ -333,8 +233,8 @@ def widen_for_options(engine: EngineInstance, flow: RequestProfile, batch: float
     steps, first = engine.speed.steps, engine.speed.first
     base = open_loop_of(engine, flow).at_batch(batch)
     for option in uncertain:
-        for ends in zip(*(vary_engine(engine, option, catalog, end) for end in ("low", "high")), strict=True):
-            found = [open_loop_of(varied, flow).at_batch(batch) for _, varied in ends]
+        for ends in vary_engine(engine, option, catalog):
+            found = [open_loop_of(varied, flow).at_batch(batch) for varied in ends]
             steps = _widen(steps, [_step_ratio(at, base) for at in found])
             first = _widen(first, [at.ttft_p95_s / base.ttft_p95_s for at in found])
     return engine._replace(speed=EngineSpeed(steps, first, engine.speed.stratum, engine.speed.facts))

@@ -4,9 +4,6 @@ An effect is the figure with the option / the figure without it, all other optio
 rows of the option (engine_options.csv). Latencies are compared at the rate that both engines carry.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import EngineSpec
 from archwright.contract.estimate import Estimate
@@ -14,85 +11,63 @@ from archwright.contract.plan import EngineOptions, OptionEffect
 from archwright.contract.record import as_dict, replace
 from archwright.sizing.inference import engine_options
 from archwright.sizing.inference.engine_instance import EngineInstance
-from archwright.sizing.inference.engine_options import LARGE_CHUNK, NARROW_CACHE, PREFILL_CHUNK_TOKENS, ROW, WIDE_CACHE
+from archwright.sizing.inference.engine_options import LARGE_CHUNK, ROW
 from archwright.sizing.inference.serving_capacity import TextLoad, find_engine_load
 
-
-class _Choice(NamedTuple):
-    setting: str
-    reason: str
-    plain: dict[str, object]
-    flag: str
+LOSS = f"{ROW}kv-fp8.quality"
 
 
 def describe_options(engine: EngineInstance, load: TextLoad, catalog: Catalog) -> tuple[OptionEffect, ...]:
     """Describe the options of `engine` that differ from plain settings, with their effects on `load`."""
+    options, flags, loss = engine.options, list_flags(engine.product, engine.options), catalog.parameter(LOSS)
+    large = options.chunk_tokens == LARGE_CHUNK
+    texts = {
+        "prefix": ("prefix caching", f"{load.shared_prefix:.0%} of the prompt tokens are shared by many requests"),
+        "chunk": (
+            f"prompt chunks of {options.chunk_tokens:,} tokens",
+            "long prompts take fewer steps" if large else "long prompts delay running answers less",
+        ),
+        "drafts": (
+            f"speculative decoding, {options.draft_tokens} draft tokens per step ({options.draft})",
+            "decode steps wait for memory, so that verifying drafts costs little",
+        ),
+        "kv": ("KV cache in fp8", f"the cache limits the engine; scores fall by {loss.low:.0%} to {loss.high:.0%}"),
+        "adapters": (
+            f"adapters: {options.adapters}",
+            f"{options.adapters} fine-tuned variants share the weights of the model",
+        ),
+    }
+    uncertain = engine_options.list_uncertain_rows(options)
     return tuple(
         OptionEffect(
             option=name,
-            setting=choice.setting,
-            reason=choice.reason,
-            source="; ".join(catalog.parts[f"{ROW}{row}"].source for row in _list_rows(engine.options, name)),
-            effects=_compare(engine, name, choice, load, catalog),
-            flag=format_flag(engine.product, engine.options, choice.flag),
+            setting=texts[name][0],
+            reason=texts[name][1],
+            source="; ".join(catalog.parts[f"{ROW}{row}"].source for row in uncertain.get(name, ())),
+            effects=_compare(engine, name, load, catalog),
+            flag=flags.get(name, ""),
         )
-        for name, choice in _list_choices(engine.options, load, catalog)
+        for name in engine_options.list_used(options)
     )
 
 
-def _list_choices(options: EngineOptions, load: TextLoad, catalog: Catalog) -> Iterator[tuple[str, _Choice]]:
-    if options.prefix_hits:
-        reason = f"{load.shared_prefix:.0%} of the prompt tokens are shared by many requests"
-        yield "prefix", _Choice("prefix caching", reason, {"prefix_hits": 0.0}, "prefix")
-    if options.chunk_tokens not in (0, PREFILL_CHUNK_TOKENS):
-        large = options.chunk_tokens == LARGE_CHUNK
-        reason = "long prompts take fewer steps" if large else "long prompts delay running answers less"
-        setting = f"prompt chunks of {options.chunk_tokens:,} tokens"
-        yield "chunk", _Choice(setting, reason, {"chunk_tokens": 0}, "chunk")
-    if options.draft_tokens:
-        method = engine_options.draft_method(options)
-        setting = f"speculative decoding, {options.draft_tokens} draft tokens per step ({options.draft})"
-        reason = "decode steps wait for memory, so that verifying drafts costs little"
-        yield "drafts", _Choice(setting, reason, {"draft_tokens": 0}, method)
-    if options.kv_format == NARROW_CACHE:
-        loss = catalog.parameter(f"{ROW}kv-fp8.quality")
-        reason = f"the cache limits the engine; scores fall by {loss.low:.0%} to {loss.high:.0%}"
-        yield "kv", _Choice("KV cache in fp8", reason, {"kv_format": WIDE_CACHE}, "kv")
-    if options.adapters:
-        reason = f"{options.adapters} fine-tuned variants share the weights of the model"
-        yield "adapters", _Choice(f"adapters: {options.adapters}", reason, {"adapters": 0}, "adapters")
-
-
-def _list_rows(options: EngineOptions, name: str) -> tuple[str, ...]:
-    return engine_options.list_uncertain_rows(options).get(name, ())
-
-
-def format_flag(product: EngineSpec, options: EngineOptions, name: str) -> str:
-    return product.option_flags.get(name, "").format(**as_dict(options))
-
-
-def list_flags(product: EngineSpec, options: EngineOptions) -> tuple[str, ...]:
-    """Return the options as arguments of the engine's command line."""
-    used = {
-        "prefix": options.prefix_hits,
-        "chunk": options.chunk_tokens,
-        engine_options.draft_method(options): options.draft_tokens,
-        "kv": options.kv_format == NARROW_CACHE,
-        "adapters": options.adapters,
+def list_flags(product: EngineSpec, options: EngineOptions) -> dict[str, str]:
+    """Return the arguments of the engine's command line by option."""
+    names = {name: name for name in engine_options.list_used(options)} | {
+        "drafts": engine_options.draft_method(options)
     }
-    flags = (format_flag(product, options, name) for name, value in used.items() if value)
-    return tuple(flag for flag in flags if flag)
+    templates = {name: product.option_flags.get(flag, "") for name, flag in names.items()}
+    return {name: template.format(**as_dict(options)) for name, template in templates.items() if template}
 
 
-def _compare(
-    engine: EngineInstance, name: str, choice: _Choice, load: TextLoad, catalog: Catalog
-) -> dict[str, Estimate]:
+def _compare(engine: EngineInstance, name: str, load: TextLoad, catalog: Catalog) -> dict[str, Estimate]:
     """Return the factors on requests/s and p95 latencies; empty if the engine does not run without the option."""
-    costs = engine_options.read_costs(catalog)
-    plain = engine_options.tune_engine(engine, replace(engine.options, **choice.plain), costs)
+    field, settings = engine_options.OPTIONS[name]
+    options = replace(engine.options, **{field: settings[-1] if name == "kv" else settings[0]})
+    plain = engine_options.tune_engine(engine, options, engine_options.read_costs(catalog))
     if plain is None:
         return {}
-    ends = [one for end in ("low", "high") for _, one in engine_options.vary_engine(engine, name, catalog, end)]
+    ends = [one for pair in engine_options.vary_engine(engine, name, catalog) for one in pair]
     rates = [find_engine_load(load, one).planned for one in (plain, engine, *ends)]
     loops = [engine_options.open_loop_of(one, load.flow) for one in (plain, engine, *ends)]
     at = [loop.at_rate(min(rates[:2])) for loop in loops]

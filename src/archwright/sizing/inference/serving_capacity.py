@@ -6,11 +6,12 @@ that of the engine's step times and options. The value is the load at which the 
 workload.
 """
 
+import math
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import ModelSpec
+from archwright.catalog.tables.records import DraftModel, ModelSpec
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, TokenLength
@@ -22,21 +23,34 @@ from archwright.sizing.hardware.uncertainty import widen_band
 from archwright.sizing.inference import engine_options, open_loop
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
-from archwright.sizing.inference.engine_options import NEAR_BEST, EngineLoad, OptionChooser, OptionRequest
+from archwright.sizing.inference.engine_options import (
+    LARGE_CHUNK,
+    MOST_SLOTS,
+    NARROW_CACHE,
+    SMALL_CHUNK,
+    TunedDecodeStep,
+)
 from archwright.sizing.inference.open_loop import (
     LIMITED_LATENCIES,
     MAX_UTILISATION,
+    Z95,
     MaxLoad,
     OpenLoop,
     RequestProfile,
     Slowdown,
     SlowdownBands,
 )
-from archwright.sizing.step_time.engine_step_times import StepTimes
+from archwright.sizing.step_time.engine_step_times import FittedDecodeStep, StepTimes
 
 # Error factors of the formulas against the event simulation of the same steps (`test_serving_capacity_simulation`).
 TTFT_FORMULA, TPOT_FORMULA = 1.25, 1.10
 CAPACITY_FORMULA = 1.15
+# An option that is not needed must carry this much more; it is tried if a figure improves by the other two.
+WORTH_IT, FASTER, SHORTER = 1.03, 1.015, 1.05
+# Options are chosen for layouts that carry this share of the best layout's load.
+NEAR_BEST = 0.8
+# The cache limits an engine whose requests use this share of its slots, or this share of a step reads the cache.
+CROWDED, READ_SHARE = 0.8, 0.1
 
 
 class TextLoad(NamedTuple):
@@ -58,6 +72,29 @@ class TextLoad(NamedTuple):
         return open_loop.build_request_profile(self.input_tokens, self.output_tokens)
 
 
+class OfferedOptions(NamedTuple):
+    """The draft of the model, and whether the device computes in fp8."""
+
+    draft: DraftModel | None
+    narrow_cache: bool
+
+
+class EngineLoad(NamedTuple):
+    """The highest load of an engine; `planned`: its requests/s with the certainty of the limits."""
+
+    most: MaxLoad
+    engine: EngineInstance
+    planned: float
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Limits that an idle engine violates, then limits below the certainty; lower is better."""
+        return len(self.most.broken), self.most.doubts
+
+    def is_better(self, than: "EngineLoad") -> bool:
+        return self.rank < than.rank or (self.rank == than.rank and self.planned >= WORTH_IT * than.planned)
+
+
 def size_text_serving(
     machine: Machine, model: ModelSpec, load: TextLoad, catalog: Catalog, *, remote_drafts: bool = True
 ) -> SteadyCapacity | None:
@@ -67,12 +104,10 @@ def size_text_serving(
     device, draft = machine.accelerator, catalog.drafts.get(model.id)
     if draft is not None and draft.repository and not remote_drafts:
         draft = None
-    narrow = device is not None and engine_options.NARROW_CACHE in device.flops
-    paced = load.slo.tpot_p95_s is not None or load.slo.latency_p95_s is not None
-    asked = OptionRequest(load.shared_prefix, load.adapters, paced, draft, narrow)
+    offered = OfferedOptions(draft, device is not None and NARROW_CACHE in device.flops)
     layouts = list_engine_layouts(machine, model, load.requests, catalog)
     copies = {layout.devices: layout.copies for layout in layouts}
-    started = (_start_options(layout._replace(copies=1), asked, load, catalog) for layout in layouts)
+    started = (_start_options(layout._replace(copies=1), offered, load, catalog) for layout in layouts)
     found = [one for one in started if one is not None]
 
     def rank(one: EngineLoad) -> tuple[int, int, float]:
@@ -82,21 +117,74 @@ def size_text_serving(
         return None
     best = min(map(rank, found))
     near = (one for one in found if one.rank == best[:2] and rank(one)[2] <= NEAR_BEST * best[2])
-    most, engine, _ = min((_improve_options(one, layouts[0].speed, asked, load, catalog) for one in near), key=rank)
+    most, engine, _ = min((_improve_options(one, layouts[0].speed, offered, load, catalog) for one in near), key=rank)
     return _build_text_capacity(machine, model, load, (most, engine._replace(copies=copies[engine.devices])), catalog)
 
 
 # Machines that differ in the count of accelerators have equal engines.
 @lru_cache(maxsize=4096)
-def _start_options(engine: EngineInstance, asked: OptionRequest, load: TextLoad, catalog: Catalog) -> EngineLoad | None:
-    return OptionChooser(asked, load.flow, partial(find_engine_load, load), catalog).start(engine)
+def _start_options(
+    engine: EngineInstance, offered: OfferedOptions, load: TextLoad, catalog: Catalog
+) -> EngineLoad | None:
+    """Return the engine with what the load needs, prefix cache and adapters, and its load; None if it does not fit."""
+    if not has_options(engine):
+        return find_engine_load(load, engine)
+    costs = engine_options.read_costs(catalog)
+    hits = load.shared_prefix * costs["prefix.hits"]
+    stated = replace(engine.options, prefix_hits=hits, adapters=load.adapters)
+    formats = (stated.kv_format, NARROW_CACHE) if offered.narrow_cache else (stated.kv_format,)
+    tuned = (engine_options.tune_engine(engine, replace(stated, kv_format=kv), costs) for kv in formats)
+    best = next((one for one in tuned if one is not None), None)
+    return None if best is None else _assess(best, math.sqrt(best.slots), load, catalog)
 
 
 @lru_cache(maxsize=4096)
 def _improve_options(
-    found: EngineLoad, speed: EngineSpeed, asked: OptionRequest, load: TextLoad, catalog: Catalog
+    found: EngineLoad, plain: EngineSpeed, offered: OfferedOptions, load: TextLoad, catalog: Catalog
 ) -> EngineLoad:
-    return OptionChooser(asked, load.flow, partial(find_engine_load, load), catalog).improve(found, speed)
+    """Return the engine with the options that violate the fewest limits and then carry the most, and its load.
+
+    A further option must carry WORTH_IT times as much with its band: ties go to the simpler setting. `plain`: the
+    speed without the bands of options."""
+    if not has_options(found.engine):
+        return found
+    costs, changes = engine_options.read_costs(catalog), list[dict[str, object]]()
+    changes += [{"kv_format": NARROW_CACHE}] if offered.narrow_cache else []
+    long = load.input_tokens.p95 * (1 - found.engine.options.prefix_hits)
+    changes += [{"chunk_tokens": size} for size in (LARGE_CHUNK, SMALL_CHUNK) if long > found.engine.chunk]
+    changes += [engine_options.draft_options(offered.draft, costs)] if offered.draft is not None else []
+    for change in changes:
+        best = found.engine
+        trial = engine_options.tune_engine(best._replace(speed=plain), replace(best.options, **change), costs)
+        if trial is None or not _may_help(trial, found, load):
+            continue
+        rough = find_engine_load(load, trial)
+        judged = _assess(trial, rough.most.point.batch, load, catalog) if rough.is_better(found) else found
+        found = judged if judged.is_better(found) else found
+    return found
+
+
+def has_options(engine: EngineInstance) -> bool:
+    return engine.frame is not None and bool(engine.product.option_flags)
+
+
+def _may_help(trial: EngineInstance, found: EngineLoad, load: TextLoad) -> bool:
+    """Return False if the slots or bytes that `trial` saves are not needed, or it is hardly faster at this batch."""
+    old, slots = found.most.point, found.engine.slots
+    if trial.options.kv_format != found.engine.options.kv_format:
+        decode = found.engine.pace.decode_step(load.input_tokens.mean)
+        crowded = slots < MOST_SLOTS and old.inside + Z95 * math.sqrt(old.inside) > CROWDED * slots
+        return crowded or (
+            isinstance(decode, FittedDecodeStep | TunedDecodeStep) and decode.cache_share(1 + old.batch) > READ_SHARE
+        )
+    new = engine_options.open_loop_of(trial, load.flow).at_batch(old.batch)
+    gains = (new.rate / old.rate, old.ttft_p95_s / new.ttft_p95_s, old.tpot_p95_s / new.tpot_p95_s)
+    return max(gains) >= (SHORTER if trial.chunk == SMALL_CHUNK != found.engine.chunk else FASTER)
+
+
+def _assess(engine: EngineInstance, batch: float, load: TextLoad, catalog: Catalog) -> EngineLoad:
+    """Return the load and the engine with the bands of its options, at about `batch` requests in decode."""
+    return find_engine_load(load, engine_options.widen_for_options(engine, load.flow, batch, catalog))
 
 
 def find_engine_load(load: TextLoad, engine: EngineInstance) -> EngineLoad:
