@@ -35,6 +35,8 @@ TABLES = {
 LEVEL = 0.9
 # Groups of fewer rows are left out together.
 LEAST_ROWS = 10
+# Rows beyond it are errors of a table, not of a prediction.
+LEAST_TAIL = 0.005
 AnyRow = TypeVar("AnyRow")
 
 
@@ -159,7 +161,9 @@ def _sure(outs: Sequence[Out]) -> Sequence[Out]:
 
 def find_tail(outs: Sequence[Out]) -> float:
     """The tail with which the bands of the other groups hold LEVEL of the rows: groups err alike, rows do not count."""
-    low, high = 0.0, 0.25
+    if len({out.group for out in outs}) < 2:
+        return (1 - LEVEL) / 2
+    low, high = LEAST_TAIL, 0.25
     for _ in range(10):
         middle = (low + high) / 2
         low, high = (middle, high) if coverage(outs, middle)[0] >= LEVEL else (low, middle)

@@ -38,7 +38,7 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
-_PHYSICS = "smooth maximum of memory and compute, launches, with prompts read between decode steps"
+_PHYSICS = "memory, compute and launches of a step, with prompts read between decode steps"
 _FORMULA = f"sizing/step_time/step_time_model.py: {_PHYSICS}"
 _HOST_FORMULA = (
     "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, with prompts read between decode steps"

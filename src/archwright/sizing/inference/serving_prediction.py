@@ -60,6 +60,8 @@ LOADS = {
     "offline": step_time_model.OFFLINE,
     "mlperf": step_time_model.OFFLINE,
 }
+# A format whose measured rows with many requests contradict its rows with one.
+UNPACKED = "nf4"
 # A closed loop of fewer requests per slot is mostly its first burst.
 SHORT_RUN = 4.0
 # Percentiles above all measured rows get the band of a weak row.
@@ -158,7 +160,11 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     worker, device, of_layout = _place_deployment(asked, model, accelerator, prompt + answer, place)
     if not worker.number.stated:
         weak.append("precision is not stated")
+    if worker.number.name == UNPACKED:
+        weak.append("4-bit weights are unpacked in each step, several times slower with many requests")
     traffic = _describe_load(asked, prompt, answer, family.slots)
+    if traffic.kind == step_time_model.CLOSED and asked.concurrency == 1 and worker.layout.prefill is None:
+        traffic = traffic._replace(kind=step_time_model.SINGLE)
     if asked.concurrency is None:
         of_load.append("requests in flight: as many as fit")
         if traffic.kind == step_time_model.OPEN:
