@@ -38,12 +38,12 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.22859, 1),
-    (17.862, 1),
-    (1.9145, 4),
-    (11.531, 2),
-    (92.379, 2),
-    (14.424, 8),
+    (0.22377, 1),
+    (17.882, 1),
+    (1.9461, 4),
+    (11.563, 2),
+    (92.46, 2),
+    (14.444, 8),
     (0.29429, 0),
 )
 
