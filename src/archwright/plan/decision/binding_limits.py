@@ -20,6 +20,7 @@ from archwright.plan.capacity.availability import SPARE_REQUIRED_ABOVE
 from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
 from archwright.plan.capacity.quotas import QUOTA_MISS
 from archwright.plan.capacity.served_load import BatchLoad
+from archwright.plan.capacity.service_levels import EVEN_ODDS
 from archwright.plan.cost.data_placement import list_online_workloads, resolve_open_models
 from archwright.plan.decision.selection import (
     get_total_cost,
@@ -40,7 +41,7 @@ MAX_REPLANS = 2
 MIN_SAVING_SHARE = 0.005
 # Assumed shares of the affected cost that a relaxation may save: they only order what is planned again.
 QUALITY_HOPE, ACCELERATOR_HOPE, SPOT_HOPE, PLACE_HOPE = 0.3, 0.3, 0.5, 0.1
-FLOOR_STEP, EVEN_ODDS = 0.9, 0.5
+FLOOR_STEP = 0.9
 
 # Plans one option again with other needs; None if it does not exist then.
 PlanAgain = Callable[[Needs, Option], OptionDraft | None]

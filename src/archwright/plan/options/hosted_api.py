@@ -198,6 +198,7 @@ class HostedApiPlanner:
         notes += [
             f"{workload.name}: {model.id}{f': {scores}' if scores else ''}",
             *scarce.notes,
+            *slow.notes,
         ]
         if not scored:
             notes.append(
