@@ -13,24 +13,16 @@ The factors and their bands are rows of engine_options.csv. Each band widens the
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import DraftModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import EngineOptions
 from archwright.contract.record import replace
-from archwright.sizing.hardware.roofline import EngineStep
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed
 from archwright.sizing.inference.open_loop import OpenLoop, OperatingPoint, RequestProfile
 from archwright.sizing.step_time import fitted_tables
-from archwright.sizing.step_time.engine_step_times import (
-    CoefficientKey,
-    FittedDecodeStep,
-    FittedStepTimes,
-    StepTokens,
-    UncontendedPrefill,
-)
+from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes, StepTokens, Tuning
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
 
 # Most slots of an engine and prompt tokens per step: common defaults of inference servers.
@@ -54,66 +46,13 @@ OPTIONS: dict[str, tuple[str, tuple[object, ...]]] = {
 Costs = Mapping[str, float]
 
 
-class TunedDecodeStep(NamedTuple):
-    """A decode step with options: `verify` with its `drafts`, each `draft` of a `plain` step, times `slower`."""
-
-    plain: FittedDecodeStep
-    verify: FittedDecodeStep
-    drafts: int
-    draft: float
-    slower: float
-
-    def cache_share(self, batch: float) -> float:
-        return self.plain.cache_share(batch)
-
-    def step_s(self, batch: float) -> float:
-        if not self.drafts:
-            return self.plain.step_s(batch) * self.slower
-        drafting = self.drafts * self.draft * self.plain.step_s(batch)
-        return (self.verify.step_s(batch * (1 + self.drafts)) + drafting) * self.slower
-
-
-class TunedStepTimes(NamedTuple):
-    """Step times with options. `draft`, `cache`, `chunk`, `slower`: factors as above; `adapter_s`: reads adapters."""
-
-    plain: FittedStepTimes
-    tokens: StepTokens
-    draft: float
-    cache: float
-    chunk: float
-    slower: float
-    adapter_s: float
-
-    @property
-    def started_s(self) -> float:
-        return self.plain.started_s * self.slower
-
-    def decode_step(self, context: float) -> TunedDecodeStep:
-        plain, verified = self.plain.decode_step(context), self.tokens.verified
-        cache_s = plain.cache_s * self.cache
-        plain = plain._replace(cache_s=cache_s, weights_s=plain.weights_s + self.adapter_s)
-        verify = plain._replace(cache_s=cache_s / verified)
-        return TunedDecodeStep(plain, verify, round(verified) - 1, self.draft, self.slower)
-
-    def prefill_s(self, tokens: float, seen: float, prompts: int = 1) -> float:
-        return self.plain.prefill_s(tokens, seen, prompts) * self.slower * self.chunk
-
-    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
-        found, factor = self.plain.uncontended_prefill(prompt, prompt * self.tokens.cached), self.slower * self.chunk
-        return UncontendedPrefill(found.fitted_s * factor, found.fitted_steps, found.read_s * factor)
-
-    def step_s(self, step: EngineStep) -> float:
-        if not step.answering:
-            return self.plain.step_s(step) * self.slower * self.chunk
-        wrote = self.decode_step(step.context_tokens / step.answering).step_s(step.answering)
-        if not step.prompt_tokens:
-            return wrote
-        return wrote + self.prefill_s(step.prompt_tokens, step.prompt_pairs, step.prompts_done) + self.started_s
-
-
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def build_step_times(worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey) -> FittedStepTimes:
     return FittedStepTimes(worker, device, kind, fitted_tables.load_table("serving").coefficients)
+
+
+# One object for equal tunings, so that loads are found once.
+tune_step_times = lru_cache(maxsize=16384)(FittedStepTimes.tune)
 
 
 @lru_cache(maxsize=8)
@@ -170,7 +109,7 @@ def tune_engine(engine: EngineInstance, options: EngineOptions, costs: Costs) ->
     return tuned._replace(pace=_tune_step_times(tuned, costs))
 
 
-def _tune_step_times(engine: EngineInstance, costs: Costs) -> FittedStepTimes | TunedStepTimes:
+def _tune_step_times(engine: EngineInstance, costs: Costs) -> FittedStepTimes:
     frame, options = engine.frame, engine.options
     assert frame is not None
     worker = frame.worker._replace(number=frame.worker.number._replace(cache=options.kv_format))
@@ -178,8 +117,7 @@ def _tune_step_times(engine: EngineInstance, costs: Costs) -> FittedStepTimes | 
     if not list_uncertain_rows(options):
         return plain
     method, size = draft_method(options), options.adapters * costs["lora.size"] * worker.shape.trunk
-    return TunedStepTimes(
-        plain=plain,
+    tuning = Tuning(
         tokens=_count_step_tokens(options),
         draft=costs[f"{method}.step"] if method else 0.0,
         cache=costs["kv-fp8.read"] if options.kv_format == NARROW_CACHE else 1.0,
@@ -187,6 +125,7 @@ def _tune_step_times(engine: EngineInstance, costs: Costs) -> FittedStepTimes | 
         slower=costs["lora.step"] if options.adapters else 1.0,
         adapter_s=size * ADAPTER_BYTES / worker.layout.tp / frame.device.bandwidth,
     )
+    return tune_step_times(plain, tuning)
 
 
 def _count_step_tokens(options: EngineOptions) -> StepTokens:

@@ -28,7 +28,6 @@ from archwright.sizing.inference.engine_options import (
     MOST_SLOTS,
     NARROW_CACHE,
     SMALL_CHUNK,
-    TunedDecodeStep,
 )
 from archwright.sizing.inference.open_loop import (
     LIMITED_LATENCIES,
@@ -174,9 +173,7 @@ def _may_help(trial: EngineInstance, found: EngineLoad, load: TextLoad) -> bool:
     if trial.options.kv_format != found.engine.options.kv_format:
         decode = found.engine.pace.decode_step(load.input_tokens.mean)
         crowded = slots < MOST_SLOTS and old.inside + Z95 * math.sqrt(old.inside) > CROWDED * slots
-        return crowded or (
-            isinstance(decode, FittedDecodeStep | TunedDecodeStep) and decode.cache_share(1 + old.batch) > READ_SHARE
-        )
+        return crowded or (isinstance(decode, FittedDecodeStep) and decode.cache_share(1 + old.batch) > READ_SHARE)
     new = engine_options.open_loop_of(trial, load.flow).at_batch(old.batch)
     gains = (new.rate / old.rate, old.ttft_p95_s / new.ttft_p95_s, old.tpot_p95_s / new.tpot_p95_s)
     return max(gains) >= (SHORTER if trial.chunk == SMALL_CHUNK != found.engine.chunk else FASTER)

@@ -9,6 +9,7 @@ Design: an object holds one engine on one layout and is independent of the load.
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import NamedTuple, Protocol
 
 from archwright.sizing.hardware.roofline import EngineStep, Roofline, count_token_pairs
@@ -43,6 +44,19 @@ class StepTokens(NamedTuple):
     output: float = 1.0
     verified: float = 1.0
     spread: float = 0.0
+
+
+class Tuning(NamedTuple):
+    """Effects of engine options on step times: seconds of a draft over those of a plain step, factors, and a sum.
+
+    `cache`: factor on reading the KV cache; `chunk`: on prefill; `slower`: on all. `adapter_s`: reads adapters."""
+
+    tokens: StepTokens = StepTokens()
+    draft: float = 0.0
+    cache: float = 1.0
+    chunk: float = 1.0
+    slower: float = 1.0
+    adapter_s: float = 0.0
 
 
 class StepTimes(Protocol):
@@ -87,7 +101,9 @@ class UncontendedPrefill(NamedTuple):
 
 
 class FittedDecodeStep(NamedTuple):
-    """Linear parts of a decode step in seconds at the fitted rates; `cache_s`, `compute_s`, `request_s` per request."""
+    """Linear parts of a decode step in seconds at the fitted rates; `cache_s`, `compute_s`, `request_s` per request.
+
+    A step verifies `drafts` tokens beside its own; each takes the share `draft` of a plain step."""
 
     weights_s: float
     experts_s: float
@@ -97,10 +113,19 @@ class FittedDecodeStep(NamedTuple):
     plain_s: float
     request_s: float
     factor: float
+    drafts: int = 0
+    draft: float = 0.0
 
     def step_s(self, batch: float) -> float:
+        if not self.drafts:
+            return self._plain_step_s(batch, self.cache_s)
+        tokens = 1 + self.drafts
+        drafting = self.drafts * self.draft * self._plain_step_s(batch, self.cache_s)
+        return self._plain_step_s(batch * tokens, self.cache_s / tokens) + drafting
+
+    def _plain_step_s(self, batch: float, cache_s: float) -> float:
         compute, plain = self.compute_s * batch, self.plain_s + self.request_s * batch
-        memory = self.memory_s(batch) + self.cache_s * batch
+        memory = self.memory_s(batch) + cache_s * batch
         return (memory + compute + plain) * self.factor
 
     def cache_share(self, batch: float) -> float:
@@ -124,8 +149,6 @@ class CoefficientKey(NamedTuple):
 class FittedStepTimes:
     """Fitted step times of one engine on `worker`'s layout, without data-parallel ranks or pipeline stages."""
 
-    tokens = StepTokens()
-
     def __init__(
         self, worker: ShardedModel, device: DeviceSpec, kind: CoefficientKey, fit: dict[str, dict[str, float]]
     ) -> None:
@@ -143,6 +166,24 @@ class FittedStepTimes:
         near, far = (worker.decode(1.0, context).compute_s(device) for context in (0.0, 1.0))
         rate = self._number / k["ec"]
         self._compute_s, self._seen_s = near * rate, (far - near) * rate
+        self._tuning = Tuning()
+
+    @property
+    def tokens(self) -> StepTokens:
+        return self._tuning.tokens
+
+    def tune(self, tuning: Tuning) -> FittedStepTimes:
+        """Return the step times of the engine with options."""
+        found, base = copy(self), self._base
+        found._tuning, found._factor = tuning, self._factor * tuning.slower
+        found.started_s = self.started_s * tuning.slower
+        found._base = base._replace(
+            weights_s=base.weights_s + tuning.adapter_s,
+            factor=found._factor,
+            drafts=round(tuning.tokens.verified) - 1,
+            draft=tuning.draft,
+        )
+        return found
 
     def _decode_constants(self, k: Coefficients, attention: str) -> FittedDecodeStep:
         worker, device, shape = self._worker, self._device, self._worker.shape
@@ -165,7 +206,7 @@ class FittedStepTimes:
     def decode_step(self, context: float) -> FittedDecodeStep:
         worker = self._worker
         return self._base._replace(
-            cache_s=worker.request_cache_bytes(context) / self._bandwidth,
+            cache_s=worker.request_cache_bytes(context) / self._bandwidth * self._tuning.cache,
             compute_s=self._compute_s + self._seen_s * worker.shape.mean_attended_tokens(context),
         )
 
@@ -173,11 +214,12 @@ class FittedStepTimes:
         work = self._prompt
         flops = tokens * (work.trunk_s + work.expert_s) + prompts * work.head_s + work.attention_s(tokens, seen)
         exchanged_s = tokens * work.exchanged / self._link
-        return (flops * self._number / self._read_efficiency + exchanged_s) * self._factor
+        return (flops * self._number / self._read_efficiency + exchanged_s) * self._factor * self._tuning.chunk
 
-    def ttft_prefill_s(self, prompt: float, cached: float = 0.0) -> float:
-        """Return the prefill time by the TTFT coefficients; the first `cached` tokens of the prompt need no work."""
+    def ttft_prefill_s(self, prompt: float) -> float:
+        """Return the prefill time by the TTFT coefficients; cached tokens need no work."""
         work, k, device = self._prompt, self._ttft, self._device
+        cached = prompt * self.tokens.cached
         pairs, prompt = (prompt * prompt - cached * cached) / 2, prompt - cached
         number = k.get(f"compute.{self._worker.number.name}", 1.0)
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
@@ -186,14 +228,15 @@ class FittedStepTimes:
         memory = self._base.memory_s(prompt) * self._bandwidth / device.bandwidth / k["em"]
         exchanged = prompt * work.exchanged / device.link / k[f"elp.{device.link_kind}"]
         launched = math.hypot(flops, memory) + self._worker.shape.layers * k["launch"]
-        return (launched + exchanged) * k.get(f"device.{device.device_class}", 1.0)
+        slower = self._tuning.slower * self._tuning.chunk
+        return (launched + exchanged) * k.get(f"device.{device.device_class}", 1.0) * slower
 
-    def uncontended_prefill(self, prompt: float, cached: float = 0.0) -> UncontendedPrefill:
+    def uncontended_prefill(self, prompt: float) -> UncontendedPrefill:
         """Return the fitted mean TTFT of a server under a request rate, without the wait for earlier prompts."""
-        k = self._ttft
+        k, cached = self._ttft, prompt * self.tokens.cached
         scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
         read = self.prefill_s(prompt - cached, (prompt * prompt - cached * cached) / 2) + self.started_s
-        fitted = self.ttft_prefill_s(prompt, cached) + scheduling * k[f"t0.{OPEN}"]
+        fitted = self.ttft_prefill_s(prompt) + scheduling * k[f"t0.{OPEN}"]
         return UncontendedPrefill(fitted, scheduling * k[f"ks.{OPEN}"], read)
 
     def step_s(self, step: EngineStep) -> float:
