@@ -92,6 +92,7 @@ def serving_fit(folder: Path) -> fitted_tables.FittedTable:
             "accelerator": tuple(sorted({row.accelerator for row in own})),
             "pair": tuple(sorted({f"{row.model} {row.accelerator}" for row in own})),
             "engine": tuple(sorted({row.found.case.engine for row in own} - {"other"})),
+            "engine_vendor": fitting.list_engine_vendors(own),
             "families": fitting.FAMILIES,
         },
         bands=tuple(bands_of(outs, list(validation.STRATA)[:3])),

@@ -209,6 +209,11 @@ def read(folder: Path) -> tuple[list[Row], int]:
     return rows, left_out
 
 
+def list_engine_vendors(rows: Iterable[Row]) -> tuple[str, ...]:
+    found = (row.found for row in rows if row.found.case.engine != "other")
+    return tuple(sorted({extrapolation.pair_engine(one.case.engine, one.accelerator) for one in found}))
+
+
 def _parse_row(table: str, cells: dict[str, str], subjects: BenchmarkNameResolver) -> Row:
     asked, _ = benchmark_reader.parse_serving_query(cells)
     found = serving_prediction.resolve_deployment(asked, subjects)

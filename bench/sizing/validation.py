@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy
-from bench.sizing.fitting import FAMILIES, FAR, Fit, Row, fit_all, fit_tables
+from bench.sizing.fitting import FAMILIES, FAR, Fit, Row, fit_all, fit_tables, list_engine_vendors
 
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import extrapolation, fitted_tables
@@ -62,7 +62,7 @@ Out = Residual[Row]
 def doubt_of(row: Row, fit: fitted_tables.FittedTable) -> serving_prediction.BandWidening:
     """As the row is answered: what a gate found, what the fit has no row of, and the figures of its device."""
     found = row.found
-    unlike = extrapolation.list_extrapolations(found.accelerator, found.case.engine, fit, found.catalog)
+    unlike = extrapolation.list_extrapolations(found.accelerator, found.case.engine, fit)
     return serving_prediction.widen_for_distance(len(found.weak) + len(unlike), found.accelerator, found.catalog)
 
 
@@ -78,6 +78,7 @@ def fitted(rows: Sequence[Row], fit: Fit, stratum: str) -> fitted_tables.FittedT
             "families": FAMILIES,
             "engine": tuple({row.found.case.engine for row in rows} - {"other"}),
             "accelerator": tuple({row.accelerator for row in rows}),
+            "engine_vendor": list_engine_vendors(rows),
         },
         bands=(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ LATE = {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 
 def test_predict_serving(cli: CommandLine) -> None:
     line = "predict serving Llama-3.1-70B --on '4x H100' --load 64x1024+512 --layout 'TP4 fp8' --engine vllm"
     found = cli.json(line)
-    assert found["stratum"] == "seen configuration"
+    assert found["stratum"] == "seen configuration, closed"
     assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"} | LATE == set(found["definitions"])
     assert any("sha256" in source for source in found["sources"])
     assert "AW-CAT-01" in cli.error("predict serving Some-Model --on '4x H100'", 4)
@@ -46,9 +47,56 @@ def test_predict_serving_at_a_rate(cli: CommandLine) -> None:
     assert "engine: vllm" in found["2"]["assumed"]
     host = cli.json(f"{asked} --on '2x CPU-EPYC-9654-2S' --load '0.05/s x 256 + 64'")
     assert host["stratum"].startswith("host processor") and host["pilot"] is found["2"]["pilot"] is None
-    far = cli.json(f"{asked} --on '1x L4' --load '1/s x 256 + 64'")["pilot"]
-    assert far["subject"] == "device L4" and far["cost"]["value"] > 0 and far["command"].startswith("archwright bench ")
+    far = cli.json(f"{asked} --on '1x V100-32GB-SXM2' --load '1/s x 256 + 64'")["pilot"]
+    assert (
+        far["subject"] == "device V100-32GB-SXM2"
+        and far["cost"]["value"] > 0
+        and far["command"].startswith("archwright bench ")
+    )
     assert host["estimates"]["ttft_p50_s"]["value"] < host["estimates"]["ttft_p99_s"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("--on 8xH100 --layout nonsense", "'nonsense' is no part of a layout"),
+        ("--on H100 --layout 'TP8 fp8'", "needs 8 devices"),
+        ("--on 2xH100 --layout 'disagg P:1x(TP2 DP1) D:1x(TP2 DP1)'", "needs 4 devices"),
+        ("--on H100 --options kv=fp8,KV=bf16", "stated twice"),
+        ("--on H100 --options chunk=1", "128"),
+        ("--on H100 --options prefix=nan", "prefix"),
+    ],
+)
+def test_predict_serving_refuses_what_it_does_not_understand(cli: CommandLine, rest: str, said: str) -> None:
+    refused = cli.json_error(f"predict serving Llama-3.1-8B-Instruct {rest}", 2)
+    assert refused["code"] == "AW-USE-23" and said in refused["message"]
+
+
+def test_predict_serving_with_separate_prefill_workers(cli: CommandLine) -> None:
+    layout = "--layout 'disagg P:1x(TP2 DP1) D:1x(TP4 DP1) FP8'"
+    for load in ("max x 1024+512", "16x1024+512", "1x1024+512"):
+        found = cli.json(f"predict serving Llama-3.1-8B-Instruct --on 8xH100 {layout} --load '{load}'")
+        assert found["stratum"].endswith("disaggregated")
+
+
+def test_predict_serving_names_the_measured_engine_of_a_vendor(cli: CommandLine) -> None:
+    asked = "predict serving Llama-3.1-8B-Instruct --on '1x M2 Ultra' --load 1x512+128"
+    usual, foreign = cli.json(asked), cli.json(f"{asked} --engine vllm")
+    assert usual["weak"] == [] and any(text.startswith("engine: llamacpp, ") for text in usual["assumed"])
+    assert foreign["weak"] == ["no fitted row is of this engine on a device of Apple"] and foreign["pilot"]
+    old = cli.json("predict serving Llama-3.1-8B-Instruct --on T4 --options kv=fp8")
+    assert any("T4 does not compute in fp8" in text for text in old["weak"])
+    assert any(text.startswith("KV cache: eight bits") for text in old["assumed"])
+    for threads in (0, 5000):
+        assert "AW-CAT-01" in cli.error(f"predict serving Qwen3-4B --on 'EPYC 9654 ({threads} threads)'", 4)
+
+
+def test_requests_that_wait_do_not_slow_a_deployment_down(cli: CommandLine) -> None:
+    asked = "predict serving Llama-3.1-8B-Instruct --on H100 --layout bf16 --load"
+    found = [cli.json(f"{asked} {sent}x1024+512") for sent in (500, 1000, 9000)]
+    rates = [one["estimates"]["tokens_per_s"]["value"] for one in found]
+    assert all(one["stratum"].endswith("queueing") for one in found)
+    assert all(later >= 0.999 * earlier for earlier, later in itertools.pairwise(rates))
 
 
 def test_predict_training(cli: CommandLine) -> None:

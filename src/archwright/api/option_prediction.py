@@ -9,6 +9,7 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import EngineOptions, OptionEffect
@@ -29,21 +30,25 @@ class StatedOptions(Record):
     """Engine options as a user states them; `prefix`: shared share of the prompt tokens."""
 
     prefix: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    chunk: Annotated[int, Meta(ge=1, le=1 << 20)] = 0
+    chunk: Annotated[int, Meta(ge=128, le=1 << 20)] = 0
     speculation: Annotated[int, Meta(ge=1, le=16)] = 0
     kv: Literal["", "fp8", "bf16"] = ""
     adapters: Annotated[int, Meta(ge=1, le=1000)] = 0
 
 
 def parse_engine_options(text: str, model: str, catalog: Catalog) -> EngineOptions:
-    """Parse options such as EXAMPLE. Raises UsageError AW-USE-23 for anything else.
+    """Parse options such as EXAMPLE. Raises UsageError AW-USE-23 for anything else, and for an option stated twice.
 
     Without a known draft of the model, speculation assumes a separate one."""
-    costs, parts = engine_options.read_costs(catalog), (part.strip().partition("=") for part in text.split(","))
+    parts = [part.partition("=") for part in "".join(text.lower().split()).split(",") if part]
+    named, costs = {name: value for name, _, value in parts}, engine_options.read_costs(catalog)
     try:
-        stated = msgspec.convert({name: value for name, _, value in parts if name}, StatedOptions, strict=False)
+        if len(named) < len(parts):
+            raise msgspec.ValidationError("an option is stated twice")
+        stated = msgspec.convert(named, StatedOptions, strict=False)
     except msgspec.ValidationError as error:
-        message = f"a part of {text!r} is no engine option: {error}"
+        said = str(error).replace(" - at `$.", " for `")
+        message = f"a part of {text[:100]!r} is no engine option: {said}"
         raise argument_error("AW-USE-23", message, "options", f"write for example {EXAMPLE}") from error
     found = EngineOptions(
         prefix_hits=stated.prefix * costs["prefix.hits"],
@@ -74,6 +79,21 @@ def tune_predicted(engine: EngineInstance | None, options: EngineOptions, catalo
     return tuned
 
 
+def remark_cache(
+    found: SizingPrediction, options: EngineOptions, tuned: EngineInstance, device: Accelerator
+) -> SizingPrediction:
+    """Return the prediction with what became of a KV cache in fp8: fitted already, or a format the device lacks."""
+    if options.kv_format != engine_options.NARROW_CACHE:
+        return found
+    if engine_options.NARROW_CACHE not in device.flops:
+        text = f"{device.id} does not compute in fp8: an engine may refuse this cache"
+        found = replace(found, weak=(*found.weak, text))
+    if tuned.options.kv_format != options.kv_format:
+        text = "KV cache: eight bits, as beside fitted weights of eight bits"
+        found = replace(found, assumed=(*found.assumed, text))
+    return found
+
+
 def apply_options(
     found: SizingPrediction, query: ServingQuery, options: EngineOptions, subjects: BenchmarkNameResolver
 ) -> SizingPrediction:
@@ -81,7 +101,8 @@ def apply_options(
 
     Each figure is multiplied by its ratio in the engine's closed loop with and without the options; each row of the
     options adds its band in quadrature. Raises UsageError AW-USE-21 as `tune_predicted` does."""
-    catalog, host = subjects.catalog, subjects.accelerator(query.accelerator).kind == HOST_KIND
+    catalog, device = subjects.catalog, subjects.accelerator(query.accelerator)
+    host = device.kind == HOST_KIND
     engine = None if host else build_engine(resolve_deployment(query, subjects), RequestLengths(*_list_lengths(query)))
     tuned = tune_predicted(engine, options, catalog)
     names = engine_options.list_uncertain_rows(tuned.options)
@@ -94,7 +115,8 @@ def apply_options(
         bands = [Estimate(value=1.0, low=min(share, 1.0), high=max(share, 1.0), unit="") for share in shares]
         scaled = estimate.scaled(value[figure] / plain[figure])
         estimates[name] = multiply_estimates([scaled, *bands], estimate.unit, estimate.basis)
-    return replace(found, estimates=estimates, options=describe_predicted(tuned, query, catalog))
+    found = replace(found, estimates=estimates, options=describe_predicted(tuned, query, catalog))
+    return remark_cache(found, options, tuned, device)
 
 
 def describe_predicted(engine: EngineInstance, query: ServingQuery, catalog: Catalog) -> tuple[OptionEffect, ...]:

@@ -10,6 +10,7 @@ from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.decision import PilotRun
 from archwright.contract.record import replace
 from archwright.errors import UsageError
@@ -19,8 +20,9 @@ from archwright.sizing import accuracy as scoring
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery
 from archwright.sizing.model import numeric_precision
+from archwright.sizing.model.parallel_layout import parse_layout
 from archwright.sizing.step_time import fitted_tables
-from archwright.sizing.step_time.extrapolation import HOST_KIND
+from archwright.sizing.step_time.extrapolation import HOST_KIND, pair_engine
 from archwright.sizing.training import token_throughput, training_prediction
 
 # Each count is at least 1.
@@ -30,6 +32,9 @@ _LOAD = re.compile(rf"^\s*({_POSITIVE_INTEGER}|max){_LENGTHS}", re.IGNORECASE)
 _RATE = re.compile(rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s{_LENGTHS}", re.IGNORECASE)
 _BATCH = re.compile(rf"^\s*({_POSITIVE_INTEGER})\s*x\s*({_POSITIVE_INTEGER})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
+# "TP 4" and "4 bit" are one word of a layout; "disagg" and the parts of "P:1x(TP4 DP1)" stand for pools.
+_LAYOUT_SPACE = re.compile(r"(TP|PP|DP|EP|\d)\s+(\d|bit)", re.IGNORECASE)
+_POOL_WORD = re.compile(r"disagg|[PD]:\d+x\(?$", re.IGNORECASE)
 LARGEST_COUNT = 1e18
 DEFAULT_LOAD, LOCAL_LOAD = "max x 1024 + 1024", "1 x 512 + 128"
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
@@ -57,7 +62,8 @@ def predict_serving(
     ranks and number format ("TP4 fp8"). `options` of the engine: prefix=0.4,chunk=2048,speculation=3,kv=fp8,adapters=4.
     Without a format: the published one, or eight bits if the device multiplies them faster than 16.
     Raises CatalogError AW-CAT-01 (unknown name), AW-CAT-10 (a name of several models), UsageError AW-USE-20 (not a
-    load), AW-USE-21 (weights and one request's cache do not fit, or the layout cannot be simulated).
+    load), AW-USE-21 (weights and one request's cache do not fit, or the layout cannot be simulated), AW-USE-23 (a word
+    of the layout or of the options).
     """
     here = on.strip().lower() == local_prediction.THIS_MACHINE
     load = load or (LOCAL_LOAD if here else DEFAULT_LOAD)
@@ -75,16 +81,17 @@ def predict_serving(
         return local_prediction.predict_on_this_machine(model, traffic)
     count, name = _parse_devices(on)
     subjects = _load_subjects()
-    stated = numeric_precision.parse_precision(layout, model)
     model = subjects.meant_model(model).id
+    stated = numeric_precision.parse_precision(layout, model)
+    usual = () if engine.strip() else _find_usual_engine(subjects.accelerator(name), subjects)
     query = ServingQuery(
         model=model,
         accelerator=name,
         devices=count,
-        parallelism=layout,
+        parallelism=_check_layout(layout, count),
         precision=stated.name if stated.stated else "",
         native_format=True,
-        engine=engine,
+        engine=engine.strip() or "".join(usual),
         scenario="offline_max" if offline else "fixed_concurrency_agg",
         concurrency=None if offline or timed else float(sent),
         input_tokens=float(prompt),
@@ -93,7 +100,7 @@ def predict_serving(
     chosen = option_prediction.parse_engine_options(options, model, subjects.catalog) if options else None
     if timed is not None:
         at_rate = rate_prediction.predict_at_rate(query, float(sent), subjects, chosen)
-        return replace(at_rate, pilot=_find_pilot(query, subjects))
+        return _explain_engine(replace(at_rate, pilot=_find_pilot(query, subjects)), usual)
     got = _predict_closed_loop(query, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
@@ -117,7 +124,37 @@ def predict_serving(
         assumed=got.assumed,
         pilot=_find_pilot(query, subjects),
     )
+    predicted = _explain_engine(predicted, usual)
     return predicted if chosen is None else option_prediction.apply_options(predicted, query, chosen, subjects)
+
+
+def _check_layout(layout: str, devices: int) -> str:
+    """Return `layout`. Raises UsageError AW-USE-23 if a word of it is unknown or it needs more devices."""
+    for word in _LAYOUT_SPACE.sub(r"\1\2", layout).replace(",", " ").split():
+        known = parse_layout(word) is not None or numeric_precision.parse_precision(word, "").stated
+        if not known and not _POOL_WORD.match(word):
+            hint = "write ranks and a number format, for example 'TP4 fp8'"
+            raise argument_error("AW-USE-23", f"{word[:100]!r} is no part of a layout", "layout", hint)
+    placed = parse_layout(layout)
+    if placed is not None and placed.total > devices:
+        hint = f"state {placed.total} devices in --on, or fewer ranks"
+        message = f"the layout {layout[:100]!r} needs {placed.total} devices, but {devices} are stated"
+        raise argument_error("AW-USE-23", message, "layout", hint)
+    return layout
+
+
+def _find_usual_engine(accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[str, ...]:
+    """Return the engine of the measured rows on devices of this vendor; empty if the default engine has some."""
+    pairs = fitted_tables.load_table("serving").seen["engine_vendor"]
+    if pair_engine(subjects.catalog.default_engine.id, accelerator) in pairs:
+        return ()
+    own = (name for name, _, vendor in (pair.partition(" ") for pair in pairs) if vendor == accelerator.vendor)
+    return tuple(name for name in own if subjects.engine_family(name).id == name)[:1]
+
+
+def _explain_engine(found: SizingPrediction, usual: tuple[str, ...]) -> SizingPrediction:
+    texts = tuple(f"engine: {name}, as the measured devices of this vendor; --engine changes it" for name in usual)
+    return replace(found, assumed=(*found.assumed, *texts))
 
 
 def _find_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:

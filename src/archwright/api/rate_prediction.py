@@ -40,7 +40,7 @@ def predict_at_rate(
         engine = serving_prediction.require_cpu_engine(query, model, lengths, subjects)
     else:
         found, table = serving_prediction.resolve_deployment(query, subjects), fitted_tables.load_table("serving")
-        unlike = extrapolation.list_extrapolations(accelerator, found.case.engine, table, subjects.catalog)
+        unlike = extrapolation.list_extrapolations(accelerator, found.case.engine, table)
         model, weak = found.model, (*found.weak, *unlike)
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
         engine = build_engine(found, lengths)
@@ -65,9 +65,9 @@ def predict_at_rate(
     loop = OpenLoop(engine.pace, build_request_profile(reads, writes), engine.slots, engine.chunk)
     most = loop.at_rate(rate / engine.copies).rate * engine.copies
     if most < 0.99 * rate:
-        weak = (*weak, f"the engines answer at most {most:.3g} requests/s, so the waiting time grows without limit")
+        weak = (*weak, f"the engines answer at most {most:,.1f} requests/s, so the waiting time grows without limit")
     estimates = predict_latencies(PoolScenario(model.id, engine, engine.copies, load))
-    return SizingPrediction(
+    predicted = SizingPrediction(
         model=model.id,
         accelerator=accelerator.id,
         devices=query.devices,
@@ -80,3 +80,4 @@ def predict_at_rate(
         assumed=(*assumed, *engine.assumptions),
         options=option_prediction.describe_predicted(engine, query, subjects.catalog) if options is not None else (),
     )
+    return predicted if options is None else option_prediction.remark_cache(predicted, options, engine, accelerator)

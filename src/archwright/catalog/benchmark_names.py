@@ -21,6 +21,7 @@ from archwright.errors import CatalogError
 
 # A processor's name may state the threads in use, one per core.
 _THREADS = re.compile(r"\s*\(?(\d+) threads?\)?")
+MOST_THREADS = 4096
 _CORES = re.compile(r"(\d+) cores")
 
 
@@ -30,7 +31,7 @@ def take_cores(processor: Accelerator, threads: int) -> Accelerator:
     Clouds divide a processor and its memory channels among machines, so stated rates are in proportion to cores.
     The bandwidth that an engine draws is not (sizing/inference/cpu_inference.py)."""
     stated = _CORES.search(processor.notes)
-    if stated is None or threads < 1:
+    if stated is None:
         return processor
     share = threads / int(stated[1])
     return replace(
@@ -116,6 +117,9 @@ class BenchmarkNameResolver:
             threads, bare = _THREADS.search(name), _THREADS.sub("", name)
             direct = self.accelerators.get(self._spellings[1].get(normalise_name(bare), ""))
             found = direct or resolve_accelerator(bare, self.accelerators, self.catalog.aliases)
+            if threads and not 1 <= int(threads[1][:9]) <= MOST_THREADS:
+                hint = f"state 1 to {MOST_THREADS:,} threads"
+                raise CatalogError("AW-CAT-01", f"unknown accelerator {name[:200]!r}", hint=hint)
             self._accelerators[name] = take_cores(found, int(threads[1])) if threads else found
         return self._accelerators[name]
 

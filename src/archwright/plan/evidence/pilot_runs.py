@@ -65,12 +65,12 @@ def _name_unmeasured(model: ModelSpec, device: Accelerator, engine: str, catalog
     known = {
         f"model {model.id}": serving_prediction.model_identity(model) in seen["model"],
         f"device {device.id}": device.id in seen["accelerator"],
-        f"engine {engine}": engine in seen["engine"],
+        "this engine" if engine == "other" else f"engine {engine}": engine in seen["engine"],
     }
     if unseen := [name for name, measured in known.items() if not measured]:
         return " and ".join(unseen)
     stratum = serving_prediction.classify_stratum(model, device, engine, seen)
-    far = stratum != serving_prediction.SEEN or extrapolation.list_extrapolations(device, engine, fit, catalog)
+    far = stratum != serving_prediction.SEEN or extrapolation.list_extrapolations(device, engine, fit)
     return f"{model.id} on {device.id}" if far else ""
 
 

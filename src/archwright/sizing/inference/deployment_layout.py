@@ -157,7 +157,7 @@ def estimate_speed(
     fit = fitted_tables.load_table("serving")
     found = serving_prediction.classify_stratum(model, accelerator, engine, fit.seen)
     stratum = serving_prediction.NEW_MODEL if found == serving_prediction.SEEN else found
-    unlike = extrapolation.list_extrapolations(accelerator, engine, fit, catalog)
+    unlike = extrapolation.list_extrapolations(accelerator, engine, fit)
     doubt = serving_prediction.widen_for_distance(weak + len(unlike), accelerator, catalog)
     steps, first = (
         serving_prediction.find_error_band(fit, (metric, stratum, serving_prediction.SERVER), doubt)

@@ -312,7 +312,7 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
     regime = classify_regime(found)
     tpot, ttft = predict_means(found, fit, stratum)
     rate = predict_rate(found, tpot, ttft)
-    weak = (*found.weak, *extrapolation.list_extrapolations(found.accelerator, case.engine, fit, found.catalog))
+    weak = (*found.weak, *extrapolation.list_extrapolations(found.accelerator, case.engine, fit))
     widening = widen_for_distance(len(weak), found.accelerator, found.catalog)
     token_s = find_error_band(fit, ("pace_s", stratum, regime), widening).scaled(1 / max(rate, 1e-9), unit="s")
     loop = closed_loop.predict_fitted_loop(case, fit.coefficients, (tpot, ttft))
@@ -420,8 +420,8 @@ def predict_rate(found: ResolvedDeployment, tpot: float, ttft: float) -> float:
     if case.load == step_time_model.BARE:
         return case.prompt / ttft if case.answer <= 1 else 1 / tpot / found.beams
     rate = step_time_model.output_throughput(case, tpot)
-    if case.load not in (step_time_model.STATIC, step_time_model.OFFLINE):
-        # Requests that exceed the KV cache wait, so they do not raise the throughput.
+    if case.load not in (step_time_model.STATIC, step_time_model.OFFLINE) and case.excess <= 0:
+        # Requests that exceed the KV cache only wait: they neither raise nor lower the throughput.
         rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))
     return rate / found.beams
 

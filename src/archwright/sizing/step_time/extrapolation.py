@@ -2,7 +2,8 @@
 
 The same rules apply to predictions, benchmark scores and plans:
 - A device whose power limit keeps it far below its stated rate gets its sustained matmul rate (work_efficiencies.csv).
-- Each property that no fitted row has (engine, unmeasured vendor, no bf16) widens the band like a weak row does.
+- Each property that no fitted row has (engine, vendor, the engine on devices of the vendor) or few have (no bf16)
+  widens the band like a weak row does.
   Another generation of a known vendor does not: ten measured rows of two were at 0.84 to 1.00 of the prediction.
 - The stated figures of a device have an independent error band from their row's confidence and age.
 """
@@ -39,18 +40,24 @@ def _scale_rates(stated: DeviceSpec, by: float) -> DeviceSpec:
     return stated._replace(trunk_rate=trunk, expert_rate=expert, wide_rate=wide)
 
 
-def list_extrapolations(accelerator: Accelerator, engine: str, fit: FittedTable, catalog: Catalog) -> tuple[str, ...]:
-    """Return the properties that no fitted row has, one text each; `engine` is an engine family."""
-    rows = (catalog.accelerators.get(name) for name in fit.seen["accelerator"])
-    vendors = {row.vendor for row in rows if row is not None}
+def list_extrapolations(accelerator: Accelerator, engine: str, fit: FittedTable) -> tuple[str, ...]:
+    """Return the properties that no or hardly any fitted row has, one text each; `engine` is an engine family."""
+    pairs, maker = fit.seen["engine_vendor"], accelerator.vendor
     found = []
     if engine not in fit.seen["engine"]:
         found.append("no fitted row is of this engine")
-    if accelerator.vendor not in vendors:
-        found.append(f"no fitted row is of a device of {accelerator.vendor}")
+    if not any(pair.endswith(f" {maker}") for pair in pairs):
+        found.append(f"no fitted row is of a device of {maker}")
+    elif engine in fit.seen["engine"] and pair_engine(engine, accelerator) not in pairs:
+        found.append(f"no fitted row is of this engine on a device of {maker}")
     if WIDE_FORMAT not in accelerator.flops:
-        found.append("the device has no bf16, but every fitted device has")
+        found.append("the device has no bf16, and few fitted rows are of such devices")
     return tuple(found)
+
+
+def pair_engine(engine: str, accelerator: Accelerator) -> str:
+    """Return the entry of the fit's names "engine_vendor"."""
+    return f"{engine} {accelerator.vendor}"
 
 
 def spec_uncertainty(accelerator: Accelerator, catalog: Catalog) -> Estimate:

@@ -140,7 +140,8 @@ def build_step_inputs(
         prefill_ranks=0 if pool is None else pool.dp * pool.copies,
         cache_share=cached / step.bytes,
         routing_s=expert_routing_s(worker, device),
-        load=traffic.kind,
+        # Rows of separate prefill workers are closed loops.
+        load=traffic.kind if pool is None or traffic.kind in LOOPS else CLOSED,
         device=device.device_class,
         link=device.link_kind,
         doublings=math.log2(layout.tp),
