@@ -24,7 +24,7 @@ from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import Estimate
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction
-from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
+from archwright.sizing.step_time import boosted_trees, fitted_tables
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import TokenTerms, TrainingJob
 
@@ -105,7 +105,7 @@ def read(folder: Path) -> tuple[list[Row], list[LeftOut]]:
                 cells["precision"] += " eager"
             asked, _ = benchmark_reader.parse_training_query(cells)
             job = token_throughput.resolve_training_job(asked, subjects)
-            figures = extrapolation.spec_uncertainty(job.accelerator, subjects.catalog)
+            figures = subjects.catalog.estimate(job.accelerator, 1.0, "")
             row = Row(job, token_throughput.token_terms(job), 1 / rate, cells, figures, table)
             reason = doubted(row)
             if reason:

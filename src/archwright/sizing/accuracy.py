@@ -17,7 +17,7 @@ from archwright.errors import CatalogError, ErrorLocation, PlanFileError
 from archwright.sizing import benchmark_reader
 from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
 from archwright.sizing.inference.serving_prediction import predict_deployment
-from archwright.sizing.training.token_throughput import predict_throughput
+from archwright.sizing.training.token_throughput import predict_stated_run
 
 # Measured columns per kind of table; predicted columns have the prefix `pred_`.
 COLUMNS: dict[BenchmarkKind, tuple[str, ...]] = {
@@ -75,9 +75,11 @@ def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolv
             values = (*times, served.tokens_per_s)
         else:
             run, wrong = benchmark_reader.parse_training_query(cells)
-            trained = predict_throughput(run, subjects)
-            stratum, regime, weak, assumed = trained.stratum, "", trained.weak, ()
-            values = (trained.tokens_per_s, trained.device_hours, trained.step_s)
+            token_s, stratum, weak = predict_stated_run(run, subjects)
+            regime, assumed = "", ()
+            hours = token_s.scaled(run.tokens / 3600, unit="h") if run.tokens else None
+            step = token_s.scaled(run.batch_tokens / run.devices) if run.batch_tokens and run.devices else None
+            values = (token_s.divide_amount(1.0, "tokens/s"), hours, step)
     except CatalogError as error:
         nearest = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
         return RowPrediction(row_id, dict.fromkeys(COLUMNS[kind]), "not answered", f"{error.message[:200]}{nearest}")

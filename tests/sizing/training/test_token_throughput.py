@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from tests.sizing.conftest import SUBJECTS
 
 from archwright.contract.record import replace
@@ -27,19 +26,14 @@ ASKED = TrainingQuery(
 
 def seconds(**changes: object) -> float:
     job = token_throughput.resolve_training_job(replace(ASKED, **changes), SUBJECTS)
-    return token_throughput.seconds_per_token(job, fitted_tables.load_table("training").coefficients["token"])
+    k = fitted_tables.load_table("training").coefficients["token"]
+    return token_throughput.sum_terms(token_throughput.token_terms(job), k)
 
 
-def test_rate_step_and_hours_agree() -> None:
-    found = token_throughput.predict_throughput(ASKED, SUBJECTS)
+def test_a_fitted_configuration_has_its_band() -> None:
+    found = token_throughput.predict_stated_run(ASKED, SUBJECTS)
     assert found.stratum == serving_prediction.SEEN
-    assert found.step_s is not None
-    assert found.device_hours is not None
-    assert found.step_s.value == pytest.approx(1_048_576 / 8 / found.tokens_per_s.value)
-    assert found.device_hours.value == pytest.approx(1e12 / found.tokens_per_s.value / 3600)
-    assert found.tokens_per_s.low < found.tokens_per_s.value < found.tokens_per_s.high
-    rate_only = token_throughput.predict_throughput(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
-    assert (rate_only.step_s, rate_only.device_hours) == (None, None)
+    assert found.seconds.low < found.seconds.value < found.seconds.high
 
 
 def test_what_costs_more_takes_longer() -> None:
@@ -56,8 +50,8 @@ def test_what_costs_more_takes_longer() -> None:
 
 
 def test_strata_and_gates() -> None:
-    def predicted(**changes: object) -> token_throughput.TrainingThroughput:
-        return token_throughput.predict_throughput(replace(ASKED, **changes), SUBJECTS)
+    def predicted(**changes: object) -> token_throughput.TokenTime:
+        return token_throughput.predict_stated_run(replace(ASKED, **changes), SUBJECTS)
 
     assert predicted(model="Qwen3-32B").stratum == serving_prediction.NEW_MODEL
     assert predicted(accelerator="Gaudi 2").stratum == serving_prediction.NEW_ACCELERATOR
@@ -93,8 +87,8 @@ def test_published_throughput_lies_in_the_band() -> None:
             parallelism=layout,
             framework=framework,
         )
-        found = token_throughput.predict_throughput(asked, SUBJECTS).tokens_per_s
-        assert found.low <= rate <= found.high, (device, framework, found)
+        found = token_throughput.predict_stated_run(asked, SUBJECTS).seconds
+        assert found.low <= 1 / rate <= found.high, (device, framework, found)
 
 
 def test_unstated_recomputation_is_what_the_memory_needs() -> None:

@@ -51,8 +51,8 @@ def test_a_chosen_split_answers_everything_and_says_it_was_chosen() -> None:
 def test_a_stated_split_is_answered_as_benchmarks_are() -> None:
     found = told(parallelism="FSDP64 micro 1 full", recompute="full")
     stated = replace(ASKED, parallelism="FSDP64 micro 1 full", recompute="full")
-    scored = token_throughput.predict_throughput(stated, SUBJECTS).tokens_per_s
-    assert found.estimates["tokens_per_s_per_device"].value == pytest.approx(scored.value)
+    scored = token_throughput.predict_stated_run(stated, SUBJECTS).seconds
+    assert found.estimates["tokens_per_s_per_device"].value == pytest.approx(1 / scored.value)
     assert found.assumed == ()
     assert "cost_usd" not in found.estimates
 

@@ -85,10 +85,10 @@ def build_request_profile(reads: TokenLength, writes: TokenLength) -> RequestPro
     return RequestProfile(reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), spread)
 
 
-class QueueState(NamedTuple):
+class OperatingPoint(NamedTuple):
     """An engine at one load: `batch` requests in decode, `inside` requests in the engine, share of prefill `reading`.
 
-    Mean TTFT = `alone_s` + wait `waits_s`; the p95 of the wait is `late_s` longer."""
+    Mean TTFT = `alone_s` + wait `waits_s`; the p95 of the wait is `late_s` longer. Percentiles are added last."""
 
     batch: float
     rate: float
@@ -98,17 +98,9 @@ class QueueState(NamedTuple):
     alone_s: float
     waits_s: float
     late_s: float
-
-
-class OperatingPoint(NamedTuple):
-    batch: float
-    rate: float
-    decode_s: float
-    inside: float
-    reading: float
-    ttft_p95_s: float
-    tpot_p95_s: float
-    latency_p95_s: float
+    ttft_p95_s: float = math.nan
+    tpot_p95_s: float = math.nan
+    latency_p95_s: float = math.nan
 
 
 class Slowdown(NamedTuple):
@@ -165,7 +157,7 @@ class OpenLoop:
         decode = self._decode.step_s(1)
         return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._steps / self._queued_prefill_s(decode, 0.0)))
 
-    def _queue_state(self, batch: float) -> QueueState:
+    def _queue_state(self, batch: float) -> OperatingPoint:
         flow, started = self._flow, self._pace.started_s
         share = batch / self._steps
         decode = self._decode.step_s(1 + batch)
@@ -176,12 +168,12 @@ class OpenLoop:
         if busy < 1:  # M/G/1; an overloaded queue waits for ever
             mean = busy * each * flow.spread / (2 * (1 - busy))
             wait, late = 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)
-        return QueueState(batch, rate, decode, batch + rate * (alone + wait), busy, alone, wait, late)
+        return OperatingPoint(batch, rate, decode, batch + rate * (alone + wait), busy, alone, wait, late)
 
     def at_batch(self, batch: float) -> OperatingPoint:
-        return self._operating_point(self._queue_state(batch))
+        return self._add_percentiles(self._queue_state(batch))
 
-    def _operating_point(self, at: QueueState) -> OperatingPoint:
+    def _add_percentiles(self, at: OperatingPoint) -> OperatingPoint:
         flow, batch, decode = self._flow, at.batch, at.decode_s
         p95, share = self._uncontended_ttft_s(self._p95, self._new_p95, (decode, batch)), batch / self._steps
         batch_p95 = 1 + batch + CONCURRENCY_SPREAD * Z95 * math.sqrt(batch)
@@ -193,8 +185,7 @@ class OpenLoop:
             tpot = mean * (1 + math.hypot(tpot / mean - 1, refused)) / self._tokens.output
         excess = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
         ttft = at.alone_s + at.waits_s + GATEWAY_S + excess
-        latency = ttft + tpot * (flow.answer - 1)
-        return OperatingPoint(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, latency)
+        return at._replace(ttft_p95_s=ttft, tpot_p95_s=tpot, latency_p95_s=ttft + tpot * (flow.answer - 1))
 
     def _free_tokens(self, batch: float) -> float:
         """Return the new prompt tokens that a step has room for beside `batch` requests in decode."""
@@ -221,11 +212,11 @@ class OpenLoop:
         ceiling = min(MAX_UTILISATION * slower.steps, 1.0) * self._queue_state(full).rate
         near = {name: min(limit, NEAR_IDLE * getattr(idle, name)) for name, limit in limits.items()}
 
-        def excess(at: QueueState) -> float:
+        def excess(at: OperatingPoint) -> float:
             full = max(self._fullness(at, Z95), at.rate / ceiling)
             if full > 1 or not limits:
                 return full
-            point = self._operating_point(at)
+            point = self._add_percentiles(at)
             slow = slower.slow(point, self._flow.answer)
             shares = (
                 min(getattr(slow, name) / limit, getattr(point, name) / near[name]) for name, limit in limits.items()
@@ -239,14 +230,14 @@ class OpenLoop:
     def chance_within(self, name: str, limit: float, rate: float, bands: SlowdownBands) -> float:
         """Return the probability that the latency `name` is within `limit` at `rate` requests/s."""
 
-        def share_at(at: QueueState) -> float:
+        def share_at(at: OperatingPoint) -> float:
             return min(max(bands.steps.chance_below(at.rate / rate), LEAST_CHANCE), 1 - LEAST_CHANCE)
 
-        def excess(at: QueueState) -> float:
+        def excess(at: OperatingPoint) -> float:
             full = self._fullness(at)
             if full > 1:
                 return full
-            slow = bands.find_slowdown(share_at(at)).slow(self._operating_point(at), self._flow.answer)
+            slow = bands.find_slowdown(share_at(at)).slow(self._add_percentiles(at), self._flow.answer)
             return max(full, float(getattr(slow, name)) / limit)
 
         idle = self._queue_state(self.idle.batch)
@@ -260,7 +251,7 @@ class OpenLoop:
         most = max(rate, sys.float_info.min)
         return self.at_batch(self._largest_batch(lambda at: max(at.rate / most, self._fullness(at))))
 
-    def _fullness(self, at: QueueState, spread: float = 0.0) -> float:
+    def _fullness(self, at: OperatingPoint, spread: float = 0.0) -> float:
         """Return a measure of the used slots that is above 1 if requests wait for a slot or for ever.
 
         It is 2 x / (1 + x) for the share x of slots, with `spread` standard deviations, since x grows without limit."""
@@ -269,7 +260,7 @@ class OpenLoop:
         inside = at.inside + spread * math.sqrt(at.inside)
         return 2 * inside / (self._slots + inside)
 
-    def _largest_batch(self, excess: Callable[[QueueState], float]) -> float:
+    def _largest_batch(self, excess: Callable[[OperatingPoint], float]) -> float:
         """Return the largest batch of a fixed grid whose `excess` is at most 1; `excess` must be monotone.
 
         Secants in logarithms of batch and excess, inside a bracket; a bisection if the bracket shrinks too slowly. The

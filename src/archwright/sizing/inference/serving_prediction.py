@@ -110,8 +110,8 @@ class BandWidening(NamedTuple):
 
 
 def widen_for_distance(reasons: int, accelerator: Accelerator, catalog: Catalog) -> BandWidening:
-    """Return the widening for `reasons` that make a prediction weak and for the error of the device's figures."""
-    return BandWidening(WEAK_BAND_EXPONENT**reasons, extrapolation.spec_uncertainty(accelerator, catalog))
+    """Return the widening for `reasons` that make a prediction weak and for the device's figures and their age."""
+    return BandWidening(WEAK_BAND_EXPONENT**reasons, catalog.estimate(accelerator, 1.0, ""))
 
 
 class DeploymentPrediction(NamedTuple):
@@ -419,7 +419,7 @@ def predict_rate(found: ResolvedDeployment, tpot: float, ttft: float) -> float:
     case = found.case
     if case.load == step_time_model.BARE:
         return case.prompt / ttft if case.answer <= 1 else 1 / tpot / found.beams
-    rate = step_time_model.output_throughput(case, tpot)
+    rate = case.requests * case.ranks / max(tpot, step_time_model.EPSILON)  # every slot in use
     if case.load not in (step_time_model.STATIC, step_time_model.OFFLINE) and case.excess <= 0:
         # Requests that exceed the KV cache only wait: they neither raise nor lower the throughput.
         rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))

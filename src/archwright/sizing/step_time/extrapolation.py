@@ -11,7 +11,6 @@ The same rules apply to predictions, benchmark scores and plans:
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
 from archwright.catalog.tables.work_rate_parsers import WorkRate
-from archwright.contract.estimate import Estimate
 from archwright.sizing.step_time.fitted_tables import FittedTable
 from archwright.sizing.step_time.step_work import DeviceSpec
 
@@ -58,11 +57,6 @@ def list_extrapolations(accelerator: Accelerator, engine: str, fit: FittedTable)
 def pair_engine(engine: str, accelerator: Accelerator) -> str:
     """Return the entry of the fit's names "engine_vendor"."""
     return f"{engine} {accelerator.vendor}"
-
-
-def spec_uncertainty(accelerator: Accelerator, catalog: Catalog) -> Estimate:
-    """Return the error band of the device's stated figures, around 1 and wider with the row's age."""
-    return catalog.estimate(accelerator, 1.0, "")
 
 
 def extrapolation_facts(accelerator: Accelerator, catalog: Catalog) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def decode_step_s(case: StepTimeInputs, k: Coefficients) -> float:
     own = DeviceKey(case.engine, case.device, case.link)
     layer = layer_overhead_s(k, own, case.doublings, case.attention, case.routing_s)
     shared = k["fixed"] + k["seq"] * case.requests + case.exchange_s / k[f"el.{case.link}"]
-    return (memory + compute + case.layers * layer + shared) * _slowdown_factor(case, k)
+    return (memory + compute + case.layers * layer + shared) * slowdown_factor(k, case.engine, case.format, case.device)
 
 
 def expert_routing_s(worker: ShardedModel, device: DeviceSpec) -> float:
@@ -194,10 +194,6 @@ def slowdown_factor(k: Coefficients, engine: str, number: str, device: str) -> f
     return k.get(f"engine.{engine}", 1.0) * k.get(f"format.{number}", 1.0) * k.get(f"device.{device}", 1.0)
 
 
-def _slowdown_factor(case: StepTimeInputs, k: Coefficients) -> float:
-    return slowdown_factor(k, case.engine, case.format, case.device)
-
-
 def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
     """Return the mean TPOT in seconds, with the prefill of other requests between the tokens."""
     step = decode_step_s(case, k)
@@ -205,15 +201,15 @@ def mean_tpot_s(case: StepTimeInputs, k: Coefficients) -> float:
         return step * k["pool"]
     prompts = case.requests / case.answer
     started: float = (1 - math.e**-prompts) * case.layers * k["opf"]
-    read = prompts * interleaved_prefill_s(case, k) + started * _slowdown_factor(case, k)
-    return step + case.between * read
+    started *= slowdown_factor(k, case.engine, case.format, case.device)
+    return step + case.between * (prompts * interleaved_prefill_s(case, k) + started)
 
 
 def interleaved_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
     """Return the time that the prefill of one prompt adds to the decode of the running requests."""
     rate = k["epf"] * k.get(f"epf.{case.engine}", 1.0)
     read = case.read_s * k.get(f"compute.{case.format}", 1.0) / rate + case.read_exchange_s / k[f"el.{case.link}"]
-    return read * _slowdown_factor(case, k)
+    return read * slowdown_factor(k, case.engine, case.format, case.device)
 
 
 def ttft_prefill_s(case: StepTimeInputs, k: Coefficients) -> float:
@@ -249,8 +245,3 @@ def earlier_prompts(case: StepTimeInputs, k: Coefficients) -> float:
 def select_ttft(load: str) -> str:
     """Return the name of the TTFT coefficients of a kind of load."""
     return "ttft.closed" if load in LOOPS else "ttft.server"
-
-
-def output_throughput(case: StepTimeInputs, tpot: float) -> float:
-    """Return the output tokens/s of the whole deployment with every slot in use."""
-    return case.requests * case.ranks / max(tpot, EPSILON)

@@ -27,7 +27,12 @@ from archwright.sizing.training.parallel_strategy import (
     has_fitting_scheme,
     predict_token_time,
 )
-from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, TRAINING_PRECISION, build_training_job
+from archwright.sizing.training.token_throughput import (
+    ASSUMED_SEQUENCE,
+    TRAINING_PRECISION,
+    TokenTime,
+    build_training_job,
+)
 from archwright.sizing.training.training_memory import TrainableModel, checkpoint_bytes, device_memory_budget
 
 TrainingMethod = Literal["full", "lora", "pretrain"]
@@ -41,12 +46,10 @@ MACHINE_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 3
 
 
 class ClusterRunPrediction(NamedTuple):
-    """A run on a given cluster; `token_s` in device-seconds, `device_hours` and `days` with the lost time."""
+    """A run on a given cluster; `device_hours` and `days` with the lost time."""
 
     choice: ParallelPlan
-    token_s: Estimate
-    stratum: str
-    weak: tuple[str, ...]
+    time: TokenTime
     goodput: Goodput
     device_hours: Estimate
     days: Estimate
@@ -89,11 +92,11 @@ def predict_cluster_run(
     choice = choose_parallel_plan(setup, cluster, device_memory_budget(cluster.accelerator, catalog))
     if choice is None:
         return None
-    token_s, stratum, weak = predict_token_time(setup, choice, catalog, trusted=run.trusted)
+    time = predict_token_time(setup, choice, catalog, trusted=run.trusted)
     goodput = predict_goodput(run.goodput_job(setup.subject, cluster), catalog)
-    hours = total_device_hours(token_s.scaled(run.tokens / HOUR_S, unit="h"), goodput, cluster, catalog)
+    hours = total_device_hours(time.seconds.scaled(run.tokens / HOUR_S, unit="h"), goodput, cluster, catalog)
     days = hours.scaled(1 / cluster.devices / 24, unit="days")
-    return ClusterRunPrediction(choice, token_s, stratum, weak, goodput, hours, days)
+    return ClusterRunPrediction(choice, time, goodput, hours, days)
 
 
 def total_device_hours(step_hours: Estimate, goodput: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
@@ -161,7 +164,10 @@ def _time_wider_clusters(
         while cluster.machines * step <= MOST_MACHINES:
             wider = cluster._replace(machines=cluster.machines * step)
             tried = predict_cluster_run(setup, wider, run, catalog)
-            if tried is None or step * found.token_s.value < tried.token_s.value * WORTH_DOUBLING ** math.log2(step):
+            if (
+                tried is None
+                or step * found.time.seconds.value < tried.time.seconds.value * WORTH_DOUBLING ** math.log2(step)
+            ):
                 break
             cluster, found = wider, tried
             curve.append((cluster.machines, found.days.value * 24))
@@ -177,7 +183,7 @@ def _build_basis(
     return Basis(
         id=name,
         kind="calibrated",
-        stratum=run.stratum,
+        stratum=run.time.stratum,
         definition="machine-hours of the run on the fewest machines: steps, checkpoints, interruptions, repeated work",
         formula=f"tokens x device-seconds per token ({flops}; token_throughput) / goodput + setup; goodput = {FORMULA}",
         facts=(
@@ -186,7 +192,7 @@ def _build_basis(
             f"{run.choice.held.total / 2**30:,.0f} GiB counted on each",
             f"fitted {fit.date} on {fit.rows_used} measured rows (sha256 {fit.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",
-            *(f"weak: {reason}" for reason in run.weak),
+            *(f"weak: {reason}" for reason in run.time.weak),
             *run.goodput.facts,
             *quote_work_rates(catalog, "training.memory", "training.setup"),
         ),

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
-from archwright.contract.estimate import Estimate
 from archwright.sizing.hardware.device_rates import read_work_rate
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.model.architecture import attention_flops
@@ -22,11 +21,13 @@ from archwright.sizing.training.token_throughput import (
     FABRIC_BYTES_PER_S,
     FLOPS_ADAPTERS,
     FLOPS_FULL,
+    TokenTime,
     TrainingJob,
     band_token_time,
     classify_training_stratum,
     read_ranks,
-    seconds_per_token,
+    sum_terms,
+    token_terms,
 )
 
 # Network of a machine without a stated rate: 25 Gbit/s.
@@ -181,7 +182,7 @@ def place_job(setup: TrainingSetup, scheme: training_memory.ParallelScheme, clus
 def scheme_token_s(
     setup: TrainingSetup, scheme: training_memory.ParallelScheme, job: TrainingJob, k: Mapping[str, float]
 ) -> float:
-    seconds = seconds_per_token(job, k)
+    seconds = sum_terms(token_terms(job), k)
     if scheme.data > 1 and not job.sharded:
         trained = setup.subject.trained_parameters / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * training_memory.GRADIENT_BYTES * trained
@@ -192,21 +193,20 @@ def scheme_token_s(
 
 def predict_token_time(
     setup: TrainingSetup, choice: ParallelPlan, catalog: Catalog, *, trusted: bool = True
-) -> tuple[Estimate, str, tuple[str, ...]]:
-    """Return the device-seconds per token with the band of their stratum, the stratum, and what makes them weak.
+) -> TokenTime:
+    """Return the device-seconds per token of a chosen layout with the band of their stratum.
 
     `trusted`: the model has a row, so the residual trees apply; an assumed architecture uses the physics alone. The
     fastest of many predicted schemes may be too fast, so it is limited to the highest published MFU. Otherwise it is as
     fast as the fastest published scheme (bench/sizing/splits.py)."""
-    fit = load_table("training")
-    stratum = classify_training_stratum(choice.job, fit.seen)
+    seen = load_table("training").seen
+    stratum = classify_training_stratum(choice.job, seen)
     if not trusted:
         # The physics alone was scored with the device left out, so the band of that stratum applies.
-        known = serving_prediction.model_identity(choice.job.model) in fit.seen["model"]
+        known = serving_prediction.model_identity(choice.job.model) in seen["model"]
         stratum = serving_prediction.NEW_ACCELERATOR if known else serving_prediction.NEW_BOTH
     least = model_flops(setup) / (read_work_rate(catalog, "training.utilisation").value * setup.job.rate)
-    token_s, weak = band_token_time(choice.job, (choice.seconds, least), stratum, catalog, fit)
-    return token_s, stratum, weak
+    return band_token_time(choice.job, (choice.seconds, least), stratum, catalog)
 
 
 def model_flops(setup: TrainingSetup) -> float:

@@ -98,10 +98,10 @@ class TrainingJob(NamedTuple):
         return training_memory.count_expert_parameters(self.model, self.parameters, self.active)
 
 
-class TrainingThroughput(NamedTuple):
-    tokens_per_s: Estimate
-    device_hours: Estimate | None
-    step_s: Estimate | None
+class TokenTime(NamedTuple):
+    """Device-seconds per token; `weak`: what makes the prediction weak."""
+
+    seconds: Estimate
     stratum: str
     weak: tuple[str, ...]
 
@@ -257,12 +257,8 @@ def _dispatch_s(job: TrainingJob) -> float:
     return 4 * job.model.layers * copies * job.model.hidden * 2 / link
 
 
-def seconds_per_token(job: TrainingJob, k: Mapping[str, float]) -> float:
-    """Return the device-seconds per token with the fitted coefficients `k`."""
-    return sum_terms(token_terms(job), k)
-
-
 def sum_terms(terms: TokenTerms, k: Mapping[str, float]) -> float:
+    """Return the device-seconds per token with the fitted coefficients `k`."""
     products, attention, moved, sent = group_terms(terms, k)
     slower: float = terms.bubble * k["eager"] ** terms.eager
     return (products + attention + moved + sent) * slower
@@ -326,31 +322,22 @@ def list_training_distances(job: TrainingJob, fit: fitted_tables.FittedTable, ca
     return tuple(found)
 
 
-def band_token_time(
-    job: TrainingJob, seconds: tuple[float, float], stratum: str, catalog: Catalog, fit: fitted_tables.FittedTable
-) -> tuple[Estimate, tuple[str, ...]]:
-    """Return the device-seconds per token with the band of stratum and regime, and what makes the prediction weak.
+def band_token_time(job: TrainingJob, seconds: tuple[float, float], stratum: str, catalog: Catalog) -> TokenTime:
+    """Return the device-seconds per token with the band of stratum and regime.
 
     `seconds`: of the physics, which the residual trees correct on devices of the fit, and the least possible."""
-    value, least = seconds
+    (value, least), fit = seconds, fitted_tables.load_table("training")
     if stratum not in (NEW_ACCELERATOR, NEW_BOTH):
         features = extract_training_features(job, fit.coefficients["token"])
         value *= math.exp(sum_trees(fit.residuals["token"], features))
     weak = (*job.weak, *list_training_distances(job, fit, catalog))
     widening = serving_prediction.widen_for_distance(len(weak), job.accelerator, catalog)
-    key = ("token_s", stratum, classify_training_regime(job))
-    return serving_prediction.find_error_band(fit, key, widening).scaled(max(value, least), unit="s"), weak
+    band = serving_prediction.find_error_band(fit, ("token_s", stratum, classify_training_regime(job)), widening)
+    return TokenTime(band.scaled(max(value, least), unit="s"), stratum, weak)
 
 
-def predict_throughput(
-    asked: TrainingQuery, subjects: BenchmarkNameResolver, fit: fitted_tables.FittedTable | None = None
-) -> TrainingThroughput:
-    """Predict the throughput of a stated run. Raises CatalogError AW-CAT-01 if a name has no row."""
-    fit = fit or fitted_tables.load_table("training")
-    job = resolve_training_job(asked, subjects)
-    stratum = classify_training_stratum(job, fit.seen)
-    seconds = seconds_per_token(job, fit.coefficients["token"]), 0.0
-    token_s, weak = band_token_time(job, seconds, stratum, subjects.catalog, fit)
-    hours = token_s.scaled(asked.tokens / 3600, unit="h") if asked.tokens else None
-    step = token_s.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
-    return TrainingThroughput(token_s.divide_amount(1.0, "tokens/s"), hours, step, stratum, weak)
+def predict_stated_run(asked: TrainingQuery, subjects: BenchmarkNameResolver) -> TokenTime:
+    """Predict the speed of a stated run. Raises CatalogError AW-CAT-01 if a name has no row."""
+    fit, job = fitted_tables.load_table("training"), resolve_training_job(asked, subjects)
+    seconds = sum_terms(token_terms(job), fit.coefficients["token"])
+    return band_token_time(job, (seconds, 0.0), classify_training_stratum(job, fit.seen), subjects.catalog)

@@ -58,13 +58,11 @@ class TrainingPrediction(NamedTuple):
 
 
 class LayoutPerformance(NamedTuple):
-    """Layout with its speed in device-seconds per token and its counted bytes per device."""
+    """Layout with its speed and its counted bytes per device."""
 
     layout: str
-    token_s: Estimate
+    time: token_throughput.TokenTime
     bytes_held: float
-    stratum: str
-    weak: tuple[str, ...]
 
 
 def predict_training_run(
@@ -87,16 +85,16 @@ def predict_training_run(
     catalog = subjects.catalog
     run = cluster_training.TrainingRunSpec(asked.tokens or 0.0, method)
     goodput = predict_goodput(run.goodput_job(subject, cluster), catalog)
-    speed, memory = layout.token_s.divide_amount(1.0, "tokens/s"), read_work_rate(catalog, "training.memory")
+    speed, memory = layout.time.seconds.divide_amount(1.0, "tokens/s"), read_work_rate(catalog, "training.memory")
     estimates = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(setup) / setup.job.rate, unit="fraction"),
         "memory_bytes_per_device": memory.scaled(layout.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
-        estimates["step_s"] = layout.token_s.scaled(asked.batch_tokens / asked.devices)
+        estimates["step_s"] = layout.time.seconds.scaled(asked.batch_tokens / asked.devices)
     if asked.tokens:
-        estimates |= _run_estimates(layout.token_s, asked.tokens, subject, cluster, goodput, catalog)
+        estimates |= _run_estimates(layout.time.seconds, asked.tokens, subject, cluster, goodput, catalog)
         if usd_per_hour is not None:
             estimates["cost_usd"] = estimates["run_device_hours"].scaled(usd_per_hour, unit="USD")
     rates = ["training.memory", *(["training.setup"] if asked.tokens else [])]
@@ -105,10 +103,10 @@ def predict_training_run(
         model=model,
         accelerator=accelerator,
         layout=layout.layout,
-        stratum=layout.stratum,
+        stratum=layout.time.stratum,
         estimates=estimates,
         facts=(*goodput.facts, *quotes) if asked.tokens else quotes,
-        weak=layout.weak,
+        weak=layout.time.weak,
         assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("layout: the fastest that fits",),
     )
 
@@ -135,21 +133,20 @@ def _choose_layout(
         choice = choose_parallel_plan(setup, cluster, space)
         if choice is None:
             return None
-        token_s, stratum, weak = predict_token_time(setup, choice, subjects.catalog, trusted=not setup.job.weak)
+        time = predict_token_time(setup, choice, subjects.catalog, trusted=not setup.job.weak)
         scheme, memory = choice.scheme, choice.held.total
     else:
-        throughput = token_throughput.predict_throughput(asked, subjects)
-        token_s, stratum, weak = throughput.tokens_per_s.divide_amount(1.0, "s"), throughput.stratum, throughput.weak
+        time = token_throughput.predict_stated_run(asked, subjects)
         if not asked.recompute:
             fitting = fit_recompute(setup.subject, scheme, space)
             scheme = fitting[0] if fitting else scheme._replace(recompute="full")
         memory = break_down_memory(setup.subject, scheme).total
         if memory > cluster.accelerator.memory_bytes:
-            weak = (*weak, "the stated layout exceeds the devices' memory")
+            time = time._replace(weak=(*time.weak, "the stated layout exceeds the devices' memory"))
     # A device is not faster than its stated rate: the fast end of the band stops at MFU 1.
     least_s = model_flops(setup) / setup.job.rate
-    capped = replace(token_s, low=min(max(token_s.low, least_s), token_s.value))
-    return LayoutPerformance(scheme.layout_text, capped, memory, stratum, weak)
+    capped = replace(time.seconds, low=min(max(time.seconds.low, least_s), time.seconds.value))
+    return LayoutPerformance(scheme.layout_text, time._replace(seconds=capped), memory)
 
 
 def _run_estimates(
