@@ -73,27 +73,27 @@ class BenchmarkNameResolver:
         return {**own, **{row.id: row for row in parsers.read_accelerators(DATA, "devices.csv") if row.id not in own}}
 
     @cached_property
-    def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}}
-        for row in read_rows(DATA, "benchmark_names.csv"):
-            name, kind = row.required_text("name"), row.required_text("kind")
-            if kind in found:
-                found[kind][normalise_name(name)] = row.required_text("id")
-        return found["model"], found["accelerator"]
+    def _spellings(self) -> Mapping[tuple[str, str], str]:
+        """Return the ids of rows by kind and normalised name."""
+        return {
+            (row.required_text("kind"), normalise_name(row.required_text("name"))): row.required_text("id")
+            for row in read_rows(DATA, "benchmark_names.csv")
+        }
 
     @cached_property
     def _families(self) -> Mapping[str, EngineFamily]:
-        found = {}
-        for row in read_rows(DATA, "benchmark_names.csv"):
-            if row.required_text("kind") == "engine":
-                slots, local = row.count("slots") or math.inf, row.text("kernels") == "ggml"
-                found[row.required_text("name")] = EngineFamily(row.required_text("id"), slots, local)
-        return found
+        engines = (row for row in read_rows(DATA, "benchmark_names.csv") if row.required_text("kind") == "engine")
+        return {
+            row.required_text("name"): EngineFamily(
+                row.required_text("id"), row.count("slots") or math.inf, row.text("kernels") == "ggml"
+            )
+            for row in engines
+        }
 
     def model(self, name: str) -> ModelSpec:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._models:
-            known = self._spellings[0].get(normalise_name(name.rsplit("/", 1)[-1]), "")
+            known = self._spellings.get(("model", normalise_name(name.rsplit("/", 1)[-1])), "")
             self._models[name] = self.models.get(known) or resolve_model(name, self.models, self.catalog.aliases)
         return self._models[name]
 
@@ -115,7 +115,7 @@ class BenchmarkNameResolver:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
             threads, bare = _THREADS.search(name), _THREADS.sub("", name)
-            direct = self.accelerators.get(self._spellings[1].get(normalise_name(bare), ""))
+            direct = self.accelerators.get(self._spellings.get(("accelerator", normalise_name(bare)), ""))
             found = direct or resolve_accelerator(bare, self.accelerators, self.catalog.aliases)
             if threads and not 1 <= int(threads[1][:9]) <= MOST_THREADS:
                 hint = f"state 1 to {MOST_THREADS:,} threads"

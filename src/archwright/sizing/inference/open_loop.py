@@ -60,7 +60,8 @@ ASSUMPTION = (
 )
 # Grid of batches, and the steps in which a bracket must halve.
 GRID, PATIENCE = 2**18, 3
-LEAST_CHANCE = 1e-4
+# Bisections of a probability. An engine with less than this share of a rate cannot carry it.
+CHANCE_STEPS, SATURATED = 14, 0.999
 
 
 class RequestProfile(NamedTuple):
@@ -229,22 +230,14 @@ class OpenLoop:
 
     def chance_within(self, name: str, limit: float, rate: float, bands: SlowdownBands) -> float:
         """Return the probability that the latency `name` is within `limit` at `rate` requests/s."""
-
-        def share_at(at: OperatingPoint) -> float:
-            return min(max(bands.steps.chance_below(at.rate / rate), LEAST_CHANCE), 1 - LEAST_CHANCE)
-
-        def excess(at: OperatingPoint) -> float:
-            full = self._fullness(at)
-            if full > 1:
-                return full
-            slow = bands.find_slowdown(share_at(at)).slow(self._add_percentiles(at), self._flow.answer)
-            return max(full, float(getattr(slow, name)) / limit)
-
-        idle = self._queue_state(self.idle.batch)
-        if excess(idle) > 1:  # at the lowest rate the latency no longer depends on it
-            band = bands.first if name == "ttft_p95_s" else bands.steps
-            return band.chance_below(limit / getattr(self.idle, name))
-        return share_at(self._queue_state(self._largest_batch(excess)))
+        low, high = 0.0, 1.0
+        for _ in range(CHANCE_STEPS):
+            slower = bands.find_slowdown((low + high) / 2)
+            at = self.at_rate(rate * slower.steps)
+            holds = at.rate > SATURATED * rate * slower.steps or at.batch == self.idle.batch
+            holds = holds and getattr(slower.slow(at, self._flow.answer), name) <= limit
+            low, high = ((low + high) / 2, high) if holds else (low, (low + high) / 2)
+        return (low + high) / 2
 
     def at_rate(self, rate: float) -> OperatingPoint:
         """Return the point at `rate` requests/s, or the saturated point if the engine cannot carry that rate."""

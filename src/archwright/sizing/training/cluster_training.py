@@ -24,7 +24,6 @@ from archwright.sizing.training.parallel_strategy import (
     ParallelPlan,
     TrainingSetup,
     choose_parallel_plan,
-    has_fitting_scheme,
     predict_token_time,
 )
 from archwright.sizing.training.token_throughput import (
@@ -130,11 +129,10 @@ def _size_training(
     assert machine.accelerator is not None
     setup = build_training_setup(model, machine.accelerator, run.method, catalog)
     cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
-    space = device_memory_budget(machine.accelerator, catalog)
-    clusters = (cluster._replace(machines=n) for n in MACHINE_COUNTS)
-    least = next((one for one in clusters if has_fitting_scheme(setup, one, space)), None)
-    first = None if least is None else predict_cluster_run(setup, least, run, catalog)
-    if least is None or first is None:
+    clusters = (cluster._replace(machines=count) for count in MACHINE_COUNTS)
+    runs = ((one, predict_cluster_run(setup, one, run, catalog)) for one in clusters)
+    least, first = next(((one, found) for one, found in runs if found is not None), (cluster, None))
+    if first is None:
         return None
     curve = _time_wider_clusters(setup, (least, first), run, catalog)
     kind = {"full": "full fine-tuning", "lora": "LoRA fine-tuning", "pretrain": "pre-training"}[run.method]
@@ -164,10 +162,8 @@ def _time_wider_clusters(
         while cluster.machines * step <= MOST_MACHINES:
             wider = cluster._replace(machines=cluster.machines * step)
             tried = predict_cluster_run(setup, wider, run, catalog)
-            if (
-                tried is None
-                or step * found.time.seconds.value < tried.time.seconds.value * WORTH_DOUBLING ** math.log2(step)
-            ):
+            least_gain = WORTH_DOUBLING ** math.log2(step) / step
+            if tried is None or found.time.seconds.value < tried.time.seconds.value * least_gain:
                 break
             cluster, found = wider, tried
             curve.append((cluster.machines, found.days.value * 24))

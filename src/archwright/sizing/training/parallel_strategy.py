@@ -126,20 +126,6 @@ def _fastest_plan(
     return plan
 
 
-def has_fitting_scheme(setup: TrainingSetup, cluster: Cluster, space: float) -> bool:
-    """True if any scheme needs at most `space` bytes per device."""
-    subject = setup.subject
-    model, trained = subject.model, subject.trained_parameters
-    states = (
-        subject.weight_bytes * model.parameters
-        + (training_memory.GRADIENT_BYTES + training_memory.MOMENT_BYTES) * trained
-    ) / cluster.devices
-    return states <= space and any(
-        training_memory.break_down_memory(subject, scheme._replace(recompute="full")).total <= space
-        for scheme in _iterate_schemes(setup, cluster)
-    )
-
-
 def _iterate_schemes(setup: TrainingSetup, cluster: Cluster) -> Iterator[training_memory.ParallelScheme]:
     """Yield the schemes that use all devices with one sequence per micro-batch; tensor ranks stay inside a machine."""
     sequences = max(1, int(setup.batch / setup.subject.sequence))
