@@ -3,9 +3,10 @@
 A machine type that may be bought is dropped if another such type costs no more in any respect and year, draws no more
 power, needs no more rack space, and needs no more machines for any choice. A model is dropped if another model does its
 task, and the tasks that follow it, with no more machines at every place. The minimum cost stays the same.
-Types that are the best for no work are left out (`keep_cheapest_types`): a heuristic, since a mix could need one.
+Types that are the best for no work, alone or with other work, are left out (`keep_cheapest_types`): a heuristic.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -130,27 +131,43 @@ def prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> C
 
 
 def keep_cheapest_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
-    """Keep the bought machine types that are the best for some task; owned and rented machines stay.
+    """Keep the bought machine types that are the best for a task, for two or for all; owned and rented machines stay.
 
-    Best: by the cost of whole machines, or by the cost of the used share, since other work may share the rest.
+    Best: by the cost of whole machines, which the tasks share; of one task also by the cost of the used share.
     A model that none of these can run keeps its cheapest type. With all 30 types the program is ten times as large.
     """
     owned = {kind.machine for kind in kinds if kind.most is not None}
     bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
     ranked: dict[str, list[TypeRank]] = {}
+    least: dict[str, dict[str, AssignmentChoice]] = {}  # by type and task: the choice with the fewest machines
     for one in choices:
         if one.machine in bought:
-            kind, whole = bought[one.machine], math.ceil(one.most_machines - 1e-6) + max(one.spares, default=0)
-            work = one.usd + sum(one.work_usd)
-            costs = (whole * kind.usd[0] + work, one.most_machines * kind.usd[0] + work)
-            ranked.setdefault(one.task, []).append((costs, one.machine, one.model))
+            costs = (_price_together([one], bought[one.machine]), one.most_machines * bought[one.machine].usd[0])
+            ranked.setdefault(one.task, []).append(((costs[0], costs[1] + _price_work(one)), one.machine, one.model))
+            tasks = least.setdefault(one.machine, {})
+            tasks[one.task] = min(tasks.get(one.task, one), one, key=lambda it: (it.most_machines, _price_work(it)))
     kept = set[str]()
     for found in ranked.values():
         kept |= {min(found)[1], min(found, key=lambda rank: (rank[0][1], rank))[1]}
         for model in dict.fromkeys(model for *_, model in found):
             able = [rank for rank in found if rank[2] == model]
             kept |= set() if kept & {machine for _, machine, _ in able} else {min(able)[1]}
+    for group in dict.fromkeys([*itertools.combinations(ranked, 2), tuple(ranked)]):
+        able_types = [(machine, tasks) for machine, tasks in least.items() if tasks.keys() >= set(group)]
+        shared = [(_price_together([tasks[task] for task in group], bought[name]), name) for name, tasks in able_types]
+        kept |= {min(shared)[1]} if shared else set()
     return tuple(one for one in choices if one.machine not in bought or one.machine in kept)
+
+
+def _price_together(some: list[AssignmentChoice], kind: MachineSupply) -> float:
+    """Return the cost of the whole machines that `some` share, bought at once, and of their work."""
+    whole = math.ceil(sum(one.most_machines for one in some) - 1e-6)
+    spares = max((spares for one in some for spares in one.spares), default=0)
+    return (whole + spares) * kind.usd[0] + sum(map(_price_work, some))
+
+
+def _price_work(one: AssignmentChoice) -> float:
+    return one.usd + sum(one.work_usd)
 
 
 def _find_dominated(
