@@ -61,6 +61,7 @@ def read_option_rows(catalog: Catalog) -> dict[str, Estimate]:
     return {name.removeprefix(ROW): catalog.parameter(name) for name in catalog.parts if name.startswith(ROW)}
 
 
+@lru_cache(maxsize=8)
 def read_costs(catalog: Catalog) -> Costs:
     return {name: row.value for name, row in read_option_rows(catalog).items()}
 
@@ -70,6 +71,7 @@ def list_used(options: EngineOptions) -> tuple[str, ...]:
     return tuple(name for name, (field, plain) in OPTIONS.items() if getattr(options, field) not in plain)
 
 
+@lru_cache(maxsize=4096)
 def list_uncertain_rows(options: EngineOptions) -> dict[str, tuple[str, ...]]:
     """Return the rows whose bands widen the times of an engine, by option in use."""
     method = draft_method(options)

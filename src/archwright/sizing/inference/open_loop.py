@@ -58,6 +58,7 @@ DRAFTED_TOKENS = 128.0
 ASSUMPTION = (
     f"requests arrive as a Poisson process; an engine is loaded to at most {MAX_UTILISATION:.0%} of its saturation rate"
 )
+LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
 # Grid of batches, and the steps in which a bracket must halve.
 GRID, PATIENCE = 2**18, 3
 # Bisections of a probability. An engine with less than this share of a rate cannot carry it.
@@ -261,7 +262,8 @@ class OpenLoop:
         first, step = math.log(self.idle.batch), math.log(self._slots / self.idle.batch) / GRID
 
         def evaluate(place: int) -> tuple[int, float]:
-            return place, _log(excess(self._queue_state(math.exp(first + place * step))))
+            found = excess(self._queue_state(math.exp(first + place * step)))
+            return place, math.log(found) if found > 0 else -math.inf
 
         low, high = 0, GRID
         older, newer = evaluate(low), evaluate(high)
@@ -278,10 +280,3 @@ class OpenLoop:
             older, newer = newer, evaluate(place)
             low, high = (place, high) if newer[1] <= 0 else (low, place)
         return math.exp(first + low * step) if low else self.idle.batch
-
-
-def _log(excess: float) -> float:
-    return math.log(excess) if excess > 0 else -math.inf
-
-
-LIMITED_LATENCIES = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")

@@ -26,7 +26,9 @@ OWN_LINK, BUS = "own", "bus"
 
 
 class DeviceSpec(NamedTuple):
-    """Memory in bytes and rates in bytes/s and FLOP/s of one accelerator, for one number format."""
+    """Memory in bytes and rates in bytes/s and FLOP/s of one accelerator, for one number format.
+
+    `device_class`: generation and memory ("Hopper HBM"); devices of one class share fitted coefficients."""
 
     memory: float
     bandwidth: float
@@ -59,14 +61,9 @@ def build_device_spec(accelerator: Accelerator, number: NumericPrecision, sparse
         expert_rate=matmul_rate(accelerator, number.name),
         wide_rate=matmul_rate(accelerator, "bf16"),
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
-        device_class=name_device_class(accelerator),
+        device_class=f"{accelerator.arch.split()[0]} {accelerator.memory_kind}" if accelerator.arch else "",
         link_kind=OWN_LINK if accelerator.scale_up_bytes_per_s else BUS,
     )
-
-
-def name_device_class(accelerator: Accelerator) -> str:
-    """Return generation and memory ("Hopper HBM"): devices of one class share fitted coefficients."""
-    return f"{accelerator.arch.split()[0]} {accelerator.memory_kind}" if accelerator.arch else ""
 
 
 class ShardedModel(NamedTuple):

@@ -57,14 +57,6 @@ class TrainingPrediction(NamedTuple):
     assumed: tuple[str, ...]
 
 
-class LayoutPerformance(NamedTuple):
-    """Layout with its speed and its counted bytes per device."""
-
-    layout: str
-    time: token_throughput.TokenTime
-    bytes_held: float
-
-
 def predict_training_run(
     asked: token_throughput.TrainingQuery, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None
 ) -> TrainingPrediction | None:
@@ -79,22 +71,23 @@ def predict_training_run(
     batch = asked.batch_tokens or sequence * max(asked.devices, 1)
     setup = TrainingSetup(subject, batch, job._replace(weak=tuple(weak)))
     cluster = build_cluster(accelerator, asked.devices)
-    layout = _choose_layout(asked, setup, cluster, subjects)
-    if layout is None:
+    chosen = _choose_layout(asked, setup, cluster, subjects)
+    if chosen is None:
         return None
+    layout, time, held = chosen
     catalog = subjects.catalog
     run = cluster_training.TrainingRunSpec(asked.tokens or 0.0, method)
     goodput = predict_goodput(run.goodput_job(subject, cluster), catalog)
-    speed, memory = layout.time.seconds.divide_amount(1.0, "tokens/s"), read_work_rate(catalog, "training.memory")
+    speed, memory = time.seconds.divide_amount(1.0, "tokens/s"), read_work_rate(catalog, "training.memory")
     estimates = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(setup) / setup.job.rate, unit="fraction"),
-        "memory_bytes_per_device": memory.scaled(layout.bytes_held, unit="bytes"),
+        "memory_bytes_per_device": memory.scaled(held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
-        estimates["step_s"] = layout.time.seconds.scaled(asked.batch_tokens / asked.devices)
+        estimates["step_s"] = time.seconds.scaled(asked.batch_tokens / asked.devices)
     if asked.tokens:
-        estimates |= _run_estimates(layout.time.seconds, asked.tokens, subject, cluster, goodput, catalog)
+        estimates |= _run_estimates(time.seconds, asked.tokens, subject, cluster, goodput, catalog)
         if usd_per_hour is not None:
             estimates["cost_usd"] = estimates["run_device_hours"].scaled(usd_per_hour, unit="USD")
     rates = ["training.memory", *(["training.setup"] if asked.tokens else [])]
@@ -102,11 +95,11 @@ def predict_training_run(
     return TrainingPrediction(
         model=model,
         accelerator=accelerator,
-        layout=layout.layout,
-        stratum=layout.time.stratum,
+        layout=layout,
+        stratum=time.stratum,
         estimates=estimates,
         facts=(*goodput.facts, *quotes) if asked.tokens else quotes,
-        weak=layout.time.weak,
+        weak=time.weak,
         assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("layout: the fastest that fits",),
     )
 
@@ -126,7 +119,8 @@ def build_cluster(accelerator: Accelerator, devices: int) -> Cluster:
 
 def _choose_layout(
     asked: token_throughput.TrainingQuery, setup: TrainingSetup, cluster: Cluster, subjects: BenchmarkNameResolver
-) -> LayoutPerformance | None:
+) -> tuple[str, token_throughput.TokenTime, float] | None:
+    """Return the layout, its speed, and its counted bytes per device; None if none fits."""
     scheme = parse_scheme(asked.parallelism, cluster.devices)
     space = device_memory_budget(cluster.accelerator, subjects.catalog)
     if scheme is None:
@@ -146,7 +140,7 @@ def _choose_layout(
     # A device is not faster than its stated rate: the fast end of the band stops at MFU 1.
     least_s = model_flops(setup) / setup.job.rate
     capped = replace(time.seconds, low=min(max(time.seconds.low, least_s), time.seconds.value))
-    return LayoutPerformance(scheme.layout_text, time._replace(seconds=capped), memory)
+    return scheme.layout_text, time._replace(seconds=capped), memory
 
 
 def _run_estimates(
