@@ -58,7 +58,8 @@ class Estimate(Record):
         if limit == self.value or end == self.value:
             return float(limit >= self.value)
         if min(self.low, limit) > 0:
-            width = math.log(limit / self.value) / abs(math.log(end / self.value))
+            middle = math.log(self.value)  # a quotient of extremes would underflow
+            width = (math.log(limit) - middle) / abs(math.log(end) - middle)
         else:
             width = (limit - self.value) / abs(end - self.value)
         return _NORMAL.cdf(width * self._end_quantile)

@@ -20,7 +20,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.plan import EngineOptions
 from archwright.contract.record import replace
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed
-from archwright.sizing.inference.open_loop import OpenLoop, OperatingPoint, RequestProfile
+from archwright.sizing.inference.open_loop import OpenLoop, OperatingPoint, RequestProfile, build_open_loop
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.engine_step_times import CoefficientKey, FittedStepTimes, StepTokens, Tuning
 from archwright.sizing.step_time.step_work import DeviceSpec, ShardedModel
@@ -163,7 +163,7 @@ def vary_engine(engine: EngineInstance, option: str, catalog: Catalog) -> list[t
 
 
 def open_loop_of(engine: EngineInstance, flow: RequestProfile) -> OpenLoop:
-    return OpenLoop(engine.pace, flow, engine.slots, engine.chunk)
+    return build_open_loop(engine.pace, flow, engine.slots, engine.chunk)
 
 
 def widen_for_options(engine: EngineInstance, flow: RequestProfile, batch: float, catalog: Catalog) -> EngineInstance:

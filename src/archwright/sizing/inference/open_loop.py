@@ -31,7 +31,7 @@ The probability of a limit at rate r is the largest p at whose slowdown it holds
 import math
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -159,6 +159,10 @@ class OpenLoop:
         decode = self._decode.step_s(1)
         return self.at_batch(IDLE_UTILISATION * min(1.0, decode * self._steps / self._queued_prefill_s(decode, 0.0)))
 
+    @cached_property
+    def _saturation_rate(self) -> float:
+        return self._queue_state(self._largest_batch(self._fullness)).rate
+
     def _queue_state(self, batch: float) -> OperatingPoint:
         flow, started = self._flow, self._pace.started_s
         share = batch / self._steps
@@ -210,8 +214,7 @@ class OpenLoop:
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
-        full = self._largest_batch(self._fullness)
-        ceiling = min(MAX_UTILISATION * slower.steps, 1.0) * self._queue_state(full).rate
+        ceiling = min(MAX_UTILISATION * slower.steps, 1.0) * self._saturation_rate
         near = {name: min(limit, NEAR_IDLE * getattr(idle, name)) for name, limit in limits.items()}
 
         def excess(at: OperatingPoint) -> float:
@@ -280,3 +283,7 @@ class OpenLoop:
             older, newer = newer, evaluate(place)
             low, high = (place, high) if newer[1] <= 0 else (low, place)
         return math.exp(first + low * step) if low else self.idle.batch
+
+
+# Limits differ more often than engines: an engine's idle and saturated points are computed once.
+build_open_loop = lru_cache(maxsize=4096)(OpenLoop)

@@ -34,10 +34,10 @@ from archwright.sizing.inference.open_loop import (
     MAX_UTILISATION,
     Z95,
     MaxLoad,
-    OpenLoop,
     RequestProfile,
     Slowdown,
     SlowdownBands,
+    build_open_loop,
 )
 from archwright.sizing.step_time.engine_step_times import FittedDecodeStep, StepTimes
 
@@ -194,7 +194,7 @@ def find_engine_load(load: TextLoad, engine: EngineInstance) -> EngineLoad:
 @lru_cache(maxsize=4096)
 def _find_max_load(pace: StepTimes, flow: RequestProfile, size: tuple[int, int], slo: SLO, slower: Slowdown) -> MaxLoad:
     """`size`: slots of the engine, and prompt tokens per step."""
-    return OpenLoop(pace, flow, *size).find_max_load(slo, slower)
+    return build_open_loop(pace, flow, *size).find_max_load(slo, slower)
 
 
 @lru_cache(maxsize=1024)
@@ -214,7 +214,7 @@ def _build_text_capacity(
     most, slower = full.rate * engine.copies, _find_bands(engine.speed).find_slowdown(load.slo.certainty)
     planned = most / slower.steps
     # A step with fewer requests is not longer, so this batch carries at least the planned rate.
-    point = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk).at_batch(full.batch / slower.steps)
+    point = engine_options.open_loop_of(engine, load.flow).at_batch(full.batch / slower.steps)
     rate = widen_band(most, (most / steps.high, most / steps.low), CAPACITY_FORMULA, "requests/s", capacity.id)
     rate = replace(rate, value=planned, low=min(rate.low, planned))
     ttft = _band_latency(point.ttft_p95_s, first, TTFT_FORMULA, latency.id)
@@ -246,7 +246,7 @@ def _build_text_capacity(
 def assess_latencies(load: TextLoad, engine: EngineInstance, rate: float) -> tuple[LimitProbability, ...]:
     """Return the latency limits of `load` with their probabilities, if one machine gets `rate` requests/s."""
     bands, share = _find_bands(engine.speed), rate / engine.copies
-    loop, found = OpenLoop(engine.pace, load.flow, engine.slots, engine.chunk), list[LimitProbability]()
+    loop, found = engine_options.open_loop_of(engine, load.flow), list[LimitProbability]()
     at, basis = loop.at_rate(share), "the load per engine, against the bands of step time and TTFT: open_loop.py"
     for name in LIMITED_LATENCIES:
         if (limit := getattr(load.slo, name)) is not None:
