@@ -117,6 +117,9 @@ def test_predict_training_chooses_a_split_and_prices_the_run(cli: CommandLine) -
     shown = cli.text(line)
     assert "layout: " in shown and "cost_usd" in shown
     assert "AW-USE-21" in cli.error("predict training 'Llama 3.1 70B' --on '1x L4'", 2)
+    assert "AW-USE-23" in cli.error("predict training 13B --on '16x H100' --layout nonsense", 2)
+    old = cli.json("predict training 13B --on '16x A100' --layout 'FSDP16 MBS1 GA 4 selective fp8'")
+    assert any("A100-80GB-SXM does not compute in fp8" in text for text in old["assumed"])
 
 
 @pytest.mark.parametrize(

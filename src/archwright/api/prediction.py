@@ -35,6 +35,9 @@ _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
 # "TP 4" and "4 bit" are one word of a layout; "disagg" and the parts of "P:1x(TP4 DP1)" stand for pools.
 _LAYOUT_SPACE = re.compile(r"(TP|PP|DP|EP|\d)\s+(\d|bit)", re.IGNORECASE)
 _POOL_WORD = re.compile(r"disagg|[PD]:\d+x\(?$", re.IGNORECASE)
+_TRAINING_WORD = re.compile(
+    r"((CP|VP|MBS|GA|FSDP|DDP|ZeRO|micro|accum)-?\d*|\d+|full|none|selective|recompute|q?lora|scratch)$", re.IGNORECASE
+)
 LARGEST_COUNT = 1e18
 DEFAULT_LOAD, LOCAL_LOAD = "max x 1024 + 1024", "1 x 512 + 128"
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
@@ -130,17 +133,22 @@ def predict_serving(
 
 def _check_layout(layout: str, devices: int) -> str:
     """Return `layout`. Raises UsageError AW-USE-23 if a word of it is unknown or it needs more devices."""
-    for word in _LAYOUT_SPACE.sub(r"\1\2", layout).replace(",", " ").split():
-        known = parse_layout(word) is not None or numeric_precision.parse_precision(word, "").stated
-        if not known and not _POOL_WORD.match(word):
-            hint = "write ranks and a number format, for example 'TP4 fp8'"
-            raise argument_error("AW-USE-23", f"{word[:100]!r} is no part of a layout", "layout", hint)
+    _check_words(layout, _POOL_WORD, "TP4 fp8")
     placed = parse_layout(layout)
     if placed is not None and placed.total > devices:
         hint = f"state {placed.total} devices in --on, or fewer ranks"
         message = f"the layout {layout[:100]!r} needs {placed.total} devices, but {devices} are stated"
         raise argument_error("AW-USE-23", message, "layout", hint)
     return layout
+
+
+def _check_words(layout: str, more: re.Pattern[str], example: str) -> None:
+    """Raises UsageError AW-USE-23 if a word of the layout is neither ranks nor a number format nor one of `more`."""
+    for word in _LAYOUT_SPACE.sub(r"\1\2", layout).replace(",", " ").split():
+        known = parse_layout(word) is not None or numeric_precision.parse_precision(word, "").stated
+        if not known and not more.match(word):
+            hint = f"write ranks and a number format, for example '{example}'"
+            raise argument_error("AW-USE-23", f"{word[:100]!r} is no part of a layout", "layout", hint)
 
 
 def _find_usual_engine(accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[str, ...]:
@@ -200,11 +208,12 @@ def predict_training(
     `usd_per_hour` the cost. `layout`: ranks (default: the fastest that fit), number format and recompute; "lora" trains
     adapters, "scratch" trains from random weights.
     Raises CatalogError AW-CAT-01 (unknown name), AW-CAT-10 (a name of several models), UsageError AW-USE-20 (not a
-    batch), AW-USE-21 (nothing fits).
+    batch), AW-USE-21 (nothing fits), AW-USE-23 (a word of the layout).
     """
     found = _BATCH.match(load)
     if found is None:
         raise _invalid_load_error(load, "256x4096: sequences x tokens")
+    _check_words(layout, _TRAINING_WORD, "FSDP8 micro 1 bf16")
     sequences, length = (float(part) for part in found.groups())
     count, name = _parse_devices(on)
     _check_positive("tokens", tokens)
@@ -227,6 +236,9 @@ def predict_training(
     if run is None:
         hint = "ask for more devices, shorter sequences, or lora in the layout"
         raise argument_error("AW-USE-21", f"{model} does not fit {on} in any parallel layout", "on", hint)
+    stated = numeric_precision.parse_precision(layout, "").name
+    lacking = stated in ("fp8", "fp4") and stated not in run.accelerator.flops
+    fallback = f"format: {run.accelerator.id} does not compute in {stated}, so steps run in a wider format"
     return SizingPrediction(
         model=run.model.id,
         accelerator=run.accelerator.id,
@@ -242,7 +254,7 @@ def predict_training(
             *run.facts,
         ),
         weak=run.weak,
-        assumed=run.assumed,
+        assumed=(*run.assumed, fallback) if lacking else run.assumed,
         layout=run.layout,
     )
 
