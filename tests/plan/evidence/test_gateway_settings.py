@@ -59,15 +59,7 @@ def test_machines_that_are_shared_are_paid_by_the_work_done_on_them(
     plan_of: Make, needs_of: Read, catalog: Catalog
 ) -> None:
     """What is not paid by the texts is paid by the pictures, whose answers have no tokens."""
-    # At the expected speed both workloads share a machine.
-    even = edit(
-        {
-            "workloads.0.slo.certainty": 0.5,
-            "workloads.1.slo.certainty": 0.5,
-            "workloads.0.traffic.requests_per_second": {"mean": 1.56, "peak": 7.8},
-        }
-    )
-    plan, needs = plan_of("clinic", even), needs_of("clinic", even)[0]
+    plan, needs = plan_of("clinic"), needs_of("clinic")[0]
     option, rate = plan.chosen_option, catalog.exchange_rate("USD", "EUR").value
     assert option is not None
     ours = [line for line in option.cost_lines if plan.pool("letters").machine in line.name]
