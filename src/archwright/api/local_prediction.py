@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from archwright import settings
 from archwright.api.argument_errors import argument_error
-from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
@@ -15,6 +14,7 @@ from archwright.contract.estimate import Estimate, sum_estimates, within_factor
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.errors import CatalogError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step

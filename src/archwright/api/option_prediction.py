@@ -6,7 +6,6 @@ import msgspec
 from msgspec import Meta
 
 from archwright.api.argument_errors import argument_error
-from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator
@@ -14,6 +13,7 @@ from archwright.contract.estimate import Estimate, multiply_estimates
 from archwright.contract.needs import SLO, TokenLength
 from archwright.contract.plan import EngineOptions, OptionEffect
 from archwright.contract.record import Record, replace
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.sizing.inference import engine_options, option_effects
 from archwright.sizing.inference.closed_loop import predict_engine_loop
 from archwright.sizing.inference.deployment_layout import build_engine

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 from archwright import settings
-from archwright.api import local_prediction, option_prediction, prediction_result, rate_prediction
+from archwright.api import local_prediction, option_prediction, rate_prediction
 from archwright.api.argument_errors import argument_error
-from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.decision import PilotRun
 from archwright.contract.record import replace
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.errors import UsageError
 from archwright.home import locate_home, write_atomic
 from archwright.plan.evidence.pilot_runs import find_pilot
@@ -119,7 +119,7 @@ def predict_serving(
         definitions={key: _DEFINITIONS.get(key, _LOOP_DEFINITION) for key in estimates},
         formula=_HOST_FORMULA if host else _FORMULA,
         sources=(
-            *(() if host else prediction_result.cite_fitted_table("serving")),
+            *(() if host else (fitted_tables.load_table("serving").provenance.citation,)),
             subjects.model(model).source,
             accelerator.source,
         ),
@@ -237,26 +237,9 @@ def predict_training(
         hint = "ask for more devices, shorter sequences, or lora in the layout"
         raise argument_error("AW-USE-21", f"{model} does not fit {on} in any parallel layout", "on", hint)
     stated = numeric_precision.parse_precision(layout, "").name
-    lacking = stated in ("fp8", "fp4") and stated not in run.accelerator.flops
-    fallback = f"format: {run.accelerator.id} does not compute in {stated}, so steps run in a wider format"
-    return SizingPrediction(
-        model=run.model.id,
-        accelerator=run.accelerator.id,
-        devices=count,
-        stratum=run.stratum,
-        estimates=run.estimates,
-        definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in run.estimates},
-        formula=training_prediction.FORMULA,
-        sources=(
-            *prediction_result.cite_fitted_table("training"),
-            run.model.source,
-            run.accelerator.source,
-            *run.facts,
-        ),
-        weak=run.weak,
-        assumed=(*run.assumed, fallback) if lacking else run.assumed,
-        layout=run.layout,
-    )
+    lacking = stated in ("fp8", "fp4") and stated not in subjects.accelerator(name).flops
+    fallback = f"format: {run.accelerator} does not compute in {stated}, so steps run in a wider format"
+    return replace(run, assumed=(*run.assumed, fallback)) if lacking else run
 
 
 def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyReport:

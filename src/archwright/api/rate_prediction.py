@@ -1,11 +1,11 @@
 """`predict serving` for random arrivals, by the simulation that plans use."""
 
-from archwright.api import option_prediction, prediction_result
+from archwright.api import option_prediction
 from archwright.api.argument_errors import argument_error
-from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import EngineOptions, LoadSpec
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.simulate.pool_simulation import PoolScenario, predict_latencies
 from archwright.sizing.inference import engine_options, serving_prediction
 from archwright.sizing.inference.deployment_layout import build_engine
@@ -75,7 +75,11 @@ def predict_at_rate(
         estimates=estimates,
         definitions=dict.fromkeys(estimates, "over requests with random arrivals (Poisson), lengths as stated"),
         formula="continuous batching event by event with the fitted steps (simulate/pool_simulation.py)",
-        sources=(*(() if host else prediction_result.cite_fitted_table("serving")), model.source, *engine.speed.facts),
+        sources=(
+            *(() if host else (fitted_tables.load_table("serving").provenance.citation,)),
+            model.source,
+            *engine.speed.facts,
+        ),
         weak=weak,
         assumed=(*assumed, *engine.assumptions),
         options=option_prediction.describe_predicted(engine, query, subjects.catalog) if options is not None else (),

@@ -4,12 +4,12 @@ import re
 
 from archwright import settings
 from archwright.api.argument_errors import argument_error
-from archwright.api.prediction_result import SizingPrediction
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables import name_resolution
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TokenLength
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.home import locate_home
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.workloads.data_processing import size_data_processing

@@ -8,12 +8,12 @@ import pytest
 from tests.sizing.conftest import SUBJECTS
 
 from archwright.contract.record import replace
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput
 from archwright.sizing.training.token_throughput import TrainingQuery
 from archwright.sizing.training.training_prediction import (
     DEFINITIONS,
-    TrainingPrediction,
     build_cluster,
     parse_method,
     predict_training_run,
@@ -29,7 +29,7 @@ ASKED = TrainingQuery(
 )
 
 
-def told(usd: float | None = None, **changes: object) -> TrainingPrediction:
+def told(usd: float | None = None, **changes: object) -> SizingPrediction:
     found = predict_training_run(replace(ASKED, **changes), SUBJECTS, usd)
     assert found is not None
     return found

@@ -24,6 +24,10 @@ class FitProvenance(Record):
     licence: str
     loss: str
 
+    @property
+    def citation(self) -> str:
+        return f"fitted {self.date} on {self.rows_used} rows of {self.file} (sha256 {self.sha256[:12]}): {self.licence}"
+
 
 class ConformalBand(Record):
     """Interval [value x low, value x high] that held 90 % of the grouped out-of-fold measurements."""

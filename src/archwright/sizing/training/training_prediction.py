@@ -4,15 +4,15 @@ The throughput of a stated layout is that of token_throughput.py, as scored agai
 of parallel_strategy.py. Memory, checkpoints, goodput, days and cost have the same formulas for both.
 """
 
-from typing import NamedTuple
-
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import Accelerator, ModelSpec
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.record import replace
+from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 from archwright.sizing.inference.serving_prediction import resolve_model
+from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.training import cluster_training, token_throughput
 from archwright.sizing.training.goodput import Goodput, predict_goodput
 from archwright.sizing.training.parallel_strategy import (
@@ -46,20 +46,9 @@ DEFINITIONS = {
 }
 
 
-class TrainingPrediction(NamedTuple):
-    model: ModelSpec
-    accelerator: Accelerator
-    layout: str
-    stratum: str
-    estimates: dict[str, Estimate]
-    facts: tuple[str, ...]
-    weak: tuple[str, ...]
-    assumed: tuple[str, ...]
-
-
 def predict_training_run(
     asked: token_throughput.TrainingQuery, subjects: BenchmarkNameResolver, usd_per_hour: float | None = None
-) -> TrainingPrediction | None:
+) -> SizingPrediction | None:
     """Predict a training run; None if no layout fits. Raises CatalogError AW-CAT-01 if a name has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
@@ -90,17 +79,25 @@ def predict_training_run(
         estimates |= _run_estimates(time.seconds, asked.tokens, subject, cluster, goodput, catalog)
         if usd_per_hour is not None:
             estimates["cost_usd"] = estimates["run_device_hours"].scaled(usd_per_hour, unit="USD")
-    rates = ["training.memory", *(["training.setup"] if asked.tokens else [])]
-    quotes = quote_work_rates(catalog, *rates)
-    return TrainingPrediction(
-        model=model,
-        accelerator=accelerator,
-        layout=layout,
+    quotes = quote_work_rates(catalog, "training.memory", *(["training.setup"] if asked.tokens else []))
+    return SizingPrediction(
+        model=model.id,
+        accelerator=accelerator.id,
+        devices=asked.devices,
         stratum=time.stratum,
         estimates=estimates,
-        facts=(*goodput.facts, *quotes) if asked.tokens else quotes,
+        definitions={key: text for key, text in DEFINITIONS.items() if key in estimates},
+        formula=FORMULA,
+        sources=(
+            load_table("training").provenance.citation,
+            model.source,
+            accelerator.source,
+            *(goodput.facts if asked.tokens else ()),
+            *quotes,
+        ),
         weak=time.weak,
         assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("layout: the fastest that fits",),
+        layout=layout,
     )
 
 

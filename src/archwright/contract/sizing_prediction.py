@@ -4,7 +4,6 @@ from archwright.contract.decision import PilotRun
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import OptionEffect
 from archwright.contract.record import Record
-from archwright.sizing.step_time import fitted_tables
 
 
 class SizingPrediction(Record):
@@ -26,8 +25,3 @@ class SizingPrediction(Record):
     layout: str = ""
     options: tuple[OptionEffect, ...] = ()
     pilot: PilotRun | None = None
-
-
-def cite_fitted_table(name: str) -> tuple[str, ...]:
-    made = fitted_tables.load_table(name).provenance
-    return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)
