@@ -7,7 +7,6 @@ device, source and kind of load err alike, so a cell of them weighs at most as a
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -237,10 +236,6 @@ def state_load(cells: dict[str, str]) -> dict[str, str]:
         if mean:
             cells[f"{name}_ms"], cells[f"{name}_stat"] = mean[1], "mean"
     return cells
-
-
-def fold_of(group: str, folds: int = 8) -> int:
-    return int(hashlib.sha256(group.encode()).hexdigest(), 16) % folds
 
 
 class Stack:

@@ -196,6 +196,10 @@ def test_limits_without_a_guarantee_have_a_probability(offer: Offer) -> None:
     assert all("`archwright bench URL`" in one.basis for one in risks[:3])
     # The expected first token breaks its limit; the expected whole answer keeps its limit, as with own machines.
     assert risks[0].probability < 0.5 < risks[2].probability < 0.95
+    # A trial comes before the order, so even odds are enough, unless the needs ask for more than usual.
+    assert {one.certainty for one in risks[:3]} == {0.5}
+    strict = offer(chat(slo={**slo, "certainty": 0.9}))["deepseek"].limits
+    assert {one.certainty for one in strict if "no latency" in one.basis} == {0.9}
     (miss,) = offer(chat(slo={"availability": 0.9996}))["deepseek"].misses
     assert (miss.constraint, miss.value, miss.limit) == ("support-chat.availability", 0.9995, 0.9996)
 

@@ -2,7 +2,7 @@
 
 Over three models, three accelerators and three loads, with a limit on TPOT and one on TTFT each set midway between an
 idle engine and one at its unlimited capacity: at 0.95 of the capacity the simulated p95 holds the limit, at 1.6 times
-it breaks it. Seen on 24 November 2026, in parts of the limit: 0.83 to 1.05 (middle 0.96) and 0.95 to 16 (middle 1.56).
+it breaks it. Seen on 28 November 2026, in parts of the limit: 0.85 to 1.05 and 0.97 to 13.5.
 HOLDS and BREAKS are the tolerances: a p95 of 1,200 requests is itself uncertain by some percent, and an engine with few
 places carries somewhat more than the formulas say (2 of 54 cases hold at 1.6 times).
 """
@@ -22,7 +22,7 @@ from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference import engine_options
 from archwright.sizing.inference.deployment_layout import list_engine_layouts
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
-from archwright.sizing.inference.open_loop import OpenLoop, build_request_profile
+from archwright.sizing.inference.open_loop import build_request_profile
 
 MODELS = ("Llama-3.1-8B-Instruct", "Qwen3-32B", "gpt-oss-120b")
 DEVICES = ("A100-80GB-SXM", "H100-SXM-80GB", "MI300X")
@@ -67,7 +67,11 @@ def test_the_capacity_is_where_the_simulation_says(
     monkeypatch.setattr(pool_simulation, "REQUESTS", 1200)
     lengths = LOADS[kind]
     engine = engine_for(model, device, lengths)
-    loop = OpenLoop(engine.pace, build_request_profile(*lengths), engine.slots, engine.chunk)
+    check_capacity(engine, lengths)
+
+
+def check_capacity(engine: EngineInstance, lengths: tuple[TokenLength, TokenLength]) -> None:
+    loop = engine_options.open_loop_of(engine, build_request_profile(*lengths))
     idle, free = loop.idle, loop.find_max_load(SLO()).point
     for place, name in enumerate(("ttft_p95_s", "tpot_p95_s")):
         limit = (getattr(idle, name) + getattr(free, name)) / 2
@@ -98,12 +102,4 @@ def test_the_capacity_with_options_is_where_the_simulation_says(
     lengths, costs = LOADS[kind], engine_options.read_costs(CATALOG)
     engine = engine_options.tune_engine(engine_for(model, device, lengths), options, costs)
     assert engine is not None
-    loop = engine_options.open_loop_of(engine, build_request_profile(*lengths))
-    idle, free = loop.idle, loop.find_max_load(SLO()).point
-    for place, name in enumerate(("ttft_p95_s", "tpot_p95_s")):
-        limit = (getattr(idle, name) + getattr(free, name)) / 2
-        rate = loop.find_max_load(SLO(**{name: limit})).point.rate
-        low, high = (simulated(engine, lengths, factor * rate)[place] / limit for factor in (0.95, 1.6))
-        print(model, kind, name, low, high)
-        assert low <= HOLDS, name
-        assert high >= BREAKS, name
+    check_capacity(engine, lengths)

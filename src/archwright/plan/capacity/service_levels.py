@@ -3,14 +3,14 @@
 The latency limit (time to the last byte) is compared with TTFT p95 + TPOT p95 x (mean output - 1). For hosted models
 only an interval of commonly observed values is known: a limit below the interval is missed, and any other limit has a
 probability, which ranks the option (decision/selection.py). A trial with the hosted model measures it before anything
-is ordered, so even odds are enough there.
+is ordered, so even odds are enough there, unless the needs ask for more than the usual certainty.
 """
 
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
-from archwright.contract.needs import SLO, Workload
+from archwright.contract.needs import DEFAULT_CERTAINTY, SLO, Workload
 from archwright.contract.plan import ConstraintViolation, LimitProbability, LoadSpec, assess_limit
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -84,9 +84,9 @@ def _add_in_sequence(*parts: Estimate) -> Estimate:
 
 
 def check_unverified_latency(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> CheckedLevel:
-    """Check the latency limits of hosted models at a provider that guarantees none; even odds are enough."""
+    """Check the latency limits of hosted models at a provider that guarantees none; even odds are usually enough."""
     slo, limits, misses = demand.workload.slo, list[LimitProbability](), list[ConstraintViolation]()
-    certainty = min(slo.certainty, EVEN_ODDS)
+    certainty = slo.certainty if slo.certainty > DEFAULT_CERTAINTY else min(slo.certainty, EVEN_ODDS)
     for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:

@@ -67,8 +67,8 @@ def predict_fitted_loop(
     first, read = step_time_model.mean_ttft_s(case, ttft, step, pace), step_time_model.ttft_prefill_s(case, ttft)
     pooled = case.prefill_ranks > 0
     before = case.sent * case.ranks / case.prefill_ranks if pooled else case.others
-    each = step_time_model.earlier_prompts(case, ttft) / max(case.others, step_time_model.EPSILON)
-    crowd = ttft["p_kb"] if pooled else each * ttft.get(f"engine.{case.engine}", 1.0)
+    share = step_time_model.earlier_share(case, ttft) * ttft.get(f"engine.{case.engine}", 1.0)
+    crowd = ttft["p_kb"] if pooled else share
     between = step_time_model.interleaved_prefill_s(case, tpot)
     spread = TPOT_SPREAD_FACTOR * math.sqrt(case.requests) / case.answer
     burst, grown = min(2 * crowd, MOST_BURST), means[1] / first

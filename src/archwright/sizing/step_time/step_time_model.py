@@ -233,13 +233,13 @@ def mean_ttft_s(case: StepTimeInputs, k: Coefficients, step: float, tpot: float)
     if case.prefill_ranks:
         waiting = case.sent * case.ranks / case.prefill_ranks
         return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * case.excess * case.answer * tpot
-    scheduling = k[f"t0.{case.load}"] + k[f"ks.{case.load}"] * step + earlier_prompts(case, k) * read
+    scheduling = k[f"t0.{case.load}"] + k[f"ks.{case.load}"] * step + earlier_share(case, k) * case.others * read
     return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * case.excess * case.answer * tpot
 
 
-def earlier_prompts(case: StepTimeInputs, k: Coefficients) -> float:
-    """Return the mean number of prompts that are read before a request's own."""
-    return (k.get(f"kb.{case.load}", 0.0) + k.get("burst", 0.0) * case.first) * case.others
+def earlier_share(case: StepTimeInputs, k: Coefficients) -> float:
+    """Return the share of the other requests whose prompts are read before a request's own, in the mean."""
+    return k.get(f"kb.{case.load}", 0.0) + k.get("burst", 0.0) * case.first
 
 
 def select_ttft(load: str) -> str:
