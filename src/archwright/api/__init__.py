@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from archwright.api.bench_and_reconcile import bench, reconcile
     from archwright.api.installation import doctor, settings
     from archwright.api.lineage_chain import lineage
-    from archwright.api.planning import diff, explain, init, plan
+    from archwright.api.planning import explain, init, plan
     from archwright.api.platform_lifecycle import ask, down, status, up
     from archwright.api.prediction import accuracy, predict_serving, predict_training
+    from archwright.api.rendering import diff, render, verify
     from archwright.api.report_document import report
     from archwright.api.serving import serve
     from archwright.api.training import train
@@ -25,9 +26,10 @@ FUNCTIONS_BY_MODULE = {
     "installation": ("doctor", "settings"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "lineage_chain": ("lineage",),
-    "planning": ("diff", "explain", "init", "plan"),
+    "planning": ("explain", "init", "plan"),
     "prediction": ("accuracy", "predict_serving", "predict_training"),
     "workload_prediction": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
+    "rendering": ("diff", "render", "verify"),
     "report_document": ("report",),
     "platform_lifecycle": ("ask", "down", "status", "up"),
     "serving": ("serve",),
@@ -38,7 +40,8 @@ FUNCTIONS_BY_MODULE = {
 __all__ = ["audit", "catalog", "data", "key", "models", "runs", "tenant", "user"]
 __all__ += ["accuracy", "ask", "bench", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
-__all__ += ["predict_training", "reconcile", "report", "serve", "settings", "status", "train", "up", "usage"]
+__all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
+__all__ += ["verify"]
 
 
 def __getattr__(name: str) -> Any:

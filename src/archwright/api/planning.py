@@ -1,4 +1,4 @@
-"""From needs to a plan: `init`, `plan`, `explain`, `diff`."""
+"""From needs to a plan: `init`, `plan`, `explain`."""
 
 import sys
 import time
@@ -23,7 +23,6 @@ from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
 from archwright.plan.decision.selection import Concessions
 from archwright.plan.explain import explanation
-from archwright.plan.explain.diff import PlanDiff, diff_plans
 from archwright.plan.explain.what_if import WhatIf, compare_what_if
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.plan.planner import build_infeasible_error, make_plan
@@ -218,11 +217,6 @@ def list_missed_limits(plan: Plan) -> tuple[LimitProbability, ...]:
 def explain(plan: str, thing: str | None = None) -> str:
     """Explain the choice of a plan, or one number, option, workload or control of it."""
     return explanation.explain_plan(read_plan(Path(plan)), thing)
-
-
-def diff(before: str, after: str) -> PlanDiff:
-    """Return the differences of two plan files and their causes: the needs, the catalog, or this machine."""
-    return diff_plans(read_plan(Path(before)), read_plan(Path(after)))
 
 
 def load_or_make_plan(source: str | None, *, download: bool = False) -> Plan:

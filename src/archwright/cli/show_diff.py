@@ -19,8 +19,21 @@ PART_SEPARATOR = "; "
 
 def print_diff(result: Any) -> int:
     out = make_console()
+    if hasattr(result, "changes"):
+        return _print_bundle_diff(out, result)
     out.print(f"\n[bold]From plan {result.before[:12]} to {result.after[:12]}[/]")
     _print_difference(out, result)
+    return 0
+
+
+def _print_bundle_diff(out: Console, result: Any) -> int:
+    out.print(f"\n[bold]{escape(result.folder)}: plan {result.before[:12]} to {result.after[:12]}[/]")
+    for one in result.changes:
+        out.print(f"  {one.change} [bold]{escape(one.path)}[/]")
+        for line in one.lines[2:]:
+            out.print(escape(line), highlight=False, soft_wrap=True)
+    if not result.changes:
+        out.print("  no file differs\n")
     return 0
 
 

@@ -119,7 +119,7 @@ class Launch(Record):
 
     `engine` names the adapter in `engines` ("llamacpp", "external", "null"); `metrics` maps our quantities to the
     engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
-    a `url`. `startup_s`: predicted time until it is ready, 0 if the plan predicts it for the platform only.
+    a `url`. `startup_s`: predicted time until it is ready, 0 if unknown or predicted for the platform only.
     `arguments`: options of its command line, for an engine that the organisation starts on rented machines.
     """
 
@@ -148,7 +148,7 @@ class Pool(Record):
     replica's machine, None if unknown. `shares`: if several pools answer a workload, this pool's share of its requests
     in each year of the horizon (0: the pool does not exist in that year). `country` is the ISO code; empty: unknown,
     or an own engine here. `kind`: the pool answers in text (or vectors,
-    or scores of documents), or predicts.
+    or scores of documents), or predicts. `weight_bytes`: the model's files, 0 if unknown.
     """
 
     name: str
@@ -177,6 +177,7 @@ class Pool(Record):
     kind: Literal["text", "predict"] = "text"
     country: str = ""
     price_per_token: TokenPrice | None = None
+    weight_bytes: int = 0
 
     @property
     def is_on_own_hardware(self) -> bool:

@@ -349,6 +349,34 @@ class EngineSpec(Fact):
     def __hash__(self) -> int:
         return hash((self.id, self.source))
 
+    def estimate_startup_s(self, weight_bytes: float, accelerators: int) -> float:
+        """Return the time until the engine answers; each accelerator reads its own part of the weights."""
+        rate = self.load_bytes_per_s * max(1, accelerators)
+        return self.startup_s + (weight_bytes / rate if rate else 0.0)
+
+
+class Component(Fact):
+    """A product that a bundle installs, with the version it was written for.
+
+    `image` is the reference with its tag, `digest` that of the image if a source states it. `install` names chart or
+    manifest with its version. `kubernetes`: supported versions in words. `engine`: the engine of `engines.yaml` that
+    the image runs, `accelerators`: the vendor it is built for. `traps`: what a user must know before an upgrade.
+    """
+
+    id: str
+    product: str
+    purpose: str
+    version: str
+    released: str
+    image: str = ""
+    digest: str = ""
+    install: str = ""
+    kubernetes: str = ""
+    licence: str
+    engine: str = ""
+    accelerators: str = ""
+    traps: str = ""
+
 
 class Efficiency(Fact):
     """The share of a machine's probed rates that an engine reaches; "*" matches any key.

@@ -270,6 +270,7 @@ class PoolWriter:
             raise ValueError(f"{task.name}: a job has no pool")
         engine = self._catalog.engines.get(steady.engine)
         device = host.machine.accelerator
+        weights = self._catalog.estimate_weight_bytes(steady.model, steady.quantisation)
         return Pool(
             name=f"{task.name}{suffix}",
             model=steady.model,
@@ -291,12 +292,14 @@ class PoolWriter:
                 health_path=engine.health_path if engine is not None else "/health",
                 metrics=engine.metrics if engine is not None else {},
                 arguments=tuple(list_flags(engine, steady.options).values()) if engine is not None else (),
+                startup_s=engine.estimate_startup_s(weights, steady.devices) if engine is not None else 0.0,
             ),
             options=steady.options,
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
             rerank=task.workload.kind == "rerank",
             kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding", "rerank") else "predict",
+            weight_bytes=weights,
         )
 
 

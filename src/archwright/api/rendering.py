@@ -1,0 +1,186 @@
+"""Files of a plan for a target: `render`, `verify`, and `diff` of a bundle."""
+
+import difflib
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archwright import __version__, settings
+from archwright.catalog.load import load_catalog
+from archwright.contract.record import Record
+from archwright.deploy.bundle import (
+    MANIFEST,
+    PINS,
+    FileBundle,
+    BundleManifest,
+    check_folder,
+    read_manifest,
+    read_pins,
+    write_bundle,
+)
+from archwright.deploy.components import Pins, find_stale_components
+from archwright.deploy.render import find_target, render_bundle, select_option
+from archwright.errors import ErrorLocation, PlanFileError
+from archwright.home import locate_home
+from archwright.plan.explain.diff import PlanDiff, diff_plans
+from archwright.plan.plan_file import read_plan
+
+
+class RenderResult(Record):
+    """`open_pins`: images and models whose digests are not resolved. `notes`: what a user must know before use."""
+
+    folder: str
+    target: str
+    option: str
+    files: int
+    open_pins: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class BundleProblem(Record):
+    """One reason why a bundle is not ready to apply: `command` shows or repairs it."""
+
+    subject: str
+    problem: str
+    command: str = ""
+
+
+class BundleCheck(Record):
+    folder: str
+    target: str
+    option: str
+    problems: tuple[BundleProblem, ...]
+    notes: tuple[str, ...] = ()
+
+
+class FileChange(Record):
+    """A file that a new plan changes. `change`: added, removed or changed; `lines`: a unified difference."""
+
+    path: str
+    change: str
+    lines: tuple[str, ...] = ()
+
+
+class BundleDiff(Record):
+    folder: str
+    target: str
+    before: str
+    after: str
+    changes: tuple[FileChange, ...]
+
+
+def render(plan: str, *, target: str, output: str, option: str | None = None) -> RenderResult:
+    """Write the files that bring an option of a plan up on a target, into the folder `output`.
+
+    `option`: default the chosen one, else the cheapest that the target can render. Digests that a user filled into
+    pins.json of the folder are kept. Raises UsageError AW-USE-76 (no such target), -77 (no such option), -02 (the folder
+    holds other files), PlanError AW-PLAN-22 (no option for this target), PlanFileError for a broken plan.
+    """
+    folder = Path(output)
+    check_folder(folder)
+    bundle = _render(Path(plan), target, option, folder)
+    write_bundle(bundle, folder, __version__)
+    return RenderResult(
+        folder=output,
+        target=bundle.target,
+        option=bundle.option,
+        files=len(bundle.files),
+        open_pins=tuple(one.subject for one in _list_open_pins(bundle.pins)),
+        notes=_list_age_notes(bundle.components),
+    )
+
+
+def _render(plan: Path, target: str, option: str | None, folder: Path) -> FileBundle:
+    made, row = read_plan(plan), find_target(target)
+    catalog = load_catalog(locate_home(settings.load()))
+    return render_bundle(
+        made, select_option(made, row, option, str(plan)), row, catalog, read_pins(folder), __version__
+    )
+
+
+def verify(folder: str) -> BundleCheck:
+    """Check that a bundle can be applied: every digest is resolved, and every file is as it was rendered.
+
+    Raises PlanFileError AW-FILE-13 if the folder is no bundle; the result has the problems otherwise.
+    """
+    path = Path(folder)
+    manifest = _read_bundle(path)
+    problems = [*_list_open_pins(read_pins(path)), *_list_edited_files(path, manifest)]
+    return BundleCheck(
+        folder=folder,
+        target=manifest.target,
+        option=manifest.option,
+        problems=tuple(problems),
+        notes=_list_age_notes(manifest.components),
+    )
+
+
+def _read_bundle(folder: Path) -> BundleManifest:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        hint = "render one: archwright render plan.json --target NAME -o DIR"
+        message = f"{folder} has no {MANIFEST}, so it is no bundle"
+        raise PlanFileError("AW-FILE-13", message, where=ErrorLocation(str(folder)), hint=hint)
+    return manifest
+
+
+def _list_open_pins(pins: Pins) -> list[BundleProblem]:
+    found = []
+    for name, pin in sorted(pins.images.items()):
+        if not pin.digest:
+            problem = f"the digest of image {pin.reference} is not resolved; write it into {PINS} and render again"
+            found.append(BundleProblem(subject=f"image {name}", problem=problem, command=pin.command))
+    for name, one in sorted(pins.models.items()):
+        if not one.files:
+            problem = f"the files of model {one.model} have no SHA-256; write them into {PINS} and render again"
+            found.append(BundleProblem(subject=f"model {name}", problem=problem, command="sha256sum FILES"))
+    return found
+
+
+def _list_edited_files(folder: Path, manifest: BundleManifest) -> list[BundleProblem]:
+    found = []
+    for name, digest in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            found.append(BundleProblem(subject=name, problem="the file is missing"))
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            found.append(BundleProblem(subject=name, problem="the file was edited after it was rendered"))
+    return found
+
+
+def _list_age_notes(components: dict[str, str]) -> tuple[str, ...]:
+    rows = load_catalog(locate_home(settings.load())).components
+    known = tuple(rows[name] for name in components if name in rows)
+    stale = find_stale_components(known, datetime.now(UTC).date())
+    return tuple(f"{one.component.product} {one.component.version}: read {one.months} months ago" for one in stale)
+
+
+def diff(before: str, after: str) -> PlanDiff | BundleDiff:
+    """Return the differences of two plan files and their causes: the needs, the catalog, or this machine.
+
+    If `before` is the folder of a bundle, return what the plan `after` changes in its files, with the same target.
+    """
+    if Path(before).is_dir():
+        return _diff_bundle(before, after)
+    return diff_plans(read_plan(Path(before)), read_plan(Path(after)))
+
+
+def _diff_bundle(folder: str, plan: str) -> BundleDiff:
+    path = Path(folder)
+    manifest = _read_bundle(path)
+    bundle = _render(Path(plan), manifest.target, manifest.option, path)
+    changes = []
+    for name in sorted({*manifest.files, *bundle.files}):
+        before = (path / name).read_text(encoding="utf-8") if (path / name).is_file() else ""
+        after = bundle.files[name].text if name in bundle.files else ""
+        if before != after:
+            change = "added" if not before else "removed" if name not in bundle.files else "changed"
+            lines = difflib.unified_diff(before.splitlines(), after.splitlines(), name, name, lineterm="")
+            changes.append(FileChange(path=name, change=change, lines=tuple(lines)))
+    return BundleDiff(
+        folder=folder,
+        target=manifest.target,
+        before=manifest.plan_digest,
+        after=bundle.plan_digest,
+        changes=tuple(changes),
+    )

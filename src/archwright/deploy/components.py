@@ -1,0 +1,87 @@
+"""Components that a bundle installs, from catalog/data/components.csv, and the pins of their images and models.
+
+A pin is the exact thing that an object names: the digest of an image, the revision and the file digests of a model.
+The catalog knows few of them. An unresolved pin is written so that nothing can start with it, and `verify` fails.
+"""
+
+from datetime import date
+from typing import NamedTuple
+
+from archwright.catalog.tables.records import Component
+from archwright.contract.record import Record
+
+UNRESOLVED = "sha256:unresolved"
+
+
+class ImagePin(Record):
+    """`reference` is the name with its tag; `digest` is "sha256:..." or empty until somebody resolves it."""
+
+    reference: str
+    digest: str = ""
+
+    @property
+    def pinned(self) -> str:
+        """The reference for an object; it cannot be pulled while the digest is unresolved."""
+        return f"{self.reference}@{self.digest or UNRESOLVED}"
+
+    @property
+    def command(self) -> str:
+        """The command that prints the digest, on a machine with access to the registry."""
+        return f"skopeo inspect --format '{{{{.Digest}}}}' docker://{self.reference}"
+
+
+class ModelPin(Record):
+    """The files of a model: `files` maps each file's name to its SHA-256, empty until somebody resolves them."""
+
+    model: str
+    repository: str = ""
+    revision: str = ""
+    files: dict[str, str] = {}
+
+
+class Pins(Record):
+    """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it."""
+
+    images: dict[str, ImagePin] = {}
+    models: dict[str, ModelPin] = {}
+
+
+def merge_pins(wanted: Pins, known: Pins) -> Pins:
+    """Return `wanted` with the digests that `known` holds for the same references, repositories and models."""
+    images = {
+        name: known.images[name] if _is_same_image(pin, known.images.get(name)) else pin
+        for name, pin in wanted.images.items()
+    }
+    models = {
+        name: known.models[name] if _is_same_model(pin, known.models.get(name)) else pin
+        for name, pin in wanted.models.items()
+    }
+    return Pins(images=images, models=models)
+
+
+def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
+    return known is not None and known.reference.rpartition(":")[2] == pin.reference.rpartition(":")[2]
+
+
+def _is_same_model(pin: ModelPin, known: ModelPin | None) -> bool:
+    return known is not None and known.model == pin.model and (not pin.repository or known.repository == pin.repository)
+
+
+class ComponentAge(NamedTuple):
+    component: Component
+    months: int
+
+
+# A bundle says so if one of its pins is older.
+STALE_MONTHS = 6
+
+
+def find_stale_components(components: tuple[Component, ...], today: date) -> list[ComponentAge]:
+    """Return the components whose facts were read more than STALE_MONTHS ago."""
+    found = []
+    for one in components:
+        read = date.fromisoformat(f"{one.as_of}-01" if len(one.as_of) == 7 else one.as_of)
+        months = (today.year - read.year) * 12 + today.month - read.month
+        if months > STALE_MONTHS:
+            found.append(ComponentAge(one, months))
+    return found

@@ -1,0 +1,389 @@
+"""A Deployment: the option of a plan in the terms of its templates, with the numbers that the plan predicts.
+
+A site is a place of the option (a region of a provider, or an own site) with its machines and pools. Names are labels
+that Kubernetes, Terraform and systemd all accept. Predictions stand in the plan for its chosen option; for another one,
+its limits hold the predicted values (`Option.limits`).
+"""
+
+import math
+import re
+
+from archwright.catalog.catalog import Catalog
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Placement
+from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
+from archwright.contract.record import Record, replace
+from archwright.errors import ErrorLocation, PlanFileError
+
+LABEL_CHARACTERS = 40
+# A response may take this long if the plan predicts no latency.
+DEFAULT_GRACE_S, LONGEST_GRACE_S = 60, 3600
+# An engine may take this long to start if the plan does not say; a probe allows this multiple of the prediction.
+DEFAULT_STARTUP_S, STARTUP_MARGIN = 600.0, 3.0
+# Autoscaling waits this many start times before it removes a replica, and at least SHORTEST_COOLDOWN_S.
+COOLDOWN_STARTS, SHORTEST_COOLDOWN_S = 2.0, 300
+# Share of a machine's processors and memory for engines; the rest is for the node's own services.
+ENGINE_SHARE = 0.85
+
+
+class MachineGroup(Record):
+    """Equal machines of a site, paid in one way. `mean` and `peak` count machines over the horizon.
+
+    `usd_per_hour`: list price on demand, None if the catalog has none. `pools` use these machines; a pool without
+    engines is a job.
+    """
+
+    name: str
+    machine: str
+    kind: PurchaseKind
+    mean: float
+    peak: int
+    accelerator: str
+    accelerator_count: int
+    vcpu: int
+    memory_bytes: int
+    arch: str
+    pools: tuple[str, ...]
+    is_job: bool = False
+    local_disk_bytes: int = 0
+    network_bytes_per_s: float = 0.0
+    rack_units: float = 0.0
+    power_w: float = 0.0
+    usd_per_hour: float | None = None
+
+
+class PoolDeployment(Record):
+    """A pool with what its engines need at run time.
+
+    `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
+    `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
+    requests that one replica serves at the planned peak, the threshold of autoscaling. `prediction_ids` are behind
+    these numbers; `reason` says them in words.
+    """
+
+    name: str
+    pool: Pool
+    engine: str
+    image: str
+    repository: str
+    nodes: int
+    accelerators_per_node: int
+    cpu: int
+    memory_bytes: int
+    least_replicas: int
+    grace_s: int
+    startup_s: int
+    startup_limit_s: int
+    cooldown_s: int
+    in_flight: int
+    reason: str
+    prediction_ids: tuple[str, ...]
+    load: LoadSpec | None = None
+
+    @property
+    def model_label(self) -> str:
+        return make_label(self.pool.model)
+
+
+class DeploymentSite(Record):
+    """A place with its pools and machines. `place`: provider, or "on-premises", "this-machine".
+
+    `is_main`: the gateway runs here.
+    """
+
+    name: str
+    place: str
+    placement: Placement
+    region: str
+    country: str
+    pools: tuple[PoolDeployment, ...]
+    machines: tuple[MachineGroup, ...]
+    is_main: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        return self.placement in OWN_PLACEMENTS
+
+
+class Deployment(Record):
+    """`name`: label of the organisation. `option` is the one that is rendered; `plan` the whole decision."""
+
+    name: str
+    plan: Plan
+    option: Option
+    sites: tuple[DeploymentSite, ...]
+    archwright: str
+    monthly_cost: Estimate | None
+
+    @property
+    def is_chosen(self) -> bool:
+        return self.option.name == self.plan.chosen
+
+    @property
+    def pools(self) -> tuple[PoolDeployment, ...]:
+        return tuple(pool for site in self.sites for pool in site.pools)
+
+    @property
+    def main_site(self) -> DeploymentSite:
+        return next(site for site in self.sites if site.is_main)
+
+    def find_latency(self, workload: str, metric: str, statistic: str) -> tuple[str, Estimate] | None:
+        return find_latency(self.plan, self.option, workload, metric, statistic)
+
+
+def make_label(text: str) -> str:
+    """Return a label of RFC 1123 for a name: lower case, digits and dashes, at most LABEL_CHARACTERS."""
+    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LABEL_CHARACTERS].strip("-")
+    return label if label and label[0].isalpha() else f"x-{label}".strip("-")
+
+
+def find_latency(plan: Plan, option: Option, workload: str, metric: str, statistic: str) -> tuple[str, Estimate] | None:
+    """Return the id and the estimate of a predicted percentile of a workload, None if the plan has none.
+
+    For an option that the plan did not choose, the p95 of its limits stands for every percentile.
+    """
+    if option.name == plan.chosen:
+        wanted = f"{workload}.{metric}.{statistic}"
+        found = next((one for one in plan.predictions if one.id == wanted), None)
+        return (found.id, found.estimate) if found is not None else None
+    name = f"{workload}.{metric.removesuffix('_s')}_p95_s"
+    limit = next((one for one in option.limits if one.limit == name), None)
+    return (f"limit.{name}", limit.predicted) if limit is not None else None
+
+
+def build_deployment(plan: Plan, option: Option, catalog: Catalog, images: dict[str, str], version: str) -> Deployment:
+    """Return the deployment of an option. `images`: the pinned image of each engine.
+
+    Raises PlanFileError AW-FILE-12 for names with control characters, which would change the meaning of a file.
+    """
+    _check_texts(plan, option)
+    builder = _Builder(plan, option, catalog, images)
+    return Deployment(
+        name=make_label(plan.organisation),
+        plan=plan,
+        option=option,
+        sites=builder.build_sites(),
+        archwright=version,
+        monthly_cost=option.cost_per_month,
+    )
+
+
+def _check_texts(plan: Plan, option: Option) -> None:
+    texts = [plan.organisation, option.name, option.provider, *option.regions]
+    for pool in option.pools:
+        texts += [pool.name, pool.model, pool.machine, pool.region, pool.provider, *pool.workloads]
+        texts += [*pool.launch.arguments, pool.launch.engine, pool.accelerator, pool.quantisation]
+    broken = next((text for text in texts if not text.isprintable()), None)
+    if broken is not None:
+        message = f"the name {broken!r} has a control character"
+        where = ErrorLocation(plan.needs_file)
+        raise PlanFileError("AW-FILE-12", message, where=where, hint="correct the name in the needs and plan again")
+
+
+class _Builder:
+    def __init__(self, plan: Plan, option: Option, catalog: Catalog, images: dict[str, str]) -> None:
+        self._plan = plan
+        self._option = option
+        self._catalog = catalog
+        self._images = images
+
+    def build_sites(self) -> tuple[DeploymentSite, ...]:
+        pools = self._option.pools
+        places = list(dict.fromkeys((pool.placement, pool.provider, pool.region) for pool in pools))
+        job_places = self._list_job_places(places)
+        sites = [self._build_site(place, job_places) for place in (*places, *job_places)]
+        main = self._choose_main_site(sites)
+        return tuple(replace(site, is_main=site is main) for site in sites)
+
+    def _list_job_places(self, known: list[tuple[Placement, str, str]]) -> list[tuple[Placement, str, str]]:
+        """Return the cloud region of an option whose only machines there run jobs."""
+        option, served = self._option, {pool.name for pool in self._option.pools}
+        jobs = [one for one in option.purchases if one.pool not in served]
+        if not jobs or option.provider in (provider for _, provider, _ in known) or option.placement != "hybrid":
+            return []
+        regions = [region for region in option.regions if region not in {region for _, _, region in known}]
+        return [("cloud", option.provider, region) for region in regions[:1]]
+
+    def _choose_main_site(self, sites: list[DeploymentSite]) -> DeploymentSite | None:
+        """The site with the most text engines: the gateway stands beside them."""
+        text = {site.name: sum(p.pool.replicas for p in site.pools if p.pool.kind == "text") for site in sites}
+        return max(sites, key=lambda site: text[site.name], default=None)
+
+    def _build_site(
+        self, place: tuple[Placement, str, str], job_places: list[tuple[Placement, str, str]]
+    ) -> DeploymentSite:
+        placement, provider, region = place
+        pools = [p for p in self._option.pools if (p.placement, p.provider, p.region) == place]
+        return DeploymentSite(
+            name=make_label(f"{provider}-{region}" if placement not in ("on-premises", "this-machine") else region),
+            place=provider if placement not in OWN_PLACEMENTS else placement,
+            placement=placement,
+            region=region,
+            country=next((pool.country for pool in pools), ""),
+            pools=tuple(self._build_pool(pool) for pool in pools),
+            machines=self._build_machines(pools, place, takes_jobs=place in job_places or not job_places),
+        )
+
+    def _build_machines(
+        self, pools: list[Pool], place: tuple[Placement, str, str], *, takes_jobs: bool
+    ) -> tuple[MachineGroup, ...]:
+        names, served = {pool.name for pool in pools}, {pool.name for pool in self._option.pools}
+        machines = {pool.machine for pool in pools}
+        groups: dict[tuple[str, PurchaseKind], MachineGroup] = {}
+        for one in self._option.purchases:
+            is_job = one.pool not in served
+            here = one.pool in names or (is_job and takes_jobs and self._sells(one.machine, place, machines))
+            if not here:
+                continue
+            key = (one.machine, one.kind)
+            before = groups.get(key)
+            if before is None:
+                groups[key] = self._build_group(one.machine, one.kind, place, (one.pool,), one.machines, one.peak)
+                groups[key] = replace(groups[key], is_job=is_job)
+            elif one.pool in before.pools or set(one.shared_with) & set(before.pools):
+                groups[key] = replace(before, pools=tuple(dict.fromkeys((*before.pools, one.pool))))
+            else:
+                groups[key] = replace(
+                    before,
+                    mean=before.mean + one.machines,
+                    peak=before.peak + one.peak,
+                    pools=(*before.pools, one.pool),
+                    is_job=before.is_job and is_job,
+                )
+        return tuple(groups.values())
+
+    def _sells(self, machine: str, place: tuple[Placement, str, str], known: set[str]) -> bool:
+        """True if a job's machine belongs to this place."""
+        if place[0] in OWN_PLACEMENTS:
+            return machine in known or machine in self._catalog.nodes
+        return any(one.instance_type == machine for one in self._catalog.offers_of(place[1]))
+
+    def _build_group(
+        self,
+        machine: str,
+        kind: PurchaseKind,
+        place: tuple[Placement, str, str],
+        pools: tuple[str, ...],
+        mean: float,
+        peak: int,
+    ) -> MachineGroup:
+        node = self._catalog.nodes.get(machine)
+        group = MachineGroup(
+            name=make_label(f"{machine}-{kind}"),
+            machine=machine,
+            kind=kind,
+            mean=mean,
+            peak=peak,
+            accelerator="",
+            accelerator_count=0,
+            vcpu=0,
+            memory_bytes=0,
+            arch="x86_64",
+            pools=pools,
+        )
+        if node is not None:
+            return replace(
+                group,
+                accelerator=node.accelerator or "",
+                accelerator_count=node.accelerator_count,
+                vcpu=node.cores,
+                memory_bytes=int(node.ram_bytes),
+                rack_units=node.rack_units,
+                power_w=node.power_w,
+                network_bytes_per_s=node.network_bytes_per_s or 0.0,
+            )
+        offers = [one for one in self._catalog.offers_of(place[1]) if one.instance_type == machine]
+        offer = next((one for one in offers if one.region == place[2]), offers[0] if offers else None)
+        if offer is None:
+            return group
+        return replace(
+            group,
+            accelerator=offer.accelerator or "",
+            accelerator_count=offer.accelerator_count,
+            vcpu=offer.vcpu,
+            memory_bytes=int(offer.ram_bytes),
+            arch=offer.arch,
+            local_disk_bytes=int(offer.local_nvme_bytes or 0),
+            network_bytes_per_s=offer.network_bytes_per_s or 0.0,
+            usd_per_hour=offer.on_demand_usd_per_hour,
+        )
+
+    def _build_pool(self, pool: Pool) -> PoolDeployment:
+        group = self._build_group(
+            pool.machine, "on-demand", (pool.placement, pool.provider, pool.region), (pool.name,), 0.0, 0
+        )
+        per_machine = max(1, group.accelerator_count)
+        nodes = math.ceil(pool.accelerator_count / per_machine) if pool.accelerator_count else 1
+        accelerators = math.ceil(pool.accelerator_count / nodes)
+        engines = max(1, per_machine // accelerators) if accelerators else 1
+        startup = pool.launch.startup_s or DEFAULT_STARTUP_S
+        grace, ids = self._compute_grace(pool)
+        in_flight, load, more = self._compute_in_flight(pool)
+        hub = self._catalog.hub_models.get(pool.model)
+        load_text = f"{load.requests_per_second:g} requests/s at the peak" if load is not None else "its load"
+        return PoolDeployment(
+            name=make_label(pool.name),
+            pool=pool,
+            engine=pool.launch.engine,
+            image=self._images.get(pool.launch.engine, ""),
+            repository=hub.repository if hub is not None else "",
+            nodes=nodes,
+            accelerators_per_node=accelerators,
+            cpu=max(1, math.floor(group.vcpu * ENGINE_SHARE / engines)),
+            memory_bytes=max(2**30, math.floor(group.memory_bytes * ENGINE_SHARE / engines)),
+            least_replicas=self._count_least_replicas(pool),
+            grace_s=grace,
+            startup_s=math.ceil(startup),
+            startup_limit_s=math.ceil(STARTUP_MARGIN * startup),
+            cooldown_s=max(SHORTEST_COOLDOWN_S, math.ceil(COOLDOWN_STARTS * startup)),
+            in_flight=in_flight,
+            reason=(
+                f"{pool.replicas} x {pool.model} {pool.quantisation} on {pool.machine} for "
+                f"{', '.join(pool.workloads)}: {load_text} within the limits of option {self._option.name}"
+            ),
+            prediction_ids=tuple(dict.fromkeys((*ids, *more))),
+            load=load,
+        )
+
+    def _compute_grace(self, pool: Pool) -> tuple[int, tuple[str, ...]]:
+        """Return the upper end of the time of the longest response: TTFT p99 + TPOT p99 x most tokens."""
+        longest, ids = 0.0, list[str]()
+        for workload in pool.workloads:
+            ttft = find_latency(self._plan, self._option, workload, "ttft_s", "p99")
+            tpot = find_latency(self._plan, self._option, workload, "tpot_s", "p99")
+            if ttft is not None and tpot is not None:
+                longest = max(longest, ttft[1].high + tpot[1].high * pool.default_max_tokens)
+                ids += [ttft[0], tpot[0]]
+        return (min(LONGEST_GRACE_S, math.ceil(longest)) if longest else DEFAULT_GRACE_S), tuple(ids)
+
+    def _compute_in_flight(self, pool: Pool) -> tuple[int, LoadSpec | None, tuple[str, ...]]:
+        """Return the requests in flight per replica at the planned peak by Little's law, at most its slots."""
+        load = next((one for one in self._plan.loads if one.workload in pool.workloads), None)
+        total, ids = 0.0, list[str]()
+        for one in self._plan.loads if self._option.name == self._plan.chosen else ():
+            if one.workload not in pool.workloads:
+                continue
+            ttft = find_latency(self._plan, self._option, one.workload, "ttft_s", "p50")
+            tpot = find_latency(self._plan, self._option, one.workload, "tpot_s", "p50")
+            if ttft is not None and tpot is not None:
+                total += one.requests_per_second * (ttft[1].value + tpot[1].value * one.output_tokens.mean)
+                ids += [ttft[0], tpot[0]]
+        share = self._share_of_pool(pool)
+        found = math.ceil(total * share / max(1, pool.replicas)) if total else pool.slots
+        return max(1, min(pool.slots, found)), load, tuple(ids)
+
+    def _share_of_pool(self, pool: Pool) -> float:
+        """Return the part of a workload's requests that this pool answers, by the slots of its pools."""
+        rivals = [one for one in self._option.pools if set(one.workloads) & set(pool.workloads)]
+        return pool.slots * pool.replicas / max(1, sum(one.slots * one.replicas for one in rivals))
+
+    def _count_least_replicas(self, pool: Pool) -> int:
+        """Return the replicas that always run: all on own machines; else the committed share, at least one."""
+        if pool.placement in OWN_PLACEMENTS:
+            return pool.replicas
+        kept = sum(one.machines for one in self._purchases_of(pool) if one.kind.startswith("commit"))
+        machines = sum(one.peak for one in self._purchases_of(pool)) or 1
+        return max(1, min(pool.replicas, math.floor(pool.replicas * kept / machines)))
+
+    def _purchases_of(self, pool: Pool) -> list[Purchase]:
+        return [one for one in self._option.purchases if one.pool == pool.name]

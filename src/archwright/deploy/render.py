@@ -1,0 +1,156 @@
+"""Render an option of a plan for a target: choose the option, build its deployment, expand the target's templates."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Component
+from archwright.contract.plan import Option, Plan
+from archwright.contract.record import Record
+from archwright.deploy.bundle import FileBundle, compose_files
+from archwright.deploy.components import ImagePin, ModelPin, Pins, merge_pins
+from archwright.deploy.deployment import Deployment, build_deployment
+from archwright.deploy.templating import RenderedObject, expand_templates
+from archwright.errors import ErrorLocation, PlanError, UsageError
+
+OWN_IMAGE = "archwright"
+
+
+class Target(Record):
+    """A row of targets.yaml."""
+
+    name: str
+    title: str
+    places: tuple[str, ...]
+    folders: dict[str, str]
+    components: tuple[str, ...] = ()
+    one_machine: bool = False
+
+    def can_render(self, option: Option) -> bool:
+        """True if the option has machines at a place of this target."""
+        places = {place for pool in option.pools for place in (pool.placement, pool.provider)}
+        if not places & set(self.places):
+            return False
+        return not self.one_machine or _is_one_machine(option)
+
+
+def _is_one_machine(option: Option) -> bool:
+    if len({(pool.provider, pool.region, pool.machine) for pool in option.pools}) > 1:
+        return False
+    peaks = {one.machine: 0 for one in option.purchases}
+    for one in option.purchases:
+        peaks[one.machine] = max(peaks[one.machine], one.peak) if one.shared_with else peaks[one.machine] + one.peak
+    return sum(peaks.values()) <= 1
+
+
+@functools.cache
+def list_targets() -> tuple[Target, ...]:
+    rows = yaml.load(Path(__file__).with_name("targets.yaml").read_bytes(), yaml.CSafeLoader)
+    return msgspec.convert(rows, tuple[Target, ...])
+
+
+def find_target(name: str) -> Target:
+    """Raises UsageError AW-USE-76 for an unknown target."""
+    found = next((target for target in list_targets() if target.name == name), None)
+    if found is None:
+        names = tuple(target.name for target in list_targets())
+        hint = f"use one of {', '.join(names)}"
+        raise UsageError("AW-USE-76", f"there is no target {name!r}", hint=hint, nearest=names)
+    return found
+
+
+def select_option(plan: Plan, target: Target, name: str | None, file: str) -> Option:
+    """Return the named option, else the chosen one, else the cheapest feasible one that the target can render.
+
+    Raises UsageError AW-USE-77 (no such option), PlanError AW-PLAN-22 (the target cannot render it, or any).
+    """
+    able = [option for option in plan.options if target.can_render(option)]
+    named = [option for option in plan.options if option.name == name]
+    if name is not None and not named:
+        names = tuple(option.name for option in plan.options)
+        hint = f"use one of {', '.join(names)}"
+        where = ErrorLocation(file)
+        raise UsageError("AW-USE-77", f"the plan has no option {name!r}", where=where, hint=hint, nearest=names)
+    for option in named or able:
+        if option not in able:
+            raise _cannot_render(plan, target, file, f"option {option.name} has no machines for target {target.name}")
+        if option.name in (name, plan.chosen):
+            return option
+    ranked = sorted(able, key=lambda one: (not one.feasible, one.total_cost.value if one.total_cost else 0.0))
+    if not ranked:
+        raise _cannot_render(plan, target, file, f"the plan has no option for target {target.name} ({target.title})")
+    return ranked[0]
+
+
+def _cannot_render(plan: Plan, target: Target, file: str, message: str) -> PlanError:
+    able = [f"{one.name} ({', '.join(t.name for t in _list_able_targets(one)) or 'no target'})" for one in plan.options]
+    hint = f"the plan has: {'; '.join(able) or 'no option'}"
+    return PlanError("AW-PLAN-22", message, where=ErrorLocation(file, None, "placement.allow"), hint=hint)
+
+
+def _list_able_targets(option: Option) -> list[Target]:
+    return [target for target in list_targets() if target.can_render(option)]
+
+
+def render_bundle(
+    plan: Plan, option: Option, target: Target, catalog: Catalog, known: Pins, version: str
+) -> FileBundle:
+    """Return the files of the target. `known`: pins that a user resolved in the folder."""
+    components = list_components(option, target, catalog)
+    pins = merge_pins(_list_pins(option, components, catalog, version), known)
+    images = {name: pin.pinned for name, pin in pins.images.items()}
+    by_engine = {one.engine: images[one.id] for one in components if one.engine and one.image}
+    deployment = build_deployment(plan, option, catalog, by_engine, version)
+    context = build_context(deployment, components, pins, images)
+    objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
+    return FileBundle(
+        target=target.name,
+        option=option.name,
+        plan_digest=plan.digest,
+        files=compose_files(objects),
+        components={one.id: one.version for one in components},
+        pins=pins,
+    )
+
+
+def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> Iterator[RenderedObject]:
+    for one in expand_templates(folder, context):
+        yield one if prefix == "." else one._replace(file=f"{prefix}/{one.file}")
+
+
+def build_context(
+    deployment: Deployment, components: tuple[Component, ...], pins: Pins, images: dict[str, str]
+) -> dict[str, object]:
+    """Return the names that templates use."""
+    return {
+        "deployment": deployment,
+        "plan": deployment.plan,
+        "option": deployment.option,
+        "sites": deployment.sites,
+        "site": deployment.main_site,
+        "pools": deployment.pools,
+        "components": {one.id: one for one in components},
+        "images": images,
+        "pins": pins,
+    }
+
+
+def list_components(option: Option, target: Target, catalog: Catalog) -> tuple[Component, ...]:
+    """Return the components of the target, and the servers of the option's engines."""
+    engines = {pool.launch.engine for pool in option.pools}
+    served = [one.id for one in catalog.components.values() if one.engine in engines]
+    return tuple(catalog.components[name] for name in dict.fromkeys((*target.components, *served)))
+
+
+def _list_pins(option: Option, components: tuple[Component, ...], catalog: Catalog, version: str) -> Pins:
+    images = {one.id: ImagePin(reference=one.image, digest=one.digest) for one in components if one.image}
+    images[OWN_IMAGE] = ImagePin(reference=f"{OWN_IMAGE}:{version}")
+    models = {}
+    for pool in option.pools:
+        hub = catalog.hub_models.get(pool.model)
+        models[pool.name] = ModelPin(model=pool.model, repository=hub.repository if hub is not None else "")
+    return Pins(images=images, models=models)
