@@ -11,8 +11,8 @@ from archwright.contract.record import Record
 from archwright.deploy.bundle import (
     MANIFEST,
     PINS,
-    FileBundle,
     BundleManifest,
+    FileBundle,
     check_folder,
     read_manifest,
     read_pins,
@@ -73,8 +73,10 @@ def render(plan: str, *, target: str, output: str, option: str | None = None) ->
     """Write the files that bring an option of a plan up on a target, into the folder `output`.
 
     `option`: default the chosen one, else the cheapest that the target can render. Digests that a user filled into
-    pins.json of the folder are kept. Raises UsageError AW-USE-76 (no such target), -77 (no such option), -02 (the folder
-    holds other files), PlanError AW-PLAN-22 (no option for this target), PlanFileError for a broken plan.
+    pins.json of the folder are kept.
+
+    Raises UsageError AW-USE-76 (no such target), -77 (no such option), -02 (the folder holds other files), PlanError
+    AW-PLAN-22 (no option for this target), PlanFileError for a broken plan.
     """
     folder = Path(output)
     check_folder(folder)
