@@ -14,6 +14,7 @@ from archwright.contract.record import Record
 from archwright.deploy.bundle import FileBundle, compose_files
 from archwright.deploy.components import ImagePin, ModelPin, Pins, merge_pins
 from archwright.deploy.deployment import Deployment, build_deployment
+from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
@@ -105,7 +106,7 @@ def render_bundle(
     images = {name: pin.pinned for name, pin in pins.images.items()}
     by_engine = {one.engine: images[one.id] for one in components if one.engine and one.image}
     deployment = build_deployment(plan, option, catalog, by_engine, version)
-    context = build_context(deployment, components, pins, images)
+    context = build_context(deployment, catalog, components, pins, images)
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     return FileBundle(
         target=target.name,
@@ -123,10 +124,13 @@ def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> I
 
 
 def build_context(
-    deployment: Deployment, components: tuple[Component, ...], pins: Pins, images: dict[str, str]
+    deployment: Deployment, catalog: Catalog, components: tuple[Component, ...], pins: Pins, images: dict[str, str]
 ) -> dict[str, object]:
     """Return the names that templates use."""
+    layouts = lay_out_sites(deployment, catalog)
     return {
+        "layouts": layouts,
+        "bill": list_bill(deployment, layouts),
         "deployment": deployment,
         "plan": deployment.plan,
         "option": deployment.option,

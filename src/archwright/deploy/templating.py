@@ -15,7 +15,7 @@ merge their mapping; as the only key of a list's item, they add their value, or 
 Inside `text`, blocks are written `<% if ... %>`, and comments `<# ... #>`.
 
 Design: values are put into parsed YAML, so a text of the plan cannot change the structure of an object. In a `text`,
-use the filters `sh` (shell word) and `line` (one line) for texts of the plan.
+use the filters `sh` (shell word), `csv` (cell) and `line` (one line) for texts of the plan.
 """
 
 import functools
@@ -81,6 +81,7 @@ class _Compiler:
             keep_trailing_newline=True,
         )
         self._environment.filters["sh"] = lambda value: shlex.quote(str(value))
+        self._environment.filters["csv"] = _quote_cell
         self._environment.filters["line"] = lambda value: " ".join(str(value).split())
         self.expression = functools.lru_cache(maxsize=None)(self._compile_expression)
         self.text = functools.lru_cache(maxsize=None)(self._compile_text)
@@ -92,6 +93,13 @@ class _Compiler:
     def _compile_text(self, source: str) -> Expression:
         template = self._environment.from_string(source)
         return lambda context: template.render(**context)
+
+
+def _quote_cell(value: object) -> str:
+    """Return a cell of a CSV file; a text that a spreadsheet would read as a formula gets an apostrophe."""
+    text = " ".join(str(value).split())
+    text = f"'{text}" if text[:1] in "=+-@" and text else text
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',";') else text
 
 
 @functools.cache
