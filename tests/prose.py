@@ -90,9 +90,13 @@ def _read_string(node: ast.expr) -> str:
 
 def check_markdown(path: Path) -> Iterator[Finding]:
     """Check the paragraphs, list items and table cells of a document; code blocks are left out."""
+    yield from check_markdown_text(path.read_text())
+
+
+def check_markdown_text(text: str) -> Iterator[Finding]:
     paragraph: list[str] = []
     start, in_code = 1, False
-    for number, line in enumerate([*path.read_text().splitlines(), ""], 1):
+    for number, line in enumerate([*text.splitlines(), ""], 1):
         if line.lstrip().startswith("```"):
             in_code = not in_code
             line = ""
@@ -111,10 +115,27 @@ def check_markdown(path: Path) -> Iterator[Finding]:
 
 
 def check_yaml(path: Path) -> Iterator[Finding]:
-    """Check the string values of a YAML file that have at least four words."""
-    for event in yaml.parse(path.read_text(), Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.ScalarEvent) and len(_WORD.findall(event.value)) >= TEXT_WORDS:
+    """Check the string values of a YAML file that have at least four words.
+
+    A block of lines (`|`) is a document of a template if it has headings; of any other one only the comments are read.
+    """
+    for event in yaml.parse(path.read_text(), Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.ScalarEvent) and event.style == "|":
+            yield from _check_block(event.value, event.start_mark.line + 1 if event.start_mark else 0)
+        elif isinstance(event, yaml.ScalarEvent) and len(_WORD.findall(event.value)) >= TEXT_WORDS:
             yield from check_text(" ".join(event.value.split()), event.start_mark.line + 1 if event.start_mark else 0)
+
+
+def _check_block(text: str, start: int) -> Iterator[Finding]:
+    """Check a file that a template writes; a placeholder counts as one word, a line of a directive as none."""
+    text = re.sub(r"<<.*?>>", "X", re.sub(r"^\s*<%.*?%>\s*$", "", text, flags=re.MULTILINE))
+    if re.search(r"^## ", text, flags=re.MULTILINE):
+        for finding in check_markdown_text(text):
+            yield finding._replace(line=start + finding.line)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("# "):
+            yield from check_text(line.lstrip("# "), start + number)
 
 
 def check_json(path: Path) -> Iterator[Finding]:
