@@ -9,6 +9,7 @@ import math
 import re
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
@@ -22,6 +23,8 @@ DEFAULT_GRACE_S, LONGEST_GRACE_S = 60, 3600
 DEFAULT_STARTUP_S, STARTUP_MARGIN = 600.0, 3.0
 # Autoscaling waits this many start times before it removes a replica, and at least SHORTEST_COOLDOWN_S.
 COOLDOWN_STARTS, SHORTEST_COOLDOWN_S = 2.0, 300
+# Other machine types than the planned one may have up to this multiple of its price.
+ALTERNATIVE_PRICE, MOST_ALTERNATIVES = 2.0, 12
 # Share of a machine's processors and memory for engines; the rest is for the node's own services.
 ENGINE_SHARE = 0.85
 
@@ -30,7 +33,8 @@ class MachineGroup(Record):
     """Equal machines of a site, paid in one way. `mean` and `peak` count machines over the horizon.
 
     `usd_per_hour`: list price on demand, None if the catalog has none. `pools` use these machines; a pool without
-    engines is a job.
+    engines is a job. `node_class` is the label of machines with these accelerators. `alternatives`: the machine type
+    first, then others of its region with the same accelerators and as much memory, the cheapest first.
     """
 
     name: str
@@ -50,10 +54,17 @@ class MachineGroup(Record):
     rack_units: float = 0.0
     power_w: float = 0.0
     usd_per_hour: float | None = None
+    vendor: str = ""
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def node_class(self) -> str:
+        hardware = f"{self.accelerator}-{self.accelerator_count}" if self.accelerator else f"cpu-{self.arch}"
+        return make_label(f"{hardware}-jobs" if self.is_job else hardware)
 
 
 class PoolDeployment(Record):
-    """A pool with what its engines need at run time.
+    """A pool with what its engines need at run time. `vendor` and `node_class` are those of its machines.
 
     `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
     `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
@@ -79,6 +90,8 @@ class PoolDeployment(Record):
     reason: str
     prediction_ids: tuple[str, ...]
     load: LoadSpec | None = None
+    vendor: str = ""
+    node_class: str = ""
 
     @property
     def model_label(self) -> str:
@@ -228,11 +241,10 @@ class _Builder:
         self, pools: list[Pool], place: tuple[Placement, str, str], *, takes_jobs: bool
     ) -> tuple[MachineGroup, ...]:
         names, served = {pool.name for pool in pools}, {pool.name for pool in self._option.pools}
-        machines = {pool.machine for pool in pools}
         groups: dict[tuple[str, PurchaseKind], MachineGroup] = {}
         for one in self._option.purchases:
             is_job = one.pool not in served
-            here = one.pool in names or (is_job and takes_jobs and self._sells(one.machine, place, machines))
+            here = one.pool in names or (is_job and takes_jobs and self._sells(one.machine, place))
             if not here:
                 continue
             key = (one.machine, one.kind)
@@ -241,7 +253,8 @@ class _Builder:
                 groups[key] = self._build_group(one.machine, one.kind, place, (one.pool,), one.machines, one.peak)
                 groups[key] = replace(groups[key], is_job=is_job)
             elif one.pool in before.pools or set(one.shared_with) & set(before.pools):
-                groups[key] = replace(before, pools=tuple(dict.fromkeys((*before.pools, one.pool))))
+                joined = tuple(dict.fromkeys((*before.pools, one.pool)))
+                groups[key] = replace(before, pools=joined, is_job=before.is_job and is_job)
             else:
                 groups[key] = replace(
                     before,
@@ -252,10 +265,13 @@ class _Builder:
                 )
         return tuple(groups.values())
 
-    def _sells(self, machine: str, place: tuple[Placement, str, str], known: set[str]) -> bool:
-        """True if a job's machine belongs to this place."""
+    def _sells(self, machine: str, place: tuple[Placement, str, str]) -> bool:
+        """True if a job's machine belongs to this place: own ones to the first site with engines on them, or at all."""
         if place[0] in OWN_PLACEMENTS:
-            return machine in known or machine in self._catalog.nodes
+            own = [one for one in self._option.pools if one.placement in OWN_PLACEMENTS]
+            first = next((one for one in own if one.machine == machine), own[0])
+            here = place == (first.placement, first.provider, first.region)
+            return here and machine in self._catalog.nodes
         return any(one.instance_type == machine for one in self._catalog.offers_of(place[1]))
 
     def _build_group(
@@ -285,6 +301,7 @@ class _Builder:
             return replace(
                 group,
                 accelerator=node.accelerator or "",
+                vendor=self._find_vendor(node.accelerator),
                 accelerator_count=node.accelerator_count,
                 vcpu=node.cores,
                 memory_bytes=int(node.ram_bytes),
@@ -299,6 +316,8 @@ class _Builder:
         return replace(
             group,
             accelerator=offer.accelerator or "",
+            vendor=self._find_vendor(offer.accelerator),
+            alternatives=self._list_alternatives(offer),
             accelerator_count=offer.accelerator_count,
             vcpu=offer.vcpu,
             memory_bytes=int(offer.ram_bytes),
@@ -307,6 +326,25 @@ class _Builder:
             network_bytes_per_s=offer.network_bytes_per_s or 0.0,
             usd_per_hour=offer.on_demand_usd_per_hour,
         )
+
+    def _find_vendor(self, accelerator: str | None) -> str:
+        found = self._catalog.accelerators.get(accelerator or "")
+        return found.vendor.lower() if found is not None else ""
+
+    def _list_alternatives(self, wanted: Offer) -> tuple[str, ...]:
+        """Return the machine types that can replace an offer: a broad list finds free machines more often."""
+        most = ALTERNATIVE_PRICE * (wanted.on_demand_usd_per_hour or 0.0)
+        found = {
+            one.instance_type: one.on_demand_usd_per_hour
+            for one in self._catalog.offers_of(wanted.provider)
+            if (one.region, one.accelerator, one.accelerator_count, one.arch)
+            == (wanted.region, wanted.accelerator, wanted.accelerator_count, wanted.arch)
+            and one.vcpu >= wanted.vcpu
+            and one.ram_bytes >= wanted.ram_bytes
+            and 0 < (one.on_demand_usd_per_hour or 0.0) <= most
+        }
+        ranked = sorted(found, key=lambda name: (name != wanted.instance_type, found[name], name))
+        return tuple(ranked[:MOST_ALTERNATIVES]) or (wanted.instance_type,)
 
     def _build_pool(self, pool: Pool) -> PoolDeployment:
         group = self._build_group(
@@ -343,6 +381,8 @@ class _Builder:
             ),
             prediction_ids=tuple(dict.fromkeys((*ids, *more))),
             load=load,
+            vendor=group.vendor,
+            node_class=group.node_class,
         )
 
     def _compute_grace(self, pool: Pool) -> tuple[int, tuple[str, ...]]:
