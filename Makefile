@@ -5,6 +5,10 @@ INSTALLED := .venv/.installed
 # Data, training and lifecycle need 2 GB more than planning and serving: only what uses them installs them.
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
+# What judges rendered files (docs/tests.md): the extra `nightly`, and environments for tools with other pins.
+TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-focus/.installed
+# focus-validator needs 3.12 or newer.
+PYTHON312 ?= python3.12
 
 # Half of what tests do is waiting: three workers keep two cores at work, two do where nothing is waited for. A file's
 # tests stay with one worker, which makes what they share once.
@@ -15,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full quick test check lint types house unit tests accuracy nightly docs clean
+.PHONY: help install demo demo-full quick test check lint types house unit tests accuracy schemas tools nightly docs clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +41,17 @@ $(FULL): $(INSTALLED)
 $(CLUSTER): $(FULL)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	@touch $(CLUSTER)
+
+.venv/.installed-nightly: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[nightly]'
+	@touch $@
+
+.venv-focus/.installed: MAKER = $(PYTHON312)
+.venv-terraform/.installed .venv-checkov/.installed: MAKER = $(PYTHON)
+.venv-%/.installed: tests/deploy/environments/%.txt
+	$(MAKER) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q -r $<
+	@touch $@
 
 demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 	@$(BIN)/python examples/desk/demo.py
@@ -75,11 +90,17 @@ accuracy: install  ## docs/accuracy.md by leave-one-group-out over the measured 
 	@$(BIN)/python -m pip install -q -c constraints.txt scipy lightgbm
 	@$(BIN)/python -m bench.sizing.score $(TRUTH) -o docs/accuracy.md
 
-nightly: install $(CLUSTER)  ## the large suites, and every property with examples drawn at random
+schemas: install .venv/.installed-nightly  ## check every plan's Kubernetes objects against the schemas in SCHEMAS=DIR
+	@test -n "$(SCHEMAS)" || { echo "make schemas SCHEMAS=DIR, a folder with crds/*.yaml (CustomResourceDefinitions) and examples/"; exit 2; }
+	@$(BIN)/python -m tests.deploy.schema_check $(SCHEMAS)
+
+tools: install $(TOOLS)  ## install what judges rendered files; Debian packages are listed in docs/tests.md
+
+nightly: install $(CLUSTER) $(TOOLS)  ## the large suites, and every property with examples drawn at random
 	@$(BIN)/python -m pytest -m 'nightly or property' --hypothesis-profile=random
 
 docs: install  ## write the generated documents
 	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what make made
-	rm -rf .venv .cache demo
+	rm -rf .venv .venv-terraform .venv-checkov .venv-focus .cache demo

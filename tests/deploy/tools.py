@@ -1,0 +1,63 @@
+"""The tools that check rendered files: Debian programs, packages of the extra `nightly`, environments of their own.
+
+A missing tool fails the test with the package that brings it. A skipped check would look like a passed one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Program -> Debian package.
+PROGRAMS = {
+    "buildah": "buildah",
+    "chromium": "chromium",
+    "docker-compose": "docker-compose",
+    "kustomize": "kustomize",
+    "mmdebstrap": "mmdebstrap",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+    "promtool": "prometheus",
+    "skopeo": "skopeo",
+    "systemd-analyze": "systemd",
+}
+
+# Environment -> what it holds. They pin versions that archwright's own environment cannot have.
+ENVIRONMENTS = {
+    "checkov": "checkov",
+    "focus": "focus-validator, which needs Python 3.12",
+    "terraform": "Terraform core with the schemas of three providers",
+}
+
+
+def require_program(name: str, *, debian: str = "") -> Path:
+    """Return the path of a program. Fails the test if it is missing. `debian`: its package, if PROGRAMS has none."""
+    found = shutil.which(name)
+    if found is None:
+        package = debian or PROGRAMS[name]
+        pytest.fail(f"{name} is missing: run `apt-get install {package}` (Debian package {package})", pytrace=False)
+    return Path(found)
+
+
+def require_module(name: str, *, package: str) -> ModuleType:
+    """Return a module of the extra `nightly`. Fails the test if its package is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        reason = f"{name} is missing: run `make tools` (PyPI package {package}, extra `nightly`): {error}"
+        pytest.fail(reason, pytrace=False)
+
+
+def require_environment(name: str) -> Path:
+    """Return the Python of `.venv-NAME`, which `make tools` makes. Fails the test if it is missing."""
+    python = ROOT / f".venv-{name}" / "bin" / "python"
+    if not python.exists():
+        pytest.fail(f".venv-{name} ({ENVIRONMENTS[name]}) is missing: run `make tools`", pytrace=False)
+    return python
