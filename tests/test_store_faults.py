@@ -147,3 +147,8 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 def test_other_errors_pass_unchanged(opened: Store) -> None:
     with pytest.raises(KeyError):
         opened.rows(ROWS, {"colour": "red"})
+
+
+def test_a_broken_url_never_shows_its_password() -> None:
+    """A URL that was put together in the wrong order has the password where the port should be."""
+    assert "s3cret" not in error_of("AW-STO-03", Store, "postgresql+psycopg://db:s3cret/x").lines()

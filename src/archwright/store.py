@@ -129,8 +129,10 @@ class Store:
             timeouts = {name: most for name, most in POSTGRES_TIMEOUTS.items() if remote and name not in parsed.query}
             self._engine = sa.create_engine(parsed, pool_pre_ping=remote, connect_args=timeouts)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
-            message, where = f"invalid database URL: {error}", ErrorLocation(field="database_url")
-            hint = "use sqlite:///FILE or postgresql+psycopg://HOST/NAME"
+            # The text of a ValueError has a part of the URL, perhaps of its password.
+            detail = "the port is not a number" if isinstance(error, ValueError) else str(error)
+            message, where = f"invalid database URL: {detail}", ErrorLocation(field="database_url")
+            hint = "use sqlite:///FILE or postgresql+psycopg://HOST/NAME; percent-encode the password"
             raise StoreError("AW-STO-03", message, where=where, hint=hint) from error
         except ModuleNotFoundError as error:
             raise missing_extra("postgres", str(error.name), "this database URL") from error

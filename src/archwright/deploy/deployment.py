@@ -27,6 +27,8 @@ COOLDOWN_STARTS, SHORTEST_COOLDOWN_S = 2.0, 300
 ALTERNATIVE_PRICE, MOST_ALTERNATIVES = 2.0, 12
 # Share of a machine's processors and memory for engines; the rest is for the node's own services.
 ENGINE_SHARE = 0.85
+# An engine whose row has no port listens here.
+DEFAULT_PORT = 8000
 
 
 class MachineGroup(Record):
@@ -68,8 +70,8 @@ class PoolDeployment(Record):
 
     `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
     `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
-    requests that one replica serves at the planned peak, the threshold of autoscaling. `prediction_ids` are behind
-    these numbers; `reason` says them in words.
+    requests that one replica serves at the planned peak, the threshold of autoscaling. `server`: the engine that serves
+    in a container, on `port`. `prediction_ids` are behind these numbers; `reason` says them in words.
     """
 
     name: str
@@ -89,6 +91,8 @@ class PoolDeployment(Record):
     in_flight: int
     reason: str
     prediction_ids: tuple[str, ...]
+    server: str = ""
+    port: int = 0
     load: LoadSpec | None = None
     vendor: str = ""
     node_class: str = ""
@@ -148,6 +152,14 @@ def make_label(text: str) -> str:
     """Return a label of RFC 1123 for a name: lower case, digits and dashes, at most LABEL_CHARACTERS."""
     label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LABEL_CHARACTERS].strip("-")
     return label if label and label[0].isalpha() else f"x-{label}".strip("-")
+
+
+def find_server(engine: str, catalog: Catalog) -> tuple[str, int]:
+    """Return the engine whose image serves in a container, and its port."""
+    row = catalog.engines.get(engine)
+    server = row.served_by if row is not None and row.served_by else engine
+    row = catalog.engines.get(server)
+    return server, (row.port if row is not None else 0) or DEFAULT_PORT
 
 
 def find_latency(plan: Plan, option: Option, workload: str, metric: str, statistic: str) -> tuple[str, Estimate] | None:
@@ -358,12 +370,13 @@ class _Builder:
         grace, ids = self._compute_grace(pool)
         in_flight, load, more = self._compute_in_flight(pool)
         hub = self._catalog.hub_models.get(pool.model)
+        server, port = find_server(pool.launch.engine, self._catalog)
         load_text = f"{load.requests_per_second:g} requests/s at the peak" if load is not None else "its load"
         return PoolDeployment(
             name=make_label(pool.name),
             pool=pool,
             engine=pool.launch.engine,
-            image=self._images.get(pool.launch.engine, ""),
+            image=self._images.get(server, ""),
             repository=hub.repository if hub is not None else "",
             nodes=nodes,
             accelerators_per_node=accelerators,
@@ -380,6 +393,8 @@ class _Builder:
                 f"{', '.join(pool.workloads)}: {load_text} within the limits of option {self._option.name}"
             ),
             prediction_ids=tuple(dict.fromkeys((*ids, *more))),
+            server=server,
+            port=port,
             load=load,
             vendor=group.vendor,
             node_class=group.node_class,

@@ -13,7 +13,8 @@ from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
 from archwright.deploy.bundle import FileBundle, compose_files
 from archwright.deploy.components import ImagePin, ModelPin, Pins, merge_pins
-from archwright.deploy.deployment import Deployment, build_deployment
+from archwright.deploy.deployment import Deployment, build_deployment, find_server
+from archwright.deploy.gateway_container import build_gateway
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
@@ -29,6 +30,7 @@ class Target(Record):
     places: tuple[str, ...]
     folders: dict[str, str]
     components: tuple[str, ...] = ()
+    engine_url: str = ""
     one_machine: bool = False
 
     def can_render(self, option: Option) -> bool:
@@ -106,7 +108,7 @@ def render_bundle(
     images = {name: pin.pinned for name, pin in pins.images.items()}
     by_engine = {one.engine: images[one.id] for one in components if one.engine and one.image}
     deployment = build_deployment(plan, option, catalog, by_engine, version)
-    context = build_context(deployment, catalog, components, pins, images)
+    context = build_context(deployment, target, catalog, components, pins, images)
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     return FileBundle(
         target=target.name,
@@ -124,7 +126,12 @@ def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> I
 
 
 def build_context(
-    deployment: Deployment, catalog: Catalog, components: tuple[Component, ...], pins: Pins, images: dict[str, str]
+    deployment: Deployment,
+    target: Target,
+    catalog: Catalog,
+    components: tuple[Component, ...],
+    pins: Pins,
+    images: dict[str, str],
 ) -> dict[str, object]:
     """Return the names that templates use."""
     layouts = lay_out_sites(deployment, catalog)
@@ -137,6 +144,7 @@ def build_context(
         "sites": deployment.sites,
         "site": deployment.main_site,
         "pools": deployment.pools,
+        "gateway": build_gateway(deployment, target.engine_url),
         "components": {one.id: one for one in components},
         "images": images,
         "pins": pins,
@@ -145,7 +153,7 @@ def build_context(
 
 def list_components(option: Option, target: Target, catalog: Catalog) -> tuple[Component, ...]:
     """Return the components of the target, and the servers of the option's engines."""
-    engines = {pool.launch.engine for pool in option.pools}
+    engines = {find_server(pool.launch.engine, catalog)[0] for pool in option.pools}
     served = [one.id for one in catalog.components.values() if one.engine in engines]
     return tuple(catalog.components[name] for name in dict.fromkeys((*target.components, *served)))
 

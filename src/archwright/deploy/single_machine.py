@@ -80,7 +80,7 @@ def build_bundle(
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
-        config=_build_gateway_config(plan, listen, store_url, served),
+        config=build_gateway_config(plan, listen, store_url, served),
         ready_path="/readyz",
         ready_port=listen.port,
         startup_deadline_s=STARTUP_DEADLINE_S,
@@ -152,9 +152,11 @@ def _format_engine_name(pool: Pool, replica: int) -> str:
     return f"engine-{pool.name}" if replica == 0 else f"engine-{pool.name}-{replica}"
 
 
-def _build_gateway_config(
-    plan: Plan, listen: GatewayOptions, store_url: str, served: LocatedPools
-) -> dict[str, object]:
+def build_gateway_config(plan: Plan, listen: GatewayOptions, store_url: str, served: LocatedPools) -> dict[str, object]:
+    """Return the gateway's configuration for `served`: pools with their endpoints, no URL if a pool runs here.
+
+    Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
+    """
     together: dict[tuple[str, str], list[Pool]] = {}
     for pool, _ in served:
         for workload in pool.workloads:

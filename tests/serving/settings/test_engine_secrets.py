@@ -13,7 +13,7 @@ from tests.serving.fake_provider import Script, standing_in
 from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.serving.routing.pool_registry import PoolRegistry
-from archwright.serving.settings.engine_secrets import read_secret, read_stamp
+from archwright.serving.settings.engine_secrets import read_secret, read_stamp, read_store_url
 
 from ..conftest import endpoint
 
@@ -91,3 +91,13 @@ def test_our_key_is_removed_from_an_engines_error(start: Start, tmp_path: Path, 
             reply = platform.chat(stream=stream)
             assert key in str(place.last.headers), "it was sent"
             assert b"sk-of" not in reply.body and b"no such key" in reply.body
+
+
+def test_the_database_url_may_stand_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE", "postgresql+psycopg://gateway:s3cret@db/archwright")
+    assert read_store_url("env:STORE") == "postgresql+psycopg://gateway:s3cret@db/archwright"
+    assert read_store_url("sqlite:///x") == "sqlite:///x" and read_store_url("") == ""
+    monkeypatch.delenv("STORE")
+    with pytest.raises(OperateError) as caught:
+        read_store_url("env:STORE")
+    assert caught.value.code == "AW-OPS-15" and "env:STORE" in caught.value.lines()

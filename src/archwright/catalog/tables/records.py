@@ -325,6 +325,7 @@ class EngineSpec(Fact):
     `metrics_older` are the series of a quantity in earlier versions of the engine, newest first. `program`: its name on
     PATH, installed by `install`. A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed
     server listens on `port`; `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option.
+    `served_by`: the engine whose image serves in containers, if this one runs only in our own processes.
     """
 
     id: str
@@ -345,6 +346,7 @@ class EngineSpec(Fact):
     port: int = 0
     parallel_setting: str = ""
     option_flags: dict[str, str] = {}
+    served_by: str = ""
 
     def __hash__(self) -> int:
         return hash((self.id, self.source))

@@ -41,6 +41,7 @@ from archwright.serving.process.dispatcher import Dispatcher
 from archwright.serving.process.routes import find_admin_route
 from archwright.serving.process.tls import create_tls_context, read_expiration
 from archwright.serving.settings.config import GatewayConfig
+from archwright.serving.settings.engine_secrets import read_store_url
 from archwright.store import Store
 
 MAX_OPEN_FILES = 65_536
@@ -76,7 +77,7 @@ class _BoundedExecutor(ThreadPoolExecutor):
 
 def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
-    store = Store(config.store_url or home.store_url)
+    store = Store(read_store_url(config.store_url) or home.store_url)
     checkpoints = CheckpointWriter(
         store,
         home,

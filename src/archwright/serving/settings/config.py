@@ -202,10 +202,11 @@ class Endpoint(EndpointSpec):
 class GatewayConfig(Record):
     """The settings of one gateway.
 
-    Port 0: any free port. `store_url` empty: the store of the home. `workers`: processes that share the requests and
-    each engine's slots. `admin_port`: port of the administration API on the same host, if set. `trusted_proxies`:
-    networks of the proxies that append the client's address to X-Forwarded-For. `image_hosts`: hosts whose images the
-    gateway fetches (`policy.image_hosts`). `audit_checkpoints`: their second place, a file or "syslog".
+    Port 0: any free port. `store_url`: the database, or `env:NAME` for its variable; empty: the store of the home.
+    `workers`: processes that share the requests and each engine's slots. `admin_port`: port of the administration API
+    on the same host, if set. `trusted_proxies`: networks of the proxies that append the client's address to
+    X-Forwarded-For. `image_hosts`: hosts whose images the gateway fetches (`policy.image_hosts`). `audit_checkpoints`:
+    their second place, a file or "syslog".
     A running gateway applies `pools` and `endpoints` when the file's `revision`
     changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 

@@ -1,4 +1,5 @@
-"""Keys of engines by reference, `env:NAME` or `file:PATH`. Files are polled for rotated keys."""
+"""Secrets by reference, `env:NAME` or `file:PATH`: keys of engines, whose files are polled for rotated keys, and the
+database URL, which has a password."""
 
 import os
 import stat
@@ -34,6 +35,11 @@ def read_secret(reference: str) -> str | None:
         hint, where = variable if kind == "env" else file_hint, ErrorLocation(field=reference)
         raise OperateError("AW-OPS-15", f"the key {reference} {problem}", where=where, hint=hint)
     return secret
+
+
+def read_store_url(stated: str) -> str:
+    """Return the database URL; `env:NAME` names its variable. Raises OperateError AW-OPS-15 if that is not set."""
+    return (read_secret(stated) or "") if stated.startswith("env:") else stated
 
 
 def describe_exposure(status: os.stat_result) -> str:

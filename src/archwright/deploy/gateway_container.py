@@ -1,0 +1,103 @@
+"""The gateway of a deployment as a container: its resources, its time to end, and the text of its gateway.json.
+
+Design: a container has no supervisor, so the configuration names every engine by URL. A pool at another site is reached
+by a name under the private domain `internal`, and a hosted model under `invalid`, which never resolves: both fail
+closed until somebody sets the address (`open_addresses`).
+"""
+
+from archwright.contract.plan import Plan, Pool
+from archwright.contract.record import Record, replace
+from archwright.deploy.bundle import encode_json
+from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment, make_label
+from archwright.deploy.single_machine import ExternalEndpoints, GatewayOptions, build_gateway_config, list_text_pools
+
+PORT, ADMIN_PORT = 8470, 8471
+TLS_CERTIFICATE, TLS_KEY = "/etc/archwright/tls/tls.crt", "/etc/archwright/tls/tls.key"
+STORE_URL = "env:ARCHWRIGHT_DATABASE_URL"
+# A worker holds 512 MiB of bodies, 2,048 TLS connections of 65 KB and its program; the master and the shared tables
+# need less than one more worker.
+WORKER_BYTES, MASTER_BYTES = 2**30, 2**29
+# The gateway ends its workers this long after they should have finished, and its records are written.
+END_MARGIN_S = 10
+
+
+class GatewayContainer(Record):
+    """The needs of a gateway's container. Its probes are GET /healthz and /readyz on `port` over TLS.
+
+    `cpu`: cores, one for each of the `workers`. `drain_s`: time to end, in which running responses finish. `config`:
+    the text of gateway.json. `key_variables` hold the keys of hosted models. `open_addresses`: URLs in `config` that
+    the plan cannot know, by pool.
+    """
+
+    replicas: int
+    workers: int
+    cpu: int
+    memory_bytes: int
+    drain_s: int
+    config: str
+    key_variables: tuple[str, ...] = ()
+    open_addresses: dict[str, str] = {}
+    port: int = PORT
+    admin_port: int = ADMIN_PORT
+
+
+def build_gateway(deployment: Deployment, engine_url: str) -> GatewayContainer:
+    """Return the gateway of the main site. `engine_url`: pattern of its engines' URLs; empty: by sockets.
+
+    Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
+    """
+    plan, option = deployment.plan, deployment.option
+    if not deployment.is_chosen:  # the plan's own pools are those of its choice
+        plan = replace(plan, chosen=option.name, pools=option.pools, upstreams=())
+    sites = {pool.pool.name: (site, pool) for site in deployment.sites for pool in site.pools}
+    served, open_ = list[tuple[Pool, ExternalEndpoints]](), dict[str, str]()
+    for pool in list_text_pools(plan):
+        at = _locate_engines(pool, sites.get(pool.name), engine_url)
+        served.append((pool, at))
+        if sites.get(pool.name, (None,))[0] is not deployment.main_site and pool.launch.url is None:
+            open_[pool.name] = at.urls[0]
+    grace_s = max((pool.grace_s for pool in deployment.pools), default=0)
+    return GatewayContainer(
+        replicas=1,
+        workers=plan.gateway_workers,
+        cpu=plan.gateway_workers,
+        memory_bytes=MASTER_BYTES + plan.gateway_workers * WORKER_BYTES,
+        drain_s=grace_s + END_MARGIN_S,
+        config=_build_config(plan, tuple(served), grace_s, deployment.main_site),
+        key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
+        open_addresses=open_,
+    )
+
+
+def _build_config(
+    plan: Plan, served: tuple[tuple[Pool, ExternalEndpoints], ...], grace_s: int, site: DeploymentSite
+) -> str:
+    listen = GatewayOptions("0.0.0.0", PORT, TLS_CERTIFICATE, TLS_KEY, admin_port=ADMIN_PORT)
+    config = build_gateway_config(plan, listen, STORE_URL, served)
+    health = {pool.pool.name: pool.pool.launch.health_path for pool in site.pools}
+    # No proxy stands in front of the engines of this site.
+    pools = [{**one, "health_path": health.get(str(one["name"]), one["health_path"])} for one in _pools_of(config)]
+    return encode_json({**config, "pools": pools, "limits": {"drain_s": grace_s}})
+
+
+def _pools_of(config: dict[str, object]) -> list[dict[str, object]]:
+    pools = config["pools"]
+    return pools if isinstance(pools, list) else []
+
+
+def _locate_engines(
+    pool: Pool, found: tuple[DeploymentSite, PoolDeployment] | None, engine_url: str
+) -> ExternalEndpoints:
+    """Return the URLs of a pool: its launch URL, its site's engines, another site, or a provider of hosted models."""
+    key = str(pool.launch.settings.get("key_env", ""))
+    if pool.launch.url is not None:
+        return ExternalEndpoints((pool.launch.url,), key)
+    if found is None:
+        key = key or f"{make_label(pool.provider).replace('-', '_').upper()}_API_KEY"
+        return ExternalEndpoints((f"https://{make_label(pool.provider)}.invalid/v1",), key)
+    site, at = found
+    if not site.is_main:
+        return ExternalEndpoints((f"https://engine-{at.name}.{site.name}.archwright.internal/v1",), key, kind=at.server)
+    replicas = range(pool.replicas) if "{replica}" in engine_url else range(1)
+    urls = tuple(engine_url.format(pool=at.name, replica=replica, port=at.port) for replica in replicas)
+    return ExternalEndpoints(urls if engine_url else (), key, kind=at.server)
