@@ -136,6 +136,21 @@ def read_variable(name: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class ServiceManager:
+    """The service manager that started this process: its socket, and its watchdog period in seconds (0: none)."""
+
+    address: str = ""
+    watchdog_s: float = 0.0
+
+
+def read_service_manager() -> ServiceManager:
+    """Read NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, which a service manager sets (sd_notify)."""
+    period, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    mine = period.isdigit() and process in ("", str(os.getpid()))
+    return ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), int(period) / 1e6 if mine else 0.0)
+
+
+@dataclass(frozen=True)
 class HubAccess:
     """How to reach the hub of models, from the variables of its own client. The token is never shown."""
 

@@ -11,6 +11,7 @@ from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.parent_watch import exit_with_parent
 from archwright.engines.process_restrictions import end_with_parent, restrict_process
+from archwright.engines.service_notification import report_engine_health
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str]) -> int:
             journal = Journal(config.socket)
             if exit_with_parent() is not None:
                 end_with_parent()  # that thread cannot run while a loader blocks the interpreter
-            load_adapter(config.engine)(config, Home(arguments[0]), journal)
+            home = Home(arguments[0])
+            report_engine_health(home.socket(config.socket))
+            load_adapter(config.engine)(config, home, journal)
     except ArchwrightError as error:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)

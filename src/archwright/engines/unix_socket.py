@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def claim_socket(home: Home, name: str) -> Path:
     """The path to listen on, without a killed predecessor's socket. Raises EngineError AW-ENG-07 if in use.
 
     Sets the umask so that only the user can read new files: an engine has no keys, the socket's owner is its access
-    control.
+    control. A folder with the set-group-id bit is shared: then its group may connect too.
     """
     path = home.socket(name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -27,7 +28,7 @@ def claim_socket(home: Home, name: str) -> Path:
             hint = "run `archwright status`, then stop the other platform: `archwright down`"
             message = f"another engine already listens on the socket {name}"
             raise EngineError("AW-ENG-07", message, where=ErrorLocation(str(path)), hint=hint)
-    os.umask(0o077)
+    os.umask(0o007 if path.parent.stat().st_mode & stat.S_ISGID else 0o077)
     return path
 
 

@@ -1,16 +1,22 @@
-"""`python -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it."""
+"""`python -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it.
 
-import os
+A third argument comes from an older program of this process (serving/process/upgrade.py).
+"""
+
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from archwright.engines.parent_watch import has_supervising_parent
 from archwright.engines.process_restrictions import restrict_process
 from archwright.errors import ArchwrightError, OperateError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.serving.process.master import ListeningSockets, Master
+from archwright.serving.process.upgrade import TRIAL, InheritedParts, keep_private
 from archwright.serving.settings.config import GatewayConfig, read_config
 
 PORT_TIMEOUT_S, PORT_TICK_S = 3.0, 0.02
@@ -22,12 +28,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with boundary("gateway"):
             restrict_process()
-            if len(arguments) != 2:
+            if len(arguments) not in (2, 3, 4):
                 raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
             file = Path(arguments[1])
             config = read_config(file)
-            # Without a standard input, or with a terminal, there is no supervisor.
-            supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
+            if arguments[2:]:
+                parts = msgspec.json.decode(arguments[2], type=InheritedParts)
+                if TRIAL not in arguments:
+                    _run_inherited(config, file, Home(arguments[0]), parts)
+                return 0
+            supervised = has_supervising_parent()
             bound = _bind_ports(config, PORT_TIMEOUT_S if supervised else 0.0)
             master = Master(config, file, Home(arguments[0]), bound, life=0 if supervised else None)
             master.start()
@@ -39,6 +49,16 @@ def main(arguments: Sequence[str]) -> int:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
+
+
+def _run_inherited(config: GatewayConfig, file: Path, home: Home, parts: InheritedParts) -> None:
+    """Continue the work of an older program of this process."""
+    keep_private(parts)
+    master = Master(config, file, home, ListeningSockets(config, parts), life=parts.parent)
+    master.adopt(parts)
+    master.start()
+    Journal("gateway").info("upgraded", workers=len(parts.workers))
+    master.run()
 
 
 def _bind_ports(config: GatewayConfig, timeout_s: float) -> ListeningSockets:

@@ -2,7 +2,8 @@
 
 Design: the workers share the master's listening sockets, so no connection is refused between an old and a new worker.
 On SIGHUP the master reads the configuration again and starts new workers. When all new workers take requests, the old
-workers finish their requests and exit. SIGTERM ends all workers in order. Reservations of a dead worker are freed at
+workers finish their requests and exit. SIGUSR2 does the same with new code (upgrade.py). SIGTERM ends all workers in
+order. Reservations of a dead worker are freed at
 the next refusal (access/accounts.py). The master has no thread and opens no table, since workers are forks of it.
 """
 
@@ -15,14 +16,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import msgspec
 
 from archwright.engines.process_restrictions import disable_core_dumps, restrict_process
+from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
+from archwright.serving.process.upgrade import InheritedParts, InheritedWorker, execute_new_code, start_trial
 from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
 from archwright.serving.settings.config import GatewayConfig, bind_listener, read_config, split_among_workers
 
@@ -31,7 +35,7 @@ POLL_INTERVAL_S = 0.2
 EXIT_FAILED = 70
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.1, 5.0, 30.0
 KILL_GRACE_S = 1.5  # beyond the time a worker may take to end
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 @dataclass
@@ -56,11 +60,18 @@ class WorkerProcess:
 
 
 class ListeningSockets:
-    """The bound ports. Raises OperateError AW-OPS-03."""
+    """The bound ports, or those that an older program of this process has bound. Raises OperateError AW-OPS-03."""
 
-    def __init__(self, config: GatewayConfig) -> None:
-        self.main = bind_listener(config.host, config.port)
+    def __init__(self, config: GatewayConfig, inherited: InheritedParts | None = None) -> None:
         self.admin: socket.socket | None = None
+        if inherited is not None:
+            self.main = socket.socket(fileno=inherited.main)
+            self.main.setblocking(False)
+            if inherited.admin is not None:
+                self.admin = socket.socket(fileno=inherited.admin)
+                self.admin.setblocking(False)
+            return
+        self.main = bind_listener(config.host, config.port)
         if config.admin_port is not None:
             try:
                 self.admin = bind_listener(config.host, config.admin_port)
@@ -98,6 +109,18 @@ class Master:
         self._start_at = 0.0
         self._written: ServedRevision | None = None
         self._failed_calls: dict[str, int | None] = {}
+        self._notifier = ServiceNotifier()
+        self._is_upgrade_wanted = False
+        self._trial: Popen[bytes] | None = None
+
+    def adopt(self, parts: InheritedParts) -> None:
+        """Take over the workers of this process's older program; `start` then starts workers of this program."""
+        for descriptor in (self._life, self._life_end):
+            os.close(descriptor)
+        self._life, self._life_end, self._since = parts.life, parts.life_end, parts.since
+        now = time.monotonic()
+        self.workers = [WorkerProcess(w.pid, w.reports, now, 0, w.note, w.leaving) for w in parts.workers]
+        self._generation, self._ready_by = 1, now + READY_TIMEOUT_S
 
     def start(self) -> None:
         disable_core_dumps()
@@ -125,9 +148,11 @@ class Master:
 
     def run(self) -> None:
         """Run until SIGTERM, SIGINT, or the end of the supervisor."""
+        self._notifier.send("READY=1")
         try:
             while not self._is_stop_requested():
                 self._step()
+                self._notifier.keep_alive()
                 self._wait_for_events(POLL_INTERVAL_S)
         finally:
             self.stop()
@@ -141,7 +166,9 @@ class Master:
             self._again = self._ready_by is not None
             if not self._again:
                 self._reload()
+        self._is_upgrade_wanted |= signal.SIGUSR2 in self._signals
         self._signals.clear()
+        self._upgrade()
         for worker, status in self._reap():
             self._handle_lost_worker(worker, status)
         if self._ready_by is not None:
@@ -261,6 +288,38 @@ class Master:
         self._ready_by = time.monotonic() + READY_TIMEOUT_S
         self._journal.info("reloading", workers=config.workers)
 
+    def _upgrade(self) -> None:
+        """Try the new code, then execute it. A reload that runs ends first."""
+        if self._is_upgrade_wanted and self._trial is None and self._ready_by is None:
+            self._is_upgrade_wanted = False
+            self._trial = start_trial(self._home, self._file, self._list_parts())
+        if self._trial is None or self._trial.poll() is None or self._ready_by is not None:
+            return
+        status, self._trial = self._trial.returncode, None
+        if status:
+            self._journal.error("upgrade failed", message="the new code does not start; the old code stays")
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the new code unblocks them in `start`
+        try:
+            execute_new_code(self._home, self._file, self._list_parts())
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._journal.error("upgrade failed", message=str(error))
+
+    def _list_parts(self) -> InheritedParts:
+        admin = self._bound.admin
+        return InheritedParts(
+            main=self._bound.main.fileno(),
+            admin=None if admin is None else admin.fileno(),
+            life=self._life,
+            life_end=self._life_end,
+            parent=self._parent_life,
+            since=self._since,
+            workers=tuple(
+                InheritedWorker(pid=w.pid, reports=w.reports, note=w.note, leaving=w.leaving) for w in self.workers
+            ),
+        )
+
     def _replace_workers(self) -> None:
         """End the old workers when all new workers take requests, or the new workers if they do not in time."""
         assert self._ready_by is not None, "nothing is replaced"
@@ -295,6 +354,9 @@ class Master:
     def stop(self) -> None:
         """End every worker; a worker that does not end in time is killed."""
         self._bound.close()
+        if self._trial is not None:
+            self._trial.kill()
+            self._trial.wait()
         for worker in self.workers:
             os.kill(worker.pid, signal.SIGTERM)
         until = time.monotonic() + self._config.limits.drain_s + KILL_GRACE_S
