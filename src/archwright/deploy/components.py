@@ -4,13 +4,36 @@ A pin is the exact thing that an object names: the digest of an image, the revis
 The catalog knows few of them. An unresolved pin is written so that nothing can start with it, and `verify` fails.
 """
 
+from collections.abc import Mapping
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from archwright.catalog.tables.records import Component
 from archwright.contract.record import Record
 
 UNRESOLVED = "sha256:unresolved"
+T = TypeVar("T")
+
+
+class UsedRows(dict[str, T]):
+    """Rows of the catalog that templates look up by id. `used`: the ids that they read, for manifest and pins.
+
+    Design: a template names a component where it installs it, and no list beside it can go stale.
+    """
+
+    def __init__(self, rows: Mapping[str, T]) -> None:
+        super().__init__(rows)
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> T:
+        found = super().__getitem__(name)
+        self.used.add(name)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            return default
+        return self[name]
 
 
 class ImagePin(Record):

@@ -12,7 +12,7 @@ from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
 from archwright.deploy.bundle import FileBundle, compose_files
-from archwright.deploy.components import ImagePin, ModelPin, Pins, merge_pins
+from archwright.deploy.components import ImagePin, ModelPin, Pins, UsedRows, merge_pins
 from archwright.deploy.deployment import Deployment, build_deployment, find_server
 from archwright.deploy.gateway_container import build_gateway
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
@@ -103,20 +103,22 @@ def render_bundle(
     plan: Plan, option: Option, target: Target, catalog: Catalog, known: Pins, version: str
 ) -> FileBundle:
     """Return the files of the target. `known`: pins that a user resolved in the folder."""
-    components = list_components(option, target, catalog)
-    pins = merge_pins(_list_pins(option, components, catalog, version), known)
-    images = {name: pin.pinned for name, pin in pins.images.items()}
-    by_engine = {one.engine: images[one.id] for one in components if one.engine and one.image}
+    components = UsedRows(catalog.components)
+    pins = merge_pins(_list_pins(option, catalog, version), known)
+    images = UsedRows({name: pin.pinned for name, pin in pins.images.items()})
+    listed = [components[one.id] for one in list_components(option, target, catalog)]
+    by_engine = {one.engine: images[one.id] for one in listed if one.engine and one.image}
     deployment = build_deployment(plan, option, catalog, by_engine, version)
     context = build_context(deployment, target, catalog, components, pins, images)
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
+    used = components.used | images.used
     return FileBundle(
         target=target.name,
         option=option.name,
         plan_digest=plan.digest,
         files=compose_files(objects),
-        components={one.id: one.version for one in components},
-        pins=pins,
+        components={name: one.version for name, one in catalog.components.items() if name in used},
+        pins=Pins(images={name: pin for name, pin in pins.images.items() if name in images.used}, models=pins.models),
     )
 
 
@@ -129,9 +131,9 @@ def build_context(
     deployment: Deployment,
     target: Target,
     catalog: Catalog,
-    components: tuple[Component, ...],
+    components: Mapping[str, Component],
     pins: Pins,
-    images: dict[str, str],
+    images: Mapping[str, str],
 ) -> dict[str, object]:
     """Return the names that templates use."""
     layouts = lay_out_sites(deployment, catalog)
@@ -145,7 +147,7 @@ def build_context(
         "site": deployment.main_site,
         "pools": deployment.pools,
         "gateway": build_gateway(deployment, target.engine_url),
-        "components": {one.id: one for one in components},
+        "components": components,
         "images": images,
         "pins": pins,
     }
@@ -158,8 +160,9 @@ def list_components(option: Option, target: Target, catalog: Catalog) -> tuple[C
     return tuple(catalog.components[name] for name in dict.fromkeys((*target.components, *served)))
 
 
-def _list_pins(option: Option, components: tuple[Component, ...], catalog: Catalog, version: str) -> Pins:
-    images = {one.id: ImagePin(reference=one.image, digest=one.digest) for one in components if one.image}
+def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
+    rows = catalog.components.values()
+    images = {one.id: ImagePin(reference=one.image, digest=one.digest) for one in rows if one.image}
     images[OWN_IMAGE] = ImagePin(reference=f"{OWN_IMAGE}:{version}")
     models = {}
     for pool in option.pools:
