@@ -126,16 +126,9 @@ def _build_error(made: Plan, source: NeedsSource, verb: str) -> ArchwrightError:
     if not made.proposals:
         return build_infeasible_error(made, source)
     found = made.proposals[0]
-    message = f"the home holds no model for {found.workload}; this machine can serve {format_download(found.artefact)}"
+    message = f"the home holds no model for {found.workload}; this machine can serve {found.artefact.download_label}"
     hint = f"run: archwright {verb} --download; or fetch a small model: archwright models fetch {SMALL_MODEL}"
     return MissingError("AW-GET-12", message, where=ErrorLocation(source.file, None, found.workload), hint=hint)
-
-
-def format_download(artefact: Artefact) -> str:
-    """Format a file before it is fetched, for example "Qwen3-8B Q4_K_M (about 5.0 GB, apache-2.0, from ORG/REPO)"."""
-    size, source = artefact.size_bytes / 1e9, artefact.repository or artefact.package
-    licence = f"licence {artefact.licence or 'not known'}"
-    return f"{artefact.model} {artefact.quantisation} (about {size:.1f} GB, {licence}, from {source})"
 
 
 def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, concessions: Concessions) -> WhatIf:
@@ -182,7 +175,7 @@ def fetch_artefacts(missing: Sequence[Artefact], home: Home) -> None:
     # Loaded on first use, as in api/__init__: most plans fetch nothing.
     fetch: Callable[[str], object] = import_module("archwright.api.models").fetch
     for artefact in missing:
-        sys.stderr.write(f"note: downloads {format_download(artefact)}\n")
+        sys.stderr.write(f"note: downloads {artefact.download_label}\n")
     try:
         for artefact in missing:
             folder = f"hf:{artefact.repository}" if artefact.form == "safetensors" else artefact.name
@@ -239,7 +232,7 @@ def _check_digests(made: Plan) -> Plan:
     """Raise MissingError AW-GET-12 for a file whose digest was not known when the plan was made."""
     for pool in made.pools:
         if pool.artefact is not None and not pool.artefact.sha256:
-            message = f"the plan was made before {format_download(pool.artefact)} was fetched"
+            message = f"the plan was made before {pool.artefact.download_label} was fetched"
             hint = f"plan again: archwright plan {made.needs_file} --download -o plan.json"
             raise MissingError("AW-GET-12", message, where=ErrorLocation(made.needs_file, None, pool.name), hint=hint)
     return made

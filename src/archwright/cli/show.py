@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.planning import format_download
-from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.evidence import Deviation, Reconciliation
@@ -31,14 +29,14 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def as_json(result: object) -> int:
+def as_json(result: Any) -> int:
     """Print the one JSON form: records as objects, a stream of text as {"text": ...}."""
-    if isinstance(result, PlatformHandle):
+    if hasattr(result, "started"):  # a platform; its class would load the whole gateway for every verb
         _print_json(result.started)
-        return 0 if result.detached else result.wait()
+        return 0 if result.detached else int(result.wait())
     if isinstance(result, Path):
         result = {"path": str(result)}
-    elif isinstance(result, AnswerStream):
+    elif hasattr(result, "request"):  # the stream of an answer
         result = {"text": "".join(result), "model": result.model, "request": result.request}
     elif isinstance(result, Iterator | str):
         result = {"text": "".join(result)}
@@ -60,12 +58,12 @@ def print_path(result: Path) -> int:
     return print_text(f"wrote {result}")
 
 
-def print_stream(result: Iterator[str]) -> int:
+def print_stream(result: Any) -> int:
     for piece in result:
         sys.stdout.write(replace_control_characters(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
-    if isinstance(result, AnswerStream) and sys.stderr.isatty():
+    if hasattr(result, "request") and sys.stderr.isatty():
         sys.stderr.write(f"({result.model}; its origin: archwright lineage {result.request})\n")
     return 0
 
@@ -110,7 +108,7 @@ def _format_field(name: str, value: object) -> str:
     return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else format_value(value)
 
 
-def print_platform(result: PlatformHandle) -> int:
+def print_platform(result: Any) -> int:
     """Print the address, the key (first start only) and three commands; wait for the end unless detached."""
     started = result.started
     key = started.key or "(shown on the first start; create another with: archwright key create)"
@@ -131,13 +129,13 @@ def print_platform(result: PlatformHandle) -> int:
         return 0
     print_text("\nrunning; Ctrl-C stops the platform")
     sys.stdout.flush()
-    return result.wait()
+    return int(result.wait())
 
 
 def format_proposal(proposal: ModelProposal, command: str) -> str:
     """Format the model that a download would give, and the command."""
     kind = "A better model" if proposal.instead else "A model"
-    named = format_download(proposal.artefact)
+    named = proposal.artefact.download_label
     return f"{kind} fits this machine for {proposal.workload}: {named}.\n({proposal.reason})\nTo download it: {command}"
 
 

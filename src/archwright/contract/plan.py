@@ -64,6 +64,13 @@ class Artefact(Record):
     form: ModelForm = "gguf"
     template_tools: bool = False
 
+    @property
+    def download_label(self) -> str:
+        """The file before it is fetched, for example "Qwen3-8B Q4_K_M (about 5.0 GB, apache-2.0, from ORG/REPO)"."""
+        size, source = self.size_bytes / 1e9, self.repository or self.package
+        licence = f"licence {self.licence or 'not known'}"
+        return f"{self.model} {self.quantisation} (about {size:.1f} GB, {licence}, from {source})"
+
 
 class Parallelism(Record):
     tensor: int = 1
