@@ -12,6 +12,7 @@ from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
 from archwright.deploy.bundle import FileBundle, compose_files
+from archwright.deploy.cloud_site import list_cloud_sites
 from archwright.deploy.components import ImagePin, ModelPin, Pins, UsedRows, merge_pins
 from archwright.deploy.deployment import Deployment, build_deployment, find_server
 from archwright.deploy.gateway_container import build_gateway
@@ -148,6 +149,7 @@ def build_context(
         "pools": deployment.pools,
         "gateway": build_gateway(deployment, target.engine_url),
         "components": components,
+        "clouds": list_cloud_sites(deployment),
         "images": images,
         "pins": pins,
     }
