@@ -79,11 +79,11 @@ def compose_files(objects: Iterable[RenderedObject]) -> dict[str, BundleFile]:
 
 
 def _compose_file(path: PurePosixPath, found: list[RenderedObject]) -> str:
+    if found[0].text:
+        return "".join(_compose_text(path, one) for one in found)
     if path.name.endswith(".json"):
         return _compose_json(found, terraform=path.name.endswith(".tf.json"))
-    if path.suffix in (".yaml", ".yml") and not found[0].text:
-        return "---\n".join(map(_compose_yaml, found))
-    return "".join(_compose_text(path, one) for one in found)
+    return "---\n".join(map(_compose_yaml, found))
 
 
 def _compose_json(found: list[RenderedObject], *, terraform: bool) -> str:

@@ -15,6 +15,7 @@ from archwright.deploy.bundle import FileBundle, compose_files
 from archwright.deploy.cloud_site import list_cloud_sites
 from archwright.deploy.components import ImagePin, ModelPin, Pins, UsedRows, merge_pins
 from archwright.deploy.deployment import Deployment, build_deployment, find_server
+from archwright.deploy.engine_layout import list_engines
 from archwright.deploy.gateway_container import build_gateway
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
@@ -147,6 +148,7 @@ def build_context(
         "sites": deployment.sites,
         "site": deployment.main_site,
         "pools": deployment.pools,
+        "engines": list_engines(deployment),
         "gateway": build_gateway(deployment, target.engine_url),
         "components": components,
         "clouds": list_cloud_sites(deployment),
@@ -169,5 +171,10 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
     models = {}
     for pool in option.pools:
         hub = catalog.hub_models.get(pool.model)
-        models[pool.name] = ModelPin(model=pool.model, repository=hub.repository if hub is not None else "")
+        file = pool.artefact if pool.artefact is not None and pool.artefact.sha256 else None
+        models[pool.name] = ModelPin(
+            model=pool.model,
+            repository=hub.repository if hub is not None else "",
+            files={f"{file.name}.{file.form}": file.sha256} if file is not None else {},
+        )
     return Pins(images=images, models=models)

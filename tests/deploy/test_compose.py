@@ -1,0 +1,213 @@
+"""The target compose: every service is closed, secrets are references, and Docker Compose accepts each file."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.deploy.conftest import MadeBundle, MadePlan
+from tests.deploy.tools import require_program
+
+from archwright.contract.plan import Plan, Purchase
+from archwright.contract.record import replace
+from archwright.deploy.bundle import FileBundle
+from archwright.deploy.components import Pins
+from archwright.deploy.engine_layout import list_engines
+
+Compose = dict[str, Any]
+# The only variables that Compose may fill in; those without a default are secrets.
+PUBLIC = {"ARCHWRIGHT_ADDRESS", "ARCHWRIGHT_PORT", "ARCHWRIGHT_MODELS"}
+
+
+def read_compose(bundle: FileBundle) -> Compose:
+    found: Compose = yaml.safe_load(bundle.files["compose.yaml"].text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def gpu_plan(made_plan: MadePlan) -> Plan:
+    """A plan whose choice is one machine with two accelerators: a pool of two engines."""
+    plan = made_plan("clinic")
+    option = next(one for one in plan.options if one.name == "on-premises")
+    pool = next(one for one in option.pools if one.kind == "text" and one.accelerator)
+    launch = replace(pool.launch, arguments=("--enable-lora --max-loras=2", '--speculative-config={"model": "a b"}'))
+    pool = replace(pool, replicas=2, launch=launch)
+    bought = Purchase(pool=pool.name, machine=pool.machine, kind="bought", machines=1.0, peak=1)
+    option = replace(option, pools=(pool,), purchases=(bought,))
+    return replace(plan, chosen=option.name, options=(option,), pools=(pool,), upstreams=())
+
+
+@pytest.fixture(params=["desk", "gpu"])
+def bundle(request: pytest.FixtureRequest, made_bundle: MadeBundle, gpu_plan: Plan) -> FileBundle:
+    return made_bundle("desk" if request.param == "desk" else gpu_plan, "compose")
+
+
+def test_every_service_is_closed_and_bounded(bundle: FileBundle) -> None:
+    compose = read_compose(bundle)
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert int(service["user"].partition(":")[0]) > 0 and "privileged" not in service, name
+        assert "@sha256:" in service["image"], name
+        assert service["restart"] == ("no" if name == "weights" else "unless-stopped"), name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}, name
+        assert "healthcheck" in service, name
+        inside = {one for one in service.get("networks", ()) if compose["networks"][one].get("internal")}
+        assert inside or service.get("network_mode") == "none", name
+        for volume in service.get("volumes", ()):
+            assert volume["type"] == "volume" or volume["read_only"] is True, name
+
+
+def test_only_the_gateway_publishes_a_port_and_only_on_this_machine(bundle: FileBundle) -> None:
+    services = read_compose(bundle)["services"]
+    assert [name for name, one in services.items() if "ports" in one] == ["gateway"]
+    assert services["gateway"]["ports"] == ["${ARCHWRIGHT_ADDRESS:-127.0.0.1}:${ARCHWRIGHT_PORT:-8470}:8470"]
+
+
+def test_secrets_are_references_and_have_no_default(bundle: FileBundle) -> None:
+    for path, file in bundle.files.items():
+        assert not re.search(r"BEGIN [A-Z ]*PRIVATE KEY|\bsk-\w{8}", file.text), path
+    text = bundle.files["compose.yaml"].text
+    used = dict(re.findall(r"\$\{(\w+)(:[-?][^}]*)?\}", text))
+    secrets = {name for name in used if name not in PUBLIC}
+    assert secrets == {"ARCHWRIGHT_DATABASE_PASSWORD"}
+    assert all(used[name].startswith(":?") for name in secrets)
+    compose = read_compose(bundle)
+    assert all(one.keys() in ({"file"}, {"environment"}) for one in compose["secrets"].values())
+    example = bundle.files["env.example"].text
+    assert all(f"\n{name}=\n" in example for name in secrets)
+
+
+def test_an_engine_starts_after_its_weights_are_checked_and_ends_after_its_responses(
+    made_bundle: MadeBundle, gpu_plan: Plan
+) -> None:
+    services = read_compose(made_bundle(gpu_plan, "compose"))["services"]
+    engines = {name: one for name, one in services.items() if name.startswith("engine-")}
+    assert len(engines) == 2
+    devices = [one["deploy"]["resources"]["reservations"]["devices"][0] for one in engines.values()]
+    assert [one["device_ids"] for one in devices] == [["0"], ["1"]] and devices[0]["capabilities"] == ["gpu"]
+    gateway = services["gateway"]
+    for name, engine in engines.items():
+        assert engine["depends_on"] == {"weights": {"condition": "service_completed_successfully"}}
+        assert gateway["depends_on"][name] == {"condition": "service_started"}
+        assert seconds(engine["stop_grace_period"]) <= seconds(gateway["stop_grace_period"])
+        assert seconds(engine["healthcheck"]["start_period"]) >= 60
+        assert {"--enable-lora", "--max-loras=2", '--speculative-config={"model": "a b"}'} <= {*engine["command"]}
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def test_weights_without_digests_stop_the_start(made_bundle: MadeBundle, gpu_plan: Plan) -> None:
+    pools = [pool.name for pool in gpu_plan.pools]
+    assert made_bundle(gpu_plan, "compose").files["weights.sha256"].text == f"unresolved  {pools[0]}\n"
+    known = made_bundle(gpu_plan, "compose").pins
+    model = replace(known.models[pools[0]], files={"model.safetensors": "0" * 64})
+    again = made_bundle(gpu_plan, "compose", pins=Pins(images=known.images, models={pools[0]: model}))
+    assert again.files["weights.sha256"].text == f"{'0' * 64}  {pools[0]}/model.safetensors\n"
+    # A file of this machine has its digest in the plan.
+    assert "unresolved" not in made_bundle("desk", "compose").files["weights.sha256"].text
+
+
+def test_memory_is_limited_above_the_prediction(made_deployment: Callable[..., Any]) -> None:
+    deployment = made_deployment("desk", "compose")
+    pool = replace(deployment.pools[0], image="server@sha256:0")
+    (site,) = deployment.sites
+    (engine,) = list_engines(replace(deployment, sites=(replace(site, pools=(pool,)),)))
+    promised = next(
+        one for one in deployment.plan.predictions if one.id in engine.prediction_ids and "memory" in one.id
+    )
+    assert promised.estimate.high < engine.memory_bytes <= max(2**29, 1.6 * promised.estimate.high)
+    assert engine.devices == () and engine.cpu == deployment.plan.machine.cores_usable
+
+
+def test_names_of_a_plan_cannot_reach_composes_variables(made_bundle: MadeBundle, gpu_plan: Plan) -> None:
+    pool = replace(gpu_plan.pools[0], model="${HOME} $(id)")
+    option = replace(gpu_plan.options[0], pools=(pool,))
+    text = made_bundle(replace(gpu_plan, options=(option,), pools=(pool,)), "compose").files["compose.yaml"].text
+    assert "--served-model-name=$${HOME} $$(id)" in text and not re.search(r"[^$]\$\{HOME", text)
+
+
+# --- Docker Compose
+
+
+def run_compose(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    program = require_program("docker-compose")
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "ARCHWRIGHT_DATABASE_PASSWORD": "x"}
+    return subprocess.run([program, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def write_files(bundle: FileBundle, folder: Path) -> Compose:
+    (folder / "compose.yaml").write_text(bundle.files["compose.yaml"].text, encoding="utf-8")
+    return read_compose(bundle)
+
+
+@pytest.mark.nightly
+def test_docker_compose_accepts_the_file(bundle: FileBundle, tmp_path: Path) -> None:
+    compose = write_files(bundle, tmp_path)
+    run = run_compose(tmp_path, "--profile", "monitoring", "config")
+    assert run.returncode == 0, run.stderr
+    assert yaml.safe_load(run.stdout)["services"].keys() == compose["services"].keys()
+    plain = run_compose(tmp_path, "config", "--services")
+    assert "prometheus" not in plain.stdout.split() and "gateway" in plain.stdout.split()
+
+
+MUTATIONS: dict[str, Callable[[Compose], object]] = {
+    "an unknown service": lambda one: one["services"]["gateway"]["depends_on"].update(
+        ghost={"condition": "service_started"}
+    ),
+    "an unknown condition": lambda one: one["services"]["gateway"]["depends_on"]["database"].update(
+        condition="is_fine"
+    ),
+    "an unknown field": lambda one: one["services"]["gateway"].update(read_onIy=True),
+    "an unknown network": lambda one: one["services"]["database"].update(networks=["nowhere"]),
+    "an unknown secret": lambda one: one["services"]["database"].update(secrets=["nothing"]),
+    "an unknown volume": lambda one: one["volumes"].pop("home"),
+    "memory as a number": lambda one: one["services"]["weights"]["deploy"]["resources"]["limits"].update(memory=1),
+    "a device without capabilities": lambda one: one["services"]["weights"]["deploy"]["resources"].update(
+        reservations={"devices": [{"driver": "nvidia", "device_ids": ["0"]}]}
+    ),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_docker_compose_rejects_a_broken_file(made_bundle: MadeBundle, tmp_path: Path, mutation: str) -> None:
+    compose = write_files(made_bundle("desk", "compose"), tmp_path)
+    MUTATIONS[mutation](compose)
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose), encoding="utf-8")
+    assert run_compose(tmp_path, "config", "-q").returncode != 0
+
+
+@pytest.mark.nightly
+def test_docker_compose_needs_the_secret(made_bundle: MadeBundle, tmp_path: Path) -> None:
+    write_files(made_bundle("desk", "compose"), tmp_path)
+    program = require_program("docker-compose")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    run = subprocess.run([program, "config", "-q"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode != 0 and "ARCHWRIGHT_DATABASE_PASSWORD" in run.stderr
+
+
+@pytest.mark.nightly
+def test_a_changed_model_file_stops_the_engines(made_bundle: MadeBundle, tmp_path: Path) -> None:
+    """The command of the service `weights`, run as it stands."""
+    bundle = made_bundle("desk", "compose")
+    service = read_compose(bundle)["services"]["weights"]
+    line = bundle.files["weights.sha256"].text.split()[1]
+    (tmp_path / line).parent.mkdir(parents=True)
+    for text, status in (("unresolved  assistant\n", 1), (f"{EMPTY}  {line}\n", 0), (f"{'0' * 64}  {line}\n", 1)):
+        (tmp_path / line).write_bytes(b"")
+        (tmp_path / "weights.sha256").write_text(text)
+        command = [*service["entrypoint"][:-1], str(tmp_path / "weights.sha256")]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == status, text
+
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
