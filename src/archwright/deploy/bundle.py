@@ -78,6 +78,28 @@ def compose_files(objects: Iterable[RenderedObject]) -> dict[str, BundleFile]:
     }
 
 
+def complete_kustomizations(objects: list[RenderedObject]) -> list[RenderedObject]:
+    """Return the objects; each Kustomization lists the files with objects of Kubernetes in its folder, in their order.
+
+    A file that another one generates from, such as the values of a chart, has no `kind` and is not listed.
+    """
+    folders: dict[PurePosixPath, dict[str, None]] = {}
+    for one in objects:
+        path = PurePosixPath(one.file)
+        if isinstance(one.value, dict) and {"apiVersion", "kind"} <= one.value.keys() and not _is_kustomization(one):
+            folders.setdefault(path.parent, {})[path.name] = None
+    return [_add_resources(one, folders) if _is_kustomization(one) else one for one in objects]
+
+
+def _is_kustomization(one: RenderedObject) -> bool:
+    return PurePosixPath(one.file).name == "kustomization.yaml"
+
+
+def _add_resources(one: RenderedObject, folders: dict[PurePosixPath, dict[str, None]]) -> RenderedObject:
+    found = folders.get(PurePosixPath(one.file).parent, {})
+    return one._replace(value={**one.value, "resources": [*one.value.get("resources", []), *found]})
+
+
 def _compose_file(path: PurePosixPath, found: list[RenderedObject]) -> str:
     if found[0].text:
         return "".join(_compose_text(path, one) for one in found)

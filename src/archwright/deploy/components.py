@@ -12,6 +12,7 @@ from archwright.catalog.tables.records import Component
 from archwright.contract.record import Record
 
 UNRESOLVED = "sha256:unresolved"
+OWN_IMAGE = "archwright"
 T = TypeVar("T")
 
 

@@ -7,6 +7,7 @@ its limits hold the predicted values (`Option.limits`).
 
 import math
 import re
+from collections.abc import Mapping
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
@@ -14,6 +15,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import Record, replace
+from archwright.deploy.components import OWN_IMAGE, Pins
+from archwright.deploy.engine_containers import EngineContainer, build_container
 from archwright.errors import ErrorLocation, PlanFileError
 
 LABEL_CHARACTERS = 40
@@ -29,6 +32,7 @@ ALTERNATIVE_PRICE, MOST_ALTERNATIVES = 2.0, 12
 ENGINE_SHARE = 0.85
 # An engine whose row has no port listens here.
 DEFAULT_PORT = 8000
+NO_PINS = Pins()
 
 
 class MachineGroup(Record):
@@ -71,7 +75,9 @@ class PoolDeployment(Record):
     `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
     `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
     requests that one replica serves at the planned peak, the threshold of autoscaling. `server`: the engine that serves
-    in a container, on `port`. `prediction_ids` are behind these numbers; `reason` says them in words.
+    in a container, on `port`. `prediction_ids` are behind these numbers; `reason` says them in words. `container` is
+    None if the gateway answers for the pool. `surge`: replicas that fit beside the others while they are replaced.
+    `is_on_spot`: some machines may be taken away.
     """
 
     name: str
@@ -96,6 +102,20 @@ class PoolDeployment(Record):
     load: LoadSpec | None = None
     vendor: str = ""
     node_class: str = ""
+    container: EngineContainer | None = None
+    site: str = ""
+    surge: int = 0
+    is_on_spot: bool = False
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of one replica."""
+        return self.nodes * self.accelerators_per_node
+
+    @property
+    def scales(self) -> bool:
+        """True if the number of replicas follows the load."""
+        return self.least_replicas < self.pool.replicas
 
     @property
     def model_label(self) -> str:
@@ -125,6 +145,16 @@ class DeploymentSite(Record):
     @property
     def is_own(self) -> bool:
         return self.placement in OWN_PLACEMENTS
+
+    @property
+    def accelerators(self) -> dict[str, int]:
+        """Accelerators that the engines may use, with those of a replacement, by resource of Kubernetes."""
+        found = dict[str, int]()
+        for pool in self.pools:
+            if pool.container is not None and pool.container.resource:
+                count = (pool.pool.replicas + pool.surge) * pool.accelerators
+                found[pool.container.resource] = found.get(pool.container.resource, 0) + count
+        return found
 
 
 class Deployment(Record):
@@ -181,13 +211,15 @@ def find_latency(plan: Plan, option: Option, workload: str, metric: str, statist
     return (f"limit.{name}", limit.predicted) if limit is not None else None
 
 
-def build_deployment(plan: Plan, option: Option, catalog: Catalog, images: dict[str, str], version: str) -> Deployment:
-    """Return the deployment of an option. `images`: the pinned image of each engine.
+def build_deployment(
+    plan: Plan, option: Option, catalog: Catalog, images: Mapping[str, str], version: str, pins: Pins = NO_PINS
+) -> Deployment:
+    """Return the deployment of an option. `images`: the pinned image of each component.
 
     Raises PlanFileError AW-FILE-12 for names with control characters, which would change the meaning of a file.
     """
     _check_texts(plan, option)
-    builder = _Builder(plan, option, catalog, images)
+    builder = _Builder(plan, option, catalog, images, pins)
     return Deployment(
         name=make_label(plan.organisation),
         plan=plan,
@@ -210,12 +242,25 @@ def _check_texts(plan: Plan, option: Option) -> None:
         raise PlanFileError("AW-FILE-12", message, where=where, hint="correct the name in the needs and plan again")
 
 
+def _place_pool(
+    pool: PoolDeployment, pools: tuple[PoolDeployment, ...], machines: tuple[MachineGroup, ...], site: str
+) -> PoolDeployment:
+    """Return the pool with what follows from its site. A cloud has more machines; own ones may all be in use."""
+    same = [one for one in pools if one.pool.machine == pool.pool.machine]
+    owned = sum(one.peak * one.accelerator_count for one in machines if one.machine == pool.pool.machine)
+    free = owned - sum(one.pool.replicas * one.accelerators for one in same)
+    fits = not pool.pool.is_on_own_hardware or free >= pool.accelerators > 0
+    on_spot = any(one.kind == "spot" and pool.pool.name in one.pools for one in machines)
+    return replace(pool, site=site, surge=int(fits), is_on_spot=on_spot)
+
+
 class _Builder:
-    def __init__(self, plan: Plan, option: Option, catalog: Catalog, images: dict[str, str]) -> None:
+    def __init__(self, plan: Plan, option: Option, catalog: Catalog, images: Mapping[str, str], pins: Pins) -> None:
         self._plan = plan
         self._option = option
         self._catalog = catalog
         self._images = images
+        self._pins = pins
 
     def build_sites(self) -> tuple[DeploymentSite, ...]:
         pools = self._option.pools
@@ -244,14 +289,17 @@ class _Builder:
     ) -> DeploymentSite:
         placement, provider, region = place
         pools = [p for p in self._option.pools if (p.placement, p.provider, p.region) == place]
+        built = tuple(self._build_pool(pool) for pool in pools)
+        machines = self._build_machines(pools, place, takes_jobs=place in job_places or not job_places)
+        name = make_label(f"{provider}-{region}" if placement not in OWN_PLACEMENTS else region)
         return DeploymentSite(
-            name=make_label(f"{provider}-{region}" if placement not in ("on-premises", "this-machine") else region),
+            name=name,
             place=provider if placement not in OWN_PLACEMENTS else placement,
             placement=placement,
             region=region,
             country=next((pool.country for pool in pools), ""),
-            pools=tuple(self._build_pool(pool) for pool in pools),
-            machines=self._build_machines(pools, place, takes_jobs=place in job_places or not job_places),
+            pools=tuple(_place_pool(pool, built, machines, name) for pool in built),
+            machines=machines,
         )
 
     def _build_machines(
@@ -377,16 +425,18 @@ class _Builder:
         hub = self._catalog.hub_models.get(pool.model)
         server, port = find_server(pool.launch.engine, self._catalog)
         load_text = f"{load.requests_per_second:g} requests/s at the peak" if load is not None else "its load"
+        memory = max(2**30, math.floor(group.memory_bytes * ENGINE_SHARE / engines))
+        container = build_container(pool, port, grace, memory, self._catalog, self._pins)
         return PoolDeployment(
             name=make_label(pool.name),
             pool=pool,
             engine=pool.launch.engine,
-            image=self._images.get(server, ""),
+            image=self._images.get(container.component if container is not None else OWN_IMAGE, ""),
             repository=hub.repository if hub is not None else "",
             nodes=nodes,
             accelerators_per_node=accelerators,
             cpu=max(1, math.floor(group.vcpu * ENGINE_SHARE / engines)),
-            memory_bytes=max(2**30, math.floor(group.memory_bytes * ENGINE_SHARE / engines)),
+            memory_bytes=memory,
             least_replicas=self._count_least_replicas(pool),
             grace_s=grace,
             startup_s=math.ceil(startup),
@@ -400,6 +450,7 @@ class _Builder:
             prediction_ids=tuple(dict.fromkeys((*ids, *more))),
             server=server,
             port=port,
+            container=container,
             load=load,
             vendor=group.vendor,
             node_class=group.node_class,

@@ -11,17 +11,16 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
-from archwright.deploy.bundle import FileBundle, compose_files
+from archwright.deploy.bundle import FileBundle, complete_kustomizations, compose_files
 from archwright.deploy.cloud_site import list_cloud_sites
-from archwright.deploy.components import ImagePin, ModelPin, Pins, UsedRows, merge_pins
-from archwright.deploy.deployment import Deployment, build_deployment, find_server
+from archwright.deploy.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
+from archwright.deploy.deployment import Deployment, build_deployment
+from archwright.deploy.engine_containers import choose_image, find_draft, name_draft
 from archwright.deploy.engine_layout import list_engines
 from archwright.deploy.gateway_container import build_gateway
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
-
-OWN_IMAGE = "archwright"
 
 
 class Target(Record):
@@ -108,9 +107,9 @@ def render_bundle(
     components = UsedRows(catalog.components)
     pins = merge_pins(_list_pins(option, catalog, version), known)
     images = UsedRows({name: pin.pinned for name, pin in pins.images.items()})
-    listed = [components[one.id] for one in list_components(option, target, catalog)]
-    by_engine = {one.engine: images[one.id] for one in listed if one.engine and one.image}
-    deployment = build_deployment(plan, option, catalog, by_engine, version)
+    deployment = build_deployment(plan, option, catalog, images, version, pins)
+    for name in (*target.components, *(one.container.component for one in deployment.pools if one.container)):
+        components.get(name)
     context = build_context(deployment, target, catalog, components, pins, images)
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     used = components.used | images.used
@@ -125,7 +124,7 @@ def render_bundle(
 
 
 def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> Iterator[RenderedObject]:
-    for one in expand_templates(folder, context):
+    for one in complete_kustomizations(list(expand_templates(folder, context))):
         yield one if prefix == "." else one._replace(file=f"{prefix}/{one.file}")
 
 
@@ -144,6 +143,7 @@ def build_context(
         "bill": list_bill(deployment, layouts),
         "deployment": deployment,
         "plan": deployment.plan,
+        "plan_text": msgspec.json.encode(deployment.plan, order="sorted").decode(),
         "option": deployment.option,
         "sites": deployment.sites,
         "site": deployment.main_site,
@@ -155,13 +155,6 @@ def build_context(
         "images": images,
         "pins": pins,
     }
-
-
-def list_components(option: Option, target: Target, catalog: Catalog) -> tuple[Component, ...]:
-    """Return the components of the target, and the servers of the option's engines."""
-    engines = {find_server(pool.launch.engine, catalog)[0] for pool in option.pools}
-    served = [one.id for one in catalog.components.values() if one.engine in engines]
-    return tuple(catalog.components[name] for name in dict.fromkeys((*target.components, *served)))
 
 
 def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
@@ -177,4 +170,9 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
             repository=hub.repository if hub is not None else "",
             files={f"{file.name}.{file.form}": file.sha256} if file is not None else {},
         )
+        if draft := find_draft(pool):
+            models[name_draft(pool)] = ModelPin(model=draft, repository=draft)
+        image, is_own = choose_image(pool, catalog)
+        if is_own:
+            images[image] = ImagePin(reference=f"{image}:unstated")
     return Pins(images=images, models=models)

@@ -1,0 +1,203 @@
+"""How the engine of a pool runs in a container: image, command line, ports and the volume of its weights.
+
+The facts are in engine_containers.yaml. A pool whose engine is not there has no container of its own: the gateway
+answers its requests (models that predict).
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from archwright.catalog.catalog import Catalog
+from archwright.contract.plan import Pool
+from archwright.contract.record import Record
+from archwright.deploy.bundle import encode_json
+from archwright.deploy.components import ModelPin, Pins
+
+MODELS = "/models"
+MODEL_FOLDER, DRAFT_FOLDER = "model", "draft"
+# A volume has this multiple of the weights: a new revision lies beside the old one for a moment.
+VOLUME_SHARE, SMALLEST_VOLUME_BYTES = 1.25, 10 * 2**30
+# Shared memory of the processes of an engine: this share of its memory, at most 16 GiB.
+SHARED_MEMORY_SHARE, MOST_SHARED_MEMORY_BYTES = 8, 16 * 2**30
+
+
+class EngineRow(Record):
+    """An engine of engine_containers.yaml, whose head describes the fields."""
+
+    images: dict[str, str]
+    command: tuple[str, ...]
+    arguments: tuple[str, ...]
+    metrics_path: str
+    in_flight: str
+    waiting: str
+    optional: dict[str, str] = {}
+    leader: tuple[str, ...] = ()
+    worker: tuple[str | tuple[str, ...], ...] = ()
+    environment: dict[str, str] = {}
+    model_file: str = ""
+    upstream: str = ""
+    drains: bool = False
+
+
+class EngineTable(Record):
+    engines: dict[str, EngineRow]
+    resources: dict[str, str]
+
+
+class EngineContainer(Record):
+    """The container of a pool's engine. `component`: row of its image, or the name of an image of the organisation.
+
+    `resource`: extended resource of its accelerators, empty without. `leader` and `worker` are further arguments if
+    several machines serve one model. `in_flight` and `waiting`: its series of requests. `is_own_image`: the
+    organisation builds the image. `weights`: the list of model files for `archwright.engines.weight_files`.
+    """
+
+    component: str
+    command: tuple[str, ...]
+    arguments: tuple[str, ...]
+    port: int
+    health_path: str
+    metrics_path: str
+    in_flight: str
+    waiting: str
+    resource: str = ""
+    leader: tuple[str, ...] = ()
+    worker: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    volume_bytes: int = 0
+    shared_memory_bytes: int = 0
+    is_own_image: bool = False
+    drains: bool = False
+    weights: str = ""
+
+    @property
+    def weights_label(self) -> str:
+        """A label that changes with the files of the weights."""
+        return hashlib.sha256(self.weights.encode()).hexdigest()[:10]
+
+    def list_arguments(self, role: str) -> list[str]:
+        """Return the arguments of a role: "single", "leader" or "worker"."""
+        more = {"single": (), "leader": self.leader, "worker": self.worker}[role]
+        return [*self.arguments, *more]
+
+
+@functools.cache
+def read_engine_table() -> EngineTable:
+    rows = yaml.load(Path(__file__).with_suffix(".yaml").read_bytes(), yaml.CSafeLoader)
+    return msgspec.convert(rows, EngineTable)
+
+
+def build_container(
+    pool: Pool, port: int, grace_s: int, memory_bytes: int, catalog: Catalog, pins: Pins
+) -> EngineContainer | None:
+    """Return the container of a pool, None if the gateway answers for it. `memory_bytes` of the container."""
+    table = read_engine_table()
+    row = table.engines.get(pool.launch.engine)
+    if row is None:
+        return None
+    component, is_own = choose_image(pool, catalog)
+    wanted = {MODEL_FOLDER: pool.name, DRAFT_FOLDER: name_draft(pool)}
+    found = {folder: pins.models[name] for folder, name in wanted.items() if name in pins.models}
+    pin = found.get(MODEL_FOLDER, ModelPin(model=pool.model))
+    return EngineContainer(
+        component=component,
+        is_own_image=is_own,
+        drains=row.drains,
+        weights=encode_json([_list_files(folder, one) for folder, one in found.items()]),
+        command=row.command,
+        arguments=tuple(_fill_arguments(pool, row, port, grace_s, pin)),
+        leader=row.leader,
+        worker=tuple(_flatten(row.worker)),
+        port=port,
+        health_path=pool.launch.health_path,
+        metrics_path=row.metrics_path,
+        in_flight=pool.launch.metrics.get("in_flight", row.in_flight),
+        waiting=row.waiting,
+        resource=table.resources.get(_find_vendor(pool, catalog), ""),
+        environment={**row.environment, **pool.launch.environment},
+        volume_bytes=_size_volume(pool, memory_bytes, catalog),
+        shared_memory_bytes=min(MOST_SHARED_MEMORY_BYTES, memory_bytes // SHARED_MEMORY_SHARE),
+    )
+
+
+def name_draft(pool: Pool) -> str:
+    """Return the name of the draft model's pin."""
+    return f"{pool.name}-{DRAFT_FOLDER}"
+
+
+def _list_files(folder: str, pin: ModelPin) -> dict[str, object]:
+    return {"folder": folder, **{name: getattr(pin, name) for name in ("model", "repository", "revision", "files")}}
+
+
+def _flatten(parts: tuple[str | tuple[str, ...], ...]) -> Iterator[str]:
+    for part in parts:
+        yield from (part,) if isinstance(part, str) else part
+
+
+def _find_vendor(pool: Pool, catalog: Catalog) -> str:
+    device = catalog.accelerators.get(pool.accelerator) if pool.accelerator_count else None
+    return device.vendor.lower() if device is not None else ""
+
+
+def choose_image(pool: Pool, catalog: Catalog) -> tuple[str, bool]:
+    """Return the component of a pool's image; or a name, and True if the organisation has to build the image.
+
+    The name is empty if the engine has no container.
+    """
+    row, vendor = read_engine_table().engines.get(pool.launch.engine), _find_vendor(pool, catalog)
+    if row is None:
+        return "", False
+    speech = catalog.speech_models.get(pool.model)
+    served = not row.upstream or (speech is not None and speech.upstream.startswith(row.upstream))
+    component = row.images.get(vendor, "")
+    if served and component in catalog.components:
+        return component, False
+    return "-".join(filter(None, (pool.launch.engine, vendor))), True
+
+
+def _fill_arguments(pool: Pool, row: EngineRow, port: int, grace_s: int, pin: ModelPin) -> Iterator[str]:
+    named = (name for name in sorted(pin.files) if name.endswith(row.model_file))
+    file = f"/{next(named, f'unresolved{row.model_file}')}" if row.model_file else ""
+    values = {
+        "model_path": f"{MODELS}/{MODEL_FOLDER}{file}",
+        "model": pool.model,
+        "port": port,
+        "slots": pool.slots,
+        "context": pool.context_tokens,
+        "total_context": pool.slots * pool.context_tokens,
+        "tensor": pool.parallelism.tensor,
+        "pipeline": pool.parallelism.pipeline,
+        "grace_s": grace_s,
+    }
+    has = {
+        **{name: getattr(pool.parallelism, name) > 1 for name in ("tensor", "pipeline", "expert")},
+        "accelerated": pool.accelerator_count > 0,
+        "embeddings": pool.embeddings,
+        "rerank": pool.rerank,
+    }
+    yield from (argument.format(**values) for argument in row.arguments)
+    yield from (argument.format(**values) for name, argument in row.optional.items() if has[name])
+    draft = find_draft(pool)
+    for argument in pool.launch.arguments:
+        if draft:  # engines reach no hub: the draft model lies beside the model
+            argument = argument.replace(draft, f"{MODELS}/{DRAFT_FOLDER}")
+        yield from re.split(r" (?=--)", argument)
+
+
+def find_draft(pool: Pool) -> str:
+    """Return the repository of the draft model of a pool, empty if it has none of its own."""
+    return pool.options.draft if "/" in pool.options.draft else ""
+
+
+def _size_volume(pool: Pool, memory_bytes: int, catalog: Catalog) -> int:
+    """Return the size of the volume: that of the weights, else the memory that must hold them."""
+    device = catalog.accelerators.get(pool.accelerator)
+    held = device.memory_bytes * pool.accelerator_count if device is not None else memory_bytes
+    artefact = pool.artefact.size_bytes if pool.artefact is not None else 0
+    return max(SMALLEST_VOLUME_BYTES, int(VOLUME_SHARE * (pool.weight_bytes or artefact or held)))
