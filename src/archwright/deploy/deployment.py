@@ -15,7 +15,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import Record, replace
-from archwright.deploy.components import OWN_IMAGE, Pins
+from archwright.deploy.components import Pins
 from archwright.deploy.engine_containers import EngineContainer, build_container
 from archwright.errors import ErrorLocation, PlanFileError
 
@@ -431,7 +431,7 @@ class _Builder:
             name=make_label(pool.name),
             pool=pool,
             engine=pool.launch.engine,
-            image=self._images.get(container.component if container is not None else OWN_IMAGE, ""),
+            image=self._images.get(container.component, "") if container is not None else "",
             repository=hub.repository if hub is not None else "",
             nodes=nodes,
             accelerators_per_node=accelerators,
