@@ -5,11 +5,18 @@ engines, or the job machines; on own machines the jobs also get what no engine u
 """
 
 import math
+from typing import NamedTuple
 
 from archwright.contract.needs import Sensitivity
 from archwright.contract.plan import Plan
-from archwright.contract.record import Record
-from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
+from archwright.deploy.deployment import (
+    ENGINE_SHARE,
+    Deployment,
+    DeploymentSite,
+    MachineGroup,
+    PoolDeployment,
+    make_label,
+)
 from archwright.deploy.engine_containers import read_engine_table
 
 # An empty machine of a job ends after this time; that of an engine after the cool-down of autoscaling.
@@ -19,7 +26,7 @@ NODE_SHARE = 0.95
 ARCHITECTURES = {"x86_64": "amd64"}
 
 
-class NodePool(Record):
+class NodePool(NamedTuple):
     """Equal machines of a site, paid in one way. `purchase` is reserved, on-demand or spot.
 
     `resource`: the extended resource of its accelerators, empty without. `limit`: most accelerators, else processors.
@@ -35,6 +42,11 @@ class NodePool(Record):
     grace_s: int
 
     @property
+    def machines(self) -> tuple[str, ...]:
+        """The machine types to choose from; only the planned one was reserved."""
+        return self.group.alternatives[: 1 if self.purchase == "reserved" else None]
+
+    @property
     def arch(self) -> str:
         return ARCHITECTURES.get(self.group.arch, self.group.arch)
 
@@ -45,7 +57,7 @@ class NodePool(Record):
         return f"at most {group.peak} x {group.machine} ({group.kind}) for the {work} of {', '.join(group.pools)}"
 
 
-class NodeClass(Record):
+class NodeClass(NamedTuple):
     """The machines of a site that an engine or a job may ask for by their label `name`."""
 
     site: DeploymentSite
@@ -71,7 +83,7 @@ class NodeClass(Record):
         )
 
 
-class Quota(Record):
+class Quota(NamedTuple):
     """What a queue may use of a node class. `accelerators`: number by extended resource."""
 
     node_class: str
@@ -79,16 +91,16 @@ class Quota(Record):
     memory_bytes: int
     accelerators: dict[str, int]
 
-    def count(self, resource: str) -> int:
+    def number_of(self, resource: str) -> int:
         return self.accelerators.get(resource, 0) if resource else 0
 
     def subtract(self, other: "Quota") -> "Quota":
-        accelerators = {name: max(0, number - other.count(name)) for name, number in self.accelerators.items()}
+        accelerators = {name: max(0, number - other.number_of(name)) for name, number in self.accelerators.items()}
         cpu, memory = max(0, self.cpu - other.cpu), max(0, self.memory_bytes - other.memory_bytes)
         return Quota(self.node_class, cpu, memory, accelerators)
 
 
-class Queue(Record):
+class Queue(NamedTuple):
     """`name`: of the queue in its cluster. `users`: workloads or jobs. `pools`: those whose engines wait in it."""
 
     site: DeploymentSite
@@ -99,7 +111,7 @@ class Queue(Record):
     quotas: tuple[Quota, ...]
 
 
-class Job(Record):
+class Job(NamedTuple):
     """Work without an endpoint on the machines of a node class, `nodes` of them at once."""
 
     site: DeploymentSite
@@ -107,8 +119,24 @@ class Job(Record):
     node_class: NodeClass
     nodes: int
 
+    @property
+    def cpu(self) -> int:
+        return max(1, math.floor(NODE_SHARE * self._machine.vcpu) - 1)
 
-class ClusterCapacity(Record):
+    @property
+    def memory_bytes(self) -> int:
+        return math.floor(ENGINE_SHARE * self._machine.memory_bytes)
+
+    @property
+    def accelerators(self) -> int:
+        return self._machine.accelerator_count
+
+    @property
+    def _machine(self) -> MachineGroup:
+        return self.node_class.pools[0].group
+
+
+class ClusterCapacity(NamedTuple):
     pools: tuple[NodePool, ...]
     classes: tuple[NodeClass, ...]
     queues: tuple[Queue, ...]
@@ -116,10 +144,14 @@ class ClusterCapacity(Record):
 
     def list_resources(self, site: DeploymentSite) -> list[str]:
         """Return the extended resources of a site's accelerators."""
-        return sorted({one.resource for one in self.pools if one.site == site and one.resource})
+        return sorted({one.resource for one in self.pools if one.site.name == site.name and one.resource})
+
+    def has_platform(self, site: DeploymentSite) -> bool:
+        """True for a cluster with accelerators or the gateway; other sites only run small predictors and monitoring."""
+        return site.is_main or bool(self.list_resources(site))
 
     def list_vendors(self, site: DeploymentSite) -> list[str]:
-        return sorted({one.group.vendor for one in self.pools if one.site == site and one.resource})
+        return sorted({one.group.vendor for one in self.pools if one.site.name == site.name and one.resource})
 
 
 def build_capacity(deployment: Deployment) -> ClusterCapacity:
@@ -157,12 +189,12 @@ def _group_classes(pools: tuple[NodePool, ...]) -> list[NodeClass]:
 
 
 def _build_queues(site: DeploymentSite, classes: tuple[NodeClass, ...], plan: Plan) -> list[Queue]:
-    here = [one for one in classes if one.site == site]
+    here = [one for one in classes if one.site.name == site.name]
     tenants: dict[str, list[PoolDeployment]] = {}
     for pool in site.pools:
         tenants.setdefault(make_label(find_data_class(pool, plan) or "default"), []).append(pool)
     queues = [_build_tenant(site, name, pools) for name, pools in tenants.items()]
-    rest = {one.name: one.capacity for one in here if one.is_job or site.is_own}
+    rest = {one.name: one.capacity for one in here if site.is_own or _list_job_names(site, one)}
     for quota in (quota for queue in queues for quota in queue.quotas):
         if quota.node_class in rest:
             rest[quota.node_class] = rest[quota.node_class].subtract(quota)
@@ -183,7 +215,7 @@ def _build_tenant(site: DeploymentSite, name: str, pools: list[PoolDeployment]) 
         machines = pool.pool.replicas * pool.nodes
         before = quotas.get(pool.node_class, Quota(pool.node_class, 0, 0, {}))
         resource = read_engine_table().resources.get(pool.vendor, "")
-        more = before.count(resource) + machines * pool.accelerators_per_node
+        more = before.number_of(resource) + machines * pool.accelerators_per_node
         quotas[pool.node_class] = Quota(
             node_class=pool.node_class,
             cpu=before.cpu + machines * pool.cpu,
