@@ -18,7 +18,7 @@ from archwright.deploy.bundle import (
     read_pins,
     write_bundle,
 )
-from archwright.deploy.components import Pins, find_stale_components
+from archwright.deploy.components import Pins, list_age_notes
 from archwright.deploy.render import find_target, render_bundle, select_option
 from archwright.errors import ErrorLocation, PlanFileError
 from archwright.home import locate_home
@@ -152,9 +152,7 @@ def _list_edited_files(folder: Path, manifest: BundleManifest) -> list[BundlePro
 
 def _list_age_notes(components: dict[str, str]) -> tuple[str, ...]:
     rows = load_catalog(locate_home(settings.load())).components
-    known = tuple(rows[name] for name in components if name in rows)
-    stale = find_stale_components(known, datetime.now(UTC).date())
-    return tuple(f"{one.component.product} {one.component.version}: read {one.months} months ago" for one in stale)
+    return list_age_notes(components, rows, datetime.now(UTC).date())
 
 
 def diff(before: str, after: str) -> PlanDiff | BundleDiff:

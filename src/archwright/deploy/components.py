@@ -6,7 +6,7 @@ The catalog knows few of them. An unresolved pin is written so that nothing can 
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from archwright.catalog.tables.records import Component
 from archwright.contract.record import Record
@@ -91,21 +91,24 @@ def _is_same_model(pin: ModelPin, known: ModelPin | None) -> bool:
     return known is not None and known.model == pin.model and (not pin.repository or known.repository == pin.repository)
 
 
-class ComponentAge(NamedTuple):
-    component: Component
-    months: int
-
-
 # A bundle says so if one of its pins is older.
 STALE_MONTHS = 6
 
 
-def find_stale_components(components: tuple[Component, ...], today: date) -> list[ComponentAge]:
-    """Return the components whose facts were read more than STALE_MONTHS ago."""
-    found = []
-    for one in components:
-        read = date.fromisoformat(f"{one.as_of}-01" if len(one.as_of) == 7 else one.as_of)
-        months = (today.year - read.year) * 12 + today.month - read.month
-        if months > STALE_MONTHS:
-            found.append(ComponentAge(one, months))
-    return found
+def list_age_notes(pinned: Mapping[str, str], rows: Mapping[str, Component], today: date) -> tuple[str, ...]:
+    """Return what is old in a bundle: versions that the catalog has replaced, and facts read before STALE_MONTHS.
+
+    `pinned` maps the id of each component to the version that the bundle installs.
+    """
+    return tuple(note for name, version in pinned.items() if (note := _describe_age(name, version, rows, today)))
+
+
+def _describe_age(name: str, version: str, rows: Mapping[str, Component], today: date) -> str:
+    row = rows.get(name)
+    if row is None:
+        return f"{name} {version}: the catalog does not have it any more"
+    if row.version != version:
+        return f"{row.product} {version}: the catalog has {row.version}; render again"
+    read = date.fromisoformat(f"{row.as_of}-01" if len(row.as_of) == 7 else row.as_of)
+    months = (today.year - read.year) * 12 + today.month - read.month
+    return f"{row.product} {row.version}: read {months} months ago" if months > STALE_MONTHS else ""

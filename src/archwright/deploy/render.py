@@ -14,13 +14,18 @@ from archwright.contract.record import Record
 from archwright.deploy.bundle import FileBundle, complete_kustomizations, compose_files
 from archwright.deploy.cloud_site import list_cloud_sites
 from archwright.deploy.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
+from archwright.deploy.conformance import assess_conformance
 from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.engine_containers import choose_image, find_draft, name_draft
 from archwright.deploy.engine_layout import list_engines
 from archwright.deploy.gateway_container import build_gateway
+from archwright.deploy.node_pools import build_capacity
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
+
+# Bundles with objects of this template folder have a check-list of conformance.
+ASSESSED_FOLDER = "kubernetes"
 
 
 class Target(Record):
@@ -124,7 +129,10 @@ def render_bundle(
 
 
 def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> Iterator[RenderedObject]:
-    for one in complete_kustomizations(list(expand_templates(folder, context))):
+    objects = list(expand_templates(folder, context))
+    if folder == ASSESSED_FOLDER:
+        objects.append(assess_conformance(objects))
+    for one in complete_kustomizations(objects):
         yield one if prefix == "." else one._replace(file=f"{prefix}/{one.file}")
 
 
@@ -152,6 +160,7 @@ def build_context(
         "gateway": build_gateway(deployment, target.engine_url),
         "components": components,
         "clouds": list_cloud_sites(deployment),
+        "capacity": build_capacity(deployment),
         "images": images,
         "pins": pins,
     }
