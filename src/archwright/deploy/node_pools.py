@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from archwright.contract.needs import Sensitivity
 from archwright.contract.plan import Plan
+from archwright.deploy.cloud_site import CloudGroup, CloudSite, list_cloud_sites
 from archwright.deploy.deployment import (
     ENGINE_SHARE,
     Deployment,
@@ -30,7 +31,8 @@ class NodePool(NamedTuple):
     """Equal machines of a site, paid in one way. `purchase` is reserved, on-demand or spot.
 
     `resource`: the extended resource of its accelerators, empty without. `limit`: most accelerators, else processors.
-    `idle_s`: time until an empty machine ends. `grace_s`: longest response of its engines, 0 for jobs.
+    `idle_s`: time until an empty machine ends. `grace_s`: longest response of its engines, 0 for jobs. `short`: name of
+    the group in Terraform. `is_reserved`, `is_queued`: Terraform reserves the machines, or they wait for capacity.
     """
 
     site: DeploymentSite
@@ -40,6 +42,9 @@ class NodePool(NamedTuple):
     limit: int
     idle_s: int
     grace_s: int
+    short: str
+    is_reserved: bool
+    is_queued: bool
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -155,13 +160,24 @@ class ClusterCapacity(NamedTuple):
 
 
 def build_capacity(deployment: Deployment) -> ClusterCapacity:
-    pools = tuple(_build_pool(site, group) for site in deployment.sites for group in site.machines)
+    clouds = {
+        (cloud.site.name, one.group.name): (cloud, one)
+        for cloud in list_cloud_sites(deployment)
+        for one in cloud.groups
+    }
+    pools = tuple(
+        _build_pool(site, group, *clouds.get((site.name, group.name), (None, None)))
+        for site in deployment.sites
+        for group in site.machines
+    )
     classes = tuple(_group_classes(pools))
     queues = tuple(queue for site in deployment.sites for queue in _build_queues(site, classes, deployment.plan))
     return ClusterCapacity(pools=pools, classes=classes, queues=queues, jobs=tuple(_list_jobs(deployment, classes)))
 
 
-def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:
+def _build_pool(
+    site: DeploymentSite, group: MachineGroup, cloud: CloudSite | None, rented: CloudGroup | None
+) -> NodePool:
     engines = [one for one in site.pools if one.pool.name in group.pools]
     per_machine = group.accelerator_count or group.vcpu
     purchase = "reserved" if group.kind.startswith("commit") else group.kind
@@ -173,6 +189,9 @@ def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:
         limit=max(1, group.peak) * per_machine,
         idle_s=max((one.cooldown_s for one in engines), default=JOB_IDLE_S),
         grace_s=max((one.grace_s for one in engines), default=0),
+        short=rented.short if rented is not None else "",
+        is_reserved=cloud is not None and rented in cloud.reserved,
+        is_queued=cloud is not None and rented in cloud.queued,
     )
 
 
