@@ -228,11 +228,6 @@ class CatalogTables:
             template_tools=row is not None and bool(row.tool_format),
         )
 
-    def estimate_weight_bytes(self, model: str, quantisation: str) -> int:
-        """Return parameters x bits; 0 if the catalog has no architecture of the model or not this format."""
-        spec, kind = self.models.get(model), self.quantisations.get(quantisation)
-        return round(spec.parameters * kind.bits_per_weight / 8) if spec is not None and kind is not None else 0
-
     def stored_format(self, model: records.ModelSpec, quantisation: str) -> str:
         """Return the format of most weights: another one if the model's width is no multiple of a K format's block."""
         known = self.quantisations.get(quantisation)

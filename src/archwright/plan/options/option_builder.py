@@ -38,6 +38,7 @@ from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.violations import Limits, Misses, build_violation, list_misses
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.option_effects import list_flags
+from archwright.sizing.model.numeric_precision import WEIGHT_BITS
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
 SPOT_PRICE_FACTOR = 1.6
@@ -270,7 +271,7 @@ class PoolWriter:
             raise ValueError(f"{task.name}: a job has no pool")
         engine = self._catalog.engines.get(steady.engine)
         device = host.machine.accelerator
-        weights = self._catalog.estimate_weight_bytes(steady.model, steady.quantisation)
+        weights = self._estimate_weight_bytes(steady)
         return Pool(
             name=f"{task.name}{suffix}",
             model=steady.model,
@@ -301,6 +302,12 @@ class PoolWriter:
             kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding", "rerank") else "predict",
             weight_bytes=weights,
         )
+
+    def _estimate_weight_bytes(self, steady: SteadyCapacity) -> int:
+        """Return parameters x bits; 0 if the catalog has no architecture of the model."""
+        spec, kind = self._catalog.models.get(steady.model), self._catalog.quantisations.get(steady.quantisation)
+        bits = WEIGHT_BITS.get(steady.quantisation) or (kind.bits_per_weight if kind is not None else 0.0)
+        return round(spec.parameters * bits / 8) if spec is not None else 0
 
 
 def survives_zone_loss(needed: int, spares: int) -> bool:
