@@ -1,6 +1,7 @@
 """Predictions against measurements: `bench`, `reconcile`."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from archwright import settings
@@ -9,9 +10,9 @@ from archwright.api.context import open_home, open_keys
 from archwright.api.control_checks import PlatformConnection, control_measurements
 from archwright.api.platform_lifecycle import running_url
 from archwright.catalog.load import load_catalog
-from archwright.contract.evidence import Measurement, Reconciliation
+from archwright.contract.evidence import Deviation, Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
@@ -22,9 +23,12 @@ from archwright.operate import owner_keys, platform_control
 from archwright.plan.plan_file import read_plan
 from archwright.reconcile.bench import BenchProgress, BenchResult, BenchTarget, run_bench
 from archwright.reconcile.bench_result import BenchPhase, TimeWindow
+from archwright.reconcile.bills import compare_bills
 from archwright.reconcile.deviations import reconcile_plan as compare
 from archwright.reconcile.deviations import select_measurements
 from archwright.reconcile.measurements import client_measurements, platform_measurements, read_prometheus
+from archwright.reconcile.opencost import compare_model_costs
+from archwright.reconcile.report_measurements import read_report_files
 from archwright.store import Store
 
 # After two of their flushes the gateway and the supervisor have written their observations.
@@ -122,24 +126,65 @@ def _report_progress(progress: BenchProgress) -> None:
     report_step(f"{progress.phase}: {progress.elapsed_s:.0f} of {progress.total_s:.0f} s, {requests}")
 
 
-def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reconciliation:
+def reconcile(
+    plan: str | None = None,
+    *,
+    prometheus: str | None = None,
+    report: Sequence[str] | None = None,
+    bill: Sequence[str] | None = None,
+    gate: bool = False,
+) -> Reconciliation:
     """Compare each prediction of a plan with its measurement, without sending traffic.
 
     `plan`: a plan.json; default: the running plan, else plan.json of the folder. Measurements come from the newest
-    bench of the plan, else from the platform's records. With `prometheus` all measurements are read from there.
+    bench of the plan, else from the platform's records; with any of `prometheus`, `report` (files of benchmark tools)
+    and `bill` (files in FOCUS) from these alone. With `gate` raises ReconcileError AW-REC-38 unless at least one
+    prediction is judged, and each judged one is inside its interval.
     """
     home = locate_home(settings.load())
     read = _find_plan(home, plan)
+    if prometheus is None and not report and not bill:
+        return _check_gate(_reconcile_records(home, read), gate)
+    measured, gaps, costs, notes = list[Measurement](), dict[str, str](), tuple[Deviation, ...](), list[str]()
     if prometheus is not None:
         # A server that was installed already may serve the plan's pool: its series are known too.
         engines = [row.metrics for row in load_catalog(home).engines.values()]
-        reading = read_prometheus(read, PrometheusClient(prometheus), time.time(), engines=engines)
-        return compare(read, select_measurements(reading.measurements), reading.gaps)
+        client, now = PrometheusClient(prometheus), time.time()
+        reading = read_prometheus(read, client, now, engines=engines)
+        measured, gaps, costs = [*reading.measurements], reading.gaps, compare_model_costs(read, client, now)
+    if report:
+        reports = read_report_files(read, report)
+        known = {one.prediction_id for one in measured}
+        measured += [one for one in reports.measurements if one.prediction_id not in known]
+        gaps |= {name: gap for name, gap in reports.gaps.items() if name not in known}
+        notes += [one.evidence for one in reports.measurements]
+    if bill:
+        billed = compare_bills(read, bill)
+        costs, notes = (*costs, *billed), [*notes, billed[-1].evidence]
+    result = compare(read, select_measurements(measured), gaps, costs)
+    return _check_gate(replace(result, notes=tuple(dict.fromkeys(notes))), gate)
+
+
+def _reconcile_records(home: Home, plan: Plan) -> Reconciliation:
     with open_home() as (_settings, _home, store):
-        found = select_measurements(measurement_store.read_plan_measurements(store, read.digest))
-        for live in _read_live_measurements(store, home, read):
+        found = select_measurements(measurement_store.read_plan_measurements(store, plan.digest))
+        for live in _read_live_measurements(store, home, plan):
             found.setdefault(live.prediction_id, live)
-    return compare(read, found)
+    return compare(plan, found)
+
+
+def _check_gate(result: Reconciliation, gate: bool) -> Reconciliation:
+    """Return the result. With `gate` raises ReconcileError AW-REC-38, which carries it, if it does not pass."""
+    outside = [f"{one.prediction_id} {one.verdict}" for one in result.deviations if one.verdict in ("better", "worse")]
+    if gate and (outside or result.coverage is None):
+        message = f"outside its interval: {', '.join(outside)}" if outside else "no prediction was measured at its load"
+        hint = (
+            "a value that is too good is wrong too: check load, model and hardware, then plan again with what differs"
+        )
+        error = ReconcileError("AW-REC-38", message, hint=hint)
+        error.result = result
+        raise error
+    return result
 
 
 def _read_live_measurements(store: Store, home: Home, plan: Plan) -> list[Measurement]:

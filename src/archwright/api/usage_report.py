@@ -1,13 +1,20 @@
 """`usage`: requests to the gateway and their cost."""
 
+from pathlib import Path
+
 from archwright.api.context import open_home
+from archwright.home import write_atomic
+from archwright.monitor.focus_export import FOCUS_GROUPS, format_focus
 from archwright.monitor.usage import UsageRow, read_usage
 
 
-def usage(*, tenant: str | None = None, by: str = "tenant,model") -> tuple[UsageRow, ...]:
+def usage(*, tenant: str | None = None, by: str = "tenant,model", focus: str | None = None) -> tuple[UsageRow, ...]:
     """Return requests, tokens and cost grouped by any of tenant, key, user, model and day, joined by commas.
 
-    Raises UsageError AW-USE-66 for another group.
+    `focus`: a CSV file to write the usage to in FOCUS 1.2, grouped by all of them. Raises UsageError AW-USE-66 for
+    another group.
     """
     with open_home() as (_settings, home, store):
+        if focus is not None:
+            write_atomic(Path(focus), format_focus(read_usage(store, home, tenant, FOCUS_GROUPS)).encode(), mode=0o644)
         return read_usage(store, home, tenant, by)

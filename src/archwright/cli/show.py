@@ -207,9 +207,14 @@ VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown
 def print_reconciliation(result: Reconciliation) -> int:
     out = make_console()
     out.print(make_deviations_table(result.deviations, samples=True))
-    measured = sum(d.measured is not None for d in result.deviations)
-    inside = sum(d.verdict == "within" for d in result.deviations)
-    out.print(f"{inside} of {measured} measured predictions inside their interval; plan {result.plan_digest[:12]}")
+    judged = [d.verdict for d in result.deviations if d.verdict != "unknown"]
+    for row in result.deviations:
+        if row.measured is not None and row.verdict == "unknown":
+            out.print(f"  not judged: {escape(row.prediction_id)}: {escape(row.evidence.rpartition('  # ')[2])}")
+    for note in result.notes:
+        out.print(f"  note: {escape(note)}")
+    inside = f"{judged.count('within')} of {len(judged)} measured predictions inside their interval"
+    out.print(f"{inside}; plan {result.plan_digest[:12]}")
     return 0
 
 

@@ -136,7 +136,7 @@ class MeasuredValue(Record):
 class Measurement(Record):
     """A measurement stored by `monitor` for one prediction.
 
-    `at` is seconds since the epoch at the window's end; `source` is gateway, client, supervisor or prometheus.
+    `at` is seconds since the epoch at the window's end; `source` is gateway, client, supervisor, prometheus or report.
     """
 
     plan_digest: str
@@ -155,7 +155,10 @@ class Measurement(Record):
 
 
 class Deviation(Record):
-    """A prediction compared with its measurement: `within` exactly if low <= measured <= high."""
+    """A prediction compared with its measurement: `within` exactly if low <= measured <= high.
+
+    A measured value with the verdict `unknown` is not judged; the evidence says why.
+    """
 
     prediction_id: str
     metric: str
@@ -167,11 +170,15 @@ class Deviation(Record):
 
 
 class Reconciliation(Record):
-    """The output of `reconcile --json`. `coverage`: share of measured predictions inside their interval."""
+    """The output of `reconcile --json`. `coverage`: share of judged predictions inside their interval.
+
+    `notes`: the definitions of other tools and their conversion, and what was read of a bill.
+    """
 
     plan_digest: str
     coverage: float | None
     deviations: tuple[Deviation, ...]
+    notes: tuple[str, ...] = ()
 
 
 def determine_verdict(metric: str, predicted: Estimate, measured: float | None) -> Verdict:

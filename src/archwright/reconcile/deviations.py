@@ -16,30 +16,32 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 
 # In order of precedence: the platform records every request, a client its own requests, a Prometheus only buckets.
-SOURCES = ("gateway", "supervisor", "client", "prometheus")
+SOURCES = ("gateway", "supervisor", "client", "prometheus", "report")
 
 # The displayed statistic: a rate is a mean over its window; for a single last value all statistics are equal.
 _DISPLAYED_STATISTICS: dict[str, Statistic] = {"rate": "mean", "last": "max", "share": "mean"}
 
 
 def reconcile_plan(
-    plan: Plan, measurements: Mapping[str, Measurement], gaps: Mapping[str, str] | None = None
+    plan: Plan,
+    measurements: Mapping[str, Measurement],
+    gaps: Mapping[str, str] | None = None,
+    costs: tuple[Deviation, ...] = (),
 ) -> Reconciliation:
     """Return every prediction in the plan's order with its verdict (`determine_verdict`).
 
     The verdict is unknown if there is no measurement, or if it is of another plan or unit, has no samples or is not
-    finite. `gaps`: the reason for a missing measurement, by prediction id. `coverage` = within / measured; None if
-    nothing was measured.
+    finite. `gaps`: why a prediction has no measurement, or why its measurement is not judged. `costs` are compared
+    already, and follow the predictions. `coverage` = within / judged; None if nothing was judged.
     """
     digest = plan.digest
     deviations = tuple(
         _build_deviation(prediction, digest, measurements.get(prediction.id), (gaps or {}).get(prediction.id, ""))
         for prediction in plan.predictions
     )
-    measured = [deviation for deviation in deviations if deviation.measured is not None]
-    held = sum(1 for deviation in measured if deviation.verdict == "within")
-    coverage = held / len(measured) if measured else None
-    return Reconciliation(plan_digest=digest, coverage=coverage, deviations=deviations)
+    judged = [one.verdict for one in (*deviations, *costs) if one.verdict != "unknown"]
+    coverage = judged.count("within") / len(judged) if judged else None
+    return Reconciliation(plan_digest=digest, coverage=coverage, deviations=(*deviations, *costs))
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
@@ -61,15 +63,17 @@ def _build_deviation(prediction: Prediction, digest: str, measurement: Measureme
     measured, evidence = None, prediction.query.promql()
     if measurement is not None:
         evidence = measurement.evidence
-        gap = _explain_unusable(prediction, digest, measurement)
-        measured = None if gap else _to_displayed(measurement)
+        unusable = _explain_unusable(prediction, digest, measurement)
+        measured = None if unusable else _to_displayed(measurement)
+        gap = unusable or gap
+    judged = None if measured is None or gap else measured.value
     return Deviation(
         prediction_id=prediction.id,
         metric=prediction.metric,
         workload=prediction.workload,
         predicted=prediction.estimate,
         measured=measured,
-        verdict=determine_verdict(prediction.metric, prediction.estimate, None if measured is None else measured.value),
+        verdict=determine_verdict(prediction.metric, prediction.estimate, judged),
         evidence=f"{evidence}  # {gap}" if gap else evidence,
     )
 

@@ -57,7 +57,7 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
         names = " and ".join(phase.name for phase in phases)
         seen = f"by the client's clock at {result.url}, phase {names}, {samples} of {sent} requests"
         evidence = f"{query.promql()}  # {seen}"
-        found.append(_build_measurement(digest, prediction, SourceReading("client", window, value, samples, evidence)))
+        found.append(build_measurement(digest, prediction, SourceReading("client", window, value, samples, evidence)))
     return found
 
 
@@ -108,7 +108,7 @@ def platform_measurements(
         query = replace(prediction.query, window_s=window.window_s)
         seen = _read_platform_value(store, query, window, home)
         if seen is not None:
-            found.append(_build_measurement(digest, prediction, seen))
+            found.append(build_measurement(digest, prediction, seen))
     return found
 
 
@@ -135,7 +135,7 @@ class SourceReading(NamedTuple):
     evidence: str
 
 
-def _build_measurement(digest: str, prediction: Prediction, seen: SourceReading) -> Measurement:
+def build_measurement(digest: str, prediction: Prediction, seen: SourceReading) -> Measurement:
     return Measurement(
         plan_digest=digest,
         prediction_id=prediction.id,
@@ -182,7 +182,7 @@ def read_prometheus(
             window = TimeWindow(name="", started_at=now - seconds, ended_at=now)
             seen = _PrometheusPrediction(plan, prediction, prometheus, window).read(engines)
             if isinstance(seen, SourceReading):
-                measurements.append(_build_measurement(digest, prediction, seen))
+                measurements.append(build_measurement(digest, prediction, seen))
                 gaps.pop(prediction.id, None)
                 break
             gaps[prediction.id] = seen

@@ -1,0 +1,153 @@
+"""Compare bills in FOCUS (CSV, CSV.gz, Parquet) with the recurring cost lines of the chosen option.
+
+EffectiveCost is compared, because the plan spreads commitments over time too. Taxes, credits and corrections of earlier
+periods are left out, and their sum is stated. If a row carries the tag `archwright/plan` or `archwright/pool` (or these
+words joined by - _ or :), only rows with the tag of this plan or of its pools count; else the whole bill counts.
+Columns: https://focus.finops.org/focus-specification/v1-2/
+"""
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.contract.estimate import exact_estimate
+from archwright.contract.evidence import Deviation, MeasuredValue
+from archwright.contract.plan import CostCategory, CostLine, Option, Plan
+from archwright.errors import ErrorLocation, ReconcileError, require_extra
+from archwright.reconcile.plan_costs import HOURS_PER_MONTH, compare_cost, list_recurring_lines, sum_monthly_lines
+
+# Managed endpoints are sold under this category too: without tokens to buy, it counts as machines.
+MODELS = "AI and Machine Learning"
+# Groups of a bill: categories of the plan's lines, and service categories of FOCUS.
+GROUPS: dict[str, tuple[tuple[CostCategory, ...], tuple[str, ...]]] = {
+    "machines": (("compute", "platform", "licence"), ("Compute", "Databases", "Management and Governance")),
+    "storage": (("storage",), ("Storage",)),
+    "network": (("egress", "network"), ("Networking",)),
+    "tokens": (("tokens",), (MODELS,)),
+}
+BILLED_LINES: tuple[CostCategory, ...] = tuple(category for categories, _ in GROUPS.values() for category in categories)
+# A label of a cloud holds fewer characters than a digest.
+DIGEST_CHARACTERS = 8
+TAG = re.compile(r"(?:^|.*[^a-z])archwright[^a-z]+(plan|pool)$")
+
+
+class _FocusCharge(msgspec.Struct, rename="pascal"):
+    charge_period_start: datetime
+    charge_period_end: datetime
+    billing_currency: str
+    service_category: str
+    effective_cost: float
+    charge_category: str = "Usage"
+    charge_class: str = ""
+    tags: Any = None
+
+    @property
+    def is_left_out(self) -> bool:
+        return self.charge_category in ("Tax", "Credit") or self.charge_class == "Correction"
+
+    def list_tags(self) -> set[tuple[str, str]]:
+        """Return our tags as ("plan" or "pool", value). Raises ValueError if the tags are no mapping."""
+        tags = msgspec.json.decode(self.tags) if isinstance(self.tags, str) else self.tags or {}
+        found = ((TAG.match(str(key).lower()), str(value)) for key, value in dict(tags).items())
+        return {(match[1], value) for match, value in found if match is not None}
+
+
+class _Charge(NamedTuple):
+    focus: _FocusCharge
+    is_tagged: bool
+    is_ours: bool
+
+
+def compare_bills(plan: Plan, files: Sequence[str]) -> tuple[Deviation, ...]:
+    """Return a row for each group of services, and one for the total, per month of the bills' period.
+
+    Raises ReconcileError: AW-REC-35 (a file cannot be read, or no charge counts), AW-REC-36 (a column is missing or
+    broken), AW-REC-37 (another currency).
+    """
+    option = plan.chosen_option
+    charges = [charge for file in files for charge in _read_charges(plan, file)]
+    tagged = any(charge.is_tagged for charge in charges)
+    taken = [charge.focus for charge in charges if charge.is_ours or not tagged]
+    counted = [one for one in taken if not one.is_left_out]
+    if option is None or not counted:
+        message = "no charge of the bill belongs to the plan" if charges else "the bill has no charges"
+        hint = "check the files, the tags archwright/plan and archwright/pool, and that the plan has a chosen option"
+        raise ReconcileError("AW-REC-35", message, where=ErrorLocation(", ".join(files)), hint=hint)
+    # A purchase may have the period of its commitment.
+    period = [one for one in counted if one.charge_category == "Usage"] or counted
+    start, end = min(one.charge_period_start for one in period), max(one.charge_period_end for one in period)
+    left_out = sum(one.effective_cost for one in taken if one.is_left_out)
+    evidence = (
+        f"EffectiveCost of {', '.join(files)}, {start:%Y-%m-%d} to {end:%Y-%m-%d}, "
+        f"{'rows with the tags of the plan' if tagged else 'all rows, as none has the tag archwright/plan'}; "
+        f"left out: {left_out:,.2f} {plan.currency} of taxes, credits and corrections"
+    )
+    seconds, unit, rows = max((end - start).total_seconds(), 1.0), f"{plan.currency}/month", list[Deviation]()
+    for name, lines, costs in _group_charges(option, counted):
+        value = sum(costs) * HOURS_PER_MONTH * 3600 / seconds
+        measured = MeasuredValue(value=value, unit=unit, statistic="mean", samples=len(costs), window_s=seconds)
+        predicted = sum_monthly_lines(plan, lines, start.timestamp()) if lines else exact_estimate(0.0, unit)
+        caveat = "" if lines else "the plan has no line for these services"
+        caveat = caveat or ("" if costs else "the bill has no charge for these services")
+        rows.append(compare_cost(f"bill.cost_per_month.{name}", predicted, measured, evidence, caveat))
+    return tuple(rows)
+
+
+def _group_charges(option: Option, charges: list[_FocusCharge]) -> Iterator[tuple[str, list[CostLine], list[float]]]:
+    """Yield each group with its lines and costs, then services that the plan has no line for, then the total."""
+    names = {service: name for name, (_, services) in GROUPS.items() for service in services}
+    if not list_recurring_lines(option, GROUPS["tokens"][0]):
+        names[MODELS] = "machines"
+    costs: dict[str, list[float]] = {name: [] for name in GROUPS}
+    for one in charges:
+        costs.setdefault(names.get(one.service_category, one.service_category), []).append(one.effective_cost)
+    for name, found in costs.items():
+        lines = list_recurring_lines(option, GROUPS[name][0]) if name in GROUPS else []
+        if lines or found:
+            yield name, lines, found
+    yield "total", list_recurring_lines(option, BILLED_LINES), [one.effective_cost for one in charges]
+
+
+def _read_charges(plan: Plan, file: str) -> Iterator[_Charge]:
+    pools = {pool.name for pool in plan.pools}
+    for number, row in _read_rows(file):
+        try:
+            cells = {key: cell for key, cell in row.items() if cell not in ("", None)}
+            focus = msgspec.convert(cells, _FocusCharge, strict=False)
+            tags = focus.list_tags()
+        except (ValueError, TypeError) as error:
+            hint = "export the bill as FOCUS 1.0 or newer with all mandatory columns, and correct this row"
+            where = ErrorLocation(
+                file, number, str(error).rpartition("$.")[2].strip("`") if "$." in str(error) else None
+            )
+            raise ReconcileError("AW-REC-36", f"the bill is not FOCUS: {error}", where=where, hint=hint) from error
+        if focus.billing_currency != plan.currency:
+            message = f"the bill is in {focus.billing_currency}, the plan in {plan.currency}"
+            where = ErrorLocation(file, number, "BillingCurrency")
+            hint = "state the currency of the bill in the needs (budget.currency), and plan again"
+            raise ReconcileError("AW-REC-37", message, where=where, hint=hint)
+        digests = [value for kind, value in tags if kind == "plan"]
+        named = any(plan.digest.startswith(one) and len(one) >= DIGEST_CHARACTERS for one in digests)
+        yield _Charge(focus, bool(tags), named or (not digests and any(value in pools for _, value in tags)))
+
+
+def _read_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield rows with their numbers; the header of a table is row 1."""
+    try:
+        data = Path(file).read_bytes()
+        text = "" if file.endswith(".parquet") else (gzip.decompress(data) if file.endswith(".gz") else data).decode()
+    except (OSError, EOFError, ValueError) as error:
+        message, hint = f"the bill cannot be read: {error}", "give a FOCUS export as .csv, .csv.gz or .parquet"
+        raise ReconcileError("AW-REC-35", message, where=ErrorLocation(file), hint=hint) from error
+    if file.endswith(".parquet"):
+        with require_extra("lake", "a bill in Parquet"):
+            from pyarrow import parquet  # noqa: PLC0415
+        yield from enumerate(parquet.read_table(io.BytesIO(data)).to_pylist(), 2)
+    yield from enumerate(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))), 2)
