@@ -54,7 +54,7 @@ def test_a_bill_is_compared_per_month_and_group(tmp_path: Path, name: str) -> No
     machines, storage, total = found["machines"], found["storage"], found["total"]
     assert machines.measured is not None and storage.measured is not None and total.measured is not None
     # The first year costs 9,000 / 12 per month, three quarters of the mean.
-    assert (machines.predicted.value, machines.predicted.low) == (pytest.approx(750), pytest.approx(600))
+    assert machines.predicted.value == pytest.approx(750) and machines.predicted.low == pytest.approx(600)
     assert machines.measured.value == pytest.approx(500 * 730 / HALF)
     assert (machines.verdict, storage.verdict, total.verdict) == ("within", "worse", "within")
     assert total.measured.value == pytest.approx(1040) and total.predicted.value == pytest.approx(760)
@@ -81,7 +81,7 @@ def test_only_tagged_rows_count_if_any_row_is_tagged(tmp_path: Path) -> None:
     )
     measured = compare(tmp_path / "b.csv", *rows)["machines"].measured
     assert measured is not None
-    assert (measured.value, measured.samples) == (pytest.approx(800), 2)
+    assert measured.value == pytest.approx(800) and measured.samples == 2
 
 
 def test_taxes_credits_and_corrections_are_left_out_and_stated(tmp_path: Path) -> None:

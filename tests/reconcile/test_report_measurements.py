@@ -82,7 +82,7 @@ def test_files_that_are_no_reports_are_refused(null_plan: Plan, tmp_path: Path) 
 def write_result(path: Path, plan: Plan, **changes: Any) -> str:
     estimate = {"value": 1.0, "low": 1.0, "high": 1.0, "unit": "s"}
     measured = {"value": 0.05, "unit": "s", "statistic": "p50", "samples": 9, "window_s": 2.0}
-    deviation = {"prediction_id": "assistant.ttft_s.p50", "metric": "ttft_s", "workload": "assistant"}
+    deviation: dict[str, Any] = {"prediction_id": "assistant.ttft_s.p50", "metric": "ttft_s", "workload": "assistant"}
     deviation |= {"predicted": estimate, "measured": measured, "verdict": "within", "evidence": "promql"}
     found = {"plan_digest": plan.digest, "coverage": 1.0, "deviations": [deviation]} | changes
     path.write_text(json.dumps({"url": "u", "reconciliation": found}))
