@@ -125,6 +125,8 @@ class Store:
         self._pinned = threading.local()
         try:
             parsed = sa.make_url(url)
+            if parsed.drivername == "postgresql":  # operators of databases write URLs without our driver
+                parsed = parsed.set(drivername="postgresql+psycopg")
             remote = parsed.get_backend_name() == "postgresql"
             timeouts = {name: most for name, most in POSTGRES_TIMEOUTS.items() if remote and name not in parsed.query}
             self._engine = sa.create_engine(parsed, pool_pre_ping=remote, connect_args=timeouts)

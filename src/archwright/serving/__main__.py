@@ -6,10 +6,12 @@ A third argument comes from an older program of this process (serving/process/up
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
+from archwright.access.api_keys import load_pepper
 from archwright.engines.parent_watch import has_supervising_parent
 from archwright.engines.process_restrictions import restrict_process
 from archwright.errors import ArchwrightError, OperateError, UsageError, boundary
@@ -18,6 +20,8 @@ from archwright.journal import Journal
 from archwright.serving.process.master import ListeningSockets, Master
 from archwright.serving.process.upgrade import TRIAL, InheritedParts, keep_private
 from archwright.serving.settings.config import GatewayConfig, read_config
+from archwright.serving.settings.engine_secrets import read_store_url
+from archwright.store import Store
 
 PORT_TIMEOUT_S, PORT_TICK_S = 3.0, 0.02
 
@@ -37,9 +41,11 @@ def main(arguments: Sequence[str]) -> int:
                 if TRIAL not in arguments:
                     _run_inherited(config, file, Home(arguments[0]), parts)
                 return 0
-            supervised = has_supervising_parent()
+            supervised, home = has_supervising_parent(), Home(arguments[0])
+            if not supervised:
+                _prepare_home(home, config)
             bound = _bind_ports(config, PORT_TIMEOUT_S if supervised else 0.0)
-            master = Master(config, file, Home(arguments[0]), bound, life=0 if supervised else None)
+            master = Master(config, file, home, bound, life=0 if supervised else None)
             master.start()
             status = master.wait_until_ready()
             if status == 0:
@@ -49,6 +55,15 @@ def main(arguments: Sequence[str]) -> int:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status
+
+
+def _prepare_home(home: Home, config: GatewayConfig) -> None:
+    """Do what `archwright up` does for a supervised gateway: migrate the home, and make the pepper of a new one."""
+    if home.root.is_dir():
+        home.migrate()
+    if not home.pepper.exists():
+        with closing(Store(read_store_url(config.store_url) or home.store_url)) as store:
+            load_pepper(home, store)
 
 
 def _run_inherited(config: GatewayConfig, file: Path, home: Home, parts: InheritedParts) -> None:
