@@ -19,11 +19,14 @@ from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.engine_containers import choose_image, find_draft, name_draft
 from archwright.deploy.engine_layout import list_engines
 from archwright.deploy.gateway_container import build_gateway
+from archwright.deploy.log_retention import find_log_retention
 from archwright.deploy.node_pools import build_capacity
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
+# How an organisation pays its own machines; other kinds are rented.
+OWN_KINDS = ("bought", "owned")
 # Bundles with objects of this template folder have a check-list of conformance.
 ASSESSED_FOLDER = "kubernetes"
 
@@ -42,6 +45,8 @@ class Target(Record):
     def can_render(self, option: Option) -> bool:
         """True if the option has machines at a place of this target."""
         places = {place for pool in option.pools for place in (pool.placement, pool.provider)}
+        if option.placement == "hybrid" and any(one.kind not in OWN_KINDS for one in option.purchases):
+            places.add(option.provider)
         if not places & set(self.places):
             return False
         return not self.one_machine or _is_one_machine(option)
@@ -160,6 +165,8 @@ def build_context(
         "gateway": build_gateway(deployment, target.engine_url),
         "components": components,
         "clouds": list_cloud_sites(deployment),
+        "log_retention": find_log_retention(deployment.plan),
+        "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,
         "capacity": build_capacity(deployment),
         "images": images,
         "pins": pins,

@@ -11,7 +11,8 @@ A template file holds documents of this form:
 
 `<<expression>>` is an expression of Jinja. A value that is one expression keeps its type, so `<<pool.replicas>>` is a
 number; inside a longer text it becomes text. In a mapping, the keys `$if EXPRESSION` and `$for NAME in EXPRESSION`
-merge their mapping; as the only key of a list's item, they add their value, or the items of their list.
+merge their mapping; as the only key of a list's item, they add their value, or the items of their list. A loop over
+tuples can name their items: `$for name, size in ...`. A mapping with the only key `$json` becomes its JSON text.
 Inside `text`, blocks are written `<% if ... %>`, and comments `<# ... #>`.
 
 Design: values are put into parsed YAML, so a text of the plan cannot change the structure of an object. In a `text`,
@@ -19,6 +20,8 @@ use the filters `sh` (shell word), `csv` (cell) and `line` (one line) for texts 
 """
 
 import functools
+import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +33,8 @@ from archwright.contract.record import Record
 from archwright.errors import InternalError
 
 TEMPLATES = Path(__file__).parent / "templates"
+# A reference of Terraform inside a JSON text: its quotes are not those of the text.
+REFERENCE = re.compile(r"\$\{[^}]*\}")
 OPEN, CLOSE = "<<", ">>"
 TemplateContext = Mapping[str, object]
 
@@ -132,6 +137,9 @@ def fill_value(value: Any, context: TemplateContext) -> Any:
     if isinstance(value, list):
         return [item for part in value for item in _fill_item(part, context)]
     if isinstance(value, dict):
+        if value.keys() == {"$json"}:
+            text = json.dumps(fill_value(value["$json"], context), sort_keys=True)
+            return REFERENCE.sub(lambda found: found[0].replace('\\"', '"'), text)
         return _fill_mapping(value, context)
     return value
 
@@ -188,9 +196,10 @@ def _expand_directive(key: str, context: TemplateContext) -> Iterator[TemplateCo
 
 
 def _repeat(clause: str, context: TemplateContext) -> Iterator[TemplateContext]:
-    name, _, source = clause.partition(" in ")
+    names, _, source = clause.partition(" in ")
+    first, *more = (name.strip() for name in names.split(","))
     for item in evaluate(source, context):
-        yield {**context, name.strip(): item}
+        yield {**context, **(dict(zip([first, *more], item, strict=True)) if more else {first: item})}
 
 
 @functools.cache
