@@ -9,6 +9,7 @@ Source: https://llm-d.ai/docs/dev/operations/observability/inference-cost
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Deviation, MeasuredValue, escape_label_value
@@ -17,12 +18,11 @@ from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.reconcile.plan_costs import (
     HOURS_PER_MONTH,
     MACHINE_LINES,
-    PRICE_UNIT,
-    TOKENS_PER_PRICE,
     compare_cost,
     find_exchange_rate,
     list_recurring_lines,
     predict_token_price,
+    price_estimate,
     sum_monthly_lines,
 )
 
@@ -31,8 +31,16 @@ HOURLY_COSTS = ("llm_total_hourly_cost", "llm_total_cost")
 TOKEN_COST, CACHED_SHARE = "llm_cost_per_million_tokens", "llm_cache_savings_fraction"
 # A day has the busy and the quiet hours, as the plan's mean.
 WINDOW_S = 86_400
-KEPT, CONSUMED = ("allocation", "kept available"), ("usage", "consumed")
-PHASES = (("", "usd_per_million_tokens"), ("prompt", "usd_per_million_input"), ("generation", "usd_per_million_output"))
+SPLIT = "the plan weights an output token by hosted prices, OpenCost by the time that it takes"
+
+
+class _Gauge(NamedTuple):
+    """A query and what the plan says of its value. `caveat`: why they are not judged."""
+
+    name: str
+    predicted: Estimate
+    promql: str
+    caveat: str
 
 
 def compare_model_costs(plan: Plan, prometheus: PrometheusClient, now: float) -> tuple[Deviation, ...]:
@@ -40,73 +48,52 @@ def compare_model_costs(plan: Plan, prometheus: PrometheusClient, now: float) ->
 
     Raises ReconcileError AW-REC-01 and -02, like every query.
     """
-    option = plan.chosen_option
-    if option is None:
-        return ()
-    pools = [pool for pool in option.pools if pool.kind == "text"]
-    rows = (row for pool in pools for row in _PoolMeter(plan, option, pool, prometheus, now).compare())
-    return tuple(rows)
+    option, rows = plan.chosen_option, dict[str, Deviation]()
+    for pool in option.pools if option is not None else ():
+        for gauge in _list_gauges(plan, option, pool, now) if option is not None and pool.kind == "text" else ():
+            value = None if gauge.name in rows else prometheus.query_instant(gauge.promql, now)
+            if value:
+                unit, window_s = gauge.predicted.unit, float(WINDOW_S)
+                measured = MeasuredValue(value=value, unit=unit, statistic="mean", samples=1, window_s=window_s)
+                rows[gauge.name] = compare_cost(gauge.name, gauge.predicted, measured, gauge.promql, gauge.caveat)
+    return tuple(rows.values())
 
 
-class _PoolMeter:
-    def __init__(self, plan: Plan, option: Option, pool: Pool, prometheus: PrometheusClient, now: float) -> None:
-        self._plan, self._option, self._pool = plan, option, pool
-        self._prometheus, self._now = prometheus, now
-        sharing = [one.name for one in option.pools if one.model == pool.model]
-        self._shared = f"the gauge is for the model of the pools {', '.join(sharing)}" if len(sharing) > 1 else ""
-
-    def compare(self) -> Iterator[Deviation]:
-        for basis, words in (KEPT, CONSUMED):
-            caveat = self._shared if basis == KEPT[0] else f"{words} only: the plan predicts what is {KEPT[1]}"
-            yield from self._compare_tokens(basis, caveat)
-            yield from self._compare_month(basis, caveat)
-        planned = exact_estimate(self._pool.options.prefix_hits, "share")
-        no_interval = "the plan states the expected share of prompt tokens without an interval"
-        yield from self._compare("cached_prompt_share", planned, f"avg({self._average(CACHED_SHARE)})", no_interval)
-
-    def _compare_tokens(self, basis: str, caveat: str) -> Iterator[Deviation]:
-        for phase, metric in PHASES:
-            predicted, other = self._predict_tokens(phase)
-            query = f"avg({self._average(TOKEN_COST, cost_basis=basis, phase=phase)})"
-            yield from self._compare(f"{metric}.{basis}", predicted, query, caveat or other)
-
-    def _predict_tokens(self, phase: str) -> tuple[Estimate, str]:
-        """Return the predicted price per million tokens of a phase, and why it is not judged."""
-        both, tariff = predict_token_price(self._plan, self._option, self._pool), self._pool.price_per_token
-        if isinstance(both, str) or tariff is None:
-            return exact_estimate(0.0, PRICE_UNIT), str(both)
-        if not phase:
-            return both, ""
-        usd = (tariff.input_usd if phase == "prompt" else tariff.output_usd) * TOKENS_PER_PRICE
-        return exact_estimate(
-            usd, PRICE_UNIT
-        ), "the plan weights an output token by hosted prices, OpenCost by its time"
-
-    def _compare_month(self, basis: str, caveat: str) -> Iterator[Deviation]:
-        lines = list_recurring_lines(self._option, MACHINE_LINES, self._pool.name)
-        rate = find_exchange_rate(self._plan)
-        if rate is None:
-            caveat = caveat or f"the plan states no exchange rate of USD and {self._plan.currency}"
-        if not lines:
-            caveat = caveat or "the plan has no rented machines of this pool alone"
-        predicted = sum_monthly_lines(self._plan, lines, self._now)
+def _list_gauges(plan: Plan, option: Option, pool: Pool, now: float) -> Iterator[_Gauge]:
+    """Yield the queries of a pool; of two with the same name the second is for an older OpenCost."""
+    sharing = [one.name for one in option.pools if one.model == pool.model]
+    kept = f"the gauge is for the model of the pools {', '.join(sharing)}" if len(sharing) > 1 else ""
+    price, tariff, lines = (
+        predict_token_price(plan, option, pool),
+        pool.price_per_token,
+        list_recurring_lines(option, MACHINE_LINES, pool.name),
+    )
+    unpriced = "" if price is not None else "the plan has no price per token for this pool"
+    rate, month = find_exchange_rate(plan), sum_monthly_lines(plan, lines, now)
+    unknown = "" if lines else "the plan has no rented machines of this pool alone"
+    unknown = unknown if rate is not None else f"the plan states no exchange rate of USD and {plan.currency}"
+    for basis, caveat in (("allocation", kept), ("usage", "consumed only: the plan predicts what is kept available")):
+        both = price or price_estimate(0.0)
+        sides = (
+            ("input", "prompt", tariff and tariff.input_usd),
+            ("output", "generation", tariff and tariff.output_usd),
+        )
+        query = f"avg({_average(pool, TOKEN_COST, cost_basis=basis, phase='')})"
+        yield _Gauge(f"{pool.name}.usd_per_million_tokens.{basis}", both, query, caveat or unpriced)
+        for side, phase, usd in sides:
+            query = f"avg({_average(pool, TOKEN_COST, cost_basis=basis, phase=phase)})"
+            name = f"{pool.name}.usd_per_million_{side}.{basis}"
+            yield _Gauge(name, price_estimate(usd or 0.0), query, caveat or unpriced or SPLIT)
         for gauge in HOURLY_COSTS:
-            query = f"sum({self._average(gauge, cost_basis=basis)}) * {HOURS_PER_MONTH * (rate or 1.0):g}"
-            found = list(self._compare(f"cost_per_month.{basis}", predicted, query, caveat))
-            if found:
-                yield from found
-                return
+            query = f"sum({_average(pool, gauge, cost_basis=basis)}) * {HOURS_PER_MONTH * (rate or 1.0):g}"
+            yield _Gauge(f"{pool.name}.cost_per_month.{basis}", month, query, caveat or unknown)
+    share, query = exact_estimate(pool.options.prefix_hits, "share"), f"avg({_average(pool, CACHED_SHARE)})"
+    no_interval = "the plan states the expected share of prompt tokens without an interval"
+    yield _Gauge(f"{pool.name}.cached_prompt_share", share, query, no_interval)
 
-    def _average(self, gauge: str, **labels: str) -> str:
-        """Return PromQL for the mean of a gauge of the pool's model, with or without its organisation."""
-        named = "".join(f',{name}="{value}"' for name, value in labels.items())
-        model = escape_label_value(re.escape(self._pool.model))
-        return f'avg_over_time({gauge}{{model_name=~"(.*/)?{model}"{named}}}[{WINDOW_S}s])'
 
-    def _compare(self, metric: str, predicted: Estimate, promql: str, caveat: str) -> Iterator[Deviation]:
-        """Yield a row if the query has a value above 0."""
-        value = self._prometheus.query_instant(promql, self._now)
-        if value:
-            window_s = float(WINDOW_S)
-            measured = MeasuredValue(value=value, unit=predicted.unit, statistic="mean", samples=1, window_s=window_s)
-            yield compare_cost(f"{self._pool.name}.{metric}", predicted, measured, promql, caveat)
+def _average(pool: Pool, gauge: str, **labels: str) -> str:
+    """Return PromQL for the mean of a gauge of the pool's model, with or without its organisation."""
+    named = "".join(f',{name}="{value}"' for name, value in labels.items())
+    model = escape_label_value(re.escape(pool.model))
+    return f'avg_over_time({gauge}{{model_name=~"(.*/)?{model}"{named}}}[{WINDOW_S}s])'

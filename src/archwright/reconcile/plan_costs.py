@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Deviation, MeasuredValue, determine_verdict
 from archwright.contract.plan import CostCategory, CostLine, Option, Plan, Pool
+from archwright.contract.record import replace
 
 MONTHS_PER_YEAR = 12
 HOURS_PER_MONTH = 730.0
-TOKENS_PER_PRICE = 1e6
-PRICE_UNIT = "USD/million tokens"
 EXCHANGE = "exchange.usd-"
 # Lines of rented machines, named "pool: machine in region".
 MACHINE_LINES: tuple[CostCategory, ...] = ("compute",)
@@ -52,23 +51,26 @@ def list_recurring_lines(option: Option, categories: Collection[CostCategory], p
     ]
 
 
-def predict_token_price(plan: Plan, option: Option, pool: Pool) -> Estimate | str:
-    """Return USD per million tokens of a pool, input and output together, or why the plan has none.
+def price_estimate(usd_per_token: float) -> Estimate:
+    return exact_estimate(usd_per_token * 1e6, "USD/million tokens")
+
+
+def predict_token_price(plan: Plan, option: Option, pool: Pool) -> Estimate | None:
+    """Return USD per million tokens of a pool, input and output together; None if the plan has no price or load for it.
 
     The tariff of the pool weighted by the mean lengths of its first load. Interval: that of the pool's machines, else
     that of the option's monthly cost.
     """
     load = next((load for load in plan.loads if load.workload in pool.workloads), None)
     if pool.price_per_token is None or load is None:
-        return "the plan has no price per token for this pool"
+        return None
     sent, generated = load.input_tokens.mean, load.output_tokens.mean
     price = pool.price_per_token.input_usd * sent + pool.price_per_token.output_usd * generated
-    usd = price / (sent + generated) * TOKENS_PER_PRICE
+    exact = price_estimate(price / (sent + generated))
     band = sum_monthly_lines(plan, list_recurring_lines(option, MACHINE_LINES, pool.name))
-    if band.value <= 0:
-        band = option.cost_per_month or exact_estimate(1.0, "")
-    low, high = usd * band.low / band.value, usd * band.high / band.value
-    return Estimate(value=usd, low=low, high=high, unit=PRICE_UNIT, level=band.level, basis=pool.price_per_token.source)
+    band = band if band.value > 0 or option.cost_per_month is None else option.cost_per_month
+    low, high = (exact.value * end / band.value if band.value else exact.value for end in (band.low, band.high))
+    return replace(exact, low=low, high=high, basis=pool.price_per_token.source)
 
 
 def find_exchange_rate(plan: Plan) -> float | None:

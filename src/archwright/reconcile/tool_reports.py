@@ -17,31 +17,24 @@ from archwright.contract.percentile import percentile
 from archwright.errors import ErrorLocation, ReconcileError
 
 STATISTICS = (*QUANTILE, "mean")
-RATE_DEFINITION = "output tokens of finished requests / duration"
-
-
-class ToolLoad(NamedTuple):
-    """The load that a tool ran: requests/s and requests in flight, mean tokens of a request; None if unknown.
-
-    `is_open`: requests were sent at their own times; else a fixed number of them was in flight.
-    """
-
-    is_open: bool
-    requests_per_second: float | None
-    concurrency: float | None
-    input_tokens: float | None
-    output_tokens: float | None
+RATE = "tokens_per_s"
+OPTIONAL = ("rate", "concurrency", "input_tokens", "output_tokens")
+REQUIRED = ("requests_per_s", "count", RATE, "seconds")
+HINT = "give the JSON report of a finished run, as the tool wrote it"
 
 
 class ToolReport(NamedTuple):
     """One run. `values` by (metric, statistic) in our units, `definitions` by metric: the tool's, and the conversion.
 
-    `gaps`: why a metric has no value. `model` is empty, and `ended_at` (epoch seconds) 0, if the report does not say.
+    `gaps`: why a metric has no value. `numbers`: its load, by column of OPTIONAL (None if unknown) and REQUIRED.
+    `is_open`: requests were sent at their own times; else a fixed number of them was in flight. `model` is empty, and
+    `ended_at` (epoch seconds) 0, if the report does not say.
     """
 
     tool: str
     model: str
-    load: ToolLoad
+    is_open: bool
+    numbers: Mapping[str, float | None]
     values: Mapping[tuple[str, str], float]
     definitions: Mapping[str, str]
     gaps: Mapping[str, str]
@@ -60,54 +53,39 @@ def read_tool_reports(document: Any, file: str) -> list[ToolReport]:
     """Return the runs of a report. Raises ReconcileError: AW-REC-32 (no known tool), AW-REC-33 (a field is missing)."""
     row = next((row for row in list_formats() if _get(document, row["detect"]) is not None), None)
     if row is None:
-        known = ", ".join(row["tool"] for row in list_formats())
-        hint = f"give a JSON report of {known}, or the output of archwright bench --json"
+        hint = f"{HINT}: {', '.join(row['tool'] for row in list_formats())}, or archwright bench --json"
         raise ReconcileError("AW-REC-32", "the file is no report of a known tool", where=ErrorLocation(file), hint=hint)
-    version = _get(document, row["version"])
-    tool = f"{row['tool']} {version}" if version else row["tool"]
+    tool = f"{row['tool']} {_get(document, row['version']) or ''}".strip()
     try:
         runs = _get(document, row["runs"]) if row["runs"] else [document]
         return [_read_run(run, row, tool) for run in runs]
     except (KeyError, TypeError, ValueError) as error:
         message = f"the report of {tool} has no field {error}, or a field of another form"
-        hint = "give the JSON report of a finished run, as the tool wrote it"
-        raise ReconcileError("AW-REC-33", message, where=ErrorLocation(file), hint=hint) from error
+        raise ReconcileError("AW-REC-33", message, where=ErrorLocation(file), hint=HINT) from error
 
 
 def _read_run(run: Any, row: Mapping[str, str], tool: str) -> ToolReport:
-    def number(name: str) -> float | None:
-        value = _get(run, row[name])
-        return None if value is None else float(value)
-
-    def required(name: str) -> float:
-        value = number(name)
-        if value is None:
-            raise KeyError(row[name])
-        return value
-
-    values: dict[tuple[str, str], float] = {("tokens_per_s", "rate"): required("tokens_per_s")}
-    definitions, gaps = {"tokens_per_s": RATE_DEFINITION}, dict[str, str]()
+    found = {name: _get(run, row[name]) for name in (*OPTIONAL, *REQUIRED)}
+    if missing := [row[name] for name in REQUIRED if found[name] is None]:
+        raise KeyError(missing[0])
+    numbers = {name: None if value is None else float(value) for name, value in found.items()}
+    values, definitions = {(RATE, "rate"): float(found[RATE])}, {RATE: "output tokens of finished requests / duration"}
+    gaps = dict[str, str]()
     for metric in ("ttft", "tpot"):
-        found = {(f"{metric}_s", name): value for name, value in _read_statistics(run, row, metric)}
-        values |= found
-        (definitions if found else gaps)[f"{metric}_s"] = row[f"{metric}_definition"] if found else row["without"]
-    concurrency = number("concurrency")
+        read = {(f"{metric}_s", name): value for name, value in _read_statistics(run, row, metric)}
+        values |= read
+        (definitions if read else gaps)[f"{metric}_s"] = row[f"{metric}_definition"] if read else row["without"]
     ended_at = _get(run, row["ended_at"]) or 0.0
     return ToolReport(
         tool=tool,
         model=str(_get(run, row["model"]) or ""),
-        load=ToolLoad(
-            is_open=concurrency is None if not row["rate"] else number("rate") is not None,
-            requests_per_second=required("requests_per_s"),
-            concurrency=concurrency,
-            input_tokens=number("input_tokens"),
-            output_tokens=number("output_tokens"),
-        ),
+        is_open=numbers["rate"] is not None if row["rate"] else numbers["concurrency"] is None,
+        numbers=numbers,
         values=values,
         definitions=definitions,
         gaps=gaps,
-        samples=int(required("count")),
-        seconds=required("seconds"),
+        samples=int(found["count"]),
+        seconds=float(found["seconds"]),
         ended_at=datetime.fromisoformat(ended_at).timestamp() if isinstance(ended_at, str) else float(ended_at),
     )
 
@@ -117,13 +95,11 @@ def _read_statistics(run: Any, row: Mapping[str, str], metric: str) -> Iterator[
     scale = float(row["scale"])
     if not row["requests"]:
         summary = _get(run, row[metric]) or {}
-        for ours, theirs in zip(STATISTICS, row["percentiles"].split(), strict=True):
-            if summary.get(theirs) is not None:
-                yield ours, float(summary[theirs]) * scale
+        names = zip(STATISTICS, row["percentiles"].split(), strict=True)
+        yield from ((ours, float(summary[name]) * scale) for ours, name in names if summary.get(name) is not None)
         return
     single = [one.get(row[metric]) for one in _get(run, row["requests"]) or ()]
-    measured = [float(value) * scale for value in single if value is not None]
-    if measured:
+    if measured := [float(value) * scale for value in single if value is not None]:
         yield from ((name, percentile(measured, share)) for name, share in QUANTILE.items())
         yield "mean", sum(measured) / len(measured)
 
@@ -131,7 +107,7 @@ def _read_statistics(run: Any, row: Mapping[str, str], metric: str) -> Iterator[
 def _get(document: Any, path: str) -> Any:
     """Return the value at `path` ("a.0.b"), None if there is none or the path is empty."""
     value = document if path else None
-    for part in path.split(".") if path else ():
+    for part in filter(None, path.split(".")):
         if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
             value = value[int(part)]
         else:
