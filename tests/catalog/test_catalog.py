@@ -160,7 +160,7 @@ def test_engines_and_the_artefact_of_the_small_model() -> None:
         *("llamacpp", "vllm", "openai-http", "null"),
         *("llama-server", "ollama", "sglang"),
     }
-    assert CATALOG.engines["vllm"].metrics["ttft_s"] == "vllm:time_to_first_token_seconds"
+    assert CATALOG.list_engine_series("vllm")["ttft_s"] == "vllm:time_to_first_token_seconds"
     artefact = CATALOG.artefacts["SmolLM2-135M-Instruct"]
     assert artefact.size_bytes == 98362432
     assert CATALOG.quantisations[artefact.quantisation].bits_per_weight == 5.0

@@ -148,7 +148,7 @@ def reconcile(
     measured, gaps, costs, notes = list[Measurement](), dict[str, str](), tuple[Deviation, ...](), list[str]()
     if prometheus is not None:
         # A server that was installed already may serve the plan's pool: its series are known too.
-        engines = [row.metrics for row in load_catalog(home).engines.values()]
+        engines = load_catalog(home).list_known_series()
         client, now = PrometheusClient(prometheus), time.time()
         reading = read_prometheus(read, client, now, engines=engines)
         measured, gaps, costs = [*reading.measurements], reading.gaps, compare_model_costs(read, client, now)

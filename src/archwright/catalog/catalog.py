@@ -14,6 +14,7 @@ from archwright.catalog.tables.specialist_tables import ImageModel
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, within_factor
 from archwright.contract.lineage import Task
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.errors import CatalogError
 
 __all__ = ["ANY_PLACE", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
@@ -101,6 +102,17 @@ class Catalog(FactProvenance):
                 return engine
         message, hint = "no engine in the catalog runs on accelerators", "add such an engine to engines.yaml"
         raise CatalogError("AW-CAT-30", message, hint=hint)
+
+    def list_engine_series(self, engine: str) -> dict[str, str]:
+        """Return the series of an engine's newest version for the quantities that we measure."""
+        rows = (row for row in self.engine_metrics if row.engine == engine and row.covers(""))
+        return {row.quantity: row.series for row in rows if row.quantity in METRIC_BY_QUANTITY}
+
+    def list_known_series(self) -> list[dict[str, str]]:
+        """Return series by quantity: of each engine, then what the names were in its earlier versions."""
+        ages = dict.fromkeys((row.until, row.engine) for row in self.engine_metrics)
+        rows = [(key, row) for key in sorted(ages) for row in self.engine_metrics if (row.until, row.engine) == key]
+        return [{row.quantity: row.series for at, row in rows if at == key} for key in sorted(ages)]
 
     def exchange_rate(self, base: str, quote: str) -> Estimate:
         """Return the price of one `base` in `quote`, through EUR, within low and high of twelve months."""

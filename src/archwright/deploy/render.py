@@ -20,6 +20,7 @@ from archwright.deploy.engine_containers import choose_image, find_draft, name_d
 from archwright.deploy.engine_layout import list_engines
 from archwright.deploy.gateway_container import build_gateway
 from archwright.deploy.log_retention import find_log_retention
+from archwright.deploy.monitoring.monitored import build_monitoring
 from archwright.deploy.node_pools import build_capacity
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.templating import RenderedObject, expand_templates
@@ -151,7 +152,7 @@ def build_context(
 ) -> dict[str, object]:
     """Return the names that templates use."""
     layouts = lay_out_sites(deployment, catalog)
-    return {
+    context: dict[str, object] = {
         "layouts": layouts,
         "bill": list_bill(deployment, layouts),
         "deployment": deployment,
@@ -170,7 +171,9 @@ def build_context(
         "capacity": build_capacity(deployment),
         "images": images,
         "pins": pins,
+        "target": target,
     }
+    return {**context, "monitoring": build_monitoring(context, deployment, catalog, target.engine_url)}
 
 
 def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:

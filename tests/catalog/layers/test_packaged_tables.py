@@ -120,11 +120,34 @@ def test_hosted_prices_and_their_second_source() -> None:
     assert {model.confidence for model in CATALOG.hosted if model.agrees is False} == {"low"}
 
 
+ENGINE_QUANTITIES = {"waiting", "kv_share", "preemptions", "prefix_queries", "prefix_hits"}
+
+
 def test_engines_name_quantities_we_measure() -> None:
     for engine in CATALOG.engines.values():
-        assert set(engine.metrics) <= set(METRIC_BY_QUANTITY)
-        assert set(engine.metrics_older) <= set(engine.metrics)
+        assert set(CATALOG.list_engine_series(engine.id)) <= set(METRIC_BY_QUANTITY)
         assert set(engine.quantisations) <= set(CATALOG.quantisations)
+
+
+def test_series_of_engines_have_one_name_per_version() -> None:
+    rows = CATALOG.engine_metrics
+    assert {row.engine for row in rows} <= set(CATALOG.engines)
+    assert {row.quantity for row in rows} - set(METRIC_BY_QUANTITY) == ENGINE_QUANTITIES
+    versions = ["", *(version for row in rows for version in (row.since, row.until) if version)]
+    for version in versions:
+        found = [(row.engine, row.quantity) for row in rows if row.covers(version)]
+        assert len(found) == len(set(found)), version
+    for row in rows:  # a former name has a successor from the version on in which it is gone
+        heirs = [one for one in rows if (one.engine, one.quantity, one.since) == (row.engine, row.quantity, row.until)]
+        assert not row.until or len(heirs) == 1, row.series
+
+
+def test_versions_compare_by_their_numbers() -> None:
+    new, old = (
+        next(row for row in CATALOG.engine_metrics if row.series == f"vllm:{n}_cache_usage_perc") for n in ("kv", "gpu")
+    )
+    for version, expected in (("", new), ("0.9.1", old), ("0.9.2", new), ("v0.10.0", new), ("0.33.0", new)):
+        assert (new.covers(version), old.covers(version)) == (expected is new, expected is old), version
 
 
 def test_efficiencies_are_shares_and_factors() -> None:

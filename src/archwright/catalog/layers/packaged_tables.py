@@ -185,6 +185,7 @@ class CatalogTables:
     shipped_hosted = _internal_table(parsers.read_hosted_models)
     hosted_facts = _list_table(table_reader(metadata_records.HostedModelFact, "hosted_facts.csv"))
     engines = _keyed_table(read_engines)
+    engine_metrics = _list_table(table_reader(records.EngineMetric, "engine_metrics.csv"))
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:

@@ -4,6 +4,7 @@ Every record has its source, the source's date `as_of` (empty if undated) and `c
 `recalled`. A price or a rate that the source does not state is None, never a guess.
 """
 
+import re
 from typing import Literal
 
 from archwright.contract.estimate import Estimate, within_factor
@@ -320,12 +321,11 @@ class ResidencyRule(Fact):
 
 
 class EngineSpec(Fact):
-    """How an engine is monitored: `metrics` and `metric_labels` map our names to the engine's names.
+    """How an engine is started and asked for its health. `program`: its name on PATH, installed by `install`.
 
-    `metrics_older` are the series of a quantity in earlier versions of the engine, newest first. `program`: its name on
-    PATH, installed by `install`. A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed
-    server listens on `port`; `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option.
-    `served_by`: the engine whose image serves in containers, if this one runs only in our own processes.
+    A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed server listens on `port`;
+    `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option. `served_by`: the engine
+    whose image serves in containers, if this one runs only in our own processes.
     """
 
     id: str
@@ -336,9 +336,6 @@ class EngineSpec(Fact):
     embedded: bool
     health_path: str
     quantisations: tuple[str, ...] = ()
-    metrics: dict[str, str] = {}
-    metrics_older: dict[str, tuple[str, ...]] = {}
-    metric_labels: dict[str, str] = {}
     program: str = ""
     install: str = ""
     startup_s: float = 0.0
@@ -355,6 +352,34 @@ class EngineSpec(Fact):
         """Return the time until the engine answers; each accelerator reads its own part of the weights."""
         rate = self.load_bytes_per_s * max(1, accelerators)
         return self.startup_s + (weight_bytes / rate if rate else 0.0)
+
+
+class EngineMetric(Fact):
+    """The name of a quantity in an engine's versions from `since` (empty: the first) to before `until`.
+
+    `quantity` is one of contract/metrics.py, or known to engines only: waiting, kv_share, preemptions, prefix_queries,
+    prefix_hits. `labels`: "ours=theirs" for each label with another name. `notes` say what a user must know.
+    """
+
+    engine: str
+    quantity: str
+    series: str
+    since: str = ""
+    until: str = ""
+    labels: str = ""
+    notes: str = ""
+
+    def covers(self, version: str) -> bool:
+        """True if the name holds in this version; an empty version is the newest."""
+        if not version:
+            return not self.until
+        held = self.since == "" or parse_version(version) >= parse_version(self.since)
+        return held and (self.until == "" or parse_version(version) < parse_version(self.until))
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version: (0, 11, 0) for "v0.11.0", (9445,) for "b9445"."""
+    return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
 class Component(Fact):

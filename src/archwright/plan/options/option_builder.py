@@ -291,7 +291,7 @@ class PoolWriter:
             launch=Launch(
                 engine=steady.engine,
                 health_path=engine.health_path if engine is not None else "/health",
-                metrics=engine.metrics if engine is not None else {},
+                metrics=self._catalog.list_engine_series(steady.engine),
                 arguments=tuple(list_flags(engine, steady.options).values()) if engine is not None else (),
                 startup_s=engine.estimate_startup_s(weights, steady.devices) if engine is not None else 0.0,
             ),

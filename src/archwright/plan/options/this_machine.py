@@ -233,7 +233,7 @@ class ThisMachinePlanner:
                 settings=build_engine_settings(spec, choice.file.artefact, machine),
                 environment=SPIN_ENVIRONMENT,
                 health_path=self._engine.health_path,
-                metrics=self._engine.metrics,
+                metrics=self._catalog.list_engine_series(self._engine.id),
             ),
             artefact=choice.file.artefact,
         )

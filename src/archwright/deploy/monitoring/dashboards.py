@@ -1,0 +1,85 @@
+"""Dashboards of Grafana (classic JSON) from the documents in templates/monitoring/panels.
+
+A document is a dashboard: `file` is its title, `object` lists its panels with `title`, `reason`, `unit`, `queries`
+(legend -> PromQL), `kind` (default: timeseries) and `width` of 24 columns. The data source is a variable.
+"""
+
+from typing import Any
+
+from archwright.contract.record import Record
+from archwright.deploy.bundle import encode_json
+from archwright.deploy.templating import TemplateContext, expand_templates
+
+SCHEMA_VERSION = 39  # of Grafana 11; newer ones migrate it on load
+COLUMNS, HEIGHTS = 24, {"stat": 4, "timeseries": 8}
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+# Lines of the plan are dashed, so measured and predicted differ without their colours.
+DASHED = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}}
+
+
+class Dashboard(Record):
+    """`uid` stays the same between renderings, so a link to a dashboard stays valid. `model` is the classic JSON."""
+
+    uid: str
+    title: str
+    model: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        return encode_json(self.model)
+
+
+def build_dashboards(context: TemplateContext, name: str) -> tuple[Dashboard, ...]:
+    """Return the dashboards that have panels. `name`: label of the deployment, part of each uid."""
+    found = [(one.file, one.value) for one in expand_templates("monitoring/panels", context) if one.value]
+    return tuple(_build_dashboard(title, panels, name) for title, panels in found)
+
+
+def _build_dashboard(title: str, values: list[dict[str, Any]], name: str) -> Dashboard:
+    uid = f"{title.lower().replace(' ', '-')}-{name}"[:40]
+    panels, x, y, height = list[dict[str, Any]](), 0, 0, 0
+    for number, value in enumerate(values, 1):
+        width, tall = value.get("width", COLUMNS // 2), HEIGHTS[value.get("kind", "timeseries")]
+        if x + width > COLUMNS:
+            x, y, height = 0, y + height, 0
+        panels.append(_build_panel(number, value, {"x": x, "y": y, "w": width, "h": tall}))
+        x, height = x + width, max(height, tall)
+    source = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+    model = {
+        "uid": uid,
+        "title": f"{title} ({name})",
+        "tags": ["archwright", name],
+        "schemaVersion": SCHEMA_VERSION,
+        "editable": False,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "utc",
+        "templating": {"list": [source]},
+        "panels": panels,
+    }
+    return Dashboard(uid=uid, title=title, model=model)
+
+
+def _build_panel(number: int, value: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
+    kind = value.get("kind", "timeseries")
+    defaults: dict[str, Any] = {"unit": value["unit"], "min": 0}
+    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    overrides = []
+    if kind == "timeseries":
+        defaults["custom"] = {"lineWidth": 2, "fillOpacity": 0, "spanNulls": 300_000}
+        options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
+        overrides = [{"matcher": {"id": "byRegexp", "options": "/^plan/"}, "properties": [DASHED]}]
+    return {
+        "id": number,
+        "type": kind,
+        "title": value["title"],
+        "description": value["reason"],
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": defaults, "overrides": overrides},
+        "options": options,
+        "targets": [
+            {"refId": chr(65 + index), "datasource": SOURCE, "expr": " ".join(expr.split()), "legendFormat": legend}
+            for index, (legend, expr) in enumerate(value["queries"].items())
+        ],
+    }

@@ -1,0 +1,278 @@
+"""The service levels, predicted bands, engines with their series, and costs that a plan asks to be watched.
+
+Expressions over these records are in the templates; only windows, thresholds and measured sides are computed here.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+from archwright.catalog.catalog import Catalog
+from archwright.contract.estimate import sum_estimates
+from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic, escape_label_value
+from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY
+from archwright.contract.plan import LoadSpec, Option, Plan
+from archwright.contract.record import Record, replace
+from archwright.deploy.deployment import Deployment, PoolDeployment, make_label
+
+# A prediction's own window may be shorter than two scrapes, and some minutes of traffic say more than one.
+SHORTEST_WINDOW_S = 1800.0
+# "Better than predicted" counts from this share of the planned rate on: below it, every latency is better. Tokens/s are
+# predicted for all slots in use; reconcile takes the same share.
+COMPARABLE_SHARE, BUSY_SHARE = 0.5, 0.8
+# Limits of the needs that requests can measure -> quantity and statistic. A p95 allows 5 % slower requests.
+LIMITS: dict[str, tuple[str, Statistic]] = {
+    "availability": ("requests", "share"),
+    "ttft_p95_s": ("ttft_s", "p95"),
+    "tpot_p95_s": ("tpot_s", "p95"),
+    "latency_p95_s": ("latency_s", "p95"),
+}
+SLOW_SHARE = 0.05
+SIDES = (("<", "low"), (">", "high"))
+# Quantity of an engine -> title, unit and query of its panel.
+ENGINE_PANELS = {
+    "in_flight": ("Requests running in the engine", "none", "sum({})"),
+    "waiting": ("Requests waiting in the engine", "none", "sum({})"),
+    "kv_share": ("Key-value cache in use", "percentunit", "max({})"),
+    "tokens_per_s": ("Output tokens of the engine per second", "short", "sum(rate({}[$__rate_interval]))"),
+    "preemptions": ("Preemptions per second", "short", "sum(rate({}[$__rate_interval]))"),
+}
+# These series exist in every scrape; others may wait for the first request.
+LOAD_GAUGES = ("in_flight", "waiting", "kv_share")
+SPENT_WHILE_RUNNING = ("compute", "tokens")
+
+
+class BurnRate(Record):
+    """An alert if the error budget of 30 days is used `factor` times too fast, in a long and a short window."""
+
+    factor: float
+    long: str
+    long_s: int
+    short: str
+    hold: str
+    severity: Literal["page", "ticket"]
+
+
+# Google SRE Workbook, chapter 5: 2 % of the budget in 1 h, 5 % in 6 h, 10 % in 3 d; short = long / 12.
+BURN_RATES = (
+    BurnRate(factor=14.4, long="1h", long_s=3600, short="5m", hold="2m", severity="page"),
+    BurnRate(factor=6.0, long="6h", long_s=6 * 3600, short="30m", hold="15m", severity="page"),
+    BurnRate(factor=1.0, long="3d", long_s=3 * 86400, short="6h", hold="1h", severity="ticket"),
+)
+WINDOWS = ("5m", "30m", "1h", "6h", "3d")
+
+
+class ServiceLevel(Record):
+    """A limit of the needs as a share of good requests. `budget`: the share that may be bad.
+
+    `bound`: the histogram's bucket from which on a request is too slow, at most 15 % above the limit; "" if a request
+    is bad by its status.
+    """
+
+    id: str
+    workload: str
+    label: str
+    selector: str
+    series: str
+    bound: str
+    budget: float
+    stated: float
+    reason: str
+    predictions: tuple[str, ...]
+
+    def find_threshold(self, rate: BurnRate) -> float:
+        """Return the share of bad requests that uses the budget at this rate; above 0.9 it would never be reached."""
+        return round(min(rate.factor * self.budget, 0.9), 9)
+
+
+class PredictedBand(Record):
+    """A prediction, and PromQL of its measurement and of its samples ("" if they are no requests).
+
+    `comparable`: PromQL that holds under the predicted load, "" for any. `needs_load`: no side counts without it.
+    """
+
+    prediction: Prediction
+    measured: str
+    samples: str
+    comparable: str
+    needs_load: bool
+    reason: str
+
+    @property
+    def outside(self) -> str:
+        """PromQL that holds while the measurement is outside the band; fewer than 20 requests say nothing."""
+        at = f'{{prediction="{self.prediction.id}"}}'
+        under, over = (
+            f"plan:prediction:measured{at} {sign} on(prediction) plan:prediction:{side}" for sign, side in SIDES
+        )
+        worse, better = (under, over) if self.prediction.metric in HIGHER_IS_BETTER else (over, under)
+        load = f" and on() ({self.comparable})" if self.comparable else ""
+        either = f"({worse} or {better}){load}" if self.needs_load else f"({worse} or ({better}{load}))"
+        return either + (f" and on(prediction) plan:prediction:samples{at} >= 20" if self.samples else "")
+
+
+class PoolWatch(Record):
+    """A pool and its engines as a scrape job. `series`: names by quantity in this `version` ("": unknown).
+
+    `addresses` are empty if no Prometheus beside the gateway reaches the engines: on sockets, or at another site.
+    `longest_queue`: requests that can wait and still begin in time (Little: planned rate x longest wait).
+    """
+
+    pool: PoolDeployment
+    name: str
+    job: str
+    engine: str
+    version: str
+    addresses: tuple[str, ...]
+    series: dict[str, str]
+    longest_queue: int
+
+    @property
+    def expected(self) -> tuple[tuple[str, str, bool], ...]:
+        """Quantity and name of each series that a scrape has, and whether it needs traffic first."""
+        kinds = {name: METRIC_BY_QUANTITY[name].kind for name in self.series if name in METRIC_BY_QUANTITY}
+        named = {name: series + "_count" * (kinds.get(name) == "histogram") for name, series in self.series.items()}
+        return tuple((name, series, name not in LOAD_GAUGES) for name, series in named.items())
+
+    @property
+    def panels(self) -> tuple[tuple[str, str, str], ...]:
+        """Title, unit and query of each series that the dashboard Engines shows."""
+        at = f'{{job="{self.job}"}}'
+        shown = [(ENGINE_PANELS[name], series) for name, series in self.series.items() if name in ENGINE_PANELS]
+        return tuple((title, unit, query.format(series + at)) for (title, unit, query), series in shown)
+
+
+class CostLimit(Record):
+    """A cost per month in USD that what runs should not exceed; `excess` says what a higher one means."""
+
+    alert: str
+    usd: float
+    reason: str
+    excess: str
+
+
+class Watched(Record):
+    levels: tuple[ServiceLevel, ...]
+    bands: tuple[PredictedBand, ...]
+    pools: tuple[PoolWatch, ...]
+    loads: tuple[LoadSpec, ...]
+    costs: tuple[CostLimit, ...]
+
+    @property
+    def engines(self) -> tuple[PoolWatch, ...]:
+        return tuple(one for one in self.pools if one.addresses and one.series)
+
+
+def collect_watched(deployment: Deployment, catalog: Catalog, engine_url: str) -> Watched:
+    """Return what the plan's option asks to be watched. `engine_url`: pattern of the engines' URLs, "" for sockets."""
+    plan, option = deployment.plan, deployment.option
+    served = {name for pool in (*option.pools, *plan.upstreams) for name in pool.workloads}
+    predictions = tuple(one for one in _list_predictions(plan, option) if not one.workload or one.workload in served)
+    loads = {one.workload: one for one in plan.loads if one.workload in served}
+    urls = {pool.name: engine_url for pool in deployment.main_site.pools}
+    return Watched(
+        levels=tuple(one for one in _list_levels(option, predictions) if one.workload in served),
+        bands=tuple(_build_band(one, loads.get(one.workload)) for one in predictions),
+        pools=tuple(_build_pool(deployment, pool, catalog, urls.get(pool.name, "")) for pool in deployment.pools),
+        loads=tuple(loads.values()),
+        costs=tuple(_list_costs(option, plan.currency, catalog.exchange_rate(plan.currency, "USD").value)),
+    )
+
+
+def _list_costs(option: Option, currency: str, usd: float) -> Iterator[CostLimit]:
+    """Yield the upper end of what the plan predicts for running machines and tokens, then the limit of the needs."""
+    running = [one.amount for one in option.cost_lines if one.category in SPENT_WHILE_RUNNING and not one.once]
+    if running:
+        cost = sum_estimates(running, currency)
+        reason = (
+            f"the plan predicts {cost.value:.4g} ({cost.low:.4g} to {cost.high:.4g}) {currency} per month for machines"
+        )
+        yield CostLimit(alert="CostAbovePlan", usd=cost.high * usd, reason=reason, excess="more than planned")
+    limit = next((one for one in option.limits if one.limit == "per_month"), None)
+    if running and limit is not None:
+        reason = f"the needs allow {limit.stated:g} {currency} per month, the plan costs {limit.predicted.value:.4g}"
+        yield CostLimit(alert="BudgetExceeded", usd=limit.stated * usd, reason=reason, excess="more than the budget")
+
+
+def _list_predictions(plan: Plan, option: Option) -> Iterator[Prediction]:
+    """Yield what requests and processes can measure; for an option that the plan did not choose, from its limits."""
+    if option.name == plan.chosen:
+        yield from (one for one in plan.predictions if one.metric != "control_held")  # only `reconcile` asks controls
+        return
+    for limit in option.limits:
+        workload, _, name = limit.limit.rpartition(".")
+        if name in LIMITS:
+            metric, statistic = LIMITS[name]
+            query = Query(metric=metric, labels={"workload": workload}, statistic=statistic, window_s=SHORTEST_WINDOW_S)
+            yield Prediction(
+                id=f"limit.{limit.limit}", metric=metric, workload=workload, estimate=limit.predicted, query=query
+            )
+
+
+def _list_levels(option: Option, predictions: tuple[Prediction, ...]) -> Iterator[ServiceLevel]:
+    for limit in option.limits:
+        workload, _, name = limit.limit.rpartition(".")
+        metric, statistic = LIMITS.get(name, ("", "p95"))
+        budget = round(1 - limit.stated, 9) if statistic == "share" else SLOW_SHARE
+        if not metric or budget <= 0:
+            continue
+        known = (one for one in predictions if (one.workload, one.metric) == (workload, metric))
+        bound = next((one for one in LATENCY_BOUNDS_S if one >= limit.stated), LATENCY_BOUNDS_S[-1])
+        yield ServiceLevel(
+            id=limit.limit,
+            workload=workload,
+            label=make_label(workload),
+            selector=f'workload="{escape_label_value(workload)}"',
+            series=METRIC_BY_QUANTITY[metric].name,
+            bound="" if statistic == "share" else str(bound),
+            budget=budget,
+            stated=limit.stated,
+            reason=(
+                f"the needs state {limit.limit} {limit.stated:g}, the plan predicts {limit.predicted.value:.4g} and "
+                f"holds it with {limit.chance}"
+            ),
+            predictions=tuple(one.id for one in known if one.query.statistic == statistic),
+        )
+
+
+def _build_band(prediction: Prediction, load: LoadSpec | None) -> PredictedBand:
+    query, estimate = prediction.query, prediction.estimate
+    kind = METRIC_BY_QUANTITY[query.metric].kind
+    asked = query if kind == "gauge" else replace(query, window_s=max(query.window_s, SHORTEST_WINDOW_S))
+    comparable = ""
+    if load is not None and query.phase in ("peak", "closed"):
+        metric, least = "requests", COMPARABLE_SHARE * load.requests_per_second
+        if query.phase == "closed":  # seconds of latency per second are requests in flight
+            metric, least = "latency_s", BUSY_SHARE * load.concurrency
+        comparable = f"{replace(asked, metric=metric, statistic='rate').promql()} >= {least:.6g}"
+    return PredictedBand(
+        prediction=prediction,
+        measured=asked.promql(),
+        samples=asked.promql_samples() if kind == "histogram" else "",
+        comparable=comparable,
+        needs_load=query.phase == "closed",
+        reason=(
+            f"the plan predicts {prediction.id} = {estimate.value:.4g} {estimate.unit}, between {estimate.low:.4g} and "
+            f"{estimate.high:.4g} with {100 * estimate.level:.0f} %"
+        ),
+    )
+
+
+def _build_pool(deployment: Deployment, pool: PoolDeployment, catalog: Catalog, url: str) -> PoolWatch:
+    engine = pool.server if url else pool.engine
+    version = next((one.version for one in catalog.components.values() if one.engine == engine), "")
+    rows = [row for row in catalog.engine_metrics if row.engine == engine and row.covers(version)]
+    urls = [url.format(pool=pool.name, replica=replica, port=pool.port) for replica in range(pool.pool.replicas)]
+    waits = [one.waits.wait_s for one in deployment.plan.workloads if one.name in pool.pool.workloads and one.waits]
+    rate = pool.load.requests_per_second if pool.load is not None else 0.0
+    in_time = math.ceil(min(waits) * rate) if waits and rate else pool.in_flight * pool.pool.replicas
+    return PoolWatch(
+        pool=pool,
+        name=pool.pool.name,
+        job=f"engine-{pool.name}",
+        engine=engine,
+        version=version,
+        addresses=tuple(dict.fromkeys(one.partition("//")[2].partition("/")[0] for one in urls if one)),
+        series={row.quantity: row.series for row in rows} or pool.pool.launch.metrics,
+        longest_queue=max(1, in_time),
+    )
