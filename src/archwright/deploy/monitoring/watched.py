@@ -169,7 +169,7 @@ def collect_watched(deployment: Deployment, catalog: Catalog, engine_url: str) -
     served = {name for pool in (*option.pools, *plan.upstreams) for name in pool.workloads}
     predictions = tuple(one for one in _list_predictions(plan, option) if not one.workload or one.workload in served)
     loads = {one.workload: one for one in plan.loads if one.workload in served}
-    urls = {pool.name: engine_url for pool in deployment.main_site.pools}
+    urls = {pool.name: engine_url for pool in deployment.main_site.pools if pool.container is not None}
     return Watched(
         levels=tuple(one for one in _list_levels(option, predictions) if one.workload in served),
         bands=tuple(_build_band(one, loads.get(one.workload)) for one in predictions),
