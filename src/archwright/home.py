@@ -289,6 +289,10 @@ class Home:
         """The folder that an engine with its own user knows as its home."""
         return self.root / "engines" / process
 
+    def unit_config(self, process: str) -> Path:
+        """The configuration of an engine that a service manager starts: the engine may read it, not write it."""
+        return self.folder("config") / f"{process}.json"
+
     def log(self, process: str) -> Path:
         return self.folder("logs") / f"{process}.log"
 

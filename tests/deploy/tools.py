@@ -27,6 +27,8 @@ PROGRAMS = {
     "promtool": "prometheus",
     "skopeo": "skopeo",
     "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
 }
 
 # Environment -> what it holds. They pin versions that archwright's own environment cannot have.

@@ -544,7 +544,7 @@ class Bundle(Record):
     """The output of `deploy` for one machine, which `operate` runs.
 
     `model_memory_bytes`: memory for all models that are loaded at run time, 0 for no limit. An idle one is unloaded
-    after `model_idle_s`, 0 for never.
+    after `model_idle_s`, 0 for never. `engine_home`: home of the engines if a service manager starts the processes.
     """
 
     plan_digest: str
@@ -552,3 +552,4 @@ class Bundle(Record):
     url: str
     model_memory_bytes: int = 0
     model_idle_s: int = 0
+    engine_home: str = ""

@@ -88,7 +88,9 @@ def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
 
 
 def _is_same_model(pin: ModelPin, known: ModelPin | None) -> bool:
-    return known is not None and known.model == pin.model and (not pin.repository or known.repository == pin.repository)
+    if known is None or (pin.files and not known.files):
+        return False
+    return known.model == pin.model and (not pin.repository or known.repository == pin.repository)
 
 
 # A bundle says so if one of its pins is older.

@@ -52,7 +52,7 @@ def build_gateway(deployment: Deployment, engine_url: str) -> GatewayContainer:
     sites = {pool.pool.name: (site, pool) for site in deployment.sites for pool in site.pools}
     served, open_ = list[tuple[Pool, ExternalEndpoints]](), dict[str, str]()
     for pool in list_text_pools(plan):
-        at = _locate_engines(pool, sites.get(pool.name), engine_url)
+        at = locate_engines(pool, sites.get(pool.name), engine_url)
         served.append((pool, at))
         if sites.get(pool.name, (None,))[0] is not deployment.main_site and pool.launch.url is None:
             open_[pool.name] = at.urls[0]
@@ -85,7 +85,7 @@ def _pools_of(config: dict[str, object]) -> list[dict[str, object]]:
     return pools if isinstance(pools, list) else []
 
 
-def _locate_engines(
+def locate_engines(
     pool: Pool, found: tuple[DeploymentSite, PoolDeployment] | None, engine_url: str
 ) -> ExternalEndpoints:
     """Return the URLs of a pool: its launch URL, its site's engines, another site, or a provider of hosted models."""

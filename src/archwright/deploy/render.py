@@ -23,6 +23,7 @@ from archwright.deploy.log_retention import find_log_retention
 from archwright.deploy.monitoring.monitored import build_monitoring
 from archwright.deploy.node_pools import build_capacity
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
+from archwright.deploy.systemd import build_units
 from archwright.deploy.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
@@ -42,6 +43,7 @@ class Target(Record):
     components: tuple[str, ...] = ()
     engine_url: str = ""
     one_machine: bool = False
+    images: bool = True
 
     def can_render(self, option: Option) -> bool:
         """True if the option has machines at a place of this target."""
@@ -120,17 +122,20 @@ def render_bundle(
     images = UsedRows({name: pin.pinned for name, pin in pins.images.items()})
     deployment = build_deployment(plan, option, catalog, images, version, pins)
     for name in (*target.components, *(one.container.component for one in deployment.pools if one.container)):
-        components.get(name)
+        components.get(name if target.images or name in target.components else "")
     context = build_context(deployment, target, catalog, components, pins, images)
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
-    used = components.used | images.used
+    used = components.used | (images.used if target.images else set())
     return FileBundle(
         target=target.name,
         option=option.name,
         plan_digest=plan.digest,
         files=compose_files(objects),
         components={name: one.version for name, one in catalog.components.items() if name in used},
-        pins=Pins(images={name: pin for name, pin in pins.images.items() if name in images.used}, models=pins.models),
+        pins=Pins(
+            images={name: pin for name, pin in pins.images.items() if target.images and name in images.used},
+            models=pins.models,
+        ),
     )
 
 
@@ -164,6 +169,7 @@ def build_context(
         "pools": deployment.pools,
         "engines": list_engines(deployment),
         "gateway": build_gateway(deployment, target.engine_url),
+        "units": build_units(deployment) if target.name == "systemd" else None,
         "components": components,
         "clouds": list_cloud_sites(deployment),
         "log_retention": find_log_retention(deployment.plan),

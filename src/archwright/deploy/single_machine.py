@@ -76,7 +76,7 @@ def build_bundle(
     predicted = (one.estimate.high for one in plan.predictions if one.metric == "startup_s")
     deadline_s = STARTUP_MARGIN * max(predicted, default=0.0)
     started = [pool for pool, at in served if not at.urls]
-    engines = [_build_engine_process(pool, replica, deadline_s) for pool in started for replica in range(pool.replicas)]
+    engines = [build_engine_process(pool, replica, deadline_s) for pool in started for replica in range(pool.replicas)]
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
@@ -123,7 +123,7 @@ def _locate_pools(plan: Plan, reached: Mapping[str, ExternalEndpoints]) -> Locat
     return tuple(found)
 
 
-def _build_engine_process(pool: Pool, replica: int, deadline_s: float) -> ProcessSpec:
+def build_engine_process(pool: Pool, replica: int, deadline_s: float) -> ProcessSpec:
     """Build a replica with its own part of the accelerators that the pool may see."""
     name, environment, width = _format_engine_name(pool, replica), dict(pool.launch.environment), pool.accelerator_count
     if VISIBLE in environment:

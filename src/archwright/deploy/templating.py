@@ -67,6 +67,12 @@ class Expression(Protocol):
     def __call__(self, context: TemplateContext) -> object: ...
 
 
+def _quote_unit_word(value: object) -> str:
+    """Return a text as one word of a command line or an environment in a unit of systemd."""
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
 class _Compiler:
     """Jinja's expressions and texts, compiled once. Loaded on first use, since few verbs render."""
 
@@ -86,6 +92,8 @@ class _Compiler:
             keep_trailing_newline=True,
         )
         self._environment.filters["sh"] = lambda value: shlex.quote(str(value))
+        self._environment.filters["unit"] = _quote_unit_word
+        self._environment.filters["json"] = json.loads
         self._environment.filters["csv"] = _quote_cell
         self._environment.filters["line"] = lambda value: " ".join(str(value).split())
         self.expression = functools.lru_cache(maxsize=None)(self._compile_expression)

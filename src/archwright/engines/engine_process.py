@@ -76,7 +76,7 @@ def _share_files(spec: ProcessSpec, home: Home, account: pwd.struct_passwd) -> P
         link = root / source.relative_to(home.root)
         link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folders.update(folder for folder in link.parents if folder.is_relative_to(root))
-        _share_model(source.resolve(), link, account.pw_gid)
+        share_model(source.resolve(), link, account.pw_gid)
     shutil.copyfile(home.config(spec.name), own.config(spec.name))
     for path in (own.config(spec.name), *folders):
         os.chown(path, account.pw_uid, account.pw_gid)
@@ -87,7 +87,7 @@ def _share_files(spec: ProcessSpec, home: Home, account: pwd.struct_passwd) -> P
     return root
 
 
-def _share_model(source: Path, link: Path, group: int) -> None:
+def share_model(source: Path, link: Path, group: int) -> None:
     """Let the group read the model, and link it into the engine's folder."""
     os.chown(source, -1, group)
     source.chmod(source.stat().st_mode | 0o040)

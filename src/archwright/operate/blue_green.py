@@ -11,6 +11,7 @@ keeps its version, and a rollback with their error is appended to the history. T
 so a crash at any moment loses nothing.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from archwright.operate.desired_state import (
     read_desired_versions,
 )
 from archwright.operate.loaded_models import ALIASES, SUPERVISOR, append_changes, read_aliases
+from archwright.operate.managed_process import EngineUnit, ManagedProcess, end_leftovers
 from archwright.operate.on_demand_engines import OnDemandEngines
 from archwright.operate.platform_state import EndpointState, ProcessPhase
 from archwright.serving.process.config_reload import ServedRevision, read_served_revision, served_revision_file
@@ -57,7 +59,7 @@ class EngineProcesses:
 
     @property
     def started(self) -> bool:
-        return all(child.pid for child in self.children)
+        return all(child.started_at for child in self.children)
 
 
 @dataclass
@@ -85,7 +87,8 @@ class EndpointRollouts:
         self.bundle = bundle
         self.layout = PlatformLayout(bundle)
         self.tls = bundle.url.startswith("https:")
-        self.gateway = ChildProcess(self.layout.gateway, home, tls=self.tls)
+        self.managed = bool(bundle.engine_home)
+        self._engine_home = Home(bundle.engine_home) if self.managed else home
         self.rollouts: dict[str, EndpointRollout] = {}
         self.engines: dict[str, EngineProcesses] = {}
         self.desired: dict[str, DesiredVersion] = {}
@@ -93,6 +96,7 @@ class EndpointRollouts:
         self.changed = False
         self._home = home
         self._engine_user = engine_user
+        self.gateway = self._make_child(self.layout.gateway)
         self._store = store
         self._journal = journal
         self.on_demand = OnDemandEngines(bundle, home)
@@ -103,14 +107,19 @@ class EndpointRollouts:
         self._last_error = ""
 
     def begin(self) -> None:
-        """Set every endpoint to the version in production, before any process runs. Raises StoreError."""
-        served_revision_file(self._home).unlink(missing_ok=True)
+        """Set every endpoint to the version in production, before any process of ours runs. Raises StoreError."""
+        if self.managed:  # the gateway may run already, and follows higher revisions only
+            self._revision = int(time.time())
+        else:
+            served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
             self.rollouts[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
         self._read_history()
         for rollout in list(self.rollouts.values()):
             self._serve_production(rollout)
         self._write_gateway_config()
+        if self.managed:
+            end_leftovers(self._engine_home, {child.spec.name for child, _, _ in self.processes()})
 
     def next_unstarted(self) -> str | None:
         return next((key for key, engines in self.engines.items() if not engines.started), None)
@@ -256,7 +265,7 @@ class EndpointRollouts:
     def _start_engines(self, endpoint: str, serving: ServedEndpoint, now: float) -> None:
         engines = self._ensure_engines(endpoint, serving)
         for child in engines.children if engines is not None else ():
-            if not child.pid:
+            if not child.started_at:
                 child.start(now)
                 self._journal.info("process.started", name=child.spec.name, pid=child.pid, serves=serving.version)
                 self.changed = True
@@ -387,11 +396,16 @@ class EndpointRollouts:
             return None
         engines = self.engines.get(serving.key)
         if engines is None:
-            user = self._engine_user
-            children = tuple(ChildProcess(s, self._home, tls=self.tls, engine_user=user) for s in serving.engines)
+            children = tuple(self._make_child(s) for s in serving.engines)
             engines = self.engines[serving.key] = EngineProcesses(endpoint, serving.version, children)
         engines.unused_since = None
         return engines
+
+    def _make_child(self, spec: ProcessSpec) -> ChildProcess:
+        if not self.managed:
+            return ChildProcess(spec, self._home, tls=self.tls, engine_user=self._engine_user)
+        kind = ManagedProcess if any(spec.name == one.name for one in self.bundle.processes) else EngineUnit
+        return kind(spec, self._home, self._engine_home, tls=self.tls)
 
     def _has_capacity(self, rollout: EndpointRollout, key: str) -> bool:
         """True if engines of the key can start: they are not ending, and few others of the endpoint are draining."""

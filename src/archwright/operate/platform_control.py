@@ -180,10 +180,16 @@ def _describe_excluded_pools(endpoint: platform_state.EndpointState) -> str:
 
 
 def stop_platform(home: Home) -> bool:
-    """Stop the platform; True if one ran. The gateway lets running requests finish within its grace."""
+    """Stop the platform; True if one ran. The gateway lets running requests finish within its grace.
+
+    Raises OperateError AW-OPS-34 if a service manager runs the platform.
+    """
     current = platform_state.read_running_state(home)
     if current is None:
         return False
+    if current.managed:
+        message, hint = "the service manager runs this platform", "systemctl stop archwright.target"
+        raise OperateError("AW-OPS-34", message, where=ErrorLocation(str(home.root)), hint=hint)
     pids = (current.parent_pid, current.supervisor_pid)
     _send_signal(current.parent_pid, signal.SIGTERM, SUPERVISOR_MODULE)  # the supervisor may be between two starts
     deadline = time.monotonic() + DOWN_TIMEOUT_S

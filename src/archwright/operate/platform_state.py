@@ -52,7 +52,7 @@ class PlatformState(Record):
 
     `seen` is the newest change of each endpoint that the supervisor read; `notes` name versions that are not served.
     `used_at`: when the engine of each loaded model was last seen with a request. `parent_pid` restarted the supervisor
-    `restarts` times.
+    `restarts` times. `managed`: a service manager starts the processes.
     """
 
     supervisor_pid: int
@@ -68,6 +68,7 @@ class PlatformState(Record):
     notes: tuple[str, ...] = ()
     used_at: dict[str, float] = {}
     restarts: int = 0
+    managed: bool = False
 
 
 def write_state(home: Home, state: PlatformState) -> None:

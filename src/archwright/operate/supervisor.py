@@ -10,6 +10,7 @@ import os
 import time
 from threading import Event
 
+from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -54,6 +55,7 @@ class Supervisor:
         self._ready_s: float | None = None
         self._next_probe = self._next_sample = self._next_slow_sample = self._next_prune = 0.0
         self._memory = 0.0
+        self._notifier = ServiceNotifier()
 
     def run(self, stop: Event) -> None:
         """Run until `stop` is set. Raises OperateError with a process's own error if it does not become ready."""
@@ -61,8 +63,9 @@ class Supervisor:
             self._start_all(stop)
             while not stop.wait(TICK_S):
                 self._watch()
+                self._notifier.keep_alive()
         finally:
-            for child in reversed(self._list_children()):
+            for child in reversed(self._list_children() if not self._rollouts.managed else []):
                 child.stop(GRACE_S)
             self._journal.info("platform.stopped")
 
@@ -80,9 +83,10 @@ class Supervisor:
             return
         self._ready_s = time.time() - self._up_called_at
         self._child.report_ready()
+        self._notifier.send("READY=1")
         if self._child.restarts:
             self._recorder.observe("restarts", {"process": "supervisor"}, 1.0, time.time())
-        else:
+        elif not self._rollouts.managed:
             self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, time.time())
         self._sample_usage(time.time())
         self._write_state()
@@ -97,6 +101,8 @@ class Supervisor:
         child.start(time.time())
         self._journal.info("process.started", name=child.spec.name, pid=child.pid)
         self._write_state()
+        if self._rollouts.managed:
+            return  # the service manager waits
         deadline = time.time() + child.spec.startup_deadline_s
         while not child.probe():
             late = time.time() > deadline
@@ -145,8 +151,10 @@ class Supervisor:
         for child in self._rollouts.serving_processes():
             if child.exit_status() is not None:
                 continue
-            was_ready = child.ready
+            was_ready, restarts = child.ready, child.restarts
             child.probe()
+            if child.restarts > restarts:
+                self._recorder.observe("restarts", {"process": child.spec.name}, 1.0, time.time())
             # A large model takes minutes to load; until then the engine answers no probe.
             grace_s = GRACE_S if child.answered else max(GRACE_S, child.spec.startup_deadline_s)
             if child.silent_probes >= SILENT_LIMIT and child.started_at + grace_s < time.time():
@@ -160,13 +168,15 @@ class Supervisor:
     def _sample_usage(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        used = resource_usage.memory_bytes([os.getppid(), os.getpid(), *(child.pid for child in self._list_children())])
+        own = [os.getpid()] if self._rollouts.managed else [os.getppid(), os.getpid()]
+        used = resource_usage.memory_bytes([*own, *(child.pid for child in self._list_children())])
         if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
             self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
         if slow:
             self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
-            disk = resource_usage.disk_bytes(self._home, [child.spec for child in self._list_children()])
+            specs, models = [child.spec for child in self._list_children()], self._bundle.engine_home
+            disk = resource_usage.disk_bytes(self._home, specs, Home(models) if models else self._home)
             self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(disk), now)
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
@@ -191,5 +201,6 @@ class Supervisor:
             notes=rollouts.notes,
             used_at=rollouts.on_demand.used_at,
             restarts=self._child.restarts,
+            managed=self._rollouts.managed,
         )
         write_state(self._home, state)

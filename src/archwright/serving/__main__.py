@@ -14,11 +14,12 @@ import msgspec
 from archwright.access.api_keys import load_pepper
 from archwright.engines.parent_watch import has_supervising_parent
 from archwright.engines.process_restrictions import restrict_process
+from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ArchwrightError, OperateError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.serving.process.master import ListeningSockets, Master
-from archwright.serving.process.upgrade import TRIAL, InheritedParts, keep_private
+from archwright.serving.process.master import ListeningSockets, Master, MasterParts
+from archwright.serving.process.upgrade import TRIAL
 from archwright.serving.settings.config import GatewayConfig, read_config
 from archwright.serving.settings.engine_secrets import read_store_url
 from archwright.store import Store
@@ -37,14 +38,15 @@ def main(arguments: Sequence[str]) -> int:
             file = Path(arguments[1])
             config = read_config(file)
             if arguments[2:]:
-                parts = msgspec.json.decode(arguments[2], type=InheritedParts)
+                parts = msgspec.json.decode(arguments[2], type=MasterParts)
                 if TRIAL not in arguments:
                     _run_inherited(config, file, Home(arguments[0]), parts)
                 return 0
             supervised, home = has_supervising_parent(), Home(arguments[0])
             if not supervised:
                 _prepare_home(home, config)
-            bound = _bind_ports(config, PORT_TIMEOUT_S if supervised else 0.0)
+            restarted = supervised or ServiceNotifier().is_managed
+            bound = _bind_ports(config, PORT_TIMEOUT_S if restarted else 0.0)
             master = Master(config, file, home, bound, life=0 if supervised else None)
             master.start()
             status = master.wait_until_ready()
@@ -66,9 +68,8 @@ def _prepare_home(home: Home, config: GatewayConfig) -> None:
             load_pepper(home, store)
 
 
-def _run_inherited(config: GatewayConfig, file: Path, home: Home, parts: InheritedParts) -> None:
+def _run_inherited(config: GatewayConfig, file: Path, home: Home, parts: MasterParts) -> None:
     """Continue the work of an older program of this process."""
-    keep_private(parts)
     master = Master(config, file, home, ListeningSockets(config, parts), life=parts.parent)
     master.adopt(parts)
     master.start()

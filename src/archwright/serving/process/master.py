@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +27,7 @@ from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
-from archwright.serving.process.upgrade import InheritedParts, InheritedWorker, execute_new_code, start_trial
+from archwright.serving.process.upgrade import execute_new_code, keep_private, start_trial
 from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
 from archwright.serving.settings.config import GatewayConfig, bind_listener, read_config, split_among_workers
 
@@ -59,17 +60,35 @@ class WorkerProcess:
             self.note = msgspec.json.decode(complete.rpartition(b"\n")[2], type=ServedRevision)
 
 
+class MasterParts(NamedTuple):
+    """The file descriptors and workers that the old code of a master passes to the new code.
+
+    `life` and `life_end`: the pipe that tells workers of the master's end. `parent`: the pipe of the master's parent.
+    """
+
+    main: int
+    admin: int | None
+    life: int
+    life_end: int
+    parent: int | None
+    since: float
+    generation: int
+    workers: list[WorkerProcess]
+
+    @property
+    def descriptors(self) -> list[int]:
+        found = (self.main, self.admin, self.life, self.life_end, self.parent, *(one.reports for one in self.workers))
+        return [one for one in found if one is not None]
+
+
 class ListeningSockets:
     """The bound ports, or those that an older program of this process has bound. Raises OperateError AW-OPS-03."""
 
-    def __init__(self, config: GatewayConfig, inherited: InheritedParts | None = None) -> None:
+    def __init__(self, config: GatewayConfig, parts: MasterParts | None = None) -> None:
         self.admin: socket.socket | None = None
-        if inherited is not None:
-            self.main = socket.socket(fileno=inherited.main)
-            self.main.setblocking(False)
-            if inherited.admin is not None:
-                self.admin = socket.socket(fileno=inherited.admin)
-                self.admin.setblocking(False)
+        if parts is not None:
+            self.main = _open_socket(parts.main)
+            self.admin = None if parts.admin is None else _open_socket(parts.admin)
             return
         self.main = bind_listener(config.host, config.port)
         if config.admin_port is not None:
@@ -83,6 +102,12 @@ class ListeningSockets:
         self.main.close()
         if self.admin is not None:
             self.admin.close()
+
+
+def _open_socket(descriptor: int) -> socket.socket:
+    found = socket.socket(fileno=descriptor)
+    found.setblocking(False)
+    return found
 
 
 class Master:
@@ -113,14 +138,13 @@ class Master:
         self._is_upgrade_wanted = False
         self._trial: Popen[bytes] | None = None
 
-    def adopt(self, parts: InheritedParts) -> None:
+    def adopt(self, parts: MasterParts) -> None:
         """Take over the workers of this process's older program; `start` then starts workers of this program."""
         for descriptor in (self._life, self._life_end):
             os.close(descriptor)
-        self._life, self._life_end, self._since = parts.life, parts.life_end, parts.since
-        now = time.monotonic()
-        self.workers = [WorkerProcess(w.pid, w.reports, now, 0, w.note, w.leaving) for w in parts.workers]
-        self._generation, self._ready_by = 1, now + READY_TIMEOUT_S
+        keep_private(parts.descriptors)
+        self._life, self._life_end, self._since, self.workers = parts.life, parts.life_end, parts.since, parts.workers
+        self._generation, self._ready_by = parts.generation + 1, time.monotonic() + READY_TIMEOUT_S
 
     def start(self) -> None:
         disable_core_dumps()
@@ -292,7 +316,7 @@ class Master:
         """Try the new code, then execute it. A reload that runs ends first."""
         if self._is_upgrade_wanted and self._trial is None and self._ready_by is None:
             self._is_upgrade_wanted = False
-            self._trial = start_trial(self._home, self._file, self._list_parts())
+            self._trial = start_trial(self._home, self._file, self._encode_parts())
         if self._trial is None or self._trial.poll() is None or self._ready_by is not None:
             return
         status, self._trial = self._trial.returncode, None
@@ -301,24 +325,19 @@ class Master:
             return
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the new code unblocks them in `start`
         try:
-            execute_new_code(self._home, self._file, self._list_parts())
+            execute_new_code(self._home, self._file, self._encode_parts(), self._list_parts().descriptors)
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._journal.error("upgrade failed", message=str(error))
 
-    def _list_parts(self) -> InheritedParts:
-        admin = self._bound.admin
-        return InheritedParts(
-            main=self._bound.main.fileno(),
-            admin=None if admin is None else admin.fileno(),
-            life=self._life,
-            life_end=self._life_end,
-            parent=self._parent_life,
-            since=self._since,
-            workers=tuple(
-                InheritedWorker(pid=w.pid, reports=w.reports, note=w.note, leaving=w.leaving) for w in self.workers
-            ),
-        )
+    def _encode_parts(self) -> str:
+        return msgspec.json.encode(self._list_parts()).decode()
+
+    def _list_parts(self) -> MasterParts:
+        main, admin, found = self._bound.main.fileno(), self._bound.admin, self.workers
+        other = None if admin is None else admin.fileno()
+        pipes = self._life, self._life_end, self._parent_life
+        return MasterParts(main, other, *pipes, self._since, self._generation, found)
 
     def _replace_workers(self) -> None:
         """End the old workers when all new workers take requests, or the new workers if they do not in time."""

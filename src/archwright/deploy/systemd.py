@@ -1,0 +1,138 @@
+"""The units of one machine with systemd: a gateway, a supervisor, and one unit for each engine.
+
+Design: engines of this machine run as `python -m archwright.engines` on a Unix socket, so they need no network. Engines
+of an owned machine are servers with their own launch line on a port of the loopback interface.
+"""
+
+from pathlib import PurePosixPath
+
+import msgspec
+
+from archwright.contract.plan import Bundle, ProcessSpec
+from archwright.contract.record import Record, replace
+from archwright.deploy.deployment import Deployment, PoolDeployment, make_label
+from archwright.deploy.engine_containers import MODELS, EngineContainer
+from archwright.deploy.engine_layout import list_engines
+from archwright.deploy.gateway_container import locate_engines
+from archwright.deploy.single_machine import (
+    ExternalEndpoints,
+    GatewayOptions,
+    build_engine_process,
+    build_gateway_config,
+    list_text_pools,
+)
+
+ENGINE_HOME, SERVERS = "/var/lib/archwright/engines", "/opt/archwright/engines"
+HOST, PORT, FIRST_ENGINE_PORT = "127.0.0.1", 8470, 8101
+
+
+class EngineService(Record):
+    """One engine. `config` is its configuration file, or `command` its own launch line.
+
+    `weights`: the folder of the model files of a launch line. `devices`: the numbers of its accelerators.
+    """
+
+    file: str
+    model: str
+    pool: PoolDeployment
+    memory_bytes: int
+    config_file: str
+    reason: str = ""
+    environment: dict[str, str] = {}
+    devices: tuple[int, ...] = ()
+    prediction_ids: tuple[str, ...] = ()
+    config: dict[str, object] = {}
+    command: tuple[str, ...] = ()
+    weights: str = ""
+
+    @property
+    def uses_accelerators(self) -> bool:
+        return bool(self.devices or self.pool.pool.accelerator_count)
+
+
+class MachineUnits(Record):
+    """`bundle`: the content of bundle.json, which the supervisor reads. `key_variables` hold keys of hosted models.
+
+    `version_engine`: the unit of promoted versions. `grace_s`: time that the longest response may take.
+    """
+
+    bundle: dict[str, object]
+    engines: tuple[EngineService, ...]
+    version_engine: EngineService
+    key_variables: tuple[str, ...]
+    grace_s: int
+
+    @property
+    def all_engines(self) -> tuple[EngineService, ...]:
+        return (*self.engines, self.version_engine)
+
+
+def build_units(deployment: Deployment) -> MachineUnits:
+    """Return the units of the deployment's machine.
+
+    Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
+    """
+    plan, option = deployment.plan, deployment.option
+    if not deployment.is_chosen:
+        plan = replace(plan, chosen=option.name, pools=option.pools, upstreams=())
+    engines, specs, located = list[EngineService](), list[ProcessSpec](), dict[str, ExternalEndpoints]()
+    limits = {(one.pool.name, one.replica): one for one in list_engines(deployment)}
+    for pool in deployment.pools:
+        own, urls = pool.pool.placement == "this-machine", list[str]()
+        for replica in range(pool.pool.replicas if own or pool.container is not None else 0):
+            spec, limit = build_engine_process(pool.pool, replica, 0.0), limits.get((pool.name, replica))
+            name = make_label(spec.name)
+            unit = EngineService(
+                file=f"archwright-{name}.service",
+                model=pool.pool.model,
+                pool=pool,
+                memory_bytes=limit.memory_bytes if limit is not None else pool.memory_bytes,
+                config_file=f"/etc/archwright/engines/{name}.json",
+                reason=pool.reason,
+                environment=spec.environment,
+                prediction_ids=tuple(dict.fromkeys(limit.prediction_ids if limit is not None else pool.prediction_ids)),
+            )
+            if own or pool.container is None:
+                specs.append(spec)
+                engines.append(replace(unit, config=spec.config))
+                continue
+            port, weights = FIRST_ENGINE_PORT + len(engines), f"{ENGINE_HOME}/models/{pool.name}"
+            urls.append(f"http://{HOST}:{port}/v1")
+            command, devices = _list_words(pool.container, weights, port), limit.devices if limit is not None else ()
+            environment = {**pool.container.environment, **spec.environment}
+            unit = replace(unit, command=command, weights=weights, devices=devices, environment=environment)
+            engines.append(unit)
+        located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine)
+    served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
+    grace_s = max(pool.grace_s for pool in deployment.pools)
+    config = build_gateway_config(plan, GatewayOptions(HOST, PORT), "", served)
+    config |= {"plan_digest": deployment.plan.digest, "limits": {"drain_s": grace_s}}
+    argv = ("-m", "archwright.serving", "{home}", "{config}")
+    gateway = ProcessSpec(name="gateway", argv=argv, config=config, ready_path="/readyz", ready_port=PORT)
+    processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"
+    bundle = Bundle(plan_digest=deployment.plan.digest, processes=processes, url=url, engine_home=ENGINE_HOME)
+    largest = max(deployment.pools, key=lambda pool: pool.memory_bytes)
+    return MachineUnits(
+        bundle=msgspec.to_builtins(bundle),
+        engines=tuple(engines),
+        version_engine=EngineService(
+            file="archwright-engine@.service",
+            model="%i",
+            pool=largest,
+            memory_bytes=largest.memory_bytes,
+            config_file=f"{ENGINE_HOME}/config/%i.json",
+            reason=f"promoted versions and loaded models of option {option.name}",
+        ),
+        key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
+        grace_s=grace_s,
+    )
+
+
+def _list_words(container: EngineContainer, weights: str, port: int) -> tuple[str, ...]:
+    """Return the launch line of a container for this machine: its program, the folder of its models, its port."""
+    program, *more = container.command
+    words = [f"{SERVERS}/{container.component}/bin/{PurePosixPath(program).name}", *more]
+    for one in container.arguments:
+        local = one.replace(f"{MODELS}/", f"{weights}/").replace("--host=0.0.0.0", f"--host={HOST}")
+        words.append(f"--port={port}" if local == f"--port={container.port}" else local)
+    return tuple(words)

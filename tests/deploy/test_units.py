@@ -1,0 +1,298 @@
+"""One machine from the units of a bundle: real processes as their users, restarts, an upgrade under load."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.deploy.conftest import MadeBundle, MadePlan
+from tests.deploy.unit_runner import CODE, UnitRunner, running_units, wait_until_ready
+from tests.serving.conftest import free_port
+from tests.tools.checks import until
+
+from archwright import __version__
+from archwright.catalog.load import load_catalog
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.deploy.bundle import write_bundle
+from archwright.home import Home
+from archwright.plan.plan_file import write_plan
+
+pytestmark = pytest.mark.enable_socket
+GATEWAY, SUPERVISOR, ENGINE = "archwright-gateway", "archwright-supervisor", "archwright-engine-assistant"
+BACK_S = 2.0
+OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
+
+
+class Machine:
+    """The running units with a key; `port` of the gateway."""
+
+    def __init__(self, runner: UnitRunner, port: int) -> None:
+        self.runner = runner
+        self.root = runner.root
+        self.port = port
+        self.home = self.root / "var/lib/archwright/home"
+        self.key = ""
+
+    def run_as(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the user of a service, with the settings of its unit."""
+        environment = {"ARCHWRIGHT_HOME": str(self.home), "PATH": "/usr/bin:/bin"}
+        ids = self.runner.ids(self.runner.services[service])
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", cwd="/", **ids
+        )
+
+    def open(self) -> None:
+        """Wait until requests are served, and make a key as the README says."""
+        wait_until_ready(self.runner, GATEWAY)
+        made = self.run_as(GATEWAY, self.runner.python, "-m", "archwright", "key", "create", "--json")
+        assert made.returncode == 0, made.stderr
+        self.key = json.loads(made.stdout)["key"]
+        until(lambda: self.get("/readyz")[0] == 200, 30.0)
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()
+
+    def chat(self, connection: http.client.HTTPConnection, *, stream: bool = False, tokens: int = 8) -> str:
+        """Return why a request failed; empty if it was answered."""
+        said = [{"role": "user", "content": "Go on."}]
+        body = json.dumps({"model": "assistant", "max_tokens": tokens, "stream": stream, "messages": said})
+        headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        try:
+            connection.request("POST", "/v1/chat/completions", body, headers)
+            reply = connection.getresponse()
+            data = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            return repr(error)
+        return "" if reply.status == 200 and (not stream or b"[DONE]" in data) else f"{reply.status} {data[-200:]!r}"
+
+    def ask(self) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            return self.chat(connection)
+        finally:
+            connection.close()
+
+    def state(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.home / "run/state.json").read_bytes())
+        return found
+
+    def back_s(self, name: str, works: Callable[[], object]) -> float:
+        """Kill a service and return the seconds until it works again."""
+        service, began = self.runner.services[name], time.monotonic()
+        starts = service.starts
+        self.runner.kill(name)
+        until(lambda: service.starts > starts and service.ready.is_set() and works(), 20.0)
+        return time.monotonic() - began
+
+    def check_back(self, name: str, works: Callable[[], object]) -> None:
+        """A killed service is back in time; a busy machine gets a second try."""
+        took = [self.back_s(name, works)]
+        if took[0] >= BACK_S:
+            time.sleep(2.0)
+            took.append(self.back_s(name, works))
+        assert min(took) < BACK_S, f"{name} was back after {took} s"
+        print(name, took)
+
+
+@contextmanager
+def start_machine(
+    plan: Plan, made_bundle: MadeBundle, folder: Path, share: Callable[[Path], None]
+) -> Iterator[Machine]:
+    bundle, file, port = folder / "bundle", folder / "plan.json", free_port()
+    write_bundle(made_bundle(plan, "systemd"), bundle, __version__)
+    write_plan(plan, file)
+
+    def prepare(root: Path) -> None:
+        (root / "etc/archwright/archwright.env").write_text(f"ARCHWRIGHT_PORT={port}\n")
+        share(root / "var/lib/archwright/engines/models")
+
+    with running_units(bundle, file, prepare) as runner:
+        machine = Machine(runner, port)
+        try:
+            machine.open()
+            yield machine
+        finally:
+            for name in runner.services:
+                print(f"--- {name}\n{runner.log(name)[-3000:]}")
+
+
+@pytest.fixture
+def machine(null_plan: Plan, made_bundle: MadeBundle, tmp_path: Path) -> Iterator[Machine]:
+    with start_machine(null_plan, made_bundle, tmp_path, lambda _models: None) as made:
+        yield made
+
+
+def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
+    assert machine.ask() == ""
+    until(lambda: all(one["ready"] for one in machine.state()["processes"]))  # type: ignore[attr-defined]
+    state = machine.state()
+    pids = {one["name"]: one["pid"] for one in state["processes"]}  # type: ignore[attr-defined]
+    assert pids == {
+        "engine-assistant": machine.runner.services[ENGINE].pid,
+        "gateway": machine.runner.services[GATEWAY].pid,
+    }
+    assert state["managed"] and state["supervisor_pid"] == machine.runner.services[SUPERVISOR].pid
+
+    def supervises() -> bool:
+        return machine.state()["supervisor_pid"] == machine.runner.services[SUPERVISOR].pid
+
+    machine.check_back(SUPERVISOR, supervises)
+    assert machine.runner.services[GATEWAY].starts == 1, "the gateway does not end with the supervisor"
+    machine.check_back(GATEWAY, lambda: machine.ask() == "")
+    machine.back_s(ENGINE, lambda: machine.ask() == "")
+
+
+class Load:
+    """Clients with plain and streamed requests, half over kept connections, half over a new one for each."""
+
+    def __init__(self, machine: Machine, count: int = 6) -> None:
+        self.failed: list[str] = []
+        self.done = 0
+        self._machine = machine
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n % 2 == 0, n % 3 == 0)) for n in range(count)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, kept: bool, stream: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._machine.port, timeout=60)
+        while not self._stop.is_set():
+            if failure := self._machine.chat(connection, stream=stream):
+                self.failed.append(failure)
+            self.done += 1
+            if not kept:
+                connection.close()
+        connection.close()
+
+
+def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:
+    gateway, supervisor = (machine.runner.services[name] for name in (GATEWAY, SUPERVISOR))
+    before, current = gateway.pid, machine.root / "opt/archwright/current"
+    release = machine.root / "opt/archwright/next"
+    shutil.copytree(CODE / "archwright", release / "lib/archwright", ignore=shutil.ignore_patterns("__pycache__"))
+    routes = release / "lib/archwright/serving/process/routes.py"
+    assert OLD in routes.read_text()
+    routes.write_text(routes.read_text().replace(OLD, NEW))
+    with Load(machine) as load:
+        until(lambda: load.done > 20)
+        (current / "next").symlink_to(release / "lib")
+        os.replace(current / "next", current / "lib")
+        machine.runner.reload(GATEWAY)
+        until(lambda: "new" in machine.get("/healthz")[1], 30.0)
+        machine.runner.kill(SUPERVISOR)
+        until(lambda: supervisor.starts == 2 and supervisor.ready.is_set())
+        asked = load.done
+        until(lambda: load.done > asked + 40)
+    assert load.failed == [] and load.done > 60
+    assert (gateway.pid, gateway.starts) == (before, 1), "systemd sees no restart"
+
+
+def test_an_engine_reads_neither_the_keys_nor_the_store(machine: Machine) -> None:
+    assert machine.runner.switches_user, "run as root, with an interpreter that other users can run (python3.11)"
+    secrets = [machine.home / "secrets/pepper", machine.home / "archwright.db", machine.home / "run/gateway.json"]
+    for path in secrets:
+        assert machine.run_as(GATEWAY, "/bin/cat", str(path)).returncode == 0
+        assert machine.run_as(ENGINE, "/bin/cat", str(path)).returncode != 0
+        assert machine.run_as(ENGINE, "/bin/ls", str(path.parent)).returncode != 0
+    settings = machine.root / "etc/archwright/archwright.env"
+    assert machine.run_as(ENGINE, "/bin/cat", str(settings)).returncode != 0
+    assert machine.run_as(GATEWAY, "/bin/cat", str(settings)).returncode != 0, "systemd reads it as root"
+    status = Path(f"/proc/{machine.runner.services[ENGINE].pid}/status").read_text()
+    environment = Path(f"/proc/{machine.runner.services[ENGINE].pid}/environ").read_bytes()
+    ids = machine.runner.ids(machine.runner.services[ENGINE])
+    assert f"Uid:\t{ids['user']}\t" in status and ids["user"] != 0 and "NoNewPrivs:\t1" in status
+    assert b"ARCHWRIGHT_PORT" not in environment
+
+
+PROMOTE = """
+import hashlib, sys, time
+from archwright.contract.lineage import ModelVersion
+from archwright.home import Home
+from archwright.lifecycle import model_registry
+from archwright.store import Store
+home = Home(sys.argv[1])
+store, data = Store(home.store_url), b"adapter"
+made = ModelVersion(
+    id="assistant@v1", name="assistant", version=1, at=time.time(), task="text-lora", format="gguf",
+    sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), run="r", dataset_version="d@v1", base="null-model",
+)
+home.model(made.sha256).write_bytes(data)
+home.model(made.sha256).chmod(0o600)
+store.append(model_registry.MODELS, [made])
+model_registry.append_promotion(store, [], "promote", ("assistant", made.id), "local")
+"""
+
+
+def test_a_promoted_version_gets_a_unit_of_its_own(machine: Machine) -> None:
+    """The supervisor may only ask for it. The engine runs as the engines' user, and reads the file by its group."""
+    unit = "archwright-engine@engine-assistant.v1"
+    with Load(machine, 3) as load:
+        until(lambda: load.done > 5)
+        made = machine.run_as(SUPERVISOR, machine.runner.python, "-c", PROMOTE, str(machine.home))
+        assert made.returncode == 0, made.stderr
+        wait_until_ready(machine.runner, unit)
+        until(lambda: machine.state()["endpoints"][0]["version"] == "assistant@v1")  # type: ignore[index]
+        machine.runner.kill(SUPERVISOR)
+        until(lambda: machine.runner.services[SUPERVISOR].starts == 2 and machine.state()["endpoints"])
+        assert machine.state()["endpoints"][0]["version"] == "assistant@v1"  # type: ignore[index]
+        asked = load.done
+        until(lambda: load.done > asked + 5)
+    assert load.failed == []
+    assert machine.runner.services[unit].starts == 1, "it does not end with the supervisor"
+    state = {one["name"]: one for one in machine.state()["processes"]}  # type: ignore[attr-defined]
+    assert state["engine-assistant.v1"]["pid"] == machine.runner.services[unit].pid
+    back = "model_registry.append_promotion(store, model_registry.promotion_history(store, 'assistant'), 'rollback', "
+    undo = PROMOTE[: PROMOTE.index("made =")] + back + "('assistant', None), 'local')"
+    assert machine.run_as(SUPERVISOR, machine.runner.python, "-c", undo, str(machine.home)).returncode == 0
+    until(lambda: not machine.runner.services[unit].wanted, 30.0)
+    assert machine.ask() == ""
+
+
+@pytest.mark.model
+def test_a_real_model_answers_from_the_units(
+    made_plan: MadePlan, made_bundle: MadeBundle, model_home: Home, tmp_path: Path
+) -> None:
+    artefact = load_catalog().artefacts["SmolLM2-135M-Instruct"]
+    plan = made_plan("desk")
+    pool = replace(plan.pools[0], artefact=artefact)
+    option = replace(plan.options[0], pools=(pool,))
+    plan = replace(plan, pools=(pool,), options=(option, *plan.options[1:]))
+
+    def share(models: Path) -> None:
+        file = models / f"{artefact.sha256}.gguf"
+        shutil.copyfile(model_home.model(artefact.sha256), file)
+        shutil.chown(file, models.stat().st_uid, models.stat().st_gid)
+        file.chmod(0o640)
+
+    with start_machine(plan, made_bundle, tmp_path, share) as machine:
+        assert machine.ask() == ""
+        machine.check_back(GATEWAY, lambda: machine.get("/healthz")[0] == 200)
+        until(lambda: machine.get("/readyz")[0] == 200)
+        assert machine.ask() == ""
