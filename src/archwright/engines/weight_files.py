@@ -7,6 +7,7 @@ hundreds of GB are read once, not at each start.
 """
 
 import hashlib
+import http.client
 import sys
 import urllib.request
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def _fetch_file(one: WeightFolder, name: str, path: Path, hub: HubAccess) -> Non
             while piece := answer.read(PIECE_BYTES):
                 found.update(piece)
                 sink.write(piece)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         hint = "check the egress of the cluster, HF_ENDPOINT, and HF_TOKEN for restricted models; the job tries again"
         message = f"{name} of {one.repository} cannot be fetched: {error}"
         raise MissingError("AW-GET-03", message, where=ErrorLocation(field=url), hint=hint) from error
