@@ -198,7 +198,7 @@ def test_engines_without_accelerators_and_of_another_vendor(crafted: dict[str, P
 
     processors, amd = first("processors"), first("amd")
     assert set(processors["containers"][0]["resources"]["limits"]) == {"memory"}
-    assert "/models/model/unresolved.gguf" in " ".join(processors["containers"][0]["args"])
+    assert "/model/unresolved.gguf" in " ".join(processors["containers"][0]["args"])
     assert "llama.cpp" in processors["containers"][0]["image"]
     assert processors["tolerations"] == []
     assert "amd.com/gpu" in amd["containers"][0]["resources"]["limits"]
@@ -210,8 +210,11 @@ def test_a_draft_model_is_loaded_beside_the_model(crafted: dict[str, Plan], made
     bundle = made_bundle(crafted["draft"], "kubernetes")
     items = [item for _, cluster in read_clusters(bundle) for item in cluster]
     arguments = next(find_pods(list_engines(items)[0])).spec["containers"][0]["args"]
-    assert '--speculative-config={"model": "/models/draft"}' in arguments
+    folder = arguments[0].removesuffix("/model")
+    assert f'--speculative-config={{"model": "{folder}/draft"}}' in arguments
     assert "--more" in arguments
+    loader = next(find_pods(find(items, "Job", "weights-"))).spec["containers"][0]
+    assert loader["command"][-1] == folder
     weights = find(items, "ConfigMap", "weights-")["data"]["weights.json"]
     assert '"repository": "maker/draft-of-model"' in weights
     assert any(name.endswith("-draft") for name in bundle.pins.models)

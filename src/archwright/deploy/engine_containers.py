@@ -55,7 +55,8 @@ class EngineContainer(Record):
 
     `resource`: extended resource of its accelerators, empty without. `leader` and `worker` are further arguments if
     several machines serve one model. `in_flight` and `waiting`: its series of requests. `is_own_image`: the
-    organisation builds the image. `weights`: the list of model files for `archwright.engines.weight_files`.
+    organisation builds the image. `weights`: the list of model files for `archwright.engines.weight_files`, which puts
+    them into the folder `revision` of the volume: a new list does not replace files of running engines.
     """
 
     component: str
@@ -75,11 +76,7 @@ class EngineContainer(Record):
     is_own_image: bool = False
     drains: bool = False
     weights: str = ""
-
-    @property
-    def weights_label(self) -> str:
-        """A label that changes with the files of the weights."""
-        return hashlib.sha256(self.weights.encode()).hexdigest()[:10]
+    revision: str = ""
 
     def list_arguments(self, role: str) -> list[str]:
         """Return the arguments of a role: "single", "leader" or "worker"."""
@@ -105,13 +102,16 @@ def build_container(
     wanted = {MODEL_FOLDER: pool.name, DRAFT_FOLDER: name_draft(pool)}
     found = {folder: pins.models[name] for folder, name in wanted.items() if name in pins.models}
     pin = found.get(MODEL_FOLDER, ModelPin(model=pool.model))
+    weights = encode_json([_list_files(folder, one) for folder, one in found.items()])
+    revision = hashlib.sha256(weights.encode()).hexdigest()[:10]
     return EngineContainer(
         component=component,
         is_own_image=is_own,
         drains=row.drains,
-        weights=encode_json([_list_files(folder, one) for folder, one in found.items()]),
+        weights=weights,
+        revision=revision,
         command=row.command,
-        arguments=tuple(_fill_arguments(pool, row, port, grace_s, pin)),
+        arguments=tuple(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, f"{MODELS}/{revision}", pin)),
         leader=row.leader,
         worker=tuple(_flatten(row.worker)),
         port=port,
@@ -161,19 +161,18 @@ def choose_image(pool: Pool, catalog: Catalog) -> tuple[str, bool]:
     return "-".join(filter(None, (pool.launch.engine, vendor))), True
 
 
-def _fill_arguments(pool: Pool, row: EngineRow, port: int, grace_s: int, pin: ModelPin) -> Iterator[str]:
+def _fill_arguments(pool: Pool, row: EngineRow, numbers: dict[str, int], folder: str, pin: ModelPin) -> Iterator[str]:
     named = (name for name in sorted(pin.files) if name.endswith(row.model_file))
     file = f"/{next(named, f'unresolved{row.model_file}')}" if row.model_file else ""
     values = {
-        "model_path": f"{MODELS}/{MODEL_FOLDER}{file}",
+        **numbers,
+        "model_path": f"{folder}/{MODEL_FOLDER}{file}",
         "model": pool.model,
-        "port": port,
         "slots": pool.slots,
         "context": pool.context_tokens,
         "total_context": pool.slots * pool.context_tokens,
         "tensor": pool.parallelism.tensor,
         "pipeline": pool.parallelism.pipeline,
-        "grace_s": grace_s,
     }
     has = {
         **{name: getattr(pool.parallelism, name) > 1 for name in ("tensor", "pipeline", "expert")},
@@ -186,7 +185,7 @@ def _fill_arguments(pool: Pool, row: EngineRow, port: int, grace_s: int, pin: Mo
     draft = find_draft(pool)
     for argument in pool.launch.arguments:
         if draft:  # engines reach no hub: the draft model lies beside the model
-            argument = argument.replace(draft, f"{MODELS}/{DRAFT_FOLDER}")
+            argument = argument.replace(draft, f"{folder}/{DRAFT_FOLDER}")
         yield from re.split(r" (?=--)", argument)
 
 

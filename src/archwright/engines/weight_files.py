@@ -74,6 +74,7 @@ def load_weights(text: bytes, target: Path, hub: HubAccess, journal: Journal) ->
                 continue
             _fetch_file(one, name, path, hub)
             journal.info("loaded", file=name, bytes=path.stat().st_size)
+    target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / MARKER, hashlib.sha256(text).hexdigest().encode(), mode=0o644)
 
 
