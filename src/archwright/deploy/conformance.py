@@ -1,98 +1,53 @@
 """The check-list of the CNCF for AI on Kubernetes, filled in for a bundle: each item with the objects that meet it.
 
+conformance.csv holds the items in our words. `evidence` is what a bundle must have: `Kind/name` of an object or a file;
+* matches any text, `or` joins alternatives, `and` joins parts. `otherwise` says why a bundle does not meet the item.
 A bundle shows what it asks a cluster for. That the cluster does it, only a test on the cluster can show.
 """
 
-import functools
-from collections.abc import Iterable, Iterator
+import csv
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-import msgspec
-import yaml
-
-from archwright.contract.record import Record
 from archwright.deploy.templating import RenderedObject
 
 CHECKLIST = "conformance.yaml"
+STANDARD = "Kubernetes AI Conformance 1.37"
+SOURCE = "https://github.com/cncf/k8s-ai-conformance docs/AIConformance-1.37.yaml"
 
 
-class Evidence(Record):
-    """Objects by kinds and names, or a file by its path; * matches any text."""
-
-    kinds: tuple[str, ...] = ()
-    names: tuple[str, ...] = ("*",)
-    file: str = ""
-
-
-class ConformanceItem(Record):
-    """An item is met if a bundle has all of its `evidence`; `otherwise` says why another bundle does not meet it."""
-
-    id: str
-    level: Literal["MUST", "SHOULD"]
-    requirement: str
-    otherwise: str
-    evidence: tuple[Evidence, ...] = ()
-
-
-class Checklist(Record):
-    source: str
-    version: str
-    items: tuple[ConformanceItem, ...]
-
-
-class BundleObject(NamedTuple):
-    """An object of a bundle, or a file that holds none."""
-
-    file: str
-    kind: str
-    name: str
-
-    def meets(self, evidence: Evidence) -> bool:
-        if evidence.file:
-            return fnmatchcase(self.file, evidence.file)
-        return self.kind in evidence.kinds and any(fnmatchcase(self.name, name) for name in evidence.names)
-
-    @property
-    def reference(self) -> str:
-        return f"{self.file} {self.kind}/{self.name}" if self.kind else self.file
-
-
-@functools.cache
-def read_checklist() -> Checklist:
-    return msgspec.convert(yaml.load(Path(__file__).with_suffix(".yaml").read_bytes(), yaml.CSafeLoader), Checklist)
+def read_checklist() -> list[dict[str, str]]:
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def assess_conformance(objects: Iterable[RenderedObject]) -> RenderedObject:
     """Return the file with the check-list for the objects of a folder."""
-    checklist = read_checklist()
-    found = list(dict.fromkeys(map(_identify, objects)))
-    value = {
-        "standard": f"Kubernetes AI Conformance {checklist.version}",
-        "source": checklist.source,
-        "note": "Written from the objects of this bundle. A test on the cluster must show that they work.",
-        "items": [_assess_item(item, found) for item in checklist.items],
-    }
+    found = list(dict.fromkeys(map(_describe_object, objects)))
+    note = "Written from the objects of this bundle. A test on the cluster must show that they work."
+    items = [_assess_item(item, found) for item in read_checklist()]
+    value = {"standard": STANDARD, "source": SOURCE, "note": note, "items": items}
     reason = "each requirement with the objects that meet it, or why none does"
     return RenderedObject(CHECKLIST, value, "", reason, (), 0o644)
 
 
-def _identify(one: RenderedObject) -> BundleObject:
+def _describe_object(one: RenderedObject) -> tuple[str, str]:
+    """Return the file of an object, and its kind with its name, empty for other content."""
     value = one.value if isinstance(one.value, dict) else {}
     metadata = value.get("metadata", {})
     name = metadata.get("name") or metadata.get("generateName", "")
-    return BundleObject(one.file, value.get("kind", ""), name)
+    return one.file, f"{value['kind']}/{name}" if "kind" in value else ""
 
 
-def _assess_item(item: ConformanceItem, objects: list[BundleObject]) -> dict[str, object]:
-    met = list(_find_objects(item, objects))
-    result: dict[str, object] = {"id": item.id, "level": item.level, "requirement": item.requirement}
-    return result | ({"status": "met", "objects": met} if met else {"status": "not met", "reason": item.otherwise})
+def _assess_item(item: dict[str, str], objects: list[tuple[str, str]]) -> dict[str, object]:
+    parts = [part.split(" or ") for part in item["evidence"].split(" and ")]
+    met = [[f"{file} {name}".strip() for file, name in objects if _matches(file, name, part)] for part in parts]
+    result: dict[str, object] = {name: item[name] for name in ("id", "level", "requirement")}
+    if not all(met):
+        return result | {"status": "not met", "reason": item["otherwise"]}
+    return result | {"status": "met", "objects": [one for part in met for one in part]}
 
 
-def _find_objects(item: ConformanceItem, objects: list[BundleObject]) -> Iterator[str]:
-    """Yield the objects that meet an item; none if a part of the evidence is missing."""
-    found = [[one.reference for one in objects if one.meets(evidence)] for evidence in item.evidence]
-    if all(found):
-        yield from (reference for references in found for reference in references)
+def _matches(file: str, name: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(name, one) or fnmatchcase(file, one) for one in patterns)

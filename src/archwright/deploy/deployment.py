@@ -72,6 +72,8 @@ class MachineGroup(Record):
 class PoolDeployment(Record):
     """A pool with what its engines need at run time. `vendor` and `node_class` are those of its machines.
 
+    `queue`: the tenant whose quota its engines use, by the class of data of its first workload.
+
     `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
     `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
     requests that one replica serves at the planned peak, the threshold of autoscaling. `server`: the engine that serves
@@ -102,6 +104,7 @@ class PoolDeployment(Record):
     load: LoadSpec | None = None
     vendor: str = ""
     node_class: str = ""
+    queue: str = ""
     container: EngineContainer | None = None
     site: str = ""
     surge: int = 0
@@ -392,6 +395,9 @@ class _Builder:
             usd_per_hour=offer.on_demand_usd_per_hour,
         )
 
+    def _find_data_class(self, pool: Pool) -> str:
+        return next((one.data_class for one in self._plan.workloads if one.name in pool.workloads), None) or "default"
+
     def _find_vendor(self, accelerator: str | None) -> str:
         found = self._catalog.accelerators.get(accelerator or "")
         return found.vendor.lower() if found is not None else ""
@@ -454,6 +460,7 @@ class _Builder:
             load=load,
             vendor=group.vendor,
             node_class=group.node_class,
+            queue=f"tenant-{self._find_data_class(pool)}",
         )
 
     def _compute_grace(self, pool: Pool) -> tuple[int, tuple[str, ...]]:

@@ -1,0 +1,388 @@
+"""The platform half of a cluster: operators, queues, node pools, ingress, conformance, and the age of pins."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.deploy.conftest import MadeBundle, MadePlan
+
+from archwright import api
+from archwright.catalog.catalog import Catalog
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.deploy.bundle import FileBundle, read_manifest, write_bundle
+from archwright.deploy.components import list_age_notes
+from archwright.deploy.conformance import assess_conformance, read_checklist
+from archwright.deploy.deployment import Deployment, build_deployment
+from archwright.deploy.node_pools import build_capacity
+from archwright.deploy.templating import RenderedObject
+
+Rendered = Callable[[str, str], FileBundle]
+CASES = (
+    ("startup", "cloud-aws"),
+    ("startup", "cloud-azure"),
+    ("startup", "cloud-gcp"),
+    ("clinic", "on-premises"),
+    ("clinic", "hybrid-aws"),
+    ("manufacturer", "hybrid-azure"),
+    ("manufacturer", "on-premises"),
+)
+# Components of clusters must work with both versions of Kubernetes that the bundles are written for.
+VERSIONS = (35, 36)
+
+
+@pytest.fixture(scope="module")
+def rendered(made_bundle: MadeBundle) -> Rendered:
+    """The Kubernetes bundle of an example and an option, rendered once."""
+    return functools.cache(lambda name, option: made_bundle(name, "kubernetes", option))
+
+
+def read_objects(bundle: FileBundle) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, file in bundle.files.items():
+        if path.endswith(".yaml"):
+            for document in yaml.safe_load_all(file.text):
+                if isinstance(document, dict) and {"kind", "metadata"} <= document.keys():
+                    yield path, document
+
+
+def find_objects(bundle: FileBundle, kind: str) -> dict[str, dict[str, Any]]:
+    return {one["metadata"]["name"]: one for _, one in read_objects(bundle) if one["kind"] == kind}
+
+
+def read_script(bundle: FileBundle, site: str) -> str:
+    return bundle.files[f"platform/{site}/install.sh"].text
+
+
+# --- operators
+
+
+def test_components_of_clusters_work_with_both_versions(catalog: Catalog) -> None:
+    for one in catalog.components.values():
+        if match := re.fullmatch(r"1\.(\d+)-1\.(\d+)", one.kubernetes):
+            assert all(int(match[1]) <= version <= int(match[2]) for version in VERSIONS), one.id
+        elif one.kubernetes:
+            assert re.fullmatch(r">=1\.(\d+)", one.kubernetes), one.id
+            assert int(one.kubernetes.removeprefix(">=1.")) <= VERSIONS[0], one.id
+    skipped = catalog.components["kueue"].version.split(".")
+    assert not (skipped[1] == "20" and int(skipped[2]) < 6), "0.20.0 to 0.20.5 break the watch cache"
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_every_operator_is_pinned_and_its_values_exist(rendered: Rendered, name: str, option: str) -> None:
+    bundle = rendered(name, option)
+    scripts = {path: file.text for path, file in bundle.files.items() if path.endswith("install.sh")}
+    assert scripts
+    for path, text in scripts.items():
+        charts = [line for line in text.splitlines() if line.startswith(("helm upgrade", "helm template"))]
+        assert all(re.search(r" --version v?\d+\.\d+\.\d+", line) for line in charts), path
+        for values in re.findall(r"-f ([\w.-]+\.yaml)", text):
+            assert path.replace("install.sh", values) in bundle.files, (path, values)
+        assert not re.search(r"(password|token|key)=[\w]", text), "no secret in a file"
+    assert bundle.components["kueue"] in "".join(scripts.values())
+
+
+def test_operators_come_before_what_needs_them(rendered: Rendered) -> None:
+    text = read_script(rendered("startup", "cloud-aws"), "aws-us-east-1")
+    order = [
+        "gateway-api",
+        "prometheus-operator",
+        "cert-manager",
+        "karpenter-crd",
+        "karpenter ",
+        "gpu-operator",
+        "keda",
+    ]
+    places = [text.index(name) for name in order]
+    assert places == sorted(places)
+    assert "cloudnative-pg" not in text, "the cloud has a managed database"
+    assert "nvsentinel" not in text
+    own = read_script(rendered("clinic", "on-premises"), "de")
+    assert "nvsentinel" in own
+    assert "cloudnative-pg" in own
+    assert "karpenter" not in own
+
+
+def test_the_driver_is_installed_only_where_the_image_has_none(rendered: Rendered) -> None:
+    for name, option, site, installs in (
+        ("startup", "cloud-aws", "aws-us-east-1", False),
+        ("startup", "cloud-azure", "azure-westus3", False),
+        ("startup", "cloud-gcp", "gcp-us-east4", False),
+        ("clinic", "on-premises", "de", True),
+    ):
+        bundle = rendered(name, option)
+        values = yaml.safe_load(bundle.files[f"platform/{site}/values-gpu-operator.yaml"].text)
+        assert values["driver"]["enabled"] is values["toolkit"]["enabled"] is values["dcgm"]["enabled"] is installs
+        assert values["dcgmExporter"]["enabled"] is True
+        assert values["devicePlugin"]["enabled"] is (site != "gcp-us-east4"), "GKE runs its own"
+
+
+# --- node pools
+
+
+def test_node_pools_have_the_planned_machines_and_limits(rendered: Rendered) -> None:
+    bundle = rendered("startup", "cloud-aws")
+    pools = find_objects(bundle, "NodePool")
+    wanted = {one["key"]: one["values"] for one in get_requirements(pools["g6-xlarge-on-demand"])}
+    machines = wanted["node.kubernetes.io/instance-type"]
+    assert machines[0] == "g6.xlarge"
+    assert len(machines) > 2
+    assert not any("zone" in key for key in wanted), "all zones"
+    assert pools["g6-xlarge-on-demand"]["spec"]["limits"] == {"nvidia.com/gpu": 10}
+    reserved = {one["key"]: one["values"] for one in get_requirements(pools["g6-xlarge-commit-1y"])}
+    assert reserved["node.kubernetes.io/instance-type"] == ["g6.xlarge"], "only this type was reserved"
+    assert pools["g6-xlarge-commit-1y"]["spec"]["weight"] > pools["g6-xlarge-on-demand"]["spec"]["weight"]
+    for one in pools.values():
+        assert one["spec"]["disruption"]["consolidationPolicy"] == "WhenEmpty"
+        taints = {taint["key"] for taint in one["spec"]["template"]["spec"]["taints"]}
+        assert "nvidia.com/gpu" in taints
+        assert ("archwright.dev/job" in taints) == one["spec"]["template"]["metadata"]["labels"][
+            "archwright.dev/node-class"
+        ].endswith("-jobs")
+    node_class = find_objects(bundle, "EC2NodeClass")["archwright"]["spec"]
+    assert node_class["instanceStorePolicy"] == "RAID0"
+    assert node_class["metadataOptions"]["httpTokens"] == "required"
+    assert re.fullmatch(r"al2023@v\d{8}", node_class["amiSelectorTerms"][0]["alias"]), "a pinned image"
+
+
+def get_requirements(pool: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pool["spec"]["template"]["spec"]["requirements"]
+    return found
+
+
+def test_spot_machines_are_for_jobs_that_tolerate_them(rendered: Rendered) -> None:
+    (pool,) = find_objects(rendered("manufacturer", "hybrid-azure"), "NodePool").values()
+    wanted = {one["key"]: one["values"] for one in get_requirements(pool)}
+    assert wanted["karpenter.sh/capacity-type"] == ["spot"]
+    assert {"key": "archwright.dev/job", "value": "true", "effect": "NoSchedule"} in pool["spec"]["template"]["spec"][
+        "taints"
+    ]
+    assert pool["spec"]["template"]["spec"]["expireAfter"] == "Never"
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_every_engine_and_job_finds_machines(rendered: Rendered, name: str, option: str) -> None:
+    """The node selectors of pods and flavours name classes that node pools or labels of the same site give."""
+    bundle = rendered(name, option)
+    given: dict[str, set[str]] = {}
+    for path, one in read_objects(bundle):
+        site = path.split("/")[1] if "/" in path else ""
+        if one["kind"] == "NodePool":
+            given.setdefault(site, set()).add(
+                one["spec"]["template"]["metadata"]["labels"]["archwright.dev/node-class"]
+            )
+        if one["kind"] == "ComputeClass":
+            given.setdefault(site, set()).add(one["metadata"]["name"])
+    for path, file in bundle.files.items():
+        if path.endswith("label-nodes.sh"):
+            given.setdefault(path.split("/")[1], set()).update(re.findall(r"node-class=(\S+)", file.text))
+    asked = 0
+    for path, one in read_objects(bundle):
+        if one["kind"] == "ResourceFlavor":
+            (value,) = one["spec"]["nodeLabels"].values()
+        elif one["kind"] in ("Deployment", "CronJob") and "nodeSelector" in str(one):
+            (value,) = find_selector(one)
+        else:
+            continue
+        asked += 1
+        site = path.split("/")[1]
+        reserved_by_terraform = "azure" in site
+        assert value in given[site] or reserved_by_terraform, (path, value)
+    assert asked
+
+
+def find_selector(one: dict[str, Any]) -> list[str]:
+    spec = one["spec"].get("jobTemplate", one)["spec"]["template"]["spec"]
+    return list(spec["nodeSelector"].values())
+
+
+# --- queues
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_quotas_are_what_the_plan_has(
+    rendered: Rendered, made_plan: MadePlan, catalog: Catalog, name: str, option: str
+) -> None:
+    plan = made_plan(name)
+    chosen = next(one for one in plan.options if one.name == option)
+    deployment = build_deployment(plan, chosen, catalog, {}, "0")
+    capacity = build_capacity(deployment)
+    for site in deployment.sites:
+        queues = [one for one in capacity.queues if one.site.name == site.name]
+        planned = sum((pool.pool.replicas + pool.surge) * pool.accelerators for pool in site.pools)
+        assert sum(quota.accelerators for one in queues if not one.is_job for quota in one.quotas) == planned
+        for one in capacity.classes:
+            if one.site.name == site.name:
+                given = sum(q.accelerators for queue in queues for q in queue.quotas if q.node_class == one.name)
+                assert given <= max(one.capacity.accelerators, planned)
+    bundle = rendered(name, option)
+    flavors = set(find_objects(bundle, "ResourceFlavor"))
+    for queue in find_objects(bundle, "ClusterQueue").values():
+        (group,) = queue["spec"]["resourceGroups"]
+        assert {flavor["name"] for flavor in group["flavors"]} <= flavors
+        for flavor in group["flavors"]:
+            assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
+
+
+def test_jobs_give_way_to_engines(rendered: Rendered) -> None:
+    bundle = rendered("startup", "cloud-aws")
+    queues, levels = find_objects(bundle, "ClusterQueue"), find_objects(bundle, "WorkloadPriorityClass")
+    assert queues["tenant-personal"]["spec"]["preemption"]["reclaimWithinCohort"] == "Any"
+    assert queues["jobs"]["spec"]["preemption"]["reclaimWithinCohort"] == "Never"
+    assert {one["spec"]["cohortName"] for one in queues.values()} == {"archwright"}
+    assert levels["jobs"]["value"] < levels["tenant-personal"]["value"]
+    labels = find_objects(bundle, "Deployment")["engine-support-chat"]["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] in queues
+    jobs = [one for path, one in read_objects(bundle) if path.startswith("jobs/")]
+    assert {one["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] for one in jobs} == {"jobs"}
+    assert all(one["spec"]["suspend"] for one in jobs)
+
+
+def test_ray_is_there_only_for_a_job_on_several_machines(made_bundle: MadeBundle, made_plan: MadePlan) -> None:
+    plan = made_plan("manufacturer")
+    one = made_bundle(plan, "kubernetes", "hybrid-azure")
+    assert not [1 for _, found in read_objects(one) if found["kind"] == "RayJob"]
+    assert "kuberay" not in one.components
+    assert "the operator of Ray is not installed" in one.files["README.md"].text
+    several = made_bundle(widen_job(plan, "hybrid-azure", 4), "kubernetes", "hybrid-azure")
+    (job,) = [found for _, found in read_objects(several) if found["kind"] == "RayJob"]
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert workers["replicas"] == workers["maxReplicas"] == 3
+    (site,) = [path for path in several.files if path.endswith("azure-northeurope/install.sh")]
+    assert "kuberay-operator" in several.files[site].text
+
+
+def widen_job(plan: Plan, option: str, machines: int) -> Plan:
+    def widen(name: str) -> Any:
+        chosen = next(one for one in plan.options if one.name == name)
+        bought = tuple(replace(one, peak=machines) if one.kind == "spot" else one for one in chosen.purchases)
+        return replace(chosen, purchases=bought)
+
+    return replace(plan, options=tuple(widen(one.name) if one.name == option else one for one in plan.options))
+
+
+# --- the way in
+
+
+def test_requests_reach_the_gateway_over_tls(rendered: Rendered) -> None:
+    bundle = rendered("clinic", "on-premises")
+    services = find_objects(bundle, "Service")
+    route = find_objects(bundle, "HTTPRoute")["gateway"]["spec"]
+    (listener,) = find_objects(bundle, "Gateway")["archwright"]["spec"]["listeners"]
+    assert (
+        listener["tls"]["certificateRefs"][0]["name"]
+        == find_objects(bundle, "Certificate")["ingress"]["spec"]["secretName"]
+    )
+    for rule in route["rules"]:
+        assert rule["timeouts"]["request"] == "0s", "a stream may take longer than any limit"
+        for backend in rule["backendRefs"]:
+            assert backend["weight"] > 0
+            assert backend["port"] in {port["port"] for port in services[backend["name"]]["spec"]["ports"]}
+    assert any("headers" in match for rule in route["rules"] for match in rule["matches"])
+    policy = find_objects(bundle, "BackendTLSPolicy")["gateway"]["spec"]
+    assert policy["validation"]["hostname"] in find_objects(bundle, "Certificate")["gateway"]["spec"]["dnsNames"]
+    authority = find_objects(bundle, "Certificate")["authority"]["spec"]["secretName"]
+    assert policy["validation"]["caCertificateRefs"][0]["name"] == authority
+
+
+def test_the_gateway_stands_at_one_site(rendered: Rendered) -> None:
+    bundle = rendered("clinic", "hybrid-aws")
+    assert {path for path, one in read_objects(bundle) if one["kind"] == "Gateway"} == {
+        "overlays/aws-eu-central-1/ingress.yaml"
+    }
+
+
+# --- conformance
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_every_object_of_the_check_list_is_in_the_bundle(rendered: Rendered, name: str, option: str) -> None:
+    bundle = rendered(name, option)
+    there = {f"{path} {one['kind']}/{one['metadata'].get('name', '')}" for path, one in read_objects(bundle)}
+    there |= {f"{path} {one['kind']}/{one['metadata'].get('generateName', '')}" for path, one in read_objects(bundle)}
+    items = yaml.safe_load(bundle.files["conformance.yaml"].text)["items"]
+    assert [one["level"] for one in items].count("MUST") == 8
+    assert len(items) == 15
+    for item in items:
+        assert (item["status"] == "met") == bool(item.get("objects")) != bool(item.get("reason"))
+        assert set(item.get("objects", ())) <= there | set(bundle.files), item["id"]
+    missing = {item["id"] for item in items if item["level"] == "MUST" and item["status"] != "met"}
+    own = {"cluster_autoscaling", "pod_autoscaling"}  # own machines run all the time
+    assert missing - {"ai_service_metrics"} <= (own if option == "on-premises" or name == "manufacturer" else set())
+
+
+def test_an_item_is_met_only_by_all_of_its_evidence() -> None:
+    def assess(*kinds: str) -> dict[str, Any]:
+        objects = [
+            RenderedObject("a.yaml", {"kind": kind, "metadata": {"name": "x"}}, "", "", (), 0o644) for kind in kinds
+        ]
+        return {one["id"]: one for one in assess_conformance(objects).value["items"]}
+
+    assert assess("Gateway", "HTTPRoute")["ai_inference"]["objects"] == ["a.yaml Gateway/x", "a.yaml HTTPRoute/x"]
+    assert assess("Gateway")["ai_inference"]["status"] == "not met"
+    assert assess("GatewayClass", "HTTPRoute")["ai_inference"]["status"] == "not met"
+    assert all(one["status"] == "not met" for one in assess().values())
+    assert len({one["id"] for one in read_checklist()}) == 15
+
+
+# --- own overlay, age
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_the_patches_of_the_read_me_fit_the_objects(rendered: Rendered, name: str, option: str) -> None:
+    bundle = rendered(name, option)
+    text = bundle.files["README.md"].text
+    block = "\n".join(line[7:] for line in text.splitlines() if line.startswith("       "))
+    overlay = yaml.safe_load(block)
+    objects = {(one["kind"], one["metadata"].get("name")): one for _, one in read_objects(bundle)}
+    assert f"{overlay['resources'][0].removeprefix('../')}/kustomization.yaml" in bundle.files
+    for patch in overlay["patches"]:
+        target = objects[patch["target"]["kind"], patch["target"]["name"]]
+        for step in yaml.safe_load(patch["patch"]):
+            found: Any = target
+            for part in step["path"].strip("/").split("/"):
+                found = found[int(part)] if isinstance(found, list) else found[part]
+
+
+def test_a_bundle_says_that_a_pin_is_old(
+    rendered: Rendered, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = catalog.components
+    keda = rows["keda"]
+    read = date.fromisoformat(keda.as_of)
+    later = date(read.year + 1, read.month, 1)
+    assert list_age_notes({"keda": keda.version}, rows, read) == ()
+    assert list_age_notes({"keda": keda.version}, rows, later) == (f"KEDA {keda.version}: read 12 months ago",)
+    (replaced,) = list_age_notes({"keda": "2.9.0"}, rows, read)
+    assert replaced == f"KEDA 2.9.0: the catalog has {keda.version}; render again"
+    (gone,) = list_age_notes({"helmsman": "1"}, rows, read)
+    assert gone.startswith("helmsman 1: the catalog does not have it")
+    bundle = rendered("clinic", "on-premises")
+    old = replace(bundle, components={**bundle.components, "keda": "2.9.0"})
+    write_bundle(old, tmp_path / "out", "0")
+    assert replaced in api.verify(str(tmp_path / "out")).notes
+    assert read_manifest(tmp_path / "out") is not None
+
+
+def test_jobs_stand_at_one_site_and_machines_say_their_class(made_deployment: Callable[..., Deployment]) -> None:
+    deployment = made_deployment("manufacturer", "kubernetes", "on-premises")
+    places = [
+        (site.name, group.machine)
+        for site in deployment.sites
+        for group in site.machines
+        if "house-model" in group.pools
+    ]
+    assert {site for site, _ in places} == {"fr"}
+    for site in deployment.sites:
+        classes = {group.node_class for group in site.machines}
+        assert all(
+            fnmatchcase(pool.node_class, one) for pool in site.pools for one in classes if pool.node_class == one
+        )
+        assert {pool.node_class for pool in site.pools} <= classes
