@@ -1,0 +1,196 @@
+"""Azure sites: what the plan decides, the traps of this cloud, and what every Terraform module must hold."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+
+from archwright.deploy.deployment import Deployment
+
+from .conftest import MadeBundle
+from .terraform.configuration import find_problems, is_canonical, read_module, render_site_beside
+
+# Every option of the examples with machines here: in the cloud alone, and beside own racks.
+CASES = [
+    ("startup", "cloud-azure"),
+    ("startup", "managed-azure"),
+    ("clinic", "hybrid-azure"),
+    ("clinic", "cloud-azure"),
+    ("manufacturer", "cloud-azure"),
+    ("manufacturer", "managed-azure"),
+]
+
+
+@pytest.fixture(scope="module")
+def startup(made_bundle: MadeBundle) -> dict[str, Any]:
+    return read_module(made_bundle("startup", "azure", "cloud-azure"))
+
+
+@pytest.mark.parametrize(("example", "option"), CASES)
+def test_the_module_is_sound(example: str, option: str, made_bundle: MadeBundle) -> None:
+    bundle = made_bundle(example, "azure", option)
+    assert find_problems(read_module(bundle), "local.tags") == []
+    for path, file in bundle.files.items():
+        if path.endswith(".tf.json"):
+            assert is_canonical(file.text), path
+
+
+@pytest.mark.parametrize(
+    ("break_it", "problem"),
+    [
+        (lambda m: m["resource"]["azurerm_nat_gateway"]["site"].update(location="${local.place}"), "local.place"),
+        (lambda m: m["resource"]["azurerm_nat_gateway"]["site"].pop("tags"), ""),
+        (lambda m: m["resource"]["azurerm_key_vault"]["site"].pop("//"), "has no reason"),
+        (lambda m: m["variable"].update(spare={"type": "string"}), "nothing uses var.spare"),
+        (lambda m: m["variable"]["database_password"].update(default="x"), "must be sensitive"),
+        (
+            lambda m: m["resource"]["azurerm_postgresql_flexible_server"]["site"].update(administrator_password="x"),
+            "literal",
+        ),
+        (lambda m: m["resource"]["azurerm_disk_encryption_set"]["nodes"].update(x="${azurerm_gone.a.id}"), "gone"),
+    ],
+)
+def test_a_broken_module_is_found(break_it: Any, problem: str, startup: dict[str, Any]) -> None:
+    broken = copy.deepcopy(startup)
+    break_it(broken)
+    found = find_problems(broken, "local.tags")
+    # The only resource of its kind may go without labels; its check is the next test.
+    assert any(problem in one for one in found) or problem == ""
+
+
+def test_every_taggable_resource_has_the_tags(startup: dict[str, Any]) -> None:
+    without = {
+        f"{kind}.{name}"
+        for kind, named in startup["resource"].items()
+        for name, body in named.items()
+        if body.get("tags") != "${local.tags}"
+    }
+    bare = re.compile(
+        r"subnet|association|role_assignment|federated|storage_container|management_policy|security_rule"
+        r"|diagnostic|consumption_budget|server_database"
+    )
+    assert [one for one in without if not bare.search(one)] == []
+    assert startup["locals"]["tags"]["archwright-plan"]
+
+
+def test_committed_machines_are_reserved_and_fixed(
+    startup: dict[str, Any], made_deployment: Any, made_bundle: MadeBundle
+) -> None:
+    deployment: Deployment = made_deployment("startup", "azure", "cloud-azure")
+    groups = [one for one in deployment.main_site.machines if one.kind.startswith("commit")]
+    pools = startup["resource"]["azurerm_kubernetes_cluster_node_pool"]
+    assert groups and set(pools) == {one.name for one in groups if int(one.mean)}
+    for one in groups:
+        pool = pools[one.name]
+        assert (pool["vm_size"], pool["node_count"]) == (one.machine, int(one.mean))
+        assert startup["resource"]["azurerm_capacity_reservation"][one.name]["sku"]["capacity"] == int(one.mean)
+        # AKS: a pool's name has at most 12 lower-case letters and digits.
+        assert re.fullmatch(r"[a-z][a-z0-9]{0,11}", pool["name"])
+        assert "capacity_reservation" in json.dumps(pool["depends_on"])
+    managed = read_module(made_bundle("startup", "azure", "managed-azure"))["resource"]
+    assert "azurerm_capacity_reservation" not in managed
+
+
+def test_no_pool_scales_itself_beside_node_provisioning(startup: dict[str, Any]) -> None:
+    cluster = startup["resource"]["azurerm_kubernetes_cluster"]["site"]
+    assert cluster["node_provisioning_profile"]["mode"] == "Auto"
+    assert "auto_scaling_enabled" not in cluster["default_node_pool"]
+    for pool in startup["resource"]["azurerm_kubernetes_cluster_node_pool"].values():
+        assert pool["auto_scaling_enabled"] is False
+
+
+def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
+    cluster = startup["resource"]["azurerm_kubernetes_cluster"]["site"]
+    assert cluster["private_cluster_enabled"] and not cluster["private_cluster_public_fqdn_enabled"]
+    assert cluster["oidc_issuer_enabled"] and cluster["workload_identity_enabled"] and cluster["local_account_disabled"]
+    assert cluster["azure_active_directory_role_based_access_control"]["azure_rbac_enabled"]
+    # A private vault for the cluster's key needs the API server inside the network.
+    assert cluster["key_management_service"]["key_vault_network_access"] == "Private"
+    assert cluster["api_server_access_profile"]["virtual_network_integration_enabled"]
+    # Security patches without a new image do not reach nodes with accelerators.
+    assert cluster["node_os_upgrade_channel"] == "NodeImage"
+    assert cluster["maintenance_window_auto_upgrade"] and cluster["maintenance_window_node_os"]
+    network = cluster["network_profile"]
+    assert (network["network_plugin_mode"], network["network_policy"]) == ("overlay", "cilium")
+    # The NAT gateway must exist before the first node.
+    assert network["outbound_type"] == "userAssignedNATGateway"
+    assert "azurerm_subnet_nat_gateway_association.site" in cluster["depends_on"]
+    # System machines have at least four virtual processors.
+    assert int(re.findall(r"\d+", cluster["default_node_pool"]["vm_size"])[0]) >= 4
+    assert "ai_toolchain_operator_enabled" not in cluster
+
+
+def test_accelerator_pools_are_tainted_and_leave_the_driver_to_the_operator(startup: dict[str, Any]) -> None:
+    for pool in startup["resource"]["azurerm_kubernetes_cluster_node_pool"].values():
+        assert pool["gpu_driver"] == "None"
+        assert pool["node_taints"] == ["nvidia.com/gpu=present:NoSchedule"]
+        assert pool["node_labels"]["archwright.dev/node-class"]
+
+
+def test_a_machine_without_accelerator_gets_neither_driver_nor_taint(made_bundle: MadeBundle) -> None:
+    bundle = made_bundle("manufacturer", "azure", "cloud-azure")
+    pools = read_module(bundle)["resource"].get("azurerm_kubernetes_cluster_node_pool", {})
+    assert all(("gpu_driver" in one) == ("node_taints" in one) for one in pools.values())
+
+
+def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
+    resources = startup["resource"]
+    account = resources["azurerm_storage_account"]["site"]
+    assert not account["shared_access_key_enabled"] and not account["public_network_access_enabled"]
+    assert account["min_tls_version"] == "TLS1_2" and account["blob_properties"]["versioning_enabled"]
+    # Shared keys are off, so the provider must use Entra, and it must not look at the private data plane.
+    provider = startup["provider"]["azurerm"]
+    assert provider["storage_use_azuread"] and provider["features"]["storage"]["data_plane_available"] is False
+    server = resources["azurerm_postgresql_flexible_server"]["site"]
+    assert not server["public_network_access_enabled"] and server["lifecycle"]["prevent_destroy"]
+    assert "administrator_password" not in server and "administrator_password_wo" in server
+    for one in (account, server):
+        assert one["customer_managed_key"]["key_vault_key_id"]
+        # The key's role must be there before the service uses the key.
+        assert "azurerm_role_assignment.key_use" in one["depends_on"]
+    vault = resources["azurerm_key_vault"]["site"]
+    assert vault["rbac_authorization_enabled"] and vault["purge_protection_enabled"]
+    assert vault["network_acls"]["default_action"] == "Deny"
+
+
+def test_names_fit_the_limits_of_the_cloud(startup: dict[str, Any]) -> None:
+    longest = startup["locals"]["name"].replace("${var.name_suffix}", "x" * 8)
+    assert len(f"{longest}-kv") <= 24 and len(longest.replace("-", "") + "st") <= 24
+
+
+def test_identities_have_no_wide_role(startup: dict[str, Any]) -> None:
+    text = json.dumps(startup["resource"]["azurerm_role_assignment"]) + json.dumps(startup["locals"])
+    roles = set(re.findall(r'"role(?:_definition_name)?": "([^"$]+)"', text))
+    assert not roles & {"Owner", "User Access Administrator"}
+    contributor = [name for name, one in startup["locals"]["cluster_roles"].items() if one["role"] == "Contributor"]
+    assert contributor == ["reserved"]
+    for one in startup["locals"]["workloads"].values():
+        assert one["scope"].startswith("${azurerm_storage_container.") or one["role"] == "Key Vault Secrets User"
+
+
+def test_a_site_without_the_gateway_has_no_database(made_deployment: Any) -> None:
+    module = render_site_beside("azure", made_deployment("clinic", "azure", "hybrid-azure"))
+    assert find_problems(module, "local.tags") == []
+    assert "azurerm_postgresql_flexible_server" not in module["resource"]
+    assert "database_password" not in module["variable"] and "database" not in module["locals"]["subnets"]
+
+
+def test_the_budget_is_the_plans_cost(startup: dict[str, Any], made_deployment: Any) -> None:
+    deployment: Deployment = made_deployment("startup", "azure", "cloud-azure")
+    cost = deployment.option.cost_per_month
+    assert cost is not None
+    assert startup["variable"]["budget_per_month"]["default"] == pytest.approx(cost.value, rel=0.02)
+    notes = startup["resource"]["azurerm_consumption_budget_resource_group"]["site"]["notification"]
+    assert max(one["threshold"] for one in notes) >= 100 * cost.high / cost.value - 1
+
+
+def test_the_readme_says_what_to_request_and_what_bills(made_bundle: MadeBundle) -> None:
+    text = made_bundle("startup", "azure", "cloud-azure").files["terraform/README.md"].text
+    for heading in ("Before you apply", "Apply", "What bills while idle", "Verify", "Take down"):
+        assert f"## {heading}" in text
+    assert "| Standard_NC8ads_A10_v4 | on-demand |" in text and "48 vCPU" in text
+    assert "purge" in text and "TF_VAR_database_password" in text
