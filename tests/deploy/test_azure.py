@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from archwright.deploy.deployment import Deployment
 
 from .conftest import MadeBundle
 from .terraform.configuration import find_problems, is_canonical, read_module, render_site_beside
+from .terraform.site_checks import Break, check_mutation, check_policy_mutation, check_site
 
 # Every option of the examples with machines here: in the cloud alone, and beside own racks.
 CASES = [
@@ -20,6 +23,7 @@ CASES = [
     ("startup", "managed-azure"),
     ("clinic", "hybrid-azure"),
     ("clinic", "cloud-azure"),
+    ("clinic", "managed-azure"),
     ("manufacturer", "cloud-azure"),
     ("manufacturer", "managed-azure"),
 ]
@@ -124,9 +128,15 @@ def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
     assert "ai_toolchain_operator_enabled" not in cluster
 
 
-def test_accelerator_pools_are_tainted_and_leave_the_driver_to_the_operator(startup: dict[str, Any]) -> None:
+def test_accelerator_pools_are_tainted_and_have_the_driver_once(
+    startup: dict[str, Any], made_bundle: MadeBundle
+) -> None:
+    """The GPU operator of the Kubernetes bundle installs no driver, because the image has it."""
+    values = made_bundle("startup", "azure", "cloud-azure").files
+    (operator,) = (file.text for path, file in values.items() if path.endswith("values-gpu-operator.yaml"))
+    assert yaml.safe_load(operator)["driver"] == {"enabled": False}
     for pool in startup["resource"]["azurerm_kubernetes_cluster_node_pool"].values():
-        assert pool["gpu_driver"] == "None"
+        assert pool["gpu_driver"] == "Install"
         assert pool["node_taints"] == ["nvidia.com/gpu=present:NoSchedule"]
         assert pool["node_labels"]["archwright.dev/node-class"]
 
@@ -134,7 +144,7 @@ def test_accelerator_pools_are_tainted_and_leave_the_driver_to_the_operator(star
 def test_a_machine_without_accelerator_gets_neither_driver_nor_taint(made_bundle: MadeBundle) -> None:
     bundle = made_bundle("manufacturer", "azure", "cloud-azure")
     pools = read_module(bundle)["resource"].get("azurerm_kubernetes_cluster_node_pool", {})
-    assert all(("gpu_driver" in one) == ("node_taints" in one) for one in pools.values())
+    assert all(("gpu_driver" in one) == bool(one["node_taints"]) for one in pools.values())
 
 
 def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
@@ -194,3 +204,59 @@ def test_the_readme_says_what_to_request_and_what_bills(made_bundle: MadeBundle)
         assert f"## {heading}" in text
     assert "| Standard_NC8ads_A10_v4 | on-demand |" in text and "48 vCPU" in text
     assert "purge" in text and "TF_VAR_database_password" in text
+
+
+VALUES = {
+    "subscription_id": "11111111-1111-1111-1111-111111111111",
+    "tenant_id": "22222222-2222-2222-2222-222222222222",
+    "admin_group_object_id": "33333333-3333-3333-3333-333333333333",
+    "name_suffix": "ab12",
+    "owner": "platform",
+    "alert_email": "platform@example.org",
+    "network_cidr": "10.60.0.0/16",
+    "operator_ip_ranges": '["203.0.113.0/28"]',
+    "budget_start": "2027-01-01T00:00:00Z",
+    "reserved_zone": "1",
+    "database_password": "not-a-password-but-long-enough",
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("example", "option"), CASES)
+def test_terraform_applies_the_module(example: str, option: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
+    check_site(made_bundle(example, "azure", option), tmp_path, VALUES)
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "misspelled argument": (lambda r: r["azurerm_nat_gateway"]["site"].update(skuname="Standard"), "skuname"),
+    "argument of an older provider": (
+        lambda r: next(iter(r["azurerm_kubernetes_cluster_node_pool"].values())).update(enable_auto_scaling=False),
+        "enable_auto_scaling",
+    ),
+    "missing required argument": (
+        lambda r: r["azurerm_key_vault"]["site"].pop("rbac_authorization_enabled"),
+        "rbac_authorization_enabled",
+    ),
+    "missing required block": (
+        lambda r: r["azurerm_kubernetes_cluster"]["site"].pop("node_provisioning_profile"),
+        "node_provisioning_profile",
+    ),
+    "wrong type": (lambda r: r["azurerm_virtual_network"]["site"].update(address_space={"a": "b"}), "address_space"),
+    "unknown resource type": (lambda r: r.update(azurerm_network={"site": {}}), "azurerm_network"),
+    "bad reference": (lambda r: r["azurerm_public_ip"]["nat"].update(name="${azurerm_gone.a.id}"), "azurerm_gone"),
+    "computed attribute": (lambda r: r["azurerm_key_vault"]["site"].update(vault_uri="https://x"), "vault_uri"),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", BROKEN)
+def test_terraform_rejects_a_broken_module(name: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
+    check_mutation(made_bundle("startup", "azure", "cloud-azure"), tmp_path, *BROKEN[name])
+
+
+@pytest.mark.nightly
+def test_the_policy_scan_finds_an_open_account(made_bundle: MadeBundle, tmp_path: Path) -> None:
+    def open_it(resources: dict[str, Any]) -> None:
+        resources["azurerm_storage_account"]["site"].update(min_tls_version="TLS1_0")
+
+    check_policy_mutation(made_bundle("startup", "azure", "cloud-azure"), tmp_path, VALUES, open_it, "CKV_AZURE_44")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from archwright.deploy.deployment import Deployment
 
 from .conftest import MadeBundle
 from .terraform.configuration import find_problems, is_canonical, read_module, render_site_beside
+from .terraform.site_checks import Break, check_mutation, check_policy_mutation, check_site
 
 # Every option of the examples with machines here: in the cloud alone, and beside own racks.
 CASES = [
@@ -21,6 +23,7 @@ CASES = [
     ("startup", "managed-gcp"),
     ("clinic", "hybrid-gcp"),
     ("clinic", "cloud-gcp"),
+    ("clinic", "managed-gcp"),
     ("manufacturer", "cloud-gcp"),
     ("manufacturer", "managed-gcp"),
 ]
@@ -164,7 +167,10 @@ def test_the_node_image_brings_the_driver(startup: dict[str, Any]) -> None:
         if name != "system":
             (accelerator,) = config["guest_accelerator"]
             assert accelerator["gpu_driver_installation_config"]["gpu_driver_version"] == "DEFAULT"
-            assert config["taint"] == [{"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}]
+            taints = {one["key"]: one["value"] for one in config["taint"]}
+            assert taints.pop("nvidia.com/gpu") == "present"
+            # GKE scales a pool for a ComputeClass only with this label and taint.
+            assert taints == {"cloud.google.com/compute-class": config["labels"]["cloud.google.com/compute-class"]}
 
 
 def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
@@ -220,3 +226,49 @@ def test_the_readme_says_what_to_request_and_what_bills(made_bundle: MadeBundle)
     for heading in ("Before you apply", "Apply", "What bills while idle", "Verify", "Take down"):
         assert f"## {heading}" in text
     assert "36 vCPU, 9 L4" in text and "gke-security-groups" in text and "terraform state rm" in text
+
+
+VALUES = {
+    "project_id": "example-project",
+    "project_number": "987654321098",
+    "billing_account": "01ABCD-234567-89ABCD",
+    "admin_group": "platform@example.org",
+    "name_suffix": "ab12",
+    "owner": "platform",
+    "alert_email": "platform@example.org",
+    "network_cidr": "10.60.0.0/16",
+    "operator_ip_ranges": '["10.0.0.0/8"]',
+    "reserved_zone": "us-east4-a",
+    "database_password": "not-a-password-but-long-enough",
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("example", "option"), CASES)
+def test_terraform_applies_the_module(example: str, option: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
+    check_site(made_bundle(example, "gcp", option), tmp_path, VALUES)
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "misspelled argument": (lambda r: r["google_compute_network"]["site"].update(route_mode="X"), "route_mode"),
+    "missing required argument": (lambda r: r["google_storage_bucket"]["site"].pop("location"), "location"),
+    "missing required block": (lambda r: r["google_billing_budget"]["site"].pop("amount"), "amount"),
+    "wrong type": (lambda r: r["google_container_cluster"]["site"].update(resource_labels="x"), "resource_labels"),
+    "unknown resource type": (lambda r: r.update(google_network={"site": {}}), "google_network"),
+    "bad reference": (lambda r: r["google_compute_router"]["site"].update(name="${google_gone.a.id}"), "google_gone"),
+    "computed attribute": (lambda r: r["google_storage_bucket"]["site"].update(self_link="x"), "self_link"),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", BROKEN)
+def test_terraform_rejects_a_broken_module(name: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
+    check_mutation(made_bundle("startup", "gcp", "cloud-gcp"), tmp_path, *BROKEN[name])
+
+
+@pytest.mark.nightly
+def test_the_policy_scan_finds_an_open_bucket(made_bundle: MadeBundle, tmp_path: Path) -> None:
+    def open_it(resources: dict[str, Any]) -> None:
+        resources["google_storage_bucket"]["site"].update(public_access_prevention="inherited")
+
+    check_policy_mutation(made_bundle("startup", "gcp", "cloud-gcp"), tmp_path, VALUES, open_it, "CKV_GCP_114")

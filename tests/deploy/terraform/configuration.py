@@ -1,4 +1,4 @@
-"""What must hold for the Terraform files of every cloud: references, labels, secrets, form. Pure text, without a tool."""
+"""What must hold for the Terraform files of every cloud: references, labels, secrets, form. Pure text, no tool."""
 
 from __future__ import annotations
 
