@@ -261,6 +261,7 @@ class UnitRunner:
         if process.poll() is None:
             if watchdog_s and service.ready.is_set() and now > service.alive_at + watchdog_s:
                 process.send_signal(signal.SIGABRT)
+                process.send_signal(signal.SIGCONT)  # as systemd does
             return
         if not service.wanted or service.unit.get("Restart") != "always":
             return

@@ -87,3 +87,12 @@ def test_a_parent_that_ended_before_is_noticed_at_once() -> None:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.close()
         assert child.stdout.read() == b"" and child.wait(10) == 0
+
+
+@pytest.mark.process
+def test_nobody_is_watched_if_standard_input_is_no_pipe() -> None:
+    """A service manager and a container give /dev/null, which is at its end from the start."""
+    code = "from archwright.engines.parent_watch import has_supervising_parent as s; print(s())"
+    for given, expected in ((subprocess.DEVNULL, "False"), (subprocess.PIPE, "True")):
+        done = subprocess.run([sys.executable, "-c", code], stdin=given, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

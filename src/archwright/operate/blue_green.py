@@ -100,7 +100,7 @@ class EndpointRollouts:
         self._store = store
         self._journal = journal
         self.on_demand = OnDemandEngines(bundle, home)
-        self._revision = self._written = 0
+        self._revision = self._written = self._first_revision = 0
         self._seq: tuple[int, ...] = ()
         self._failed: dict[str, str] = {}
         self._next_step = 0.0
@@ -118,8 +118,7 @@ class EndpointRollouts:
         for rollout in list(self.rollouts.values()):
             self._serve_production(rollout)
         self._write_gateway_config()
-        if self.managed:
-            end_leftovers(self._engine_home, {child.spec.name for child, _, _ in self.processes()})
+        self._first_revision = self._revision
 
     def next_unstarted(self) -> str | None:
         return next((key for key, engines in self.engines.items() if not engines.started), None)
@@ -149,6 +148,8 @@ class EndpointRollouts:
                 for rollout in self.rollouts.values():
                     self._advance(rollout, now)
                 self._stop_unused_engines(now)
+                if self.managed:
+                    self._end_leftovers()
             self._last_error = ""
         except ArchwrightError as error:
             self._next_step = now + RETRY_S
@@ -433,6 +434,13 @@ class EndpointRollouts:
             gone = all(child.exit_status() is not None for child in engines.children)
             if gone or (engines.kill_at is not None and now > engines.kill_at):
                 self._remove_engines(key)
+
+    def _end_leftovers(self) -> None:
+        """Stop engines of an earlier supervisor that the gateway has released."""
+        note = self._read_served_revision()
+        if note is not None and note.revision >= self._first_revision:
+            used = {address.removeprefix("unix:") for address in note.leaving}
+            end_leftovers(self._engine_home, used | {child.spec.name for child, _, _ in self.processes()})
 
     def _remove_engines(self, key: str) -> None:
         engines = self.engines.pop(key)

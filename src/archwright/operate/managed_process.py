@@ -110,7 +110,7 @@ def control_unit(verb: str, engine: str) -> None:
 
 
 def end_leftovers(engine_home: Home, needed: Collection[str]) -> None:
-    """Stop the engines that an earlier supervisor started and that nothing needs any more."""
+    """Stop the engines that an earlier supervisor started, except `needed`."""
     for config in engine_home.folder("config").glob("*.json"):
         if config.stem not in needed:
             control_unit("stop", config.stem)
