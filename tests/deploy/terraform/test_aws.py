@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.deploy.conftest import MadeBundle, MadePlan
 
 from archwright.contract.plan import Option, Plan
@@ -68,7 +69,7 @@ def test_every_option_renders_files_that_hold_together(rendered: dict[str, dict[
         assert find_other_forms(files) == find_broken_references(files) == find_secrets(files) == [], name
         configuration = merge_configuration(files)
         tags = configuration["locals"]["tags"]
-        assert {"owner", "archwright/tenant", "archwright/plan", "archwright/option"} <= tags.keys()
+        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= tags.keys()
         assert configuration["provider"]["aws"]["default_tags"] == {"tags": "${local.tags}"}
         resources = configuration["resource"]
         assert all(body["//"] for kind in resources.values() for body in kind.values()), name
@@ -187,6 +188,30 @@ def test_a_hybrid_site_has_no_database_and_the_gateway_stays_at_home(rendered: d
     configuration = merge_configuration(rendered["manufacturer/hybrid-aws"])
     assert "aws_db_instance" not in configuration["resource"] and "database_class" not in configuration["variable"]
     assert not any("aws_vpn" in kind or "aws_dx" in kind for kind in configuration["resource"])
+
+
+def test_the_cluster_objects_name_what_terraform_makes(
+    startup: Configuration, made_bundle: MadeBundle, made_plan: MadePlan
+) -> None:
+    files = made_bundle("startup", "aws", "cloud-aws").files
+    texts = [one.text for path, one in files.items() if path.startswith("kubernetes/") and path.endswith(".yaml")]
+    objects = [one for text in texts for one in yaml.safe_load_all(text) if isinstance(one, dict)]
+    kinds: dict[str, list[Configuration]] = {}
+    for one in objects:
+        kinds.setdefault(one.get("kind", "values"), []).append(one)
+    name = startup["locals"]["name"]
+    (node_class,) = kinds["EC2NodeClass"]
+    assert node_class["spec"]["instanceProfile"] == f"{name}-node"
+    for terms in ("subnetSelectorTerms", "securityGroupSelectorTerms", "capacityReservationSelectorTerms"):
+        assert node_class["spec"][terms] == [{"tags": {"karpenter.sh/discovery": name}}]
+    settings = next(one["settings"] for one in kinds["values"] if "clusterName" in one.get("settings", {}))
+    assert settings["clusterName"] == settings["interruptionQueue"] == name
+    assert find_resource(startup, "aws_eks_node_group", "system")["labels"] == {"archwright.dev/node-class": "system"}
+    classes = {one["spec"].get("storageClassName") for one in kinds["PersistentVolumeClaim"]}
+    assert json.loads(startup["output"]["storage_class"]["value"])["metadata"]["name"] in classes
+    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in kinds["ServiceAccount"]}
+    ours = {tuple(one) for one in startup["locals"]["pods"].values() if one[0] in ("archwright", "archwright-engines")}
+    assert ours <= accounts
 
 
 def test_the_guide_names_quotas_and_what_bills_while_idle(made_bundle: MadeBundle) -> None:
