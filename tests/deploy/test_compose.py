@@ -21,6 +21,7 @@ from archwright.deploy.components import Pins
 from archwright.deploy.engine_layout import list_engines
 
 Compose = dict[str, Any]
+VOLUME = re.compile(r"(\$\{[^}]*\}[^:]*|[^:]+):([^:]+)(?::(.+))?")
 # The only variables that Compose may fill in; those without a default are secrets.
 PUBLIC = {"ARCHWRIGHT_ADDRESS", "ARCHWRIGHT_PORT", "ARCHWRIGHT_MODELS"}
 
@@ -62,7 +63,13 @@ def test_every_service_is_closed_and_bounded(bundle: FileBundle) -> None:
         inside = {one for one in service.get("networks", ()) if compose["networks"][one].get("internal")}
         assert inside or service.get("network_mode") == "none", name
         for volume in service.get("volumes", ()):
-            assert volume["type"] == "volume" or volume["read_only"] is True, name
+            found = VOLUME.fullmatch(volume)
+            assert found is not None, volume
+            source, target, options = found.groups(default="")
+            assert "ro" in options.split(",") or not source.startswith((".", "/", "$")), name
+            if source.startswith("./"):  # what is mounted is in the bundle
+                assert any(path == source[2:] or path.startswith(f"{source[2:]}/") for path in bundle.files), source
+            assert target.startswith("/"), name
 
 
 def test_only_the_gateway_publishes_a_port_and_only_on_this_machine(bundle: FileBundle) -> None:
@@ -108,11 +115,11 @@ def seconds(text: str) -> int:
 
 def test_weights_without_digests_stop_the_start(made_bundle: MadeBundle, gpu_plan: Plan) -> None:
     pools = [pool.name for pool in gpu_plan.pools]
-    assert made_bundle(gpu_plan, "compose").files["weights.sha256"].text == f"unresolved  {pools[0]}\n"
+    assert made_bundle(gpu_plan, "compose").files["weights.sha256"].text == f"unresolved  {pools[0]}/model\n"
     known = made_bundle(gpu_plan, "compose").pins
     model = replace(known.models[pools[0]], files={"model.safetensors": "0" * 64})
     again = made_bundle(gpu_plan, "compose", pins=Pins(images=known.images, models={pools[0]: model}))
-    assert again.files["weights.sha256"].text == f"{'0' * 64}  {pools[0]}/model.safetensors\n"
+    assert again.files["weights.sha256"].text == f"{'0' * 64}  {pools[0]}/model/model.safetensors\n"
     # A file of this machine has its digest in the plan.
     assert "unresolved" not in made_bundle("desk", "compose").files["weights.sha256"].text
 

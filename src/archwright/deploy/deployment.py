@@ -124,11 +124,6 @@ class PoolDeployment(Record):
     def model_label(self) -> str:
         return make_label(self.pool.model)
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The options of the engine's command line, one word each: a text of the plan may have several flags."""
-        return tuple(word for text in self.pool.launch.arguments for word in re.split(r" (?=--)", text))
-
 
 class DeploymentSite(Record):
     """A place with its pools and machines. `place`: provider, or "on-premises", "this-machine".
