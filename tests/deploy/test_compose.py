@@ -87,7 +87,8 @@ def test_secrets_are_references_and_have_no_default(bundle: FileBundle) -> None:
     assert secrets == {"ARCHWRIGHT_DATABASE_PASSWORD"}
     assert all(used[name].startswith(":?") for name in secrets)
     compose = read_compose(bundle)
-    assert all(one.keys() in ({"file"}, {"environment"}) for one in compose["secrets"].values())
+    # Compose refuses other secrets for a service with a read-only root (docker/compose, issue 12303).
+    assert all(one.keys() == {"file"} for one in compose["secrets"].values())
     example = bundle.files["env.example"].text
     assert all(f"\n{name}=\n" in example for name in secrets)
 
