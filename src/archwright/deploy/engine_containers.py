@@ -21,8 +21,8 @@ from archwright.deploy.components import ModelPin, Pins
 
 MODELS = "/models"
 MODEL_FOLDER, DRAFT_FOLDER = "model", "draft"
-# A volume has this multiple of the weights: a new revision lies beside the old one for a moment.
-VOLUME_SHARE, SMALLEST_VOLUME_BYTES = 1.25, 10 * 2**30
+# A volume has this multiple of the weights, because a new revision lies beside the old one.
+VOLUME_SHARE, SMALLEST_VOLUME_BYTES = 2.2, 10 * 2**30
 # Shared memory of the processes of an engine: this share of its memory, at most 16 GiB.
 SHARED_MEMORY_SHARE, MOST_SHARED_MEMORY_BYTES = 8, 16 * 2**30
 
