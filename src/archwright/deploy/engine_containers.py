@@ -33,12 +33,11 @@ class EngineRow(Record):
     images: dict[str, str]
     command: tuple[str, ...]
     arguments: tuple[str, ...]
-    metrics_path: str
     in_flight: str
     waiting: str
     optional: dict[str, str] = {}
-    leader: tuple[str, ...] = ()
-    worker: tuple[str | tuple[str, ...], ...] = ()
+    group: tuple[str, ...] = ()
+    worker: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     model_file: str = ""
     upstream: str = ""
@@ -53,35 +52,30 @@ class EngineTable(Record):
 class EngineContainer(Record):
     """The container of a pool's engine. `component`: row of its image, or the name of an image of the organisation.
 
-    `resource`: extended resource of its accelerators, empty without. `leader` and `worker` are further arguments if
-    several machines serve one model. `in_flight` and `waiting`: its series of requests. `is_own_image`: the
-    organisation builds the image. `weights`: the list of model files for `archwright.engines.weight_files`, which puts
-    them into the folder `revision` of the volume: a new list does not replace files of running engines.
+    `resource`: extended resource of its accelerators, empty without. `in_flight`: its series of running requests.
+    `weights`: the list of model files for `archwright.engines.weight_files`, which puts them into the folder `revision`
+    of the volume: a new list does not replace files of running engines.
     """
 
     component: str
+    is_own_image: bool
+    row: EngineRow
+    port: int
     command: tuple[str, ...]
     arguments: tuple[str, ...]
-    port: int
-    health_path: str
-    metrics_path: str
     in_flight: str
-    waiting: str
-    resource: str = ""
-    leader: tuple[str, ...] = ()
-    worker: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
-    volume_bytes: int = 0
-    shared_memory_bytes: int = 0
-    is_own_image: bool = False
-    drains: bool = False
-    weights: str = ""
-    revision: str = ""
+    resource: str
+    environment: dict[str, str]
+    volume_bytes: int
+    shared_memory_bytes: int
+    weights: str
+    revision: str
 
     def list_arguments(self, role: str) -> list[str]:
         """Return the arguments of a role: "single", "leader" or "worker"."""
-        more = {"single": (), "leader": self.leader, "worker": self.worker}[role]
-        return [*self.arguments, *more]
+        row = self.row
+        more = {"single": (), "leader": row.group, "worker": (*row.group, *row.worker)}
+        return [*self.arguments, *more[role]]
 
 
 @functools.cache
@@ -99,45 +93,31 @@ def build_container(
     if row is None:
         return None
     component, is_own = choose_image(pool, catalog)
-    wanted = {MODEL_FOLDER: pool.name, DRAFT_FOLDER: name_draft(pool)}
-    found = {folder: pins.models[name] for folder, name in wanted.items() if name in pins.models}
-    pin = found.get(MODEL_FOLDER, ModelPin(model=pool.model))
-    weights = encode_json([_list_files(folder, one) for folder, one in found.items()])
+    pin = pins.models.get(pool.name, ModelPin(model=pool.model))
+    folders = {MODEL_FOLDER: pin, DRAFT_FOLDER: pins.models.get(name_draft(pool))}
+    found = [{"folder": name, **msgspec.to_builtins(one)} for name, one in folders.items() if one is not None]
+    weights = encode_json(found)
     revision = hashlib.sha256(weights.encode()).hexdigest()[:10]
     return EngineContainer(
         component=component,
         is_own_image=is_own,
-        drains=row.drains,
-        weights=weights,
-        revision=revision,
+        row=row,
+        port=port,
         command=row.command,
         arguments=tuple(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, f"{MODELS}/{revision}", pin)),
-        leader=row.leader,
-        worker=tuple(_flatten(row.worker)),
-        port=port,
-        health_path=pool.launch.health_path,
-        metrics_path=row.metrics_path,
         in_flight=pool.launch.metrics.get("in_flight", row.in_flight),
-        waiting=row.waiting,
         resource=table.resources.get(_find_vendor(pool, catalog), ""),
         environment={**row.environment, **pool.launch.environment},
         volume_bytes=_size_volume(pool, memory_bytes, catalog),
         shared_memory_bytes=min(MOST_SHARED_MEMORY_BYTES, memory_bytes // SHARED_MEMORY_SHARE),
+        weights=weights,
+        revision=revision,
     )
 
 
 def name_draft(pool: Pool) -> str:
     """Return the name of the draft model's pin."""
     return f"{pool.name}-{DRAFT_FOLDER}"
-
-
-def _list_files(folder: str, pin: ModelPin) -> dict[str, object]:
-    return {"folder": folder, **{name: getattr(pin, name) for name in ("model", "repository", "revision", "files")}}
-
-
-def _flatten(parts: tuple[str | tuple[str, ...], ...]) -> Iterator[str]:
-    for part in parts:
-        yield from (part,) if isinstance(part, str) else part
 
 
 def _find_vendor(pool: Pool, catalog: Catalog) -> str:

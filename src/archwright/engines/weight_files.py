@@ -1,9 +1,8 @@
 """`python -m archwright.engines.weight_files load|check LIST FOLDER`: the model files of a cluster, each verified.
 
-LIST is JSON: folders with a repository of the hub, its revision, and the SHA-256 of each file. `load` downloads what is
-missing or differs; HF_ENDPOINT may name a mirror. Without a repository, the files must be in the folder already. It
-then writes the digest of LIST into FOLDER, and `check` lets an engine start only beside the same digest: files of
-hundreds of GB are read once, not at each start.
+LIST is JSON: folders with repository, revision, and the SHA-256 of each file. `load` downloads what is missing or
+differs; without a repository, the files must be there already. It then writes the digest of LIST into FOLDER, and an
+engine starts only if `check` finds it: files of hundreds of GB are read once, not at each start.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import http.client
 import sys
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
@@ -65,10 +64,11 @@ def load_weights(text: bytes, target: Path, hub: HubAccess, journal: Journal) ->
     for one in msgspec.json.decode(text, type=list[WeightFolder]):
         if not one.files:
             hint = "write its files with their SHA-256 into pins.json, render again, and apply"
-            where = ErrorLocation(field=one.model)
-            raise MissingError("AW-GET-13", f"the files of {one.model} have no SHA-256", where=where, hint=hint)
+            raise MissingError("AW-GET-13", f"the files of {one.model} have no SHA-256", hint=hint)
         for name, digest in sorted(one.files.items()):
-            path = target / one.folder / _check_name(name)
+            path = target / one.folder / name
+            if not path.resolve().is_relative_to(target.resolve()):
+                raise MissingError("AW-GET-04", f"the name {name[:100]!r} leaves its folder")
             if path.is_file() and compute_digest(path) == digest:
                 journal.info("unchanged", file=name)
                 continue
@@ -76,14 +76,6 @@ def load_weights(text: bytes, target: Path, hub: HubAccess, journal: Journal) ->
             journal.info("loaded", file=name, bytes=path.stat().st_size)
     target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / MARKER, hashlib.sha256(text).hexdigest().encode(), mode=0o644)
-
-
-def _check_name(name: str) -> str:
-    """Raises MissingError AW-GET-04 for a name that leaves its folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not name:
-        raise MissingError("AW-GET-04", f"the name {name[:100]!r} leaves its folder", where=ErrorLocation(field=name))
-    return name
 
 
 def _fetch_file(one: WeightFolder, name: str, path: Path, hub: HubAccess) -> None:
