@@ -67,7 +67,7 @@ def load_weights(text: bytes, target: Path, hub: HubAccess, journal: Journal) ->
             raise MissingError("AW-GET-13", f"the files of {one.model} have no SHA-256", hint=hint)
         for name, digest in sorted(one.files.items()):
             path = target / one.folder / name
-            if not path.resolve().is_relative_to(target.resolve()):
+            if not path.resolve().is_relative_to((target / one.folder).resolve()):
                 raise MissingError("AW-GET-04", f"the name {name[:100]!r} leaves its folder")
             if path.is_file() and compute_digest(path) == digest:
                 journal.info("unchanged", file=name)
