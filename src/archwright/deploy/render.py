@@ -25,6 +25,7 @@ from archwright.deploy.node_pools import build_capacity
 from archwright.deploy.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.systemd import build_units
 from archwright.deploy.templating import RenderedObject, expand_templates
+from archwright.deploy.validation import build_validation
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
 # How an organisation pays its own machines; other kinds are rented.
@@ -175,6 +176,7 @@ def build_context(
         "log_retention": find_log_retention(deployment.plan),
         "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,
         "capacity": build_capacity(deployment),
+        "validation": build_validation(deployment, catalog),
         "images": images,
         "pins": pins,
         "target": target,
