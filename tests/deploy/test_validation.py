@@ -88,7 +88,7 @@ def test_the_all_reduce_has_two_ends(shell: Shell) -> None:
 
 def check_three_plans(shell: Shell, plan: Plan, folder: Path, url: str, key: str) -> None:
     """The plan's band passes; the band moved above and below what was measured fails, each with its verdict."""
-    for factor, status, word in ((1.0, 0, "within"), (100.0, 9, "better"), (0.01, 9, "worse")):
+    for factor, status, word in ((1.0, 0, "within"), (1e4, 9, "better"), (1e-4, 9, "worse")):
         moved = [
             replace(one, estimate=one.estimate.scaled(factor)) if one.metric == "ttft_s" else one
             for one in plan.predictions
@@ -97,9 +97,9 @@ def check_three_plans(shell: Shell, plan: Plan, folder: Path, url: str, key: str
         home = {"ARCHWRIGHT_HOME": str(folder / "client"), "ARCHWRIGHT_KEY": key}
         done = shell("bench", f"{url}/v1", str(folder / "moved.json"), **home)
         assert done.returncode == status, done.stdout + done.stderr
-        _, _, rest = done.stdout.partition("----- BEGIN result.json\n")
+        _, _, rest = done.stdout.partition("----- result.json\n")
         result = folder / "result.json"
-        result.write_text(rest.partition("----- END result.json")[0])
+        result.write_text(rest.partition("----- end of result.json")[0])
         read = api.reconcile(str(folder / "moved.json"), report=[str(result)])
         verdicts = {one.verdict for one in read.deviations if one.metric == "ttft_s"}
         assert verdicts == {word}, json.loads(result.read_text())
@@ -119,7 +119,7 @@ def test_bench_fails_at_both_ends_and_its_result_reads_back(
 @pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_bench_of_the_small_model_on_this_machine(shell: Shell, model_home: Home, tmp_path: Path) -> None:
-    """The desk plan of this machine, with a short load and doubled intervals: one in ten misses by chance."""
+    """The desk plan of this machine, with a short load; intervals are wide, since other programs may run meanwhile."""
     needs = yaml.safe_load(read_example("desk"))
     # A busy machine may not hold the limits of the example, and they are not what this test is about.
     needs["workloads"][0]["slo"] = {"ttft_p95_s": 120, "tpot_p95_s": 5}
@@ -127,7 +127,7 @@ def test_bench_of_the_small_model_on_this_machine(shell: Shell, model_home: Home
     api.plan(str(tmp_path / "needs.yaml"), output=str(tmp_path / "plan.json"))
     made = read_plan(tmp_path / "plan.json")
     loads = tuple(replace(load, peak_s=20.0, closed_s=8.0) for load in made.loads)
-    wide = tuple(replace(one, estimate=one.estimate.widen(2.0)) for one in made.predictions)
+    wide = tuple(replace(one, estimate=one.estimate.widen(6.0)) for one in made.predictions)
     plan = replace(made, loads=loads, predictions=wide)
     write_plan(plan, tmp_path / "plan.json")
     with api.up(str(tmp_path / "plan.json"), port=0) as platform:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -52,17 +52,15 @@ class _FocusCharge(msgspec.Struct, rename="pascal"):
     def is_left_out(self) -> bool:
         return self.charge_category in ("Tax", "Credit") or self.charge_class == "Correction"
 
-    def list_tags(self) -> set[tuple[str, str]]:
-        """Return our tags as ("plan" or "pool", value). Raises ValueError if the tags are no mapping."""
+    def find_owner(self, plan: Plan) -> bool | None:
+        """Return True if a tag names the plan or its pool, None without our tags. Raises ValueError for broken tags."""
         tags = msgspec.json.decode(self.tags) if isinstance(self.tags, str) else self.tags or {}
         found = ((TAG.match(str(key).lower()), str(value)) for key, value in dict(tags).items())
-        return {(match[1], value) for match, value in found if match is not None}
-
-
-class _Charge(NamedTuple):
-    focus: _FocusCharge
-    is_tagged: bool
-    is_ours: bool
+        ours = [(match[1], value) for match, value in found if match is not None]
+        digests = [value for kind, value in ours if kind == "plan"]
+        if digests:
+            return any(plan.digest.startswith(one) and len(one) >= DIGEST_CHARACTERS for one in digests)
+        return any(value in {pool.name for pool in plan.pools} for _, value in ours) if ours else None
 
 
 def compare_bills(plan: Plan, files: Sequence[str]) -> tuple[Deviation, ...]:
@@ -73,8 +71,8 @@ def compare_bills(plan: Plan, files: Sequence[str]) -> tuple[Deviation, ...]:
     """
     option = plan.chosen_option
     charges = [charge for file in files for charge in _read_charges(plan, file)]
-    tagged = any(charge.is_tagged for charge in charges)
-    taken = [charge.focus for charge in charges if charge.is_ours or not tagged]
+    tagged = any(owned is not None for _, owned in charges)
+    taken = [charge for charge, owned in charges if owned or not tagged]
     counted = [one for one in taken if not one.is_left_out]
     if option is None or not counted:
         message = "no charge of the bill belongs to the plan" if charges else "the bill has no charges"
@@ -115,27 +113,24 @@ def _group_charges(option: Option, charges: list[_FocusCharge]) -> Iterator[tupl
     yield "total", list_recurring_lines(option, BILLED_LINES), [one.effective_cost for one in charges]
 
 
-def _read_charges(plan: Plan, file: str) -> Iterator[_Charge]:
-    pools = {pool.name for pool in plan.pools}
+def _read_charges(plan: Plan, file: str) -> Iterator[tuple[_FocusCharge, bool | None]]:
     for number, row in _read_rows(file):
         try:
             cells = {key: cell for key, cell in row.items() if cell not in ("", None)}
-            focus = msgspec.convert(cells, _FocusCharge, strict=False)
-            tags = focus.list_tags()
+            charge = msgspec.convert(cells, _FocusCharge, strict=False)
+            owned = charge.find_owner(plan)
         except (ValueError, TypeError) as error:
             hint = "export the bill as FOCUS 1.0 or newer with all mandatory columns, and correct this row"
             where = ErrorLocation(
                 file, number, str(error).rpartition("$.")[2].strip("`") if "$." in str(error) else None
             )
             raise ReconcileError("AW-REC-36", f"the bill is not FOCUS: {error}", where=where, hint=hint) from error
-        if focus.billing_currency != plan.currency:
-            message = f"the bill is in {focus.billing_currency}, the plan in {plan.currency}"
+        if charge.billing_currency != plan.currency:
+            message = f"the bill is in {charge.billing_currency}, the plan in {plan.currency}"
             where = ErrorLocation(file, number, "BillingCurrency")
             hint = "state the currency of the bill in the needs (budget.currency), and plan again"
             raise ReconcileError("AW-REC-37", message, where=where, hint=hint)
-        digests = [value for kind, value in tags if kind == "plan"]
-        named = any(plan.digest.startswith(one) and len(one) >= DIGEST_CHARACTERS for one in digests)
-        yield _Charge(focus, bool(tags), named or (not digests and any(value in pools for _, value in tags)))
+        yield charge, owned
 
 
 def _read_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -43,7 +43,7 @@ END
 bench)
   archwright bench "$2" --against "$3" --key-env ARCHWRIGHT_KEY --json > "$folder/result.json"
   # Between these lines stands the file for: archwright reconcile plan.json --report result.json
-  echo "----- BEGIN result.json"; cat "$folder/result.json"; echo; echo "----- END result.json"
+  echo "----- result.json"; cat "$folder/result.json"; echo; echo "----- end of result.json"
   archwright reconcile "$3" --report "$folder/result.json" --gate ;;
 *) sed -n '3,5p' "$0" >&2; exit 2 ;;
 esac
