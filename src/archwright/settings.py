@@ -135,19 +135,14 @@ def read_variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
-@dataclass(frozen=True)
-class ServiceManager:
-    """The service manager that started this process: its socket, and its watchdog period in seconds (0: none)."""
+def read_service_manager() -> tuple[str, float]:
+    """Return the socket of the service manager that started this process, and its watchdog period in seconds.
 
-    address: str = ""
-    watchdog_s: float = 0.0
-
-
-def read_service_manager() -> ServiceManager:
-    """Read NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, which a service manager sets (sd_notify)."""
+    Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_notify). Without them: empty, and 0.
+    """
     period, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     mine = period.isdigit() and process in ("", str(os.getpid()))
-    return ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), int(period) / 1e6 if mine else 0.0)
+    return os.environ.get("NOTIFY_SOCKET", ""), int(period) / 1e6 if mine else 0.0
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ class ServiceNotifier:
     """Sends the state of this process. `every_s`: a third of the watchdog period, 0 without a watchdog."""
 
     def __init__(self) -> None:
-        manager = settings.read_service_manager()
-        self._address = manager.address.replace("@", "\0", 1) if manager.address.startswith("@") else manager.address
-        self.every_s = manager.watchdog_s / 3
+        address, watchdog_s = settings.read_service_manager()
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self.every_s = watchdog_s / 3
         self._next = 0.0
 
     @property

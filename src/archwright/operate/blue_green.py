@@ -109,7 +109,7 @@ class EndpointRollouts:
     def begin(self) -> None:
         """Set every endpoint to the version in production, before any process of ours runs. Raises StoreError."""
         if self.managed:  # the gateway may run already, and follows higher revisions only
-            self._revision = int(time.time())
+            self._revision = int(time.time() * 1000)
         else:
             served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():

@@ -42,9 +42,10 @@ class ManagedProcess(ChildProcess):
         """Link the engine's socket into the home."""
         self.started_at = now
         if self.spec.ready_socket is not None:
-            link = self._home.socket(self.spec.ready_socket)
-            link.unlink(missing_ok=True)
-            link.symlink_to(self._engine_home.socket(self.spec.ready_socket))
+            link, target = self._home.socket(self.spec.ready_socket), self._engine_home.socket(self.spec.ready_socket)
+            if not link.is_symlink() or link.readlink() != target:  # else a running gateway would miss it for a moment
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
 
     def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
         ready = super().probe(timeout_s)
