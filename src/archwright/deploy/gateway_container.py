@@ -5,6 +5,8 @@ by a name under the private domain `internal`, and a hosted model under `invalid
 closed until somebody sets the address (`open_addresses`).
 """
 
+from typing import Any
+
 from archwright.contract.plan import Plan, Pool
 from archwright.contract.record import Record, replace
 from archwright.deploy.bundle import encode_json
@@ -56,12 +58,12 @@ def build_gateway(deployment: Deployment, engine_url: str) -> GatewayContainer:
         served.append((pool, at))
         if sites.get(pool.name, (None,))[0] is not deployment.main_site and pool.launch.url is None:
             open_[pool.name] = at.urls[0]
-    grace_s = max((pool.grace_s for pool in deployment.pools), default=0)
+    grace_s, workers = max((pool.grace_s for pool in deployment.pools), default=0), plan.gateway_workers
     return GatewayContainer(
         replicas=1,
-        workers=plan.gateway_workers,
-        cpu=plan.gateway_workers,
-        memory_bytes=MASTER_BYTES + plan.gateway_workers * WORKER_BYTES,
+        workers=workers,
+        cpu=workers,
+        memory_bytes=MASTER_BYTES + workers * WORKER_BYTES,
         drain_s=grace_s + END_MARGIN_S,
         config=_build_config(plan, tuple(served), grace_s, deployment.main_site),
         key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
@@ -73,16 +75,11 @@ def _build_config(
     plan: Plan, served: tuple[tuple[Pool, ExternalEndpoints], ...], grace_s: int, site: DeploymentSite
 ) -> str:
     listen = GatewayOptions("0.0.0.0", PORT, TLS_CERTIFICATE, TLS_KEY, admin_port=ADMIN_PORT)
-    config = build_gateway_config(plan, listen, STORE_URL, served)
+    config: dict[str, Any] = build_gateway_config(plan, listen, STORE_URL, served)
     health = {pool.pool.name: pool.pool.launch.health_path for pool in site.pools}
     # No proxy stands in front of the engines of this site.
-    pools = [{**one, "health_path": health.get(str(one["name"]), one["health_path"])} for one in _pools_of(config)]
+    pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
     return encode_json({**config, "pools": pools, "limits": {"drain_s": grace_s}})
-
-
-def _pools_of(config: dict[str, object]) -> list[dict[str, object]]:
-    pools = config["pools"]
-    return pools if isinstance(pools, list) else []
 
 
 def locate_engines(
