@@ -107,6 +107,8 @@ def test_karpenter_ends_only_machines_of_its_cluster(startup: Configuration) -> 
     for name in ("UseOwnTemplates", "EndOwnMachines", "TagOwnMachines"):
         assert "aws:ResourceTag/kubernetes.io/cluster/${local.name}" in statements[name]["Condition"]["StringEquals"]
     assert statements["PassNodeRole"]["Resource"] == "${aws_iam_role.service.arn}"
+    trust = json.loads(find_resource(startup, "aws_iam_role", "pod")["assume_role_policy"])["Statement"][0]
+    assert trust["Condition"]["StringEquals"]["aws:RequestTag/kubernetes-service-account"] == "${each.value[1]}"
     assert "spot" in startup["locals"]["interruptions"]
     queue = find_resource(startup, "aws_sqs_queue", "interruption")
     assert queue["sqs_managed_sse_enabled"] and queue["message_retention_seconds"] <= 300
