@@ -220,6 +220,20 @@ def test_a_draft_model_is_loaded_beside_the_model(crafted: dict[str, Plan], made
     assert any(name.endswith("-draft") for name in bundle.pins.models)
 
 
+def test_the_quota_has_room_for_engines_their_replacements_and_jobs(
+    made_bundle: MadeBundle, made_deployment: Callable[..., Deployment]
+) -> None:
+    for example in ("startup", "clinic", "manufacturer"):
+        clusters = dict(read_clusters(made_bundle(example, "kubernetes")))
+        for site in made_deployment(example, "kubernetes").sites:
+            if not any(pool.container for pool in site.pools):
+                continue
+            hard = find(clusters[f"overlays/{site.name}"], "ResourceQuota", "accelerators")["spec"]["hard"]
+            engines = sum((pool.pool.replicas + pool.surge) * pool.accelerators for pool in site.pools)
+            machines = sum(group.peak * group.accelerator_count for group in site.machines)
+            assert int(hard["requests.nvidia.com/gpu"]) == max(engines, machines)
+
+
 def test_nothing_connects_without_a_policy(startup: list[Item]) -> None:
     policies = [one for one in startup if one["kind"] == "NetworkPolicy"]
     for namespace in ("archwright", "archwright-engines"):

@@ -7,6 +7,7 @@ its limits hold the predicted values (`Option.limits`).
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 from archwright.catalog.catalog import Catalog
@@ -16,7 +17,7 @@ from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import Record, replace
 from archwright.deploy.components import Pins
-from archwright.deploy.engine_containers import EngineContainer, build_container
+from archwright.deploy.engine_containers import EngineContainer, build_container, find_resource
 from archwright.errors import ErrorLocation, PlanFileError
 
 LABEL_CHARACTERS = 40
@@ -146,13 +147,14 @@ class DeploymentSite(Record):
 
     @property
     def accelerators(self) -> dict[str, int]:
-        """Accelerators that the engines may use, with those of a replacement, by resource of Kubernetes."""
-        found = dict[str, int]()
+        """Accelerators for engines, their replacements and jobs, by resource of Kubernetes."""
+        engines, machines = Counter[str](), Counter[str]()
         for pool in self.pools:
-            if pool.container is not None and pool.container.resource:
-                count = (pool.pool.replicas + pool.surge) * pool.accelerators
-                found[pool.container.resource] = found.get(pool.container.resource, 0) + count
-        return found
+            if pool.container is not None:
+                engines[pool.container.resource] += (pool.pool.replicas + pool.surge) * pool.accelerators
+        for group in self.machines:
+            machines[find_resource(group.vendor)] += group.peak * group.accelerator_count
+        return {name: count for name, count in (engines | machines).items() if name}
 
 
 class Deployment(Record):

@@ -84,12 +84,16 @@ def read_engine_table() -> EngineTable:
     return msgspec.convert(rows, EngineTable)
 
 
+def find_resource(vendor: str) -> str:
+    """Return the resource of Kubernetes for accelerators of a vendor, empty if it has none."""
+    return read_engine_table().resources.get(vendor, "")
+
+
 def build_container(
     pool: Pool, port: int, grace_s: int, memory_bytes: int, catalog: Catalog, pins: Pins
 ) -> EngineContainer | None:
     """Return the container of a pool, None if the gateway answers for it. `memory_bytes` of the container."""
-    table = read_engine_table()
-    row = table.engines.get(pool.launch.engine)
+    row = read_engine_table().engines.get(pool.launch.engine)
     if row is None:
         return None
     component, is_own = choose_image(pool, catalog)
@@ -106,7 +110,7 @@ def build_container(
         command=row.command,
         arguments=tuple(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, f"{MODELS}/{revision}", pin)),
         in_flight=pool.launch.metrics.get("in_flight", row.in_flight),
-        resource=table.resources.get(_find_vendor(pool, catalog), ""),
+        resource=find_resource(_find_vendor(pool, catalog)),
         environment={**row.environment, **pool.launch.environment},
         volume_bytes=_size_volume(pool, memory_bytes, catalog),
         shared_memory_bytes=min(MOST_SHARED_MEMORY_BYTES, memory_bytes // SHARED_MEMORY_SHARE),
