@@ -18,11 +18,12 @@ import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.unit_runner import CODE, UnitRunner, running_units, wait_until_ready
 from tests.serving.conftest import free_port
+from tests.small_plans import PLAN, POOL
 from tests.tools.checks import until
 
 from archwright import __version__
 from archwright.catalog.load import load_catalog
-from archwright.contract.plan import Plan
+from archwright.contract.plan import Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.deploy.bundle import write_bundle
 from archwright.home import Home
@@ -136,9 +137,24 @@ def start_machine(
                 print(f"--- {name}\n{runner.log(name)[-3000:]}")
 
 
-@pytest.fixture
-def machine(null_plan: Plan, made_bundle: MadeBundle, tmp_path: Path) -> Iterator[Machine]:
-    with start_machine(null_plan, made_bundle, tmp_path, lambda _models: None) as made:
+@pytest.fixture(scope="module")
+def machine(made_bundle: MadeBundle, tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Machine]:
+    """A machine with the null engine, which the tests share."""
+    option = Option(
+        name="this-machine",
+        placement="this-machine",
+        provider="this-machine",
+        regions=("DE",),
+        feasible=True,
+        misses=(),
+        total_cost=None,
+        cost_per_month=None,
+        capex=None,
+        pools=(POOL,),
+    )
+    workloads = (WorkloadPlan(name="assistant", model="null-model", pools=("assistant",)),)
+    plan = replace(PLAN, chosen=option.name, options=(option,), workloads=workloads, pools=(POOL,))
+    with start_machine(plan, made_bundle, tmp_path_factory.mktemp("machine"), lambda _models: None) as made:
         yield made
 
 
@@ -157,7 +173,7 @@ def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
         return machine.state()["supervisor_pid"] == machine.runner.services[SUPERVISOR].pid
 
     machine.check_back(SUPERVISOR, supervises)
-    assert machine.runner.services[GATEWAY].starts == 1, "the gateway does not end with the supervisor"
+    assert machine.runner.services[GATEWAY].pid == pids["gateway"], "the gateway does not end with the supervisor"
     machine.check_back(GATEWAY, lambda: machine.ask() == "")
     machine.back_s(ENGINE, lambda: machine.ask() == "")
 
@@ -199,7 +215,8 @@ class Load:
 
 def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:
     gateway, supervisor = (machine.runner.services[name] for name in (GATEWAY, SUPERVISOR))
-    before, current = gateway.pid, machine.root / "opt/archwright/current"
+    before, current = (gateway.pid, gateway.starts), machine.root / "opt/archwright/current"
+    starts = supervisor.starts
     release = machine.root / "opt/archwright/next"
     shutil.copytree(CODE / "archwright", release / "lib/archwright", ignore=shutil.ignore_patterns("__pycache__"))
     routes = release / "lib/archwright/serving/process/routes.py"
@@ -212,11 +229,11 @@ def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:
         machine.runner.reload(GATEWAY)
         until(lambda: "new" in machine.get("/healthz")[1], 30.0)
         machine.runner.kill(SUPERVISOR)
-        until(lambda: supervisor.starts == 2 and supervisor.ready.is_set())
+        until(lambda: supervisor.starts > starts and supervisor.ready.is_set())
         asked = load.done
         until(lambda: load.done > asked + 40)
     assert load.failed == [] and load.done > 60
-    assert (gateway.pid, gateway.starts) == (before, 1), "systemd sees no restart"
+    assert (gateway.pid, gateway.starts) == before, "systemd sees no restart"
 
 
 def test_an_engine_reads_neither_the_keys_nor_the_store(machine: Machine) -> None:
@@ -264,8 +281,8 @@ def test_a_promoted_version_gets_a_unit_of_its_own(machine: Machine) -> None:
         assert made.returncode == 0, made.stderr
         wait_until_ready(machine.runner, unit)
         until(lambda: machine.state()["endpoints"][0]["version"] == "assistant@v1")  # type: ignore[index]
-        machine.runner.kill(SUPERVISOR)
-        until(lambda: machine.runner.services[SUPERVISOR].starts == 2)
+        killed = machine.runner.kill(SUPERVISOR)
+        until(lambda: machine.runner.services[SUPERVISOR].pid != killed)
         until(lambda: machine.state()["supervisor_pid"] == machine.runner.services[SUPERVISOR].pid)
         until(lambda: machine.state()["endpoints"])
         assert machine.state()["endpoints"][0]["version"] == "assistant@v1"  # type: ignore[index]
@@ -310,8 +327,9 @@ def test_a_real_model_answers_from_the_units(
 @pytest.mark.nightly
 def test_a_gateway_that_stands_still_is_restarted_by_its_watchdog(machine: Machine) -> None:
     service = machine.runner.services[GATEWAY]
+    starts = service.starts
     os.kill(service.pid, signal.SIGSTOP)
-    until(lambda: service.starts == 2 and service.ready.is_set(), service.unit.seconds("WatchdogSec") + 15)
+    until(lambda: service.starts > starts and service.ready.is_set(), service.unit.seconds("WatchdogSec") + 15)
     until(lambda: machine.ask() == "")
 
 
