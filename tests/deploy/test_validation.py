@@ -118,8 +118,12 @@ def test_bench_fails_at_both_ends_and_its_result_reads_back(
 
 @pytest.mark.nightly
 @pytest.mark.enable_socket
-def test_bench_of_the_small_model_on_this_machine(shell: Shell, model_home: Home, tmp_path: Path) -> None:
-    """The desk plan of this machine, with a short load; intervals are wide, since other programs may run meanwhile."""
+def test_bench_of_the_small_model_on_this_machine(
+    shell: Shell, home: Home, model_home: Home, catalog: Catalog, tmp_path: Path
+) -> None:
+    """The desk plan of this machine, with a short load; other programs may take most of it, so a value may be 20 times off."""
+    digest = catalog.artefacts["SmolLM2-135M-Instruct"].sha256
+    home.model(digest).symlink_to(model_home.model(digest))
     needs = yaml.safe_load(read_example("desk"))
     # A busy machine may not hold the limits of the example, and they are not what this test is about.
     needs["workloads"][0]["slo"] = {"ttft_p95_s": 120, "tpot_p95_s": 5}
@@ -127,7 +131,10 @@ def test_bench_of_the_small_model_on_this_machine(shell: Shell, model_home: Home
     api.plan(str(tmp_path / "needs.yaml"), output=str(tmp_path / "plan.json"))
     made = read_plan(tmp_path / "plan.json")
     loads = tuple(replace(load, peak_s=20.0, closed_s=8.0) for load in made.loads)
-    wide = tuple(replace(one, estimate=one.estimate.widen(6.0)) for one in made.predictions)
+    wide = tuple(
+        replace(one, estimate=replace(one.estimate, low=one.estimate.value / 20, high=one.estimate.value * 20))
+        for one in made.predictions
+    )
     plan = replace(made, loads=loads, predictions=wide)
     write_plan(plan, tmp_path / "plan.json")
     with api.up(str(tmp_path / "plan.json"), port=0) as platform:

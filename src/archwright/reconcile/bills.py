@@ -121,9 +121,8 @@ def _read_charges(plan: Plan, file: str) -> Iterator[tuple[_FocusCharge, bool | 
             owned = charge.find_owner(plan)
         except (ValueError, TypeError) as error:
             hint = "export the bill as FOCUS 1.0 or newer with all mandatory columns, and correct this row"
-            where = ErrorLocation(
-                file, number, str(error).rpartition("$.")[2].strip("`") if "$." in str(error) else None
-            )
+            _, found, column = str(error).rpartition("$.")
+            where = ErrorLocation(file, number, column.strip("`") if found else None)
             raise ReconcileError("AW-REC-36", f"the bill is not FOCUS: {error}", where=where, hint=hint) from error
         if charge.billing_currency != plan.currency:
             message = f"the bill is in {charge.billing_currency}, the plan in {plan.currency}"

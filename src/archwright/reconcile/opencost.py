@@ -63,11 +63,8 @@ def _list_gauges(plan: Plan, option: Option, pool: Pool, now: float) -> Iterator
     """Yield the queries of a pool; of two with the same name the second is for an older OpenCost."""
     sharing = [one.name for one in option.pools if one.model == pool.model]
     kept = f"the gauge is for the model of the pools {', '.join(sharing)}" if len(sharing) > 1 else ""
-    price, tariff, lines = (
-        predict_token_price(plan, option, pool),
-        pool.price_per_token,
-        list_recurring_lines(option, MACHINE_LINES, pool.name),
-    )
+    price, tariff = predict_token_price(plan, option, pool), pool.price_per_token
+    lines = list_recurring_lines(option, MACHINE_LINES, pool.name)
     unpriced = "" if price is not None else "the plan has no price per token for this pool"
     rate, month = find_exchange_rate(plan), sum_monthly_lines(plan, lines, now)
     unknown = "" if lines else "the plan has no rented machines of this pool alone"

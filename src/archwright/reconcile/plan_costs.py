@@ -21,14 +21,8 @@ MACHINE_LINES: tuple[CostCategory, ...] = ("compute",)
 
 def sum_monthly_lines(plan: Plan, lines: Sequence[CostLine], at: float | None = None) -> Estimate:
     """Return the sum of recurring lines per month: in the year of `at` (epoch seconds), else the horizon's mean."""
-    value = low = high = 0.0
-    for line in lines:
-        scale = _scale_to_year(plan, line, at)
-        value, low, high = (
-            value + line.amount.value * scale,
-            low + line.amount.low * scale,
-            high + line.amount.high * scale,
-        )
+    scaled = [(line.amount, _scale_to_year(plan, line, at)) for line in lines]
+    value, low, high = (sum(getattr(one, end) * by for one, by in scaled) for end in ("value", "low", "high"))
     return Estimate(value=value, low=low, high=high, unit=f"{plan.currency}/month", basis="cost lines")
 
 
@@ -44,11 +38,8 @@ def _scale_to_year(plan: Plan, line: CostLine, at: float | None) -> float:
 
 def list_recurring_lines(option: Option, categories: Collection[CostCategory], pool: str = "") -> list[CostLine]:
     """Return the recurring lines of the categories; with `pool` only those of its machines ("pool: machine in ...")."""
-    return [
-        line
-        for line in option.cost_lines
-        if not line.once and line.category in categories and line.name.startswith(f"{pool}: " if pool else "")
-    ]
+    recurring = (line for line in option.cost_lines if not line.once and line.category in categories)
+    return [line for line in recurring if line.name.startswith(f"{pool}: " if pool else "")]
 
 
 def price_estimate(usd_per_token: float) -> Estimate:
