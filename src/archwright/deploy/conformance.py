@@ -2,7 +2,6 @@
 
 conformance.csv holds the items in our words. `evidence` is what a bundle must have: `Kind/name` of an object or a file;
 * matches any text, `or` joins alternatives, `and` joins parts. `otherwise` says why a bundle does not meet the item.
-A bundle shows what it asks a cluster for. That the cluster does it, only a test on the cluster can show.
 """
 
 import csv
@@ -25,10 +24,9 @@ def read_checklist() -> list[dict[str, str]]:
 def assess_conformance(objects: Iterable[RenderedObject]) -> RenderedObject:
     """Return the file with the check-list for the objects of a folder."""
     found = list(dict.fromkeys(map(_describe_object, objects)))
-    note = "Written from the objects of this bundle. A test on the cluster must show that they work."
     items = [_assess_item(item, found) for item in read_checklist()]
-    value = {"standard": STANDARD, "source": SOURCE, "note": note, "items": items}
-    reason = "each requirement with the objects that meet it, or why none does"
+    value = {"standard": STANDARD, "source": SOURCE, "items": items}
+    reason = "the objects that meet each requirement; only a test on the cluster can show that they work"
     return RenderedObject(CHECKLIST, value, "", reason, (), 0o644)
 
 

@@ -7,7 +7,7 @@ engines, or the job machines and what no engine of a class uses. Engines take ba
 import math
 from typing import NamedTuple
 
-from archwright.deploy.cloud_site import list_cloud_sites
+from archwright.deploy.cloud_site import CloudSite, list_cloud_sites
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
 from archwright.deploy.engine_containers import read_engine_table
 
@@ -30,9 +30,9 @@ class NodePool(NamedTuple):
     resource: str
     idle_s: int
     grace_s: int
-    short: str = ""
-    is_reserved: bool = False
-    is_queued: bool = False
+    short: str
+    is_reserved: bool
+    is_queued: bool
 
     @property
     def purchase(self) -> str:
@@ -44,18 +44,14 @@ class NodePool(NamedTuple):
         return self.group.alternatives[: 1 if self.purchase == "reserved" else None]
 
     @property
-    def node_class_key(self) -> tuple[str, str]:
-        return self.site.name, self.group.vendor
-
-    @property
     def limit(self) -> int:
         """Most accelerators, or processors without."""
         return max(1, self.group.peak) * (self.group.accelerator_count or self.group.vcpu)
 
     @property
     def reason(self) -> str:
-        group, work = self.group, "jobs" if self.group.is_job else "engines"
-        return f"at most {group.peak} x {group.machine} ({group.kind}) for the {work} of {', '.join(group.pools)}"
+        group = self.group
+        return f"at most {group.peak} x {group.machine} ({group.kind}) for {', '.join(group.pools)}"
 
 
 class Quota(NamedTuple):
@@ -94,12 +90,11 @@ class NodeClass(NamedTuple):
 
     @property
     def capacity(self) -> Quota:
-        groups = [one.group for one in self.pools]
-        return Quota(self.name, self.resource).add(
-            math.floor(NODE_SHARE * sum(one.peak * one.vcpu for one in groups)),
-            math.floor(NODE_SHARE * sum(one.peak * one.memory_bytes for one in groups)),
-            sum(one.peak * one.accelerator_count for one in groups),
-        )
+        quota = Quota(self.name, self.resource)
+        for one in (pool.group for pool in self.pools):
+            cpu, memory = math.floor(NODE_SHARE * one.vcpu), math.floor(NODE_SHARE * one.memory_bytes)
+            quota = quota.add(one.peak * cpu, one.peak * memory, one.peak * one.accelerator_count)
+        return quota
 
 
 class Queue(NamedTuple):
@@ -137,15 +132,7 @@ class ClusterCapacity(NamedTuple):
 
 def build_capacity(deployment: Deployment) -> ClusterCapacity:
     clouds = {cloud.site.name: cloud for cloud in list_cloud_sites(deployment)}
-    pools = []
-    for site in deployment.sites:
-        for group in site.machines:
-            pool, cloud = _build_pool(site, group), clouds.get(site.name)
-            if cloud is not None:
-                rented = next(one for one in cloud.groups if one.group.name == group.name)
-                reserved, queued = rented in cloud.reserved, rented in cloud.queued
-                pool = pool._replace(short=rented.short, is_reserved=reserved, is_queued=queued)
-            pools.append(pool)
+    pools = [_build_pool(site, one, clouds.get(site.name)) for site in deployment.sites for one in site.machines]
     classes = _group_classes(pools)
     peaks = {one.pool: one.peak for one in deployment.option.purchases}
     jobs = [Job(make_label(name), one, peaks[name] if one.is_job else 1) for one in classes for name in one.jobs]
@@ -153,11 +140,19 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
     return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple({one.name: one for one in jobs}.values()))
 
 
-def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:
+def _build_pool(site: DeploymentSite, group: MachineGroup, cloud: CloudSite | None) -> NodePool:
     engines = [one for one in site.pools if one.pool.name in group.pools]
-    idle_s = max((one.cooldown_s for one in engines), default=JOB_IDLE_S)
-    grace_s = max((one.grace_s for one in engines), default=0)
-    return NodePool(site, group, read_engine_table().resources.get(group.vendor, ""), idle_s, grace_s)
+    rented = next((one for one in cloud.groups if one.group.name == group.name), None) if cloud is not None else None
+    return NodePool(
+        site=site,
+        group=group,
+        resource=read_engine_table().resources.get(group.vendor, ""),
+        idle_s=max((one.cooldown_s for one in engines), default=JOB_IDLE_S),
+        grace_s=max((one.grace_s for one in engines), default=0),
+        short=rented.short if rented is not None else "",
+        is_reserved=cloud is not None and rented in cloud.reserved,
+        is_queued=cloud is not None and rented in cloud.queued,
+    )
 
 
 def _group_classes(pools: list[NodePool]) -> list[NodeClass]:
@@ -186,7 +181,8 @@ def _build_tenant(site: DeploymentSite, name: str, pools: list[PoolDeployment]) 
         resource = read_engine_table().resources.get(one.vendor, "")
         before = quotas.get(one.node_class, Quota(one.node_class, resource))
         count = (one.pool.replicas + one.surge) * one.nodes
-        more = (count * one.cpu, count * one.memory_bytes, count * one.accelerators_per_node)
-        quotas[one.node_class] = before.add(*more)
+        quotas[one.node_class] = before.add(
+            count * one.cpu, count * one.memory_bytes, count * one.accelerators_per_node
+        )
     users = tuple(dict.fromkeys(user for one in pools for user in one.pool.workloads))
     return Queue(site, name, False, users, tuple(quotas.values()))
