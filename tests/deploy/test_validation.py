@@ -121,7 +121,7 @@ def test_bench_fails_at_both_ends_and_its_result_reads_back(
 def test_bench_of_the_small_model_on_this_machine(
     shell: Shell, home: Home, model_home: Home, catalog: Catalog, tmp_path: Path
 ) -> None:
-    """The desk plan of this machine, with a short load; other programs may take most of it, so a value may be 20 times off."""
+    """The desk plan of this machine, with a short load. Other programs may take most of it: 20 times is inside."""
     digest = catalog.artefacts["SmolLM2-135M-Instruct"].sha256
     home.model(digest).symlink_to(model_home.model(digest))
     needs = yaml.safe_load(read_example("desk"))
@@ -130,7 +130,7 @@ def test_bench_of_the_small_model_on_this_machine(
     (tmp_path / "needs.yaml").write_text(yaml.safe_dump(needs))
     api.plan(str(tmp_path / "needs.yaml"), output=str(tmp_path / "plan.json"))
     made = read_plan(tmp_path / "plan.json")
-    loads = tuple(replace(load, peak_s=20.0, closed_s=8.0) for load in made.loads)
+    loads = tuple(replace(load, peak_s=20.0, closed_s=30.0, concurrency=1) for load in made.loads)
     wide = tuple(
         replace(one, estimate=replace(one.estimate, low=one.estimate.value / 20, high=one.estimate.value * 20))
         for one in made.predictions
