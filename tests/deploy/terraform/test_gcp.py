@@ -9,64 +9,97 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tests.deploy.conftest import MadeBundle, MadePlan
 
 from archwright.catalog.catalog import Catalog
+from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
 
-from .conftest import MadeBundle
-from .terraform.configuration import find_problems, is_canonical, read_module, render_site_beside
-from .terraform.site_checks import Break, check_mutation, check_policy_mutation, check_site
+from .cloud_sites import (
+    Break,
+    Configuration,
+    Files,
+    apply_site,
+    check_rejection,
+    find_faults,
+    judge_site,
+    render_options,
+    render_without_gateway,
+    scan_broken,
+)
+from .configuration_rules import select_files
+from .terraform_core import merge_configuration
 
-# Every option of the examples with machines here: in the cloud alone, and beside own racks.
-CASES = [
-    ("startup", "cloud-gcp"),
-    ("startup", "managed-gcp"),
-    ("clinic", "hybrid-gcp"),
-    ("clinic", "cloud-gcp"),
-    ("clinic", "managed-gcp"),
-    ("manufacturer", "cloud-gcp"),
-    ("manufacturer", "managed-gcp"),
-]
+# What an engineer gives at the prompt.
+VALUES = {
+    "project_id": "example-project",
+    "project_number": "987654321098",
+    "billing_account": "01ABCD-234567-89ABCD",
+    "admin_group": "platform@example.org",
+    "name_suffix": "ab12",
+    "owner": "platform",
+    "alert_email": "platform@example.org",
+    "network_cidr": "10.60.0.0/16",
+    "operator_ip_ranges": '["10.0.0.0/8"]',
+    "reserved_zone": "us-east4-a",
+    "database_password": "not-a-password-but-long-enough",
+}
 
 
 @pytest.fixture(scope="module")
-def startup(made_bundle: MadeBundle) -> dict[str, Any]:
-    return read_module(made_bundle("startup", "gcp", "cloud-gcp"))
+def bundles(made_plan: MadePlan, made_bundle: MadeBundle) -> dict[str, FileBundle]:
+    return render_options("gcp", made_plan, made_bundle)
 
 
-def _cluster(module: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = module["resource"]["google_container_cluster"]["site"]
+@pytest.fixture(scope="module")
+def rendered(bundles: dict[str, FileBundle]) -> dict[str, Files]:
+    return {name: select_files(bundle) for name, bundle in bundles.items()}
+
+
+@pytest.fixture(scope="module")
+def startup(rendered: dict[str, Files]) -> Configuration:
+    return merge_configuration(rendered["startup/cloud-gcp"])
+
+
+def _cluster(module: Configuration) -> Configuration:
+    found: Configuration = module["resource"]["google_container_cluster"]["site"]
     return found
 
 
-@pytest.mark.parametrize(("example", "option"), CASES)
-def test_the_module_is_sound(example: str, option: str, made_bundle: MadeBundle) -> None:
-    bundle = made_bundle(example, "gcp", option)
-    assert find_problems(read_module(bundle), "local.labels") == []
-    for path, file in bundle.files.items():
-        if path.endswith(".tf.json"):
-            assert is_canonical(file.text), path
+def test_every_option_renders_files_that_hold_together(rendered: dict[str, Files]) -> None:
+    assert len(rendered) >= 7
+    for name, files in rendered.items():
+        assert find_faults(files) == [], name
+        labels = merge_configuration(files)["locals"]["labels"]
+        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= labels.keys()
 
 
-@pytest.mark.parametrize(
-    ("break_it", "problem"),
-    [
-        (lambda m: m["resource"]["google_kms_key_ring"]["site"].update(location="${local.place}"), "local.place"),
-        (lambda m: m["resource"]["google_storage_bucket"]["site"].update(kms="${google_gone.a.id}"), "google_gone.a"),
-        (lambda m: _cluster(m)["depends_on"].append("google_gone.b"), "google_gone.b"),
-        (lambda m: m["resource"]["google_sql_user"]["archwright"].update(password="x"), "literal"),
-        (lambda m: m["variable"]["project_id"].pop("validation"), "validation"),
-        (lambda m: m["resource"]["google_compute_network"]["site"].update({"//": ""}), "has no reason"),
-        (lambda m: m["locals"].update(number="123456789012"), "names an account"),
-    ],
-)
-def test_a_broken_module_is_found(break_it: Any, problem: str, startup: dict[str, Any]) -> None:
-    broken = copy.deepcopy(startup)
-    break_it(broken)
-    assert any(problem in one for one in find_problems(broken, "local.labels"))
+def test_account_values_have_no_default(startup: Configuration) -> None:
+    open_values = {name for name, one in startup["variable"].items() if "default" not in one}
+    assert open_values == VALUES.keys()
+    assert startup["variable"]["database_password"]["sensitive"]
 
 
-def test_every_resource_with_a_bill_has_the_labels(startup: dict[str, Any]) -> None:
+FAULTS: dict[str, Break] = {
+    "local.place": lambda m: m["resource"]["google_kms_key_ring"]["site"].update(location="${local.place}"),
+    "google_gone.b": lambda m: _cluster(m)["depends_on"].append("google_gone.b"),
+    "archwright.password": lambda m: m["resource"]["google_sql_user"]["archwright"].update(password="x"),
+    "project_id has no validation": lambda m: m["variable"]["project_id"].pop("validation"),
+    "has no reason": lambda m: m["resource"]["google_compute_network"]["site"].update({"//": ""}),
+    "nothing uses local.spare": lambda m: m["locals"].update(spare="x"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault: str, rendered: dict[str, Files]) -> None:
+    broken = copy.deepcopy(merge_configuration(rendered["startup/cloud-gcp"]))
+    FAULTS[fault](broken)
+    files = {"main.tf.json": json.dumps(broken, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}
+    assert any(fault in one for one in find_faults(files))
+
+
+def test_every_resource_with_a_bill_has_the_labels(startup: Configuration) -> None:
     resources = startup["resource"]
     billed = {
         "google_container_cluster": "resource_labels",
@@ -84,7 +117,7 @@ def test_every_resource_with_a_bill_has_the_labels(startup: dict[str, Any]) -> N
         assert re.fullmatch(r"[a-z0-9_-]{1,63}", text) or text == "${var.owner}"
 
 
-def test_committed_machines_use_their_own_reservation(startup: dict[str, Any], made_deployment: Any) -> None:
+def test_committed_machines_use_their_own_reservation(startup: Configuration, made_deployment: Any) -> None:
     deployment: Deployment = made_deployment("startup", "gcp", "cloud-gcp")
     groups = [one for one in deployment.main_site.machines if one.kind.startswith("commit") and int(one.mean)]
     reservations = startup["resource"]["google_compute_reservation"]
@@ -101,12 +134,12 @@ def test_committed_machines_use_their_own_reservation(startup: dict[str, Any], m
         assert len(pool["name"]) <= 40 and re.fullmatch(r"[a-z][a-z0-9-]*", pool["name"])
 
 
-def test_jobs_on_demand_wait_for_free_machines(made_bundle: MadeBundle, made_deployment: Any) -> None:
+def test_jobs_on_demand_wait_for_free_machines(rendered: dict[str, Files], made_deployment: Any) -> None:
     pools = {}
-    for example, option in CASES:
+    for name, files in rendered.items():
+        example, option = name.split("/")
         deployment: Deployment = made_deployment(example, "gcp", option)
-        module = read_module(made_bundle(example, "gcp", option))
-        named = module["resource"]["google_container_node_pool"]
+        named = merge_configuration(files)["resource"]["google_container_node_pool"]
         for site in deployment.sites:
             for one in site.machines:
                 if one.is_job and one.kind == "on-demand" and one.vendor and not site.is_own:
@@ -121,7 +154,7 @@ def test_jobs_on_demand_wait_for_free_machines(made_bundle: MadeBundle, made_dep
         assert pool["management"]["auto_repair"] is False
 
 
-def test_limits_of_node_provisioning_are_the_plans_peaks(startup: dict[str, Any], made_deployment: Any) -> None:
+def test_limits_of_node_provisioning_are_the_plans_peaks(startup: Configuration, made_deployment: Any) -> None:
     deployment: Deployment = made_deployment("startup", "gcp", "cloud-gcp")
     wanted = sum(one.peak * one.accelerator_count for one in deployment.main_site.machines)
     scaling = _cluster(startup)["cluster_autoscaling"]
@@ -132,13 +165,13 @@ def test_limits_of_node_provisioning_are_the_plans_peaks(startup: dict[str, Any]
     assert defaults["service_account"] and defaults["boot_disk_kms_key"]
 
 
-def test_every_accelerator_that_is_sold_here_has_a_type(startup: dict[str, Any], catalog: Catalog) -> None:
+def test_every_accelerator_that_is_sold_here_has_a_type(startup: Configuration, catalog: Catalog) -> None:
     sold = {one.accelerator for one in catalog.offers_of("gcp") if one.accelerator}
     gpus = {name for name in sold if catalog.accelerators[name].vendor.lower() == "nvidia"}
     assert gpus - set(startup["locals"]["accelerators"]) == set()
 
 
-def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
+def test_the_traps_of_the_cluster(startup: Configuration) -> None:
     cluster = _cluster(startup)
     assert cluster["private_cluster_config"]["enable_private_endpoint"]
     assert cluster["networking_mode"] == "VPC_NATIVE" and cluster["datapath_provider"] == "ADVANCED_DATAPATH"
@@ -158,7 +191,7 @@ def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
     assert subnets["proxies"]["purpose"] == "REGIONAL_MANAGED_PROXY" and subnets["proxies"]["role"] == "ACTIVE"
 
 
-def test_the_node_image_brings_the_driver(startup: dict[str, Any]) -> None:
+def test_the_node_image_brings_the_driver(startup: Configuration) -> None:
     pools = startup["resource"]["google_container_node_pool"]
     for name, pool in pools.items():
         config = pool["node_config"]
@@ -173,7 +206,7 @@ def test_the_node_image_brings_the_driver(startup: dict[str, Any]) -> None:
             assert taints == {"cloud.google.com/compute-class": config["labels"]["cloud.google.com/compute-class"]}
 
 
-def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
+def test_data_stay_private_and_encrypted(startup: Configuration) -> None:
     resources = startup["resource"]
     bucket = resources["google_storage_bucket"]["site"]
     assert bucket["uniform_bucket_level_access"] and bucket["public_access_prevention"] == "enforced"
@@ -191,14 +224,14 @@ def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
     assert resources["google_kms_crypto_key"]["site"]["lifecycle"]["prevent_destroy"]
 
 
-def test_names_fit_the_limits_of_the_cloud(startup: dict[str, Any]) -> None:
+def test_names_fit_the_limits_of_the_cloud(startup: Configuration) -> None:
     longest = startup["locals"]["name"].replace("${var.name_suffix}", "x" * 8)
     for one in startup["resource"]["google_service_account"].values():
         assert 6 <= len(one["account_id"].replace("${local.name}", longest)) <= 30
     assert len(longest) <= 40
 
 
-def test_accounts_have_no_wide_role_and_no_key(startup: dict[str, Any]) -> None:
+def test_accounts_have_no_wide_role_and_no_key(startup: Configuration) -> None:
     text = json.dumps(startup)
     assert not re.search(r"roles/(owner|editor|viewer)\b|roles/\w+\.admin\b", text)
     assert "google_service_account_key" not in startup["resource"]
@@ -206,13 +239,14 @@ def test_accounts_have_no_wide_role_and_no_key(startup: dict[str, Any]) -> None:
 
 
 def test_a_site_without_the_gateway_has_no_database(made_deployment: Any) -> None:
-    module = render_site_beside("gcp", made_deployment("clinic", "gcp", "hybrid-gcp"))
-    assert find_problems(module, "local.labels") == []
+    files = render_without_gateway("gcp", made_deployment("clinic", "gcp", "hybrid-gcp"))
+    assert find_faults(files) == []
+    module = merge_configuration(files)
     assert "google_sql_database_instance" not in module["resource"]
     assert "database" not in module["locals"]["service_agents"]
 
 
-def test_the_budget_is_the_plans_cost(startup: dict[str, Any], made_deployment: Any) -> None:
+def test_the_budget_is_the_plans_cost(startup: Configuration, made_deployment: Any) -> None:
     deployment: Deployment = made_deployment("startup", "gcp", "cloud-gcp")
     cost = deployment.option.cost_per_month
     assert cost is not None
@@ -221,32 +255,44 @@ def test_the_budget_is_the_plans_cost(startup: dict[str, Any], made_deployment: 
     assert max(one["threshold_percent"] for one in rules) >= cost.high / cost.value - 0.01
 
 
-def test_the_readme_says_what_to_request_and_what_bills(made_bundle: MadeBundle) -> None:
-    text = made_bundle("startup", "gcp", "cloud-gcp").files["terraform/README.md"].text
+def test_the_readme_says_what_to_request_and_what_bills(bundles: dict[str, FileBundle]) -> None:
+    text = bundles["startup/cloud-gcp"].files["terraform/README.md"].text
     for heading in ("Before you apply", "Apply", "What bills while idle", "Verify", "Take down"):
         assert f"## {heading}" in text
     assert "36 vCPU, 9 L4" in text and "gke-security-groups" in text and "terraform state rm" in text
 
 
-VALUES = {
-    "project_id": "example-project",
-    "project_number": "987654321098",
-    "billing_account": "01ABCD-234567-89ABCD",
-    "admin_group": "platform@example.org",
-    "name_suffix": "ab12",
-    "owner": "platform",
-    "alert_email": "platform@example.org",
-    "network_cidr": "10.60.0.0/16",
-    "operator_ip_ranges": '["10.0.0.0/8"]',
-    "reserved_zone": "us-east4-a",
-    "database_password": "not-a-password-but-long-enough",
-}
+def test_compute_classes_name_the_pools_of_terraform(bundles: dict[str, FileBundle]) -> None:
+    for name, bundle in bundles.items():
+        files = select_files(bundle)
+        pools = merge_configuration(files)["resource"]["google_container_node_pool"].values()
+        found = [
+            pool
+            for path, file in bundle.files.items()
+            if path.startswith("kubernetes/") and path.endswith("node-pools.yaml")
+            for one in yaml.safe_load_all(file.text)
+            for priority in one["spec"].get("priorities", ())
+            for pool in priority.get("nodepools", ())
+        ]
+        assert sorted(found) == sorted(one["name"] for one in pools if one["name"] != "system"), name
+
+
+def test_logs_are_kept_as_the_controls_demand(rendered: dict[str, Files]) -> None:
+    for name, files in rendered.items():
+        bucket = merge_configuration(files)["resource"]["google_logging_project_bucket_config"]["site"]
+        assert 183 <= bucket["retention_days"] <= 3650, name
+        assert "eu-ai-act" in bucket["//"] or not name.startswith("clinic")
+
+
+def _values(files: Files) -> dict[str, str]:
+    """The reserved zone must lie in the region of the site."""
+    return {**VALUES, "reserved_zone": f"{merge_configuration(files)['locals']['region']}-a"}
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("example", "option"), CASES)
-def test_terraform_applies_the_module(example: str, option: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
-    check_site(made_bundle(example, "gcp", option), tmp_path, VALUES)
+def test_every_option_applies_and_keeps_the_policies(rendered: dict[str, Files], tmp_path: Path) -> None:
+    findings = {one for name, files in rendered.items() for one in apply_site(files, tmp_path / name, _values(files))}
+    assert judge_site("gcp", findings) == []
 
 
 BROKEN: dict[str, tuple[Break, str]] = {
@@ -262,13 +308,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", BROKEN)
-def test_terraform_rejects_a_broken_module(name: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
-    check_mutation(made_bundle("startup", "gcp", "cloud-gcp"), tmp_path, *BROKEN[name])
+def test_a_broken_bundle_is_rejected(name: str, rendered: dict[str, Files], tmp_path: Path) -> None:
+    check_rejection(rendered["startup/cloud-gcp"], tmp_path, *BROKEN[name])
 
 
 @pytest.mark.nightly
-def test_the_policy_scan_finds_an_open_bucket(made_bundle: MadeBundle, tmp_path: Path) -> None:
-    def open_it(resources: dict[str, Any]) -> None:
+def test_the_policies_find_an_open_bucket(rendered: dict[str, Files], tmp_path: Path) -> None:
+    def open_it(resources: Configuration) -> None:
         resources["google_storage_bucket"]["site"].update(public_access_prevention="inherited")
 
-    check_policy_mutation(made_bundle("startup", "gcp", "cloud-gcp"), tmp_path, VALUES, open_it, "CKV_GCP_114")
+    found = scan_broken(rendered["startup/cloud-gcp"], tmp_path, VALUES, open_it)
+    assert any("CKV_GCP_114" in one for one in judge_site("gcp", found))

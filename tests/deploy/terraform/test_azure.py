@@ -10,63 +10,92 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.deploy.conftest import MadeBundle, MadePlan
 
+from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
 
-from .conftest import MadeBundle
-from .terraform.configuration import find_problems, is_canonical, read_module, render_site_beside
-from .terraform.site_checks import Break, check_mutation, check_policy_mutation, check_site
+from .cloud_sites import (
+    Break,
+    Configuration,
+    Files,
+    apply_site,
+    check_rejection,
+    find_faults,
+    judge_site,
+    render_options,
+    render_without_gateway,
+    scan_broken,
+)
+from .configuration_rules import select_files
+from .terraform_core import merge_configuration
 
-# Every option of the examples with machines here: in the cloud alone, and beside own racks.
-CASES = [
-    ("startup", "cloud-azure"),
-    ("startup", "managed-azure"),
-    ("clinic", "hybrid-azure"),
-    ("clinic", "cloud-azure"),
-    ("clinic", "managed-azure"),
-    ("manufacturer", "cloud-azure"),
-    ("manufacturer", "managed-azure"),
-]
+# What an engineer gives at the prompt.
+VALUES = {
+    "subscription_id": "11111111-1111-1111-1111-111111111111",
+    "tenant_id": "22222222-2222-2222-2222-222222222222",
+    "admin_group_object_id": "33333333-3333-3333-3333-333333333333",
+    "name_suffix": "ab12",
+    "owner": "platform",
+    "alert_email": "platform@example.org",
+    "network_cidr": "10.60.0.0/16",
+    "operator_ip_ranges": '["203.0.113.0/28"]',
+    "budget_start": "2027-01-01T00:00:00Z",
+    "reserved_zone": "1",
+    "database_password": "not-a-password-but-long-enough",
+}
 
 
 @pytest.fixture(scope="module")
-def startup(made_bundle: MadeBundle) -> dict[str, Any]:
-    return read_module(made_bundle("startup", "azure", "cloud-azure"))
+def bundles(made_plan: MadePlan, made_bundle: MadeBundle) -> dict[str, FileBundle]:
+    return render_options("azure", made_plan, made_bundle)
 
 
-@pytest.mark.parametrize(("example", "option"), CASES)
-def test_the_module_is_sound(example: str, option: str, made_bundle: MadeBundle) -> None:
-    bundle = made_bundle(example, "azure", option)
-    assert find_problems(read_module(bundle), "local.tags") == []
-    for path, file in bundle.files.items():
-        if path.endswith(".tf.json"):
-            assert is_canonical(file.text), path
+@pytest.fixture(scope="module")
+def rendered(bundles: dict[str, FileBundle]) -> dict[str, Files]:
+    return {name: select_files(bundle) for name, bundle in bundles.items()}
 
 
-@pytest.mark.parametrize(
-    ("break_it", "problem"),
-    [
-        (lambda m: m["resource"]["azurerm_nat_gateway"]["site"].update(location="${local.place}"), "local.place"),
-        (lambda m: m["resource"]["azurerm_nat_gateway"]["site"].pop("tags"), ""),
-        (lambda m: m["resource"]["azurerm_key_vault"]["site"].pop("//"), "has no reason"),
-        (lambda m: m["variable"].update(spare={"type": "string"}), "nothing uses var.spare"),
-        (lambda m: m["variable"]["database_password"].update(default="x"), "must be sensitive"),
-        (
-            lambda m: m["resource"]["azurerm_postgresql_flexible_server"]["site"].update(administrator_password="x"),
-            "literal",
-        ),
-        (lambda m: m["resource"]["azurerm_disk_encryption_set"]["nodes"].update(x="${azurerm_gone.a.id}"), "gone"),
-    ],
-)
-def test_a_broken_module_is_found(break_it: Any, problem: str, startup: dict[str, Any]) -> None:
-    broken = copy.deepcopy(startup)
-    break_it(broken)
-    found = find_problems(broken, "local.tags")
-    # The only resource of its kind may go without labels; its check is the next test.
-    assert any(problem in one for one in found) or problem == ""
+@pytest.fixture(scope="module")
+def startup(rendered: dict[str, Files]) -> Configuration:
+    return merge_configuration(rendered["startup/cloud-azure"])
 
 
-def test_every_taggable_resource_has_the_tags(startup: dict[str, Any]) -> None:
+def test_every_option_renders_files_that_hold_together(rendered: dict[str, Files]) -> None:
+    assert len(rendered) >= 7
+    for name, files in rendered.items():
+        assert find_faults(files) == [], name
+        tags = merge_configuration(files)["locals"]["tags"]
+        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= tags.keys()
+
+
+def test_account_values_have_no_default(startup: Configuration) -> None:
+    open_values = {name for name, one in startup["variable"].items() if "default" not in one}
+    assert open_values == VALUES.keys()
+    assert startup["variable"]["database_password"]["sensitive"]
+
+
+FAULTS: dict[str, Break] = {
+    "local.place": lambda m: m["resource"]["azurerm_nat_gateway"]["site"].update(location="${local.place}"),
+    "azurerm_gone": lambda m: m["resource"]["azurerm_key_vault"]["site"].update(x="${azurerm_gone.a.id}"),
+    "has no reason": lambda m: m["resource"]["azurerm_key_vault"]["site"].pop("//"),
+    "nothing uses var.spare": lambda m: m["variable"].update(spare={"type": "string"}),
+    "database_password.default": lambda m: m["variable"]["database_password"].update(default="x"),
+    "administrator_password": lambda m: m["resource"]["azurerm_postgresql_flexible_server"]["site"].update(
+        administrator_password="x"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault: str, rendered: dict[str, Files]) -> None:
+    broken = copy.deepcopy(merge_configuration(rendered["startup/cloud-azure"]))
+    FAULTS[fault](broken)
+    files = {"main.tf.json": json.dumps(broken, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}
+    assert any(fault in one for one in find_faults(files))
+
+
+def test_every_taggable_resource_has_the_tags(startup: Configuration) -> None:
     without = {
         f"{kind}.{name}"
         for kind, named in startup["resource"].items()
@@ -82,7 +111,7 @@ def test_every_taggable_resource_has_the_tags(startup: dict[str, Any]) -> None:
 
 
 def test_committed_machines_are_reserved_and_fixed(
-    startup: dict[str, Any], made_deployment: Any, made_bundle: MadeBundle
+    startup: Configuration, made_deployment: Any, rendered: dict[str, Files]
 ) -> None:
     deployment: Deployment = made_deployment("startup", "azure", "cloud-azure")
     groups = [one for one in deployment.main_site.machines if one.kind.startswith("commit")]
@@ -95,11 +124,11 @@ def test_committed_machines_are_reserved_and_fixed(
         # AKS: a pool's name has at most 12 lower-case letters and digits.
         assert re.fullmatch(r"[a-z][a-z0-9]{0,11}", pool["name"])
         assert "capacity_reservation" in json.dumps(pool["depends_on"])
-    managed = read_module(made_bundle("startup", "azure", "managed-azure"))["resource"]
+    managed = merge_configuration(rendered["startup/managed-azure"])["resource"]
     assert "azurerm_capacity_reservation" not in managed
 
 
-def test_no_pool_scales_itself_beside_node_provisioning(startup: dict[str, Any]) -> None:
+def test_no_pool_scales_itself_beside_node_provisioning(startup: Configuration) -> None:
     cluster = startup["resource"]["azurerm_kubernetes_cluster"]["site"]
     assert cluster["node_provisioning_profile"]["mode"] == "Auto"
     assert "auto_scaling_enabled" not in cluster["default_node_pool"]
@@ -107,7 +136,7 @@ def test_no_pool_scales_itself_beside_node_provisioning(startup: dict[str, Any])
         assert pool["auto_scaling_enabled"] is False
 
 
-def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
+def test_the_traps_of_the_cluster(startup: Configuration) -> None:
     cluster = startup["resource"]["azurerm_kubernetes_cluster"]["site"]
     assert cluster["private_cluster_enabled"] and not cluster["private_cluster_public_fqdn_enabled"]
     assert cluster["oidc_issuer_enabled"] and cluster["workload_identity_enabled"] and cluster["local_account_disabled"]
@@ -129,10 +158,10 @@ def test_the_traps_of_the_cluster(startup: dict[str, Any]) -> None:
 
 
 def test_accelerator_pools_are_tainted_and_have_the_driver_once(
-    startup: dict[str, Any], made_bundle: MadeBundle
+    startup: Configuration, bundles: dict[str, FileBundle]
 ) -> None:
     """The GPU operator of the Kubernetes bundle installs no driver, because the image has it."""
-    values = made_bundle("startup", "azure", "cloud-azure").files
+    values = bundles["startup/cloud-azure"].files
     (operator,) = (file.text for path, file in values.items() if path.endswith("values-gpu-operator.yaml"))
     assert yaml.safe_load(operator)["driver"] == {"enabled": False}
     for pool in startup["resource"]["azurerm_kubernetes_cluster_node_pool"].values():
@@ -141,13 +170,21 @@ def test_accelerator_pools_are_tainted_and_have_the_driver_once(
         assert pool["node_labels"]["archwright.dev/node-class"]
 
 
-def test_a_machine_without_accelerator_gets_neither_driver_nor_taint(made_bundle: MadeBundle) -> None:
-    bundle = made_bundle("manufacturer", "azure", "cloud-azure")
-    pools = read_module(bundle)["resource"].get("azurerm_kubernetes_cluster_node_pool", {})
-    assert all(("gpu_driver" in one) == bool(one["node_taints"]) for one in pools.values())
+def test_a_machine_without_accelerator_gets_neither_driver_nor_taint(rendered: dict[str, Files]) -> None:
+    for files in rendered.values():
+        pools = merge_configuration(files)["resource"].get("azurerm_kubernetes_cluster_node_pool", {})
+        assert all(("gpu_driver" in one) == bool(one["node_taints"]) for one in pools.values())
 
 
-def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
+def test_logs_are_kept_as_the_controls_demand(rendered: dict[str, Files]) -> None:
+    for name, files in rendered.items():
+        workspace = merge_configuration(files)["resource"]["azurerm_log_analytics_workspace"]["site"]
+        assert 183 <= workspace["retention_in_days"] <= 730, name
+    workspace = merge_configuration(rendered["clinic/cloud-azure"])["resource"]["azurerm_log_analytics_workspace"]
+    assert "eu-ai-act" in workspace["site"]["//"]
+
+
+def test_data_stay_private_and_encrypted(startup: Configuration) -> None:
     resources = startup["resource"]
     account = resources["azurerm_storage_account"]["site"]
     assert not account["shared_access_key_enabled"] and not account["public_network_access_enabled"]
@@ -167,12 +204,12 @@ def test_data_stay_private_and_encrypted(startup: dict[str, Any]) -> None:
     assert vault["network_acls"]["default_action"] == "Deny"
 
 
-def test_names_fit_the_limits_of_the_cloud(startup: dict[str, Any]) -> None:
+def test_names_fit_the_limits_of_the_cloud(startup: Configuration) -> None:
     longest = startup["locals"]["name"].replace("${var.name_suffix}", "x" * 8)
     assert len(f"{longest}-kv") <= 24 and len(longest.replace("-", "") + "st") <= 24
 
 
-def test_identities_have_no_wide_role(startup: dict[str, Any]) -> None:
+def test_identities_have_no_wide_role(startup: Configuration) -> None:
     text = json.dumps(startup["resource"]["azurerm_role_assignment"]) + json.dumps(startup["locals"])
     roles = set(re.findall(r'"role(?:_definition_name)?": "([^"$]+)"', text))
     assert not roles & {"Owner", "User Access Administrator"}
@@ -183,13 +220,14 @@ def test_identities_have_no_wide_role(startup: dict[str, Any]) -> None:
 
 
 def test_a_site_without_the_gateway_has_no_database(made_deployment: Any) -> None:
-    module = render_site_beside("azure", made_deployment("clinic", "azure", "hybrid-azure"))
-    assert find_problems(module, "local.tags") == []
+    files = render_without_gateway("azure", made_deployment("clinic", "azure", "hybrid-azure"))
+    assert find_faults(files) == []
+    module = merge_configuration(files)
     assert "azurerm_postgresql_flexible_server" not in module["resource"]
     assert "database_password" not in module["variable"] and "database" not in module["locals"]["subnets"]
 
 
-def test_the_budget_is_the_plans_cost(startup: dict[str, Any], made_deployment: Any) -> None:
+def test_the_budget_is_the_plans_cost(startup: Configuration, made_deployment: Any) -> None:
     deployment: Deployment = made_deployment("startup", "azure", "cloud-azure")
     cost = deployment.option.cost_per_month
     assert cost is not None
@@ -198,33 +236,18 @@ def test_the_budget_is_the_plans_cost(startup: dict[str, Any], made_deployment: 
     assert max(one["threshold"] for one in notes) >= 100 * cost.high / cost.value - 1
 
 
-def test_the_readme_says_what_to_request_and_what_bills(made_bundle: MadeBundle) -> None:
-    text = made_bundle("startup", "azure", "cloud-azure").files["terraform/README.md"].text
+def test_the_readme_says_what_to_request_and_what_bills(bundles: dict[str, FileBundle]) -> None:
+    text = bundles["startup/cloud-azure"].files["terraform/README.md"].text
     for heading in ("Before you apply", "Apply", "What bills while idle", "Verify", "Take down"):
         assert f"## {heading}" in text
     assert "| Standard_NC8ads_A10_v4 | on-demand |" in text and "48 vCPU" in text
     assert "purge" in text and "TF_VAR_database_password" in text
 
 
-VALUES = {
-    "subscription_id": "11111111-1111-1111-1111-111111111111",
-    "tenant_id": "22222222-2222-2222-2222-222222222222",
-    "admin_group_object_id": "33333333-3333-3333-3333-333333333333",
-    "name_suffix": "ab12",
-    "owner": "platform",
-    "alert_email": "platform@example.org",
-    "network_cidr": "10.60.0.0/16",
-    "operator_ip_ranges": '["203.0.113.0/28"]',
-    "budget_start": "2027-01-01T00:00:00Z",
-    "reserved_zone": "1",
-    "database_password": "not-a-password-but-long-enough",
-}
-
-
 @pytest.mark.nightly
-@pytest.mark.parametrize(("example", "option"), CASES)
-def test_terraform_applies_the_module(example: str, option: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
-    check_site(made_bundle(example, "azure", option), tmp_path, VALUES)
+def test_every_option_applies_and_keeps_the_policies(rendered: dict[str, Files], tmp_path: Path) -> None:
+    findings = {one for name, files in rendered.items() for one in apply_site(files, tmp_path / name, VALUES)}
+    assert judge_site("azure", findings) == []
 
 
 BROKEN: dict[str, tuple[Break, str]] = {
@@ -250,13 +273,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", BROKEN)
-def test_terraform_rejects_a_broken_module(name: str, made_bundle: MadeBundle, tmp_path: Path) -> None:
-    check_mutation(made_bundle("startup", "azure", "cloud-azure"), tmp_path, *BROKEN[name])
+def test_a_broken_bundle_is_rejected(name: str, rendered: dict[str, Files], tmp_path: Path) -> None:
+    check_rejection(rendered["startup/cloud-azure"], tmp_path, *BROKEN[name])
 
 
 @pytest.mark.nightly
-def test_the_policy_scan_finds_an_open_account(made_bundle: MadeBundle, tmp_path: Path) -> None:
-    def open_it(resources: dict[str, Any]) -> None:
+def test_the_policies_find_an_open_account(rendered: dict[str, Files], tmp_path: Path) -> None:
+    def open_it(resources: Configuration) -> None:
         resources["azurerm_storage_account"]["site"].update(min_tls_version="TLS1_0")
 
-    check_policy_mutation(made_bundle("startup", "azure", "cloud-azure"), tmp_path, VALUES, open_it, "CKV_AZURE_44")
+    found = scan_broken(rendered["startup/cloud-azure"], tmp_path, VALUES, open_it)
+    assert any("CKV_AZURE_44" in one for one in judge_site("azure", found))
