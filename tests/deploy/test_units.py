@@ -319,7 +319,7 @@ def test_a_real_model_answers_from_the_units(
 
     with start_machine(plan, made_bundle, tmp_path, share) as machine:
         assert machine.ask() == ""
-        machine.check_back(GATEWAY, lambda: machine.get("/healthz")[0] == 200)
+        machine.back_s(GATEWAY, lambda: machine.get("/healthz")[0] == 200)
         until(lambda: machine.get("/readyz")[0] == 200)
         assert machine.ask() == ""
 
