@@ -21,6 +21,8 @@ from .object_rules import Item, StrictLoader
 from .tools import require_module
 
 VERSIONS = ("1.35", "1.36")
+# Groups with a dot that belong to Kubernetes itself; others of this domain are custom.
+CORE = {f"{name}.k8s.io" for name in ("networking", "storage", "rbac.authorization", "scheduling", "resource", "node")}
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
 METADATA = {"name", "namespace", "generateName", "labels", "annotations", "finalizers", "ownerReferences"}
@@ -222,6 +224,12 @@ def run_rule(text: str, value: object) -> object:
     for name, function in functions.items():
         context.add_function(name, function)
     return compile_rule(text).execute(context)
+
+
+def is_core(item: Item) -> bool:
+    """True if the kind belongs to Kubernetes itself, by its group."""
+    group = str(item.get("apiVersion", "")).rpartition("/")[0]
+    return "." not in group or group in CORE
 
 
 def check_core(item: Item, version: str) -> Iterator[str]:

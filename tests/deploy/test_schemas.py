@@ -13,7 +13,7 @@ import pytest
 from .clusters import list_overlays, read_clusters
 from .conftest import EXAMPLES, MadeBundle
 from .object_rules import Item, find_pods, read_objects, title
-from .schemas import VERSIONS, CustomKinds, check_core
+from .schemas import VERSIONS, CustomKinds, check_core, is_core
 from .tools import require_program
 
 DEFINITION = """
@@ -118,7 +118,7 @@ def test_the_objects_of_core_kinds_are_valid(version: str, made_bundle: MadeBund
     for name in EXAMPLES[1:]:
         for cluster, items in read_clusters(made_bundle(name, "kubernetes")):
             for item in items:
-                if "." not in item["apiVersion"] or item["apiVersion"].partition("/")[0].endswith(".k8s.io"):
+                if is_core(item):
                     checked.add(item["kind"])
                     assert list(check_core(item, version)) == [], (name, cluster, title(item))
     assert {"Deployment", "StatefulSet", "CronJob", "Job", "NetworkPolicy", "PodDisruptionBudget"} <= checked
