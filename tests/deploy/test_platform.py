@@ -315,7 +315,7 @@ def test_every_object_of_the_check_list_is_in_the_bundle(rendered: Rendered, nam
         assert set(item.get("objects", ())) <= there | set(bundle.files), item["id"]
     missing = {item["id"] for item in items if item["level"] == "MUST" and item["status"] != "met"}
     own = {"cluster_autoscaling", "pod_autoscaling"}  # own machines run all the time
-    assert missing - {"ai_service_metrics"} <= (own if option == "on-premises" or name == "manufacturer" else set())
+    assert missing <= (own if option == "on-premises" or name == "manufacturer" else set())
 
 
 def test_an_item_is_met_only_by_all_of_its_evidence() -> None:

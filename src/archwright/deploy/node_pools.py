@@ -55,7 +55,7 @@ class NodePool(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """What a queue may use of a node class."""
+    """The share of a node class that a queue may use."""
 
     node_class: str
     resource: str
