@@ -1,24 +1,23 @@
 """Dashboards of Grafana (classic JSON) from the documents in templates/monitoring/panels.
 
 A document is a dashboard: `file` is its title, `object` lists its panels with `title`, `reason`, `unit`, `queries`
-(legend -> PromQL), `kind` (default: timeseries) and `width` of 24 columns. The data source is a variable.
+(legend -> PromQL), and perhaps `kind` (stat) and `width` of 24 columns. The data source is a variable.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from archwright.contract.record import Record
 from archwright.deploy.bundle import encode_json
 from archwright.deploy.templating import TemplateContext, expand_templates
 
 SCHEMA_VERSION = 39  # of Grafana 11; newer ones migrate it on load
-COLUMNS, HEIGHTS = 24, {"stat": 4, "timeseries": 8}
+COLUMNS, SIZES = 24, {"stat": (6, 4), "timeseries": (12, 8)}
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Lines of the plan are dashed, so measured and predicted differ without their colours.
 DASHED = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}}
 
 
-class Dashboard(Record):
-    """`uid` stays the same between renderings, so a link to a dashboard stays valid. `model` is the classic JSON."""
+class Dashboard(NamedTuple):
+    """`uid` is stable, so a link to a dashboard stays valid. `model` is the classic JSON."""
 
     uid: str
     title: str
@@ -39,7 +38,8 @@ def _build_dashboard(title: str, values: list[dict[str, Any]], name: str) -> Das
     uid = f"{title.lower().replace(' ', '-')}-{name}"[:40]
     panels, x, y, height = list[dict[str, Any]](), 0, 0, 0
     for number, value in enumerate(values, 1):
-        width, tall = value.get("width", COLUMNS // 2), HEIGHTS[value.get("kind", "timeseries")]
+        width, tall = SIZES[value.get("kind", "timeseries")]
+        width = value.get("width", width)
         if x + width > COLUMNS:
             x, y, height = 0, y + height, 0
         panels.append(_build_panel(number, value, {"x": x, "y": y, "w": width, "h": tall}))
@@ -53,31 +53,27 @@ def _build_dashboard(title: str, values: list[dict[str, Any]], name: str) -> Das
         "editable": False,
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
-        "timezone": "utc",
         "templating": {"list": [source]},
         "panels": panels,
     }
-    return Dashboard(uid=uid, title=title, model=model)
+    return Dashboard(uid, title, model)
 
 
 def _build_panel(number: int, value: dict[str, Any], place: dict[str, int]) -> dict[str, Any]:
-    kind = value.get("kind", "timeseries")
-    defaults: dict[str, Any] = {"unit": value["unit"], "min": 0}
-    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
-    overrides = []
-    if kind == "timeseries":
-        defaults["custom"] = {"lineWidth": 2, "fillOpacity": 0, "spanNulls": 300_000}
-        options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
-        overrides = [{"matcher": {"id": "byRegexp", "options": "/^plan/"}, "properties": [DASHED]}]
+    defaults = {"unit": value["unit"], "min": 0}
+    overrides = [{"matcher": {"id": "byRegexp", "options": "/^plan/"}, "properties": [DASHED]}]
     return {
         "id": number,
-        "type": kind,
+        "type": value.get("kind", "timeseries"),
         "title": value["title"],
         "description": value["reason"],
         "datasource": SOURCE,
         "gridPos": place,
         "fieldConfig": {"defaults": defaults, "overrides": overrides},
-        "options": options,
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "reduceOptions": {"calcs": ["lastNotNull"]},
+        },
         "targets": [
             {"refId": chr(65 + index), "datasource": SOURCE, "expr": " ".join(expr.split()), "legendFormat": legend}
             for index, (legend, expr) in enumerate(value["queries"].items())

@@ -1,17 +1,21 @@
-"""The context entry `monitoring`: what is watched, with rule groups and dashboards of a deployment."""
+"""The context entry `monitoring`: what is watched, with rule groups and dashboards of a deployment.
 
-from collections.abc import Mapping
+A document in templates/monitoring/rules is a group: `file` names it, `object` lists its rules. An alert also has a
+`reason` and `predictions` from the plan, a `summary`, a `runbook` line, and perhaps the `command` to run.
+"""
+
+from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.metrics import FAILED_STATUSES, METRICS
-from archwright.contract.record import Record
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.monitoring.dashboards import Dashboard, build_dashboards
-from archwright.deploy.monitoring.rules import RuleGroup, build_rule_groups
 from archwright.deploy.monitoring.watched import BURN_RATES, WINDOWS, Watched, collect_watched
+from archwright.deploy.templating import TemplateContext, expand_templates
+from archwright.errors import InternalError
 
-# An alert reaches its receiver within 90 s: scrape, evaluation, `for` of 30 s, and the wait of a group of alerts.
-SCRAPE_S, EVALUATION_S, GROUP_WAIT_S = 10, 10, 10
+SEVERITIES = frozenset({"page", "ticket", "none"})
+NOTES = ("summary", "reason", "predictions", "runbook", "command")
 # While the source fires, alerts of these names (separated by "|") with equal labels are silent.
 INHIBITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("GatewayDown", "ErrorBudgetBurn|GatewaySeriesAbsent|PredictionOutsideBand|QueueAbovePlan", ()),
@@ -20,37 +24,58 @@ INHIBITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-class Monitoring(Record):
-    """Names of templates that package monitoring; times are in seconds."""
+LABELS = {f"app.kubernetes.io/{key}": "monitoring" for key in ("name", "component")}
+LABELS |= {"app.kubernetes.io/part-of": "archwright"}
+
+
+class RuleGroup(NamedTuple):
+    """Rules that are evaluated together, in the form of Prometheus."""
+
+    name: str
+    rules: tuple[dict[str, Any], ...]
+
+
+class Monitoring(NamedTuple):
+    """Names of templates that package monitoring. An alert arrives within 90 s: scrape, evaluation, `for`, group."""
 
     watched: Watched
     groups: tuple[RuleGroup, ...]
     dashboards: tuple[Dashboard, ...]
     inhibitions: tuple[tuple[str, str, tuple[str, ...]], ...] = INHIBITIONS
-    scrape_s: int = SCRAPE_S
-    evaluation_s: int = EVALUATION_S
-    group_wait_s: int = GROUP_WAIT_S
+    labels: dict[str, str] = LABELS
+    scrape_s: int = 10
+    evaluation_s: int = 10
+    group_wait_s: int = 10
 
 
-def build_scope(context: Mapping[str, object], watched: Watched) -> dict[str, object]:
-    """Return the names that rules and panels use. `m`: our series by quantity."""
-    return {
-        **context,
-        "watched": watched,
-        "m": {metric.quantity: metric.name for metric in METRICS},
-        "failed": "|".join(FAILED_STATUSES),
-        "rates": BURN_RATES,
-        "windows": WINDOWS,
-        "month_h": 730,
-    }
-
-
-def build_monitoring(
-    context: Mapping[str, object], deployment: Deployment, catalog: Catalog, engine_url: str
-) -> Monitoring:
+def build_monitoring(context: TemplateContext, deployment: Deployment, catalog: Catalog, engine_url: str) -> Monitoring:
     """Return the monitoring of a deployment. `context`: the other names that templates use."""
     watched = collect_watched(deployment, catalog, engine_url)
     scope = build_scope(context, watched)
-    return Monitoring(
-        watched=watched, groups=build_rule_groups(scope), dashboards=build_dashboards(scope, deployment.name)
-    )
+    groups, dashboards = build_rule_groups(scope), build_dashboards(scope, deployment.name)
+    return Monitoring(watched, groups, dashboards)
+
+
+def build_scope(context: TemplateContext, watched: Watched) -> dict[str, object]:
+    """Return the names that rules and panels use. `m`: our series by quantity."""
+    names = {metric.quantity: metric.name for metric in METRICS}
+    more = {"m": names, "failed": "|".join(FAILED_STATUSES), "rates": BURN_RATES, "windows": WINDOWS}
+    return {**context, "watched": watched, **more}
+
+
+def build_rule_groups(context: TemplateContext) -> tuple[RuleGroup, ...]:
+    """Return the groups that have rules, in the order of the templates."""
+    found = [(one.file, one.value) for one in expand_templates("monitoring/rules", context) if one.value]
+    return tuple(RuleGroup(name=name, rules=tuple(map(_build_rule, values))) for name, values in found)
+
+
+def _build_rule(value: dict[str, Any]) -> dict[str, Any]:
+    labels = {name: str(text) for name, text in value.get("labels", {}).items()}
+    rule = {"expr": " ".join(value["expr"].split()), **({"labels": labels} if labels else {})}
+    if "record" in value:
+        return {"record": value["record"], **rule}
+    if labels.get("severity") not in SEVERITIES or not value.get("runbook") or not value.get("reason"):
+        raise InternalError("AW-INT-01", f"the alert {value['alert']} lacks a severity, a reason or a runbook")
+    notes = {name: value.get(name, "") for name in NOTES} | {"predictions": ", ".join(value.get("predictions", ()))}
+    held = {"for": value["for"]} if "for" in value else {}
+    return {"alert": value["alert"], **rule, **held, "annotations": {k: text for k, text in notes.items() if text}}

@@ -5,20 +5,18 @@ Expressions over these records are in the templates; only windows, thresholds an
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic, escape_label_value
 from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY
 from archwright.contract.plan import LoadSpec, Option, Plan
-from archwright.contract.record import Record, replace
-from archwright.deploy.deployment import Deployment, PoolDeployment, make_label
+from archwright.contract.record import replace
+from archwright.deploy.deployment import Deployment, PoolDeployment
 
-# A prediction's own window may be shorter than two scrapes, and some minutes of traffic say more than one.
-SHORTEST_WINDOW_S = 1800.0
-# "Better than predicted" counts from this share of the planned rate on: below it, every latency is better. Tokens/s are
-# predicted for all slots in use; reconcile takes the same share.
+SHORTEST_WINDOW_S = 1800.0  # of a measurement: a prediction's own may be shorter than two scrapes
+# Below this share of the planned rate every latency is better. Tokens/s are predicted for all slots (as reconcile).
 COMPARABLE_SHARE, BUSY_SHARE = 0.5, 0.8
 # Limits of the needs that requests can measure -> quantity and statistic. A p95 allows 5 % slower requests.
 LIMITS: dict[str, tuple[str, Statistic]] = {
@@ -28,21 +26,17 @@ LIMITS: dict[str, tuple[str, Statistic]] = {
     "latency_p95_s": ("latency_s", "p95"),
 }
 SLOW_SHARE = 0.05
-SIDES = (("<", "low"), (">", "high"))
 # Quantity of an engine -> title, unit and query of its panel.
 ENGINE_PANELS = {
     "in_flight": ("Requests running in the engine", "none", "sum({})"),
     "waiting": ("Requests waiting in the engine", "none", "sum({})"),
     "kv_share": ("Key-value cache in use", "percentunit", "max({})"),
     "tokens_per_s": ("Output tokens of the engine per second", "short", "sum(rate({}[$__rate_interval]))"),
-    "preemptions": ("Preemptions per second", "short", "sum(rate({}[$__rate_interval]))"),
 }
-# These series exist in every scrape; others may wait for the first request.
-LOAD_GAUGES = ("in_flight", "waiting", "kv_share")
-SPENT_WHILE_RUNNING = ("compute", "tokens")
+LOAD_GAUGES = ("in_flight", "waiting", "kv_share")  # in every scrape; others may wait for the first request
 
 
-class BurnRate(Record):
+class BurnRate(NamedTuple):
     """An alert if the error budget of 30 days is used `factor` times too fast, in a long and a short window."""
 
     factor: float
@@ -50,28 +44,26 @@ class BurnRate(Record):
     long_s: int
     short: str
     hold: str
-    severity: Literal["page", "ticket"]
+    severity: str
 
 
 # Google SRE Workbook, chapter 5: 2 % of the budget in 1 h, 5 % in 6 h, 10 % in 3 d; short = long / 12.
 BURN_RATES = (
-    BurnRate(factor=14.4, long="1h", long_s=3600, short="5m", hold="2m", severity="page"),
-    BurnRate(factor=6.0, long="6h", long_s=6 * 3600, short="30m", hold="15m", severity="page"),
-    BurnRate(factor=1.0, long="3d", long_s=3 * 86400, short="6h", hold="1h", severity="ticket"),
+    BurnRate(14.4, "1h", 3600, "5m", "2m", "page"),
+    BurnRate(6.0, "6h", 6 * 3600, "30m", "15m", "page"),
+    BurnRate(1.0, "3d", 3 * 86400, "6h", "1h", "ticket"),
 )
 WINDOWS = ("5m", "30m", "1h", "6h", "3d")
 
 
-class ServiceLevel(Record):
-    """A limit of the needs as a share of good requests. `budget`: the share that may be bad.
+class ServiceLevel(NamedTuple):
+    """A limit of the needs: `budget` is the share of requests that may be bad.
 
-    `bound`: the histogram's bucket from which on a request is too slow, at most 15 % above the limit; "" if a request
-    is bad by its status.
+    `bound`: a request is too slow above this bucket of the histogram, at most 15 % above the limit; "": bad by status.
     """
 
     id: str
     workload: str
-    label: str
     selector: str
     series: str
     bound: str
@@ -85,11 +77,8 @@ class ServiceLevel(Record):
         return round(min(rate.factor * self.budget, 0.9), 9)
 
 
-class PredictedBand(Record):
-    """A prediction, and PromQL of its measurement and of its samples ("" if they are no requests).
-
-    `comparable`: PromQL that holds under the predicted load, "" for any. `needs_load`: no side counts without it.
-    """
+class PredictedBand(NamedTuple):
+    """A prediction with PromQL: `comparable` ("" for always) holds under its load; `needs_load`: for both sides."""
 
     prediction: Prediction
     measured: str
@@ -102,16 +91,15 @@ class PredictedBand(Record):
     def outside(self) -> str:
         """PromQL that holds while the measurement is outside the band; fewer than 20 requests say nothing."""
         at = f'{{prediction="{self.prediction.id}"}}'
-        under, over = (
-            f"plan:prediction:measured{at} {sign} on(prediction) plan:prediction:{side}" for sign, side in SIDES
-        )
+        under = f"plan:prediction:measured{at} < on(prediction) plan:prediction:low"
+        over = f"plan:prediction:measured{at} > on(prediction) plan:prediction:high"
         worse, better = (under, over) if self.prediction.metric in HIGHER_IS_BETTER else (over, under)
         load = f" and on() ({self.comparable})" if self.comparable else ""
         either = f"({worse} or {better}){load}" if self.needs_load else f"({worse} or ({better}{load}))"
         return either + (f" and on(prediction) plan:prediction:samples{at} >= 20" if self.samples else "")
 
 
-class PoolWatch(Record):
+class PoolWatch(NamedTuple):
     """A pool and its engines as a scrape job. `series`: names by quantity in this `version` ("": unknown).
 
     `addresses` are empty if no Prometheus beside the gateway reaches the engines: on sockets, or at another site.
@@ -142,7 +130,7 @@ class PoolWatch(Record):
         return tuple((title, unit, query.format(series + at)) for (title, unit, query), series in shown)
 
 
-class CostLimit(Record):
+class CostLimit(NamedTuple):
     """A cost per month in USD that what runs should not exceed; `excess` says what a higher one means."""
 
     alert: str
@@ -151,7 +139,7 @@ class CostLimit(Record):
     excess: str
 
 
-class Watched(Record):
+class Watched(NamedTuple):
     levels: tuple[ServiceLevel, ...]
     bands: tuple[PredictedBand, ...]
     pools: tuple[PoolWatch, ...]
@@ -170,28 +158,28 @@ def collect_watched(deployment: Deployment, catalog: Catalog, engine_url: str) -
     predictions = tuple(one for one in _list_predictions(plan, option) if not one.workload or one.workload in served)
     loads = {one.workload: one for one in plan.loads if one.workload in served}
     urls = {pool.name: engine_url for pool in deployment.main_site.pools if pool.container is not None}
-    return Watched(
-        levels=tuple(one for one in _list_levels(option, predictions) if one.workload in served),
-        bands=tuple(_build_band(one, loads.get(one.workload)) for one in predictions),
-        pools=tuple(_build_pool(deployment, pool, catalog, urls.get(pool.name, "")) for pool in deployment.pools),
-        loads=tuple(loads.values()),
-        costs=tuple(_list_costs(option, plan.currency, catalog.exchange_rate(plan.currency, "USD").value)),
-    )
+    levels = tuple(one for one in _list_levels(option, predictions) if one.workload in served)
+    bands = tuple(_build_band(one, loads.get(one.workload)) for one in predictions)
+    pools = tuple(_build_pool(deployment, pool, catalog, urls.get(pool.name, "")) for pool in deployment.pools)
+    costs = tuple(_list_costs(option, plan.currency, catalog.exchange_rate(plan.currency, "USD").value))
+    found = Watched(levels, bands, pools, tuple(loads.values()), costs)
+    rented = [one for one in found.engines if one.pool.pool.price_usd_per_hour]
+    return found if rented or (plan.upstreams and deployment.is_chosen) else found._replace(costs=())
 
 
 def _list_costs(option: Option, currency: str, usd: float) -> Iterator[CostLimit]:
     """Yield the upper end of what the plan predicts for running machines and tokens, then the limit of the needs."""
-    running = [one.amount for one in option.cost_lines if one.category in SPENT_WHILE_RUNNING and not one.once]
+    running = [one.amount for one in option.cost_lines if one.category in ("compute", "tokens") and not one.once]
     if running:
         cost = sum_estimates(running, currency)
         reason = (
-            f"the plan predicts {cost.value:.4g} ({cost.low:.4g} to {cost.high:.4g}) {currency} per month for machines"
+            f"the plan predicts {cost.value:.4g} ({cost.low:.4g} to {cost.high:.4g}) {currency} of machines a month"
         )
-        yield CostLimit(alert="CostAbovePlan", usd=cost.high * usd, reason=reason, excess="more than planned")
+        yield CostLimit("CostAbovePlan", cost.high * usd, reason, "more than planned")
     limit = next((one for one in option.limits if one.limit == "per_month"), None)
     if running and limit is not None:
         reason = f"the needs allow {limit.stated:g} {currency} per month, the plan costs {limit.predicted.value:.4g}"
-        yield CostLimit(alert="BudgetExceeded", usd=limit.stated * usd, reason=reason, excess="more than the budget")
+        yield CostLimit("BudgetExceeded", limit.stated * usd, reason, "more than the budget")
 
 
 def _list_predictions(plan: Plan, option: Option) -> Iterator[Prediction]:
@@ -204,9 +192,8 @@ def _list_predictions(plan: Plan, option: Option) -> Iterator[Prediction]:
         if name in LIMITS:
             metric, statistic = LIMITS[name]
             query = Query(metric=metric, labels={"workload": workload}, statistic=statistic, window_s=SHORTEST_WINDOW_S)
-            yield Prediction(
-                id=f"limit.{limit.limit}", metric=metric, workload=workload, estimate=limit.predicted, query=query
-            )
+            stated = {"id": f"limit.{limit.limit}", "metric": metric, "workload": workload}
+            yield Prediction(**stated, estimate=limit.predicted, query=query)
 
 
 def _list_levels(option: Option, predictions: tuple[Prediction, ...]) -> Iterator[ServiceLevel]:
@@ -216,23 +203,13 @@ def _list_levels(option: Option, predictions: tuple[Prediction, ...]) -> Iterato
         budget = round(1 - limit.stated, 9) if statistic == "share" else SLOW_SHARE
         if not metric or budget <= 0:
             continue
-        known = (one for one in predictions if (one.workload, one.metric) == (workload, metric))
+        wanted = (workload, metric, statistic)
+        known = tuple(p.id for p in predictions if (p.workload, p.metric, p.query.statistic) == wanted)
         bound = next((one for one in LATENCY_BOUNDS_S if one >= limit.stated), LATENCY_BOUNDS_S[-1])
-        yield ServiceLevel(
-            id=limit.limit,
-            workload=workload,
-            label=make_label(workload),
-            selector=f'workload="{escape_label_value(workload)}"',
-            series=METRIC_BY_QUANTITY[metric].name,
-            bound="" if statistic == "share" else str(bound),
-            budget=budget,
-            stated=limit.stated,
-            reason=(
-                f"the needs state {limit.limit} {limit.stated:g}, the plan predicts {limit.predicted.value:.4g} and "
-                f"holds it with {limit.chance}"
-            ),
-            predictions=tuple(one.id for one in known if one.query.statistic == statistic),
-        )
+        bucket = "" if statistic == "share" else str(bound)
+        name, selector = METRIC_BY_QUANTITY[metric].name, f'workload="{escape_label_value(workload)}"'
+        reason = f"the needs state {limit.stated:g}, the plan predicts {limit.predicted.value:.4g} ({limit.chance})"
+        yield ServiceLevel(limit.limit, workload, selector, name, bucket, budget, limit.stated, reason, known)
 
 
 def _build_band(prediction: Prediction, load: LoadSpec | None) -> PredictedBand:
@@ -245,17 +222,10 @@ def _build_band(prediction: Prediction, load: LoadSpec | None) -> PredictedBand:
         if query.phase == "closed":  # seconds of latency per second are requests in flight
             metric, least = "latency_s", BUSY_SHARE * load.concurrency
         comparable = f"{replace(asked, metric=metric, statistic='rate').promql()} >= {least:.6g}"
-    return PredictedBand(
-        prediction=prediction,
-        measured=asked.promql(),
-        samples=asked.promql_samples() if kind == "histogram" else "",
-        comparable=comparable,
-        needs_load=query.phase == "closed",
-        reason=(
-            f"the plan predicts {prediction.id} = {estimate.value:.4g} {estimate.unit}, between {estimate.low:.4g} and "
-            f"{estimate.high:.4g} with {100 * estimate.level:.0f} %"
-        ),
-    )
+    samples = asked.promql_samples() if kind == "histogram" else ""
+    band = f"{estimate.value:.4g} {estimate.unit} ({estimate.low:.4g} to {estimate.high:.4g})"
+    reason = f"the plan predicts {prediction.id} = {band} with {100 * estimate.level:.0f} %"
+    return PredictedBand(prediction, asked.promql(), samples, comparable, query.phase == "closed", reason)
 
 
 def _build_pool(deployment: Deployment, pool: PoolDeployment, catalog: Catalog, url: str) -> PoolWatch:
@@ -266,13 +236,7 @@ def _build_pool(deployment: Deployment, pool: PoolDeployment, catalog: Catalog, 
     waits = [one.waits.wait_s for one in deployment.plan.workloads if one.name in pool.pool.workloads and one.waits]
     rate = pool.load.requests_per_second if pool.load is not None else 0.0
     in_time = math.ceil(min(waits) * rate) if waits and rate else pool.in_flight * pool.pool.replicas
-    return PoolWatch(
-        pool=pool,
-        name=pool.pool.name,
-        job=f"engine-{pool.name}",
-        engine=engine,
-        version=version,
-        addresses=tuple(dict.fromkeys(one.partition("//")[2].partition("/")[0] for one in urls if one)),
-        series={row.quantity: row.series for row in rows} or pool.pool.launch.metrics,
-        longest_queue=max(1, in_time),
-    )
+    series = {row.quantity: row.series for row in rows} or pool.pool.launch.metrics
+    addresses = tuple(dict.fromkeys(one.partition("//")[2].partition("/")[0] for one in urls if one))
+    name, job = pool.pool.name, f"engine-{pool.name}"
+    return PoolWatch(pool, name, job, engine, version, addresses, series, max(1, in_time))
