@@ -8,7 +8,7 @@ import re
 import pytest
 from tests.deploy.conftest import MadeBundle
 from tests.deploy.monitoring.conftest import MadeMonitoring
-from tests.deploy.monitoring.test_rules import CASES
+from tests.deploy.monitoring.test_monitored_rules import CASES
 
 UNITS = {"percentunit", "none", "s", "reqps", "short", "bytes", "watt", "currencyUSD"}  # of Grafana, grafana/data
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -29,7 +29,7 @@ def test_panels_have_ids_units_places_and_the_data_source_of_the_variable(
         ]
         panels = model["panels"]
         assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
-        cells = set()
+        cells = set[tuple[int, int]]()
         for panel in panels:
             assert panel["type"] in ("stat", "timeseries") and panel["title"] and panel["description"]
             assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]

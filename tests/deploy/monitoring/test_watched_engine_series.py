@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.deploy.monitoring.test_rules import FOREIGN
+from tests.deploy.monitoring.test_monitored_rules import FOREIGN
 
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.records import parse_version

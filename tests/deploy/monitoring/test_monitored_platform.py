@@ -23,8 +23,8 @@ import yaml
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.monitoring.conftest import MadeMonitoring, Monitored
 from tests.deploy.monitoring.dashboard_page import draw_page, query
-from tests.deploy.monitoring.test_promtool import write_monitoring
-from tests.deploy.monitoring.test_rules import find_names
+from tests.deploy.monitoring.test_monitored_promtool import write_monitoring
+from tests.deploy.monitoring.test_monitored_rules import find_names
 from tests.deploy.tools import require_program
 from tests.engines.conftest import SMALL_MODEL
 from tests.operate.test_installed_server import SERVER, is_up
@@ -170,8 +170,8 @@ def _start_watchers(found: Stack, running_: ExitStack) -> None:
     running_.enter_context(running(alertmanager, address, *options, cwd=folder))
     prometheus = require_program("prometheus")
     address = f"--web.listen-address=127.0.0.1:{ports['prometheus']}"
-    options = ("--config.file=prometheus.yml", "--storage.tsdb.path=data")
-    running_.enter_context(running(prometheus, address, *options, cwd=folder))
+    stored = ("--config.file=prometheus.yml", "--storage.tsdb.path=data")
+    running_.enter_context(running(prometheus, address, *stored, cwd=folder))
 
 
 @pytest.fixture(scope="module")
