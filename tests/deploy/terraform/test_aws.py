@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -206,8 +207,9 @@ def test_the_cluster_objects_name_what_terraform_makes(
     assert node_class["spec"]["instanceProfile"] == f"{name}-node"
     for terms in ("subnetSelectorTerms", "securityGroupSelectorTerms", "capacityReservationSelectorTerms"):
         assert node_class["spec"][terms] == [{"tags": {"karpenter.sh/discovery": name}}]
-    settings = next(one["settings"] for one in kinds["values"] if "clusterName" in one.get("settings", {}))
-    assert settings["clusterName"] == settings["interruptionQueue"] == name
+    everything = "".join(one.text for one in files.values())
+    for setting in ("clusterName", "interruptionQueue"):
+        assert set(re.findall(rf"{setting}[=:] ?([\w-]+)", everything)) == {name}
     assert find_resource(startup, "aws_eks_node_group", "system")["labels"] == {"archwright.dev/node-class": "system"}
     classes = {one["spec"].get("storageClassName") for one in kinds["PersistentVolumeClaim"]}
     assert json.loads(startup["output"]["storage_class"]["value"])["metadata"]["name"] in classes
