@@ -14,6 +14,7 @@ import yaml
 Item = dict[str, Any]
 
 LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/component")
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 IMAGE = re.compile(r"[a-z0-9][\w./:-]*:[\w.-]+@sha256:([0-9a-f]{64}|unresolved)")
 UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, **{unit: 1000.0**n for n, unit in enumerate("MGTPE", 2)}}
@@ -103,7 +104,11 @@ def _all_pods(items: Iterable[Item]) -> list[Pod]:
 
 
 def check_labels(items: list[Item]) -> Iterator[str]:
+    """Names are names of DNS, and each object has the three labels of the project."""
     for item in items:
+        name = str((item.get("metadata") or {}).get("name", ""))
+        if not NAME.fullmatch(name):
+            yield f"{title(item)}: {name!r} is no name of DNS"
         labels = (item.get("metadata") or {}).get("labels") or {}
         missing = [name for name in LABELS if not labels.get(name)]
         if missing:

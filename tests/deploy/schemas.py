@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import jsonschema
 import yaml
 
-from .object_rules import Item, StrictLoader
+from .object_rules import NAME, Item, StrictLoader
 from .tools import require_module
 
 VERSIONS = ("1.35", "1.36")
 # Groups with a dot that belong to Kubernetes itself; others of this domain are custom.
 CORE = {f"{name}.k8s.io" for name in ("networking", "storage", "rbac.authorization", "scheduling", "resource", "node")}
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
 METADATA = {"name", "namespace", "generateName", "labels", "annotations", "finalizers", "ownerReferences"}
 # Words that CEL reserves: a property of such a name is escaped.

@@ -104,10 +104,12 @@ def test_a_missing_label_a_stray_service_and_a_secret_are_found(startup: list[It
     items = copy.deepcopy(startup)
     del find(items, "Namespace")["metadata"]["labels"]["app.kubernetes.io/part-of"]
     find(items, "Service", "engine-")["spec"]["selector"]["app.kubernetes.io/name"] = "x"
+    find(items, "LimitRange")["metadata"]["name"] = "defaults-"
     items.append({"kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "eA=="}})
     found = " ".join(check_objects(items))
     assert all(
-        word in found for word in ("no label app.kubernetes.io/part-of", "no pod of the bundle", "holds a secret")
+        word in found
+        for word in ("no label app.kubernetes.io/part-of", "no pod of the bundle", "holds a secret", "no name of DNS")
     )
 
 

@@ -35,7 +35,7 @@ def build_dashboards(context: TemplateContext, name: str) -> tuple[Dashboard, ..
 
 
 def _build_dashboard(title: str, values: list[dict[str, Any]], name: str) -> Dashboard:
-    uid = f"{title.lower().replace(' ', '-')}-{name}"[:40]
+    uid = f"{title.lower().replace(' ', '-')}-{name}"[:40].rstrip("-")
     panels, x, y, height = list[dict[str, Any]](), 0, 0, 0
     for number, value in enumerate(values, 1):
         width, tall = SIZES[value.get("kind", "timeseries")]
