@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -345,7 +346,7 @@ def test_the_patches_of_the_read_me_fit_the_objects(rendered: Rendered, name: st
     assert f"{overlay['resources'][0].removeprefix('../')}/kustomization.yaml" in bundle.files
     for patch in overlay["patches"]:
         target = objects[patch["target"]["kind"], patch["target"]["name"]]
-        for step in yaml.safe_load(patch["patch"]):
+        for step in json.loads(patch["patch"]):  # Kustomize refuses a list in brackets that is no JSON
             found: Any = target
             for part in step["path"].strip("/").split("/"):
                 found = found[int(part)] if isinstance(found, list) else found[part]
