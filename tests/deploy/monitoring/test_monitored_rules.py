@@ -122,6 +122,13 @@ def test_predictions_of_the_chosen_option_are_compared_and_limits_of_others(
     assert bands and all(band.prediction.id.startswith("limit.") for band in bands)
 
 
+def test_processes_are_watched_where_a_supervisor_measures_them(monitored: MadeMonitoring) -> None:
+    def measured(target: str) -> set[str]:
+        return {band.prediction.metric for band in monitored("desk", target).monitoring.watched.bands}
+
+    assert measured("systemd") - measured("compose") == {"peak_memory_bytes", "startup_s", "disk_bytes"}
+
+
 def test_only_engines_that_a_prometheus_reaches_are_expected(monitored: MadeMonitoring) -> None:
     def jobs(example: str, target: str) -> list[str]:
         return [watch.job for watch in monitored(example, target).monitoring.watched.engines]

@@ -12,7 +12,6 @@ from archwright.deploy.templating import TemplateContext, expand_templates
 SCHEMA_VERSION = 39  # of Grafana 11; newer ones migrate it on load
 COLUMNS, SIZES = 24, {"stat": (6, 4), "timeseries": (12, 8)}
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Lines of the plan are dashed, so measured and predicted differ without their colours.
 DASHED = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}}
 
 

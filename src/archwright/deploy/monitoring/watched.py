@@ -155,16 +155,18 @@ def collect_watched(deployment: Deployment, catalog: Catalog, engine_url: str) -
     """Return what the plan's option asks to be watched. `engine_url`: pattern of the engines' URLs, "" for sockets."""
     plan, option = deployment.plan, deployment.option
     served = {name for pool in (*option.pools, *plan.upstreams) for name in pool.workloads}
-    predictions = tuple(one for one in _list_predictions(plan, option) if not one.workload or one.workload in served)
+    skipped = "process" if engine_url else ""  # no supervisor measures processes beside engines with URLs
+    found = (one for one in _list_predictions(plan, option) if one.workload in {*served, ""})
+    predictions = tuple(one for one in found if skipped not in METRIC_BY_QUANTITY[one.metric].labels)
     loads = {one.workload: one for one in plan.loads if one.workload in served}
     urls = {pool.name: engine_url for pool in deployment.main_site.pools if pool.container is not None}
     levels = tuple(one for one in _list_levels(option, predictions) if one.workload in served)
     bands = tuple(_build_band(one, loads.get(one.workload)) for one in predictions)
     pools = tuple(_build_pool(deployment, pool, catalog, urls.get(pool.name, "")) for pool in deployment.pools)
     costs = tuple(_list_costs(option, plan.currency, catalog.exchange_rate(plan.currency, "USD").value))
-    found = Watched(levels, bands, pools, tuple(loads.values()), costs)
-    rented = [one for one in found.engines if one.pool.pool.price_usd_per_hour]
-    return found if rented or (plan.upstreams and deployment.is_chosen) else found._replace(costs=())
+    watched = Watched(levels, bands, pools, tuple(loads.values()), costs)
+    rented = [one for one in watched.engines if one.pool.pool.price_usd_per_hour]
+    return watched if rented or (plan.upstreams and deployment.is_chosen) else watched._replace(costs=())
 
 
 def _list_costs(option: Option, currency: str, usd: float) -> Iterator[CostLimit]:
