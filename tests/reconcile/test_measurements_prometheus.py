@@ -248,7 +248,7 @@ def test_an_engines_names_without_a_label_when_it_is_the_only_model(running: Run
 
 def test_the_series_of_an_engine_that_serves_instead_of_the_planned_one(running: Running, make_plan: MakePlan) -> None:
     plan = make_plan(metrics={"ttft_s": "sglang:time_to_first_token_seconds"})
-    rows = [row.metrics for row in load_catalog().engines.values()]
+    rows = load_catalog().list_known_series()
     read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S, engines=rows)
     found = {measurement.prediction_id: measurement for measurement in read.measurements}
     assert len(found) == 5 and "vllm:time_to_first_token_seconds" in found["chat.ttft_s.p50"].evidence
