@@ -544,7 +544,7 @@ def test_generated_documents_are_up_to_date() -> None:
 def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     hosts = re.compile(
-        rb"/[r]oot/|/home/\w+/|pythonhosted[.]|pypi[.]org|registry[.]npmjs|deb[.]debian|/[w]ork/(main|shared)"
+        rb"/[r]oot/|(?<!\w)/home/\w+/|pythonhosted[.]|pypi[.]org|registry[.]npmjs|deb[.]debian|/[w]ork/(main|shared)"
     )
     for name in listed.decode().split("\0"):
         path = ROOT / name

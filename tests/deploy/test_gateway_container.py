@@ -19,7 +19,7 @@ ON_MACHINE = find_target("compose").engine_url
 
 def build(plan: Plan, option: Option, url: str) -> tuple[GatewayContainer, GatewayConfig]:
     """Return the gateway and its configuration, checked like the RUN wing, without TLS files."""
-    found = build_gateway(build_deployment(plan, option, load_catalog(), {}, "1"), url)
+    found = build_gateway(build_deployment(plan, option, load_catalog(), {}, "1"), url, {})
     config = msgspec.json.decode(found.config, type=GatewayConfig)
     check_config(replace(config, host="127.0.0.1", tls_certificate=None, tls_key=None))
     return found, config

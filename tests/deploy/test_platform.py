@@ -295,9 +295,7 @@ def test_requests_reach_the_gateway_over_tls(rendered: Rendered) -> None:
 
 def test_the_gateway_stands_at_one_site(rendered: Rendered) -> None:
     bundle = rendered("clinic", "hybrid-aws")
-    assert {path for path, one in read_objects(bundle) if one["kind"] == "Gateway"} == {
-        "overlays/aws-eu-central-1/ingress.yaml"
-    }
+    assert {path for path, one in read_objects(bundle) if one["kind"] == "Gateway"} == {"overlays/de/ingress.yaml"}
 
 
 # --- conformance

@@ -128,11 +128,9 @@ def test_verify_fails_until_every_digest_is_resolved(clinic_file: Path, tmp_path
 def resolve_pins(folder: Path) -> None:
     pins = msgspec.json.decode((folder / "pins.json").read_bytes(), type=Pins)
     images = {name: ImagePin(reference=one.reference, digest=f"sha256:{'1' * 64}") for name, one in pins.images.items()}
-    models = {
-        name: ModelPin(model=one.model, repository=one.repository, revision="main", files={"model.bin": "2" * 64})
-        for name, one in pins.models.items()
-    }
-    (folder / "pins.json").write_bytes(msgspec.json.encode(Pins(images=images, models=models)))
+    models = {name: replace(one, revision="main", files={"model.bin": "2" * 64}) for name, one in pins.models.items()}
+    addresses = dict.fromkeys(pins.addresses, "https://engine.example.org/v1")
+    (folder / "pins.json").write_bytes(msgspec.json.encode(Pins(images=images, models=models, addresses=addresses)))
 
 
 def test_verify_finds_edited_and_missing_files(clinic_file: Path, tmp_path: Path) -> None:
@@ -194,3 +192,33 @@ def test_a_broken_pins_file_is_refused_and_kept(clinic_file: Path, tmp_path: Pat
         api.render(str(clinic_file), target="onprem", output=str(folder))
     assert caught.value.code == "AW-FILE-11"
     assert (folder / "pins.json").read_text() == "{"
+
+
+def test_an_address_outside_the_site_is_open_until_somebody_states_it(
+    made_plan: MadePlan, home: Home, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "plan.json", tmp_path / "out"
+    write_plan(made_plan("clinic"), path)
+    api.render(str(path), target="kubernetes", output=str(folder), option="hybrid-aws")
+    assert "address letters-above-mean" in {one.subject for one in api.verify(str(folder)).problems}
+    resolve_pins(folder)
+    api.render(str(path), target="kubernetes", output=str(folder), option="hybrid-aws")
+    assert api.verify(str(folder)).problems == ()
+    texts = "".join(path.read_text() for path in folder.rglob("gateway.yaml"))
+    assert "https://engine.example.org/v1" in texts
+    assert ".internal/v1" not in texts
+
+
+def test_an_engine_converts_files_of_sixteen_bits_only(
+    made_bundle: Callable[..., FileBundle], made_plan: MadePlan
+) -> None:
+    texts = {path: file.text for path, file in made_bundle("startup", "kubernetes").files.items() if "/engine-" in path}
+    assert all("--quantization=fp8" in text for text in texts.values())
+    pool = made_plan("startup").pools[0]
+    stored = Pins(
+        models={
+            pool.name: ModelPin(model=pool.model, format="fp8", stored="fp8", files={"model.safetensors": "2" * 64})
+        }
+    )
+    converted = made_bundle("startup", "kubernetes", pins=stored).files
+    assert not any("--quantization" in file.text for path, file in converted.items() if "/engine-" in path)

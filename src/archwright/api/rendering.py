@@ -136,6 +136,10 @@ def _list_open_pins(pins: Pins) -> list[BundleProblem]:
         if not one.files:
             problem = f"the files of model {one.model} have no SHA-256; write them into {PINS} and render again"
             found.append(BundleProblem(subject=f"model {name}", problem=problem, command="sha256sum FILES"))
+    for name, url in sorted(pins.addresses.items()):
+        if not url:
+            problem = f"the URL of pool {name} is not known; write it into {PINS} and render again"
+            found.append(BundleProblem(subject=f"address {name}", problem=problem))
     return found
 
 

@@ -55,19 +55,33 @@ class ImagePin(Record):
 
 
 class ModelPin(Record):
-    """The files of a model: `files` maps each file's name to its SHA-256, empty until somebody resolves them."""
+    """The files of a model: `files` maps each file's name to its SHA-256, empty until somebody resolves them.
+
+    `format` is that of the plan, `stored` that of the files, empty for 16 bits: an engine may convert at its start.
+    """
 
     model: str
     repository: str = ""
     revision: str = ""
     files: dict[str, str] = {}
+    format: str = ""
+    stored: str = ""
+
+    @property
+    def is_converted(self) -> bool:
+        """True if the engine converts files of 16 bits to eight bits when it loads them."""
+        return self.format == "fp8" and not self.stored
 
 
 class Pins(Record):
-    """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it."""
+    """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it.
+
+    `addresses`: URL of each pool that the gateway reaches outside its site.
+    """
 
     images: dict[str, ImagePin] = {}
     models: dict[str, ModelPin] = {}
+    addresses: dict[str, str] = {}
 
 
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
@@ -80,7 +94,7 @@ def merge_pins(wanted: Pins, known: Pins) -> Pins:
         name: known.models[name] if _is_same_model(pin, known.models.get(name)) else pin
         for name, pin in wanted.models.items()
     }
-    return Pins(images=images, models=models)
+    return Pins(images=images, models=models, addresses=known.addresses)
 
 
 def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
@@ -90,6 +104,8 @@ def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
 def _is_same_model(pin: ModelPin, known: ModelPin | None) -> bool:
     if known is None or (pin.files and not known.files):
         return False
+    if known.files:  # a user may have chosen another repository, but not for another format
+        return known.model == pin.model and known.format == pin.format
     return known.model == pin.model and (not pin.repository or known.repository == pin.repository)
 
 

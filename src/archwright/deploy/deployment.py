@@ -121,10 +121,6 @@ class PoolDeployment(Record):
         """True if the number of replicas follows the load."""
         return self.least_replicas < self.pool.replicas
 
-    @property
-    def model_label(self) -> str:
-        return make_label(self.pool.model)
-
 
 class DeploymentSite(Record):
     """A place with its pools and machines. `place`: provider, or "on-premises", "this-machine".
@@ -280,9 +276,9 @@ class _Builder:
         return [("cloud", option.provider, region) for region in regions[:1]]
 
     def _choose_main_site(self, sites: list[DeploymentSite]) -> DeploymentSite | None:
-        """The site with the most text engines: the gateway stands beside them."""
+        """Return the gateway's site: the own one if it has text engines, as the plan counts it, else that with most."""
         text = {site.name: sum(p.pool.replicas for p in site.pools if p.pool.kind == "text") for site in sites}
-        return max(sites, key=lambda site: text[site.name], default=None)
+        return max(sites, key=lambda site: (site.is_own and text[site.name] > 0, text[site.name]), default=None)
 
     def _build_site(
         self, place: tuple[Placement, str, str], job_places: list[tuple[Placement, str, str]]

@@ -163,6 +163,7 @@ def _fill_arguments(pool: Pool, row: EngineRow, numbers: dict[str, int], folder:
         "accelerated": pool.accelerator_count > 0,
         "embeddings": pool.embeddings,
         "rerank": pool.rerank,
+        "converted": pin.is_converted,
     }
     yield from (argument.format(**values) for argument in row.arguments)
     yield from (argument.format(**values) for name, argument in row.optional.items() if has[name])

@@ -5,6 +5,7 @@ by a name under the private domain `internal`, and a hosted model under `invalid
 closed until somebody sets the address (`open_addresses`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from archwright.contract.plan import Plan, Pool
@@ -21,6 +22,8 @@ STORE_URL = "env:ARCHWRIGHT_DATABASE_URL"
 WORKER_BYTES, MASTER_BYTES = 2**30, 2**29
 # The gateway ends its workers this long after they should have finished, and its records are written.
 END_MARGIN_S = 10
+# The gateway ends a request after this time, or after the longest response that the plan predicts.
+SHORTEST_LIMIT_S = 600
 
 
 class GatewayContainer(Record):
@@ -43,8 +46,10 @@ class GatewayContainer(Record):
     admin_port: int = ADMIN_PORT
 
 
-def build_gateway(deployment: Deployment, engine_url: str) -> GatewayContainer:
+def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[str, str]) -> GatewayContainer:
     """Return the gateway of the main site. `engine_url`: pattern of its engines' URLs; empty: by sockets.
+
+    `addresses`: URLs that a user stated for pools outside the site.
 
     Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
     """
@@ -55,9 +60,10 @@ def build_gateway(deployment: Deployment, engine_url: str) -> GatewayContainer:
     served, open_ = list[tuple[Pool, ExternalEndpoints]](), dict[str, str]()
     for pool in list_text_pools(plan):
         at = locate_engines(pool, sites.get(pool.name), engine_url)
-        served.append((pool, at))
         if sites.get(pool.name, (None,))[0] is not deployment.main_site and pool.launch.url is None:
+            at = at._replace(urls=(addresses.get(pool.name) or at.urls[0],))
             open_[pool.name] = at.urls[0]
+        served.append((pool, at))
     grace_s, workers = max((pool.grace_s for pool in deployment.pools), default=0), plan.gateway_workers
     return GatewayContainer(
         replicas=1,
@@ -79,7 +85,8 @@ def _build_config(
     health = {pool.pool.name: pool.pool.launch.health_path for pool in site.pools}
     # No proxy stands in front of the engines of this site.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
-    return encode_json({**config, "pools": pools, "limits": {"drain_s": grace_s}})
+    limits = {"drain_s": grace_s, "request_s": max(SHORTEST_LIMIT_S, grace_s)}
+    return encode_json({**config, "pools": pools, "limits": limits})
 
 
 def locate_engines(

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import yaml
@@ -18,7 +19,7 @@ from archwright.deploy.conformance import assess_conformance
 from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.engine_containers import choose_image, find_draft, name_draft
 from archwright.deploy.engine_layout import list_engines
-from archwright.deploy.gateway_container import build_gateway
+from archwright.deploy.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.log_retention import find_log_retention
 from archwright.deploy.monitoring.monitored import build_monitoring
 from archwright.deploy.node_pools import build_capacity
@@ -125,6 +126,7 @@ def render_bundle(
     for name in (*target.components, *(one.container.component for one in deployment.pools if one.container)):
         components.get(name if target.images or name in target.components else "")
     context = build_context(deployment, target, catalog, components, pins, images)
+    gateway = cast(GatewayContainer, context["gateway"])
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     used = components.used | (images.used if target.images else set())
     return FileBundle(
@@ -136,6 +138,7 @@ def render_bundle(
         pins=Pins(
             images={name: pin for name, pin in pins.images.items() if target.images and name in images.used},
             models=pins.models,
+            addresses={pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses},
         ),
     )
 
@@ -169,7 +172,7 @@ def build_context(
         "site": deployment.main_site,
         "pools": deployment.pools,
         "engines": list_engines(deployment),
-        "gateway": build_gateway(deployment, target.engine_url),
+        "gateway": build_gateway(deployment, target.engine_url, pins.addresses),
         "units": build_units(deployment) if target.name == "systemd" else None,
         "components": components,
         "clouds": list_cloud_sites(deployment),
@@ -195,6 +198,8 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
         models[pool.name] = ModelPin(
             model=pool.model,
             repository=hub.repository if hub is not None else "",
+            format=pool.quantisation,
+            stored=catalog.models[pool.model].published_format if pool.model in catalog.models else "",
             files={f"{file.name}.{file.form}": file.sha256} if file is not None else {},
         )
         if draft := find_draft(pool):
