@@ -1,5 +1,6 @@
 """Plan: the decision, self-contained like a lock file, so the run wing never opens the catalog."""
 
+import functools
 import hashlib
 from typing import Literal
 
@@ -461,7 +462,7 @@ class MachineFacts(Record, omit_defaults=True):
         )
 
 
-class Plan(Record):
+class Plan(Record, dict=True):
     """The whole decision: `options` has every evaluated option, also over budget; `chosen` names one.
 
     `pools` are machines; `upstreams` are hosted models bought by the token. In the first year the gateway needs
@@ -495,7 +496,7 @@ class Plan(Record):
     gateway_workers: int = 1
     proposals: tuple[ModelProposal, ...] = ()
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over all fields but `created_at`, as read back from a file (45 in a float field is 45.0)."""
         plain = msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(self), type=Plan))

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
         __struct_fields__: ClassVar[tuple[str, ...]]
 
         def __init_subclass__(
-            cls, *, array_like: bool = False, forbid_unknown_fields: bool = True, omit_defaults: bool = False
+            cls,
+            *,
+            array_like: bool = False,
+            dict: bool = False,  # noqa: A002
+            forbid_unknown_fields: bool = True,
+            omit_defaults: bool = False,
         ) -> None: ...
 
 else:

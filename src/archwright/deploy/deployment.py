@@ -14,7 +14,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
-from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, Purchase, PurchaseKind
+from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, PurchaseKind
 from archwright.contract.record import Record, replace
 from archwright.deploy.components import Pins
 from archwright.deploy.engine_containers import EngineContainer, build_container, find_resource
@@ -49,14 +49,13 @@ class MachineGroup(Record):
     kind: PurchaseKind
     mean: float
     peak: int
-    accelerator: str
-    accelerator_count: int
-    vcpu: int
-    memory_bytes: int
-    arch: str
-    pools: tuple[str, ...]
+    pools: tuple[str, ...] = ()
     is_job: bool = False
-    local_disk_bytes: int = 0
+    accelerator: str = ""
+    accelerator_count: int = 0
+    vcpu: int = 0
+    memory_bytes: int = 0
+    arch: str = "x86_64"
     network_bytes_per_s: float = 0.0
     rack_units: float = 0.0
     power_w: float = 0.0
@@ -87,7 +86,6 @@ class PoolDeployment(Record):
     pool: Pool
     engine: str
     image: str
-    repository: str
     nodes: int
     accelerators_per_node: int
     cpu: int
@@ -175,8 +173,17 @@ class Deployment(Record):
     def main_site(self) -> DeploymentSite:
         return next(site for site in self.sites if site.is_main)
 
-    def find_latency(self, workload: str, metric: str, statistic: str) -> tuple[str, Estimate] | None:
-        return find_latency(self.plan, self.option, workload, metric, statistic)
+    @property
+    def served_plan(self) -> Plan:
+        """The plan as if it had chosen this option: its pools stand in the plan for its choice only."""
+        if self.is_chosen:
+            return self.plan
+        return replace(self.plan, chosen=self.option.name, pools=self.option.pools, upstreams=())
+
+    @property
+    def grace_s(self) -> int:
+        """Time that the longest response of any pool may take."""
+        return max((pool.grace_s for pool in self.pools), default=0)
 
 
 def make_label(text: str) -> str:
@@ -309,21 +316,15 @@ class _Builder:
             if not here:
                 continue
             key = (one.machine, one.kind)
-            before = groups.get(key)
-            if before is None:
-                groups[key] = self._build_group(one.machine, one.kind, place, (one.pool,), one.machines, one.peak)
-                groups[key] = replace(groups[key], is_job=is_job)
-            elif one.pool in before.pools or set(one.shared_with) & set(before.pools):
-                joined = tuple(dict.fromkeys((*before.pools, one.pool)))
-                groups[key] = replace(before, pools=joined, is_job=before.is_job and is_job)
-            else:
-                groups[key] = replace(
-                    before,
-                    mean=before.mean + one.machines,
-                    peak=before.peak + one.peak,
-                    pools=(*before.pools, one.pool),
-                    is_job=before.is_job and is_job,
-                )
+            before = groups.get(key) or replace(self._build_group(*key, place), is_job=True)
+            is_counted = bool({one.pool, *one.shared_with} & {*before.pools})
+            groups[key] = replace(
+                before,
+                mean=before.mean + (0.0 if is_counted else one.machines),
+                peak=before.peak + (0 if is_counted else one.peak),
+                pools=tuple(dict.fromkeys((*before.pools, one.pool))),
+                is_job=before.is_job and is_job,
+            )
         return tuple(groups.values())
 
     def _sells(self, machine: str, place: tuple[Placement, str, str]) -> bool:
@@ -335,29 +336,10 @@ class _Builder:
             return here and machine in self._catalog.nodes
         return any(one.instance_type == machine for one in self._catalog.offers_of(place[1]))
 
-    def _build_group(
-        self,
-        machine: str,
-        kind: PurchaseKind,
-        place: tuple[Placement, str, str],
-        pools: tuple[str, ...],
-        mean: float,
-        peak: int,
-    ) -> MachineGroup:
+    def _build_group(self, machine: str, kind: PurchaseKind, place: tuple[Placement, str, str]) -> MachineGroup:
+        """Return the hardware of a machine that the plan has none of yet."""
         node = self._catalog.nodes.get(machine)
-        group = MachineGroup(
-            name=make_label(f"{machine}-{kind}"),
-            machine=machine,
-            kind=kind,
-            mean=mean,
-            peak=peak,
-            accelerator="",
-            accelerator_count=0,
-            vcpu=0,
-            memory_bytes=0,
-            arch="x86_64",
-            pools=pools,
-        )
+        group = MachineGroup(name=make_label(f"{machine}-{kind}"), machine=machine, kind=kind, mean=0.0, peak=0)
         if node is not None:
             return replace(
                 group,
@@ -383,7 +365,6 @@ class _Builder:
             vcpu=offer.vcpu,
             memory_bytes=int(offer.ram_bytes),
             arch=offer.arch,
-            local_disk_bytes=int(offer.local_nvme_bytes or 0),
             network_bytes_per_s=offer.network_bytes_per_s or 0.0,
             usd_per_hour=offer.on_demand_usd_per_hour,
         )
@@ -411,9 +392,7 @@ class _Builder:
         return tuple(ranked[:MOST_ALTERNATIVES]) or (wanted.instance_type,)
 
     def _build_pool(self, pool: Pool) -> PoolDeployment:
-        group = self._build_group(
-            pool.machine, "on-demand", (pool.placement, pool.provider, pool.region), (pool.name,), 0.0, 0
-        )
+        group = self._build_group(pool.machine, "on-demand", (pool.placement, pool.provider, pool.region))
         per_machine = max(1, group.accelerator_count)
         nodes = math.ceil(pool.accelerator_count / per_machine) if pool.accelerator_count else 1
         accelerators = math.ceil(pool.accelerator_count / nodes)
@@ -421,7 +400,6 @@ class _Builder:
         startup = pool.launch.startup_s or DEFAULT_STARTUP_S
         grace, ids = self._compute_grace(pool)
         in_flight, load, more = self._compute_in_flight(pool)
-        hub = self._catalog.hub_models.get(pool.model)
         server, port = find_server(pool.launch.engine, self._catalog)
         load_text = f"{load.requests_per_second:g} requests/s at the peak" if load is not None else "its load"
         memory = max(2**30, math.floor(group.memory_bytes * ENGINE_SHARE / engines))
@@ -431,7 +409,6 @@ class _Builder:
             pool=pool,
             engine=pool.launch.engine,
             image=self._images.get(container.component, "") if container is not None else "",
-            repository=hub.repository if hub is not None else "",
             nodes=nodes,
             accelerators_per_node=accelerators,
             cpu=max(1, math.floor(group.vcpu * ENGINE_SHARE / engines)),
@@ -492,9 +469,7 @@ class _Builder:
         """Return the replicas that always run: all on own machines; else the committed share, at least one."""
         if pool.placement in OWN_PLACEMENTS:
             return pool.replicas
-        kept = sum(one.machines for one in self._purchases_of(pool) if one.kind.startswith("commit"))
-        machines = sum(one.peak for one in self._purchases_of(pool)) or 1
-        return max(1, min(pool.replicas, math.floor(pool.replicas * kept / machines)))
-
-    def _purchases_of(self, pool: Pool) -> list[Purchase]:
-        return [one for one in self._option.purchases if one.pool == pool.name]
+        purchases = [one for one in self._option.purchases if one.pool == pool.name]
+        committed = sum(one.machines for one in purchases if one.kind.startswith("commit"))
+        machines = sum(one.peak for one in purchases) or 1
+        return max(1, min(pool.replicas, math.floor(pool.replicas * committed / machines)))

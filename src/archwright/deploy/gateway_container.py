@@ -8,11 +8,17 @@ closed until somebody sets the address (`open_addresses`).
 from collections.abc import Mapping
 from typing import Any
 
-from archwright.contract.plan import Plan, Pool
-from archwright.contract.record import Record, replace
+from archwright.contract.plan import Pool
+from archwright.contract.record import Record
 from archwright.deploy.bundle import encode_json
 from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment, make_label
-from archwright.deploy.single_machine import ExternalEndpoints, GatewayOptions, build_gateway_config, list_text_pools
+from archwright.deploy.single_machine import (
+    ExternalEndpoints,
+    GatewayOptions,
+    LocatedPools,
+    build_gateway_config,
+    list_text_pools,
+)
 
 PORT, ADMIN_PORT = 8470, 8471
 TLS_CERTIFICATE, TLS_KEY = "/etc/archwright/tls/tls.crt", "/etc/archwright/tls/tls.key"
@@ -53,9 +59,7 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
 
     Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
     """
-    plan, option = deployment.plan, deployment.option
-    if not deployment.is_chosen:  # the plan's own pools are those of its choice
-        plan = replace(plan, chosen=option.name, pools=option.pools, upstreams=())
+    plan = deployment.served_plan
     sites = {pool.pool.name: (site, pool) for site in deployment.sites for pool in site.pools}
     served, open_ = list[tuple[Pool, ExternalEndpoints]](), dict[str, str]()
     for pool in list_text_pools(plan):
@@ -64,29 +68,28 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
             at = at._replace(urls=(addresses.get(pool.name) or at.urls[0],))
             open_[pool.name] = at.urls[0]
         served.append((pool, at))
-    grace_s, workers = max((pool.grace_s for pool in deployment.pools), default=0), plan.gateway_workers
+    workers = plan.gateway_workers
     return GatewayContainer(
         replicas=1,
         workers=workers,
         cpu=workers,
         memory_bytes=MASTER_BYTES + workers * WORKER_BYTES,
-        drain_s=grace_s + END_MARGIN_S,
-        config=_build_config(plan, tuple(served), grace_s, deployment.main_site),
+        drain_s=deployment.grace_s + END_MARGIN_S,
+        config=_build_config(deployment, tuple(served)),
         key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
         open_addresses=open_,
     )
 
 
-def _build_config(
-    plan: Plan, served: tuple[tuple[Pool, ExternalEndpoints], ...], grace_s: int, site: DeploymentSite
-) -> str:
+def _build_config(deployment: Deployment, served: LocatedPools) -> str:
     listen = GatewayOptions("0.0.0.0", PORT, TLS_CERTIFICATE, TLS_KEY, admin_port=ADMIN_PORT)
-    config: dict[str, Any] = build_gateway_config(plan, listen, STORE_URL, served)
-    health = {pool.pool.name: pool.pool.launch.health_path for pool in site.pools}
+    config: dict[str, Any] = build_gateway_config(deployment.served_plan, listen, STORE_URL, served)
+    health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.main_site.pools}
     # No proxy stands in front of the engines of this site.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
+    grace_s = deployment.grace_s
     limits = {"drain_s": grace_s, "request_s": max(SHORTEST_LIMIT_S, grace_s)}
-    return encode_json({**config, "pools": pools, "limits": limits})
+    return encode_json({**config, "plan_digest": deployment.plan.digest, "pools": pools, "limits": limits})
 
 
 def locate_engines(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from archwright.deploy.cloud_site import CloudSite, list_cloud_sites
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
-from archwright.deploy.engine_containers import read_engine_table
+from archwright.deploy.engine_containers import find_resource
 
 # An empty machine of a job ends after this time; that of an engine after the cool-down of autoscaling.
 JOB_IDLE_S = 120
@@ -146,7 +146,7 @@ def _build_pool(site: DeploymentSite, group: MachineGroup, cloud: CloudSite | No
     return NodePool(
         site=site,
         group=group,
-        resource=read_engine_table().resources.get(group.vendor, ""),
+        resource=find_resource(group.vendor),
         idle_s=max((one.cooldown_s for one in engines), default=JOB_IDLE_S),
         grace_s=max((one.grace_s for one in engines), default=0),
         short=rented.short if rented is not None else "",
@@ -178,7 +178,7 @@ def _build_queues(site: DeploymentSite, classes: list[NodeClass]) -> list[Queue]
 def _build_tenant(site: DeploymentSite, name: str, pools: list[PoolDeployment]) -> Queue:
     quotas: dict[str, Quota] = {}
     for one in pools:
-        resource = read_engine_table().resources.get(one.vendor, "")
+        resource = find_resource(one.vendor)
         before = quotas.get(one.node_class, Quota(one.node_class, resource))
         count = (one.pool.replicas + one.surge) * one.nodes
         quotas[one.node_class] = before.add(

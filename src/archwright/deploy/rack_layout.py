@@ -7,7 +7,9 @@ fabric port for each accelerator, on the switch of its rail.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.record import Record, replace
@@ -24,6 +26,10 @@ CONTROL_UNITS, CONTROL_POWER_W = 1.0, 400.0
 STORAGE_UNITS, STORAGE_POWER_W = 2.0, 500.0
 # From this many machines on, the control plane has machines of its own.
 LEAST_FOR_CONTROL_NODES = 3
+# Gbit/s of ports. A front-end port has the speed of the machine's network, at most that of the switch.
+FASTEST_FRONT_GBIT, DEFAULT_FRONT_GBIT, OOB_GBIT, FABRIC_GBIT = 100.0, 25.0, 1.0, 400.0
+# Categories of the plan's lines that are bought once.
+PRICED = ("purchase", "network", "storage", "platform", "licence")
 
 
 class Host(Record):
@@ -39,26 +45,21 @@ class Host(Record):
     power_w: float
     accelerator: str
     accelerator_count: int
-    number: int
     front_address: str
     oob_address: str
     pools: tuple[str, ...] = ()
 
 
 class Rack(Record):
-    """`feed_w`: what each of two feeds must carry alone. `liquid`: air cannot cool this draw."""
+    """Each of two feeds must carry `power_w` alone. `liquid`: air cannot cool this draw."""
 
     name: str
     units: int
     power_w: float
     liquid: bool
 
-    @property
-    def feed_w(self) -> float:
-        return self.power_w
 
-
-class SwitchPort(Record):
+class SwitchPort(NamedTuple):
     switch: str
     port: int
     speed_gbit: float
@@ -67,16 +68,16 @@ class SwitchPort(Record):
     network: str
 
 
-class BillItem(Record):
+class BillItem(NamedTuple):
     """A line of the bill of materials. `amount`, `low` and `high` are in the plan's currency, None if not priced."""
 
     item: str
     quantity: int
     status: str
-    amount: float | None
-    low: float | None
-    high: float | None
     source: str
+    amount: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class SiteLayout(Record):
@@ -129,13 +130,13 @@ def _lay_out_site(deployment: Deployment, site: DeploymentSite, number: int, lim
 
 def _list_machines(site: DeploymentSite, number: int) -> Iterator[Host]:
     """Return a host for each machine at the peak; a purchase of the same machine goes on counting."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for group in site.machines:
         for _ in range(group.peak):
-            counts[group.machine] = counts.get(group.machine, 0) + 1
+            counts[group.machine] += 1
             name = f"{make_label(group.machine)}-{counts[group.machine]:02d}"
             role = "accelerator" if group.accelerator_count else "processor"
-            yield _make_host(name, role, group, number, sum(counts.values()))
+            yield _make_host(name, role, group, number, counts.total())
 
 
 def _make_host(name: str, role: str, group: MachineGroup, site_number: int, number: int) -> Host:
@@ -152,7 +153,6 @@ def _make_host(name: str, role: str, group: MachineGroup, site_number: int, numb
         power_w=group.power_w,
         accelerator=group.accelerator,
         accelerator_count=group.accelerator_count,
-        number=number,
         front_address=f"10.{second}.{offset // 250}.{offset % 250}",
         oob_address=f"10.{second + 1}.{offset // 250}.{offset % 250}",
         pools=group.pools,
@@ -165,32 +165,15 @@ def _list_platform_hosts(
     """Return the hosts that the plan prices as platform and storage: cluster state, gateway, disks."""
     if not is_main or len(machines) < LEAST_FOR_CONTROL_NODES:
         return
-    number = len(machines)
     used = sum(host.units for host in machines) + SWITCH_UNITS + CONTROL_NODES * CONTROL_UNITS
     spare = (deployment.option.rack_units or 0.0) - used
     stores = max(0, math.ceil(spare / STORAGE_UNITS))
-    for role, count, units, power in (
-        ("control-plane", CONTROL_NODES, CONTROL_UNITS, CONTROL_POWER_W),
-        ("storage", stores, STORAGE_UNITS, STORAGE_POWER_W),
-    ):
-        for index in range(count):
-            number += 1
-            group = MachineGroup(
-                name=role,
-                machine=f"{role} server",
-                kind="bought",
-                mean=1.0,
-                peak=1,
-                accelerator="",
-                accelerator_count=0,
-                vcpu=0,
-                memory_bytes=0,
-                arch="x86_64",
-                pools=(),
-                rack_units=units,
-                power_w=power,
-            )
-            yield _make_host(f"{role}-{index + 1:02d}", role, group, site_number, number)
+    control = [("control-plane", CONTROL_UNITS, CONTROL_POWER_W, index + 1) for index in range(CONTROL_NODES)]
+    storage = [("storage", STORAGE_UNITS, STORAGE_POWER_W, index + 1) for index in range(stores)]
+    for number, (role, units, power, index) in enumerate((*control, *storage), len(machines) + 1):
+        server = MachineGroup(name=role, machine=f"{role} server", kind="bought", mean=1.0, peak=1)
+        server = replace(server, rack_units=units, power_w=power)
+        yield _make_host(f"{role}-{index:02d}", role, server, site_number, number)
 
 
 def _fill_racks(site: str, hosts: list[Host], limit_w: float) -> tuple[list[Host], list[Rack]]:
@@ -198,15 +181,10 @@ def _fill_racks(site: str, hosts: list[Host], limit_w: float) -> tuple[list[Host
     racks, placed = list[Rack](), list[Host]()
     for host in sorted(hosts, key=lambda one: (-one.power_w, one.name)):
         taken = {one.rack for one in placed if one.role == host.role == "control-plane"}
-        fitting = [
-            rack
-            for rack in racks
-            if rack.units + host.units <= RACK_UNITS - SWITCH_UNITS and rack.power_w + host.power_w <= limit_w
-        ]
-        fitting.sort(key=lambda rack: rack.name in taken)
-        if fitting:
-            rack = fitting[0]
-        else:
+        space = (one for one in racks if one.units + host.units <= RACK_UNITS - SWITCH_UNITS)
+        fitting = [one for one in space if one.power_w + host.power_w <= limit_w]
+        rack = min(fitting, key=lambda one: one.name in taken, default=None)
+        if rack is None:
             rack = Rack(name=f"{site}-r{len(racks) + 1:02d}", units=0, power_w=0.0, liquid=host.power_w > limit_w)
             racks.append(rack)
         placed.append(replace(host, rack=rack.name, unit=rack.units + 1))
@@ -220,66 +198,32 @@ def _list_ports(site: DeploymentSite, hosts: list[Host]) -> Iterator[SwitchPort]
     each = SWITCH_PORTS - UPLINK_PORTS
     for index, host in enumerate(hosts):
         pair, port = index // each, UPLINK_PORTS + index % each + 1
-        speed = min(100.0, speeds.get(host.machine, 25.0) or 25.0)
+        speed = min(FASTEST_FRONT_GBIT, speeds.get(host.machine) or DEFAULT_FRONT_GBIT)
         for side in (1, 2):
-            switch = f"{site.name}-front-{2 * pair + side}"
-            yield SwitchPort(
-                switch=switch, port=port, speed_gbit=speed, host=host.name, interface=f"nic{side}", network="front"
-            )
-        oob = f"{site.name}-oob-{pair + 1}"
-        yield SwitchPort(switch=oob, port=port, speed_gbit=1.0, host=host.name, interface="bmc", network="out-of-band")
-    yield from _list_fabric_ports(site, hosts)
-
-
-def _list_fabric_ports(site: DeploymentSite, hosts: list[Host]) -> Iterator[SwitchPort]:
-    """Return a port for each accelerator of the hosts whose engines span machines, on the switch of its rail."""
+            yield SwitchPort(f"{site.name}-front-{2 * pair + side}", port, speed, host.name, f"nic{side}", "front")
+        yield SwitchPort(f"{site.name}-oob-{pair + 1}", port, OOB_GBIT, host.name, "bmc", "out-of-band")
+    # Hosts whose engines span machines: each accelerator has a port on the switch of its rail.
     spanning = {pool.pool.machine for pool in site.pools if pool.nodes > 1}
-    for index, host in enumerate(one for one in hosts if one.machine in spanning):
+    for port, host in enumerate((one for one in hosts if one.machine in spanning), 1):
         for rail in range(host.accelerator_count):
-            yield SwitchPort(
-                switch=f"{site.name}-rail-{rail + 1}",
-                port=index + 1,
-                speed_gbit=400.0,
-                host=host.name,
-                interface=f"fabric{rail}",
-                network="fabric",
-            )
-
-
-PRICED = ("purchase", "network", "storage", "platform", "licence")
+            yield SwitchPort(f"{site.name}-rail-{rail + 1}", port, FABRIC_GBIT, host.name, f"fabric{rail}", "fabric")
 
 
 def list_bill(deployment: Deployment, layouts: Iterable[SiteLayout]) -> tuple[BillItem, ...]:
     """Return what to provide: machines and switches counted, then the purchases that the plan prices."""
-    items, counted = list[BillItem](), dict[tuple[str, str], int]()
+    counted = Counter[tuple[str, str]]()
     for layout in layouts:
-        for host in layout.hosts:
-            key = (f"{host.machine} in {layout.site.region}", "owned" if host.status == "owned" else "to buy")
-            counted[key] = counted.get(key, 0) + 1
-        for switch in layout.switches:
-            kind = switch.removeprefix(f"{layout.site.name}-").rstrip("0123456789").rstrip("-")
-            key = (f"{kind} switch in {layout.site.region}", "to provide")
-            counted[key] = counted.get(key, 0) + 1
-        if layout.racks:
-            counted[(f"rack with two power feeds in {layout.site.region}", "to provide")] = len(layout.racks)
-    for (item, status), quantity in counted.items():
-        items.append(
-            BillItem(
-                item=item, quantity=quantity, status=status, amount=None, low=None, high=None, source="machines of plan"
-            )
+        region = layout.site.region
+        counted.update(
+            (f"{one.machine} in {region}", "owned" if one.status == "owned" else "to buy") for one in layout.hosts
         )
+        kinds = (one.removeprefix(f"{layout.site.name}-").rstrip("0123456789-") for one in layout.switches)
+        counted.update((f"{kind} switch in {region}", "to provide") for kind in kinds)
+        if layout.racks:
+            counted[f"rack with two power feeds in {region}", "to provide"] = len(layout.racks)
+    items = [BillItem(name, count, status, "machines of plan") for (name, status), count in counted.items()]
     for line in deployment.option.cost_lines:
         if line.once and line.category in PRICED and line.amount.value > 0:
-            amount = line.amount
-            items.append(
-                BillItem(
-                    item=line.name,
-                    quantity=1,
-                    status="priced in the plan",
-                    amount=round(amount.value, 2),
-                    low=round(amount.low, 2),
-                    high=round(amount.high, 2),
-                    source=amount.basis or line.category,
-                )
-            )
+            ends = (round(one, 2) for one in (line.amount.value, line.amount.low, line.amount.high))
+            items.append(BillItem(line.name, 1, "priced in the plan", line.amount.basis or line.category, *ends))
     return tuple(items)

@@ -53,14 +53,13 @@ class EngineService(Record):
 class MachineUnits(Record):
     """`bundle`: the content of bundle.json, which the supervisor reads. `key_variables` hold keys of hosted models.
 
-    `version_engine`: the unit of promoted versions. `grace_s`: time that the longest response may take.
+    `version_engine`: the unit of promoted versions.
     """
 
     bundle: dict[str, object]
     engines: tuple[EngineService, ...]
     version_engine: EngineService
     key_variables: tuple[str, ...]
-    grace_s: int
 
     @property
     def all_engines(self) -> tuple[EngineService, ...]:
@@ -72,9 +71,7 @@ def build_units(deployment: Deployment) -> MachineUnits:
 
     Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
     """
-    plan, option = deployment.plan, deployment.option
-    if not deployment.is_chosen:
-        plan = replace(plan, chosen=option.name, pools=option.pools, upstreams=())
+    plan = deployment.served_plan
     engines, specs, located = list[EngineService](), list[ProcessSpec](), dict[str, ExternalEndpoints]()
     limits = {(one.pool.name, one.replica): one for one in list_engines(deployment)}
     for pool in deployment.pools:
@@ -104,9 +101,8 @@ def build_units(deployment: Deployment) -> MachineUnits:
             engines.append(unit)
         located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine)
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
-    grace_s = max(pool.grace_s for pool in deployment.pools)
     config = build_gateway_config(plan, GatewayOptions(HOST, PORT), "", served)
-    config |= {"plan_digest": deployment.plan.digest, "limits": {"drain_s": grace_s}}
+    config |= {"plan_digest": deployment.plan.digest, "limits": {"drain_s": deployment.grace_s}}
     argv = ("-m", "archwright.serving", "{home}", "{config}")
     gateway = ProcessSpec(name="gateway", argv=argv, config=config, ready_path="/readyz", ready_port=PORT)
     processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"
@@ -121,10 +117,9 @@ def build_units(deployment: Deployment) -> MachineUnits:
             pool=largest,
             memory_bytes=largest.memory_bytes,
             config_file=f"{ENGINE_HOME}/config/%i.json",
-            reason=f"promoted versions and loaded models of option {option.name}",
+            reason=f"promoted versions and loaded models of option {deployment.option.name}",
         ),
         key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
-        grace_s=grace_s,
     )
 
 
