@@ -57,7 +57,7 @@ HEAVY = {
 # Folders of a package, bottom-up: each imports only those before it.
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
-    "deploy": ("monitoring",),
+    "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),

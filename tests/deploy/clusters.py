@@ -9,7 +9,7 @@ import yaml
 
 from archwright.contract.plan import Option, Parallelism, Plan
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
+from archwright.deploy.rendering.bundle import FileBundle
 
 from .object_rules import Item, read_objects
 

@@ -14,10 +14,10 @@ from archwright import __version__
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
-from archwright.deploy.bundle import FileBundle
-from archwright.deploy.components import Pins
 from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.render import find_target, list_targets, render_bundle, select_option
+from archwright.deploy.rendering.bundle import FileBundle
+from archwright.deploy.rendering.components import Pins
 from archwright.needs.reader import parse_needs
 from archwright.plan.planner import make_plan
 

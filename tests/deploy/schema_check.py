@@ -21,8 +21,8 @@ from archwright import __version__
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
-from archwright.deploy.components import Pins
 from archwright.deploy.render import find_target, render_bundle, select_option
+from archwright.deploy.rendering.components import Pins
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.plan.planner import make_plan

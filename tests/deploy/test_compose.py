@@ -16,9 +16,9 @@ from tests.deploy.tools import require_program
 
 from archwright.contract.plan import Plan, Purchase
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
-from archwright.deploy.components import Pins
-from archwright.deploy.engine_layout import list_engines
+from archwright.deploy.containers.engine_layout import list_engines
+from archwright.deploy.rendering.bundle import FileBundle
+from archwright.deploy.rendering.components import Pins
 
 Compose = dict[str, Any]
 VOLUME = re.compile(r"(\$\{[^}]*\}[^:]*|[^:]+):([^:]+)(?::(.+))?")

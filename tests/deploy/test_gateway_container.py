@@ -8,8 +8,8 @@ import pytest
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Option, Plan, Pool, TokenPrice
 from archwright.contract.record import replace
+from archwright.deploy.containers.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.deployment import build_deployment
-from archwright.deploy.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.render import find_target
 from archwright.serving.settings.config import GatewayConfig, check_config
 

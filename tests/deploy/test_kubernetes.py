@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from archwright.contract.plan import Plan
-from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.render import find_target
+from archwright.deploy.rendering.bundle import FileBundle
 
 from .clusters import CLUSTER_TARGETS, craft_plans, list_overlays, read_cluster, read_clusters
 from .conftest import EXAMPLES, MadeBundle, MadePlan

@@ -19,12 +19,12 @@ from archwright import api
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle, read_manifest, write_bundle
-from archwright.deploy.components import list_age_notes
-from archwright.deploy.conformance import assess_conformance, read_checklist
+from archwright.deploy.cluster.conformance import assess_conformance, read_checklist
+from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.deployment import Deployment, build_deployment
-from archwright.deploy.node_pools import build_capacity
-from archwright.deploy.templating import RenderedObject
+from archwright.deploy.rendering.bundle import FileBundle, read_manifest, write_bundle
+from archwright.deploy.rendering.components import list_age_notes
+from archwright.deploy.rendering.templating import RenderedObject
 
 Rendered = Callable[[str, str], FileBundle]
 CASES = (

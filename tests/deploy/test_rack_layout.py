@@ -10,9 +10,9 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
-from archwright.deploy.rack_layout import PRICED, RACK_UNITS, SWITCH_UNITS, SiteLayout, lay_out_sites, list_bill
+from archwright.deploy.hosts.rack_layout import PRICED, RACK_UNITS, SWITCH_UNITS, SiteLayout, lay_out_sites, list_bill
+from archwright.deploy.rendering.bundle import FileBundle
 
 CASES = ("clinic", "manufacturer")
 

@@ -15,9 +15,9 @@ from archwright import api
 from archwright.api.rendering import BundleDiff
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
-from archwright.deploy.components import ImagePin, ModelPin, Pins
 from archwright.deploy.render import find_target, list_targets, select_option
+from archwright.deploy.rendering.bundle import FileBundle
+from archwright.deploy.rendering.components import ImagePin, ModelPin, Pins
 from archwright.errors import InputError, PlanError, UsageError
 from archwright.home import Home
 from archwright.plan.plan_file import write_plan

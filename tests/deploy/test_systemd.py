@@ -16,7 +16,7 @@ from tests.tools.checks import refuses
 
 from archwright.contract.plan import Bundle, Launch, Option, Plan, Purchase
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
+from archwright.deploy.rendering.bundle import FileBundle
 from archwright.engines.engine_config import EngineConfig
 from archwright.serving.settings.config import GatewayConfig
 

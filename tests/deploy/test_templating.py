@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.deploy.bundle import compose_files
-from archwright.deploy.templating import RenderedObject, fill_value
+from archwright.deploy.rendering.bundle import compose_files
+from archwright.deploy.rendering.templating import RenderedObject, fill_value
 from archwright.errors import InternalError
 
 

@@ -25,7 +25,7 @@ from archwright import __version__
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.deploy.bundle import write_bundle
+from archwright.deploy.rendering.bundle import write_bundle
 from archwright.home import Home
 from archwright.plan.plan_file import write_plan
 

@@ -18,10 +18,10 @@ from archwright import api
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle
+from archwright.deploy.cluster.validation import build_validation
 from archwright.deploy.deployment import Deployment
-from archwright.deploy.templating import TEMPLATES
-from archwright.deploy.validation import build_validation
+from archwright.deploy.rendering.bundle import FileBundle
+from archwright.deploy.rendering.templating import TEMPLATES
 from archwright.home import Home
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.settings import child_environment

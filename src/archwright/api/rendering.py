@@ -8,7 +8,8 @@ from pathlib import Path
 from archwright import __version__, settings
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import Record
-from archwright.deploy.bundle import (
+from archwright.deploy.render import find_target, render_bundle, select_option
+from archwright.deploy.rendering.bundle import (
     MANIFEST,
     PINS,
     BundleManifest,
@@ -18,8 +19,7 @@ from archwright.deploy.bundle import (
     read_pins,
     write_bundle,
 )
-from archwright.deploy.components import Pins, list_age_notes
-from archwright.deploy.render import find_target, render_bundle, select_option
+from archwright.deploy.rendering.components import Pins, list_age_notes
 from archwright.errors import ErrorLocation, PlanFileError
 from archwright.home import locate_home
 from archwright.plan.explain.diff import PlanDiff, diff_plans

@@ -16,8 +16,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, PurchaseKind
 from archwright.contract.record import Record, replace
-from archwright.deploy.components import Pins
-from archwright.deploy.engine_containers import EngineContainer, build_container, find_resource
+from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource
+from archwright.deploy.rendering.components import Pins
 from archwright.errors import ErrorLocation, PlanFileError
 
 LABEL_CHARACTERS = 40

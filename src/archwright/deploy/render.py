@@ -12,21 +12,21 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
-from archwright.deploy.bundle import FileBundle, complete_kustomizations, compose_files
-from archwright.deploy.cloud_site import list_cloud_sites
-from archwright.deploy.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
-from archwright.deploy.conformance import assess_conformance
+from archwright.deploy.cluster.cloud_site import list_cloud_sites
+from archwright.deploy.cluster.conformance import assess_conformance
+from archwright.deploy.cluster.log_retention import find_log_retention
+from archwright.deploy.cluster.node_pools import build_capacity
+from archwright.deploy.cluster.validation import build_validation
+from archwright.deploy.containers.engine_containers import choose_image, find_draft, name_draft
+from archwright.deploy.containers.engine_layout import list_engines
+from archwright.deploy.containers.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.deployment import Deployment, build_deployment
-from archwright.deploy.engine_containers import choose_image, find_draft, name_draft
-from archwright.deploy.engine_layout import list_engines
-from archwright.deploy.gateway_container import GatewayContainer, build_gateway
-from archwright.deploy.log_retention import find_log_retention
+from archwright.deploy.hosts.rack_layout import lay_out_sites, list_bill
+from archwright.deploy.hosts.systemd import build_units
 from archwright.deploy.monitoring.monitored import build_monitoring
-from archwright.deploy.node_pools import build_capacity
-from archwright.deploy.rack_layout import lay_out_sites, list_bill
-from archwright.deploy.systemd import build_units
-from archwright.deploy.templating import RenderedObject, expand_templates
-from archwright.deploy.validation import build_validation
+from archwright.deploy.rendering.bundle import FileBundle, complete_kustomizations, compose_files
+from archwright.deploy.rendering.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
+from archwright.deploy.rendering.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
 # How an organisation pays its own machines; other kinds are rented.

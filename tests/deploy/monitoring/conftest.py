@@ -13,11 +13,11 @@ from tests.deploy.conftest import MadePlan
 from archwright import __version__
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
-from archwright.deploy.components import Pins
 from archwright.deploy.deployment import build_deployment
 from archwright.deploy.monitoring.monitored import Monitoring, build_scope
 from archwright.deploy.render import build_context, find_target, select_option
-from archwright.deploy.templating import fill_value
+from archwright.deploy.rendering.components import Pins
+from archwright.deploy.rendering.templating import fill_value
 
 CASES = Path(__file__).with_name("rule_cases.yaml")
 

@@ -12,7 +12,7 @@ from tests.deploy.monitoring.conftest import MadeMonitoring
 from tests.deploy.monitoring.promtool import fill_variables, run_promtool, write_rules, write_tests
 from tests.deploy.tools import require_module, require_program
 
-from archwright.deploy.bundle import FileBundle
+from archwright.deploy.rendering.bundle import FileBundle
 
 pytestmark = pytest.mark.nightly
 EXAMPLES = [("desk", "compose"), ("startup", "kubernetes"), ("manufacturer", "kubernetes"), ("clinic", "onprem")]

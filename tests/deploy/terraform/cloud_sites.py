@@ -11,12 +11,12 @@ from typing import Any
 from tests.deploy.conftest import MadeBundle, MadePlan
 
 from archwright.contract.record import replace
-from archwright.deploy.bundle import FileBundle, compose_files
-from archwright.deploy.cloud_site import list_cloud_sites
+from archwright.deploy.cluster.cloud_site import list_cloud_sites
+from archwright.deploy.cluster.log_retention import LogRetention
 from archwright.deploy.deployment import Deployment
-from archwright.deploy.log_retention import LogRetention
 from archwright.deploy.render import find_target
-from archwright.deploy.templating import expand_templates
+from archwright.deploy.rendering.bundle import FileBundle, compose_files
+from archwright.deploy.rendering.templating import expand_templates
 
 from .checkov_scan import Finding, judge_findings, read_waivers, scan_plan
 from .configuration_rules import (

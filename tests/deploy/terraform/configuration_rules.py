@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from archwright.deploy.bundle import FileBundle, encode_json
+from archwright.deploy.rendering.bundle import FileBundle, encode_json
 
 from .provider_schemas import ProviderSchema
 from .terraform_core import merge_configuration

@@ -16,7 +16,7 @@ from tests.deploy.conftest import MadeBundle, MadePlan
 
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
-from archwright.deploy.log_retention import find_log_retention
+from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.render import find_target
 
 from .checkov_scan import judge_findings, read_waivers, scan_plan

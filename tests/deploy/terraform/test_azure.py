@@ -12,8 +12,8 @@ import pytest
 import yaml
 from tests.deploy.conftest import MadeBundle, MadePlan
 
-from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
+from archwright.deploy.rendering.bundle import FileBundle
 
 from .cloud_sites import (
     Break,

@@ -13,8 +13,8 @@ import yaml
 from tests.deploy.conftest import MadeBundle, MadePlan
 
 from archwright.catalog.catalog import Catalog
-from archwright.deploy.bundle import FileBundle
 from archwright.deploy.deployment import Deployment
+from archwright.deploy.rendering.bundle import FileBundle
 
 from .cloud_sites import (
     Break,

@@ -6,8 +6,8 @@ A document is a dashboard: `file` is its title, `object` lists its panels with `
 
 from typing import Any, NamedTuple
 
-from archwright.deploy.bundle import encode_json
-from archwright.deploy.templating import TemplateContext, expand_templates
+from archwright.deploy.rendering.bundle import encode_json
+from archwright.deploy.rendering.templating import TemplateContext, expand_templates
 
 SCHEMA_VERSION = 39  # of Grafana 11; newer ones migrate it on load
 COLUMNS, SIZES = 24, {"stat": (6, 4), "timeseries": (12, 8)}

@@ -11,7 +11,7 @@ from archwright.contract.metrics import FAILED_STATUSES, METRICS
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.monitoring.dashboards import Dashboard, build_dashboards
 from archwright.deploy.monitoring.watched import BURN_RATES, WINDOWS, Watched, collect_watched
-from archwright.deploy.templating import TemplateContext, expand_templates
+from archwright.deploy.rendering.templating import TemplateContext, expand_templates
 from archwright.errors import InternalError
 
 SEVERITIES = frozenset({"page", "ticket", "none"})

@@ -10,10 +10,10 @@ import msgspec
 
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
+from archwright.deploy.containers.engine_containers import MODELS, EngineContainer
+from archwright.deploy.containers.engine_layout import list_engines
+from archwright.deploy.containers.gateway_container import locate_engines
 from archwright.deploy.deployment import Deployment, PoolDeployment, make_label
-from archwright.deploy.engine_containers import MODELS, EngineContainer
-from archwright.deploy.engine_layout import list_engines
-from archwright.deploy.gateway_container import locate_engines
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
     GatewayOptions,

@@ -32,7 +32,7 @@ import yaml
 from archwright.contract.record import Record
 from archwright.errors import InternalError
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 # A reference of Terraform inside a JSON text: its quotes are not those of the text.
 REFERENCE = re.compile(r"\$\{[^}]*\}")
 OPEN, CLOSE = "<<", ">>"

@@ -14,8 +14,8 @@ import msgspec
 import yaml
 
 from archwright.contract.record import Record
-from archwright.deploy.components import Pins
-from archwright.deploy.templating import RenderedObject, merge_values
+from archwright.deploy.rendering.components import Pins
+from archwright.deploy.rendering.templating import RenderedObject, merge_values
 from archwright.errors import ErrorLocation, PlanFileError, UsageError
 from archwright.home import write_atomic
 

@@ -7,9 +7,9 @@ engines, or the job machines and what no engine of a class uses. Engines take ba
 import math
 from typing import NamedTuple
 
-from archwright.deploy.cloud_site import CloudSite, list_cloud_sites
+from archwright.deploy.cluster.cloud_site import CloudSite, list_cloud_sites
+from archwright.deploy.containers.engine_containers import find_resource
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
-from archwright.deploy.engine_containers import find_resource
 
 # An empty machine of a job ends after this time; that of an engine after the cool-down of autoscaling.
 JOB_IDLE_S = 120

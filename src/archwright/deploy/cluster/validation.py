@@ -8,7 +8,7 @@ from pathlib import Path
 from archwright.catalog.catalog import Catalog
 from archwright.contract.record import Record
 from archwright.deploy.deployment import Deployment
-from archwright.deploy.templating import TEMPLATES
+from archwright.deploy.rendering.templating import TEMPLATES
 
 # Parts of an accelerator's id that its driver does not name, or names in another way.
 UNNAMED = re.compile(r"(SXM\d*|PCIe|Server|Workstation|Desktop|\d+GB)")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from archwright.deploy.templating import RenderedObject
+from archwright.deploy.rendering.templating import RenderedObject
 
 CHECKLIST = "conformance.yaml"
 STANDARD = "Kubernetes AI Conformance 1.37"

@@ -16,8 +16,8 @@ import yaml
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Pool
 from archwright.contract.record import Record
-from archwright.deploy.bundle import encode_json
-from archwright.deploy.components import ModelPin, Pins
+from archwright.deploy.rendering.bundle import encode_json
+from archwright.deploy.rendering.components import ModelPin, Pins
 
 MODELS = "/models"
 MODEL_FOLDER, DRAFT_FOLDER = "model", "draft"

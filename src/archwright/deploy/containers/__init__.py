@@ -1,0 +1,1 @@
+"""The gateway and the engines of pools as containers."""

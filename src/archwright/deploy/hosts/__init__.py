@@ -1,0 +1,1 @@
+"""Machines without a cluster: units of systemd, racks and switches."""

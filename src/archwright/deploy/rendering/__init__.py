@@ -1,0 +1,1 @@
+"""Parts of every bundle: template documents, files, and pinned components."""
