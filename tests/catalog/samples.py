@@ -132,7 +132,8 @@ def list_facts(catalog: Catalog) -> list[Fact]:
         *catalog.hosted_facts, *catalog.times_to_live, *catalog.source_words, *catalog.refresh_sources,
         *catalog.gate_exceptions, *catalog.embedders.values(), *catalog.rerankers.values(),
         *catalog.speech_models.values(), *catalog.document_parsers.values(), *catalog.image_models.values(),
-        *catalog.specialist_scores, *catalog.work_rates.values(),
+        *catalog.specialist_scores, *catalog.work_rates.values(), *catalog.components.values(),
+        *catalog.engine_metrics,
     ]  # fmt: skip
     return [fact for fact in every if isinstance(fact, Fact)]
 
