@@ -385,3 +385,15 @@ def test_jobs_stand_at_one_site_and_machines_say_their_class(made_deployment: Ca
             fnmatchcase(pool.node_class, one) for pool in site.pools for one in classes if pool.node_class == one
         )
         assert {pool.node_class for pool in site.pools} <= classes
+
+
+def test_own_machines_are_tainted_only_beside_others_and_repaired_only_on_demand(rendered: Rendered) -> None:
+    bundle = rendered("clinic", "on-premises")
+    labels = next(file.text for path, file in bundle.files.items() if path.endswith("label-nodes.sh"))
+    assert "kubectl label node" in labels
+    assert "kubectl taint" not in labels, "operators have no other machines"
+    line = next(
+        one for one in read_script(bundle, "de").splitlines() if one.startswith("helm upgrade --install nvsent")
+    )
+    parts = ("faultQuarantine", "nodeDrainer", "faultRemediation", "janitor")
+    assert all(f'global.{part}.enabled="${{REPAIR:-false}}"' in line for part in parts)

@@ -4,9 +4,12 @@ A cloud site has one Terraform root module. Groups of machines say how they are 
 predictions stand behind them.
 """
 
+import csv
+import functools
 import hashlib
 import math
 import re
+from pathlib import Path
 
 from archwright.contract.plan import CostLine
 from archwright.contract.record import Record
@@ -53,6 +56,7 @@ class CloudSite(Record):
 
     `cost_lines`: what the plan pays here every month; `monthly_cost` is their sum in `currency`, `upper_share` the
     upper end of the option's cost as a multiple of its expected cost. `host`: the plan's line for the gateway's host.
+    `system_machine` has `system_cores`, so that all workers of the gateway fit on one node beside the node's services.
     """
 
     site: DeploymentSite
@@ -63,9 +67,10 @@ class CloudSite(Record):
     currency: str
     upper_share: float
     host: str = ""
-    host_machine: str = ""
     system_nodes: int = LEAST_SYSTEM_NODES
     most_system_nodes: int = LEAST_SYSTEM_NODES
+    system_cores: int = 2
+    system_machine: str = ""
 
     @property
     def place(self) -> str:
@@ -100,6 +105,13 @@ class CloudSite(Record):
         return tuple(dict.fromkeys(name for one in self.groups for name in one.predictions))
 
 
+@functools.cache
+def list_system_machines(provider: str) -> tuple[tuple[int, str], ...]:
+    """Return virtual processors and names of a provider's general machines, the smallest first."""
+    with Path(__file__).with_name("system_machines.csv").open(encoding="utf-8", newline="") as file:
+        return tuple((int(row["cores"]), row["machine"]) for row in csv.DictReader(file) if row["provider"] == provider)
+
+
 def list_cloud_sites(deployment: Deployment) -> tuple[CloudSite, ...]:
     """Return the sites on rented machines, the main one first."""
     sites = sorted((one for one in deployment.sites if not one.is_own), key=lambda one: not one.is_main)
@@ -115,7 +127,12 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bo
     lines = tuple(one for one in deployment.option.cost_lines if not one.once and here.search(one.name))
     host = next((found for line in lines if (found := HOST_LINE.match(line.name))), None)
     cost = deployment.option.cost_per_month
-    nodes = max(LEAST_SYSTEM_NODES, int(host[1]) if host else 0)
+    sizes = list_system_machines(site.place)
+    planned = next((one[0] for one in sizes if host and one[1] == host[3]), sizes[0][0])
+    needed = max(planned, 1 + deployment.plan.gateway_workers * site.is_main)
+    cores, machine = next((one for one in sizes if one[0] >= needed), sizes[-1])
+    nodes, most = (math.ceil(int(host[n] or host[1]) * planned / cores) if host else 0 for n in (1, 2))
+    nodes = max(LEAST_SYSTEM_NODES, nodes)
     return CloudSite(
         site=site,
         folder="" if alone else f"{site.name}/",
@@ -125,9 +142,10 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bo
         currency=deployment.plan.currency,
         upper_share=max(1.0, cost.high / cost.value) if cost and cost.value else 1.0,
         host=host[0].removesuffix(" in ").rpartition(": ")[2] if host else "",
-        host_machine=host[3] if host else "",
         system_nodes=nodes,
-        most_system_nodes=max(nodes, int(host[2] or host[1]) if host else 0),
+        most_system_nodes=max(nodes, most),
+        system_cores=cores,
+        system_machine=machine,
     )
 
 
