@@ -9,8 +9,8 @@ import pytest
 import yaml
 from tests.deploy.conftest import MadeBundle
 
-from archwright.deploy.bundle import FileBundle
-from archwright.deploy.cloud_site import list_system_machines
+from archwright.deploy.cluster.cloud_site import list_system_machines
+from archwright.deploy.rendering.bundle import FileBundle
 
 # Provider: resource of a secret, and its argument with the name.
 SECRETS = {
