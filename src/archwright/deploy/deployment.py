@@ -5,6 +5,7 @@ that Kubernetes, Terraform and systemd all accept. Predictions stand in the plan
 its limits hold the predicted values (`Option.limits`).
 """
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -20,7 +21,7 @@ from archwright.deploy.containers.engine_containers import EngineContainer, buil
 from archwright.deploy.rendering.components import Pins
 from archwright.errors import ErrorLocation, PlanFileError
 
-LABEL_CHARACTERS = 40
+LABEL_CHARACTERS, SHORT_CHARACTERS = 40, 8
 # A response may take this long if the plan predicts no latency.
 DEFAULT_GRACE_S, LONGEST_GRACE_S = 60, 3600
 # An engine may take this long to start if the plan does not say; a probe allows this multiple of the prediction.
@@ -67,6 +68,42 @@ class MachineGroup(Record):
     def node_class(self) -> str:
         hardware = f"{self.accelerator}-{self.accelerator_count}" if self.accelerator else f"cpu-{self.arch}"
         return make_label(f"{hardware}-jobs" if self.is_job else hardware)
+
+    @property
+    def short(self) -> str:
+        """A stable name of letters and digits, where a provider allows few."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:SHORT_CHARACTERS]
+
+    @property
+    def is_reserved(self) -> bool:
+        return self.kind.startswith("commit")
+
+    @property
+    def always_on(self) -> int:
+        """Machines that run all the time: the whole ones of a commitment's mean."""
+        return math.floor(self.mean) if self.is_reserved else 0
+
+    @property
+    def is_queued(self) -> bool:
+        """True for rented machines of jobs, which can wait until the provider has free accelerators."""
+        return self.is_job and self.kind == "on-demand" and bool(self.vendor)
+
+    @property
+    def vcpu_quota(self) -> int:
+        return self.vcpu * self.peak
+
+    @property
+    def memory_quota_gb(self) -> int:
+        return math.ceil(self.memory_bytes * self.peak / 1e9)
+
+    @property
+    def accelerator_quota(self) -> int:
+        return self.accelerator_count * self.peak
+
+    @property
+    def reason(self) -> str:
+        use = f"the {'job' if self.is_job else 'pool'}{'s' if len(self.pools) > 1 else ''} {', '.join(self.pools)}"
+        return f"{self.mean:.2g} machines on average and {self.peak} at the peak, {self.kind}, for {use}"
 
 
 class PoolDeployment(Record):

@@ -1,54 +1,23 @@
 """Cloud sites of a deployment: what Terraform templates need besides the site itself.
 
-A cloud site has one Terraform root module. Groups of machines say how they are paid, why the plan has them, and which
-predictions stand behind them.
+A cloud site has one Terraform root module.
 """
 
 import csv
 import functools
-import hashlib
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 from archwright.contract.plan import CostLine
 from archwright.contract.record import Record
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup
 
-PREFIX_CHARACTERS, SHORT_CHARACTERS = 12, 8
+PREFIX_CHARACTERS = 12
 # Nodes of the system pool: one for each zone of a region.
 LEAST_SYSTEM_NODES = 3
 HOST_LINE = re.compile(r"host of .*: (\d+)(?: to (\d+))? x (\S+) in ")
-
-
-class CloudGroup(Record):
-    """A machine group of a cloud site. `short` is a stable name of letters and digits.
-
-    `always_on`: machines that run all the time, the whole ones of a commitment's mean. `vcpu_quota` and
-    `accelerator_quota`: what the provider must allow at the peak.
-    """
-
-    group: MachineGroup
-    short: str
-    always_on: int
-    reason: str
-    predictions: tuple[str, ...]
-
-    @property
-    def is_reserved(self) -> bool:
-        return self.group.kind.startswith("commit")
-
-    @property
-    def vcpu_quota(self) -> int:
-        return self.group.vcpu * self.group.peak
-
-    @property
-    def memory_quota_gb(self) -> int:
-        return math.ceil(self.group.memory_bytes * self.group.peak / 1e9)
-
-    @property
-    def accelerator_quota(self) -> int:
-        return self.group.accelerator_count * self.group.peak
 
 
 class CloudSite(Record):
@@ -62,7 +31,6 @@ class CloudSite(Record):
     site: DeploymentSite
     folder: str
     prefix: str
-    groups: tuple[CloudGroup, ...]
     cost_lines: tuple[CostLine, ...]
     currency: str
     upper_share: float
@@ -81,28 +49,25 @@ class CloudSite(Record):
         return max(1, math.ceil(sum(line.amount.value for line in self.cost_lines)))
 
     @property
-    def reserved(self) -> tuple[CloudGroup, ...]:
-        return tuple(one for one in self.groups if one.is_reserved and one.always_on)
+    def reserved(self) -> tuple[MachineGroup, ...]:
+        return tuple(one for one in self.site.machines if one.always_on)
 
     @property
-    def queued(self) -> tuple[CloudGroup, ...]:
-        """Machines on demand for jobs, which can wait until the provider has free accelerators."""
-        return tuple(
-            one for one in self.groups if one.group.is_job and one.group.kind == "on-demand" and one.group.vendor
-        )
+    def queued(self) -> tuple[MachineGroup, ...]:
+        return tuple(one for one in self.site.machines if one.is_queued)
 
     @property
     def accelerator_limits(self) -> tuple[tuple[str, int], ...]:
         """The most accelerators of each kind that the plan runs at once."""
-        sums: dict[str, int] = {}
-        for one in self.groups:
-            if one.group.accelerator:
-                sums[one.group.accelerator] = sums.get(one.group.accelerator, 0) + one.accelerator_quota
-        return tuple(sorted(sums.items()))
+        sums = Counter[str]()
+        for one in self.site.machines:
+            sums[one.accelerator] += one.accelerator_quota
+        return tuple(sorted((name, count) for name, count in sums.items() if name))
 
     @property
     def prediction_ids(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for one in self.groups for name in one.predictions))
+        pools = (pool for one in self.site.machines for pool in self.site.pools if pool.pool.name in one.pools)
+        return tuple(dict.fromkeys(name for pool in pools for name in pool.prediction_ids))
 
 
 @functools.cache
@@ -115,11 +80,8 @@ def list_system_machines(provider: str) -> tuple[tuple[int, str], ...]:
 def list_cloud_sites(deployment: Deployment) -> tuple[CloudSite, ...]:
     """Return the sites on rented machines, the main one first."""
     sites = sorted((one for one in deployment.sites if not one.is_own), key=lambda one: not one.is_main)
-    return tuple(_build_cloud_site(deployment, one, alone=_is_alone(one, sites)) for one in sites)
-
-
-def _is_alone(site: DeploymentSite, sites: list[DeploymentSite]) -> bool:
-    return sum(one.place == site.place for one in sites) == 1
+    places = [one.place for one in sites]
+    return tuple(_build_cloud_site(deployment, one, alone=places.count(one.place) == 1) for one in sites)
 
 
 def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bool) -> CloudSite:
@@ -137,7 +99,6 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bo
         site=site,
         folder="" if alone else f"{site.name}/",
         prefix=deployment.name[:PREFIX_CHARACTERS].strip("-"),
-        groups=tuple(_build_group(site, one) for one in site.machines),
         cost_lines=lines,
         currency=deployment.plan.currency,
         upper_share=max(1.0, cost.high / cost.value) if cost and cost.value else 1.0,
@@ -146,17 +107,4 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bo
         most_system_nodes=max(nodes, most),
         system_cores=cores,
         system_machine=machine,
-    )
-
-
-def _build_group(site: DeploymentSite, group: MachineGroup) -> CloudGroup:
-    pools = [one for one in site.pools if one.pool.name in group.pools]
-    use = "the job" if group.is_job else "the pool"
-    names = f"{use}{'s' if len(group.pools) > 1 else ''} {', '.join(group.pools)}"
-    return CloudGroup(
-        group=group,
-        short=hashlib.sha256(group.name.encode()).hexdigest()[:SHORT_CHARACTERS],
-        always_on=math.floor(group.mean) if group.kind.startswith("commit") else 0,
-        reason=f"{group.mean:.2g} machines on average and {group.peak} at the peak, {group.kind}, for {names}",
-        predictions=tuple(dict.fromkeys(name for one in pools for name in one.prediction_ids)),
     )

@@ -7,7 +7,6 @@ engines, or the job machines and what no engine of a class uses. Engines take ba
 import math
 from typing import NamedTuple
 
-from archwright.deploy.cluster.cloud_site import CloudSite, list_cloud_sites
 from archwright.deploy.containers.engine_containers import find_resource
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
 
@@ -21,8 +20,7 @@ PURCHASES = ("reserved", "on-demand", "spot")
 class NodePool(NamedTuple):
     """Equal machines of a site, paid in one way. `resource`: the extended resource of its accelerators, empty without.
 
-    `idle_s`: time until an empty machine ends. `grace_s`: longest response of its engines, 0 for jobs. `short`: name of
-    the group in Terraform. `is_reserved`, `is_queued`: Terraform reserves the machines, or they wait for capacity.
+    `idle_s`: time until an empty machine ends. `grace_s`: longest response of its engines, 0 for jobs.
     """
 
     site: DeploymentSite
@@ -30,18 +28,15 @@ class NodePool(NamedTuple):
     resource: str
     idle_s: int
     grace_s: int
-    short: str
-    is_reserved: bool
-    is_queued: bool
 
     @property
     def purchase(self) -> str:
-        return "reserved" if self.group.kind.startswith("commit") else self.group.kind
+        return "reserved" if self.group.is_reserved else self.group.kind
 
     @property
     def machines(self) -> tuple[str, ...]:
         """The machine types to choose from; only the planned one was reserved."""
-        return self.group.alternatives[: 1 if self.purchase == "reserved" else None]
+        return self.group.alternatives[: 1 if self.group.is_reserved else None]
 
     @property
     def limit(self) -> int:
@@ -131,8 +126,7 @@ class ClusterCapacity(NamedTuple):
 
 
 def build_capacity(deployment: Deployment) -> ClusterCapacity:
-    clouds = {cloud.site.name: cloud for cloud in list_cloud_sites(deployment)}
-    pools = [_build_pool(site, one, clouds.get(site.name)) for site in deployment.sites for one in site.machines]
+    pools = [_build_pool(site, one) for site in deployment.sites for one in site.machines]
     classes = _group_classes(pools)
     peaks = {one.pool: one.peak for one in deployment.option.purchases}
     jobs = [Job(make_label(name), one, peaks[name] if one.is_job else 1) for one in classes for name in one.jobs]
@@ -140,18 +134,14 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
     return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple({one.name: one for one in jobs}.values()))
 
 
-def _build_pool(site: DeploymentSite, group: MachineGroup, cloud: CloudSite | None) -> NodePool:
+def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:
     engines = [one for one in site.pools if one.pool.name in group.pools]
-    rented = next((one for one in cloud.groups if one.group.name == group.name), None) if cloud is not None else None
     return NodePool(
         site=site,
         group=group,
         resource=find_resource(group.vendor),
         idle_s=max((one.cooldown_s for one in engines), default=JOB_IDLE_S),
         grace_s=max((one.grace_s for one in engines), default=0),
-        short=rented.short if rented is not None else "",
-        is_reserved=cloud is not None and rented in cloud.reserved,
-        is_queued=cloud is not None and rented in cloud.queued,
     )
 
 
