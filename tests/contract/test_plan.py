@@ -14,6 +14,7 @@ def test_the_digest_leaves_out_only_the_time_of_writing(null_plan: Plan) -> None
     pools = (replace(null_plan.pools[0], slots=5),)
     for changes in ({"currency": "USD"}, {"pools": pools}, {"assumptions": ("y",)}, {"chosen": None}):
         assert replace(null_plan, **changes).digest != null_plan.digest
+    assert null_plan.digest is null_plan.digest, "templates read it for each object, so it is computed once"
 
 
 def test_the_digest_survives_writing_and_reading_and_the_order_of_labels(null_plan: Plan) -> None:

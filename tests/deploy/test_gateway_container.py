@@ -59,7 +59,9 @@ def test_an_option_that_the_plan_did_not_choose_has_its_own_pools(null_plan: Pla
     plan, option = served(null_plan)
     other = replace(option, name="other", pools=(replace(option.pools[0], name="other"),))
     upstream = replace(option.pools[0], name="hosted", placement="hosted-api", provider="some-api")
-    _, config = build(replace(plan, options=(option, other), upstreams=(upstream,)), other, IN_CLUSTER)
+    both = replace(plan, options=(option, other), upstreams=(upstream,))
+    _, config = build(both, other, IN_CLUSTER)
+    assert config.plan_digest == both.digest, "measurements name the plan in plan.json"
     assert [pool.name for pool in config.pools] == ["other"]
     assert [target.pool for target in config.endpoints[0].targets] == ["other"]
 

@@ -17,7 +17,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, PurchaseKind
 from archwright.contract.record import Record, replace
-from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource
+from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource, find_vendor
 from archwright.deploy.rendering.components import Pins
 from archwright.errors import ErrorLocation, PlanFileError
 
@@ -381,7 +381,7 @@ class _Builder:
             return replace(
                 group,
                 accelerator=node.accelerator or "",
-                vendor=self._find_vendor(node.accelerator),
+                vendor=find_vendor(node.accelerator, self._catalog),
                 accelerator_count=node.accelerator_count,
                 vcpu=node.cores,
                 memory_bytes=int(node.ram_bytes),
@@ -396,7 +396,7 @@ class _Builder:
         return replace(
             group,
             accelerator=offer.accelerator or "",
-            vendor=self._find_vendor(offer.accelerator),
+            vendor=find_vendor(offer.accelerator, self._catalog),
             alternatives=self._list_alternatives(offer),
             accelerator_count=offer.accelerator_count,
             vcpu=offer.vcpu,
@@ -408,10 +408,6 @@ class _Builder:
 
     def _find_data_class(self, pool: Pool) -> str:
         return next((one.data_class for one in self._plan.workloads if one.name in pool.workloads), None) or "default"
-
-    def _find_vendor(self, accelerator: str | None) -> str:
-        found = self._catalog.accelerators.get(accelerator or "")
-        return found.vendor.lower() if found is not None else ""
 
     def _list_alternatives(self, wanted: Offer) -> tuple[str, ...]:
         """Return the machine types that can replace an offer: a broad list finds free machines more often."""

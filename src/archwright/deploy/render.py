@@ -42,7 +42,6 @@ class Target(Record):
     title: str
     places: tuple[str, ...]
     folders: dict[str, str]
-    components: tuple[str, ...] = ()
     engine_url: str = ""
     one_machine: bool = False
     images: bool = True
@@ -123,8 +122,8 @@ def render_bundle(
     pins = merge_pins(_list_pins(option, catalog, version), known)
     images = UsedRows({name: pin.pinned for name, pin in pins.images.items()})
     deployment = build_deployment(plan, option, catalog, images, version, pins)
-    for name in (*target.components, *(one.container.component for one in deployment.pools if one.container)):
-        components.get(name if target.images or name in target.components else "")
+    for one in deployment.pools if target.images else ():
+        components.get(one.container.component if one.container is not None else "")
     context = build_context(deployment, target, catalog, components, pins, images)
     gateway = cast(GatewayContainer, context["gateway"])
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]

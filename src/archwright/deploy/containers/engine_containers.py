@@ -110,7 +110,7 @@ def build_container(
         command=row.command,
         arguments=tuple(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, f"{MODELS}/{revision}", pin)),
         in_flight=pool.launch.metrics.get("in_flight", row.in_flight),
-        resource=find_resource(_find_vendor(pool, catalog)),
+        resource=find_resource(find_vendor(pool.accelerator, catalog)),
         environment={**row.environment, **pool.launch.environment},
         volume_bytes=_size_volume(pool, memory_bytes, catalog),
         shared_memory_bytes=min(MOST_SHARED_MEMORY_BYTES, memory_bytes // SHARED_MEMORY_SHARE),
@@ -124,8 +124,9 @@ def name_draft(pool: Pool) -> str:
     return f"{pool.name}-{DRAFT_FOLDER}"
 
 
-def _find_vendor(pool: Pool, catalog: Catalog) -> str:
-    device = catalog.accelerators.get(pool.accelerator) if pool.accelerator_count else None
+def find_vendor(accelerator: str | None, catalog: Catalog) -> str:
+    """Return the vendor of an accelerator in lower case, empty without one."""
+    device = catalog.accelerators.get(accelerator or "")
     return device.vendor.lower() if device is not None else ""
 
 
@@ -134,7 +135,7 @@ def choose_image(pool: Pool, catalog: Catalog) -> tuple[str, bool]:
 
     The name is empty if the engine has no container.
     """
-    row, vendor = read_engine_table().engines.get(pool.launch.engine), _find_vendor(pool, catalog)
+    row, vendor = read_engine_table().engines.get(pool.launch.engine), find_vendor(pool.accelerator, catalog)
     if row is None:
         return "", False
     speech = catalog.speech_models.get(pool.model)
