@@ -65,7 +65,9 @@ def read_units(bundle: FileBundle) -> dict[str, Unit]:
 
 
 def test_every_service_is_restarted_watched_limited_and_closed(bundle: FileBundle) -> None:
-    grace_s = msgspec.convert(read_gateway(bundle), GatewayConfig).limits.drain_s
+    limits = msgspec.convert(read_gateway(bundle), GatewayConfig).limits
+    grace_s = limits.drain_s
+    assert limits.request_s >= max(600, grace_s), "the gateway ends no response that the plan predicts"
     for name, unit in read_units(bundle).items():
         most_s = 2.0 if "engine" in name else 0.25
         assert unit.get("Restart") == "always" and unit.seconds("RestartSec") <= most_s, name

@@ -24,6 +24,8 @@ from archwright.errors import ErrorLocation, PlanFileError
 LABEL_CHARACTERS, SHORT_CHARACTERS = 40, 8
 # A response may take this long if the plan predicts no latency.
 DEFAULT_GRACE_S, LONGEST_GRACE_S = 60, 3600
+# The gateway ends a request after this time, or after the longest response that the plan predicts.
+SHORTEST_LIMIT_S = 600
 # An engine may take this long to start if the plan does not say; a probe allows this multiple of the prediction.
 DEFAULT_STARTUP_S, STARTUP_MARGIN = 600.0, 3.0
 # Autoscaling waits this many start times before it removes a replica, and at least SHORTEST_COOLDOWN_S.
@@ -167,7 +169,6 @@ class DeploymentSite(Record):
     place: str
     placement: Placement
     region: str
-    country: str
     pools: tuple[PoolDeployment, ...]
     machines: tuple[MachineGroup, ...]
     is_main: bool = False
@@ -196,7 +197,6 @@ class Deployment(Record):
     option: Option
     sites: tuple[DeploymentSite, ...]
     archwright: str
-    monthly_cost: Estimate | None
 
     @property
     def is_chosen(self) -> bool:
@@ -221,6 +221,11 @@ class Deployment(Record):
     def grace_s(self) -> int:
         """Time that the longest response of any pool may take."""
         return max((pool.grace_s for pool in self.pools), default=0)
+
+    @property
+    def gateway_limits(self) -> dict[str, int]:
+        """Limits of the gateway in seconds, so that it ends no response that the plan predicts."""
+        return {"drain_s": self.grace_s, "request_s": max(SHORTEST_LIMIT_S, self.grace_s)}
 
 
 def make_label(text: str) -> str:
@@ -266,7 +271,6 @@ def build_deployment(
         option=option,
         sites=builder.build_sites(),
         archwright=version,
-        monthly_cost=option.cost_per_month,
     )
 
 
@@ -337,7 +341,6 @@ class _Builder:
             place=provider if placement not in OWN_PLACEMENTS else placement,
             placement=placement,
             region=region,
-            country=next((pool.country for pool in pools), ""),
             pools=tuple(_place_pool(pool, built, machines, name) for pool in built),
             machines=machines,
         )

@@ -28,8 +28,6 @@ STORE_URL = "env:ARCHWRIGHT_DATABASE_URL"
 WORKER_BYTES, MASTER_BYTES = 2**30, 2**29
 # The gateway ends its workers this long after they should have finished, and its records are written.
 END_MARGIN_S = 10
-# The gateway ends a request after this time, or after the longest response that the plan predicts.
-SHORTEST_LIMIT_S = 600
 
 
 class GatewayContainer(Record):
@@ -87,9 +85,8 @@ def _build_config(deployment: Deployment, served: LocatedPools) -> str:
     health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.main_site.pools}
     # No proxy stands in front of the engines of this site.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
-    grace_s = deployment.grace_s
-    limits = {"drain_s": grace_s, "request_s": max(SHORTEST_LIMIT_S, grace_s)}
-    return encode_json({**config, "plan_digest": deployment.plan.digest, "pools": pools, "limits": limits})
+    more = {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
+    return encode_json({**config, "pools": pools, **more})
 
 
 def locate_engines(

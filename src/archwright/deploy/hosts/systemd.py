@@ -102,7 +102,7 @@ def build_units(deployment: Deployment) -> MachineUnits:
         located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine)
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
     config = build_gateway_config(plan, GatewayOptions(HOST, PORT), "", served)
-    config |= {"plan_digest": deployment.plan.digest, "limits": {"drain_s": deployment.grace_s}}
+    config |= {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
     argv = ("-m", "archwright.serving", "{home}", "{config}")
     gateway = ProcessSpec(name="gateway", argv=argv, config=config, ready_path="/readyz", ready_port=PORT)
     processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"
