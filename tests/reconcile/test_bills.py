@@ -159,3 +159,38 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     parquet.write_table(pa.table(table), tmp_path / "b.parquet")
     rows = compare_bills(PLAN, [str(tmp_path / "b.parquet")])
     assert rows[0].measured is not None and rows[0].measured.value == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"EffectiveCost": "NaN"}, "AW-REC-36"),
+        ({"EffectiveCost": "inf"}, "AW-REC-36"),
+        ({"EffectiveCost": "=1+1"}, "AW-REC-36"),
+        ({"ChargePeriodEnd": "2026-11-01T00:00:00Z"}, "AW-REC-36"),
+        ({"Tags": "[1]"}, "AW-REC-36"),
+        ({"ServiceCategory": "x" * 200_000}, "AW-REC-35"),
+    ],
+)
+def test_amounts_and_periods_that_cannot_be_added_are_refused(tmp_path: Path, row: dict[str, str], code: str) -> None:
+    with pytest.raises(ReconcileError) as caught:
+        compare(tmp_path / "bill.csv", row)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", ["bill.csv", "bill.csv.gz", "bill.parquet"])
+def test_other_bytes_than_a_bill_are_refused(tmp_path: Path, name: str) -> None:
+    whole = gzip.compress(bytes(range(256)) * 400)
+    for data in (bytes(range(256)), whole[:200], whole[:20] + b"\xff" * 50 + whole[70:], b"A,B,A\n1,2,3\n"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ReconcileError, match="cannot be read") as caught:
+            compare_bills(PLAN, [str(tmp_path / name)])
+        assert caught.value.code == "AW-REC-35"
+
+
+def test_a_time_without_a_zone_is_utc_and_a_file_counts_once(tmp_path: Path) -> None:
+    mixed = [{}, {"ChargePeriodStart": "2026-12-01T00:00:00"}]
+    path = write_bill(tmp_path / "bill.csv", *mixed)
+    once, twice = compare_bills(PLAN, [path]), compare_bills(PLAN, [path, path])
+    assert once[-1].measured is not None and once[-1].measured.samples == 2
+    assert once[-1].measured == twice[-1].measured

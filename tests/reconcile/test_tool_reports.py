@@ -4,6 +4,7 @@ engine (a first token after 20 ms, then one every 5 ms). Only fields that are ne
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,25 @@ def test_broken_reports_are_refused() -> None:
 def test_a_format_names_its_source() -> None:
     for row in list_formats():
         assert row["source"] and row["as_of"] and row["tpot_definition"], row["tool"]
+
+
+@pytest.mark.parametrize("tool", ["aiperf", "guidellm", "inference-perf"])
+@pytest.mark.parametrize("value", ["NaN", "x", -1, 1e999, [], [1], {}, {"a": 1}, None, True, "9" * 400])
+def test_a_field_of_another_form_is_an_error_and_never_a_number(tool: str, value: Any) -> None:
+    """Each field, one after the other, is replaced by something else."""
+    for path in list_paths(load(f"{tool}-rate")):
+        document = load(f"{tool}-rate")
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        try:
+            reports = read_tool_reports(document, "x.json")
+        except ReconcileError:
+            continue
+        assert all(0 <= number < math.inf for report in reports for number in report.values.values()), path
+
+
+def list_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    keys = value.keys() if isinstance(value, dict) else range(min(2, len(value))) if isinstance(value, list) else ()
+    return [one for key in keys for one in ((*path, key), *list_paths(value[key], (*path, key)))]

@@ -175,7 +175,7 @@ def _diff_bundle(folder: str, plan: str) -> BundleDiff:
     bundle = _render(Path(plan), manifest.target, manifest.option, path)
     changes = []
     for name in sorted({*manifest.files, *bundle.files}):
-        before = (path / name).read_text(encoding="utf-8") if (path / name).is_file() else ""
+        before = (path / name).read_bytes().decode(errors="replace") if (path / name).is_file() else ""
         after = bundle.files[name].text if name in bundle.files else ""
         if before != after:
             change = "added" if not before else "removed" if name not in bundle.files else "changed"

@@ -41,7 +41,7 @@ def as_json(result: Any) -> int:
     elif isinstance(result, Iterator | str):
         result = {"text": "".join(result)}
     _print_json(result)
-    return 0
+    return 3 if getattr(result, "problems", ()) else 0
 
 
 def _print_json(value: object) -> None:

@@ -9,7 +9,11 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import msgspec
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
@@ -37,6 +41,11 @@ ENGINE_SHARE = 0.85
 # An engine whose row has no port listens here.
 DEFAULT_PORT = 8000
 NO_PINS = Pins()
+# Expressions of shells, Terraform, Helm, Prometheus and Kubernetes; and what only the fields of PROSE may have.
+EXPRESSIONS, NOT_IN_NAMES = re.compile(r"\$[({]|[%{][{]|[{]%"), re.compile(r"[\"`$\\{}<>|;%]")
+PROSE = frozenset(
+    ("arguments", "basis", "environment", "evidence", "flag", "load", "notes", "reason", "setting", "source")
+)
 
 
 class MachineGroup(Record):
@@ -229,8 +238,10 @@ class Deployment(Record):
 
 
 def make_label(text: str) -> str:
-    """Return a label of RFC 1123 for a name: lower case, digits and dashes, at most LABEL_CHARACTERS."""
-    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LABEL_CHARACTERS].strip("-")
+    """Return a label of RFC 1123 for a name: lower case, digits and dashes; a long one ends with a part of its hash."""
+    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(label) > LABEL_CHARACTERS:
+        label = f"{label[: LABEL_CHARACTERS - 9].strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return label if label and label[0].isalpha() else f"x-{label}".strip("-")
 
 
@@ -261,29 +272,59 @@ def build_deployment(
 ) -> Deployment:
     """Return the deployment of an option. `images`: the pinned image of each component.
 
-    Raises PlanFileError AW-FILE-12 for names with control characters, which would change the meaning of a file.
+    Raises PlanFileError AW-FILE-12 for texts that would change the meaning of a file, -14 for names that look alike.
     """
     _check_texts(plan, option)
     builder = _Builder(plan, option, catalog, images, pins)
+    sites = builder.build_sites()
+    served = [one.name for one in option.pools]
+    _check_labels([*served, *dict.fromkeys(one.pool for one in option.purchases if one.pool not in served)], plan)
+    _check_labels([one.region if one.is_own else f"{one.place}-{one.region}" for one in sites], plan)
     return Deployment(
         name=make_label(plan.organisation),
         plan=plan,
         option=option,
-        sites=builder.build_sites(),
+        sites=sites,
         archwright=version,
     )
 
 
 def _check_texts(plan: Plan, option: Option) -> None:
-    texts = [plan.organisation, option.name, option.provider, *option.regions]
-    for pool in option.pools:
-        texts += [pool.name, pool.model, pool.machine, pool.region, pool.provider, *pool.workloads]
-        texts += [*pool.launch.arguments, pool.launch.engine, pool.accelerator, pool.quantisation]
-    broken = next((text for text in texts if not text.isprintable()), None)
+    names = (option, plan.predictions, plan.workloads, plan.loads, plan.pools, plan.upstreams, plan.currency)
+    used = {"names": names, "notes": plan.organisation}
+    regions = (one.region for one in option.pools if one.placement not in OWN_PLACEMENTS)
+    odd = (region for region in regions if not re.fullmatch(r"[\w-]*", region))
+    broken = next(chain(_find_broken(msgspec.to_builtins(used), NOT_IN_NAMES), odd), None)
     if broken is not None:
-        message = f"the name {broken!r} has a control character"
-        where = ErrorLocation(plan.needs_file)
-        raise PlanFileError("AW-FILE-12", message, where=where, hint="correct the name in the needs and plan again")
+        message = f"the text {broken[:80]!r} has a character or an expression that files would interpret"
+        hint = "correct the name in the needs and plan again"
+        raise PlanFileError("AW-FILE-12", message, where=ErrorLocation(plan.needs_file), hint=hint)
+
+
+def _find_broken(value: Any, forbidden: re.Pattern[str]) -> Iterator[str]:
+    """Yield texts that shells, units, queries, YAML or Terraform would read as more than text."""
+    if isinstance(value, str):
+        if not value.isprintable() or forbidden.search(value):
+            yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _find_broken(key, forbidden)
+            yield from _find_broken(item, EXPRESSIONS if key in PROSE else forbidden)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _find_broken(item, forbidden)
+
+
+def _check_labels(names: Iterable[str], plan: Plan) -> None:
+    """Raises PlanFileError AW-FILE-14 if two names have the same label: one file would replace another."""
+    known: dict[str, str] = {}
+    for name in names:
+        label = make_label(name)
+        if label in known:
+            message = f"the names {known[label]!r} and {name!r} have the same label {label}"
+            hint = "rename one of them in the needs and plan again"
+            raise PlanFileError("AW-FILE-14", message, where=ErrorLocation(plan.needs_file), hint=hint)
+        known[label] = name
 
 
 def _place_pool(

@@ -24,7 +24,14 @@ from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.hosts.rack_layout import lay_out_sites, list_bill
 from archwright.deploy.hosts.systemd import build_units
 from archwright.deploy.monitoring.monitored import build_monitoring
-from archwright.deploy.rendering.bundle import FileBundle, complete_kustomizations, compose_files
+from archwright.deploy.rendering.bundle import (
+    PINS,
+    BundleFile,
+    FileBundle,
+    complete_kustomizations,
+    compose_files,
+    encode_json,
+)
 from archwright.deploy.rendering.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
 from archwright.deploy.rendering.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
@@ -128,17 +135,16 @@ def render_bundle(
     gateway = cast(GatewayContainer, context["gateway"])
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     used = components.used | (images.used if target.images else set())
+    named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
+    addresses = {pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses}
+    pins = Pins(images=named, models=pins.models, addresses=addresses)
     return FileBundle(
         target=target.name,
         option=option.name,
         plan_digest=plan.digest,
-        files=compose_files(objects),
+        files={**compose_files(objects), PINS: BundleFile(text=encode_json(msgspec.to_builtins(pins)))},
         components={name: one.version for name, one in catalog.components.items() if name in used},
-        pins=Pins(
-            images={name: pin for name, pin in pins.images.items() if target.images and name in images.used},
-            models=pins.models,
-            addresses={pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses},
-        ),
+        pins=pins,
     )
 
 

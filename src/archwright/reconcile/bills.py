@@ -9,9 +9,11 @@ Columns: https://focus.finops.org/focus-specification/v1-2/
 import csv
 import gzip
 import io
+import math
 import re
+import zlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,15 @@ class _FocusCharge(msgspec.Struct, rename="pascal"):
     charge_class: str = ""
     tags: Any = None
 
+    def __post_init__(self) -> None:
+        """Times without a zone are UTC. Raises ValueError for amounts and periods that cannot be added up."""
+        start, end = self.charge_period_start, self.charge_period_end
+        self.charge_period_start, self.charge_period_end = (
+            at if at.tzinfo else at.replace(tzinfo=UTC) for at in (start, end)
+        )
+        if self.charge_period_end < self.charge_period_start or not math.isfinite(self.effective_cost):
+            raise ValueError("EffectiveCost is not finite, or the period ends before it starts")
+
     @property
     def is_left_out(self) -> bool:
         return self.charge_category in ("Tax", "Credit") or self.charge_class == "Correction"
@@ -70,7 +81,7 @@ def compare_bills(plan: Plan, files: Sequence[str]) -> tuple[Deviation, ...]:
     broken), AW-REC-37 (another currency).
     """
     option = plan.chosen_option
-    charges = [charge for file in files for charge in _read_charges(plan, file)]
+    charges = [charge for file in dict.fromkeys(files) for charge in _read_charges(plan, file)]
     tagged = any(owned is not None for _, owned in charges)
     taken = [charge for charge, owned in charges if owned or not tagged]
     counted = [one for one in taken if not one.is_left_out]
@@ -135,13 +146,17 @@ def _read_charges(plan: Plan, file: str) -> Iterator[tuple[_FocusCharge, bool | 
 def _read_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield rows with their numbers; the header of a table is row 1."""
     try:
-        data = Path(file).read_bytes()
-        text = "" if file.endswith(".parquet") else (gzip.decompress(data) if file.endswith(".gz") else data).decode()
-    except (OSError, EOFError, ValueError) as error:
+        with Path(file).open("rb") as data:
+            if file.endswith(".parquet"):
+                with require_extra("lake", "a bill in Parquet"):
+                    from pyarrow import parquet  # noqa: PLC0415
+                yield from enumerate(parquet.read_table(data).to_pylist(), 2)
+                return
+            plain = gzip.GzipFile(fileobj=data) if file.endswith(".gz") else data
+            rows = csv.DictReader(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
+            if len(names := list(filter(None, rows.fieldnames or ()))) > len(set(names)):
+                raise ValueError(f"its columns are not unique: {', '.join(names)}")
+            yield from enumerate(rows, 2)
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         message, hint = f"the bill cannot be read: {error}", "give a FOCUS export as .csv, .csv.gz or .parquet"
         raise ReconcileError("AW-REC-35", message, where=ErrorLocation(file), hint=hint) from error
-    if file.endswith(".parquet"):
-        with require_extra("lake", "a bill in Parquet"):
-            from pyarrow import parquet  # noqa: PLC0415
-        yield from enumerate(parquet.read_table(io.BytesIO(data)).to_pylist(), 2)
-    yield from enumerate(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))), 2)

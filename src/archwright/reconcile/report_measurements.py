@@ -53,7 +53,7 @@ def read_report_files(plan: Plan, files: Sequence[str]) -> ReportReading:
 def _read_file(plan: Plan, file: str) -> Iterator[_Reading]:
     try:
         document = msgspec.json.decode(Path(file).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"the report cannot be read: {error}"
         hint = f"{HINT} beside its CSV"
         raise ReconcileError("AW-REC-32", message, where=ErrorLocation(file), hint=hint) from error

@@ -7,6 +7,7 @@ If a row has `requests`, percentiles are computed from the single requests; else
 
 import csv
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_tool_reports(document: Any, file: str) -> list[ToolReport]:
     try:
         runs = _get(document, row["runs"]) if row["runs"] else [document]
         return [_read_run(run, row, tool) for run in runs]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"the report of {tool} has no field {error}, or a field of another form"
         raise ReconcileError("AW-REC-33", message, where=ErrorLocation(file), hint=HINT) from error
 
@@ -68,8 +69,11 @@ def _read_run(run: Any, row: Mapping[str, str], tool: str) -> ToolReport:
     found = {name: _get(run, row[name]) for name in (*OPTIONAL, *REQUIRED)}
     if missing := [row[name] for name in REQUIRED if found[name] is None]:
         raise KeyError(missing[0])
-    numbers = {name: None if value is None else float(value) for name, value in found.items()}
-    values, definitions = {(RATE, "rate"): float(found[RATE])}, {RATE: "output tokens of finished requests / duration"}
+    numbers = {name: None if value is None else _to_number(value) for name, value in found.items()}
+    values, definitions = (
+        {(RATE, "rate"): _to_number(found[RATE])},
+        {RATE: "output tokens of finished requests / duration"},
+    )
     gaps = dict[str, str]()
     for metric in ("ttft", "tpot"):
         read = {(f"{metric}_s", name): value for name, value in _read_statistics(run, row, metric)}
@@ -85,8 +89,8 @@ def _read_run(run: Any, row: Mapping[str, str], tool: str) -> ToolReport:
         definitions=definitions,
         gaps=gaps,
         samples=int(found["count"]),
-        seconds=float(found["seconds"]),
-        ended_at=datetime.fromisoformat(ended_at).timestamp() if isinstance(ended_at, str) else float(ended_at),
+        seconds=_to_number(found["seconds"]),
+        ended_at=datetime.fromisoformat(ended_at).timestamp() if isinstance(ended_at, str) else _to_number(ended_at),
     )
 
 
@@ -96,12 +100,19 @@ def _read_statistics(run: Any, row: Mapping[str, str], metric: str) -> Iterator[
     if not row["requests"]:
         summary = _get(run, row[metric]) or {}
         names = zip(STATISTICS, row["percentiles"].split(), strict=True)
-        yield from ((ours, float(summary[name]) * scale) for ours, name in names if summary.get(name) is not None)
+        yield from ((ours, _to_number(summary[name]) * scale) for ours, name in names if summary.get(name) is not None)
         return
     single = [one.get(row[metric]) for one in _get(run, row["requests"]) or ()]
-    if measured := [float(value) * scale for value in single if value is not None]:
+    if measured := [_to_number(value) * scale for value in single if value is not None]:
         yield from ((name, percentile(measured, share)) for name, share in QUANTILE.items())
         yield "mean", sum(measured) / len(measured)
+
+
+def _to_number(value: Any) -> float:
+    """Raises ValueError for a number that nothing can be compared with."""
+    if not math.isfinite(number := float(value)) or number < 0:
+        raise ValueError(value)
+    return number
 
 
 def _get(document: Any, path: str) -> Any:

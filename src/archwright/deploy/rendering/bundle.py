@@ -4,8 +4,10 @@
 another program wrote is refused; files of an earlier rendering that the new one does not have are removed.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from archwright.contract.record import Record
-from archwright.deploy.rendering.components import Pins
+from archwright.contract.record import Record, replace
+from archwright.deploy.rendering.components import BundlePath, Pins
 from archwright.deploy.rendering.templating import RenderedObject, merge_values
 from archwright.errors import ErrorLocation, PlanFileError, UsageError
 from archwright.home import write_atomic
@@ -34,7 +36,7 @@ class BundleManifest(Record):
     plan_digest: str
     archwright: str
     components: dict[str, str] = {}
-    files: dict[str, str] = {}
+    files: dict[BundlePath, str] = {}
 
 
 class BundleFile(Record):
@@ -209,26 +211,39 @@ def _refuse(folder: Path, message: str) -> UsageError:
 def write_bundle(bundle: FileBundle, folder: Path, version: str) -> BundleManifest:
     """Write the files, then the manifest; remove files of the earlier rendering that the bundle does not have.
 
-    A rendering that is killed leaves the earlier manifest, so the next one completes it.
+    Concurrent renderings wait for each other. One that is killed leaves a manifest of its files and the earlier ones,
+    so the next one completes it. Raises UsageError AW-USE-02 for a link in the place of a file or folder.
     """
     check_folder(folder)
-    earlier, manifest = read_manifest(folder), bundle.build_manifest(version)
     folder.mkdir(parents=True, exist_ok=True)
-    if earlier is None:  # what a killed first rendering leaves must be known as ours
-        write_atomic(folder / MANIFEST, encode_json(msgspec.to_builtins(manifest)).encode(), mode=0o644)
-    for path, one in bundle.files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, one.text.encode(), mode=one.mode)
-    for path in sorted(earlier.files if earlier is not None else ()):
-        if path not in bundle.files and _is_inside(path):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        earlier, manifest = read_manifest(folder), bundle.build_manifest(version)
+        known = {**(earlier.files if earlier is not None else {}), **manifest.files}
+        _check_places(folder, (MANIFEST, *known))
+        _write_manifest(folder, replace(manifest, files=known))
+        for path, one in bundle.files.items():
+            write_atomic(folder / path, one.text.encode(), mode=one.mode)
+        for path in known.keys() - bundle.files.keys():
             (folder / path).unlink(missing_ok=True)
-    write_atomic(folder / PINS, encode_json(msgspec.to_builtins(bundle.pins)).encode(), mode=0o644)
-    write_atomic(folder / MANIFEST, encode_json(msgspec.to_builtins(manifest)).encode(), mode=0o644)
+        for left in folder.rglob(".*.????????"):  # temporary files of a killed rendering
+            if str(left.with_name(left.name[1:-9]).relative_to(folder)) in known:
+                left.unlink()
+        _write_manifest(folder, manifest)
+    finally:
+        os.close(handle)
     return manifest
 
 
-def _is_inside(path: str) -> bool:
-    """True for a path that stays in the bundle: a manifest may come from elsewhere."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and ".." not in parts and not path.startswith("/")
+def _write_manifest(folder: Path, manifest: BundleManifest) -> None:
+    write_atomic(folder / MANIFEST, encode_json(msgspec.to_builtins(manifest)).encode(), mode=0o644)
+
+
+def _check_places(folder: Path, paths: Iterable[str]) -> None:
+    for path in paths:
+        file = folder / path
+        for place in (file, *(folder / parent for parent in PurePosixPath(path).parents[:-1])):
+            fits = place.is_file() if place == file else place.is_dir()
+            if place.is_symlink() or (place.exists() and not fits):
+                raise _refuse(folder, f"{place} is a link, or is no {'file' if place == file else 'folder'}")

@@ -6,7 +6,9 @@ The catalog knows few of them. An unresolved pin is written so that nothing can 
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta
 
 from archwright.catalog.tables.records import Component
 from archwright.contract.record import Record
@@ -14,6 +16,13 @@ from archwright.contract.record import Record
 UNRESOLVED = "sha256:unresolved"
 OWN_IMAGE = "archwright"
 T = TypeVar("T")
+# Users write pins, and scripts, units and images read them. A path stays in its folder.
+_Reference = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*\Z")]
+_Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Url = Annotated[str, Meta(pattern=r"^(https?://[\w.:/%~\[\]-]+)?\Z")]
+_Name = Annotated[str, Meta(pattern=r"^(?!-)[\w .:/+-]*\Z")]
+BundlePath = Annotated[str, Meta(pattern=r"^(?![/-])(?!.*\.\.)[\w @.:/+-]+\Z")]
 
 
 class UsedRows(dict[str, T]):
@@ -40,8 +49,8 @@ class UsedRows(dict[str, T]):
 class ImagePin(Record):
     """`reference` is the name with its tag; `digest` is "sha256:..." or empty until somebody resolves it."""
 
-    reference: str
-    digest: str = ""
+    reference: _Reference
+    digest: _Digest = ""
 
     @property
     def pinned(self) -> str:
@@ -60,12 +69,12 @@ class ModelPin(Record):
     `format` is that of the plan, `stored` that of the files, empty for 16 bits: an engine may convert at its start.
     """
 
-    model: str
-    repository: str = ""
-    revision: str = ""
-    files: dict[str, str] = {}
-    format: str = ""
-    stored: str = ""
+    model: _Name
+    repository: _Name = ""
+    revision: _Name = ""
+    files: dict[BundlePath, _Sha256] = {}
+    format: _Name = ""
+    stored: _Name = ""
 
     @property
     def is_converted(self) -> bool:
@@ -81,7 +90,7 @@ class Pins(Record):
 
     images: dict[str, ImagePin] = {}
     models: dict[str, ModelPin] = {}
-    addresses: dict[str, str] = {}
+    addresses: dict[str, _Url] = {}
 
 
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
