@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import cast
 
 import yaml
 
@@ -32,8 +33,11 @@ def _join(folder: PurePosixPath, name: str) -> PurePosixPath:
 
 
 def _list_resources(bundle: FileBundle, folder: PurePosixPath) -> list[str]:
-    found = yaml.safe_load(bundle.files[str(folder / KUSTOMIZATION)].text)
-    return list(found.get("resources", []))
+    return list(_read_kustomization(bundle, folder).get("resources", []))
+
+
+def _read_kustomization(bundle: FileBundle, folder: PurePosixPath) -> Item:
+    return cast(Item, yaml.safe_load(bundle.files[str(folder / KUSTOMIZATION)].text))
 
 
 def read_cluster(bundle: FileBundle, folder: PurePosixPath) -> list[Item]:
@@ -50,7 +54,31 @@ def read_cluster(bundle: FileBundle, folder: PurePosixPath) -> list[Item]:
 
 def read_clusters(bundle: FileBundle) -> Iterator[tuple[str, list[Item]]]:
     for folder in list_overlays(bundle):
-        yield str(folder), read_cluster(bundle, folder)
+        items = read_cluster(bundle, folder)
+        yield str(folder), [*_list_kept(bundle, folder), *items] if is_component(bundle, folder) else items
+
+
+def is_component(bundle: FileBundle, folder: PurePosixPath) -> bool:
+    return bool(_read_kustomization(bundle, folder)["kind"] == "Component")
+
+
+def find_overlay(folder: PurePosixPath) -> PurePosixPath:
+    """Return the overlay that a component of the same site changes."""
+    return folder.parent.parent / "overlays" / folder.name
+
+
+def _list_kept(bundle: FileBundle, folder: PurePosixPath) -> list[Item]:
+    """Return the objects of the overlay that a component leaves, with its other patches left out."""
+    patches = [yaml.safe_load(one["patch"]) for one in _read_kustomization(bundle, folder)["patches"]]
+    gone = {(one["kind"], one["metadata"]["name"]) for one in patches if isinstance(one, dict)}
+    items = read_cluster(bundle, find_overlay(folder))
+    return [one for one in items if (one["kind"], one["metadata"]["name"]) not in gone | _list_proxied(bundle, folder)]
+
+
+def _list_proxied(bundle: FileBundle, folder: PurePosixPath) -> set[tuple[str, str]]:
+    """Return the objects whose patch replaces their selector: no pod of the bundle belongs to them any more."""
+    targets = [one.get("target", {}) for one in _read_kustomization(bundle, folder)["patches"]]
+    return {("Service", one["name"]) for one in targets if one.get("kind") == "Service"}
 
 
 def craft_plans(plan: Plan) -> dict[str, Plan]:

@@ -28,7 +28,10 @@ from archwright.needs.template import TEMPLATES, read_template
 from archwright.plan.planner import make_plan
 
 # Kinds without a definition in DIR, with the reason.
-NO_SCHEMA = {"cloud.google.com/v1 ComputeClass": "GKE serves it and publishes no definition"}
+NO_SCHEMA = {
+    "cloud.google.com/v1 ComputeClass": "GKE serves it and publishes no definition",
+    "gateway.envoyproxy.io/v1alpha1 EnvoyProxy": "DIR does not have the definitions of Envoy Gateway",
+}
 
 
 def make_plans(catalog: Catalog) -> Iterator[tuple[str, Plan]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -254,3 +255,45 @@ def test_an_edited_gateway_configuration_is_no_secret(made_bundle: Callable[...,
         for path, file in made_bundle(example, "kubernetes").files.items():
             assert "postgresql://" not in file.text, path
             assert "BEGIN" not in file.text or "PRIVATE" not in file.text, path
+
+
+def test_ray_takes_the_place_of_a_deployment_in_steps_that_the_plan_has_room_for(made_bundle: MadeBundle) -> None:
+    bundle = made_bundle("startup", "kubernetes", "cloud-aws")
+    clusters = dict(read_clusters(bundle))
+    folder = next(one for one in clusters if one.startswith("ray/"))
+    with_ray, without = clusters[folder], clusters[folder.replace("ray/", "overlays/")]
+    assert check_objects(with_ray) == []
+    gone = find(without, "Deployment", "engine-support-chat")
+    assert gone not in with_ray
+    assert not [one for one in with_ray if one["kind"] == "ScaledObject"]
+    spec = find(with_ray, "RayService", "support-chat")["spec"]
+    options = spec["upgradeStrategy"]["clusterUpgradeOptions"]
+    app = json.loads(spec["serveConfigV2"])["applications"][0]
+    (model,) = app["args"]["llm_configs"]
+    replicas = model["deployment_config"]["autoscaling_config"]["max_replicas"]
+    quota = find(with_ray, "ResourceQuota", "accelerators")["spec"]["hard"]["requests.nvidia.com/gpu"]
+    assert replicas * (100 + options["maxSurgePercent"]) / 100 <= int(quota)
+    assert options["gatewayClassName"] == find(with_ray, "GatewayClass", "engine-support-chat")["metadata"]["name"]
+    proxy = find(with_ray, "EnvoyProxy", "engine-support-chat")["spec"]["provider"]["kubernetes"]["envoyService"]
+    assert proxy["type"] == "ClusterIP", "engines ask for no key"
+    arguments = next(find_pods(gone)).spec["containers"][0]["args"]
+    assert model["model_loading_config"]["model_source"] == arguments[0]
+    assert {"max_num_seqs", "max_model_len", "enable_lora"} <= set(model["engine_kwargs"])
+    assert not {"host", "port", "served_model_name", "shutdown_timeout"} & set(model["engine_kwargs"])
+    assert {f"--max-num-seqs={model['engine_kwargs']['max_num_seqs']}"} <= set(arguments)
+    script = next(file.text for path, file in bundle.files.items() if path.endswith("aws-us-east-1/install.sh"))
+    assert script.index('"${RAY:-false}" = true') < script.index("kuberay-operator")
+
+
+def test_idle_accelerators_of_google_are_checked_without_starting_machines(made_bundle: MadeBundle) -> None:
+    ((_, items), *_) = read_clusters(made_bundle("startup", "kubernetes", "cloud-gcp"))
+    check = find(items, "CronJob", "check-support-chat")
+    priority = find(items, "PriorityClass", "accelerator-check")
+    assert priority["value"] < -10, "the autoscaler starts no machine for it"
+    assert next(find_pods(check)).spec["priorityClassName"] == "accelerator-check"
+
+
+def test_the_read_me_says_what_is_open(made_bundle: MadeBundle) -> None:
+    text = made_bundle("manufacturer", "kubernetes", "hybrid-azure").files["README.md"].text
+    assert "`platform.tls`" in text
+    assert "downtime-fr at fr-plants" in text

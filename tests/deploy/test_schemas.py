@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import yaml
 
-from .clusters import list_overlays, read_clusters
+from .clusters import find_overlay, is_component, list_overlays, read_clusters
 from .conftest import EXAMPLES, MadeBundle
 from .object_rules import Item, find_pods, read_objects, title
 from .schemas import VERSIONS, CustomKinds, check_core, is_core
@@ -139,7 +140,15 @@ def test_kustomize_builds_the_objects_of_the_files(name: str, made_bundle: MadeB
     expected = dict(read_clusters(bundle))
     assert set(expected) == {str(folder) for folder in list_overlays(bundle)}
     for folder, items in expected.items():
-        command = [str(program), "build", str(tmp_path / folder)]
+        root = tmp_path / folder
+        if is_component(bundle, PurePosixPath(folder)):
+            root = tmp_path / "site"
+            root.mkdir()
+            parts = {"resources": [f"../{find_overlay(PurePosixPath(folder))}"], "components": [f"../{folder}"]}
+            (root / "kustomization.yaml").write_text(yaml.safe_dump(parts), encoding="utf-8")
+            overlay = expected[str(find_overlay(PurePosixPath(folder)))]
+            items = items + [one for one in overlay if one["kind"] == "Service" and title(one) not in map(title, items)]
+        command = [str(program), "build", str(root)]
         built = subprocess.run(command, capture_output=True, text=True, check=True)
         assert sorted(map(title, read_objects(built.stdout))) == sorted(map(title, items))
     (tmp_path / "base" / "limits.yaml").unlink()

@@ -163,6 +163,12 @@ class PoolDeployment(Record):
         return self.nodes * self.accelerators_per_node
 
     @property
+    def ray_image(self) -> str:
+        """The component by which Ray can serve the pool too, if a further replica has accelerators; else empty."""
+        usable = self.container if self.nodes == 1 and self.surge else None
+        return usable.row.ray.get(self.vendor, "") if usable else ""
+
+    @property
     def scales(self) -> bool:
         """True if the number of replicas follows the load."""
         return self.least_replicas < self.pool.replicas

@@ -20,6 +20,7 @@ from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.rendering.components import ModelPin, Pins
 
 MODELS = "/models"
+LISTENER = ("served-model-name", "host", "port", "shutdown-timeout")
 MODEL_FOLDER, DRAFT_FOLDER = "model", "draft"
 # A volume has this multiple of the weights, because a new revision lies beside the old one.
 VOLUME_SHARE, SMALLEST_VOLUME_BYTES = 2.2, 10 * 2**30
@@ -41,6 +42,7 @@ class EngineRow(Record):
     environment: dict[str, str] = {}
     model_file: str = ""
     upstream: str = ""
+    ray: dict[str, str] = {}
     drains: bool = False
 
 
@@ -70,6 +72,17 @@ class EngineContainer(Record):
     shared_memory_bytes: int
     weights: str
     revision: str
+
+    @property
+    def engine_options(self) -> dict[str, object]:
+        """Return the arguments behind the model as options of the engine's library, which has no listener."""
+        found = dict[str, object]()
+        for argument in self.arguments[1:]:
+            name, _, text = argument.removeprefix("--").partition("=")
+            if name not in LISTENER:
+                value = yaml.load(text, yaml.CSafeLoader) if text else not name.startswith("no-")
+                found[name.removeprefix("no-").replace("-", "_")] = value
+        return found
 
     def list_arguments(self, role: str) -> list[str]:
         """Return the arguments of a role: "single", "leader" or "worker"."""
