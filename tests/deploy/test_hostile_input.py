@@ -202,6 +202,12 @@ def test_ids_of_predictions_cannot_end_a_comment(made_plan: MadePlan, made_bundl
         made_bundle(replace(plan, predictions=broken), "systemd")
 
 
+def test_a_quantity_of_another_release_is_not_watched(made_plan: MadePlan, made_bundle: MadeBundle) -> None:
+    plan = made_plan("desk")
+    other = tuple(replace(one, query=replace(one.query, metric="joules_per_token")) for one in plan.predictions)
+    made_bundle(replace(plan, predictions=other), "compose")
+
+
 def test_two_names_with_one_label_are_refused(made_plan: MadePlan, made_bundle: MadeBundle) -> None:
     def change(option: Option) -> Option:
         first = option.pools[0]

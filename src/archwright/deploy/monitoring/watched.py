@@ -187,7 +187,10 @@ def _list_costs(option: Option, currency: str, usd: float) -> Iterator[CostLimit
 def _list_predictions(plan: Plan, option: Option) -> Iterator[Prediction]:
     """Yield what requests and processes can measure; for an option that the plan did not choose, from its limits."""
     if option.name == plan.chosen:
-        yield from (one for one in plan.predictions if one.metric != "control_held")  # only `reconcile` asks controls
+        known = METRIC_BY_QUANTITY.keys() - {
+            "control_held"
+        }  # only `reconcile` asks controls; a plan may be of another release
+        yield from (one for one in plan.predictions if {one.metric, one.query.metric} <= known)
         return
     for limit in option.limits:
         workload, _, name = limit.limit.rpartition(".")
