@@ -49,7 +49,7 @@ $(CLUSTER): $(FULL)
 .venv-focus/.installed: MAKER = $(PYTHON312)
 .venv-terraform/.installed .venv-checkov/.installed: MAKER = $(PYTHON)
 .venv-%/.installed: tests/deploy/environments/%.txt
-	$(MAKER) -m venv .venv-$*
+	@$(MAKER) -m venv .venv-$* || { echo ".venv-$* needs $(MAKER): give a path by PYTHON312=... for focus, else PYTHON=..."; exit 2; }
 	.venv-$*/bin/python -m pip install -q -r $<
 	@touch $@
 

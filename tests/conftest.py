@@ -147,8 +147,10 @@ def cli(home: Home, capsys: pytest.CaptureFixture[str]) -> CommandLine:
 @pytest.fixture(scope="session")
 def postgres(processes: None) -> Iterator[str]:
     """A PostgreSQL server in a temporary folder, reachable only over a Unix socket."""
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if binaries is None:
+        pytest.fail("PostgreSQL is missing: run `apt-get install postgresql`", pytrace=False)
     folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     user = "postgres" if os.getuid() == 0 else None
     if user is not None:
         shutil.chown(folder, user)

@@ -219,7 +219,8 @@ def make_certificate(folder: Path) -> Path:
     """Write tls.crt and tls.key as the README of the target compose says; the key belongs to the user of the image."""
     folder.mkdir()
     names = "subjectAltName=DNS:archwright-gateway,DNS:localhost,IP:127.0.0.1"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = [str(require_program("openssl")), "req", "-x509", "-newkey", "ec", "-nodes"]
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-days", "1", "-subj", "/CN=archwright-gateway", "-addext", names]
     subprocess.run([*command, "-keyout", "tls.key", "-out", "tls.crt"], cwd=folder, check=True, capture_output=True)
     os.chown(folder / "tls.key", USER, USER)

@@ -16,16 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 # Program -> Debian package.
 PROGRAMS = {
+    "amtool": "prometheus-alertmanager",
     "buildah": "buildah",
     "chromium": "chromium",
     "docker-compose": "docker-compose",
     "kustomize": "kustomize",
     "mmdebstrap": "mmdebstrap",
+    "openssl": "openssl",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "promtool": "prometheus",
-    "skopeo": "skopeo",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",
@@ -39,11 +40,11 @@ ENVIRONMENTS = {
 }
 
 
-def require_program(name: str, *, debian: str = "") -> Path:
-    """Return the path of a program. Fails the test if it is missing. `debian`: its package, if PROGRAMS has none."""
+def require_program(name: str) -> Path:
+    """Return the path of a program of PROGRAMS. Fails the test if it is missing."""
     found = shutil.which(name)
     if found is None:
-        package = debian or PROGRAMS[name]
+        package = PROGRAMS[name]
         pytest.fail(f"{name} is missing: run `apt-get install {package}` (Debian package {package})", pytrace=False)
     return Path(found)
 

@@ -103,6 +103,7 @@ def test_burn_rates_follow_the_limits_of_the_needs(monitored: MadeMonitoring) ->
     levels = {level.id: level for level in made.monitoring.watched.levels}
     ttft, availability = levels["letters.ttft_p95_s"], levels["letters.availability"]
     assert (ttft.budget, round(availability.budget, 6)) == (0.05, 0.001)
+    assert ttft.reason.startswith(f"the needs state {ttft.stated:g} s, the plan predicts ")
     assert float(ttft.bound) in LATENCY_BOUNDS_S and ttft.stated <= float(ttft.bound) < 1.15 * ttft.stated
     assert [availability.find_threshold(rate) for rate in BURN_RATES] == pytest.approx([0.0144, 0.006, 0.001])
     assert ttft.find_threshold(BURN_RATES[0]) == pytest.approx(0.72)

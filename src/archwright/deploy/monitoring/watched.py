@@ -213,7 +213,10 @@ def _list_levels(option: Option, predictions: tuple[Prediction, ...]) -> Iterato
         bound = next((one for one in LATENCY_BOUNDS_S if one >= limit.stated), LATENCY_BOUNDS_S[-1])
         bucket = "" if statistic == "share" else str(bound)
         name, selector = METRIC_BY_QUANTITY[metric].name, f'workload="{escape_label_value(workload)}"'
-        reason = f"the needs state {limit.stated:g}, the plan predicts {limit.predicted.value:.4g} ({limit.chance})"
+        value, unit = limit.predicted.value, limit.predicted.unit
+        reason = (
+            f"the needs state {limit.stated:g} {unit}, the plan predicts {value:.4g} {unit} (chance {limit.chance})"
+        )
         yield ServiceLevel(limit.limit, workload, selector, name, bucket, budget, limit.stated, reason, known)
 
 
