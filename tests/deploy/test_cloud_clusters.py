@@ -64,3 +64,11 @@ def test_gke_serves_shared_volumes_and_encrypts_between_nodes(made_bundle: MadeB
     assert '"file"' in services["for_each"], "the storage class of weights uses Filestore"
     (cluster,) = list_resources(bundle, "google_container_cluster")
     assert cluster["in_transit_encryption_config"] == "IN_TRANSIT_ENCRYPTION_INTER_NODE_TRANSPARENT"
+
+
+def test_the_volumes_of_aks_need_no_right_beyond_the_subnet_of_the_nodes(made_bundle: MadeBundle) -> None:
+    bundle = made_bundle("startup", "azure", "cloud-azure")
+    (storage,) = list_objects(bundle, "StorageClass")
+    assert storage["parameters"] == {"skuName": "Premium_ZRS", "protocol": "nfs"}
+    (subnet,) = list_resources(bundle, "azurerm_subnet")
+    assert '"Microsoft.Storage"' in subnet["dynamic"]["service_endpoint"]["for_each"]
