@@ -200,3 +200,17 @@ def test_an_engine_converts_files_of_sixteen_bits_only(
     )
     converted = made_bundle("startup", "kubernetes", pins=stored).files
     assert not any("--quantization" in file.text for path, file in converted.items() if "/engine-" in path)
+
+
+def test_a_rendering_says_that_the_plan_chose_or_wants_another_option(
+    made_plan: MadePlan, home: Home, tmp_path: Path
+) -> None:
+    plan = made_plan("clinic")
+    infeasible = tuple(replace(one, feasible=False, misses=()) for one in plan.options if one.name == "cloud-aws")
+    for number, (made, word) in enumerate(
+        [(plan, "the plan chose on-premises"), (replace(plan, chosen=None, options=infeasible), "does not satisfy")]
+    ):
+        path = tmp_path / f"plan-{number}.json"
+        write_plan(made, path)
+        notes = api.render(str(path), target="aws", output=str(tmp_path / f"out-{number}"), option="cloud-aws").notes
+        assert any(word in note for note in notes)

@@ -2,11 +2,13 @@
 
 import difflib
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from archwright import __version__, settings
 from archwright.catalog.load import load_catalog
+from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.deploy.render import find_target, render_bundle, select_option
 from archwright.deploy.rendering.bundle import (
@@ -88,8 +90,17 @@ def render(plan: str, *, target: str, output: str, option: str | None = None) ->
         option=bundle.option,
         files=len(bundle.files),
         open_pins=tuple(one.subject for one in _list_open_pins(bundle.pins)),
-        notes=_list_age_notes(bundle.components),
+        notes=(*_list_option_notes(read_plan(Path(plan)), bundle.option), *_list_age_notes(bundle.components)),
     )
+
+
+def _list_option_notes(plan: Plan, name: str) -> Iterator[str]:
+    option = next(one for one in plan.options if one.name == name)
+    if not option.feasible:
+        missed = ", ".join(dict.fromkeys(miss.constraint for miss in option.misses))
+        yield f"option {name} does not satisfy the needs; it misses {missed}"
+    elif name != plan.chosen:
+        yield f"the plan chose {plan.chosen or 'no option'}, so option {name} has no predictions beyond its limits"
 
 
 def _render(plan: Path, target: str, option: str | None, folder: Path) -> FileBundle:

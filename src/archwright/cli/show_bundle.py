@@ -15,7 +15,7 @@ def print_render(result: Any) -> int:
     out.print(f"\n[bold]{result.files} files for {escape(result.target)}[/] in {escape(result.folder)}")
     print_indented(out, f"option: {escape(result.option)}")
     for note in result.notes:
-        print_indented(out, f"old: {escape(note)}")
+        print_indented(out, f"note: {escape(note)}")
     if result.open_pins:
         print_indented(out, f"not resolved: {escape(', '.join(result.open_pins))}")
     print_indented(
@@ -32,7 +32,7 @@ def print_check(result: Any) -> int:
         if one.command:
             print_indented(out, escape(one.command))
     for note in result.notes:
-        out.print(f"old: {escape(note)}", soft_wrap=True)
+        out.print(f"note: {escape(note)}", soft_wrap=True)
     if not result.problems:
         out.print(f"{escape(result.folder)} is ready: option {escape(result.option)} for {escape(result.target)}")
     return 3 if result.problems else 0
