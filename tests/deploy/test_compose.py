@@ -137,13 +137,6 @@ def test_memory_is_limited_above_the_prediction(made_deployment: Callable[..., A
     assert engine.devices == () and engine.cpu == deployment.plan.machine.cores_usable
 
 
-def test_names_of_a_plan_cannot_reach_composes_variables(made_bundle: MadeBundle, gpu_plan: Plan) -> None:
-    pool = replace(gpu_plan.pools[0], model="${HOME} $(id)")
-    option = replace(gpu_plan.options[0], pools=(pool,))
-    text = made_bundle(replace(gpu_plan, options=(option,), pools=(pool,)), "compose").files["compose.yaml"].text
-    assert "--served-model-name=$${HOME} $$(id)" in text and not re.search(r"[^$]\$\{HOME", text)
-
-
 # --- Docker Compose
 
 

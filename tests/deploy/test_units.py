@@ -272,6 +272,7 @@ model_registry.append_promotion(store, [], "promote", ("assistant", made.id), "l
 """
 
 
+@pytest.mark.nightly
 def test_a_promoted_version_gets_a_unit_of_its_own(machine: Machine) -> None:
     """The supervisor may only ask for it. The engine runs as the engines' user, and reads the file by its group."""
     unit = "archwright-engine@engine-assistant.v1"

@@ -105,6 +105,7 @@ def check_three_plans(shell: Shell, plan: Plan, folder: Path, url: str, key: str
         assert verdicts == {word}, json.loads(result.read_text())
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_bench_fails_at_both_ends_and_its_result_reads_back(
     shell: Shell, null_plan: Plan, home: Home, tmp_path: Path

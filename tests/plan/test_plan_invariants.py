@@ -90,6 +90,7 @@ def test_a_machine_that_is_owned_never_makes_a_house_dearer(plan_of: Make, there
     no_cheaper(plan_of("manufacturer", owning(there + more, load)), plan_of("manufacturer", owning(there, load)))
 
 
+@pytest.mark.nightly
 @few
 @given(st.floats(0.05, 4.0), st.floats(1.02, 1.5))
 def test_more_work_of_a_load_that_is_shared_never_costs_less(plan_of: Make, load: float, factor: float) -> None:

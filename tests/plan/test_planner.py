@@ -365,6 +365,7 @@ def test_defaults_are_said(plan_of: Make) -> None:
     assert not any(text.startswith("storage") for text in plan.not_sized)
 
 
+@pytest.mark.nightly
 @draw(3, 12)
 @given(
     st.lists(st.sampled_from(["EEA", "US", "APAC", "DE", "JP", "FR", "BR", "eastus2", "any"]), min_size=1, unique=True)

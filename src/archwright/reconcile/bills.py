@@ -37,6 +37,8 @@ GROUPS: dict[str, tuple[tuple[CostCategory, ...], tuple[str, ...]]] = {
 BILLED_LINES: tuple[CostCategory, ...] = tuple(category for categories, _ in GROUPS.values() for category in categories)
 # A label of a cloud holds fewer characters than a digest.
 DIGEST_CHARACTERS = 8
+# The limit of the csv module by default; another part of the program may have raised it.
+MOST_CHARACTERS = 131_072
 TAG = re.compile(r"(?:^|.*[^a-z])archwright[^a-z]+(plan|pool)$")
 
 
@@ -156,7 +158,10 @@ def _read_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
             rows = csv.DictReader(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
             if len(names := list(filter(None, rows.fieldnames or ()))) > len(set(names)):
                 raise ValueError(f"its columns are not unique: {', '.join(names)}")
-            yield from enumerate(rows, 2)
+            for number, row in enumerate(rows, 2):
+                if any(len(cell) > MOST_CHARACTERS for cell in row.values() if isinstance(cell, str)):
+                    raise ValueError(f"row {number} has a cell of over {MOST_CHARACTERS:,} characters")
+                yield number, row
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         message, hint = f"the bill cannot be read: {error}", "give a FOCUS export as .csv, .csv.gz or .parquet"
         raise ReconcileError("AW-REC-35", message, where=ErrorLocation(file), hint=hint) from error

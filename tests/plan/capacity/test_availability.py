@@ -80,6 +80,7 @@ def test_a_house_holds_what_its_tier_lets_it_hold(plan_of: Make, tier: int | Non
         assert any(text.startswith(note) for text in option.notes)
 
 
+@pytest.mark.nightly
 def test_a_target_above_that_of_a_region_is_missed_and_predictions_name_the_site(plan_of: Make) -> None:
     option = next(one for one in plan_of("clinic", asked(0.99995, "cloud")).options if one.name == "cloud-aws")
     assert "letters.availability" in {miss.constraint for miss in option.misses}

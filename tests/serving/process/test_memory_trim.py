@@ -29,6 +29,7 @@ def anonymous_mib(pid: int) -> float:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("Pss_Anon"))
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_what_large_replies_took_is_given_back(start: Start, place: Place) -> None:
     platform: Platform = start([{"addresses": (place.url,)}], [])
