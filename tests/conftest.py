@@ -28,7 +28,7 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec, Option, Plan, WorkloadPlan
+from archwright.contract.plan import LoadSpec, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.engines.model_files import fetch_model
 from archwright.home import Home
@@ -37,7 +37,7 @@ from .command_line import CommandLine
 from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
-from .small_plans import PLAN, POOL
+from .small_plans import OPTION, PLAN, POOL
 from .tools.quantised_model import quantise_model
 
 # How long an example takes says how busy the machine is: no test of ours is timed. At each commit the examples of a
@@ -225,19 +225,7 @@ def promise(metric: str, statistic: Statistic, band: tuple[float, float, float],
 @pytest.fixture
 def null_plan() -> Plan:
     """A plan whose engine answers after 20 ms with a token every 5 ms, with a short load for `bench`."""
-    option = Option(
-        name="this-machine",
-        placement="this-machine",
-        provider="this-machine",
-        regions=("DE",),
-        feasible=True,
-        misses=(),
-        total_cost=None,
-        cost_per_month=None,
-        capex=None,
-        pools=(POOL,),
-        models={"assistant": "null-model"},
-    )
+    option = replace(OPTION, models={"assistant": "null-model"})
     predictions = (
         promise("ttft_s", "p50", (0.01, 0.03, 0.09), "peak"),
         promise("tpot_s", "p50", (0.004, 0.0055, 0.02), "peak"),

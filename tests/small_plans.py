@@ -1,8 +1,8 @@
-"""A pool of this machine and a plan of nothing; a test replaces the fields that it is about."""
+"""A pool of this machine, an option with it, and a plan of nothing; a test replaces the fields that it is about."""
 
 from __future__ import annotations
 
-from archwright.contract.plan import Launch, Plan, Pool
+from archwright.contract.plan import Launch, Option, Plan, Pool
 
 POOL = Pool(
     name="assistant",
@@ -20,6 +20,18 @@ POOL = Pool(
     default_max_tokens=32,
     quantisation="none",
     launch=Launch(engine="null", settings={"ttft_s": 0.02, "tpot_s": 0.005}),
+)
+OPTION = Option(
+    name="this-machine",
+    placement="this-machine",
+    provider="this-machine",
+    regions=("DE",),
+    feasible=True,
+    misses=(),
+    total_cost=None,
+    cost_per_month=None,
+    capex=None,
+    pools=(POOL,),
 )
 PLAN = Plan(
     needs_file="needs.yaml",

@@ -12,7 +12,7 @@ import pytest
 from tests.examples import read_example
 
 from archwright import api
-from archwright.cli import build_parser, main, show
+from archwright.cli import build_parser, main, show_platform
 from archwright.cli.verbs import GROUPS, VERBS, Verb
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -38,7 +38,7 @@ def test_an_error_is_three_lines_or_json_on_standard_error(cli: CommandLine) -> 
 
 def test_what_others_said_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     said = "Grüße\n\ttab \x1b]0;owned\x07\x1b[2J\x9b1A\r end"
-    show.print_stream(iter([said]))
+    show_platform.print_stream(iter([said]))
     sys.stdout.write(OperateError("AW-OPS-32", said).lines())
     out = capsys.readouterr().out
     assert out.isascii() is False and not any(sign in out for sign in "\x1b\x07\x9b\r") and "Grüße\n\ttab" in out

@@ -55,7 +55,7 @@ def test_the_image_installs_the_versions_that_were_tested(made_bundle: MadeBundl
     text = made_bundle("desk", "compose").files["image/constraints.txt"].text
     pins = {line for line in text.splitlines() if "==" in line}
     assert pins <= tested
-    assert {normalise(pin.partition("==")[0]) for pin in pins} == list_closure("archwright", ("postgres",), set())
+    assert {normalise(pin.partition("==")[0]) for pin in pins} == list_closure("archwright", ("hub", "postgres"), set())
 
 
 def test_the_image_has_no_secret_no_time_and_no_root(made_bundle: MadeBundle) -> None:
@@ -119,7 +119,7 @@ def collect_wheels(folder: Path, constraints: Path) -> None:
     (wheel,) = folder.glob("archwright-*.whl")
     platforms = [f"--platform=manylinux{tag}_{os.uname().machine}" for tag in ("2014", "_2_17", "_2_28")]
     fetched = ["--only-binary=:all:", "--python-version=3.11", *platforms, f"--constraint={constraints}"]
-    subprocess.run([*pip, "download", *fetched, f"--dest={folder}", f"{wheel}[postgres]"], check=True)
+    subprocess.run([*pip, "download", *fetched, f"--dest={folder}", f"{wheel}[hub,postgres]"], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.tools import require_program
 from tests.deploy.unit_runner import Unit, parse_unit
-from tests.small_plans import PLAN, POOL
+from tests.small_plans import OPTION, PLAN, POOL
 from tests.tools.checks import refuses
 
-from archwright.contract.plan import Bundle, Launch, Option, Plan, Purchase
+from archwright.contract.plan import Bundle, Launch, Plan, Purchase
 from archwright.contract.record import replace
 from archwright.deploy.rendering.bundle import FileBundle
 from archwright.engines.engine_config import EngineConfig
@@ -38,19 +38,8 @@ def owned() -> Plan:
     )
     bought = [Purchase(pool=one.name, machine=one.machine, kind="owned", machines=1.0, peak=1) for one in pools]
     shared = tuple(replace(one, shared_with=tuple({"chat", "mail"} - {one.pool})) for one in bought)
-    option = Option(
-        name="on-premises",
-        placement="on-premises",
-        provider="own",
-        regions=("DE",),
-        feasible=True,
-        misses=(),
-        total_cost=None,
-        cost_per_month=None,
-        capex=None,
-        pools=pools,
-        purchases=shared,
-    )
+    place = {"name": "on-premises", "placement": "on-premises", "provider": "own"}
+    option = replace(OPTION, **place, pools=pools, purchases=shared)
     return replace(PLAN, chosen=option.name, options=(option,), pools=pools)
 
 

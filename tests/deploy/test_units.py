@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.unit_runner import CODE, UnitRunner, running_units, wait_until_ready
 from tests.serving.conftest import free_port
-from tests.small_plans import PLAN, POOL
+from tests.small_plans import OPTION, PLAN, POOL
 from tests.tools.checks import until
+from tests.tools.client_threads import ClientThreads
 
 from archwright import __version__
 from archwright.catalog.load import load_catalog
-from archwright.contract.plan import Option, Plan, WorkloadPlan
+from archwright.contract.plan import Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.deploy.rendering.bundle import write_bundle
 from archwright.home import Home
@@ -140,20 +140,8 @@ def start_machine(
 @pytest.fixture(scope="module")
 def machine(made_bundle: MadeBundle, tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Machine]:
     """A machine with the null engine, which the tests share."""
-    option = Option(
-        name="this-machine",
-        placement="this-machine",
-        provider="this-machine",
-        regions=("DE",),
-        feasible=True,
-        misses=(),
-        total_cost=None,
-        cost_per_month=None,
-        capex=None,
-        pools=(POOL,),
-    )
     workloads = (WorkloadPlan(name="assistant", model="null-model", pools=("assistant",)),)
-    plan = replace(PLAN, chosen=option.name, options=(option,), workloads=workloads, pools=(POOL,))
+    plan = replace(PLAN, chosen=OPTION.name, options=(OPTION,), workloads=workloads, pools=(POOL,))
     with start_machine(plan, made_bundle, tmp_path_factory.mktemp("machine"), lambda _models: None) as made:
         yield made
 
@@ -178,31 +166,16 @@ def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
     machine.back_s(ENGINE, lambda: machine.ask() == "")
 
 
-class Load:
+class Load(ClientThreads):
     """Clients with plain and streamed requests, half over kept connections, half over a new one for each."""
 
     def __init__(self, machine: Machine, count: int = 6) -> None:
-        self.failed: list[str] = []
+        super().__init__(count)
         self.done = 0
         self._machine = machine
-        self._stop = threading.Event()
-        self._count = count
-        self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Load:
-        self._stop.clear()
-        counted = range(self._count)
-        self._threads = [threading.Thread(target=self._ask, args=(n % 2 == 0, n % 3 == 0)) for n in counted]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, kept: bool, stream: bool) -> None:
+    def _ask(self, number: int) -> None:
+        kept, stream = number % 2 == 0, number % 3 == 0
         connection = http.client.HTTPConnection("127.0.0.1", self._machine.port, timeout=60)
         while not self._stop.is_set():
             if failure := self._machine.chat(connection, stream=stream):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,55 +15,76 @@ from archwright.errors import MissingError
 from archwright.journal import Journal
 from archwright.settings import HubAccess
 
+from ..tools.hub_server import HubServer
+
 CONTENT = b"weights " * 1000
-HUB = HubAccess("https://hub.test", token="hf_secret")
+FILE = "model.safetensors"
+NO_HUB = HubAccess("http://127.0.0.1:9", token="")
 
 
 def write_list(**changes: object) -> bytes:
-    files = {"model.safetensors": hashlib.sha256(CONTENT).hexdigest()}
-    one = {"folder": "model", "model": "m", "repository": "a/b", "revision": "v1", "files": files, **changes}
+    files = {FILE: hashlib.sha256(CONTENT).hexdigest()}
+    one = {"folder": "model", "model": "m", "repository": "a/b", "revision": "", "files": files, **changes}
     return json.dumps([one]).encode()
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[urllib.request.Request]:
-    """Requests to the hub, which answers with CONTENT."""
-    requests: list[urllib.request.Request] = []
-
-    def answer(request: urllib.request.Request, timeout: float) -> Any:
-        requests.append(request)
-        return io.BytesIO(CONTENT)
-
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
-    return requests
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub with one repository."""
+    folder = tmp_path / "hub" / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(CONTENT)
+    monkeypatch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda seconds: None))
+    with HubServer(tmp_path / "hub") as server:
+        yield server
 
 
-def test_files_are_loaded_once_and_then_checked(tmp_path: Path, asked: list[urllib.request.Request]) -> None:
-    text = write_list()
+def access(hub: HubServer) -> HubAccess:
+    return HubAccess(hub.url, token="")
+
+
+def list_downloads(hub: HubServer) -> list[int]:
+    """The first byte of each download; the hub redirects to the host of the contents."""
+    return [one.begins for one in hub.heard if one.path.startswith("/cdn/")]
+
+
+@pytest.mark.enable_socket
+def test_files_are_loaded_once_and_then_checked(tmp_path: Path, hub: HubServer) -> None:
+    text, target = write_list(), tmp_path / "volume"
     with pytest.raises(MissingError, match="no verified files"):
-        check_weights(text, tmp_path)
-    load_weights(text, tmp_path, HUB, Journal("weights"))
-    check_weights(text, tmp_path)
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == CONTENT
-    assert [one.full_url for one in asked] == ["https://hub.test/a/b/resolve/v1/model.safetensors"]
-    # urllib does not send such a header to the host that the hub redirects to.
-    assert asked[0].unredirected_hdrs["Authorization"] == "Bearer hf_secret"
-    assert not asked[0].headers
-    load_weights(text, tmp_path, HUB, Journal("weights"))
-    assert len(asked) == 1
-    (tmp_path / "model" / "model.safetensors").write_bytes(b"damaged")
-    load_weights(text, tmp_path, HUB, Journal("weights"))
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == CONTENT
+        check_weights(text, target)
+    for _ in range(2):
+        load_weights(text, target, access(hub), Journal("weights"))
+    check_weights(text, target)
+    path = target / "model" / FILE
+    assert path.read_bytes() == CONTENT and path.stat().st_mode & 0o777 == 0o644
+    assert list_downloads(hub) == [0]
+    path.write_bytes(b"damaged")
+    load_weights(text, target, access(hub), Journal("weights"))
+    assert path.read_bytes() == CONTENT
     with pytest.raises(MissingError, match="no verified files"):
-        check_weights(write_list(revision="v2"), tmp_path)
+        check_weights(write_list(revision="v2"), target)
 
 
-def test_another_digest_is_refused_and_nothing_stays(tmp_path: Path, asked: list[urllib.request.Request]) -> None:
-    text = write_list(files={"model.safetensors": "0" * 64})
+@pytest.mark.enable_socket
+def test_a_download_that_ended_early_continues(tmp_path: Path, hub: HubServer) -> None:
+    folder = tmp_path / "volume" / "model"
+    folder.mkdir(parents=True)
+    (folder / f"{FILE}.part").write_bytes(CONTENT[:5000])
+    load_weights(write_list(), tmp_path / "volume", access(hub), Journal("weights"))
+    assert (folder / FILE).read_bytes() == CONTENT
+    assert list_downloads(hub) == [5000]
+
+
+@pytest.mark.enable_socket
+def test_another_digest_is_refused_before_the_download(tmp_path: Path, hub: HubServer) -> None:
+    text = write_list(files={FILE: "0" * 64})
     with pytest.raises(MissingError, match=r"pins.json says 0000") as caught:
-        load_weights(text, tmp_path, HUB, Journal("weights"))
+        load_weights(text, tmp_path / "volume", access(hub), Journal("weights"))
     assert caught.value.code == "AW-GET-04"
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not hub.downloaded() and not [path for path in (tmp_path / "volume").rglob("*") if path.is_file()]
+    with pytest.raises(MissingError, match="has no file other"):
+        load_weights(write_list(files={"other": "0" * 64}), tmp_path / "volume", access(hub), Journal("weights"))
 
 
 @pytest.mark.parametrize(
@@ -78,24 +98,22 @@ def test_another_digest_is_refused_and_nothing_stays(tmp_path: Path, asked: list
 )
 def test_a_list_that_cannot_be_loaded_is_refused(changes: dict[str, object], word: str, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=word):
-        load_weights(write_list(**changes), tmp_path, HUB, Journal("weights"))
+        load_weights(write_list(**changes), tmp_path, NO_HUB, Journal("weights"))
 
 
 def test_files_that_somebody_copied_are_verified_without_a_hub(tmp_path: Path) -> None:
     text = write_list(repository="")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(CONTENT)
-    load_weights(text, tmp_path, HUB, Journal("weights"))
+    load_weights(text, tmp_path, NO_HUB, Journal("weights"))
     check_weights(text, tmp_path)
 
 
-def test_a_hub_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(request: urllib.request.Request, timeout: float) -> Any:
-        raise OSError("no route")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(MissingError, match="cannot be fetched: no route"):
-        load_weights(write_list(), tmp_path, HUB, Journal("weights"))
+@pytest.mark.enable_socket
+def test_a_hub_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="cannot be fetched") as caught:
+        load_weights(write_list(), tmp_path, NO_HUB, Journal("weights"))
+    assert caught.value.code == "AW-GET-03"
 
 
 def test_the_program_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

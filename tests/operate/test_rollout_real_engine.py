@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 from tests.tools.checks import until
+from tests.tools.client_threads import ClientThreads
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Launch, Plan
@@ -45,29 +45,17 @@ def write_adapter(path: Path, seed: int) -> bytes:
     return path.read_bytes()
 
 
-class Askers:
+class Askers(ClientThreads):
     """Clients of a real engine, half of them streaming, with the answers of each version and the failures."""
 
     def __init__(self, stage: Stage, count: int) -> None:
+        super().__init__(count)
         self.said: dict[str, set[str]] = defaultdict(set)
-        self.failed: list[str] = []
         self._stage = stage
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._client, args=(number % 2 == 0,)) for number in range(count)]
 
-    def __enter__(self) -> Askers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _client(self, stream: bool) -> None:
+    def _ask(self, number: int) -> None:
         while not self._stop.is_set():
-            version, text = ask(self._stage, "assistant", stream)
+            version, text = ask(self._stage, "assistant", number % 2 == 0)
             if text:
                 self.said[version].add(text)
             else:

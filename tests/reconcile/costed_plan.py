@@ -5,10 +5,10 @@ from __future__ import annotations
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import CostCategory, CostLine, LoadSpec, Option, Plan, TokenPrice
+from archwright.contract.plan import CostCategory, CostLine, LoadSpec, Plan, TokenPrice
 from archwright.contract.record import replace
 
-from ..small_plans import PLAN, POOL
+from ..small_plans import OPTION, PLAN, POOL
 
 
 def line(
@@ -21,16 +21,13 @@ def line(
 
 def make_costed_plan(currency: str = "USD", lines: tuple[CostLine, ...] = ()) -> Plan:
     pool = replace(POOL, price_per_token=TokenPrice(input_usd=1e-6, output_usd=5e-6, source="machines of assistant"))
-    option = Option(
+    option = replace(
+        OPTION,
         name="cloud-a",
         placement="cloud",
         provider="a",
         regions=("r",),
-        feasible=True,
-        misses=(),
-        total_cost=None,
         cost_per_month=Estimate(value=1000, low=500, high=2000, unit=f"{currency}/month"),
-        capex=None,
         cost_lines=(
             line("assistant: m.large in r, on-demand", "compute", 1000.0, years=(9000.0, 9000.0)),
             line("data: object storage in r", "storage", 10.0),

@@ -82,7 +82,8 @@ def render(plan: str, *, target: str, output: str, option: str | None = None) ->
     """
     folder = Path(output)
     check_folder(folder)
-    bundle = _render(Path(plan), target, option, folder)
+    made = read_plan(Path(plan))
+    bundle = _render(made, plan, target, option, folder)
     write_bundle(bundle, folder, __version__)
     return RenderResult(
         folder=output,
@@ -90,7 +91,7 @@ def render(plan: str, *, target: str, output: str, option: str | None = None) ->
         option=bundle.option,
         files=len(bundle.files),
         open_pins=tuple(one.subject for one in _list_open_pins(bundle.pins)),
-        notes=(*_list_option_notes(read_plan(Path(plan)), bundle.option), *_list_age_notes(bundle.components)),
+        notes=(*_list_option_notes(made, bundle.option), *_list_age_notes(bundle.components)),
     )
 
 
@@ -103,12 +104,10 @@ def _list_option_notes(plan: Plan, name: str) -> Iterator[str]:
         yield f"the plan chose {plan.chosen or 'no option'}, so option {name} has no predictions beyond its limits"
 
 
-def _render(plan: Path, target: str, option: str | None, folder: Path) -> FileBundle:
-    made, row = read_plan(plan), find_target(target)
-    catalog = load_catalog(locate_home(settings.load()))
-    return render_bundle(
-        made, select_option(made, row, option, str(plan)), row, catalog, read_pins(folder), __version__
-    )
+def _render(plan: Plan, file: str, target: str, option: str | None, folder: Path) -> FileBundle:
+    """Return the bundle of a plan that was read from `file`."""
+    row, catalog = find_target(target), load_catalog(locate_home(settings.load()))
+    return render_bundle(plan, select_option(plan, row, option, file), row, catalog, read_pins(folder), __version__)
 
 
 def verify(folder: str) -> BundleCheck:
@@ -183,7 +182,7 @@ def diff(before: str, after: str) -> PlanDiff | BundleDiff:
 def _diff_bundle(folder: str, plan: str) -> BundleDiff:
     path = Path(folder)
     manifest = _read_bundle(path)
-    bundle = _render(Path(plan), manifest.target, manifest.option, path)
+    bundle = _render(read_plan(Path(plan)), plan, manifest.target, manifest.option, path)
     changes = []
     for name in sorted({*manifest.files, *bundle.files}):
         before = (path / name).read_bytes().decode(errors="replace") if (path / name).is_file() else ""

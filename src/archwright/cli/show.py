@@ -14,7 +14,6 @@ from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.contract.plan import LimitProbability, ModelProposal
-from archwright.errors import replace_control_characters
 
 MINIMUM_WIDTH = 100
 # The links of the audit chain: `audit verify` reads these fields, and --json has them.
@@ -29,19 +28,14 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def as_json(result: Any) -> int:
-    """Print the one JSON form: records as objects, a stream of text as {"text": ...}."""
-    if hasattr(result, "started"):  # a platform; its class would load the whole gateway for every verb
-        _print_json(result.started)
-        return 0 if result.detached else int(result.wait())
+def as_json(result: object) -> int:
+    """Print the one JSON form: records as objects, a text as {"text": ...}."""
     if isinstance(result, Path):
         result = {"path": str(result)}
-    elif hasattr(result, "request"):  # the stream of an answer
-        result = {"text": "".join(result), "model": result.model, "request": result.request}
     elif isinstance(result, Iterator | str):
         result = {"text": "".join(result)}
     _print_json(result)
-    return 3 if getattr(result, "problems", ()) else 0
+    return 0
 
 
 def _print_json(value: object) -> None:
@@ -56,16 +50,6 @@ def print_text(result: str) -> int:
 
 def print_path(result: Path) -> int:
     return print_text(f"wrote {result}")
-
-
-def print_stream(result: Any) -> int:
-    for piece in result:
-        sys.stdout.write(replace_control_characters(piece))
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    if hasattr(result, "request") and sys.stderr.isatty():
-        sys.stderr.write(f"({result.model}; its origin: archwright lineage {result.request})\n")
-    return 0
 
 
 def print_record(result: object) -> int:
@@ -106,30 +90,6 @@ def _format_field(name: str, value: object) -> str:
         # Money to the millionth: a request to a small model costs a few millionths.
         return f"{value:.{6 if name.endswith('_usd') else 3}f}".rstrip("0").rstrip(".")
     return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else format_value(value)
-
-
-def print_platform(result: Any) -> int:
-    """Print the address, the key (first start only) and three commands; wait for the end unless detached."""
-    started = result.started
-    key = started.key or "(shown on the first start; create another with: archwright key create)"
-    print_text(
-        f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
-        f'  archwright ask "What is machine learning, in one sentence?"\n'
-        f"  archwright bench\n"
-        f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
-    )
-    for proposal in started.proposals:
-        print_text(f"\n{format_proposal(proposal, 'archwright down, then archwright up --download')}")
-    if started.missed_limits:
-        print_missed_limits(make_console(), started.missed_limits)
-    if started.missed_limits or started.busy_share is not None:
-        print_probe_load(make_console(), started.busy_share)
-    sys.stdout.flush()
-    if result.detached:
-        return 0
-    print_text("\nrunning; Ctrl-C stops the platform")
-    sys.stdout.flush()
-    return int(result.wait())
 
 
 def format_proposal(proposal: ModelProposal, command: str) -> str:

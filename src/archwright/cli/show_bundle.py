@@ -1,16 +1,22 @@
 """The terminal output of `render` and `verify`."""
 
-from typing import Any
-
 from rich.markup import escape
 
-from archwright.cli.show import as_json, make_console
+from archwright.api.rendering import BundleCheck, RenderResult
+from archwright.cli import show
+from archwright.cli.show import make_console
 from archwright.cli.table_layout import print_indented
 
-__all__ = ["as_json", "print_check", "print_render"]
+NOT_READY = 3
 
 
-def print_render(result: Any) -> int:
+def as_json(result: object) -> int:
+    """Print JSON; the exit status is NOT_READY if the bundle has a problem."""
+    status = show.as_json(result)
+    return NOT_READY if isinstance(result, BundleCheck) and result.problems else status
+
+
+def print_render(result: RenderResult) -> int:
     out = make_console()
     out.print(f"\n[bold]{result.files} files for {escape(result.target)}[/] in {escape(result.folder)}")
     print_indented(out, f"option: {escape(result.option)}")
@@ -24,8 +30,8 @@ def print_render(result: Any) -> int:
     return 0
 
 
-def print_check(result: Any) -> int:
-    """Exit status 3 if the bundle is not ready."""
+def print_check(result: BundleCheck) -> int:
+    """Return NOT_READY if the bundle has a problem."""
     out = make_console()
     for one in result.problems:
         out.print(f"[bold]{escape(one.subject)}[/]: {escape(one.problem)}", soft_wrap=True)
@@ -35,4 +41,4 @@ def print_check(result: Any) -> int:
         out.print(f"note: {escape(note)}", soft_wrap=True)
     if not result.problems:
         out.print(f"{escape(result.folder)} is ready: option {escape(result.option)} for {escape(result.target)}")
-    return 3 if result.problems else 0
+    return NOT_READY if result.problems else 0

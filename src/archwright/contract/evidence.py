@@ -1,6 +1,7 @@
 """Predictions and their evidence: Basis and Query, Prediction and Control, Measurement and Deviation."""
 
 import math
+import re
 from typing import Literal
 
 from archwright.contract.estimate import Estimate
@@ -121,6 +122,19 @@ class Control(Record):
     feature: str
     evidence: str
     status: Literal["built-in", "configured", "organisational", "later"]
+
+    @property
+    def retention_days(self) -> int:
+        return find_retention_days(self.feature)
+
+
+_RETENTION_FLOOR = re.compile(r"retention floor (\d+) days")
+
+
+def find_retention_days(feature: str) -> int:
+    """Return the days for which the feature of a control keeps records at least; 0 if it states none."""
+    found = _RETENTION_FLOOR.search(feature)
+    return int(found[1]) if found is not None else 0
 
 
 class MeasuredValue(Record):

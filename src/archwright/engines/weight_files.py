@@ -6,16 +6,15 @@ engine starts only if `check` finds it: files of hundreds of GB are read once, n
 """
 
 import hashlib
-import http.client
 import sys
-import urllib.request
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
 from archwright.contract.record import Record
+from archwright.engines.hub import HubClient, HubReference
 from archwright.engines.model_files import compute_digest
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, UsageError, boundary
 from archwright.home import write_atomic
@@ -23,8 +22,6 @@ from archwright.journal import Journal
 from archwright.settings import HubAccess, read_hub_access
 
 MARKER = ".verified"
-PIECE_BYTES = 2**22
-ANSWER_WITHIN_S = 60.0
 
 
 class WeightFolder(Record):
@@ -55,55 +52,57 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
 
 
-def load_weights(text: bytes, target: Path, hub: HubAccess, journal: Journal) -> None:
-    """Make the files those of the list, then write the marker.
+def load_weights(text: bytes, target: Path, access: HubAccess, journal: Journal) -> None:
+    """Make the files those of the list, then write the marker. A download that ended early continues.
 
-    Raises MissingError AW-GET-04 for a file with another digest, AW-GET-03 without an answer, AW-GET-13 for a list
-    without digests or with a file that nobody put there.
+    Raises MissingError AW-GET-04 for a file with another digest, AW-GET-13 for a list without digests or with a file
+    that nobody put there, and as HubClient does.
     """
     for one in msgspec.json.decode(text, type=list[WeightFolder]):
         if not one.files:
             hint = "write its files with their SHA-256 into pins.json, render again, and apply"
             raise MissingError("AW-GET-13", f"the files of {one.model} have no SHA-256", hint=hint)
-        for name, digest in sorted(one.files.items()):
-            path = target / one.folder / name
+        paths = {name: target / one.folder / name for name in sorted(one.files)}
+        for name, path in paths.items():
             if not path.resolve().is_relative_to((target / one.folder).resolve()):
                 raise MissingError("AW-GET-04", f"the name {name[:100]!r} leaves its folder")
-            if path.is_file() and compute_digest(path) == digest:
-                journal.info("unchanged", file=name)
-                continue
-            _fetch_file(one, name, path, hub)
-            journal.info("loaded", file=name, bytes=path.stat().st_size)
+        missing = {
+            name: path for name, path in paths.items() if not path.is_file() or compute_digest(path) != one.files[name]
+        }
+        if missing:
+            _fetch_files(one, missing, access, journal)
+        journal.info("verified", model=one.model, files=len(paths), loaded=len(missing))
     target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / MARKER, hashlib.sha256(text).hexdigest().encode(), mode=0o644)
 
 
-def _fetch_file(one: WeightFolder, name: str, path: Path, hub: HubAccess) -> None:
+def _fetch_files(one: WeightFolder, missing: dict[str, Path], access: HubAccess, journal: Journal) -> None:
     if not one.repository:
+        name, path = next(iter(missing.items()))
         hint = f"copy the files of {one.model} to {path.parent} in the volume, or state its repository in pins.json"
         message = f"{one.model} has no repository, and {name} is missing or differs from its SHA-256"
         raise MissingError("AW-GET-13", message, where=ErrorLocation(str(path)), hint=hint)
-    url = f"{hub.endpoint}/{one.repository}/resolve/{quote(one.revision or 'main', safe='')}/{quote(name)}"
-    request = urllib.request.Request(url)
-    if hub.token:  # not sent to the host that a hub redirects to
-        request.add_unredirected_header("Authorization", f"Bearer {hub.token}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, found = path.with_name(f"{path.name}.part"), hashlib.sha256()
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer, part.open("wb") as sink:
-            while piece := answer.read(PIECE_BYTES):
-                found.update(piece)
-                sink.write(piece)
-    except (OSError, http.client.HTTPException) as error:
-        hint = "check the egress of the cluster, HF_ENDPOINT, and HF_TOKEN for restricted models; the job tries again"
-        message = f"{name} of {one.repository} cannot be fetched: {error}"
-        raise MissingError("AW-GET-03", message, where=ErrorLocation(field=url), hint=hint) from error
-    if found.hexdigest() != one.files[name]:
-        part.unlink()
-        message = f"{name} of {one.repository} has SHA-256 {found.hexdigest()}, and pins.json says {one.files[name]}"
-        hint = "find out which one is right before you change pins.json"
-        raise MissingError("AW-GET-04", message, where=ErrorLocation(field=url), hint=hint)
-    part.replace(path)
+    with closing(HubClient(access)) as client:
+        repository = client.read_repository(HubReference(one.repository, one.revision))
+        known = {file.name: file for file in repository.files}
+        for name, path in missing.items():
+            if name not in known:
+                hint = "correct the name, or the revision, in pins.json"
+                raise MissingError("AW-GET-07", f"{one.repository} has no file {name}", hint=hint)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{path.name}.part")
+            # The hub states the digest of a large file: hundreds of GB need not be read to find another one.
+            if not (found := known[name].sha256) or found == one.files[name]:
+                client.download(repository, known[name], part)
+                found = compute_digest(part)
+            if found != one.files[name]:
+                part.unlink(missing_ok=True)
+                message = f"{name} of {one.repository} has SHA-256 {found}, and pins.json says {one.files[name]}"
+                hint = "find out which one is right before you change pins.json"
+                raise MissingError("AW-GET-04", message, where=ErrorLocation(field=one.repository), hint=hint)
+            part.chmod(0o644)  # engines run as another user
+            part.replace(path)
+            journal.info("loaded", file=name, bytes=path.stat().st_size)
 
 
 def check_weights(text: bytes, target: Path) -> None:

@@ -69,8 +69,9 @@ def run_managed_supervisor(root: str, bundle_file: str, plan_file: str) -> int:
     if lock is None:
         message, where = "a platform of this home is already running", ErrorLocation(str(home.root))
         raise OperateError("AW-OPS-30", message, where=where, hint="archwright down")
-    with lock, closing(Store(chosen.database_url or home.store_url)) as store:
-        load_pepper(home, store)
+    with lock:
+        with closing(Store(chosen.database_url or home.store_url)) as store:
+            load_pepper(home, store)
         write_json(home.plan, plan)
         child = ForkedChild(life=-1, ready=os.open(os.devnull, os.O_WRONLY), restarts=0)
         return _supervise(_apply_settings(bundle, chosen), home, chosen, child, stop, time.time())

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import threading
 import time
 from contextlib import closing
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.tools.client_threads import ClientThreads
 
 from archwright.contract.record import replace
 from archwright.home import write_atomic
@@ -39,27 +39,15 @@ def two(start: Start) -> Platform:
     return platform
 
 
-class Load:
+class Load(ClientThreads):
     """Clients that keep their connections and send requests until stopped; `failed`: requests without a response."""
 
     def __init__(self, platform: Platform, clients: int = 8) -> None:
+        super().__init__(clients)
         self.done: dict[str, float] = {}
-        self.failed: list[str] = []
         self._platform = platform
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
         connection = self._platform.connection()
         headers = {"authorization": f"Bearer {self._platform.key}"}
         while not self._stop.is_set():

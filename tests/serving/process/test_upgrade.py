@@ -7,11 +7,11 @@ import json
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.tools.client_threads import ClientThreads
 
 import archwright
 
@@ -24,27 +24,16 @@ TOKENS = 12
 OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
 
 
-class Clients:
+class Clients(ClientThreads):
     """Clients that send plain and streamed requests, half over kept connections, half over a new one for each."""
 
     def __init__(self, platform: Platform, count: int = 6) -> None:
-        self.failed: list[str] = []
+        super().__init__(count)
         self.done = 0
         self._platform = platform
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(n % 2 == 0, n % 3 == 0)) for n in range(count)]
 
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, kept: bool, stream: bool) -> None:
+    def _ask(self, number: int) -> None:
+        kept, stream = number % 2 == 0, number % 3 == 0
         connection = self._platform.connection()
         fields = {"model": "m", "max_tokens": TOKENS, "stream": stream}
         body = json.dumps({**fields, "messages": [{"role": "user", "content": "Go on."}]}).encode()

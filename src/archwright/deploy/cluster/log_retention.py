@@ -1,11 +1,7 @@
 """How long logs must be kept: the longest time that a control of the plan demands."""
 
-import re
-
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
-
-FLOOR = re.compile(r"retention floor (\d+) days")
 
 
 class LogRetention(Record):
@@ -18,8 +14,8 @@ class LogRetention(Record):
 def find_log_retention(plan: Plan) -> LogRetention:
     """Return the longest retention that the plan's controls state in their feature."""
     found = [
-        LogRetention(days=int(match[1]), reason=f"{control.demanded_by} demands {match[1]} days")
+        LogRetention(days=days, reason=f"{control.demanded_by} demands {days} days")
         for control in plan.controls
-        if (match := FLOOR.search(control.feature)) is not None
+        if (days := control.retention_days)
     ]
     return max(found, key=lambda one: one.days, default=LogRetention())

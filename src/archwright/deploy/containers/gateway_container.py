@@ -38,7 +38,6 @@ class GatewayContainer(Record):
     the plan cannot know, by pool.
     """
 
-    replicas: int
     workers: int
     cpu: int
     memory_bytes: int
@@ -68,7 +67,6 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
         served.append((pool, at))
     workers = plan.gateway_workers
     return GatewayContainer(
-        replicas=1,
         workers=workers,
         cpu=workers,
         memory_bytes=MASTER_BYTES + workers * WORKER_BYTES,

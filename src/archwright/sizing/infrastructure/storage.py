@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
+from archwright.contract.evidence import find_retention_days
 from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, Needs, Workload
 from archwright.sizing.model.architecture import cache_bytes
 from archwright.sizing.training.training_flops import lora_parameters
@@ -22,7 +23,6 @@ GIB = 2.0**30
 WEIGHT_BYTES = 2
 # LoRA rank of a fine-tune without a stated rank.
 ADAPTER_RANK = 16
-RETENTION_FLOOR = re.compile(r"retention floor (\d+) days")
 # Retention of a conversation's KV cache after its last response.
 CACHE_RETENTION_S = 600.0
 
@@ -159,10 +159,10 @@ def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catal
 def log_retention_days(needs: Needs, catalog: Catalog) -> tuple[float, tuple[str, ...]]:
     """Return the retention of logs in days and the clauses that set it: the regulations' highest floor, else usual."""
     floors = [
-        (float(found.group(1)), f"{name} {rule.clause}")
+        (float(days), f"{name} {rule.clause}")
         for name in needs.regulations
         for rule in catalog.regulations[name].controls
-        if (found := RETENTION_FLOOR.search(rule.feature)) is not None
+        if (days := find_retention_days(rule.feature))
     ]
     usual = catalog.parameter("log.days").value
     longest = max((days for days, _ in floors), default=0.0)

@@ -1,0 +1,54 @@
+"""The terminal output of a platform that was started, and of its answers."""
+
+import sys
+from collections.abc import Iterator
+
+from archwright.api.platform_lifecycle import AnswerStream, PlatformHandle
+from archwright.cli import show
+from archwright.cli.show import format_proposal, make_console, print_missed_limits, print_probe_load, print_text
+from archwright.errors import replace_control_characters
+
+
+def as_json(result: object) -> int:
+    """Print JSON: of a platform its start, of an answer its text and origin. Wait for the platform unless detached."""
+    if isinstance(result, PlatformHandle):
+        show.as_json(result.started)
+        return 0 if result.detached else result.wait()
+    if isinstance(result, AnswerStream):
+        text = "".join(result)  # the stream knows its model from the first piece on
+        return show.as_json({"text": text, "model": result.model, "request": result.request})
+    return show.as_json(result)
+
+
+def print_platform(result: PlatformHandle) -> int:
+    """Print the address, the key (first start only) and three commands; wait for the end unless detached."""
+    started = result.started
+    key = started.key or "(shown on the first start; create another with: archwright key create)"
+    print_text(
+        f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
+        f'  archwright ask "What is machine learning, in one sentence?"\n'
+        f"  archwright bench\n"
+        f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
+    )
+    for proposal in started.proposals:
+        print_text(f"\n{format_proposal(proposal, 'archwright down, then archwright up --download')}")
+    if started.missed_limits:
+        print_missed_limits(make_console(), started.missed_limits)
+    if started.missed_limits or started.busy_share is not None:
+        print_probe_load(make_console(), started.busy_share)
+    sys.stdout.flush()
+    if result.detached:
+        return 0
+    print_text("\nrunning; Ctrl-C stops the platform")
+    sys.stdout.flush()
+    return result.wait()
+
+
+def print_stream(result: Iterator[str]) -> int:
+    for piece in result:
+        sys.stdout.write(replace_control_characters(piece))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    if isinstance(result, AnswerStream) and sys.stderr.isatty():
+        sys.stderr.write(f"({result.model}; its origin: archwright lineage {result.request})\n")
+    return 0
