@@ -58,6 +58,7 @@ HEAVY = {
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
+    "lake": ("formats", "tables", "steps"),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),

@@ -28,7 +28,7 @@ from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, ModelError, TrainError
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.metrics.observations import OBSERVATIONS

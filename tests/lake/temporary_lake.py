@@ -10,7 +10,8 @@ from typing import Any
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import DataError
 from archwright.home import Home
-from archwright.lake import iceberg_tables, ingestion, quarantine, recipe, refinement, version_index
+from archwright.lake import ingestion, recipe, refinement
+from archwright.lake.tables import iceberg_tables, quarantine, version_index
 from archwright.store import Store
 
 

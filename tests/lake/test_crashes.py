@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archwright.lake import dataset_card, iceberg_tables, version_index
+from archwright.lake import dataset_card
+from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
 
 from ..tools.checks import refuses
@@ -20,7 +21,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from archwright.home import Home
-from archwright.lake import dataset_lock, iceberg_tables, ingestion, row_chunks, recipe, refinement, version_index
+from archwright.lake import ingestion, recipe, refinement
+from archwright.lake.formats import row_chunks
+from archwright.lake.tables import dataset_lock, iceberg_tables, version_index
 from archwright.store import Store
 
 root, verb, place, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])

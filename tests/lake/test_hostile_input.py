@@ -7,9 +7,9 @@ import json
 import pytest
 
 from archwright.home import Home
-from archwright.lake import jsonl_reader
-from archwright.lake.row_chunks import CHUNK_BYTES
-from archwright.lake.source_files import scan_sources
+from archwright.lake.formats import jsonl_reader
+from archwright.lake.formats.row_chunks import CHUNK_BYTES
+from archwright.lake.formats.source_files import scan_sources
 from archwright.store import Store
 
 from .temporary_lake import Lake

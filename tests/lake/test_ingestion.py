@@ -13,15 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from archwright.lake import (
-    csv_reader,
-    daft_engine,
-    iceberg_tables,
-    ingestion,
-    ray_cluster,
-    source_files,
-    version_index,
-)
+from archwright.lake import daft_engine, ingestion, ray_cluster
+from archwright.lake.formats import csv_reader, source_files
+from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
 
 from ..tools.checks import refuses
@@ -167,7 +161,7 @@ def test_parquet_keeps_kinds_and_writes_out_what_has_none(lake: Lake) -> None:
 
 def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("row_chunks", "parquet_reader"):
-        monkeypatch.setattr(f"archwright.lake.{module}.CHUNK_ROWS", 7)
+        monkeypatch.setattr(f"archwright.lake.formats.{module}.CHUNK_ROWS", 7)
     monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 2000)
     lake.put_rows("a.jsonl", [{"n": n} for n in range(50)])
     lake.put("b.csv", "n\n" + "".join(f"{n}\n" for n in range(50, 100)))
@@ -182,7 +176,7 @@ def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pyte
 
 
 def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.lake.row_chunks.CHUNK_CELLS", 1000)
+    monkeypatch.setattr("archwright.lake.formats.row_chunks.CHUNK_CELLS", 1000)
     lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
     source = source_files.scan_sources(lake.source).sources[0]
     assert [len(chunk.rows) for chunk in csv_reader.read_chunks(source, lambda broken: None)] == [10, 10, 5]
@@ -275,7 +269,7 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
     lake.put("b.txt", "text")
     for place in ("source_files.compute_file_digest", "text_lines.open", "document_reader.open"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"archwright.lake.{place}", denied, raising=False)
+            patched.setattr(f"archwright.lake.formats.{place}", denied, raising=False)
             with refuses("AW-OPS-02"):
                 lake.ingest()
 

@@ -14,7 +14,8 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.errors import DataError, UsageError
-from archwright.lake import daft_engine, iceberg_tables, recipe, refinement, version_index
+from archwright.lake import daft_engine, recipe, refinement
+from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
 
 from ..tools.checks import refuses

@@ -11,7 +11,8 @@ import pytest
 
 from archwright import settings
 from archwright.home import Home
-from archwright.lake import refinement, version_index
+from archwright.lake import refinement
+from archwright.lake.tables import version_index
 
 from .temporary_lake import Lake
 

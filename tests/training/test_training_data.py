@@ -12,7 +12,7 @@ import pytest
 from archwright import api
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.store import Store
 from archwright.training import training_data
 from archwright.training.training_data import TrainingData

@@ -6,10 +6,11 @@ from pathlib import Path
 from archwright.api.context import open_home, write_audit_record
 from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
-from archwright.lake import dataset_card, quarantine, version_index
+from archwright.lake import dataset_card
 from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
+from archwright.lake.tables import quarantine, version_index
 from archwright.monitor import lineage
 
 

@@ -11,7 +11,7 @@ from archwright.contract.record import Record
 from archwright.contract.served import request_received_at
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage as edges_of
 from archwright.monitor.wal.compaction import read_served

@@ -19,7 +19,7 @@ from archwright.contract.record import replace
 from archwright.engines.model_files import locate_model
 from archwright.errors import ArchwrightError, ErrorLocation, StoreError, TrainError
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.store import Store

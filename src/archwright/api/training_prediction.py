@@ -22,8 +22,8 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.plan import MachineFacts
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
-from archwright.lake import iceberg_tables, version_index
-from archwright.lake.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.tables import iceberg_tables, version_index
 from archwright.sizing.hardware.roofline import count_engine_threads
 from archwright.sizing.training.local_training import TrainingLoad, predict_training
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step

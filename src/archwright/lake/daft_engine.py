@@ -13,10 +13,11 @@ from archwright import settings
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import missing_extra
 from archwright.home import Home
-from archwright.lake import iceberg_tables, ray_cluster
-from archwright.lake.column_names import RESERVED_PREFIX
+from archwright.lake import ray_cluster
+from archwright.lake.formats.column_names import RESERVED_PREFIX
 from archwright.lake.lazy_modules import pa
-from archwright.lake.row_status import CHANGES, DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION, TEXT_COLUMNS
+from archwright.lake.steps.row_status import CHANGES, DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION, TEXT_COLUMNS
+from archwright.lake.tables import iceberg_tables
 
 Runner = Literal["native", "ray"]
 BatchStep = Callable[[Any], Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.lake.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
 
 MAX_LISTED_FILES = 200  # listed in the card; the record of the version lists all files
 

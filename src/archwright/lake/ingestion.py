@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import schema_inference, type_inference, version_index
-from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
-from archwright.lake.content_digest import ContentDigest
-from archwright.lake.dataset_lock import lock_dataset
-from archwright.lake.file_formats import FORMATS
-from archwright.lake.iceberg_tables import DataFileWriter, TableChange, draft_version, read_batches
+from archwright.lake.formats import schema_inference, type_inference
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema
+from archwright.lake.formats.file_formats import FORMATS
+from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
+from archwright.lake.formats.source_files import ScannedFile, read_file_signature, scan_sources
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.quarantine import Quarantine, quarantine_path
-from archwright.lake.rejects_file import open_rejects_file
-from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
-from archwright.lake.source_files import ScannedFile, read_file_signature, scan_sources
+from archwright.lake.tables import version_index
+from archwright.lake.tables.content_digest import ContentDigest
+from archwright.lake.tables.dataset_lock import lock_dataset
+from archwright.lake.tables.iceberg_tables import DataFileWriter, TableChange, draft_version, read_batches
+from archwright.lake.tables.quarantine import Quarantine, quarantine_path
+from archwright.lake.tables.rejects_file import open_rejects_file
 from archwright.store import Store
 
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

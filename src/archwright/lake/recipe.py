@@ -10,10 +10,10 @@ import msgspec
 from archwright import specfile
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake import pii_redaction, recipe_steps
-from archwright.lake.column_kinds import SYSTEM_COLUMNS
 from archwright.lake.daft_engine import add_first_position, map_batches
-from archwright.lake.row_status import DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.steps import pii_redaction, recipe_steps
+from archwright.lake.steps.row_status import DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION
 
 
 class ColumnOptions(Record):

@@ -17,14 +17,16 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import daft_engine, recipe, row_status, version_index
-from archwright.lake.column_kinds import SYSTEM_COLUMNS, arrow_schema
-from archwright.lake.content_digest import ContentDigest
-from archwright.lake.dataset_lock import lock_dataset
-from archwright.lake.iceberg_tables import DataFileWriter, TableChange, draft_version
+from archwright.lake import daft_engine, recipe
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema
 from archwright.lake.ingestion import check_dataset_name
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.rejects_file import RejectsWriter, open_rejects_file
+from archwright.lake.steps import row_status
+from archwright.lake.tables import version_index
+from archwright.lake.tables.content_digest import ContentDigest
+from archwright.lake.tables.dataset_lock import lock_dataset
+from archwright.lake.tables.iceberg_tables import DataFileWriter, TableChange, draft_version
+from archwright.lake.tables.rejects_file import RejectsWriter, open_rejects_file
 from archwright.store import Store
 
 

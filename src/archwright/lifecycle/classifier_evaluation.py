@@ -22,8 +22,8 @@ from archwright.engines.onnx_file import ModelSignature, read_onnx
 from archwright.errors import DataError, EngineError, ErrorLocation, ModelError, TrainError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
-from archwright.lake import version_index
 from archwright.lake.lazy_modules import np
+from archwright.lake.tables import version_index
 from archwright.lifecycle import classifier_metrics, evaluation_engine, model_registry
 from archwright.store import Store
 from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs

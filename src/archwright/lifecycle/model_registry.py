@@ -27,7 +27,7 @@ from archwright.engines.gguf import read_gguf
 from archwright.engines.model_files import missing_model_error, open_scratch
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.lifecycle import adapter_export, model_formats
 from archwright.monitor import lineage
 from archwright.store import ConflictError, RecordTable, Store

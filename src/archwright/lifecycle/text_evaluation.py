@@ -13,7 +13,7 @@ from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
-from archwright.lake import version_index
+from archwright.lake.tables import version_index
 from archwright.lifecycle import evaluation_engine, export_gate
 from archwright.lifecycle.confidence_interval import ConfidenceInterval, bootstrap_interval, weighted_mean
 from archwright.lifecycle.evaluation_engine import LogProbabilityQuery

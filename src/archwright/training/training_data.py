@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import ErrorLocation, TrainError
 from archwright.home import Home
-from archwright.lake import iceberg_tables
-from archwright.lake.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
 from archwright.lake.lazy_modules import pa, pc
+from archwright.lake.tables import iceberg_tables
 from archwright.training.training_spec import TrainSpec
 
 SPLIT_KEY = "archwright:key"  # the lake refuses this name in sources

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake.pii_redaction import PiiSpan, find_pii_spans
+from archwright.lake.steps.pii_redaction import PiiSpan, find_pii_spans
 from archwright.serving.routing import pii_detection
 from archwright.serving.routing.pii_detection import (
     DATA_CLASS_BY_KIND,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from archwright.lake.pii_redaction import CANDIDATE_PATTERNS, CONTEXT_CHARACTERS, FINDERS, PII_KINDS, PiiKind
+from archwright.lake.steps.pii_redaction import CANDIDATE_PATTERNS, CONTEXT_CHARACTERS, FINDERS, PII_KINDS, PiiKind
 from archwright.policy.residency import DataClass, strictest_class
 
 DATA_CLASS_BY_KIND: dict[PiiKind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in PII_KINDS}

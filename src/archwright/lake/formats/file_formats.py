@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from archwright.lake import csv_reader, document_reader, jsonl_reader, parquet_reader, type_inference
-from archwright.lake.row_chunks import BrokenRowHandler, RowChunks
-from archwright.lake.source_files import ScannedFile
-from archwright.lake.type_inference import KindCounts
+from archwright.lake.formats import csv_reader, document_reader, jsonl_reader, parquet_reader, type_inference
+from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunks
+from archwright.lake.formats.source_files import ScannedFile
+from archwright.lake.formats.type_inference import KindCounts
 
 
 class FileFormat(NamedTuple):

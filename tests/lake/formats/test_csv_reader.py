@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake import csv_reader
-from archwright.lake.text_lines import TextLine
+from archwright.lake.formats import csv_reader
+from archwright.lake.formats.text_lines import TextLine
 
-from .temporary_lake import Lake
+from ..temporary_lake import Lake
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

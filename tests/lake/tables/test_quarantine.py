@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from archwright.lake import iceberg_tables, quarantine, version_index
-from archwright.lake.row_chunks import EXCERPT_CHARACTERS
+from archwright.lake.formats.row_chunks import EXCERPT_CHARACTERS
+from archwright.lake.tables import iceberg_tables, quarantine, version_index
 
-from ..tools.checks import refuses
-from .temporary_lake import Lake
+from ...tools.checks import refuses
+from ..temporary_lake import Lake
 
 GOOD = b'{"n": 1}\n' * 300
 
@@ -97,11 +97,11 @@ def test_text(lake: Lake, content: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("module", ["text_lines", "document_reader", "csv_reader"])
 def test_rows_longer_than_the_limit(lake: Lake, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    monkeypatch.setattr(f"archwright.lake.{module}.ROW_BYTES", 50)
+    monkeypatch.setattr(f"archwright.lake.formats.{module}.ROW_BYTES", 50)
     if module == "document_reader":
         lake.put("a.txt", "x" * 51)
     else:
-        monkeypatch.setattr("archwright.lake.text_lines.ROW_BYTES", 50)
+        monkeypatch.setattr("archwright.lake.formats.text_lines.ROW_BYTES", 50)
         lake.put("a.csv", "n\n" + "1" * 1000 + "\n2\n")
         lake.put("a.jsonl", '{"n": "' + "x" * 120 + '"}\n{"n": 2}\n' + "9" * 200)
     lake.put("b.md", "fine")

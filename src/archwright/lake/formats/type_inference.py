@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from archwright.lake.column_kinds import arrow_schema, arrow_type, find_widest_kind
+from archwright.lake.formats.column_kinds import arrow_schema, arrow_type, find_widest_kind
+from archwright.lake.formats.row_chunks import RowChunk
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.row_chunks import RowChunk
 
 DOMINANT_SHARE = 0.99
 CANDIDATES = (("boolean",), ("integer", "number"), ("timestamp",), ("timestamp-utc",), ("date",), ("bytes",))

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake import column_names
-from archwright.lake.column_kinds import SYSTEM_COLUMNS, find_widest_kind
-from archwright.lake.file_formats import FORMATS
-from archwright.lake.source_files import ScannedFile
-from archwright.lake.type_inference import choose_kind
+from archwright.lake.formats import column_names
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, find_widest_kind
+from archwright.lake.formats.file_formats import FORMATS
+from archwright.lake.formats.source_files import ScannedFile
+from archwright.lake.formats.type_inference import choose_kind
 
 
 def infer_columns(sources: Iterable[ScannedFile], previous: DatasetVersion | None) -> dict[str, str]:

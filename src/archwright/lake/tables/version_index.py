@@ -12,8 +12,9 @@ import msgspec
 from archwright.contract.lineage import DatasetVersion, LineageEdge, format_node
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_atomic, write_json
-from archwright.lake import dataset_card, iceberg_tables
-from archwright.lake.iceberg_tables import VersionDraft
+from archwright.lake import dataset_card
+from archwright.lake.tables import iceberg_tables
+from archwright.lake.tables.iceberg_tables import VersionDraft
 from archwright.monitor import lineage
 from archwright.store import RecordTable, Store
 

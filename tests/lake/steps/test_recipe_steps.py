@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from archwright.lake import recipe_steps, row_status
+from archwright.lake.steps import recipe_steps, row_status
 
 TEXT = pa.large_string()
 

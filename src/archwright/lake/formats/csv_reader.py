@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake import column_names
-from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
-from archwright.lake.source_files import ScannedFile
-from archwright.lake.text_lines import ROW_BYTES, TextLine, read_lines
+from archwright.lake.formats import column_names
+from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
+from archwright.lake.formats.source_files import ScannedFile
+from archwright.lake.formats.text_lines import ROW_BYTES, TextLine, read_lines
 
 MAX_ROW_LINES = 256
 DELIMITERS = ",\t;|"

@@ -6,9 +6,16 @@ from typing import Any
 
 import msgspec
 
-from archwright.lake import pii_redaction, row_status
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.row_status import CHANGES, DROP_STEP, DUPLICATE_KEY, DUPLICATE_OF, FIRST_POSITION, ROW_POSITION
+from archwright.lake.steps import pii_redaction, row_status
+from archwright.lake.steps.row_status import (
+    CHANGES,
+    DROP_STEP,
+    DUPLICATE_KEY,
+    DUPLICATE_OF,
+    FIRST_POSITION,
+    ROW_POSITION,
+)
 
 
 @dataclass(frozen=True)

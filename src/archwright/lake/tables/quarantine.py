@@ -7,8 +7,8 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.lake.rejects_file import RejectsWriter
-from archwright.lake.row_chunks import BrokenRow
+from archwright.lake.formats.row_chunks import BrokenRow
+from archwright.lake.tables.rejects_file import RejectsWriter
 
 DELETED = "the record of it was deleted"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake import type_inference
-from archwright.lake.column_kinds import (
+from archwright.lake.formats import type_inference
+from archwright.lake.formats.column_kinds import (
     KINDS,
     arrow_type,
     find_widest_kind,
@@ -15,9 +15,9 @@ from archwright.lake.column_kinds import (
     kind_of_arrow_type,
     kind_of_iceberg_type,
 )
-from archwright.lake.row_chunks import RowChunk
+from archwright.lake.formats.row_chunks import RowChunk
 
-from .temporary_lake import Lake
+from ..temporary_lake import Lake
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_values_as_deep_as_they_can_be_read(lake: Lake, monkeypatch: pytest.Monk
     def deep(_value: object) -> bytes:
         raise RecursionError
 
-    monkeypatch.setattr("archwright.lake.type_inference.msgspec.json.encode", deep)
+    monkeypatch.setattr("archwright.lake.formats.type_inference.msgspec.json.encode", deep)
     assert type_inference.convert_column([[]], "text", False)[1] == {0: "nested too deep"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
 from archwright.errors import DataError, ErrorLocation, from_os_error
-from archwright.lake.source_files import ScannedFile
+from archwright.lake.formats.source_files import ScannedFile
 
 ROW_BYTES = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"

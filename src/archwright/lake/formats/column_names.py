@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
 
 MAX_COLUMNS = 4096
 MAX_NAME_CHARACTERS = 255

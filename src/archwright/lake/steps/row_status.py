@@ -5,7 +5,7 @@ A dropped row stays in its batch, marked with step and reason, so that all drops
 
 from typing import Any
 
-from archwright.lake.column_names import RESERVED_PREFIX
+from archwright.lake.formats.column_names import RESERVED_PREFIX
 from archwright.lake.lazy_modules import pa, pc
 
 DROP_STEP = RESERVED_PREFIX + "step"  # the step that dropped the row; null for a kept row

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.contract.record import replace
-from archwright.lake import dataset_card, iceberg_tables, version_index
+from archwright.lake import dataset_card
+from archwright.lake.tables import iceberg_tables, version_index
 
-from ..tools.checks import refuses
-from ..training.counting_trainer import version_of
-from .temporary_lake import Lake
+from ...tools.checks import refuses
+from ...training.counting_trainer import version_of
+from ..temporary_lake import Lake
 
 
 def test_a_name_is_its_newest_version_and_a_near_one_is_offered(lake: Lake) -> None:

@@ -18,9 +18,9 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
-from archwright.lake.column_kinds import arrow_schema, iceberg_type, kind_of_arrow_type, kind_of_iceberg_type
-from archwright.lake.dataset_lock import lock_catalog
+from archwright.lake.formats.column_kinds import arrow_schema, iceberg_type, kind_of_arrow_type, kind_of_iceberg_type
 from archwright.lake.lazy_modules import pa, pq
+from archwright.lake.tables.dataset_lock import lock_catalog
 
 NAMESPACE = "lake"
 FILE_BYTES = 64 * 1024 * 1024

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake import pii_redaction
-from archwright.lake.pii_redaction import (
+from archwright.lake.steps import pii_redaction
+from archwright.lake.steps.pii_redaction import (
     CANDIDATE_PATTERNS,
     IBAN_LENGTHS,
     PII_KINDS,

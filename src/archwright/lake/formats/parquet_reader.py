@@ -11,11 +11,18 @@ from typing import Any
 import msgspec
 
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake import column_names
-from archwright.lake.column_kinds import arrow_type, kind_of_arrow_type
+from archwright.lake.formats import column_names
+from archwright.lake.formats.column_kinds import arrow_type, kind_of_arrow_type
+from archwright.lake.formats.row_chunks import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
+    BrokenRowHandler,
+    RowChunk,
+    RowChunks,
+    build_broken_row,
+)
+from archwright.lake.formats.source_files import ScannedFile
 from archwright.lake.lazy_modules import pa, pc, pq
-from archwright.lake.row_chunks import CHUNK_BYTES, CHUNK_ROWS, BrokenRowHandler, RowChunk, RowChunks, build_broken_row
-from archwright.lake.source_files import ScannedFile
 
 
 @contextmanager

@@ -4,9 +4,9 @@ Design: documents are not split. Changes are detected per file; training packs a
 """
 
 from archwright.errors import from_os_error
-from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row
-from archwright.lake.source_files import ScannedFile
-from archwright.lake.text_lines import BOM, ROW_BYTES
+from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row
+from archwright.lake.formats.source_files import ScannedFile
+from archwright.lake.formats.text_lines import BOM, ROW_BYTES
 
 TEXT_COLUMN = "text"
 

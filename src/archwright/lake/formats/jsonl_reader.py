@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from archwright.lake import column_names
-from archwright.lake.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
-from archwright.lake.source_files import ScannedFile
-from archwright.lake.text_lines import TextLine, read_lines
+from archwright.lake.formats import column_names
+from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, RowChunks, build_broken_row, is_chunk_full
+from archwright.lake.formats.source_files import ScannedFile
+from archwright.lake.formats.text_lines import TextLine, read_lines
 
 _decode = msgspec.json.Decoder().decode
 

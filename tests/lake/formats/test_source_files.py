@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from archwright.lake import source_files
+from archwright.lake.formats import source_files
 
-from ..tools.checks import refuses
+from ...tools.checks import refuses
 
 
 def test_a_folder_is_walked_in_order_and_what_is_passed_over_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Readers of files: rows with their numbers, kinds of columns."""

@@ -1,0 +1,1 @@
+"""Versioned tables: data files, versions, locks, rejected rows."""
