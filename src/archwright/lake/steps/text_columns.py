@@ -1,0 +1,42 @@
+"""The columns that a step works on."""
+
+import difflib
+from collections.abc import Mapping
+from typing import cast
+
+from archwright.contract.record import replace
+from archwright.errors import DataError, ErrorLocation
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
+from archwright.lake.steps.step import Step, StepSources, StepWorker
+
+
+def resolve_columns(chosen: tuple[str, ...], columns: Mapping[str, str], *, texts: bool = True) -> tuple[str, ...]:
+    """The `chosen` columns, or all suitable ones: only text columns if `texts`.
+
+    Raises DataError AW-DATA-22 for a column that is unknown or holds no text, and if no column is suitable.
+    """
+    suitable = [name for name, kind in columns.items() if name not in SYSTEM_COLUMNS and (kind == "text" or not texts)]
+    for name in chosen:
+        if name not in suitable:
+            near = tuple(difflib.get_close_matches(name, suitable, 3, 0.3))
+            exists = name in columns and name not in SYSTEM_COLUMNS
+            message = f"the column {name!r} does not contain text" if exists else f"there is no column {name!r}"
+            hint = f"choose one of the columns: {', '.join(near or suitable[:8]) or 'none is suitable'}"
+            raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint, nearest=near)
+    if not suitable:
+        hint = "remove the step, or name a column of texts: the step works on texts only"
+        raise DataError("AW-DATA-22", "no column contains text", where=ErrorLocation(None, None, "steps"), hint=hint)
+    return chosen or tuple(suitable)
+
+
+class TextStep(Step):
+    """A step on text columns; no `columns` means all of them. The prepared step names its columns."""
+
+    columns: tuple[str, ...] = ()
+
+    def output_columns(self, columns: dict[str, str]) -> dict[str, str]:
+        resolve_columns(self.columns, columns)
+        return columns
+
+    def prepare(self, sources: StepSources) -> StepWorker:
+        return cast(StepWorker, replace(self, columns=resolve_columns(self.columns, sources.columns)))
