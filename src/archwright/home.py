@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -72,13 +73,13 @@ class Home:
         Raises SettingsError AW-SET-07 for a home that another user owns or could replace, or whose secrets are a link.
         """
         _check_parents(self.root.resolve())
-        secrets = self.root / "secrets"
-        if secrets.is_symlink():
+        secret_folder = self.root / "secrets"
+        if secret_folder.is_symlink():
             hint = "move the folder that the link names back into the home"
-            raise _access_error("the folder of the secrets is a link", secrets, hint)
+            raise _access_error("the folder of the secrets is a link", secret_folder, hint)
         # root owns `lost+found`, which a file system that is mounted on the home may have
         tops = (path for path in self.root.iterdir() if path.name != "lost+found")
-        owned = [self.root, *tops, *(secrets.iterdir() if secrets.is_dir() else ())]
+        owned = [self.root, *tops, *(secret_folder.iterdir() if secret_folder.is_dir() else ())]
         for path in owned:
             with suppress(FileNotFoundError):  # SQLite and other commands remove files meanwhile
                 if (path.stat() if path == self.root else path.lstat()).st_uid == os.getuid():
@@ -171,6 +172,11 @@ class Home:
     @property
     def pepper(self) -> Path:
         return self.folder("secrets") / "pepper"
+
+    @property
+    def pseudonym_secret(self) -> Path:
+        """The secret of the pseudonyms in data sets; without it, the same value gets another pseudonym."""
+        return self.folder("secrets") / "pseudonym-secret"
 
     @property
     def audit_signing_key(self) -> Path:
@@ -402,6 +408,20 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def create_secret(path: Path, length: int) -> None:
+    """Write `length` random bytes to `path`, readable by this user only; an existing file stays as it is."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(length))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process was first
+            os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,11 +8,8 @@ scope replaces all limits before it.
 """
 
 import hmac
-import os
 import secrets
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 
 from archwright.access import tables
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
@@ -29,7 +26,7 @@ from archwright.access.tables import (
 )
 from archwright.contract.record import as_dict, replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
-from archwright.home import Home, write_atomic
+from archwright.home import Home, create_secret, write_atomic
 from archwright.monitor.shared_table import Transaction
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ConflictError, Store
@@ -216,7 +213,7 @@ def load_pepper(home: Home, store: Store) -> bytes:
     AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys."""
     path, checks = home.pepper, store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
     if not path.exists() and not checks and not store.rows(tables.KEYS, limit=1):
-        _make_pepper(path)
+        create_secret(path, PEPPER_LENGTH)
     pepper = read_pepper(home)
     check = _compute_check(pepper)
     if not checks:
@@ -261,17 +258,3 @@ def replace_pepper(home: Home, store: Store) -> None:
 
 def _compute_check(pepper: bytes) -> str:
     return hmac.digest(pepper, b"archwright pepper", "sha256").hex()
-
-
-def _make_pepper(path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pepper.")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(PEPPER_LENGTH))
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)
-    except FileExistsError:
-        return
-    finally:
-        Path(name).unlink(missing_ok=True)

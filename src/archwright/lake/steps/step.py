@@ -16,11 +16,12 @@ Rows = Iterator[Any]
 
 
 class StepSources(NamedTuple):
-    """The inputs of `Step.prepare`; `columns` (name to kind) are the columns of the rows."""
+    """The inputs of `Step.prepare`: the `columns` (name to kind) of the rows, the `tenant` that owns the data set."""
 
     home: Home
     store: Store
     columns: dict[str, str]
+    tenant: str = ""
 
 
 class StepContext(Protocol):
