@@ -38,11 +38,25 @@ class SourceFile(Record):
     quarantined: int = 0
 
 
+class DataFile(Record):
+    """A Parquet file of a version; `path` is below the folder of its table, `sha256` covers the bytes of the file.
+
+    `part` is the number of the part whose rows it holds, in a refined version.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    rows: int
+    part: int = 0
+
+
 class DatasetVersion(Record):
     """One immutable state of a data set: a tag of its table.
 
     `drops` counts removed rows by reason: quarantined at ingest, dropped at refine. `changes` counts altered rows
-    (redacted values by kind). `parent` is the version from which this version was made.
+    (redacted values by kind). `parent` is the version from which this version was made. `content_sha256` is the digest
+    over the values of its units: source files, or the parts of a refined version, whose digests `part_sha256` lists.
     """
 
     id: str
@@ -60,6 +74,8 @@ class DatasetVersion(Record):
     content_sha256: str
     licence: str = ""
     recipe: str = ""
+    data_files: tuple[DataFile, ...] = ()
+    part_sha256: tuple[str, ...] = ()
 
 
 class TrainingRun(Record):
