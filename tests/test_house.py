@@ -49,7 +49,7 @@ EVERYTHING = {*GROUND, *PACKAGES, "api"}
 TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
 # Adapters: the only files that may import inside functions, because what they import is heavy and optional.
 HEAVY = {
-    *("numpy", "xllamacpp", "torch", "ray", "daft", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
+    *("numpy", "xllamacpp", "torch", "ray", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
     *("gguf", "huggingface_hub", "lightgbm", "onnx", "onnxmltools", "onnxruntime", "tokenizers"),
     *("highspy", "typst", "xlsxwriter", "jinja2"),
     "cryptography",

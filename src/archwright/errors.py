@@ -26,7 +26,7 @@ Codes are stable, so scripts may match them. The message says what happened, `wh
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class ErrorLocation(NamedTuple):
@@ -49,6 +49,12 @@ _CONTROL_CHARACTERS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)
 def replace_control_characters(text: str) -> str:
     """Replace the control characters of foreign text: a terminal would obey them, for example to rewrite its lines."""
     return text.translate(_CONTROL_CHARACTERS)
+
+
+def _restore_error(
+    kind: type["ArchwrightError"], code: str, message: str, where: ErrorLocation, hint: str, nearest: tuple[str, ...]
+) -> "ArchwrightError":
+    return kind(code, message, where=where, hint=hint, nearest=nearest)
 
 
 class ArchwrightError(Exception):
@@ -74,6 +80,10 @@ class ArchwrightError(Exception):
         self.nearest = nearest
         # A result to show in spite of the error: a plan without a choice still has its options.
         self.result: object | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of worker processes travel to their parent."""
+        return _restore_error, (type(self), self.code, self.message, self.where, self.hint, self.nearest)
 
     def lines(self) -> str:
         """Format the three lines of the command line: what happened, where, what to do."""

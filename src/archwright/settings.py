@@ -39,7 +39,7 @@ class Settings:
     processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second place of the
     audit log's checkpoints, a file outside the home or `syslog`; empty: none. `model_memory_bytes`: memory of all
     models that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which
-    an idle one leaves the memory; 0: never.
+    an idle one leaves the memory; 0: never. `data_workers`: processes that work on a recipe; 0: one per core.
     """
 
     home: str = "~/.archwright"
@@ -59,6 +59,7 @@ class Settings:
     audit_checkpoints: str = ""
     model_memory_bytes: int = 0
     model_idle_s: int = 900
+    data_workers: int = 0
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -70,7 +71,13 @@ class Settings:
         return tuple(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
 
 
-INTEGERS = {"port": 65535, "admin_port": 65535, "model_memory_bytes": 1 << 50, "model_idle_s": 1 << 30}
+INTEGERS = {
+    "port": 65535,
+    "admin_port": 65535,
+    "model_memory_bytes": 1 << 50,
+    "model_idle_s": 1 << 30,
+    "data_workers": 1024,
+}
 CHOICES = {"cache": ("off", "deterministic", "all")}
 NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
 

@@ -133,11 +133,11 @@ try:
     {program}
 except SystemExit:
     pass
-heavy = {{'pyarrow', 'pyiceberg', 'daft', 'rich', 'archwright.lake'}} & set(sys.modules)
+heavy = {{'pyarrow', 'pyiceberg', 'rich', 'archwright.lake'}} & set(sys.modules)
 assert not heavy, heavy
 from archwright import api
 api.data.list
-heavy = {{'pyarrow', 'pyiceberg', 'daft'}} & set(sys.modules)
+heavy = {{'pyarrow', 'pyiceberg'}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)

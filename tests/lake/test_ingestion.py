@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from archwright.lake import daft_engine, ingestion, ray_cluster
+from archwright.lake import ingestion, ray_cluster
 from archwright.lake.formats import csv_reader, source_files
 from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
@@ -247,7 +247,6 @@ def test_a_full_disk_loses_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) 
     ("package", "extra", "use"),
     [
         ("pyiceberg.catalog.sql", "lake", lambda lake: lake.ingest_rows([{"n": 1}])),
-        ("daft", "lake", lambda _lake: daft_engine.load_daft()),
         ("ray", "ray", lambda _lake: ray_cluster.import_ray("work on a cluster")),
     ],
 )

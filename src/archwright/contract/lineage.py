@@ -51,12 +51,27 @@ class DataFile(Record):
     part: int = 0
 
 
+class TokenShard(Record):
+    """A file of packed tokens of `bits` each, in sequences of `length`; `end` is the token after each document."""
+
+    path: str
+    tokeniser_sha256: str
+    bits: int
+    end: int
+    length: int
+    sha256: str = ""
+    size_bytes: int = 0
+    documents: int = 0
+    tokens: int = 0
+
+
 class DatasetVersion(Record):
     """One immutable state of a data set: a tag of its table.
 
     `drops` counts removed rows by reason: quarantined at ingest, dropped at refine. `changes` counts altered rows
     (redacted values by kind). `parent` is the version from which this version was made. `content_sha256` is the digest
     over the values of its units: source files, or the parts of a refined version, whose digests `part_sha256` lists.
+    `token_shards` lie beside the table, in lake/shards/<id>.
     """
 
     id: str
@@ -76,6 +91,7 @@ class DatasetVersion(Record):
     recipe: str = ""
     data_files: tuple[DataFile, ...] = ()
     part_sha256: tuple[str, ...] = ()
+    token_shards: tuple[TokenShard, ...] = ()
 
 
 class TrainingRun(Record):

@@ -1,111 +1,98 @@
 """A recipe: a YAML file with the source of a data set and the steps that produce it, in order."""
 
-import difflib
-from collections.abc import Mapping
+from hashlib import sha256
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from archwright import specfile
-from archwright.contract.record import Record
+from archwright.contract.lineage import DatasetVersion
+from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake.daft_engine import add_first_position, map_batches
-from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
-from archwright.lake.steps import pii_redaction, recipe_steps
-from archwright.lake.steps.row_status import DUPLICATE_KEY, FIRST_POSITION, ROW_POSITION
-
-
-class ColumnOptions(Record):
-    """No `columns` means all columns for drop-duplicates, and all text columns for the other steps."""
-
-    columns: tuple[str, ...] = ()
-
-
-class RedactOptions(Record):
-    columns: tuple[str, ...] = ()
-    kinds: tuple[pii_redaction.PiiKind, ...] = pii_redaction.PII_KINDS
-
-
-class DropShortOptions(Record):
-    characters: Annotated[int, msgspec.Meta(ge=1)]
-    columns: tuple[str, ...] = ()
+from archwright.home import Home
+from archwright.lake.part_runner import PreparedStep
+from archwright.lake.steps.python_function import PythonFunction
+from archwright.lake.steps.redaction import Redact
+from archwright.lake.steps.row_filters import DropEmpty, DropShort
+from archwright.lake.steps.step import Step, StepSources
+from archwright.lake.steps.token_shards import TokenShards
+from archwright.store import Store
 
 
 class RecipeStep(Record):
-    """One step: exactly one field is set. drop-duplicates keeps the first row (source file, row)."""
+    """One step: exactly one field is set. A field is the step's name in the recipe."""
 
-    drop_duplicates: ColumnOptions | None = msgspec.field(name="drop-duplicates", default=None)
-    redact: RedactOptions | None = None
-    drop_empty: ColumnOptions | None = msgspec.field(name="drop-empty", default=None)
-    drop_short: DropShortOptions | None = msgspec.field(name="drop-short", default=None)
+    redact: Redact | None = None
+    drop_empty: DropEmpty | None = msgspec.field(name="drop-empty", default=None)
+    drop_short: DropShort | None = msgspec.field(name="drop-short", default=None)
+    python: PythonFunction | None = None
 
 
 class Recipe(Record):
+    """`token_shards` are written beside the version, for training on packed tokens."""
+
     source: str = msgspec.field(name="from")
     into: str
     steps: tuple[RecipeStep, ...]
+    token_shards: TokenShards | None = msgspec.field(name="token-shards", default=None)
+
+
+STEP_NAMES = tuple(name.replace("_", "-") for name in RecipeStep.__struct_fields__)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Raises DataError AW-DATA-21."""
+    """Paths in a recipe are relative to its folder. Raises DataError AW-DATA-21."""
     found = specfile.read_spec(path, Recipe, _recipe_error)
     if not found.steps:
         raise _recipe_error("the recipe has no step", ErrorLocation(str(path), None, "steps"))
-    for place, step in enumerate(found.steps):
-        if len(_get_options(step)) != 1:
-            names = " and ".join(_get_options(step)) or "none"
+    for place, item in enumerate(found.steps):
+        if len(_get_options(item)) != 1:
+            names = " and ".join(_get_options(item)) or "none"
             where = ErrorLocation(str(path), None, f"steps[{place}]")
             raise _recipe_error(f"each item is one step, this item has {names}", where)
-    return found
+    folder = path.resolve().parent
+    located = [replace(item, **{name: step.locate(folder) for name, step in _list_steps(item)}) for item in found.steps]
+    shards = found.token_shards and found.token_shards.locate(folder)
+    return replace(found, steps=tuple(located), token_shards=shards)
 
 
-def _get_options(step: RecipeStep) -> dict[str, Any]:
-    return {name: options for name, options in msgspec.to_builtins(step).items() if options is not None}
+def _list_steps(item: RecipeStep) -> list[tuple[str, Step]]:
+    """The field of the item that is set, with its step."""
+    values = ((name, getattr(item, name)) for name in item.__struct_fields__)
+    return [(name, step) for name, step in values if step is not None]
+
+
+def _get_options(item: RecipeStep) -> dict[str, Any]:
+    return {name: options for name, options in msgspec.to_builtins(item).items() if options is not None}
 
 
 def _recipe_error(message: str, where: ErrorLocation) -> DataError:
-    hint = "write from: NAME, into: NAME, steps: a list of drop-duplicates, redact, drop-empty, drop-short: {options}"
+    hint = f"write from: NAME, into: NAME, steps: a list of {', '.join(STEP_NAMES)}: {{options}}"
     return DataError("AW-DATA-21", message, where=where, hint=hint)
 
 
 def encode_steps(recipe: Recipe) -> str:
     """The steps as one line of JSON, stored with a version to compare recipes."""
-    return msgspec.json.encode([_get_options(step) for step in recipe.steps]).decode()
+    steps = [_get_options(item) for item in recipe.steps]
+    if recipe.token_shards is not None:
+        steps.append({"token-shards": msgspec.to_builtins(recipe.token_shards)})
+    return msgspec.json.encode(steps).decode()
 
 
-def apply_recipe(recipe: Recipe, columns: Mapping[str, str], rows: Any) -> Any:
-    """Apply every step to the engine's frame `rows`. Raises what `resolve_step_columns` raises."""
-    for choice in recipe.steps:
-        if choice.drop_duplicates is not None:
-            wanted = choice.drop_duplicates.columns
-            keys = recipe_steps.AddDuplicateKeys(resolve_step_columns(wanted, columns, texts=False))
-            keyed = map_batches(rows, keys, {DUPLICATE_KEY: "binary", ROW_POSITION: "string"})
-            twins = recipe_steps.FlagDuplicates(f"the same {', '.join(wanted) or 'content'} as another row")
-            rows = map_batches(add_first_position(keyed), twins, drops=(DUPLICATE_KEY, ROW_POSITION, FIRST_POSITION))
-        elif choice.redact is not None:
-            names = resolve_step_columns(choice.redact.columns, columns)
-            rows = map_batches(rows, recipe_steps.RedactPersonalData(names, choice.redact.kinds))
-        elif choice.drop_empty is not None:
-            names = resolve_step_columns(choice.drop_empty.columns, columns)
-            rows = map_batches(rows, recipe_steps.DropEmptyRows(names))
-        elif choice.drop_short is not None:
-            names = resolve_step_columns(choice.drop_short.columns, columns)
-            rows = map_batches(rows, recipe_steps.DropShortRows(names, choice.drop_short.characters))
-    return rows
+def prepare_steps(recipe: Recipe, home: Home, store: Store, columns: dict[str, str]) -> list[PreparedStep]:
+    """Every step, ready for input with `columns`. Raises DataError AW-DATA-22 and what steps raise."""
+    prepared = []
+    for item in recipe.steps:
+        [(name, step)] = _list_steps(item)
+        worker = step.prepare(StepSources(home, store, columns))
+        columns = step.output_columns(columns)
+        prepared.append(PreparedStep(name.replace("_", "-"), worker, columns))
+    return prepared
 
 
-def resolve_step_columns(wanted: tuple[str, ...], columns: Mapping[str, str], *, texts: bool = True) -> tuple[str, ...]:
-    """The columns of a step. Raises DataError AW-DATA-22 for a column that is unknown or holds no text."""
-    fitting = [name for name, kind in columns.items() if name not in SYSTEM_COLUMNS and (kind == "text" or not texts)]
-    for name in wanted:
-        if name not in fitting:
-            near = tuple(difflib.get_close_matches(name, fitting, 3, 0.3))
-            there = name in columns and name not in SYSTEM_COLUMNS
-            message = f"the column {name!r} does not contain text" if there else f"there is no column {name!r}"
-            hint = f"choose one of the columns: {', '.join(near or fitting[:8]) or 'none is suitable'}"
-            raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint, nearest=near)
-    if not fitting:
-        hint = "remove the step, or name a column of texts: the step works on texts only"
-        raise DataError("AW-DATA-22", "no column contains text", where=ErrorLocation(None, None, "steps"), hint=hint)
-    return wanted or tuple(fitting)
+def digest_work(source: DatasetVersion, recipe: Recipe, prepared: list[PreparedStep]) -> str:
+    """Equal for equal work: parts of a run that was killed belong to a later run with the same digest."""
+    work = ForkingPickler.dumps((source.id, source.content_sha256, encode_steps(recipe), prepared))
+    return sha256(work).hexdigest()[:32]

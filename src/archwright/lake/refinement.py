@@ -4,39 +4,27 @@ The same recipe on the same version returns the existing version. A record keeps
 its file to the training set; altered values are part of the version's content digest.
 """
 
-import hashlib
+import shutil
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from archwright.contract.lineage import DatasetVersion
-from archwright.contract.record import Record
+from archwright.contract.lineage import DatasetVersion, TokenShard
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import daft_engine, recipe
-from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema
+from archwright.lake import recipe
 from archwright.lake.ingestion import check_dataset_name
-from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.steps import row_status
+from archwright.lake.part_files import read_part
+from archwright.lake.part_runner import Stage, run_steps, sum_counts
+from archwright.lake.steps import token_shards
 from archwright.lake.tables import version_index
-from archwright.lake.tables.content_digest import ContentDigest
 from archwright.lake.tables.dataset_lock import lock_dataset
-from archwright.lake.tables.iceberg_tables import DataFileWriter, TableChange, draft_version
-from archwright.lake.tables.rejects_file import RejectsWriter, open_rejects_file
+from archwright.lake.tables.iceberg_tables import TableChange, draft_version, list_data_files
+from archwright.lake.tables.rejects_file import open_rejects_file
+from archwright.lake.tables.value_digest import ValueDigest, combine_digests
+from archwright.lake.task_pool import Runner, TaskPool, open_pool
 from archwright.store import Store
-
-
-class DroppedRow(Record):
-    """A dropped row; `kept` is the record that a duplicate repeats."""
-
-    record_id: str
-    step: str
-    reason: str
-    kept: str | None = None
 
 
 class RefineResult(NamedTuple):
@@ -48,7 +36,7 @@ class RefineResult(NamedTuple):
 
 class RefineRequest(NamedTuple):
     recipe: recipe.Recipe
-    runner: daft_engine.Runner = "native"
+    runner: Runner = "native"
     now: Callable[[], float] = time.time
 
 
@@ -73,7 +61,7 @@ def refine_dataset(home: Home, store: Store, request: RefineRequest) -> RefineRe
         for version in store.rows(version_index.VERSIONS, {"dataset": wanted.into}):
             if version.parent == source.id and version.recipe == text:
                 return RefineResult(version, False)
-        version = _write_version(home, request, source, previous)
+        version = _refine_source(home, store, request, source, previous)
         version_index.register_version(home, store, version)
         return RefineResult(version, True)
 
@@ -83,74 +71,114 @@ def _target_conflict_error(name: str, message: str) -> DataError:
     return DataError("AW-DATA-23", message, where=ErrorLocation(None, None, name), hint=hint)
 
 
+def work_folder(home: Home, dataset: str) -> Path:
+    """The complete parts of a refinement that has not ended: the next run of the same recipe goes on there."""
+    return home.lake / "work" / dataset
+
+
+def shards_folder(home: Home, version: DatasetVersion) -> Path:
+    return home.lake / "shards" / version.id
+
+
+def _refine_source(
+    home: Home, store: Store, request: RefineRequest, source: DatasetVersion, previous: DatasetVersion | None
+) -> DatasetVersion:
+    wanted = request.recipe
+    prepared = recipe.prepare_steps(wanted, home, store, source.columns)
+    folder = work_folder(home, wanted.into) / recipe.digest_work(source, wanted, prepared)
+    for other in work_folder(home, wanted.into).glob("*"):
+        if other != folder:
+            shutil.rmtree(other)  # of a recipe or source that has changed since
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = tuple(list_data_files(home, source))
+    with open_pool(home, request.runner, sum(part.stat().st_size for part in parts)) as pool:
+        stages = run_steps(pool, folder, Stage(parts, source.columns), prepared)
+        shards = _write_shards(pool, home, wanted, stages[-1].parts, folder)
+    version = _write_version(home, request, source, previous, _Refined(stages, shards, folder))
+    shutil.rmtree(work_folder(home, wanted.into))
+    return version
+
+
+class _Refined(NamedTuple):
+    """The complete parts of each stage, and the shards of tokens, in the work folder."""
+
+    stages: list[Stage]
+    shards: tuple[TokenShard, ...]
+    folder: Path
+
+
+def _write_shards(
+    pool: TaskPool, home: Home, wanted: recipe.Recipe, parts: Iterable[Path], folder: Path
+) -> tuple[TokenShard, ...]:
+    spec = wanted.token_shards
+    if spec is None:
+        return ()
+    tokeniser = token_shards.find_tokeniser(home, spec.tokeniser)
+    place = folder / "shards"
+    place.mkdir(exist_ok=True)
+    tasks = [
+        token_shards.ShardTask(part, spec.column, tokeniser, spec.end, spec.length, place / f"{number:06d}.bin")
+        for number, part in enumerate(parts)
+    ]
+    return tuple(pool.map(token_shards.write_shard, tasks))
+
+
 def _write_version(
-    home: Home, request: RefineRequest, source: DatasetVersion, previous: DatasetVersion | None
+    home: Home,
+    request: RefineRequest,
+    source: DatasetVersion,
+    previous: DatasetVersion | None,
+    made: _Refined,
 ) -> DatasetVersion:
     number = previous.version + 1 if previous else 1
-    change = TableChange(dataset=request.recipe.into, version=number, columns=source.columns, rewrite=True)
-    path = drops_path(home, change.dataset, change.version)
-    with open_rejects_file(path) as rejects, draft_version(home, change) as draft:
-        sink = _RowSink(rejects, source.columns, draft.writer)
-        with daft_engine.open_frame(home, source, request.runner) as rows:
-            for batch in daft_engine.stream_batches(recipe.apply_recipe(request.recipe, source.columns, rows)):
-                sink.write_batch(batch)
-        if not sink.content.rows:
-            message = f"no row is left: {', '.join(f'{count} {reason}' for reason, count in sink.drops.items())}"
-            hint = "relax the steps of the recipe; nothing was changed"
-            raise DataError("AW-DATA-24", message, where=ErrorLocation(None, None, source.id), hint=hint)
+    columns = made.stages[-1].columns
+    results = [result for stage in made.stages for result in stage.results]
+    drops = sum_counts(result.drops for result in results)
+    if not any(result.rows for result in made.stages[-1].results):
+        message = f"no row is left: {', '.join(f'{count} {reason}' for reason, count in drops.items())}"
+        hint = "relax the steps of the recipe; nothing was changed"
+        raise DataError("AW-DATA-24", message, where=ErrorLocation(None, None, source.id), hint=hint)
+    change = TableChange(dataset=request.recipe.into, version=number, columns=columns, rewrite=True)
+    digests: list[str] = []
+    with open_rejects_file(drops_path(home, change.dataset, number)) as rejects, draft_version(home, change) as draft:
+        for part in made.stages[-1].parts:
+            values = ValueDigest()
+            for batch in read_part(part, columns):
+                draft.writer.write(batch)
+                values.add(batch)
+            digests.append(values.hexdigest())
+        for part in (part for stage in made.stages[1:] for part in stage.parts):
+            with open(part.with_suffix(".drops"), "rb") as lines:
+                shutil.copyfileobj(lines, rejects.file)
         rejects.commit()
-        digest = sink.content.hexdigest()
+        digest = combine_digests((f"{part:06d}", values) for part, values in enumerate(digests))
         version = DatasetVersion(
-            id=f"{change.dataset}@v{change.version}",
+            id=f"{change.dataset}@v{number}",
             dataset=change.dataset,
-            version=change.version,
+            version=number,
             at=request.now(),
             action="refine",
             parent=source.id,
-            rows=sink.content.rows,
+            rows=sum(result.rows for result in made.stages[-1].results),
             size_bytes=draft.stage(digest),
-            columns=source.columns,
-            drops=dict(sorted(sink.drops.items())),
-            changes=dict(sorted(sink.changes.items())),
+            columns=columns,
+            drops=drops,
+            changes=sum_counts(result.changes for result in results),
             files=source.files,
             content_sha256=digest,
             licence=source.licence,
             recipe=recipe.encode_steps(request.recipe),
+            part_sha256=tuple(digests),
+            token_shards=made.shards,
         )
+        if made.shards:
+            _place_shards(made.folder / "shards", shards_folder(home, version))
         version_index.commit_version(home, draft, version)
     return version
 
 
-class _RowSink:
-    """Writes the engine's rows: kept rows to the table, dropped rows to the list of drops."""
-
-    def __init__(self, rejects: RejectsWriter, columns: dict[str, str], writer: DataFileWriter) -> None:
-        self._rejects = rejects
-        self._schema = arrow_schema(columns)
-        self._texts = [name for name, kind in columns.items() if kind == "text" and name not in SYSTEM_COLUMNS]
-        self._writer = writer
-        self.content = ContentDigest()
-        self.drops: Counter[str] = Counter()
-        self.changes: Counter[str] = Counter()
-
-    def write_batch(self, batch: Any) -> None:
-        out = pc.is_valid(batch.column(row_status.DROP_STEP))
-        names = ("record_id", row_status.DROP_STEP, row_status.DROP_REASON, row_status.DUPLICATE_OF)
-        dropped = batch.filter(out)
-        for record, step, reason, twin in zip(*(dropped.column(name).to_pylist() for name in names), strict=True):
-            self._rejects.write(DroppedRow(record_id=record, step=step, reason=reason, kept=twin))
-            self.drops[f"{step}: {reason}"] += 1
-        kept = batch.filter(pc.invert(out))
-        self.changes.update(pc.list_flatten(kept.column(row_status.CHANGES)).to_pylist())
-        self.content.add(self._content_ids(kept))
-        arrays = [kept.column(field.name).cast(field.type) for field in self._schema]
-        self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-
-    def _content_ids(self, kept: Any) -> Any:
-        """The ids for the content digest; the id of an altered row covers its record id and its current texts."""
-        altered = pc.is_valid(kept.column(row_status.CHANGES))
-        if not pc.any(altered).as_py():
-            return kept.column("record_id")
-        rows = kept.filter(altered).select(["record_id", *self._texts]).to_pylist()
-        new = [hashlib.sha256(msgspec.json.encode(list(row.values()))).hexdigest() for row in rows]
-        return pc.replace_with_mask(kept.column("record_id"), altered, pa.array(new, kept.column("record_id").type))
+def _place_shards(made: Path, target: Path) -> None:
+    """Put the shards beside the table; those of a writer that was killed before its commit give way."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(made, target, ignore=shutil.ignore_patterns("*.json"))

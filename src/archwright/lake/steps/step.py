@@ -5,7 +5,8 @@ node of a cluster runs on parts of the data set. A part is the rows of one data 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 from archwright.contract.record import Record
 from archwright.home import Home
@@ -70,6 +71,10 @@ class SurveyedWorker(StepWorker, Protocol):
 
 class Step(Record):
     """A step as the recipe states it."""
+
+    def locate(self, folder: Path) -> Self:
+        """The step with the paths and contents of files that the recipe names relative to `folder`."""
+        return self
 
     def output_columns(self, columns: dict[str, str]) -> dict[str, str]:
         """The columns (name to kind) after the step. Raises DataError AW-DATA-22 for an unsuitable column."""

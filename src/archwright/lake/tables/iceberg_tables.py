@@ -119,6 +119,12 @@ def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | N
             yield pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
 
 
+def list_data_files(home: Home, version: DatasetVersion) -> list[Path]:
+    """The data files of a version in the order of writing. Raises DataError AW-DATA-11 (not in the lake)."""
+    table, place = find_snapshot(home, version)
+    return sorted(Path(task.file.file_path) for task in table.scan(snapshot_id=place).plan_files())
+
+
 def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
     """Mean uncompressed bytes per row."""
     table, place = find_snapshot(home, version)

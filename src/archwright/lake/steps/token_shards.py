@@ -1,0 +1,170 @@
+"""Packed shards of tokens for pretraining, with an index of their documents.
+
+A shard is a file of little-endian integers: the tokens of its documents one after the other, each with the end token
+behind it. It is padded with end tokens to whole sequences: sequence n is tokens[n * length : (n + 1) * length]. The
+index beside it (Parquet) has record_id, offset and tokens of each document, so that a document can be removed.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
+
+import msgspec
+
+from archwright.contract.lineage import TokenShard
+from archwright.contract.record import Record, replace
+from archwright.engines import model_store
+from archwright.errors import DataError, ErrorLocation, missing_extra
+from archwright.home import Home
+from archwright.lake.lazy_modules import np, pa, pc, pq
+from archwright.lake.part_files import read_part
+
+INDEX_COLUMNS = {"record_id": "id", "offset": "integer", "tokens": "integer"}
+BATCH_TEXTS = 256
+
+
+class TokenShards(Record):
+    """`tokeniser` is a tokenizer.json or a stored model with one; `length` is the tokens of a sequence.
+
+    `end` is the token between documents.
+    """
+
+    column: str = "text"
+    tokeniser: str
+    end: str
+    length: Annotated[int, msgspec.Meta(ge=2)] = 2048
+
+    def locate(self, folder: Path) -> Self:
+        path = folder / self.tokeniser
+        return replace(self, tokeniser=str(path)) if path.is_file() else self
+
+
+class ShardTask(NamedTuple):
+    """Tokenise the `column` of the part `source` into `target` (a .bin file)."""
+
+    source: Path
+    column: str
+    tokeniser: Path
+    end: str
+    length: int
+    target: Path
+
+
+def find_tokeniser(home: Home, name: str) -> Path:
+    """The tokenizer.json at a path, or of a model in the home. Raises DataError AW-DATA-65."""
+    path = Path(name)
+    if not path.is_file() and "/" not in name:
+        stored = model_store.find_stored_model(home, name)
+        path = model_store.locate_stored_model(stored, home) / "tokenizer.json"
+    if not path.is_file():
+        message, hint = f"there is no tokeniser at {name}", "name a tokenizer.json, or a stored model that has one"
+        raise DataError("AW-DATA-65", message, where=ErrorLocation(None, None, "token-shards.tokeniser"), hint=hint)
+    return path
+
+
+@lru_cache(maxsize=2)
+def load_tokeniser(path: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_extra("predict", "tokenizers", "shards of tokens") from error
+    return Tokenizer.from_file(str(path))
+
+
+def write_shard(task: ShardTask) -> TokenShard:
+    """Returns the shard; one that is complete already is not written again. Raises DataError AW-DATA-65, -66."""
+    record = task.target.with_suffix(".json")
+    if record.exists():
+        return msgspec.json.decode(record.read_bytes(), type=TokenShard)
+    tokeniser = load_tokeniser(task.tokeniser)
+    end = tokeniser.token_to_id(task.end)
+    if end is None:
+        where = ErrorLocation(None, None, "token-shards.end")
+        message = f"the tokeniser has no token {task.end!r}"
+        raise DataError("AW-DATA-65", message, where=where, hint="name its token for the end of a text")
+    tokens = TokenShard(
+        path=task.target.name,
+        tokeniser_sha256=sha256(task.tokeniser.read_bytes()).hexdigest(),
+        bits=16 if tokeniser.get_vocab_size() <= 1 << 16 else 32,
+        end=end,
+        length=task.length,
+    )
+    made = _write_documents(task.target, tokens, _encode_documents(task, tokeniser, end))
+    record.write_bytes(msgspec.json.encode(made))
+    return made
+
+
+def _encode_documents(task: ShardTask, tokeniser: Any, end: int) -> Iterator[tuple[bytes, Any]]:
+    for batch in read_part(task.source, {"record_id": "id", task.column: "text"}):
+        for start in range(0, batch.num_rows, BATCH_TEXTS):
+            rows = batch.slice(start, BATCH_TEXTS)
+            rows = rows.filter(pc.is_valid(rows.column(task.column)))
+            encoded = tokeniser.encode_batch_fast(rows.column(task.column).to_pylist(), add_special_tokens=False)
+            for record, one in zip(rows.column("record_id").to_pylist(), encoded, strict=True):
+                yield record, [*one.ids, end]
+
+
+def _write_documents(path: Path, shard: TokenShard, documents: Iterable[tuple[bytes, Any]]) -> TokenShard:
+    """Write a shard and its index under draft names, then rename: the index first."""
+    kind = np.dtype("<u2" if shard.bits == 16 else "<u4")
+    digest, offset = sha256(), 0
+    ids: list[bytes] = []
+    offsets: list[int] = []
+    lengths: list[int] = []
+    draft = path.with_suffix(".draft")
+    with open(draft, "wb") as file:
+        for record, tokens in documents:
+            raw = np.asarray(tokens, kind).tobytes()
+            file.write(raw)
+            digest.update(raw)
+            ids.append(record)
+            offsets.append(offset)
+            lengths.append(len(tokens))
+            offset += len(tokens)
+        padding = np.full(-offset % shard.length, shard.end, kind).tobytes()
+        file.write(padding)
+        digest.update(padding)
+    index = pa.table([pa.array(ids, pa.binary(16)), offsets, lengths], names=list(INDEX_COLUMNS))
+    index_draft = path.with_suffix(".index.draft")
+    pq.write_table(index, index_draft, compression="zstd", write_page_checksum=True)
+    index_draft.replace(index_path(path))
+    draft.replace(path)
+    size = path.stat().st_size
+    return replace(shard, sha256=digest.hexdigest(), size_bytes=size, documents=len(ids), tokens=offset)
+
+
+def index_path(shard: Path) -> Path:
+    return shard.with_suffix(".parquet")
+
+
+def open_shard(folder: Path, shard: TokenShard) -> Any:
+    """The sequences of a shard as a memory-mapped array (sequences x length). Raises DataError AW-DATA-66."""
+    path = folder / shard.path
+    kind = np.dtype("<u2" if shard.bits == 16 else "<u4")
+    if not path.is_file() or path.stat().st_size != shard.size_bytes or _digest_file(path) != shard.sha256:
+        hint = "refine again: archwright data refine recipe.yaml"
+        raise DataError("AW-DATA-66", "the shard is missing or damaged", where=ErrorLocation(str(path)), hint=hint)
+    return np.memmap(path, kind, "r").reshape(-1, shard.length)
+
+
+def _digest_file(path: Path) -> str:
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove_documents(folder: Path, shard: TokenShard, records: set[bytes]) -> TokenShard:
+    """Write the shard again without the documents; the former files are gone. Returns the new record."""
+    path = folder / shard.path
+    index = pq.read_table(index_path(path))
+    stays = pc.invert(pc.is_in(index.column("record_id"), pa.array(sorted(records), pa.binary(16))))
+    if pc.all(stays).as_py() is not False:
+        return shard
+    tokens = np.fromfile(path, np.dtype("<u2" if shard.bits == 16 else "<u4"))
+    rows = index.filter(stays).to_pylist()
+    documents = ((row["record_id"], tokens[row["offset"] : row["offset"] + row["tokens"]]) for row in rows)
+    return _write_documents(path, shard, documents)
