@@ -58,7 +58,7 @@ HEAVY = {
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
-    "lake": ("formats", "tables", "steps"),
+    "lake": ("formats", "tables", "steps", "governance"),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),

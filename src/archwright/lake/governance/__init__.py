@@ -1,0 +1,1 @@
+"""Governance of data sets: policies, access, expectations, retention, subject search."""
