@@ -88,7 +88,7 @@ def test_rows_that_are_out_are_left_alone_by_later_steps(lake: Lake) -> None:
         "drop-empty: t is empty": 2,
         "drop-short: shorter than 6 characters": 1,
     }
-    assert [drop["kept"] is not None for drop in drops(lake)].count(True) == 1
+    assert ["kept" in drop for drop in drops(lake)].count(True) == 1
 
 
 def test_duplicates_made_by_an_earlier_step_are_found(lake: Lake) -> None:

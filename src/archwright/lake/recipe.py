@@ -13,6 +13,8 @@ from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake.part_runner import PreparedStep
+from archwright.lake.steps.exact_duplicates import DropDuplicates
+from archwright.lake.steps.near_duplicates import DropNearDuplicates
 from archwright.lake.steps.python_function import PythonFunction
 from archwright.lake.steps.redaction import Redact
 from archwright.lake.steps.row_filters import DropEmpty, DropShort
@@ -24,6 +26,8 @@ from archwright.store import Store
 class RecipeStep(Record):
     """One step: exactly one field is set. A field is the step's name in the recipe."""
 
+    drop_duplicates: DropDuplicates | None = msgspec.field(name="drop-duplicates", default=None)
+    drop_near_duplicates: DropNearDuplicates | None = msgspec.field(name="drop-near-duplicates", default=None)
     redact: Redact | None = None
     drop_empty: DropEmpty | None = msgspec.field(name="drop-empty", default=None)
     drop_short: DropShort | None = msgspec.field(name="drop-short", default=None)
