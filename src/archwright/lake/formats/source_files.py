@@ -16,10 +16,14 @@ from archwright.errors import DataError, ErrorLocation, from_os_error
 FORMAT_BY_SUFFIX = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
     **dict.fromkeys((".txt", ".md", ".markdown"), "text"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    **{".pdf": "pdf", ".docx": "docx", ".pptx": "pptx"},
+    **dict.fromkeys((".xlsx", ".xls", ".xlsb", ".ods"), "workbook"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp"), "image"),
 }
 COMPRESSIBLE = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
-READABLE_FORMATS = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
+READABLE_FORMATS = "jsonl, csv, parquet, txt, md, html, pdf, docx, pptx, xlsx, ods, images; jsonl.gz, csv.gz"
 
 
 class ScannedFile(NamedTuple):
@@ -89,7 +93,7 @@ def detect_format(name: str) -> str:
         hint = "if you trust the file, save its data as Parquet (pandas: df.to_parquet) or as JSON lines"
         raise DataError("AW-DATA-04", message, where=ErrorLocation(name), hint=hint)
     message = f"unknown file format: {suffix or 'no suffix'}"
-    hint = f"convert it to one of: {READABLE_FORMATS} (a spreadsheet: save as CSV), or move it out of the folder"
+    hint = f"convert it to one of: {READABLE_FORMATS} or move it out of the folder"
     raise DataError("AW-DATA-03", message, where=ErrorLocation(name), hint=hint)
 
 
