@@ -23,11 +23,11 @@ from pathlib import Path
 from archwright.home import Home
 from archwright.lake import ingestion, recipe, refinement
 from archwright.lake.formats import row_chunks
-from archwright.lake.tables import dataset_lock, iceberg_tables, version_index
+from archwright.lake.tables import data_files, dataset_lock, iceberg_tables, version_index
 from archwright.store import Store
 
 root, verb, place, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-iceberg_tables.FILE_BYTES, row_chunks.CHUNK_ROWS = 2000, 16
+data_files.FILE_BYTES, row_chunks.CHUNK_ROWS = 2000, 16
 home = Home(root / "home")
 store = Store(home.store_url)
 if place:
@@ -50,7 +50,7 @@ else:
         sys.stdin.read()
 """
 PLACES = [
-    ("iceberg_tables.DataFileWriter.flush", 3),
+    ("data_files.DataFileWriter.flush", 3),
     ("iceberg_tables.VersionDraft.stage", 1),
     ("iceberg_tables.VersionDraft.commit", 1),
     ("version_index.register_version", 1),

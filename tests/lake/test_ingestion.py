@@ -15,7 +15,7 @@ import pytest
 
 from archwright.lake import ingestion, ray_cluster
 from archwright.lake.formats import csv_reader, source_files
-from archwright.lake.tables import iceberg_tables, version_index
+from archwright.lake.tables import data_files, iceberg_tables, version_index
 from archwright.monitor import lineage
 
 from ..tools.checks import refuses
@@ -162,7 +162,7 @@ def test_parquet_keeps_kinds_and_writes_out_what_has_none(lake: Lake) -> None:
 def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("row_chunks", "parquet_reader"):
         monkeypatch.setattr(f"archwright.lake.formats.{module}.CHUNK_ROWS", 7)
-    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 2000)
+    monkeypatch.setattr(data_files, "FILE_BYTES", 2000)
     lake.put_rows("a.jsonl", [{"n": n} for n in range(50)])
     lake.put("b.csv", "n\n" + "".join(f"{n}\n" for n in range(50, 100)))
     parquet(lake, "c.parquet", n=list(range(100, 150)))

@@ -71,7 +71,8 @@ class DatasetVersion(Record):
     `drops` counts removed rows by reason: quarantined at ingest, dropped at refine. `changes` counts altered rows
     (redacted values by kind). `parent` is the version from which this version was made. `content_sha256` is the digest
     over the values of its units: source files, or the parts of a refined version, whose digests `part_sha256` lists.
-    `token_shards` lie beside the table, in lake/shards/<id>.
+    `token_shards` lie beside the table, in lake/shards/<id>. A version `dropped_at` some time has no rows any more: its
+    record tells what they were.
     """
 
     id: str
@@ -92,6 +93,7 @@ class DatasetVersion(Record):
     data_files: tuple[DataFile, ...] = ()
     part_sha256: tuple[str, ...] = ()
     token_shards: tuple[TokenShard, ...] = ()
+    dropped_at: float | None = None
 
 
 class TrainingRun(Record):

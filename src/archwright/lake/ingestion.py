@@ -23,8 +23,9 @@ from archwright.lake.formats.source_files import ScannedFile, read_file_signatur
 from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.tables import version_index
 from archwright.lake.tables.content_digest import ContentDigest
+from archwright.lake.tables.data_files import DataFileWriter
 from archwright.lake.tables.dataset_lock import lock_dataset
-from archwright.lake.tables.iceberg_tables import DataFileWriter, TableChange, draft_version, read_batches
+from archwright.lake.tables.iceberg_tables import TableChange, draft_version, read_batches
 from archwright.lake.tables.quarantine import Quarantine, quarantine_path
 from archwright.lake.tables.rejects_file import open_rejects_file
 from archwright.store import Store
@@ -122,6 +123,7 @@ def _write_version(
         columns=kinds,
         replaced=tuple(source.name for source in fresh if source.name in known),
         rewrite=any(before[name] != kinds[name] for name in before),
+        before=previous.data_files if previous else (),
     )
     content = ContentDigest()
     path = quarantine_path(home, request.name, change.version)
@@ -137,6 +139,7 @@ def _write_version(
             raise DataError("AW-DATA-09", message, where=ErrorLocation(str(request.path)), hint=hint)
         rejects.commit()
         digest = content.hexdigest()
+        data_files = draft.stage(digest)
         version = DatasetVersion(
             id=f"{request.name}@v{change.version}",
             dataset=request.name,
@@ -145,13 +148,14 @@ def _write_version(
             action="ingest",
             parent=previous.id if previous else None,
             rows=content.rows,
-            size_bytes=draft.stage(digest),
+            size_bytes=sum(file.size_bytes for file in data_files),
             columns=kinds,
             drops=quarantine.drops(),
             changes={},
             files=tuple(sorted({**known, **{file.path: file for file in files}}.values(), key=lambda f: f.path)),
             content_sha256=digest,
             licence=request.licence,
+            data_files=data_files,
         )
         version_index.commit_version(home, draft, version)
     return version

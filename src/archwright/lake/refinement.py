@@ -22,7 +22,7 @@ from archwright.lake.tables import version_index
 from archwright.lake.tables.dataset_lock import lock_dataset
 from archwright.lake.tables.iceberg_tables import TableChange, draft_version, list_data_files
 from archwright.lake.tables.rejects_file import open_rejects_file
-from archwright.lake.tables.value_digest import ValueDigest, combine_digests
+from archwright.lake.tables.value_digest import ValueDigest, combine_parts
 from archwright.lake.task_pool import Runner, TaskPool, open_pool
 from archwright.store import Store
 
@@ -138,7 +138,8 @@ def _write_version(
         message = f"no row is left: {', '.join(f'{count} {reason}' for reason, count in drops.items())}"
         hint = "relax the steps of the recipe; nothing was changed"
         raise DataError("AW-DATA-24", message, where=ErrorLocation(None, None, source.id), hint=hint)
-    change = TableChange(dataset=request.recipe.into, version=number, columns=columns, rewrite=True)
+    before = previous.data_files if previous else ()
+    change = TableChange(dataset=request.recipe.into, version=number, columns=columns, rewrite=True, before=before)
     digests: list[str] = []
     with open_rejects_file(drops_path(home, change.dataset, number)) as rejects, draft_version(home, change) as draft:
         for part in made.stages[-1].parts:
@@ -146,12 +147,14 @@ def _write_version(
             for batch in read_part(part, columns):
                 draft.writer.write(batch)
                 values.add(batch)
+            draft.writer.end_part()
             digests.append(values.hexdigest())
         for part in (part for stage in made.stages[1:] for part in stage.parts):
             with open(part.with_suffix(".drops"), "rb") as lines:
                 shutil.copyfileobj(lines, rejects.file)
         rejects.commit()
-        digest = combine_digests((f"{part:06d}", values) for part, values in enumerate(digests))
+        digest = combine_parts(digests)
+        files = draft.stage(digest)
         version = DatasetVersion(
             id=f"{change.dataset}@v{number}",
             dataset=change.dataset,
@@ -160,7 +163,7 @@ def _write_version(
             action="refine",
             parent=source.id,
             rows=sum(result.rows for result in made.stages[-1].results),
-            size_bytes=draft.stage(digest),
+            size_bytes=sum(file.size_bytes for file in files),
             columns=columns,
             drops=drops,
             changes=sum_counts(result.changes for result in results),
@@ -168,6 +171,7 @@ def _write_version(
             content_sha256=digest,
             licence=source.licence,
             recipe=recipe.encode_steps(request.recipe),
+            data_files=files,
             part_sha256=tuple(digests),
             token_shards=made.shards,
         )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from archwright.lake.formats.row_chunks import EXCERPT_CHARACTERS
-from archwright.lake.tables import iceberg_tables, quarantine, version_index
+from archwright.lake.tables import data_files, quarantine, version_index
 
 from ...tools.checks import refuses
 from ..temporary_lake import Lake
@@ -175,7 +175,7 @@ MANY = [f"c{n}" for n in range(10_000)]
 def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     lake: Lake, name: str, content: str | bytes, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 1)  # every batch is on the disk at once
+    monkeypatch.setattr(data_files, "FILE_BYTES", 1)  # every batch is on the disk at once
     first = lake.ingest_rows([{"n": 1}]).version
     lake.put_rows("a.jsonl", [{"n": 2}])
     files = lake.data_files()

@@ -1,45 +1,53 @@
 """Data set versions as tags of an Apache Iceberg table, written by atomic commits.
 
-Design: this module writes data files itself and reads them one by one, so memory is bounded by FILE_BYTES; pyiceberg's
-writer queues a whole stream and its reader loads all files of a scan. A commit is one row of the catalog's SQLite
-table. The next writer removes the files of a writer that was killed before its commit.
+Design: this module writes and reads the data files itself, one by one, so memory is bounded by FILE_BYTES and each file
+is verified; pyiceberg's writer queues a whole stream and its reader checks nothing. Rows of replaced source files are
+removed by writing those data files again that hold any. A commit is one row of the catalog's SQLite table. The next
+writer removes the files of a writer that was killed before its commit.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from archwright.contract.lineage import DatasetVersion
+from archwright.contract.lineage import DataFile, DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
-from archwright.lake.formats.column_kinds import arrow_schema, iceberg_type, kind_of_arrow_type, kind_of_iceberg_type
-from archwright.lake.lazy_modules import pa, pq
+from archwright.lake.formats.column_kinds import arrow_schema, iceberg_type, kind_of_iceberg_type
+from archwright.lake.lazy_modules import pa, pc
+from archwright.lake.tables.data_files import (
+    DataFileWriter,
+    StoredFile,
+    holds_sources,
+    read_file,
+    sync_folder,
+    table_folder,
+    verify_file,
+)
 from archwright.lake.tables.dataset_lock import lock_catalog
 
 NAMESPACE = "lake"
-FILE_BYTES = 64 * 1024 * 1024
-GROUP_BYTES = 8 * 1024 * 1024
 VERSION_PROPERTY = "archwright.version"
 CONTENT_PROPERTY = "archwright.content"
-# Column bounds in the metadata would outlive deleted personal values, so they exist for source_file only.
+# Data files are entered without column bounds, which would hold personal values outside of the data files.
 TABLE_PROPERTIES = {
     "write.metadata.metrics.default": "none",
-    "write.metadata.metrics.column.source_file": "full",
     "write.metadata.previous-versions-max": "5",
     "write.metadata.delete-after-commit.enabled": "true",
 }
+# A commit of another data set may hold the catalog for so long before ours fails.
+CATALOG_WAIT_S = 60
 
 
 class TableChange(Record):
     """The change of a commit besides new rows: `columns` (name to kind) is the new schema.
 
     Rows of the `replaced` source files are deleted; `rewrite` deletes all rows because a column changed its kind.
+    `before` are the data files of the newest version.
     """
 
     dataset: str
@@ -47,6 +55,7 @@ class TableChange(Record):
     columns: dict[str, str]
     replaced: tuple[str, ...] = ()
     rewrite: bool = False
+    before: tuple[DataFile, ...] = ()
 
 
 @contextmanager
@@ -58,7 +67,8 @@ def open_catalog(home: Home) -> Iterator[Any]:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
     # Plain paths, not file:// URLs: the name of a home may contain spaces or #.
     with lock_catalog(home):
-        uri, warehouse = f"sqlite:///{home.lake / 'catalog.db'}", str(home.lake / "tables")
+        uri = f"sqlite:///{home.lake / 'catalog.db'}?timeout={CATALOG_WAIT_S}"
+        warehouse = str(home.lake / "tables")
         catalog = SqlCatalog(NAMESPACE, uri=uri, warehouse=warehouse)
         catalog.create_namespace_if_not_exists(NAMESPACE)
     try:
@@ -96,75 +106,41 @@ def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
     return table, int(tag.snapshot_id)
 
 
+def list_stored_files(home: Home, version: DatasetVersion) -> list[StoredFile]:
+    """The data files in the order of writing, not verified. Raises DataError AW-DATA-11 (not in the lake), -44."""
+    folder = table_folder(home, version.dataset)
+    if version.dropped_at is not None:
+        message, hint = f"the rows of {version.id} were deleted", "choose another version: archwright data list"
+        raise DataError("AW-DATA-44", message, where=ErrorLocation(field=version.id), hint=hint)
+    if not folder.is_dir() or (version.rows and not version.data_files):
+        message = f"{version.id} is not in the lake of this home"
+        hint = "ingest its source files in this home; the version was made in another home or by an older program"
+        raise DataError("AW-DATA-11", message, where=ErrorLocation(str(home.lake)), hint=hint)
+    return [StoredFile(folder, file, version.id) for file in version.data_files]
+
+
+def list_data_files(home: Home, version: DatasetVersion) -> list[Path]:
+    """The verified data files in the order of writing. Raises DataError AW-DATA-11, -42 to -44."""
+    found = list_stored_files(home, version)
+    for stored in found:
+        verify_file(stored)
+    return [stored.path for stored in found]
+
+
 def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """Yield the rows of a version as Arrow record batches in the order of writing; all columns by default.
 
-    The batches have the Arrow types of `column_kinds`. Raises DataError AW-DATA-11 (not in the lake), AW-DATA-22 (no
-    such column).
+    The batches have the Arrow types of `column_kinds`; each file is verified before its first batch. Raises DataError
+    AW-DATA-11 (not in the lake), AW-DATA-22 (no such column), AW-DATA-42 to -44 (damaged, unreadable, deleted).
     """
-    from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
-
-    table, place = find_snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
     for name in names:
         if name not in version.columns:
             message = f"{version.id} has no column {name!r}"
             hint = f"choose one of its columns: {', '.join(list(version.columns)[:24])}"
             raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint)
-    scan = table.scan(snapshot_id=place).select(*names)
-    reader = ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter)
-    for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
-        for batch in reader.to_record_batches([task]):
-            fields = arrow_schema({name: kind_of_arrow_type(batch.schema.field(name).type) for name in names})
-            yield pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
-
-
-def list_data_files(home: Home, version: DatasetVersion) -> list[Path]:
-    """The data files of a version in the order of writing. Raises DataError AW-DATA-11 (not in the lake)."""
-    table, place = find_snapshot(home, version)
-    return sorted(Path(task.file.file_path) for task in table.scan(snapshot_id=place).plan_files())
-
-
-def mean_row_bytes(home: Home, version: DatasetVersion) -> int:
-    """Mean uncompressed bytes per row."""
-    table, place = find_snapshot(home, version)
-    total = 0
-    for task in table.scan(snapshot_id=place).plan_files():
-        found = pq.read_metadata(task.file.file_path)
-        total += sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
-    return total // max(1, version.rows)
-
-
-class DataFileWriter:
-    """Writes the Parquet files of a table's next commit, each at most FILE_BYTES of Arrow memory."""
-
-    def __init__(self, folder: Path, schema: Any, start: str) -> None:
-        """`schema` is an Arrow schema with the table's field ids; `start` is the prefix of file names."""
-        self._start = start
-        self._folder = folder
-        self._schema = schema
-        self._unit = str(uuid4())
-        self._buffer: list[Any] = []
-        self._size = 0
-        self.paths: list[str] = []
-        self.rows = 0
-
-    def write(self, batch: Any) -> None:
-        self._buffer.append(batch)
-        self._size += batch.nbytes
-        self.rows += batch.num_rows
-        if self._size >= FILE_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.rows or not self._buffer:
-            return
-        path = self._folder / f"{self._start}-{len(self.paths):05d}-{self._unit}.parquet"
-        table = pa.Table.from_batches(self._buffer).select(self._schema.names).cast(self._schema)
-        group = max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes))
-        pq.write_table(table, path, compression="zstd", row_group_size=group)
-        self.paths.append(str(path))
-        self._buffer, self._size = [], 0
+    for stored in list_stored_files(home, version):
+        yield from read_file(stored, {name: version.columns[name] for name in names})
 
 
 @contextmanager
@@ -175,8 +151,7 @@ def draft_version(home: Home, change: TableChange) -> Iterator[VersionDraft]:
         try:
             yield draft
         except BaseException:
-            for path in draft.writer.paths:
-                Path(path).unlink(missing_ok=True)
+            draft.writer.discard()
             raise
 
 
@@ -190,11 +165,30 @@ class VersionDraft:
         self._update_schema()
         from pyiceberg.io.pyarrow import schema_to_pyarrow  # noqa: PLC0415
 
-        folder = Path(self._table.location()) / "data"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(self._table.location())
+        (self._folder / "data").mkdir(parents=True, exist_ok=True)
         start = f"v{change.version:06d}"
-        _remove_orphan_files(table, folder, start)
-        self.writer = DataFileWriter(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
+        _remove_orphan_files(table, self._folder / "data", start)
+        schema = schema_to_pyarrow(self._transaction.table_metadata.schema())
+        self.writer = DataFileWriter(self._folder, schema, start)
+        self._unchanged = () if change.rewrite else change.before
+        if change.replaced and self._unchanged:
+            self._remove_replaced_rows()
+
+    def _remove_replaced_rows(self) -> None:
+        """Write the data files again that hold rows of replaced source files, without those rows."""
+        replaced = pa.array(self._change.replaced, pa.large_string())
+        unchanged = []
+        for file in self._unchanged:
+            stored = StoredFile(
+                self._folder, file, f"the version before {self._change.dataset}@v{self._change.version}"
+            )
+            if not holds_sources(stored, replaced):
+                unchanged.append(file)
+                continue
+            for batch in read_file(stored, self._change.columns):
+                self.writer.write(batch.filter(pc.invert(pc.is_in(batch.column("source_file"), replaced))))
+        self._unchanged = tuple(unchanged)
 
     def _update_schema(self) -> None:
         """Add new columns, replace columns of another kind, delete the others."""
@@ -208,29 +202,57 @@ class VersionDraft:
                 if name not in present or name in other:
                     update.add_column((name,), iceberg_type(kind))
 
-    def stage(self, content_sha256: str) -> int:
-        """Add all written rows to the transaction. Returns the size of the version's files in bytes."""
-        from pyiceberg.expressions import AlwaysTrue, In  # noqa: PLC0415
-        from pyiceberg.table.update.snapshot import ManageSnapshots  # noqa: PLC0415
-
+    def stage(self, content_sha256: str) -> tuple[DataFile, ...]:
+        """Add all written rows to the transaction. Returns the data files of the version in the order of rows."""
         self.writer.flush()
-        if self._table.current_snapshot() is not None and (self._change.rewrite or self._change.replaced):
-            deleted = AlwaysTrue() if self._change.rewrite else In("source_file", self._change.replaced)
-            with warnings.catch_warnings():
-                # All rows of a replaced file may have been quarantined.
-                warnings.filterwarnings("ignore", message="Delete operation did not match any records")
-                self._transaction.delete(deleted)
-        noted = {VERSION_PROPERTY: str(self._change.version), CONTENT_PROPERTY: content_sha256}
-        self._transaction.add_files(self.writer.paths, snapshot_properties=noted, check_duplicate_files=False)
-        snapshot = self._transaction.table_metadata.current_snapshot()
-        with ManageSnapshots(self._transaction) as manage:
-            manage.create_tag(snapshot.snapshot_id, f"v{self._change.version}")
-        return int(snapshot.summary.additional_properties.get("total-files-size", 0))
+        sync_folder(self._folder / "data")
+        files = (*self._unchanged, *self.writer.files)
+        _stage_snapshot(self._transaction, self._change.before, files, (self._change.version, content_sha256))
+        return files
 
     def commit(self) -> None:
         """Commit. After a failure the files may belong to a version, so only the next writer removes orphans."""
-        self.writer.paths = []
+        self.writer.files = []
         self._transaction.commit_transaction()
+
+
+def _stage_snapshot(
+    transaction: Any, before: Collection[DataFile], files: Collection[DataFile], version: tuple[int, str]
+) -> None:
+    """Add the snapshot and the tag of a `version` (number, content digest), whose parent has the files `before`."""
+    from pyiceberg.table.update.snapshot import ManageSnapshots  # noqa: PLC0415
+
+    number, content = version
+    location = transaction.table_metadata.location
+    noted = {VERSION_PROPERTY: str(number), CONTENT_PROPERTY: content}
+    old, new = {file.path for file in before}, {file.path for file in files}
+    with transaction.update_snapshot(snapshot_properties=noted).overwrite() as update:
+        for file in before:
+            if file.path not in new:
+                update.delete_data_file(_iceberg_file(location, file))
+        for file in files:
+            if file.path not in old:
+                update.append_data_file(_iceberg_file(location, file))
+    snapshot = transaction.table_metadata.current_snapshot()
+    with ManageSnapshots(transaction) as manage:
+        manage.create_tag(snapshot.snapshot_id, f"v{number}")
+
+
+def _iceberg_file(location: str, file: DataFile) -> Any:
+    """The entry of a manifest, without bounds and counts of columns."""
+    from pyiceberg import manifest  # noqa: PLC0415
+    from pyiceberg.typedef import Record as PartitionValues  # noqa: PLC0415
+
+    entry = manifest.DataFile.from_args(
+        content=manifest.DataFileContent.DATA,
+        file_path=f"{location}/{file.path}",
+        file_format=manifest.FileFormat.PARQUET,
+        partition=PartitionValues(),
+        record_count=file.rows,
+        file_size_in_bytes=file.size_bytes,
+    )
+    entry.spec_id = 0
+    return entry
 
 
 def _ensure_table(catalog: Any, change: TableChange) -> Any:

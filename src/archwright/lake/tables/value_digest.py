@@ -28,6 +28,11 @@ def combine_digests(units: Iterable[tuple[str, str]]) -> str:
     return total.hexdigest()
 
 
+def combine_parts(digests: Iterable[str]) -> str:
+    """The digest of a refined version, from those of its parts in order."""
+    return combine_digests((f"{number:06d}", digest) for number, digest in enumerate(digests))
+
+
 def _frame(data: bytes) -> bytes:
     return len(data).to_bytes(8, "little") + data
 

@@ -1,0 +1,199 @@
+"""Parquet files of a table: written with a checksum per page and a SHA-256 of the file, verified when they are read.
+
+Design: a bit flip in a file without checksums reads as other data in most places. The SHA-256 of the version's record
+is compared before the first row of a file is read; the checksums of pages cover what changes afterwards.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from uuid import uuid4
+
+from archwright.contract.lineage import DataFile
+from archwright.errors import DataError, ErrorLocation
+from archwright.home import Home
+from archwright.lake.formats.column_kinds import arrow_schema
+from archwright.lake.lazy_modules import pa, pc, pq
+
+FILE_BYTES = 64 * 1024 * 1024
+GROUP_BYTES = 8 * 1024 * 1024
+# Level 3 makes files 13 to 15 % smaller and writes at two thirds of the speed.
+COMPRESSION_LEVEL = 1
+# Their values differ in every row, so a dictionary only costs time. DuckDB or Polars lack the other encodings of ids.
+ENCODINGS = {"record_id": "PLAIN", "source_row": "DELTA_BINARY_PACKED"}
+# (path, inode, size, time of change) of the files that this process has verified.
+_verified: set[tuple[str, int, int, int]] = set()
+
+
+def table_folder(home: Home, dataset: str) -> Path:
+    """The folder of a table; it may be absent."""
+    return home.lake / "tables" / "lake" / dataset
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and deleted names of the folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class StoredFile(NamedTuple):
+    """A data file of the version or draft `owner` in the folder of its table."""
+
+    folder: Path
+    file: DataFile
+    owner: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.file.path
+
+
+def verify_file(stored: StoredFile) -> None:
+    """Compare the file with its record, once per process. Raises DataError AW-DATA-42 or -43."""
+    try:
+        found = stored.path.stat()
+        seen = (str(stored.path), found.st_ino, found.st_size, found.st_mtime_ns)
+        if seen in _verified:
+            return
+        with open(stored.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable_error(stored, error.strerror or str(error)) from error
+    if digest != stored.file.sha256:
+        raise _damaged_error(stored, "its SHA-256 differs from the record")
+    _verified.add(seen)
+
+
+def _damaged_error(stored: StoredFile, reason: str) -> DataError:
+    message = f"a data file of {stored.owner} is damaged: {reason}"
+    hint = "restore the file from a backup of the home, or ingest the sources again under another name"
+    return DataError("AW-DATA-42", message, where=ErrorLocation(str(stored.path)), hint=hint)
+
+
+def _unreadable_error(stored: StoredFile, reason: str) -> DataError:
+    message = f"a data file of {stored.owner} cannot be read: {reason}"
+    hint = "restore the file from a backup of the home, or ingest the sources again under another name"
+    return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=hint)
+
+
+def read_file(stored: StoredFile, columns: dict[str, str]) -> Iterator[Any]:
+    """Yield the rows as record batches of `columns` (name to kind); a column that the file lacks is null.
+
+    A batch is a row group, at most about GROUP_BYTES. Raises DataError AW-DATA-42 or -43.
+    """
+    verify_file(stored)
+    schema = arrow_schema(columns)
+    try:
+        with pq.ParquetFile(stored.path, page_checksum_verification=True, pre_buffer=False) as file:
+            present = [name for name in columns if name in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, present)
+                arrays = [
+                    rows.column(field.name).cast(field.type).combine_chunks()
+                    if field.name in present
+                    else pa.nulls(rows.num_rows, field.type)
+                    for field in schema
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged_error(stored, str(error).splitlines()[0][:200]) from error
+
+
+def holds_sources(stored: StoredFile, names: Any) -> bool:
+    """True if a row is from one of the source files `names` (an Arrow array). Reads one column, which is small."""
+    batches = read_file(stored, {"source_file": "text"})
+    return any(pc.any(pc.is_in(batch.column(0), names)).as_py() for batch in batches)
+
+
+class _HashedFile:
+    """Passes what pyarrow writes on to `file`, with the SHA-256 and the number of the bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.size_bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> str:
+        """Make the bytes durable. Returns their SHA-256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._digest.hexdigest()
+
+
+class DataFileWriter:
+    """Writes the Parquet files of a table's next version, each at most FILE_BYTES of Arrow memory.
+
+    The rows between two calls of `end_part` are those of a part, for a refined version.
+    """
+
+    def __init__(self, folder: Path, schema: Any, start: str) -> None:
+        """`folder` is that of the table, `schema` is Arrow with the table's field ids, `start` begins file names."""
+        self._folder = folder
+        self._schema = schema
+        self._start = start
+        self._part = 0
+        self._unit = str(uuid4())
+        self._buffer: list[Any] = []
+        self._size = 0
+        self.files: list[DataFile] = []
+        self.rows = 0
+
+    def write(self, batch: Any) -> None:
+        self._buffer.append(batch)
+        self._size += batch.nbytes
+        self.rows += batch.num_rows
+        if self._size >= FILE_BYTES:
+            self.flush()
+
+    def end_part(self) -> None:
+        self.flush()
+        self._part += 1
+
+    def flush(self) -> None:
+        buffer, self._buffer, self._size = self._buffer, [], 0
+        table = pa.Table.from_batches(buffer).select(self._schema.names).cast(self._schema) if buffer else None
+        if table is None or not table.num_rows:
+            return
+        path = f"data/{self._start}-{len(self.files):06d}-{self._unit}.parquet"
+        group = max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes))
+        with open(self._folder / path, "wb") as raw:
+            file = _HashedFile(raw)
+            pq.write_table(
+                table,
+                file,
+                row_group_size=group,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                use_dictionary=[name for name in self._schema.names if name not in ENCODINGS],
+                column_encoding=ENCODINGS,
+                write_page_checksum=True,
+            )
+            digest = file.sync()
+        made = DataFile(path=path, sha256=digest, size_bytes=file.size_bytes, rows=table.num_rows, part=self._part)
+        self.files.append(made)
+
+    def discard(self) -> None:
+        """Remove the files written so far."""
+        for file in self.files:
+            (self._folder / file.path).unlink(missing_ok=True)
+        self.files.clear()
