@@ -2,9 +2,10 @@
 
 A RecordTable declares its name, record type, unique columns and indexes. The store makes columns from the record's
 fields (text, integers, floats, booleans, bytes; others as JSON) and adds `seq`, the order of arrival. Rows become
-visible in that order, so a reader that has read up to a seq has missed no earlier row. Rows are never changed; `prune`
-deletes old observations, `merge` adds up counts, nothing else is deleted, and a seq is never reused. If a record gains
-a field with a default, the table gains the column, and older rows return the default.
+visible in that order, so a reader that has read up to a seq has missed no earlier row. `prune` deletes old
+observations, `merge` adds up counts, and the erasure of a person may remove and revise rows. Nothing else changes rows,
+and a seq is never reused. If a record gains a field with a default, the table gains the column, and older rows return
+the default.
 
 SQLite runs in WAL mode with synchronous=NORMAL: a committed row survives SIGKILL of every process; a power failure may
 lose the last commits but never corrupts the file.
@@ -17,7 +18,7 @@ import threading
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -274,6 +275,64 @@ class Store:
         columns = self._table(table)
         with self._translate_errors(), self._engine.begin() as connection:
             return int(connection.execute(columns.delete().where(*_where_conditions(columns, None, span))).rowcount)
+
+    def remove(self, table: RecordTable[R], where: Mapping[str, object]) -> int:
+        """Delete the rows that match `where`; return their number."""
+        columns = self._table(table)
+        with self._translate_errors(), self._engine.begin() as connection:
+            return int(connection.execute(columns.delete().where(*_where_conditions(columns, where, None))).rowcount)
+
+    def revise(self, table: RecordTable[R], change: Callable[[R], R]) -> int:
+        """Replace each row that `change` returns altered; return their number. For corrections that the law demands."""
+        columns = self._table(table)
+        changed = [(seq, new) for seq, row in self.numbered_rows(table) if (new := change(row)) != row]
+        with self._translate_errors(), self._engine.begin() as connection:
+            for seq, row in changed:
+                connection.execute(columns.update().where(columns.c.seq == seq).values(_encode_row(row)))
+        return len(changed)
+
+    def read_cells(self) -> Iterator[tuple[str, str, object]]:
+        """Yield (table, column, value) of every text and blob in the database, for a search over all of it."""
+        for found in self._reflect_tables():
+            plain = [column for column in found.columns if isinstance(column.type, sa.Text | sa.LargeBinary)]
+            if plain:
+                with self._translate_errors(), self._engine.connect() as connection:
+                    for row in connection.execution_options(yield_per=1000).execute(sa.select(*plain)):
+                        for column, value in zip(plain, row, strict=True):
+                            if value is not None:
+                                yield found.name, column.name, value
+
+    def revise_texts(self, change: Callable[[str], str], excluded: Collection[str] = ()) -> int:
+        """Replace each text that `change` returns altered, in every table not `excluded`; return their number."""
+        count = 0
+        for found in (one for one in self._reflect_tables() if one.name not in excluded):
+            texts = [column for column in found.columns if isinstance(column.type, sa.Text)]
+            with self._translate_errors(), self._engine.begin() as connection:
+                for seq, *values in connection.execute(sa.select(found.c.seq, *texts)).all():
+                    named = zip(texts, values, strict=True)
+                    new = {column.name: text for column, old in named if old and (text := change(old)) != old}
+                    if new:
+                        connection.execute(found.update().where(found.c.seq == seq).values(new))
+                        count += len(new)
+        return count
+
+    def _reflect_tables(self) -> list[sa.Table]:
+        """Our tables in the database: those with a row number."""
+        found = sa.MetaData()
+        with self._translate_errors():
+            found.reflect(self._engine)
+        return [table for table in found.sorted_tables if "seq" in table.c]
+
+    def purge_deleted_rows(self) -> None:
+        """Write the database without what was deleted: free pages, old row versions and the log of SQLite."""
+        with self._translate_errors(), self._engine.connect() as connection:
+            plain = connection.execution_options(isolation_level="AUTOCOMMIT")
+            if connection.dialect.name == "sqlite":
+                plain.exec_driver_sql("VACUUM")
+                plain.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                return
+            for table in self._reflect_tables():
+                plain.exec_driver_sql(f'VACUUM (FULL) "{table.name}"')
 
     def close(self) -> None:
         self._engine.dispose()

@@ -141,7 +141,7 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: 
     assert then is not None and then.limited and gateway.version > version
     assert gateway.list_limited_scopes(then) == (
         LimitScope("key", f"key:{record.id}", UsageLimits(budget_usd=1.5, period="month")),
-        LimitScope("user", "user:clinic/ann@x.org", UsageLimits(tpm=9)),
+        LimitScope("user", f"user:clinic/{then.user}", UsageLimits(tpm=9)),
         LimitScope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
     )
     for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):

@@ -28,6 +28,7 @@ from archwright.contract.record import as_dict, replace
 from archwright.errors import AccessError, ErrorLocation, UsageError
 from archwright.home import Home, create_secret, write_atomic
 from archwright.monitor.shared_table import Transaction
+from archwright.monitor.user_names import ensure_user_id, read_user_names
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ConflictError, Store
 
@@ -87,6 +88,7 @@ class KeyStore(KeyCache):
                 self._store.append(tables.TENANTS, [Tenant(name=tenant, created_at=self._clock())])
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
+        user_id = self._find_user_id(tenant, user)
         record = KeyRecord(
             id="key-" + secrets.token_hex(8),
             tenant=tenant,
@@ -95,13 +97,13 @@ class KeyStore(KeyCache):
             prefix=prefix,
             digest=digest,
             created_at=now,
-            user=user,
+            user=user_id,
             **as_dict(limits),
             expires_at=None if lives_s is None else now + lives_s,
         )
         self._store.append(tables.KEYS, [record])
         self._announce_change()
-        return secret, record
+        return secret, replace(record, user=user)
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
         """Add a new secret to a key; its old secrets end after `overlap_s`. Raises UsageError AW-USE-34, AW-USE-36."""
@@ -119,7 +121,7 @@ class KeyStore(KeyCache):
         ends = [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in records]
         self._store.append(tables.SECRET_EXPIRIES, ends)
         self._announce_change()
-        return secret, record
+        return secret, self._with_user_name(record)
 
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Replace all limits of a key (`name`: its id), a user or a tenant.
@@ -132,6 +134,7 @@ class KeyStore(KeyCache):
             self._check_tenant(tenant)
         if kind == "user":
             tables.check_user(name)
+            name = self._find_user_id(tenant, name)
         scope = tables.format_scope_name(kind, tenant if kind != "key" else "", name)
         row = LimitRow(scope=scope, **as_dict(limits), at=self._clock())
         self._store.append(tables.LIMITS, [row])
@@ -145,6 +148,16 @@ class KeyStore(KeyCache):
         self._store.append(tables.CONTENT_TRACINGS, [row])
         self._announce_change()
         self._refresh()
+
+    def _find_user_id(self, tenant: str, user: str) -> str:
+        """The id of a user; one that older records name keeps its name as id."""
+        scope = tables.format_scope_name("user", tenant, user)
+        known = self._store.rows(tables.KEYS, {"tenant": tenant, "user": user}, limit=1)
+        known_limits = self._store.rows(tables.LIMITS, {"scope": scope}, limit=1)
+        return ensure_user_id(self._store, tenant, user, (user,) if known or known_limits else ())
+
+    def _with_user_name(self, record: KeyRecord) -> KeyRecord:
+        return replace(record, user=read_user_names(self._store).get(record.user, record.user))
 
     def _check_tenant(self, name: str) -> None:
         if not self._has_tenant(name):
@@ -168,7 +181,8 @@ class KeyStore(KeyCache):
 
     def find_record(self, key_id: str) -> KeyRecord | None:
         """Return the newest record of a key, revoked or not; None if it does not exist."""
-        return next(reversed(self._store.rows(tables.KEYS, {"id": key_id})), None)
+        records = self._store.rows(tables.KEYS, {"id": key_id})
+        return self._with_user_name(records[-1]) if records else None
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Revoke a key: here at once, in other processes within POLL_S. Idempotent. Raises UsageError AW-USE-34."""
@@ -177,7 +191,7 @@ class KeyStore(KeyCache):
             self._store.append(tables.REVOCATIONS, [tables.Revocation(key_id=key_id, at=self._clock())])
         self._announce_change()
         self._refresh()
-        return records[-1]
+        return self._with_user_name(records[-1])
 
     def is_revoked(self, key_id: str) -> bool:
         return bool(self._store.rows(tables.REVOCATIONS, {"key_id": key_id}, limit=1))
@@ -185,11 +199,14 @@ class KeyStore(KeyCache):
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Return the newest record of each key of `tenant` (None: of all), oldest key first, revoked ones included."""
         rows = self._store.rows(tables.KEYS, None if tenant is None else {"tenant": tenant})
-        return tuple({row.id: row for row in rows}.values())
+        names = read_user_names(self._store)
+        return tuple({row.id: replace(row, user=names.get(row.user, row.user)) for row in rows}.values())
 
     def read_limits(self) -> dict[str, UsageLimits]:
+        """Limits by scope; the scope of a user holds its name."""
         self._refresh()
-        return dict(self._limits)
+        names = read_user_names(self._store)
+        return {tables.name_user_in_scope(scope, names): limits for scope, limits in self._limits.items()}
 
     def last_used(self) -> dict[str, float]:
         """Return the midnight (UTC) before the last use of each key used within USE_RETENTION_DAYS."""

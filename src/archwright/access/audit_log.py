@@ -16,7 +16,7 @@ callers without a valid key are the exception: `access.denial_counts` counts the
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
+from archwright.monitor.user_names import read_user_names
 from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, TimeSpan, bound_span, read_records
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
@@ -43,7 +44,8 @@ Effect = Literal["allow", "deny"]
 class AuditEvent(Record, omit_defaults=True):
     """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a key).
 
-    `source`: IP address of the client. `user`: of the key; `os_user`: of this machine, for a local command. `outcome`:
+    `source`: IP address of the client. `user`: id of the key's user; `os_user`: id of the user of this machine, for a
+    local command (`monitor.user_names`). `outcome`:
     "admitted" (the usage record has the request's status), "refused", "done" or "failed". `count`: decisions that the
     record stands for, of which `request_id` is the first."""
 
@@ -169,6 +171,14 @@ def read_entries(
     if received_at is not None and span == (None, None):
         span = received_at - 1.0, received_at + REQUEST_LIMIT_S
     return list(islice(_find_entries(store, home, fields, span), limit))
+
+
+def name_users(entries: Iterable[AuditEntry], store: Store) -> list[AuditEntry]:
+    """The entries with the names of users for their ids; an erased user is shown by the id."""
+    names = read_user_names(store)
+    return [
+        replace(one, user=names.get(one.user, one.user), os_user=names.get(one.os_user, one.os_user)) for one in entries
+    ]
 
 
 def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], span: TimeSpan) -> Iterator[AuditEntry]:

@@ -4,7 +4,7 @@ import base64
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from archwright.contract.record import Record
@@ -127,6 +127,13 @@ KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
 def format_scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
     """Return `key:ID`, `user:TENANT/USER` or `tenant:TENANT`."""
     return f"user:{tenant}/{name}" if kind == "user" else f"{kind}:{tenant or name}"
+
+
+def name_user_in_scope(scope: str, names: Mapping[str, str]) -> str:
+    """Replace the id of a user in its scope by the name, if `names` (id to name) has it."""
+    kind, _, rest = scope.partition(":")
+    tenant, _, user = rest.partition("/")
+    return format_scope_name("user", tenant, names[user]) if kind == "user" and user in names else scope
 
 
 def list_scopes(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:

@@ -8,6 +8,7 @@ from archwright.access.audit_log import AuditEvent
 from archwright.api.context import open_home
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError
+from archwright.monitor.user_names import find_user_ids
 
 
 class AuditVerification(Record):
@@ -26,9 +27,17 @@ def list(  # noqa: A001 - the verb's name
     *, tenant: str | None = None, source: str | None = None, user: str | None = None, limit: int = 50
 ) -> tuple[AuditEvent, ...]:
     """Return the newest records first."""
-    where = {name: value for name, value in (("source", source), ("user", user)) if value is not None}
+    where = {} if source is None else {"source": source}
     with open_home() as (_settings, home, store):
-        return tuple(trail.read_entries(store, home, where, tenant=tenant, limit=limit))
+        if user is None:
+            return tuple(trail.name_users(trail.read_entries(store, home, where, tenant=tenant, limit=limit), store))
+        entries = [
+            entry
+            for one in dict.fromkeys(find_user_ids(store, user, tenant))
+            for entry in trail.read_entries(store, home, {**where, "user": one}, tenant=tenant, limit=limit)
+        ]
+        newest = sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
+        return tuple(trail.name_users(newest, store))
 
 
 def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:

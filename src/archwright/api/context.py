@@ -12,6 +12,7 @@ from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home, locate_home
+from archwright.monitor.user_names import ensure_user_id
 from archwright.monitor.wal.disk_reserve import release_reserve
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
@@ -72,7 +73,7 @@ def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) ->
             permission="owner",
             effect="allow",
             resource=resource,
-            os_user=settings.read_os_user(),
+            os_user=ensure_user_id(writer.store, "", settings.read_os_user()),
             outcome="done",
         )
     )

@@ -110,6 +110,10 @@ class SharedTable:
             self._maintain()
         return StoreError("AW-STO-11", f"the shared table failed: {error}", where=where, hint="retry the request")
 
+    def follow_replacement(self) -> None:
+        """Open the file anew if another process replaced or removed it. Raises StoreError AW-STO-11."""
+        self._maintain()
+
     def _maintain(self) -> None:
         self._maintain_at = time.monotonic() + MAINTENANCE_INTERVAL_S
         if self._inode >= 0:

@@ -7,6 +7,7 @@ from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S, NANO, USAGE_MEASURES, add_sums
+from archwright.monitor.user_names import read_user_names
 from archwright.monitor.wal.compaction import compact_orphans, read_usage_totals
 from archwright.store import Store
 
@@ -51,8 +52,10 @@ def read_usage(store: Store, home: Home, tenant: str | None, by: str) -> tuple[U
             group = tuple(date if word == "day" else str(getattr(one, DIMENSION_FIELDS[word])) for word in words)
             add_sums(sums, group, [getattr(one, name) for name in USAGE_MEASURES])
     empty: dict[str, Any] = dict.fromkeys(DIMENSION_FIELDS, "")
+    names = read_user_names(store) if "user" in words else {}
     rows = []
     for group, (*counts, cost, saved) in sorted(sums.items()):
         fields = empty | dict(zip(words, group, strict=True)) | dict(zip(USAGE_MEASURES, counts, strict=False))
+        fields["user"] = names.get(fields["user"], fields["user"])
         rows.append(UsageRow(**fields, cost_usd=cost / NANO, saved_usd=saved / NANO))
     return tuple(rows)

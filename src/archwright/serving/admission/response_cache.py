@@ -12,6 +12,7 @@ import hmac
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from archwright.errors import StoreError
@@ -23,6 +24,7 @@ CACHE_BYTES = 64 * 1024 * 1024
 TTL_S = 24 * 3600.0
 ENTRY_BYTES = 256 * 1024  # a larger response is not cached
 FRONT_ENTRIES = 512
+CHECK_INTERVAL_S = 5.0
 FRONT_BYTES = 4 * 1024 * 1024
 MAX_SALTS = 4096
 KEY_BYTES = 16
@@ -64,6 +66,7 @@ class ResponseCache:
         self._salts: dict[str, bytes] = {}
         self._front: dict[bytes, tuple[float, CachedResponse]] = {}
         self._front_bytes = 0
+        self._check_at = 0.0
         self.refused = 0
         """Number of failures of the shared table."""
 
@@ -82,6 +85,8 @@ class ResponseCache:
 
     def get(self, key: bytes) -> CachedResponse | None:
         now = self._clock()
+        if now >= self._check_at:
+            self._check_table(now)
         known = self._front.get(key)
         if known is not None:
             if now < known[0]:
@@ -114,6 +119,16 @@ class ResponseCache:
             self.refused += 1
             return
         self._add_to_front(key, expires_at, cached)
+
+    def _check_table(self, now: float) -> None:
+        """Forget the responses in memory if the table was replaced, as an erasure does."""
+        self._check_at = now + CHECK_INTERVAL_S
+        generation = self._table.generation
+        with suppress(StoreError):
+            self._table.follow_replacement()
+        if self._table.generation != generation:
+            self._front.clear()
+            self._front_bytes = 0
 
     def close(self) -> None:
         self._table.close()

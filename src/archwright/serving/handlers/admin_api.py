@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from archwright.access.api_keys import KeyRecord, KeyStore
-from archwright.access.audit_log import read_entries
+from archwright.access.audit_log import name_users, read_entries
 from archwright.access.key_views import KeyView, build_key_view, build_new_key
 from archwright.access.permissions import ROLES, get_tenant_scope, may_grant
 from archwright.access.tables import format_scope_name
@@ -209,9 +209,9 @@ def set_user_limits(call: AdminCall) -> AdminResult:
     tenant, _, user = call.name.partition("/")
     limits = call.decode(UsageLimits)
     call.require_tenant(tenant)
-    call.keys.set_limits("user", tenant, user, limits)
+    row = call.keys.set_limits("user", tenant, user, limits)
     view = _describe_user(tenant, user, {format_scope_name("user", tenant, user): limits})
-    return AdminResult(view, "user.limit", user, tenant)
+    return AdminResult(view, "user.limit", row.scope.rpartition("/")[2], tenant)
 
 
 def get_tenant_usage(call: AdminCall) -> AdminResult:
@@ -221,7 +221,8 @@ def get_tenant_usage(call: AdminCall) -> AdminResult:
 
 def get_tenant_audit(call: AdminCall) -> AdminResult:
     name, gateway = call.require_tenant(), call.gateway
-    return AdminResult({"data": read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)})
+    entries = read_entries(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)
+    return AdminResult({"data": name_users(entries, gateway.store)})
 
 
 def get_key(call: AdminCall) -> AdminResult:
