@@ -13,6 +13,7 @@ from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake.part_runner import PreparedStep
+from archwright.lake.steps.decontamination import Decontaminate
 from archwright.lake.steps.exact_duplicates import DropDuplicates
 from archwright.lake.steps.near_duplicates import DropNearDuplicates
 from archwright.lake.steps.python_function import PythonFunction
@@ -28,6 +29,7 @@ class RecipeStep(Record):
 
     drop_duplicates: DropDuplicates | None = msgspec.field(name="drop-duplicates", default=None)
     drop_near_duplicates: DropNearDuplicates | None = msgspec.field(name="drop-near-duplicates", default=None)
+    decontaminate: Decontaminate | None = None
     redact: Redact | None = None
     drop_empty: DropEmpty | None = msgspec.field(name="drop-empty", default=None)
     drop_short: DropShort | None = msgspec.field(name="drop-short", default=None)

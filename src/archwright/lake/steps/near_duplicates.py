@@ -29,16 +29,18 @@ from archwright.lake.steps.row_decisions import (
     rank_rows,
     view_ids,
 )
-from archwright.lake.steps.shingles import Shingles, hash_shingles, join_texts, mix_bits
+from archwright.lake.steps.shingles import LETTER_BASE, Shingles, hash_shingles, join_texts, mix_bits
 from archwright.lake.steps.step import Rows, StepContext
 from archwright.lake.steps.text_columns import TextStep
 
 WIDTH = 5  # words of a shingle
 BINS = 128
-ROUNDS = 12  # of hashing for bins without a shingle; then other bins lend theirs
+ROUNDS = 12  # of hashing to fill the bins; bins that stay empty take the least hash of all shingles
+HASH_BITS = 27
+HASH_MASK, EMPTY = (1 << HASH_BITS) - 1, 0xFFFFFFFF
 MISSED = 0.0005  # greatest share of pairs of the threshold's similarity that have no band in common
 NEIGHBOURS = 100  # rows of a bucket that a row is compared with: bounds the work for boilerplate
-SKETCH_ERRORS = 3  # standard errors by which the sketches of candidates may agree less than the threshold
+SKETCH_ERRORS = 4  # standard errors by which the sketches of candidates may agree less than the threshold
 PAIRS_AT_ONCE = 1 << 16
 
 
@@ -104,31 +106,28 @@ def choose_bands(similarity: float) -> tuple[int, int]:
 
 
 def sketch_shingles(found: Shingles) -> Any:
-    """The MinHash of each row: uint32 in `BINS` bins. Bins of a row without a shingle hold the greatest number."""
+    """The MinHash of each row: uint32 in `BINS` bins, the greatest number in those of a row without a shingle.
+
+    The turn stands above the bits of the hash, so a later turn fills only bins that are empty.
+    """
     counts = np.diff(found.offsets)
-    bins = np.full(len(counts) * BINS, 0xFFFFFFFF, np.uint32)
-    hashes, bases = found.hashes, np.repeat(np.arange(len(counts)) * BINS, counts)
+    bins = np.full((len(counts), BINS), EMPTY, np.uint32)
+    hashes, owners = found.hashes, np.repeat(np.arange(len(counts)), counts)
     for turn in range(ROUNDS):
-        # The turn stands above the bits of the hash, so a later turn fills only bins that are empty.
-        values = (hashes & np.uint64(0x7FFFFFF)).astype(np.uint32) | np.uint32(turn << 27)
-        np.minimum.at(bins, bases + (hashes >> np.uint64(57)).astype(np.int64), values)
-        open_rows = ((bins == 0xFFFFFFFF).reshape(-1, BINS).any(axis=1) & (counts > 0))[bases // BINS]
-        if not open_rows.any():
-            break
-        hashes, bases = mix_bits(hashes[open_rows] + np.uint64(0x9E3779B97F4A7C15)), bases[open_rows]
-    return _fill_empty_bins(bins.reshape(-1, BINS), counts > 0)
-
-
-def _fill_empty_bins(bins: Any, usable: Any) -> Any:
-    """Optimal densification (Shrivastava, ICML 2017): an empty bin takes the value of a bin that a hash names."""
-    rows, places = np.nonzero((bins == 0xFFFFFFFF) & usable[:, None])
-    full, attempt = bins != 0xFFFFFFFF, 0
-    while len(rows):
-        attempt += 1
-        lenders = (mix_bits(places.astype(np.uint64) + np.uint64(attempt << 8)) % np.uint64(BINS)).astype(np.int64)
-        lent = full[rows, lenders]
-        bins[rows[lent], places[lent]] = bins[rows[lent], lenders[lent]]
-        rows, places = rows[~lent], places[~lent]
+        values = (hashes & np.uint64(HASH_MASK)).astype(np.uint32) | np.uint32(turn << HASH_BITS)
+        np.minimum.at(bins.reshape(-1), owners * BINS + (hashes >> np.uint64(57)).astype(np.int64), values)
+        again = (bins == EMPTY).any(axis=1)[owners]
+        if not again.any():
+            return bins
+        hashes, owners = mix_bits(hashes[again] + np.uint64(LETTER_BASE)), owners[again]
+    order = np.lexsort((hashes, owners))  # a text may repeat one shingle a million times
+    hashes, owners = hashes[order], owners[order]
+    new = np.flatnonzero((np.diff(hashes, prepend=~hashes[:1]) != 0) | (np.diff(owners, prepend=-1) != 0))
+    hashes, owners = hashes[new], owners[new]
+    rows, starts = np.unique(owners, return_index=True)
+    steps = np.arange(1, BINS + 1, dtype=np.uint64) * np.uint64(LETTER_BASE)
+    least = np.minimum.reduceat(mix_bits(hashes[:, None] + steps) >> np.uint64(64 - HASH_BITS), starts)
+    bins[rows] = np.minimum(bins[rows], least.astype(np.uint32) | np.uint32(ROUNDS << HASH_BITS))
     return bins
 
 

@@ -23,7 +23,7 @@ def id_column(batch: Any) -> Any:
 def make_survey(batches: Iterable[dict[str, Any]]) -> Any:
     """A survey of a part: a table of the columns of its batches, or a table without columns for a part without rows."""
     made = [pa.RecordBatch.from_pydict(columns) for columns in batches]
-    return pa.Table.from_batches(made) if made else pa.table({})
+    return pa.Table.from_batches(made).unify_dictionaries() if made else pa.table({})
 
 
 def join_surveys(surveys: Iterable[Any]) -> Any:
