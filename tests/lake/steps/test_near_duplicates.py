@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -55,7 +55,7 @@ def find_groups(texts: Sequence[str], similarity: float) -> dict[str, str]:
     return {f"a:{row}": f"a:{group}" for row, group in enumerate(first) if row != group}
 
 
-KINDS = {
+KINDS: dict[str, Callable[[random.Random, str], str]] = {
     "exact": lambda rng, text: text,
     "case and space": lambda rng, text: text.upper().replace(" ", "  \n"),
     "boilerplate": lambda rng, text: write_text(rng, 15) + "\n" + text,

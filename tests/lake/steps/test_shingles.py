@@ -16,7 +16,7 @@ from archwright.lake.steps import shingles
 
 
 def hash_texts(*texts: str, width: int = 5) -> list[list[int]]:
-    made = []
+    made: list[list[int]] = []
     for part in shingles.hash_shingles(pa.array(texts, pa.large_string()), width):
         assert part.first == len(made)
         made += [part.hashes[start:end].tolist() for start, end in itertools.pairwise(part.offsets)]
