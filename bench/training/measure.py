@@ -88,7 +88,7 @@ def data_of(rows: list[dict[str, Any]]) -> TrainingData:
     part = DataSplit(table.column("record_id").to_pylist(), table)
     version = DatasetVersion(
         id="bench@v1", dataset="bench", version=1, at=0.0, action="ingest", parent=None, rows=len(rows), size_bytes=0,
-        columns={}, drops={}, changes={}, files=(), content_sha256="",
+        columns={}, drops={}, changes={}, content_sha256="",
     )  # fmt: skip
     return TrainingData(part, DataSplit([], table.slice(0, 0)), version, 0)
 

@@ -97,9 +97,9 @@ def test_large_versions_are_cut_for_people_only(source: Path, cli: CommandLine) 
     made = data.ingest(str(source), name="docs")
     file = SourceFile(path="[red]x", sha256="ab" * 32, size_bytes=1, rows=1)
     wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
-    large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
+    large = replace(made, source_files=1000, columns=wide, passed_over=("a: hidden",) * 9)
     assert "and 4 more (--json shows all)" in cli.printed(show_data.print_outcome, large)
-    out = cli.printed(show_data.print_card, replace(api.data.show("docs"), version=large))
+    out = cli.printed(show_data.print_card, replace(api.data.show("docs"), version=large, files=(file,) * 1000))
     assert "and 760 more" in out and "and 988 more" in out and "[red]x" in out
     assert out.count("\n") < 60
 

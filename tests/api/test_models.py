@@ -23,6 +23,7 @@ from archwright.contract.served import RequestRecord, make_request_id
 from archwright.errors import OperateError, UsageError
 from archwright.home import Home
 from archwright.journal import listen_to_steps
+from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.wal.writer import WalWriter
@@ -30,6 +31,7 @@ from archwright.training import training_runs
 
 from ..command_line import CommandLine, error_of
 from ..lifecycle.conftest import PASSED, Stage
+from ..training.counting_trainer import version_of
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 FAILED = (Gate(name="export", passed=False, detail="served differs by 0.5, limit 0.1"),)
@@ -82,7 +84,7 @@ def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(stage: Sta
     stage.store.append(model_registry.EVALUATIONS, [found])
     promoted = api.models.promote("digits")
     card = cli.json("models show digits@v1")
-    file = stage.dataset.files[0]
+    file = stage.file
     files = [msgspec.to_builtins(file)]
     assert card["lineage"] == {"run": "r-digits-1", "dataset_version": "rows@v1", "files": files}
     assert card["scores"][0]["metric"] == "accuracy"
@@ -251,7 +253,7 @@ def test_from_an_answer_to_its_source_files(stage: Stage, cli: CommandLine) -> N
     stage.version()
     answer = answered(stage, "digits@v1")
     chain = cli.json(f"lineage {answer}")
-    digest = stage.dataset.files[0].sha256
+    digest = stage.file.sha256
     steps = [chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")]
     assert steps == [answer, answer, "digits@v1", "r-digits-1", ["rows@v1"]]
     assert [file["sha256"] for file in chain["files"]] == [digest] and chain["files"][0]["path"] == "rows.jsonl"
@@ -293,10 +295,12 @@ def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, cli: CommandL
 
 
 def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
-    edge = LineageEdge(at=1.0, child="dataset:rows@v1", parent="file:abc", relation="ingested")
+    edge = LineageEdge(at=1.0, child="dataset:gone@v1", parent="file:abc", relation="ingested")
     lineage.append_edges(stage.store, [edge])
-    found = api.lineage("rows@v1").files
-    assert [file.sha256 for file in found] == [stage.dataset.files[0].sha256, "abc"] and found[1].path == ""
+    made = version_of((), 1, "gone")
+    stage.store.append(version_index.VERSIONS, [made])
+    (found,) = api.lineage("gone@v1").files
+    assert (found.sha256, found.path) == ("abc", "")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from archwright.contract.lineage import DatasetVersion
+from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.errors import DataError
 from archwright.home import Home
 from archwright.lake import ingestion, recipe, refinement
-from archwright.lake.tables import iceberg_tables, quarantine, version_index
+from archwright.lake.tables import iceberg_tables, quarantine, source_file_list, version_index
 from archwright.store import Store
 
 
@@ -61,6 +61,9 @@ class Lake:
         rows.sort(key=lambda row: (row["source_file"], row["source_row"]))
         names = columns or [name for name in found.columns if name not in ("record_id", "source_file", "source_row")]
         return [{name: row[name] for name in names} for row in rows]
+
+    def files(self, version: DatasetVersion) -> tuple[SourceFile, ...]:
+        return source_file_list.read_source_files(self.home, version)
 
     def values(self, version: DatasetVersion | str, column: str) -> list[Any]:
         return [row[column] for row in self.rows(version, column)]

@@ -16,6 +16,7 @@ from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Task, Tr
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lake import ingestion
+from archwright.lake.tables import source_file_list
 from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import base_model, run_execution, training_runs
@@ -107,6 +108,7 @@ class Stage:
         source.write_text('{"x": 1, "label": "a"}\n', encoding="utf-8")
         request = ingestion.IngestRequest(source, "rows", "CC0-1.0")
         self.dataset = ingestion.ingest_files(home, self.store, request).version
+        (self.file,) = source_file_list.read_source_files(home, self.dataset)
 
     def run(self, number: int = 1, name: str = "digits", task: Task = "image-classifier") -> TrainingRun:
         folder = self.home.run(f"r-{name}-{number}") / "result"

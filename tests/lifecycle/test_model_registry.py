@@ -47,7 +47,7 @@ def test_edges_lead_from_the_version_to_its_data_and_registering_again_changes_n
     assert stage.version() == made and model_registry.list_models(stage.store) == [made]
     edges = lineage.trace_ancestry(stage.store, format_node("model", made.id))
     assert sorted((edge.child, edge.relation, edge.parent) for edge in edges) == [
-        ("dataset:rows@v1", "ingested", f"file:{stage.dataset.files[0].sha256}"),
+        ("dataset:rows@v1", "ingested", f"file:{stage.file.sha256}"),
         ("model:digits@v1", "produced-by", "run:r-digits-1"),
         ("model:digits@v1", "trained-on", "dataset:rows@v1"),
         ("run:r-digits-1", "trained-on", "dataset:rows@v1"),

@@ -43,7 +43,6 @@ def version_of(columns: Iterable[str], rows: int, name: str = "tiny") -> Dataset
         columns=dict.fromkeys(columns, "number"),
         drops={},
         changes={},
-        files=(),
         content_sha256="0" * 64,
     )
 

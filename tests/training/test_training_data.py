@@ -43,7 +43,7 @@ def test_rows_come_in_the_order_of_their_ids_and_each_on_one_side(home: Home) ->
     ingest(qa(80))
     found = load(home)
     for part in (found.train, found.held_out):
-        assert part.ids == sorted(part.ids) == part.table.column("record_id").to_pylist()
+        assert part.ids == sorted(part.ids) == [found.hex() for found in part.table.column("record_id").to_pylist()]
     assert not set(found.train.ids) & set(found.held_out.ids)
     assert len(found.train.ids) + len(found.held_out.ids) == 80
     assert 8 <= len(found.held_out.ids) <= 32

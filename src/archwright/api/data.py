@@ -10,7 +10,7 @@ from archwright.lake import dataset_card
 from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
-from archwright.lake.tables import quarantine, version_index
+from archwright.lake.tables import quarantine, source_file_list, version_index
 from archwright.monitor import lineage
 
 
@@ -37,6 +37,7 @@ class DatasetCard(Record):
     models: tuple[str, ...]
     runs: tuple[str, ...]
     refined: tuple[str, ...]
+    files: tuple[SourceFile, ...]
     card: str
     quarantine: str | None
     drops: str | None
@@ -80,6 +81,7 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     with open_home() as (_settings, home, store):
         version = version_index.find_version(store, id)
         edges = lineage.read_children(store, format_node("dataset", version.id))
+        edges = [edge for edge in edges if edge.relation != "extended"]
         made = [edge.child.partition(":")[::2] for edge in edges]
         rejected = quarantine.quarantine_path(home, version.dataset, version.version)
         drops = lake_refine.drops_path(home, version.dataset, version.version)
@@ -88,6 +90,7 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
             models=_select_names(made, "model"),
             runs=_select_names(made, "run"),
             refined=_select_names(made, "dataset"),
+            files=source_file_list.read_source_files(home, version),
             card=str(dataset_card.card_path(home, version)),
             quarantine=str(rejected) if rejected.is_file() and rejected.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,

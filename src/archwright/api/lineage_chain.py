@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable
-from itertools import chain
 from typing import get_args
 
 from archwright.api.context import open_home
@@ -12,6 +11,7 @@ from archwright.contract.served import request_received_at
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lake.tables import version_index
+from archwright.lake.tables.source_file_list import read_source_files
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage as edges_of
 from archwright.monitor.wal.compaction import read_served
@@ -26,7 +26,7 @@ REQUEST_LIMIT_S = 86_400.0
 class LineageChain(Record):
     """The origin of an artefact. `model` is a version's id, or the name of the plan's own model, which has no run.
 
-    `dataset_versions` begin with the training data; `files` are the source files, each once.
+    `dataset_versions` begin with the training data; `files` are the source files of the first one.
     """
 
     id: str
@@ -46,10 +46,10 @@ def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
     """
     with open_home() as (_settings, home, store):
         answer = _find_answer_edge(store, home, id)
-        return build_chain(store, _find_start_node(store, id) if answer is None else answer.child, answer)
+        return build_chain(home, store, _find_start_node(store, id) if answer is None else answer.child, answer)
 
 
-def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> LineageChain:
+def build_chain(home: Home, store: Store, start: str, answer: LineageEdge | None = None) -> LineageChain:
     """Return the chain behind a node; for an answer, its edge to the model comes first."""
     kind, _, name = start.partition(":")
     found = edges_of.trace_ancestry(store, start if answer is None else answer.parent)
@@ -69,7 +69,7 @@ def build_chain(store: Store, start: str, answer: LineageEdge | None = None) -> 
         model=next(iter(names["model"]), None),
         run=next(iter(names["run"]), None),
         dataset_versions=tuple(names["dataset"]),
-        files=_collect_files(store, names["dataset"], names["file"]),
+        files=_collect_files(home, store, next(iter(names["dataset"]), None), names["file"]),
         edges=tuple(found),
     )
 
@@ -87,17 +87,11 @@ def _find_answer_edge(store: Store, home: Home, id: str) -> LineageEdge | None: 
     return None
 
 
-def _collect_files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
-    """Return the files behind these digests. Two files of equal content share a digest, and both are returned."""
-    known: dict[str, dict[str, SourceFile]] = {}
-    versions = (version for name in datasets for version in store.rows(version_index.VERSIONS, {"id": name}))
-    for file in chain.from_iterable(version.files for version in versions):
-        known.setdefault(file.sha256, {}).setdefault(file.path, file)
-    found: list[SourceFile] = []
-    for digest in digests:
-        lost = SourceFile(path="", sha256=digest, size_bytes=0, rows=0)
-        found += known.get(digest, {"": lost}).values()
-    return tuple(found)
+def _collect_files(home: Home, store: Store, dataset: str | None, digests: Iterable[str]) -> tuple[SourceFile, ...]:
+    """Return the files of the data set version, or of these digests if the version is not known here."""
+    found = store.rows(version_index.VERSIONS, {"id": dataset}) if dataset else []
+    files = read_source_files(home, found[0]) if found else ()
+    return files or tuple(SourceFile(path="", sha256=digest, size_bytes=0, rows=0) for digest in digests)
 
 
 def _find_start_node(store: Store, id: str) -> str:  # noqa: A002

@@ -264,7 +264,7 @@ def _build_card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     found = model_registry.newest_evaluation(store, version.id)
     listed = _build_listed(store, home, version, model_registry.production_versions(store))
     changes = model_registry.promotion_history(store, version.name)
-    files = build_chain(store, format_node("model", version.id)).files
+    files = build_chain(home, store, format_node("model", version.id)).files
     return ModelCard(
         **as_dict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,

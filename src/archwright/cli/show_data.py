@@ -33,7 +33,7 @@ def print_outcome(result: DatasetOutcome) -> int:
 
 
 def _summarise_version(version: DatasetVersion) -> str:
-    counts = {"row": version.rows, "column": len(version.columns), "file": len(version.files)}
+    counts = {"row": version.rows, "column": len(version.columns), "file": version.source_files}
     words = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items()]
     return ", ".join([*words, format_quantity(version.size_bytes, "bytes")])
 
@@ -43,7 +43,7 @@ VERSION_COLUMNS = (
     TableColumn("rows", "rows", number=True),
     TableColumn("left out", lambda row: sum(row.drops.values()), number=True),
     TableColumn("altered", lambda row: sum(row.changes.values()), number=True),
-    TableColumn("files", lambda row: len(row.files), number=True),
+    TableColumn("files", "source_files", number=True),
     TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
     TableColumn("made of", lambda row: row.parent if row.action == "refine" else "files"),
     TableColumn("licence", "licence"),
@@ -78,8 +78,8 @@ def print_card(result: DatasetCard) -> int:
             out.print()
             out.print(make_table(columns, counts.items()))
     out.print()
-    out.print(make_table(FILE_COLUMNS, version.files[:SHOWN_FILES]))
-    print_remaining(out, len(version.files) - SHOWN_FILES)
+    out.print(make_table(FILE_COLUMNS, result.files[:SHOWN_FILES]))
+    print_remaining(out, len(result.files) - SHOWN_FILES)
     out.print()
     fields = {
         "trained on it": ", ".join((*result.runs, *result.models)) or "nothing yet",

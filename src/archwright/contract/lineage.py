@@ -25,17 +25,23 @@ class LineageEdge(Record):
     at: float
     child: str
     parent: str
-    relation: Literal["ingested", "refined", "trained-on", "produced-by", "answered-by"]
+    relation: Literal["ingested", "extended", "refined", "trained-on", "produced-by", "answered-by"]
 
 
 class SourceFile(Record):
-    """An ingested file; `path` is relative to the ingested folder, or the name of a single ingested file."""
+    """An ingested file; `path` is relative to the ingested folder, or the name of a single ingested file.
+
+    A file with the same `signature` is unchanged and is not read again; an empty signature never matches.
+    `content_sha256` is the digest over the values of its rows in the table.
+    """
 
     path: str
     sha256: str
     size_bytes: int
     rows: int
     quarantined: int = 0
+    signature: str = ""
+    content_sha256: str = ""
 
 
 class DataFile(Record):
@@ -72,7 +78,8 @@ class DatasetVersion(Record):
     (redacted values by kind). `parent` is the version from which this version was made. `content_sha256` is the digest
     over the values of its units: source files, or the parts of a refined version, whose digests `part_sha256` lists.
     `token_shards` lie beside the table, in lake/shards/<id>. A version `dropped_at` some time has no rows any more: its
-    record tells what they were.
+    record tells what they were. `source_files` counts the files of
+    `lake.tables.source_file_list`.
     """
 
     id: str
@@ -86,8 +93,8 @@ class DatasetVersion(Record):
     columns: dict[str, str]
     drops: dict[str, int]
     changes: dict[str, int]
-    files: tuple[SourceFile, ...]
     content_sha256: str
+    source_files: int = 0
     licence: str = ""
     recipe: str = ""
     data_files: tuple[DataFile, ...] = ()

@@ -1,22 +1,22 @@
 """The card of a version: a Markdown file with its content, origin and changes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archwright.contract.lineage import DatasetVersion
+from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.home import Home
 from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
 
-MAX_LISTED_FILES = 200  # listed in the card; the record of the version lists all files
+MAX_LISTED_FILES = 200  # listed in the card; `data show --json` lists all files
 
 
 def card_path(home: Home, version: DatasetVersion) -> Path:
     return home.folder("lake", "cards") / f"{version.id}.md"
 
 
-def format_card(version: DatasetVersion) -> str:
+def format_card(version: DatasetVersion, sources: Sequence[SourceFile]) -> str:
     made = datetime.fromtimestamp(version.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
     facts = {
@@ -28,9 +28,11 @@ def format_card(version: DatasetVersion) -> str:
         "content (SHA-256)": version.content_sha256,
     }
     columns = [(name, kind, "system" if name in SYSTEM_COLUMNS else "") for name, kind in version.columns.items()]
-    files = [(f.path, f"{f.rows:,}", f"{f.quarantined:,}", f"{f.size_bytes:,}", f.sha256) for f in version.files]
-    left = len(files) - MAX_LISTED_FILES
-    more = f"\nand {left:,} more files, listed in the record of the version\n" if left > 0 else ""
+    files = [
+        (f.path, f"{f.rows:,}", f"{f.quarantined:,}", f"{f.size_bytes:,}", f.sha256) for f in sources[:MAX_LISTED_FILES]
+    ]
+    left = len(sources) - MAX_LISTED_FILES
+    more = f"\nand {left:,} more files: `archwright data show {version.id} --json` lists them\n" if left > 0 else ""
     recipe = (
         ["## Recipe\n", f"```json\n{json.dumps(json.loads(version.recipe), indent=2)}\n```\n"] if version.recipe else []
     )
@@ -45,7 +47,7 @@ def format_card(version: DatasetVersion) -> str:
         _format_counts(version.changes, "change", "values"),
         *recipe,
         "## Source files\n",
-        _format_table(("file", "rows", "quarantined", "bytes", "SHA-256"), files[:MAX_LISTED_FILES]) + more,
+        _format_table(("file", "rows", "quarantined", "bytes", "SHA-256"), files) + more,
     ]
     return "\n".join(parts)
 

@@ -8,26 +8,32 @@ several sources. New files are read twice: the first pass may refuse the ingest,
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion, SourceFile
+from archwright.contract.record import replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake.formats import schema_inference, type_inference
-from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, arrow_type
 from archwright.lake.formats.file_formats import FORMATS
 from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
 from archwright.lake.formats.source_files import ScannedFile, read_file_signature, scan_sources
-from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.tables import version_index
-from archwright.lake.tables.content_digest import ContentDigest
+from archwright.lake.lazy_modules import np, pa, pc
+from archwright.lake.tables import source_file_list, version_index
 from archwright.lake.tables.data_files import DataFileWriter
 from archwright.lake.tables.dataset_lock import lock_dataset
-from archwright.lake.tables.iceberg_tables import TableChange, draft_version, read_batches
+from archwright.lake.tables.iceberg_tables import (
+    TableChange,
+    check_record_ids,
+    draft_version,
+    read_batches,
+)
 from archwright.lake.tables.quarantine import Quarantine, quarantine_path
 from archwright.lake.tables.rejects_file import open_rejects_file
+from archwright.lake.tables.value_digest import ValueDigest, combine_digests
 from archwright.store import Store
 
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -43,7 +49,7 @@ def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, st
             bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
         elif name not in SYSTEM_COLUMNS:
             made[name] = pa.nulls(len(chunk.rows), arrow_schema({name: kind}).field(0).type)
-    made["record_id"] = pa.array(_compute_record_ids(source.name, chunk), pa.large_string())
+    made["record_id"] = make_record_ids(source.name, source.sha256, chunk.rows)
     made["source_file"] = pa.array([source.name] * len(chunk.rows), pa.large_string())
     made["source_row"] = pa.array(chunk.rows, pa.int64())
     schema = arrow_schema(kinds)
@@ -53,16 +59,12 @@ def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, st
     return batch.filter(pc.invert(pa.array([place in bad for place in range(len(chunk.rows))]))) if bad else batch
 
 
-def _compute_record_ids(name: str, chunk: RowChunk) -> list[str]:
-    """SHA-256 of file name, header, row number and content of each row."""
-    start = hashlib.sha256(name.encode() + b"\0" + chunk.header)
-    made = []
-    for row, content in zip(chunk.rows, chunk.contents, strict=True):
-        digest = start.copy()
-        digest.update(b"%d\0" % row)
-        digest.update(content)
-        made.append(digest.hexdigest())
-    return made
+def make_record_ids(name: str, sha256: str, rows: Any) -> Any:
+    """An Arrow array of ids: 8 bytes of the digest of the file's name and content, 8 bytes of the row number."""
+    start = hashlib.sha256(f"{name}\0{sha256}".encode()).digest()[:8]
+    made = np.empty((len(rows), 2), ">u8")
+    made[:, 0], made[:, 1] = int.from_bytes(start, "big"), rows
+    return pa.Array.from_buffers(arrow_type("id"), len(rows), [None, pa.py_buffer(made)])
 
 
 class IngestResult(NamedTuple):
@@ -92,16 +94,28 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
             message = f"a recipe made {previous.id}, so files cannot be ingested into it"
             hint = "ingest into the source of the recipe, then refine again"
             raise DataError("AW-DATA-23", message, where=ErrorLocation(None, None, request.name), hint=hint)
-        found = scan_sources(request.path)
-        known = {file.path: file for file in previous.files} if previous else {}
+        known: dict[str, SourceFile] = {}
+        if previous is not None:
+            check_record_ids(previous)
+            known = {file.path: file for file in source_file_list.read_source_files(home, previous)}
+        found = scan_sources(request.path, known)
         fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
         request = request._replace(licence=request.licence or (previous.licence if previous else ""))
         if previous and not fresh and request.licence == previous.licence:
             return IngestResult(previous, False, found.passed_over)
-        version = _write_version(home, request, previous, fresh)
+        signatures = {s.name: s.signature for s in found.sources if s.stable}
+        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures))
         version_index.register_version(home, store, version)
         replaced = tuple(known[source.name] for source in fresh if source.name in known)
         return IngestResult(version, True, found.passed_over, replaced)
+
+
+class _SourceChange(NamedTuple):
+    """The files of the previous version by name, the files with new content, new signatures of other files."""
+
+    known: dict[str, SourceFile]
+    fresh: list[ScannedFile]
+    signatures: dict[str, str]
 
 
 def check_dataset_name(name: str) -> None:
@@ -112,33 +126,41 @@ def check_dataset_name(name: str) -> None:
 
 
 def _write_version(
-    home: Home, request: IngestRequest, previous: DatasetVersion | None, fresh: list[ScannedFile]
+    home: Home, request: IngestRequest, previous: DatasetVersion | None, sources: _SourceChange
 ) -> DatasetVersion:
+    fresh, known = sources.fresh, sources.known
+    fresh_names = {source.name for source in fresh}
     kinds = schema_inference.infer_columns(fresh, previous)
     before = previous.columns if previous else {}
-    known = {file.path: file for file in previous.files} if previous else {}
     change = TableChange(
         dataset=request.name,
         version=previous.version + 1 if previous else 1,
         columns=kinds,
-        replaced=tuple(source.name for source in fresh if source.name in known),
+        replaced=tuple(sorted(fresh_names & known.keys())),
         rewrite=any(before[name] != kinds[name] for name in before),
         before=previous.data_files if previous else (),
     )
-    content = ContentDigest()
     path = quarantine_path(home, request.name, change.version)
     with open_rejects_file(path) as rejects, draft_version(home, change) as draft:
         quarantine = Quarantine(home, rejects)
-        _copy_unchanged_rows(home, previous, change, draft.writer, content)
-        quarantine.copy_unchanged(previous, {source.name for source in fresh})
-        files = [_write_source(source, kinds, draft.writer, quarantine, content) for source in fresh]
-        if not draft.writer.rows and not content.rows:
+        stay = {
+            name: replace(file, signature=sources.signatures.get(name, file.signature))
+            for name, file in known.items()
+            if name not in fresh_names
+        }
+        if change.rewrite and previous:
+            stay = _widen_unchanged_rows(home, previous, change, draft.writer, stay)
+        quarantine.copy_unchanged(previous, known.values(), fresh_names)
+        written = [_write_source(source, kinds, draft.writer, quarantine) for source in fresh]
+        files = {**stay, **{file.path: file for file in written}}
+        rows = sum(file.rows for file in files.values())
+        if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
             message = f"no row could be ingested: {reasons or 'the files are empty'}"
             hint = "check that the files have the format of their suffix"
             raise DataError("AW-DATA-09", message, where=ErrorLocation(str(request.path)), hint=hint)
         rejects.commit()
-        digest = content.hexdigest()
+        digest = combine_digests((file.path, file.content_sha256) for file in files.values())
         data_files = draft.stage(digest)
         version = DatasetVersion(
             id=f"{request.name}@v{change.version}",
@@ -147,45 +169,51 @@ def _write_version(
             at=request.now(),
             action="ingest",
             parent=previous.id if previous else None,
-            rows=content.rows,
+            rows=rows,
             size_bytes=sum(file.size_bytes for file in data_files),
             columns=kinds,
             drops=quarantine.drops(),
             changes={},
-            files=tuple(sorted({**known, **{file.path: file for file in files}}.values(), key=lambda f: f.path)),
+            source_files=len(files),
             content_sha256=digest,
             licence=request.licence,
             data_files=data_files,
         )
+        changed = [file for path, file in files.items() if known.get(path) != file]
+        source_file_list.write_source_files(home, version, changed)
         version_index.commit_version(home, draft, version)
     return version
 
 
-def _copy_unchanged_rows(
-    home: Home, previous: DatasetVersion | None, change: TableChange, writer: DataFileWriter, content: ContentDigest
-) -> None:
-    """Count the unchanged rows; write them again if a column kind changed."""
-    if previous is None:
-        return
-    names = None if change.rewrite else ["record_id", "source_file"]
-    replaced = pa.array(change.replaced, pa.large_string())
-    for batch in read_batches(home, previous, names):
-        kept = batch.filter(pc.invert(pc.is_in(batch["source_file"], replaced)))
-        content.add(kept["record_id"])
-        if change.rewrite:
-            writer.write(type_inference.widen_batch(kept, change.columns))
+def _widen_unchanged_rows(
+    home: Home,
+    previous: DatasetVersion,
+    change: TableChange,
+    writer: DataFileWriter,
+    files: Mapping[str, SourceFile],
+) -> dict[str, SourceFile]:
+    """Write the rows of the unchanged `files` again with the new kinds. Returns the files with their new digests."""
+    digests = {name: ValueDigest() for name in files}
+    for batch in read_batches(home, previous):
+        start, runs = 0, pc.run_end_encode(batch["source_file"])
+        for end, name in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+            if name in files:
+                rows = type_inference.widen_batch(batch.slice(start, end - start), change.columns)
+                writer.write(rows)
+                digests[name].add(rows)
+            start = end
+    return {name: replace(file, content_sha256=digests[name].hexdigest()) for name, file in files.items()}
 
 
 def _write_source(
-    source: ScannedFile, kinds: dict[str, str], writer: DataFileWriter, quarantine: Quarantine, content: ContentDigest
+    source: ScannedFile, kinds: dict[str, str], writer: DataFileWriter, quarantine: Quarantine
 ) -> SourceFile:
     before = quarantine.files[source.name]
-    rows = 0
+    content = ValueDigest()
     for chunk in FORMATS[source.format].chunks(source, quarantine.add):
         batch = build_record_batch(source, chunk, kinds, quarantine.add)
         writer.write(batch)
-        content.add(batch["record_id"])
-        rows += batch.num_rows
+        content.add(batch)
     if read_file_signature(source.path) != source.signature:
         message = "the file changed while it was read"
         hint = "run the command again when no program writes to the file; nothing was changed"
@@ -194,6 +222,8 @@ def _write_source(
         path=source.name,
         sha256=source.sha256,
         size_bytes=source.size_bytes,
-        rows=rows,
+        rows=content.rows,
         quarantined=quarantine.files[source.name] - before,
+        signature=source.signature if source.stable else "",
+        content_sha256=content.hexdigest(),
     )

@@ -24,5 +24,5 @@ class LazyModule:
 
 
 DATA, TRAINING = ("lake", "reading and writing data"), ("train", "training or evaluating a model")
-pa, pc, pq = (LazyModule(name, *DATA) for name in ("pyarrow", "pyarrow.compute", "pyarrow.parquet"))
-np, torch, tensor_files = (LazyModule(name, *TRAINING) for name in ("numpy", "torch", "safetensors.torch"))
+pa, pc, pq, np = (LazyModule(name, *DATA) for name in ("pyarrow", "pyarrow.compute", "pyarrow.parquet", "numpy"))
+torch, tensor_files = (LazyModule(name, *TRAINING) for name in ("torch", "safetensors.torch"))

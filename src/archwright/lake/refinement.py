@@ -167,7 +167,7 @@ def _write_version(
             columns=columns,
             drops=drops,
             changes=sum_counts(result.changes for result in results),
-            files=source.files,
+            source_files=source.source_files,
             content_sha256=digest,
             licence=source.licence,
             recipe=recipe.encode_steps(request.recipe),

@@ -22,7 +22,7 @@ SPLIT_KEY = "archwright:key"  # the lake refuses this name in sources
 
 
 class DataSplit(NamedTuple):
-    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` its split key."""
+    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table) in hex, `keys[i]` its split key."""
 
     ids: list[str]
     table: Any
@@ -120,7 +120,8 @@ def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
 
 
 def _build_split(table: Any, kept: list[str]) -> DataSplit:
-    return DataSplit(table.column("record_id").to_pylist(), table.select(kept), table.column(SPLIT_KEY).to_pylist())
+    ids = [record.hex() for record in table.column("record_id").to_pylist()]
+    return DataSplit(ids, table.select(kept), table.column(SPLIT_KEY).to_pylist())
 
 
 def _no_rows_error(version: DatasetVersion, reason: str) -> TrainError:

@@ -120,6 +120,6 @@ def test_large_integers_lose_digits_beside_fractions_only(lake: Lake, beside: fl
 
 def test_every_kind_has_its_types() -> None:
     for kind in KINDS:
-        assert kind_of_arrow_type(arrow_type(kind)) == kind
+        assert kind_of_arrow_type(arrow_type(kind)) == (kind if kind != "id" else "bytes")  # of a source
         assert kind_of_iceberg_type(iceberg_type(kind)) == kind
     assert find_widest_kind(("integer", "number")) == "number"

@@ -1,7 +1,7 @@
-"""The eight kinds of column with their Arrow and Iceberg types, and the widest of several kinds.
+"""The nine kinds of column with their Arrow and Iceberg types, and the widest of several kinds.
 
 Integers beside numbers become numbers; any other mixture becomes text. Objects and lists are stored as JSON text.
-Decimals and times of day become text, since no kind holds them exactly.
+Decimals and times of day become text, since no kind holds them exactly. The kind "id" is for the system's columns only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,20 +9,22 @@ from typing import Any
 
 from archwright.lake.lazy_modules import pa
 
-# Kind -> pyarrow's factory and its arguments, pyiceberg's type.
-COLUMN_TYPES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "boolean": ("bool_", (), "BooleanType"),
-    "integer": ("int64", (), "LongType"),
-    "number": ("float64", (), "DoubleType"),
-    "timestamp": ("timestamp", ("us",), "TimestampType"),
-    "timestamp-utc": ("timestamp", ("us", "UTC"), "TimestamptzType"),
-    "date": ("date32", (), "DateType"),
-    "bytes": ("large_binary", (), "BinaryType"),
-    "text": ("large_string", (), "StringType"),
+ID_BYTES = 16
+# Kind -> pyarrow's factory and its arguments, pyiceberg's type and its arguments.
+COLUMN_TYPES: dict[str, tuple[str, tuple[str | int, ...], str, tuple[int, ...]]] = {
+    "boolean": ("bool_", (), "BooleanType", ()),
+    "integer": ("int64", (), "LongType", ()),
+    "number": ("float64", (), "DoubleType", ()),
+    "timestamp": ("timestamp", ("us",), "TimestampType", ()),
+    "timestamp-utc": ("timestamp", ("us", "UTC"), "TimestamptzType", ()),
+    "date": ("date32", (), "DateType", ()),
+    "bytes": ("large_binary", (), "BinaryType", ()),
+    "text": ("large_string", (), "StringType", ()),
+    "id": ("binary", (ID_BYTES,), "FixedType", (ID_BYTES,)),
 }
 KINDS = tuple(COLUMN_TYPES)
 # The columns that every table has before those of its source.
-SYSTEM_COLUMNS = {"record_id": "text", "source_file": "text", "source_row": "integer"}
+SYSTEM_COLUMNS = {"record_id": "id", "source_file": "text", "source_row": "integer"}
 
 
 def find_widest_kind(kinds: Iterable[str]) -> str:
@@ -34,7 +36,7 @@ def find_widest_kind(kinds: Iterable[str]) -> str:
 
 
 def arrow_type(kind: str) -> Any:
-    factory, arguments, _ = COLUMN_TYPES[kind]
+    factory, arguments, *_ = COLUMN_TYPES[kind]
     return getattr(pa, factory)(*arguments)
 
 
@@ -60,7 +62,8 @@ def kind_of_arrow_type(kind: Any) -> str:
 def iceberg_type(kind: str) -> Any:
     from pyiceberg import types  # noqa: PLC0415
 
-    return getattr(types, COLUMN_TYPES[kind][2])()
+    _, _, name, arguments = COLUMN_TYPES[kind]
+    return getattr(types, name)(*arguments)
 
 
 def kind_of_iceberg_type(found: Any) -> str:

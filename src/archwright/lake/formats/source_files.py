@@ -7,10 +7,12 @@ of an unknown format refuses the whole ingest, so that no file is omitted silent
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation, from_os_error
 
 FORMAT_BY_SUFFIX = {
@@ -23,18 +25,24 @@ FORMAT_BY_SUFFIX = {
 }
 COMPRESSIBLE = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
+SETTLED_S = 2.0  # a file system may store times in steps of up to 2 s
 READABLE_FORMATS = "jsonl, csv, parquet, txt, md, html, pdf, docx, pptx, xlsx, ods, images; jsonl.gz, csv.gz"
 
 
 class ScannedFile(NamedTuple):
-    """A file to ingest; `name` is its POSIX path relative to the ingested folder."""
+    """A file to ingest; `name` is its POSIX path relative to the ingested folder.
+
+    `stable` is False if the file may change without a change of its signature: it is younger than the file system's
+    clock ticks.
+    """
 
     path: Path
     name: str
     format: str
     size_bytes: int
     sha256: str
-    signature: tuple[int, int, int]
+    signature: str
+    stable: bool = True
 
 
 class SourceScan(NamedTuple):
@@ -42,8 +50,8 @@ class SourceScan(NamedTuple):
     passed_over: tuple[str, ...]
 
 
-def scan_sources(path: Path) -> SourceScan:
-    """All files to ingest, with digests.
+def scan_sources(path: Path, known: Mapping[str, SourceFile] | None = None) -> SourceScan:
+    """All files to ingest, with digests; a `known` file with the same signature is not read.
 
     Raises DataError AW-DATA-02 (nothing to read), -03 (unknown format), -04 (a pickle), -05, -06; OSErrors converted.
     """
@@ -54,7 +62,10 @@ def scan_sources(path: Path) -> SourceScan:
         paths = sorted(_walk_folder(root, root, passed_over)) if whole else [root]
         named = [(file, file.relative_to(root).as_posix() if whole else path.name) for file in paths]
         forms = [detect_format(name) for _file, name in named]
-        sources = tuple(_scan_file(file, name, form) for (file, name), form in zip(named, forms, strict=True))
+        known = known or {}
+        sources = tuple(
+            _scan_file(file, name, form, known.get(name)) for (file, name), form in zip(named, forms, strict=True)
+        )
     except OSError as error:
         raise from_os_error(error) from error
     if not sources:
@@ -97,20 +108,26 @@ def detect_format(name: str) -> str:
     raise DataError("AW-DATA-03", message, where=ErrorLocation(name), hint=hint)
 
 
-def _scan_file(path: Path, name: str, form: str) -> ScannedFile:
+def _scan_file(path: Path, name: str, form: str, known: SourceFile | None) -> ScannedFile:
     try:
         name.encode()
     except UnicodeEncodeError as error:
         message = "the file's name is not valid Unicode"
         raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename the file") from error
-    before = read_file_signature(path)
+    now, before = time.time(), path.stat()
+    signature = _format_signature(before)
+    if known is not None and known.signature == signature:
+        return ScannedFile(path, name, form, known.size_bytes, known.sha256, signature)
     digest, size = compute_file_digest(path)
-    return ScannedFile(path, name, form, size, digest, before)
+    return ScannedFile(path, name, form, size, digest, signature, now - before.st_mtime > SETTLED_S)
 
 
-def read_file_signature(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def read_file_signature(path: Path) -> str:
+    return _format_signature(path.stat())
+
+
+def _format_signature(found: os.stat_result) -> str:
+    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def compute_file_digest(path: Path) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from archwright.contract.lineage import DataFile, DatasetVersion
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
-from archwright.lake.formats.column_kinds import arrow_schema, iceberg_type, kind_of_iceberg_type
+from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, iceberg_type, kind_of_iceberg_type
 from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.tables.data_files import (
     DataFileWriter,
@@ -96,7 +96,11 @@ def read_version_tags(table: Any) -> dict[int, str]:
 
 
 def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
-    """Returns (table, id of the version's snapshot). Raises DataError AW-DATA-11 (not in the lake)."""
+    """Returns (table, id of the version's snapshot).
+
+    Raises DataError AW-DATA-11 (not in the lake), -26 (made by an older version of archwright).
+    """
+    check_record_ids(version)
     table = load_table(home, version.dataset)
     tag = None if table is None else table.refs().get(f"v{version.version}")
     if table is None or tag is None:
@@ -106,8 +110,17 @@ def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
     return table, int(tag.snapshot_id)
 
 
+def check_record_ids(version: DatasetVersion) -> None:
+    """Raises DataError AW-DATA-26 for a version whose record ids are texts."""
+    if version.columns.get("record_id") not in (None, SYSTEM_COLUMNS["record_id"]):
+        message = f"an older version of archwright made {version.id}, and its record ids have another form"
+        hint = "ingest its files into a data set of another name: archwright data ingest PATH --name NAME"
+        raise DataError("AW-DATA-26", message, where=ErrorLocation(None, None, version.id), hint=hint)
+
+
 def list_stored_files(home: Home, version: DatasetVersion) -> list[StoredFile]:
     """The data files in the order of writing, not verified. Raises DataError AW-DATA-11 (not in the lake), -44."""
+    check_record_ids(version)
     folder = table_folder(home, version.dataset)
     if version.dropped_at is not None:
         message, hint = f"the rows of {version.id} were deleted", "choose another version: archwright data list"

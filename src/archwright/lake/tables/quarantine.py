@@ -1,11 +1,12 @@
 """Rows rejected at ingest: one JSON line each, stored with the version that lacks them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from archwright.contract.lineage import DatasetVersion
+from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.home import Home
 from archwright.lake.formats.row_chunks import BrokenRow
 from archwright.lake.tables.rejects_file import RejectsWriter
@@ -29,8 +30,8 @@ class Quarantine:
         self.files[broken.file] += 1
         self._reasons[broken.reason] += 1
 
-    def copy_unchanged(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
-        """Copy the previous quarantine of unchanged files, or only its counts if a user deleted its file."""
+    def copy_unchanged(self, previous: DatasetVersion | None, known: Iterable[SourceFile], replaced: set[str]) -> None:
+        """Copy the previous quarantine of the `known` files that are not replaced, or its counts if it was deleted."""
         if previous is None:
             return
         try:
@@ -40,7 +41,7 @@ class Quarantine:
                     if broken.file not in replaced:
                         self.add(broken)
         except FileNotFoundError:
-            for file in previous.files:
+            for file in known:
                 if file.quarantined and file.path not in replaced:
                     self.files[file.path] += file.quarantined
                     self._reasons[DELETED] += file.quarantined

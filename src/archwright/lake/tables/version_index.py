@@ -13,7 +13,7 @@ from archwright.contract.lineage import DatasetVersion, LineageEdge, format_node
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_atomic, write_json
 from archwright.lake import dataset_card
-from archwright.lake.tables import iceberg_tables
+from archwright.lake.tables import iceberg_tables, source_file_list
 from archwright.lake.tables.iceberg_tables import VersionDraft
 from archwright.monitor import lineage
 from archwright.store import RecordTable, Store
@@ -46,20 +46,24 @@ def find_version(store: Store, name: str) -> DatasetVersion:
 
 def commit_version(home: Home, draft: VersionDraft, version: DatasetVersion) -> None:
     """Write the record of the version beside its table, then commit the table."""
-    write_json(home.folder("lake", "versions", version.dataset) / f"v{version.version}.json", version)
+    write_json(source_file_list.version_record_path(home, version.dataset, version.version), version)
     draft.commit()
 
 
 def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
     """Store a committed version's card, its edges, and last its row, which marks it complete."""
-    write_atomic(dataset_card.card_path(home, version), dataset_card.format_card(version).encode())
+    files = source_file_list.read_source_files(home, version)
+    write_atomic(dataset_card.card_path(home, version), dataset_card.format_card(version, files).encode())
     child = format_node("dataset", version.id)
-    relation: Literal["ingested", "refined"] = "ingested" if version.action == "ingest" else "refined"
-    parents = [format_node("dataset", str(version.parent))]
-    if version.action == "ingest":
-        parents = list(dict.fromkeys(format_node("file", file.sha256) for file in version.files))
-    new = [parent for parent in parents if parent not in {edge.parent for edge in lineage.read_parents(store, child)}]
-    lineage.append_edges(store, [LineageEdge(at=version.at, child=child, parent=p, relation=relation) for p in new])
+    parents: dict[str, Literal["ingested", "extended", "refined"]] = {}
+    if version.parent:
+        parents[format_node("dataset", version.parent)] = "refined" if version.action == "refine" else "extended"
+    for file in source_file_list.find_new_files(home, version) if version.action == "ingest" else ():
+        parents[format_node("file", file.sha256)] = "ingested"
+    there = {edge.parent for edge in lineage.read_parents(store, child)}
+    new = {parent: relation for parent, relation in parents.items() if parent not in there}
+    edges = [LineageEdge(at=version.at, child=child, parent=parent, relation=new[parent]) for parent in new]
+    lineage.append_edges(store, edges)
     store.append(VERSIONS, [version])
 
 
