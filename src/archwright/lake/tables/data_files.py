@@ -100,7 +100,7 @@ def read_file(stored: StoredFile, columns: dict[str, str]) -> Iterator[Any]:
                     for field in schema
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names in the footer are decoded
         raise _damaged_error(stored, str(error).splitlines()[0][:200]) from error
 
 
