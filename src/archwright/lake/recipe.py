@@ -13,6 +13,8 @@ from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake.part_runner import PreparedStep
+from archwright.lake.passages.chunking import ChunkText
+from archwright.lake.passages.embedding import EmbedText
 from archwright.lake.steps.decontamination import Decontaminate
 from archwright.lake.steps.exact_duplicates import DropDuplicates
 from archwright.lake.steps.near_duplicates import DropNearDuplicates
@@ -34,6 +36,8 @@ class RecipeStep(Record):
     drop_empty: DropEmpty | None = msgspec.field(name="drop-empty", default=None)
     drop_short: DropShort | None = msgspec.field(name="drop-short", default=None)
     python: PythonFunction | None = None
+    chunk: ChunkText | None = None
+    embed: EmbedText | None = None
 
 
 class Recipe(Record):

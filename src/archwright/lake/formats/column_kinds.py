@@ -1,4 +1,4 @@
-"""The nine kinds of column with their Arrow and Iceberg types, and the widest of several kinds.
+"""The kinds of column with their Arrow and Iceberg types, and the widest of several kinds.
 
 Integers beside numbers become numbers; any other mixture becomes text. Objects and lists are stored as JSON text.
 Decimals and times of day become text, since no kind holds them exactly. The kind "id" is for the system's columns only.
@@ -21,6 +21,7 @@ COLUMN_TYPES: dict[str, tuple[str, tuple[str | int, ...], str, tuple[int, ...]]]
     "bytes": ("large_binary", (), "BinaryType", ()),
     "text": ("large_string", (), "StringType", ()),
     "id": ("binary", (ID_BYTES,), "FixedType", (ID_BYTES,)),
+    "vector": ("list_", (), "ListType", ()),
 }
 KINDS = tuple(COLUMN_TYPES)
 # The columns that every table has before those of its source.
@@ -36,6 +37,8 @@ def find_widest_kind(kinds: Iterable[str]) -> str:
 
 
 def arrow_type(kind: str) -> Any:
+    if kind == "vector":
+        return pa.list_(pa.float32())
     factory, arguments, *_ = COLUMN_TYPES[kind]
     return getattr(pa, factory)(*arguments)
 
@@ -53,18 +56,28 @@ def kind_of_arrow_type(kind: Any) -> str:
         "boolean": (pa.types.is_boolean,),
         "integer": (pa.types.is_integer,),
         "number": (pa.types.is_floating,),
+        "vector": (_is_vector,),
         "date": (pa.types.is_date,),
         "bytes": (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view),
     }
     return next((name for name, checks in tests.items() if any(check(kind) for check in checks)), "text")
 
 
+def _is_vector(kind: Any) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_a(kind) for is_a in lists) and pa.types.is_float32(kind.value_type)
+
+
 def iceberg_type(kind: str) -> Any:
     from pyiceberg import types  # noqa: PLC0415
 
+    if kind == "vector":
+        return types.ListType(element_id=1, element=types.FloatType(), element_required=False)  # the table numbers it
     _, _, name, arguments = COLUMN_TYPES[kind]
     return getattr(types, name)(*arguments)
 
 
 def kind_of_iceberg_type(found: Any) -> str:
+    if found.is_primitive is False:
+        return "vector"
     return next(kind for kind in KINDS if iceberg_type(kind) == found)

@@ -29,6 +29,15 @@ def resolve_columns(chosen: tuple[str, ...], columns: Mapping[str, str], *, text
     return chosen or tuple(suitable)
 
 
+USUAL_NAMES = ("text", "content", "body", "markdown")
+
+
+def find_text_column(columns: Mapping[str, str], chosen: str = "") -> str:
+    """The `chosen` column, by default one with a usual name, else the first of texts. Raises as `resolve_columns`."""
+    texts = resolve_columns((chosen,) if chosen else (), columns)
+    return next((name for name in USUAL_NAMES if name in texts), texts[0])
+
+
 class TextStep(Step):
     """A step on text columns; no `columns` means all of them. The prepared step names its columns."""
 

@@ -101,7 +101,7 @@ class _ColumnDigest:
     def _add_numbers(self, array: Any) -> None:
         if self.kind == "boolean":
             array = array.cast(pa.uint8())
-        elif self.kind in COLUMN_TYPES and array.type != arrow_type(self.kind):
+        elif self.kind in COLUMN_TYPES and self.kind != LIST_KIND and array.type != arrow_type(self.kind):
             array = array.cast(arrow_type(self.kind))
         width = array.type.bit_width // 8
         data = array.buffers()[1].slice(array.offset * width, len(array) * width)

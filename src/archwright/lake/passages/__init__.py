@@ -1,0 +1,1 @@
+"""Passages of texts: splitting, vectors, terms."""

@@ -1,0 +1,1 @@
+"""Search: a vector and keyword index per data set version."""
