@@ -12,7 +12,8 @@ import pytest
 
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import part_runner, refinement, task_pool
-from archwright.lake.tables import iceberg_tables, version_index
+from archwright.lake.formats import row_chunks
+from archwright.lake.tables import data_files, version_index
 
 from .temporary_lake import Lake
 
@@ -42,7 +43,8 @@ refinement.refine_dataset(home, Store(home.store_url), request)
 
 def put_parts(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five data files; every fourth row repeats one of another file."""
-    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 4000)
+    monkeypatch.setattr(data_files, "FILE_BYTES", 4000)
+    monkeypatch.setattr(row_chunks, "CHUNK_ROWS", 16)
     rows = [
         {"text": f"write to person{n % 150}@example.org", "n": n} if n % 9 else {"text": "short"} for n in range(200)
     ]
@@ -53,6 +55,7 @@ def read_drops(lake: Lake, dataset: str) -> list[str]:
     return refinement.drops_path(lake.home, dataset, 1).read_text().splitlines()
 
 
+@pytest.mark.process
 def test_the_same_rows_from_worker_processes(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     put_parts(lake, monkeypatch)
     here = lake.refine(STEPS, into="here").version
@@ -108,6 +111,7 @@ def fail(_task: int) -> int:
     raise DataError("AW-DATA-64", "it failed", where=ErrorLocation("own.py", 3, "f"), hint="correct it")
 
 
+@pytest.mark.process
 def test_errors_of_workers_arrive_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHWRIGHT_DATA_WORKERS", "2")
     size = task_pool.PARALLEL_BYTES

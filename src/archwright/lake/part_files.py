@@ -9,33 +9,21 @@ from typing import Any
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake.formats.column_kinds import arrow_schema
 from archwright.lake.lazy_modules import pa, pq
+from archwright.lake.tables.data_files import COMPRESSION_LEVEL, GROUP_BYTES, read_row_groups
 
 BATCH_ROWS = 8192
-BATCH_BYTES = 8 * 1024 * 1024
-GROUP_BYTES = 8 * 1024 * 1024
 
 
-def read_part(path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
-    """Yield the rows as record batches of about BATCH_BYTES, with exactly these columns (name to kind).
+def read_part(path: Path, columns: dict[str, str]) -> Iterator[Any]:
+    """Yield the rows as record batches of at most BATCH_ROWS with exactly these columns (name to kind).
 
-    A column that the file lacks is null. Raises DataError AW-DATA-62 for a damaged file.
+    Raises DataError AW-DATA-62 for a damaged file.
     """
-    schema = arrow_schema(columns)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-            groups = (file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups))
-            size = sum(groups) // max(1, file.metadata.num_rows)
-            present = [name for name in schema.names if name in file.schema_arrow.names]
-            rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, size)))
-            for batch in file.iter_batches(batch_size=rows, columns=present):
-                arrays = [
-                    batch.column(field.name).cast(field.type)
-                    if field.name in present
-                    else pa.nulls(batch.num_rows, field.type)
-                    for field in schema
-                ]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-    except (pa.ArrowException, OSError) as error:
+        for group in read_row_groups(path, columns):
+            for start in range(0, group.num_rows, BATCH_ROWS):
+                yield group.slice(start, BATCH_ROWS)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = f"the data file is damaged: {str(error).splitlines()[0][:200]}"
         hint = "find what is damaged: archwright data check; then restore the file or ingest the sources again"
         raise DataError("AW-DATA-62", message, where=ErrorLocation(str(path)), hint=hint) from error
@@ -43,7 +31,9 @@ def read_part(path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
 
 @contextmanager
 def _open_writer(path: Path, schema: Any) -> Iterator[Any]:
-    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, write_page_checksum=True) as writer:
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", compression_level=COMPRESSION_LEVEL, write_page_checksum=True
+    ) as writer:
         yield writer
 
 

@@ -39,7 +39,7 @@ class PartNotes:
         none = [None] * len(ids)
         for record, why, twin, share in zip(ids, reasons, kept or none, similarity or none, strict=True):
             one = DroppedRow(
-                record_id=record if isinstance(record, str) else record.hex(),
+                record_id=record.hex(),
                 step=self._step,
                 reason=why,
                 kept=twin.hex() if twin else None,

@@ -87,21 +87,26 @@ def read_file(stored: StoredFile, columns: dict[str, str]) -> Iterator[Any]:
     A batch is a row group, at most about GROUP_BYTES. Raises DataError AW-DATA-42 or -43.
     """
     verify_file(stored)
-    schema = arrow_schema(columns)
     try:
-        with pq.ParquetFile(stored.path, page_checksum_verification=True, pre_buffer=False) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, present)
-                arrays = [
-                    rows.column(field.name).cast(field.type).combine_chunks()
-                    if field.name in present
-                    else pa.nulls(rows.num_rows, field.type)
-                    for field in schema
-                ]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names in the footer are decoded
+        yield from read_row_groups(stored.path, columns)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged_error(stored, str(error).splitlines()[0][:200]) from error
+
+
+def read_row_groups(path: Path, columns: dict[str, str]) -> Iterator[Any]:
+    """As `read_file`, of any Parquet file. Raises ArrowException and OSError for a damaged file."""
+    schema = arrow_schema(columns)
+    with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+        present = [name for name in columns if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, present)
+            arrays = [
+                rows.column(field.name).cast(field.type).combine_chunks()
+                if field.name in present
+                else pa.nulls(rows.num_rows, field.type)
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def holds_sources(stored: StoredFile, names: Any) -> bool:
