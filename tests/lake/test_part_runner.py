@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from archwright import settings
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake import part_runner, refinement, task_pool
 from archwright.lake.formats import row_chunks
@@ -136,3 +137,22 @@ def test_nothing_remains_of_a_recipe_that_is_refused(lake: Lake) -> None:
     with pytest.raises(DataError):
         lake.refine("[{drop-short: {characters: 5}}]")
     assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]
+
+
+@pytest.mark.process
+def test_a_script_without_a_guard_is_not_run_again_by_workers(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_parts(lake, monkeypatch)
+    lake.recipe(STEPS)
+    script = lake.root / "script.py"
+    script.write_text(KILLED.replace("import os,", "print('run')\nimport os,", 1) + "\n")
+    script.write_text(script.read_text().replace("home = Home", "part_runner.process_part = run\nhome = Home"))
+    words = ["from archwright.lake import task_pool", "task_pool.PARALLEL_BYTES = 0", script.read_text()]
+    script.write_text("\n".join(words))
+    made = subprocess.run(
+        [sys.executable, str(script), str(lake.root), "process_part", "0"],
+        env=settings.child_environment({"ARCHWRIGHT_DATA_WORKERS": "2"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, made.stdout, made.stderr) == (0, "run\n", "")

@@ -4,6 +4,7 @@ Results come in the order of the tasks, whatever runs them.
 """
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -40,11 +41,25 @@ class _WorkerProcesses:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         try:
-            yield from self._executor.map(function, tasks)
+            with _hide_main_module():  # the executor starts processes when it is given tasks
+                results = self._executor.map(function, tasks)
+            yield from results
         except BrokenProcessPool as error:
             hint = "if memory ran out, set fewer workers: ARCHWRIGHT_DATA_WORKERS=1; then run the command again"
             message = "a worker process ended before its part was done; complete parts remain"
             raise DataError("AW-DATA-63", message, where=ErrorLocation(field="data_workers"), hint=hint) from error
+
+
+@contextmanager
+def _hide_main_module() -> Iterator[None]:
+    """Processes that start in this block do not run the main script again, which may lack a guard."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    vars(main).update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 class _RayTasks:
