@@ -15,6 +15,7 @@ from archwright.lake.steps.row_decisions import (
     join_surveys,
     make_decision,
     make_survey,
+    mark_first,
     rank_rows,
     view_ids,
 )
@@ -63,10 +64,9 @@ class DuplicatesWorker(NamedTuple):
             return survey
         keys, ranks = view_ids(survey.column("key")), rank_rows(survey)
         order = np.lexsort((ranks, keys))
-        again = np.zeros(len(order), bool)
-        again[1:] = keys[order[1:]] == keys[order[:-1]]
-        kept = order[np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))]
-        return make_decision(survey.column("record_id"), order[again], kept[again], np.ones(np.count_nonzero(again)))
+        new, firsts = mark_first(order, keys)
+        dropped, kept = order[~new], firsts[~new]
+        return make_decision(view_ids(survey.column("record_id")), dropped, kept, np.ones(len(dropped)))
 
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
         return drop_decided(rows, context, lambda _: self.reason)
@@ -79,8 +79,7 @@ class DuplicatesWorker(NamedTuple):
             lengths = pc.fill_null(pc.binary_length(values).cast(pa.large_string()), "-").cast(pa.large_binary())
             parts += [lengths, pc.fill_null(values, b"")]
         rows = pc.binary_join_element_wise(*parts, pa.scalar(b":", pa.large_binary())).to_pylist()
-        keys = b"".join(sha256(row).digest()[:KEY_BYTES] for row in rows)
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(rows), [None, pa.py_buffer(keys)])
+        return pa.array([sha256(row).digest()[:KEY_BYTES] for row in rows], pa.binary(KEY_BYTES))
 
     def _encode_values(self, column: Any) -> Any:
         kind = column.type

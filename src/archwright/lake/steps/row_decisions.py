@@ -33,24 +33,30 @@ def join_surveys(surveys: Iterable[Any]) -> Any:
 
 def rank_rows(survey: Any) -> Any:
     """The place of each row of a survey in the order of source file, source row and record id."""
-    files = _join_chunks(survey.column("source_file").unify_dictionaries())
+    files = pa.concat_arrays(survey.column("source_file").unify_dictionaries().chunks)
     file_ranks = np.argsort(np.argsort(np.array(files.dictionary.to_pylist(), object)))
     rows = survey.column("source_row").to_numpy()
     order = np.lexsort((view_ids(survey.column("record_id")), rows, file_ranks[files.indices.to_numpy()]))
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks
+    return np.argsort(order)
 
 
-def _join_chunks(column: Any) -> Any:
-    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+def mark_first(order: Any, *keys: Any) -> tuple[Any, Any]:
+    """For rows sorted by `keys`: which differ from the row before (a mask), and the first row equal to each."""
+    new = np.ones(len(order), bool)
+    new[1:] = np.logical_or.reduce([key[order[1:]] != key[order[:-1]] for key in keys])
+    return new, order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
 
 
 def view_ids(column: Any) -> Any:
     """A column of ids of fixed length as numpy strings: they sort like bytes, and zeros at an end still differ."""
-    joined = _join_chunks(column)
+    joined = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
     whole = np.frombuffer(joined.buffers()[1], f"S{joined.type.byte_width}")
     return whole[joined.offset : joined.offset + len(joined)]
+
+
+def make_ids(ids: Any) -> Any:
+    """The opposite of `view_ids`."""
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(ids.itemsize), len(ids), [None, pa.py_buffer(ids)])
 
 
 def find_ids(sorted_ids: Any, ids: Any) -> tuple[Any, Any]:
@@ -63,20 +69,16 @@ def find_ids(sorted_ids: Any, ids: Any) -> tuple[Any, Any]:
 
 
 def make_decision(ids: Any, dropped: Any, kept: Any, similarity: Any) -> Any:
-    """The table for `drop_decided`, sorted by record id; `dropped` and `kept` are places in the column `ids`."""
-    order = np.argsort(view_ids(ids)[dropped])
-    names = ("record_id", "kept")
-    columns = {name: ids.take(pa.array(rows[order])) for name, rows in zip(names, (dropped, kept), strict=True)}
-    return pa.table({**columns, "similarity": pa.array(similarity[order], pa.float64())})
+    """The table for `drop_decided`, sorted by record id; `dropped` and `kept` are places in `ids`."""
+    order = np.argsort(ids[dropped])
+    columns = {"record_id": make_ids(ids[dropped[order]]), "kept": make_ids(ids[kept[order]])}
+    return pa.table({**columns, "similarity": pa.array(similarity[order])})
 
 
 def drop_decided(rows: Rows, context: StepContext, choose_reason: Callable[[float], str]) -> Rows:
     """Drop the rows that the table `context.decision` (`make_decision`) names."""
     decision = context.decision
-    if not len(decision):
-        yield from rows
-        return
-    dropped = view_ids(decision.column("record_id"))
+    dropped = view_ids(decision.column("record_id")) if len(decision) else ()
     for batch in rows:
         found, places = find_ids(dropped, view_ids(id_column(batch)))
         if len(places):

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 from archwright.lake.lazy_modules import np, pa, pc
 
 BATCH_BYTES = 1 << 17  # texts that are hashed at once: the arrays of a batch stay in the processor's cache
-MAX_PIECE = 1 << 20  # letters; a longer text is hashed in pieces, and a longer word is several words
+MAX_PIECE = 1 << 20  # letters; a longer text is hashed in pieces, which end words
 LETTER_BASE, WORD_BASE = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
-MASK = (1 << 64) - 1
 ALONE = 1 << 31  # marks a letter that is a word by itself
 ALONE_RANGES = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF)),
@@ -62,33 +61,22 @@ def mix_bits(values: Any) -> Any:
     return values
 
 
-def expand_ranges(starts: Any, counts: Any) -> Any:
-    """The numbers start, start + 1, ... (count of them) of each range, in one array."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-
-
 def _hash_words(content: memoryview, ends: Any) -> tuple[Any, Any]:
     """Hashes of the words of the texts between `ends`, and the number of words of each text."""
     letters, limits = _fold_letters(bytes(content[ends[0] : ends[-1]]), ends - ends[0])
-    hashes, starts, first = [], [], 0
-    while first < len(letters):  # one turn, unless a text is longer than a piece
-        last = min(len(letters), first + MAX_PIECE)
-        if last < len(letters):
-            gaps = np.flatnonzero(letters[first:last] == 0)
-            last = first + int(gaps[-1]) + 1 if len(gaps) else last
-        found, at = _hash_piece(letters[first:last], limits[(limits > first) & (limits < last)] - first)
+    hashes, starts = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for first in range(0, len(letters), MAX_PIECE):  # one turn, unless a text is longer than a piece
+        last = first + MAX_PIECE
+        found, at = _hash_piece(
+            letters[first:last], limits[(limits > first) & (limits < min(last, len(letters)))] - first
+        )
         hashes.append(found)
         starts.append(at + first)
-        first = last
-    if not hashes:
-        return np.zeros(0, np.uint64), np.zeros(len(ends) - 1, np.int64)
     return np.concatenate(hashes), np.diff(np.searchsorted(np.concatenate(starts), limits))
 
 
 def _hash_piece(letters: Any, limits: Any) -> tuple[Any, Any]:
     """Hashes of the words of a piece and where they start; a text starts at each of the `limits`."""
-    powers, inverse = _letter_powers(len(letters))
     within = letters != 0
     begins = within.copy()
     begins[1:] &= ~within[:-1]
@@ -100,23 +88,18 @@ def _hash_piece(letters: Any, limits: Any) -> tuple[Any, Any]:
     starts = np.flatnonzero(begins)
     if not len(starts):
         return np.zeros(0, np.uint64), starts
-    sums = np.add.reduceat(letters * powers, starts)  # letters outside words are 0
+    powers, inverse = _compute_powers()
+    sums = np.add.reduceat(letters * powers[: len(letters)], starts)  # letters outside words are 0
     return mix_bits(sums * inverse[starts]), starts
 
 
 @lru_cache(1)
-def _all_letter_powers() -> tuple[Any, Any]:
-    made = []
-    for base in (LETTER_BASE, pow(LETTER_BASE, -1, 1 << 64)):
-        powers = np.full(MAX_PIECE, base, np.uint64)
-        powers[0] = 1
-        made.append(np.multiply.accumulate(powers))
-    return made[0], made[1]
-
-
-def _letter_powers(count: int) -> tuple[Any, Any]:
-    powers, inverse = _all_letter_powers()
-    return powers[:count], inverse
+def _compute_powers() -> tuple[Any, Any]:
+    """The powers of the base, and those of its inverse."""
+    powers = np.full((2, MAX_PIECE), [[LETTER_BASE], [pow(LETTER_BASE, -1, 1 << 64)]], np.uint64)
+    powers[:, 0] = 1
+    np.multiply.accumulate(powers, axis=1, out=powers)
+    return powers[0], powers[1]
 
 
 def _fold_letters(raw: bytes, ends: Any) -> tuple[Any, Any]:
@@ -125,17 +108,21 @@ def _fold_letters(raw: bytes, ends: Any) -> tuple[Any, Any]:
         return np.frombuffer(raw.translate(_fold_table()[0]), np.uint8), ends
     text = raw.decode()
     if unicodedata.is_normalized("NFC", text):
-        leads = np.cumsum((np.frombuffer(raw, np.uint8) & 0xC0) != 0x80)
-        limits = np.concatenate(([0], leads))[ends]
+        limits = _count_within((np.frombuffer(raw, np.uint8) & 0xC0) != 0x80, ends)
     else:
-        texts = [unicodedata.normalize("NFC", raw[a:b].decode()) for a, b in itertools.pairwise(ends)]
+        texts = [unicodedata.normalize("NFC", raw[start:end].decode()) for start, end in itertools.pairwise(ends)]
         text, limits = "".join(texts), np.cumsum([0, *map(len, texts)])
     letters = _fold_table()[1][np.frombuffer(text.encode("utf-32-le"), np.uint32)]
     alone = letters >= ALONE
     if alone.any():
-        shares = [np.diff(np.concatenate(([0], np.cumsum(mask)))[limits]) for mask in (alone, letters > 0)]
-        letters[alone & np.repeat(shares[0] * 2 < shares[1], np.diff(limits))] &= np.uint32(ALONE - 1)
+        share, whole = (np.diff(_count_within(mask, limits)) for mask in (alone, letters > 0))
+        letters[alone & np.repeat(share * 2 < whole, np.diff(limits))] &= np.uint32(ALONE - 1)
     return letters, limits
+
+
+def _count_within(mask: Any, limits: Any) -> Any:
+    """How many places of the mask are set before each of the limits."""
+    return np.cumsum([0, *(np.count_nonzero(mask[start:end]) for start, end in itertools.pairwise(limits))])
 
 
 @lru_cache(1)
@@ -154,14 +141,14 @@ def _fold_table() -> tuple[bytes, Any]:
 
 def _combine_words(words: Any, counts: Any, width: int) -> tuple[Any, Any]:
     """Hashes of `width` words in a row, and their offsets per text; each text is padded with `width` - 1 zeros."""
-    texts = np.arange(len(counts))
-    padded = np.zeros(len(words) + (width - 1) * (len(counts) + 1), np.uint64)
-    padded[np.arange(len(words)) + np.repeat(texts * (width - 1), counts)] = words
-    rows = len(padded) - width + 1
-    sums = padded[:rows].copy()
-    for place in range(1, width):
-        sums *= np.uint64(WORD_BASE)
-        sums += padded[place : place + rows]
+    offsets = np.concatenate(([0], np.cumsum(counts)))
     shingles = np.where(counts > 0, np.maximum(1, counts - width + 1), 0)
-    first = np.concatenate(([0], np.cumsum(counts)))[:-1] + texts * (width - 1)
-    return mix_bits(sums[expand_ranges(first, shingles)]), np.concatenate(([0], np.cumsum(shingles)))
+    places = np.arange(len(words))
+    starts = places + np.repeat(np.arange(len(counts)) * (width - 1), counts)
+    padded = np.zeros(len(words) + (width - 1) * (len(counts) + 1), np.uint64)
+    padded[starts] = words
+    starts = starts[places - np.repeat(offsets[:-1], counts) < np.repeat(shingles, counts)]
+    sums = padded[starts]
+    for place in range(1, width):
+        sums = sums * np.uint64(WORD_BASE) + padded[starts + place]
+    return mix_bits(sums), np.concatenate(([0], np.cumsum(shingles)))
