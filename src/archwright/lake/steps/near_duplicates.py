@@ -75,7 +75,7 @@ class DropNearDuplicates(TextStep):
         }
 
     def _collect_shingles(self, batch: Any, candidates: Any) -> dict[str, Any]:
-        ids = row_decisions.id_column(batch)
+        ids = batch.column("record_id")
         found = pa.array(row_decisions.find_ids(candidates, view_ids(ids))[0])
         sets = [
             np.unique(part.hashes[start:end])

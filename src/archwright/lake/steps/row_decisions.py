@@ -10,14 +10,7 @@ from archwright.lake.steps.step import Rows, StepContext
 def identify_rows(batch: Any) -> dict[str, Any]:
     """The columns of a survey that `rank_rows` needs."""
     files = batch.column("source_file").cast(pa.string()).dictionary_encode()
-    return {"record_id": id_column(batch), "source_file": files, "source_row": batch.column("source_row")}
-
-
-def id_column(batch: Any) -> Any:
-    ids = batch.column("record_id")
-    return (
-        ids if pa.types.is_fixed_size_binary(ids.type) else pa.array(map(bytes.fromhex, ids.to_pylist()), pa.binary(32))
-    )
+    return {"record_id": batch.column("record_id"), "source_file": files, "source_row": batch.column("source_row")}
 
 
 def make_survey(batches: Iterable[dict[str, Any]]) -> Any:
@@ -80,7 +73,7 @@ def drop_decided(rows: Rows, context: StepContext, choose_reason: Callable[[floa
     decision = context.decision
     dropped = view_ids(decision.column("record_id")) if len(decision) else ()
     for batch in rows:
-        found, places = find_ids(dropped, view_ids(id_column(batch)))
+        found, places = find_ids(dropped, view_ids(batch.column("record_id")))
         if len(places):
             taken, mask = decision.take(pa.array(places)), pa.array(found)
             similarity = taken.column("similarity").to_pylist()
