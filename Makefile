@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 # What judges rendered files (docs/tests.md): the extra `nightly`, and environments for tools with other pins.
-TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed
+TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed
 # focus-validator needs 3.12 or newer; without it only its own test fails.
 PYTHON312 ?= python3.12
 
@@ -47,7 +47,7 @@ $(CLUSTER): $(FULL)
 	@touch $@
 
 .venv-focus/.installed: MAKER = $(PYTHON312)
-.venv-terraform/.installed .venv-checkov/.installed: MAKER = $(PYTHON)
+.venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed: MAKER = $(PYTHON)
 .venv-%/.installed: tests/deploy/environments/%.txt
 	@$(MAKER) -m venv .venv-$* || { echo ".venv-$* needs $(MAKER): give a path by PYTHON312=... for focus, else PYTHON=..."; exit 2; }
 	.venv-$*/bin/python -m pip install -q -r $<
@@ -104,4 +104,4 @@ docs: install  ## write the generated documents
 	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what make made
-	rm -rf .venv .venv-terraform .venv-checkov .venv-focus .cache demo
+	rm -rf .venv .venv-terraform .venv-checkov .venv-moto .venv-focus .cache demo

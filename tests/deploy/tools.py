@@ -35,6 +35,7 @@ PROGRAMS = {
 # Environment -> what it holds. They pin versions that archwright's own environment cannot have.
 ENVIRONMENTS = {
     "checkov": "checkov",
+    "moto": "a server with the interface of S3",
     "focus": "focus-validator, which needs Python 3.12",
     "terraform": "Terraform core with the schemas of three providers",
 }

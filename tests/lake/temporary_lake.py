@@ -35,8 +35,10 @@ class Lake:
     def put_rows(self, name: str, rows: Iterable[object]) -> Path:
         return self.put(name, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def ingest(self, name: str = "docs", licence: str = "", path: Path | None = None) -> ingestion.IngestResult:
-        order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at)
+    def ingest(
+        self, name: str = "docs", licence: str = "", path: Path | str | None = None, **selection: str
+    ) -> ingestion.IngestResult:
+        order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at, **selection)
         return ingestion.ingest_files(self.home, self.store, order)
 
     def ingest_rows(self, rows: Iterable[object]) -> ingestion.IngestResult:

@@ -43,10 +43,14 @@ class DatasetCard(Record):
     drops: str | None
 
 
-def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
-    """Ingest files into the data set `name`; the version is new unless nothing changed. Raises DataError."""
+def ingest(path: str, *, name: str, licence: str = "", table: str = "", query: str = "") -> DatasetOutcome:
+    """Ingest files, objects of S3 or rows of a database into the data set `name`; new unless nothing changed.
+
+    Raises DataError.
+    """
     with open_home() as (_settings, home, store):
-        made = lake_ingest.ingest_files(home, store, lake_ingest.IngestRequest(Path(path), name, licence))
+        request = lake_ingest.IngestRequest(path, name, licence, table=table, query=query)
+        made = lake_ingest.ingest_files(home, store, request)
         if made.new:
             write_audit_record(store, "data.ingest", made.version.id)
         return replace(_build_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)

@@ -16,12 +16,14 @@ from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.contract.record import replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
+from archwright.lake.documents.document_parser import close_shared_parser
 from archwright.lake.formats import schema_inference, type_inference
 from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, arrow_type
 from archwright.lake.formats.file_formats import FORMATS
 from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
-from archwright.lake.formats.source_files import ScannedFile, read_file_signature, scan_sources
+from archwright.lake.formats.source_files import ScannedFile, SourceScan
 from archwright.lake.lazy_modules import np, pa, pc
+from archwright.lake.sources.source_scan import SourceAddress, scan_address
 from archwright.lake.tables import source_file_list, version_index
 from archwright.lake.tables.data_files import DataFileWriter
 from archwright.lake.tables.dataset_lock import lock_dataset
@@ -77,12 +79,17 @@ class IngestResult(NamedTuple):
 
 
 class IngestRequest(NamedTuple):
-    """The path to ingest, the data set's name and licence; `now` is the clock."""
+    """The path or URL to ingest, the data set's name and licence; `now` is the clock.
 
-    path: Path
+    `table` and `query` select rows of a database.
+    """
+
+    path: Path | str
     name: str
     licence: str = ""
     now: Callable[[], float] = time.time
+    table: str = ""
+    query: str = ""
 
 
 def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResult:
@@ -98,16 +105,32 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
         if previous is not None:
             check_record_ids(previous)
             known = {file.path: file for file in source_file_list.read_source_files(home, previous)}
-        found = scan_sources(request.path, known)
-        fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
         request = request._replace(licence=request.licence or (previous.licence if previous else ""))
-        if previous and not fresh and request.licence == previous.licence:
-            return IngestResult(previous, False, found.passed_over)
-        signatures = {s.name: s.signature for s in found.sources if s.stable}
+        address = SourceAddress(str(request.path), request.table, request.query)
+        with scan_address(address, home.folder("lake", "spool") / request.name, known) as found:
+            made = _ingest_sources(home, request, previous, found, known)
+        if made.new:
+            version_index.register_version(home, store, made.version)
+        return made
+
+
+def _ingest_sources(
+    home: Home,
+    request: IngestRequest,
+    previous: DatasetVersion | None,
+    found: SourceScan,
+    known: dict[str, SourceFile],
+) -> IngestResult:
+    fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
+    if previous and not fresh and request.licence == previous.licence:
+        return IngestResult(previous, False, found.passed_over)
+    signatures = {s.name: s.signature for s in found.sources if s.stable}
+    try:
         version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures))
-        version_index.register_version(home, store, version)
-        replaced = tuple(known[source.name] for source in fresh if source.name in known)
-        return IngestResult(version, True, found.passed_over, replaced)
+    finally:
+        close_shared_parser()
+    replaced = tuple(known[source.name] for source in fresh if source.name in known)
+    return IngestResult(version, True, found.passed_over, replaced)
 
 
 class _SourceChange(NamedTuple):
@@ -158,7 +181,9 @@ def _write_version(
             reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
             message = f"no row could be ingested: {reasons or 'the files are empty'}"
             hint = "check that the files have the format of their suffix"
-            raise DataError("AW-DATA-09", message, where=ErrorLocation(str(request.path)), hint=hint)
+            # The URL of a database may hold a password; the name of its copy does not.
+            place = fresh[0].name if fresh and fresh[0].remote else str(request.path)
+            raise DataError("AW-DATA-09", message, where=ErrorLocation(place), hint=hint)
         rejects.commit()
         digest = combine_digests((file.path, file.content_sha256) for file in files.values())
         data_files = draft.stage(digest)
@@ -214,7 +239,7 @@ def _write_source(
         batch = build_record_batch(source, chunk, kinds, quarantine.add)
         writer.write(batch)
         content.add(batch)
-    if read_file_signature(source.path) != source.signature:
+    if source.has_changed():
         message = "the file changed while it was read"
         hint = "run the command again when no program writes to the file; nothing was changed"
         raise DataError("AW-DATA-08", message, where=ErrorLocation(source.name), hint=hint)

@@ -33,7 +33,7 @@ class ScannedFile(NamedTuple):
     """A file to ingest; `name` is its POSIX path relative to the ingested folder.
 
     `stable` is False if the file may change without a change of its signature: it is younger than the file system's
-    clock ticks.
+    clock ticks. A `remote` file has its URL as name, and `path` is its copy.
     """
 
     path: Path
@@ -43,6 +43,11 @@ class ScannedFile(NamedTuple):
     sha256: str
     signature: str
     stable: bool = True
+    remote: bool = False
+
+    def has_changed(self) -> bool:
+        """True if the file changed since its digest was computed; the copy of a remote one belongs to this ingest."""
+        return not self.remote and read_file_signature(self.path) != self.signature
 
 
 class SourceScan(NamedTuple):
