@@ -59,11 +59,7 @@ HEAVY = {
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
-<<<<<<< HEAD
-    "lake": ("documents", "formats", "tables", "steps", "passages", "governance", "retrieval"),
-=======
-    "lake": ("documents", "formats", "sources", "tables", "steps", "governance"),
->>>>>>> e19ebcf2 (lake: ingest objects of S3 and rows of databases by URL)
+    "lake": ("documents", "formats", "sources", "tables", "steps", "passages", "governance", "retrieval"),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),
@@ -328,14 +324,9 @@ def test_broad_except_only_in_the_boundary() -> None:
     ("pattern", "owner"),
     [
         (r"\bos\.environ\b|\bos\.getenv\b", "settings.py"),
-<<<<<<< HEAD
-        (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py"),
-        (r"\bimport lmdb\b", "monitor/shared_table.py lake/passages/embedding.py"),
-=======
         # The store is ours; the source of a data set may be a foreign database.
         (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py lake/sources/sql_source.py"),
-        (r"\bimport lmdb\b", "monitor/shared_table.py"),
->>>>>>> e19ebcf2 (lake: ingest objects of S3 and rows of databases by URL)
+        (r"\bimport lmdb\b", "monitor/shared_table.py lake/passages/embedding.py"),
         (r"\.expanduser\(|Path\.home\(|\"\.archwright\"", "home.py"),
         (r"[\"']archwright_[a-z{]", "contract/metrics.py"),
     ],
@@ -343,11 +334,7 @@ def test_broad_except_only_in_the_boundary() -> None:
 def test_one_owner(pattern: str, owner: str) -> None:
     """The environment, SQL, paths and our metric names have one home each."""
     readers = {str(p.relative_to(SOURCE)) for p in FILES if re.search(pattern, p.read_text(encoding="utf-8"))}
-<<<<<<< HEAD
     assert readers <= {*owner.split()}
-=======
-    assert readers <= set(owner.split())
->>>>>>> e19ebcf2 (lake: ingest objects of S3 and rows of databases by URL)
 
 
 def test_no_bags() -> None:
