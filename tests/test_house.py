@@ -59,7 +59,10 @@ HEAVY = {
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
-    "lake": ("documents", "formats", "sources", "tables", "steps", "passages", "governance", "retrieval"),
+    "lake": (
+        *("documents", "formats", "sources", "tables", "steps", "passages"),
+        *("governance", "retrieval", "erasure"),
+    ),
     "monitor": ("wal", "metrics"),
     "plan": (
         *("explain", "accounting", "demand", "solver", "capacity"),

@@ -102,6 +102,16 @@ def read_signing_key(home: Home) -> SigningKey | None:
     return None
 
 
+def load_signing_key(home: Home) -> SigningKey:
+    """Return the home's key, made if it has none. Raises StoreError AW-STO-13 if its file is damaged."""
+    key = read_signing_key(home)
+    if key is None:
+        secret = secrets.token_bytes(SECRET_BYTES)
+        write_atomic(home.folder("secrets") / home.audit_signing_key.name, secret)
+        key = SigningKey(secret)
+    return key
+
+
 class CheckpointWriter:
     """Writer of the checkpoints of one store, to the home and to `second`: a file, SYSLOG or "" (none).
 
@@ -138,11 +148,7 @@ class CheckpointWriter:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            key = read_signing_key(self._home)
-            if key is None:
-                secret = secrets.token_bytes(SECRET_BYTES)
-                write_atomic(self._home.folder("secrets") / self._home.audit_signing_key.name, secret)
-                key = SigningKey(secret)
+            key = load_signing_key(self._home)
             name, start = read_store_name(self._store), _LogState()
             newest: AuditCheckpoint | None = None
             for one in _read_tail(file):

@@ -1,6 +1,7 @@
-"""Locks: one writer per data set and home. A second writer is refused, since an ingest may take long."""
+"""Locks: one writer per data set and home, no writer during an erasure. A second writer of a data set is refused."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +18,27 @@ def lock_catalog(home: Home) -> Iterator[None]:
 
 
 @contextmanager
+def lock_lake(home: Home, *, shared: bool) -> Iterator[None]:
+    """Wait for the lock of the whole lake: `shared` by the writers of data sets, exclusive for an erasure.
+
+    It is a lock of a folder, so an erasure that finds nothing creates no file, not even in an empty home."""
+    folder = home.root / "lake" / "locks"
+    if not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def lock_dataset(home: Home, dataset: str) -> Iterator[None]:
     """Hold the data set's lock; the kernel releases it if the process dies. Raises DataError AW-DATA-12."""
     path = home.folder("lake", "locks") / f"{dataset}.lock"
-    with open(path, "a", encoding="ascii") as file:
+    with lock_lake(home, shared=True), open(path, "a", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
