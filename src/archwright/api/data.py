@@ -1,15 +1,19 @@
-"""Data sets: `data ingest`, `data refine`, `data list`, `data show`."""
+"""Data sets: `data ingest`, `data refine`, `data list`, `data show`, `data index`, `data search`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from archwright.api import data_index, data_search
 from archwright.api.context import open_home, write_audit_record
+from archwright.api.data_index import IndexOutcome
+from archwright.api.data_search import SearchOutcome
 from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
 from archwright.lake import dataset_card
 from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
+from archwright.lake.retrieval.index_search import SearchMode, SearchRequest
 from archwright.lake.tables import quarantine, source_file_list, version_index
 from archwright.monitor import lineage
 
@@ -99,6 +103,25 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
             quarantine=str(rejected) if rejected.is_file() and rejected.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
         )
+
+
+def index(name: str, *, column: str = "", model: str = "") -> IndexOutcome:
+    """Index a version for search ("docs@v1"; "docs" for the newest). Raises DataError, MissingError AW-GET-02."""
+    return data_index.index_version(name, column, model)
+
+
+def search(
+    name: str,
+    query: str,
+    *,
+    tenant: str = "",
+    limit: int = 10,
+    mode: SearchMode = "hybrid",
+    where: Sequence[str] | None = None,
+) -> SearchOutcome:
+    """Return the best passages of an indexed data set. Raises DataError."""
+    conditions = data_search.parse_conditions(where or ())
+    return data_search.search_dataset(name, SearchRequest(query, limit, mode, conditions), tenant)
 
 
 def _select_names(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:

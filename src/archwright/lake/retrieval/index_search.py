@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import log
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation, MissingError
@@ -27,6 +27,7 @@ from archwright.lake.retrieval.index_record import (
 from archwright.lake.retrieval.segment import RowScore, Segment
 
 SearchMode = Literal["hybrid", "vector", "keyword"]
+MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 FUSION_RANK = 60
 QUERY_CHARACTERS = 4_000  # of the query's beginning; the rest does not take part
 QUERY_TERMS = 64
@@ -137,8 +138,9 @@ def search_indexes(home: Home, indexes: Sequence[OpenIndex], request: SearchRequ
     column).
     """
     query = request.query[:QUERY_CHARACTERS].encode("utf-8", "replace").decode()  # half of a surrogate pair is no text
-    if not query.strip() or not 1 <= request.limit <= MAX_RESULTS:
-        message = f"limit must be 1 to {MAX_RESULTS}" if query.strip() else "the query is empty"
+    if not query.strip() or not 1 <= request.limit <= MAX_RESULTS or request.mode not in MODES:
+        message = f"limit must be 1 to {MAX_RESULTS}, and mode one of {', '.join(MODES)}"
+        message = message if query.strip() else "the query is empty"
         raise DataError("AW-DATA-79", message, hint='archwright data search NAME "what you look for" --limit 10')
     return _Search(home, indexes, request, query).run()
 
