@@ -8,6 +8,8 @@ from archwright.errors import DataError, ErrorLocation
 from archwright.lake.retrieval.index_search import IndexLibrary, Passage, SearchMode, SearchRequest, search_indexes
 from archwright.lake.retrieval.readable_indexes import find_index
 
+__all__ = ["Passage", "SearchOutcome", "parse_conditions", "search_dataset"]
+
 
 class SearchOutcome(Record):
     """The passages found in a version, best first."""

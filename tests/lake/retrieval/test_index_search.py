@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.errors import DataError
+from archwright.lake.governance import policy
 from archwright.lake.passages.terms import split_terms
 from archwright.lake.retrieval.index_search import IndexLibrary
+from archwright.lake.retrieval.readable_indexes import find_index, list_readable_indexes
 
 from ..temporary_lake import Lake, code
 from .indexed_lake import ROWS, add_embedder, index, search
@@ -140,3 +142,27 @@ def test_an_open_library_sees_a_new_index_and_drops_a_removed_one(indexed: Lake)
     assert search(indexed, "ship", library=library)[0].page == 1
     index(indexed, column="title")
     assert search(indexed, "garden", library=library)[0].text == "garden"
+
+
+def test_a_tenant_gets_the_same_answer_for_a_foreign_and_for_an_absent_data_set(indexed: Lake) -> None:
+    policy.append_policy(indexed.store, policy.DatasetPolicy(dataset="docs", tenant="acme"))
+    assert find_index(indexed.home, indexed.store, "docs", "acme") == "docs@v1"
+    assert list_readable_indexes(indexed.home, indexed.store, "acme") == {"docs": "docs@v1"}
+    for tenant in ("other", "default"):
+        answers = []
+        for name in ("docs", "absent"):
+            with pytest.raises(DataError) as caught:
+                find_index(indexed.home, indexed.store, name, tenant)
+            answers.append(caught.value.lines().replace(name, "NAME"))
+        assert answers[0] == answers[1]
+        assert list_readable_indexes(indexed.home, indexed.store, tenant) == {}
+
+
+def test_the_newest_indexed_version_is_searched_unless_a_version_is_named(indexed: Lake) -> None:
+    indexed.put_rows("b.jsonl", [{"text": "A new row.", "title": "new", "page": 5, "kind": "law"}])
+    indexed.ingest()
+    assert find_index(indexed.home, indexed.store, "docs") == "docs@v1"
+    assert find_index(indexed.home, indexed.store, "docs@v2") == "docs@v2"
+    index(indexed)
+    assert find_index(indexed.home, indexed.store, "docs") == "docs@v2"
+    assert find_index(indexed.home, indexed.store, "docs@v1") == "docs@v1"

@@ -178,9 +178,14 @@ def is_readable(store: Store, dataset: str, tenant: str) -> bool:
 def check_readable(store: Store, dataset: str, tenant: str) -> None:
     """Raises DatasetAccessError AW-DATA-53 if the tenant may not read the data set."""
     if not is_readable(store, dataset, tenant):
-        message = f"tenant {tenant} may not read a data set {dataset!r}"
-        hint = f"grant access on the machine of the home: archwright data policy {dataset} --reader {tenant}"
-        raise DatasetAccessError("AW-DATA-53", message, where=ErrorLocation(field=dataset), hint=hint)
+        raise access_error(dataset, tenant)
+
+
+def access_error(dataset: str, tenant: str) -> DatasetAccessError:
+    """Also for a data set that does not exist, so that its name tells nothing."""
+    message = f"tenant {tenant} may not read a data set {dataset!r}"
+    hint = f"grant access on the machine of the home: archwright data policy {dataset} --reader {tenant}"
+    return DatasetAccessError("AW-DATA-53", message, where=ErrorLocation(field=dataset), hint=hint)
 
 
 def readable_datasets(store: Store, tenant: str) -> tuple[str, ...]:

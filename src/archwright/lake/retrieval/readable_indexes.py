@@ -1,7 +1,7 @@
 """The indexes that a tenant may search. Access is decided here, before any passage is looked up."""
 
 from archwright.home import Home
-from archwright.lake.governance.policy import check_readable, readable_datasets
+from archwright.lake.governance.policy import access_error, check_readable, readable_datasets
 from archwright.lake.retrieval.index_record import list_indexed_versions
 from archwright.lake.tables.version_index import find_version, newest_version
 from archwright.store import Store
@@ -23,8 +23,11 @@ def find_index(home: Home, store: Store, name: str, tenant: str = "") -> str:
     dataset = name.partition("@")[0]
     if tenant:
         check_readable(store, dataset, tenant)
+    exists = newest_version(store, dataset) is not None
+    if tenant and not exists:
+        raise access_error(dataset, tenant)
     indexed = _find_newest(home).get(dataset)
-    if name == dataset and indexed is not None and newest_version(store, dataset) is not None:
+    if name == dataset and indexed is not None and exists:
         return indexed
     return find_version(store, name).id
 
