@@ -71,8 +71,12 @@ def nothing_lies_about(lake: Lake) -> None:
     """Every data file belongs to a version, and no half-written file is left."""
     named = set()
     for version in version_index.list_versions(lake.store):
-        table, snapshot = iceberg_tables.find_snapshot(lake.home, version)
-        named |= {Path(task.file.file_path) for task in table.scan(snapshot_id=snapshot).plan_files()}
+        table = iceberg_tables.load_table(lake.home, version.dataset)
+        assert table is not None
+        scan = table.scan(snapshot_id=table.refs()[f"v{version.version}"].snapshot_id)
+        found = {Path(task.file.file_path) for task in scan.plan_files()}
+        assert found == set(iceberg_tables.list_data_files(lake.home, version))
+        named |= found
     assert lake.data_files() == named
     assert list(lake.home.lake.rglob("*.part")) == []
 

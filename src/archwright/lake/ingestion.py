@@ -25,13 +25,13 @@ from archwright.lake.formats.source_files import ScannedFile, SourceScan
 from archwright.lake.lazy_modules import np, pa, pc
 from archwright.lake.sources.source_scan import SourceAddress, scan_address
 from archwright.lake.tables import source_file_list, version_index
-from archwright.lake.tables.data_files import DataFileWriter
+from archwright.lake.tables.data_files import DataFileWriter, read_sources
 from archwright.lake.tables.dataset_lock import lock_dataset
 from archwright.lake.tables.iceberg_tables import (
     TableChange,
     check_record_ids,
     draft_version,
-    read_batches,
+    list_stored_files,
 )
 from archwright.lake.tables.quarantine import Quarantine, quarantine_path
 from archwright.lake.tables.rejects_file import open_rejects_file
@@ -108,7 +108,7 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
         request = request._replace(licence=request.licence or (previous.licence if previous else ""))
         address = SourceAddress(str(request.path), request.table, request.query)
         with scan_address(address, home.folder("lake", "spool") / request.name, known) as found:
-            made = _ingest_sources(home, request, previous, found, known)
+            made = _ingest_sources(home, store, request, previous, found, known)
         if made.new:
             version_index.register_version(home, store, made.version)
         return made
@@ -116,6 +116,7 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
 
 def _ingest_sources(
     home: Home,
+    store: Store,
     request: IngestRequest,
     previous: DatasetVersion | None,
     found: SourceScan,
@@ -125,8 +126,9 @@ def _ingest_sources(
     if previous and not fresh and request.licence == previous.licence:
         return IngestResult(previous, False, found.passed_over)
     signatures = {s.name: s.signature for s in found.sources if s.stable}
+    number = version_index.next_number(store, request.name)
     try:
-        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures))
+        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures, number))
     finally:
         close_shared_parser()
     replaced = tuple(known[source.name] for source in fresh if source.name in known)
@@ -134,11 +136,15 @@ def _ingest_sources(
 
 
 class _SourceChange(NamedTuple):
-    """The files of the previous version by name, the files with new content, new signatures of other files."""
+    """The files of the previous version by name, the files with new content, new signatures of other files.
+
+    `number` is that of the new version.
+    """
 
     known: dict[str, SourceFile]
     fresh: list[ScannedFile]
     signatures: dict[str, str]
+    number: int
 
 
 def check_dataset_name(name: str) -> None:
@@ -157,7 +163,7 @@ def _write_version(
     before = previous.columns if previous else {}
     change = TableChange(
         dataset=request.name,
-        version=previous.version + 1 if previous else 1,
+        version=sources.number,
         columns=kinds,
         replaced=tuple(sorted(fresh_names & known.keys())),
         rewrite=any(before[name] != kinds[name] for name in before),
@@ -219,14 +225,12 @@ def _widen_unchanged_rows(
 ) -> dict[str, SourceFile]:
     """Write the rows of the unchanged `files` again with the new kinds. Returns the files with their new digests."""
     digests = {name: ValueDigest() for name in files}
-    for batch in read_batches(home, previous):
-        start, runs = 0, pc.run_end_encode(batch["source_file"])
-        for end, name in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+    for stored in list_stored_files(home, previous):
+        for name, batch in read_sources(stored, previous.columns):
             if name in files:
-                rows = type_inference.widen_batch(batch.slice(start, end - start), change.columns)
+                rows = type_inference.widen_batch(batch, change.columns)
                 writer.write(rows)
                 digests[name].add(rows)
-            start = end
     return {name: replace(file, content_sha256=digests[name].hexdigest()) for name, file in files.items()}
 
 

@@ -59,7 +59,7 @@ def refine_dataset(home: Home, store: Store, request: RefineRequest) -> RefineRe
             raise _target_conflict_error(wanted.into, message)
         text = recipe.encode_steps(wanted)
         for version in store.rows(version_index.VERSIONS, {"dataset": wanted.into}):
-            if version.parent == source.id and version.recipe == text:
+            if version.parent == source.id and version.recipe == text and version.dropped_at is None:
                 return RefineResult(version, False)
         version = _refine_source(home, store, request, source, previous)
         version_index.register_version(home, store, version)
@@ -94,17 +94,19 @@ def _refine_source(
     with open_pool(home, request.runner, sum(part.stat().st_size for part in parts)) as pool:
         stages = run_steps(pool, folder, Stage(parts, source.columns), prepared)
         shards = _write_shards(pool, home, wanted, stages[-1].parts, folder)
-    version = _write_version(home, request, source, previous, _Refined(stages, shards, folder))
+    number = version_index.next_number(store, wanted.into)
+    version = _write_version(home, request, source, previous, _Refined(stages, shards, folder, number))
     shutil.rmtree(work_folder(home, wanted.into))
     return version
 
 
 class _Refined(NamedTuple):
-    """The complete parts of each stage, and the shards of tokens, in the work folder."""
+    """The complete parts of each stage, and the shards of tokens, in the work folder, for version `number`."""
 
     stages: list[Stage]
     shards: tuple[TokenShard, ...]
     folder: Path
+    number: int
 
 
 def _write_shards(
@@ -130,7 +132,7 @@ def _write_version(
     previous: DatasetVersion | None,
     made: _Refined,
 ) -> DatasetVersion:
-    number = previous.version + 1 if previous else 1
+    number = made.number
     columns = made.stages[-1].columns
     results = [result for stage in made.stages for result in stage.results]
     drops = sum_counts(result.drops for result in results)

@@ -81,38 +81,47 @@ def _unreadable_error(stored: StoredFile, reason: str) -> DataError:
     return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=hint)
 
 
-def read_file(stored: StoredFile, columns: dict[str, str]) -> Iterator[Any]:
-    """Yield the rows as record batches of `columns` (name to kind); a column that the file lacks is null.
+def read_file(stored: StoredFile, columns: dict[str, str] | None = None) -> Iterator[Any]:
+    """Yield the rows as record batches of `columns` (name to kind; None: as stored); absent columns are null.
 
-    A batch is a row group, at most about GROUP_BYTES. Raises DataError AW-DATA-42 or -43.
+    A batch is a row group, about GROUP_BYTES. Raises DataError AW-DATA-42 or -43.
     """
     verify_file(stored)
     try:
         yield from read_row_groups(stored.path, columns)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names in the footer are decoded
         raise _damaged_error(stored, str(error).splitlines()[0][:200]) from error
 
 
-def read_row_groups(path: Path, columns: dict[str, str]) -> Iterator[Any]:
+def read_row_groups(path: Path, columns: dict[str, str] | None = None) -> Iterator[Any]:
     """As `read_file`, of any Parquet file. Raises ArrowException and OSError for a damaged file."""
-    schema = arrow_schema(columns)
     with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-        present = [name for name in columns if name in file.schema_arrow.names]
+        names = file.schema_arrow.names
+        schema = file.schema_arrow if columns is None else arrow_schema(columns)
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, present)
+            rows = file.read_row_group(group, [name for name in schema.names if name in names])
             arrays = [
                 rows.column(field.name).cast(field.type).combine_chunks()
-                if field.name in present
+                if field.name in names
                 else pa.nulls(rows.num_rows, field.type)
                 for field in schema
             ]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def holds_sources(stored: StoredFile, names: Any) -> bool:
-    """True if a row is from one of the source files `names` (an Arrow array). Reads one column, which is small."""
+def read_sources(stored: StoredFile, columns: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield (source file, record batch): the rows of `read_file`, cut where the source file changes."""
+    for batch in read_file(stored, columns):
+        start, runs = 0, pc.run_end_encode(batch.column("source_file"))
+        for end, name in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+            yield name, batch.slice(start, end - start)
+            start = end
+
+
+def list_sources(stored: StoredFile) -> set[str]:
+    """The names of the source files of the rows. Reads one column, which is small."""
     batches = read_file(stored, {"source_file": "text"})
-    return any(pc.any(pc.is_in(batch.column(0), names)).as_py() for batch in batches)
+    return {name for batch in batches for name in batch.column(0).unique().to_pylist()}
 
 
 class _HashedFile:
@@ -143,6 +152,25 @@ class _HashedFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._digest.hexdigest()
+
+
+def write_file(folder: Path, path: str, table: Any, part: int) -> DataFile:
+    """Write an Arrow table to `path` below `folder`, durably."""
+    group = max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes))
+    with open(folder / path, "wb") as raw:
+        file = _HashedFile(raw)
+        pq.write_table(
+            table,
+            file,
+            row_group_size=group,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            use_dictionary=[name for name in table.column_names if name not in ENCODINGS],
+            column_encoding={name: kind for name, kind in ENCODINGS.items() if name in table.column_names},
+            write_page_checksum=True,
+        )
+        digest = file.sync()
+    return DataFile(path=path, sha256=digest, size_bytes=file.size_bytes, rows=table.num_rows, part=part)
 
 
 class DataFileWriter:
@@ -177,25 +205,9 @@ class DataFileWriter:
     def flush(self) -> None:
         buffer, self._buffer, self._size = self._buffer, [], 0
         table = pa.Table.from_batches(buffer).select(self._schema.names).cast(self._schema) if buffer else None
-        if table is None or not table.num_rows:
-            return
-        path = f"data/{self._start}-{len(self.files):06d}-{self._unit}.parquet"
-        group = max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes))
-        with open(self._folder / path, "wb") as raw:
-            file = _HashedFile(raw)
-            pq.write_table(
-                table,
-                file,
-                row_group_size=group,
-                compression="zstd",
-                compression_level=COMPRESSION_LEVEL,
-                use_dictionary=[name for name in self._schema.names if name not in ENCODINGS],
-                column_encoding=ENCODINGS,
-                write_page_checksum=True,
-            )
-            digest = file.sync()
-        made = DataFile(path=path, sha256=digest, size_bytes=file.size_bytes, rows=table.num_rows, part=self._part)
-        self.files.append(made)
+        if table is not None and table.num_rows:
+            path = f"data/{self._start}-{len(self.files):06d}-{self._unit}.parquet"
+            self.files.append(write_file(self._folder, path, table, self._part))
 
     def discard(self) -> None:
         """Remove the files written so far."""

@@ -8,10 +8,12 @@ writer removes the files of a writer that was killed before its commit.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from archwright.contract.lineage import DataFile, DatasetVersion
 from archwright.contract.record import Record
@@ -22,7 +24,7 @@ from archwright.lake.lazy_modules import pa, pc
 from archwright.lake.tables.data_files import (
     DataFileWriter,
     StoredFile,
-    holds_sources,
+    list_sources,
     read_file,
     sync_folder,
     table_folder,
@@ -93,21 +95,6 @@ def read_version_tags(table: Any) -> dict[int, str]:
             noted = table.snapshot_by_id(reference.snapshot_id).summary.additional_properties
             found[int(name[1:])] = str(noted.get(CONTENT_PROPERTY, ""))
     return found
-
-
-def find_snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
-    """Returns (table, id of the version's snapshot).
-
-    Raises DataError AW-DATA-11 (not in the lake), -26 (made by an older version of archwright).
-    """
-    check_record_ids(version)
-    table = load_table(home, version.dataset)
-    tag = None if table is None else table.refs().get(f"v{version.version}")
-    if table is None or tag is None:
-        message = f"{version.id} is not in the lake of this home"
-        hint = "ingest its source files in this home; the version was made in another home"
-        raise DataError("AW-DATA-11", message, where=ErrorLocation(str(home.lake)), hint=hint)
-    return table, int(tag.snapshot_id)
 
 
 def check_record_ids(version: DatasetVersion) -> None:
@@ -196,7 +183,7 @@ class VersionDraft:
             stored = StoredFile(
                 self._folder, file, f"the version before {self._change.dataset}@v{self._change.version}"
             )
-            if not holds_sources(stored, replaced):
+            if list_sources(stored).isdisjoint(self._change.replaced):
                 unchanged.append(file)
                 continue
             for batch in read_file(stored, self._change.columns):
@@ -279,8 +266,81 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
             raise DataError("AW-DATA-25", message, where=ErrorLocation(None, None, change.dataset), hint=hint)
         if read_version_tags(table):
             return table
-        catalog.drop_table(identifier)  # created for a first version that was not committed
+        catalog.drop_table(identifier)  # created for a first version that was not committed, or all were deleted
+        shutil.rmtree(table.location())
     return catalog.create_table(identifier, schema=arrow_schema(change.columns), properties=TABLE_PROPERTIES)
+
+
+def list_metadata_files(table: Any) -> set[Path]:
+    """The files of the table besides its data files: metadata, lists of manifests, manifests."""
+    snapshots = table.snapshots()
+    named = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
+    named |= {snapshot.manifest_list for snapshot in snapshots}
+    named |= {manifest.manifest_path for snapshot in snapshots for manifest in snapshot.manifests(table.io)}
+    return {Path(name) for name in named}
+
+
+def rebuild_table(home: Home, dataset: str, versions: Sequence[DatasetVersion]) -> None:
+    """Replace the metadata of a table in one step by new ones that name only `versions`, oldest first.
+
+    Columns keep their field ids. Old metadata and other data files stay until `purge_table`.
+    """
+    from pyiceberg.catalog.sql import IcebergTables  # noqa: PLC0415
+    from pyiceberg.serializers import ToOutputFile  # noqa: PLC0415
+
+    with open_catalog(home) as catalog:
+        table = catalog.load_table((NAMESPACE, dataset))
+        path = f"{table.location()}/metadata/00000-{uuid4()}.metadata.json"
+        ToOutputFile.table_metadata(_replay_versions(table, versions), table.io.new_output(path))
+        sync_folder(Path(path).parent)
+        rows = IcebergTables.__table__
+        this = (
+            (rows.c.catalog_name == NAMESPACE) & (rows.c.table_namespace == NAMESPACE) & (rows.c.table_name == dataset)
+        )
+        with catalog.engine.begin() as connection:
+            found = rows.update().where(this).values(metadata_location=path, previous_metadata_location=None)
+            connection.execute(found)
+
+
+def _replay_versions(table: Any, versions: Sequence[DatasetVersion]) -> Any:
+    """New metadata of the table, without its history, with one snapshot and tag for each version."""
+    from pyiceberg.table import StagedTable  # noqa: PLC0415
+    from pyiceberg.table.update import SetCurrentSchemaUpdate, update_table_metadata  # noqa: PLC0415
+
+    old, tags = table.metadata, table.refs()
+    schemas = [table.snapshot_by_id(tags[f"v{version.version}"].snapshot_id).schema_id for version in versions]
+    used = set(schemas) or {old.current_schema_id}
+    nothing: dict[str, Any] = {"snapshots": [], "refs": {}, "snapshot_log": [], "metadata_log": [], "statistics": []}
+    made = old.model_copy(
+        update={
+            **nothing,
+            "table_uuid": uuid4(),
+            "current_snapshot_id": None,
+            "last_sequence_number": 0,
+            "schemas": [schema for schema in old.schemas if schema.schema_id in used],
+            "current_schema_id": (schemas or [old.current_schema_id])[0],
+            "properties": TABLE_PROPERTIES,
+        }
+    )
+    before: tuple[DataFile, ...] = ()
+    for version, schema in zip(versions, schemas, strict=True):
+        made = update_table_metadata(made, (SetCurrentSchemaUpdate(schema_id=schema),))
+        transaction = StagedTable(table.name(), made, table.metadata_location, table.io, table.catalog).transaction()
+        _stage_snapshot(transaction, before, version.data_files, (version.version, version.content_sha256))
+        made, before = transaction.table_metadata, version.data_files
+    return made
+
+
+def purge_table(home: Home, dataset: str, versions: Collection[DatasetVersion]) -> None:
+    """Remove every file of the table that is neither a data file of `versions` nor part of its metadata."""
+    folder = table_folder(home, dataset)
+    reachable = {folder / file.path for version in versions for file in version.data_files}
+    reachable |= list_metadata_files(load_table(home, dataset))
+    for place in (folder / "data", folder / "metadata"):
+        for path in place.iterdir():
+            if path not in reachable:
+                path.unlink()
+        sync_folder(place)
 
 
 def _remove_orphan_files(table: Any, folder: Path, start: str) -> None:

@@ -54,6 +54,12 @@ def find_new_files(home: Home, version: DatasetVersion) -> list[SourceFile]:
     return [file for path, file in after.items() if path not in before or before[path].sha256 != file.sha256]
 
 
+def read_lists(home: Home, dataset: str) -> dict[int, tuple[SourceFile, ...]]:
+    """The list of each version by its number; empty for a refined data set."""
+    paths = home.folder("lake", "versions", dataset).glob("v*.files.jsonl")
+    return {int(path.name[1:].partition(".")[0]): tuple(_decode_file(path.read_bytes())) for path in paths}
+
+
 def _fold_lists(home: Home, dataset: str, versions: int) -> dict[str, SourceFile]:
     found: dict[str, SourceFile] = {}
     for number in range(1, versions + 1):

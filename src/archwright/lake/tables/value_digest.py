@@ -124,4 +124,6 @@ def _is_list(found: Any) -> bool:
 
 
 def _name_kind(found: Any) -> str:
+    if pa.types.is_fixed_size_binary(found):  # bytes of a source are of variable size
+        return ID_KIND
     return LIST_KIND if _is_list(found) else kind_of_arrow_type(found)
