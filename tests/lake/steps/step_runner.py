@@ -51,7 +51,7 @@ class StepRun:
 KINDS = {pa.large_string(): "text", pa.int64(): "integer", pa.list_(pa.float32()): "vector"}
 
 
-def run_step(step: Step, root: Path | None = None, batch_rows: int = 3, **columns: list[Any]) -> StepRun:
+def run_step(step: Step, root: Path | None = None, tenant: str = "", **columns: list[Any]) -> StepRun:
     """Apply the step to columns of texts or integers. The worker travels as to another process; `root` is the home."""
     table = pa.table(
         {
@@ -63,9 +63,9 @@ def run_step(step: Step, root: Path | None = None, batch_rows: int = 3, **column
     home = Home(root or Path("/nonexistent"))
     store = cast(Store, None)  # no step of texts reads it
     output = step.output_columns(kinds)
-    worker = pickle.loads(pickle.dumps(step.prepare(StepSources(home, store, kinds))))  # noqa: S301 - our own
+    worker = pickle.loads(pickle.dumps(step.prepare(StepSources(home, store, kinds, tenant))))  # noqa: S301 - our own
     context = RecordingContext()
-    batches = list(worker.process_rows(iter(table.to_batches(max_chunksize=batch_rows)), context))
+    batches = list(worker.process_rows(iter(table.to_batches(max_chunksize=3)), context))
     made = pa.Table.from_batches(batches)
     assert list(output) == made.schema.names
     assert made.num_rows + len(context.dropped) == table.num_rows

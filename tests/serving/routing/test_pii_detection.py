@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake.steps.pii_redaction import PiiSpan, find_pii_spans
+from archwright.lake.personal_data.span_finder import PersonalSpan, find_spans
 from archwright.serving.routing import pii_detection
 from archwright.serving.routing.pii_detection import (
     DATA_CLASS_BY_KIND,
+    DETECTED_KINDS,
     detect_data_class,
     extract_texts,
     normalise_text,
@@ -44,6 +45,7 @@ def chat(*contents: Any) -> dict[str, Any]:
         (chat("fine", "mail bob@example.org"), "personal"),
         (chat("my IBAN is DE89 3704 0044 0532 0130 00"), "personal"),
         (chat("call me at +49 30 1234567"), "personal"),
+        (chat("her SSN is 123-45-6789"), "personal"),
         (chat("mail bob@example.org about 4111 1111 1111 1111"), "payment"),
         (chat([{"type": "text", "text": "mail bob@example.org"}]), "personal"),
         (chat([{"type": "image_url", "image_url": {"url": "data:image/png;base64,DE89370400440532013000=="}}]), None),
@@ -97,8 +99,8 @@ PIECE = st.one_of(
 )
 
 
-def find_all(text: str) -> list[PiiSpan]:
-    return find_pii_spans(text) + find_pii_spans(normalise_text(text))
+def find_all(text: str) -> list[PersonalSpan]:
+    return find_spans(text, DETECTED_KINDS) + find_spans(normalise_text(text), DETECTED_KINDS)
 
 
 @given(st.lists(PIECE, max_size=6))

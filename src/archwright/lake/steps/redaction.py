@@ -1,44 +1,123 @@
-"""The step that replaces personal data (`pii_redaction`) in texts."""
+"""The step that finds personal data in texts, and replaces, drops or counts it (`lake/personal_data`)."""
 
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.steps import pii_redaction
-from archwright.lake.steps.step import Rows, StepContext
-from archwright.lake.steps.text_columns import TextStep
+from archwright.lake.personal_data.phone_numbers import format_phone
+from archwright.lake.personal_data.span_finder import (
+    CANDIDATE_PATTERNS,
+    PERSONAL_KINDS,
+    Finder,
+    PatternKind,
+    PersonalKind,
+    PersonalSpan,
+    find_spans,
+    make_finders,
+)
+from archwright.lake.steps.pseudonyms import load_pseudonym_key, make_pseudonym
+from archwright.lake.steps.step import Rows, StepContext, StepSources, StepWorker
+from archwright.lake.steps.text_columns import TextStep, resolve_columns
+
+Spans = dict[int, list[PersonalSpan]]  # by row
+Finders = Mapping[PersonalKind, Finder]
+NEIGHBOUR_CHARACTERS = 64
 
 
 class Redact(TextStep):
-    """Replace personal data with the name of its kind."""
+    """Find personal data of the `kinds`.
 
-    kinds: tuple[pii_redaction.PiiKind, ...] = pii_redaction.PII_KINDS
+    The `action` is: replace it with the name of its kind, <EMAIL>; replace it with a pseudonym that is stable for the
+    tenant, EMAIL_k5wq3hd27xn4tzpa; drop the row; or report, which only counts. Telephone numbers without a country are
+    those of the `regions`, national numbers those of the `countries` (ISO 3166; by default all that are known).
+    """
+
+    kinds: tuple[PatternKind, ...] = PERSONAL_KINDS
+    action: Literal["replace", "pseudonym", "drop", "report"] = "replace"
+    regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "ES")
+    countries: tuple[str, ...] = ()
+
+    def prepare(self, sources: StepSources) -> StepWorker:
+        key = load_pseudonym_key(sources.home, sources.tenant) if self.action == "pseudonym" else b""
+        return RedactionWorker(self, resolve_columns(self.columns, sources.columns), key)
+
+
+@dataclass(frozen=True)
+class RedactionWorker:
+    """`key` is that of the tenant's pseudonyms."""
+
+    options: Redact
+    columns: tuple[str, ...]
+    key: bytes
 
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
+        finders = make_finders(self.options.regions, self.options.countries)
         for batch in rows:
-            for name in self.columns:
-                batch = batch.set_column(
-                    batch.schema.get_field_index(name), name, self._redact_column(batch.column(name), context)
-                )
+            found = {name: self._find_spans(batch.column(name), finders) for name in self.columns}
+            if self.options.action == "drop":
+                yield _drop_found(batch, found, context)
+                continue
+            counts: Counter[str] = Counter()
+            for name, spans in found.items():
+                if self.options.action == "report":
+                    counts.update(f"{span.kind} found" for row in spans.values() for span in row)
+                elif spans:
+                    column = self._replace_spans(batch.column(name), spans, finders, counts)
+                    batch = batch.set_column(batch.schema.get_field_index(name), name, column)
+            for kind, number in counts.items():
+                context.count_changes(kind, number)
             yield batch
 
-    def _redact_column(self, column: Any, context: StepContext) -> Any:
-        texts: dict[int, str] = {}
-        for place, suspected in self._find_candidates(column).items():
-            text, found = pii_redaction.redact_text(column[place].as_py(), self.kinds, suspected)
-            if found:
-                texts[place] = text
-            for kind in found:
-                context.count_changes(kind, 1)
-        if not texts:
-            return column
-        hit = pa.array([place in texts for place in range(len(column))])
-        return pc.replace_with_mask(column, hit, pa.array([texts[place] for place in sorted(texts)], column.type))
-
-    def _find_candidates(self, column: Any) -> dict[int, list[str]]:
-        """Row -> kinds to search; only for rows that may hold one of `self.kinds`."""
-        found: dict[int, list[str]] = {}
-        for kind, pattern in pii_redaction.CANDIDATE_PATTERNS.items():
+    def _find_spans(self, column: Any, finders: Finders) -> Spans:
+        """Only Arrow reads every row."""
+        suspected: dict[int, list[str]] = {}
+        for kind, pattern in CANDIDATE_PATTERNS.items():
             hits = pc.fill_null(pc.match_substring_regex(column, pattern), False)
             for place in pc.indices_nonzero(hits).to_pylist():
-                found.setdefault(place, []).append(kind)
-        return {place: kinds for place, kinds in found.items() if not set(kinds).isdisjoint(self.kinds)}
+                suspected.setdefault(place, []).append(kind)
+        kinds = set(self.options.kinds)
+        rows = {place: found for place, found in suspected.items() if not kinds.isdisjoint(found)}
+        spans = {place: self._find_chosen(column[place].as_py(), finders, found) for place, found in rows.items()}
+        return {place: found for place, found in spans.items() if found}
+
+    def _find_chosen(
+        self, text: str, finders: Finders, suspected: Collection[str] = PERSONAL_KINDS
+    ) -> list[PersonalSpan]:
+        return [span for span in find_spans(text, suspected, finders) if span.kind in self.options.kinds]
+
+    def _replace_spans(self, column: Any, found: Spans, finders: Finders, counts: Counter[str]) -> Any:
+        texts = (self._replace_row(column[place].as_py(), found[place], finders, counts) for place in sorted(found))
+        hit = pa.array([place in found for place in range(len(column))])
+        return pc.replace_with_mask(column, hit, pa.array(texts, column.type))
+
+    def _replace_row(self, text: str, spans: list[PersonalSpan], finders: Finders, counts: Counter[str]) -> str:
+        """A replaced value no longer hides its neighbours, so the text is searched again if they may hold another."""
+        while spans:
+            pieces, near, last = [], [], 0
+            for span in spans:
+                value = self._replace_value(span.kind, text[span.start : span.end])
+                before = text[last : span.start]
+                pieces += [before, value]
+                near += [before[-NEIGHBOUR_CHARACTERS:], value, text[span.end : span.end + NEIGHBOUR_CHARACTERS], "\n"]
+                last = span.end
+            counts.update(span.kind for span in spans)
+            text = "".join([*pieces, text[last:]])
+            spans = self._find_chosen(text, finders) if self._find_chosen("".join(near), finders) else []
+        return text
+
+    def _replace_value(self, kind: str, value: str) -> str:
+        if self.options.action == "replace":
+            return f"<{kind.upper()}>"
+        return make_pseudonym(self.key, kind, format_phone(value, self.options.regions) if kind == "phone" else value)
+
+
+def _drop_found(batch: Any, found: dict[str, Spans], context: StepContext) -> Any:
+    """Drop the rows with personal data; the reason is the kind that is first in the row."""
+    kinds = {place: row[0].kind for spans in reversed(found.values()) for place, row in spans.items()}
+    if not kinds:
+        return batch
+    places = sorted(kinds)
+    context.drop_rows(batch.take(pa.array(places)), [f"contains personal data: {kinds[place]}" for place in places])
+    return batch.filter(pa.array([place not in kinds for place in range(batch.num_rows)]))

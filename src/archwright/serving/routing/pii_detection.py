@@ -1,4 +1,4 @@
-"""Detect the data class of a request by the personal data in its text (lake/pii_redaction.py).
+"""Detect the data class of a request by the personal data in its text (lake/personal_data).
 
 Detection can only raise a class, because it does not recognise names, images or national numbers. Token ids cannot be
 read, so they count as the strictest detectable class. Each text is searched as sent and decoded: addresses may be
@@ -17,17 +17,21 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from archwright.lake.steps.pii_redaction import CANDIDATE_PATTERNS, CONTEXT_CHARACTERS, FINDERS, PII_KINDS, PiiKind
+from archwright.lake.personal_data.internet_addresses import CONTEXT_CHARACTERS
+from archwright.lake.personal_data.span_finder import CANDIDATE_PATTERNS, FINDERS, PersonalKind
 from archwright.policy.residency import DataClass, strictest_class
 
-DATA_CLASS_BY_KIND: dict[PiiKind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in PII_KINDS}
+DETECTED_KINDS: tuple[PersonalKind, ...] = ("email", "iban", "card", "ip", "ssn", "phone")
+DATA_CLASS_BY_KIND: dict[PersonalKind, DataClass] = {
+    kind: "payment" if kind == "card" else "personal" for kind in DETECTED_KINDS
+}
 DETECTABLE_CLASSES = frozenset(DATA_CLASS_BY_KIND.values())
 # The column scan's email pattern searches a later dot, which takes quadratic time in a@a@a@.
 _SUSPECT = {kind: re.compile(pattern) for kind, pattern in (CANDIDATE_PATTERNS | {"email": r"\S@\S"}).items()}
 # Strictest kind first: the first match decides.
-_KINDS_BY_STRICTNESS = sorted(PII_KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
+_KINDS_BY_STRICTNESS = sorted(DETECTED_KINDS, key=lambda kind: DATA_CLASS_BY_KIND[kind] != "payment")
 _STRICTEST = DATA_CLASS_BY_KIND[_KINDS_BY_STRICTNESS[0]]
-_STRICTEST_KINDS = [kind for kind in PII_KINDS if DATA_CLASS_BY_KIND[kind] == _STRICTEST]
+_STRICTEST_KINDS = [kind for kind in DETECTED_KINDS if DATA_CLASS_BY_KIND[kind] == _STRICTEST]
 _DIGITS = b"0123456789"
 # The prefix of a data: URL.
 _DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
@@ -45,7 +49,7 @@ _HYPHEN = re.compile("[\u2010-\u2015\u2212]")
 # Length of the pieces to normalise, because sorting the combining marks of one letter takes quadratic time.
 _NORMALISED_CHARACTERS = 128
 _DIGIT = re.compile(r"\d(?<![0-9])")
-_MIN_DIGITS: dict[PiiKind, int] = {"card": 13, "phone": 7, "iban": 2}
+_MIN_DIGITS: dict[PersonalKind, int] = {"card": 12, "ssn": 9, "phone": 7, "iban": 2}
 MIN_TEXT_CHARACTERS = 6
 PIECE_CHARACTERS = 16 * 1024
 OVERLAP_CHARACTERS = 1024
@@ -111,7 +115,7 @@ class _CharacterCounts(NamedTuple):
         digits = len(raw) - len(raw.translate(None, _DIGITS))
         return cls(digits, raw.count(b"@"), raw.count(b"."), raw.count(b":"))
 
-    def may_contain(self, kind: PiiKind) -> bool:
+    def may_contain(self, kind: PersonalKind) -> bool:
         if kind == "email":
             return self.ats > 0 and self.dots > 0
         if kind == "ip":
@@ -130,7 +134,7 @@ class _Form(NamedTuple):
     def of(cls, before: str, piece: str) -> _Form:
         return cls(before + piece, len(before), _CharacterCounts.of(before + piece))
 
-    def has(self, kind: PiiKind) -> bool:
+    def has(self, kind: PersonalKind) -> bool:
         """True if a match of the kind begins in the piece."""
         suspect = self.counts.may_contain(kind) and _SUSPECT[kind].search(self.text)
         return bool(suspect) and any(start >= self.begin for start, _ in FINDERS[kind](self.text))
