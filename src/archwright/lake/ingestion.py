@@ -16,7 +16,7 @@ from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.contract.record import replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake.documents.document_parser import close_shared_parser
+from archwright.lake.documents.document_parser import shared_parser
 from archwright.lake.formats import schema_inference, type_inference
 from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, arrow_type
 from archwright.lake.formats.file_formats import FORMATS
@@ -130,7 +130,7 @@ def _ingest_sources(
     try:
         version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures, number))
     finally:
-        close_shared_parser()
+        shared_parser().close()
     replaced = tuple(known[source.name] for source in fresh if source.name in known)
     return IngestResult(version, True, found.passed_over, replaced)
 

@@ -27,7 +27,7 @@ ROWS = [
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    path = tmp_path / "shop.db"
+    path = tmp_path / "shop 100%.db"
     execute(path, TABLE)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany("insert into orders values (?,?,?,?,?,?,?,?,?)", ROWS)

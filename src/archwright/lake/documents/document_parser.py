@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import DEVNULL, Popen, TimeoutExpired
@@ -172,19 +173,13 @@ class DocumentParser:
         return f"parser crashed: {name or 'invalid answer'}"
 
 
-_parsers: dict[int, DocumentParser] = {}
+@cache
+def _make_parser(_process: int) -> DocumentParser:
+    parser = DocumentParser()
+    atexit.register(parser.close)
+    return parser
 
 
 def shared_parser() -> DocumentParser:
     """The parser of this process; a forked process gets its own, since two cannot share a channel."""
-    if os.getpid() not in _parsers:
-        _parsers.clear()
-        _parsers[os.getpid()] = DocumentParser()
-        atexit.register(close_shared_parser)
-    return _parsers[os.getpid()]
-
-
-def close_shared_parser() -> None:
-    """End the child of this process, if one runs."""
-    if parser := _parsers.get(os.getpid()):
-        parser.close()
+    return _make_parser(os.getpid())

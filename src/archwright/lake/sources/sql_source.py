@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 import sqlalchemy as sa
@@ -40,9 +41,10 @@ class SqlSource(NamedTuple):
 
     @property
     def name(self) -> str:
-        bare = sa.URL.create(self.url.get_backend_name(), None, None, self.url.host, self.url.port, self.url.database)
+        url = self.url
+        host = f"{url.host or url.query.get('host', '')}{f':{url.port}' if url.port else ''}"
         part = f"table={self.table}" if self.table else f"query={' '.join(self.query.split())}"
-        return f"{bare.render_as_string()}?{part}"
+        return f"{url.get_backend_name()}://{host}/{url.database}?{part}"
 
 
 def parse_sql_source(address: str, table: str = "", query: str = "") -> SqlSource:
@@ -100,7 +102,7 @@ def _open_snapshot(source: SqlSource) -> Iterator[sa.Connection]:
     url = source.url
     options: dict[str, Any] = {"stream_results": True, "yield_per": FETCH_ROWS}
     if url.get_backend_name() == "sqlite":
-        url = url.set(database=f"file:{url.database}", query={"mode": "ro", "uri": "true"})
+        url = url.set(database=f"file:{quote(url.database or '')}", query={"mode": "ro", "uri": "true"})
     else:
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
