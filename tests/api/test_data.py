@@ -93,6 +93,20 @@ def test_what_is_known_of_a_version(source: Path, home: Home, cli: CommandLine) 
     assert cli.json("data show docs")["version"]["rows"] == 3
 
 
+def test_damage_has_an_exit_status(source: Path, home: Home, cli: CommandLine) -> None:
+    data.ingest(str(source), name="docs")
+    out = cli.text("data check")
+    assert out.startswith("1 version(s), 1 file(s), ") and "per second: no problem" in out
+    assert cli.json("data check docs@v1")["problems"] == []
+    assert "similar names: docs" in cli.error("data check dogs", 10)
+    (path,) = home.lake.rglob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    out = cli.text("data check docs", 3)
+    assert "docs@v1" in out and path.name in out and "1 problem(s)" in out
+    found = json.loads(cli.text("data check docs --json", 3))
+    assert "SHA-256 differs" in found["problems"][0]["problem"]
+
+
 def test_large_versions_are_cut_for_people_only(source: Path, cli: CommandLine) -> None:
     made = data.ingest(str(source), name="docs")
     file = SourceFile(path="[red]x", sha256="ab" * 32, size_bytes=1, rows=1)

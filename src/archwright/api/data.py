@@ -1,10 +1,11 @@
-"""Data sets: `data ingest`, `data refine`, `data list`, `data show`, `data index`, `data search`."""
+"""Data sets: `data ingest`, `data refine`, `data list`, `data show`, `data index`, `data search`, `data check`."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from archwright.api import data_index, data_search
+from archwright.api import data_check, data_index, data_search
 from archwright.api.context import open_home, write_audit_record
+from archwright.api.data_check import VersionCheck
 from archwright.api.data_index import IndexOutcome
 from archwright.api.data_search import SearchOutcome
 from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
@@ -122,6 +123,11 @@ def search(
     """Return the best passages of an indexed data set. Raises DataError."""
     conditions = data_search.parse_conditions(where or ())
     return data_search.search_dataset(name, SearchRequest(query, limit, mode, conditions), tenant)
+
+
+def check(name: str | None = None) -> VersionCheck:
+    """Compare a version, all versions of a data set, or all of the home with their records. Raises DataError."""
+    return data_check.check_datasets(name)
 
 
 def _select_names(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:

@@ -76,5 +76,4 @@ def count_erased(home: Home, subject: Subject) -> Counter[Path]:
 
 
 def list_version_files(home: Home, version: DatasetVersion) -> list[Path]:
-    table, place = iceberg_tables.find_snapshot(home, version)
-    return [Path(task.file.file_path) for task in table.scan(snapshot_id=place).plan_files()]
+    return [stored.path for stored in iceberg_tables.list_stored_files(home, version)]

@@ -42,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 class StoredFile(NamedTuple):
-    """A data file of the version or draft `owner` in the folder of its table."""
+    """A data file of the version or draft `owner` in the folder of its table, or a shard beside it."""
 
     folder: Path
     file: DataFile
@@ -53,12 +53,12 @@ class StoredFile(NamedTuple):
         return self.folder / self.file.path
 
 
-def verify_file(stored: StoredFile) -> None:
-    """Compare the file with its record, once per process. Raises DataError AW-DATA-42 or -43."""
+def verify_file(stored: StoredFile, *, again: bool = False) -> None:
+    """Compare the file with its record, once per process unless `again`. Raises DataError AW-DATA-42 or -43."""
     try:
         found = stored.path.stat()
         seen = (str(stored.path), found.st_ino, found.st_size, found.st_mtime_ns)
-        if seen in _verified:
+        if seen in _verified and not again:
             return
         with open(stored.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

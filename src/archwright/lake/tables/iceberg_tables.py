@@ -105,6 +105,16 @@ def check_record_ids(version: DatasetVersion) -> None:
         raise DataError("AW-DATA-26", message, where=ErrorLocation(None, None, version.id), hint=hint)
 
 
+def read_version_files(table: Any, version: int) -> dict[str, tuple[int, int]]:
+    """Path below the table -> rows, bytes of the data files that the table lists for a version."""
+    found = {}
+    reference = table.refs().get(f"v{version}")
+    for task in table.scan(snapshot_id=reference.snapshot_id).plan_files() if reference else ():
+        path = task.file.file_path.removeprefix(f"{table.location()}/")
+        found[path] = (task.file.record_count, task.file.file_size_in_bytes)
+    return found
+
+
 def list_stored_files(home: Home, version: DatasetVersion) -> list[StoredFile]:
     """The data files in the order of writing, not verified. Raises DataError AW-DATA-11 (not in the lake), -44."""
     check_record_ids(version)
