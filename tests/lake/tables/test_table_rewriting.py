@@ -18,21 +18,22 @@ from ...tools.checks import refuses
 from ..temporary_lake import Lake
 
 
-def without_ada(batch: Any) -> Any:
+def without_lovelace(batch: Any) -> Any:
     return batch.filter(pc.invert(pc.match_substring(batch.column("text"), "Lovelace")))
 
 
-def erase_ada(lake: Lake, dataset: str = "docs", **more: Any) -> None:
+def erase_lovelace(lake: Lake, dataset: str = "docs", **more: Any) -> None:
     rewritten = {}
-    for version in version_index.list_versions(lake.store):
-        for stored in iceberg_tables.list_stored_files(lake.home, version) if version.dataset == dataset else ():
+    versions = [version for version in version_index.list_versions(lake.store) if version.dataset == dataset]
+    for version in versions:
+        for stored in iceberg_tables.list_stored_files(lake.home, version) if version.dropped_at is None else ():
             if stored.file.path not in rewritten:
-                rewritten[stored.file.path] = rewrite_file(stored, without_ada)
+                rewritten[stored.file.path] = rewrite_file(stored, without_lovelace)
     rewrite_versions(lake.home, lake.store, dataset, VersionChanges(rewritten, **more), at=5.0)
 
 
 def three_versions(lake: Lake) -> list[DatasetVersion]:
-    """v1 has a and b, v2 also c and a new column, v3 another b; `ada` is in a, b and c."""
+    """v1 has a and b, v2 also c and a new column, v3 another b; `Lovelace` is in a, b and c."""
     lake.put_rows("a.jsonl", [{"text": "x"}, {"text": "Lovelace 1"}])
     lake.put_rows("b.jsonl", [{"text": "Lovelace 2"}, {"text": "y"}])
     made = [lake.ingest().version]
@@ -69,7 +70,7 @@ def check_table(lake: Lake, dataset: str = "docs") -> None:
 def test_rows_leave_all_versions(lake: Lake, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(data_files, "FILE_BYTES", size)  # one data file per source file, or one per version
     three_versions(lake)
-    erase_ada(lake)
+    erase_lovelace(lake)
     assert [lake.values(f"docs@v{n}", "text") for n in (1, 2, 3)] == [["x", "y"], ["x", "y"], ["x", "z"]]
     check_table(lake)
     assert not any(b"Lovelace" in path.read_bytes() for path in lake.home.lake.rglob("*") if path.is_file())
@@ -81,7 +82,7 @@ def test_rows_leave_all_versions(lake: Lake, monkeypatch: pytest.MonkeyPatch, si
 
 def test_the_digests_are_those_of_data_without_the_rows(lake: Lake, tmp_path: Path) -> None:
     three_versions(lake)
-    erase_ada(lake)
+    erase_lovelace(lake)
     (tmp_path / "other").mkdir()
     other = Lake(tmp_path / "other")
     other.put_rows("a.jsonl", [{"text": "x"}])
@@ -146,7 +147,7 @@ def test_rows_leave_a_refined_version(lake: Lake, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(data_files, "FILE_BYTES", 1)
     three_versions(lake)
     before = lake.refine("[{drop-empty: {columns: [text]}}]").version
-    erase_ada(lake, "docs-clean")
+    erase_lovelace(lake, "docs-clean")
     after = find(lake, "docs-clean")
     assert lake.values(after, "text") == ["x", "z"]
     same = [old == new for old, new in zip(before.part_sha256, after.part_sha256, strict=True)]
@@ -160,7 +161,7 @@ def test_nothing_of_the_old_table_stays_in_the_metadata(lake: Lake) -> None:
     table = iceberg_tables.load_table(lake.home, "docs")
     assert table is not None
     old = {table.metadata.table_uuid, *(snapshot.snapshot_id for snapshot in table.snapshots())}
-    erase_ada(lake)
+    erase_lovelace(lake)
     table = iceberg_tables.load_table(lake.home, "docs")
     assert table is not None
     text = Path(table.metadata_location).read_text()
@@ -179,4 +180,4 @@ def test_a_damaged_file_is_not_rewritten(lake: Lake) -> None:
     (stored,) = iceberg_tables.list_stored_files(lake.home, version)
     assert isinstance(stored, StoredFile)
     with refuses("AW-DATA-42"):
-        rewrite_file(stored, without_ada)
+        rewrite_file(stored, without_lovelace)
