@@ -12,7 +12,7 @@ import msgspec
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake.lazy_modules import np, pa
 from archwright.lake.steps.row_decisions import find_ids
-from archwright.lake.steps.shingles import hash_shingles, join_texts
+from archwright.lake.steps.shingles import hash_shingles, join_texts, sort_unique
 from archwright.lake.steps.step import Rows, StepContext, StepSources, StepWorker
 from archwright.lake.steps.text_columns import TextStep, resolve_columns
 from archwright.lake.tables import iceberg_tables, version_index
@@ -45,7 +45,7 @@ class Decontaminate(TextStep):
         for batch in iceberg_tables.read_batches(sources.home, version, columns):
             for column in columns:
                 made += [part.hashes for part in hash_shingles(join_texts(batch, (column,)), self.words)]
-        return np.unique(np.concatenate(made))
+        return sort_unique(np.concatenate(made))
 
 
 class DecontaminationWorker(NamedTuple):

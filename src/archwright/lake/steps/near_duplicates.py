@@ -8,7 +8,8 @@
 
 Design: the result depends on the rows alone, not on the order of parts, the size of batches or the number of workers.
 Rows with the same shingles, equally often, are one row for steps 2 and 3. A row without a word is never a duplicate.
-Memory of `decide`: MEMORY.
+Memory of `decide`: 650 bytes per row (272 of them pages of the mapped surveys), 100 bytes per pair of candidates while
+they are listed and 9 afterwards, and 8 bytes per shingle of a candidate (pages of the mapped surveys).
 """
 
 import itertools
@@ -20,7 +21,7 @@ import msgspec
 from archwright.lake.lazy_modules import np, pa
 from archwright.lake.steps import row_decisions
 from archwright.lake.steps.row_decisions import view_ids
-from archwright.lake.steps.shingles import LETTER_BASE, Shingles, hash_shingles, join_texts, mix_bits
+from archwright.lake.steps.shingles import LETTER_BASE, Shingles, hash_shingles, join_texts, mix_bits, sort_unique
 from archwright.lake.steps.step import Rows, StepContext
 from archwright.lake.steps.text_columns import TextStep
 
@@ -78,7 +79,7 @@ class DropNearDuplicates(TextStep):
         ids = batch.column("record_id")
         found = pa.array(row_decisions.find_ids(candidates, view_ids(ids))[0])
         sets = [
-            np.unique(part.hashes[start:end])
+            sort_unique(part.hashes[start:end])
             for part in hash_shingles(join_texts(batch.filter(found), self.columns), WIDTH)
             for start, end in itertools.pairwise(part.offsets)
         ]
@@ -162,23 +163,24 @@ def _pair_rows(survey: Any, rows: Any, ranks: Any, similarity: float) -> Any:
     """
     least = BINS * (similarity - SKETCH_ERRORS * (similarity * (1 - similarity) / BINS) ** 0.5)
     stored, sketches = (_stack_lists(survey.column(name)) for name in ("bands", "sketch"))
-    found = [np.zeros((0, 3), np.int64)]
+    packed = np.zeros(0, np.int64)  # pairs with their agreement, each once
     bands = stored.shape[1]
     for band in range(bands):
         keys = stored[rows, band]
         order = np.lexsort((ranks[rows], stored[rows, (band + 1) % bands], keys))
         keys, members = keys[order], rows[order]
-        starts = np.arange(len(members))
+        starts, found = np.arange(len(members)), [packed]
         for distance in range(1, NEIGHBOURS + 1):
             starts = starts[starts + distance < len(members)]
             starts = starts[keys[starts] == keys[starts + distance]]
             for some in np.split(starts, range(PAIRS_AT_ONCE, len(starts), PAIRS_AT_ONCE)):
                 left, right = members[some], members[some + distance]
                 agreement = np.count_nonzero(sketches[left] == sketches[right], axis=1)
-                pairs = np.stack((np.minimum(left, right), np.maximum(left, right), agreement), axis=1)
-                found.append(pairs[agreement >= least])
-    pairs = np.concatenate(found)
-    return pairs[np.unique(pairs[:, 0] * len(ranks) + pairs[:, 1], return_index=True)[1]]
+                pairs = np.minimum(left, right) * len(ranks) + np.maximum(left, right)
+                found.append((pairs * (BINS + 1) + agreement)[agreement >= least])
+        packed = sort_unique(np.concatenate(found))
+    pairs, agreement = np.divmod(packed, BINS + 1)
+    return np.stack((*np.divmod(pairs, len(ranks)), agreement), axis=1)
 
 
 def _stack_lists(column: Any) -> Any:
@@ -195,7 +197,7 @@ def _read_pairs(decision: Any) -> tuple[Any, Any, Any, Any]:
 
 def _list_candidates(decision: Any) -> Any:
     ids, left, right, agreement = _read_pairs(decision)
-    return np.sort(ids[np.unique(np.stack((left, right))[:, agreement < IDENTICAL])])
+    return np.sort(ids[sort_unique(np.stack((left, right))[:, agreement < IDENTICAL].ravel())])
 
 
 def _group_rows(decision: Any, survey: Any, similarity: float) -> Any:
