@@ -62,7 +62,7 @@ def mix_bits(values: Any) -> Any:
 
 
 def sort_unique(values: Any) -> Any:
-    """The different values, sorted; numpy.unique (2.4) hashes them, which takes 50 times as long for regular integers."""
+    """The different values, sorted. For regular integers numpy.unique (2.4) takes 50 times as long: it hashes them."""
     ordered = np.sort(values)
     new = np.ones(len(ordered), bool)
     new[1:] = ordered[1:] != ordered[:-1]
