@@ -40,6 +40,7 @@ class Settings:
     audit log's checkpoints, a file outside the home or `syslog`; empty: none. `model_memory_bytes`: memory of all
     models that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which
     an idle one leaves the memory; 0: never. `data_workers`: processes that work on a recipe; 0: one per core.
+    `residency`: the country (alpha-2) where the home and its database are; empty: unknown.
     """
 
     home: str = "~/.archwright"
@@ -60,6 +61,7 @@ class Settings:
     model_memory_bytes: int = 0
     model_idle_s: int = 900
     data_workers: int = 0
+    residency: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -130,6 +132,8 @@ def _check_value(name: str, value: object, source: str) -> object:
         hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
     elif name == "audit_checkpoints" and value and value != "syslog" and not Path(str(value)).is_absolute():
         message = f"{name} must be `syslog` or the full path of a file, not {value!r}"
+    elif name == "residency" and value and not re.fullmatch("[A-Z]{2}", str(value)):
+        message = f"{name} must be the code of a country, such as DE, not {value!r}"
     elif isinstance(value, str):
         return value
     else:

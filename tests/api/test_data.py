@@ -78,7 +78,7 @@ def test_what_is_known_of_a_version(source: Path, home: Home, cli: CommandLine) 
     assert (found.version.id, found.runs, found.models, found.refined) == (
         *("docs@v1", ("r-1",), ("m@v1",), ("docs-clean@v1",)),
     )
-    assert Path(found.card).read_text(encoding="utf-8").startswith("# Data set docs@v1")
+    assert cli.text("data card docs").startswith("# Data set docs@v1")
     assert found.quarantine is not None
     assert Path(found.quarantine).read_text(encoding="utf-8").count("\n") == 1
     assert found.drops is None

@@ -36,9 +36,9 @@ class Lake:
         return self.put(name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def ingest(
-        self, name: str = "docs", licence: str = "", path: Path | str | None = None, **selection: str
+        self, name: str = "docs", licence: str = "", path: Path | str | None = None, **options: Any
     ) -> ingestion.IngestResult:
-        order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at, **selection)
+        order = ingestion.IngestRequest(path or self.source, name, licence, lambda: self.at, **options)
         return ingestion.ingest_files(self.home, self.store, order)
 
     def ingest_rows(self, rows: Iterable[object]) -> ingestion.IngestResult:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from archwright.lake import dataset_card
 from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
 
@@ -97,7 +96,6 @@ def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> Non
     assert (again.version.id, again.version.parent) == ("docs@v2", "docs@v1")
     assert lake.values(again.version, "text") == ["y" * 50] * 60 + [None, None]
     assert lake.quarantined(again.version) == [("c.jsonl", 2, "not JSON")]
-    assert dataset_card.card_path(lake.home, again.version).is_file()
     edges = lineage.read_parents(lake.store, "dataset:docs@v2")
     changed = [f"file:{file.sha256}" for file in lake.files(again.version) if file.path != "b.jsonl"]
     assert sorted(edge.parent for edge in edges) == sorted([*changed, "dataset:docs@v1"])

@@ -11,6 +11,7 @@ PERMISSIONS: dict[str, str] = {
     "models.read": "list models",
     "metrics.read": "read metrics and measurements",
     "usage.read": "read the tenant's own usage",
+    "data.read": "list the data sets that the tenant may read",
     "plan.read": "read the running plan and its reconciliation",
     "keys.manage": "create, list and revoke keys of the tenant",
     "content.manage": "include the tenant's prompts and responses in its traces, or stop doing so",
@@ -22,7 +23,7 @@ PERMISSIONS: dict[str, str] = {
 ROLES: dict[str, frozenset[str]] = {
     "owner": frozenset(PERMISSIONS),
     "admin": frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"},
-    "member": frozenset({"inference.invoke", "models.read", "usage.read"}),
+    "member": frozenset({"inference.invoke", "models.read", "data.read", "usage.read"}),
     "monitor": frozenset({"metrics.read"}),
 }
 

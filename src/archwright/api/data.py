@@ -1,22 +1,28 @@
-"""Data sets: `data ingest`, `data refine`, `data list`, `data show`, `data index`, `data search`, `data check`."""
+"""Data sets: the verbs of the group `data`."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from archwright.api import data_check, data_index, data_search
+from archwright import settings
+from archwright.api import data_check, data_governance, data_index, data_search
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.data_check import VersionCheck
+from archwright.api.data_governance import CatalogueEntry, CatalogueFilter, PolicyChange, PolicyView
 from archwright.api.data_index import IndexOutcome
 from archwright.api.data_search import SearchOutcome
-from archwright.contract.lineage import DatasetVersion, SourceFile, format_node
+from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.contract.record import Record, as_dict, replace
 from archwright.lake import dataset_card
 from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
+from archwright.lake.dataset_card import DatasetCard
+from archwright.lake.governance import policy as policies
+from archwright.lake.governance.expectations import read_expectations
+from archwright.lake.governance.subject_export import SubjectExport
 from archwright.lake.retrieval.index_search import SearchMode, SearchRequest
-from archwright.lake.tables import quarantine, source_file_list, version_index
-from archwright.monitor import lineage
+from archwright.lake.tables import version_index
 
 
 class DatasetOutcome(DatasetVersion):
@@ -31,30 +37,35 @@ class DatasetOutcome(DatasetVersion):
     replaced: tuple[SourceFile, ...] = ()
 
 
-class DatasetCard(Record):
-    """A version with its uses and files.
+class IngestOptions(Record):
+    """`table` and `query` select rows of a database. `expect`: file of expectations. `tenant`: of a new data set."""
 
-    `models` were trained on it; `refined` are the versions made from it. `quarantine` and `drops` are the files with
-    the rows left out (JSON lines), None if there are none.
-    """
-
-    version: DatasetVersion
-    models: tuple[str, ...]
-    runs: tuple[str, ...]
-    refined: tuple[str, ...]
-    files: tuple[SourceFile, ...]
-    card: str
-    quarantine: str | None
-    drops: str | None
+    licence: str = ""
+    table: str = ""
+    query: str = ""
+    expect: str | None = None
+    tenant: str = ""
 
 
-def ingest(path: str, *, name: str, licence: str = "", table: str = "", query: str = "") -> DatasetOutcome:
+def ingest(path: str, *, name: str, options: IngestOptions = IngestOptions()) -> DatasetOutcome:  # noqa: B008 - frozen
     """Ingest files, objects of S3 or rows of a database into the data set `name`; new unless nothing changed.
 
     Raises DataError.
     """
-    with open_home() as (_settings, home, store):
-        request = lake_ingest.IngestRequest(path, name, licence, table=table, query=query)
+    expectations = read_expectations(Path(options.expect)) if options.expect else None
+    lake_ingest.check_dataset_name(name)
+    with open_home() as (chosen, home, store):
+        if options.tenant:
+            policies.assign_tenant(store, name, options.tenant, time.time(), settings.read_os_user())
+        request = lake_ingest.IngestRequest(
+            path,
+            name,
+            options.licence,
+            table=options.table,
+            query=options.query,
+            expectations=expectations,
+            country=chosen.residency,
+        )
         made = lake_ingest.ingest_files(home, store, request)
         if made.new:
             write_audit_record(store, "data.ingest", made.version.id)
@@ -67,8 +78,8 @@ def refine(recipe: str) -> DatasetOutcome:
     The work runs on the cluster if the setting `ray_address` is set.
     """
     steps = recipes.read_recipe(Path(recipe))
-    with open_home() as (settings, home, store):
-        request = lake_refine.RefineRequest(steps, "ray" if settings.ray_address else "native")
+    with open_home() as (chosen, home, store):
+        request = lake_refine.RefineRequest(steps, "ray" if chosen.ray_address else "native", country=chosen.residency)
         made = lake_refine.refine_dataset(home, store, request)
         if made.new:
             write_audit_record(store, "data.refine", made.version.id)
@@ -79,31 +90,18 @@ def _build_outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
     return DatasetOutcome(**as_dict(version), new=new)
 
 
-def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
-    """Return every version of every data set, oldest first."""
+def list(*, tenant: str = "") -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
+    """Return every version of every data set that the tenant may read (default: of all), oldest first."""
     with open_home() as (_settings, _home, store):
-        return tuple(version_index.list_versions(store))
+        found = version_index.list_versions(store)
+        names = policies.readable_datasets(store, tenant) if tenant else {version.dataset for version in found}
+        return tuple(version for version in found if version.dataset in names)
 
 
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """Return the card of a version ("docs@v1"; "docs" for the newest). Raises DataError AW-DATA-10."""
     with open_home() as (_settings, home, store):
-        version = version_index.find_version(store, id)
-        edges = lineage.read_children(store, format_node("dataset", version.id))
-        edges = [edge for edge in edges if edge.relation != "extended"]
-        made = [edge.child.partition(":")[::2] for edge in edges]
-        rejected = quarantine.quarantine_path(home, version.dataset, version.version)
-        drops = lake_refine.drops_path(home, version.dataset, version.version)
-        return DatasetCard(
-            version=version,
-            models=_select_names(made, "model"),
-            runs=_select_names(made, "run"),
-            refined=_select_names(made, "dataset"),
-            files=source_file_list.read_source_files(home, version),
-            card=str(dataset_card.card_path(home, version)),
-            quarantine=str(rejected) if rejected.is_file() and rejected.stat().st_size else None,
-            drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
-        )
+        return dataset_card.build_card(home, store, version_index.find_version(store, id))
 
 
 def index(name: str, *, column: str = "", model: str = "") -> IndexOutcome:
@@ -130,5 +128,25 @@ def check(name: str | None = None) -> VersionCheck:
     return data_check.check_datasets(name)
 
 
-def _select_names(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for found, name in made if found == kind))
+def card(id: str) -> str:  # noqa: A002 - the argument's name
+    """Return the card of a version as Markdown; `show` returns it as a record. Raises DataError AW-DATA-10."""
+    return dataset_card.format_card(show(id))
+
+
+def find(
+    words: str | None = None,
+    *,
+    filters: CatalogueFilter = CatalogueFilter(),  # noqa: B008 - frozen
+) -> tuple[CatalogueEntry, ...]:
+    """Return the data sets with every word in the card of their newest version, which meet all filters."""
+    return data_governance.find_datasets(words or "", filters)
+
+
+def policy(name: str, *, change: PolicyChange = PolicyChange()) -> PolicyView:  # noqa: B008 - frozen
+    """Show the policy of a data set, or change fields of it. Raises DataError AW-DATA-10, AW-DATA-49."""
+    return data_governance.change_policy(name, change)
+
+
+def export(*, subject: Sequence[str], output: str, all_versions: bool = False) -> SubjectExport:
+    """Write every row that names a person into a folder. Raises DataError AW-DATA-52 if no row does, AW-DATA-55."""
+    return data_governance.export_rows(subject, output, all_versions)

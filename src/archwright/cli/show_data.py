@@ -1,11 +1,12 @@
 """The terminal output of data sets and their versions."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.data import DatasetCard, DatasetOutcome
+from archwright.api.data import DatasetOutcome
 from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines, print_remaining
@@ -65,7 +66,7 @@ FILE_COLUMNS = (
 )
 
 
-def print_card(result: DatasetCard) -> int:
+def print_card(result: Any) -> int:
     version, out = result.version, make_console()
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
     out.print(f"\n[bold]{escape(version.id)}[/]   {escape(origin)}, {format_time(version.at)}", soft_wrap=True)
@@ -84,7 +85,9 @@ def print_card(result: DatasetCard) -> int:
     fields = {
         "trained on it": ", ".join((*result.runs, *result.models)) or "nothing yet",
         "refined from it": ", ".join(result.refined) or "nothing yet",
-        "card": result.card,
+        "owner": result.policy.owner or "unknown",
+        "tenant": result.policy.tenant,
+        "card": f"archwright data card {version.id}",
         "quarantine": result.quarantine,
         "drops": result.drops,
     }

@@ -71,6 +71,23 @@ class TokenShard(Record):
     tokens: int = 0
 
 
+ExpectedValue = bool | int | float | str
+
+
+class Expectation(Record):
+    """One check of the rows of a data set: `check` names it, `bound` is the stated limit, value or list of values."""
+
+    check: str
+    columns: tuple[str, ...] = ()
+    bound: ExpectedValue | tuple[ExpectedValue, ...]
+
+
+class ExpectationResult(Expectation):
+    """An expectation that a version meets; `measured` is the figure that was compared with the bound."""
+
+    measured: float | str
+
+
 class DatasetVersion(Record):
     """One immutable state of a data set: a tag of its table.
 
@@ -100,6 +117,7 @@ class DatasetVersion(Record):
     data_files: tuple[DataFile, ...] = ()
     part_sha256: tuple[str, ...] = ()
     token_shards: tuple[TokenShard, ...] = ()
+    expectations: tuple[ExpectationResult, ...] = ()
     dropped_at: float | None = None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archwright.contract.lineage import DatasetVersion, SourceFile
+from archwright.contract.lineage import DatasetVersion, Expectation, SourceFile
 from archwright.contract.record import replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
@@ -22,6 +22,8 @@ from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, a
 from archwright.lake.formats.file_formats import FORMATS
 from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
 from archwright.lake.formats.source_files import ScannedFile, SourceScan
+from archwright.lake.governance.expectations import DraftState, check_expectations, choose_expectations
+from archwright.lake.governance.policy import check_location
 from archwright.lake.lazy_modules import np, pa, pc
 from archwright.lake.sources.source_scan import SourceAddress, scan_address
 from archwright.lake.tables import source_file_list, version_index
@@ -81,7 +83,8 @@ class IngestResult(NamedTuple):
 class IngestRequest(NamedTuple):
     """The path or URL to ingest, the data set's name and licence; `now` is the clock.
 
-    `table` and `query` select rows of a database.
+    `table` and `query` select rows of a database. `expectations`: None for those of the version before. `country` of
+    the home: alpha-2, "" if unknown.
     """
 
     path: Path | str
@@ -90,10 +93,14 @@ class IngestRequest(NamedTuple):
     now: Callable[[], float] = time.time
     table: str = ""
     query: str = ""
+    expectations: tuple[Expectation, ...] | None = None
+    country: str = ""
 
 
 def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResult:
+    """Raises DataError AW-DATA-48 (residency), -51 (an expectation failed), and those of the functions it calls."""
     check_dataset_name(request.name)
+    check_location(store, request.name, request.country)
     with lock_dataset(home, request.name):
         version_index.repair_index(home, store, request.name)
         previous = version_index.newest_version(store, request.name)
@@ -105,7 +112,9 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
         if previous is not None:
             check_record_ids(previous)
             known = {file.path: file for file in source_file_list.read_source_files(home, previous)}
-        request = request._replace(licence=request.licence or (previous.licence if previous else ""))
+        licence = request.licence or (previous.licence if previous else "")
+        expected = choose_expectations(request.expectations, previous)
+        request = request._replace(licence=licence, expectations=expected)
         address = SourceAddress(str(request.path), request.table, request.query)
         with scan_address(address, home.folder("lake", "spool") / request.name, known) as found:
             made = _ingest_sources(home, store, request, previous, found, known)
@@ -123,12 +132,14 @@ def _ingest_sources(
     known: dict[str, SourceFile],
 ) -> IngestResult:
     fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
-    if previous and not fresh and request.licence == previous.licence:
+    expected = choose_expectations(None, previous)
+    if previous and not fresh and (request.licence, request.expectations) == (previous.licence, expected):
         return IngestResult(previous, False, found.passed_over)
     signatures = {s.name: s.signature for s in found.sources if s.stable}
+    newest_at = max((s.path.stat().st_mtime for s in found.sources if not s.remote), default=None)
     number = version_index.next_number(store, request.name)
     try:
-        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures, number))
+        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures, number, newest_at))
     finally:
         shared_parser().close()
     replaced = tuple(known[source.name] for source in fresh if source.name in known)
@@ -138,13 +149,14 @@ def _ingest_sources(
 class _SourceChange(NamedTuple):
     """The files of the previous version by name, the files with new content, new signatures of other files.
 
-    `number` is that of the new version.
+    `number` is that of the new version, `newest_at` the time of the last change of any local file.
     """
 
     known: dict[str, SourceFile]
     fresh: list[ScannedFile]
     signatures: dict[str, str]
     number: int
+    newest_at: float | None
 
 
 def check_dataset_name(name: str) -> None:
@@ -190,7 +202,6 @@ def _write_version(
             # The URL of a database may hold a password; the name of its copy does not.
             place = fresh[0].name if fresh and fresh[0].remote else str(request.path)
             raise DataError("AW-DATA-09", message, where=ErrorLocation(place), hint=hint)
-        rejects.commit()
         digest = combine_digests((file.path, file.content_sha256) for file in files.values())
         data_files = draft.stage(digest)
         version = DatasetVersion(
@@ -210,6 +221,8 @@ def _write_version(
             licence=request.licence,
             data_files=data_files,
         )
+        version = check_expectations(DraftState(home, version, previous, sources.newest_at), request.expectations or ())
+        rejects.commit()
         changed = [file for path, file in files.items() if known.get(path) != file]
         source_file_list.write_source_files(home, version, changed)
         version_index.commit_version(home, draft, version)

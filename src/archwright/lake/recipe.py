@@ -12,6 +12,7 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
+from archwright.lake.governance.expectations import ExpectationRule, list_expectations
 from archwright.lake.part_runner import PreparedStep
 from archwright.lake.passages.chunking import ChunkText
 from archwright.lake.passages.embedding import EmbedText
@@ -41,20 +42,25 @@ class RecipeStep(Record):
 
 
 class Recipe(Record):
-    """`token_shards` are written beside the version, for training on packed tokens."""
+    """`token_shards` are written beside the version, for training on packed tokens.
+
+    `expectations` block the version; None for those of the version before.
+    """
 
     source: str = msgspec.field(name="from")
     into: str
     steps: tuple[RecipeStep, ...]
     token_shards: TokenShards | None = msgspec.field(name="token-shards", default=None)
+    expectations: tuple[ExpectationRule, ...] | None = None
 
 
 STEP_NAMES = tuple(name.replace("_", "-") for name in RecipeStep.__struct_fields__)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Paths in a recipe are relative to its folder. Raises DataError AW-DATA-21."""
+    """Paths in a recipe are relative to its folder. Raises DataError AW-DATA-21, AW-DATA-50 (an expectation)."""
     found = specfile.read_spec(path, Recipe, _recipe_error)
+    list_expectations(found.expectations or ())
     if not found.steps:
         raise _recipe_error("the recipe has no step", ErrorLocation(str(path), None, "steps"))
     for place, item in enumerate(found.steps):

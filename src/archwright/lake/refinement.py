@@ -14,6 +14,13 @@ from archwright.contract.lineage import DatasetVersion, TokenShard
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import recipe
+from archwright.lake.governance.expectations import (
+    DraftState,
+    check_expectations,
+    choose_expectations,
+    list_expectations,
+)
+from archwright.lake.governance.policy import check_location
 from archwright.lake.ingestion import check_dataset_name
 from archwright.lake.part_files import read_part
 from archwright.lake.part_runner import Stage, run_steps, sum_counts
@@ -35,9 +42,12 @@ class RefineResult(NamedTuple):
 
 
 class RefineRequest(NamedTuple):
+    """`country` of the home: alpha-2, "" if unknown."""
+
     recipe: recipe.Recipe
     runner: Runner = "native"
     now: Callable[[], float] = time.time
+    country: str = ""
 
 
 def drops_path(home: Home, dataset: str, version: int) -> Path:
@@ -45,12 +55,13 @@ def drops_path(home: Home, dataset: str, version: int) -> Path:
 
 
 def refine_dataset(home: Home, store: Store, request: RefineRequest) -> RefineResult:
-    """Raises DataError AW-DATA-10 (no such source), -23 (invalid target), -24 (no row left)."""
+    """Raises DataError AW-DATA-10 (no such source), -23 (invalid target), -24 (no row left), -48 (residency), -51."""
     wanted = request.recipe
     check_dataset_name(wanted.into)
     source = version_index.find_version(store, wanted.source)
     if source.dataset == wanted.into:
         raise _target_conflict_error(wanted.into, "a recipe cannot refine a data set into itself")
+    check_location(store, wanted.into, request.country, (source.dataset,))
     with lock_dataset(home, wanted.into):
         version_index.repair_index(home, store, wanted.into)
         previous = version_index.newest_version(store, wanted.into)
@@ -58,8 +69,10 @@ def refine_dataset(home: Home, store: Store, request: RefineRequest) -> RefineRe
             message = f"{previous.id} was ingested from files, so a recipe cannot write into it"
             raise _target_conflict_error(wanted.into, message)
         text = recipe.encode_steps(wanted)
+        stated = None if wanted.expectations is None else list_expectations(wanted.expectations)
         for version in store.rows(version_index.VERSIONS, {"dataset": wanted.into}):
-            if version.parent == source.id and version.recipe == text and version.dropped_at is None:
+            checked = stated is None or stated == choose_expectations(None, version)
+            if (version.parent, version.recipe) == (source.id, text) and checked and version.dropped_at is None:
                 return RefineResult(version, False)
         version = _refine_source(home, store, request, source, previous)
         version_index.register_version(home, store, version)
@@ -154,7 +167,6 @@ def _write_version(
         for part in (part for stage in made.stages[1:] for part in stage.parts):
             with open(part.with_suffix(".drops"), "rb") as lines:
                 shutil.copyfileobj(lines, rejects.file)
-        rejects.commit()
         digest = combine_parts(digests)
         files = draft.stage(digest)
         version = DatasetVersion(
@@ -177,6 +189,10 @@ def _write_version(
             part_sha256=tuple(digests),
             token_shards=made.shards,
         )
+        rules = request.recipe.expectations
+        expected = choose_expectations(None if rules is None else list_expectations(rules), previous)
+        version = check_expectations(DraftState(home, version, previous), expected)
+        rejects.commit()
         if made.shards:
             _place_shards(made.folder / "shards", shards_folder(home, version))
         version_index.commit_version(home, draft, version)

@@ -12,7 +12,11 @@ from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_en
 
 from archwright.access.audit_log import read_entries
 from archwright.access.permissions import ROLES
+from archwright.contract.lineage import DatasetVersion
+from archwright.contract.record import replace
 from archwright.home import Home
+from archwright.lake.governance.policy import DatasetPolicy, append_policy
+from archwright.lake.tables.version_index import VERSIONS
 from archwright.serving.process.routes import ADMIN_ROUTES, ROUTES, find_admin_route
 
 if TYPE_CHECKING:
@@ -25,6 +29,21 @@ BODIES: dict[str, Any] = {
     "PUT /admin/tenants/{}/content": {"traced": False},
 }
 TENANT, OTHER = "acme", "bolt"
+VERSION = DatasetVersion(
+    id="",
+    dataset="",
+    version=1,
+    at=0.0,
+    action="ingest",
+    parent=None,
+    rows=1,
+    size_bytes=1,
+    columns={},
+    drops={},
+    changes={},
+    source_files=1,
+    content_sha256="",
+)
 
 
 class Door:
@@ -227,3 +246,14 @@ def test_bodies_that_are_not_as_they_should_be(door: Door, path: str, body: obje
 def test_without_a_port_there_is_no_such_listener(start: Start) -> None:
     platform = start([{}], [{}])
     assert platform.get("/admin/tenants", key=platform.owner).status == 404
+
+
+def test_a_key_sees_the_data_sets_that_its_tenant_may_read(door: Door) -> None:
+    """A data set appears for its own tenant and for the tenants in the readers of its policy, and for nobody else."""
+    store = door.platform.store
+    for name, tenant, readers in (("shared", OTHER, (TENANT,)), ("own", TENANT, ()), ("foreign", OTHER, ())):
+        store.append(VERSIONS, [replace(VERSION, id=f"{name}@v1", dataset=name)])
+        append_policy(store, DatasetPolicy(dataset=name, tenant=tenant, readers=readers, owner="ann", by="root"))
+    seen = door.by("member", "GET", f"/admin/tenants/{TENANT}/datasets").json["data"]
+    assert [(one["dataset"], one["owner"], one["by"]) for one in seen] == [("own", "ann", ""), ("shared", "ann", "")]
+    assert door.by("monitor", "GET", f"/admin/tenants/{TENANT}/datasets").status == 403

@@ -95,6 +95,19 @@ def append_policy(store: Store, policy: DatasetPolicy) -> None:
     store.append(POLICIES, [policy])
 
 
+def assign_tenant(store: Store, dataset: str, tenant: str, at: float, by: str) -> None:
+    """Give a new data set to a tenant. Raises DataError AW-DATA-54 if it belongs to another tenant."""
+    stated = read_stated_policy(store, dataset)
+    owner = read_policy(store, dataset).tenant
+    if tenant == owner:
+        return
+    if stated.tenant or store.rows(VERSIONS, {"dataset": dataset}, limit=1):
+        message = f"the data set {dataset} belongs to the tenant {owner}"
+        hint = f"choose another name, or move it: archwright data policy {dataset} --tenant {tenant}"
+        raise DataError("AW-DATA-54", message, where=ErrorLocation(field="tenant"), hint=hint)
+    append_policy(store, replace(stated, tenant=tenant, at=at, by=by))
+
+
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     if value and value not in choices:
         near = tuple(difflib.get_close_matches(value, choices, 3, 0.3))

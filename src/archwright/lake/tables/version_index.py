@@ -15,8 +15,7 @@ import msgspec
 from archwright.contract.lineage import DatasetVersion, LineageEdge, SourceFile, format_node
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
-from archwright.home import Home, write_atomic, write_json
-from archwright.lake import dataset_card
+from archwright.home import Home, write_json
 from archwright.lake.tables import iceberg_tables, source_file_list
 from archwright.lake.tables.data_files import sync_folder
 from archwright.lake.tables.iceberg_tables import VersionDraft
@@ -64,9 +63,7 @@ def commit_version(home: Home, draft: VersionDraft, version: DatasetVersion) -> 
 
 
 def register_version(home: Home, store: Store, version: DatasetVersion) -> None:
-    """Store a committed version's card, its edges, and last its row, which marks it complete."""
-    files = source_file_list.read_source_files(home, version)
-    write_atomic(dataset_card.card_path(home, version), dataset_card.format_card(version, files).encode())
+    """Store a committed version's edges, and last its row, which marks it complete."""
     child = format_node("dataset", version.id)
     parents: dict[str, Literal["ingested", "extended", "refined"]] = {}
     if version.parent:
@@ -135,11 +132,7 @@ def finish_rewrite(home: Home, store: Store, dataset: str) -> None:
             source_file_list.write_source_files(home, version, rewrite.source_lists[version.version])
     for version in rewrite.versions:
         write_json(source_file_list.version_record_path(home, dataset, version.version), version)
-        if version.dropped_at is None:
-            files = source_file_list.read_source_files(home, version)
-            write_atomic(dataset_card.card_path(home, version), dataset_card.format_card(version, files).encode())
-        else:
-            dataset_card.card_path(home, version).unlink(missing_ok=True)
+        if version.dropped_at is not None:
             quarantine_path(home, dataset, version.version).unlink(missing_ok=True)
     _replace_rows(store, {version.id: version for version in rewrite.versions})
     iceberg_tables.purge_table(home, dataset, live)

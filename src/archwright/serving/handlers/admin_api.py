@@ -18,8 +18,9 @@ from archwright.access.audit_log import name_users, read_entries
 from archwright.access.key_views import KeyView, build_key_view, build_new_key
 from archwright.access.permissions import ROLES, get_tenant_scope, may_grant
 from archwright.access.tables import format_scope_name
-from archwright.contract.record import Record, as_dict
+from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import UsageError
+from archwright.lake.governance.policy import read_policy, readable_datasets
 from archwright.monitor.usage import read_usage
 from archwright.monitor.wal.disk_reserve import release_reserve
 from archwright.policy.usage_limits import UsageLimits
@@ -217,6 +218,13 @@ def set_user_limits(call: AdminCall) -> AdminResult:
 def get_tenant_usage(call: AdminCall) -> AdminResult:
     name, gateway = call.require_tenant(), call.gateway
     return AdminResult({"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")})
+
+
+def list_tenant_datasets(call: AdminCall) -> AdminResult:
+    """The policies in force, without the users of this machine who set them."""
+    name, store = call.require_tenant(), call.gateway.store
+    found = [read_policy(store, dataset) for dataset in readable_datasets(store, name)]
+    return AdminResult({"data": [replace(policy, by="") for policy in found]})
 
 
 def get_tenant_audit(call: AdminCall) -> AdminResult:

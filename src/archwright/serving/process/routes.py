@@ -240,6 +240,7 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/tenants/{}/users", "keys.manage", admin_api.prepare(admin_api.list_tenant_users)),
     Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", admin_api.prepare(admin_api.set_user_limits)),
     Route("GET", "/admin/tenants/{}/usage", "usage.read", admin_api.prepare(admin_api.get_tenant_usage, flushes=True)),
+    Route("GET", "/admin/tenants/{}/datasets", "data.read", admin_api.prepare(admin_api.list_tenant_datasets)),
     Route("GET", "/admin/tenants/{}/audit", "audit.read", admin_api.prepare(admin_api.get_tenant_audit)),
     Route("GET", "/admin/keys/{}", "keys.manage", admin_api.prepare(admin_api.get_key)),
     Route("DELETE", "/admin/keys/{}", "keys.manage", admin_api.prepare(admin_api.revoke_key)),
