@@ -18,6 +18,12 @@ acts = {
     "signal": lambda: os.kill(os.getppid(), 0),
     "limit": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NPROC),
 }
+if sys.argv[1] == "namespace":
+    sandbox._install_filter = lambda *_: False
+    assert ("network namespace" in sandbox.enter_sandbox()) is (sys.argv[2] == "0")
+    names = socket.if_nameindex()
+    assert (len(names) == 1) or sys.argv[2] != "0", names
+    sys.exit()
 if sys.argv[1] == "after":
     # Without the hook of Python, which would refuse the acts before the kernel does.
     sandbox.sys.addaudithook = lambda hook: None
@@ -42,3 +48,11 @@ def test_the_kernel_refuses_files_sockets_programs_and_signals() -> None:
 
     assert set(probe("before").values()) == {"done"}
     assert set(probe("after").values()) == {"1"}  # EPERM
+
+
+@pytest.mark.process
+def test_the_network_is_empty_where_the_kernel_permits_a_namespace() -> None:
+    refused = subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True, check=False).returncode
+    command = [sys.executable, "-c", PROBE, "namespace", str(refused)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

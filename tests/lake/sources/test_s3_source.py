@@ -162,9 +162,9 @@ def test_moto_serves_the_objects_over_http(lake: Lake, s3_server: str, monkeypat
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write_row, range(1001)))  # more than one page of a listing
     with client.open_output_stream("bucket/data/big.csv") as stream:
-        stream.write(b"n\n" + b"7\n" * 3_000_000)
+        stream.write(b"n\n" + b"7\n" * 500_000)
     made = lake.ingest(path=ADDRESS)
-    assert made.version.rows == 3_001_001
+    assert made.version.rows == 501_001
     time.sleep(2.1)  # younger objects are read again
     lake.ingest(path=ADDRESS)
     assert not lake.ingest(path=ADDRESS).new

@@ -6,11 +6,13 @@ import datetime
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from archwright.errors import DataError
+from archwright.lake.sources import sql_source
 from archwright.lake.sources.sql_source import parse_sql_source
 
 from ..temporary_lake import Lake, code
@@ -120,6 +122,29 @@ def test_an_error_of_the_server_shows_no_secret(lake: Lake) -> None:
     assert code(refused.value) == "AW-DATA-37"
     assert "hush" not in refused.value.lines()
     assert refused.value.__cause__ is None
+
+
+def test_a_secret_in_a_message_of_the_driver_is_masked(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise sa.exc.OperationalError("", None, Exception("cannot use the password hush-hush"))
+
+    monkeypatch.setattr(sa, "create_engine", fail)
+    with pytest.raises(DataError) as refused:
+        lake.ingest(path="postgresql://me:hush-hush@db/shop?table=t")
+    assert refused.value.message == "the database refused: cannot use the password ***"
+
+
+def test_both_passes_see_one_snapshot(lake: Lake, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(database, "pragma journal_mode = wal")
+    find_kinds = sql_source._find_kinds
+
+    def find_and_insert(result: sa.CursorResult[Any]) -> list[tuple[str, str]]:
+        found = find_kinds(result)
+        execute(database, "insert into orders (id, part) values (3, 'late')")
+        return found
+
+    monkeypatch.setattr(sql_source, "_find_kinds", find_and_insert)
+    assert lake.ingest(path=f"sqlite:///{database}?table=orders").version.rows == 2
 
 
 @pytest.mark.nightly
