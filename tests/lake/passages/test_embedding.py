@@ -28,6 +28,7 @@ def test_a_long_text_is_the_mean_of_its_parts_and_an_empty_one_is_zero(embedder:
 def test_a_text_is_embedded_once_and_a_removed_cache_is_filled_again(
     lake: Lake, embedder: embedding.EmbedderFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    embed_cached(embedder, ["tree ship"])  # loads the model
     seen: list[str] = []
     embed = embedding.TextEmbedder.embed_texts
 

@@ -31,6 +31,17 @@ BATCH_TEXTS = 512
 CACHE_BYTES = 1 << 36  # of address space; the file grows with its entries
 
 
+# Their mean cosine is the zero of `TextEmbedder.unrelated_cosine`, since models differ: from 0.0 to 0.8.
+UNRELATED = (
+    "The train leaves at seven.",
+    "Roses need water.",
+    "He sold the company.",
+    "Add salt to the soup.",
+    "The court heard both sides.",
+    "Atoms have electrons.",
+)
+
+
 class EmbedText(Step):
     """Add the column `embedding`: the normalised vector of `column` by the model `model` of this home."""
 
@@ -101,7 +112,10 @@ def open_embedder(path: str, threads: int) -> "TextEmbedder":
 
 
 class TextEmbedder:
-    """Embeds texts of any length; may be called from several threads at once."""
+    """Embeds texts of any length; may be called from several threads at once.
+
+    `unrelated_cosine`: mean cosine of sentences that have nothing in common.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         folder = read_model_folder(path)
@@ -109,6 +123,9 @@ class TextEmbedder:
         settings = TextSettings(threads=threads, batch_tokens=BATCH_TOKENS)
         self._model = TextModel(folder, settings, folder.context_tokens or CONTEXT_TOKENS)
         self.dimensions = self._model.dimensions
+        vectors = self.embed_texts(UNRELATED)
+        count = len(UNRELATED)
+        self.unrelated_cosine = float(((vectors @ vectors.T).sum() - count) / (count * (count - 1)))
 
     def embed_texts(self, texts: Sequence[str]) -> Any:
         """One normalised vector (float32) per text, zeros without tokens. A longer text is the mean of its parts."""

@@ -8,7 +8,7 @@ import unicodedata
 
 TERM_CHARACTERS = 64
 # Marks of vowels in Indic and other scripts belong to a word, but are no letters.
-_WORD = r"[^\W_][\w\u0300-\u036f\u0900-\u0dff\u0610-\u061a\u064b-\u065f]*"
+_WORD = r"[^\W_](?:[^\W_]|[\u0300-\u036f\u0900-\u0dff\u0610-\u061a\u064b-\u065f])*"
 _UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
 _TERM = re.compile(f"{_UNSPACED}|{_WORD}")
 _IS_UNSPACED = re.compile(_UNSPACED)

@@ -49,8 +49,8 @@ class SearchRequest(NamedTuple):
 class Passage(Record):
     """A found passage with its place: file and row of the source, page if known, characters of the row's text.
 
-    `score`: of the ranking (fused, cosine or BM25); `cosine`: None without a vector search; `coverage`: the part of the
-    query's terms that it has, weighted by their rarity.
+    `score`: of the ranking (fused, cosine or BM25). `similarity`: by the model, 0 for unrelated texts, 1 for the same;
+    None without a vector search. `coverage`: the part of the query's terms that it has, weighted by their rarity.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Passage(Record):
     start: int
     end: int
     score: float
-    cosine: float | None
+    similarity: float | None
     coverage: float
 
 
@@ -106,11 +106,15 @@ class IndexLibrary:
         raise damaged_index_error(version, index_folder(self._home, version), "a file is missing")
 
     def drop_changed(self) -> None:
-        """Close indexes that were changed or removed, so that their deleted files leave the disk."""
-        with self._lock:
+        """Close indexes that were changed or removed, so that their deleted files leave the disk. Never waits."""
+        if not self._open or not self._lock.acquire(blocking=False):
+            return  # a search is opening an index, and compares its stamp itself
+        try:
             for version, (known, _) in [*self._open.items()]:
                 if self._read_stamp(version) != known:
                     del self._open[version]
+        finally:
+            self._lock.release()
 
     def _read_stamp(self, version: str) -> tuple[int, int, int] | None:
         try:
@@ -126,6 +130,16 @@ class _Place(NamedTuple):
     source: OpenIndex
     segment: Segment
     row: int
+
+
+class _QueryVector(NamedTuple):
+    """The vector of the query, and the cosine of unrelated texts by its model."""
+
+    vector: Any
+    unrelated: float
+
+    def compare(self, cosine: float) -> float:
+        return (cosine - self.unrelated) / (1 - self.unrelated)
 
 
 Ranking = list[tuple[float, _Place]]
@@ -161,9 +175,9 @@ class _Search:
             rankings.append(self._rank_terms())
         return self._build_passages(rankings)
 
-    def _embed_query(self, home: Home, query: str) -> dict[str, Any]:
+    def _embed_query(self, home: Home, query: str) -> dict[str, _QueryVector]:
         """In hybrid mode, indexes without a vector or a model take part by their keywords only."""
-        found: dict[str, Any] = {}
+        found: dict[str, _QueryVector] = {}
         for record in (index.record for index in self._indexes):
             if record.model_sha256 in found:
                 continue
@@ -173,7 +187,7 @@ class _Search:
                     hint = f"{FETCH_LINE}; then: archwright data index {record.version}"
                     raise DataError("AW-DATA-78", message, where=ErrorLocation(field="mode"), hint=hint)
                 embedder = open_embedder(find_embedder(home, record.model_sha256).path, QUERY_THREADS)
-                found[record.model_sha256] = embedder.embed_texts([query])[0]
+                found[record.model_sha256] = _QueryVector(embedder.embed_texts([query])[0], embedder.unrelated_cosine)
             except (DataError, MissingError):
                 if self._request.mode == "vector":
                     raise
@@ -189,7 +203,7 @@ class _Search:
         return segment.select_rows(conditions) if conditions else None
 
     def _rank_vectors(self, model: str) -> Ranking:
-        query = self._vectors[model]
+        query = self._vectors[model].vector
         return self._rank(
             lambda segment: segment.search_vectors(query, self._count, self._allowed[id(segment)]),
             [index for index in self._indexes if index.record.model_sha256 == model],
@@ -243,7 +257,7 @@ class _Search:
             start=row.get("chunk_start", 0),
             end=row.get("chunk_end", len(text)),
             score=score,
-            cosine=None if query is None else segment.read_cosine(place.row, query),
+            similarity=None if query is None else query.compare(segment.read_cosine(place.row, query.vector)),
             coverage=sum(weight for term, weight in weights.items() if term in present) / total if total else 0.0,
         )
 

@@ -1,17 +1,18 @@
 """The indexes that a tenant may search. Access is decided here, before any passage is looked up."""
 
 from archwright.home import Home
-from archwright.lake.governance.policy import access_error, check_readable, readable_datasets
+from archwright.lake.governance.policy import access_error, check_readable, is_readable
 from archwright.lake.retrieval.index_record import list_indexed_versions
-from archwright.lake.tables.version_index import find_version, newest_version
+from archwright.lake.tables.version_index import VERSIONS, find_version, newest_version
 from archwright.store import Store
 
 
 def list_readable_indexes(home: Home, store: Store, tenant: str) -> dict[str, str]:
     """Data set -> its newest version with an index, for the data sets that the tenant may read."""
     indexed = _find_newest(home)
-    readable = readable_datasets(store, tenant) if indexed else ()
-    return {dataset: indexed[dataset] for dataset in readable if dataset in indexed}
+    existing = {str(name) for (name,) in store.columns(VERSIONS, ("dataset",))} if indexed else set()
+    names = [dataset for dataset in sorted(indexed) if dataset in existing and is_readable(store, dataset, tenant)]
+    return {dataset: indexed[dataset] for dataset in names}
 
 
 def find_index(home: Home, store: Store, name: str, tenant: str = "") -> str:

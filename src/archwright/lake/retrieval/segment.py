@@ -75,9 +75,8 @@ class Segment:
     def read_vectors(self) -> Any | None:
         return None if self._vectors is None else np.stack(self._vectors.get(np.arange(self.rows)))
 
-    def read_cosine(self, row: int, query: Any) -> float | None:
-        if self._vectors is None:
-            return None
+    def read_cosine(self, row: int, query: Any) -> float:
+        assert self._vectors is not None, "a segment without vectors was compared"
         vector = self._vectors.get(row).astype(np.float32)
         return float(vector @ query / max(1e-12, float(np.linalg.norm(vector))))
 

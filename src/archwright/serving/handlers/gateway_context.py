@@ -17,6 +17,7 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
+from archwright.serving.handlers.passage_search import PassageSearch
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.providers.protocol import CHAT_PATH
@@ -73,6 +74,7 @@ class GatewayContext:
         self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
         self.images = ImageFetcher(self.journal)
+        self.passages = PassageSearch(home, recorders.ledger.store, self.journal)
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
@@ -123,6 +125,7 @@ class GatewayContext:
         self.authorizer.write_denials(closing=True)
         self.accounting.flush()
         await self._shadows.close()
+        self.passages.close()
         await self.fleet.close()
         self.publish_load()  # the exported metrics outlive this process
 

@@ -102,6 +102,11 @@ def unsupported_field(message: str, param: str) -> ApiError:
     return bad_request(message, param, "unsupported_parameter")
 
 
+def unknown_model(model: str, scope: str = "") -> ApiError:
+    message = f"the model {model!r} does not exist{scope}; GET /v1/models lists the models"
+    return ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
+
+
 def too_many_requests(message: str, code: str, retry_after_s: int | None = None) -> ApiError:
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
 

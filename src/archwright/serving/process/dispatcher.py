@@ -173,6 +173,7 @@ class Dispatcher:
             if self._gateway.authorizer.write_denials():
                 self._gateway.flush()
             self._gateway.publish_load()
+            self._gateway.passages.drop_changed()
 
         async def follow_keys() -> None:
             """Record keys that expire while no request comes."""

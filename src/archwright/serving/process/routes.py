@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPMethod, HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.admission.authorization import RouteRequirement
+from archwright.serving.events.citation_writer import CitationWriter
 from archwright.serving.events.messages_writer import MessagesWriter
 from archwright.serving.events.response_formats import (
     ChatFormat,
@@ -36,12 +37,14 @@ from archwright.serving.handlers.request_handler import (
     json_reply,
 )
 from archwright.serving.handlers.rerank import RerankHandler
+from archwright.serving.handlers.retrieval import RetrievalHandler
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError
 from archwright.serving.http.http_response import body_too_large
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.passage_prompt import parse_model_name, validate_passage_chat
 from archwright.serving.requests.request_validation import (
     WORKLOAD_HEADER,
     GenerationRequest,
@@ -78,10 +81,30 @@ def reply_with(make_reply: Callable[[HandlerContext], Awaitable[HttpReply]]) -> 
     return partial(ReplyHandler, make_reply)
 
 
+W = TypeVar("W", bound=OpenAIWriter)
+
+
 def prepare_chat(context: HandlerContext) -> GenerationHandler:
-    request = context.request
-    generation = parse_chat(request.body, context.gateway.directory, request.header(WORKLOAD_HEADER))
+    request, directory = context.request, context.gateway.directory
+    try:
+        generation = parse_chat(request.body, directory, request.header(WORKLOAD_HEADER))
+    except ApiError as error:
+        if error.openai_code != "model_not_found":
+            raise
+        return _prepare_retrieval(context, error)
     return _prepare_generation(context, generation, ChatFormat())
+
+
+def _prepare_retrieval(context: HandlerContext, unknown: ApiError) -> RetrievalHandler:
+    """Prepare a chat about documents. Raises the error `unknown` if its model name does not mean one."""
+    body = decode_body(context.request.body)
+    dataset = parse_model_name(body.get("model"))
+    if dataset is None:
+        raise unknown
+    workload = context.request.header(WORKLOAD_HEADER)
+    chat = validate_passage_chat(body, dataset, context.gateway.directory, workload)
+    _check_text_size(context, chat.generation)
+    return RetrievalHandler(context, chat, _make_writer(context, chat.generation, ChatFormat(), CitationWriter))
 
 
 def prepare_completion(context: HandlerContext) -> GenerationHandler:
@@ -93,13 +116,17 @@ def prepare_completion(context: HandlerContext) -> GenerationHandler:
 def _prepare_generation(
     context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat
 ) -> GenerationHandler:
+    writer = _make_writer(context, generation, shape, OpenAIWriter)
+    _check_text_size(context, generation)
+    return GenerationHandler(context, generation, shape.path, writer)
+
+
+def _make_writer(context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat, kind: type[W]) -> W:
     options = ResponseOptions(
         generation.top_logprobs, generation.prompt_characters, generation.include_usage, generation.choices
     )
     envelope = _build_envelope(context, generation, shape.prefix)
-    writer = OpenAIWriter(shape, envelope, options, stream=generation.stream)
-    _check_text_size(context, generation)
-    return GenerationHandler(context, generation, shape.path, writer)
+    return kind(shape, envelope, options, stream=generation.stream)
 
 
 def _check_text_size(context: HandlerContext, generation: GenerationRequest) -> None:
@@ -171,16 +198,24 @@ def prepare_classification(context: HandlerContext) -> ClassificationHandler:
 
 async def list_models(context: HandlerContext) -> HttpReply:
     """List the names for generations. Classifiers are left out, since a client could not use them as a model."""
-    data = [_describe_model(context, name) for name in context.gateway.directory.names]
+    names = await _list_names(context)
+    data = [_describe_model(context, name) for name in names]
     if context.request.header(VERSION_HEADER) is None:
         return json_reply({"object": "list", "data": data})
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
     return json_reply({"data": data, "has_more": False, **ends})
 
 
+async def _list_names(context: HandlerContext) -> list[str]:
+    """The models, and the names for chats about the documents that the caller may read."""
+    models = context.gateway.directory.names
+    documents = await context.gateway.passages.list_models(context.request.principal.tenant)
+    return list(dict.fromkeys((*models, *documents)))
+
+
 async def get_model(context: HandlerContext) -> HttpReply:
     name = context.name
-    if name not in context.gateway.directory.names:
+    if name not in await _list_names(context):
         message = f"The model {name[:MAX_MODEL_NAME_CHARACTERS]!r} does not exist. GET /v1/models lists the models."
         raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
     return json_reply(_describe_model(context, name))

@@ -1,10 +1,9 @@
 """Resolve model names: a workload means its endpoint and version, a model means the untuned model."""
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import NamedTuple
 
-from archwright.serving.http.errors import ApiError
+from archwright.serving.http.errors import unknown_model
 from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec
 from archwright.serving.settings.engine_fields import combine_rules
 
@@ -47,8 +46,7 @@ class ModelDirectory:
             fit = tuple(spec for spec in fit if spec.workload == workload)
         if not fit:
             scope = "" if workload is None else f" for the workload {workload[:80]!r}"
-            message = f"the model {model!r} does not exist{scope}; GET /v1/models lists the models"
-            raise ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
+            raise unknown_model(model, scope)
         return ResolvedModel(model, fit, plain=workload is None and model not in self._workloads)
 
     def find_classifier(self, name: str) -> Endpoint | None:
