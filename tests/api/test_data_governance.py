@@ -9,7 +9,9 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
+from archwright.contract.record import replace
 from archwright.home import Home
+from archwright.lake.tables import version_index
 from archwright.store import Store
 
 from ..command_line import CommandLine
@@ -138,3 +140,32 @@ def test_an_access_export_has_every_row_of_the_person(
     assert cli.json_error("data export --subject nobody@example.org -o out", 10)["code"] == "AW-DATA-52"
     assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) == 3
     assert [event[1] for event in actions(home, "export")] == ["6 rows of 2 versions", "3 rows of 1 versions"]
+
+
+def test_old_versions_are_deleted_and_audited(source: Path, home: Home, cli: CommandLine) -> None:
+    cli.text(f"data ingest {source} --name docs --tenant clinic")
+    assert "no version is older" in cli.text("data retain")
+    cli.text("data policy docs --retention-days 1")
+    store = Store(home.store_url)
+    old = [replace(version, at=1000.0) for version in version_index.list_versions(store)]
+    store.append_together([(version_index.VERSIONS, old)], instead=(version_index.VERSIONS, 1, 1))
+    store.close()
+    out = cli.text("data retain --dry-run")
+    assert "would be deleted" in out and "docs@v1" in out
+    assert cli.json("data list")[0]["dropped_at"] is None and actions(home, "retain") == []
+    assert [one["version"] for one in cli.json("data retain")["expired"]] == ["docs@v1"]
+    assert cli.json("data list")[0]["dropped_at"] > 0
+    assert actions(home, "retain") == [("data.retain", "docs@v1", "clinic")]
+    assert "- The rows of this version were deleted." in cli.text("data card docs@v1")
+    assert cli.json("data find") == []
+
+
+def test_expectations_of_a_file_block_an_ingest(source: Path, cli: CommandLine) -> None:
+    Path("expect.yaml").write_text("expectations:\n  - {column: age, max: 30}\n", encoding="utf-8")
+    ingest = f"data ingest {source} --name docs --expect expect.yaml"
+    error = cli.json_error(ingest, 10)
+    assert error["code"] == "AW-DATA-51" and "age: max 30, 1 rows fail, such as a.jsonl:1" in error["message"]
+    assert cli.json("data list") == []
+    Path("expect.yaml").write_text("expectations:\n  - {column: age, max: 31}\n", encoding="utf-8")
+    assert cli.json(ingest)["expectations"][0]["measured"] == 1.0
+    assert "| age | max | 31 | 1 |" in cli.text("data card docs")

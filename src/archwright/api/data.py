@@ -21,6 +21,7 @@ from archwright.lake.dataset_card import DatasetCard
 from archwright.lake.governance import policy as policies
 from archwright.lake.governance.expectations import read_expectations
 from archwright.lake.governance.subject_export import SubjectExport
+from archwright.lake.retention import RetentionReport
 from archwright.lake.retrieval.index_search import SearchMode, SearchRequest
 from archwright.lake.tables import version_index
 
@@ -145,6 +146,11 @@ def find(
 def policy(name: str, *, change: PolicyChange = PolicyChange()) -> PolicyView:  # noqa: B008 - frozen
     """Show the policy of a data set, or change fields of it. Raises DataError AW-DATA-10, AW-DATA-49."""
     return data_governance.change_policy(name, change)
+
+
+def retain(*, dry_run: bool = False) -> RetentionReport:
+    """Delete the versions that are older than the retention of their data set."""
+    return data_governance.retain_versions(dry_run)
 
 
 def export(*, subject: Sequence[str], output: str, all_versions: bool = False) -> SubjectExport:

@@ -1,4 +1,4 @@
-"""Governance of data sets: policies, search of the catalogue, access export."""
+"""Governance of data sets: policies, search of the catalogue, access export, retention."""
 
 import difflib
 import time
@@ -12,13 +12,14 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
-from archwright.lake import dataset_card
+from archwright.lake import dataset_card, retention
 from archwright.lake.dataset_card import DatasetCard
 from archwright.lake.governance import policy as policies
 from archwright.lake.governance.policy import DatasetPolicy
 from archwright.lake.governance.subject_export import SubjectExport, export_subject
 from archwright.lake.governance.subject_search import list_newest_versions
 from archwright.lake.ingestion import check_dataset_name
+from archwright.lake.retention import RetentionReport
 from archwright.lake.tables import version_index
 
 
@@ -149,3 +150,14 @@ def export_rows(identifiers: Sequence[str], output: str, all_versions: bool) -> 
         made = export_subject(home, store, identifiers, versions, Path(output), time.time())
         write_audit_record(store, "data.export", f"{made.rows} rows of {len(made.versions)} versions")
         return made
+
+
+def retain_versions(dry_run: bool) -> RetentionReport:
+    with open_home() as (_settings, home, store):
+        now = time.time()
+        expired = retention.find_expired_versions(store, now)
+        if not dry_run:
+            retention.delete_versions(
+                home, store, expired, now, lambda one: write_audit_record(store, "data.retain", one.version, one.tenant)
+            )
+        return RetentionReport(expired=tuple(expired), dry_run=dry_run)

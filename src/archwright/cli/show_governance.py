@@ -1,13 +1,14 @@
-"""The terminal output of policies, the catalogue and access exports."""
+"""The terminal output of policies, the catalogue, access exports and retention."""
 
 from collections.abc import Collection
 from typing import Any
 
 from archwright.api.data_governance import CatalogueEntry, PolicyView
+from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields
 
-__all__ = ["as_json", "print_entries", "print_export", "print_policy"]
+__all__ = ["as_json", "print_entries", "print_export", "print_policy", "print_retention"]
 
 
 def print_policy(result: PolicyView) -> int:
@@ -48,6 +49,22 @@ ENTRY_COLUMNS = (
 
 def print_entries(result: Collection[CatalogueEntry]) -> int:
     return print_rows(ENTRY_COLUMNS, result, "no data set matches")
+
+
+EXPIRED_COLUMNS = (
+    TableColumn("version", "version", whole=True),
+    TableColumn("age in days", "age_days", number=True),
+    TableColumn("retention", "retention_days", number=True),
+    TableColumn("rows", "rows", number=True),
+    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    TableColumn("trained on it", lambda row: ", ".join(row.models)),
+)
+
+
+def print_retention(result: Any) -> int:
+    if result.expired:
+        print_text("would be deleted:" if result.dry_run else "deleted:")
+    return print_rows(EXPIRED_COLUMNS, result.expired, "no version is older than its retention")
 
 
 def print_export(result: Any) -> int:

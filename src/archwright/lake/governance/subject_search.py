@@ -125,7 +125,7 @@ def find_subject_rows(
 
 
 def list_newest_versions(store: Store) -> list[DatasetVersion]:
-    newest = {version.dataset: version for version in version_index.list_versions(store)}
+    newest = {version.dataset: version for version in version_index.list_versions(store) if version.dropped_at is None}
     return list(newest.values())
 
 
