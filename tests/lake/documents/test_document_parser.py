@@ -48,6 +48,9 @@ def test_html_becomes_markdown_without_scripts_styles_and_links(parser: Document
         ('<meta http-equiv="Content-Type" content="text/html; charset=koi8-r"><p>дом'.encode("koi8-r"), "дом"),
         ("<p>日本".encode("utf-16"), "日本"),
         (b"<p>caf\xe9", "café"),
+        (b'<meta charset="ISO-8859-1"><p>\x93a\x94', "“a”"),
+        (b'<meta charset="utf-16"><p>caf\xc3\xa9', "café"),
+        (b'<?xml version="1.0" encoding="iso-8859-2"?><p>\xb1', "ą"),
         (b"<p>a\0b<meta charset=nonsense>", "ab"),
     ],
 )

@@ -20,7 +20,14 @@ MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 256 * 1024 * 1024
 ENCODING_BYTES = 2048  # an HTML page names its encoding near its beginning
 OLE_SIGNATURE = bytes.fromhex("d0cf11e0a1b11ae1")  # of Office 97, and of encrypted files of newer Office
-CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w-]{1,40})", re.IGNORECASE)
+CHARSET = re.compile(
+    rb"(?:<meta[^>]{0,200}?charset|<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?([\w-]{1,40})", re.IGNORECASE
+)
+# Declared name -> encoding that browsers use (encoding.spec.whatwg.org).
+BROWSER_ENCODINGS = {
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii"), "windows-1252"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
+}
 TITLE = re.compile(r"<title[^>]{0,200}>(.{0,1000}?)</title", re.IGNORECASE | re.DOTALL)
 LINE_END = re.compile(r"[ \t]*\r?\n")
 CORE_PART = "docProps/core.xml"
@@ -57,7 +64,8 @@ def _decode_html(raw: bytes) -> str:
     marks = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
     named = [encoding for mark, encoding in marks if raw.startswith(mark)]
     if declared := CHARSET.search(raw[:ENCODING_BYTES]):
-        named.append(declared[1].decode())
+        name = declared[1].decode("ascii", "replace").lower()
+        named.append(BROWSER_ENCODINGS.get(name, name))
     for encoding in (*named, "utf-8"):
         try:
             return raw.decode(encoding)

@@ -5,6 +5,7 @@ all new objects lie on the disk until the version is written: what does not fit 
 Credentials come from the variables and files of the S3 client and are stored nowhere.
 """
 
+import errno
 import hashlib
 import shutil
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.contract.lineage import SourceFile
-from archwright.errors import DataError, ErrorLocation
+from archwright.errors import DataError, ErrorLocation, from_os_error
 from archwright.lake.formats.source_files import SETTLED_S, ScannedFile, SourceScan, detect_format
 from archwright.lake.lazy_modules import pa_fs
 from archwright.settings import read_s3_access
@@ -103,8 +104,8 @@ def _translate_errors(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename:  # of our own disk
-            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the copies fill our own disk
+            raise from_os_error(error) from error
         reason = " ".join(str(error).split())[:300]
         hint = "check bucket, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise DataError("AW-DATA-39", f"S3 refused: {reason}", where=ErrorLocation(address), hint=hint) from error
