@@ -17,7 +17,7 @@ from archwright.lake.documents.document_parser import DocumentParser, ParserLimi
 from archwright.lake.documents.parser_process import ParsedDocument
 
 pytestmark = pytest.mark.process
-LIMITS = ParserLimits(memory_mb=384, wall_s=20, cpu_s=10, document_mb=8, output_mb=1)
+LIMITS = ParserLimits(memory_mb=320, wall_s=20, cpu_s=10, document_mb=8, output_mb=1)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ HOSTILE = {
     "zip bomb": (samples.make_zip_bomb, "docx", "unpacks to more"),
     "entity bomb": (samples.make_entity_bomb, "docx", "damaged: ExpatError"),
     "nested html": (lambda: b"<p>a" + b"<div>" * 100_000 + b"x", "html", "nested too deep"),
-    "bomb in a pdf": (lambda: samples.make_pdf(b" " * (250 << 20)), "pdf", "parser crashed: SIG"),
-    "sheet of 17 billion cells": (samples.make_far_sheet, "workbook", "needs more than 384 MB"),
+    "bomb in a pdf": (lambda: samples.make_pdf(b" " * (160 << 20)), "pdf", "parser crashed: SIG"),
+    "sheet of 17 billion cells": (samples.make_far_sheet, "workbook", "needs more than 320 MB"),
     "encrypted pdf": (samples.make_encrypted_pdf, "pdf", "encrypted"),
     "encrypted word": (lambda: bytes.fromhex("d0cf11e0a1b11ae1") + b"x" * 600, "docx", "encrypted"),
     "truncated word": (lambda: samples.make_word()[:600], "docx", "damaged: BadZipFile"),
