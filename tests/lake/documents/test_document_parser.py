@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.lake.documents import sample_documents as samples
 
-from archwright.errors import MissingError
-from archwright.lake.documents import document_parser
+from archwright.errors import DataError, MissingError
+from archwright.lake.documents import document_parser, parser_process
 from archwright.lake.documents.document_parser import DocumentParser, ParserLimits
 from archwright.lake.documents.parser_process import ParsedDocument
 
@@ -169,6 +169,55 @@ def test_a_missing_library_names_the_command_that_installs_it(tmp_path: Path, mo
         parse(DocumentParser(LIMITS), tmp_path, b"<p>a", "html")
     assert refused.value.hint == "pip install 'archwright[documents]'"
     assert "mammoth" in refused.value.message
+
+
+FAKE_CHILD = """
+import os, socket, sys
+channel = socket.socket(fileno=0)
+def send(text, length=None):
+    channel.sendall((length or len(text)).to_bytes(8, "big") + text)
+if {starts}:
+    send(b"{{}}")
+    channel.recv(4096)
+{answer}
+channel.recv(4096)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("send(b'no json')", "parser crashed: invalid answer"),
+        ("send(b'x', 1 << 60)", "parser crashed: invalid answer"),
+        ("""send(b'{"pages": [["text", -9]]}')""", "parser crashed: invalid answer"),
+        ("sys.exit(3)", "parser crashed: exit 3"),
+        ("sys.exit('memory allocation of 9 bytes failed')", "needs more than 320 MB of memory"),
+        ("""send(b'{"broken": "' + b"a" * 999 + b'"}')""", "a" * 200),
+    ],
+)
+def test_a_child_that_was_taken_over_can_only_lose_its_document(
+    answer: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_child(monkeypatch, tmp_path, FAKE_CHILD.format(starts=True, answer=answer))
+    parser = DocumentParser(LIMITS)
+    assert parse(parser, tmp_path, b"<p>a", "html").broken == reason
+    parser.close()
+
+
+def test_a_child_that_does_not_start_is_an_error_with_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_child(monkeypatch, tmp_path, FAKE_CHILD.format(starts=False, answer="sys.exit('libfoo.so is missing')"))
+    with pytest.raises(DataError, match="does not start: parser crashed: exit 1 libfoo") as refused:
+        parse(DocumentParser(LIMITS), tmp_path, b"<p>a", "html")
+    assert refused.value.code == "AW-DATA-34"
+
+
+def replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    (folder / "fake_child.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(parser_process, "__name__", "fake_child")
+    monkeypatch.setattr(document_parser, "END_S", 0.2)
 
 
 def find_child(parser: DocumentParser) -> int:

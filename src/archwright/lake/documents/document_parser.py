@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.errors import DataError, from_os_error, missing_extra
+from archwright.contract.record import replace
+from archwright.errors import DataError, from_os_error, missing_extra, replace_control_characters
 from archwright.lake.documents import parser_process
 from archwright.lake.documents.parser_process import ParsedDocument, ParseRequest
 from archwright.settings import engine_environment
@@ -31,8 +32,9 @@ from archwright.settings import engine_environment
 START_S = 60.0
 END_S = 5.0
 ERROR_BYTES = 4096
+REASON_CHARACTERS = 200
 # Messages of allocators before they abort: of Rust, C++, pdfium.
-MEMORY_MESSAGES = ("memory allocation", "bad_alloc", "out of memory")
+MEMORY_MESSAGES = (b"memory allocation", b"bad_alloc", b"out of memory")
 
 
 class ParserLimits(NamedTuple):
@@ -58,6 +60,7 @@ class DocumentParser:
     def __init__(self, limits: ParserLimits | None = None) -> None:
         self.limits = limits or ParserLimits()
         self.sandbox: tuple[str, ...] = ()
+        self.errors = ""  # last line of the standard error of the last child that failed
         self._child: _Child | None = None
         self._cpu_s = 0.0
         self._lock = Lock()
@@ -112,7 +115,8 @@ class DocumentParser:
         try:
             started = self._receive_message(child, START_S)
         except (TimeoutError, EOFError, ConnectionError, msgspec.MsgspecError) as error:
-            message = f"the document parser does not start: {self._end_child(child)}"
+            reason = self._end_child(child)
+            message = f"the document parser does not start: {reason} {self.errors}".rstrip()
             hint = "install the libraries again: pip install --force-reinstall 'archwright[documents]'"
             raise DataError("AW-DATA-34", message, hint=hint) from error
         self.sandbox, self._cpu_s = started.sandbox, started.cpu_s
@@ -151,7 +155,10 @@ class DocumentParser:
                 length += int.from_bytes(data, "big")
                 if length > 8 * self.limits.output_mb << 20:  # JSON escapes take up to six bytes per character
                     raise EOFError
-        return msgspec.json.decode(memoryview(data)[parser_process.LENGTH_BYTES :], type=ParsedDocument)
+        found = msgspec.json.decode(memoryview(data)[parser_process.LENGTH_BYTES :], type=ParsedDocument)
+        if [page.page for page in found.pages] != list(range(1, len(found.pages) + 1)):
+            raise msgspec.ValidationError
+        return replace(found, broken=replace_control_characters(found.broken)[:REASON_CHARACTERS])
 
     def _end_child(self, child: _Child) -> str:
         """End the child after a failure; return the reason."""
@@ -164,13 +171,13 @@ class DocumentParser:
         with suppress(BlockingIOError):
             errors = os.read(child.errors, ERROR_BYTES * 16)[-ERROR_BYTES:]
         self.close()
-        text = errors.decode("utf-8", "replace").strip()
-        if any(message in text.lower() for message in MEMORY_MESSAGES):
+        self.errors = errors.decode("utf-8", "replace").strip().rpartition("\n")[2][:REASON_CHARACTERS]
+        if any(message in errors.lower() for message in MEMORY_MESSAGES):
             return parser_process.describe_memory(self.limits.memory_mb)
         if ended == signal.SIGXCPU:
             return f"took longer than {self.limits.cpu_s} s of processor time"
-        name = signal.Signals(ended).name if ended > 0 else text.rpartition("\n")[2][:200]
-        return f"parser crashed: {name or 'invalid answer'}"
+        names = {0: "invalid answer", **{number.value: number.name for number in signal.Signals}}
+        return f"parser crashed: {names.get(ended, f'exit {-ended}')}"
 
 
 @cache
