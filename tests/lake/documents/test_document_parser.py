@@ -73,7 +73,10 @@ def test_office_documents(parser: DocumentParser, tmp_path: Path) -> None:
         (2, "Parts", "Parts\n\nbolt\t3"),
     ]
     sheets = parse(
-        parser, tmp_path, samples.make_workbook({"Stock": [["part", "n"], ["bolt\nM4", 3], ["nut", 2.5]]}), "workbook"
+        parser,
+        tmp_path,
+        samples.make_workbook({"Stock": [["part", "n"], ["bolt\nM4", 3], ["nut", 2.5, None, ""]]}),
+        "workbook",
     ).pages
     assert [(s.page, s.title, s.text) for s in sheets] == [(1, "Stock", "part\tn\nbolt M4\t3\nnut\t2.5")]
 

@@ -156,7 +156,7 @@ def _parse_workbook(raw: bytes) -> Pages:
     except python_calamine.PasswordError as error:
         raise DocumentError("encrypted") from error
     for number, name in enumerate(book.sheet_names, 1):
-        lines = ("\t".join(map(_format_cell, row)) for row in book.get_sheet_by_name(name).iter_rows())
+        lines = ("\t".join(map(_format_cell, row)).rstrip("\t") for row in book.get_sheet_by_name(name).iter_rows())
         yield DocumentPage("\n".join(lines), number, name)
 
 
