@@ -12,7 +12,7 @@ import pytest
 from archwright import settings
 from archwright.home import Home
 from archwright.lake import refinement
-from archwright.lake.tables import version_index
+from archwright.lake.tables import data_files, version_index
 
 from .temporary_lake import Lake
 
@@ -23,7 +23,8 @@ STEPS = """
   - drop-empty: {columns: [text]}
   - redact: {columns: [text], kinds: [email, ip]}
   - drop-short: {columns: [text], characters: 12}
-  - drop-duplicates: {columns: [text]}
+  - drop-duplicates: {columns: [text], ignore-case: true}
+  - drop-near-duplicates: {columns: [text]}
 """
 
 
@@ -34,7 +35,8 @@ def put_many(lake: Lake) -> None:
         for row in range(500):
             number = file * 500 + row
             text = f"Row {number % 700} says: write to person{number % 50}@example.org from 192.168.0.{number % 200}."
-            rows.append({"text": ("", "short", text, text + " More.", "Hello " * 4)[number % 5], "n": number})
+            near = " ".join(f"word{number % 30 * 100 + place}" for place in range(60)) + f" end{number}"
+            rows.append({"text": ("", "short", text, text + " More.", "Hello " * 4, near)[number % 6], "n": number})
         lake.put_rows(f"part-{file}.jsonl", rows)
 
 
@@ -55,9 +57,13 @@ def drops(home: Home, dataset: str) -> list[str]:
 
 
 @pytest.mark.nightly
-def test_the_same_rows_here_and_on_a_cluster(lake: Lake, ray_cluster: RayCluster) -> None:
+def test_the_same_rows_here_and_on_a_cluster(
+    lake: Lake, ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_files, "FILE_BYTES", 20_000)
     put_many(lake)
     lake.ingest()
+    assert len(lake.data_files()) > 3
     here = lake.refine(STEPS, into="here").version
     lake.recipe(STEPS, into="there")
     made = refined(lake, str(lake.home.root), ray_cluster.environment)
@@ -66,7 +72,8 @@ def test_the_same_rows_here_and_on_a_cluster(lake: Lake, ray_cluster: RayCluster
     there = json.loads(made.stdout)
     assert there["content_sha256"] == here.content_sha256
     assert there["drops"] == here.drops and set(here.drops) and there["changes"] == here.changes
-    assert {reason.partition(":")[0] for reason in here.drops} == {"drop-empty", "drop-short", "drop-duplicates"}
+    steps = {"drop-empty", "drop-short", "drop-duplicates", "drop-near-duplicates"}
+    assert {reason.partition(":")[0] for reason in here.drops} == steps
     assert set(here.changes) == {"email", "ip"}
     assert 0 < there["rows"] == here.rows < 2000
     order = ("source_file", "source_row", "record_id", "text", "n")
