@@ -15,6 +15,7 @@
     |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refused
     |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement is not possible
     |-- DataError            exit 10, HTTP 400  AW-DATA-*    a data set, a recipe, a file to ingest
+    |   `-- UnknownSubjectError  exit 13, HTTP 404  AW-DATA-57  an erasure finds nothing (lake/erasure/erasure.py)
     |-- TrainError           exit 11, HTTP 409  AW-TRN-*     a training spec or run
     |-- ModelError           exit 12, HTTP 409  AW-MOD-*     a model version, a gate, a promotion
     |-- Refusal            the reply's status  AW-SRV-01   the gateway refuses a request (serving/http/errors.py)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archwright import settings
-from archwright.api import data_check, data_governance, data_index, data_search
+from archwright.api import data_check, data_erasure, data_governance, data_index, data_search
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.data_check import VersionCheck
+from archwright.api.data_erasure import CheckedReceipt
 from archwright.api.data_governance import CatalogueEntry, CatalogueFilter, PolicyChange, PolicyView
 from archwright.api.data_index import IndexOutcome
 from archwright.api.data_search import SearchOutcome
@@ -18,6 +19,7 @@ from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
 from archwright.lake.dataset_card import DatasetCard
+from archwright.lake.erasure.erasure import ErasureOutcome
 from archwright.lake.governance import policy as policies
 from archwright.lake.governance.expectations import read_expectations
 from archwright.lake.governance.subject_export import SubjectExport
@@ -156,3 +158,16 @@ def retain(*, dry_run: bool = False) -> RetentionReport:
 def export(*, subject: Sequence[str], output: str, all_versions: bool = False) -> SubjectExport:
     """Write every row that names a person into a folder. Raises DataError AW-DATA-52 if no row does, AW-DATA-55."""
     return data_governance.export_rows(subject, output, all_versions)
+
+
+def erase(*, subject: tuple[str, ...], dry_run: bool = False, expect_rows: int | None = None) -> ErasureOutcome:
+    """Erase a person from everything that the home stores, prove it, and sign a receipt.
+
+    Raises DataError AW-DATA-56 (identifier), -57 (nothing found), -58 (too many rows), -59 (not proven).
+    """
+    return data_erasure.erase_person(subject, dry_run, expect_rows)
+
+
+def receipt(file: str) -> CheckedReceipt:
+    """Check the signature of a receipt. Raises DataError AW-DATA-60 (not readable), AW-DATA-61 (altered)."""
+    return data_erasure.check_receipt(file)

@@ -95,7 +95,8 @@ class DatasetVersion(Record):
     (redacted values by kind). `parent` is the version from which this version was made. `content_sha256` is the digest
     over the values of its units: source files, or the parts of a refined version, whose digests `part_sha256` lists.
     `token_shards` lie beside the table, in lake/shards/<id>. A version `dropped_at` some time has no rows any more: its
-    record tells what they were. `source_files` counts the files of
+    record tells what they were. `erasures` has the rows that each erasure removed, by the id of its receipt.
+    `source_files` counts the files of
     `lake.tables.source_file_list`.
     """
 
@@ -119,6 +120,7 @@ class DatasetVersion(Record):
     token_shards: tuple[TokenShard, ...] = ()
     expectations: tuple[ExpectationResult, ...] = ()
     dropped_at: float | None = None
+    erasures: dict[str, int] = {}
 
 
 class TrainingRun(Record):

@@ -19,6 +19,7 @@ from archwright.lake.lazy_modules import pa, pq
 
 PIECE_BYTES = 8 << 20
 OVERLAP_BYTES = 4096  # longer than each encoded identifier
+NUMBER_COLUMNS = ("source_row", "offset", "tokens")  # numbers that we make may equal an identifier by chance
 MOST_NESTED = 3  # archives in archives
 # Names below the home that hold weights: what a model remembers cannot be searched.
 WEIGHTS = ("models",)
@@ -80,7 +81,7 @@ def count_decoded(path: Path, subject: Subject, decoders: Sequence[FileDecoder] 
     with open(path, "rb") as file:
         head = file.read(16)
     try:
-        for decoder in (*decoders, _decode_parquet):
+        for decoder in (*decoders, _decode_columns):
             arrays = decoder(path, head)
             if arrays is not None:
                 return sum(int(subject.match_values(array).true_count) for array in arrays)
@@ -102,8 +103,17 @@ def _count_raw(path: Path, subject: Subject, decoded: bool) -> int:
     return found
 
 
-def _decode_parquet(path: Path, head: bytes) -> Iterator[Any] | None:
+def _decode_columns(path: Path, head: bytes) -> Iterator[Any] | None:
+    if head.startswith(b"ARROW1"):
+        return _read_arrow(path)
     return _read_parquet(path) if head.startswith(b"PAR1") else None
+
+
+def _read_arrow(path: Path) -> Iterator[Any]:
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            yield from (batch.column(name) for name in batch.schema.names if name not in NUMBER_COLUMNS)
 
 
 def _read_parquet(path: Path) -> Iterator[Any]:
@@ -112,7 +122,7 @@ def _read_parquet(path: Path) -> Iterator[Any]:
     texts = [leaf.path for leaf in _list_leaves(pq.ParquetFile(path)) if leaf.physical_type == "BYTE_ARRAY"]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         for group in range(file.num_row_groups):
-            for name in file.schema_arrow.names:
+            for name in (name for name in file.schema_arrow.names if name not in NUMBER_COLUMNS):
                 for chunk in file.read_row_group(group, columns=[name]).column(0).chunks:
                     if pa.types.is_dictionary(chunk.type):
                         yield chunk.dictionary

@@ -27,7 +27,11 @@ FILE_SUFFIXES = (
 )
 # Bytes before and after an identifier that make it a part of a longer word or address.
 _LONGER_WORD = re.compile(rb"[0-9a-z]$"), re.compile(rb"[0-9a-z]")
-_LONGER_ADDRESS = re.compile(rb"[0-9a-z][._%+-]?$"), re.compile(rb"[.-]?[0-9a-z]")
+_FILE_SUFFIX = rf"\.(?:{'|'.join(FILE_SUFFIXES)})(?:$|[^0-9a-z])"
+_LONGER_ADDRESS = (
+    re.compile(rb"[0-9a-z][._%+-]?$"),
+    re.compile(rf"(?!{_FILE_SUFFIX})[.-]?[0-9a-z]".encode()),
+)
 
 
 class RawForm(NamedTuple):
@@ -46,10 +50,15 @@ class Subject:
         self.identifiers = tuple(sorted({_check_identifier(text) for text in identifiers}))
         if not self.identifiers:
             raise _identifier_error("no identifier was given")
-        terms = (*self.identifiers, *sorted(pseudonyms))
-        self._cases = tuple(sorted({case for term in terms for case in (term, _fold_case(term), term.upper())}))
-        self._matcher = SubjectMatcher(sorted({form for case in self._cases for form in _list_text_forms(case)}))
-        self._raw_forms = tuple(sorted({form for case in self._cases for form in _list_raw_forms(case)}))
+        known = sorted(pseudonyms)
+        cases = {case for term in self.identifiers for case in (term, _fold_case(term), term.upper())}
+        self._folded = tuple(sorted({_fold_case(term) for term in (*self.identifiers, *known)}))
+        # The matcher ignores the case of addresses and of several words.
+        words = {case for case in cases if not case.isascii() or not ("@" in case or " " in case)}
+        texts = {form for term in (*self.identifiers, *words) for form in _list_text_forms(term)}
+        self._matcher = SubjectMatcher(sorted({*texts, *known}))
+        self._pieces = tuple(sorted({_find_piece(term) for term in self._folded}))
+        self._raw_forms = tuple(sorted({form for case in (*cases, *known) for form in _list_raw_forms(case)}))
         self.record_ids: frozenset[bytes] = frozenset()
         self.hex_ids: frozenset[str] = frozenset()
 
@@ -82,26 +91,33 @@ class Subject:
     def match_rows(self, batch: Any) -> Any:
         """Return the mask of the rows of a batch that name the person in any column."""
         mask = pa.repeat(False, batch.num_rows)
-        for column in batch.columns:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name == "source_file":
+                column = pc.replace_substring_regex(column, f"(?i){_FILE_SUFFIX}", " ")
             mask = pc.or_(mask, self.match_values(column))
         return mask
 
     def match_text(self, text: str) -> bool:
-        return bool(self._matcher.match_array(pa.array([text], pa.large_string()))[0].as_py())
+        """True if a text names the person; an address may also be the name of a file."""
+        lowered = text.lower()
+        if not any(piece in lowered for piece in self._pieces):
+            return False  # quick: the matcher compiles its pattern anew at each call
+        texts = [text, re.sub(_FILE_SUFFIX, " ", text, flags=re.IGNORECASE)]
+        return bool(pc.any(self._matcher.match_array(pa.array(texts, pa.large_string()))).as_py())
 
     def match_cut(self, text: str) -> bool:
         """True if a text that was shortened ends with the beginning of an identifier."""
         folded = _fold_case(text)
         return any(
             re.search(rf"(?<![^\W_]){re.escape(term[:length])}$", folded)
-            for term in {_fold_case(case) for case in self._cases}
+            for term in self._folded
             for length in range(LEAST_CUT, len(term))
         )
 
     def match_bound(self, text: str) -> bool:
         """True for a lower or upper bound of a column that was cut from an identifier; an upper one ends higher."""
         folded = _fold_case(text)
-        return len(folded) >= LEAST_BOUND and any(_fold_case(one).startswith(folded[:-1]) for one in self._cases)
+        return len(folded) >= LEAST_BOUND and any(term.startswith(folded[:-1]) for term in self._folded)
 
     def mask_path(self, path: str) -> str:
         """Replace the parts of a path that name the person, so that a receipt can name the place."""
@@ -118,10 +134,6 @@ class Subject:
             for form in self._raw_forms
             if not (decoded and form.plain and form.data.isdigit())
         )
-
-    @property
-    def longest_form(self) -> int:
-        return max(len(form.data) for form in self._raw_forms)
 
 
 def _check_identifier(text: str) -> str:
@@ -151,10 +163,14 @@ def _fold_case(text: str) -> str:
 
 
 def _list_text_forms(text: str) -> set[str]:
-    """The text as it is, as JSON, HTML and URLs escape it, and an e-mail address as the name of a file."""
+    """The text as it is, and as JSON, HTML and URLs escape it."""
     escaped = "".join(one if one.isascii() else _escape_json(one) for one in text)
-    forms = {text, escaped, *(text.replace("@", sign) for sign in ("%40", "&#64;", "\\u0040"))}
-    return forms | {f"{text}.{suffix}" for suffix in FILE_SUFFIXES if "@" in text}
+    return {text, escaped, *(text.replace("@", sign) for sign in ("%40", "&#64;", "\\u0040"))}
+
+
+def _find_piece(text: str) -> str:
+    """The longest part in ASCII letters and digits, which every spelling has; "" for a text without them."""
+    return max(re.findall(r"[0-9a-z]+", text), key=len, default="")
 
 
 def _escape_json(character: str) -> str:
@@ -164,8 +180,7 @@ def _escape_json(character: str) -> str:
 
 def _list_raw_forms(text: str) -> Iterator[RawForm]:
     for form in {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}:
-        for name in (form, *(f"{form}.{suffix}" for suffix in FILE_SUFFIXES if "@" in form)):
-            yield RawForm(name.encode().lower(), plain=True)
+        yield RawForm(form.encode().lower(), plain=True)
         yield from (RawForm(form.encode(name).lower()) for name in ("utf-16-le", "utf-16-be"))
         yield RawForm(form.encode().hex().encode())
         for offset in range(3):  # the three alignments of base64, without the characters that share bytes
@@ -179,7 +194,7 @@ def _count_form(data: bytes, form: RawForm) -> int:
     while start >= 0:
         end = start + len(form.data)
         before, after = _LONGER_ADDRESS if b"@" in form.data else _LONGER_WORD
-        longer = before.search(data[max(0, start - 2) : start]) or after.match(data[end : end + 2])
+        longer = before.search(data[max(0, start - 2) : start]) or after.match(data[end : end + 10])
         found += not (form.plain and longer)
         start = data.find(form.data, end)
     return found

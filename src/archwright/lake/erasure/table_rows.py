@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
+from archwright.lake.erasure.file_scan import NUMBER_COLUMNS
 from archwright.lake.erasure.subject import Subject
 from archwright.lake.lazy_modules import pa, pc, pq
-from archwright.lake.tables import iceberg_tables
 
 ID_COLUMNS = ("record_id", "parent_id")
-# Numbers that we make: one of them may equal an identifier by chance.
-NUMBER_COLUMNS = ("source_row", "offset", "tokens")
 BATCH_ROWS = 8192
 
 
@@ -75,5 +72,5 @@ def count_erased(home: Home, subject: Subject) -> Counter[Path]:
     return found
 
 
-def list_version_files(home: Home, version: DatasetVersion) -> list[Path]:
-    return [stored.path for stored in iceberg_tables.list_stored_files(home, version)]
+def drop_erased(batch: Any, subject: Subject) -> Any:
+    return batch.filter(pc.invert(match_erased(batch, subject)))

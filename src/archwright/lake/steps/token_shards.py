@@ -146,6 +146,8 @@ def open_shard(folder: Path, shard: TokenShard) -> Any:
     if not path.is_file() or path.stat().st_size != shard.size_bytes or _digest_file(path) != shard.sha256:
         hint = "refine again: archwright data refine recipe.yaml"
         raise DataError("AW-DATA-66", "the shard is missing or damaged", where=ErrorLocation(str(path)), hint=hint)
+    if not shard.size_bytes:
+        return np.empty((0, shard.length), kind)  # all its documents were removed
     return np.memmap(path, kind, "r").reshape(-1, shard.length)
 
 

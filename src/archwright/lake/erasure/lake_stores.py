@@ -1,0 +1,256 @@
+"""The stores of the lake that may name a person: each finds what names the person, and erases it.
+
+`erase` may run again after a kill at any point: it looks at what is there. The records of versions are brought up to
+date at the end, from the stores (`version_records`).
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from archwright.contract.lineage import DataFile
+from archwright.home import Home, write_atomic
+from archwright.lake import refinement
+from archwright.lake.erasure import table_rows
+from archwright.lake.erasure.file_scan import count_decoded
+from archwright.lake.erasure.receipt import FoundPlace
+from archwright.lake.erasure.subject import Subject
+from archwright.lake.lazy_modules import np, pa, pq
+from archwright.lake.passages.embedding import remove_embedding_cache
+from archwright.lake.retrieval import index_record
+from archwright.lake.retrieval.index_builder import remove_records
+from archwright.lake.steps import token_shards
+from archwright.lake.tables import data_files, source_file_list, version_index
+from archwright.lake.tables.data_files import StoredFile
+from archwright.lake.tables.table_rewriting import VersionChanges, rewrite_file, rewrite_versions
+from archwright.store import Store
+
+# Folders of the lake that other stores or the tables' library own.
+OWNED = {"tables", "versions", "quarantine", "drops", "shards", "indexes", "locks", "erasures", "rewrites"}
+LEFT_BY_KILL = ("*.part", "*.draft", ".*")  # files that a killed writer left; no writer runs during an erasure
+
+
+class ErasureScope(NamedTuple):
+    home: Home
+    store: Store
+    subject: Subject
+
+
+class ErasableStore(Protocol):
+    """A place that may name a person: `find` yields what does, `erase` removes it and may be repeated."""
+
+    name: str
+
+    def find(self) -> Iterator[FoundPlace]: ...
+
+    def erase(self) -> None: ...
+
+
+class TableStore:
+    """The rows in the data files of all versions, and the names of their source files."""
+
+    name = "table"
+
+    def __init__(self, scope: ErasureScope) -> None:
+        self._scope = scope
+
+    def find(self) -> Iterator[FoundPlace]:
+        home, store, subject = self._scope
+        counts = table_rows.count_erased(home, subject)
+        seen: set[Path] = set()
+        for version in version_index.list_versions(store):
+            files = [data_files.table_folder(home, version.dataset) / file.path for file in version.data_files]
+            seen.update(files)
+            found = sum(counts[path] for path in files)
+            if found:
+                yield FoundPlace(store=self.name, place=version.id, count=found)
+            lines = source_file_list.read_lists(home, version.dataset).get(version.version, ())
+            named = sum(subject.match_text(file.path) for file in lines)
+            if named:
+                yield FoundPlace(store="source files", place=version.id, count=named)
+        left = sum(count for path, count in counts.items() if path not in seen)
+        if left:
+            yield FoundPlace(store=self.name, place="files without a version", count=left)
+
+    def erase(self) -> None:
+        home, store, subject = self._scope
+        counts = table_rows.count_erased(home, subject)
+        datasets = dict.fromkeys(version.dataset for version in version_index.list_versions(store))
+        for dataset in datasets:
+            version_index.repair_index(home, store, dataset)
+            folder = data_files.table_folder(home, dataset)
+            lists = source_file_list.read_lists(home, dataset).values()
+            names = {file.path for files in lists for file in files if subject.match_text(file.path)}
+            if names or any(path.is_relative_to(folder) for path in counts):
+                changes = VersionChanges(
+                    rewritten=self._rewrite_files(dataset, counts),
+                    renamed={name: f"erased-{uuid4().hex[:16]}" for name in names},
+                )
+                rewrite_versions(home, store, dataset, changes, time.time())
+        for path in table_rows.count_erased(home, subject):
+            path.unlink()  # of a data set whose first version was never committed
+
+    def _rewrite_files(self, dataset: str, counts: Mapping[Path, int]) -> dict[str, DataFile | None]:
+        home, store, subject = self._scope
+        rewritten: dict[str, DataFile | None] = {}
+        for version in store.rows(version_index.VERSIONS, {"dataset": dataset}):
+            for file in version.data_files:
+                stored = StoredFile(data_files.table_folder(home, dataset), file, version.id)
+                if stored.path in counts and file.path not in rewritten:
+                    rewritten[file.path] = rewrite_file(stored, partial(table_rows.drop_erased, subject=subject))
+        return rewritten
+
+
+class RejectStore:
+    """Rows left out at ingest (quarantine) or at refinement (drops), and the records that a dropped row repeats."""
+
+    def __init__(self, scope: ErasureScope, name: str) -> None:
+        self._scope, self.name = scope, name
+
+    def find(self) -> Iterator[FoundPlace]:
+        for path in self._list_files():
+            count = sum(self._revise_line(line) != line for line in _read_lines(path))
+            if count:
+                place = f"{path.parent.name}@{path.stem}"
+                yield FoundPlace(store=self.name, place=place, count=count)
+
+    def erase(self) -> None:
+        for path in self._list_files():
+            lines = [*_read_lines(path)]
+            revised = [self._revise_line(line) for line in lines]
+            if revised != lines:
+                write_atomic(path, b"".join(line for line in revised if line is not None))
+
+    def _list_files(self) -> list[Path]:
+        return sorted((self._scope.home.lake / self.name).rglob("*.jsonl"))
+
+    def _revise_line(self, line: bytes) -> bytes | None:
+        """The line without references to an erased record; None if the line is about the person."""
+        subject = self._scope.subject
+        try:
+            row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            return None if subject.match_text(line.decode(errors="replace")) else line
+        texts = [value for value in row.values() if isinstance(value, str)]
+        cut = str(row.get("excerpt", ""))
+        named = any(map(subject.match_text, texts)) or (cut.endswith("...") and subject.match_cut(cut[:-3]))
+        if named or self._is_erased(row.get("record_id")):
+            return None
+        if not self._is_erased(row.get("kept")):
+            return line
+        return msgspec.json.encode({name: value for name, value in row.items() if name != "kept"}) + b"\n"
+
+    def _is_erased(self, record_id: Any) -> bool:
+        return isinstance(record_id, str) and record_id in self._scope.subject.hex_ids
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as lines:
+        yield from lines
+
+
+class ShardStore:
+    """Tokens of the person's documents in packed shards."""
+
+    name = "shards"
+
+    def __init__(self, scope: ErasureScope) -> None:
+        self._scope = scope
+
+    def find(self) -> Iterator[FoundPlace]:
+        for folder in sorted((self._scope.home.lake / "shards").glob("*")):
+            count = 0
+            for path in folder.glob("*.parquet"):
+                ids = pq.read_table(path, columns=["record_id"]).column("record_id")
+                count += table_rows.match_ids(ids, self._scope.subject.record_ids).combine_chunks().true_count
+            if count:
+                yield FoundPlace(store=self.name, place=folder.name, count=count)
+
+    def erase(self) -> None:
+        home, store, subject = self._scope
+        for version in version_index.list_versions(store):
+            for shard in version.token_shards:
+                folder = refinement.shards_folder(home, version)
+                token_shards.remove_documents(folder, shard, set(subject.record_ids))
+
+
+def decode_shard(scope: ErasureScope, path: Path, _head: bytes) -> Iterator[Any] | None:
+    """The texts of a shard's documents, if its tokeniser is still where the recipe names it."""
+    for version in version_index.list_versions(scope.store):
+        folder = refinement.shards_folder(scope.home, version)
+        for shard in version.token_shards if path.parent == folder and path.suffix == ".bin" else ():
+            options = msgspec.json.decode(version.recipe)[-1]["token-shards"]
+            tokeniser = token_shards.find_tokeniser(scope.home, options["tokeniser"])
+            if shard.path == path.name and sha256(tokeniser.read_bytes()).hexdigest() == shard.tokeniser_sha256:
+                tokens = np.fromfile(path, "<u2" if shard.bits == 16 else "<u4").tolist()
+                text = token_shards.load_tokeniser(tokeniser).decode(tokens, skip_special_tokens=False)
+                return iter([pa.array([text], pa.large_string())])
+    return None
+
+
+class IndexStore:
+    """Passages of the person in indexes for retrieval, and the cached vectors of texts."""
+
+    name = "indexes"
+
+    def __init__(self, scope: ErasureScope) -> None:
+        self._scope = scope
+
+    def find(self) -> Iterator[FoundPlace]:
+        home, _, subject = self._scope
+        for version in index_record.list_indexed_versions(home):
+            count = 0
+            for path in index_record.index_folder(home, version).glob("*/*.arrow"):
+                with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as passages:
+                    batches = (passages.get_batch(number) for number in range(passages.num_record_batches))
+                    count += sum(table_rows.match_erased(batch, subject).true_count for batch in batches)
+            if count:
+                yield FoundPlace(store=self.name, place=version, count=count)
+
+    def erase(self) -> None:
+        home, _, subject = self._scope
+        for version in index_record.list_indexed_versions(home):
+            remove_records(home, version, subject.record_ids)
+        remove_embedding_cache(home)
+
+
+class FileStore:
+    """Files that can be made again: work of unfinished refinements, exports, and what killed writers left."""
+
+    name = "files"
+
+    def __init__(self, scope: ErasureScope) -> None:
+        self._scope = scope
+
+    def find(self) -> Iterator[FoundPlace]:
+        home, _, subject = self._scope
+        for path in self._list_files():
+            if count_decoded(path, subject):
+                place = subject.mask_path(path.relative_to(home.root).as_posix())
+                yield FoundPlace(store=self.name, place=place, count=1)
+
+    def erase(self) -> None:
+        home, _, subject = self._scope
+        for path in self._list_files():
+            if path.is_relative_to(home.lake / "work") or count_decoded(path, subject):
+                path.unlink(missing_ok=True)
+        shutil.rmtree(home.lake / "work", ignore_errors=True)
+
+    def _list_files(self) -> list[Path]:
+        home = self._scope.home
+        folders = [path for path in home.lake.iterdir() if path.name not in OWNED] + [home.root / "exports"]
+        found = {path for folder in folders for path in folder.rglob("*") if folder.is_dir()}
+        found |= {path for path in home.lake.rglob("*") if any(map(path.match, LEFT_BY_KILL))}
+        return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def list_lake_stores(scope: ErasureScope) -> list[ErasableStore]:
+    rejects = [RejectStore(scope, name) for name in ("quarantine", "drops")]
+    return [TableStore(scope), *rejects, ShardStore(scope), IndexStore(scope), FileStore(scope)]
