@@ -183,30 +183,9 @@ def read_hub_access() -> HubAccess:
     return HubAccess(endpoint, token, offline)
 
 
-@dataclass(frozen=True)
-class S3Access:
-    """How to reach S3, from the variables of its clients; empty: the client's own files and roles decide."""
-
-    endpoint: str = ""
-    region: str = ""
-    access_key: str = field(default="", repr=False)
-    secret_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
-
-
-def read_s3_access() -> S3Access:
-    """Read AWS_ENDPOINT_URL(_S3), AWS_REGION or AWS_DEFAULT_REGION, and the keys of the S3 client."""
-
-    def read_first(*names: str) -> str:
-        return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
-
-    return S3Access(
-        endpoint=read_first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL").rstrip("/"),
-        region=read_first("AWS_REGION", "AWS_DEFAULT_REGION"),
-        access_key=read_first("AWS_ACCESS_KEY_ID"),
-        secret_key=read_first("AWS_SECRET_ACCESS_KEY"),
-        session_token=read_first("AWS_SESSION_TOKEN"),
-    )
+def read_s3_endpoint() -> str:
+    """Return AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL; the library of S3 reads the other variables itself."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
 
 
 def read_os_user() -> str:

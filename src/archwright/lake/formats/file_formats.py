@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from archwright.lake.formats import (
@@ -42,7 +43,13 @@ FORMATS: dict[str, FileFormat] = {
     ),
     **dict.fromkeys(
         ("html", "pdf", "docx", "pptx", "workbook"),
-        FileFormat(parsed_document_reader.read_chunks, parsed_document_reader.count_document_kinds),
+        FileFormat(
+            parsed_document_reader.read_chunks,
+            partial(parsed_document_reader.count_kinds, parsed_document_reader.DOCUMENT_COLUMNS),
+        ),
     ),
-    "image": FileFormat(parsed_document_reader.read_image, parsed_document_reader.count_image_kinds),
+    "image": FileFormat(
+        parsed_document_reader.read_image,
+        partial(parsed_document_reader.count_kinds, parsed_document_reader.IMAGE_COLUMNS),
+    ),
 }

@@ -5,7 +5,7 @@ without text is a broken row, so a scanned PDF is not mistaken for an empty one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from archwright.errors import from_os_error
 from archwright.lake.documents.document_contents import DocumentPage
@@ -21,15 +21,7 @@ DOCUMENT_COLUMNS = {"text": "text", "page": "integer", "title": "text"}
 IMAGE_COLUMNS = {"content": "bytes", "width": "integer", "height": "integer", "format": "text"}
 
 
-def count_document_kinds(_source: ScannedFile, votes: KindCounts) -> None:
-    _count_kinds(DOCUMENT_COLUMNS, votes)
-
-
-def count_image_kinds(_source: ScannedFile, votes: KindCounts) -> None:
-    _count_kinds(IMAGE_COLUMNS, votes)
-
-
-def _count_kinds(columns: dict[str, str], votes: KindCounts) -> None:
+def count_kinds(columns: Mapping[str, str], _source: ScannedFile, votes: KindCounts) -> None:
     for name, kind in columns.items():
         votes.setdefault(name, Counter())[kind] += 1
 

@@ -20,7 +20,7 @@ from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation, from_os_error
 from archwright.lake.formats.source_files import SETTLED_S, ScannedFile, SourceScan, detect_format
 from archwright.lake.lazy_modules import pa_fs
-from archwright.settings import read_s3_access
+from archwright.settings import read_s3_endpoint
 
 SCHEME = "s3://"
 COPIES_AT_ONCE = 16
@@ -28,17 +28,8 @@ PIECE_BYTES = 1024 * 1024
 
 
 def open_bucket() -> Any:
-    access = read_s3_access()
-    scheme, _, server = access.endpoint.rpartition("://")
-    options = {
-        "access_key": access.access_key,
-        "secret_key": access.secret_key,
-        "session_token": access.session_token,
-        "region": access.region,
-        "endpoint_override": server,
-        "scheme": scheme,
-    }
-    return pa_fs.S3FileSystem(**{name: value for name, value in options.items() if value})
+    scheme, _, server = read_s3_endpoint().rstrip("/").rpartition("://")
+    return pa_fs.S3FileSystem(scheme=scheme or "https", endpoint_override=server or None)
 
 
 def copy_objects(address: str, folder: Path, known: Mapping[str, SourceFile], bucket: Any) -> SourceScan:
