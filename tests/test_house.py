@@ -51,7 +51,7 @@ TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
 HEAVY = {
     *("numpy", "xllamacpp", "torch", "ray", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
     *("gguf", "huggingface_hub", "lightgbm", "onnx", "onnxmltools", "onnxruntime", "tokenizers", "usearch", "tantivy"),
-    "phonenumbers",
+    *("phonenumbers", "fasttext"),
     *("highspy", "typst", "xlsxwriter", "jinja2"),
     *("pypdfium2", "html_to_markdown", "mammoth", "pptx", "python_calamine", "PIL"),
     "cryptography",
@@ -61,7 +61,7 @@ FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
     "lake": (
-        *("documents", "formats", "sources", "tables", "personal_data", "steps", "passages"),
+        *("documents", "formats", "sources", "tables", "personal_data", "steps", "text_steps", "passages"),
         *("governance", "retrieval", "erasure"),
     ),
     "monitor": ("wal", "metrics"),

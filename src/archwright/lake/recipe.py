@@ -20,10 +20,13 @@ from archwright.lake.steps.decontamination import Decontaminate
 from archwright.lake.steps.exact_duplicates import DropDuplicates
 from archwright.lake.steps.near_duplicates import DropNearDuplicates
 from archwright.lake.steps.python_function import PythonFunction
-from archwright.lake.steps.redaction import Redact
-from archwright.lake.steps.row_filters import DropEmpty, DropShort
 from archwright.lake.steps.step import Step, StepSources
 from archwright.lake.steps.token_shards import TokenShards
+from archwright.lake.text_steps.language_identification import DetectLanguage
+from archwright.lake.text_steps.quality_filters import FilterQuality
+from archwright.lake.text_steps.redaction import Redact
+from archwright.lake.text_steps.row_filters import DropEmpty, DropShort
+from archwright.lake.text_steps.text_normalisation import NormaliseText
 from archwright.store import Store
 
 
@@ -36,6 +39,9 @@ class RecipeStep(Record):
     redact: Redact | None = None
     drop_empty: DropEmpty | None = msgspec.field(name="drop-empty", default=None)
     drop_short: DropShort | None = msgspec.field(name="drop-short", default=None)
+    filter_quality: FilterQuality | None = msgspec.field(name="filter-quality", default=None)
+    detect_language: DetectLanguage | None = msgspec.field(name="detect-language", default=None)
+    normalise_text: NormaliseText | None = msgspec.field(name="normalise-text", default=None)
     python: PythonFunction | None = None
     chunk: ChunkText | None = None
     embed: EmbedText | None = None

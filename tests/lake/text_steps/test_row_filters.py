@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from archwright.errors import DataError
-from archwright.lake.steps.row_filters import DropEmpty, DropShort
 from archwright.lake.steps.text_columns import resolve_columns
+from archwright.lake.text_steps.row_filters import DropEmpty, DropShort
 
-from .step_runner import run_step
+from ..steps.step_runner import run_step
 
 
 def test_drop_empty_names_the_first_empty_column() -> None:

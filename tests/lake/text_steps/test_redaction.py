@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.errors import DataError
 from archwright.lake.personal_data.span_finder import PERSONAL_KINDS, find_spans, make_finders
-from archwright.lake.steps.redaction import Redact, RedactionWorker
+from archwright.lake.text_steps.redaction import Redact, RedactionWorker
 
-from .step_runner import RecordingContext, run_step
+from ..steps.step_runner import RecordingContext, run_step
 
 ROWS = ["write to a@b.example", "nothing", None, "call 12 34"]
 
@@ -72,6 +72,7 @@ VALUES = (
 )
 
 
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from((*VALUES, " ", "\n", ", ", "x", "7", "-", "name: ", "password=")), max_size=12))
 @pytest.mark.parametrize("action", ["replace", "pseudonym"])
 def test_nothing_is_left_after_redaction(action: str, pieces: list[str]) -> None:
