@@ -25,6 +25,8 @@ from examples.full import corpus
 
 HERE = Path(__file__).parent
 QUESTION = "What does Python's json.dumps do?"
+TENANT = "demo"
+DOCUMENT_QUESTION, DOCUMENT_SOURCE = "What is augmented assignment?", "augassign"
 
 
 def read_json(*words: str) -> Any:
@@ -117,6 +119,22 @@ def ask(url: str, key: str) -> tuple[str, str]:
     return request_id, model
 
 
+def ask_documents(url: str, key: str) -> None:
+    """Ask about the handbook, and print the answer with its sources. Without an embedder, keywords find passages."""
+    run("data", "policy", "handbook", "--tenant", TENANT)  # the refined data set inherits it
+    run("data", "index", "handbook-clean")
+    run("data", "search", "handbook-clean", DOCUMENT_QUESTION, "--limit", "2", "--tenant", TENANT)
+    messages = [{"role": "user", "content": DOCUMENT_QUESTION}]
+    body = {"model": "rag:handbook-clean", "max_tokens": 64, "temperature": 0, "messages": messages}
+    reply, request_id, model = call(url, key, "/v1/chat/completions", body)
+    text = reply["choices"][0]["message"]["content"].replace("\n", "\n    ")
+    print(f"\nPOST {url}/v1/chat/completions  {DOCUMENT_QUESTION}\n  {model}, request {request_id}:\n    {text}")
+    for one in reply["citations"]:
+        print(f"  [{one['number']}] {one['file']}, characters {one['start']} to {one['end']}", flush=True)
+    files = [one["file"] for one in reply["citations"]]
+    require(bool(files) and files[0].startswith(DOCUMENT_SOURCE), "the answer names the file that holds it")
+
+
 def predict(url: str, key: str, name: str, inputs: list[list[float]], truth: list[str]) -> None:
     reply, request_id, model = call(url, key, f"/v1/predict/{name}", {"inputs": inputs})
     labels = [found["label"] for found in reply["predictions"]]
@@ -131,7 +149,7 @@ def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> N
     run("plan", str(HERE / "needs.yaml"), "--best-effort", "-o", plan)
     started = read_json("up", plan, "--detach", "--port", "0")
     try:
-        url, key = started["url"], read_json("key", "create", "--tenant", "demo")["key"]
+        url, key = started["url"], read_json("key", "create", "--tenant", TENANT)["key"]
         ask(url, key)
         run("models", "promote", model)
         request_id, served = ask(url, key)
@@ -142,6 +160,7 @@ def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> N
             chain["model"] == model and bool(chain["run"]) and bool(chain["files"]),
             "the lineage of an answer is complete",
         )
+        ask_documents(url, key)
         for name, version in classifiers.items():
             run("models", "promote", version)
             predict(url, key, name, *samples(folder, name))

@@ -77,10 +77,11 @@ class PassageSearch:
             policy.classification in BOUND_CLASSIFICATIONS or (policy.residency and ANY_COUNTRY not in policy.residency)
             for policy in policies
         )
-        return FoundPassages(tuple(one for one in passages if _may_answer(one)), bool(bound))
+        return FoundPassages(tuple(one for one in passages if may_answer(one)), bool(bound))
 
 
-def _may_answer(passage: Passage) -> bool:
+def may_answer(passage: Passage) -> bool:
+    """True if a passage is worth asking the model about it."""
     if passage.similarity is None:
         return passage.coverage >= LEAST_COVERAGE_ALONE
     return passage.similarity >= LEAST_SIMILARITY or passage.coverage >= LEAST_COVERAGE
