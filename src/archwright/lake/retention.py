@@ -13,6 +13,7 @@ from archwright.contract.lineage import DatasetVersion, format_node
 from archwright.contract.record import Record, as_dict
 from archwright.home import Home
 from archwright.lake.governance.policy import read_policy
+from archwright.lake.passages.embedding import remove_embedding_cache
 from archwright.lake.refinement import drops_path, shards_folder, work_folder
 from archwright.lake.retrieval.index_record import index_folder
 from archwright.lake.tables import version_index
@@ -104,7 +105,8 @@ def delete_versions(
 
 
 def _remove_files(home: Home, version: DatasetVersion) -> None:
-    """Remove what lies beside the table: index, shards, list of drops, parts of a refinement that was killed."""
+    """Remove what lies beside the table: index, vectors, shards, list of drops, parts of a killed refinement."""
     for folder in (index_folder(home, version.id), shards_folder(home, version), work_folder(home, version.dataset)):
         shutil.rmtree(folder, ignore_errors=True)
+    remove_embedding_cache(home)  # of all versions: its vectors are computed again when they are needed
     drops_path(home, version.dataset, version.version).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from archwright.lake.lazy_modules import np, pa, pc, tantivy, vector_files
 from archwright.lake.passages.terms import split_terms
 from archwright.lake.retrieval.index_record import IndexRecord, IndexSegment, check_segment, describe_files
 
-SEGMENT_ROWS = 16_384
+SEGMENT_ROWS = 8_192
 PASSAGES, VECTORS, KEYWORDS = "passages.arrow", "vectors.usearch", "keywords"
 # Parameters of the HNSW graph (arXiv 1603.09320): recall@10 above 0.99 at these widths, see bench/data/retrieval.py.
 GRAPH = {"connectivity": 16, "expansion_add": 96, "expansion_search": 128}
