@@ -113,12 +113,11 @@ def rate_graph(queries: int = 200) -> None:
     made = (made + rng.normal(size=made.shape)).astype(np.float32)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
     table, asked = made[:SEGMENT_ROWS], made[SEGMENT_ROWS:]
-    graph = Index(ndim=DIMENSIONS, metric="cos", dtype="f16", **GRAPH)
+    graph = Index(ndim=DIMENSIONS, metric="cos", dtype="f16", **GRAPH)  # type: ignore[arg-type]
     began, cpu = time.perf_counter(), time.process_time()
     graph.add(np.arange(SEGMENT_ROWS), table)
-    print(
-        f"graph of {SEGMENT_ROWS:,} vectors: {time.perf_counter() - began:.1f} s, CPU {time.process_time() - cpu:.1f} s"
-    )
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    print(f"graph of {SEGMENT_ROWS:,} vectors: {took:.1f} s, CPU {used:.1f} s")
     same = 0
     times: tuple[list[float], list[float]] = ([], [])
     for query in asked:
