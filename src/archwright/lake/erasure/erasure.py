@@ -11,8 +11,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from archwright import __version__
-from archwright.contract.lineage import DatasetVersion
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.journal import report_step
@@ -20,14 +19,14 @@ from archwright.lake.dataset_card import PERSONAL_KINDS
 from archwright.lake.erasure import lake_stores, receipt, table_rows, version_records
 from archwright.lake.erasure.file_scan import FileDecoder, ScanResult, scan_files
 from archwright.lake.erasure.lake_stores import ErasableStore, ErasureScope
-from archwright.lake.erasure.receipt import ErasureJournal, ErasureReceipt, FoundPlace, TrainedModel, VersionChange
+from archwright.lake.erasure.receipt import ErasureJournal, FoundPlace, TrainedModel, VersionState
 from archwright.lake.erasure.subject import Subject
 from archwright.lake.governance.policy import DEFAULT_TENANT, POLICIES
 from archwright.lake.personal_data.phone_numbers import format_phone
 from archwright.lake.steps.pseudonyms import load_pseudonym_key, make_pseudonym
-from archwright.lake.steps.redaction import Redact
 from archwright.lake.tables import version_index
 from archwright.lake.tables.dataset_lock import lock_lake
+from archwright.lake.text_steps.redaction import Redact
 from archwright.store import Store
 
 # More rows than both need a confirmation: the identifier may name more than one person.
@@ -84,17 +83,14 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
         subject.add_records(table_rows.find_record_ids(home, subject))
         scope = ErasureScope(home, store, subject)
         stores = [*lake_stores.list_lake_stores(scope), *(make(scope) for make in request.stores)]
-        found = _merge_places((*(journal.found if journal else ()), *_find_places(stores)))
+        found = _merge_places((*(journal.found if journal else ()), *(place for one in stores for place in one.find())))
         if not found and journal is None:
             hint = "check the spelling, and give each identifier of the person: --subject E-MAIL --subject NAME"
             message = "nothing in this home names the person; nothing was changed"
             raise UnknownSubjectError("AW-DATA-57", message, where=ErrorLocation(field="subject"), hint=hint)
-        versions = tuple(place.place for place in found if place.store == lake_stores.TableStore.name)
+        rows = {place.place: place.count for place in found if place.store == lake_stores.TableStore.name}
         outcome = ErasureOutcome(
-            rows=sum(place.count for place in found if place.store == lake_stores.TableStore.name),
-            found=found,
-            versions=versions,
-            models=request.list_models(versions),
+            rows=sum(rows.values()), found=found, versions=tuple(rows), models=request.list_models(rows)
         )
         if request.dry_run:
             return outcome
@@ -127,20 +123,10 @@ def _read_journal(home: Home, subject: Subject) -> ErasureJournal | None:
     return receipt.read_journal(home, _digest_subject(home, subject)) if home.pseudonym_secret.exists() else None
 
 
-def _find_places(stores: Iterable[ErasableStore]) -> Iterable[FoundPlace]:
-    for store in stores:
-        report_step(f"searching: {store.name}")
-        yield from store.find()
-
-
 def _merge_places(places: Iterable[FoundPlace]) -> tuple[FoundPlace, ...]:
     """Each place once, with its largest count: a repeated erasure finds less than the first run."""
-    merged: dict[tuple[str, str], FoundPlace] = {}
-    for place in places:
-        key = place.store, place.place
-        if key not in merged or merged[key].count < place.count:
-            merged[key] = place
-    return tuple(merged.values())
+    largest = {(place.store, place.place): place for place in sorted(places, key=lambda place: place.count)}
+    return tuple(largest[key] for key in sorted(largest))
 
 
 def _check_row_count(store: Store, rows: int, expected: int | None) -> None:
@@ -154,13 +140,12 @@ def _check_row_count(store: Store, rows: int, expected: int | None) -> None:
 def _write_journal(
     home: Home, store: Store, subject: Subject, journal: ErasureJournal | None, found: tuple[FoundPlace, ...]
 ) -> ErasureJournal:
-    versions = {one.id: (one.rows, one.content_sha256) for one in version_index.list_versions(store)}
     journal = ErasureJournal(
         id=journal.id if journal else f"erasure-{uuid4().hex[:16]}",
         subject=_digest_subject(home, subject),
         record_ids=tuple(sorted(subject.hex_ids)),
         found=found,
-        versions={**versions, **(journal.versions if journal else {})},
+        versions={**_read_states(store), **(journal.versions if journal else {})},
     )
     receipt.write_journal(home, journal)
     return journal
@@ -177,14 +162,15 @@ def _finish(
     """Prove the erasure, sign the receipt and remove the journal. Raises DataError AW-DATA-59."""
     report_step("searching every file of the home")
     scan = scan_files(home.root, subject, request.decoders)
-    after = {version.id: version for version in version_index.list_versions(store)}
-    made = ErasureReceipt(
+    after = _read_states(store)
+    made = receipt.ErasureReceipt(
         id=journal.id,
         at=request.now(),
         program=f"archwright {__version__}",
         subject=journal.subject,
         found=outcome.found,
-        versions=tuple(_describe_change(journal, after[name]) for name in outcome.versions if name in after),
+        before={name: journal.versions[name] for name in outcome.versions if name in after},
+        after={name: after[name] for name in outcome.versions if name in after},
         models=outcome.models,
         proven=scan.clean,
         scan=scan,
@@ -193,14 +179,7 @@ def _finish(
     path = receipt.receipt_path(home, made.id)
     request.on_erased(made.id)
     receipt.journal_path(home, journal.subject).unlink()
-    outcome = ErasureOutcome(
-        rows=outcome.rows,
-        found=outcome.found,
-        versions=outcome.versions,
-        models=outcome.models,
-        scan=scan,
-        receipt=str(path),
-    )
+    outcome = replace(outcome, scan=scan, receipt=str(path))
     if not scan.clean:
         places = ", ".join(f"{hit.place} ({hit.how})" for hit in scan.hits[:3])
         message = f"the person was erased, but {len(scan.hits)} files still name the person: {places}"
@@ -211,12 +190,6 @@ def _finish(
     return outcome
 
 
-def _describe_change(journal: ErasureJournal, version: DatasetVersion) -> VersionChange:
-    rows, digest = journal.versions[version.id]
-    return VersionChange(
-        id=version.id,
-        rows_before=rows,
-        rows_after=version.rows,
-        sha256_before=digest,
-        sha256_after=version.content_sha256,
-    )
+def _read_states(store: Store) -> dict[str, VersionState]:
+    versions = version_index.list_versions(store)
+    return {one.id: VersionState(rows=one.rows, content_sha256=one.content_sha256) for one in versions}

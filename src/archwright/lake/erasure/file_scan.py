@@ -119,7 +119,7 @@ def _read_arrow(path: Path) -> Iterator[Any]:
 def _read_parquet(path: Path) -> Iterator[Any]:
     """Yield every column chunk, the values of its dictionary among them, and the metadata of the file."""
     schema = pq.read_schema(path)
-    texts = [leaf.path for leaf in _list_leaves(pq.ParquetFile(path)) if leaf.physical_type == "BYTE_ARRAY"]
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         for group in range(file.num_row_groups):
             for name in (name for name in file.schema_arrow.names if name not in NUMBER_COLUMNS):
@@ -130,11 +130,6 @@ def _read_parquet(path: Path) -> Iterator[Any]:
                         yield chunk
     metadata = [text.decode(errors="replace") for pair in (schema.metadata or {}).items() for text in pair]
     yield pa.array([*schema.names, *metadata], pa.large_string())
-
-
-def _list_leaves(file: Any) -> list[Any]:
-    with file:
-        return [file.schema.column(number) for number in range(len(file.schema))]
 
 
 def _read_avro(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -43,23 +43,24 @@ class ErasureScope(NamedTuple):
     subject: Subject
 
 
-class ErasableStore(Protocol):
+class ErasableStore:
     """A place that may name a person: `find` yields what does, `erase` removes it and may be repeated."""
 
-    name: str
+    name = ""
 
-    def find(self) -> Iterator[FoundPlace]: ...
+    def __init__(self, scope: ErasureScope) -> None:
+        self._scope = scope
+
+    def find(self) -> Iterator[FoundPlace]:
+        yield from ()
 
     def erase(self) -> None: ...
 
 
-class TableStore:
+class TableStore(ErasableStore):
     """The rows in the data files of all versions, and the names of their source files."""
 
     name = "table"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         home, store, subject = self._scope
@@ -108,7 +109,7 @@ class TableStore:
         return rewritten
 
 
-class RejectStore:
+class RejectStore(ErasableStore):
     """Rows left out at ingest (quarantine) or at refinement (drops), and the records that a dropped row repeats."""
 
     def __init__(self, scope: ErasureScope, name: str) -> None:
@@ -156,13 +157,10 @@ def _read_lines(path: Path) -> Iterator[bytes]:
         yield from lines
 
 
-class ShardStore:
-    """Tokens of the person's documents in packed shards."""
+class ShardStore(ErasableStore):
+    """Tokens of the person's documents in packed shards; `version_records` removes them."""
 
     name = "shards"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         for folder in sorted((self._scope.home.lake / "shards").glob("*")):
@@ -172,13 +170,6 @@ class ShardStore:
                 count += table_rows.match_ids(ids, self._scope.subject.record_ids).combine_chunks().true_count
             if count:
                 yield FoundPlace(store=self.name, place=folder.name, count=count)
-
-    def erase(self) -> None:
-        home, store, subject = self._scope
-        for version in version_index.list_versions(store):
-            for shard in version.token_shards:
-                folder = refinement.shards_folder(home, version)
-                token_shards.remove_documents(folder, shard, set(subject.record_ids))
 
 
 def decode_shard(scope: ErasureScope, path: Path, _head: bytes) -> Iterator[Any] | None:
@@ -195,13 +186,10 @@ def decode_shard(scope: ErasureScope, path: Path, _head: bytes) -> Iterator[Any]
     return None
 
 
-class IndexStore:
+class IndexStore(ErasableStore):
     """Passages of the person in indexes for retrieval, and the cached vectors of texts."""
 
     name = "indexes"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         home, _, subject = self._scope
@@ -221,13 +209,10 @@ class IndexStore:
         remove_embedding_cache(home)
 
 
-class FileStore:
+class FileStore(ErasableStore):
     """Files that can be made again: work of unfinished refinements, exports, and what killed writers left."""
 
     name = "files"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         home, _, subject = self._scope

@@ -35,14 +35,9 @@ class FoundPlace(Record):
     count: int
 
 
-class VersionChange(Record):
-    """A version that held the person: its rows and its content digest before and after."""
-
-    id: str
-    rows_before: int
-    rows_after: int
-    sha256_before: str
-    sha256_after: str
+class VersionState(Record):
+    rows: int
+    content_sha256: str
 
 
 class TrainedModel(Record):
@@ -56,17 +51,19 @@ class TrainedModel(Record):
 
 
 class ErasureJournal(Record):
-    """A started erasure; `versions` are the rows and digests of each version before it."""
+    """A started erasure; `versions` are the states of all versions before it."""
 
     id: str
     subject: str
     record_ids: tuple[str, ...]
     found: tuple[FoundPlace, ...]
-    versions: dict[str, tuple[int, str]]
+    versions: dict[str, VersionState]
 
 
 class ErasureReceipt(Record):
-    """`subject` is the keyed digest of the identifiers; `proven` is True if the scan found nothing any more."""
+    """`subject` is the keyed digest of the identifiers; `proven` is True if the scan found nothing any more.
+
+    `before` and `after` are the states of the versions that held the person."""
 
     kind: str = "archwright-erasure-receipt"
     id: str
@@ -74,7 +71,8 @@ class ErasureReceipt(Record):
     program: str
     subject: str
     found: tuple[FoundPlace, ...]
-    versions: tuple[VersionChange, ...]
+    before: dict[str, VersionState]
+    after: dict[str, VersionState]
     models: tuple[TrainedModel, ...]
     proven: bool
     scan: ScanResult

@@ -1,45 +1,47 @@
-"""Brings the records of versions up to date with what was erased from the files beside their tables."""
+"""Removes the person from shards, and brings the records of versions up to date with what was erased."""
 
 from collections import Counter, defaultdict
-from hashlib import file_digest
 
 import msgspec
 
-from archwright.contract.lineage import DatasetVersion, TokenShard
+from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lake import refinement
 from archwright.lake.erasure.receipt import ErasureJournal
-from archwright.lake.lazy_modules import pc, pq
-from archwright.lake.steps.token_shards import index_path
+from archwright.lake.steps.token_shards import remove_documents
 from archwright.lake.tables import quarantine, version_index
 from archwright.lake.tables.quarantine import quarantine_path
 from archwright.store import Store
 
 
 def update_records(home: Home, store: Store, journal: ErasureJournal) -> None:
-    """Count rejected rows and tokens again where something was found, and note the erasure in each version."""
+    """Remove tokens, count rejected rows again where some were found, and note the erasure in each version."""
+    records = {bytes.fromhex(text) for text in journal.record_ids}
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for place in journal.found:
         found[place.place][place.store] = place.count
     changed: dict[str, list[DatasetVersion]] = defaultdict(list)
     for version in version_index.list_versions(store):
-        changed[version.dataset].append(_update_record(home, version, journal.id, found.get(version.id, {})))
+        changed[version.dataset].append(_update_record(home, version, journal.id, found.get(version.id, {}), records))
     for dataset, versions in changed.items():
         if versions != store.rows(version_index.VERSIONS, {"dataset": dataset}):
             rewrite = version_index.TableRewrite(dataset=dataset, versions=tuple(versions))
             version_index.apply_rewrite(home, store, rewrite)
 
 
-def _update_record(home: Home, version: DatasetVersion, erasure: str, found: dict[str, int]) -> DatasetVersion:
+def _update_record(
+    home: Home, version: DatasetVersion, erasure: str, found: dict[str, int], records: set[bytes]
+) -> DatasetVersion:
     if not found:
         return version
     version = replace(version, erasures={**version.erasures, erasure: found.get("table", 0)})
     if "quarantine" in found or "drops" in found:
         version = replace(version, drops=_count_rejects(home, version))
     if "shards" in found:
-        shards = tuple(_describe_shard(home, version, shard) for shard in version.token_shards)
-        version = replace(version, token_shards=shards)
+        folder = refinement.shards_folder(home, version)
+        shards = (remove_documents(folder, shard, records) for shard in version.token_shards)
+        version = replace(version, token_shards=tuple(shards))
     return version
 
 
@@ -54,17 +56,3 @@ def _count_rejects(home: Home, version: DatasetVersion) -> dict[str, int]:
             row: dict[str, object] = msgspec.json.decode(line, type=dict[str, object])
             counts[f"{row.get('step', 'quarantine')}: {row['reason']}"] += 1
     return dict(sorted(counts.items()))
-
-
-def _describe_shard(home: Home, version: DatasetVersion, shard: TokenShard) -> TokenShard:
-    path = refinement.shards_folder(home, version) / shard.path
-    index = pq.read_table(index_path(path), columns=["tokens"])
-    with open(path, "rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    return replace(
-        shard,
-        sha256=digest,
-        size_bytes=path.stat().st_size,
-        documents=index.num_rows,
-        tokens=pc.sum(index.column("tokens")).as_py() or 0,
-    )

@@ -5,6 +5,7 @@ behind it. It is padded with end tokens to whole sequences: sequence n is tokens
 index beside it (Parquet) has record_id, offset and tokens of each document, so that a document can be removed.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -107,7 +108,7 @@ def _encode_documents(task: ShardTask, tokeniser: Any, end: int) -> Iterator[tup
 
 
 def _write_documents(path: Path, shard: TokenShard, documents: Iterable[tuple[bytes, Any]]) -> TokenShard:
-    """Write a shard and its index under draft names, then rename: the index first."""
+    """Write a shard and its index under draft names, then rename: the index last."""
     kind = np.dtype("<u2" if shard.bits == 16 else "<u4")
     digest, offset = sha256(), 0
     ids: list[bytes] = []
@@ -129,8 +130,8 @@ def _write_documents(path: Path, shard: TokenShard, documents: Iterable[tuple[by
     index = pa.table([pa.array(ids, pa.binary(16)), offsets, lengths], names=list(INDEX_COLUMNS))
     index_draft = path.with_suffix(".index.draft")
     pq.write_table(index, index_draft, compression="zstd", write_page_checksum=True)
-    index_draft.replace(index_path(path))
     draft.replace(path)
+    index_draft.replace(index_path(path))
     size = path.stat().st_size
     return replace(shard, sha256=digest.hexdigest(), size_bytes=size, documents=len(ids), tokens=offset)
 
@@ -160,13 +161,20 @@ def _digest_file(path: Path) -> str:
 
 
 def remove_documents(folder: Path, shard: TokenShard, records: set[bytes]) -> TokenShard:
-    """Write the shard again without the documents; the former files are gone. Returns the new record."""
+    """Write the shard again without the documents; the former files are gone. Returns the new record.
+
+    After a kill, call it again with the same record: if the tokens are new already, only their index is old."""
     path = folder / shard.path
     index = pq.read_table(index_path(path))
     stays = pc.invert(pc.is_in(index.column("record_id"), pa.array(sorted(records), pa.binary(16))))
-    if pc.all(stays).as_py() is not False:
+    unchanged = _digest_file(path) == shard.sha256
+    if unchanged and pc.all(stays).as_py() is not False:
         return shard
     tokens = np.fromfile(path, np.dtype("<u2" if shard.bits == 16 else "<u4"))
     rows = index.filter(stays).to_pylist()
-    documents = ((row["record_id"], tokens[row["offset"] : row["offset"] + row["tokens"]]) for row in rows)
+    packed = itertools.accumulate((row["tokens"] for row in rows), initial=0)
+    starts = [row["offset"] for row in rows] if unchanged else list(packed)[:-1]
+    documents = (
+        (row["record_id"], tokens[start : start + row["tokens"]]) for row, start in zip(rows, starts, strict=True)
+    )
     return _write_documents(path, shard, documents)
