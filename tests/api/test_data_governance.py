@@ -78,6 +78,8 @@ def test_residency_is_refused_before_a_byte_is_written(
     monkeypatch.setenv("ARCHWRIGHT_RESIDENCY", "US")
     assert cli.json_error("data refine recipe.yaml", 10)["code"] == "AW-DATA-48"
     assert not (home.root / "lake" / "work").exists()
+    assert cli.json_error("data index docs", 10)["code"] == "AW-DATA-48"
+    assert not (home.root / "lake" / "indexes").exists()
     monkeypatch.setenv("ARCHWRIGHT_RESIDENCY", "Germany")
     assert cli.json_error("data list", 2)["code"] == "AW-SET-02"
 

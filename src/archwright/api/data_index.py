@@ -2,6 +2,7 @@
 
 from archwright.api.context import open_home, write_audit_record
 from archwright.contract.record import Record
+from archwright.lake.governance.policy import check_location
 from archwright.lake.retrieval.index_builder import IndexRequest, build_index
 from archwright.lake.tables import version_index
 
@@ -24,8 +25,10 @@ class IndexOutcome(Record):
 
 
 def index_version(name: str, column: str, model: str) -> IndexOutcome:
-    with open_home() as (_settings, home, store):
-        made = build_index(home, IndexRequest(version_index.find_version(store, name), column, model))
+    with open_home() as (chosen, home, store):
+        version = version_index.find_version(store, name)
+        check_location(store, version.dataset, chosen.residency)
+        made = build_index(home, IndexRequest(version, column, model))
         if made.new:
             write_audit_record(store, "data.index", made.record.version)
         fields = ("version", "column", "passages", "size_bytes", "model", "model_sha256", "dimensions")

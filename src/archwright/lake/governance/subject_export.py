@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -12,24 +11,12 @@ from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, open_private, write_json
 from archwright.lake.formats.row_chunks import BrokenRow
-from archwright.lake.governance.subject_search import SubjectMatcher, find_subject_rows
+from archwright.lake.governance.subject_search import SubjectMatcher, SubjectRow, find_subject_rows
 from archwright.lake.lazy_modules import pa
 from archwright.lake.tables.quarantine import quarantine_path
 from archwright.store import Store
 
-EXCERPT = "excerpt"
-
-
-class ExportedRow(Record):
-    """A row that names the person in `columns`; a row in quarantine has the one column `excerpt`."""
-
-    dataset: str
-    version: str
-    file: str
-    row: int
-    record_id: str
-    columns: tuple[str, ...]
-    values: dict[str, Any]
+EXCERPT = "excerpt"  # the one column of a row in quarantine
 
 
 class SubjectExport(Record):
@@ -50,7 +37,7 @@ def export_subject(
     folder.mkdir(parents=True, exist_ok=True)
     with open_private(part, "wb") as file:
         for row in _list_rows(home, store, identifiers, versions):
-            file.write(msgspec.json.encode(row) + b"\n")
+            file.write(msgspec.json.encode({**row._asdict(), "record_id": row.record_id.hex()}) + b"\n")
             counts[row.version] += 1
     if not counts:
         part.unlink()
@@ -66,21 +53,12 @@ def export_subject(
 
 def _list_rows(
     home: Home, store: Store, identifiers: Sequence[str], versions: Sequence[DatasetVersion]
-) -> Iterator[ExportedRow]:
-    for row in find_subject_rows(home, store, identifiers, versions):
-        yield ExportedRow(**{**row._asdict(), "record_id": row.record_id.hex()})
+) -> Iterator[SubjectRow]:
+    yield from find_subject_rows(home, store, identifiers, versions)
     matcher = SubjectMatcher(identifiers)
     for version in versions:
         path = quarantine_path(home, version.dataset, version.version)
         broken = msgspec.json.Decoder(BrokenRow).decode_lines(path.read_bytes()) if path.is_file() else []
         mask = matcher.match_array(pa.array([row.excerpt for row in broken], pa.large_string())).to_pylist()
-        for rejected in (row for row, found in zip(broken, mask, strict=True) if found):
-            yield ExportedRow(
-                dataset=version.dataset,
-                version=version.id,
-                file=rejected.file,
-                row=rejected.row,
-                record_id="",
-                columns=(EXCERPT,),
-                values={EXCERPT: rejected.excerpt},
-            )
+        for row in (row for row, found in zip(broken, mask, strict=True) if found):
+            yield SubjectRow(version.dataset, version.id, row.file, row.row, b"", (EXCERPT,), {EXCERPT: row.excerpt})
