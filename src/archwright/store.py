@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -470,3 +471,19 @@ def _decode_row(record: type[R], layout: tuple[_FieldLayout, ...], row: Sequence
         else:
             values[name] = value if decode is None else decode(value)
     return record(**values)
+
+
+def read_sqlite_cells(path: Path) -> Iterator[tuple[str, str | bytes]]:
+    """Yield (table, value) of every text and blob of a SQLite file. Raises ValueError if it cannot be read."""
+    engine = sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
+    found = sa.MetaData()
+    try:
+        found.reflect(engine)
+        with engine.connect() as connection:
+            for table in found.tables.values():
+                for row in connection.execution_options(yield_per=1000).execute(sa.select(table)):
+                    yield from ((table.name, value) for value in row if isinstance(value, str | bytes))
+    except sa.exc.SQLAlchemyError as error:
+        raise ValueError(f"the file cannot be read: {error}") from error
+    finally:
+        engine.dispose()

@@ -11,9 +11,10 @@ of LMDB a process opens a table once and not before a fork. A home belongs to on
 """
 
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
@@ -179,3 +180,22 @@ class SharedTable:
     def _remove_files(self) -> None:
         self._path.unlink(missing_ok=True)
         Path(f"{self._path}-lock").unlink(missing_ok=True)
+
+
+def read_table_entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield every entry of the file of a shared table. Raises ValueError if it cannot be read."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # a process opens a file once, and it may have opened this one
+            copy = shutil.copyfile(path, Path(folder) / "copy")
+            with (
+                lmdb.open(str(copy), subdir=False, readonly=True, lock=False, max_dbs=16) as environment,
+                environment.begin() as transaction,
+            ):
+                databases = [environment.open_db(None, transaction, create=False)]
+                for key, _value in transaction.cursor(databases[0]):
+                    with suppress(lmdb.Error):  # an entry, not a table
+                        databases.append(environment.open_db(bytes(key), transaction, create=False))
+                for database in databases:
+                    yield from ((bytes(key), bytes(value)) for key, value in transaction.cursor(database))
+    except lmdb.Error as error:
+        raise ValueError(f"the file cannot be read: {error}") from error

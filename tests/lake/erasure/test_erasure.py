@@ -28,6 +28,7 @@ from archwright.lake.retrieval.index_builder import IndexRequest, build_index
 from archwright.lake.steps import token_shards
 from archwright.lake.steps.pseudonyms import load_pseudonym_key, make_pseudonym
 from archwright.lake.tables import iceberg_tables, version_index
+from archwright.monitor.user_names import USER_NAMES
 
 from ...tools.checks import refuses
 from ..temporary_lake import Lake
@@ -161,6 +162,7 @@ def test_the_receipt_proves_and_names_nobody(lake: Lake) -> None:
 
 def test_a_dry_run_and_an_unknown_person_write_nothing(lake: Lake) -> None:
     plant(lake)
+    lake.store.rows(USER_NAMES)  # reading makes the table
     before = tree(lake)
     planned = erase(lake, dry_run=True)
     assert (planned.rows, planned.receipt) == (8, None)
@@ -202,8 +204,8 @@ def test_many_rows_need_a_confirmation(lake: Lake) -> None:
 
 def test_what_stays_is_named_and_fails(lake: Lake) -> None:
     lake.ingest_rows([{"text": NAME}, {"text": "x"}])
-    (lake.home.folder("logs") / "own.log").write_text(f"seen {NAME}", encoding="utf-8")
-    with refuses("AW-DATA-59", match=r"logs/own\.log") as caught:
+    (lake.home.folder("config") / "own.json").write_text(f'{{"owner": "{NAME}"}}', encoding="utf-8")
+    with refuses("AW-DATA-59", match=r"config/own\.json") as caught:
         erase(lake)
     made = caught.value.result
     assert isinstance(made, ErasureOutcome)

@@ -16,9 +16,9 @@ from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.journal import report_step
 from archwright.lake.dataset_card import PERSONAL_KINDS
-from archwright.lake.erasure import lake_stores, receipt, table_rows, version_records
-from archwright.lake.erasure.file_scan import FileDecoder, ScanResult, scan_files
-from archwright.lake.erasure.lake_stores import ErasableStore, ErasureScope
+from archwright.lake.erasure import lake_stores, receipt, record_stores, table_rows, version_records
+from archwright.lake.erasure.file_scan import ScanResult, scan_files
+from archwright.lake.erasure.lake_stores import ErasureScope
 from archwright.lake.erasure.receipt import ErasureJournal, FoundPlace, TrainedModel, VersionState
 from archwright.lake.erasure.subject import Subject
 from archwright.lake.governance.policy import DEFAULT_TENANT, POLICIES
@@ -57,15 +57,13 @@ class ErasureOutcome(Record):
 class ErasureRequest(NamedTuple):
     """`expect_rows` confirms the number of rows if it is large. `list_models` names the models of versions.
 
-    `stores` and `decoders` are of other packages. `on_erased` gets the id of the receipt when it is complete.
+    `on_erased` gets the id of the receipt when it is complete.
     """
 
     identifiers: Sequence[str]
     dry_run: bool = False
     expect_rows: int | None = None
     list_models: Callable[[Iterable[str]], tuple[TrainedModel, ...]] = lambda _versions: ()
-    stores: tuple[Callable[[ErasureScope], ErasableStore], ...] = ()
-    decoders: tuple[FileDecoder, ...] = ()
     on_erased: Callable[[str], None] = lambda _receipt: None
     now: Callable[[], float] = time.time
 
@@ -82,7 +80,7 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
         subject.add_records(bytes.fromhex(text) for text in (journal.record_ids if journal else ()))
         subject.add_records(table_rows.find_record_ids(home, subject))
         scope = ErasureScope(home, store, subject)
-        stores = [*lake_stores.list_lake_stores(scope), *(make(scope) for make in request.stores)]
+        stores = [*lake_stores.list_lake_stores(scope), *(make(scope) for make in record_stores.RECORD_STORES)]
         found = _merge_places((*(journal.found if journal else ()), *(place for one in stores for place in one.find())))
         if not found and journal is None:
             hint = "check the spelling, and give each identifier of the person: --subject E-MAIL --subject NAME"
@@ -101,8 +99,10 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
             report_step(f"erasing: {one.name}")
             one.erase()
         version_records.update_records(home, store, journal)
-        request = request._replace(decoders=(*request.decoders, partial(lake_stores.decode_shard, scope)))
-        return _finish(home, store, request, subject, journal, outcome)
+        store.purge_deleted_rows()
+        report_step("searching every file of the home")
+        scan = scan_files(home.root, subject, (*record_stores.DECODERS, partial(lake_stores.decode_shard, scope)))
+        return _finish(home, store, request, journal, replace(outcome, scan=scan))
 
 
 def _make_pseudonyms(home: Home, store: Store, identifiers: Sequence[str]) -> set[str]:
@@ -152,16 +152,11 @@ def _write_journal(
 
 
 def _finish(
-    home: Home,
-    store: Store,
-    request: ErasureRequest,
-    subject: Subject,
-    journal: ErasureJournal,
-    outcome: ErasureOutcome,
+    home: Home, store: Store, request: ErasureRequest, journal: ErasureJournal, outcome: ErasureOutcome
 ) -> ErasureOutcome:
-    """Prove the erasure, sign the receipt and remove the journal. Raises DataError AW-DATA-59."""
-    report_step("searching every file of the home")
-    scan = scan_files(home.root, subject, request.decoders)
+    """Sign the receipt with the result of the scan, and remove the journal. Raises DataError AW-DATA-59."""
+    scan = outcome.scan
+    assert scan is not None
     after = _read_states(store)
     made = receipt.ErasureReceipt(
         id=journal.id,
@@ -179,7 +174,7 @@ def _finish(
     path = receipt.receipt_path(home, made.id)
     request.on_erased(made.id)
     receipt.journal_path(home, journal.subject).unlink()
-    outcome = replace(outcome, scan=scan, receipt=str(path))
+    outcome = replace(outcome, receipt=str(path))
     if not scan.clean:
         places = ", ".join(f"{hit.place} ({hit.how})" for hit in scan.hits[:3])
         message = f"the person was erased, but {len(scan.hits)} files still name the person: {places}"

@@ -19,7 +19,8 @@ from archwright.lake.erasure.file_scan import ScanResult
 
 R = TypeVar("R", bound=Record)
 STATEMENTS = (
-    "The audit log is signed and is never rewritten. It names users by a pseudonym; the erasure deletes the mapping.",
+    "The audit log is signed and is never rewritten. It names users by ids; the erasure deletes the name of an id.",
+    "Audit records that a program before 0.1 wrote may hold names of users, and records hold addresses of clients.",
     "Backups, exports and source files outside this home are not erased. Remove the person there, or the next ingest "
     "of a changed file reads the person again.",
     "Models that were trained on an erased row may remember it. Each is listed; none was changed or trained again.",
