@@ -141,6 +141,20 @@ def test_short_and_empty_texts() -> None:
     assert find_duplicates(DropNearDuplicates(), [make_part("a", ["", None])]) == {}
 
 
+@pytest.mark.parametrize("words", [5, 9, 40, 80])
+def test_sketches_of_short_texts_estimate_the_similarity_too(words: int) -> None:
+    """A text with fewer shingles than bins fills them all: equal empty bins would make short texts similar."""
+    rng = random.Random(words)
+    texts = [write_text(rng, words) for _ in range(50)]
+    texts += [f"{text} {write_text(rng, max(1, words // 4))}" for text in texts]
+    [found] = shingles.hash_shingles(pa.array([*texts, ""], pa.large_string()), 5)
+    bins = near_duplicates._fill_bins(found)
+    assert (bins[:-1] != near_duplicates.EMPTY).all() and (bins[-1] == near_duplicates.EMPTY).all()
+    errors = [(bins[row] == bins[row + 50]).mean() - compare_texts(texts[row], texts[row + 50]) for row in range(50)]
+    assert max(map(abs, errors)) < 4 * 0.5 / near_duplicates.BINS**0.5
+    assert (bins[0] == bins[1]).mean() < 0.05
+
+
 def test_scripts_without_spaces() -> None:
     rng = random.Random(8)
     letters = [chr(point) for point in range(0x4E00, 0x5200)]
