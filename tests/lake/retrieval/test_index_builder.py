@@ -10,7 +10,7 @@ import pytest
 
 from archwright.lake.retrieval import index_builder
 from archwright.lake.retrieval.index_builder import remove_records
-from archwright.lake.retrieval.index_record import list_indexed_versions, read_record
+from archwright.lake.retrieval.index_record import list_index_folders, list_indexed_versions, read_record
 from archwright.lake.retrieval.index_search import IndexLibrary
 
 from ..temporary_lake import Lake
@@ -106,6 +106,9 @@ def test_a_killed_first_build_is_no_index(lake: Lake) -> None:
     lake.ingest_rows(ROWS)
     Path(lake.home.folder("lake", "indexes", "docs@v1", "half")).joinpath("passages.arrow").write_bytes(b"")
     assert list_indexed_versions(lake.home) == []
+    assert list_index_folders(lake.home) == ["docs@v1"]
+    assert remove_records(lake.home, "docs@v1", [b"x" * 16]) == 0
+    assert not list((lake.home.lake / "indexes" / "docs@v1").iterdir())
     index(lake)
     assert list_indexed_versions(lake.home) == ["docs@v1"]
     assert search(lake, "tax")[0].page == 2

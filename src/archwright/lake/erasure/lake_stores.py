@@ -193,7 +193,7 @@ class IndexStore(ErasableStore):
 
     def find(self) -> Iterator[FoundPlace]:
         home, _, subject = self._scope
-        for version in index_record.list_indexed_versions(home):
+        for version in index_record.list_index_folders(home):
             count = 0
             for path in index_record.index_folder(home, version).glob("*/*.arrow"):
                 with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as passages:
@@ -204,7 +204,7 @@ class IndexStore(ErasableStore):
 
     def erase(self) -> None:
         home, _, subject = self._scope
-        for version in index_record.list_indexed_versions(home):
+        for version in index_record.list_index_folders(home):
             remove_records(home, version, subject.record_ids)
         remove_embedding_cache(home)
 

@@ -1,5 +1,6 @@
 """Build the index of a version, and remove records from it."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ from archwright.lake.steps.step import StepContext
 from archwright.lake.steps.text_columns import find_text_column
 from archwright.lake.tables.iceberg_tables import read_batches
 
-EMBED_THREADS = 2
+EMBED_THREADS = min(16, os.cpu_count() or 1)
 SEGMENT_BYTES = 128 << 20  # of Arrow memory, if passages are long
 
 
@@ -87,7 +88,6 @@ def build_index(home: Home, request: IndexRequest) -> IndexResult:
         present = _read_present(home, version.id)
         if present is not None and _describe(present) == _describe(wanted):
             return IndexResult(present, False, note)
-        remove_orphans(index_folder(home, version.id), present)
         segments, dimensions = [], 0
         for passages, vectors in _make_segments(home, request, column, files):
             dimensions = 0 if vectors is None else vectors.shape[1]

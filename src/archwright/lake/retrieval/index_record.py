@@ -67,6 +67,11 @@ def list_indexed_versions(home: Home) -> list[str]:
     return sorted(path.parent.name for path in (home.lake / "indexes").glob(f"*/{RECORD_NAME}"))
 
 
+def list_index_folders(home: Home) -> list[str]:
+    """The ids of the versions with files of an index, also of a build that was killed."""
+    return sorted(path.name for path in (home.lake / "indexes").glob("*") if path.is_dir())
+
+
 def read_record(home: Home, version: str) -> IndexRecord | None:
     """The record of a version's index, None if it has none. Raises DataError AW-DATA-77."""
     path = index_folder(home, version) / RECORD_NAME
