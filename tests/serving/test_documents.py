@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.serving.fake_provider import Place, Script, chat_events, whole
 
+from archwright.engines.model_store import add_model
 from archwright.lake.governance.policy import DatasetPolicy, append_policy
+from archwright.lake.passages.embedding import UNRELATED
 from archwright.lake.retrieval.index_builder import IndexRequest, build_index, remove_records
 from archwright.lake.tables.version_index import find_version
 from archwright.serving.handlers.retrieval import NO_MATCH
 
 from ..lake.temporary_lake import Lake
+from ..tools.small_embedder import write_small_embedder
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Reply, Start
@@ -65,6 +69,7 @@ def test_a_chat_about_documents(platform: Platform, place: Place, lake: Lake) ->
     _knows_who_may_read(platform, place)
     _refuses_what_it_cannot_answer(platform)
     _sends_bound_documents_to_permitted_engines_only(platform, place, lake)
+    _embeds_questions_for_vectors(platform, lake)
     _forgets_removed_records(platform, place, lake)
 
 
@@ -160,6 +165,16 @@ def _sends_bound_documents_to_permitted_engines_only(platform: Platform, place: 
     assert (reply.status, reply.error["code"]) == (403, "data_class_not_served")
     assert len(place.asked) == before
     append_policy(lake.store, DatasetPolicy(dataset="docs", tenant="acme"))
+
+
+def _embeds_questions_for_vectors(platform: Platform, lake: Lake) -> None:
+    texts = (*UNRELATED, *(str(row["text"]) for row in ROWS), "football results")
+    words = tuple(word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text))
+    add_model(write_small_embedder(lake.root / "embedder", words), "small", "mit", lake.home)
+    assert build_index(lake.home, IndexRequest(find_version(lake.store, "docs"))).record.dimensions
+    [citation] = ask(platform, "harbour closes nine").json["citations"]
+    assert citation["score"] == pytest.approx(2 / 61, abs=1e-6)  # first by vectors and by words
+    assert ask(platform, "football results").json["citations"] == []
 
 
 def _forgets_removed_records(platform: Platform, place: Place, lake: Lake) -> None:

@@ -139,7 +139,7 @@ class _QueryVector(NamedTuple):
     unrelated: float
 
     def compare(self, cosine: float) -> float:
-        return (cosine - self.unrelated) / (1 - self.unrelated)
+        return (cosine - self.unrelated) / max(1e-6, 1 - self.unrelated)
 
 
 Ranking = list[tuple[float, _Place]]
