@@ -24,6 +24,10 @@ GROUP_BYTES = 32 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 # Their values differ in every row, so a dictionary only costs time. DuckDB or Polars lack the other encodings of ids.
 ENCODINGS = {"record_id": "PLAIN", "source_row": "DELTA_BINARY_PACKED"}
+RESTORE_HINT = (
+    "list all damage: archwright data check; then restore the files from a backup of the home, "
+    "or ingest the sources under another name"
+)
 # (path, inode, size, time of change) of the files that this process has verified.
 _verified: set[tuple[str, int, int, int]] = set()
 
@@ -72,14 +76,12 @@ def verify_file(stored: StoredFile, *, again: bool = False) -> None:
 
 def _damaged_error(stored: StoredFile, reason: str) -> DataError:
     message = f"a data file of {stored.owner} is damaged: {reason}"
-    hint = "restore the file from a backup of the home, or ingest the sources again under another name"
-    return DataError("AW-DATA-42", message, where=ErrorLocation(str(stored.path)), hint=hint)
+    return DataError("AW-DATA-42", message, where=ErrorLocation(str(stored.path)), hint=RESTORE_HINT)
 
 
 def _unreadable_error(stored: StoredFile, reason: str) -> DataError:
     message = f"a data file of {stored.owner} cannot be read: {reason}"
-    hint = "restore the file from a backup of the home, or ingest the sources again under another name"
-    return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=hint)
+    return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=RESTORE_HINT)
 
 
 def read_file(stored: StoredFile, columns: dict[str, str] | None = None) -> Iterator[Any]:
