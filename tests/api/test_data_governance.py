@@ -166,7 +166,7 @@ def test_expectations_of_a_file_block_an_ingest(source: Path, cli: CommandLine) 
     Path("expect.yaml").write_text("expectations:\n  - {column: age, max: 30}\n", encoding="utf-8")
     ingest = f"data ingest {source} --name docs --expect expect.yaml"
     error = cli.json_error(ingest, 10)
-    assert error["code"] == "AW-DATA-51" and "age: max 30, 1 rows fail, such as a.jsonl:1" in error["message"]
+    assert error["code"] == "AW-DATA-51" and "age: max 30, 1 row fails, such as a.jsonl:1" in error["message"]
     assert cli.json("data list") == []
     Path("expect.yaml").write_text("expectations:\n  - {column: age, max: 31}\n", encoding="utf-8")
     assert cli.json(ingest)["expectations"][0]["measured"] == 1.0

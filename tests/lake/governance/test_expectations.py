@@ -61,15 +61,16 @@ def rows(lake: Lake) -> Lake:
             "{column: age, max: 30.5}",
             "3 rows fail, such as a.jsonl:1, a.jsonl:2, a.jsonl:4",
         ),
-        ("{column: seen, min: '2026-01-01'}", "{column: seen, min: '2026-01-02'}", "1 rows fail, such as a.jsonl:1"),
-        ("{column: mail, not-null: 0.75}", "{column: mail, not-null: 0.8}", "1 rows fail, such as a.jsonl:2"),
-        ("{column: class, values: [x, y]}", "{column: class, values: [x]}", "1 rows fail, such as a.jsonl:2"),
+        ("{column: seen, min: '2026-01-01'}", "{column: seen, min: '2026-01-02'}", "1 row fails, such as a.jsonl:1"),
+        ("{column: mail, not-null: 0.75}", "{column: mail, not-null: 0.8}", "1 row fails, such as a.jsonl:2"),
+        ("{column: class, values: [x, y]}", "{column: class, values: [x]}", "1 row fails, such as a.jsonl:2"),
         ("{column: age, values: [31, 62, 7, 40]}", "{column: age, values: [31, 62, 7]}", "such as a.jsonl:4"),
         ("{column: mail, pattern: '[a-z]+@example.org'}", "{column: mail, pattern: 'ann'}", "3 rows fail, such as"),
         ("{column: id, unique: true}", "{column: class, unique: true}", "2 rows fail, such as a.jsonl:4"),
         ("{columns: [class, seen], unique: true}", "{columns: [class, class], unique: true}", "2 rows fail"),
         ("{column: class, unique: false, kind: text}", "{column: gone, not-null: 0}", "there is no column gone"),
         ("{column: at, max-age-days: 1}", "{column: at, max-age-days: 0.9}", "measured 1"),
+        ("{column: seen, max-age-days: 1}", "{column: seen, max-age-days: 0.5}", "measured 1"),
         ("{column: at, min: '2026-01-01'}", "{column: at, max: '2026-01-02T12:00:00'}", "such as b.parquet:3"),
         ("{column: day, max-age-days: 3}", "{column: day, max-age-days: 2.9}", "measured 3"),
         ("{min-rows: 4, max-rows: 4}", "{min-rows: 5}", "measured 4"),
@@ -94,7 +95,7 @@ def test_all_failures_are_listed_at_once(rows: Lake) -> None:
     message = refusal(rows, "{column: age, min: 10}", "{column: id, unique: true}", "{min-rows: 9}")
     assert message.splitlines() == [
         "2 of 3 expectations failed, so docs@v1 was not created:",
-        "  age: min 10, 1 rows fail, such as a.jsonl:3",
+        "  age: min 10, 1 row fails, such as a.jsonl:3",
         "  the data set: min-rows 9, measured 4",
     ]
 
@@ -104,7 +105,7 @@ def test_later_versions_are_checked_too_with_all_their_rows(rows: Lake) -> None:
     rows.put_rows("b.jsonl", [{"id": "b", "age": 1}])
     with pytest.raises(DataError) as caught:
         rows.ingest()
-    assert "id: unique True, 1 rows fail, such as b.jsonl:1" in caught.value.message
+    assert "id: unique True, 1 row fails, such as b.jsonl:1" in caught.value.message
     rows.put_rows("b.jsonl", [{"id": "e", "age": 1}])
     second = rows.ingest().version
     assert [(one.check, one.columns, one.measured) for one in second.expectations] == [
@@ -137,7 +138,7 @@ def test_a_recipe_has_expectations(rows: Lake) -> None:
 
 def test_a_null_fails_only_the_check_for_nulls(lake: Lake) -> None:
     pq.write_table(pa.table({"n": [1.0, None, 2.0], "m": [None, 1, None]}), lake.source / "a.parquet")
-    assert "1 rows fail, such as a.parquet:2" in refusal(lake, "{column: n, not-null: 1}")
+    assert "1 row fails, such as a.parquet:2" in refusal(lake, "{column: n, not-null: 1}")
     rules = ("{column: m, unique: true}", "{column: m, max: 1}", "{column: n, min: 1}", "{column: m, values: [1]}")
     assert len(lake.ingest(expectations=expect(lake, *rules)).version.expectations) == 4
 
@@ -163,6 +164,12 @@ def test_an_unusable_rule_is_refused(rows: Lake, rule: str) -> None:
     with pytest.raises(DataError) as caught:
         rows.ingest(expectations=expect(rows, rule))
     assert code(caught.value) == "AW-DATA-50"
+
+
+def test_texts_with_a_zone_have_an_age(rows: Lake) -> None:
+    rows.put_rows("a.jsonl", [{"seen": "2026-01-03T23:00:00+01:00"}, {"seen": "2026-01-01T00:00:00Z"}])
+    made = rows.ingest(expectations=expect(rows, "{column: seen, max-age-days: 2}")).version
+    assert made.expectations[0].measured == pytest.approx(2 / 24)
 
 
 def numbers(seed: int, mean: float = 0.0, odd: float = 0.2, count: int = 4000) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ figures, and the next version is checked by them again. The rows are read once, 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -157,7 +158,8 @@ def _format_failure(expected: Expectation, outcome: _Outcome, places: dict[int, 
     name = f"{', '.join(expected.columns) or 'the data set'}: {expected.check} {format_bound(expected.bound)}"
     if not outcome.failing:
         return f"{name}, measured {format_bound(outcome.measured)}"
-    return f"{name}, {outcome.failing:,} rows fail, such as {', '.join(places[row] for row in outcome.rows)}"
+    count = "1 row fails" if outcome.failing == 1 else f"{outcome.failing:,} rows fail"
+    return f"{name}, {count}, such as {', '.join(places[row] for row in outcome.rows)}"
 
 
 def format_bound(bound: object) -> str:
@@ -275,14 +277,14 @@ class _AgeCheck(_Check):
     """The age of the newest value in days."""
 
     def __init__(self, expected: Expectation, kind: str, now: float) -> None:
-        if kind not in ("timestamp", "timestamp-utc", "date"):
+        if kind not in ("timestamp", "timestamp-utc", "date", "text"):
             raise _unusable(expected, kind)
-        self.columns = expected.columns
+        self.columns, self._expected = expected.columns, expected
         self._most, self._now = float(str(expected.bound)), now
         self._newest: float | None = None
 
     def add(self, arrays: Sequence[Any], start: int) -> None:
-        newest = pc.max(arrays[0].cast(pa.timestamp("us")).cast(pa.int64())).as_py()
+        newest = pc.max(self._list_times(arrays[0]).cast(pa.int64())).as_py()
         if newest is not None:
             self._newest = max(newest / 1e6, self._newest or newest / 1e6)
 
@@ -291,6 +293,15 @@ class _AgeCheck(_Check):
             return _Outcome(False, "no value")
         age = (self._now - self._newest) / DAY_S
         return _Outcome(age <= self._most, age)
+
+    def _list_times(self, array: Any) -> Any:
+        """Times in UTC. Texts are dates and times of ISO 8601, all with a zone or all without."""
+        with suppress(pa.ArrowInvalid):
+            return array.cast(pa.timestamp("us"))
+        try:
+            return array.cast(pa.timestamp("us", "UTC"))
+        except pa.ArrowInvalid as error:
+            raise _unusable(self._expected, "text, which holds no times of ISO 8601") from error
 
 
 class _ShiftCheck(_Check):

@@ -20,6 +20,7 @@ from archwright.store import RecordTable, Store
 
 DEFAULT_TENANT = "default"
 ANY_COUNTRY, NO_COUNTRY = "any", "none"
+SHOWN_COUNTRIES = 6
 Classification = Literal["public", "internal", "confidential", "restricted"]
 CLASSIFICATIONS: tuple[Classification, ...] = get_args(Classification)
 _COUNTRY = re.compile(r"[A-Z]{2}")
@@ -177,7 +178,8 @@ def check_location(store: Store, dataset: str, country: str, sources: Sequence[s
     if not residency or ANY_COUNTRY in residency or (country in residency and country != NO_COUNTRY):
         return
     place = f"this home is in {country}" if country else "the country of this home is unknown"
-    message = f"the residency of {dataset} is {', '.join(residency)}, and {place}; nothing was written"
+    stated = ", ".join(residency[:SHOWN_COUNTRIES]) + (", ..." if len(residency) > SHOWN_COUNTRIES else "")
+    message = f"the residency of {dataset} is {stated}, and {place}; nothing was written"
     hint = "use a home inside the residency"
     if not country:
         hint = "state the country where the home is: set `residency` in archwright.toml, or ARCHWRIGHT_RESIDENCY"
