@@ -27,34 +27,11 @@ IPV4_MIDDLE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.(?=[0-9])")
 IPV4 = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 # Words and signs after which four numbers are a version, a section or an object identifier.
 VERSION_WORDS = (
+    *("version", "versions", "ver", "v", "release", "released", "releases", "rev", "revision", "build", "firmware"),
+    *("kernel", "update", "updated", "update to", "updated to", "upgrade to", "upgraded to", "os", "os x", "macos"),
     *(
-        "version",
-        "versions",
-        "ver",
-        "v",
-        "release",
-        "released",
-        "releases",
-        "rev",
-        "revision",
-        "build",
-        "firmware",
-        "kernel",
-    ),
-    *(
-        "update",
-        "updated",
-        "update to",
-        "updated to",
-        "upgrade to",
-        "upgraded to",
-        "os",
-        "os x",
-        "macos",
         "windows",
         "android",
-    ),
-    *(
         "patch",
         "oid",
         "jls",
@@ -69,27 +46,14 @@ VERSION_WORDS = (
         "see",
         "sec",
         "spec",
-        "section",
-        "sections",
     ),
-    *("chapter", "clause", "subclause", "paragraph", "abschnitt", "kapitel", "sección", "table", "figure"),
+    *("section", "sections", "chapter", "clause", "subclause", "paragraph", "abschnitt", "kapitel", "sección"),
+    *("table", "figure"),
 )
 # Words before an address, even one of four small numbers.
 NETWORK_WORDS = (
-    *(
-        "ip",
-        "ipv4",
-        "address",
-        "address is",
-        "adresse",
-        "dirección",
-        "host",
-        "server",
-        "server is",
-        "client",
-        "login from",
-    ),
-    *("login", "dns", "inet", "ping", "gateway", "from", "to", "via", "src", "dst", "route", "@", "/"),
+    *("ip", "ipv4", "address", "address is", "adresse", "dirección", "host", "server", "server is", "client", "login"),
+    *("login from", "dns", "inet", "ping", "gateway", "from", "to", "via", "src", "dst", "route", "@", "/"),
 )
 CONTEXT_CHARACTERS = 32  # before a value, which decide on it
 BEFORE_TITLE = re.compile(r"\.[ \t]+\S|[ \t]+[A-Z@](?!\w*:)")

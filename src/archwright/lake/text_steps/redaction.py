@@ -3,9 +3,15 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
+import msgspec
+
+from archwright.contract.record import Record, replace
+from archwright.engines.model_store import find_stored_model, locate_stored_model
 from archwright.lake.lazy_modules import pa, pc
+from archwright.lake.personal_data.name_model import open_name_model
 from archwright.lake.personal_data.phone_numbers import format_phone
 from archwright.lake.personal_data.span_finder import (
     CANDIDATE_PATTERNS,
@@ -26,8 +32,15 @@ Finders = Mapping[PersonalKind, Finder]
 NEIGHBOUR_CHARACTERS = 64
 
 
+class NameOptions(Record):
+    """`model`: a folder, or a model of the home (`personal_data.name_model`); `threshold`: probability, 0 to 1."""
+
+    model: str
+    threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
+
+
 class Redact(TextStep):
-    """Find personal data of the `kinds`.
+    """Find personal data of the `kinds`, and with `names` also names of people.
 
     The `action` is: replace it with the name of its kind, <EMAIL>; replace it with a pseudonym that is stable for the
     tenant, EMAIL_k5wq3hd27xn4tzpa; drop the row; or report, which only counts. Telephone numbers without a country are
@@ -38,19 +51,31 @@ class Redact(TextStep):
     action: Literal["replace", "pseudonym", "drop", "report"] = "replace"
     regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "ES")
     countries: tuple[str, ...] = ()
+    names: NameOptions | None = None
+
+    def locate(self, folder: Path) -> Self:
+        if self.names is None or not (folder / self.names.model).is_dir():
+            return self
+        return replace(self, names=replace(self.names, model=str(folder / self.names.model)))
 
     def prepare(self, sources: StepSources) -> StepWorker:
         key = load_pseudonym_key(sources.home, sources.tenant) if self.action == "pseudonym" else b""
-        return RedactionWorker(self, resolve_columns(self.columns, sources.columns), key)
+        model = self.names.model if self.names else ""
+        if model and not Path(model).is_dir():
+            model = str(locate_stored_model(find_stored_model(sources.home, model), sources.home))
+        if model:
+            open_name_model(model)  # before any part is read
+        return RedactionWorker(self, resolve_columns(self.columns, sources.columns), key, model)
 
 
 @dataclass(frozen=True)
 class RedactionWorker:
-    """`key` is that of the tenant's pseudonyms."""
+    """`key` is that of the tenant's pseudonyms, `model` the folder of the model for names."""
 
     options: Redact
     columns: tuple[str, ...]
     key: bytes
+    model: str = ""
 
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
         finders = make_finders(self.options.regions, self.options.countries)
@@ -80,6 +105,10 @@ class RedactionWorker:
         kinds = set(self.options.kinds)
         rows = {place: found for place, found in suspected.items() if not kinds.isdisjoint(found)}
         spans = {place: self._find_chosen(column[place].as_py(), finders, found) for place, found in rows.items()}
+        if self.options.names and self.model:
+            texts = [text or "" for text in column.to_pylist()]
+            names = open_name_model(self.model).find_names(texts, self.options.names.threshold)
+            spans = {place: _add_names(spans.get(place, []), found) for place, found in enumerate(names)}
         return {place: found for place, found in spans.items() if found}
 
     def _find_chosen(
@@ -111,6 +140,12 @@ class RedactionWorker:
         if self.options.action == "replace":
             return f"<{kind.upper()}>"
         return make_pseudonym(self.key, kind, format_phone(value, self.options.regions) if kind == "phone" else value)
+
+
+def _add_names(spans: list[PersonalSpan], names: list[PersonalSpan]) -> list[PersonalSpan]:
+    """The spans with the names that overlap none of them."""
+    free = [name for name in names if all(name.end <= span.start or span.end <= name.start for span in spans)]
+    return sorted([*spans, *free])
 
 
 def _drop_found(batch: Any, found: dict[str, Spans], context: StepContext) -> Any:
