@@ -58,8 +58,9 @@ def build_card(home: Home, store: Store, version: DatasetVersion) -> DatasetCard
     found: dict[str, int] = {}
     for one in (version, *(v for v in version_index.list_versions(store) if v.id in refined)):
         for kind, count in one.changes.items():
-            if kind in PERSONAL_KINDS:
-                found[kind] = max(count, found.get(kind, 0))
+            personal = kind.removesuffix(span_finder.FOUND)
+            if personal in PERSONAL_KINDS:
+                found[personal] = max(count, found.get(personal, 0))
     rejected = quarantine_path(home, version.dataset, version.version)
     drops = drops_path(home, version.dataset, version.version)
     return DatasetCard(

@@ -257,3 +257,10 @@ def test_national_numbers(text: str) -> None:
 def test_only_numbers_of_the_chosen_countries() -> None:
     finders = make_finders((), ("BR",))
     assert [span.start for span in find_spans("756.9217.0769.85 390.533.447-05", finders=finders)] == [17]
+
+
+def test_a_date_is_found_whole_wherever_it_stands() -> None:
+    """Slow patterns are searched in windows around digits; no window cuts a match."""
+    for before in range(0, 400, 3):
+        text = f"In 1999 {'a ' * before}she was born on 12/03/1980 in Rome"
+        assert kinds_of(text) == [("birth-date", "12/03/1980")]

@@ -27,33 +27,17 @@ IPV4_MIDDLE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.(?=[0-9])")
 IPV4 = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 # Words and signs after which four numbers are a version, a section or an object identifier.
 VERSION_WORDS = (
-    *("version", "versions", "ver", "v", "release", "released", "releases", "rev", "revision", "build", "firmware"),
-    *("kernel", "update", "updated", "update to", "updated to", "upgrade to", "upgraded to", "os", "os x", "macos"),
-    *(
-        "windows",
-        "android",
-        "patch",
-        "oid",
-        "jls",
-        "jvms",
-        "==",
-        "~=",
-        ">=",
-        "<=",
-        "=",
-        "§",
-        "第",
-        "see",
-        "sec",
-        "spec",
-    ),
-    *("section", "sections", "chapter", "clause", "subclause", "paragraph", "abschnitt", "kapitel", "sección"),
-    *("table", "figure"),
+    *("version", "versions", "ver", "v", "release", "released", "releases", "rev", "revision", "build"),
+    *("firmware", "kernel", "update", "updated", "update to", "updated to", "upgrade to", "upgraded to"),
+    *("os", "os x", "macos", "windows", "android", "patch", "oid", "jls", "jvms", "==", "~=", ">=", "<="),
+    *("§", "第", "see", "sec", "spec", "section", "sections", "chapter", "clause", "subclause", "paragraph"),
+    *("abschnitt", "kapitel", "sección", "table", "figure"),
 )
 # Words before an address, even one of four small numbers.
 NETWORK_WORDS = (
-    *("ip", "ipv4", "address", "address is", "adresse", "dirección", "host", "server", "server is", "client", "login"),
-    *("login from", "dns", "inet", "ping", "gateway", "from", "to", "via", "src", "dst", "route", "@", "/"),
+    *("ip", "ipv4", "address", "address is", "adresse", "dirección", "host", "server", "server is", "client"),
+    *("login", "login from", "dns", "inet", "ping", "gateway", "from", "to", "via", "src", "dst", "route"),
+    *("@", "/"),
 )
 CONTEXT_CHARACTERS = 32  # before a value, which decide on it
 BEFORE_TITLE = re.compile(r"\.[ \t]+\S|[ \t]+[A-Z@](?!\w*:)")
@@ -118,7 +102,7 @@ def _is_section(before: str, match: re.Match[str], parents: set[str]) -> bool:
 COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 IPV6_BEFORE = re.compile(r"[0-9A-Fa-f:]{0,40}")
 IPV6 = re.compile(
-    r"(?<![\w.:])[0-9A-Fa-f:]{2,39}+(?:(?<=:)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\.[0-9]{1,3}(?:\.[0-9]{1,3}){2})?(%\w[\w.-]{0,15})?(?![\w:])"
+    r"(?<![\w.:])[0-9A-Fa-f:]{2,40}+(?:(?<=:)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\.[0-9]{1,3}(?:\.[0-9]{1,3}){2})?(%\w[\w.-]{0,15})?(?![\w:])"
 )
 # Global, unique local, link-local, multicast, mapped and translated addresses.
 IPV6_PREFIX = re.compile(
@@ -136,12 +120,12 @@ def _find_ipv6(text: str) -> Iterator[tuple[int, int]]:
         start = at - (before.end() if before else 0)
         match = IPV6.match(text, start)
         end = match.end() if match else at + 1
-        if (
-            match
-            and _is_ipv6(match.group())
-            and not (text.endswith("[", 0, start) and text[start - 2 : start - 1].isalnum())
-        ):
-            yield match.span()
+        address = match.group() if match else ""
+        if address.endswith(":") and not address.endswith("::"):  # punctuation
+            address = address[:-1]
+        is_slice = text.endswith("[", 0, start) and text[start - 2 : start - 1].isalnum()
+        if address and not is_slice and _is_ipv6(address):
+            yield start, start + len(address)
 
 
 def _is_ipv6(text: str) -> bool:

@@ -5,29 +5,13 @@ import string
 from collections.abc import Iterator
 
 # Characters of an IBAN per country: registry of ISO 13616.
-IBAN_LENGTHS = {
-    country: length
-    for length, countries in (
-        (15, "NO"),
-        (16, "BE"),
-        (18, "DK FI FO GL NL"),
-        (19, "MK SI"),
-        (20, "AT BA EE KZ LT LU XK"),
-        (21, "CH HR LI LV"),
-        (22, "BG BH CR DE GB GE IE ME RS VA"),
-        (23, "AE GI IL IQ TL"),
-        (24, "AD CZ ES MD PK RO SA SE SK TN VG"),
-        (25, "LY PT ST"),
-        (26, "IS TR"),
-        (27, "FR GR IT MC MR SM"),
-        (28, "AL AZ BY CY DO GT HU LB PL SV"),
-        (29, "BR EG PS QA UA"),
-        (30, "JO KW MU"),
-        (31, "MT SC"),
-        (32, "LC"),
-    )
-    for country in countries.split()
-}
+_LENGTHS = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 "
+    "FI18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 "
+    "LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 "
+    "SA24 SC31 SE24 SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
+)
+IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 # The first character stands before the look-behind, so the search skips to it: six times as fast.
 IBAN = re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z][0-9]{2}(?: ?[A-Z0-9]){11,28}")
 

@@ -29,9 +29,8 @@ def find_ssns(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
 
 
-# The pattern of all numbers is slow, so it is searched only around digits.
 DIGITS = re.compile("[0-9]{2}")
-WORDS_CHARACTERS, WINDOW_CHARACTERS, MAX_CHARACTERS = 64, 256, 32
+WORDS_CHARACTERS, WINDOW_CHARACTERS, MAX_CHARACTERS = 64, 256, 64
 JOINERS = frozenset("-+_/")  # signs beside a part of something longer
 
 
@@ -66,16 +65,22 @@ _PATTERNS = [re.compile(_pattern_of(row)) for row in NATIONAL_NUMBERS]
 
 def find_national_numbers(text: str, countries: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
     """Numbers of the `countries`, by default of all rows, with a valid check digit."""
-    searched, found = 0, 0
+    for candidate in _search_near_digits(_CANDIDATE, text):
+        span = _find_valid_number(text, candidate.start(), countries)
+        if span:
+            yield span
+
+
+def _search_near_digits(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches of a slow pattern, searched only around digits."""
+    searched = found = 0
     for digits in DIGITS.finditer(text):
-        if digits.start() < searched:
-            continue
-        begin, searched = max(found, digits.start() - WORDS_CHARACTERS), digits.start() + WINDOW_CHARACTERS
-        for candidate in _CANDIDATE.finditer(text, begin, searched + MAX_CHARACTERS):
-            span = _find_valid_number(text, candidate.start(), countries)
-            if span:
-                found = span[1]
-                yield span
+        if digits.start() >= searched:
+            begin, searched = max(found, digits.start() - WORDS_CHARACTERS), digits.start() + WINDOW_CHARACTERS
+            for match in pattern.finditer(text, begin, searched + MAX_CHARACTERS):
+                if match.start() < searched:  # later matches may be cut
+                    found = match.end()
+                    yield match
 
 
 def _find_valid_number(text: str, at: int, countries: Sequence[str]) -> tuple[int, int] | None:
@@ -111,4 +116,4 @@ _BIRTH_DATE = re.compile(BIRTH_DATE)
 
 def find_birth_dates(text: str) -> Iterator[tuple[int, int]]:
     """Dates after a word for birth in English, German, French or Spanish."""
-    return (match.span("date") for match in _BIRTH_DATE.finditer(text))
+    return (match.span("date") for match in _search_near_digits(_BIRTH_DATE, text))

@@ -7,27 +7,25 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import resources
 
-_FORMATS = csv.DictReader(
-    resources.files(__package__).joinpath("secret_formats.csv").read_text(encoding="utf-8").splitlines()
-)
-PRIVATE_KEY = "-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-ASSIGNMENT = (
+_TABLE = resources.files(__package__).joinpath("secret_formats.csv").read_text(encoding="utf-8")
+_FORMATS = "|".join(row["pattern"] for row in csv.DictReader(_TABLE.splitlines()))
+_PRIVATE_KEY = "-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+_NAME = (
     r"(?i:(?:api|access|auth|account|secret|private|client|encryption)[_ -]?(?:key|token|secret)"
-    r"|secret|token|passw(?:or)?d|pwd)"
-    r"[\"']?(?:\]|[ \t]){0,2}(?:=>|:=|[:=])[ \t]{0,3}(?:(?i:bearer) )?[\"']?"
+    r"|secret|token|passw(?:or)?d|pwd)[\"'\] \t]{0,3}"
 )
-_PATTERN = (
-    rf"(?:{'|'.join(row['pattern'] for row in _FORMATS)})|{PRIVATE_KEY}|{ASSIGNMENT}(?P<value>[A-Za-z0-9+/_~.-]{{16}})"
-)
-_KNOWN = re.compile(rf"(?<![\w-]){_PATTERN}")
+_SIGN = r"[:=]>?[ \t]{0,3}(?:[Bb]earer )?[\"']?"
 # For RE2, which has no look-behind, and which counts no more than 1,000 characters.
-CANDIDATE = re.sub(r"\{(\d+),\d{2,}\}", r"{\1,}", _PATTERN)
-_VALUE = re.compile(r"[A-Za-z0-9+/_~.-]{16,512}={0,2}(?![A-Za-z0-9+/_~.(<{$-])")
+_SHORT_FORMATS = re.sub(r"\{(\d+),\d{2,}\}", r"{\1,}", _FORMATS)
+CANDIDATE = rf"\b(?:{_SHORT_FORMATS})|{_PRIVATE_KEY}|{_NAME}:?{_SIGN}[A-Za-z0-9+/_~.-]{{16}}"
+_KNOWN = re.compile(rf"(?<![\w-])(?:{_FORMATS}|{_PRIVATE_KEY})")
+_NAME_BEFORE = re.compile(rf"{_NAME}:?$")
+NAME_CHARACTERS = 32
+_VALUE = re.compile(rf"{_SIGN}([A-Za-z0-9+/_~.-]{{16,512}}={{0,2}})(?![A-Za-z0-9+/_~.(<{{$-])")
 _PRIVATE_KEY_END = re.compile("-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 MAX_PRIVATE_KEY_CHARACTERS = 20_000
-NO_SECRET = re.compile(
-    r"^[A-Z-]+_[a-z2-7]{16}$|[a-z]{8}|\.\w*\.|^\.?/|(?:/[a-z]+){2}"
-)  # a pseudonym, a word, a version, a path
+# A pseudonym, a word, a version, a path.
+NO_SECRET = re.compile(r"^[A-Z-]+_[a-z2-7]{16}$|[a-z]{10}|\.\w*\.|^\.?/|(?:/[a-z]+){2}")
 MIN_ENTROPY_BITS = 3.3  # per character; English words have less
 
 
@@ -36,13 +34,12 @@ def find_secrets(text: str) -> Iterator[tuple[int, int]]:
         start, end = match.span()
         if match.group().startswith("-----BEGIN"):
             found = _PRIVATE_KEY_END.search(text, end, end + MAX_PRIVATE_KEY_CHARACTERS)
-            yield start, found.end() if found else end
-        elif match.lastgroup == "value":
-            value = _VALUE.match(text, match.start("value"))
-            if value and _is_random(value.group()):
-                yield value.span()
-        else:
-            yield start, end
+            end = found.end() if found else end
+        yield start, end
+    for match in _VALUE.finditer(text):
+        before = text[max(0, match.start() - NAME_CHARACTERS) : match.start()]
+        if _NAME_BEFORE.search(before) and _is_random(match.group(1)):
+            yield match.span(1)
 
 
 def _is_random(text: str) -> bool:

@@ -18,6 +18,7 @@ PersonalKind = PatternKind | Literal["name"]
 PERSONAL_KINDS: tuple[PatternKind, ...] = (
     *("secret", "email", "iban", "card", "ip", "ssn", "national-id", "birth-date", "phone"),
 )
+FOUND = " found"  # after the kind of a value that is counted and left as it is
 # A text without the pattern has no match of the kind. Arrow searches a whole column at once.
 CANDIDATE_PATTERNS: dict[PersonalKind, str] = {
     "secret": CANDIDATE,

@@ -15,6 +15,7 @@ from archwright.lake.personal_data.name_model import open_name_model
 from archwright.lake.personal_data.phone_numbers import format_phone
 from archwright.lake.personal_data.span_finder import (
     CANDIDATE_PATTERNS,
+    FOUND,
     PERSONAL_KINDS,
     Finder,
     PatternKind,
@@ -87,7 +88,7 @@ class RedactionWorker:
             counts: Counter[str] = Counter()
             for name, spans in found.items():
                 if self.options.action == "report":
-                    counts.update(f"{span.kind} found" for row in spans.values() for span in row)
+                    counts.update(span.kind + FOUND for row in spans.values() for span in row)
                 elif spans:
                     column = self._replace_spans(batch.column(name), spans, finders, counts)
                     batch = batch.set_column(batch.schema.get_field_index(name), name, column)
