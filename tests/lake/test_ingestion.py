@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from archwright.lake import ingestion, ray_cluster
-from archwright.lake.formats import csv_reader, source_files
+from archwright.lake import ingestion, ray_cluster, source_writer
 from archwright.lake.tables import data_files, iceberg_tables, version_index
 from archwright.monitor import lineage
 
@@ -175,14 +174,6 @@ def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pyte
     assert lake.values(lake.ingest().version, "n") == [-1, *range(50, 150)]
 
 
-def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.lake.formats.row_chunks.CHUNK_CELLS", 1000)
-    lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
-    source = source_files.scan_sources(lake.source).sources[0]
-    assert [len(chunk.rows) for chunk in csv_reader.read_chunks(source, lambda broken: None)] == [10, 10, 5]
-    assert lake.ingest().version.rows == 25
-
-
 def test_one_file_goes_by_its_name_and_edges_lead_to_every_file(lake: Lake) -> None:
     path = lake.put_rows("a.jsonl", [{"n": 1}])
     (file,) = lake.files(lake.ingest(path=path).version)
@@ -217,13 +208,13 @@ def test_no_row_at_all_is_refused_and_leaves_nothing(lake: Lake) -> None:
 
 def test_a_file_that_changes_while_it_is_read(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lake.put_rows("a.jsonl", [{"n": 1}])
-    taken = ingestion.build_record_batch
+    taken = source_writer.build_record_batch
 
     def appended(*words: object) -> object:
         path.write_text('{"n": 2}\n', encoding="utf-8")
         return taken(*words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingestion, "build_record_batch", appended)
+    monkeypatch.setattr(source_writer, "build_record_batch", appended)
     with refuses("AW-DATA-08"):
         lake.ingest()
     assert not lake.data_files()
@@ -267,7 +258,7 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied", "a.jsonl")
 
     lake.put("b.txt", "text")
-    for place in ("source_files.compute_file_digest", "text_lines.open", "document_reader.open"):
+    for place in ("source_files.compute_file_digest", "text_lines.open"):
         with monkeypatch.context() as patched:
             patched.setattr(f"archwright.lake.formats.{place}", denied, raising=False)
             with refuses("AW-OPS-02"):

@@ -20,6 +20,7 @@ from archwright.lake import recipe as recipes
 from archwright.lake import refinement as lake_refine
 from archwright.lake.dataset_card import DatasetCard
 from archwright.lake.erasure.erasure import ErasureOutcome
+from archwright.lake.formats.source_files import ReadOptions
 from archwright.lake.governance import policy as policies
 from archwright.lake.governance.expectations import read_expectations
 from archwright.lake.governance.subject_export import SubjectExport
@@ -32,22 +33,31 @@ class DatasetOutcome(DatasetVersion):
     """A version and how it was made.
 
     `new` is False if the version existed already. `passed_over`: files that were not read, with the reason. `replaced`:
-    files whose rows in the previous version were removed.
+    files whose rows in the previous version were removed. `skipped`: number of files of other formats by suffix.
     """
 
     new: bool
     passed_over: tuple[str, ...] = ()
     replaced: tuple[SourceFile, ...] = ()
+    skipped: dict[str, int] = {}
 
 
 class IngestOptions(Record):
-    """`table` and `query` select rows of a database. `expect`: file of expectations. `tenant`: of a new data set."""
+    """`table` and `query` select rows of a database. `expect`: file of expectations. `tenant`: of a new data set.
+
+    The other fields are those of `lake.formats.source_files.ReadOptions`.
+    """
 
     licence: str = ""
     table: str = ""
     query: str = ""
     expect: str | None = None
     tenant: str = ""
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    skip_unreadable: bool = False
+    encoding: str = ""
+    max_unpacked_gib: float = 4.0
 
 
 def ingest(path: str, *, name: str, options: IngestOptions = IngestOptions()) -> DatasetOutcome:  # noqa: B008 - frozen
@@ -68,11 +78,19 @@ def ingest(path: str, *, name: str, options: IngestOptions = IngestOptions()) ->
             query=options.query,
             expectations=expectations,
             country=chosen.residency,
+            reading=ReadOptions(
+                options.include or (),
+                options.exclude or (),
+                options.skip_unreadable,
+                options.encoding,
+                options.max_unpacked_gib,
+            ),
         )
         made = lake_ingest.ingest_files(home, store, request)
         if made.new:
             write_audit_record(store, "data.ingest", made.version.id)
-        return replace(_build_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)
+        outcome = _build_outcome(made.version, made.new)
+        return replace(outcome, passed_over=made.passed_over, replaced=made.replaced, skipped=made.skipped)
 
 
 def refine(recipe: str) -> DatasetOutcome:

@@ -30,6 +30,8 @@ def print_outcome(result: DatasetOutcome) -> int:
     replaced = [f"replaced            {file.path}: its former {file.rows:,} rows" for file in result.replaced]
     print_lines(out, replaced, SHOWN_SKIPPED, "  ")
     print_lines(out, (f"skipped             {line}" for line in result.passed_over), SHOWN_SKIPPED, "  ")
+    for suffix, count in result.skipped.items():
+        out.print(f"  skipped   {count:>8,}  files of the unknown format {escape(suffix)}", soft_wrap=True)
     return print_text(f"  more: archwright data show {result.id}")
 
 

@@ -42,6 +42,7 @@ class SourceFile(Record):
     quarantined: int = 0
     signature: str = ""
     content_sha256: str = ""
+    encoding: str = "utf-8"
 
 
 class DataFile(Record):

@@ -2,29 +2,30 @@
 
 A file is identified by its path below the ingested folder and its SHA-256. Unchanged files are not read again, rows of
 changed files are replaced, rows of new files are added. The rows of a missing file stay, since a data set may have
-several sources. New files are read twice: the first pass may refuse the ingest, the second pass writes.
+several sources. Rows are converted by guessed kinds while they are counted; a wrong guess costs a second pass.
 """
 
-import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from archwright.contract.lineage import DatasetVersion, Expectation, SourceFile
 from archwright.contract.record import replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
+from archwright.journal import report_step
 from archwright.lake.documents.document_parser import shared_parser
 from archwright.lake.formats import schema_inference, type_inference
-from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_schema, arrow_type
 from archwright.lake.formats.file_formats import FORMATS
-from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunk, build_broken_row
-from archwright.lake.formats.source_files import ScannedFile, SourceScan
+from archwright.lake.formats.source_files import ReadOptions, ScannedFile, SourceScan
+from archwright.lake.formats.type_inference import KindCounts
 from archwright.lake.governance.expectations import DraftState, check_expectations, choose_expectations
 from archwright.lake.governance.policy import check_location
-from archwright.lake.lazy_modules import np, pa, pc
+from archwright.lake.source_writer import IngestProgress, SourceWriter, group_sources
 from archwright.lake.sources.source_scan import SourceAddress, scan_address
 from archwright.lake.tables import source_file_list, version_index
 from archwright.lake.tables.data_files import DataFileWriter, read_sources
@@ -43,34 +44,6 @@ from archwright.store import Store
 DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-def build_record_batch(source: ScannedFile, chunk: RowChunk, kinds: dict[str, str], on_broken: BrokenRowHandler) -> Any:
-    """A chunk as a record batch with the columns of `kinds`; a row with a value of another kind is broken."""
-    made: dict[str, Any] = {}
-    bad: dict[int, str] = {}
-    for name, kind in kinds.items():
-        if name in chunk.columns:
-            made[name], unfit = type_inference.convert_column(chunk.columns[name], kind, chunk.untyped)
-            bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
-        elif name not in SYSTEM_COLUMNS:
-            made[name] = pa.nulls(len(chunk.rows), arrow_schema({name: kind}).field(0).type)
-    made["record_id"] = make_record_ids(source.name, source.sha256, chunk.rows)
-    made["source_file"] = pa.array([source.name] * len(chunk.rows), pa.large_string())
-    made["source_row"] = pa.array(chunk.rows, pa.int64())
-    schema = arrow_schema(kinds)
-    batch = pa.RecordBatch.from_arrays([made[name] for name in schema.names], schema=schema)
-    for place in sorted(bad):
-        on_broken(build_broken_row(source.name, chunk.rows[place], bad[place], chunk.contents[place]))
-    return batch.filter(pc.invert(pa.array([place in bad for place in range(len(chunk.rows))]))) if bad else batch
-
-
-def make_record_ids(name: str, sha256: str, rows: Any) -> Any:
-    """An Arrow array of ids: 8 bytes of the digest of the file's name and content, 8 bytes of the row number."""
-    start = hashlib.sha256(f"{name}\0{sha256}".encode()).digest()[:8]
-    made = np.empty((len(rows), 2), ">u8")
-    made[:, 0], made[:, 1] = int.from_bytes(start, "big"), rows
-    return pa.Array.from_buffers(arrow_type("id"), len(rows), [None, pa.py_buffer(made)])
-
-
 class IngestResult(NamedTuple):
     """`version` is the previous version if not `new`; the rows of its files `replaced` were replaced."""
 
@@ -78,6 +51,7 @@ class IngestResult(NamedTuple):
     new: bool
     passed_over: tuple[str, ...]
     replaced: tuple[SourceFile, ...] = ()
+    skipped: dict[str, int] = {}
 
 
 class IngestRequest(NamedTuple):
@@ -95,6 +69,7 @@ class IngestRequest(NamedTuple):
     query: str = ""
     expectations: tuple[Expectation, ...] | None = None
     country: str = ""
+    reading: ReadOptions = ReadOptions()
 
 
 def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResult:
@@ -116,7 +91,7 @@ def ingest_files(home: Home, store: Store, request: IngestRequest) -> IngestResu
         expected = choose_expectations(request.expectations, previous)
         request = request._replace(licence=licence, expectations=expected)
         address = SourceAddress(str(request.path), request.table, request.query)
-        with scan_address(address, home.folder("lake", "spool") / request.name, known) as found:
+        with scan_address(address, home.folder("lake", "spool") / request.name, known, request.reading) as found:
             made = _ingest_sources(home, store, request, previous, found, known)
         if made.new:
             version_index.register_version(home, store, made.version)
@@ -131,25 +106,32 @@ def _ingest_sources(
     found: SourceScan,
     known: dict[str, SourceFile],
 ) -> IngestResult:
-    fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]
+    fresh = [source for source in found.sources if not _is_unchanged(source, known.get(source.name))]
     expected = choose_expectations(None, previous)
     if previous and not fresh and (request.licence, request.expectations) == (previous.licence, expected):
-        return IngestResult(previous, False, found.passed_over)
-    signatures = {s.name: s.signature for s in found.sources if s.stable}
+        return IngestResult(previous, False, found.passed_over, skipped=found.skipped)
+    signatures = {source.name: source.signature for source in found.sources if source.stable}
     newest_at = max((s.path.stat().st_mtime for s in found.sources if not s.remote), default=None)
     number = version_index.next_number(store, request.name)
+    change = _SourceChange(known, fresh, signatures, number, newest_at, {})
     try:
-        version = _write_version(home, request, previous, _SourceChange(known, fresh, signatures, number, newest_at))
+        version = _write_version(home, request, previous, change)
     finally:
         shared_parser().close()
     replaced = tuple(known[source.name] for source in fresh if source.name in known)
-    return IngestResult(version, True, found.passed_over, replaced)
+    damaged = tuple(f"{name}: {reason}" for name, reason in change.unreadable.items())
+    return IngestResult(version, True, (*found.passed_over, *damaged), replaced, found.skipped)
+
+
+def _is_unchanged(source: ScannedFile, known: SourceFile | None) -> bool:
+    return known is not None and (known.sha256, known.encoding) == (source.sha256, source.encoding)
 
 
 class _SourceChange(NamedTuple):
     """The files of the previous version by name, the files with new content, new signatures of other files.
 
     `number` is that of the new version, `newest_at` the time of the last change of any local file.
+    `unreadable` files are left out, for the reason.
     """
 
     known: dict[str, SourceFile]
@@ -157,6 +139,25 @@ class _SourceChange(NamedTuple):
     signatures: dict[str, str]
     number: int
     newest_at: float | None
+    unreadable: dict[str, str]
+
+    @contextmanager
+    def catch_unreadable(self, source: ScannedFile, options: ReadOptions) -> Iterator[None]:
+        """With `skip_unreadable`, note that the file is damaged instead of refusing the ingest."""
+        try:
+            yield
+        except DataError as error:
+            if not options.skip_unreadable or error.code in ("AW-DATA-08", "AW-DATA-19"):
+                raise
+            self.unreadable[source.name] = str(error)
+
+
+class _KindMismatchError(Exception):
+    """The rows have other `kinds` than guessed, or a file is unreadable: write again."""
+
+    def __init__(self, kinds: dict[str, str]) -> None:
+        super().__init__()
+        self.kinds = kinds
 
 
 def check_dataset_name(name: str) -> None:
@@ -169,9 +170,37 @@ def check_dataset_name(name: str) -> None:
 def _write_version(
     home: Home, request: IngestRequest, previous: DatasetVersion | None, sources: _SourceChange
 ) -> DatasetVersion:
-    fresh, known = sources.fresh, sources.known
+    votes = schema_inference.count_previous_kinds(previous)
+    for source in sources.fresh:
+        survey = FORMATS[source.format].survey
+        if survey is not None:
+            with sources.catch_unreadable(source, request.reading):
+                counts: KindCounts = {}
+                survey(source, counts)
+                schema_inference.add_counts(votes, counts, source.name)
+    guess = {name: Counter(counts) for name, counts in votes.items()}
+    for source in schema_inference.select_undeclared(sources.fresh):
+        with sources.catch_unreadable(source, request.reading):
+            schema_inference.count_first_rows(source, guess)
+    try:
+        return _try_version(home, request, previous, (sources, schema_inference.choose_columns(guess, previous), votes))
+    except _KindMismatchError as wrong:
+        report_step("reading again: the first rows did not show the kinds of all columns")
+        return _try_version(home, request, previous, (sources, wrong.kinds, None))
+
+
+def _try_version(
+    home: Home,
+    request: IngestRequest,
+    previous: DatasetVersion | None,
+    plan: tuple[_SourceChange, dict[str, str], KindCounts | None],
+) -> DatasetVersion:
+    """Write with these kinds. Raises _KindMismatchError if the counted `votes` choose other kinds."""
+    sources, kinds, votes = plan
+    known = sources.known
+    unreadable = set(sources.unreadable)
+    fresh = [source for source in sources.fresh if source.name not in unreadable]
     fresh_names = {source.name for source in fresh}
-    kinds = schema_inference.infer_columns(fresh, previous)
     before = previous.columns if previous else {}
     change = TableChange(
         dataset=request.name,
@@ -192,7 +221,16 @@ def _write_version(
         if change.rewrite and previous:
             stay = _widen_unchanged_rows(home, previous, change, draft.writer, stay)
         quarantine.copy_unchanged(previous, known.values(), fresh_names)
-        written = [_write_source(source, kinds, draft.writer, quarantine) for source in fresh]
+        writer = SourceWriter(kinds, draft.writer, quarantine, votes)
+        progress = IngestProgress(sum(source.size_bytes for source in fresh))
+        written: list[SourceFile] = []
+        for group in group_sources(fresh):
+            with nullcontext() if votes is None else sources.catch_unreadable(group[0], request.reading):
+                written += writer.write_sources(group, progress)
+        if votes is not None and (writer.unknown or unreadable != set(sources.unreadable)):
+            raise _KindMismatchError(schema_inference.choose_columns(votes, previous))
+        if votes is not None and (chosen := schema_inference.choose_columns(votes, previous)) != kinds:
+            raise _KindMismatchError(chosen)
         files = {**stay, **{file.path: file for file in written}}
         rows = sum(file.rows for file in files.values())
         if not rows:
@@ -245,27 +283,3 @@ def _widen_unchanged_rows(
                 writer.write(rows)
                 digests[name].add(rows)
     return {name: replace(file, content_sha256=digests[name].hexdigest()) for name, file in files.items()}
-
-
-def _write_source(
-    source: ScannedFile, kinds: dict[str, str], writer: DataFileWriter, quarantine: Quarantine
-) -> SourceFile:
-    before = quarantine.files[source.name]
-    content = ValueDigest()
-    for chunk in FORMATS[source.format].chunks(source, quarantine.add):
-        batch = build_record_batch(source, chunk, kinds, quarantine.add)
-        writer.write(batch)
-        content.add(batch)
-    if source.has_changed():
-        message = "the file changed while it was read"
-        hint = "run the command again when no program writes to the file; nothing was changed"
-        raise DataError("AW-DATA-08", message, where=ErrorLocation(source.name), hint=hint)
-    return SourceFile(
-        path=source.name,
-        sha256=source.sha256,
-        size_bytes=source.size_bytes,
-        rows=content.rows,
-        quarantined=quarantine.files[source.name] - before,
-        signature=source.signature if source.stable else "",
-        content_sha256=content.hexdigest(),
-    )

@@ -25,6 +25,6 @@ class LazyModule:
 
 DATA, TRAINING = ("lake", "reading and writing data"), ("train", "training or evaluating a model")
 pa, pc, pq, np = (LazyModule(name, *DATA) for name in ("pyarrow", "pyarrow.compute", "pyarrow.parquet", "numpy"))
-pa_fs = LazyModule("pyarrow.fs", *DATA)
+pa_csv, pa_fs = (LazyModule(name, *DATA) for name in ("pyarrow.csv", "pyarrow.fs"))
 torch, tensor_files = (LazyModule(name, *TRAINING) for name in ("torch", "safetensors.torch"))
 vector_files, tantivy = (LazyModule(name, *DATA) for name in ("usearch.index", "tantivy"))

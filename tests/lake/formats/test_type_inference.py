@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,6 @@ from archwright.lake.formats.column_kinds import (
     kind_of_arrow_type,
     kind_of_iceberg_type,
 )
-from archwright.lake.formats.row_chunks import RowChunk
 
 from ..temporary_lake import Lake
 
@@ -44,32 +46,59 @@ TEXTS = {
     "number": ["1.5", ".5", "5.", "+5", "1e-3", "nan"],
     "boolean": ["true", "FALSE"],
     # \u0661 is a digit, not one of ours
-    "text": ["1234567890123456789", "007", "00.5", "1_000", "1,5", "0x10", "yes", "2026-01-02", "\u0661", "x\ny"],
+    "text": [
+        "1234567890123456789",
+        "007",
+        "00.5",
+        "1_000",
+        "1,5",
+        "0x10",
+        "yes",
+        "2026-1-2",
+        "\u0661",
+        "x\ny",
+        "12:30",
+    ],
+    "date": ["2026-01-02", " 1999-12-31 "],
+    "timestamp": ["2026-01-02T03:04", "2026-01-02 03:04:05.123456"],
+    "timestamp-utc": ["2026-01-02T03:04:05Z", "2026-01-02 03:04+02:00", "2026-01-02T03:04:05.5-0130"],
 }
 
 
 @pytest.mark.parametrize(("text", "kind"), [(text, kind) for kind, texts in TEXTS.items() for text in texts])
 def test_the_kind_of_a_text(text: str, kind: str) -> None:
-    votes: type_inference.KindCounts = {}
-    type_inference.count_kinds(RowChunk([1, 2], [b"", b""], {"a": [text, ""]}, untyped=True), votes)
-    assert votes == {"a": {kind: 1}}
-    array, bad = type_inference.convert_column([text, ""], kind, True)
+    texts = pa.array([text, ""], pa.large_string())
+    assert type_inference.count_column(texts, untyped=True) == {kind: 1}
+    array, bad = type_inference.convert_column(texts, kind, True)
     assert array.type == arrow_type(kind)
     assert array[1].as_py() is None
     assert (array[0].as_py() is None) == (text == "nan")
     assert bad == ({0: "number not finite"} if text == "nan" else {})
 
 
-@given(st.lists(st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=5)), min_size=1))
+NUMBERLIKE = st.one_of(
+    st.text("0123456789.eE+-", max_size=6),
+    st.sampled_from(["1234567890123456789e-5", "nan", "00.5", "-007", "+1.", "0x10", "-0.5", "1" * 18, "1" * 19, " 5"]),
+    st.dates().map(str),
+    st.datetimes().map(str),
+)
+VALUES = st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=5), NUMBERLIKE)
+
+
+@given(st.one_of(st.lists(VALUES, min_size=1), st.lists(NUMBERLIKE, min_size=1, max_size=3)))
 def test_column_at_once_and_value_by_value_agree(values: list[object]) -> None:
     """The conversion of a CSV value does not depend on the values beside it."""
     texts = [str(value).strip() for value in values]
-    for kind in ("text", "integer", "number", "boolean"):
+    for kind in ("text", "integer", "number", "boolean", "date", "timestamp", "timestamp-utc"):
         together, bad = type_inference.convert_column(texts, kind, True)
         for place, text in enumerate(texts):
             alone, wrong = type_inference.convert_column([text], kind, True)
             assert alone[0].as_py() == together[place].as_py()
             assert wrong == ({0: bad[place]} if place in bad else {})
+            pattern = type_inference.UNTYPED_PATTERNS.get(kind)
+            if pattern is not None and text:  # the pattern chooses the kind, so it must fit what the kind accepts
+                fits = re.search(pattern, text) is not None and re.search(type_inference.NOT_FINITE, text) is None
+                assert fits >= (not wrong) or kind == "timestamp"  # a date is a time at midnight, if times surround it
 
 
 @given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
@@ -86,7 +115,10 @@ def test_a_value_fits_the_kind_it_is_said_to_be_of(value: object) -> None:
         (1, "boolean", "not true or false"),
         ("x", "number", "not a number"),
         (b"x", "text", "bytes"),
-        ("x", "date", "a str among times, dates or bytes"),
+        ("x", "bytes", "a str among bytes"),
+        ("2026-02-30", "date", "not a date"),
+        ("2026-01-02T03:04Z", "timestamp", "not a timestamp"),
+        (7, "timestamp-utc", "not a timestamp"),
     ],
 )
 def test_values_that_do_not_fit(value: object, kind: str, reason: str) -> None:
@@ -97,8 +129,8 @@ def test_values_that_do_not_fit(value: object, kind: str, reason: str) -> None:
     assert bad == {1: reason}
 
 
-def test_nothing_fits_times_in_a_csv() -> None:
-    for kind, reason in (("date", "a str among times, dates or bytes"), ("boolean", "not true or false")):
+def test_white_space_is_no_value_of_a_csv() -> None:
+    for kind, reason in (("date", "not a date"), ("boolean", "not true or false")):
         assert type_inference.convert_column(["x", " "], kind, True)[1] == {0: reason}  # " " is no value
 
 

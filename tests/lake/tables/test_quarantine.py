@@ -161,7 +161,7 @@ MANY = [f"c{n}" for n in range(10_000)]
         ("b.csv.gz", scratched(gzip.compress(bytes(range(256)) * 100, mtime=0), 20, 60), "AW-DATA-07"),
         ("b.csv.gz", b"n\n1\n", "AW-DATA-07"),
         *((name, b"PK", "AW-DATA-04") for name in ("b.pkl", "b.pt", "b.npy")),
-        *((name, b"", "AW-DATA-03") for name in ("b.zip", "b.json", "b.parquet.gz", "README")),
+        *((name, b"", "AW-DATA-03") for name in ("b.zip", "b.parquet.gz", "README")),
         *(("b.csv", head + b"\n3,4\n", "AW-DATA-16") for head in (b"1,2", b"n,n", b"n,\xff", b'n,"m')),
         ("b.csv", b"n,\n3,4\n", "AW-DATA-15"),
         *(("b.csv", head + b"\n3,4\n", "AW-DATA-14") for head in (b"n,source_row", b"n,archwright:step")),

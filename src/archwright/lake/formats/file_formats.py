@@ -1,4 +1,4 @@
-"""For each format its reader, and the function that counts column kinds before anything is written."""
+"""For each format its reader, and the function that counts the column kinds which a file declares."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import NamedTuple
 from archwright.lake.formats import (
     csv_reader,
     document_reader,
+    json_reader,
     jsonl_reader,
     parquet_reader,
     parsed_document_reader,
-    type_inference,
 )
 from archwright.lake.formats.row_chunks import BrokenRowHandler, RowChunks
 from archwright.lake.formats.source_files import ScannedFile
@@ -19,23 +19,16 @@ from archwright.lake.formats.type_inference import KindCounts
 
 
 class FileFormat(NamedTuple):
+    """`survey` counts the kinds that a file declares; None if only its rows show them."""
+
     chunks: Callable[[ScannedFile, BrokenRowHandler], RowChunks]
-    survey: Callable[[ScannedFile, KindCounts], None]
-
-
-def _format_by_reading(chunks: Callable[[ScannedFile, BrokenRowHandler], RowChunks]) -> FileFormat:
-    """A format that declares no column kinds: the survey reads the whole file."""
-
-    def survey(source: ScannedFile, votes: KindCounts) -> None:
-        for chunk in chunks(source, lambda _broken: None):  # the second pass reports broken rows
-            type_inference.count_kinds(chunk, votes)
-
-    return FileFormat(chunks, survey)
+    survey: Callable[[ScannedFile, KindCounts], None] | None = None
 
 
 FORMATS: dict[str, FileFormat] = {
-    "jsonl": _format_by_reading(jsonl_reader.read_chunks),
-    "csv": _format_by_reading(csv_reader.read_chunks),
+    "jsonl": FileFormat(jsonl_reader.read_chunks),
+    "csv": FileFormat(csv_reader.read_chunks),
+    "json": FileFormat(json_reader.read_chunks),
     "parquet": FileFormat(parquet_reader.read_chunks, parquet_reader.count_column_kinds),
     "text": FileFormat(
         document_reader.read_chunks,

@@ -4,7 +4,7 @@ A row is broken if a text is not valid UTF-8, a number is not finite, or an unsi
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,19 +17,24 @@ from archwright.lake.formats.row_chunks import (
     CHUNK_BYTES,
     CHUNK_ROWS,
     BrokenRowHandler,
+    LazyContents,
     RowChunk,
     RowChunks,
     build_broken_row,
 )
-from archwright.lake.formats.source_files import ScannedFile
-from archwright.lake.lazy_modules import pa, pc, pq
+from archwright.lake.formats.source_files import ScannedFile, check_unpacked_size
+from archwright.lake.lazy_modules import np, pa, pc, pq
+
+REPEATED_BYTES = 8
 
 
 @contextmanager
-def _open_parquet(source: ScannedFile) -> Iterator[Any]:
+def _open_parquet(source: ScannedFile, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
     """The open file. Raises DataError AW-DATA-17 if opening or reading the file fails."""
     try:
-        with pq.ParquetFile(source.path, memory_map=True, pre_buffer=False, buffer_size=1024 * 1024) as file:
+        with pq.ParquetFile(
+            source.path, memory_map=True, pre_buffer=False, buffer_size=1024 * 1024, read_dictionary=dictionaries
+        ) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         message = f"not a complete Parquet file: {str(error).splitlines()[0][:200]}"
@@ -51,33 +56,79 @@ def count_column_kinds(source: ScannedFile, votes: dict[str, Counter[str]]) -> N
 
 
 def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
+    """Raises DataError AW-DATA-28 if the file unpacks to more than its limit.
+
+    Texts are read with their dictionaries, so a value that repeats is decoded only for the rows of one chunk.
+    """
     with _open_parquet(source) as file:
-        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-        rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES * file.metadata.num_rows // max(size, 1)))
-        start = 1
-        for batch in file.iter_batches(batch_size=rows):
-            yield from _convert_batch(source, batch, start, on_broken)
+        texts = _find_repeated_texts(file)
+    with _open_parquet(source, texts) as file:
+        _check_size(source, file.metadata, file.schema_arrow)
+        start, unpacked = 1, 0
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS):
+            row_bytes = max(1, _count_decoded_bytes(batch) // max(1, batch.num_rows))
+            unpacked += row_bytes * batch.num_rows
+            check_unpacked_size(source, unpacked)
+            step = max(1, CHUNK_BYTES // row_bytes)
+            for place in range(0, batch.num_rows, step):
+                part = batch.slice(place, step)
+                for chunk in _convert_batch(source, part, start + place, on_broken):
+                    yield chunk._replace(share=start / max(1, file.metadata.num_rows))
             start += batch.num_rows
+
+
+def _find_repeated_texts(file: Any) -> list[str]:
+    """Columns of texts of which a value takes so few bytes that most values must repeat."""
+    names = [field.name for field in file.schema_arrow if kind_of_arrow_type(field.type) in ("text", "bytes")]
+    flat = {file.metadata.schema.column(place).path: place for place in range(file.metadata.num_columns)}
+    found = []
+    for name in names:
+        if name in flat and file.metadata.schema.column(flat[name]).physical_type == "BYTE_ARRAY":
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).column(flat[name]).total_uncompressed_size for group in groups)
+            if size < REPEATED_BYTES * file.metadata.num_rows:
+                found.append(name)
+    return found
+
+
+def _check_size(source: ScannedFile, metadata: Any, schema: Any) -> None:
+    """Check the sizes that the footer states, before any page is unpacked."""
+    groups = range(metadata.num_row_groups)
+    stated = sum(metadata.row_group(group).total_byte_size for group in groups)
+    fixed = sum(field.type.bit_width // 8 for field in schema if pa.types.is_primitive(field.type))
+    check_unpacked_size(source, max(stated, metadata.num_rows * (fixed + 1)))
+
+
+def _count_decoded_bytes(batch: Any) -> int:
+    """The bytes of the batch without dictionaries."""
+    total = 0
+    for array in batch.columns:
+        if pa.types.is_dictionary(array.type) and len(array.dictionary):
+            lengths = pc.binary_length(array.dictionary).take(array.indices)
+            total += int(pc.sum(lengths).as_py() or 0) + 8 * len(array)
+        else:
+            total += array.nbytes
+    return total
 
 
 def _convert_batch(source: ScannedFile, batch: Any, start: int, on_broken: BrokenRowHandler) -> RowChunks:
     bad: dict[int, str] = {}
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         columns[name], unfit = _normalise_column(array)
         bad.update({place: f"{reason}: column {name}" for place, reason in unfit.items() if place not in bad})
-    lists = {name: array.to_pylist() for name, array in columns.items()}
-    contents = [
-        msgspec.json.encode({name: values[place] for name, values in lists.items() if values[place] is not None})
-        for place in range(batch.num_rows)
-    ]
+
+    def encode_row(place: int) -> bytes:
+        row = {name: array[place].as_py() for name, array in columns.items()}
+        return msgspec.json.encode({name: value for name, value in row.items() if value is not None})
+
     for place in sorted(bad):
-        on_broken(build_broken_row(source.name, start + place, bad[place], contents[place]))
-    good = [place for place in range(batch.num_rows) if place not in bad]
+        on_broken(build_broken_row(source.name, start + place, bad[place], encode_row(place)))
+    good = np.delete(np.arange(batch.num_rows), sorted(bad))
     if bad:
         columns = {name: array.take(pa.array(good, pa.int64())) for name, array in columns.items()}
-    if good:
-        yield RowChunk([start + place for place in good], [contents[place] for place in good], columns)
+    if len(good):
+        yield RowChunk(good + start, LazyContents(encode_row), columns)
 
 
 def _normalise_column(array: Any) -> tuple[Any, dict[int, str]]:

@@ -23,17 +23,28 @@ class BrokenRow(Record):
 BrokenRowHandler = Callable[[BrokenRow], None]
 
 
-class RowChunk(NamedTuple):
-    """Rows of one file. `header` and an entry of `contents` determine the record id of a row.
+class LazyContents:
+    """The content of each row, made when a row is rejected."""
 
-    A column is a list of Python values or an Arrow array; `untyped` columns are lists of texts whose kind is not known.
+    def __init__(self, make: Callable[[int], bytes]) -> None:
+        self._make = make
+
+    def __getitem__(self, place: int) -> bytes:
+        return self._make(place)
+
+
+class RowChunk(NamedTuple):
+    """Rows of one file: their numbers (a list or a numpy array), and their contents for the quarantine.
+
+    A column is a list of Python values or an Arrow array; `untyped` columns are texts whose kind is not known. `share`
+    of the file, 0 to 1, was read before the end of the chunk.
     """
 
-    rows: list[int]
-    contents: list[bytes]
+    rows: Any
+    contents: list[bytes] | LazyContents
     columns: dict[str, Any]
     untyped: bool = False
-    header: bytes = b""
+    share: float = 0.0
 
 
 RowChunks = Iterator[RowChunk]

@@ -1,39 +1,64 @@
 """Scans the files of an ingest: a file is read, skipped, or refuses the ingest.
 
 A folder is read in the order of its paths. Hidden entries, links and irregular files are skipped and reported. A file
-of an unknown format refuses the whole ingest, so that no file is omitted silently.
+of an unknown format refuses the whole ingest, so that no file is omitted silently, unless the user wants it skipped.
 """
 
+import codecs
 import hashlib
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation, from_os_error
+from archwright.journal import report_step
 
 FORMAT_BY_SUFFIX = {
-    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"},
     **dict.fromkeys((".txt", ".md", ".markdown"), "text"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
     **{".pdf": "pdf", ".docx": "docx", ".pptx": "pptx"},
     **dict.fromkeys((".xlsx", ".xls", ".xlsb", ".ods"), "workbook"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp"), "image"),
 }
-COMPRESSIBLE = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
+UTF_8 = "utf-8"
+ENCODED_FORMATS = {"jsonl", "csv", "text"}
+UNPACKED_RATIO = 100
+REPORTED_FILES = 256
+COMPRESSIBLE = {"jsonl", "csv", "json"}  # these may be compressed: NAME.csv.gz
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
 SETTLED_S = 2.0  # a file system may store times in steps of up to 2 s
-READABLE_FORMATS = "jsonl, csv, parquet, txt, md, html, pdf, docx, pptx, xlsx, ods, images; jsonl.gz, csv.gz"
+READABLE_FORMATS = "jsonl, json, csv, parquet, txt, md, html, pdf, docx, pptx, xlsx, ods, images; jsonl.gz, csv.gz"
+
+
+class ReadOptions(NamedTuple):
+    """How files are chosen and read.
+
+    `include`, `exclude`: patterns of file names, or of paths below the folder if they contain a slash. With
+    `skip_unreadable` files of other formats and damaged files are left out and counted. `encoding` of text, CSV and
+    JSON lines: by default that of the last ingest, or UTF-8. A file may unpack to `max_unpacked_gib`, and to 100 times
+    its size.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    skip_unreadable: bool = False
+    encoding: str = ""
+    max_unpacked_gib: float = 4.0
 
 
 class ScannedFile(NamedTuple):
     """A file to ingest; `name` is its POSIX path relative to the ingested folder.
 
     `stable` is False if the file may change without a change of its signature: it is younger than the file system's
-    clock ticks. A `remote` file has its URL as name, and `path` is its copy.
+    clock ticks. A `remote` file has its URL as name, and `path` is its copy. It may unpack to `max_unpacked` bytes.
     """
 
     path: Path
@@ -44,6 +69,8 @@ class ScannedFile(NamedTuple):
     signature: str
     stable: bool = True
     remote: bool = False
+    encoding: str = UTF_8
+    max_unpacked: int = 4 << 30
 
     def has_changed(self) -> bool:
         """True if the file changed since its digest was computed; the copy of a remote one belongs to this ingest."""
@@ -51,50 +78,97 @@ class ScannedFile(NamedTuple):
 
 
 class SourceScan(NamedTuple):
+    """`skipped` counts the files of other formats by suffix."""
+
     sources: tuple[ScannedFile, ...]
     passed_over: tuple[str, ...]
+    skipped: dict[str, int] = {}
 
 
-def scan_sources(path: Path, known: Mapping[str, SourceFile] | None = None) -> SourceScan:
+def scan_sources(
+    path: Path, known: Mapping[str, SourceFile] | None = None, options: ReadOptions | None = None
+) -> SourceScan:
     """All files to ingest, with digests; a `known` file with the same signature is not read.
 
-    Raises DataError AW-DATA-02 (nothing to read), -03 (unknown format), -04 (a pickle), -05, -06; OSErrors converted.
+    Raises DataError AW-DATA-02 (nothing to read), -03 (unknown format), -04 (a pickle), -05, -06, -30 (unknown
+    encoding); OSErrors converted.
     """
+    options = options or ReadOptions()
     passed_over: list[str] = []
+    skipped: Counter[str] = Counter()
+    known = known or {}
+    check_encoding(options.encoding)
     try:
         root = path.resolve(strict=True)
         whole = root.is_dir()
-        paths = sorted(_walk_folder(root, root, passed_over)) if whole else [root]
-        named = [(file, file.relative_to(root).as_posix() if whole else path.name) for file in paths]
-        forms = [detect_format(name) for _file, name in named]
-        known = known or {}
-        sources = tuple(
-            _scan_file(file, name, form, known.get(name)) for (file, name), form in zip(named, forms, strict=True)
-        )
+        names = _walk_folder(root, root, passed_over) if whole else [path.name]
+        formats = {}
+        for name in sorted(filter(partial(_is_chosen, options), names), key=lambda name: name.split("/")):
+            try:
+                formats[name] = detect_format(name)
+            except DataError:
+                if not options.skip_unreadable:
+                    raise
+                skipped[PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+        sources = []
+        for number, (name, form) in enumerate(formats.items()):
+            if number % REPORTED_FILES == 0:
+                report_step(f"looking for changes: file {number + 1:,} of {len(formats):,}")
+            sources.append(_scan_file(root / name if whole else root, name, (form, known.get(name), options)))
     except OSError as error:
         raise from_os_error(error) from error
     if not sources:
-        skipped = f" ({len(passed_over)} skipped: {', '.join(passed_over[:3])})" if passed_over else ""
-        message, hint = f"no file to ingest in the folder{skipped}", f"add files of these formats: {READABLE_FORMATS}"
+        left = [*passed_over, *(f"{count} of format {suffix}" for suffix, count in skipped.items())]
+        more = f" ({len(left)} skipped: {', '.join(left[:3])})" if left else ""
+        message, hint = f"no file to ingest in the folder{more}", f"add files of these formats: {READABLE_FORMATS}"
         raise DataError("AW-DATA-02", message, where=ErrorLocation(str(path)), hint=hint)
-    return SourceScan(sources, tuple(passed_over))
+    return SourceScan(tuple(sources), tuple(passed_over), dict(skipped))
 
 
-def _walk_folder(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        name = entry.relative_to(root).as_posix()
-        if entry.name.startswith("."):
-            passed_over.append(f"{name}: hidden")
-        elif entry.is_symlink() and not entry.resolve().is_relative_to(root):
-            passed_over.append(f"{name}: a link to a place outside of the folder")
-        elif entry.is_symlink():
-            passed_over.append(f"{name}: a link; its target is read at its own path")
-        elif entry.is_dir():
-            yield from _walk_folder(entry, root, passed_over)
-        elif entry.is_file():
-            yield entry
-        else:
-            passed_over.append(f"{name}: not a regular file")
+def check_encoding(name: str) -> None:
+    """Raises DataError AW-DATA-30."""
+    try:
+        if name:
+            b"".decode(name)
+    except LookupError as error:
+        hint = "name an encoding that Python knows, such as latin-1, cp1252, shift_jis or utf-16"
+        raise DataError("AW-DATA-30", str(error), where=ErrorLocation(field="encoding"), hint=hint) from error
+
+
+def check_unpacked_size(source: ScannedFile, size_bytes: int) -> None:
+    """Raises DataError AW-DATA-28 for a file that unpacks to more than its limit."""
+    limit = max(source.max_unpacked, UNPACKED_RATIO * source.size_bytes)
+    if size_bytes > limit:
+        message = f"the file of {source.size_bytes:,} bytes unpacks to more than {limit / (1 << 30):,.1f} GiB"
+        hint = "if you trust the file, raise the limit: --max-unpacked-gib N; nothing was changed"
+        raise DataError("AW-DATA-28", message, where=ErrorLocation(source.name), hint=hint)
+
+
+def _is_chosen(options: ReadOptions, name: str) -> bool:
+    def matches(pattern: str) -> bool:
+        return fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern)
+
+    included = not options.include or any(map(matches, options.include))
+    return included and not any(map(matches, options.exclude))
+
+
+def _walk_folder(folder: Path, root: Path, passed_over: list[str], start: str = "") -> Iterator[str]:
+    """Yield the paths of regular files below the root."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = f"{start}{entry.name}"
+            if entry.name.startswith("."):
+                passed_over.append(f"{name}: hidden")
+            elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                passed_over.append(f"{name}: a link to a place outside of the folder")
+            elif entry.is_symlink():
+                passed_over.append(f"{name}: a link; its target is read at its own path")
+            elif entry.is_dir():
+                yield from _walk_folder(Path(entry.path), root, passed_over, f"{name}/")
+            elif entry.is_file():
+                yield name
+            else:
+                passed_over.append(f"{name}: not a regular file")
 
 
 def detect_format(name: str) -> str:
@@ -113,7 +187,8 @@ def detect_format(name: str) -> str:
     raise DataError("AW-DATA-03", message, where=ErrorLocation(name), hint=hint)
 
 
-def _scan_file(path: Path, name: str, form: str, known: SourceFile | None) -> ScannedFile:
+def _scan_file(path: Path, name: str, choice: tuple[str, SourceFile | None, ReadOptions]) -> ScannedFile:
+    form, known, options = choice
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -121,10 +196,16 @@ def _scan_file(path: Path, name: str, form: str, known: SourceFile | None) -> Sc
         raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename the file") from error
     now, before = time.time(), path.stat()
     signature = _format_signature(before)
+    encoding = UTF_8
+    if form in ENCODED_FORMATS:
+        encoding = codecs.lookup(options.encoding or (known.encoding if known else UTF_8)).name
+    stable = now - before.st_mtime > SETTLED_S
     if known is not None and known.signature == signature:
-        return ScannedFile(path, name, form, known.size_bytes, known.sha256, signature)
-    digest, size = compute_file_digest(path)
-    return ScannedFile(path, name, form, size, digest, signature, now - before.st_mtime > SETTLED_S)
+        digest, size = known.sha256, known.size_bytes
+    else:
+        digest, size = compute_file_digest(path)
+    limit = int(options.max_unpacked_gib * (1 << 30))
+    return ScannedFile(path, name, form, size, digest, signature, stable, encoding=encoding, max_unpacked=limit)
 
 
 def read_file_signature(path: Path) -> str:

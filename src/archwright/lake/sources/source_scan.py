@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake.formats.source_files import SourceScan, scan_sources
+from archwright.lake.formats.source_files import ReadOptions, SourceScan, scan_sources
 from archwright.lake.sources import s3_source, sql_source
 
 SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+[a-z0-9]+)?://")
@@ -24,7 +24,9 @@ class SourceAddress(NamedTuple):
 
 
 @contextmanager
-def scan_address(address: SourceAddress, spool: Path, known: Mapping[str, SourceFile]) -> Iterator[SourceScan]:
+def scan_address(
+    address: SourceAddress, spool: Path, known: Mapping[str, SourceFile], options: ReadOptions | None = None
+) -> Iterator[SourceScan]:
     """All files of an address. Copies of remote ones lie in the folder `spool`, which is emptied before and after.
 
     Raises DataError AW-DATA-02 to -06, and -35 to -41 for URLs.
@@ -40,7 +42,7 @@ def scan_address(address: SourceAddress, spool: Path, known: Mapping[str, Source
         message = "only a database has a table or a query"
         raise DataError("AW-DATA-36", message, where=ErrorLocation(field="path"), hint=hint)
     if not scheme:
-        yield scan_sources(Path(address.path), known)
+        yield scan_sources(Path(address.path), known, options)
         return
     shutil.rmtree(spool, ignore_errors=True)  # of a killed process
     spool.mkdir(mode=0o700, parents=True)

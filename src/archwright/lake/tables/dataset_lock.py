@@ -1,12 +1,12 @@
-"""Locks: one writer per data set and home, no writer during an erasure. A second writer of a data set is refused."""
+"""Locks: one writer per data set and home, no writer during an erasure. A second writer waits for the first one."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
+from archwright.journal import report_step
 
 
 @contextmanager
@@ -36,13 +36,16 @@ def lock_lake(home: Home, *, shared: bool) -> Iterator[None]:
 
 @contextmanager
 def lock_dataset(home: Home, dataset: str) -> Iterator[None]:
-    """Hold the data set's lock; the kernel releases it if the process dies. Raises DataError AW-DATA-12."""
+    """Wait for the data set's lock and hold it; the kernel releases it if the process dies."""
     path = home.folder("lake", "locks") / f"{dataset}.lock"
-    with lock_lake(home, shared=True), open(path, "a", encoding="ascii") as file:
+    with lock_lake(home, shared=True), open(path, "a+", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process is writing to the data set {dataset!r}"
-            hint = "run the command again when the other process has ended; nothing was changed"
-            raise DataError("AW-DATA-12", message, where=ErrorLocation(field=dataset), hint=hint) from error
+        except BlockingIOError:
+            file.seek(0)
+            report_step(f"waiting for process {file.read()[:20]}, which writes to the data set {dataset}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
