@@ -3,6 +3,7 @@
 The packages are large, so commands that do not need them start without them.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -17,10 +18,13 @@ class LazyModule:
 
     def __getattr__(self, attribute: str) -> Any:
         """Raises MissingError AW-GET-01."""
+        if (loaded := sys.modules.get(self._name)) is not None:  # import_module takes a microsecond more
+            return getattr(loaded, attribute)
         try:
-            return getattr(import_module(self._name), attribute)
+            module = import_module(self._name)
         except ModuleNotFoundError as error:
             raise missing_extra(self._extra, str(error.name), self._purpose) from error
+        return getattr(module, attribute)
 
 
 DATA, TRAINING = ("lake", "reading and writing data"), ("train", "training or evaluating a model")

@@ -139,14 +139,17 @@ def _find_regular_rows(block: bytes, layout: _Layout) -> _RegularRows:
         opens, closes = quotes[0::2], quotes[1::2]  # the second quote of a pair closes and opens the field again
         wrong = (opens[(opens > 0) & ~around[data[opens - 1]]], closes[~around[data[closes + 1]]])
         bad += [int(places[0]) for places in wrong if len(places)]
-        ends = line_ends[np.searchsorted(quotes, line_ends) % 2 == 0]
-        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
+        inside = np.bitwise_xor.accumulate((data == 34).view(np.uint8))
+        ends, separators = line_ends[inside[line_ends] == 0], separators[inside[separators] == 0]
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
     blank = starts == ends
-    counts = np.diff(np.searchsorted(separators, ends), prepend=0)
-    lines = np.searchsorted(line_ends, starts)
-    odd = (counts != len(layout.header) - 1) & ~blank
-    odd |= np.diff(np.searchsorted(line_ends, ends), prepend=-1) > MAX_ROW_LINES
+    odd = np.zeros(len(ends), bool)
+    if not _are_fields_even(separators, starts, ends, len(layout.header) - 1):
+        odd = (np.diff(np.searchsorted(separators, ends), prepend=0) != len(layout.header) - 1) & ~blank
+    lines = np.arange(len(ends))
+    if len(ends) < len(line_ends):
+        lines = np.searchsorted(line_ends, starts)
+        odd |= np.diff(np.searchsorted(line_ends, ends), prepend=-1) > MAX_ROW_LINES
     if any(sign in block for sign in (b" ", b"\t", b"\x0b", b"\x0c")):
         indented = np.flatnonzero(np.isin(data[starts], np.frombuffer(WHITE_SPACE, np.uint8)))
         odd[[row for row in indented.tolist() if not block[starts[row] : ends[row]].strip()]] = True
@@ -154,6 +157,15 @@ def _find_regular_rows(block: bytes, layout: _Layout) -> _RegularRows:
     rows = min([len(ends), *first, *(int(np.searchsorted(ends, place)) for place in bad)])
     size = int(ends[rows - 1]) + 1 if rows else 0
     return _RegularRows(size, lines[:rows][~blank[:rows]], rows == len(ends), bool(len(quotes)))
+
+
+def _are_fields_even(separators: Any, starts: Any, ends: Any, count: int) -> bool:
+    """True if every row certainly has `count` separators; quicker than to count them."""
+    if not count or not len(ends) or len(separators) < len(ends) * count:
+        return False
+    rows, rest = separators[: len(ends) * count].reshape(-1, count), separators[len(ends) * count :]
+    whole = not len(rest) or rest[0] > ends[-1]
+    return bool(whole and (rows[:, 0] >= starts).all() and (rows[:, -1] < ends).all())
 
 
 def _parse_block(block: bytes, regular: _RegularRows, layout: _Layout, number: int) -> RowChunk | None:

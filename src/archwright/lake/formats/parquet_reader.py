@@ -26,6 +26,7 @@ from archwright.lake.formats.source_files import ScannedFile, check_unpacked_siz
 from archwright.lake.lazy_modules import np, pa, pc, pq
 
 REPEATED_BYTES = 8
+BATCH_CHUNKS = 8  # arrays take less memory than Python objects
 
 
 @contextmanager
@@ -65,7 +66,9 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     with _open_parquet(source, texts) as file:
         _check_size(source, file.metadata, file.schema_arrow)
         start, unpacked = 1, 0
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS):
+        stated = _count_stated_bytes(file.metadata)
+        most = max(1, min(BATCH_CHUNKS * CHUNK_ROWS, CHUNK_BYTES * file.metadata.num_rows // max(1, stated)))
+        for batch in file.iter_batches(batch_size=most):
             row_bytes = max(1, _count_decoded_bytes(batch) // max(1, batch.num_rows))
             unpacked += row_bytes * batch.num_rows
             check_unpacked_size(source, unpacked)
@@ -93,10 +96,12 @@ def _find_repeated_texts(file: Any) -> list[str]:
 
 def _check_size(source: ScannedFile, metadata: Any, schema: Any) -> None:
     """Check the sizes that the footer states, before any page is unpacked."""
-    groups = range(metadata.num_row_groups)
-    stated = sum(metadata.row_group(group).total_byte_size for group in groups)
     fixed = sum(field.type.bit_width // 8 for field in schema if pa.types.is_primitive(field.type))
-    check_unpacked_size(source, max(stated, metadata.num_rows * (fixed + 1)))
+    check_unpacked_size(source, max(_count_stated_bytes(metadata), metadata.num_rows * (fixed + 1)))
+
+
+def _count_stated_bytes(metadata: Any) -> int:
+    return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
 def _count_decoded_bytes(batch: Any) -> int:

@@ -129,7 +129,7 @@ def check_encoding(name: str) -> None:
     """Raises DataError AW-DATA-30."""
     try:
         if name:
-            b"".decode(name)
+            b"x".decode(name, "ignore")  # not empty, or the name would not be looked up
     except LookupError as error:
         hint = "name an encoding that Python knows, such as latin-1, cp1252, shift_jis or utf-16"
         raise DataError("AW-DATA-30", str(error), where=ErrorLocation(field="encoding"), hint=hint) from error
