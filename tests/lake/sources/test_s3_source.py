@@ -20,6 +20,7 @@ import pytest
 from tests.deploy import tools
 
 from archwright.errors import DataError
+from archwright.lake.formats.source_files import ReadOptions
 from archwright.lake.sources import s3_source
 from archwright.lake.sources.s3_source import open_bucket
 
@@ -97,6 +98,28 @@ def test_what_the_disk_cannot_hold_is_refused_before_the_first_copy(
         lake.ingest(path=ADDRESS)
     assert code(refused.value) == "AW-DATA-40"
     assert not bucket.copies
+
+
+def test_objects_are_chosen_like_files(lake: Lake, bucket: FolderBucket) -> None:
+    put(lake, "c.bin", "x")
+    with pytest.raises(DataError) as refused:
+        lake.ingest(path=ADDRESS)
+    assert code(refused.value) == "AW-DATA-03"
+    made = lake.ingest(path=ADDRESS, reading=ReadOptions(skip_unreadable=True, exclude=("deep/*",)))
+    assert lake.values(made.version, "source_file") == [f"{ADDRESS}/a.jsonl"]
+    assert made.skipped == {".bin": 1}
+    with pytest.raises(DataError) as refused:
+        lake.ingest(path=ADDRESS, reading=ReadOptions(include=("*.parquet",)))
+    assert code(refused.value) == "AW-DATA-02"
+
+
+def test_objects_are_decoded_by_the_encoding(lake: Lake, bucket: FolderBucket) -> None:
+    put(lake, "a.jsonl", '{"n": "\xe9"}\n')
+    first = lake.ingest(path=f"{ADDRESS}/a.jsonl")
+    assert lake.values(first.version, "n") == ["\xe9"]
+    made = lake.ingest(path=f"{ADDRESS}/a.jsonl", reading=ReadOptions(encoding="latin-1"))
+    assert lake.values(made.version, "n") == ["\xc3\xa9"]
+    assert not lake.ingest(path=f"{ADDRESS}/a.jsonl").new
 
 
 def test_no_object_below_an_address(lake: Lake, bucket: FolderBucket) -> None:

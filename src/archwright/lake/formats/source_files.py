@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -102,14 +102,7 @@ def scan_sources(
         root = path.resolve(strict=True)
         whole = root.is_dir()
         names = _walk_folder(root, root, passed_over) if whole else [path.name]
-        formats = {}
-        for name in sorted(filter(partial(_is_chosen, options), names), key=lambda name: name.split("/")):
-            try:
-                formats[name] = detect_format(name)
-            except DataError:
-                if not options.skip_unreadable:
-                    raise
-                skipped[PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+        formats = choose_formats(names, options, skipped)
         sources = []
         for number, (name, form) in enumerate(formats.items()):
             if number % REPORTED_FILES == 0:
@@ -117,12 +110,31 @@ def scan_sources(
             sources.append(_scan_file(root / name if whole else root, name, (form, known.get(name), options)))
     except OSError as error:
         raise from_os_error(error) from error
-    if not sources:
-        left = [*passed_over, *(f"{count} of format {suffix}" for suffix, count in skipped.items())]
+    scan = SourceScan(tuple(sources), tuple(passed_over), dict(skipped))
+    check_not_empty(scan, str(path))
+    return scan
+
+
+def choose_formats(names: Iterable[str], options: ReadOptions, skipped: Counter[str]) -> dict[str, str]:
+    """The chosen paths with their formats, in the order of paths; other formats are counted if they may be skipped."""
+    formats = {}
+    for name in sorted(filter(partial(_is_chosen, options), names), key=lambda name: name.split("/")):
+        try:
+            formats[name] = detect_format(name)
+        except DataError:
+            if not options.skip_unreadable:
+                raise
+            skipped[PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+    return formats
+
+
+def check_not_empty(scan: SourceScan, place: str) -> None:
+    """Raises DataError AW-DATA-02."""
+    if not scan.sources:
+        left = [*scan.passed_over, *(f"{count} of format {suffix}" for suffix, count in scan.skipped.items())]
         more = f" ({len(left)} skipped: {', '.join(left[:3])})" if left else ""
         message, hint = f"no file to ingest in the folder{more}", f"add files of these formats: {READABLE_FORMATS}"
-        raise DataError("AW-DATA-02", message, where=ErrorLocation(str(path)), hint=hint)
-    return SourceScan(tuple(sources), tuple(passed_over), dict(skipped))
+        raise DataError("AW-DATA-02", message, where=ErrorLocation(place), hint=hint)
 
 
 def check_encoding(name: str) -> None:
@@ -196,16 +208,20 @@ def _scan_file(path: Path, name: str, choice: tuple[str, SourceFile | None, Read
         raise DataError("AW-DATA-05", message, where=ErrorLocation(ascii(name)), hint="rename the file") from error
     now, before = time.time(), path.stat()
     signature = _format_signature(before)
-    encoding = UTF_8
-    if form in ENCODED_FORMATS:
-        encoding = codecs.lookup(options.encoding or (known.encoding if known else UTF_8)).name
     stable = now - before.st_mtime > SETTLED_S
     if known is not None and known.signature == signature:
         digest, size = known.sha256, known.size_bytes
     else:
         digest, size = compute_file_digest(path)
-    limit = int(options.max_unpacked_gib * (1 << 30))
-    return ScannedFile(path, name, form, size, digest, signature, stable, encoding=encoding, max_unpacked=limit)
+    return set_reading(ScannedFile(path, name, form, size, digest, signature, stable), known, options)
+
+
+def set_reading(source: ScannedFile, known: SourceFile | None, options: ReadOptions) -> ScannedFile:
+    """The file with its encoding and its limit."""
+    encoding = UTF_8
+    if source.format in ENCODED_FORMATS:
+        encoding = codecs.lookup(options.encoding or (known.encoding if known else UTF_8)).name
+    return source._replace(encoding=encoding, max_unpacked=int(options.max_unpacked_gib * (1 << 30)))
 
 
 def read_file_signature(path: Path) -> str:

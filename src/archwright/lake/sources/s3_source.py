@@ -9,6 +9,7 @@ import errno
 import hashlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,15 @@ from typing import Any
 
 from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation, from_os_error
-from archwright.lake.formats.source_files import SETTLED_S, ScannedFile, SourceScan, detect_format
+from archwright.lake.formats.source_files import (
+    SETTLED_S,
+    ReadOptions,
+    ScannedFile,
+    SourceScan,
+    check_not_empty,
+    choose_formats,
+    set_reading,
+)
 from archwright.lake.lazy_modules import pa_fs
 from archwright.settings import read_s3_endpoint
 
@@ -32,39 +41,44 @@ def open_bucket() -> Any:
     return pa_fs.S3FileSystem(scheme=scheme or "https", endpoint_override=server or None)
 
 
-def copy_objects(address: str, folder: Path, known: Mapping[str, SourceFile], bucket: Any) -> SourceScan:
+def copy_objects(address: str, folder: Path, known: Mapping[str, SourceFile], options: ReadOptions) -> SourceScan:
     """All objects below `address`; the ones not `known` are copied into the folder.
 
     Raises DataError AW-DATA-39 (the server refused), -40 (too large).
     """
-    passed_over: list[str] = []
+    skipped: Counter[str] = Counter()
     sources: list[ScannedFile] = []
+    bucket = open_bucket()
     prefix = address.removeprefix(SCHEME).rstrip("/")
     with _translate_errors(address):
         info = bucket.get_file_info(prefix)
         whole = info.type != pa_fs.FileType.File
         found = bucket.get_file_info(pa_fs.FileSelector(prefix, recursive=True)) if whole else [info]
-        objects = sorted((entry for entry in found if entry.is_file), key=lambda entry: entry.path)
-        for entry in objects:
-            relative = entry.path.removeprefix(f"{prefix}/")
-            if any(part.startswith(".") for part in relative.split("/")):
-                passed_over.append(f"{relative}: hidden")
-            else:
-                sources.append(_describe_object(entry, folder / str(len(sources)), known))
+        start = f"{prefix}/" if whole else f"{prefix.rpartition('/')[0]}/"
+        objects = {entry.path.removeprefix(start): entry for entry in found if entry.is_file}
+        hidden = {name for name in objects if any(part.startswith(".") for part in name.split("/"))}
+        passed_over = tuple(f"{name}: hidden" for name in sorted(hidden))
+        for name, form in choose_formats(objects.keys() - hidden, options, skipped).items():
+            source = _describe_object(objects[name], form, folder / str(len(sources)))
+            before = known.get(source.name)
+            source = set_reading(source, before, options)
+            if before and (before.signature, before.encoding) == (source.signature, source.encoding):
+                source = source._replace(sha256=before.sha256)
+            sources.append(source)
         fresh = [source for source in sources if not source.sha256]
         _check_space(address, sum(source.size_bytes for source in fresh), folder)
         with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:  # a small object costs mostly the round trip
             copied = {source.name: source for source in pool.map(partial(_copy_object, bucket), fresh)}
-    return SourceScan(tuple(copied.get(source.name, source) for source in sources), tuple(passed_over))
+    scan = SourceScan(tuple(copied.get(s.name, s) for s in sources), passed_over, dict(skipped))
+    check_not_empty(scan, address)
+    return scan
 
 
-def _describe_object(entry: Any, path: Path, known: Mapping[str, SourceFile]) -> ScannedFile:
+def _describe_object(entry: Any, form: str, path: Path) -> ScannedFile:
     name = f"{SCHEME}{entry.path}"
     signature = f"{entry.size}:{entry.mtime_ns}"
-    before = known.get(name)
-    digest = before.sha256 if before and before.signature == signature else ""
     stable = time.time() - entry.mtime_ns / 1e9 > SETTLED_S
-    return ScannedFile(path, name, detect_format(name), entry.size, digest, signature, stable, remote=True)
+    return ScannedFile(path, name, form, entry.size, "", signature, stable, remote=True)
 
 
 def _check_space(address: str, size_bytes: int, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from archwright.contract.lineage import SourceFile
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake.formats.source_files import ReadOptions, SourceScan, scan_sources
+from archwright.lake.formats.source_files import ReadOptions, SourceScan, check_encoding, scan_sources
 from archwright.lake.sources import s3_source, sql_source
 
 SCHEME = re.compile(r"([a-z][a-z0-9]*)(?:\+[a-z0-9]+)?://")
@@ -41,6 +41,7 @@ def scan_address(
         hint = "remove --table and --query, or give the URL of a database"
         message = "only a database has a table or a query"
         raise DataError("AW-DATA-36", message, where=ErrorLocation(field="path"), hint=hint)
+    check_encoding(options.encoding if options else "")
     if not scheme:
         yield scan_sources(Path(address.path), known, options)
         return
@@ -48,7 +49,7 @@ def scan_address(
     spool.mkdir(mode=0o700, parents=True)
     try:
         if scheme == "s3":
-            yield s3_source.copy_objects(address.path, spool, known, s3_source.open_bucket())
+            yield s3_source.copy_objects(address.path, spool, known, options or ReadOptions())
         else:
             source = sql_source.parse_sql_source(*address)
             yield SourceScan((sql_source.copy_rows(source, spool / "rows.parquet"),), ())
