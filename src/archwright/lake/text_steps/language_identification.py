@@ -20,7 +20,7 @@ from archwright.lake.text_steps.row_filters import drop_masked
 EXTRA, PURPOSE = "lake", "identifying languages"
 fasttext = LazyModule("fasttext", EXTRA, PURPOSE)
 LANGUAGE = "language"  # the column that the step adds
-SAMPLES, SAMPLE_CHARACTERS = 3, 200
+SAMPLES, SAMPLE_CHARACTERS = 3, 150
 LABEL_PREFIX = "__label__"
 
 
