@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archwright.engines.model_store import add_model
 from archwright.errors import DataError
 from archwright.lake.passages.chunking import ChunkText, make_chunk_id, split_text
 
+from ...tools.small_embedder import write_small_embedder
 from ..temporary_lake import Lake, code
 
 TEXT = "First sentence here. Second one follows!\n\nA new paragraph begins. It has two sentences.\n\nThe end"
@@ -76,3 +79,13 @@ def test_a_second_split_is_refused(lake: Lake) -> None:
     with pytest.raises(DataError) as caught:
         lake.refine("[chunk: {}, chunk: {}]".replace(", chunk", "}, {chunk").replace("[", "[{").replace("]", "}]"))
     assert code(caught.value) == "AW-DATA-80"
+
+
+def test_tokens_of_a_model_measure_the_passages(lake: Lake) -> None:
+    add_model(write_small_embedder(lake.root / "embedder", ("one", "two")), "small", "mit", lake.home)
+    lake.ingest_rows([{"text": "one two-three " * 20}])
+    rows = lake.rows(lake.refine("[chunk: {tokens: 16, overlap: 4, model: small}]").version, "text", "chunk_start")
+    counts = [len(re.findall(r"\w+|[^\w\s]+", row["text"])) for row in rows]
+    assert max(counts) <= 16
+    assert min(counts[:-1]) > 8
+    assert rows[1]["chunk_start"] < len(rows[0]["text"])

@@ -30,14 +30,14 @@ WORD_END = re.compile(r"\s+")
 class ChunkText(Step):
     """Split `column` into passages of at most `characters`, or `tokens` of the embedding model `model`.
 
-    Neighbours share about `overlap` of the same unit. A passage ends at the last paragraph, else sentence, else word in
-    its second half. `by` sentence ignores paragraphs.
+    Neighbours share at most `overlap` of the same unit, by default 15 % of the size. A passage ends at the last
+    paragraph, else sentence, else word in its second half. `by` sentence ignores paragraphs.
     """
 
     column: str = ""
     characters: Annotated[int, Meta(ge=40, le=100_000)] | None = None
     tokens: Annotated[int, Meta(ge=16, le=32_768)] | None = None
-    overlap: Annotated[int, Meta(ge=0)] = 150
+    overlap: Annotated[int, Meta(ge=0)] | None = None
     by: Literal["paragraph", "sentence"] = "paragraph"
     model: str = ""
 
@@ -46,8 +46,8 @@ class ChunkText(Step):
             raise _option_error(f"the data set is split already: it has the column {taken[0]}", "chunk")
         if self.characters is not None and self.tokens is not None:
             raise _option_error("chunk has both characters and tokens", "chunk.tokens")
-        if self.overlap > self.size // 2:
-            raise _option_error(f"the overlap {self.overlap} is more than half of {self.size}", "chunk.overlap")
+        if self.shared > self.size // 3:  # so every passage advances by a sixth of the size
+            raise _option_error(f"the overlap {self.shared} is more than a third of {self.size}", "chunk.overlap")
         find_text_column(columns, self.column)
         first = {name: kind for name, kind in columns.items() if name in SYSTEM_COLUMNS}
         return {**first, **CHUNK_COLUMNS, **{name: kind for name, kind in columns.items() if name not in first}}
@@ -60,6 +60,10 @@ class ChunkText(Step):
     @property
     def size(self) -> int:
         return self.tokens or self.characters or 1000
+
+    @property
+    def shared(self) -> int:
+        return self.size * 3 // 20 if self.overlap is None else self.overlap
 
 
 def _option_error(message: str, field: str) -> DataError:
@@ -160,7 +164,7 @@ def split_text(text: str, step: ChunkText, measure: Measure = _measure_character
             spans.append((start + left, start + right))
         if end >= length:
             break
-        start = max(start + 1, _find_overlap(levels, look_back(end, step.overlap), end))
+        start = max(start + 1, _find_overlap(levels, look_back(end, step.shared), end))
     return spans
 
 
