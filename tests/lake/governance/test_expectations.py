@@ -172,7 +172,7 @@ def test_texts_with_a_zone_have_an_age(rows: Lake) -> None:
     assert made.expectations[0].measured == pytest.approx(2 / 24)
 
 
-def numbers(seed: int, mean: float = 0.0, odd: float = 0.2, count: int = 4000) -> list[dict[str, object]]:
+def numbers(seed: int, mean: float = 0.0, odd: float = 0.2, count: int = 1500) -> list[dict[str, object]]:
     draw = random.Random(seed)
     return [{"n": draw.gauss(mean, 1), "c": "odd" if draw.random() < odd else "even"} for _ in range(count)]
 
@@ -181,18 +181,18 @@ def test_a_shift_beyond_chance_is_found_and_chance_is_not(lake: Lake) -> None:
     rules = expect(lake, "{column: n, max-shift: 0}", "{column: c, max-shift: 0}")
     lake.put_rows("a.jsonl", numbers(0))
     assert [one.measured for one in lake.ingest(expectations=rules).version.expectations] == [0.0, 0.0]
-    for seed in range(1, 4):
+    for seed in (1, 2):
         lake.put_rows("a.jsonl", numbers(seed))
         assert [one.measured for one in lake.ingest().version.expectations] == [0.0, 0.0]
-    lake.put_rows("a.jsonl", numbers(9, mean=0.2))
+    lake.put_rows("a.jsonl", numbers(9, mean=0.4))
     with pytest.raises(DataError, match="1 of 2 expectations failed"):
         lake.ingest()
-    lake.put_rows("a.jsonl", numbers(9, odd=0.3))
-    with pytest.raises(DataError, match=r"c: max-shift 0, measured 0\.0"):
+    lake.put_rows("a.jsonl", numbers(9, odd=0.4))
+    with pytest.raises(DataError, match=r"c: max-shift 0, measured 0\.1"):
         lake.ingest()
-    tolerant = expect(lake, "{column: n, max-shift: 0.1}", "{column: c, max-shift: 0.1}")
-    lake.put_rows("a.jsonl", numbers(9, mean=0.2, odd=0.3))
-    assert all(0 < one.measured < 0.1 for one in lake.ingest(expectations=tolerant).version.expectations)  # type: ignore[operator]
+    tolerant = expect(lake, "{column: n, max-shift: 0.3}", "{column: c, max-shift: 0.3}")
+    lake.put_rows("a.jsonl", numbers(9, mean=0.4, odd=0.4))
+    assert all(0 < one.measured < 0.3 for one in lake.ingest(expectations=tolerant).version.expectations)  # type: ignore[operator]
 
 
 def test_a_template_of_the_documents_is_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.errors import DataError
@@ -56,6 +56,7 @@ def test_columns_of_other_kinds_match_by_their_whole_value() -> None:
     assert matcher.match_array(pa.array(["4711", "no"]).dictionary_encode()).to_pylist() == [True, False]
 
 
+@settings(max_examples=50)
 @given(st.text(min_size=3, max_size=12).filter(lambda text: len(text.strip()) >= 3), st.text(max_size=9))
 def test_every_identifier_is_found_as_a_token(identifier: str, text: str) -> None:
     matcher = SubjectMatcher([identifier])
