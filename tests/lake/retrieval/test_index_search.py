@@ -46,9 +46,10 @@ def test_a_condition_applies_before_the_search(indexed: Lake) -> None:
         found = search(indexed, "tax form ship", mode=mode, limit=1, conditions={"kind": "notice"})
         assert [one.page for one in found] == [1]
         assert search(indexed, "tax", mode=mode, conditions={"page": "9"}) == ()
-    with pytest.raises(DataError) as caught:
-        search(indexed, "tax", conditions={"absent": "9"})
-    assert code(caught.value) == "AW-DATA-81"
+    for name in ("absent", "record_id"):
+        with pytest.raises(DataError) as caught:
+            search(indexed, "tax", conditions={name: "9"})
+        assert code(caught.value) == "AW-DATA-81"
 
 
 HOSTILE = (

@@ -195,10 +195,11 @@ class _Search:
 
     def _select_rows(self, index: OpenIndex, segment: Segment) -> Any | None:
         conditions = self._request.conditions
+        names = [name for name in segment.passages.column_names if name not in ("record_id", "parent_id")]
         for name in conditions:
-            if name not in segment.passages.column_names:
-                message = f"{index.record.version} has no column {name!r}"
-                hint = f"choose one of: {', '.join(segment.passages.column_names[:24])}"
+            if name not in names:
+                message = f"{index.record.version} has no column {name!r} that can be compared"
+                hint = f"choose one of: {', '.join(names[:24])}"
                 raise DataError("AW-DATA-81", message, where=ErrorLocation(field=name), hint=hint)
         return segment.select_rows(conditions) if conditions else None
 
