@@ -36,10 +36,6 @@ def write_unused_dictionary(path: Path) -> None:
     pq.write_table(pa.table({"who": words.filter(pa.array([True, False]))}), path, compression="zstd")
 
 
-def write_nested(path: Path) -> None:
-    pq.write_table(pa.table({"people": [[{"name": "x"}], [{"name": NAME}]]}), path, compression="zstd")
-
-
 def write_schema_metadata(path: Path) -> None:
     pq.write_table(pa.table({"n": [1]}).replace_schema_metadata({"owner": NAME}), path)
 
@@ -70,7 +66,6 @@ def write_zip(path: Path) -> None:
 PLANTED: dict[str, Callable[[Path], object]] = {
     "column.parquet": write_column,
     "dictionary.parquet": write_unused_dictionary,
-    "nested.parquet": write_nested,
     "metadata.parquet": write_schema_metadata,
     "bound.avro": lambda path: write_manifest(path, NAME.encode()),
     "cut.avro": lambda path: write_manifest(path, b"zoe.uebel@exampl"),

@@ -88,7 +88,10 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
             raise UnknownSubjectError("AW-DATA-57", message, where=ErrorLocation(field="subject"), hint=hint)
         rows = {place.place: place.count for place in found if place.store == lake_stores.TableStore.name}
         outcome = ErasureOutcome(
-            rows=sum(rows.values()), found=found, versions=tuple(rows), models=request.list_models(rows)
+            rows=sum(rows.values()),
+            found=found,
+            versions=tuple(name for name in rows if "@" in name),
+            models=request.list_models(rows),
         )
         if request.dry_run:
             return outcome
@@ -164,8 +167,8 @@ def _finish(
         program=f"archwright {__version__}",
         subject=journal.subject,
         found=outcome.found,
-        before={name: journal.versions[name] for name in outcome.versions if name in after},
-        after={name: after[name] for name in outcome.versions if name in after},
+        before={name: journal.versions[name] for name in outcome.versions},
+        after={name: after[name] for name in outcome.versions},
         models=outcome.models,
         proven=scan.clean,
         scan=scan,

@@ -18,6 +18,7 @@ from archwright.lake.erasure.subject import Subject
 from archwright.lake.lazy_modules import pa, pq
 
 PIECE_BYTES = 8 << 20
+PART_CHARACTERS = 64 << 10  # of a text that the slow exact pattern searches at once
 OVERLAP_BYTES = 4096  # longer than each encoded identifier
 NUMBER_COLUMNS = ("source_row", "offset", "tokens")  # numbers that we make may equal an identifier by chance
 MOST_NESTED = 3  # archives in archives
@@ -190,6 +191,8 @@ def _count_stream(file: Any, subject: Subject) -> int | None:
         strange = sum("\udc80" <= character <= "\udcff" for character in text[:4096])
         if strange > 8:
             return None
-        found += subject.match_text(text.encode(errors="replace").decode())
+        text = text.encode(errors="replace").decode()
+        starts = range(0, len(text), PART_CHARACTERS)
+        found += sum(subject.match_text(text[at : at + PART_CHARACTERS + OVERLAP_BYTES]) for at in starts)
         tail = piece[-OVERLAP_BYTES:]
     return found

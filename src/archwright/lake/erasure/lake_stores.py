@@ -113,48 +113,44 @@ class RejectStore(ErasableStore):
     """Rows left out at ingest (quarantine) or at refinement (drops), and the records that a dropped row repeats."""
 
     def __init__(self, scope: ErasureScope, name: str) -> None:
-        self._scope, self.name = scope, name
+        super().__init__(scope)
+        self.name = name
 
     def find(self) -> Iterator[FoundPlace]:
         for path in self._list_files():
-            count = sum(self._revise_line(line) != line for line in _read_lines(path))
+            count = sum(new != old for old, new in self._revise_lines(path))
             if count:
-                place = f"{path.parent.name}@{path.stem}"
-                yield FoundPlace(store=self.name, place=place, count=count)
+                yield FoundPlace(store=self.name, place=f"{path.parent.name}@{path.stem}", count=count)
 
     def erase(self) -> None:
         for path in self._list_files():
-            lines = [*_read_lines(path)]
-            revised = [self._revise_line(line) for line in lines]
-            if revised != lines:
-                write_atomic(path, b"".join(line for line in revised if line is not None))
+            lines = list(self._revise_lines(path))
+            if any(new != old for old, new in lines):
+                write_atomic(path, b"".join(new for _old, new in lines))
 
     def _list_files(self) -> list[Path]:
         return sorted((self._scope.home.lake / self.name).rglob("*.jsonl"))
 
-    def _revise_line(self, line: bytes) -> bytes | None:
-        """The line without references to an erased record; None if the line is about the person."""
+    def _revise_lines(self, path: Path) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each line, and the line without references to erased records; b"" if it is about the person."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        texts = pa.array([line.decode(errors="replace") for line in lines], pa.large_string())
+        likely = self._scope.subject.match_loosely(texts).to_pylist()
+        yield from ((line, self._revise_line(line, hit)) for line, hit in zip(lines, likely, strict=True))
+
+    def _revise_line(self, line: bytes, likely: bool) -> bytes:
         subject = self._scope.subject
-        try:
-            row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            return None if subject.match_text(line.decode(errors="replace")) else line
-        texts = [value for value in row.values() if isinstance(value, str)]
+        row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        named = likely and any(subject.match_text(value) for value in row.values() if isinstance(value, str))
         cut = str(row.get("excerpt", ""))
-        named = any(map(subject.match_text, texts)) or (cut.endswith("...") and subject.match_cut(cut[:-3]))
-        if named or self._is_erased(row.get("record_id")):
-            return None
+        if named or (cut.endswith("...") and subject.match_cut(cut[:-3])) or self._is_erased(row.get("record_id")):
+            return b""
         if not self._is_erased(row.get("kept")):
             return line
         return msgspec.json.encode({name: value for name, value in row.items() if name != "kept"}) + b"\n"
 
     def _is_erased(self, record_id: Any) -> bool:
         return isinstance(record_id, str) and record_id in self._scope.subject.hex_ids
-
-
-def _read_lines(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as lines:
-        yield from lines
 
 
 class ShardStore(ErasableStore):

@@ -81,7 +81,8 @@ def _damaged_error(stored: StoredFile, reason: str) -> DataError:
 
 def _unreadable_error(stored: StoredFile, reason: str) -> DataError:
     message = f"a data file of {stored.owner} cannot be read: {reason}"
-    return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=RESTORE_HINT)
+    hint = "if rows were erased meanwhile, run the command again; else restore the file from a backup of the home"
+    return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=hint)
 
 
 def read_file(stored: StoredFile, columns: dict[str, str] | None = None) -> Iterator[Any]:
