@@ -16,7 +16,7 @@ import msgspec
 from archwright.access import tables as access_tables
 from archwright.access.audit_log import AUDIT_STREAM
 from archwright.contract.record import replace
-from archwright.lake.erasure.lake_stores import ErasureScope
+from archwright.lake.erasure.lake_stores import ErasableStore
 from archwright.lake.erasure.receipt import FoundPlace
 from archwright.lake.erasure.subject import MASK
 from archwright.lake.lazy_modules import pa
@@ -35,13 +35,10 @@ PIECE_VALUES = 4096
 LOG_LINE_BYTES = 1 << 20
 
 
-class UserNameStore:
+class UserNameStore(ErasableStore):
     """The names of users, and their keys. A key of an erased user is revoked."""
 
     name = "users"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         names = self._list_names()
@@ -61,13 +58,10 @@ class UserNameStore:
         return [row for row in self._scope.store.rows(USER_NAMES) if subject.match_text(row.name)]
 
 
-class DatabaseStore:
+class DatabaseStore(ErasableStore):
     """Every table of the database but the audit log; the records of versions belong to the stores of the lake."""
 
     name = "database"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         counts: dict[str, int] = {}
@@ -110,13 +104,10 @@ class DatabaseStore:
         return block if masked == lines else replace(block, data=zlib.compress("\n".join(masked).encode()))
 
 
-class SharedTableStore:
+class SharedTableStore(ErasableStore):
     """Responses that the gateway cached. A removed file is made anew; workers notice within seconds."""
 
     name = "cached responses"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         for path in self._list_files():
@@ -136,13 +127,10 @@ class SharedTableStore:
         return sorted(self._scope.home.shared_tables.glob(f"*{LMDB_SUFFIX}"))
 
 
-class LogStore:
+class LogStore(ErasableStore):
     """Log files of processes. A name is overwritten in place, since a process may be writing to the end."""
 
     name = "logs"
-
-    def __init__(self, scope: ErasureScope) -> None:
-        self._scope = scope
 
     def find(self) -> Iterator[FoundPlace]:
         for path in self._list_files():

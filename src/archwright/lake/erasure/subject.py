@@ -58,6 +58,7 @@ class Subject:
         texts = {form for term in (*self.identifiers, *words) for form in _list_text_forms(term)}
         self._matcher = SubjectMatcher(sorted({*texts, *known}))
         self._outline = f"(?is:{'|'.join(sorted({_outline_term(term) for term in (*cases, *known)}))})"
+        self._find_outline = re.compile(self._outline).search
         self._raw_forms = tuple(sorted({form for case in (*cases, *known) for form in _list_raw_forms(case)}))
         self.record_ids: frozenset[bytes] = frozenset()
         self.hex_ids: frozenset[str] = frozenset()
@@ -100,6 +101,8 @@ class Subject:
 
     def match_text(self, text: str) -> bool:
         """True if a text names the person; an address may also be the name of a file."""
+        if not self._find_outline(text):
+            return False
         texts = [text, re.sub(_FILE_SUFFIX, " ", text, flags=re.IGNORECASE)]
         return bool(pc.any(self.match_values(pa.array(texts, pa.large_string()))).as_py())
 
