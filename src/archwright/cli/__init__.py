@@ -47,11 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
+    text = arg.help.replace("%", "%%")  # argparse fills in texts by the operator %
     if arg.positional:
-        one.add_argument(arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name)
+        one.add_argument(arg.name, nargs=None if arg.required else "?", help=text, metavar=arg.metavar or arg.name)
         return
     names = [f"--{arg.name.replace('_', '-')}", *([arg.short] if arg.short else [])]
-    options: dict[str, Any] = {"dest": arg.name, "help": arg.help}
+    options: dict[str, Any] = {"dest": arg.name, "help": text}
     if arg.kind == "flag":
         options |= {"action": "store_true"}
     else:
