@@ -30,7 +30,7 @@ from archwright.lake.steps.text_columns import TextStep, resolve_columns
 
 Spans = dict[int, list[PersonalSpan]]  # by row
 Finders = Mapping[PersonalKind, Finder]
-NEIGHBOUR_CHARACTERS = 64
+NEIGHBOUR_CHARACTERS = 40
 
 
 class NameOptions(Record):
@@ -81,7 +81,7 @@ class RedactionWorker:
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
         finders = make_finders(self.options.regions, self.options.countries)
         for batch in rows:
-            found = {name: self._find_spans(batch.column(name), finders) for name in self.columns}
+            found = {name: self._add_names(batch.column(name), finders) for name in self.columns}
             if self.options.action == "drop":
                 yield _drop_found(batch, found, context)
                 continue
@@ -96,6 +96,16 @@ class RedactionWorker:
                 context.count_changes(kind, number)
             yield batch
 
+    def _add_names(self, column: Any, finders: Finders) -> Spans:
+        """The spans of all kinds; a name that overlaps another span is left out."""
+        spans = self._find_spans(column, finders)
+        if not self.options.names or not self.model:
+            return spans
+        texts = [text or "" for text in column.to_pylist()]
+        names = open_name_model(self.model).find_names(texts, self.options.names.threshold)
+        joined = {place: _join_spans(spans.get(place, []), found) for place, found in enumerate(names)}
+        return {place: found for place, found in joined.items() if found}
+
     def _find_spans(self, column: Any, finders: Finders) -> Spans:
         """Only Arrow reads every row."""
         suspected: dict[int, list[str]] = {}
@@ -106,10 +116,6 @@ class RedactionWorker:
         kinds = set(self.options.kinds)
         rows = {place: found for place, found in suspected.items() if not kinds.isdisjoint(found)}
         spans = {place: self._find_chosen(column[place].as_py(), finders, found) for place, found in rows.items()}
-        if self.options.names and self.model:
-            texts = [text or "" for text in column.to_pylist()]
-            names = open_name_model(self.model).find_names(texts, self.options.names.threshold)
-            spans = {place: _add_names(spans.get(place, []), found) for place, found in enumerate(names)}
         return {place: found for place, found in spans.items() if found}
 
     def _find_chosen(
@@ -118,24 +124,30 @@ class RedactionWorker:
         return [span for span in find_spans(text, suspected, finders) if span.kind in self.options.kinds]
 
     def _replace_spans(self, column: Any, found: Spans, finders: Finders, counts: Counter[str]) -> Any:
-        texts = (self._replace_row(column[place].as_py(), found[place], finders, counts) for place in sorted(found))
-        hit = pa.array([place in found for place in range(len(column))])
-        return pc.replace_with_mask(column, hit, pa.array(texts, column.type))
+        """A replaced value no longer hides its neighbours, so a text is searched again if they may hold another."""
+        while found:
+            places = sorted(found)
+            counts.update(span.kind for spans in found.values() for span in spans)
+            texts, near = zip(
+                *(self._replace_row(column[place].as_py(), found[place]) for place in places), strict=True
+            )
+            hit = pa.array([place in found for place in range(len(column))])
+            column = pc.replace_with_mask(column, hit, pa.array(texts, column.type))
+            again = [places[row] for row in self._find_spans(pa.array(near, column.type), finders)]
+            spans = {place: self._find_chosen(column[place].as_py(), finders) for place in again}
+            found = {place: row for place, row in spans.items() if row}
+        return column
 
-    def _replace_row(self, text: str, spans: list[PersonalSpan], finders: Finders, counts: Counter[str]) -> str:
-        """A replaced value no longer hides its neighbours, so the text is searched again if they may hold another."""
-        while spans:
-            pieces, near, last = [], [], 0
-            for span in spans:
-                value = self._replace_value(span.kind, text[span.start : span.end])
-                before = text[last : span.start]
-                pieces += [before, value]
-                near += [before[-NEIGHBOUR_CHARACTERS:], value, text[span.end : span.end + NEIGHBOUR_CHARACTERS], "\n"]
-                last = span.end
-            counts.update(span.kind for span in spans)
-            text = "".join([*pieces, text[last:]])
-            spans = self._find_chosen(text, finders) if self._find_chosen("".join(near), finders) else []
-        return text
+    def _replace_row(self, text: str, spans: list[PersonalSpan]) -> tuple[str, str]:
+        """The new text, and its parts near the replaced values."""
+        pieces, near, last = [], [], 0
+        for span in spans:
+            value = self._replace_value(span.kind, text[span.start : span.end])
+            before = text[last : span.start]
+            pieces += [before, value]
+            near += [before[-NEIGHBOUR_CHARACTERS:], value, text[span.end : span.end + NEIGHBOUR_CHARACTERS], "\n"]
+            last = span.end
+        return "".join([*pieces, text[last:]]), "".join(near)
 
     def _replace_value(self, kind: str, value: str) -> str:
         if self.options.action == "replace":
@@ -143,7 +155,7 @@ class RedactionWorker:
         return make_pseudonym(self.key, kind, format_phone(value, self.options.regions) if kind == "phone" else value)
 
 
-def _add_names(spans: list[PersonalSpan], names: list[PersonalSpan]) -> list[PersonalSpan]:
+def _join_spans(spans: list[PersonalSpan], names: list[PersonalSpan]) -> list[PersonalSpan]:
     """The spans with the names that overlap none of them."""
     free = [name for name in names if all(name.end <= span.start or span.end <= name.start for span in spans)]
     return sorted([*spans, *free])
