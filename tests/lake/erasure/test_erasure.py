@@ -19,7 +19,7 @@ import pytest
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import replace
 from archwright.home import write_json
-from archwright.lake.erasure import receipt
+from archwright.lake.erasure import receipt, table_rows
 from archwright.lake.erasure.erasure import ErasureOutcome, ErasureRequest, erase_subject
 from archwright.lake.erasure.file_scan import scan_files
 from archwright.lake.erasure.lake_stores import ErasureScope, decode_shard
@@ -183,6 +183,20 @@ def test_a_pseudonym_in_a_refined_version_names_the_person(lake: Lake) -> None:
     lake.ingest_rows([{"text": f"mail of {pseudonym}"}, {"text": "x"}])
     assert erase(lake, EMAIL).rows == 1
     assert lake.values("docs@v1", "text") == ["x"]
+
+
+def test_redacted_chunks_descend_from_the_person(lake: Lake) -> None:
+    """No chunk names the person; each leads to the row by its parent, and a later version by its own id."""
+    lake.ingest_rows([{"text": f"{EMAIL} " + "wrote this. " * 12}, {"text": "another row"}])
+    lake.refine("[{redact: {columns: [text]}}]")
+    lake.refine("[{chunk: {characters: 60, overlap: 0}}]", source="docs-clean", into="docs-split")
+    lake.refine("[{drop-short: {characters: 5}}]", source="docs-split", into="docs-last")
+    chunks = find(lake, "docs-split").rows
+    assert chunks > 3
+    assert len(table_rows.find_record_ids(lake.home, Subject([EMAIL]))) == 1 + chunks - 1
+    counts = {found.place: found.count for found in erase(lake, EMAIL).found}
+    assert counts == {"docs@v1": 1, "docs-clean@v1": 1, "docs-split@v1": chunks - 1, "docs-last@v1": chunks - 1}
+    assert lake.values("docs-last", "text") == ["another row"]
 
 
 def test_a_dropped_row_names_no_erased_twin(lake: Lake) -> None:
