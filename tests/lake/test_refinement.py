@@ -14,6 +14,8 @@ import pytest
 from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.lake import part_files, recipe, refinement
+from archwright.lake.governance.policy import DatasetPolicy, append_policy
+from archwright.lake.steps.pseudonyms import load_pseudonym_key, make_pseudonym
 from archwright.lake.tables import data_files, iceberg_tables, version_index
 from archwright.monitor import lineage
 
@@ -208,3 +210,14 @@ def test_a_version_of_another_home(lake: Lake) -> None:
     for stranger in (replace(version, data_files=()), replace(version, dataset="no", id="no@v1")):
         with refuses("AW-DATA-11"):
             list(iceberg_tables.read_batches(lake.home, stranger))
+
+
+def test_pseudonyms_are_those_of_the_tenant(lake: Lake) -> None:
+    for tenant in ("clinic", "bank"):
+        append_policy(lake.store, DatasetPolicy(dataset=tenant, tenant=tenant, at=1.0))
+        lake.put_rows("a.jsonl", [{"t": "a@b.example"}])
+        lake.ingest(tenant)
+        lake.refine("[{redact: {action: pseudonym}}]", source=tenant, into=f"{tenant}-clean")
+    key = load_pseudonym_key(lake.home, "clinic")
+    assert lake.values("clinic-clean", "t") == [make_pseudonym(key, "email", "a@b.example")]
+    assert lake.values("bank-clean", "t") != lake.values("clinic-clean", "t")

@@ -13,6 +13,7 @@ from archwright.contract.record import Record, replace
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake.governance.expectations import ExpectationRule, list_expectations
+from archwright.lake.governance.policy import read_policy
 from archwright.lake.part_runner import PreparedStep
 from archwright.lake.passages.chunking import ChunkText
 from archwright.lake.passages.embedding import EmbedText
@@ -103,12 +104,14 @@ def encode_steps(recipe: Recipe) -> str:
     return msgspec.json.encode(steps).decode()
 
 
-def prepare_steps(recipe: Recipe, home: Home, store: Store, columns: dict[str, str]) -> list[PreparedStep]:
-    """Every step, ready for input with `columns`. Raises DataError AW-DATA-22 and what steps raise."""
+def prepare_steps(recipe: Recipe, home: Home, store: Store, source: DatasetVersion) -> list[PreparedStep]:
+    """Every step, ready for the rows of `source`. Raises DataError AW-DATA-22 and what steps raise."""
+    tenant = read_policy(store, recipe.into, (source.dataset,)).tenant
+    columns = source.columns
     prepared = []
     for item in recipe.steps:
         [(name, step)] = _list_steps(item)
-        worker = step.prepare(StepSources(home, store, columns))
+        worker = step.prepare(StepSources(home, store, columns, tenant))
         columns = step.output_columns(columns)
         prepared.append(PreparedStep(name.replace("_", "-"), worker, columns))
     return prepared

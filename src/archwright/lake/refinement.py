@@ -97,7 +97,7 @@ def _refine_source(
     home: Home, store: Store, request: RefineRequest, source: DatasetVersion, previous: DatasetVersion | None
 ) -> DatasetVersion:
     wanted = request.recipe
-    prepared = recipe.prepare_steps(wanted, home, store, source.columns)
+    prepared = recipe.prepare_steps(wanted, home, store, source)
     folder = work_folder(home, wanted.into) / recipe.digest_work(source, wanted, prepared)
     for other in work_folder(home, wanted.into).glob("*"):
         if other != folder:
