@@ -59,6 +59,11 @@ def test_case_and_forms_of_a_letter_do_not_count() -> None:
     assert same == first != other
 
 
+def test_texts_of_several_columns_are_lines() -> None:
+    rows = pa.table({"a": ["x", None], "b": ["y", "z"], "c": pa.array(["1", "2"], pa.large_string())})
+    assert shingles.join_texts(rows, ("a", "b", "c")).to_pylist() == ["x\ny\n1", "\nz\n2"]
+
+
 def test_letters_of_scripts_without_spaces_are_words() -> None:
     [chinese, changed, mixed, english] = hash_texts(
         "敏捷的棕色狐狸跳过了懒狗",

@@ -38,7 +38,7 @@ class Shingles(NamedTuple):
 def join_texts(rows: Any, columns: tuple[str, ...]) -> Any:
     """The texts of the columns of each row as one array of large_string, a line each; null counts as empty."""
     texts = [pc.fill_null(rows.column(name).cast(pa.large_string()), "") for name in columns]
-    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\n")
+    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, pa.scalar("\n", pa.large_string()))
 
 
 def hash_shingles(texts: Any, width: int) -> Iterator[Shingles]:
