@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +13,7 @@ import pytest
 
 from archwright.journal import listen_to_steps
 from archwright.lake import ingestion
+from archwright.lake.formats import source_files
 from archwright.lake.formats.source_files import ReadOptions
 
 from ..tools.checks import refuses
@@ -51,6 +55,44 @@ def test_other_formats_and_damaged_files_are_skipped_and_counted(lake: Lake) -> 
     assert [line.partition(":")[0] for line in made.passed_over] == ["b.parquet", "z.csv.gz"]
     assert lake.values(made.version, "n") == [1]
     assert [file.path for file in lake.files(made.version)] == ["a.jsonl"]
+
+
+def test_an_unreadable_file_makes_no_new_version(lake: Lake) -> None:
+    skip = ReadOptions(skip_unreadable=True)
+    lake.put("b.parquet", "?")
+    with refuses("AW-DATA-09", r"b\.parquet: .*Parquet"):
+        ingest(lake, skip)
+    lake.put("a.jsonl", '{"n": 1}\n')
+    lake.put("c.csv.gz", gzip.compress(b"n\n2\n"))
+    first = ingest(lake, skip).version
+    again = ingest(lake, skip)
+    assert (again.new, again.version) == (False, first)
+    assert [line.partition(":")[0] for line in again.passed_over] == ["b.parquet"]
+    lake.put("a.jsonl", '{"n": 3}\n')
+    lake.put("c.csv.gz", "damaged since, so its old rows stay")
+    made = ingest(lake, skip)
+    assert [file.path for file in made.replaced] == ["a.jsonl"]
+    assert lake.values(made.version, "n") == [3, 2]
+
+
+def test_a_file_that_cannot_be_opened_is_left_out(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_file(path: Path) -> tuple[str, int]:
+        if path.name == "locked.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return digest(path)
+
+    digest = source_files.compute_file_digest
+    monkeypatch.setattr(source_files, "compute_file_digest", open_file)
+    for name in ("locked.txt", "fine.txt", os.fsdecode(b"\xff.txt"), os.fsdecode(b".\xff")):
+        lake.put(name, "text")
+    with refuses("AW-OPS-02"):
+        ingest(lake, ReadOptions(("locked.txt",)))
+    made = ingest(lake, ReadOptions(skip_unreadable=True))
+    assert [file.path for file in lake.files(made.version)] == ["fine.txt"]
+    assert [line.partition(":")[0] for line in made.passed_over] == [".\\udcff", "locked.txt", "\\udcff.txt"]
+    with refuses("AW-DATA-02") as unmatched:
+        ingest(lake, ReadOptions(("*.nothing",)))
+    assert unmatched.value.hint.startswith("check the patterns of --include")
 
 
 def test_encodings(lake: Lake) -> None:

@@ -203,6 +203,9 @@ def test_where_a_recipe_is_wrong(tmp_path: Path, steps_: str, said: str, line: i
     with refuses("AW-DATA-21", said) as caught:
         recipe.read_recipe(path)
     assert (caught.value.where.line, caught.value.where.field) == (line, field)
+    assert ("options of drop-short: columns, characters" in caught.value.hint) == field.startswith(
+        "steps[1].drop-short"
+    )
 
 
 def test_a_version_of_another_home(lake: Lake) -> None:

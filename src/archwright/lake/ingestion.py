@@ -107,8 +107,7 @@ def _ingest_sources(
     known: dict[str, SourceFile],
 ) -> IngestResult:
     fresh = [source for source in found.sources if not _is_unchanged(source, known.get(source.name))]
-    expected = choose_expectations(None, previous)
-    if previous and not fresh and (request.licence, request.expectations) == (previous.licence, expected):
+    if previous and not fresh and _has_same_terms(request, previous):
         return IngestResult(previous, False, found.passed_over, skipped=found.skipped)
     signatures = {source.name: source.signature for source in found.sources if source.stable}
     newest_at = max((s.path.stat().st_mtime for s in found.sources if not s.remote), default=None)
@@ -118,9 +117,17 @@ def _ingest_sources(
         version = _write_version(home, request, previous, change)
     finally:
         shared_parser().close()
-    replaced = tuple(known[source.name] for source in fresh if source.name in known)
+    replaced = tuple(
+        known[name] for name in (source.name for source in fresh) if name in known.keys() - change.unreadable
+    )
     damaged = tuple(f"{name}: {reason}" for name, reason in change.unreadable.items())
-    return IngestResult(version, True, (*found.passed_over, *damaged), replaced, found.skipped)
+    new = version is not previous
+    return IngestResult(version, new, (*found.passed_over, *damaged), replaced, found.skipped)
+
+
+def _has_same_terms(request: IngestRequest, previous: DatasetVersion) -> bool:
+    expected = choose_expectations(None, previous)
+    return (request.licence, request.expectations) == (previous.licence, expected)
 
 
 def _is_unchanged(source: ScannedFile, known: SourceFile | None) -> bool:
@@ -195,11 +202,16 @@ def _try_version(
     previous: DatasetVersion | None,
     plan: tuple[_SourceChange, dict[str, str], KindCounts | None],
 ) -> DatasetVersion:
-    """Write with these kinds. Raises _KindMismatchError if the counted `votes` choose other kinds."""
+    """Write with these kinds, or return `previous` if every file with new content is unreadable.
+
+    Raises _KindMismatchError if the counted `votes` choose other kinds.
+    """
     sources, kinds, votes = plan
     known = sources.known
     unreadable = set(sources.unreadable)
     fresh = [source for source in sources.fresh if source.name not in unreadable]
+    if previous and not fresh and _has_same_terms(request, previous):
+        return previous
     fresh_names = {source.name for source in fresh}
     before = previous.columns if previous else {}
     change = TableChange(
@@ -234,12 +246,9 @@ def _try_version(
         files = {**stay, **{file.path: file for file in written}}
         rows = sum(file.rows for file in files.values())
         if not rows:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in quarantine.drops().items())
-            message = f"no row could be ingested: {reasons or 'the files are empty'}"
-            hint = "check that the files have the format of their suffix"
             # The URL of a database may hold a password; the name of its copy does not.
             place = fresh[0].name if fresh and fresh[0].remote else str(request.path)
-            raise DataError("AW-DATA-09", message, where=ErrorLocation(place), hint=hint)
+            raise _no_row_error(place, quarantine.drops(), sources.unreadable)
         digest = combine_digests((file.path, file.content_sha256) for file in files.values())
         data_files = draft.stage(digest)
         version = DatasetVersion(
@@ -265,6 +274,14 @@ def _try_version(
         source_file_list.write_source_files(home, version, changed)
         version_index.commit_version(home, draft, version)
     return version
+
+
+def _no_row_error(place: str, drops: Mapping[str, int], unreadable: Mapping[str, str]) -> DataError:
+    reasons = [f"{count} {reason}" for reason, count in drops.items()]
+    reasons += [f"{name}: {reason}" for name, reason in unreadable.items()]
+    message = f"no row could be ingested: {', '.join(reasons[:5]) or 'the files are empty'}"
+    hint = "check that the files have the format of their suffix"
+    return DataError("AW-DATA-09", message, where=ErrorLocation(place), hint=hint)
 
 
 def _widen_unchanged_rows(

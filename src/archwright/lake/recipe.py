@@ -3,7 +3,7 @@
 from hashlib import sha256
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -93,6 +93,10 @@ def _get_options(item: RecipeStep) -> dict[str, Any]:
 
 def _recipe_error(message: str, where: ErrorLocation) -> DataError:
     hint = f"write from: NAME, into: NAME, steps: a list of {', '.join(STEP_NAMES)}: {{options}}"
+    step = (where.field or "").rpartition("]")[2].strip(".").partition(".")[0]
+    kind = get_type_hints(RecipeStep).get(step.replace("-", "_"))
+    if kind is not None:
+        hint = f"use the options of {step}: {', '.join(get_args(kind)[0].__struct_encode_fields__)}"
     return DataError("AW-DATA-21", message, where=where, hint=hint)
 
 

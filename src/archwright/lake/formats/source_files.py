@@ -107,11 +107,18 @@ def scan_sources(
         for number, (name, form) in enumerate(formats.items()):
             if number % REPORTED_FILES == 0:
                 report_step(f"looking for changes: file {number + 1:,} of {len(formats):,}")
-            sources.append(_scan_file(root / name if whole else root, name, (form, known.get(name), options)))
+            try:
+                sources.append(_scan_file(root / name if whole else root, name, (form, known.get(name), options)))
+            except (OSError, DataError) as error:
+                if not options.skip_unreadable:
+                    raise
+                passed_over.append(f"{name}: {error}")
     except OSError as error:
         raise from_os_error(error) from error
-    scan = SourceScan(tuple(sources), tuple(passed_over), dict(skipped))
-    check_not_empty(scan, str(path))
+    # A name may hold bytes that are no text, which nothing could print.
+    printable = (line.encode(errors="backslashreplace").decode() for line in passed_over)
+    scan = SourceScan(tuple(sources), tuple(printable), dict(skipped))
+    check_not_empty(scan, str(path), options)
     return scan
 
 
@@ -128,12 +135,14 @@ def choose_formats(names: Iterable[str], options: ReadOptions, skipped: Counter[
     return formats
 
 
-def check_not_empty(scan: SourceScan, place: str) -> None:
+def check_not_empty(scan: SourceScan, place: str, options: ReadOptions) -> None:
     """Raises DataError AW-DATA-02."""
     if not scan.sources:
         left = [*scan.passed_over, *(f"{count} of format {suffix}" for suffix, count in scan.skipped.items())]
         more = f" ({len(left)} skipped: {', '.join(left[:3])})" if left else ""
         message, hint = f"no file to ingest in the folder{more}", f"add files of these formats: {READABLE_FORMATS}"
+        if options.include or options.exclude:
+            hint = f"check the patterns of --include and --exclude, or {hint}"
         raise DataError("AW-DATA-02", message, where=ErrorLocation(place), hint=hint)
 
 

@@ -70,7 +70,7 @@ def copy_objects(address: str, folder: Path, known: Mapping[str, SourceFile], op
         with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:  # a small object costs mostly the round trip
             copied = {source.name: source for source in pool.map(partial(_copy_object, bucket), fresh)}
     scan = SourceScan(tuple(copied.get(s.name, s) for s in sources), passed_over, dict(skipped))
-    check_not_empty(scan, address)
+    check_not_empty(scan, address, options)
     return scan
 
 
