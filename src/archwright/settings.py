@@ -211,5 +211,5 @@ def engine_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def disable_telemetry() -> None:
-    """Switch off telemetry and progress bars of libraries; call it before they are imported."""
-    os.environ.update(DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")
+    """Switch off the telemetry of libraries; call it before they are imported."""
+    os.environ.update(DO_NOT_TRACK="1", RAY_USAGE_STATS_ENABLED="0")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from archwright import settings
 from archwright.errors import ErrorLocation, OperateError, require_extra
 from archwright.home import Home
 
@@ -24,7 +25,8 @@ HINT = "check ray_address and the cluster, or leave ray_address empty to work on
 
 
 def import_ray(purpose: str) -> Any:
-    """Raises MissingError AW-GET-01."""
+    """Ray without telemetry. Raises MissingError AW-GET-01."""
+    settings.disable_telemetry()
     with require_extra("ray", purpose):
         import ray  # noqa: PLC0415
     return ray
