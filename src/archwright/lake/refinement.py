@@ -98,6 +98,8 @@ def _refine_source(
 ) -> DatasetVersion:
     wanted = request.recipe
     prepared = recipe.prepare_steps(wanted, home, store, source)
+    spec = wanted.token_shards
+    tokeniser = token_shards.prepare_tokeniser(home, spec, prepared[-1].columns) if spec else None
     folder = work_folder(home, wanted.into) / recipe.digest_work(source, wanted, prepared)
     for other in work_folder(home, wanted.into).glob("*"):
         if other != folder:
@@ -106,7 +108,7 @@ def _refine_source(
     parts = tuple(list_data_files(home, source))
     with open_pool(home, request.runner, sum(part.stat().st_size for part in parts)) as pool:
         stages = run_steps(pool, folder, Stage(parts, source.columns), prepared)
-        shards = _write_shards(pool, home, wanted, stages[-1].parts, folder)
+        shards = _write_shards(pool, spec, tokeniser, stages[-1].parts, folder) if spec and tokeniser else ()
     number = version_index.next_number(store, wanted.into)
     version = _write_version(home, request, source, previous, _Refined(stages, shards, folder, number))
     shutil.rmtree(work_folder(home, wanted.into))
@@ -123,12 +125,8 @@ class _Refined(NamedTuple):
 
 
 def _write_shards(
-    pool: TaskPool, home: Home, wanted: recipe.Recipe, parts: Iterable[Path], folder: Path
+    pool: TaskPool, spec: token_shards.TokenShards, tokeniser: Path, parts: Iterable[Path], folder: Path
 ) -> tuple[TokenShard, ...]:
-    spec = wanted.token_shards
-    if spec is None:
-        return ()
-    tokeniser = token_shards.find_tokeniser(home, spec.tokeniser)
     place = folder / "shards"
     place.mkdir(exist_ok=True)
     tasks = [

@@ -61,14 +61,19 @@ def test_a_document_is_removed_with_its_tokens(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokeniser", "end", "words"), [("none.json", "<end>", "no tokeniser at"), ("", "<e>", "no token")]
+    ("options", "code", "words"),
+    [
+        ("tokeniser: ./none.json, end: <end>", "AW-DATA-65", "no tokeniser at"),
+        ("tokeniser: ./tokenizer.json, end: <e>", "AW-DATA-65", "no token"),
+        ("tokeniser: ./tokenizer.json, end: <end>, column: no", "AW-DATA-22", "no column"),
+    ],
 )
-def test_shards_that_are_refused(lake: Lake, tokeniser: str, end: str, words: str) -> None:
+def test_shards_are_refused_before_any_step_runs(lake: Lake, options: str, code: str, words: str) -> None:
     lake.ingest_rows([{"text": "a"}])
     write_tokeniser(lake.root / "tokenizer.json")
-    shards = f"{{tokeniser: ./{tokeniser or 'tokenizer.json'}, end: {end}}}"
-    with refuses("AW-DATA-65", words):
-        lake.refine(f"[{{drop-empty: {{}}}}]\ntoken-shards: {shards}")
+    with refuses(code, words):
+        lake.refine(f"[{{drop-empty: {{}}}}]\ntoken-shards: {{{options}}}")
+    assert not refinement.work_folder(lake.home, "docs-clean").exists()
 
 
 def test_a_damaged_shard_is_noticed(lake: Lake) -> None:

@@ -6,7 +6,7 @@ index beside it (Parquet) has record_id, offset and tokens of each document, so 
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
 from archwright.lake.lazy_modules import np, pa, pc, pq
 from archwright.lake.part_files import read_part
+from archwright.lake.steps.text_columns import resolve_columns
 
 INDEX_COLUMNS = {"record_id": "id", "offset": "integer", "tokens": "integer"}
 BATCH_TEXTS = 256
@@ -74,17 +75,29 @@ def load_tokeniser(path: Path) -> Any:
     return Tokenizer.from_file(str(path))
 
 
+def prepare_tokeniser(home: Home, shards: TokenShards, columns: Mapping[str, str]) -> Path:
+    """The file of the tokeniser, before any step runs. Raises DataError AW-DATA-22 (column), -65."""
+    resolve_columns((shards.column,), columns)
+    path = find_tokeniser(home, shards.tokeniser)
+    find_end_token(path, shards.end)
+    return path
+
+
+def find_end_token(path: Path, name: str) -> int:
+    """The number of the token between documents. Raises DataError AW-DATA-65."""
+    end: int | None = load_tokeniser(path).token_to_id(name)
+    if end is None:
+        message, hint = f"the tokeniser has no token {name!r}", "name its token for the end of a text"
+        raise DataError("AW-DATA-65", message, where=ErrorLocation(None, None, "token-shards.end"), hint=hint)
+    return end
+
+
 def write_shard(task: ShardTask) -> TokenShard:
     """Returns the shard; one that is complete already is not written again. Raises DataError AW-DATA-65, -66."""
     record = task.target.with_suffix(".json")
     if record.exists():
         return msgspec.json.decode(record.read_bytes(), type=TokenShard)
-    tokeniser = load_tokeniser(task.tokeniser)
-    end = tokeniser.token_to_id(task.end)
-    if end is None:
-        where = ErrorLocation(None, None, "token-shards.end")
-        message = f"the tokeniser has no token {task.end!r}"
-        raise DataError("AW-DATA-65", message, where=where, hint="name its token for the end of a text")
+    tokeniser, end = load_tokeniser(task.tokeniser), find_end_token(task.tokeniser, task.end)
     tokens = TokenShard(
         path=task.target.name,
         tokeniser_sha256=sha256(task.tokeniser.read_bytes()).hexdigest(),
