@@ -109,7 +109,7 @@ def test_vectors_of_a_recipe_are_used_by_its_index(lake: Lake, monkeypatch: pyte
     add_embedder(lake)
     lake.ingest_rows(ROWS)
     lake.refine("[{chunk: {}}, {embed: {model: small}}]")
-    monkeypatch.setattr("archwright.lake.retrieval.index_builder.embed_cached", None)
+    monkeypatch.setattr("archwright.lake.passages.embedding.embed_cached", None)
     assert index(lake, "docs-clean").record.model == "small"
     assert search(lake, "ship harbour", "docs-clean@v1", mode="vector")[0].page == 1
 

@@ -4,23 +4,20 @@ import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from archwright.engines.text_model_folder import read_model_folder
 from archwright.errors import DataError, ErrorLocation
 from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS, arrow_type
 from archwright.lake.lazy_modules import pa
-from archwright.lake.passages.embedding import find_embedder, read_tokenizer
+from archwright.lake.passages.embedding import find_embedder
 from archwright.lake.steps.step import Rows, Step, StepContext, StepSources, StepWorker
 from archwright.lake.steps.text_columns import find_text_column
 
-CHUNK_COLUMNS = {
-    "parent_id": "id",
-    "chunk": "integer",
-    "chunk_start": "integer",
-    "chunk_end": "integer",
-}
+CHUNK_COLUMNS = {"parent_id": "id", "chunk": "integer", "chunk_start": "integer", "chunk_end": "integer"}
 OUTPUT_ROWS = 4096
 PARAGRAPH_END = re.compile(r"\n[ \t\r]*\n\s*")
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])|\n(?=\s*(?:[-*#•]|\d+[.)])\s)")
@@ -54,7 +51,7 @@ class ChunkText(Step):
 
     def prepare(self, sources: StepSources) -> StepWorker:
         self.output_columns(sources.columns)
-        path = "" if self.tokens is None else str(find_embedder(sources.home, self.model).path)
+        path = "" if self.tokens is None else find_embedder(sources.home, self.model).path
         return ChunkWorker(self, find_text_column(sources.columns, self.column), path)
 
     @property
@@ -98,22 +95,17 @@ class ChunkWorker:
         parent_ids = taken.column("record_id").to_pylist()
         numbers, starts, ends = zip(*spans, strict=True)
         ids = [make_chunk_id(parent, number) for parent, number in zip(parent_ids, numbers, strict=True)]
+        passages = [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)]
         made = {
             "record_id": pa.array(ids, arrow_type("id")),
             "parent_id": taken.column("record_id"),
-            **{
-                name: pa.array(values, pa.int64())
-                for name, values in zip(CHUNK_PLACES, (numbers, starts, ends), strict=True)
-            },
-            self._column: pa.array(
-                [text[start:end] for text, start, end in zip(texts, starts, ends, strict=True)], pa.large_string()
-            ),
+            "chunk": pa.array(numbers, pa.int64()),
+            "chunk_start": pa.array(starts, pa.int64()),
+            "chunk_end": pa.array(ends, pa.int64()),
+            self._column: pa.array(passages, pa.large_string()),
         }
         names = self._step.output_columns(dict.fromkeys(batch.schema.names, "text"))
-        return pa.RecordBatch.from_arrays([made.get(n) if n in made else taken.column(n) for n in names], list(names))
-
-
-CHUNK_PLACES = ("chunk", "chunk_start", "chunk_end")
+        return pa.RecordBatch.from_arrays([made[n] if n in made else taken.column(n) for n in names], list(names))
 
 
 def make_chunk_id(parent: bytes, number: int) -> bytes:
@@ -133,7 +125,7 @@ class TokenMeasure:
     """Measures in tokens of the tokenizer in the folder `model`."""
 
     def __init__(self, model: str) -> None:
-        self._tokenizer = read_tokenizer(model)
+        self._tokenizer = read_model_folder(Path(model)).tokenizer
 
     def __call__(self, text: str) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
         starts = [start for start, end in self._tokenizer.encode(text, add_special_tokens=False).offsets if end > start]

@@ -83,23 +83,18 @@ def remove_embedding_cache(home: Home) -> None:
     shutil.rmtree(home.lake / "embeddings", ignore_errors=True)
 
 
-def read_tokenizer(path: str) -> Any:
-    return read_model_folder(Path(path)).tokenizer
-
-
 class EmbeddingWorker:
     def __init__(self, column: str, files: EmbedderFiles) -> None:
         self._column, self._files = column, files
 
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
         for batch in rows:
-            yield add_vectors(
-                batch, embed_cached(self._files, [text or "" for text in batch.column(self._column).to_pylist()])
-            )
+            yield add_vectors(batch, self._column, self._files)
 
 
-def add_vectors(batch: Any, vectors: Any) -> Any:
-    """The batch with the column `embedding` of the rows of `vectors`."""
+def add_vectors(batch: Any, column: str, files: EmbedderFiles, threads: int = 1) -> Any:
+    """The batch with the column `embedding`: the vectors of the texts in `column`; null counts as empty."""
+    vectors = embed_cached(files, [text or "" for text in batch.column(column).to_pylist()], threads)
     offsets = np.arange(batch.num_rows + 1, dtype=np.int32) * vectors.shape[1]
     made = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel(), pa.float32()))
     return batch.append_column(EMBEDDING, made)

@@ -16,7 +16,7 @@ from archwright.journal import report_step
 from archwright.lake.formats.column_kinds import arrow_type
 from archwright.lake.lazy_modules import np, pa, pc
 from archwright.lake.passages.chunking import ChunkText, ChunkWorker
-from archwright.lake.passages.embedding import EMBEDDING, EmbedderFiles, add_vectors, embed_cached, find_embedder
+from archwright.lake.passages.embedding import EMBEDDING, EmbedderFiles, add_vectors, find_embedder
 from archwright.lake.retrieval.index_record import (
     IndexRecord,
     IndexSegment,
@@ -107,7 +107,7 @@ def _read_present(home: Home, version: str) -> IndexRecord | None:
     try:
         record = read_record(home, version)
         for segment in record.segments if record else ():
-            check_segment(cast(IndexRecord, record), index_folder(home, version), segment)
+            check_segment(version, index_folder(home, version), segment)
     except (DataError, FileNotFoundError):
         return None
     return record
@@ -174,8 +174,7 @@ def _read_passages(home: Home, request: IndexRequest, column: str, files: Embedd
         if files is None or has_vectors or not batch.num_rows:
             yield batch
         else:
-            texts = [text or "" for text in batch.column(column).to_pylist()]
-            yield add_vectors(batch, embed_cached(files, texts, EMBED_THREADS))
+            yield add_vectors(batch, column, files, EMBED_THREADS)
 
 
 def remove_records(home: Home, version: str, record_ids: Collection[bytes]) -> int:
@@ -184,7 +183,7 @@ def remove_records(home: Home, version: str, record_ids: Collection[bytes]) -> i
     Each segment that holds one is written again without it, so neither text nor vector stays in a file. Readers in
     other processes see the new index at their next search. After a kill, run it again. Raises DataError AW-DATA-77.
     """
-    if not (index_folder(home, version)).is_dir():
+    if not index_folder(home, version).is_dir():
         return 0
     with lock_index(home, version):
         record, folder = read_record(home, version), index_folder(home, version)

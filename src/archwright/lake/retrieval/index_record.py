@@ -4,12 +4,10 @@ Segments are written first, then the record is replaced atomically. A process th
 the next writer removes segments that the record does not name.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +15,8 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_json
+from archwright.lake.tables.data_files import sync_folder
+from archwright.lake.tables.dataset_lock import lock_file
 
 RECORD_NAME = "index.json"
 
@@ -98,12 +98,9 @@ def remove_orphans(folder: Path, record: IndexRecord | None) -> None:
             shutil.rmtree(path)
 
 
-@contextmanager
-def lock_index(home: Home, version: str) -> Iterator[None]:
+def lock_index(home: Home, version: str) -> AbstractContextManager[None]:
     """Wait for the lock of the writers of a version's index."""
-    with open(home.folder("lake", "locks") / f"index-{version}.lock", "a", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return lock_file(home, f"index-{version}.lock")
 
 
 def describe_files(folder: Path) -> tuple[SegmentFile, ...]:
@@ -120,15 +117,7 @@ def describe_files(folder: Path) -> tuple[SegmentFile, ...]:
     return tuple(found)
 
 
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def check_segment(record: IndexRecord, folder: Path, segment: IndexSegment) -> None:
+def check_segment(version: str, folder: Path, segment: IndexSegment) -> None:
     """Compare the files with their digests, since a damaged file could crash its library.
 
     Raises DataError AW-DATA-77, FileNotFoundError for a missing file.
@@ -137,7 +126,7 @@ def check_segment(record: IndexRecord, folder: Path, segment: IndexSegment) -> N
         path = folder / segment.name / file.path
         with path.open("rb") as data:
             if hashlib.file_digest(data, "sha256").hexdigest() != file.sha256:
-                raise damaged_index_error(record.version, path, "its SHA-256 is not the recorded one")
+                raise damaged_index_error(version, path, "its SHA-256 is not the recorded one")
 
 
 def damaged_index_error(version: str, path: Path, problem: str) -> DataError:

@@ -61,7 +61,7 @@ class Segment:
 
     def __init__(self, record: IndexRecord, folder: Path, segment: IndexSegment) -> None:
         """Raises DataError AW-DATA-77, FileNotFoundError."""
-        check_segment(record, folder, segment)
+        check_segment(record.version, folder, segment)
         path = folder / segment.name
         self.rows = segment.rows
         self.passages = pa.ipc.open_file(pa.memory_map(str(path / PASSAGES))).read_all()

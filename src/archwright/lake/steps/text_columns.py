@@ -22,10 +22,10 @@ def resolve_columns(chosen: tuple[str, ...], columns: Mapping[str, str], *, text
             exists = name in columns and name not in SYSTEM_COLUMNS
             message = f"the column {name!r} does not contain text" if exists else f"there is no column {name!r}"
             hint = f"choose one of the columns: {', '.join(near or suitable[:8]) or 'none is suitable'}"
-            raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint, nearest=near)
+            raise DataError("AW-DATA-22", message, where=ErrorLocation(field=name), hint=hint, nearest=near)
     if not suitable:
         hint = "remove the step, or name a column of texts: the step works on texts only"
-        raise DataError("AW-DATA-22", "no column contains text", where=ErrorLocation(None, None, "steps"), hint=hint)
+        raise DataError("AW-DATA-22", "no column contains text", where=ErrorLocation(field="steps"), hint=hint)
     return chosen or tuple(suitable)
 
 

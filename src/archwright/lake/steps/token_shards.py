@@ -19,6 +19,7 @@ from archwright.contract.record import Record, replace
 from archwright.engines import model_store
 from archwright.errors import DataError, ErrorLocation, missing_extra
 from archwright.home import Home
+from archwright.lake.formats.source_files import compute_file_digest
 from archwright.lake.lazy_modules import np, pa, pc, pq
 from archwright.lake.part_files import read_part
 from archwright.lake.steps.text_columns import resolve_columns
@@ -62,7 +63,7 @@ def find_tokeniser(home: Home, name: str) -> Path:
         path = model_store.locate_stored_model(stored, home) / "tokenizer.json"
     if not path.is_file():
         message, hint = f"there is no tokeniser at {name}", "name a tokenizer.json, or a stored model that has one"
-        raise DataError("AW-DATA-65", message, where=ErrorLocation(None, None, "token-shards.tokeniser"), hint=hint)
+        raise DataError("AW-DATA-65", message, where=ErrorLocation(field="token-shards.tokeniser"), hint=hint)
     return path
 
 
@@ -93,7 +94,7 @@ def find_end_token(path: Path, name: str) -> int:
 
 
 def write_shard(task: ShardTask) -> TokenShard:
-    """Returns the shard; one that is complete already is not written again. Raises DataError AW-DATA-65, -66."""
+    """Returns the shard; one that is complete already is not written again. Raises DataError AW-DATA-62, -65."""
     record = task.target.with_suffix(".json")
     if record.exists():
         return msgspec.json.decode(record.read_bytes(), type=TokenShard)
@@ -157,20 +158,12 @@ def open_shard(folder: Path, shard: TokenShard) -> Any:
     """The sequences of a shard as a memory-mapped array (sequences x length). Raises DataError AW-DATA-66."""
     path = folder / shard.path
     kind = np.dtype("<u2" if shard.bits == 16 else "<u4")
-    if not path.is_file() or path.stat().st_size != shard.size_bytes or _digest_file(path) != shard.sha256:
+    if not path.is_file() or compute_file_digest(path) != (shard.sha256, shard.size_bytes):
         hint = "refine again: archwright data refine recipe.yaml"
         raise DataError("AW-DATA-66", "the shard is missing or damaged", where=ErrorLocation(str(path)), hint=hint)
     if not shard.size_bytes:
         return np.empty((0, shard.length), kind)  # all its documents were removed
     return np.memmap(path, kind, "r").reshape(-1, shard.length)
-
-
-def _digest_file(path: Path) -> str:
-    digest = sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def remove_documents(folder: Path, shard: TokenShard, records: set[bytes]) -> TokenShard:
@@ -180,7 +173,7 @@ def remove_documents(folder: Path, shard: TokenShard, records: set[bytes]) -> To
     path = folder / shard.path
     index = pq.read_table(index_path(path))
     stays = pc.invert(pc.is_in(index.column("record_id"), pa.array(sorted(records), pa.binary(16))))
-    unchanged = _digest_file(path) == shard.sha256
+    unchanged = compute_file_digest(path)[0] == shard.sha256
     if unchanged and pc.all(stays).as_py() is not False:
         return shard
     tokens = np.fromfile(path, np.dtype("<u2" if shard.bits == 16 else "<u4"))

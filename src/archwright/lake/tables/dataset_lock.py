@@ -10,9 +10,9 @@ from archwright.journal import report_step
 
 
 @contextmanager
-def lock_catalog(home: Home) -> Iterator[None]:
-    """Wait for the lock that serialises opening and creating the catalog."""
-    with open(home.folder("lake", "locks") / "catalog", "a", encoding="ascii") as file:
+def lock_file(home: Home, name: str) -> Iterator[None]:
+    """Wait for the exclusive lock of the file `name` in lake/locks, and hold it."""
+    with open(home.folder("lake", "locks") / name, "a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -30,7 +30,7 @@ from archwright.lake.tables.data_files import (
     table_folder,
     verify_file,
 )
-from archwright.lake.tables.dataset_lock import lock_catalog
+from archwright.lake.tables.dataset_lock import lock_file
 
 NAMESPACE = "lake"
 VERSION_PROPERTY = "archwright.version"
@@ -68,7 +68,7 @@ def open_catalog(home: Home) -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
     # Plain paths, not file:// URLs: the name of a home may contain spaces or #.
-    with lock_catalog(home):
+    with lock_file(home, "catalog"):  # one process opens or creates it at a time
         uri = f"sqlite:///{home.lake / 'catalog.db'}?timeout={CATALOG_WAIT_S}"
         warehouse = str(home.lake / "tables")
         catalog = SqlCatalog(NAMESPACE, uri=uri, warehouse=warehouse)
@@ -102,7 +102,7 @@ def check_record_ids(version: DatasetVersion) -> None:
     if version.columns.get("record_id") not in (None, SYSTEM_COLUMNS["record_id"]):
         message = f"an older version of archwright made {version.id}, and its record ids have another form"
         hint = "ingest its files into a data set of another name: archwright data ingest PATH --name NAME"
-        raise DataError("AW-DATA-26", message, where=ErrorLocation(None, None, version.id), hint=hint)
+        raise DataError("AW-DATA-26", message, where=ErrorLocation(field=version.id), hint=hint)
 
 
 def read_version_files(table: Any, version: int) -> dict[str, tuple[int, int]]:
@@ -148,7 +148,7 @@ def read_batches(home: Home, version: DatasetVersion, columns: Sequence[str] | N
         if name not in version.columns:
             message = f"{version.id} has no column {name!r}"
             hint = f"choose one of its columns: {', '.join(list(version.columns)[:24])}"
-            raise DataError("AW-DATA-22", message, where=ErrorLocation(None, None, name), hint=hint)
+            raise DataError("AW-DATA-22", message, where=ErrorLocation(field=name), hint=hint)
     for stored in list_stored_files(home, version):
         yield from read_file(stored, {name: version.columns[name] for name in names})
 
@@ -273,7 +273,7 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
             name = f"{change.dataset}@v{change.version}"
             message = f"the lake contains {name}, but its record is missing in the store and in lake/versions"
             hint = "restore the folder lake/versions of the home from a backup, or choose another name"
-            raise DataError("AW-DATA-25", message, where=ErrorLocation(None, None, change.dataset), hint=hint)
+            raise DataError("AW-DATA-25", message, where=ErrorLocation(field=change.dataset), hint=hint)
         if read_version_tags(table):
             return table
         catalog.drop_table(identifier)  # created for a first version that was not committed, or all were deleted

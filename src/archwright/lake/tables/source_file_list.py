@@ -43,7 +43,7 @@ def read_source_files(home: Home, version: DatasetVersion) -> tuple[SourceFile, 
     except (OSError, msgspec.MsgspecError) as error:
         message = f"the list of the source files of {version.id} cannot be read: {error}"
         hint = "restore the folder lake/versions of the home from a backup"
-        raise DataError("AW-DATA-27", message, where=ErrorLocation(None, None, version.id), hint=hint) from error
+        raise DataError("AW-DATA-27", message, where=ErrorLocation(field=version.id), hint=hint) from error
     return tuple(found[path] for path in sorted(found))
 
 
