@@ -17,7 +17,6 @@ from archwright.lake.dataset_card import DatasetCard
 from archwright.lake.governance import policy as policies
 from archwright.lake.governance.policy import DatasetPolicy
 from archwright.lake.governance.subject_export import SubjectExport, export_subject
-from archwright.lake.governance.subject_search import list_newest_versions
 from archwright.lake.ingestion import check_dataset_name
 from archwright.lake.retention import RetentionReport
 from archwright.lake.tables import version_index
@@ -113,7 +112,7 @@ def _list_countries(catalog: Catalog, places: tuple[str, ...]) -> tuple[str, ...
 
 def find_datasets(words: str, filters: CatalogueFilter) -> tuple[CatalogueEntry, ...]:
     with open_home() as (_settings, home, store):
-        cards = [dataset_card.build_card(home, store, version) for version in list_newest_versions(store)]
+        cards = [dataset_card.build_card(home, store, version) for version in version_index.list_newest_versions(store)]
         return tuple(_build_entry(found) for found in cards if _matches(found, words.casefold().split(), filters))
 
 
@@ -146,8 +145,8 @@ def _build_entry(found: DatasetCard) -> CatalogueEntry:
 def export_rows(identifiers: Sequence[str], output: str, all_versions: bool) -> SubjectExport:
     with open_home() as (_settings, home, store):
         there = [version for version in version_index.list_versions(store) if version.dropped_at is None]
-        versions = there if all_versions else list_newest_versions(store)
-        made = export_subject(home, store, identifiers, versions, Path(output), time.time())
+        versions = there if all_versions else version_index.list_newest_versions(store)
+        made = export_subject(home, identifiers, versions, Path(output), time.time())
         write_audit_record(store, "data.export", f"{made.rows} rows of {len(made.versions)} versions")
         return made
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from archwright.errors import DataError
 from archwright.lake.governance.subject_search import SubjectMatcher, find_subject_rows
+from archwright.lake.tables.version_index import list_newest_versions
 
 from ..temporary_lake import Lake, code
 
@@ -76,7 +77,7 @@ def test_rows_of_the_newest_versions_are_found_with_their_place(lake: Lake) -> N
     rows = [{"who": "x", "n": 1, "text": f"from {EMAIL}"}, {"who": "y", "n": 2, "text": "none"}]
     lake.ingest_rows([*rows, {"who": EMAIL, "n": 3, "text": EMAIL}])
     lake.refine("[{drop-short: {characters: 5, columns: [text]}}]")
-    found = list(find_subject_rows(lake.home, lake.store, [EMAIL]))
+    found = list(find_subject_rows(lake.home, [EMAIL], list_newest_versions(lake.store)))
     assert [(row.version, row.file, row.row, row.columns) for row in found] == [
         ("docs@v2", "a.jsonl", 1, ("text",)),
         ("docs@v2", "a.jsonl", 3, ("who", "text")),
@@ -84,4 +85,4 @@ def test_rows_of_the_newest_versions_are_found_with_their_place(lake: Lake) -> N
         ("docs-clean@v1", "a.jsonl", 3, ("who", "text")),
     ]
     assert found[0].values == {"who": "x", "n": 1, "text": f"from {EMAIL}"}
-    assert list(find_subject_rows(lake.home, lake.store, ["nobody at all"])) == []
+    assert list(find_subject_rows(lake.home, ["nobody at all"], list_newest_versions(lake.store))) == []

@@ -14,7 +14,6 @@ from archwright.lake.formats.row_chunks import BrokenRow
 from archwright.lake.governance.subject_search import SubjectMatcher, SubjectRow, find_subject_rows
 from archwright.lake.lazy_modules import pa
 from archwright.lake.tables.quarantine import quarantine_path
-from archwright.store import Store
 
 EXCERPT = "excerpt"  # the one column of a row in quarantine
 
@@ -30,13 +29,13 @@ class SubjectExport(Record):
 
 
 def export_subject(
-    home: Home, store: Store, identifiers: Sequence[str], versions: Sequence[DatasetVersion], folder: Path, at: float
+    home: Home, identifiers: Sequence[str], versions: Sequence[DatasetVersion], folder: Path, at: float
 ) -> SubjectExport:
     """Write rows.jsonl and summary.json into `folder`. Raises DataError AW-DATA-52 if no row names the person."""
     rows, part, counts = folder / "rows.jsonl", folder / "rows.jsonl.part", Counter[str]()
     folder.mkdir(parents=True, exist_ok=True)
     with open_private(part, "wb") as file:
-        for row in _list_rows(home, store, identifiers, versions):
+        for row in _list_rows(home, identifiers, versions):
             file.write(msgspec.json.encode({**row._asdict(), "record_id": row.record_id.hex()}) + b"\n")
             counts[row.version] += 1
     if not counts:
@@ -51,10 +50,8 @@ def export_subject(
     return made
 
 
-def _list_rows(
-    home: Home, store: Store, identifiers: Sequence[str], versions: Sequence[DatasetVersion]
-) -> Iterator[SubjectRow]:
-    yield from find_subject_rows(home, store, identifiers, versions)
+def _list_rows(home: Home, identifiers: Sequence[str], versions: Sequence[DatasetVersion]) -> Iterator[SubjectRow]:
+    yield from find_subject_rows(home, identifiers, versions)
     matcher = SubjectMatcher(identifiers)
     for version in versions:
         path = quarantine_path(home, version.dataset, version.version)

@@ -15,9 +15,7 @@ from archwright.errors import DataError
 from archwright.home import Home
 from archwright.lake.formats.column_kinds import SYSTEM_COLUMNS
 from archwright.lake.lazy_modules import pa, pc
-from archwright.lake.tables import version_index
 from archwright.lake.tables.iceberg_tables import read_batches
-from archwright.store import Store
 
 LEAST_CHARACTERS = 3
 LEAST_PHONE_DIGITS = 7
@@ -53,7 +51,7 @@ class SubjectMatcher:
         if not identifiers:
             hint = "give an e-mail address, a telephone number, a name or a number"
             raise DataError("AW-DATA-55", "no identifier of a person is given", hint=hint)
-        forms = {form for text in identifiers for form in _list_forms(text.strip())}
+        forms = {unicodedata.normalize(form, text.strip()) for text in identifiers for form in ("NFC", "NFD")}
         self._pattern = "|".join(sorted(_build_pattern(form) for form in forms))
         self._values = sorted({*forms, *(digits for form in forms if (digits := _phone_digits(form)))})
 
@@ -85,10 +83,6 @@ class SubjectMatcher:
         return {name: mask for name, mask in masks.items() if pc.any(mask).as_py()}
 
 
-def _list_forms(text: str) -> set[str]:
-    return {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
-
-
 def _phone_digits(text: str) -> str:
     """The digits of a telephone number, "" for any other text."""
     digits = re.sub(r"\D", "", text)
@@ -113,20 +107,15 @@ def _quote(text: str) -> str:
 
 
 def find_subject_rows(
-    home: Home, store: Store, identifiers: Sequence[str], versions: Iterable[DatasetVersion] | None = None
+    home: Home, identifiers: Sequence[str], versions: Iterable[DatasetVersion]
 ) -> Iterator[SubjectRow]:
-    """Yield the rows that name the person, by default of the newest version of every data set."""
+    """Yield the rows of the versions that name the person. Raises as `SubjectMatcher` and `read_batches`."""
     matcher = SubjectMatcher(identifiers)
-    for version in list_newest_versions(store) if versions is None else versions:
+    for version in versions:
         for batch in read_batches(home, version):
             masks = matcher.match_batch(batch)
             if masks:
                 yield from _build_rows(version, batch, masks)
-
-
-def list_newest_versions(store: Store) -> list[DatasetVersion]:
-    newest = {version.dataset: version for version in version_index.list_versions(store) if version.dropped_at is None}
-    return list(newest.values())
 
 
 def _build_rows(version: DatasetVersion, batch: Any, masks: dict[str, Any]) -> Iterator[SubjectRow]:

@@ -37,6 +37,12 @@ def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
     return max(live, key=lambda version: version.version, default=None)
 
 
+def list_newest_versions(store: Store) -> list[DatasetVersion]:
+    """The newest version of each data set, without versions whose rows were deleted."""
+    newest = {version.dataset: version for version in list_versions(store) if version.dropped_at is None}
+    return list(newest.values())
+
+
 def next_number(store: Store, dataset: str) -> int:
     """The number of the next version: numbers of deleted versions are not used again."""
     return 1 + max((version.version for version in store.rows(VERSIONS, {"dataset": dataset})), default=0)
