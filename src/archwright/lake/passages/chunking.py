@@ -4,6 +4,7 @@ import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,7 +76,9 @@ class ChunkWorker:
         self._step, self._column, self._model = step, column, model
 
     def process_rows(self, rows: Rows, context: StepContext) -> Rows:
-        measure = _measure_characters if not self._model else TokenMeasure(self._model)
+        measure: Measure = _measure_characters
+        if self._model:
+            measure = partial(_measure_tokens, read_model_folder(Path(self._model)).tokenizer)
         for batch in rows:
             texts = batch.column(self._column)
             parents, spans = [], []
@@ -113,31 +116,26 @@ def make_chunk_id(parent: bytes, number: int) -> bytes:
     return hashlib.sha256(parent + number.to_bytes(8)).digest()[:16]
 
 
-Measure = Callable[[str], tuple[Callable[[int, int], int], Callable[[int, int], int]]]
+Shift = Callable[[int, int], int]
+Measure = Callable[[str], tuple[Shift, Shift]]
 """Returns, for a text, two functions (place, size): the place at most `size` after it, and at most `size` before it."""
 
 
-def _measure_characters(text: str) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
+def _measure_characters(text: str) -> tuple[Shift, Shift]:
     return lambda place, size: place + size, lambda place, size: place - size
 
 
-class TokenMeasure:
-    """Measures in tokens of the tokenizer in the folder `model`."""
+def _measure_tokens(tokenizer: Any, text: str) -> tuple[Shift, Shift]:
+    starts = [start for start, end in tokenizer.encode(text, add_special_tokens=False).offsets if end > start]
 
-    def __init__(self, model: str) -> None:
-        self._tokenizer = read_model_folder(Path(model)).tokenizer
+    def reach(place: int, size: int) -> int:
+        index = bisect_left(starts, place) + size
+        return starts[index] if index < len(starts) else len(text)
 
-    def __call__(self, text: str) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
-        starts = [start for start, end in self._tokenizer.encode(text, add_special_tokens=False).offsets if end > start]
+    def look_back(place: int, size: int) -> int:
+        return starts[max(0, bisect_left(starts, place) - size)] if starts else 0
 
-        def reach(place: int, size: int) -> int:
-            index = bisect_left(starts, place) + size
-            return starts[index] if index < len(starts) else len(text)
-
-        def look_back(place: int, size: int) -> int:
-            return starts[max(0, bisect_left(starts, place) - size)] if starts else 0
-
-        return reach, look_back
+    return reach, look_back
 
 
 def split_text(text: str, step: ChunkText, measure: Measure = _measure_characters) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The indexes that a tenant may search. Access is decided here, before any passage is looked up."""
 
 from archwright.home import Home
-from archwright.lake.governance.policy import access_error, check_readable, is_readable
+from archwright.lake.governance.policy import access_error, is_readable
 from archwright.lake.retrieval.index_record import list_indexed_versions
 from archwright.lake.tables.version_index import VERSIONS, find_version, newest_version
 from archwright.store import Store
@@ -22,15 +22,11 @@ def find_index(home: Home, store: Store, name: str, tenant: str = "") -> str:
     exist too; DataError AW-DATA-10 (no such version).
     """
     dataset = name.partition("@")[0]
-    if tenant:
-        check_readable(store, dataset, tenant)
     exists = newest_version(store, dataset) is not None
-    if tenant and not exists:
+    if tenant and not (exists and is_readable(store, dataset, tenant)):
         raise access_error(dataset, tenant)
-    indexed = _find_newest(home).get(dataset)
-    if name == dataset and indexed is not None and exists:
-        return indexed
-    return find_version(store, name).id
+    indexed = _find_newest(home).get(dataset) if exists and name == dataset else None
+    return indexed or find_version(store, name).id
 
 
 def _find_newest(home: Home) -> dict[str, str]:
