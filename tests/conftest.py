@@ -160,7 +160,7 @@ def postgres(processes: None) -> Iterator[str]:
     command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
     deadline = time.monotonic() + 30
-    ready = [binaries / "pg_isready", "-q", "-h", folder]
+    ready = [str(binaries / "pg_isready"), "-q", "-h", str(folder)]
     while subprocess.run(ready, check=False).returncode != 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     yield f"postgresql+psycopg://test@/postgres?host={folder}"

@@ -12,7 +12,7 @@ import pytest
 
 from archwright import settings
 from archwright.errors import DataError, ErrorLocation
-from archwright.lake import part_runner, refinement, task_pool
+from archwright.lake import part_files, part_runner, refinement, task_pool
 from archwright.lake.formats import row_chunks
 from archwright.lake.tables import data_files, version_index
 
@@ -24,7 +24,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from archwright.home import Home
-from archwright.lake import part_runner, recipe, refinement
+from archwright.lake import part_files, part_runner, recipe, refinement
 from archwright.store import Store
 
 root, function, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_after_the_last_complete_part(
     complete = len([*refinement.work_folder(lake.home, "docs-clean").rglob("0*.json")])
     assert complete >= (when if function == "process_part" else 1)
     calls: list[object] = []
-    write = part_runner.write_part
+    write = part_files.write_part
 
     def count_writes(*words: object) -> int:
         calls.append(words)
