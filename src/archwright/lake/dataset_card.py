@@ -49,6 +49,7 @@ class DatasetCard(Record):
 
 
 def build_card(home: Home, store: Store, version: DatasetVersion) -> DatasetCard:
+    """The card with the policy and uses of this moment. Raises DataError AW-DATA-27 if a list of files is missing."""
     node = format_node("dataset", version.id)
     above = [edge for edge in lineage.trace_ancestry(store, node) if not edge.parent.startswith("file:")]
     below = _trace_descendants(store, node)
@@ -109,6 +110,7 @@ def _list_limits(version: DatasetVersion, policy: DatasetPolicy, found: Mapping[
 
 
 def format_card(card: DatasetCard) -> str:
+    """The card as Markdown."""
     version, policy = card.version, card.policy
     origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
     facts = {

@@ -26,7 +26,7 @@ DAY_S = 86_400
 
 
 class ExpiredVersion(Record):
-    """A version past its retention; `models` and `runs` were trained on it, and keep what they learned."""
+    """A version past its retention; `models` and `runs` were trained on it, and are not changed."""
 
     version: str
     dataset: str

@@ -49,6 +49,7 @@ class VersionCheck(Record):
 
 
 def check_versions(home: Home, versions: Sequence[DatasetVersion]) -> VersionCheck:
+    """Check the files and values of the versions; every difference is a problem of the result."""
     checker, began = _Checker(home, versions), time.monotonic()
     for version in versions:
         checker.check(version)

@@ -1,1 +1,1 @@
-"""Parses documents of strangers (HTML, PDF, office, images) in a child process without rights."""
+"""Parses untrusted documents (HTML, PDF, office, images) in a sandboxed child process."""

@@ -1,4 +1,4 @@
-"""Takes rights from the process of the document parser, before it sees the first document.
+"""Restricts the process of the document parser before it reads the first document.
 
 Linux: rlimits bound the address space and forbid writing files. An empty network namespace replaces the network. A
 seccomp filter (x86-64, ARM64) permits only system calls on memory and on open descriptors, so the process opens no

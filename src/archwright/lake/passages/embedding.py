@@ -29,8 +29,6 @@ CONTEXT_TOKENS = 8192  # unless the model has fewer
 BATCH_TOKENS = 4096
 BATCH_TEXTS = 512
 CACHE_BYTES = 1 << 36  # of address space; the file grows with its entries
-
-
 # Their mean cosine is the zero of `TextEmbedder.unrelated_cosine`, since models differ: from 0.0 to 0.8.
 UNRELATED = (
     "The train leaves at seven.",

@@ -71,7 +71,7 @@ def build_index(home: Home, request: IndexRequest) -> IndexResult:
         if request.model:
             raise
         note = f"{error.message}: only keywords are indexed. Get a model, then index again: {error.hint}"
-    wanted = IndexRecord(
+    planned = IndexRecord(
         version=version.id,
         dataset=version.dataset,
         content_sha256=version.content_sha256,
@@ -86,14 +86,14 @@ def build_index(home: Home, request: IndexRequest) -> IndexResult:
     home.folder("lake", "indexes", version.id)
     with lock_index(home, version.id):
         present = _read_present(home, version.id)
-        if present is not None and _describe(present) == _describe(wanted):
+        if present is not None and _describe(present) == _describe(planned):
             return IndexResult(present, False, note)
         segments, dimensions = [], 0
         for passages, vectors in _make_segments(home, request, column, files):
             dimensions = 0 if vectors is None else vectors.shape[1]
             segments.append(write_segment(index_folder(home, version.id), passages, column, vectors))
         record = replace(
-            wanted,
+            planned,
             segments=tuple(segments),
             passages=sum(segment.rows for segment in segments),
             dimensions=dimensions,
