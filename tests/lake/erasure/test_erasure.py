@@ -208,6 +208,27 @@ def test_a_dropped_row_names_no_erased_twin(lake: Lake) -> None:
     assert "kept" not in json.loads(path.read_text())
 
 
+def test_files_that_killed_writers_left_incomplete_stop_no_erasure(lake: Lake) -> None:
+    plant(lake)
+    left = [
+        lake.home.folder("lake", "tables", "lake", "new", "data") / "v000001-000000-x.parquet",
+        lake.home.folder("lake", "tables", "lake", "docs", "data") / "v000009-000000-x.parquet",
+        lake.home.folder("lake", "shards", "docs-clean@v9") / "000000.parquet",
+        lake.home.folder("lake", "indexes", "docs@v1", "0" * 32) / "passages.arrow",
+    ]
+    for path in left:
+        path.write_bytes(b"PAR1")
+    made = erase(lake, NAME)
+    assert made.scan is not None and made.scan.clean
+    assert not any(path.exists() for path in left)
+    damaged = sorted(lake.data_files())[0]
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    before = tree(lake)
+    with refuses("AW-DATA-62"):
+        erase(lake, NAME)
+    assert tree(lake) == before
+
+
 def test_many_rows_need_a_confirmation(lake: Lake) -> None:
     lake.ingest_rows([{"text": "Anna Meier"}] * 101)
     with refuses("AW-DATA-58"):

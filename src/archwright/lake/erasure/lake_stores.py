@@ -7,6 +7,7 @@ date at the end, from the stores (`version_records`).
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from uuid import uuid4
 import msgspec
 
 from archwright.contract.lineage import DataFile
+from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home, write_atomic
 from archwright.lake import refinement
 from archwright.lake.erasure import table_rows
@@ -69,6 +71,12 @@ class TableStore(ErasableStore):
         for version in version_index.list_versions(store):
             files = [data_files.table_folder(home, version.dataset) / file.path for file in version.data_files]
             seen.update(files)
+            if not all(map(table_rows.is_complete, files)):
+                message, hint = (
+                    "a data file is damaged; nothing was erased",
+                    "find and restore it: archwright data check",
+                )
+                raise DataError("AW-DATA-62", message, where=ErrorLocation(None, None, version.id), hint=hint)
             found = sum(counts[path] for path in files)
             if found:
                 yield FoundPlace(store=self.name, place=version.id, count=found)
@@ -97,6 +105,8 @@ class TableStore(ErasableStore):
                 rewrite_versions(home, store, dataset, changes, time.time())
         for path in table_rows.count_erased(home, subject):
             path.unlink()  # of a data set whose first version was never committed
+        for path in table_rows.list_table_files(home, complete=False):
+            path.unlink()
 
     def _rewrite_files(self, dataset: str, counts: Mapping[Path, int]) -> dict[str, DataFile | None]:
         home, store, subject = self._scope
@@ -159,13 +169,22 @@ class ShardStore(ErasableStore):
     name = "shards"
 
     def find(self) -> Iterator[FoundPlace]:
+        versions = {version.id for version in version_index.list_versions(self._scope.store)}
         for folder in sorted((self._scope.home.lake / "shards").glob("*")):
             count = 0
+            if folder.name not in versions:
+                continue  # a killed writer left it; it may be incomplete
             for path in folder.glob("*.parquet"):
                 ids = pq.read_table(path, columns=["record_id"]).column("record_id")
                 count += table_rows.match_ids(ids, self._scope.subject.record_ids).combine_chunks().true_count
             if count:
                 yield FoundPlace(store=self.name, place=folder.name, count=count)
+
+    def erase(self) -> None:
+        versions = {version.id for version in version_index.list_versions(self._scope.store)}
+        for folder in (self._scope.home.lake / "shards").glob("*"):
+            if folder.name not in versions:
+                shutil.rmtree(folder)
 
 
 def decode_shard(scope: ErasureScope, path: Path, _head: bytes) -> Iterator[Any] | None:
@@ -192,7 +211,8 @@ class IndexStore(ErasableStore):
         for version in index_record.list_index_folders(home):
             count = 0
             for path in index_record.index_folder(home, version).glob("*/*.arrow"):
-                with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as passages:
+                with suppress(pa.ArrowException, OSError), pa.memory_map(str(path)) as file:
+                    passages = pa.ipc.open_file(file)  # not if incomplete: `remove_records` removes the file
                     batches = (passages.get_batch(number) for number in range(passages.num_record_batches))
                     count += sum(table_rows.match_erased(batch, subject).true_count for batch in batches)
             if count:

@@ -18,8 +18,19 @@ ID_COLUMNS = ("record_id", "parent_id")
 BATCH_ROWS = 8192
 
 
-def list_table_files(home: Home) -> list[Path]:
-    return sorted((home.lake / "tables").rglob("*.parquet"))
+def list_table_files(home: Home, *, complete: bool = True) -> list[Path]:
+    """The Parquet files of all tables; not `complete`: those that a killed writer left, without their end."""
+    found = sorted((home.lake / "tables").rglob("*.parquet"))
+    return [path for path in found if is_complete(path) == complete]
+
+
+def is_complete(path: Path) -> bool:
+    """True if a Parquet file has its end, or is missing."""
+    if not path.exists():
+        return True
+    with open(path, "rb") as file:
+        file.seek(max(4, path.stat().st_size - 4))  # behind the beginning, which is equal
+        return file.read() == b"PAR1"
 
 
 def find_record_ids(home: Home, subject: Subject) -> frozenset[bytes]:
