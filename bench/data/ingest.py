@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import random
 import subprocess
@@ -82,15 +83,16 @@ def write_source(folder: Path, form: str, megabytes: int) -> int:
             while path.stat().st_size < megabytes * 1_000_000:
                 writer.write_table(table)
         return path.stat().st_size
+    block = io.StringIO()
+    if form == "csv":
+        csv.DictWriter(block, list(rows[0])).writerows(rows)
+    else:
+        block.writelines(json.dumps(row) + "\n" for row in rows)
     with path.open("w", newline="", encoding="utf-8") as file:
-        table_writer = csv.DictWriter(file, list(rows[0]))
         if form == "csv":
-            table_writer.writeheader()
+            csv.writer(file).writerow(rows[0])
         while file.tell() < megabytes * 1_000_000:
-            if form == "csv":
-                table_writer.writerows(rows)
-            else:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.write(block.getvalue())
     return path.stat().st_size
 
 

@@ -76,4 +76,4 @@ def test_memory_is_bounded_by_chunks_not_files(lake: Lake) -> None:
     seen = [sum(len(chunk.contents[place]) for place in range(len(chunk.rows))) for chunk in chunks]
     assert sum(seen) == len(row) * 250
     assert max(seen) < CHUNK_BYTES + len(row)
-    assert len(seen) == 7
+    assert len(seen) == 8  # the first one is small

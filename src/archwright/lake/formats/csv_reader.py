@@ -58,6 +58,7 @@ class _RegularRows(NamedTuple):
     lines: Any
     clean: bool
     quoted: bool = False
+    all_lines: int = 0
 
 
 def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
@@ -73,7 +74,7 @@ def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
             regular = _find_regular_rows(block, layout)
             if regular.size:
                 chunk = _parse_block(block[: regular.size], regular, layout, stream.number)
-                stream.skip(regular.size, block.count(b"\n", 0, regular.size))
+                stream.skip(regular.size, regular.all_lines)
                 if chunk is not None:
                     yield chunk._replace(share=stream.share())
             if regular.clean and regular.size:
@@ -123,28 +124,32 @@ def _find_regular_rows(block: bytes, layout: _Layout) -> _RegularRows:
     if not block:
         return _RegularRows(0, (), clean=False)
     data = np.frombuffer(block, np.uint8)
-    line_ends = np.flatnonzero(data == 10)
-    separators = np.flatnonzero(data == ord(layout.delimiter))
-    quotes = np.flatnonzero(data == 34) if b'"' in block else np.empty(0, np.int64)
+    signs = (data == 10) | (data == ord(layout.delimiter))
+    quoted = b'"' in block
+    places = np.flatnonzero(signs | (data == 34) if quoted else signs)
+    found = data[places]
+    ends = line_ends = places[found == 10]
     bad = [place for sign in (b"\0", b"\r") if (place := block.find(sign)) >= 0]
     if not block.isascii():
         try:
             block.decode()
         except UnicodeDecodeError as error:
             bad.append(error.start)
-    ends = line_ends
-    if len(quotes):
+    if quoted:
+        quotes = places[found == 34]
         around = np.zeros(256, bool)
         around[[10, 34, ord(layout.delimiter)]] = True
         opens, closes = quotes[0::2], quotes[1::2]  # the second quote of a pair closes and opens the field again
         wrong = (opens[(opens > 0) & ~around[data[opens - 1]]], closes[~around[data[closes + 1]]])
         bad += [int(places[0]) for places in wrong if len(places)]
-        inside = np.bitwise_xor.accumulate((data == 34).view(np.uint8))
-        ends, separators = line_ends[inside[line_ends] == 0], separators[inside[separators] == 0]
+        outside = (np.bitwise_xor.accumulate((found == 34).view(np.uint8)) == 0) & (found != 34)
+        places, found = places[outside], found[outside]
+        ends = places[found == 10]
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
     blank = starts == ends
     odd = np.zeros(len(ends), bool)
-    if not _are_fields_even(separators, starts, ends, len(layout.header) - 1):
+    if not _are_fields_even(found, len(ends), layout):
+        separators = places[found != 10]
         odd = (np.diff(np.searchsorted(separators, ends), prepend=0) != len(layout.header) - 1) & ~blank
     lines = np.arange(len(ends))
     if len(ends) < len(line_ends):
@@ -156,16 +161,17 @@ def _find_regular_rows(block: bytes, layout: _Layout) -> _RegularRows:
     first = [int(np.argmax(odd))] if odd.any() else []
     rows = min([len(ends), *first, *(int(np.searchsorted(ends, place)) for place in bad)])
     size = int(ends[rows - 1]) + 1 if rows else 0
-    return _RegularRows(size, lines[:rows][~blank[:rows]], rows == len(ends), bool(len(quotes)))
+    all_lines = int(np.searchsorted(line_ends, size))
+    return _RegularRows(size, lines[:rows][~blank[:rows]], rows == len(ends), quoted, all_lines)
 
 
-def _are_fields_even(separators: Any, starts: Any, ends: Any, count: int) -> bool:
-    """True if every row certainly has `count` separators; quicker than to count them."""
-    if not count or not len(ends) or len(separators) < len(ends) * count:
+def _are_fields_even(found: Any, rows: int, layout: _Layout) -> bool:
+    """True if the delimiters and line ends `found` are those of whole rows, none blank; quicker than to count them."""
+    fields = len(layout.header)
+    if len(found) < rows * fields:
         return False
-    rows, rest = separators[: len(ends) * count].reshape(-1, count), separators[len(ends) * count :]
-    whole = not len(rest) or rest[0] > ends[-1]
-    return bool(whole and (rows[:, 0] >= starts).all() and (rows[:, -1] < ends).all())
+    table = found[: rows * fields].reshape(rows, fields)
+    return bool((table[:, -1] == 10).all() and (table[:, :-1] == ord(layout.delimiter)).all())
 
 
 def _parse_block(block: bytes, regular: _RegularRows, layout: _Layout, number: int) -> RowChunk | None:
@@ -181,7 +187,7 @@ def _parse_block(block: bytes, regular: _RegularRows, layout: _Layout, number: i
     )
     if table.num_rows != len(regular.lines):
         raise AssertionError(f"{table.num_rows} rows of {len(regular.lines)} in a block of {layout.source.name}")
-    columns = {name: table.column(name).combine_chunks() for name in layout.header}
+    columns = {name: column.chunk(0) for name, column in zip(layout.header, table.columns, strict=True)}
     contents = LazyContents(lambda place: msgspec.json.encode([array[place].as_py() for array in columns.values()]))
     return RowChunk(regular.lines + number, contents, columns, untyped=True)
 

@@ -4,7 +4,7 @@ Design: blocks of lines are decoded at once into structs with the fields and typ
 that does not fit is decoded line by line, and its fields and types are added.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -23,9 +23,12 @@ from archwright.lake.formats.row_chunks import (
 )
 from archwright.lake.formats.source_files import ScannedFile
 from archwright.lake.formats.text_lines import TextLine, open_text
-from archwright.lake.lazy_modules import pa
+from archwright.lake.lazy_modules import np, pa
 
+# The first rows are decoded one by one, to find the fields.
+FIRST_BLOCK_BYTES = 256 * 1024
 BLOCK_BYTES = CHUNK_BYTES // 2
+LINE_END = ord("\n")
 MAX_STRUCT_FIELDS = 256
 ARROW_TYPES: dict[frozenset[type], str] = {
     frozenset((str,)): "large_string",
@@ -38,19 +41,26 @@ _decode = msgspec.json.Decoder().decode
 
 def read_chunks(source: ScannedFile, on_broken: BrokenRowHandler) -> RowChunks:
     reader = ObjectLines(source, on_broken)
+    most = min(FIRST_BLOCK_BYTES, BLOCK_BYTES)
     with open_text(source) as stream:
         while True:
-            block, number = stream.peek(BLOCK_BYTES), stream.number
+            block, number = stream.peek(most), stream.number
+            most = BLOCK_BYTES
             if block:
-                stream.skip(len(block), block.count(b"\n"))
-                chunk = reader.decode_block(block, number)
-                lines = (TextLine(number + place, text, False) for place, text in enumerate(block.split(b"\n")))
-                for found in reader.decode_lines(lines) if chunk is None else (chunk,):
+                ends = np.flatnonzero(np.frombuffer(block, np.uint8) == LINE_END)
+                stream.skip(len(block), len(ends))
+                chunk = reader.decode_block(block, number, ends)
+                for found in reader.decode_lines(_split_lines(block, number)) if chunk is None else (chunk,):
                     yield found._replace(share=stream.share())
             elif line := next(stream, None):
                 yield from reader.decode_lines((line,))
             else:
                 return
+
+
+def _split_lines(block: bytes, number: int) -> Iterator[TextLine]:
+    for place, text in enumerate(block.split(b"\n")):
+        yield TextLine(number + place, text, False)
 
 
 class ObjectLines:
@@ -61,11 +71,13 @@ class ObjectLines:
         self._types: dict[str, set[type]] = {}
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
-    def decode_block(self, block: bytes, number: int) -> RowChunk | None:
-        """The rows of a block of lines from `number` on; None if it must be decoded line by line."""
-        lines = block.count(b"\n")
+    def decode_block(self, block: bytes, number: int, ends: Any) -> RowChunk | None:
+        """The rows of a block of lines from `number` on, that end at `ends`; None to decode it line by line."""
+        lines, data = len(ends), np.frombuffer(block, np.uint8)
         # Every line is one object: between two values at a line end stands `}`, then `{`.
-        if self._decoder is None or not block.startswith(b"{") or block.count(b"}\n{") != lines - 1:
+        if self._decoder is None or not block.startswith(b"{") or (data[ends[:-1] - 1] != ord("}")).any():
+            return None
+        if (data[ends[:-1] + 1] != ord("{")).any():
             return None
         if lines * len(self._types) > CHUNK_CELLS * 8:
             return None
@@ -86,7 +98,7 @@ class ObjectLines:
                 split.extend(block.split(b"\n"))
             return split[place]
 
-        return RowChunk(range(number, number + lines), LazyContents(find_line), columns)
+        return RowChunk(np.arange(number, number + lines), LazyContents(find_line), columns)
 
     def decode_lines(self, lines: Iterable[TextLine]) -> RowChunks:
         numbers: list[int] = []

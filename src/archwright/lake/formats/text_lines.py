@@ -13,6 +13,7 @@ from typing import IO, NamedTuple, cast
 
 from archwright.errors import DataError, ErrorLocation, from_os_error
 from archwright.lake.formats.source_files import ScannedFile, check_unpacked_size
+from archwright.lake.lazy_modules import np
 
 ROW_BYTES = 16 * 1024 * 1024
 READ_BYTES = 1024 * 1024
@@ -143,4 +144,12 @@ class LineReader:
         raw, self._held = self._held + raw, b""
         if raw.endswith(b"\r"):
             raw, self._held = raw[:-1], b"" if self._ended else b"\r"
-        return raw.replace(b"\r\n", b"\n")
+        return _unify_line_ends(raw) if b"\r" in raw else raw
+
+
+def _unify_line_ends(raw: bytes) -> bytes:
+    """Replace CR LF by LF, quicker than bytes.replace."""
+    data = np.frombuffer(raw, np.uint8)
+    stays = np.ones(len(data), bool)
+    stays[:-1] = (data[:-1] != ord("\r")) | (data[1:] != ord("\n"))
+    return cast(bytes, data[stays].tobytes())

@@ -27,6 +27,7 @@ INTEGER = f"^-?{_WHOLE}$"
 NUMBER = rf"^[-+]?({_WHOLE}|(0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.)([eE][-+]?[0-9]+)?$"
 NOT_FINITE = "^[-+]?(?i:nan|inf|infinity)$"
 BOOLEAN = "^(?i:true|false)$"
+LONGEST_WORD = len("infinity")  # of the patterns above that begin with a letter
 # Numbers and Booleans are values of text files; a JSON string is text or a time.
 TIME_PATTERNS = {
     "date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
@@ -77,10 +78,11 @@ def _count_text_kinds(array: Any, patterns: Mapping[str, str], blank: bool) -> C
     array = array.drop_null()
     if not len(array):
         return Counter()
-    first, lengths = _read_starts(array)
+    first, lengths, last = _read_ends(array)
     total = len(array) - (int((lengths == 0).sum()) if blank else 0)
     found: Counter[str] = Counter()
-    rest = array.filter(pa.array((lengths > 0) & _possible_starts()[first]))
+    word = (lengths > LONGEST_WORD) & (first >= ord("A")) & (first <= ord("z")) & (last > ord(" ")) & (last < 0x7F)
+    rest = array.filter(pa.array((lengths > 0) & _possible_starts()[first] & ~word))
     if blank:
         rest = pc.utf8_trim_whitespace(rest)
         empty = pc.equal(rest, "")
@@ -103,14 +105,15 @@ def _possible_starts() -> Any:
     return found
 
 
-def _read_starts(array: Any) -> tuple[Any, Any]:
-    """The first byte (0 if empty) and the length in bytes of each text of a large_string array without nulls."""
+def _read_ends(array: Any) -> tuple[Any, Any, Any]:
+    """The first byte (0 if empty), length in bytes and last byte of each text of a large_string array without nulls."""
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     lengths = np.diff(offsets)
     if not lengths.any():
-        return np.zeros(len(array), np.uint8), lengths
+        return np.zeros(len(array), np.uint8), lengths, np.zeros(len(array), np.uint8)
     data = np.frombuffer(array.buffers()[2], np.uint8)
-    return np.where(lengths > 0, data[np.minimum(offsets[:-1], len(data) - 1)], 0), lengths
+    first, last = data[np.minimum(offsets[:-1], len(data) - 1)], data[offsets[1:] - 1]
+    return np.where(lengths > 0, first, 0), lengths, last
 
 
 def choose_kind(counted: Mapping[str, int]) -> str:
@@ -169,7 +172,10 @@ def _convert_untyped(values: Any, kind: str) -> Any | None:
     array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_string())
     if kind == "text":
         return _empty_to_null(array)
-    made = _cast_plain_numbers(array, kind) if kind in ("integer", "number") else _cast_texts(array, kind)
+    if kind == "boolean":
+        made = _cast_plain_words(array)
+    else:
+        made = _cast_plain_numbers(array, kind) if kind in ("integer", "number") else _cast_texts(array, kind)
     if made is not None:
         return made
     array = _empty_to_null(pc.utf8_trim_whitespace(array))
@@ -193,11 +199,24 @@ def _cast_texts(array: Any, kind: str) -> Any | None:
         return None
 
 
+def _cast_plain_words(array: Any) -> Any | None:
+    """The array if every text is empty, true or false; None if that is not certain."""
+    if array.null_count:
+        return None
+    first, lengths, _ = _read_ends(array)
+    if ((lengths > 0) & ~np.isin(first, np.frombuffer(b"tTfF", np.uint8))).any():  # Arrow also reads 0 and 1
+        return None
+    try:
+        return _empty_to_null(array).cast(pa.bool_())
+    except pa.ArrowInvalid:
+        return None
+
+
 def _cast_plain_numbers(array: Any, kind: str) -> Any | None:
     """The array if Arrow's cast certainly means the same as the patterns INTEGER and NUMBER, else None."""
     if array.null_count:
         return None
-    first, lengths = _read_starts(array)
+    first, lengths, _ = _read_ends(array)
     signed = (first == 43) | (first == 45)
     if (signed | ((first == 48) & (lengths > 1))).any():
         # A zero before other digits; the point of 0.5 is none.
