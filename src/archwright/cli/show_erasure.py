@@ -28,7 +28,8 @@ def print_erasure(result: Any) -> int:
         out.print("\nThe weights of these models may remember the person. Nothing was trained again.\n")
         out.print(make_table(MODEL_COLUMNS, result.models))
     if result.scan is None:
-        return print_text(f"\nplan only: {result.rows:,} rows in all versions; nothing was changed")
+        confirm = f"; to erase so many, add --expect-rows {result.rows}" if result.confirm else ""
+        return print_text(f"\nplan only: {result.rows:,} rows in all versions; nothing was changed{confirm}")
     out.print(f"\nscan     {result.scan.files:,} files, {result.scan.decoded:,} decoded: nothing names the person")
     print_lines(out, (f"not proven  {place}" for place in result.scan.not_proven), SHOWN_LINES, "  ")
     out.print(f"receipt  {result.receipt}", soft_wrap=True)

@@ -231,6 +231,7 @@ def test_files_that_killed_writers_left_incomplete_stop_no_erasure(lake: Lake) -
 
 def test_many_rows_need_a_confirmation(lake: Lake) -> None:
     lake.ingest_rows([{"text": "Anna Meier"}] * 101)
+    assert erase(lake, "Anna Meier", dry_run=True).confirm
     with refuses("AW-DATA-58"):
         erase(lake, "Anna Meier")
     with refuses("AW-DATA-58"):

@@ -43,13 +43,15 @@ class UnknownSubjectError(DataError):
 class ErasureOutcome(Record):
     """The places that name the person; `receipt` is the file of the signed receipt, None for a dry run.
 
-    `rows` are counted in each version. `versions` held the person; `models` were trained on them.
+    `rows` are counted in each version; if they are many, `confirm` asks for their number. `versions` held the person;
+    `models` were trained on them.
     """
 
     rows: int
     found: tuple[FoundPlace, ...]
     versions: tuple[str, ...]
     models: tuple[TrainedModel, ...]
+    confirm: bool = False
     scan: ScanResult | None = None
     receipt: str | None = None
 
@@ -92,11 +94,14 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
             found=found,
             versions=tuple(name for name in rows if "@" in name),
             models=request.list_models(rows),
+            confirm=_needs_confirmation(store, sum(rows.values())),
         )
         if request.dry_run:
             return outcome
-        if journal is None:
-            _check_row_count(store, outcome.rows, request.expect_rows)
+        if journal is None and outcome.confirm and outcome.rows != request.expect_rows:
+            message = f"the identifiers name {outcome.rows:,} rows in all versions; nothing was changed"
+            hint = f"look at the plan (--dry-run); if they all are about the person, add --expect-rows {outcome.rows}"
+            raise DataError("AW-DATA-58", message, where=ErrorLocation(field="subject"), hint=hint)
         journal = _write_journal(home, store, subject, journal, found)
         for one in stores:
             report_step(f"erasing: {one.name}")
@@ -132,12 +137,9 @@ def _merge_places(places: Iterable[FoundPlace]) -> tuple[FoundPlace, ...]:
     return tuple(largest[key] for key in sorted(largest))
 
 
-def _check_row_count(store: Store, rows: int, expected: int | None) -> None:
+def _needs_confirmation(store: Store, rows: int) -> bool:
     total = sum(version.rows for version in version_index.list_versions(store))
-    if rows > max(MOST_ROWS, MOST_SHARE * total) and rows != expected:
-        message = f"the identifiers name {rows:,} of {total:,} rows in all versions; nothing was changed"
-        hint = f"look at the plan (--dry-run); if they all are about the person, add --expect-rows {rows}"
-        raise DataError("AW-DATA-58", message, where=ErrorLocation(field="subject"), hint=hint)
+    return rows > max(MOST_ROWS, MOST_SHARE * total)
 
 
 def _write_journal(

@@ -31,6 +31,9 @@ def scan_address(
 
     Raises DataError AW-DATA-02 to -06, and -35 to -41 for URLs.
     """
+    if not address.path.strip():  # as a path it would be the working folder: often an unset variable
+        hint = "give a path, or . for the working folder"
+        raise DataError("AW-DATA-02", "the path is empty", where=ErrorLocation(field="path"), hint=hint)
     found = SCHEME.match(address.path)
     scheme = found[1] if found else ""
     if scheme not in ("", "s3", *sql_source.DRIVERS):
