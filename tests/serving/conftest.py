@@ -26,7 +26,7 @@ from tests.tools.checks import until
 
 from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
-from archwright.access.audit_log import AuditEntry, read_entries
+from archwright.access.audit_log import AuditEntry, name_users, read_entries
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord
@@ -221,7 +221,7 @@ class Platform:
             return said
 
     def audited(self, request_id: str) -> list[AuditEntry]:
-        return read_entries(self.store, self.home, {"request_id": request_id})
+        return name_users(read_entries(self.store, self.home, {"request_id": request_id}), self.store)
 
     def served(self, request_id: str) -> list[RequestRecord]:
         return [one for one in read_served(self.store, self.home) if one.request_id == request_id]

@@ -133,8 +133,8 @@ def test_an_embedding_model_that_does_not_fit_is_none() -> None:
 def test_data_processing() -> None:
     found = size_data_processing(machine(), 2600, "telemetry", CATALOG)
     assert found.machine_hours.basis == found.bases[0].id == "telemetry.1x None.work"
-    # 1 / (1 / 50 + 1 / 16) MB/s per core, x 0.8 if all eight cores work.
-    assert found.machine_hours.value == pytest.approx(2600 * GIB / (12.12e6 * 0.8 * 8) / 3600, rel=0.01)
+    # 1 / (1 / 60 + 1 / 9.5) MB/s per core, x 0.8 if all eight cores work.
+    assert found.machine_hours.value == pytest.approx(2600 * GIB / (8.20e6 * 0.8 * 8) / 3600, rel=0.01)
     assert found.hours(3) < found.hours(2) < found.hours(1)
     assert size_data_processing(machine(), 0.1, "w", CATALOG).most == 1
 
