@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,13 @@ def read_part(path: Path, columns: dict[str, str]) -> Iterator[Any]:
         raise DataError("AW-DATA-62", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 
-@contextmanager
-def _open_writer(path: Path, schema: Any) -> Iterator[Any]:
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", compression_level=COMPRESSION_LEVEL, write_page_checksum=True
-    ) as writer:
-        yield writer
-
-
 def write_part(path: Path, columns: Mapping[str, str], batches: Iterable[Any]) -> int:
     """Write the batches; the file appears when it is complete. Returns the number of rows."""
     schema = arrow_schema(columns)
     draft = path.with_suffix(".draft")
     rows = 0
-    with _open_writer(draft, schema) as writer:
+    options = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL, "write_page_checksum": True}
+    with pq.ParquetWriter(draft, schema, **options) as writer:
         group: list[Any] = []
         for batch in batches:
             group.append(batch.select(schema.names).cast(schema))

@@ -20,10 +20,9 @@ def state(lake: Lake, dataset: str, **fields: object) -> None:
 def test_a_data_set_without_a_policy_has_an_unknown_owner_and_the_default_tenant(lake: Lake) -> None:
     found = policy.read_policy(lake.store, "docs")
     assert (found.owner, found.tenant, found.readers, found.residency) == ("", "default", ("default",), ())
-    policy.check_readable(lake.store, "docs", "default")
-    with pytest.raises(policy.DatasetAccessError) as caught:
-        policy.check_readable(lake.store, "docs", "clinic")
-    assert (caught.value.code, caught.value.http_status) == ("AW-DATA-53", 403)
+    assert policy.is_readable(lake.store, "docs", "default") and not policy.is_readable(lake.store, "docs", "clinic")
+    refused = policy.access_error("docs", "clinic")
+    assert (refused.code, refused.http_status) == ("AW-DATA-53", 403)
 
 
 def test_the_newest_policy_counts_and_all_are_there(lake: Lake) -> None:

@@ -190,12 +190,6 @@ def is_readable(store: Store, dataset: str, tenant: str) -> bool:
     return tenant in read_policy(store, dataset).readers
 
 
-def check_readable(store: Store, dataset: str, tenant: str) -> None:
-    """Raises DatasetAccessError AW-DATA-53 if the tenant may not read the data set."""
-    if not is_readable(store, dataset, tenant):
-        raise access_error(dataset, tenant)
-
-
 def access_error(dataset: str, tenant: str) -> DatasetAccessError:
     """Also for a data set that does not exist, so that its name tells nothing."""
     message = f"tenant {tenant} may not read a data set {dataset!r}"
