@@ -17,12 +17,13 @@ from archwright.access import audit_log
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
 from archwright.home import Home
-from archwright.serving.process.routes import ROUTES, Route
+from archwright.serving.process.route_table import Route
+from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 
 CONTROL_METRIC = "control_held"
 TIMEOUT_S = 5.0
-# Replaces the name at the end of a path that takes a name.
+# Stands for a name in a path.
 PLACEHOLDER_NAME = "x"
 
 
@@ -82,7 +83,8 @@ def _check_keys(platform: PlatformConnection) -> ControlCheckResult | None:
 
 def _request_status(platform: PlatformConnection, route: Route) -> int:
     """Raises OSError if nothing answers."""
-    address = f"{platform.url}{route.path}{PLACEHOLDER_NAME if route.tail else ''}"
+    path = route.path.replace("{}", PLACEHOLDER_NAME) + PLACEHOLDER_NAME * route.tail
+    address = f"{platform.url}{path}"
     body, headers = b"{}" if route.method == "POST" else None, {"content-type": "application/json"}
     request = urllib.request.Request(address, data=body, method=route.method, headers=headers)
     context = ssl.create_default_context(cafile=platform.authority) if platform.authority else None

@@ -20,13 +20,14 @@ from archwright.serving.events.response_formats import parse_usage
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.generation import GenerationHandler
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler
+from archwright.serving.handlers.request_preparation import parse_message
 from archwright.serving.handlers.single_reply import SingleReplyHandler, count_prompt_tokens
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 from archwright.serving.messages_api.schema import CountTokensRequest
-from archwright.serving.process.routes import _parse_message, find_route
+from archwright.serving.process.routes import find_route
 from archwright.serving.providers.anthropic import AnthropicProvider, MessagesEventReader
 from archwright.serving.providers.openai import OpenAIProvider
 
@@ -124,7 +125,7 @@ class RecordStand:
         context = HandlerContext(self._stand.gateway, request, response, match.name)
         try:
             if path == COUNT:
-                generation = _parse_message(context, CountTokensRequest)
+                generation = parse_message(context, CountTokensRequest)
                 return context, generation, estimate_worst_case(generation, len(data))
             assert match.route is not None
             handler = match.route.prepare(context)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.enable_socket
 
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "LINK")
 UNKNOWN = ("/", "/v1", "/v1/", "/admin", "/docs", "/v1/models/", "//")
-PATHS = (*(route.path + "x" * route.tail for route in ROUTES), *UNKNOWN)
+PATHS = (*(route.path.replace("{}", "x") + "x" * route.tail for route in ROUTES), *UNKNOWN)
 OPEN = {(verb, path) for verb in ("GET", "HEAD") for path in ("/healthz", "/readyz")}
 
 

@@ -24,7 +24,8 @@ from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
 from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
 from archwright.serving.process.memory_trim import trim_periodically
-from archwright.serving.process.routes import RouteMatch, find_route
+from archwright.serving.process.route_table import RouteMatch
+from archwright.serving.process.routes import find_route
 
 REQUEST_BOUNDARY = boundary("request")
 METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
