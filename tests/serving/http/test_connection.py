@@ -7,6 +7,7 @@ import time
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from archwright.access.api_keys import Principal
 from archwright.engines.http_request_parser import RequestHead
@@ -19,6 +20,7 @@ from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 
 READ = 256 << 10  # of uvloop
 MEMBER = Admitted(Principal(key_id="k", tenant="t", role="member"), 0)
+UPLOAD = structs.replace(MEMBER, upload=True)
 SMALL = b"GET /v1/models HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\n\r\n"
 CHUNKED = b"POST /v1/models HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 
@@ -37,7 +39,7 @@ class Answering:
         if b"x-key" in head.headers:
             response.mark_key_accepted()
             if head.path != "/limited":
-                return MEMBER
+                return UPLOAD if head.path == "/upload" else MEMBER
             response.send_error(ApiError(429, "Too many requests.", "rate_limit_exceeded"))
             return None
         response.send_error(ApiError(401, "No key.", "invalid_api_key"))
@@ -274,3 +276,26 @@ def test_each_request_of_a_connection_has_its_client(peer: str, seen: list[str])
         return wire.application.addresses
 
     assert asyncio.run(run()) == seen
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_form_may_be_larger_than_a_body_and_its_bytes_are_no_json(chunked: bool) -> None:
+    limits: dict[str, Any] = {"body_bytes": 100_000, "upload_bytes": 200_000}
+
+    async def statuses(path: bytes, size: int) -> tuple[int, bytes]:
+        wire, body = Wire(**limits), b"[" * size
+        head = b"POST %b HTTP/1.1\r\nHost: g\r\nX-Key: yes\r\n" % path
+        framing, end = b"Content-Length: %d\r\n\r\n" % size, b""
+        if chunked:
+            framing, end = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size, b"\r\n0\r\n\r\n"
+        await wire.receive(head + framing + body + end, read=4_096)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return wire.application.answered, b"".join(wire.transport.written)[9:12]
+
+    async def run() -> list[tuple[int, bytes]]:
+        wanted = [(b"/upload", 150_000), (b"/upload", 200_001), (b"/other", 100_001), (b"/other", 50_000)]
+        return [await statuses(*case) for case in wanted]
+
+    # The last case: as JSON, the same bytes are nested too deeply.
+    assert asyncio.run(run()) == [(1, b"200"), (0, b"413"), (0, b"413"), (0, b"400")]

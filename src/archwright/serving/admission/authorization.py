@@ -31,7 +31,7 @@ class RouteRequirement(NamedTuple):
     """The route table's demands on a request.
 
     `permission`: None if no route has the path and method; `methods`: of the path; `suggestion`: names a similar path.
-    `images`: image data may exceed the limit of the body.
+    `images`: image data may exceed the limit of the body. `upload`: the body is a form with a file.
     `action`: the method and the route's template for the audit log, since a path may contain a prompt or a key.
     """
 
@@ -40,6 +40,7 @@ class RouteRequirement(NamedTuple):
     suggestion: str = ""
     images: bool = False
     action: str = ""
+    upload: bool = False
 
 
 class RequestAuthorizer:
@@ -78,7 +79,7 @@ class RequestAuthorizer:
             message = f"The role {principal.role!r} of this key lacks the permission {requirement.permission!r}."
             raise ApiError(HTTPStatus.FORBIDDEN, message + " Use a key with another role.", "insufficient_permissions")
         self._record_decision(request_id, requirement, source, principal, "")
-        return Admitted(principal, keys_version, requirement.images, source=source)
+        return Admitted(principal, keys_version, requirement.images, source=source, upload=requirement.upload)
 
     def reauthorize(self, request: HttpRequest, requirement: RouteRequirement) -> HttpRequest:
         """Check the key again when the body is complete, since it may be revoked by now.

@@ -10,7 +10,8 @@ from archwright.serving.http.errors import service_unavailable, too_many_request
 
 
 class ClientLimits(Record):
-    """`image_body_bytes`: of a body with image data, without which it has at most `body_bytes`; `chunks`: of a body.
+    """`image_body_bytes`: of a body with image data, without which it has at most `body_bytes`; `upload_bytes`: of a
+    form with a file; `chunks`: of a body.
 
     `tenant_bytes`, `total_bytes`: memory for large bodies of running requests, of a tenant and of all.
     `connections`: of a worker, fewer if the system's limit of open files is low. `connections_per_address`: not for
@@ -20,6 +21,7 @@ class ClientLimits(Record):
 
     body_bytes: int = 4 * 1024 * 1024
     image_body_bytes: int = 32 * 1024 * 1024
+    upload_bytes: int = 32 * 1024 * 1024
     tenant_bytes: int = 256 * 1024 * 1024
     total_bytes: int = 512 * 1024 * 1024
     header_bytes: int = 32 * 1024
@@ -40,6 +42,10 @@ class ClientLimits(Record):
     sweep_s: float = 0.25
     health_s: float = 1.0
 
+    def largest_body(self, *, images: bool, upload: bool) -> int:
+        """Return the most bytes of a body that may have image data, or that is a form with a file."""
+        return self.upload_bytes if upload else self.image_body_bytes if images else self.body_bytes
+
     def complete_reply_timeout_s(self, tokens: int) -> float:
         """Return how long an engine may be silent before it sends a complete reply of at most `tokens`."""
         return min(self.request_s, self.first_token_s + tokens * self.token_s)
@@ -52,6 +58,7 @@ _WAIT_S = (0.01, _DAY_S)
 LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
     "image_body_bytes": (1_024, 1 << 30),
+    "upload_bytes": (1_024, 1 << 30),
     "tenant_bytes": (1_024, 1 << 40),
     "total_bytes": (1_024, 1 << 40),
     "header_bytes": (1_024, 1 << 20),

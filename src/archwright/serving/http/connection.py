@@ -47,6 +47,7 @@ SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the 
 # Closing with unread bytes resets the connection, and the client loses the response. So read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
+UPLOAD_COPIES = 3  # of a form: as received, its parts, and what an engine gets
 WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -277,7 +278,7 @@ class HttpConnection(asyncio.Protocol):
         admitted = self._admitted = self._server.application.on_headers(head, response, complete=complete)
         if admitted is None:
             return
-        limit = self._limits.image_body_bytes if admitted.images else self._limits.body_bytes
+        limit = self._limits.largest_body(images=admitted.images, upload=admitted.upload)
         if admitted.principal is None and (self._left_bytes or self._chunks):
             self._refuse_body(unexpected_body())  # else strangers could fill the memory with bodies
         elif self._left_bytes > limit:
@@ -312,7 +313,7 @@ class HttpConnection(asyncio.Protocol):
         if piece:
             self._pieces.append(piece)
         try:
-            if self._size > self._limits.body_bytes:
+            if self._size > min(self._limits.body_bytes, self._limits.upload_bytes):
                 self._check_images(admitted, piece)
             if self._size > LARGE_BODY_BYTES:
                 self._hold_memory(admitted, self._size)
@@ -322,8 +323,11 @@ class HttpConnection(asyncio.Protocol):
     def _check_images(self, admitted: Admitted, piece: bytes) -> None:
         """Raise ApiError 413 unless image data alone makes the body larger than the limit for text."""
         limits, scan = self._limits, self._images
-        if not admitted.images or self._size > limits.image_body_bytes:
-            raise body_too_large(limits.image_body_bytes if admitted.images else limits.body_bytes)
+        limit = limits.largest_body(images=admitted.images, upload=admitted.upload)
+        if self._size > limit:
+            raise body_too_large(limit)
+        if admitted.upload:
+            return
         if scan is None:
             scan, piece = ImageScan(), b"".join(self._pieces)
             self._images = scan
@@ -348,7 +352,8 @@ class HttpConnection(asyncio.Protocol):
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if len(body) > LARGE_BODY_BYTES:
                 try:
-                    self._hold_memory(admitted, check_large_body(body))
+                    size = UPLOAD_COPIES * len(body) if admitted.upload else check_large_body(body)
+                    self._hold_memory(admitted, size)
                 except ApiError as error:
                     self._refuse_body(error)
                     return

@@ -11,7 +11,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 
     `keys_version`: version of the key store before the key was looked up, so that later revocations are noticed.
     `images`: image data may exceed the limit of the body. `counted`: the rates of the caller have counted the request.
-    `source`: IP address of the client.
+    `source`: IP address of the client. `upload`: the body is a form with a file.
     """
 
     principal: Principal | None
@@ -19,6 +19,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     images: bool = False
     counted: bool = False
     source: str = ""
+    upload: bool = False
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):

@@ -21,6 +21,7 @@ class Route(NamedTuple):
     """`prepare` validates a request and makes its handler. Each {} in `path` is a name.
 
     `tail`: a name follows the path, which may contain "/". `images`: image data may exceed the limit of the body.
+    `upload`: the body is a form with a file (`http.multipart`), which has a limit of its own.
     `summary` and `body`: what it does, and the record of its JSON body, for the OpenAPI document.
     """
 
@@ -32,6 +33,7 @@ class Route(NamedTuple):
     images: bool = False
     summary: str = ""
     body: type | None = None
+    upload: bool = False
 
 
 class RouteMatch(NamedTuple):
@@ -66,8 +68,8 @@ class RouteTable:
         permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
         suggestion = "" if matches else self._suggest_path(path)
         action = _describe_action(method, path, route or (matches[0][0] if matches else None))
-        images = route is not None and route.images
-        return RouteMatch(route, RouteRequirement(permission, methods, suggestion, images, action), name)
+        images, upload = (route.images, route.upload) if route is not None else (False, False)
+        return RouteMatch(route, RouteRequirement(permission, methods, suggestion, images, action, upload), name)
 
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""

@@ -1,0 +1,101 @@
+"""Read and write multipart/form-data (RFC 7578), strictly and with bounds.
+
+Design: the standard library's email parser reads only the headers of the parts, because it would decode a whole upload
+as text. Parts are found by one search for the boundary.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable
+from email import message_from_string
+from email.message import Message
+from typing import NamedTuple
+
+from archwright.serving.http.errors import ApiError, bad_request
+
+FORM_TYPE = "multipart/form-data"
+MAX_PARTS = 64
+MAX_HEADER_BYTES = 4_096  # of one part
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_PLAIN_ENCODINGS = ("binary", "7bit", "8bit")
+# Escapes of the HTML standard for names in a header.
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+
+
+class FormPart(NamedTuple):
+    """One field of a form. `filename` is empty for a field that is no file."""
+
+    name: str
+    filename: str
+    content_type: str
+    data: bytes
+
+
+def parse_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
+    """Return the parts by name. Raises ApiError 400, also for a name that occurs twice."""
+    found: dict[str, FormPart] = {}
+    for part in read_parts(body, content_type):
+        if part.name in found:
+            raise _malformed(f"the field {part.name[:80]!r} occurs twice")
+        found[part.name] = part
+    return found
+
+
+def read_parts(body: bytes, content_type: str) -> list[FormPart]:
+    """Return all parts in order. Raises ApiError 400 for a body that is not a complete form."""
+    described = Message()
+    described["content-type"] = content_type
+    boundary = described.get_boundary("")
+    if described.get_content_type() != FORM_TYPE or not _BOUNDARY.fullmatch(boundary):
+        raise bad_request(f"the content type must be {FORM_TYPE} with a boundary")
+    mark = b"--" + boundary.encode()
+    if not body.startswith(mark + b"\r\n"):
+        raise _malformed("it does not begin with its boundary")
+    parts: list[FormPart] = []
+    delimiter, begin = b"\r\n" + mark, len(mark) + 2
+    while True:
+        end = body.find(delimiter, begin)
+        if end < 0:
+            raise _malformed("its last boundary is missing")
+        if len(parts) == MAX_PARTS:
+            raise _malformed(f"it has more than {MAX_PARTS} parts")
+        parts.append(_read_part(body, begin, end))
+        begin = end + len(delimiter) + 2
+        after = body[begin - 2 : begin]
+        if after == b"--" and body[begin:] in (b"", b"\r\n"):
+            return parts
+        if after != b"\r\n":
+            raise _malformed("a boundary is not a line of its own")
+
+
+def _read_part(body: bytes, begin: int, end: int) -> FormPart:
+    headers_end = body.find(b"\r\n\r\n", begin, min(end, begin + MAX_HEADER_BYTES))
+    if headers_end < 0:
+        raise _malformed(f"a part has no headers, or more than {MAX_HEADER_BYTES} bytes of them")
+    try:
+        headers = message_from_string(body[begin : headers_end + 4].decode())
+    except UnicodeDecodeError:
+        raise _malformed("the headers of a part are not UTF-8") from None
+    name = headers.get_param("name", header="content-disposition")
+    encoding = str(headers.get("content-transfer-encoding", "binary")).lower()
+    if headers.defects or headers.get_content_disposition() != "form-data" or not isinstance(name, str) or not name:
+        raise _malformed("a part lacks the header content-disposition with form-data and a name")
+    if encoding not in _PLAIN_ENCODINGS:
+        raise _malformed(f"the encoding {encoding[:40]!r} of a part is not supported")
+    return FormPart(name, headers.get_filename(""), headers.get_content_type(), body[headers_end + 4 : end])
+
+
+def encode_multipart(parts: Iterable[FormPart]) -> tuple[bytes, str]:
+    """Return a form and its content type. The random boundary occurs in no part."""
+    boundary = secrets.token_hex(16)
+    pieces: list[bytes] = []
+    for part in parts:
+        file = f'; filename="{part.filename.translate(_ESCAPES)}"' if part.filename else ""
+        kind = f"\r\ncontent-type: {part.content_type}" if part.filename else ""
+        named = f'content-disposition: form-data; name="{part.name.translate(_ESCAPES)}"{file}{kind}'
+        pieces += (f"--{boundary}\r\n{named}\r\n\r\n".encode(), part.data, b"\r\n")
+    return b"".join((*pieces, f"--{boundary}--\r\n".encode())), f"{FORM_TYPE}; boundary={boundary}"
+
+
+def _malformed(problem: str) -> ApiError:
+    return bad_request(f"the body is not a valid form: {problem}", code="invalid_multipart")
