@@ -78,7 +78,7 @@ class RelayStand:
     def streaming(self, writer: ResponseWriter | None = None, *, keeps: bool = False) -> StreamingRelay:
         relay = StreamingRelay(self.response, self.charge, self.timing, EngineClient("http://e/v1"), lambda: None)
         relay.begin(b"text/event-stream")
-        chat = OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0))
+        chat = OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None))
         relay.configure(chat if writer is None else writer, [], logprobs=False, keeps=keeps)
         return relay
 

@@ -190,6 +190,23 @@ def test_real_old_style_log_probabilities(real: openai.OpenAI) -> None:
     assert "".join(found.tokens).strip() == reply.choices[0].text.strip()
 
 
+def test_real_several_prompts_and_token_ids(real: openai.OpenAI) -> None:
+    """Each choice is the one of its prompt, and every choice is counted."""
+    asked: dict[str, Any] = {"model": "smol", "temperature": 0, "max_tokens": 4, "extra_body": {"ignore_eos": True}}
+    prompts = ["1 2 3 4 5 6", "The capital of France is"]
+    alone = [real.completions.create(prompt=prompt, **asked) for prompt in prompts]
+    both = real.completions.create(prompt=prompts, **asked)
+    assert [(choice.index, choice.text) for choice in both.choices] == [
+        (index, reply.choices[0].text) for index, reply in enumerate(alone)
+    ]
+    assert both.usage is not None and (both.usage.prompt_tokens, both.usage.completion_tokens) == (
+        sum(reply.usage.prompt_tokens for reply in alone if reply.usage),
+        8,
+    )
+    ids = real.completions.create(prompt=[[1, 2, 3], [4, 5]], **asked)
+    assert len(ids.choices) == 2 and ids.usage is not None and ids.usage.prompt_tokens == 5
+
+
 def closed(**properties: Any) -> dict[str, Any]:
     """A schema of an object with exactly these properties."""
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}

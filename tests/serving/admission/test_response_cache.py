@@ -187,7 +187,7 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 
 def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
-    envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None, 0)
+    envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None)
     whole = ResponsePiece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     body = OpenAIWriter(ChatFormat(), envelope, wanted).encode_response([whole], used)
@@ -220,7 +220,11 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
     chat = shape is ChatFormat
     calls = [ToolCall(0, "c1", FunctionCall("f", "{}"))] if chat else []
     given = [ResponsePiece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
-    writer = OpenAIWriter(shape(), ResponseEnvelope("id", 5, "m", ""), ResponseOptions(1, 7, choices=2))
+    writer = OpenAIWriter(
+        ChatFormat() if chat else CompletionFormat([7, 9]),
+        ResponseEnvelope("id", 5, "m", ""),
+        ResponseOptions(1, choices=2),
+    )
     body = writer.encode_response(given, None)
     events = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
     whole = json.loads(body)["choices"]
@@ -235,7 +239,7 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
 
 def test_a_reply_is_told_again_as_a_message() -> None:
     whole = ResponsePiece("Hello", "", None, "stop")
-    writer = OpenAIWriter(ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None, 0))
+    writer = OpenAIWriter(ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None))
     pieces = parse_pieces(json.loads(writer.encode_response([whole], None)))
     told = encode_stream(MessagesWriter(ResponseEnvelope("msg_1", 5, "m", "")), pieces, None).decode()
     assert '"text_delta","text":"Hello"' in told and '"stop_reason":"end_turn"' in told

@@ -20,7 +20,7 @@ from archwright.serving.events.response_formats import (
     parse_usage,
 )
 
-NOTHING = ResponseOptions(None, 0)
+NOTHING = ResponseOptions(None)
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 TWO, CACHED = {"completion_tokens": 2}, {"cached_tokens": 1}
 
@@ -44,13 +44,13 @@ def test_chat_log_probabilities_are_cut_to_what_was_asked() -> None:
     piece = ResponsePiece("a", "", [entry("a", -0.1, a=-0.1, b=-2.0)], None)
     shape = ChatFormat()
     assert shape.chunk_choice(piece, NOTHING)["logprobs"] is None
-    assert shape.chunk_choice(piece, ResponseOptions(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
-    assert len(shape.chunk_choice(piece, ResponseOptions(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
+    assert shape.chunk_choice(piece, ResponseOptions(0))["logprobs"]["content"][0]["top_logprobs"] == []
+    assert len(shape.chunk_choice(piece, ResponseOptions(1))["logprobs"]["content"][0]["top_logprobs"]) == 1
 
 
 def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
-    shape = CompletionFormat()
-    wanted = ResponseOptions(1, 10)
+    shape = CompletionFormat([10])
+    wanted = ResponseOptions(1)
     first = shape.chunk_choice(ResponsePiece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
     second = shape.chunk_choice(ResponsePiece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
     top = {"top_logprobs": [{"x": -0.05, "ab": -0.1}], "text_offset": [10]}
@@ -102,13 +102,13 @@ def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | N
 @pytest.mark.parametrize("shape", [ChatFormat(), CompletionFormat()])
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: ChoiceFormat, include_usage: bool) -> None:
-    chunks = OpenAIWriter(shape, ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0, include_usage))
+    chunks = OpenAIWriter(shape, ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, include_usage))
     for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
         assert chunks.encode_text(text) == chunks.encode_piece(ResponsePiece(text, "", None, None))
 
 
 def test_chunks_repeat_the_envelope() -> None:
-    options = ResponseOptions(None, 0, include_usage=True)
+    options = ResponseOptions(None, include_usage=True)
     chunks = OpenAIWriter(CompletionFormat(), ResponseEnvelope("id", 1, "m", "fp"), options)
     sent = chunks.encode_text("x") + chunks.encode_end({"total_tokens": 1})
     *parts, done = sent.decode().strip().split("\n\n")

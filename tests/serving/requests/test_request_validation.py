@@ -154,7 +154,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
 
 
 WRONG_COMPLETION: list[tuple[dict[str, Any], str]] = [
-    *rows("prompt", None, "", [], [1, 2], ["a", "b"], {"a": 1}),
+    *rows("prompt", None, "", [], [""], [1, "a"], [[1], "a"], [[]], [-1], [2**31], ["a"] * 129, {"a": 1}),
     *rows("logprobs", 6, True),
     *(({name: value}, name) for name, value in {"echo": True, "best_of": 2, "suffix": "x", "messages": HELLO}.items()),
 ]

@@ -52,10 +52,9 @@ class ResponseWriter(Protocol):
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
-    """`top_logprobs` None: no log-probabilities. `prompt_characters`: first text offset of completions."""
+    """`top_logprobs` None: no log-probabilities."""
 
     top_logprobs: int | None
-    prompt_characters: int
     include_usage: bool = False
     choices: int = 1
 
@@ -109,7 +108,8 @@ def _format_tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 class CompletionFormat:
-    """Text completions, with text offsets of log-probabilities. `echoes`: the text begins with the prompt."""
+    """Text completions, with text offsets of log-probabilities. `starts`: the first offset of each choice: the
+    characters of its prompt, unless its text begins with the prompt."""
 
     path = "/completions"
     prefix = "cmpl-"
@@ -117,8 +117,8 @@ class CompletionFormat:
     chunk_object = "text_completion"
     text = (b'{"index":0,"text":', b',"logprobs":null,"finish_reason":null}')
 
-    def __init__(self, *, echoes: bool = False) -> None:
-        self._echoes = echoes
+    def __init__(self, starts: Sequence[int] = (0,)) -> None:
+        self._starts = starts
         self._offsets: dict[int, int] = {}
 
     def start_choice(self, index: int) -> dict[str, Any] | None:
@@ -137,8 +137,7 @@ class CompletionFormat:
         entries = piece.entries
         if options.top_logprobs is None or not entries:
             return None
-        start = 0 if self._echoes else options.prompt_characters
-        offsets, offset = [], self._offsets.get(piece.number, start)
+        offsets, offset = [], self._offsets.get(piece.number, self._starts[piece.number])
         for entry in entries:
             offsets.append(offset)
             offset += len(entry["token"])
@@ -212,6 +211,12 @@ def parse_usage(found: object) -> dict[str, Any] | None:
         if isinstance(details, dict) and is_count(details.get(field)):
             usage[name] = {field: details[field]}
     return usage
+
+
+def add_usage(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the sums of the counts of two choices, without details."""
+    prompt, output = (one.get(name, 0) + other.get(name, 0) for name in _USAGE_FIELDS[:2])
+    return dict(zip(_USAGE_FIELDS, (prompt, output, prompt + output), strict=True))
 
 
 class OpenAIWriter:

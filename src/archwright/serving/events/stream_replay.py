@@ -34,9 +34,9 @@ def replay_response(body: bytes, *, include_usage: bool, told: UsageTransform | 
     chat = reply["object"] == ChatFormat.reply_object
     envelope = ResponseEnvelope(reply["id"], reply["created"], reply["model"], reply.get("system_fingerprint") or "")
     pieces, used = parse_pieces(reply), reply.get("usage")
-    offsets = (reply["choices"][0].get("logprobs") or {}).get("text_offset") or [0]
-    options = ResponseOptions(MAX_LOGPROBS, offsets[0], include_usage, len(pieces))
-    writer = OpenAIWriter(ChatFormat() if chat else CompletionFormat(), envelope, options)
+    starts = [((choice.get("logprobs") or {}).get("text_offset") or [0])[0] for choice in reply["choices"]]
+    options = ResponseOptions(MAX_LOGPROBS, include_usage, len(pieces))
+    writer = OpenAIWriter(ChatFormat() if chat else CompletionFormat(starts), envelope, options)
     return encode_stream(writer, pieces, used if told is None else told(used))
 
 

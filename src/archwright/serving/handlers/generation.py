@@ -38,6 +38,8 @@ from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica
 
 CHAT_PATH = ChatFormat.path
+# Engines whose complete reply counts the tokens of its first choice only. Their streams count each choice.
+COUNTING_FIRST_CHOICE = ("llamacpp", "llama-server")
 # Makes an engine leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
@@ -133,7 +135,12 @@ class GenerationHandler(MeteredHandler):
         while True:
             engine_request, version = self._build_engine_request(attempts, replica)
             relay = self._relay = self._create_relay(charge, attempts, replica, version)
-            relay.expect(self._generation.choices, engine_request.reader, keeps_text=self._shadow is not None)
+            relay.expect(
+                self._generation.choices,
+                engine_request.reader,
+                prompts=self._generation.contexts,
+                keeps_text=self._shadow is not None,
+            )
             self.response.attach_source(relay)
             if engine_request.whole:
                 tokens = self._generation.max_tokens * self._generation.choices
@@ -169,6 +176,8 @@ class GenerationHandler(MeteredHandler):
         """Return the request for this engine, and the version that answers it."""
         generation, more = self._generation, replica.client.extra_fields
         whole = not generation.stream and not replica.strict and attempts.is_only_engine
+        if generation.choices > 1 and attempts.pool.spec.engine in COUNTING_FIRST_CHOICE:
+            whole = False
         build = replica.provider.build_request
         built = build(self._path, generation.body, generation.native, whole=whole, betas=generation.betas)
         if generation.plain and replica.tuned:

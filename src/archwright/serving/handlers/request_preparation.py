@@ -64,7 +64,11 @@ def _prepare_retrieval(context: HandlerContext, unknown: ApiError) -> RetrievalH
 def prepare_completion(context: HandlerContext) -> GenerationHandler:
     body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
     generation = validate_completion(body, context.gateway.directory, workload)
-    return prepare_generation(context, generation, CompletionFormat(echoes=bool(generation.body.get("echo"))))
+    prompt, choices = generation.body["prompt"], generation.choices // generation.contexts
+    starts = [len(text) if type(text) is str else 0 for text in (prompt if generation.contexts > 1 else [prompt])]
+    echoes = bool(generation.body.get("echo"))
+    shape = CompletionFormat([0 if echoes else start for start in starts for _ in range(choices)])
+    return prepare_generation(context, generation, shape)
 
 
 def prepare_generation(
@@ -76,9 +80,7 @@ def prepare_generation(
 
 
 def make_writer(context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat, kind: type[W]) -> W:
-    options = ResponseOptions(
-        generation.top_logprobs, generation.prompt_characters, generation.include_usage, generation.choices
-    )
+    options = ResponseOptions(generation.top_logprobs, generation.include_usage, generation.choices)
     envelope = build_envelope(context, generation, shape.prefix)
     return kind(shape, envelope, options, stream=generation.stream)
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,7 @@ from archwright.serving.events.engine_events import (
     read_event,
 )
 from archwright.serving.events.event_template import EventTemplate, derive_template
-from archwright.serving.events.response_formats import ResponsePiece, ResponseWriter, parse_usage
+from archwright.serving.events.response_formats import ResponsePiece, ResponseWriter, add_usage, parse_usage
 from archwright.serving.events.stream_replay import encode_pieces
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.http.http_response import HeaderField, HttpResponse
@@ -53,7 +54,8 @@ class BufferedRelay(ResponseSink):
     begun = False
     texts: list[str] | None = None
     _parser: EventParser  # set when the reply's content type is known
-    _choices = 1
+    _choices = _prompts = 1
+    _counted: dict[str, Any] = {}
     _reader: EventReader | None = None
     _finished_choices = 0
     _calls: dict[tuple[int, int | None], tuple[str, int]] | None = None
@@ -75,9 +77,11 @@ class BufferedRelay(ResponseSink):
         self._accumulators: defaultdict[int, ChoiceAccumulator] = defaultdict(ChoiceAccumulator)
         self._complete_pieces: list[ResponsePiece] = []  # of a complete reply
 
-    def expect(self, choices: int, reader: EventReader | None = None, *, keeps_text: bool = False) -> None:
-        """Expect this number of choices, read by the provider's `reader` if it has one."""
-        self._choices, self._reader = choices, reader
+    def expect(
+        self, choices: int, reader: EventReader | None = None, *, prompts: int = 1, keeps_text: bool = False
+    ) -> None:
+        """Expect this number of choices to `prompts`, read by the provider's `reader` if it has one."""
+        self._choices, self._reader, self._prompts = choices, reader, prompts
         self.texts = [] if keeps_text else None
 
     @property
@@ -215,9 +219,20 @@ class BufferedRelay(ResponseSink):
             self.begun = True
             self._on_first()
         if event.usage is not None:
-            self._timing.set_usage(parse_usage(event.usage) or self._timing.used)
+            self._take_usage(event)
         for choice in event.choices or ():
             self._process_choice(choice)
+
+    def _take_usage(self, event: EngineEvent) -> None:
+        """Set the usage so far. llama.cpp counts each choice when it ends; the sum is complete with the last."""
+        choices, usage = event.choices, parse_usage(event.usage)
+        if usage is not None and choices and self._choices > 1:
+            if not choices[0].finish_reason:
+                return
+            repeats = choices[0].index % (self._choices // self._prompts)  # the prompt of the choice before
+            self._counted = add_usage(self._counted, {**usage, "prompt_tokens": 0} if repeats else usage)
+            usage = self._counted if self._finished_choices == self._choices - 1 else None
+        self._timing.set_usage(usage or self._timing.used)
 
     def _check_index(self, choice: CompletionChoice) -> None:
         if not 0 <= choice.index < self._choices:

@@ -38,7 +38,8 @@ def build_trace_content(
     if apart and messages and messages[0].get("role") == "system":
         system = [{"type": "text", "content": _join_texts(messages.pop(0).get("content"))}]
     if "prompt" in body:
-        messages = [{"role": "user", "content": body["prompt"]}]
+        prompts = [body["prompt"]] if type(body["prompt"]) is str else body["prompt"]
+        messages = [{"role": "user", "content": prompt} for prompt in prompts]
     inputs = [input_budget.format_message(str(one.get("role")), _message_parts(one)) for one in reversed(messages)]
     outputs = [output_budget.format_message("assistant", *reply) for reply in _response_messages(output)]
     texts = [one for one in reversed(inputs) if one["parts"]], outputs, system_budget.truncate_parts(system)

@@ -9,13 +9,14 @@ are validated, and never the body.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests import field_checks, message_validation
-from archwright.serving.requests.field_selection import select_fields
+from archwright.serving.requests.field_selection import reject_field, select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
 from archwright.serving.requests.typed_requests import (
+    MAX_CHOICES,
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
@@ -35,7 +36,7 @@ WORKLOAD_HEADER = b"x-archwright-workload"
 # llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
 SEED_MODULUS = 2**32 - 1
 # Objects that no engine reads as a part of the prompt, beside the messages.
-_UNREAD_OBJECTS = frozenset({"messages", "logit_bias", "metadata", "stop"})
+_UNREAD_OBJECTS = frozenset({"messages", "prompt", "logit_bias", "metadata", "stop"})
 
 
 class GenerationRequest(Record):
@@ -44,7 +45,8 @@ class GenerationRequest(Record):
     `max_tokens`: at most so many output tokens in each of `choices` (at least 1); 0 for an embedding. `plain`: the
     plan's model itself, without an adapter. `native`, `betas`: the client's body and header if client and provider both
     use the Messages interface. `structured`: the engine also reads tools, schemas or calls, which `prompt_characters`
-    does not count. `contexts`: number of texts, each with its own context. `repeated_bytes`: read in addition to the
+    does not count. `contexts`: number of texts, each with its own context; `choices` belong to all of them.
+    `repeated_bytes`: read in addition to the
     body, because every document is read with the query. `input_tokens`: known only if the input is token ids. `top_n`,
     `return_documents`: of a rerank."""
 
@@ -75,16 +77,18 @@ class GenerationRequest(Record):
         return self.max_tokens + self.prompt_characters // CHARACTERS_PER_TOKEN
 
 
-def _check_inputs(value: str | list[Any], endpoint: Endpoint) -> list[str] | list[list[int]]:
+def _check_inputs(
+    value: str | list[Any], endpoint: Endpoint, name: str = "input", limit: int = MAX_INPUTS
+) -> list[str] | list[list[int]]:
     inputs: Any = [value] if type(value) is str or _is_token_ids(value) else value
-    fits = type(inputs) is list and 0 < len(inputs) <= MAX_INPUTS
+    fits = type(inputs) is list and 0 < len(inputs) <= limit
     if not fits or not (all(type(text) is str and text for text in inputs) or all(map(_is_token_ids, inputs))):
-        message = f"'input' must be a non-empty string, a list of token ids, or 1 to {MAX_INPUTS} of either"
-        raise invalid_value(message, "input")
+        message = f"{name!r} must be a non-empty string, a list of token ids, or 1 to {limit} of either"
+        raise invalid_value(message, name)
     longest = max(map(len, inputs)) if type(inputs[0]) is list else 0
     if longest > endpoint.context_tokens:
-        message = f"a text of 'input' has {longest} tokens, but this model's context holds {endpoint.context_tokens}"
-        raise bad_request(message, "input", "context_length_exceeded")
+        message = f"a text of {name!r} has {longest} tokens, but this model's context holds {endpoint.context_tokens}"
+        raise bad_request(message, name, "context_length_exceeded")
     checked: list[str] | list[list[int]] = inputs
     return checked
 
@@ -127,15 +131,20 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
     asked = check_types(body, CompletionRequest)
     found = directory.resolve(asked.model, workload)
     fields = select_fields(body, _find_endpoint(found, "generates"), "completions")
-    prompt = asked.prompt[0] if type(asked.prompt) is list and len(asked.prompt) == 1 else asked.prompt
-    if type(prompt) is not str or not prompt:
-        message = "must be one non-empty string; several prompts or token ids are not supported in this release"
-        raise unsupported_value(f"'prompt' {message}", "prompt")
-    fields["prompt"] = prompt
+    endpoint, choices = found.endpoints[0], asked.n or 1
+    prompts = _check_inputs(asked.prompt, endpoint, "prompt", MAX_CHOICES // choices)
+    size, is_tokens = sum(map(len, prompts)), type(prompts[0]) is list
+    for kind in ("prompt.token_ids",) * is_tokens + ("prompt.list",) * (len(prompts) > 1):
+        rule = endpoint.rules["completions"].inner.get(kind)
+        if rule is None or rule.handling == "never":
+            raise reject_field(kind, endpoint, "completions", "prompt")
+    fields["prompt"] = prompts[0] if len(prompts) == 1 else prompts
     if asked.logprobs is not None:
         # Engines read 0 as "none", but OpenAI means only the chosen token. The extra entry is removed from the reply.
         fields["logprobs"] = max(1, asked.logprobs)
-    return _build_request(found, asked, fields, asked.logprobs, len(prompt))
+    request = _build_request(found, asked, fields, asked.logprobs, size * CHARACTERS_PER_TOKEN if is_tokens else size)
+    ids = size + len((asked.suffix or "").encode()) if is_tokens else None
+    return replace(request, choices=choices * len(prompts), contexts=len(prompts), input_tokens=ids)
 
 
 def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:

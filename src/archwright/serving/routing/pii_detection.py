@@ -63,8 +63,8 @@ def detect_data_class(body: Any, is_stopped: Callable[[], bool] = lambda: False)
     """Return the strictest class of personal data in the body's text; None if no personal data is found.
 
     `is_stopped` is called before each piece of a text; once it returns True, the result is not complete."""
-    inputs = body.get("input") if isinstance(body, dict) else None
-    if isinstance(inputs, list) and any(isinstance(text, list) for text in inputs):  # token ids
+    inputs = body.get("input") or body.get("prompt") if isinstance(body, dict) else None
+    if isinstance(inputs, list) and any(isinstance(text, list | int) for text in inputs):  # token ids
         return strictest_class(DETECTABLE_CLASSES)
     found: DataClass | None = None
     for text in extract_texts(body):

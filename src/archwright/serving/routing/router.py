@@ -198,7 +198,7 @@ def hash_prefix(body: Mapping[str, Any]) -> int:
         pieces.append(str(message["content"]))
         if message["role"] == "user":
             break
-    text = "\n".join(pieces) or str(body.get("prompt", ""))
+    text = "\n".join(pieces) or str(body.get("prompt", "")[:PREFIX_CHARACTERS])
     return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"))
 
 

@@ -1,0 +1,120 @@
+"""What official clients may send to engines behind a URL: lists of prompts, documents, tools, thinking, sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from tests.serving.conftest import Platform, endpoint, free_port, running, table
+from tests.serving.fake_provider import Place, Script, chat_events, standing_in, whole
+
+from archwright.home import Home
+
+from .official_clients import openai_client
+
+pytestmark = pytest.mark.enable_socket
+
+USED = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def server(processes: None) -> Iterator[Place]:
+    with standing_in() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def surface(server: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Models that are named like the software of their engine, all at one address; none of them is ours."""
+    shared: dict[str, Any] = {"addresses": (server.url,), "health_path": "/models", "price_in_usd": 1e-6}
+    shared |= {"own": False, "place": "US", "price_out_usd": 2e-6, "detect": True}
+    names = ("openai", "vllm", "llama-server", "ollama")
+    entries = [endpoint(model=name, workload=f"w-{name}", pool=name, engine=name, **shared) for name in names]
+    entries.append(endpoint(model="plain", workload="w-plain", pool="plain", **{**shared, "detect": False}))
+    with running(Home(tmp_path_factory.mktemp("surface")), table(*entries, port=free_port())) as platform:
+        yield platform
+
+
+@pytest.fixture
+def client(surface: Platform) -> Iterator[openai.OpenAI]:
+    with openai_client(surface) as made:
+        yield made
+
+
+def complete(*choices: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"choices": list(choices), **more}
+
+
+def test_each_prompt_has_its_choices_with_offsets_of_its_own(client: openai.OpenAI, server: Place) -> None:
+    def choice(index: int) -> dict[str, Any]:
+        logprobs = {"tokens": ["x"], "token_logprobs": [-1.0], "top_logprobs": [{"x": -1.0}], "text_offset": [99]}
+        return {"index": index, "text": f"t{index}", "finish_reason": "stop", "logprobs": logprobs}
+
+    server.script = whole(complete(*map(choice, (3, 1, 0, 2)), usage=USED))
+    asked: dict[str, Any] = {"model": "vllm", "prompt": ["ab", "abcd"], "n": 2, "max_tokens": 3, "logprobs": 0}
+    reply = client.completions.create(**asked)
+    assert (server.last.body["prompt"], server.last.body["n"]) == (["ab", "abcd"], 2)
+    assert [choice.text for choice in reply.choices] == ["t0", "t1", "t2", "t3"]
+    offsets = [choice.logprobs.text_offset for choice in reply.choices if choice.logprobs]
+    assert offsets == [[2], [2], [4], [4]]
+    chunks = [complete(choice(index)) for index in (2, 0, 3, 1)]
+    server.script = Script(chat_events(*chunks, complete(usage=USED)))
+    streamed = [chunk.choices[0] for chunk in client.completions.create(**asked, stream=True) if chunk.choices]
+    assert [(one.index, one.text, one.logprobs.text_offset) for one in streamed if one.logprobs] == [
+        (2, "t2", [4]),
+        (0, "t0", [2]),
+        (3, "t3", [4]),
+        (1, "t1", [2]),
+    ]
+
+
+def test_token_ids_pass_and_are_reserved_exactly(surface: Platform, server: Place) -> None:
+    texts = [{"index": index, "text": "a", "finish_reason": "length"} for index in range(2)]
+    server.script = whole(complete(*texts))
+    asked = {"model": "plain", "prompt": [[1, 2, 3], [4]], "max_tokens": 18}
+    enough, few = surface.made_key("acme", tpm=40), surface.made_key("acme", tpm=39)
+    assert surface.ask("POST", "/v1/completions", asked, key=few).status == 429
+    reply = surface.ask("POST", "/v1/completions", asked, key=enough)
+    assert (reply.status, server.last.body["prompt"]) == (200, asked["prompt"])
+    (record,) = surface.served(reply.headers["x-request-id"])
+    assert (record.input_tokens, record.output_tokens) == (4, 2)
+
+
+@pytest.mark.parametrize("prompt", [[1, 2], [[1, 2], [3]], ["a text", "write to bob@example.org"]])
+def test_a_list_is_searched_and_token_ids_cannot_be(surface: Platform, prompt: Any) -> None:
+    reply = surface.ask("POST", "/v1/completions", {"model": "vllm", "prompt": prompt})
+    assert (reply.status, reply.error["code"]) == (403, "data_class_not_served")
+
+
+@pytest.mark.parametrize(("prompt", "message"), [(["a", "b"], "one text per request"), ([1], "takes text only")])
+def test_an_engine_with_one_prompt_says_so(client: openai.OpenAI, prompt: Any, message: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=message) as caught:
+        client.completions.create(model="ollama", prompt=prompt)
+    assert (caught.value.param, caught.value.code) == ("prompt", "unsupported_parameter")
+
+
+def test_every_choice_of_llama_cpp_is_counted(surface: Platform, server: Place) -> None:
+    """A complete reply of llama.cpp counts its first choice only, so it streams; its stream counts each choice."""
+
+    def end(index: int) -> dict[str, Any]:
+        return complete({"index": index, "text": "a", "finish_reason": "stop"}, usage=USED)
+
+    server.script = Script(chat_events(*map(end, (1, 0, 3, 2))))
+    asked = {"model": "llama-server", "prompt": ["a", "b"], "n": 2, "max_tokens": 8}
+    reply = surface.ask("POST", "/v1/completions", asked)
+    assert server.last.body["stream"] is True
+    assert reply.json["usage"] == {"prompt_tokens": 14, "completion_tokens": 20, "total_tokens": 34}
+    (record,) = surface.served(reply.headers["x-request-id"])
+    assert (record.input_tokens, record.output_tokens) == (14, 20)
+
+
+def test_the_reservation_covers_every_choice_of_every_prompt(surface: Platform, server: Place) -> None:
+    server.script = whole(complete({"index": 0, "text": "a", "finish_reason": "stop"}, usage=USED))
+    key = surface.made_key("acme", tpm=600)
+    asked = {"model": "openai", "prompt": "a", "max_tokens": 20}
+    assert surface.ask("POST", "/v1/completions", asked, key=key).status == 200
+    count = len(server.asked)
+    refused = surface.ask("POST", "/v1/completions", {**asked, "prompt": ["a"] * 8}, key=key)
+    assert (refused.status, len(server.asked)) == (429, count)
