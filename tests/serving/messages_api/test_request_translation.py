@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+from anthropic import types
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,8 +204,51 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
         ("message_delta", None),
         ("message_stop", None),
     ]
-    assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
-    assert events[-2]["usage"] == {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 4}
+    ended = {"stop_sequence": None, "stop_details": None, "container": None}
+    assert events[-2]["delta"] == {"stop_reason": "tool_use", **ended}
+    counts = {"input_tokens": 9, "output_tokens": 4, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
+    assert events[-2]["usage"] == {**counts, "output_tokens_details": None, "server_tool_use": None}
+
+
+def test_every_field_of_the_published_types_is_there() -> None:
+    """In a message and in each event of a stream; the types are those of the official client."""
+    calls = [ToolCall(0, "t", FunctionCall("f", '{"a":1}'))]
+    piece = ResponsePiece("a", "hm", [], "tool_calls", calls, signature="s", redacted=("x",))
+    used: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    used |= {"prompt_tokens_details": {"cached_tokens": 5, "cache_creation_tokens": 1}}
+    events, message = written([piece], {**used, "completion_tokens_details": {"reasoning_tokens": 3}})
+    check_fields(types.Message, message)
+    parsed = types.Message.model_validate(message)
+    assert parsed.usage.output_tokens_details is not None and parsed.usage.output_tokens_details.thinking_tokens == 3
+    assert (parsed.usage.input_tokens, parsed.usage.cache_creation_input_tokens) == (3, 1)
+    kinds: dict[str, Any] = {
+        "message_start": types.RawMessageStartEvent,
+        "message_delta": types.RawMessageDeltaEvent,
+        "content_block_start": types.RawContentBlockStartEvent,
+    }
+    found = [event for event in events if event["type"] in kinds]
+    assert len(found) == 6
+    for event in found:
+        check_fields(kinds[event["type"]], event)
+
+
+def check_fields(kind: Any, value: Any) -> None:
+    """Every field of the type is present, also in its parts; `toolset_name` belongs to calls of provider toolsets."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    for member in get_args(kind):
+        check_fields(member, value)
+    if not isinstance(kind, type) or not hasattr(kind, "model_fields") or not isinstance(value, dict):
+        for item in value if isinstance(value, list) else ():
+            for member in get_args(kind):
+                check_fields(member, item)
+        return
+    tag = kind.model_fields.get("type")
+    if tag is not None and value.get("type") not in get_args(tag.annotation):
+        return
+    assert set(kind.model_fields) - {"toolset_name"} <= set(value), kind
+    for name, info in kind.model_fields.items():
+        check_fields(info.annotation, value.get(name))
 
 
 @pytest.mark.parametrize(
@@ -353,11 +397,15 @@ def test_a_whole_message() -> None:
         "model": "m",
         "content": [
             {"type": "thinking", "thinking": "hm", "signature": "s"},
-            {"type": "text", "text": "a"},
-            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
-            {"type": "tool_use", "id": "u", "name": "g", "input": {}},
+            {"type": "text", "text": "a", "citations": None},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}, "caller": {"type": "direct"}},
+            {"type": "tool_use", "id": "u", "name": "g", "input": {}, "caller": {"type": "direct"}},
         ],
         "stop_reason": "tool_use",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4},
+        **dict.fromkeys(("stop_sequence", "stop_details", "container", "diagnostics")),
+        "usage": {
+            **{"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4, "cache_creation_input_tokens": 0},
+            **dict.fromkeys(("output_tokens_details", "server_tool_use", "cache_creation", "service_tier")),
+            **dict.fromkeys(("inference_geo", "speed")),
+        },
     }

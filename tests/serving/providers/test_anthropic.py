@@ -426,7 +426,7 @@ def test_usage_is_the_last_word_on_each_count() -> None:
     start = message_start(input_tokens=5, cache_creation_input_tokens=2, cache_read_input_tokens=3, output_tokens=1)
     assert list(reader.read(ServerSentEvent("", json.dumps(start).encode()))) == []
     (end,) = reader.read(ServerSentEvent("", json.dumps(message_end("end_turn", 7)[0]).encode()))
-    cached = {"prompt_tokens_details": {"cached_tokens": 3}}
+    cached = {"prompt_tokens_details": {"cached_tokens": 3, "cache_creation_tokens": 2}}
     assert end.usage == {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17, **cached}
 
 

@@ -20,6 +20,7 @@ STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_
 BUFFER_LIMIT_BYTES = 1 << 20
 PIECE_OVERHEAD_BYTES = 256  # of a buffered piece, in addition to its text
 TEXT_INDEX = -1  # index of output that is not a tool call
+_FIELDS_OF_COMPLETE_USAGE = ("cache_creation", "service_tier", "inference_geo", "speed")  # no event repeats them
 _JSON_TOKENS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
 
 
@@ -66,8 +67,8 @@ class MessagesWriter:
         self._text_prefix = b""
 
     def encode_start(self) -> bytes:
-        usage = {"input_tokens": 0, "output_tokens": 0}
-        return _encode_event("message_start", message=self._build_message([], None, usage)) + _encode_event("ping")
+        message = self._build_message([], None, to_messages_usage(None))
+        return _encode_event("message_start", message=message) + _encode_event("ping")
 
     def encode_text(self, text: str) -> bytes:
         if self._open != "text":
@@ -127,7 +128,7 @@ class MessagesWriter:
             out += self._open_block("redacted_thinking", {"type": "redacted_thinking", "data": data})
         if piece.text or piece.refusal:
             if self._open != "text":
-                out += self._open_block("text", {"type": "text", "text": ""})
+                out += self._open_block("text", {"type": "text", "text": "", "citations": None})
             out += self.encode_text(piece.text + piece.refusal)
         for call in piece.calls:
             out += self._write_tool_call(call)
@@ -136,8 +137,7 @@ class MessagesWriter:
     def _write_tool_call(self, call: ToolCall) -> bytes:
         function, out = call.called_function, b""
         if call.index not in self._begun:
-            block = {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
-            out = self._open_block("tool_use", block)
+            out = self._open_block("tool_use", _tool_use_block(call, {}))
             self._begun.add(call.index)
             self._call, self._arguments = call.index, _JsonObjectScanner()
         if function.arguments:
@@ -149,8 +149,10 @@ class MessagesWriter:
         self._ended = True  # no more pieces follow
         out = self._flush_buffered() + self._close_block()
         reason, stop = self._map_stop_reason(self._finish)
-        delta = {"stop_reason": reason, "stop_sequence": stop}
-        out += _encode_event("message_delta", delta=delta, usage=to_messages_usage(used))
+        delta = {"stop_reason": reason, "stop_sequence": stop, "stop_details": None, "container": None}
+        usage = to_messages_usage(used)
+        usage = {name: count for name, count in usage.items() if name not in _FIELDS_OF_COMPLETE_USAGE}
+        out += _encode_event("message_delta", delta=delta, usage=usage)
         return out + _encode_event("message_stop")
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
@@ -160,10 +162,9 @@ class MessagesWriter:
             blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
         blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
         if piece.text or piece.refusal:
-            blocks.append({"type": "text", "text": piece.text + piece.refusal})
+            blocks.append({"type": "text", "text": piece.text + piece.refusal, "citations": None})
         for call in piece.calls:
-            name, arguments = call.called_function.name, _parse_arguments(call.called_function.arguments)
-            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": arguments})
+            blocks.append(_tool_use_block(call, _parse_arguments(call.called_function.arguments)))
         return _encode(self._build_message(blocks, piece, to_messages_usage(used)))
 
     def _build_message(
@@ -171,7 +172,8 @@ class MessagesWriter:
     ) -> dict[str, Any]:
         reason, stop = self._map_stop_reason(piece)
         head = {"id": self._envelope.id, "type": "message", "role": "assistant", "model": self._envelope.model}
-        return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": stop, "usage": usage}
+        ended = {"stop_reason": reason, "stop_sequence": stop, "stop_details": None, "container": None}
+        return {**head, "content": blocks, **ended, "diagnostics": None, "usage": usage}
 
     def _map_stop_reason(self, piece: ResponsePiece | None) -> tuple[str | None, str | None]:
         if piece is None or piece.finish is None:
@@ -203,6 +205,11 @@ def _encode_event(kind: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
 
 
+def _tool_use_block(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    named = {"id": call.id or "", "name": call.called_function.name or "", "input": arguments}
+    return {"type": "tool_use", **named, "caller": {"type": "direct"}}
+
+
 def _parse_arguments(arguments: str | None) -> dict[str, Any]:
     """Decode a call's arguments; {} if they were cut off."""
     try:
@@ -212,8 +219,17 @@ def _parse_arguments(arguments: str | None) -> dict[str, Any]:
 
 
 def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
-    """Convert OpenAI usage to Messages usage, whose input tokens exclude cached tokens."""
+    """Convert OpenAI usage to Messages usage, with all its fields. Its input tokens exclude cached tokens."""
     usage = used or {}
-    cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-    input_counts = {"input_tokens": max(0, usage.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}
-    return {**input_counts, "output_tokens": usage.get("completion_tokens", 0)}
+    details = usage.get("prompt_tokens_details", {})
+    cached, created = details.get("cached_tokens", 0), details.get("cache_creation_tokens", 0)
+    thinking = usage.get("completion_tokens_details", {}).get("reasoning_tokens")
+    return {
+        "input_tokens": max(0, usage.get("prompt_tokens", 0) - cached - created),
+        "output_tokens": usage.get("completion_tokens", 0),
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": created,
+        "output_tokens_details": None if thinking is None else {"thinking_tokens": thinking},
+        "server_tool_use": None,
+        **dict.fromkeys(_FIELDS_OF_COMPLETE_USAGE),  # unknown here
+    }

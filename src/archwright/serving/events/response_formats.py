@@ -9,7 +9,11 @@ from archwright.serving.events.engine_events import ToolCall, select_objects
 
 _encode = msgspec.json.Encoder().encode
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_USAGE_DETAILS = (("prompt_tokens_details", "cached_tokens"), ("completion_tokens_details", "reasoning_tokens"))
+_USAGE_DETAILS = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("prompt_tokens_details", "cache_creation_tokens"),  # written to a provider's cache
+    ("completion_tokens_details", "reasoning_tokens"),
+)
 DONE_EVENT = b"data: [DONE]\n\n"
 # Upper bound of a plausible token count; the cost of that many tokens still fits 64-bit sums.
 MAX_COUNT = 1 << 31
@@ -209,7 +213,7 @@ def parse_usage(found: object) -> dict[str, Any] | None:
     for name, field in _USAGE_DETAILS:
         details = found.get(name)
         if isinstance(details, dict) and is_count(details.get(field)):
-            usage[name] = {field: details[field]}
+            usage[name] = {**usage.get(name, {}), field: details[field]}
     return usage
 
 

@@ -55,9 +55,12 @@ def _replay_message(reply: dict[str, Any]) -> bytes:
     events += [writer.encode_piece(_parse_block(number, block)) for number, block in enumerate(reply["content"])]
     finish = FINISH_REASONS.get(reply["stop_reason"], "stop")
     events.append(writer.encode_piece(ResponsePiece("", "", None, finish, stop=stop or "")))
-    uncached, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
-    used = {"prompt_tokens": uncached + cached, "completion_tokens": reply["usage"]["output_tokens"]}
-    events.append(writer.encode_end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
+    usage = reply["usage"]
+    cached, created = usage["cache_read_input_tokens"], usage.get("cache_creation_input_tokens", 0)
+    used = {"prompt_tokens": usage["input_tokens"] + cached + created, "completion_tokens": usage["output_tokens"]}
+    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
+    details = {"prompt_tokens_details": {"cached_tokens": cached, "cache_creation_tokens": created}}
+    events.append(writer.encode_end({**used, **details, "completion_tokens_details": {"reasoning_tokens": thinking}}))
     return b"".join(events)
 
 

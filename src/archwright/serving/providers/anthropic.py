@@ -297,10 +297,13 @@ class MessagesEventReader:
         choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=delta.stop_sequence)
         used = self._used
         cached, output = used.cache_read_input_tokens or 0, used.output_tokens or 0
-        prompt = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
+        created = used.cache_creation_input_tokens or 0
+        prompt = (used.input_tokens or 0) + cached + created
         counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-        details = {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
-        return [EngineEvent([choice], {**counts, **details})]
+        details = {
+            name: count for name, count in (("cached_tokens", cached), ("cache_creation_tokens", created)) if count
+        }
+        return [EngineEvent([choice], {**counts, "prompt_tokens_details": details} if details else counts)]
 
     def _update_usage(self, used: _Usage | None) -> None:
         """Replace the counts: each count in a stream is a running total."""
