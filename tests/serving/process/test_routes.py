@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.enable_socket
 
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "LINK")
-UNKNOWN = ("/", "/v1", "/v1/", "/admin", "/docs", "/v1/models/", "//")
+UNKNOWN = ("/", "/v1", "/v1/", "/admin", "/documents", "/v1/models/", "//")
 PATHS = (*(route.path.replace("{}", "x") + "x" * route.tail for route in ROUTES), *UNKNOWN)
 OPEN = {(verb, path) for verb in ("GET", "HEAD") for path in ("/healthz", "/readyz")}
+OPEN |= {("GET", "/openapi.json"), ("GET", "/docs")}  # the same for every installation
 
 
-def test_only_the_probes_are_open() -> None:
+def test_only_the_probes_and_the_documentation_are_open() -> None:
     assert {(route.method, route.path) for route in ROUTES if route.permission is None} == OPEN
     assert {route.permission for route in ROUTES if route.permission} <= set(PERMISSIONS)
 

@@ -35,6 +35,7 @@ class HttpReply(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     status: int = HTTPStatus.OK
     content_type: str = JSON_CONTENT_TYPE
+    headers: tuple[HeaderField, ...] = ()
 
 
 def json_reply(value: object, status: int = HTTPStatus.OK) -> HttpReply:
@@ -63,7 +64,7 @@ class ReplyHandler(RequestHandler):
 
     async def run(self, _reservation: ReserveResult | None) -> None:
         reply = await self._make_reply(self._context)
-        self.response.send(reply.status, reply.body, reply.content_type)
+        self.response.send(reply.status, reply.body, reply.content_type, reply.headers)
 
 
 class ServedBy(msgspec.Struct, frozen=True, gc=False):

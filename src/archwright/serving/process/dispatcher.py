@@ -24,11 +24,10 @@ from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
 from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
 from archwright.serving.process.memory_trim import trim_periodically
-from archwright.serving.process.route_table import RouteMatch
+from archwright.serving.process.route_table import METERED_PERMISSION, RouteMatch
 from archwright.serving.process.routes import find_route
 
 REQUEST_BOUNDARY = boundary("request")
-METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
 LARGE_BYTES = 256 * 1024  # a body whose decoding other requests would notice
 
 

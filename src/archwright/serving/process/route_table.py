@@ -1,7 +1,7 @@
 """The routes of a listener: how a request's method and path find one, and what they demand.
 
-Design: only the probes are open without a key, and they decode no body. A name is whatever stands for `{}` in the
-pattern; nothing else of a path is decoded, so no encoded path reaches another route.
+Design: only probes and documentation are open without a key, and they decode no body. A name is whatever stands for
+`{}` in the pattern; nothing else of a path is decoded, so no encoded path reaches another route.
 """
 
 import re
@@ -13,7 +13,9 @@ from urllib.parse import unquote
 from archwright.serving.admission.authorization import RouteRequirement
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
 from archwright.serving.http.errors import MESSAGES_PATH
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 
+METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
 Prepare = Callable[[HandlerContext], RequestHandler]
 
 
@@ -22,7 +24,10 @@ class Route(NamedTuple):
 
     `tail`: a name follows the path, which may contain "/". `images`: image data may exceed the limit of the body.
     `upload`: the body is a form with a file (`http.multipart`), which has a limit of its own.
-    `summary` and `body`: what it does, and the record of its JSON body, for the OpenAPI document.
+
+    The rest is for the OpenAPI document. `summary`: what the route does; without it, the route is not in the document.
+    `body` and `reply`: the records of the two bodies. `reply_type`: the content type of a reply. `errors`: statuses
+    beside those of all routes of this kind.
     """
 
     method: str
@@ -34,6 +39,9 @@ class Route(NamedTuple):
     summary: str = ""
     body: type | None = None
     upload: bool = False
+    reply: type | None = None
+    reply_type: str = JSON_CONTENT_TYPE
+    errors: tuple[int, ...] = ()
 
 
 class RouteMatch(NamedTuple):

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
+from typing import Any
+
+import msgspec
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.handlers import admin_api
@@ -21,7 +24,20 @@ from archwright.serving.handlers.request_preparation import (
 )
 from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
-from archwright.serving.process.route_table import Prepare, Route, RouteTable
+from archwright.serving.process.api_page import HTML_CONTENT_TYPE, PAGE_HEADERS, PAGE_PATH, render_page
+from archwright.serving.process.openapi import OPENAPI_PATH, build_document
+from archwright.serving.process.reply_records import (
+    ChatReply,
+    CompletionReply,
+    EmbeddingReply,
+    MessageReply,
+    ModelListReply,
+    ModelReply,
+    PredictReply,
+    RerankReply,
+    TokenCountReply,
+)
+from archwright.serving.process.route_table import METERED_PERMISSION, Prepare, Route, RouteTable
 from archwright.serving.requests.typed_requests import (
     ChatRequest,
     CompletionRequest,
@@ -52,34 +68,96 @@ async def readyz(context: HandlerContext) -> HttpReply:
     return json_reply({"ready": gateway.is_ready, "pools": counts}, status)
 
 
-INVOKE, READ_MODELS = "inference.invoke", "models.read"
+@cache  # the document never changes
+def _render_document(render: Callable[[dict[str, Any]], bytes]) -> bytes:
+    return render(build_document(ROUTES))
+
+
+async def get_openapi(_context: HandlerContext) -> HttpReply:
+    return HttpReply(_render_document(msgspec.json.encode))
+
+
+async def get_page(_context: HandlerContext) -> HttpReply:
+    return HttpReply(_render_document(render_page), content_type=HTML_CONTENT_TYPE, headers=PAGE_HEADERS)
+
+
+INVOKE, READ_MODELS = METERED_PERMISSION, "models.read"
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/v1/chat/completions", INVOKE, prepare_chat, images=True, summary="Chat", body=ChatRequest),
-    Route("POST", "/v1/completions", INVOKE, prepare_completion, summary="Complete a text", body=CompletionRequest),
-    Route("POST", MESSAGES_PATH, INVOKE, prepare_message, images=True, summary="Message", body=MessagesRequest),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        INVOKE,
+        prepare_chat,
+        images=True,
+        summary="Chat",
+        body=ChatRequest,
+        reply=ChatReply,
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        INVOKE,
+        prepare_completion,
+        summary="Complete a text",
+        body=CompletionRequest,
+        reply=CompletionReply,
+    ),
+    Route(
+        "POST",
+        MESSAGES_PATH,
+        INVOKE,
+        prepare_message,
+        images=True,
+        summary="Message",
+        body=MessagesRequest,
+        reply=MessageReply,
+    ),
     Route(
         *("POST", COUNT_PATH, INVOKE, reply_with(count_tokens)),
         images=True,
         summary="Count the tokens of a message",
         body=CountTokensRequest,
+        reply=TokenCountReply,
     ),
-    Route("POST", "/v1/embeddings", INVOKE, prepare_embeddings, summary="Embed texts", body=EmbeddingRequest),
-    Route("POST", "/v1/rerank", INVOKE, prepare_rerank, summary="Rank documents", body=RerankRequest),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        INVOKE,
+        prepare_embeddings,
+        summary="Embed texts",
+        body=EmbeddingRequest,
+        reply=EmbeddingReply,
+    ),
+    Route(
+        "POST", "/v1/rerank", INVOKE, prepare_rerank, summary="Rank documents", body=RerankRequest, reply=RerankReply
+    ),
     Route(
         *("POST", "/v1/predict/", INVOKE, prepare_classification),
         tail=True,
         summary="Classify rows or images",
         body=PredictRequest,
+        reply=PredictReply,
     ),
-    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), summary="List models"),
-    Route("GET", "/v1/models/", READ_MODELS, reply_with(get_model), tail=True, summary="Show a model"),
-    Route("GET", "/metrics", "metrics.read", reply_with(get_metrics), summary="Metrics for Prometheus"),
+    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), summary="List models", reply=ModelListReply),
+    Route(
+        "GET", "/v1/models/", READ_MODELS, reply_with(get_model), tail=True, summary="Show a model", reply=ModelReply
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        "metrics.read",
+        reply_with(get_metrics),
+        summary="Metrics for Prometheus",
+        reply_type=CONTENT_TYPE,
+    ),
     Route("GET", "/healthz", None, reply_with(healthz), summary="Tell that the process responds"),
     Route("GET", "/readyz", None, reply_with(readyz), summary="Tell if every model has an engine"),
     Route("HEAD", "/healthz", None, reply_with(healthz)),
     Route("HEAD", "/readyz", None, reply_with(readyz)),
+    Route("GET", OPENAPI_PATH, None, reply_with(get_openapi)),
+    Route("GET", PAGE_PATH, None, reply_with(get_page)),
 )
 
 
