@@ -13,6 +13,7 @@ from archwright.policy.residency import DataClass
 from archwright.serving.handlers.stream_relay import EVENT_STREAM_TYPE
 from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
+from archwright.serving.http.multipart import FORM_TYPE
 from archwright.serving.process.reply_records import ApiErrorReply, MessageErrorReply
 from archwright.serving.process.route_table import METERED_PERMISSION, Route
 from archwright.serving.requests.request_validation import WORKLOAD_HEADER
@@ -63,7 +64,7 @@ def _describe_operation(route: Route, path: str) -> dict[str, Any]:
     if route.permission is None:
         operation["security"] = []
     if route.body is not None:
-        kind = "multipart/form-data" if route.upload else JSON_CONTENT_TYPE
+        kind = FORM_TYPE if route.upload else JSON_CONTENT_TYPE
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": _refer(route.body)}}}
     return operation
 
