@@ -6,6 +6,7 @@ entries is refused at its first surplus event. 5,000 open brackets or 256 KB of 
 PyYAML's pure parser is too slow for the deadline of 2 s, so nothing is read without libyaml.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, from_os_error
 from archwright.scalars import resolve_scalar
@@ -233,8 +235,27 @@ def read_packaged_yaml(path: Path, kind: type[R]) -> R:
     return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), kind)
 
 
-def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
-    """Return the file's record. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
+def list_accepted(kind: type, path: str) -> tuple[str, ...]:
+    """Return the fields that the record at `path` of a `kind` has, or the words that a field accepts."""
+    found: list[inspect.Type] = [inspect.type_info(kind)]
+    for part in (*re.findall(r"\[.*?\]|[^.\[\]]+", path), None):
+        found = [one for each in found for one in (each.types if isinstance(each, inspect.UnionType) else (each,))]
+        if part is not None:
+            found = [inner for one in found for inner in _list_inner_types(one, part)]
+    fields = [field.encode_name for one in found if isinstance(one, inspect.StructType) for field in one.fields]
+    return (*fields, *(str(value) for one in found if isinstance(one, inspect.LiteralType) for value in one.values))
+
+
+def _list_inner_types(kind: inspect.Type, part: str) -> list[inspect.Type]:
+    if isinstance(kind, inspect.StructType):
+        return [field.type for field in kind.fields if field.encode_name == part]
+    if isinstance(kind, inspect.VarTupleType):
+        return [kind.item_type]
+    return [kind.value_type] if isinstance(kind, inspect.DictType) else []
+
+
+def read_tree(path: Path, refuse: ErrorFactory) -> YamlTree:
+    """Return the mapping in a file. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
     try:
         with path.open("rb") as file:
             raw = file.read(SPEC_SIZE_BYTES + 1)
@@ -242,18 +263,28 @@ def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
         raise from_os_error(error) from error
     if len(raw) > SPEC_SIZE_BYTES:
         raise refuse(f"the file is larger than {SPEC_SIZE_BYTES} bytes", ErrorLocation(str(path)))
-    tree = YamlTree(None, {}, {})
     try:
         tree = parse_yaml(raw.decode("utf-8"))
-        if not isinstance(tree.value, dict):
-            raise refuse("the file must be a mapping of fields", ErrorLocation(str(path), 1))
-        return msgspec.convert(tree.value, kind)
     except UnicodeDecodeError as error:
         raise refuse("the file is not UTF-8 text", ErrorLocation(str(path))) from error
     except YamlProblem as error:
         raise refuse(f"{error}: {error.hint}", ErrorLocation(str(path), error.line, error.path or None)) from error
+    if not isinstance(tree.value, dict):
+        raise refuse("the file must be a mapping of fields", ErrorLocation(str(path), 1))
+    return tree
+
+
+def find_line(tree: YamlTree, field: str) -> int | None:
+    """Return the line of a field, or of what it should be in."""
+    return next((tree.lines[above] for above in enclosing_paths(field) if above in tree.lines), None)
+
+
+def read_spec(path: Path, kind: type[R], refuse: ErrorFactory) -> R:
+    """Return the file's record. Raises like `read_tree`."""
+    tree = read_tree(path, refuse)
+    try:
+        return msgspec.convert(tree.value, kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `")
         field = place.strip("`$").lstrip(".")
-        line = next((tree.lines[above] for above in enclosing_paths(field) if above in tree.lines), None)
-        raise refuse(message, ErrorLocation(str(path), line, field or None)) from error
+        raise refuse(message, ErrorLocation(str(path), find_line(tree, field), field or None)) from error

@@ -1,13 +1,11 @@
 """`serve`: the gateway alone, in front of engines that run already; without a plan."""
 
-import ipaddress
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,9 +13,9 @@ from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys, write_audit_record
-from archwright.contract.record import Record
-from archwright.errors import ErrorLocation, OperateError
-from archwright.home import Home, locate_home, write_json
+from archwright.contract.record import Record, replace
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
+from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
@@ -28,30 +26,40 @@ from archwright.serving.settings.config import (
     EndpointSpec,
     EnginePoolSpec,
     GatewayConfig,
-    WeightedTarget,
     check_config,
     read_config,
 )
 from archwright.serving.settings.engine_fields import OPENAI, list_engines
+from archwright.serving.settings.gateway_file import (
+    MILLION,
+    GatewayTables,
+    ModelEntry,
+    UpstreamEntry,
+    UpstreamPrice,
+    read_gateway_file,
+)
+from archwright.serving.settings.upstream_kinds import find_url_problem
 
-MILLION = 1e6
 WORKERS_LIMIT = 64
-# Suffixes of names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
-PRIVATE_SUFFIXES = (".local", ".localhost", ".internal")
-# The capacity of upstream engines is unknown; these values bound the requests of one gateway.
-SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
+# Options that gateway.yaml replaces, and options that replace its fields.
+UPSTREAM_OPTIONS = ("upstream", "price", "key_env", "engine_kind", "allow_field", "cache")
+PROCESS_OPTIONS = ("host", "port", "admin_port", "workers")
+# A running gateway applies these fields only after a restart.
+FIXED_FIELDS = ("host", "port", "admin_port", "store_url")
 
 
 class ServeOptions(Record):
-    """`price` is MODEL=IN:OUT in USD per million tokens; the other sequences are NAME=VALUE texts."""
+    """`config` is the path of a gateway.yaml. `price` is MODEL=IN:OUT in USD per million tokens; other sequences are
+    NAME=VALUE texts."""
 
+    config: str | None = None
     upstream: tuple[str, ...] | None = None
     port: int | None = None
-    workers: int = 1
+    workers: int | None = None
     price: tuple[str, ...] | None = None
     key_env: tuple[str, ...] | None = None
     host: str | None = None
-    cache: str = "off"
+    cache: str | None = None
     admin_port: int | None = None
     engine_kind: tuple[str, ...] | None = None
     allow_field: tuple[str, ...] | None = None
@@ -87,37 +95,19 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     """Serve upstreams; return when every worker accepts requests.
 
     Workers are forks, so call it from the main thread before other threads start.
-    Raises UsageError AW-USE-70 to AW-USE-73, SettingsError AW-SET-02 (not a port), OperateError (port taken, address
-    without TLS, AW-OPS-22 a worker does not start).
+    Raises UsageError AW-USE-70 to AW-USE-73, AW-USE-81, SettingsError AW-SET-02 (not a port), OperateError (port taken,
+    address without TLS, AW-OPS-22 a worker does not start, AW-OPS-71 and AW-OPS-72 a wrong gateway.yaml).
     """
-    chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
-    if not 1 <= options.workers <= WORKERS_LIMIT:
-        hint = f"--workers takes 1 to {WORKERS_LIMIT}"
-        raise argument_error("AW-USE-73", f"workers is {options.workers}", "workers", hint)
-    pools, endpoints = _build_pools_and_endpoints(options)
-    config = GatewayConfig(
-        pools=pools,
-        endpoints=endpoints,
-        host=chosen.host,
-        port=chosen.port or readiness_probe.find_free_port(chosen.host),
-        tls_certificate=chosen.tls_certificate or None,
-        tls_key=chosen.tls_key or None,
-        store_url=chosen.database_url,
-        workers=options.workers,
-        admin_port=options.admin_port or None,  # 0: no interface, as in the settings
-        trusted_proxies=chosen.proxy_networks,
-        traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
-        image_hosts=chosen.image_host_list,
-        audit_checkpoints=chosen.audit_checkpoints,
-    )
-    check_config(config)
-    home = locate_home(chosen)
-    with open_home() as (_chosen, _home, store):
+    stated = _read_configuration(options)
+    config = replace(stated, port=stated.port or readiness_probe.find_free_port(stated.host))
+    with open_home() as (_chosen, home, store):
         load_pepper(home, store)  # workers only read its file
     bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
-    master = RestartedProcess("gateway", partial(_run_master, file, home, bound), Journal("parent"))
+    journal = Journal("parent")
+    reload = partial(_reload_configuration, options, stated, config, file, journal)
+    master = RestartedProcess("gateway", partial(_run_master, file, home, bound), journal, reload)
     master.start()  # first, so that the work below runs while the workers start
     with open_home() as (_chosen, _home, store):
         write_audit_record(store, "serve", config.url)
@@ -128,6 +118,62 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
     with open_keys() as (keys, _home, _store):  # now that the workers have the table that tells them of a new key
         return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
+
+
+def _read_configuration(options: ServeOptions) -> GatewayConfig:
+    """Read and check what to serve: an option replaces a field of gateway.yaml, which replaces a setting."""
+    chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
+    base = GatewayConfig(
+        pools=(),
+        endpoints=(),
+        host=chosen.host,
+        port=chosen.port,
+        tls_certificate=chosen.tls_certificate or None,
+        tls_key=chosen.tls_key or None,
+        store_url=chosen.database_url,
+        admin_port=options.admin_port or None,  # 0: no interface, as in the settings
+        trusted_proxies=chosen.proxy_networks,
+        traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
+        image_hosts=chosen.image_host_list,
+        audit_checkpoints=chosen.audit_checkpoints,
+    )
+    stated = {name: value for name in PROCESS_OPTIONS if (value := getattr(options, name)) is not None}
+    stated |= {"admin_port": None} if options.admin_port == 0 else {}
+    if options.config is None:
+        pools, endpoints = _build_pools_and_endpoints(options)
+        config = replace(base, pools=pools, endpoints=endpoints, **stated)
+        check_config(config)
+    else:
+        if given := next((name for name in UPSTREAM_OPTIONS if getattr(options, name) is not None), None):
+            hint = f"write it into {options.config}, or leave --config out"
+            message = f"--{given.replace('_', '-')} and --config are both given"
+            raise argument_error("AW-USE-81", message, given, hint)
+        found = read_gateway_file(Path(options.config), base)
+        found = found._replace(config=replace(found.config, **stated))
+        found.check()
+        config = found.config
+    if not 1 <= config.workers <= WORKERS_LIMIT:
+        raise argument_error("AW-USE-73", f"workers is {config.workers}", "workers", f"use 1 to {WORKERS_LIMIT}")
+    return config
+
+
+def _reload_configuration(
+    options: ServeOptions, stated: GatewayConfig, running: GatewayConfig, file: Path, journal: Journal
+) -> bool:
+    """Write what the options and gateway.yaml say now for the workers. False, with the reason logged, if it is wrong.
+
+    Raises nothing: the gateway serves its old configuration."""
+    try:
+        with boundary("reload"):
+            config = _read_configuration(options)
+            changed = [name for name in FIXED_FIELDS if getattr(config, name) != getattr(stated, name)]
+            write_json(file, replace(config, **{name: getattr(running, name) for name in FIXED_FIELDS}))
+    except ArchwrightError as error:
+        journal.error("reload failed", **error.as_dict())
+        return False
+    if changed:
+        journal.warning("restart needed", code="AW-OPS-73", fields=changed, hint="restart the gateway to change them")
+    return True
 
 
 def _run_master(file: Path, home: Home, bound: ListeningSockets, child: ForkedChild) -> int:
@@ -149,9 +195,10 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
     if not addresses:
         hint = "add --upstream MODEL=URL with the URL of an OpenAI interface, ending in /v1"
         raise argument_error("AW-USE-70", "no upstream is given", "upstream", hint)
-    if options.cache not in get_args(CachePolicy):
+    stated_cache = options.cache or "off"
+    if stated_cache not in get_args(CachePolicy):
         hint = f"use one of {', '.join(get_args(CachePolicy))}"
-        raise argument_error("AW-USE-73", f"unknown cache policy {options.cache!r}", "cache", hint)
+        raise argument_error("AW-USE-73", f"unknown cache policy {stated_cache!r}", "cache", hint)
     stated = _parse_served_pairs(options.price, "price", "MODEL=IN:OUT", addresses)
     prices = {model: _parse_price(text) for model, text in stated.items()}
     keys = _parse_served_pairs(options.key_env, "key_env", "MODEL=NAME", addresses)
@@ -164,39 +211,21 @@ def _build_pools_and_endpoints(options: ServeOptions) -> tuple[tuple[EnginePoolS
         )
     fields = collect_values(options.allow_field, "allow_field", "MODEL=FIELD")
     _check_served(fields, "allow_field", addresses)
-    pools = tuple(
-        EnginePoolSpec(
-            name=model,
-            addresses=tuple(found),
-            model=model,
-            slots=SLOTS,
-            context_tokens=CONTEXT_TOKENS,
-            key=f"env:{keys[model]}" if model in keys else "",
-            health_path="",
-            own=all(map(_is_private_address, found)),
-            price_in_usd=prices.get(model, (None, None))[0],
-            price_out_usd=prices.get(model, (None, None))[1],
-            vision=True,
-            engine=kinds.get(model, OPENAI),
-            allow_fields=fields.get(model, ()),
+    entries = {
+        model: ModelEntry(
+            upstreams=(
+                UpstreamEntry(
+                    url=tuple(found),
+                    key=f"env:{keys[model]}" if model in keys else "",
+                    price=prices.get(model),
+                    engine=kinds.get(model, OPENAI),
+                    allow_fields=fields.get(model, ()),
+                ),
+            )
         )
         for model, found in addresses.items()
-    )
-    cache: CachePolicy = msgspec.convert(options.cache, CachePolicy)
-    endpoints = tuple(
-        EndpointSpec(
-            model=model,
-            workload=model,
-            targets=(WeightedTarget(pool=model),),
-            default_max_tokens=DEFAULT_MAX_TOKENS,
-            embeddings=True,
-            rerank=True,
-            cache=cache,
-            detect=False,  # no residency is configured here, so the data class that the caller states decides
-        )
-        for model in addresses
-    )
-    return pools, endpoints
+    }
+    return GatewayTables().build(entries, msgspec.convert(stated_cache, CachePolicy))
 
 
 def parse_pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
@@ -252,37 +281,19 @@ def check_key_variable(name: str) -> None:
 
 def check_engine_url(url: str, field: str) -> str:
     """Return the URL of an OpenAI interface without a trailing slash. Raises UsageError AW-USE-71."""
-    hint = "use a URL such as http://host:8000/v1"
-    try:
-        parts = urlsplit(url)
-        well = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        well = False
-    if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
-        raise argument_error("AW-USE-71", f"{url!r} is not the URL of an OpenAI interface", field, hint)
-    if "@" in parts.netloc:
-        raise argument_error(
-            "AW-USE-71", "the URL holds a password", field, "remove it, and give the key with --key-env NAME=VARIABLE"
-        )
+    if problem := find_url_problem(url):
+        hint = "use a URL such as http://host:8000/v1, and give a key with --key-env NAME=VARIABLE"
+        raise argument_error("AW-USE-71", problem, field, hint)
     return url.rstrip("/")
 
 
-def _is_private_address(url: str) -> bool:
-    """True if the upstream is in a private network; every other upstream counts as external."""
-    host = urlsplit(url).hostname or ""
+def _parse_price(text: str) -> UpstreamPrice:
+    """Raises UsageError AW-USE-72."""
     try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return "." not in host or host.endswith(PRIVATE_SUFFIXES)
-
-
-def _parse_price(text: str) -> tuple[float, float]:
-    """Return USD per token, in and out. Raises UsageError AW-USE-72."""
-    try:
-        prices = [float(part) / MILLION for part in text.split(":")]
+        prices = [float(part) for part in text.split(":")]
     except ValueError:
         prices = []
-    if len(prices) != 2 or not all(0 <= price <= 1 for price in prices):
+    if len(prices) != 2 or not all(0 <= price <= MILLION for price in prices):
         hint = "write USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
         raise argument_error("AW-USE-72", f"{text!r} is not a price", "price", hint)
-    return prices[0], prices[1]
+    return UpstreamPrice(input=prices[0], output=prices[1])

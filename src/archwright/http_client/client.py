@@ -77,20 +77,28 @@ class EngineClient:
     Request paths may be written with or without /v1. Connections belong to an event loop. Connections to a URL are
     reused. On a Unix socket every request opens a connection, because that is cheap and llama.cpp closes the connection
     after each stream. Only connecting has a timeout: the caller sets the deadline and cancels. `headers` replace the
-    key. `model`: the engine's name of the model, if it differs."""
+    key. `model`: the engine's name of the model, if it differs. `query` follows every path. `exact_url`: paths follow
+    the URL as it is."""
 
     def __init__(
-        self, address: str, key: str | None = None, headers: Mapping[str, str] | None = None, model: str = ""
+        self,
+        address: str,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        model: str = "",
+        query: str = "",
+        exact_url: bool = False,
     ) -> None:
         self.address = address
         self._model = model
+        self._query = f"?{query}" if query else ""
         self._socket = address.removeprefix("unix:") if address.startswith("unix:") else None
         base = "http://engine/v1" if self._socket else address.rstrip("/")
         self._parts = urlsplit(base)
         if self._parts.scheme not in ("http", "https") or not self._parts.hostname:
             hint = "use a URL such as http://host:8000/v1, or unix:/path.sock"
             raise UsageError("AW-USE-10", f"not an address of an engine: {address!r}", hint=hint)
-        self._base = base if base.endswith("/v1") else f"{base}/v1"
+        self._base = base if exact_url or base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self.set_headers(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionPool] = WeakKeyDictionary()
@@ -263,7 +271,7 @@ class EngineClient:
         head = self._heads.get((method, path))
         if head is None:
             target = urlsplit(self._url(path)).path
-            head = self._heads[method, path] = f"{method} {target} HTTP/1.1\r\n{self._lines}".encode()
+            head = self._heads[method, path] = f"{method} {target}{self._query} HTTP/1.1\r\n{self._lines}".encode()
         if method == "GET":
             return head + b"\r\n"
         extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""

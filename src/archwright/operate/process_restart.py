@@ -38,11 +38,19 @@ class ForkedChild(NamedTuple):
 class RestartedProcess:
     """The child and its restarts. `run` runs in the child and returns its exit status or raises ArchwrightError.
 
-    A child starts with PASSED_ON blocked: `run` calls `unblock_signals` when it handles them.
+    A child starts with PASSED_ON blocked: `run` calls `unblock_signals` when it handles them. `reload` runs in the
+    parent on SIGHUP; the child gets the signal only if it returns True.
     """
 
-    def __init__(self, name: str, run: Callable[[ForkedChild], int], journal: Journal) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[ForkedChild], int],
+        journal: Journal,
+        reload: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._name = name
+        self._reload = reload
         self._run = run
         self._journal = journal
         self._life, self._life_end = os.pipe()
@@ -96,10 +104,20 @@ class RestartedProcess:
                 self.start()
             elif number in PASSED_ON:
                 stopping = stopping or number != signal.SIGHUP
+                if number == signal.SIGHUP and not self._reload_unblocked():
+                    continue
                 if self._pid:
                     os.kill(self._pid, number)
                 elif stopping:
                     return 0
+
+    def _reload_unblocked(self) -> bool:
+        """Run `reload`; a program that it starts waits for its own children, so it must get SIGCHLD."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        try:
+            return self._reload()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
 
     def stop(self) -> None:
         """End the child in order and wait for it."""

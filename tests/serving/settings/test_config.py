@@ -66,7 +66,7 @@ def targets(*weights: float) -> dict[str, Any]:
     [
         ({"addresses": ()}, "no address"),
         *(({name: 0}, "at least 1") for name in ("slots", "context_tokens", "image_tokens", "default_max_tokens")),
-        *(({"key": key}, "env:NAME or file:PATH") for key in ("sk-secret", "env:")),
+        *(({"key": key}, "env:NAME, file:PATH or command") for key in ("sk-secret", "env:")),
         ({"addresses": ("https://user:sk-secret@example.org/v1",)}, "user or password"),
         ({"place": "Germany"}, "two letters"),
         *(({name: price}, "0 to 1 USD") for name, price in (("price_in_usd", -1.0), ("price_out_usd", 1.5))),

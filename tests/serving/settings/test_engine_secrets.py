@@ -60,17 +60,17 @@ async def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> Non
     spec = endpoint(key=f"file:{file}", health_path="").pool
     fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
     assert b"Bearer sk-old\r\n" in sent_key(fleet)
-    await fleet.check_health()
+    await fleet.refresh_keys()
     write_key(file, "sk-new")
-    await fleet.check_health()
+    await fleet.refresh_keys()
     assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
     file.unlink()
     with pytest.raises(OperateError) as caught:
-        await fleet.check_health()
+        await fleet.refresh_keys()
     assert caught.value.code == "AW-OPS-15"
     assert b"Bearer sk-new\r\n" in sent_key(fleet), "the key in use stays in use"
     write_key(file, "sk-newest")
-    await fleet.check_health()
+    await fleet.refresh_keys()
     assert b"Bearer sk-newest\r\n" in sent_key(fleet)
     await fleet.close()
 
@@ -101,3 +101,49 @@ def test_the_database_url_may_stand_in_a_variable(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OperateError) as caught:
         read_store_url("env:STORE")
     assert caught.value.code == "AW-OPS-15" and "env:STORE" in caught.value.lines()
+
+
+def command(*words: str, every_s: int = 900) -> str:
+    return f"command:{every_s}:{json.dumps(words)}"
+
+
+@pytest.mark.process
+def test_a_key_is_the_output_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_KEY", "sk-of-program")
+    assert read_secret(command("printenv", "VENDOR_KEY")) == "sk-of-program"
+    assert read_secret('command:["echo", "$VENDOR_KEY"]') == "$VENDOR_KEY", "no shell reads the words"
+    monkeypatch.setattr("archwright.serving.settings.engine_secrets.COMMAND_TIMEOUT_S", 0.1)
+    for words, says in (
+        (("sh", "-c", "echo sk-secret; exit 3"), "status 3"),
+        (("sh", "-c", "sleep 60 & echo sk-secret; wait"), "0.1 s"),
+        (("/no/such/program", "sk-secret"), "cannot be read"),
+        (("true",), "does not contain"),
+    ):
+        with pytest.raises(OperateError, match=says) as caught:
+            read_secret(command(*words))
+        assert caught.value.code == "AW-OPS-15" and "sk-secret" not in caught.value.lines()
+
+
+@pytest.mark.process
+@run_async
+async def test_a_command_runs_again_when_due_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    for module in ("serving.settings.engine_secrets", "serving.routing.pool_registry"):
+        monkeypatch.setattr(f"archwright.{module}.time.monotonic", lambda: now)
+    script = tmp_path / "token"
+    script.write_text(f"echo x >> {tmp_path}/runs; printf token-; wc -l < {tmp_path}/runs")
+    spec = endpoint(key=command("sh", str(script), every_s=100), health_path="").pool
+    fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
+    (pool,) = fleet.pools.values()
+    for after_s, refused, sent in (
+        (50, False, "1"),
+        (60, False, "2"),
+        (1, True, "2"),
+        (10, True, "3"),
+        (1, False, "3"),
+    ):
+        now += after_s
+        pool.replicas[0].key_refused |= refused
+        await fleet.refresh_keys()
+        assert f"Bearer token-{sent}\r\n".encode() in sent_key(fleet)
+    await fleet.close()

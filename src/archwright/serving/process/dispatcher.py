@@ -179,7 +179,9 @@ class Dispatcher:
             """Record keys that expire while no request comes."""
             await asyncio.to_thread(self._gateway.accounting.keys.refresh_version)
 
-        jobs = [repeat_logged(follow_keys, self._gateway.config.limits.health_s, journal, "keys", "keys not read")]
+        health_s, refresh = self._gateway.config.limits.health_s, self._gateway.fleet.refresh_keys
+        jobs = [repeat_logged(follow_keys, health_s, journal, "keys", "keys not read")]
+        jobs.append(repeat_logged(refresh, health_s, journal, "keys of engines", "engine key not read"))
         if self._changes is not None:
             await self._changes.start()
             follow = self._changes.check_once

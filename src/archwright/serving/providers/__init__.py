@@ -7,4 +7,6 @@ from archwright.serving.settings.config import EnginePoolSpec
 
 
 def create_provider(spec: EnginePoolSpec) -> Provider:
-    return AnthropicProvider() if spec.protocol == "anthropic" else OpenAIProvider(spec.tool_side)
+    if spec.protocol == "anthropic":
+        return AnthropicProvider()
+    return OpenAIProvider(spec.tool_side, spec.key_header)

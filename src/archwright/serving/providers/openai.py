@@ -20,12 +20,15 @@ STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 class OpenAIProvider:
-    def __init__(self, tool_side: ToolSide) -> None:
+    def __init__(self, tool_side: ToolSide, key_header: str = "authorization") -> None:
         self._tool_side = tool_side
+        self._key_header = key_header
         self._length = MAX_TOKENS_FIELD
 
     def headers(self, key: str) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        if not key:
+            return {}
+        return {"Authorization": f"Bearer {key}"} if self._key_header == "authorization" else {self._key_header: key}
 
     def build_request(
         self, path: str, body: Body, native: Body | None, *, whole: bool = False, betas: str = ""

@@ -1,4 +1,4 @@
-"""Resolve model names: a workload means its endpoint and version, a model means the untuned model."""
+"""Resolve model names: a workload or alias means its endpoint and version, a model means the untuned model."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -28,13 +28,14 @@ class ModelDirectory:
         resolved = [_resolve_endpoint(spec, known, image_hosts) for spec in endpoints]
         texts = [spec for spec in resolved if spec.kind == "text"]
         self.endpoints = tuple(texts)
-        # Valid values of `model`: every model, then every workload.
-        self.names = tuple(dict.fromkeys([spec.model for spec in texts] + [spec.workload for spec in texts]))
+        # Valid values of `model`: every model, then every workload, then every alias.
+        aliases = [alias for spec in texts for alias in spec.aliases]
+        self.names = tuple(dict.fromkeys([*(s.model for s in texts), *(s.workload for s in texts), *aliases]))
         tuned = {name for name, pool in known.items() if pool.adapter}
-        self._workloads = {spec.workload for spec in texts}
+        self._workloads = {*(spec.workload for spec in texts), *aliases}
         self._by_name: dict[str, tuple[Endpoint, ...]] = {}
         for name in self.names:
-            fit = [spec for spec in texts if name in (spec.model, spec.workload)]
+            fit = [spec for spec in texts if name in (spec.model, spec.workload, *spec.aliases)]
             # The workload of this name comes first. A pool without an adapter serves a model itself best.
             fit.sort(key=lambda s: s.workload != name if name in self._workloads else s.pool in tuned)
             self._by_name[name] = tuple(fit)

@@ -131,6 +131,7 @@ class Attempts:
             raise
         except EngineRefused as error:
             outcome = "failed" if _is_engine_fault(error) else "neutral"
+            replica.key_refused |= error.status == HTTPStatus.UNAUTHORIZED
             raise
         except EngineError:
             outcome = "failed"

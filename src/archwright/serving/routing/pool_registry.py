@@ -6,9 +6,13 @@ engines. Only our own engines delay a change, because an unavailable provider ha
 """
 
 import asyncio
+import math
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
+from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.serving.providers import create_provider
@@ -16,7 +20,7 @@ from archwright.serving.routing.engine_start import EngineStart
 from archwright.serving.routing.pool import HEALTH_CHECK_TIMEOUT_S, EnginePool
 from archwright.serving.routing.replica import Replica, replica_identity
 from archwright.serving.settings.config import EnginePoolSpec
-from archwright.serving.settings.engine_secrets import read_secret, read_stamp
+from archwright.serving.settings.engine_secrets import COMMAND_PAUSE_S, read_secret, read_stamp
 
 
 class PoolRegistry:
@@ -27,6 +31,7 @@ class PoolRegistry:
         self._draining: list[Replica] = []
         self._removed: list[EnginePool] = []
         self._stamps: dict[str, tuple[int, int] | None] = {}
+        self._key_read_at: dict[str, float] = {}  # the last start of each command after the first
         self.pools: Mapping[str, EnginePool] = {}
         self._apply_pools(pools, self._build_replicas(pools))
 
@@ -57,19 +62,32 @@ class PoolRegistry:
         return tuple(sorted(replica.address for replica in self._draining))
 
     async def check_health(self) -> None:
-        """Check every engine and reload changed key files.
-
-        Raises OperateError AW-OPS-15 for a missing file. Its engines keep their key."""
         await asyncio.gather(*(pool.check_health() for pool in (*self.pools.values(), *self._removed)))
-        for pool in self.pools.values():
-            reference = pool.spec.key
-            stamp = read_stamp(reference)
-            if stamp != self._stamps[reference]:
-                secret = read_secret(reference)
-                for other in self.pools.values():
-                    for replica in other.replicas if other.spec.key == reference else ():
-                        replica.client.set_headers(replica.provider.headers(secret or ""))
-                self._stamps[reference] = stamp
+
+    async def refresh_keys(self) -> None:
+        """Read keys again: of changed files, of commands on their schedule or after a refused key.
+
+        Raises OperateError AW-OPS-15 for the first key that cannot be read. Its engines keep their key."""
+        problems: list[OperateError] = []
+        for reference in dict.fromkeys(pool.spec.key for pool in self.pools.values()):
+            replicas = [one for pool in self.pools.values() if pool.spec.key == reference for one in pool.replicas]
+            stamp, now, is_command = read_stamp(reference), time.monotonic(), reference.startswith("command:")
+            is_due = stamp != self._stamps[reference] or (is_command and any(one.key_refused for one in replicas))
+            if not is_due or now < self._key_read_at.get(reference, -math.inf) + COMMAND_PAUSE_S:
+                continue
+            if is_command:
+                self._key_read_at[reference] = now
+            try:
+                secret = await asyncio.to_thread(read_secret, reference)
+            except OperateError as error:
+                problems.append(error)
+                continue
+            for replica in replicas:
+                replica.client.set_headers(replica.provider.headers(secret or ""))
+                replica.key_refused = False
+            self._stamps[reference] = stamp
+        if problems:
+            raise problems[0]
 
     def in_flight(self) -> Counter[str]:
         """Count the running and waiting requests of each pool, also of removed pools."""
@@ -90,9 +108,11 @@ class PoolRegistry:
         for spec in pools:
             self._stamps.setdefault(spec.key, read_stamp(spec.key))
         known = {replica.identity: replica for replica in self._all_replicas()}
+        read = cache(read_secret)  # a command runs once
         return {
             spec.name: tuple(
-                known.get(replica_identity(spec, address)) or Replica(self._create_client(address, spec), spec, address)
+                known.get(replica_identity(spec, address))
+                or Replica(self._create_client(address, spec, read), spec, address)
                 for address in (() if spec.start_s else spec.addresses)
             )
             for spec in pools
@@ -115,8 +135,10 @@ class PoolRegistry:
         self._draining = [replica for replica in before if id(replica) not in staying]
         self.pools = applied
 
-    def _create_client(self, address: str, spec: EnginePoolSpec) -> EngineClient:
+    def _create_client(self, address: str, spec: EnginePoolSpec, read: Callable[[str], str | None]) -> EngineClient:
         if address.startswith("unix:"):
             address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
-        headers = create_provider(spec).headers(read_secret(spec.key) or "")
-        return EngineClient(address, headers=headers, model=spec.engine_model)
+        headers = create_provider(spec).headers(read(spec.key) or "")
+        return EngineClient(
+            address, headers=headers, model=spec.engine_model, query=spec.query, exact_url=spec.exact_url
+        )

@@ -39,7 +39,8 @@ class SlotRequest(msgspec.Struct, frozen=True, gc=False):
 class Replica:
     """One engine at one address with one model version. `tuned`: it has an adapter for the plan's model.
 
-    `plain`: its running requests run without the adapter. `broke`: it disconnected and was not checked since."""
+    `plain`: its running requests run without the adapter. `broke`: it disconnected and was not checked since.
+    `key_refused`: it refused its key, which was not read since."""
 
     def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
         self.client = client
@@ -55,7 +56,7 @@ class Replica:
         self.plain = False
         self.running = 0
         self.work_tokens = 0
-        self.healthy = self.broke = False
+        self.healthy = self.broke = self.key_refused = False
         self.breaker = CircuitBreaker()
         self._outstanding = 0  # requests sent and not ended
         self._unanswered = 0  # requests sent since its last response
@@ -117,4 +118,5 @@ def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
 
     The pool is included, because two pools at one address have separate slots and prices."""
     request_format = spec.engine_model, spec.protocol, spec.tool_side, spec.strict
-    return spec.name, address, spec.serves, spec.adapter, spec.key, *request_format
+    upstream = spec.key, spec.key_header, spec.query, spec.exact_url
+    return spec.name, address, spec.serves, spec.adapter, *upstream, *request_format

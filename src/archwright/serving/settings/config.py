@@ -44,7 +44,7 @@ from archwright.serving.settings.engine_fields import (
     find_never_allowed,
     rules_of_engine,
 )
-from archwright.serving.settings.engine_secrets import describe_exposure
+from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exposure
 
 BACKLOG = 512
 # USD per input token and per output token; None if unknown.
@@ -57,7 +57,8 @@ class EnginePoolSpec(Record):
 
     An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model`: our name of the model;
     `engine_model`: the engines' name, if it differs. `version`: our model version (empty: the model itself); `adapter`:
-    the version is an adapter that an engine can omit. `key`: reference to the engines' key, `env:NAME` or `file:PATH`.
+    the version is an adapter that an engine can omit. `key`: reference to the engines' key (`engine_secrets`), sent in
+    `key_header`. `query` follows every path. `exact_url`: paths follow the URL itself, which need not end in /v1.
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
     token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
     fit their schemas, the engine, or the gateway by a schema for the reply; "template": the engine, in the form of the
@@ -73,6 +74,9 @@ class EnginePoolSpec(Record):
     context_tokens: int
     protocol: Literal["openai", "anthropic"] = "openai"
     key: str = ""
+    key_header: Literal["authorization", "api-key"] = "authorization"
+    query: str = ""
+    exact_url: bool = False
     engine_model: str = ""
     health_path: str = "/health"
     version: str = ""
@@ -132,11 +136,12 @@ class EndpointSpec(Record):
     (without a class, for all); `residency_of`: countries for stricter classes. Without countries, sensitive data stay
     on our own engines. `detect`: search texts for personal data; None: only if a pool is outside the residency.
     `wait_s`: reject a request that would wait longer for a slot. `shadow_share` of the requests also go to the pool
-    `shadow`, for comparison. `cache`: the replies to cache."""
+    `shadow`, for comparison. `cache`: the replies to cache. `aliases`: more names of the model for clients."""
 
     model: str
     workload: str
     targets: tuple[WeightedTarget, ...]
+    aliases: tuple[str, ...] = ()
     default_max_tokens: int
     context_tokens: int = 0
     kind: Literal["text", "predict"] = "text"
@@ -328,7 +333,10 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
     seen: set[tuple[str, str, str]] = set()
     for index, spec in enumerate(endpoints):
         field, name = f"endpoints[{index}]", (spec.kind, spec.model, spec.workload)
-        problem = f"repeats the model {spec.model!r} for the workload {spec.workload!r}" if name in seen else ""
+        names = {other for one in endpoints if one is not spec for other in (one.model, one.workload, *one.aliases)}
+        alias = next((alias for alias in spec.aliases if not alias or alias in names), None)
+        problem = "" if alias is None else f"has {alias!r} in aliases, which is empty or names another model"
+        problem = f"repeats the model {spec.model!r} for the workload {spec.workload!r}" if name in seen else problem
         problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)
         _raise_problem(problem, field, file)
         seen.add(name)
@@ -351,7 +359,8 @@ def _raise_problem(problem: str, field: str, file: str) -> None:
         raise _invalid("AW-OPS-13", f"{field} {problem}", hint, file, field)
 
 
-_KEY = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
+_KEY = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|" + COMMAND_KEY.pattern)
+_QUERY = re.compile(r"[A-Za-z0-9=&._-]*")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
@@ -366,7 +375,9 @@ def _find_pool_problem(pool: EnginePoolSpec) -> str:
     if never:
         return f"has {never!r} in allow_fields, which would break limits or isolation; remove it"
     if pool.key and not _KEY.fullmatch(pool.key):
-        return "must have a key of the form env:NAME or file:PATH; do not write the key itself into this file"
+        return "must have a key of the form env:NAME, file:PATH or command:[...]; do not write the key into this file"
+    if not _QUERY.fullmatch(pool.query):
+        return f"must have a query of letters, digits and =&._-, such as api-version=2024-10-21, not {pool.query!r}"
     if any("@" in urlsplit(address).netloc for address in pool.addresses):
         return "has an address that contains a user or password; set key to env:NAME or file:PATH instead"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
