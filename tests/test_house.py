@@ -69,6 +69,7 @@ FOLDERS = {
         *("explain", "accounting", "demand", "solver", "capacity"),
         *("cost", "options", "decision", "evidence", "sections"),
     ),
+    "reconcile": ("conformance",),
     "serving": (
         *("http", "settings", "events", "requests", "providers"),
         *("admission", "messages_api", "routing", "handlers", "process"),

@@ -368,17 +368,23 @@ def running(home: Home, config: GatewayConfig, *engines: EngineConfig, ready: bo
         platform.close()
 
 
-@pytest.fixture
-def start(processes: None, tmp_path: Path) -> Iterator[Start]:
-    """Start a platform: start([endpoint changes], [null engine settings], ready=..., **gateway settings)."""
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
+    """A function that starts platforms: start([endpoint changes], [null engine settings], ready=..., **settings)."""
     with ExitStack() as made:
         count = itertools.count()
 
         def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
             config = table(*(endpoint(**changes) for changes in endpoints), port=free_port(), **given)
             started = [null_engine(**settings) for settings in engines]
-            return made.enter_context(running(Home(tmp_path / f"home{next(count)}"), config, *started, ready=ready))
+            return made.enter_context(running(Home(folder / f"home{next(count)}"), config, *started, ready=ready))
 
+        yield begin
+
+
+@pytest.fixture
+def start(processes: None, tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as begin:
         yield begin
 
 

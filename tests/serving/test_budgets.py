@@ -10,13 +10,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.serving.conftest import endpoint
+from tests.serving.conftest import endpoint, free_port, starting
 from tests.serving.fake_provider import Script, chat_events, whole
 
+from archwright.api.budget_conformance import ConformanceOptions, conformance
 from archwright.monitor.usage import read_usage
 from archwright.policy.usage_limits import UsageLimits, worst_input_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.serving.conftest import Platform, Reply, Start
     from tests.serving.fake_provider import Place
 
@@ -26,20 +29,23 @@ PRICED = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD}
 LENGTH = 8
 
 
-@pytest.fixture
-def two(start: Start) -> Platform:
+@pytest.fixture(scope="module")
+def two(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Model m has a price and half a second for eight words, model e makes vectors, a token of model h costs half
-    nano-dollars, model free has no price."""
+    nano-dollars, model q is quick, model free has no price."""
     priced: dict[str, Any] = {**PRICED, "cache": "deterministic"}
     vectors = {**priced, "model": "e", "workload": "e", "pool": "e", "addresses": ("unix:vectors",)}
     vectors |= {"embeddings": True, "rerank": True}
     halves = {**priced, "model": "h", "workload": "h", "pool": "h", "price_in_usd": 3.75e-8, "price_out_usd": 1.25e-8}
+    quick = {**priced, "model": "q", "workload": "q", "pool": "q", "addresses": ("unix:vectors",), "cache": "off"}
     free = {"model": "free", "workload": "free", "pool": "free", "addresses": ("unix:null",), "slots": 64}
-    return start(
-        [{**priced, "slots": 64}, vectors, {**halves, "addresses": ("unix:null",), "cache": "off"}, free],
-        [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True, "rerank": True}],
-        workers=2,
-    )
+    with starting(tmp_path_factory.mktemp("two")) as start:
+        yield start(
+            [{**priced, "slots": 64}, vectors, {**halves, "addresses": ("unix:null",), "cache": "off"}, free, quick],
+            [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True, "rerank": True}],
+            workers=2,
+            admin_port=free_port(),
+        )
 
 
 def together(two: Platform, key: str, count: int, **fields: Any) -> list[Reply]:
@@ -294,6 +300,25 @@ def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
     assert two.ask("POST", "/v1/embeddings", {**body, "input": texts[:1]}, key=poor).status == 200
     assert spent_usd(two, "several") <= 1.5 * context * IN_USD
     assert two.ask("POST", "/v1/embeddings", body, key=two.made_key("rich", budget_usd=1.0)).status == 200
+
+
+@pytest.mark.parametrize(
+    "requests", [8, pytest.param(64, marks=pytest.mark.nightly)], ids=["few at once", "many at once"]
+)
+def test_budgets_hold_from_outside(two: Platform, requests: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite that judges other gateways passes over two workers."""
+    monkeypatch.setenv("OWNER_KEY", two.owner)
+    options = ConformanceOptions(
+        key_env="OWNER_KEY",
+        admin=f"http://127.0.0.1:{two.config.admin_port}/admin",
+        price="1:2",
+        model="q",
+        embeddings="e=1",
+        requests=requests,
+    )
+    report = conformance(f"http://127.0.0.1:{two.config.port}/v1", options=options)
+    assert {case.verdict for case in report.cases} == {"ok", "skipped"} and report.overspent_usd == 0
+    assert all(case.answered < case.sent for case in report.cases[:5])
 
 
 def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:

@@ -167,6 +167,12 @@ class EngineClient:
     async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("POST", path, _encode(body), headers)))
 
+    async def send_bytes(self, method: str, path: str, body: bytes, kind: str = "application/json") -> dict[str, Any]:
+        """Send `body` as it is, with any method; `kind`: its content type."""
+        data = self._encode_request(method, path, body)
+        line = b"Content-Type: application/json"
+        return self._decode_object(await self._read_body(data.replace(line, f"Content-Type: {kind}".encode(), 1)))
+
     async def get(self, path: str) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
 

@@ -1,0 +1,92 @@
+"""`conformance`: do the budgets of a gateway hold?"""
+
+import asyncio
+from secrets import token_hex
+
+from archwright import settings
+from archwright.api.argument_errors import argument_error
+from archwright.contract.record import Record
+from archwright.errors import ReconcileError
+from archwright.reconcile.bench_client import normalise_base_url
+from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult
+from archwright.reconcile.conformance.key_administration import ArchwrightAdministration, LitellmAdministration
+from archwright.reconcile.conformance.request_templates import EMBEDDINGS, RequestTemplate
+
+MILLION, REQUESTS_LIMIT = 1e6, 1_000
+
+
+class ConformanceOptions(Record):
+    """`admin`: the URL of archwright's administration API, or "litellm". Prices are USD per million tokens."""
+
+    key_env: str | None = None
+    price: str | None = None
+    admin: str | None = None
+    budget_usd: float | None = None
+    model: str | None = None
+    embeddings: str | None = None
+    requests: int = 32
+
+
+class ConformanceReport(Record):
+    url: str
+    model: str
+    cases: tuple[CaseResult, ...]
+    overspent_usd: float
+
+
+def conformance(url: str, *, options: ConformanceOptions = ConformanceOptions()) -> ConformanceReport:  # noqa: B008
+    """Spend small budgets at a gateway in every way, and compare the spend with the budgets.
+
+    Raises UsageError AW-USE-87 to AW-USE-89, ReconcileError AW-REC-19 and AW-REC-40 if the gateway cannot be tested,
+    and AW-REC-41, which carries the report, if a case fails.
+    """
+    key = settings.read_variable(options.key_env) if options.key_env else None
+    if not key:
+        name = options.key_env or "NAME"
+        raise argument_error("AW-USE-87", "no key is given", "key_env", f"export {name}=... and give --key-env {name}")
+    if (options.admin is None) == (options.budget_usd is None):
+        hint = "--admin creates keys with budgets; --budget-usd states the budget of your key"
+        raise argument_error("AW-USE-88", "give one of --admin and --budget-usd", "admin", hint)
+    if not 2 <= options.requests <= REQUESTS_LIMIT:
+        hint = f"use 2 to {REQUESTS_LIMIT:,}"
+        raise argument_error("AW-USE-89", f"requests is {options.requests}", "requests", hint)
+    report = asyncio.run(_run_suite(normalise_base_url(url), key, options))
+    failed = [f"{one.case} ({one.verdict})" for one in report.cases if one.verdict not in ("ok", "skipped")]
+    if failed:
+        message = f"{report.overspent_usd:.6f} USD overspent; {len(failed)} cases failed: {', '.join(failed)}"
+        error = ReconcileError("AW-REC-41", message, hint="read the verdicts in docs/gateway.md, Budget conformance")
+        error.result = report
+        raise error
+    return report
+
+
+async def _run_suite(url: str, key: str, options: ConformanceOptions) -> ConformanceReport:
+    run = token_hex(4)
+    input_usd, output_usd = _parse_prices(options.price, "price", "IN:OUT", 2)
+    embeddings = None
+    if options.embeddings is not None:
+        name, _, text = options.embeddings.rpartition("=")
+        (usd,) = _parse_prices(text if name else None, "embeddings", "MODEL=IN", 1)
+        embeddings = RequestTemplate(name, usd, 0.0, run, EMBEDDINGS)
+    litellm = options.admin == "litellm"
+    admin = (
+        LitellmAdministration(url, key, run)
+        if litellm
+        else options.admin and ArchwrightAdministration(options.admin, key, run)
+    )
+    suite = BudgetSuite(url, key, admin or None, options.budget_usd)
+    model = options.model or await suite.find_model()
+    cases = tuple(await suite.run(RequestTemplate(model, input_usd, output_usd, run), embeddings, options.requests))
+    return ConformanceReport(url=url, model=model, cases=cases, overspent_usd=sum(one.overspent_usd for one in cases))
+
+
+def _parse_prices(text: str | None, field: str, form: str, count: int) -> list[float]:
+    """Return USD per token. Raises UsageError AW-USE-89."""
+    try:
+        prices = [float(part) / MILLION for part in (text or "").split(":")]
+    except ValueError:
+        prices = []
+    if len(prices) != count or not all(0 < price <= 1 for price in prices):
+        hint = f"give --{field} {form}, in USD per million tokens"
+        raise argument_error("AW-USE-89", f"{field} is {text or 'missing'}", field, hint)
+    return prices

@@ -1,0 +1,27 @@
+"""The table of the budget suite."""
+
+from rich.markup import escape
+
+from archwright.api.budget_conformance import ConformanceReport
+from archwright.cli.show import as_json, make_console
+from archwright.cli.table_layout import TableColumn, make_table
+
+__all__ = ["as_json", "print_conformance"]
+COLOURS = {"ok": "green", "skipped": "dim", "inconclusive": "yellow"}
+COLUMNS = (
+    TableColumn("case", "case", whole=True),
+    TableColumn("sent", "sent", number=True),
+    TableColumn("answered", "answered", number=True),
+    *(TableColumn(name, f"{name}_usd", number=True) for name in ("budget", "recorded", "counted", "overspent")),
+    TableColumn("verdict", "verdict", whole=True, style=lambda row: COLOURS.get(row.verdict, "red")),
+)
+
+
+def print_conformance(result: ConformanceReport) -> int:
+    out = make_console()
+    out.print(make_table(COLUMNS, result.cases, f"Budgets of {result.url}, model {result.model}, in USD", boxed=True))
+    for case in result.cases:
+        if case.note:
+            out.print(f"  {case.case}: {escape(case.note)}")
+    out.print(f"{result.overspent_usd:.6f} USD overspent")
+    return 0

@@ -1,0 +1,236 @@
+"""The cases of the budget suite: each spends a budget in another way, and compares the spend with the budget.
+
+Design: the recorded spend is read once at the end, because some gateways record it late. Without administration one
+key is used for all cases, so every route must refuse it once the first case has spent the budget.
+"""
+
+import asyncio
+import time
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from archwright.contract.record import Record
+from archwright.errors import EngineError, ErrorLocation, ReconcileError
+from archwright.http_client.client import EngineClient
+from archwright.journal import report_step
+from archwright.reconcile.conformance.key_administration import CreatedKey, KeyAdministration
+from archwright.reconcile.conformance.request_templates import (
+    ABSENT,
+    EMBEDDINGS,
+    Answer,
+    RequestTemplate,
+    describe_failure,
+)
+
+CaseVerdict = Literal["ok", "overspent", "underbilled", "overbilled", "refused early", "inconclusive", "skipped"]
+ROUNDING = 1e-6  # relative, of sums of the recorded spend
+PROMPT_TOLERANCE = 0.05  # prompts of one length may differ by a few tokens
+LEAVE_AFTER, LEAVERS, RETRIES, INVALID, ROUNDS = 3, 4, 3, 4, 24
+SPEND_POLL_S = 0.5
+USD_DIGITS = 9
+URL_HINT = "check that the gateway runs, and the host, port and /v1 of the URL"
+HINTS = {401: "check the key in the variable that --key-env names", 0: URL_HINT, 404: URL_HINT}
+OTHER_HINT = "check --model and --price, and that the gateway has a price for the model"
+
+
+class CaseResult(Record):
+    """`recorded_usd`: by the gateway's usage records; `counted_usd`: its replies' usage at the stated prices."""
+
+    case: str
+    verdict: CaseVerdict
+    note: str = ""
+    budget_usd: float | None = None
+    sent: int = 0
+    answered: int = 0
+    recorded_usd: float | None = None
+    counted_usd: float | None = None
+    overspent_usd: float = 0.0
+
+
+class BudgetCase(NamedTuple):
+    """`requests` at once. `edge`: again and again, until all are refused. `keys` share the budget."""
+
+    name: str
+    template: RequestTemplate
+    requests: int
+    edge: bool = True
+    keys: int = 1
+    batch: bool = False
+
+
+class Trial(NamedTuple):
+    """The requests of a case and their answers."""
+
+    case: BudgetCase
+    budget_usd: float
+    accounts: tuple[CreatedKey, ...]
+    answers: list[Answer]
+
+    @property
+    def counted_usd(self) -> float:
+        return sum(answer.usd for answer in self.answers)
+
+    def sum_spend(self, spent: dict[str, float]) -> float:
+        return sum(spent.get(account.id, 0.0) for account in self.accounts)
+
+
+def list_cases(template: RequestTemplate, embeddings: RequestTemplate | None, requests: int) -> list[BudgetCase]:
+    streamed, reported = {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}
+    left = template._replace(fields=MappingProxyType(streamed), leave_after=LEAVE_AFTER)
+    cases = (
+        BudgetCase("concurrent requests", template, requests),
+        BudgetCase("streams with usage", template._replace(fields=MappingProxyType(reported)), requests),
+        BudgetCase("streams without usage", template._replace(fields=MappingProxyType(streamed)), requests),
+        BudgetCase("two keys of one budget", template, requests, keys=2),
+        BudgetCase("embeddings", embeddings or template, requests if embeddings else 0),
+        BudgetCase("batch", template, requests, batch=True),
+        BudgetCase("streams left by the client", left, LEAVERS, edge=False),
+        BudgetCase("retries of one request", template._replace(repeated=True), RETRIES, edge=False),
+        BudgetCase("invalid requests", template._replace(fields=MappingProxyType({"messages": "x"})), INVALID, False),
+    )
+    # No prompt of one case is one of another, so that no cache answers it.
+    return [one._replace(template=one.template._replace(run=f"{template.run}-{n}")) for n, one in enumerate(cases)]
+
+
+class BudgetSuite:
+    """One run against one gateway. `key`: the administrator's; without `admin` a key with the budget `budget_usd`."""
+
+    def __init__(self, url: str, key: str, admin: KeyAdministration | None, budget_usd: float | None) -> None:
+        self.url, self.key, self._admin, self._left_usd = url, key, admin, budget_usd or 0.0
+        self._clients = [admin.client] if admin else []
+
+    async def run(
+        self, template: RequestTemplate, embeddings: RequestTemplate | None, requests: int
+    ) -> list[CaseResult]:
+        """Raises ReconcileError AW-REC-40 if the first requests or the administration fail."""
+        try:
+            sample = await self._send_sample(template)
+            usual = {template.path: sample.usd}
+            if embeddings:
+                usual[EMBEDDINGS] = (await self._send_sample(embeddings)).usd
+            trials: list[Trial | CaseResult] = []
+            for case in list_cases(template._replace(prompt_tokens=sample.tokens), embeddings, requests):
+                report_step(case.name)
+                trials.append(await self._try_case(case, usual[case.template.path]))
+            recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
+            return [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
+        finally:
+            for client in self._clients:
+                await client.close()
+
+    async def find_model(self) -> str:
+        """Return the first model that the gateway lists."""
+        try:
+            return str((await self._connect(self.key).get("/v1/models"))["data"][0]["id"])
+        except (EngineError, LookupError, TypeError) as error:
+            answer = describe_failure(error) if isinstance(error, EngineError) else Answer(404, reason="no model")
+            raise request_error(answer, f"{self.url}/models") from error
+
+    async def _send_sample(self, template: RequestTemplate) -> Answer:
+        """Measure one request: whether the gateway answers, and its usage."""
+        (account,) = await self._open_accounts("sample", 100 * template.worst_usd(), 1)
+        answer = await template.send(self._connect(account.key), 0)
+        if not answer.usd:
+            reason = answer.reason or "the reply states no usage"
+            raise request_error(answer._replace(reason=reason), f"{self.url}{template.path}")
+        self._left_usd -= answer.usd
+        return answer
+
+    async def _try_case(self, case: BudgetCase, usual_usd: float) -> Trial | CaseResult:
+        """Choose a budget that half of the requests spend, and at least one worst case; then spend it."""
+        if case.requests == 0:
+            return CaseResult(case=case.name, verdict="skipped", note="needs --embeddings MODEL=IN")
+        if self._admin is None and (case.keys > 1 or not case.edge):
+            return CaseResult(case=case.name, verdict="skipped", note="needs --admin, to read the spend")
+        worst = case.template.worst_usd()
+        budget = max(1.01 * worst, case.requests * usual_usd / 2) if case.edge else 100 * worst
+        accounts = await self._open_accounts(case.name, budget, case.keys)
+        budget = budget if self._admin else max(0.0, self._left_usd)
+        clients = [self._connect(account.key) for account in accounts]
+        trial = Trial(case, budget, accounts, [])
+        answers = trial.answers
+        if case.batch:
+            answers += await case.template.send_batch(clients[0], case.requests)
+            if answers[0].status in ABSENT:
+                return CaseResult(case=case.name, verdict="skipped", note=f"no batches here: {answers[0].reason}")
+        while trial.counted_usd <= 2 * budget and len(answers) < ROUNDS * case.requests:
+            numbers = range(len(answers), len(answers) + case.requests)
+            sent = (case.template.send(clients[n % case.keys], n) for n in numbers)
+            answers += await asyncio.gather(*sent)
+            if not case.edge or all(answer.status != 200 for answer in answers[-case.requests :]):
+                break
+        self._left_usd -= trial.counted_usd
+        return trial
+
+    async def _open_accounts(self, name: str, budget_usd: float, count: int) -> tuple[CreatedKey, ...]:
+        if self._admin is None:
+            return (CreatedKey("", self.key),)
+        try:
+            return await self._admin.create_keys(name.replace(" ", "-"), budget_usd, count)
+        except EngineError as error:
+            raise request_error(describe_failure(error), f"{self._admin.client.address} (--admin)") from error
+
+    def _connect(self, key: str) -> EngineClient:
+        self._clients.append(EngineClient(self.url, key))
+        return self._clients[-1]
+
+    async def _read_spend(self, trials: list[Trial]) -> dict[str, float] | None:
+        """Read the spend of each key, when all that was counted is recorded or `settle_s` has passed."""
+        if self._admin is None:
+            return None
+        until = time.monotonic() + self._admin.settle_s
+        while True:
+            spent = await self._admin.read_spend()
+            complete = all(one.sum_spend(spent) >= one.counted_usd * (1 - PROMPT_TOLERANCE) for one in trials)
+            if complete or time.monotonic() > until:
+                return spent
+            await asyncio.sleep(SPEND_POLL_S)
+
+
+def compare_spend(trial: Trial, spent: dict[str, float] | None) -> CaseResult:
+    """Compare the recorded spend with the count, and both with the budget."""
+    recorded = None if spent is None else trial.sum_spend(spent)
+    overspent = max(trial.counted_usd, recorded or 0.0) - trial.budget_usd
+    verdict, note = find_problem(trial, recorded, overspent)
+    return CaseResult(
+        case=trial.case.name,
+        verdict=verdict,
+        note=note,
+        budget_usd=round(trial.budget_usd, USD_DIGITS),
+        sent=len(trial.answers),
+        answered=sum(answer.status == 200 for answer in trial.answers),
+        recorded_usd=None if recorded is None else round(recorded, USD_DIGITS),
+        counted_usd=round(trial.counted_usd, USD_DIGITS),
+        overspent_usd=round(overspent, USD_DIGITS) if verdict == "overspent" else 0.0,
+    )
+
+
+def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tuple[CaseVerdict, str]:
+    """Return the verdict and its reason."""
+    case, answers, counted = trial.case, trial.answers, trial.counted_usd
+    worst, exact = case.template.worst_usd(), all(answer.exact for answer in answers)
+    if overspent > trial.budget_usd * ROUNDING:
+        return "overspent", ""
+    if case.edge:
+        others = [answer.reason for answer in answers if answer.status != 200 and not answer.over_budget]
+        if others or all(answer.status == 200 for answer in answers):
+            return "inconclusive", others[0] if others else "all requests fit into the budget: use more requests"
+        if -overspent > worst:
+            return "refused early", f"{-overspent:.6f} USD are left, and a request needs at most {worst:.6f}"
+    if recorded is None:
+        return "ok", ""
+    if case.template.repeated and answers[0].usd <= recorded < counted:
+        return "ok", "the gateway replayed an answer, and did not bill it again"
+    if recorded < counted * (1 - (ROUNDING if exact else PROMPT_TOLERANCE)):
+        return "underbilled", f"{counted - recorded:.6f} USD less than delivered"
+    if recorded > (counted if exact else len(answers) * worst) * (1 + ROUNDING):
+        return "overbilled", f"{recorded - counted:.6f} USD more than delivered"
+    return "ok", ""
+
+
+def request_error(answer: Answer, place: str) -> ReconcileError:
+    """Explain why the first request failed."""
+    hint = HINTS.get(401 if answer.status == 403 else answer.status, OTHER_HINT)
+    return ReconcileError(
+        "AW-REC-40", f"the gateway cannot be tested: {answer.reason}", where=ErrorLocation(place), hint=hint
+    )

@@ -1,0 +1,140 @@
+"""Requests of the budget suite, and the cost of each answer: its usage times the stated prices."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.errors import ArchwrightError
+from archwright.http_client.client import EngineClient, EngineRefused
+from archwright.policy.usage_limits import TEMPLATE_TOKENS
+
+MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
+BATCH_LIMIT_S, BATCH_POLL_S = 300.0, 0.25
+BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
+CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
+# Statuses of a route that a gateway does not have.
+ABSENT = (404, 405, 501)
+BOUNDARY = "archwright-conformance"
+FORM_HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="batch.jsonl"\r\n'
+    "Content-Type: application/jsonl\r\n\r\n"
+).encode()
+FORM_TYPE, FORM_END = f"multipart/form-data; boundary={BOUNDARY}", f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+class Answer(NamedTuple):
+    """The outcome of one request. `status` 0: no HTTP reply; `reason`: the error of a refused request.
+
+    `usd`: its cost by the suite's count; `exact`: the reply states its usage, else `usd` is a lower bound."""
+
+    status: int
+    usd: float = 0.0
+    tokens: int = 0
+    reason: str = ""
+    exact: bool = True
+
+    @property
+    def over_budget(self) -> bool:
+        """True if the gateway refused the request because of the budget."""
+        return self.status != 200 and any(word in self.reason.lower() for word in ("budget", "quota"))
+
+
+class RequestTemplate(NamedTuple):
+    """Requests of one kind. Each has a prompt of its own, so that no cache answers it, unless they are `repeated`.
+
+    `input_usd`, `output_usd`: the price of a token; `leave_after`: pieces of a stream before the client disconnects;
+    `fields`: changes of the body; `prompt_tokens`: as measured."""
+
+    model: str
+    input_usd: float
+    output_usd: float
+    run: str
+    path: str = CHAT
+    prompt_tokens: int = 0
+    leave_after: int = 0
+    repeated: bool = False
+    fields: MappingProxyType[str, Any] = MappingProxyType({})
+
+    def build_body(self, number: int) -> dict[str, Any]:
+        text = (
+            f"Run {self.run}, request {0 if self.repeated else number:06d}. Write the numbers from 1 to 500 as words."
+        )
+        if self.path == EMBEDDINGS:
+            return {"model": self.model, "input": text * 16}
+        body = {"model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": MAX_TOKENS}
+        return body | self.fields
+
+    def worst_usd(self) -> float:
+        """Bound the cost from outside: a token per byte of the body and a chat template, and `max_tokens` of output."""
+        body = self.build_body(0)
+        tokens = len(msgspec.json.encode(body)) + TEMPLATE_TOKENS
+        return tokens * self.input_usd + (0 if self.path == EMBEDDINGS else MAX_TOKENS) * self.output_usd
+
+    async def send(self, client: EngineClient, number: int) -> Answer:
+        body = self.build_body(number)
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT_S):
+                if "stream" in body:
+                    return await self._stream(client, body)
+                headers = {"Idempotency-Key": f"conformance-{self.run}"} if self.repeated else {}
+                return self._count(await client.post(self.path, body, headers))
+        except (ArchwrightError, TimeoutError) as error:
+            return describe_failure(error)
+
+    async def _stream(self, client: EngineClient, body: dict[str, Any]) -> Answer:
+        pieces, usage = 0, None
+        try:
+            async with aclosing(client.stream(self.path, body)) as events:
+                async for event in events:
+                    usage = event.get("usage") or usage
+                    pieces += any((one.get("delta") or {}).get("content") for one in event.get("choices") or ())
+                    if pieces == self.leave_after > 0:  # the least that is fair: a token for each piece
+                        return Answer(200, pieces * self.output_usd, exact=False)
+        except ArchwrightError:
+            if not pieces:
+                raise
+        least = {"prompt_tokens": self.prompt_tokens, "completion_tokens": pieces}
+        return self._count({"usage": usage or least})._replace(exact=usage is not None)
+
+    def _count(self, reply: dict[str, Any]) -> Answer:
+        usage = reply.get("usage") or {}
+        tokens, output = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        return Answer(200, tokens * self.input_usd + output * self.output_usd, tokens, exact=bool(usage))
+
+    async def send_batch(self, client: EngineClient, count: int) -> list[Answer]:
+        """Run a batch of `count` requests to its end; one refused answer if the gateway does not accept it."""
+        url = f"/v1{self.path}"
+        rows = ({"custom_id": f"{n}", "method": "POST", "url": url, "body": self.build_body(n)} for n in range(count))
+        form = FORM_HEAD + b"\n".join(map(msgspec.json.encode, rows)) + FORM_END
+        try:
+            async with asyncio.timeout(BATCH_LIMIT_S):
+                file = await client.send_bytes("POST", "/v1/files", form, FORM_TYPE)
+                order = {"input_file_id": file.get("id"), "endpoint": url, "completion_window": "24h"}
+                batch = await client.post("/v1/batches", order)
+                while batch.get("status") not in BATCH_ENDS:
+                    await asyncio.sleep(BATCH_POLL_S)
+                    batch = await client.get(f"/v1/batches/{batch.get('id')}")
+                names = [batch[name] for name in ("output_file_id", "error_file_id") if batch.get(name)]
+                texts = [await client.get_text(f"/v1/files/{name}/content") for name in names]
+                return [self._read_line(line) for text in texts for line in text.splitlines() if line]
+        except (ArchwrightError, TimeoutError) as error:
+            return [describe_failure(error)]
+
+    def _read_line(self, line: str) -> Answer:
+        row: dict[str, Any] = msgspec.json.decode(line)
+        response = row.get("response") or {}
+        if response.get("status_code") == 200:
+            return self._count(response["body"])
+        return Answer(response.get("status_code") or 0, reason=f"{row.get('error')} {response.get('body')}")
+
+
+def describe_failure(error: Exception) -> Answer:
+    if isinstance(error, EngineRefused):
+        return Answer(error.status, reason=f"HTTP {error.status}: {msgspec.json.encode(error.body).decode()[:300]}")
+    return Answer(0, reason=str(error) or f"no answer within {REQUEST_LIMIT_S:g} s")
