@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import openai
 import pytest
+from tests.lake.documents.sample_documents import make_pdf
 from tests.serving.conftest import Platform, endpoint, free_port, running, table
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in, whole
 
 from archwright.home import Home
 
-from .official_clients import openai_client
+from .official_clients import HELLO, anthropic_client, openai_client
 
 pytestmark = pytest.mark.enable_socket
 
@@ -35,6 +38,12 @@ def surface(server: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     entries.append(endpoint(model="plain", workload="w-plain", pool="plain", **{**shared, "detect": False}))
     with running(Home(tmp_path_factory.mktemp("surface")), table(*entries, port=free_port())) as platform:
         yield platform
+
+
+@pytest.fixture
+def messages(surface: Platform) -> Iterator[anthropic.Anthropic]:
+    with anthropic_client(surface) as made:
+        yield made
 
 
 @pytest.fixture
@@ -118,3 +127,68 @@ def test_the_reservation_covers_every_choice_of_every_prompt(surface: Platform, 
     count = len(server.asked)
     refused = surface.ask("POST", "/v1/completions", {**asked, "prompt": ["a"] * 8}, key=key)
     assert (refused.status, len(server.asked)) == (429, count)
+
+
+def pdf(*pages: bytes) -> Any:
+    data = base64.b64encode(make_pdf(*pages)).decode()
+    return {
+        "type": "document",
+        "title": "A",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": data},
+    }
+
+
+def page(text: str) -> bytes:
+    return f"BT /F 12 Tf 20 200 Td ({text}) Tj ET".encode()
+
+
+ANSWER = whole({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": USED})
+
+
+def test_a_pdf_is_read_as_text(messages: anthropic.Anthropic, server: Place, surface: Platform) -> None:
+    server.script = ANSWER
+    blocks = [pdf(page("The sea is deep."), page("Ships sail.")), {"type": "text", "text": "What?"}]
+    asked: Any = {"model": "plain", "max_tokens": 8, "messages": [{"role": "user", "content": blocks}]}
+    assert messages.messages.create(**asked).usage.output_tokens == 5
+    (sent,) = server.last.body["messages"]
+    assert sent["content"] == "<document>\nA\n\nThe sea is deep.\n\nShips sail.\n</document>\nWhat?"
+    found = messages.messages.create(**{**asked, "model": "plain", "stream": True})
+    assert [event.type for event in found][-1] == "message_stop"
+    server.script = whole({}, 404)
+    del asked["max_tokens"]
+    assert messages.messages.count_tokens(**asked).input_tokens > 20
+    # Its text is searched for personal data as any other.
+    asked |= {"max_tokens": 8, "messages": [{"role": "user", "content": [pdf(page("mail bob@example.org now"))]}]}
+    with pytest.raises(anthropic.PermissionDeniedError):
+        messages.messages.create(**{**asked, "model": "vllm"})
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [(pdf(b""), "has no text"), (pdf(*[page("x")] * 101), "more than 100 pages"), (None, "damaged")],
+)
+def test_a_pdf_without_text_is_refused(messages: anthropic.Anthropic, document: Any, problem: str) -> None:
+    block = document or {**pdf(b""), "source": {**pdf(b"")["source"], "data": "aGVsbG8="}}
+    turns: Any = [{"role": "user", "content": [block]}]
+    with pytest.raises(anthropic.BadRequestError, match=f"messages.0.content.0: .*{problem}"):
+        messages.messages.create(model="plain", max_tokens=8, messages=turns)
+
+
+def test_thinking_reaches_a_template_and_comes_back(messages: anthropic.Anthropic, server: Place) -> None:
+    said = {"content": "yes", "reasoning_content": "hm"}
+    server.script = whole({"choices": [{"message": said, "finish_reason": "stop"}], "usage": USED})
+    asked: Any = {"model": "vllm", "max_tokens": 4000, "messages": HELLO}
+    reply = messages.messages.create(**asked, thinking={"type": "enabled", "budget_tokens": 2000})
+    assert server.last.body["chat_template_kwargs"] == {"enable_thinking": True, "thinking_budget": 2000}
+    assert [block.type for block in reply.content] == ["thinking", "text"]
+
+
+def test_tokens_are_counted_by_the_engine_or_estimated(messages: anthropic.Anthropic, server: Place) -> None:
+    asked: Any = {"messages": HELLO, "system": "s" * 3_000}
+    server.script, before = whole({"count": 7, "tokens": [1] * 7}), len(server.asked)
+    assert messages.messages.count_tokens(model="llama-server", **asked).input_tokens == 7
+    assert [one.path for one in server.asked[before:]] == ["/apply-template", "/tokenize"]
+    server.script, before = whole({"detail": "Not Found"}, 404), len(server.asked)
+    assert 1_000 < messages.messages.count_tokens(model="openai", **asked).input_tokens < 1_050
+    assert 1_000 < messages.messages.count_tokens(model="openai", **asked).input_tokens < 1_050
+    assert [one.path for one in server.asked[before:]] == ["/apply-template", "/tokenize"]  # asked once only

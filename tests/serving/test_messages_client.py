@@ -152,8 +152,8 @@ def test_real_tokens_are_counted_as_the_engine_counts_them(null: Platform, real:
         counted = real.messages.count_tokens(**whole)
         used = real.messages.create(**whole, max_tokens=64).usage
         assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0) > 10
-    with anthropic_client(null) as other, pytest.raises(anthropic.BadRequestError, match="does not count"):
-        other.messages.count_tokens(model="m", messages=HELLO)
+    with anthropic_client(null) as other:  # an engine that cannot count
+        assert 0 < other.messages.count_tokens(model="m", messages=HELLO).input_tokens < 20
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])

@@ -9,6 +9,7 @@ import pytest
 from anthropic import types
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from archwright.errors import EngineError
 from archwright.serving.admission.metering import estimate_worst_case
@@ -17,6 +18,7 @@ from archwright.serving.events.messages_writer import BUFFER_LIMIT_BYTES, Messag
 from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
 from archwright.serving.http.errors import ApiError
 from archwright.serving.messages_api.request_translation import translate_request
+from archwright.serving.settings.config import WeightedTarget
 
 from ..conftest import Entry, directory, endpoint
 
@@ -30,6 +32,8 @@ DIRECTORY = directory(
     spec("m", "unix:e"),
     spec("far", "https://e/v1", vision=True),
     spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
+    spec("v", "https://e/v1", engine="vllm"),
+    spec("mixed", "https://e/v1", targets=(WeightedTarget(pool="mixed"), WeightedTarget(pool="own"))),
     spec("dear", "https://a/v1", protocol="anthropic", price_in_usd=1e-6, price_out_usd=1e-6),
 )
 HELLO = [{"role": "user", "content": "hi"}]
@@ -80,7 +84,6 @@ def test_what_else_is_said() -> None:
         metadata={"user_id": "u"},
         tools=[TOOL],
         tool_choice={"type": "any", "disable_parallel_tool_use": True},
-        thinking={"type": "disabled"},
         output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
         service_tier="standard_only",
         cache_control={"type": "ephemeral"},
@@ -131,6 +134,74 @@ def test_a_cancelled_request_is_charged_for_its_tools(model: str) -> None:
     assert worst.input_estimate >= 500
 
 
+@pytest.mark.parametrize(
+    ("model", "thinking", "sent"),
+    [
+        ("far", {"type": "disabled"}, {"reasoning_effort": "none"}),
+        *(
+            ("far", {"type": "enabled", "budget_tokens": budget}, {"reasoning_effort": effort})
+            for budget, effort in ((2047, "low"), (2048, "medium"), (16_383, "medium"), (16_384, "high"))
+        ),
+        ("far", {"type": "enabled", "display": "summarized"}, {"reasoning_effort": "medium"}),
+        ("far", {"type": "adaptive"}, {}),
+        ("m", {"type": "disabled"}, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("v", {"type": "disabled"}, {"chat_template_kwargs": {"enable_thinking": False}}),
+        (
+            "v",
+            {"type": "enabled", "budget_tokens": 2048},
+            {"chat_template_kwargs": {"enable_thinking": True, "thinking_budget": 2048}},
+        ),
+    ],
+)
+def test_thinking_reaches_the_engine(model: str, thinking: dict[str, Any], sent: dict[str, Any]) -> None:
+    found = translate_request(asked(model=model, thinking=thinking), DIRECTORY, None)
+    assert {name: found.body[name] for name in found.body if name not in ("messages", "max_tokens", "model")} == sent
+
+
+def test_the_effort_says_more_than_a_budget_and_less_than_disabled() -> None:
+    for thinking, effort in (({"type": "enabled", "budget_tokens": 1024}, "high"), ({"type": "disabled"}, "none")):
+        config = {"effort": "high"}
+        found = translate_request(asked(model="far", thinking=thinking, output_config=config), DIRECTORY, None)
+        assert found.body["reasoning_effort"] == effort
+
+
+@pytest.mark.parametrize("kind", ["bash_20250124", "text_editor_20250728", "memory_20250818"])
+def test_a_tool_of_the_client_gets_its_published_input(kind: str) -> None:
+    tool = {"type": kind, "name": kind.rpartition("_")[0]}
+    found = translate_request(asked(tools=[tool], tool_choice={"type": "any"}), DIRECTORY, None)
+    (function,) = (one["function"] for one in found.body["tools"])
+    assert function["name"] == tool["name"] and function["description"]
+    Draft202012Validator.check_schema(function["parameters"])
+    assert "command" in function["parameters"]["properties"]
+
+
+def test_documents_are_text_of_the_chat() -> None:
+    parts = {"type": "content", "content": [{"type": "text", "text": "one"}, PNG]}
+    plain, titled = {**DOCUMENT, "source": {"type": "content", "content": "c"}}, {"title": "T", "context": "C"}
+    turns = [
+        {"role": "user", "content": [{**DOCUMENT, **titled}, plain, {**DOCUMENT, "source": parts}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [DOCUMENT]}]},
+    ]
+    user, tool = translate_request(asked(model="far", messages=turns), DIRECTORY, None).body["messages"]
+    texts = "".join(part["text"] if part["type"] == "text" else "IMAGE" for part in user["content"])
+    begin, end = "<document>\n", "\n</document>\n"
+    first, second, third = "T\n\nC\n\na text", "c", "\noneIMAGE"
+    assert texts == f"{begin}{first}{end}{begin}{second}{end}{begin}{third}</document>\n"
+    assert (tool["role"], tool["content"]) == ("tool", f"{begin}a text{end}")
+
+
+def test_a_pdf_may_fill_the_context_and_its_data_are_no_text() -> None:
+    source = {"type": "base64", "media_type": "application/pdf", "data": "A" * 8_000}
+    found = translate_request(
+        asked(messages=[{"role": "user", "content": [{**DOCUMENT, "source": source}]}]), DIRECTORY, None
+    )
+    (document,) = found.documents
+    assert document.mark in found.body["messages"][0]["content"] and document.at == "messages.0.content.0"
+    assert (found.parts.data_bytes, found.prompt_characters < 200) == (8_000, True)
+    assert estimate_worst_case(found, 9_000).tokens == found.endpoint.context_tokens + 8
+
+
+UNKNOWN_THINKING = (("enabled", "omitted"), ("disabled", "full"), ("deep", None))
 WRONG_NATIVE: dict[str, Any] = {
     **dict.fromkeys(("messages", "stream", "stop_sequences"), 7),
     **{"max_tokens": 9001, "max_new_tokens": 9000, "models": ["other"], "thread": {"type": "create"}},
@@ -146,13 +217,28 @@ WRONG_NATIVE: dict[str, Any] = {
         ({"messages": []}, "messages"),
         *(({"messages": [{"content": "x", **role}]}, "messages.0.role") for role in ({"role": "tool"}, {})),
         ({"messages": [*HELLO, {"role": "user", "content": 7}]}, "messages.1.content"),
-        ({"messages": [{"role": "user", "content": [DOCUMENT]}]}, "messages.0.content.0.type"),
+        *(
+            ({"messages": [{"role": "user", "content": [{**DOCUMENT, **changes}]}]}, f"messages.0.content.0.{place}")
+            for changes, place in (
+                ({"citations": {"enabled": True}}, "citations"),
+                ({"source": {"type": "base64", "media_type": "text/html", "data": "aGk="}}, "source.media_type"),
+            )
+        ),
+        *(
+            (
+                {"messages": [{"role": "user", "content": [{**DOCUMENT, "source": source}]}]},
+                "messages.0.content.0.source.type",
+            )
+            for source in ({"type": "url", "url": "https://e/a.pdf"}, {"type": "file", "file_id": "f"})
+        ),
         ({"messages": [{"role": "user", "content": [PNG]}]}, "messages[0].content[0]"),
         ({"temperature": 1.1}, "temperature"),
+        *(({"thinking": {"type": kind, "display": shown}}, "thinking") for kind, shown in UNKNOWN_THINKING),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"model": "mixed", "thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
         ({"tools": [{"type": "web_search_20250305", "name": "w", "input_schema": {}}]}, "tools.0.type"),
         ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice.type"),
-        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0.type"),
+        ({"tools": [{"type": "computer_20250124", "name": "computer"}]}, "tools.0.type"),
         ({"tools": [{"name": "f"}]}, "tools.0.input_schema"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"thread": {"type": "create"}}, "thread"),

@@ -10,6 +10,7 @@ Design: the reservation is taken in the shared accounts, so limits hold across w
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections import Counter
@@ -42,6 +43,8 @@ from archwright.serving.settings.config import Endpoint, Prices
 CHECK_INTERVAL_S = 0.25
 LIMITS_PROPAGATION_S = 2 * POLL_S  # after this time every worker knows of a change of limits
 UNLIMITED = sys.maxsize
+ESTIMATED_BYTES_PER_TOKEN = 3
+_DATA_URL = re.compile(b'"data:[^"]*')
 BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 CacheOutcome = Literal["hit", "miss", "off"]
 
@@ -193,6 +196,10 @@ class RequestCharge:
         if cache is not None and self._cache_key is not None and version == self._version:
             cache.put(self._cache_key, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, version))
 
+    def add_input_text(self, characters: int) -> None:
+        """Add text that the gateway read from a document to the estimate of the input."""
+        self._input_estimate += characters // CHARACTERS_PER_TOKEN
+
     def mark_sent_to_engine(self) -> None:
         """From now on the input is charged, even if the engine reports no usage."""
         self._engine_asked = True
@@ -267,6 +274,15 @@ def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> Worst
     max_input, input_estimate = _bound_input_tokens(body_bytes, generation)
     usd = compute_cost_usd(generation.endpoint.prices, max_input, output)
     return WorstCase(max_input + output, usd, output, min(max_input, input_estimate))
+
+
+def estimate_input_tokens(generation: GenerationRequest) -> int:
+    """Estimate a chat's prompt for an engine that cannot count: a third of the bytes of its JSON without images.
+
+    With SmolLM2's tokenizer 15 to 29 % too high for English and code, 6 % too low for German, 35 % for Chinese."""
+    images = generation.parts.images * min(IMAGE_USUAL_TOKENS, generation.endpoint.image_tokens)
+    read = msgspec.json.encode([generation.body.get("messages"), generation.body.get("tools")])
+    return images + len(_DATA_URL.sub(b"", read)) // ESTIMATED_BYTES_PER_TOKEN
 
 
 def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

@@ -21,6 +21,7 @@ from archwright.serving.handlers.passage_search import PassageSearch
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.providers.protocol import CHAT_PATH
+from archwright.serving.requests.document_text import DocumentReader
 from archwright.serving.requests.image_fetch import ImageFetcher
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -73,7 +74,7 @@ class GatewayContext:
         self._traces = recorders.traces
         self._supervisor = recorders.supervisor
         self.fleet = PoolRegistry(config.pools, home)
-        self.images = ImageFetcher(self.journal)
+        self.images, self.documents = ImageFetcher(self.journal), DocumentReader()
         self.passages = PassageSearch(home, recorders.ledger.store, self.journal)
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
@@ -126,6 +127,7 @@ class GatewayContext:
         self.accounting.flush()
         await self._shadows.close()
         self.passages.close()
+        self.documents.close()
         await self.fleet.close()
         self.publish_load()  # the exported metrics outlive this process
 

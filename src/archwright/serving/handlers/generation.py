@@ -65,6 +65,9 @@ class GenerationHandler(MeteredHandler):
         request, generation = self.request, self._generation
         if generation.parts.urls:  # first, so that a cached response is one to the same images
             await self.gateway.images.insert_images(generation.parts.urls, self.response, request.principal.tenant)
+        if generation.documents:
+            messages = generation.body["messages"]
+            charge.add_input_text(await self.gateway.documents.insert_texts(generation.documents, messages))
         charge.look_up_cache(request, generation, self._interface_kind)
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from archwright.serving.admission.metering import estimate_input_tokens
 from archwright.serving.events.citation_writer import CitationWriter
 from archwright.serving.events.messages_writer import MessagesWriter
 from archwright.serving.events.response_formats import (
@@ -124,17 +125,22 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
     if generation.parts.urls:
         tenant = context.request.principal.tenant
         await gateway.images.insert_images(generation.parts.urls, context.response, tenant)
+    if generation.documents:
+        await gateway.documents.insert_texts(generation.documents, generation.body["messages"])
     content = generation.native or generation.body
     attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
 
-    async def count(replica: Replica) -> int:
+    async def count(replica: Replica) -> int | None:
         model = replica.client.model_override
         native = None if generation.native is None else {**generation.native, **model}
         body = {**generation.body, **model}
         return await replica.provider.count_tokens(replica.client, body, native, generation.betas)
 
     slot = gateway.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
-    return json_reply({"input_tokens": await attempts.run(slot, count)})
+    tokens = await attempts.run(slot, count)
+    if tokens is None:
+        tokens = estimate_input_tokens(generation)
+    return json_reply({"input_tokens": tokens})
 
 
 def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:

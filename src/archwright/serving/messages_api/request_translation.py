@@ -7,10 +7,13 @@ the model's name replaced; fields that cost more than the configured price are r
 
 import re
 from collections.abc import Mapping, Set
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from archwright.contract.record import replace
 from archwright.serving.http.errors import (
     THREAD_UNSUPPORTED,
     bad_request,
@@ -21,6 +24,7 @@ from archwright.serving.http.errors import (
 from archwright.serving.messages_api import schema
 from archwright.serving.providers.anthropic import BETA_HEADER_NAME
 from archwright.serving.requests import field_checks
+from archwright.serving.requests.document_text import DocumentReference
 from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import count_parts
@@ -36,6 +40,8 @@ BETA_HEADER = BETA_HEADER_NAME.encode()
 MAX_BETAS = 32
 # Provider tool types that the client runs itself. All other types run at the provider.
 CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+MEDIUM_BUDGET, HIGH_BUDGET = 2_048, 16_384  # least thinking tokens of these efforts
+PDF_TYPE = "application/pdf"
 LONG_CONTEXT_PREFIX = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -59,8 +65,12 @@ def translate_request(
     if endpoint.protocol == "anthropic":
         return _pass_through(fields, request, found, betas or "")
     others = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
-    chat = {**others, **_to_chat(request, endpoint)}
-    return build_chat(check_types(chat, ChatRequest), chat, found)
+    documents: list[DocumentReference] = []
+    chat = {**others, **_to_chat(request, endpoint, documents)}
+    built = build_chat(check_types(chat, ChatRequest), chat, found)
+    size = built.parts.data_bytes + sum(len(document.data) for document in documents)
+    parts = built.parts._replace(data_bytes=size, boundless=True) if documents else built.parts
+    return replace(built, documents=tuple(documents), parts=parts)
 
 
 def _remove_allowed(body: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any]:
@@ -132,15 +142,15 @@ def _check_betas(header: str, endpoint: Endpoint) -> str:
     return ",".join(names)
 
 
-def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """Return the fields of the equivalent chat."""
+def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint, documents: list[DocumentReference]) -> dict[str, Any]:
+    """Return the fields of the equivalent chat. Adds its PDF documents to `documents`."""
     messages: list[dict[str, Any]] = []
     if request.system:
         parts = request.system
         system = parts if type(parts) is str else "\n\n".join(part.text for part in parts)  # type: ignore[union-attr]
         messages.append({"role": "system", "content": system})
     for number, turn in enumerate(request.messages):
-        messages += _translate_message(turn, f"messages.{number}")
+        messages += _translate_message(turn, f"messages.{number}", documents)
     chat: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
@@ -154,8 +164,6 @@ def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, A
         "stream_options": {"include_usage": True} if request.stream else None,
         "user": request.metadata.user_id if request.metadata else None,
     }
-    if request.thinking is not None and request.thinking.type == "enabled":
-        raise unsupported_field("this model does not support 'thinking'; remove the field", "thinking")
     if request.service_tier is not None and not endpoint.strict:
         chat["service_tier"] = SERVICE_TIERS.get(request.service_tier, request.service_tier)
     for edit in request.context_management.edits if request.context_management else ():
@@ -163,17 +171,21 @@ def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint) -> dict[str, A
             at = "context_management.edits"
             raise unsupported_value(f"{at}: this model does not support the edit {edit.type!r}", at)
     config = request.output_config or schema.OutputConfig(format=request.output_format)
-    return {**chat, **_translate_tools(request), **_translate_output(config, endpoint)}
+    thinking = _translate_thinking(request.thinking, config.effort, endpoint)
+    return {**chat, **_translate_tools(request), **_translate_output(config, endpoint), **thinking}
 
 
 def _translate_tools(request: schema.MessagesRequest) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for number, tool in enumerate(request.tools or ()):
-        if tool.type not in (None, "custom"):
-            at = f"tools.{number}.type"
-            raise unsupported_value(f"{at}: this model does not support the provider tool {tool.type!r}", at)
-        parameters = field_checks.require_field(tool.input_schema, f"tools.{number}.input_schema")
-        function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+        known = _client_tools().get(tool.type or "", {})
+        if tool.type not in (None, "custom") and not known:
+            at, names = f"tools.{number}.type", ", ".join(_client_tools())
+            raise unsupported_value(f"{at}: this model supports {names}, not {tool.type[:40]!r}", at)
+        given = known.get("input_schema") or tool.input_schema
+        parameters = field_checks.require_field(given, f"tools.{number}.input_schema")
+        described = known.get("description") or tool.description
+        function = {"name": tool.name, "description": described, "parameters": parameters}
         fields.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
     choice = request.tool_choice
     if choice is None:
@@ -188,6 +200,35 @@ def _translate_tools(request: schema.MessagesRequest) -> dict[str, Any]:
     return {**fields, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else fields
 
 
+@cache
+def _client_tools() -> dict[str, dict[str, Any]]:
+    """Return description and input of the provider's tools that a client runs, by type. A request has neither."""
+    found: dict[str, dict[str, Any]] = msgspec.json.decode(Path(__file__).with_name("client_tools.json").read_bytes())
+    return found
+
+
+def _translate_thinking(thinking: schema.Thinking | None, effort: str | None, endpoint: Endpoint) -> dict[str, Any]:
+    """Return the fields that turn an engine's reasoning on or off. Raises ApiError 400 if it has none.
+
+    The rows of `thinking` name what the engines take: the switch of a chat template, or OpenAI's effort. `adaptive`
+    leaves the decision to the model. `effort`: of `output_config`, which says more than a budget."""
+    if thinking is None or thinking.type == "adaptive":
+        return {}
+    if thinking.type not in ("enabled", "disabled") or thinking.display not in (None, "summarized"):
+        message = "'thinking' must have the type enabled, disabled or adaptive, and no display but summarized"
+        raise unsupported_value(message, "thinking")
+    rules, enabled, budget = endpoint.rules, thinking.type == "enabled", thinking.budget_tokens or MEDIUM_BUDGET
+    taken = {name for name, rule in rules["messages"].inner.items() if rule.handling == "pass"}
+    if "thinking.template" in taken and not (enabled and endpoint.strict):  # our own engines return no thinking
+        takes_budget = enabled and "chat_template_kwargs.thinking_budget" in rules["chat"].inner
+        budgets = {"thinking_budget": budget} if takes_budget and thinking.budget_tokens else {}
+        return {"chat_template_kwargs": {"enable_thinking": enabled, **budgets}}
+    if "thinking.effort" not in taken:
+        raise unsupported_field("this model does not support 'thinking'; remove the field", "thinking")
+    level = "low" if budget < MEDIUM_BUDGET else "medium" if budget < HIGH_BUDGET else "high"
+    return {"reasoning_effort": effort or level if enabled else "none"}
+
+
 def _translate_output(config: schema.OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if config.format is not None:
@@ -198,7 +239,9 @@ def _translate_output(config: schema.OutputConfig, endpoint: Endpoint) -> dict[s
     return fields
 
 
-def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, Any]]:
+def _translate_message(
+    turn: schema.InputMessage, name: str, documents: list[DocumentReference]
+) -> list[dict[str, Any]]:
     """Return the chat messages of one turn: first each tool result, then the other blocks."""
     if type(turn.content) is str:
         return [{"role": turn.role, "content": turn.content}]
@@ -212,12 +255,12 @@ def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, A
             calls.append({"id": block.id, "type": "function", "function": function})
         elif isinstance(block, schema.ToolResultBlock):
             inner = [schema.TextBlock(text=block.content)] if type(block.content) is str else block.content
-            results = [_translate_part(part, at) for part in inner]
+            results = [part for block in inner for part in _translate_part(block, at, documents)]
             text = "".join(part["text"] for part in results if part["type"] == "text")
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
             parts += [part for part in results if part["type"] != "text"]
         elif not isinstance(block, schema.ThinkingBlock | schema.RedactedThinkingBlock):
-            parts.append(_translate_part(block, at))
+            parts += _translate_part(block, at, documents)
     if calls:
         messages.append({"role": turn.role, "content": parts or None, "tool_calls": calls})
     elif parts or not messages:
@@ -225,11 +268,36 @@ def _translate_message(turn: schema.InputMessage, name: str) -> list[dict[str, A
     return messages
 
 
-def _translate_part(block: object, at: str) -> dict[str, Any]:
+def _translate_part(block: object, at: str, documents: list[DocumentReference]) -> list[dict[str, Any]]:
     if isinstance(block, schema.TextBlock):
-        return {"type": "text", "text": block.text}
-    if not isinstance(block, schema.ImageBlock):
-        raise unsupported_value(f"{at}.type: this model takes text and images only", f"{at}.type")
+        return [{"type": "text", "text": block.text}]
+    if isinstance(block, schema.DocumentBlock):
+        return _translate_document(block, at, documents)
+    if not isinstance(block, schema.ImageBlock | schema.EnclosedImageBlock):
+        raise unsupported_value(f"{at}.type: this model takes text, images and documents only", f"{at}.type")
     source = block.source
     url = source.url if isinstance(source, schema.UrlSource) else f"data:{source.media_type};base64,{source.data}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return [{"type": "image_url", "image_url": {"url": url}}]
+
+
+def _translate_document(
+    block: schema.DocumentBlock, at: str, documents: list[DocumentReference]
+) -> list[dict[str, Any]]:
+    """Return a document as text, with the images that it encloses."""
+    source, content = block.source, ""
+    if block.citations is not None and block.citations.enabled:
+        raise unsupported_value(f"{at}.citations: this model cites no documents", f"{at}.citations")
+    if isinstance(source, schema.ContentSource):
+        content = source.content if type(source.content) is str else ""
+    elif isinstance(source, schema.TextSource):
+        content = source.data
+    elif source.media_type == PDF_TYPE:
+        documents.append(DocumentReference.of(at, source.data))
+        content = documents[-1].mark
+    else:
+        message = f"{at}.source.media_type: this model takes documents of {PDF_TYPE} and text only"
+        raise unsupported_value(message, f"{at}.source.media_type")
+    text = "\n\n".join(text for text in (block.title, block.context, content) if text)
+    enclosed = source.content if isinstance(source, schema.ContentSource) and type(source.content) is list else []
+    parts = [part for inner in enclosed for part in _translate_part(inner, at, documents)]
+    return [{"type": "text", "text": f"<document>\n{text}\n"}, *parts, {"type": "text", "text": "</document>\n"}]

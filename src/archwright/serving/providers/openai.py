@@ -9,12 +9,14 @@ from typing import Any
 
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
-from archwright.serving.http.errors import bad_request
 from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest
 from archwright.serving.settings.config import ToolSide
 
 # The template already contains the special tokens, so they are parsed and none is added.
 TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
+TEMPLATE_PATH, TOKENIZE_PATH = "/apply-template", "/tokenize"
+PROMPT_FIELDS = ("model", "messages", "tools", "chat_template_kwargs")
+ABSENT_STATUSES = frozenset(map(HTTPStatus, (403, 404, 405, 422, 501)))
 MAX_TOKENS_FIELD, MAX_COMPLETION_TOKENS_FIELD = "max_tokens", "max_completion_tokens"
 STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -24,6 +26,7 @@ class OpenAIProvider:
         self._tool_side = tool_side
         self._key_header = key_header
         self._length = MAX_TOKENS_FIELD
+        self._count_paths: tuple[str, ...] = (TEMPLATE_PATH, TOKENIZE_PATH)
 
     def headers(self, key: str) -> Mapping[str, str]:
         if not key:
@@ -56,15 +59,20 @@ class OpenAIProvider:
         self._length = MAX_COMPLETION_TOKENS_FIELD
         return True
 
-    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
-        """Count with llama.cpp's template and tokenizer endpoints; OpenAI's API has no token count."""
+    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int | None:
+        """Count with the template and tokenizer of llama.cpp, else with a tokenizer of messages; others have none."""
         built = self.build_request(CHAT_PATH, body, native, betas=betas).body
-        given: dict[str, Any] = {name: built[name] for name in ("messages", "tools") if name in built}
-        try:
-            prompt = (await client.post("/apply-template", given)).get("prompt")
-            tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")
-        except EngineRefused as error:
-            if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
-                raise bad_request("this model's engine does not count tokens", "model", "unsupported_model") from error
-            raise
-        return len(tokens) if type(tokens) is list else 0
+        given: dict[str, Any] = {name: built[name] for name in PROMPT_FIELDS if name in built}
+        while self._count_paths:
+            path = self._count_paths[0]
+            try:
+                if path == TEMPLATE_PATH:
+                    prompt = (await client.post(path, given)).get("prompt")
+                    given = {"content": prompt, **TOKENIZE_OPTIONS}
+                tokens = (await client.post(TOKENIZE_PATH, given)).get("tokens")
+                return len(tokens) if type(tokens) is list else None
+            except EngineRefused as error:
+                if error.status not in ABSENT_STATUSES:
+                    raise
+                self._count_paths = tuple(other for other in self._count_paths if other != path)
+        return None

@@ -40,5 +40,5 @@ class Provider(Protocol):
         """True if the engine refused the request's form and `build_request` uses another form from now on."""
         return False
 
-    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int:
-        """Return the engine's count of the prompt's tokens. Raises ApiError 400 if the engine cannot count."""
+    async def count_tokens(self, client: EngineClient, body: Body, native: Body | None, betas: str = "") -> int | None:
+        """Return the engine's count of the prompt's tokens; None if the engine cannot count."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from archwright.contract.record import Record, replace
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests import field_checks, message_validation
+from archwright.serving.requests.document_text import DocumentReference
 from archwright.serving.requests.field_selection import reject_field, select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
 from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
@@ -48,7 +49,7 @@ class GenerationRequest(Record):
     does not count. `contexts`: number of texts, each with its own context; `choices` belong to all of them.
     `repeated_bytes`: read in addition to the
     body, because every document is read with the query. `input_tokens`: known only if the input is token ids. `top_n`,
-    `return_documents`: of a rerank."""
+    `return_documents`: of a rerank. `documents`: PDFs whose text is still to be put into the messages."""
 
     model: str
     endpoint: Endpoint
@@ -68,6 +69,7 @@ class GenerationRequest(Record):
     contexts: int = 1
     input_tokens: int | None = None
     repeated_bytes: int = 0
+    documents: tuple[DocumentReference, ...] = ()
     top_n: int | None = None
     return_documents: bool = False
 
