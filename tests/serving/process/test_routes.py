@@ -23,7 +23,7 @@ pytestmark = pytest.mark.enable_socket
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "LINK")
 UNKNOWN = ("/", "/v1", "/v1/", "/admin", "/documents", "/v1/models/", "//")
 PATHS = (*(route.path.replace("{}", "x") + "x" * route.tail for route in ROUTES), *UNKNOWN)
-OPEN = {(verb, path) for verb in ("GET", "HEAD") for path in ("/healthz", "/readyz")}
+OPEN = {(verb, path) for verb in ("GET", "HEAD") for path in ("/health", "/healthz", "/readyz")}
 OPEN |= {("GET", "/openapi.json"), ("GET", "/docs")}  # the same for every installation
 
 
@@ -61,7 +61,14 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
         ("/chat/completions", "Did you mean /v1/chat/completions? The client's base URL must end in /v1."),
         ("/v1/v1/messages", "Did you mean /v1/messages? The client's base URL must end before /v1."),
         ("/v1//models/m/", "Did you mean /v1/models/m? The client's base URL must end in /v1."),
-        ("/v1/audio/speech", "The path /v1/audio/speech does not exist."),
+        ("/v1/audio/speech", "Send its requests to the provider directly."),
+        ("/v1/threads/t1/messages", "Send all messages to /v1/chat/completions."),
+        ("/v1/fine_tuning/jobs", "Train a model with `archwright train`"),
+        ("/v1/messages/batches", "Send each request to /v1/messages."),
+        ("/api/chat", "Use OpenAI's at /v1/chat/completions"),
+        ("/v1beta/models/gemini:generateContent", "Use OpenAI's at /v1/chat/completions"),
+        ("/openai/deployments/m/chat/completions", "Use OpenAI's at /v1/chat/completions"),
+        ("/v1/imagesx", "The path /v1/imagesx does not exist."),
     ],
 )
 def test_what_is_not_there_says_where_to_go(null: Platform, path: str, told: str) -> None:

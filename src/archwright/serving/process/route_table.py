@@ -82,11 +82,9 @@ class RouteTable:
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
         tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
-        if tail.startswith("/responses"):
-            return _NO_RESPONSES
         suggested = f"/v1{tail}"
         if not any(pattern.fullmatch(suggested) for _, pattern in self._patterns):
-            return ""
+            return next((f" {hint}" for prefixes, hint in _OTHER_ENDPOINTS if _begins(tail, prefixes)), "")
         ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
         return f" Did you mean {suggested}? The client's base URL must end {ends}."
 
@@ -100,10 +98,41 @@ def _describe_action(method: str, path: str, route: Route | None) -> str:
     return f"{method} {f'/{segment}/' if segment in _FIRST_SEGMENTS else '/'}... ({len(path)} characters)"
 
 
-_FIRST_SEGMENTS = ("v1", "admin", "metrics", "healthz", "readyz")
+def _begins(path: str, prefixes: str) -> bool:
+    return any(path == one or path.startswith((f"{one}/", f"{one}:")) for one in prefixes.split())
+
+
+_FIRST_SEGMENTS = ("v1", "admin", "metrics", "health", "healthz", "readyz")
 _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
-_NO_RESPONSES = (
-    " The Responses interface is not served. Set the client to chat completions, which are at /v1/chat/completions "
-    "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)."
+# First segments after the version, in OpenAI's, Anthropic's, Google's, Azure's and Ollama's interfaces; what to use.
+_OTHER_ENDPOINTS = (
+    (
+        "/responses",
+        "The Responses interface is not served. Set the client to chat completions, which are at /v1/chat/completions "
+        "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`).",
+    ),
+    ("/conversations /assistants /threads", "No conversation is stored. Send all messages to /v1/chat/completions."),
+    ("/vector_stores", "Index documents with `archwright data index`, or embed texts at /v1/embeddings."),
+    (
+        "/fine_tuning /fine-tunes",
+        "Train a model with `archwright train` and promote it with `archwright models promote`.",
+    ),
+    (
+        "/moderations",
+        "Send the text to a classifier at /v1/predict/WORKLOAD, or instruct a model at /v1/chat/completions.",
+    ),
+    ("/images /videos", "No model here makes images. /v1/chat/completions reads images with a vision model."),
+    ("/audio", "This audio endpoint is not served. Send its requests to the provider directly."),
+    ("/realtime", "Realtime sessions are not served. Use /v1/chat/completions with `stream`: true."),
+    ("/uploads", "Uploads in parts are not served. Send texts and images inside the request."),
+    ("/messages/batches", "Message batches are not served. Send each request to /v1/messages."),
+    ("/complete", "Text completions of Anthropic are not served. Use /v1/messages."),
+    ("/engines /edits", "This old endpoint is not served. Use /v1/completions or /v1/chat/completions."),
+    (
+        "/organization /dashboard /usage",
+        "Usage and keys: `archwright usage` and `archwright key`, or the administration API.",
+    ),
+    ("/evals /containers /skills", "This endpoint is not served. Use /v1/chat/completions."),
+    ("/api /v1beta /openai", "This interface is not served. Use OpenAI's at /v1/chat/completions, or /v1/messages."),
 )
