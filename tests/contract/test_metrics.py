@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY, METRICS
+import pytest
+
+from archwright.contract.metrics import METRIC_BY_QUANTITY, METRICS
 
 
 def test_names_follow_the_conventions_and_are_unique() -> None:
@@ -20,8 +22,10 @@ def test_names_follow_the_conventions_and_are_unique() -> None:
         assert METRIC_BY_QUANTITY[metric.quantity] is metric
 
 
-def test_neighbouring_bounds_differ_by_at_most_15_percent() -> None:
-    steps = [high / low for low, high in itertools.pairwise(LATENCY_BOUNDS_S)]
-    assert max(steps) < 1.151
-    assert LATENCY_BOUNDS_S[0] == 0.001
-    assert 500 < LATENCY_BOUNDS_S[-1] < 700
+@pytest.mark.parametrize("quantity", ["ttft_s", "tpot_s", "latency_s"])
+def test_a_quantile_is_off_by_at_most_67_percent_and_round_limits_are_bounds(quantity: str) -> None:
+    bounds = METRIC_BY_QUANTITY[quantity].bounds
+    steps = [high / low for low, high in itertools.pairwise(bounds)]
+    assert max(steps) < 1.67 and sum(steps) / len(steps) < 1.5
+    assert {0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0} < set(bounds)
+    assert not METRIC_BY_QUANTITY["requests"].bounds

@@ -230,6 +230,12 @@ class Platform:
         """Series of the exposition, labels and all, to their values."""
         return _read_series(self.get("/metrics", key=self.owner).body.decode())
 
+    def requests(self, status: str, model: str = "m") -> float:
+        """The requests of a model that ended with `status`, of all tenants and HTTP statuses."""
+        labels = f'model="{model}"', f'status="{status}"'
+        found = {name: value for name, value in self.metrics().items() if name.startswith("archwright_requests_total{")}
+        return sum(value for name, value in found.items() if all(label in name for label in labels))
+
     def close(self) -> None:
         for connection in self.opened:
             connection.close()

@@ -21,6 +21,7 @@ from archwright.serving.events.response_formats import (
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.stream_relay import BufferedRelay, StreamingRelay
 from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 from archwright.serving.settings.config import Endpoint
 
@@ -67,7 +68,9 @@ class RelayStand:
         self.timing = RequestTiming(self.response.received_at)
         reservation = Reservation(Principal(key_id="k", tenant="t", role="member"), (), (0, 0), 0, 0)
         # Without a limit nothing of the accounts is used.
-        self.charge = RequestCharge(cast(CostAccounting, None), ENDPOINT, reservation, WorstCase(0, 0.0, 0, 0), 0.0)
+        request = HttpRequest("r", HEAD, 0.0, Admitted(reservation.principal, 0), b"")
+        worst_case = WorstCase(0, 0.0, 0, 0)
+        self.charge = RequestCharge(cast(CostAccounting, None), ENDPOINT, reservation, worst_case, request)
 
     def buffered(self, choices: int = 1) -> BufferedRelay:
         relay = BufferedRelay(self.response, self.charge, self.timing, EngineClient("http://e/v1"), lambda: None)

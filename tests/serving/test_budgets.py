@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -338,3 +339,25 @@ def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> Non
         for each in asked:
             each.result()
     assert done[-4:] == ["loud"] * 4 and done.count("quiet") == 2
+
+
+def test_headers_say_what_is_left_of_the_rates(two: Platform) -> None:
+    """Of two limited accounts the one with the least room counts; a caller without limits gets no such header."""
+    key = two.made_key("shown", rpm=3, tpm=100_000)
+    names = ("limit", "remaining", "reset")
+    found = []
+    for stream in (False, True, False, False):
+        reply = two.chat(key, max_tokens=5, stream=stream)
+        requests, tokens = (
+            [reply.headers[f"x-ratelimit-{name}-{kind}"] for name in names] for kind in ("requests", "tokens")
+        )
+        found.append((reply.status, requests[0], requests[1]))
+        assert tokens[0] == "100000" and 90_000 < int(tokens[1]) <= 100_000
+        assert 0 <= float(tokens[2].removesuffix("s")) < 10 and 0 < float(requests[2].removesuffix("s")) <= 60
+    assert found == [(200, "3", "2"), (200, "3", "1"), (200, "3", "0"), (429, "3", "0")]
+    message = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    refused = two.ask("POST", "/v1/messages", message, key=key)
+    assert (refused.status, refused.headers["anthropic-ratelimit-requests-limit"]) == (429, "3")
+    reset = datetime.fromisoformat(refused.headers["anthropic-ratelimit-requests-reset"])
+    assert timedelta(0) < reset - datetime.now(UTC) < timedelta(seconds=61)
+    assert not [name for name in two.chat(max_tokens=5).headers if "ratelimit" in name.lower()]

@@ -88,5 +88,4 @@ def test_embeddings_that_wait_for_a_slot_can_be_cancelled(start: Start) -> None:
     platform.until(lambda: platform.in_flight() == 2)
     waiting.close()
     platform.until(lambda: platform.in_flight() == 1)
-    name = 'archwright_requests_total{model="m",pool="p",status="cancelled",workload="desk"}'
-    assert platform.metrics()[name] == 1
+    assert platform.requests("cancelled") == 1

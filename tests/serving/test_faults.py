@@ -101,8 +101,7 @@ def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:
     assert len(replies) - len(rejected) >= room and {reply.status for reply in replies} == {200, 429}
     for reply in rejected:
         assert reply.error["code"] == "queue_full" and int(reply.headers["retry-after"]) >= 1
-    name = 'archwright_requests_total{model="m",pool="p",status="rejected",workload="desk"}'
-    assert platform.metrics()[name] == len(rejected)
+    assert platform.requests("rejected") == len(rejected)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from archwright.monitor.metrics.observations import evaluate_query
 from archwright.monitor.wal.compaction import read_served
 
 if TYPE_CHECKING:
-    from tests.serving.conftest import Platform, Start
+    from collections.abc import Callable
+
+    from tests.serving.conftest import Platform, Reply, Start
 
 pytestmark = pytest.mark.enable_socket
 
@@ -52,7 +54,7 @@ def test_content_is_never_written_down(null: Platform) -> None:
 
 def test_a_finished_request_is_measured(null: Platform) -> None:
     labels = 'model="slow",pool="slow",workload="slow"'
-    before = null.metrics()
+    before, answered = null.metrics(), null.requests("ok", "slow")
     began = time.time()
     reply = null.chat(model="slow", max_tokens=4, stream=True)
     took_s = time.time() - began
@@ -64,7 +66,7 @@ def test_a_finished_request_is_measured(null: Platform) -> None:
 
     for name, count in (("ttft_seconds_count", 1), ("output_tokens_total", 4), ("input_tokens_total", 2)):
         assert added(f"archwright_{name}{{{labels}}}") == count
-    assert added('archwright_requests_total{model="slow",pool="slow",status="ok",workload="slow"}') == 1
+    assert null.requests("ok", "slow") == answered + 1
     # The engine's times are lower bounds, what the client saw is an upper one: no busy machine is outside of them. The
     # pieces may be read later than they came, so one alone may seem short, all together never.
     ttft_s, tpot_s = (added(f"archwright_{name}_seconds_sum{{{labels}}}") for name in ("ttft", "tpot"))
@@ -123,3 +125,30 @@ def test_a_request_is_in_the_books_when_its_last_byte_is_here_and_stays_there(st
     platform.start_gateway()
     platform.until(lambda: len(list(read_served(platform.store, None))) == 5)
     once()
+
+
+def test_a_record_has_the_status_that_the_client_got(null: Platform) -> None:
+    replies = [null.chat(), null.chat(stream=True), null.chat(max_tokens=1, messages=[])]
+    found = [null.served(reply.headers["x-request-id"]) for reply in replies]
+    assert [reply.status for reply in replies] == [200, 200, 400]
+    assert [[one.http_status for one in records] for records in found] == [[200], [200], []]
+
+
+def test_a_refusal_before_any_model_counts_by_route_and_status(null: Platform) -> None:
+    def count(route: str, status: int) -> float:
+        return null.metrics().get(f'archwright_refusals_total{{http_status="{status}",route="{route}"}}', 0.0)
+
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    cases: list[tuple[Callable[[], Reply], str, int]] = [
+        (lambda: null.chat(messages=[]), "/v1/chat/completions", 400),
+        (lambda: null.chat(model="nobody"), "/v1/chat/completions", 404),
+        (lambda: null.ask("POST", "/v1/chat/completions", body, key="aw_none"), "/v1/chat/completions", 401),
+        (lambda: null.get("/v1/models/nobody"), "/v1/models/{}", 404),
+        (lambda: null.get("/metrics"), "/metrics", 403),
+        (lambda: null.get("/v1/nobody-has-this"), "other", 404),
+        (lambda: null.ask("POST", "/v1/completions", {"prompt": "x" * 5_000_000}), "/v1/completions", 413),
+    ]
+    for send, route, status in cases:
+        before = count(route, status)
+        assert send().status == status, route
+        assert count(route, status) == before + 1, (route, status)

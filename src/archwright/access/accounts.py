@@ -14,6 +14,7 @@ reservations count as spent.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from archwright.monitor.shared_table import SharedTable, Transaction, shared_tab
 from archwright.policy.usage_limits import (
     NUSD_PER_USD,
     AccountCaps,
+    AccountLevel,
     BudgetPeriod,
     LimitKind,
     LimitShortfall,
@@ -59,12 +61,14 @@ WorstCaseAsk = tuple[int, float | None]
 """Upper bound of one request: tokens, USD (None: the model has no price)."""
 
 
-class LimitDenial(NamedTuple):
-    """The limit that a request exceeds; `retry_after_s` None: a retry does not help."""
+@dataclass(frozen=True)
+class LimitDenial:
+    """The limit that a request exceeds; `retry_after_s` None: a retry does not help. `rates`: of its account."""
 
     limit: LimitKind
     scope: ScopeKind
     retry_after_s: int | None
+    rates: tuple[tuple[AccountCaps, AccountLevel], ...] = field(default=(), compare=False)
 
 
 class Account(NamedTuple):
@@ -76,9 +80,22 @@ class Account(NamedTuple):
 
 
 class Reservation:
-    """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests counted it before."""
+    """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests counted it before.
 
-    __slots__ = ("accounts", "ask", "counted", "generation", "nusd", "principal", "settled", "tokens", "version")
+    `rates`: limits and level of each account after the reservation."""
+
+    __slots__ = (
+        "accounts",
+        "ask",
+        "counted",
+        "generation",
+        "nusd",
+        "principal",
+        "rates",
+        "settled",
+        "tokens",
+        "version",
+    )
 
     def __init__(
         self,
@@ -93,6 +110,7 @@ class Reservation:
         self.principal, self.accounts, self.ask, self.counted = principal, accounts, ask, counted
         self.tokens, self.nusd = ask[0], max(0, ask[1])
         self.version, self.generation = version, generation
+        self.rates: list[tuple[AccountCaps, AccountLevel]] = []
         self.settled = False
 
     @property
@@ -302,10 +320,11 @@ class Accounts:
                 level, held = row[:PERIOD_INDEX], sum_reserved_nusd(row)
                 changed = reserve_request(account.caps, level, held, ask, now_us, counted=counted)
             if isinstance(changed, LimitShortfall):
-                return self._build_denial(account, changed)
-            reserved.append((key, changed, period, row))
+                return self._build_denial(account, changed, settle_request(account.caps, level, 0, 0, now_us))
+            reserved.append((key, changed, period, row, account.caps))
         tokens, nusd = ask
-        for key, changed, period, row in reserved:
+        wanted.rates = [(caps, changed) for _, changed, _, _, caps in reserved]
+        for key, changed, period, row, _ in reserved:
             rows[key] = update_row(changed, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
@@ -380,11 +399,11 @@ class Accounts:
             level = settle_request(account.caps, level, released_tokens, 0, now_us)
         return (*level, row[PERIOD_INDEX], *live)
 
-    def _build_denial(self, account: Account, short: LimitShortfall) -> LimitDenial:
+    def _build_denial(self, account: Account, short: LimitShortfall, level: AccountLevel) -> LimitDenial:
         wait_s = short.retry_after_s
         if short.limit == "budget" and wait_s is None and account.period != "total":
             wait_s = max(1, round(_next_period_start(account.period, self._clock()) - self._clock()))
-        return LimitDenial(short.limit, account.scope.kind, wait_s)
+        return LimitDenial(short.limit, account.scope.kind, wait_s, ((account.caps, level),))
 
     def _roll_periods_if_due(self) -> None:
         """On a new day, set the current period per kind of budget: 4 x its start in seconds + the kind's index."""

@@ -18,7 +18,7 @@ class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     engine's prefix cache. `cost_usd` is None if the model has no price; `saved_usd` is the cost avoided by an answer
     from the cache. `latency_s` lasts from received to last byte: `queue_s` waiting for a slot, `gateway_s` in our code,
     `engine_s` in the engine. A `shadow` is a copy sent to another model. `operation` is OpenTelemetry's GenAI name if
-    there is one.
+    there is one. `http_status` is what the client got: 499 if it left before, 0 in records of older releases.
     """
 
     at: float
@@ -49,6 +49,7 @@ class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     tries: int = 1
     shadow: bool = False
     operation: Literal["chat", "text_completion", "embeddings", "rerank", "predict"] = "chat"
+    http_status: int = 0
 
 
 def make_request_id(at: float, chance: int) -> str:

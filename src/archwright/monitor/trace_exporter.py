@@ -223,6 +223,7 @@ def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
         "gen_ai.usage.cache_read.input_tokens": one.cached_tokens or None,
         METRIC_BY_QUANTITY["ttft_s"].otel: one.ttft_s,
         METRIC_BY_QUANTITY["tpot_s"].otel: one.tpot_s,
+        "http.response.status_code": one.http_status or None,
         "error.type": None if one.status == "ok" else one.status,
         "archwright.tenant": one.tenant,
         "archwright.workload": one.workload,

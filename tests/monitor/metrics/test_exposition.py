@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from tests.monitor.conftest import file_size_limit, running_threads
 
-from archwright.contract.metrics import LATENCY_BOUNDS_S, METRICS
+from archwright.contract.metrics import METRIC_BY_QUANTITY, METRICS
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition, sanitise_label_value
 
 W = {"workload": "chat", "model": "m", "pool": "main"}
@@ -109,11 +109,10 @@ def test_threads_lose_nothing() -> None:
 
 def test_the_text_is_what_the_client_library_makes_of_the_same() -> None:
     registry = CollectorRegistry()
-    histogram = Histogram(
-        "archwright_ttft_seconds", "h", ["workload", "model", "pool"], registry=registry, buckets=LATENCY_BOUNDS_S
-    )
+    bounds = METRIC_BY_QUANTITY["ttft_s"].bounds
+    histogram = Histogram("archwright_ttft_seconds", "h", list(W), registry=registry, buckets=bounds)
     exposition = Exposition()
-    for value in (0.0, 0.001, 0.00115, 0.2, 584.0, 1e6):
+    for value in (0.0, 0.01, 0.0101, 0.2, 69.0, 1e6):
         histogram.labels(**W).observe(value)
         exposition.record("ttft_s", W, value)
     theirs = {

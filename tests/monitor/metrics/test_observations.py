@@ -338,7 +338,7 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
     requests = RequestRecorder(wal, page)
     for number in range(1, 4):
         requests.add(answered(number, tenant=f"t{number}"))
-    requests.add(answered(4, status="failed", output_tokens=0))
+    requests.add(answered(4, status="failed", output_tokens=0, tenant="t4", http_status=502))
     requests.add(answered(5, shadow=True))
     wal.close()
     text = page.render().decode()
@@ -347,11 +347,11 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
         f'archwright_ttft_seconds_count{{{labels},workload="chat"}} 3.0',
         f'archwright_request_seconds_sum{{{labels},workload="chat"}} 6.0',
         f'archwright_output_tokens_total{{{labels},workload="chat"}} 21.0',
-        f'archwright_requests_total{{{labels},status="failed",workload="chat"}} 1.0',
-        f'archwright_requests_total{{{labels},status="ok",workload="chat"}} 3.0',
+        f'archwright_requests_total{{http_status="502",{labels},status="failed",tenant="t4",workload="chat"}} 1.0',
+        f'archwright_requests_total{{http_status="0",{labels},status="ok",tenant="t1",workload="chat"}} 1.0',
     ):
         assert line in text
-    assert "t1" not in text, "a tenant is no label"
+    assert text.count('tenant="t1"') == 1, "a tenant is a label of the requests alone"
 
 
 @pytest.mark.nightly

@@ -158,17 +158,17 @@ def test_an_engine_that_fails_or_is_none_is_not_the_clients_fault(platform: Plat
 
 
 def test_it_is_measured_like_any_request(platform: Platform) -> None:
-    def series(name: str, status: str = "") -> float:
-        labels = 'model="many",pool="many-pool"' + (f',status="{status}"' if status else "") + ',workload="many"'
-        return platform.metrics().get(f"{name}{{{labels}}}", 0.0)
+    def count() -> float:
+        labels = 'model="many",pool="many-pool",workload="many"'
+        return platform.metrics().get(f"archwright_request_seconds_count{{{labels}}}", 0.0)
 
-    before = [series("archwright_requests_total", status) for status in ("ok", "refused")]
-    seconds = series("archwright_request_seconds_count")
+    before = [platform.requests(status, "many") for status in ("ok", "refused")]
+    seconds = count()
     _ask(platform, {"inputs": [[1, 2, 3]]}, "/v1/predict/many")
     _ask(platform, {"inputs": [[1, 2]]}, "/v1/predict/many")
-    platform.until(lambda: series("archwright_requests_total", "refused") == before[1] + 1)
-    assert series("archwright_requests_total", "ok") == before[0] + 1
-    assert series("archwright_request_seconds_count") == seconds + 1
+    platform.until(lambda: platform.requests("refused", "many") == before[1] + 1)
+    assert platform.requests("ok", "many") == before[0] + 1
+    assert count() == seconds + 1
 
 
 def test_the_directory_decides_before_the_body_is_looked_at() -> None:

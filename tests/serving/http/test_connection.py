@@ -31,6 +31,7 @@ class Answering:
     def __init__(self) -> None:
         self.answered = 0
         self.addresses: list[str] = []
+        self.refused: list[tuple[str, int]] = []
 
     def on_headers(self, head: RequestHead, response: HttpResponse, **_: object) -> Admitted | None:
         self.addresses.append(response.client_address)
@@ -48,6 +49,9 @@ class Answering:
     def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
         self.answered += 1
         response.send(200, request.body, "text/plain")
+
+    def on_refused(self, head: RequestHead | None, status: int) -> None:
+        self.refused.append(("" if head is None else head.path, status))
 
 
 class CountingTransport:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic, escape_label_value
-from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY
+from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.plan import LoadSpec, Option, Plan
 from archwright.contract.record import replace
 from archwright.deploy.deployment import Deployment, PoolDeployment
@@ -59,7 +59,8 @@ WINDOWS = ("5m", "30m", "1h", "6h", "3d")
 class ServiceLevel(NamedTuple):
     """A limit of the needs: `budget` is the share of requests that may be bad.
 
-    `bound`: a request is too slow above this bucket of the histogram, at most 15 % above the limit; "": bad by status.
+    `bound`: a request is too slow above this bucket of the histogram, the first one from the limit on, less than 67 %
+    above it and equal to it for a round limit; "": bad by status.
     """
 
     id: str
@@ -89,10 +90,17 @@ class PredictedBand(NamedTuple):
 
     @property
     def outside(self) -> str:
-        """PromQL that holds while the measurement is outside the band; fewer than 20 requests say nothing."""
-        at = f'{{prediction="{self.prediction.id}"}}'
+        """PromQL that holds while the measurement is outside the band; fewer than 20 requests say nothing.
+
+        A quantile from buckets is known to one bucket, so the whole bucket has to be outside."""
+        at, query, estimate = f'{{prediction="{self.prediction.id}"}}', self.prediction.query, self.prediction.estimate
+        bounds = METRIC_BY_QUANTITY[query.metric].bounds if query.quantile is not None else ()
+        lowest = max((bound for bound in bounds if bound <= estimate.low), default=0.0)
+        highest = next((bound for bound in bounds if bound >= estimate.high), 0.0)
         under = f"plan:prediction:measured{at} < on(prediction) plan:prediction:low"
         over = f"plan:prediction:measured{at} > on(prediction) plan:prediction:high"
+        if bounds:
+            under, over = f"{under} <= {lowest:g}", f"{over} > {highest:g}"
         worse, better = (under, over) if self.prediction.metric in HIGHER_IS_BETTER else (over, under)
         load = f" and on() ({self.comparable})" if self.comparable else ""
         either = f"({worse} or {better}){load}" if self.needs_load else f"({worse} or ({better}{load}))"
@@ -210,8 +218,8 @@ def _list_levels(option: Option, predictions: tuple[Prediction, ...]) -> Iterato
             continue
         wanted = (workload, metric, statistic)
         known = tuple(p.id for p in predictions if (p.workload, p.metric, p.query.statistic) == wanted)
-        bound = next((one for one in LATENCY_BOUNDS_S if one >= limit.stated), LATENCY_BOUNDS_S[-1])
-        bucket = "" if statistic == "share" else str(bound)
+        bounds = METRIC_BY_QUANTITY[metric].bounds
+        bucket = "" if statistic == "share" else str(next((one for one in bounds if one >= limit.stated), bounds[-1]))
         name, selector = METRIC_BY_QUANTITY[metric].name, f'workload="{escape_label_value(workload)}"'
         value, unit = limit.predicted.value, limit.predicted.unit
         reason = (

@@ -17,20 +17,19 @@ import threading
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 
 import msgspec
 
-from archwright.contract.metrics import LATENCY_BOUNDS_S, METRIC_BY_QUANTITY, METRICS, Metric
+from archwright.contract.metrics import FOLDED_LABELS, METRIC_BY_QUANTITY, METRICS, REQUEST_LABELS, REQUEST_SETS, Metric
 from archwright.monitor.wal.segments import allocate_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LABEL_SETS_LIMIT = 64  # per metric: 3 histograms of 98 series each stay below 20,000 series
+LABEL_SETS_LIMIT = 64  # per metric; of requests for each of so many models on a pool
 OTHER_LABEL = "other"
 SLOT_BYTES = 8
-BUCKETS = len(LATENCY_BOUNDS_S) + 1
 COUNTERS_SUFFIX = ".counters"
 LABELS_SUFFIX = ".labels"
 LabelValues = tuple[str, ...]
@@ -62,15 +61,17 @@ class Gauge(_Child):
 class Histogram(_Child):
     """One slot per bucket (not cumulative; the last is unbounded), then the sum."""
 
+    bounds: tuple[float, ...] = ()
+
     def record(self, value: float) -> None:
         with self._lock:
-            add_observation(self.slots, value)
+            self.add_observation(value)
 
-
-def add_observation(slots: memoryview[float], value: float) -> None:
-    """Add a value to a histogram; the caller holds the exposition's lock."""
-    slots[bisect_left(LATENCY_BOUNDS_S, value)] += 1.0
-    slots[BUCKETS] += value
+    def add_observation(self, value: float) -> None:
+        """Add a value; the caller holds the exposition's lock."""
+        slots = self.slots
+        slots[bisect_left(self.bounds, value)] += 1.0
+        slots[-1] += value
 
 
 Child = Counter | Gauge | Histogram
@@ -91,8 +92,8 @@ class Exposition:
             self._slots = memoryview(bytearray(size)).cast("d")
         else:
             # Files of another slot layout (another version) are not read.
-            series = [(metric.name, metric.labels) for metric in METRICS]
-            layout = msgspec.json.encode([limit, LATENCY_BOUNDS_S, *series])
+            series = [(metric.name, metric.labels, metric.bounds) for metric in METRICS]
+            layout = msgspec.json.encode([limit, REQUEST_SETS, *series])
             self._file = _CountersFile(folder, hashlib.sha256(layout).hexdigest()[:12], size)
             self._slots = memoryview(self._file.mapped).cast("d")
             for quantity, *labels in self._file.bound:
@@ -110,6 +111,12 @@ class Exposition:
         child = self.bind(quantity, labels)
         if not isinstance(child, Counter):
             raise ValueError(f"{quantity} is not a counter")
+        return child
+
+    def histogram(self, quantity: str, labels: Mapping[str, str]) -> Histogram:
+        child = self.bind(quantity, labels)
+        if not isinstance(child, Histogram):
+            raise ValueError(f"{quantity} is not a histogram")
         return child
 
     def record(self, quantity: str, labels: Mapping[str, str], value: float) -> None:
@@ -146,8 +153,10 @@ class Exposition:
     def _bind(self, metric: Metric, key: LabelValues) -> Child:
         children = self._children[metric.quantity]
         key = tuple(sanitise_label_value(text) for text in key)
-        with self._binding:
-            if len(children) >= self._limit and key not in children:
+        with self._binding, nullcontext() if self._file is None else _lock_folder(self._file.folder):
+            if key not in children:
+                key = self._fold(metric, key)
+            if len(children) >= _limit_sets(metric, self._limit) and key not in children:
                 key = (OTHER_LABEL,) * len(key)
             if key not in children:
                 if self._file is not None:
@@ -155,10 +164,23 @@ class Exposition:
                 self._create_child(metric, key)
             return children[key]
 
+    def _fold(self, metric: Metric, key: LabelValues) -> LabelValues:
+        """Return the label set with "other" as tenant, then as HTTP status, if its model has many in all processes."""
+        bound, size = set(self._children[metric.quantity]), len(REQUEST_LABELS)
+        for sets, _ in () if self._file is None else self._file.read_others():
+            bound.update(tuple(one[1:]) for one in sets if one[0] == metric.quantity)
+        count = sum(one[:size] == key[:size] for one in bound)
+        for place, label in enumerate(metric.labels):
+            if key not in bound and count >= FOLDED_LABELS.get(label, count + 1):
+                key = (*key[:place], OTHER_LABEL, *key[place + 1 :])
+        return key
+
     def _create_child(self, metric: Metric, key: LabelValues) -> Child:
         children, (first, width) = self._children[metric.quantity], self._ranges[metric.quantity]
         first += len(children) * width
         child = children[key] = CHILD_TYPES[metric.kind](self._slots[first : first + width], self.lock)
+        if isinstance(child, Histogram):
+            child.bounds = metric.bounds
         return child
 
 
@@ -169,9 +191,8 @@ class _CountersFile:
     counter decreases. If no process is alive, it starts from 0."""
 
     def __init__(self, folder: Path, layout: str, size: int) -> None:
-        self._folder, self._layout = folder, layout
-        with (folder / "counters.lock").open("wb") as starting:
-            fcntl.flock(starting, fcntl.LOCK_EX)
+        self.folder, self._layout = folder, layout
+        with _lock_folder(folder):
             abandoned = self._claim_abandoned(size)
             if abandoned is None:
                 self._path = folder / f"{layout}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
@@ -195,7 +216,7 @@ class _CountersFile:
     def _claim_abandoned(self, size: int) -> tuple[Path, FileIO] | None:
         """Lock and return the file of an ended process, None if there is none; delete all if no process is alive."""
         ended, live = [], 0
-        for path in self._folder.glob(f"*{COUNTERS_SUFFIX}"):
+        for path in self.folder.glob(f"*{COUNTERS_SUFFIX}"):
             file = path.open("r+b", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,7 +244,7 @@ class _CountersFile:
 
     def read_others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
         """Yield label sets and slots of every other process, ended ones included."""
-        for path in self._folder.glob(f"{self._layout}-*{COUNTERS_SUFFIX}"):
+        for path in self.folder.glob(f"{self._layout}-*{COUNTERS_SUFFIX}"):
             if path != self._path:
                 with suppress(FileNotFoundError):
                     labels = _parse_label_sets(path.with_suffix(LABELS_SUFFIX).read_bytes())
@@ -233,6 +254,14 @@ class _CountersFile:
         self._labels.close()
         fcntl.flock(self._file, fcntl.LOCK_UN)  # the mapping keeps the file open
         self._file.close()
+
+
+@contextmanager
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of all processes for a change of the folder's files."""
+    with (folder / "counters.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _parse_label_sets(lines: bytes) -> list[list[str]]:
@@ -248,10 +277,14 @@ def _compute_slot_ranges(limit: int) -> tuple[dict[str, tuple[int, int]], int]:
     """Return (first slot, slots per label set) of every metric for `limit` label sets and "other", and their bytes."""
     ranges, first = {}, 0
     for metric in METRICS:
-        width = BUCKETS + 1 if metric.kind == "histogram" else 1
+        width = len(metric.bounds) + 2 if metric.kind == "histogram" else 1
         ranges[metric.quantity] = first, width
-        first += width * (limit + 1)
+        first += width * (_limit_sets(metric, limit) + 1)
     return ranges, first * SLOT_BYTES
+
+
+def _limit_sets(metric: Metric, limit: int) -> int:
+    return limit * REQUEST_SETS if "tenant" in metric.labels else limit
 
 
 def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float]]) -> str:
@@ -261,20 +294,17 @@ def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float
         escaped = ((name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")) for name, value in pairs)
         labels = sorted(f'{name}="{value}"' for name, value in escaped)
         if metric.kind == "histogram":
-            lines.append(_render_histogram(metric.name, ",".join(labels), slots))
+            lines.append(_render_histogram(metric, ",".join(labels), slots))
         else:
             named = f"{{{','.join(labels)}}}" if labels else ""
             lines.append(f"{metric.name}{named} {slots[0]}\n")
     return "".join(lines)
 
 
-_BUCKET_LABELS = [*(f'le="{bound}"' for bound in LATENCY_BOUNDS_S), 'le="+Inf"']
-
-
-def _render_histogram(name: str, labels: str, slots: Sequence[float]) -> str:
-    lines, total = [], 0.0
-    for bound, count in zip(_BUCKET_LABELS, slots, strict=False):
+def _render_histogram(metric: Metric, labels: str, slots: Sequence[float]) -> str:
+    lines, total, name = [], 0.0, metric.name
+    for bound, count in zip((*metric.bounds, "+Inf"), slots, strict=False):
         total += count
-        lines.append(f"{name}_bucket{{{bound},{labels}}} {total}\n")
-    lines.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {slots[BUCKETS]}\n")
+        lines.append(f'{name}_bucket{{le="{bound}",{labels}}} {total}\n')
+    lines.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {slots[-1]}\n")
     return "".join(lines)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from archwright.contract.metrics import REQUEST_LABELS
+from archwright.contract.metrics import METRIC_BY_QUANTITY, REQUEST_LABELS
 from archwright.contract.served import RequestRecord
-from archwright.monitor.metrics.exposition import Exposition, add_observation
+from archwright.monitor.metrics.exposition import Exposition, Histogram
 from archwright.monitor.trace_exporter import TraceContent, TraceExporter
 from archwright.monitor.wal.writer import WalWriter
 
@@ -24,9 +24,9 @@ REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
 
 
 class _BoundSeries(NamedTuple):
-    ttft: memoryview[float]
-    tpot: memoryview[float]
-    latency: memoryview[float]
+    ttft: Histogram
+    tpot: Histogram
+    latency: Histogram
     output: memoryview[float]
     input: memoryview[float]
     requests: memoryview[float]
@@ -39,7 +39,7 @@ class RequestRecorder:
         self._wal = wal
         self._exposition = exposition
         self._traces = traces
-        self._bound: dict[tuple[str, str, str, str], _BoundSeries] = {}
+        self._bound: dict[tuple[str | int, ...], _BoundSeries] = {}
 
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
         """Record a request; durable against kill -9 after the WAL's flush. Raises StoreError AW-STO-06.
@@ -48,10 +48,11 @@ class RequestRecorder:
         the usage record is written: the WAL has a reserve."""
         bound = None
         if not one.shadow:
-            bound = self._bound.get((one.workload, one.model, one.pool, one.status))
+            key = one.workload, one.model, one.pool, one.tenant, one.status, one.http_status
+            bound = self._bound.get(key)
             if bound is None:
                 with suppress(OSError):
-                    bound = self._bind_series(one)
+                    bound = self._bound[key] = self._bind_series(one)
         self._wal.append("served", one)
         if self._traces is not None:
             self._traces.add(one, content)
@@ -59,21 +60,20 @@ class RequestRecorder:
             return
         with self._exposition.lock:
             if one.status == "ok":
-                add_observation(bound.latency, one.latency_s)
+                bound.latency.add_observation(one.latency_s)
                 if one.ttft_s is not None:
-                    add_observation(bound.ttft, one.ttft_s)
+                    bound.ttft.add_observation(one.ttft_s)
                 if one.tpot_s is not None:
-                    add_observation(bound.tpot, one.tpot_s)
+                    bound.tpot.add_observation(one.tpot_s)
             bound.output[0] += max(one.output_tokens, 0)
             bound.input[0] += max(one.input_tokens, 0)
             bound.requests[0] += 1.0
 
     def _bind_series(self, one: RequestRecord) -> _BoundSeries:
-        labels = {**extract_labels(one), "status": one.status}
-        quantities = ("ttft_s", "tpot_s", "latency_s", "tokens_per_s", "input_tokens", "requests")
-        bound = _BoundSeries(*(self._exposition.bind(quantity, labels).slots for quantity in quantities))
-        self._bound[one.workload, one.model, one.pool, one.status] = bound
-        return bound
+        labels = {name: str(getattr(one, name)) for name in METRIC_BY_QUANTITY["requests"].labels}
+        ttft, tpot, latency = (self._exposition.histogram(name, labels) for name in ("ttft_s", "tpot_s", "latency_s"))
+        counters = (self._exposition.bind(name, labels).slots for name in ("tokens_per_s", "input_tokens", "requests"))
+        return _BoundSeries(ttft, tpot, latency, *counters)
 
 
 def extract_labels(one: RequestRecord) -> dict[str, str]:

@@ -33,9 +33,10 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
-from archwright.serving.http.errors import ApiError, too_many_requests
+from archwright.serving.http.errors import MESSAGES_PATH, ApiError, too_many_requests
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import HeaderField
+from archwright.serving.http.rate_headers import build_rate_headers
 from archwright.serving.requests.multimodal import TEXT_ONLY
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
 from archwright.serving.settings.config import Endpoint, Prices
@@ -108,7 +109,7 @@ class CostAccounting(NamedTuple):
             result = self.accounts.reserve(request.principal, worst_case[:2], counted=request.admitted.counted)
         reserved = self._require_reservation(request.principal, result)
         reserved.watch_since(request.admitted.keys_version)
-        return RequestCharge(self, endpoint, reserved, worst_case, request.received_at)
+        return RequestCharge(self, endpoint, reserved, worst_case, request)
 
     def count_request(self, principal: Principal) -> None:
         """Count a request that costs nothing. Raises as `open_charge` does."""
@@ -140,7 +141,7 @@ class RequestCharge:
 
     __slots__ = (
         *("cached", "endpoint", "max_pieces", "usd", "_accounting", "_cache_key", "_cache_outcome", "_check_at"),
-        *("_engine_asked", "_input_estimate", "_max_usd", "_prices", "_reservation", "_version"),
+        *("_engine_asked", "_input_estimate", "_max_usd", "_path", "_prices", "_reservation", "_version"),
     )
 
     def __init__(
@@ -149,7 +150,7 @@ class RequestCharge:
         endpoint: Endpoint,
         reservation: Reservation,
         worst_case: WorstCase,
-        received_at: float,
+        request: HttpRequest,
     ) -> None:
         self.endpoint = endpoint
         self.cached: CachedResponse | None = None
@@ -160,7 +161,8 @@ class RequestCharge:
         self._prices = prices = endpoint.prices  # of the most expensive pool, until a pool has answered
         self._input_estimate = worst_case.input_estimate
         self._engine_asked = False
-        self._check_at = received_at + CHECK_INTERVAL_S
+        self._check_at = request.received_at + CHECK_INTERVAL_S
+        self._path = request.head.path
         self._cache_outcome: CacheOutcome = "off"
         self._cache_key: bytes | None = None
         self._version = endpoint.serves
@@ -262,7 +264,8 @@ class RequestCharge:
         fields = [(b"x-archwright-cache", self._cache_outcome.encode())]
         if self.usd is not None:
             fields.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
-        return fields
+        rates = self._reservation.rates
+        return fields + build_rate_headers(rates, messages=self._path.startswith(MESSAGES_PATH)) if rates else fields
 
     def add_cost(self, usage: dict[str, Any] | None) -> dict[str, Any] | None:
         return usage if usage is None or self.usd is None else {**usage, "cost_usd": round(self.usd, 9)}
@@ -327,7 +330,9 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         allowed = "fewer" if limit is None else limit
         message = f"Rate limit reached: this {scope} allows {allowed} {denial.limit} per minute."
     wait_s = denial.retry_after_s
-    return too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
+    error = too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
+    error.rates = denial.rates
+    return error
 
 
 class RecordedSpending:

@@ -16,8 +16,17 @@ from archwright.serving.admission.metering import RequestCharge, Settlement, Wor
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.http.errors import to_api_error
 from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HeaderField, HttpResponse
+from archwright.serving.http.http_response import (
+    JSON_CONTENT_TYPE,
+    PHASE_FIRST_TOKEN,
+    SHUTDOWN,
+    HeaderField,
+    HttpResponse,
+    early_end_error,
+)
 from archwright.serving.settings.config import Endpoint
+
+CLIENT_CLOSED_STATUS = 499  # as nginx records it: the client left before the response
 
 
 class HandlerContext(msgspec.Struct, frozen=True, gc=False):
@@ -91,7 +100,8 @@ class MeteredHandler(RequestHandler):
         self._recorded = False
 
     async def run(self, reservation: ReserveResult | None) -> None:
-        gateway, response, status = self.gateway, self.response, "failed"  # a bug, unless set otherwise
+        gateway, response = self.gateway, self.response
+        status, http_status = "failed", int(HTTPStatus.INTERNAL_SERVER_ERROR)  # a bug, unless set otherwise
         try:
             response.watch_disconnect()
             response.start_phase(PHASE_FIRST_TOKEN, response.limits.first_token_s)
@@ -101,12 +111,12 @@ class MeteredHandler(RequestHandler):
             await self._respond(charge)
             status = "ok"
         except (asyncio.CancelledError, ArchwrightError) as error:
-            status = classify_failure(response, error)
+            status, http_status = classify_failure(response, error)
             raise
         finally:
             try:
                 if not self._recorded:
-                    self._record(status)
+                    self._record(status, http_status)
                     gateway.flush()
             except ArchwrightError as error:
                 gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
@@ -128,8 +138,10 @@ class MeteredHandler(RequestHandler):
     def _close(self, status: str) -> None:
         """Release what the work held, after it was recorded."""
 
-    def _record(self, status: str) -> None:
-        """Settle the charge and record the end of the request, before its last bytes leave. Raises ApiError 503."""
+    def _record(self, status: str, http_status: int = 200) -> None:
+        """Settle the charge and record the end of the request, before its last bytes leave. Raises ApiError 503.
+
+        `http_status`: of a response that has not begun; a stream that fails after its head has 200."""
         request, endpoint, charge, figures = self.request, self._endpoint, self._charge, self._figures()
         served_by, principal, content = self._served_by, request.principal, self._trace_content()
         input_tokens, output_tokens = figures.pop("input_tokens", 0), figures.get("output_tokens", 0)
@@ -151,22 +163,25 @@ class MeteredHandler(RequestHandler):
             saved_usd=settled.saved_usd,
             cache=settled.cache,
             latency_s=self.response.now() - request.received_at,
+            http_status=200 if self.response.started else http_status,
             **figures,
         )
         self.gateway.record_request(record, content)
         self._recorded = True
 
 
-def classify_failure(response: HttpResponse, error: BaseException) -> str:
-    """Return the `status` of a request that did not succeed.
+def classify_failure(response: HttpResponse, error: BaseException) -> tuple[str, int]:
+    """Return `status` and HTTP status of a request that did not succeed.
 
     Stopped: cancelled (by its client), ended. Failed: refused (the client's fault), rejected (no room), failed (ours).
     """
     if not isinstance(error, ArchwrightError):
         if response.stop_error is None:
-            return "cancelled" if response.is_client_gone else "ended"
+            if response.is_client_gone:
+                return "cancelled", CLIENT_CLOSED_STATUS
+            return "ended", early_end_error(response.stop_reason or SHUTDOWN, response.limits).status
         error = response.stop_error
     status = to_api_error(error).status
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return "rejected"
-    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"
+        return "rejected", status
+    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused", status

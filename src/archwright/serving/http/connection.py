@@ -67,6 +67,9 @@ class Application(Protocol):
     def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
         """The body is complete: write the response."""
 
+    def on_refused(self, head: RequestHead | None, status: int) -> None:
+        """The connection refused a request by itself; None: its headers were not valid or late."""
+
 
 class HttpServer:
     """The connections of one listener. Once `closing`, each new response closes its connection and says so; once
@@ -365,12 +368,14 @@ class HttpConnection(asyncio.Protocol):
         self._pieces = []
         self._quota.release()
         if self._response is not None and not self._response.finished:
+            self._server.application.on_refused(self._head, refusal.status)
             self._response.send_error(refusal)
 
     def _refuse_and_close(self, refusal: ApiError) -> None:
         self._closing = True
         self._buffer, self._at = b"", 0
         if self._response is None:
+            self._server.application.on_refused(None, refusal.status)
             self._transport.write(encode_bare_response(refusal, self._server.buffer.date))
             self._close_gracefully()
         else:

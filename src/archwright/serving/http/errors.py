@@ -11,6 +11,8 @@ import msgspec
 
 from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
 from archwright.http_client.client import EngineRefused
+from archwright.policy.usage_limits import AccountCaps, AccountLevel
+from archwright.serving.http.rate_headers import build_rate_headers
 
 RETRY_S, LOAD_RETRY_S = 1, 5
 MAX_MESSAGE_CHARACTERS = 400
@@ -36,7 +38,11 @@ _LOCATION = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*
 
 
 class ApiError(ArchwrightError):
-    """A request that is not served; `status` and `openai_code`, a code of the OpenAI interface, state the reason."""
+    """A request that is not served; `status` and `openai_code`, a code of the OpenAI interface, state the reason.
+
+    `rates`: limits and levels of the caller whose limit has no room."""
+
+    rates: tuple[tuple[AccountCaps, AccountLevel], ...] = ()
 
     def __init__(
         self,
@@ -74,8 +80,8 @@ class ApiError(ArchwrightError):
         kind = b"event: error\n" if path.startswith(MESSAGES_PATH) else b""
         return b"%bdata: %b\n\n" % (kind, self.encode_body(path))
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        fields = []
+    def headers(self, path: str = "") -> list[tuple[bytes, bytes]]:
+        fields = build_rate_headers(self.rates, messages=path.startswith(MESSAGES_PATH))
         if self.retry_after_s is not None:
             fields.append((b"retry-after", str(self.retry_after_s).encode()))
         if self.status == HTTPStatus.UNAUTHORIZED:

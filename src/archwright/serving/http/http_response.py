@@ -245,7 +245,7 @@ class HttpResponse:
         if self.started:
             self.finish(error.encode_event(path))
         else:
-            self.send(error.status, error.encode_body(path), JSON_CONTENT_TYPE, error.headers())
+            self.send(error.status, error.encode_body(path), JSON_CONTENT_TYPE, error.headers(path))
 
     def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         framing = [(b"transfer-encoding", b"chunked")] if self._head.version else []

@@ -7,7 +7,7 @@ import asyncio
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 from msgspec.structs import replace
@@ -16,8 +16,9 @@ from archwright.access.accounts import ReserveResult
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
+from archwright.monitor.metrics.exposition import OTHER_LABEL
 from archwright.serving.handlers.gateway_context import GatewayContext
-from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import ApiError, to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
@@ -68,8 +69,15 @@ class Dispatcher:
                 self._gateway.accounting.count_request(principal)
                 return replace(admitted, counted=True)
         except ArchwrightError as error:
-            self._send_error(response, error)
+            self._send_error(response, error, head)
             return None
+
+    def on_refused(self, head: RequestHead | None, status: int) -> None:
+        """Count a request that no handler records, by the template of its route; without a head it was no HTTP."""
+        route = None if head is None else self._find(head.method, head.path).route
+        labels = {"route": OTHER_LABEL if route is None else route.template, "http_status": str(int(status))}
+        with suppress(OSError):  # the disk is full
+            self._gateway.exposition.counter("refusals", labels).add()
 
     def on_request(self, request: HttpRequest, response: HttpResponse) -> None:
         """The body is complete: start the request in the next tick of the event loop."""
@@ -123,7 +131,7 @@ class Dispatcher:
                         self._gateway.accounting.count_request(request.principal)  # it gets no reservation
                     raise
         except ArchwrightError as error:
-            self._send_error(response, error)
+            self._send_error(response, error, request.head)
             return None
 
     async def _run_handler(self, handler: RequestHandler, reservation: ReserveResult | None) -> None:
@@ -137,14 +145,17 @@ class Dispatcher:
                 self._gateway.accounting.release(reservation)
                 self._send_stopped(response)
         except ArchwrightError as error:
-            self._send_error(response, error)
+            self._send_error(response, error, None if isinstance(handler, MeteredHandler) else handler.request.head)
         except asyncio.CancelledError:
             self._send_stopped(response)
         finally:
             response.end_work()
 
-    def _send_error(self, response: HttpResponse, error: ArchwrightError) -> None:
+    def _send_error(self, response: HttpResponse, error: ArchwrightError, head: RequestHead | None = None) -> None:
+        """Send the error; count it as a refusal of the request with this `head`, unless its handler records it."""
         refusal = to_api_error(error)
+        if head is not None:
+            self.on_refused(head, refusal.status)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = describe_cause(error)
             self._gateway.journal.warning("request failed", request=response.id, status=refusal.status, **cause)

@@ -43,6 +43,10 @@ class Route(NamedTuple):
     reply_type: str = JSON_CONTENT_TYPE
     errors: tuple[int, ...] = ()
 
+    @property
+    def template(self) -> str:
+        return self.path + "{}" * self.tail
+
 
 class RouteMatch(NamedTuple):
     """The route of a request, if any; what it demands, None if it is open; the decoded names in the path, with "/"."""
@@ -93,7 +97,7 @@ def _describe_action(method: str, path: str, route: Route | None) -> str:
     """Return the method and the route's path; of other paths the length, and the first segment if routes have it."""
     method = method if method in HTTPMethod.__members__ else "other method"
     if route is not None:
-        return f"{method} {route.path}" + "{}" * route.tail
+        return f"{method} {route.template}"
     segment = path.split("/")[1] if path.count("/") > 1 else ""
     return f"{method} {f'/{segment}/' if segment in _FIRST_SEGMENTS else '/'}... ({len(path)} characters)"
 
