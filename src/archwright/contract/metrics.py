@@ -4,8 +4,8 @@ Names follow Prometheus (base unit as suffix, `_total` for counters). `quantity`
 the exposed series; `otel` the OpenTelemetry GenAI name.
 
 Design: a model on one pool has at most 120 series. The bounds of histograms are round numbers (1, 1.5, 2, 3, 5, 7 per
-decade), so a round limit is read exactly; a quantile can be off by one step, 50 % on average, at most 67 %. Where the
-usage records can be read, `evaluate_query` takes quantiles from them, without buckets.
+decade), so a round limit is read exactly; a quantile can be off by one step, 50 % on average, at most 67 %. Our own
+`evaluate_query` takes quantiles from the usage records, without buckets.
 """
 
 from typing import Literal, NamedTuple, get_args

@@ -145,7 +145,7 @@ def reserve_request(
     return at_us + passed, requests, tokens, spent_nusd
 
 
-def compute_rate_room(per_minute: int, level: int) -> tuple[int, int, float]:
+def compute_remaining_rate(per_minute: int, level: int) -> tuple[int, int, float]:
     """Return how many requests (or tokens) the rate has left, the rate, and the seconds until it has all of them."""
     left = per_minute - -(-level // UNITS_PER_REQUEST)
     return max(0, left), per_minute, level / (per_minute * 1_000_000) if per_minute else 0.0

@@ -330,9 +330,8 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         allowed = "fewer" if limit is None else limit
         message = f"Rate limit reached: this {scope} allows {allowed} {denial.limit} per minute."
     wait_s = denial.retry_after_s
-    error = too_many_requests(f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}", code, wait_s)
-    error.rates = denial.rates
-    return error
+    message = f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}"
+    return too_many_requests(message, code, wait_s, denial.rates)
 
 
 class RecordedSpending:

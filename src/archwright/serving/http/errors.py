@@ -11,8 +11,7 @@ import msgspec
 
 from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
 from archwright.http_client.client import EngineRefused
-from archwright.policy.usage_limits import AccountCaps, AccountLevel
-from archwright.serving.http.rate_headers import build_rate_headers
+from archwright.serving.http.rate_headers import Rates, build_rate_headers
 
 RETRY_S, LOAD_RETRY_S = 1, 5
 MAX_MESSAGE_CHARACTERS = 400
@@ -42,7 +41,7 @@ class ApiError(ArchwrightError):
 
     `rates`: limits and levels of the caller whose limit has no room."""
 
-    rates: tuple[tuple[AccountCaps, AccountLevel], ...] = ()
+    rates: Rates = ()
 
     def __init__(
         self,
@@ -113,8 +112,10 @@ def unknown_model(model: str, scope: str = "") -> ApiError:
     return ApiError(HTTPStatus.NOT_FOUND, message, "model_not_found", param="model")
 
 
-def too_many_requests(message: str, code: str, retry_after_s: int | None = None) -> ApiError:
-    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
+def too_many_requests(message: str, code: str, retry_after_s: int | None = None, rates: Rates = ()) -> ApiError:
+    error = ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
+    error.rates = rates
+    return error
 
 
 def service_unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -> ApiError:

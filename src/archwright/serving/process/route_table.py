@@ -109,7 +109,7 @@ def _begins(path: str, prefixes: str) -> bool:
 _FIRST_SEGMENTS = ("v1", "admin", "metrics", "health", "healthz", "readyz")
 _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
-# First segments after the version, in OpenAI's, Anthropic's, Google's, Azure's and Ollama's interfaces; what to use.
+# First segments of paths of other interfaces, after the version, and what to use instead.
 _OTHER_ENDPOINTS = (
     (
         "/responses",
