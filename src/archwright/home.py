@@ -215,6 +215,11 @@ class Home:
         return self.folder("models", "bases") / sha256
 
     @property
+    def batches(self) -> Path:
+        """Files and batches of the gateway's clients, a folder per tenant. Only an upload creates it."""
+        return self.root / "batches"
+
+    @property
     def lake(self) -> Path:
         return self.folder("lake")
 

@@ -225,6 +225,12 @@ class Accounts:
             reservation.settled = True
             self.ended.append((reservation, tokens, nearest_nusd(usd)))
 
+    def add_usage(self, principal: Principal, tokens: int, usd: float) -> None:
+        """Queue the usage of a request whose process ended between its result and its settlement."""
+        self._ensure_registered()
+        accounts = self._get_accounts(principal)
+        self.settle(Reservation(principal, accounts, ZERO_ASK, self._version, self._generation), tokens, usd)
+
     def flush(self) -> None:
         """Write the queued settlements. Raises StoreError: their reservations then last until this process ends."""
         if not self.ended:

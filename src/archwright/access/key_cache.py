@@ -150,6 +150,13 @@ class KeyCache:
         principals = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
         return any(now < principal.expires_at for principal in principals if principal is not None)
 
+    def find_principal(self, key_id: str) -> Principal | None:
+        """Return the principal of a live key, at most POLL_S old, else None. Raises StoreError as `identify` does."""
+        self.refresh_version()
+        now = self._clock()
+        principals = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
+        return next((one for one in principals if one is not None and now < one.expires_at), None)
+
     def list_limited_scopes(self, principal: Principal) -> tuple[LimitScope, ...]:
         """Return the scopes with limits that apply to requests of `principal`, narrowest first."""
         limits = ((kind, name, self._limits.get(name, NO_LIMITS)) for kind, name in tables.list_scopes(principal))

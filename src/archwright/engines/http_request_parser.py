@@ -60,17 +60,18 @@ class MalformedRequest(Exception):
 
 
 class RequestHead:
-    """A request without its body. `length` is the bytes of the body, None if the body is chunked.
+    """A request without its body. `length` is the bytes of the body, None if the body is chunked; `query`: as sent.
 
     Names in `headers` are lower-case. Values of a repeated header are joined by ", "; its name is in `repeated`.
     """
 
-    __slots__ = ("expects", "headers", "keep", "length", "method", "path", "repeated", "version")
+    __slots__ = ("expects", "headers", "keep", "length", "method", "path", "query", "repeated", "version")
 
     def __init__(self, method: str, path: str, version: int, headers: dict[bytes, bytes]) -> None:
         self.method, self.path, self.version, self.headers = method, path, version, headers
         self.repeated: tuple[bytes, ...] = ()
         self.length: int | None = 0
+        self.query = ""
         self.keep = version == 1
         self.expects = False
 
@@ -96,7 +97,9 @@ def parse_head(data: bytes) -> RequestHead:
             raise MalformedRequest(*_OTHER_VERSION_ERROR)
         raise MalformedRequest("the first line is not 'METHOD /path HTTP/1.1'")
     method, target, minor = line.groups()
-    head = RequestHead(method.decode(), target.partition(b"?")[0].decode(), int(minor), {})
+    path, _, query = target.decode().partition("?")
+    head = RequestHead(method.decode(), path, int(minor), {})
+    head.query = query
     _feed(httptools.HttpRequestParser(head), data)
     if len(head.headers) + len(head.repeated) + 2 != data.count(b"\n"):
         raise MalformedRequest("a header line is not 'name: value'")

@@ -129,6 +129,15 @@ def test_lines_of_logs_are_overwritten_in_place(lake: Lake) -> None:
     assert lake.home.log("gateway").read_text() == f"started\n{'*' * len(words)}\nended\nwent on\n"
 
 
+def test_files_of_batches_are_deleted_whole(lake: Lake) -> None:
+    folder = lake.home.folder("batches", "acme")
+    for name, text in (("file-1.jsonl", f'{{"body": "{NAME}"}}'), ("file-2.jsonl", "{}"), ("batch_3.log", f"x {NAME}")):
+        (folder / name).write_text(text)
+        (folder / name).with_suffix(".json").write_text("{}")
+    assert erase(record_stores.BatchFileStore(scope_of(lake))) >= 2
+    assert {path.name for path in folder.iterdir()} == {"file-2.json", "file-2.jsonl"}
+
+
 @pytest.mark.parametrize("name", ["x.lmdb", "x.db"])
 def test_a_damaged_file_is_no_proof(lake: Lake, name: str) -> None:
     path = lake.root / name

@@ -16,6 +16,7 @@ import msgspec
 from archwright.access import tables as access_tables
 from archwright.access.audit_log import AUDIT_STREAM
 from archwright.contract.record import replace
+from archwright.lake.erasure.file_scan import count_decoded
 from archwright.lake.erasure.lake_stores import ErasableStore
 from archwright.lake.erasure.receipt import FoundPlace
 from archwright.lake.erasure.subject import MASK
@@ -159,7 +160,30 @@ class LogStore(ErasableStore):
                 start += len(line)
 
 
-RECORD_STORES = (UserNameStore, DatabaseStore, SharedTableStore, LogStore)
+class BatchFileStore(ErasableStore):
+    """Files and batches of the gateway's clients. A file that names the person is deleted with its results."""
+
+    name = "batches"
+
+    def find(self) -> Iterator[FoundPlace]:
+        for path, count in self._list_files():
+            place = self._scope.subject.mask_path(path.relative_to(self._scope.home.batches).as_posix())
+            yield FoundPlace(store=self.name, place=place, count=count)
+
+    def erase(self) -> None:
+        for path, _count in [*self._list_files()]:
+            for part in path.parent.glob(f"{path.stem}.*"):
+                part.unlink()
+
+    def _list_files(self) -> Iterator[tuple[Path, int]]:
+        subject = self._scope.subject
+        for path in sorted(self._scope.home.batches.glob("*/*")):
+            count = (count_decoded(path, subject) or 0) + subject.find_raw(path.read_bytes(), decoded=True)
+            if count:
+                yield path, count
+
+
+RECORD_STORES = (UserNameStore, DatabaseStore, SharedTableStore, LogStore, BatchFileStore)
 
 
 def _list_texts(value: object) -> list[str]:

@@ -4,7 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -86,8 +86,16 @@ class ServedBy(msgspec.Struct, frozen=True, gc=False):
         return [(b"x-archwright-model", self.version.encode()), (b"x-archwright-route", self.route.encode())]
 
 
+class RequestLedger(Protocol):
+    """Takes the records of requests, and makes them durable (`GatewayContext`)."""
+
+    def record_request(self, record: RequestRecord, content: TraceContent | None) -> None: ...
+
+    def flush(self) -> None: ...
+
+
 class MeteredHandler(RequestHandler):
-    """Answers a request that is charged, and records it once however it ends."""
+    """Answers a request that is charged, and records it once in `ledger` however it ends."""
 
     worst_case: WorstCase
 
@@ -95,9 +103,14 @@ class MeteredHandler(RequestHandler):
         super().__init__(context)
         self.worst_case = worst_case
         self._endpoint = endpoint
+        self.ledger: RequestLedger = context.gateway
         self._charge: RequestCharge | None = None
         self._served_by: ServedBy | None = None  # set when the first bytes of an engine or a cached response are there
         self._recorded = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
 
     async def run(self, reservation: ReserveResult | None) -> None:
         gateway, response = self.gateway, self.response
@@ -117,7 +130,7 @@ class MeteredHandler(RequestHandler):
             try:
                 if not self._recorded:
                     self._record(status, http_status)
-                    gateway.flush()
+                    self.ledger.flush()
             except ArchwrightError as error:
                 gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
             finally:
@@ -166,7 +179,7 @@ class MeteredHandler(RequestHandler):
             http_status=200 if self.response.started else http_status,
             **figures,
         )
-        self.gateway.record_request(record, content)
+        self.ledger.record_request(record, content)
         self._recorded = True
 
 

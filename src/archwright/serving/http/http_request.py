@@ -12,6 +12,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     `keys_version`: version of the key store before the key was looked up, so that later revocations are noticed.
     `images`: image data may exceed the limit of the body. `counted`: the rates of the caller have counted the request.
     `source`: IP address of the client. `upload`: the body is a form with a file.
+    `background`: a line of a batch, which comes after every other request.
     """
 
     principal: Principal | None
@@ -20,6 +21,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     counted: bool = False
     source: str = ""
     upload: bool = False
+    background: bool = False
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):

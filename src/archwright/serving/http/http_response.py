@@ -152,10 +152,11 @@ class HttpResponse:
         """Let the connection know that its client has a valid key."""
         self._peer.on_key_accepted()
 
-    def start_work(self, work: Coroutine[Any, Any, None]) -> None:
+    def start_work(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` as the task that `stop` cancels."""
         # asyncio.get_running_loop() would cost a system call (getpid) per request.
         self._task = self._buffer.loop.create_task(work)
+        return self._task
 
     def begin_work(self) -> bool:
         """The work's first step. False if the work was stopped before: it then only frees its reservation."""

@@ -9,6 +9,10 @@ from typing import Any
 import msgspec
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
+from archwright.serving.batches import batch_api
+from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, FILE_TYPE, BatchRequest, FileForm
+from archwright.serving.batches.batch_runner import LineRoute
+from archwright.serving.batches.batch_store import Batch, FileObject
 from archwright.serving.handlers import admin_api
 from archwright.serving.handlers.classification import PredictRequest
 from archwright.serving.handlers.model_listing import get_model, list_models
@@ -82,6 +86,7 @@ async def get_page(_context: HandlerContext) -> HttpReply:
 
 
 INVOKE, READ_MODELS = METERED_PERMISSION, "models.read"
+BATCHES, FILES = "/v1/batches", "/v1/files"
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 ROUTES: tuple[Route, ...] = (
@@ -160,7 +165,45 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/readyz", None, reply_with(readyz)),
     Route("GET", OPENAPI_PATH, None, reply_with(get_openapi)),
     Route("GET", PAGE_PATH, None, reply_with(get_page)),
+    Route(
+        *("POST", FILES, INVOKE, batch_api.prepare(batch_api.create_file)),
+        upload=True,
+        free=True,
+        summary="Upload the requests of a batch",
+        body=FileForm,
+        reply=FileObject,
+    ),
+    Route("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files), summary="List files"),
+    Route(
+        "GET", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_file), summary="Show a file", reply=FileObject
+    ),
+    Route(
+        *("GET", f"{FILES}/{{}}/content", INVOKE, batch_api.prepare(batch_api.get_content)),
+        summary="Read a file",
+        reply_type=FILE_TYPE,
+    ),
+    Route("DELETE", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.delete_file), summary="Delete a file"),
+    Route(
+        *("POST", BATCHES, INVOKE, batch_api.prepare(batch_api.create_batch)),
+        free=True,
+        summary="Answer the requests of a file within a day",
+        body=BatchRequest,
+        reply=Batch,
+    ),
+    Route("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches), summary="List batches"),
+    Route(
+        "GET", f"{BATCHES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_batch), summary="Show a batch", reply=Batch
+    ),
+    Route(
+        *("POST", f"{BATCHES}/{{}}/cancel", INVOKE, batch_api.prepare(batch_api.cancel_batch)),
+        free=True,
+        summary="Begin no further request of a batch",
+        reply=Batch,
+        errors=(409,),
+    ),
 )
+
+LINE_ROUTES = {route.path: LineRoute(route.prepare, route.images) for route in ROUTES if route.path in BATCH_ENDPOINTS}
 
 
 ADMIN_ROUTES: tuple[Route, ...] = (

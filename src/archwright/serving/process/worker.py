@@ -31,6 +31,7 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending
 from archwright.serving.admission.response_cache import ResponseCache
+from archwright.serving.batches.batch_runner import BatchRunner
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
@@ -38,7 +39,7 @@ from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
 from archwright.serving.process.config_reload import ConfigWatcher
 from archwright.serving.process.dispatcher import Dispatcher
-from archwright.serving.process.routes import find_admin_route
+from archwright.serving.process.routes import LINE_ROUTES, find_admin_route
 from archwright.serving.process.tls import create_tls_context, read_expiration
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.engine_secrets import read_store_url
@@ -146,12 +147,14 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context
     tls = None
     if config.tls_certificate and config.tls_key:
         tls = create_tls_context(config.tls_certificate, config.tls_key)
-    async with app.run_background_tasks(*servers.values()):
+    batches = BatchRunner(gateway, outbox, LINE_ROUTES)
+    async with app.run_background_tasks(*servers.values()), batches.run():
         listeners = [Listener(bound, server, tls) for bound, server in servers.items()]
         for listener in listeners:
             listener.open()
         gateway.journal.info("listening", port=context.bound.getsockname()[1], host=config.host, tls=tls is not None)
         await over.wait()
+        batches.stop()
         for listener in listeners:
             listener.close()
         await asyncio.gather(*(listener.wait_for_handshakes() for listener in listeners))

@@ -56,6 +56,7 @@ class Attempts:
         self.data_class: DataClass = "internal"
         self.tenant = ""
         self.response: HttpResponse | None = None
+        self.background = False
         self.reselect: Callable[[], tuple[EnginePool, ...]] = lambda: pools
         router.budget.record_request()
 
@@ -74,6 +75,7 @@ class Attempts:
 
     async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
         """Return the result of `send` with a replica. Raises the last error, or ApiError 504 if late."""
+        work = self._set_priority(work)
         while True:
             pool = self.pool
             lease = pool.try_acquire(work)
@@ -142,6 +144,9 @@ class Attempts:
                 self.mark_started()
             replica.record_end(outcome, self.router.now(), self._sent_at)
 
+    def _set_priority(self, work: SlotRequest) -> SlotRequest:
+        return replace(work, priority="batch") if self.background else work
+
     def _prepare_retry(self, error: Exception) -> bool:
         """Select the pool for a retry. Return False if no retry is allowed."""
         if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
@@ -175,6 +180,7 @@ async def start_attempts(
     pools = router.select_pools(generation, data_class, request.id)
     attempts = Attempts(router, pools, until, response.is_engine_timeout)
     attempts.reselect = partial(router.select_pools_now, generation, data_class, request.id)
+    attempts.background = request.admitted.background
     attempts.data_class, attempts.response, attempts.tenant = data_class, response, request.principal.tenant
     return attempts
 

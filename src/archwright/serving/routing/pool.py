@@ -98,6 +98,12 @@ class EnginePool:
         return any(replica.healthy for replica in self.replicas)
 
     @property
+    def has_free_slot(self) -> bool:
+        """True if a request without an adapter's restrictions begins at once, or starts the pool's engine."""
+        starts = bool(self.spec.start_s) and not self.healthy
+        return not self._waiting and (starts or self._choose_replica(SlotRequest(0)) is not None)
+
+    @property
     def silence_limit_s(self) -> float:
         """Seconds that a replica may be silent; unlimited if the pool has no other replica."""
         return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf

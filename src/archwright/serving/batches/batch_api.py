@@ -1,0 +1,124 @@
+"""The Files and Batches interfaces: handlers of their routes. Files and batches of another tenant do not exist."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Literal
+from urllib.parse import parse_qs
+
+import msgspec
+
+from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, Page
+from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
+from archwright.serving.http.multipart import parse_multipart
+
+BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+FILE_TYPE = "application/octet-stream"
+MAX_FILENAME_CHARACTERS = 255
+FILES_LIMIT, BATCHES_LIMIT = 10_000, 100
+_Name = Annotated[str, msgspec.Meta(max_length=64)]
+_Value = Annotated[str, msgspec.Meta(max_length=512)]
+
+
+class FileForm(msgspec.Struct, frozen=True):
+    """The form of an upload."""
+
+    file: bytes
+    purpose: Literal["batch"]
+
+
+class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that creates a batch."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: Literal["24h"]
+    metadata: Annotated[dict[_Name, _Value], msgspec.Meta(max_length=16)] | None = None
+
+
+class StoreCall:
+    """A request about files or batches: the store of the caller's tenant, the name in the path."""
+
+    def __init__(self, context: HandlerContext) -> None:
+        self.request, self.response, self.name = context.request, context.response, context.name
+        self.store = BatchStore(context.gateway.home, self.request.principal.tenant, context.gateway.clock)
+
+    def query(self, name: str, default: str = "") -> str:
+        return parse_qs(self.request.head.query).get(name, [default])[-1]
+
+    def page(self, default: int, largest: int) -> Page:
+        """Raises ApiError 400 for an invalid limit or order."""
+        limit, order = self.query("limit", str(default)), self.query("order", "desc")
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= largest):
+            raise invalid_value(f"'limit' must be from 1 to {largest}", "limit")
+        if order not in ("asc", "desc"):
+            raise invalid_value("'order' must be asc or desc", "order")
+        return Page(int(limit), self.query("after"), order == "desc")
+
+
+def prepare(act: Callable[[StoreCall], object]) -> Callable[[HandlerContext], ReplyHandler]:
+    """Make handlers of an action, which runs in a thread and returns the reply or its object."""
+
+    async def reply(context: HandlerContext) -> HttpReply:
+        result = await asyncio.to_thread(act, StoreCall(context))
+        return result if isinstance(result, HttpReply) else json_reply(result)
+
+    return partial(ReplyHandler, reply)
+
+
+def create_file(call: StoreCall) -> FileObject:
+    parts = parse_multipart(call.request.body, call.request.header(b"content-type") or "")
+    for name in set(FileForm.__struct_fields__) ^ parts.keys():
+        reason = "is not supported" if name in parts else "is required"
+        raise bad_request(f"the field {name[:80]!r} {reason}", name[:80])
+    if parts["purpose"].data != b"batch":
+        raise unsupported_value("'purpose' must be 'batch'", "purpose")
+    return call.store.add_file(parts["file"].filename[:MAX_FILENAME_CHARACTERS], parts["file"].data)
+
+
+def list_files(call: StoreCall) -> dict[str, object]:
+    return _show_page(*call.store.list_objects(FileObject, call.page(FILES_LIMIT, FILES_LIMIT), call.query("purpose")))
+
+
+def get_file(call: StoreCall) -> FileObject:
+    return call.store.find(FileObject, call.name)
+
+
+def get_content(call: StoreCall) -> HttpReply:
+    """Raises ApiError 429 and 503 if many large files are read at once."""
+    call.response.hold_bytes(call.request.principal.tenant, 2 * get_file(call).bytes)
+    return HttpReply(call.store.path(call.name, "jsonl").read_bytes(), content_type=FILE_TYPE)
+
+
+def delete_file(call: StoreCall) -> dict[str, object]:
+    call.store.delete_file(call.name)
+    return {"id": call.name, "object": "file", "deleted": True}
+
+
+def create_batch(call: StoreCall) -> Batch:
+    try:
+        one = msgspec.json.decode(call.request.body, type=BatchRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"The body is not valid: {error}. Correct the body.") from None
+    if one.endpoint not in BATCH_ENDPOINTS:
+        raise unsupported_value(f"'endpoint' must be one of {', '.join(BATCH_ENDPOINTS)}", "endpoint")
+    return call.store.create_batch(one.input_file_id, one.endpoint, call.request.principal.key_id, one.metadata)
+
+
+def list_batches(call: StoreCall) -> dict[str, object]:
+    found, more = call.store.list_objects(Batch, call.page(20, BATCHES_LIMIT))
+    return _show_page([call.store.find_batch(one.id) for one in found], more)
+
+
+def get_batch(call: StoreCall) -> Batch:
+    return call.store.find_batch(call.name)
+
+
+def cancel_batch(call: StoreCall) -> Batch:
+    return call.store.cancel_batch(call.name)
+
+
+def _show_page(found: Sequence[FileObject | Batch], more: bool) -> dict[str, object]:
+    ends = (found[0].id, found[-1].id) if found else (None, None)
+    return {"object": "list", "data": found, "first_id": ends[0], "last_id": ends[1], "has_more": more}

@@ -1,0 +1,371 @@
+"""Runs the batches of a home in a worker, line by line, like requests of the batch's key.
+
+A line is begun only while a slot of its model is free and no request waits for one, and it comes last in the queue. So
+an interactive request waits at most for a running line. A line has the reservation, cache, residency and record of a
+request. Rate limits and engines that are not ready delay it; every other error is its result.
+Each batch is run by one worker; if that worker ends, another one continues within POLL_S.
+Design: while the process stops, nothing is written of a line that is cut off, as after kill -9. The line runs again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+
+from archwright.access.api_keys import Principal
+from archwright.contract.served import RequestRecord
+from archwright.engines.http_request_parser import RequestHead
+from archwright.errors import ArchwrightError, StoreError, boundary
+from archwright.monitor.trace_exporter import TraceContent
+from archwright.monitor.wal.disk_reserve import count_free_bytes
+from archwright.serving.batches.batch_store import (
+    MIN_FREE_BYTES,
+    OPEN_STATUSES,
+    BatchError,
+    list_open_batches,
+    remove_expired_files,
+)
+from archwright.serving.batches.locked_batch import LineResult, LockedBatch, Outcome
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
+from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_large_body
+from archwright.serving.http.client_limits import BodyQuota
+from archwright.serving.http.errors import ApiError, to_api_error
+from archwright.serving.http.http_request import Admitted, HttpRequest
+from archwright.serving.http.http_response import (
+    HeaderField,
+    HttpResponse,
+    ResponseBuffer,
+    body_too_large,
+    early_end_error,
+)
+from archwright.serving.settings.config import Endpoint
+
+POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.01, 2.0, 3_600.0, 60
+MAX_BATCHES = 16  # that a worker runs at once, one of each tenant
+MAX_LINES_AT_ONCE = 128  # of a batch
+MAX_TRIES = 3  # of a line whose engine fails
+
+
+class LineRoute(NamedTuple):
+    """How lines of an endpoint are prepared. `images`: image data may exceed the limit of the body."""
+
+    prepare: Callable[[HandlerContext], RequestHandler]
+    images: bool
+
+
+class _LinePeer:
+    """Stands for the connection of a line, which never disconnects. Large lines count as memory of the tenant."""
+
+    left, address = False, ""
+
+    def __init__(self, buffer: ResponseBuffer) -> None:
+        self._limits, self.quota = buffer.limits, BodyQuota(buffer.bodies)
+
+    def send(self, data: bytes) -> None: ...
+
+    def is_reusable(self) -> bool:
+        return False
+
+    def on_key_accepted(self) -> None: ...
+
+    def on_response_sent(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        self.quota.set_size(tenant, max(0, self.quota.size + size), self._limits)
+
+
+class _LineResponse(HttpResponse):
+    """Holds the complete response of a line, and the record of its request until the response is written."""
+
+    __slots__ = ("body", "content", "peer", "record", "status")
+
+    def __init__(self, request_id: str, head: RequestHead, buffer: ResponseBuffer) -> None:
+        self.peer = _LinePeer(buffer)
+        super().__init__(head, self.peer, buffer)
+        self.id, self.status, self.body = request_id, 0, b""
+        self.record: RequestRecord | None = None
+        self.content: TraceContent | None = None
+
+    def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
+        self.status, self.body, self.finished = int(status), body, True
+
+    def record_request(self, record: RequestRecord, content: TraceContent | None) -> None:
+        self.record, self.content = record, content
+
+    def flush(self) -> None:
+        """The record is not written yet."""
+
+
+class BatchRun:
+    """One batch that this worker runs. `stopping`: begin no further line. `responses`: of running lines."""
+
+    def __init__(
+        self, gateway: GatewayContext, buffer: ResponseBuffer, routes: Mapping[str, LineRoute], job: LockedBatch
+    ) -> None:
+        self.job, self.stopping = job, False
+        self.responses: set[_LineResponse] = set()
+        self._gateway, self._buffer, self._routes = gateway, buffer, routes
+        self._gate = asyncio.Lock()
+        self._remaining: deque[int] = deque()
+        self._tries: dict[int, int] = {}
+        self._resume_at = self._save_at = 0.0
+        self._endpoint: Endpoint | None = None  # known after the first line
+        self._outcome: Outcome = "completed"
+        self._errors: tuple[BatchError, ...] = ()
+
+    async def run(self) -> None:
+        """Take the batch from its stored state to its end, or until the process stops."""
+        job, now = self.job, int(self._gateway.clock())
+        errors = await asyncio.to_thread(job.read_input) if job.batch.status in OPEN_STATUSES else ()
+        if errors or job.batch.status not in OPEN_STATUSES:
+            await asyncio.to_thread(job.finish, "failed", now, errors)
+            return
+        await asyncio.to_thread(job.open_log)
+        await self._add_missing_records()
+        if job.batch.status == "validating":
+            await asyncio.to_thread(job.save, status="in_progress", in_progress_at=now)
+        self._remaining.extend(job.list_remaining())
+        slots = sum(pool.slots for pool in self._gateway.pools.values())
+        count = min(MAX_LINES_AT_ONCE, max(1, slots), len(self._remaining))
+        # Each ends only after its line: a cancelled line would be charged without a record.
+        results = await asyncio.gather(*(self._work() for _ in range(count)), return_exceptions=True)
+        for failed in (one for one in results if isinstance(one, BaseException)):
+            raise failed
+        if not self.stopping:
+            await asyncio.to_thread(job.finish, self._outcome, int(self._gateway.clock()), self._errors)
+
+    async def _add_missing_records(self) -> None:
+        """Write the usage records that a crash lost, and enter their cost into the accounts."""
+        gateway = self._gateway
+        for record in await asyncio.to_thread(self.job.find_unrecorded, gateway.store, gateway.home):
+            principal = gateway.accounting.keys.find_principal(record.key_id)
+            if principal is not None:
+                tokens = record.input_tokens + record.output_tokens
+                gateway.accounting.accounts.add_usage(principal, tokens, record.cost_usd or 0.0)
+            gateway.record_request(record, None)
+        gateway.flush()
+
+    async def _work(self) -> None:
+        """Run lines one after the other, until all are begun or the batch ends early."""
+        try:
+            while (line := await self._begin_next()) is not None:
+                await line
+        except BaseException:
+            self.stopping = True
+            raise
+
+    async def _begin_next(self) -> asyncio.Task[None] | None:
+        """Begin a line when there is a free slot; one at a time, so that each takes its slot first."""
+        async with self._gate:
+            while self._remaining and (principal := self._find_payer()) is not None:
+                now = self._gateway.now()
+                if now >= self._save_at:
+                    self._save_at = now + SAVE_S
+                    await asyncio.to_thread(self.job.save)
+                    continue
+                if now >= self._resume_at and self._has_free_slot():
+                    line = self._begin_line(self._remaining.popleft(), principal)
+                    await asyncio.sleep(0)
+                    if line is not None:
+                        return line
+                else:
+                    await asyncio.sleep(SLOT_POLL_S)
+            return None
+
+    def _find_payer(self) -> Principal | None:
+        """Return the principal of the batch's key; None if no further line may begin. Raises StoreError."""
+        job = self.job
+        principal = self._gateway.accounting.keys.find_principal(job.batch.key_id)
+        if job.is_cancelled:
+            self._outcome = "cancelled"
+        elif self._gateway.clock() >= job.batch.expires_at:
+            self._outcome = "expired"
+        elif principal is None:
+            message = "The API key of this batch was revoked or has expired."
+            self._outcome, self._errors = "failed", (BatchError(code="invalid_api_key", message=message),)
+        return principal if self._outcome == "completed" and not self.stopping else None
+
+    def _has_free_slot(self) -> bool:
+        """True if a pool of the batch's model can take a line at once, and the disk its result."""
+        if count_free_bytes(self._gateway.home) < MIN_FREE_BYTES:
+            return False
+        pools = self._gateway.pools
+        names = () if self._endpoint is None else self._endpoint.serving_pools
+        serving = [pools[name] for name in names if name in pools]
+        return not serving or any(pool.has_free_slot for pool in serving)  # without a pool the line gets an error
+
+    def _begin_line(self, number: int, principal: Principal) -> asyncio.Task[None] | None:
+        """Begin a line. Return None if its error was written, or if its model has no free slot."""
+        line, keys_version = self.job.read_line(number), self._gateway.accounting.keys.version
+        head = RequestHead("POST", line.url, 1, {b"content-type": b"application/json"})
+        response = _LineResponse(self.job.request_id(number), head, self._buffer)
+        admitted = Admitted(principal, keys_version, background=True)
+        request = HttpRequest(response.id, head, response.received_at, admitted, bytes(line.body))
+        try:
+            with boundary("line of a batch"):
+                handler = self._prepare(request, response)
+        except ArchwrightError as error:
+            response.peer.quota.release()
+            if not self._prepare_retry(number, response, to_api_error(error)):
+                self._write_result(number, response)
+            return None
+        self._endpoint = handler.endpoint
+        if not self._has_free_slot():
+            response.peer.quota.release()
+            self._remaining.appendleft(number)
+            return None
+        self.responses.add(response)
+        return response.start_work(self._answer(number, handler, response))
+
+    def _prepare(self, request: HttpRequest, response: _LineResponse) -> MeteredHandler:
+        """Raises ApiError as for a request with the same body."""
+        route, limits, body = self._routes[request.head.path], self._buffer.limits, request.body
+        limit = limits.largest_body(images=route.images, upload=False)
+        if len(body) > limit:
+            raise body_too_large(limit)
+        if len(body) > LARGE_BODY_BYTES:
+            response.hold_bytes(request.principal.tenant, check_large_body(body))
+        handler = route.prepare(HandlerContext(self._gateway, request, response, ""))
+        assert isinstance(handler, MeteredHandler), "lines cost something"
+        handler.ledger = response
+        return handler
+
+    async def _answer(self, number: int, handler: MeteredHandler, response: _LineResponse) -> None:
+        """Run a line, and write its result or have it run again."""
+        error: ArchwrightError | None = None
+        try:
+            response.begin_work()
+            with boundary("line of a batch"):
+                (reservation,) = self._gateway.accounting.reserve([(handler.request, handler.worst_case)])
+                await handler.run(reservation)
+        except ArchwrightError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            if response.stop_reason is None:
+                raise  # the event loop ends
+            error = response.stop_error or early_end_error(response.stop_reason, response.limits)
+        finally:
+            response.end_work()
+            response.peer.quota.release()
+            self.responses.discard(response)
+        if error is not None and (self.stopping or self._prepare_retry(number, response, to_api_error(error))):
+            return
+        self._write_result(number, response)
+        await self._settle(number, response)
+
+    def _prepare_retry(self, number: int, response: _LineResponse, error: ApiError) -> bool:
+        """Have the line run again later; else set the error as its response and return False."""
+        tries = self._tries[number] = self._tries.get(number, 0) + 1
+        record = response.record
+        is_charged = record is not None and bool(record.cost_usd or record.output_tokens)
+        wait_s = None if is_charged else decide_retry(error, tries)
+        if wait_s is None:
+            response.send_error(error)
+            return False
+        self._remaining.appendleft(number)
+        self._resume_at = max(self._resume_at, self._gateway.now() + wait_s)
+        return True
+
+    def _write_result(self, number: int, response: _LineResponse) -> None:
+        """Write the result before the record, in the tick of the settlement: no flush comes between."""
+        body = msgspec.Raw(response.body.replace(b"\n", b" "))
+        self.job.append(LineResult(number, response.id, response.status, body, response.record))
+
+    async def _settle(self, number: int, response: _LineResponse) -> None:
+        """Write the record. Without database or disk it waits, since another process would add the record too."""
+        record = None if number in self.job.recorded else response.record
+        while True:
+            try:
+                if record is not None:
+                    self._gateway.record_request(record, response.content)
+                record = None
+                self._gateway.flush()
+                return
+            except (ApiError, StoreError):
+                await asyncio.sleep(POLL_S)
+
+
+def decide_retry(error: ApiError, tries: int) -> int | None:
+    """Return the seconds until a line is tried again; None if the error is its result."""
+    if error.openai_code == "insufficient_quota" or error.status < HTTPStatus.TOO_MANY_REQUESTS:
+        return None
+    if error.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return None if error.retry_after_s is None else min(LONGEST_WAIT_S, error.retry_after_s)
+    return None if tries >= MAX_TRIES else 2**tries
+
+
+class BatchRunner:
+    """The batches that this worker runs. `routes`: by endpoint."""
+
+    def __init__(self, gateway: GatewayContext, buffer: ResponseBuffer, routes: Mapping[str, LineRoute]) -> None:
+        self._gateway, self._buffer, self._routes = gateway, buffer, routes
+        self._runs: dict[str, BatchRun] = {}  # by tenant
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drained_at: float | None = None
+        self._sweep_at = 0.0
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Run batches until the end of the block. Lines that run then may take `drain_s` since `stop`."""
+        poll = asyncio.create_task(self._poll())
+        try:
+            yield
+        finally:
+            poll.cancel()
+            left_s = self.stop() - self._gateway.now()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=max(0.0, left_s))
+
+    def stop(self) -> float:
+        """Begin no further line. Another worker continues a batch once its running lines are done."""
+        if self._drained_at is None:
+            self._drained_at = self._gateway.now() + self._buffer.limits.drain_s
+        for one in self._runs.values():
+            one.stopping = True
+        return self._drained_at
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                with boundary("batches"):
+                    await self._check_once()
+            except ArchwrightError as error:
+                self._gateway.journal.error("batches not read", **error.as_dict())
+            await asyncio.sleep(POLL_S)
+
+    async def _check_once(self) -> None:
+        now, home = self._gateway.now(), self._gateway.home
+        for response in [one for run in self._runs.values() for one in run.responses]:
+            response.check_deadlines(now)
+        for batch_id, tenant in list_open_batches(home) if self._drained_at is None else ():
+            if tenant not in self._runs and len(self._runs) < MAX_BATCHES:
+                try:
+                    job = LockedBatch(home, tenant, batch_id)
+                except (BlockingIOError, FileNotFoundError, ApiError):
+                    continue  # another worker runs it, or it is done
+                self._runs[tenant] = BatchRun(self._gateway, self._buffer, self._routes, job)
+                task = asyncio.create_task(self._run_batch(tenant))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            await asyncio.to_thread(remove_expired_files, home, self._gateway.clock())
+
+    async def _run_batch(self, tenant: str) -> None:
+        run = self._runs[tenant]
+        try:
+            with boundary("batch"):
+                await run.run()
+        except ArchwrightError as error:
+            self._gateway.journal.error("batch interrupted", batch=run.job.batch.id, **error.as_dict())
+            await asyncio.sleep(LONGEST_WAIT_S / 10)
+        finally:
+            run.job.close()
+            del self._runs[tenant]

@@ -1,0 +1,53 @@
+"""Batches over the official client."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from tests.serving.official_clients import HELLO
+
+DONE = ("completed", "failed", "expired", "cancelled")
+CHAT: Any = "/v1/chat/completions"
+
+
+def write_lines(count: int, **fields: Any) -> bytes:
+    body = {"model": "m", "messages": HELLO, "max_tokens": 4, **fields}
+    lines = ({"custom_id": f"c{n}", "method": "POST", "url": CHAT, "body": body} for n in range(count))
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+class Batches:
+    """The batches of one client."""
+
+    def __init__(self, client: openai.OpenAI) -> None:
+        self.client = client
+
+    def create(self, data: bytes, endpoint: Any = CHAT) -> Any:
+        file = self.client.files.create(file=("in.jsonl", data), purpose="batch")
+        fields: Any = {"completion_window": "24h", "metadata": {"team": "night"}}
+        return self.client.batches.create(input_file_id=file.id, endpoint=endpoint, **fields)
+
+    def wait(self, batch_id: str, until: Callable[[Any], bool] = lambda batch: batch.status in DONE) -> Any:
+        limit = time.monotonic() + 30
+        while True:
+            try:
+                batch = self.client.batches.retrieve(batch_id)
+                if until(batch):
+                    return batch
+            except openai.APIConnectionError:
+                pass  # the gateway starts again
+            assert time.monotonic() < limit, "the batch was not done in time"
+            time.sleep(0.05)
+
+    def read(self, file_id: str | None) -> list[Any]:
+        return [json.loads(line) for line in self.client.files.content(file_id).text.splitlines()] if file_id else []
+
+
+@pytest.fixture
+def lines() -> Callable[..., bytes]:
+    return write_lines

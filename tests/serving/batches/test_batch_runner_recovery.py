@@ -1,0 +1,83 @@
+"""Batches survive kill -9 of a worker and of everything: each line has one result and is charged once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from tests.serving.batches.conftest import Batches, write_lines
+from tests.serving.conftest import Platform, endpoint, free_port, null_engine, table
+from tests.serving.official_clients import openai_client
+
+from archwright.access.account_codec import decode_row
+from archwright.access.accounts import open_accounts_table
+from archwright.access.tables import format_scope_name
+from archwright.home import Home
+from archwright.monitor.wal.compaction import read_served
+
+pytestmark = pytest.mark.enable_socket
+PRICES: dict[str, Any] = {"price_in_usd": 1e-6, "price_out_usd": 3e-6}
+POINTS = ("before the result", "in the result", "after the result", "after the settlement", "after the record")
+LATE_POINTS = ("before the end", "after the files", "after the end")
+
+
+@pytest.fixture(scope="module")
+def crashing(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    config = table(endpoint(slots=2, **PRICES), port=free_port(), workers=2)
+    home = Home(tmp_path_factory.mktemp("crashing"))
+    platform = Platform(home, config, module="tests.serving.batches.crashing_gateway")
+    try:
+        platform.start_engine(null_engine(ttft_s=0.01))
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()
+
+
+def spent_nusd(platform: Platform, key_id: str) -> int:
+    """What the account of a key has spent, by the table that admits its requests."""
+    with closing(open_accounts_table(platform.home)) as accounts:
+        raw = accounts.get(b"a" + format_scope_name("key", name=key_id).encode())
+    assert raw is not None
+    return decode_row(raw)[3]
+
+
+def check_batch(platform: Platform, batches: Batches, batch_id: str, count: int) -> int:
+    """Check that each line has one result and one record; return the cost of all in nano-dollars."""
+    batch = batches.wait(batch_id)
+    assert (batch.status, batch.request_counts.completed) == ("completed", count), batch
+    output = batches.read(batch.output_file_id)
+    assert [line["custom_id"] for line in output] == [f"c{n}" for n in range(count)] and batch.error_file_id is None
+    with closing(platform.store) as store:
+        records = [one for one in read_served(store, platform.home) if batch_id in one.request_id]
+    assert Counter(one.request_id for one in records) == Counter(line["response"]["request_id"] for line in output)
+    assert not list(platform.home.batches.glob("*/*.log")) and not list(platform.home.batches.glob("_open/*"))
+    return sum(round((one.cost_usd or 0.0) * 1e9) for one in records)
+
+
+def check_crash(platform: Platform, point: str) -> None:
+    secret = platform.made_key("acme", budget_usd=1.0)
+    with openai_client(platform, secret, max_retries=5) as client:
+        batches = Batches(client)
+        (platform.home.root / "crash").write_text(point)
+        batch_id = batches.create(write_lines(8)).id
+        cost = check_batch(platform, batches, batch_id, 8)
+        assert not (platform.home.root / "crash").exists(), "the worker did not crash"
+        key_id = batches.client.batches.retrieve(batch_id).to_dict()["key_id"]
+        # Between the two writes of one flush, the account is ahead of the record: it may count a line twice.
+        ahead = cost // 8 if point == "after the settlement" else 0
+        assert spent_nusd(platform, str(key_id)) - cost in (0, ahead) and cost > 0
+
+
+@pytest.mark.parametrize("point", ["before the result", "after the result"])
+def test_a_crash_loses_and_repeats_nothing(crashing: Platform, point: str) -> None:
+    check_crash(crashing, point)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("point", [*POINTS, *LATE_POINTS])
+def test_every_crash_loses_and_repeats_nothing(crashing: Platform, point: str) -> None:
+    check_crash(crashing, point)
