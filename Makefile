@@ -5,8 +5,9 @@ INSTALLED := .venv/.installed
 # Data, training and lifecycle need 2 GB more than planning and serving: only what uses them installs them.
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
-# What judges rendered files (docs/tests.md): the extra `nightly`, and environments for tools with other pins.
+# What judges rendered files and replies (docs/tests.md): the extra `nightly`, and environments for other pins.
 TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed
+SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/.installed .venv-clients/.installed
 # focus-validator needs 3.12 or newer; without it only its own test fails.
 PYTHON312 ?= python3.12
 
@@ -47,11 +48,18 @@ $(CLUSTER): $(FULL)
 	@touch $@
 
 .venv-focus/.installed: MAKER = $(PYTHON312)
-.venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed: MAKER = $(PYTHON)
-.venv-%/.installed: tests/deploy/environments/%.txt
+.venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed $(SUITES): MAKER = $(PYTHON)
+define INSTALL_PINS
 	@$(MAKER) -m venv .venv-$* || { echo ".venv-$* needs $(MAKER): give a path by PYTHON312=... for focus, else PYTHON=..."; exit 2; }
 	.venv-$*/bin/python -m pip install -q -r $<
+	@# The clients' tests are in their source archives only.
+	$(if $(filter clients,$*),.venv-$*/bin/python -m pip download -q --no-deps --no-binary :all: -d .venv-$*/sdists $(shell grep -E '^(openai|anthropic)==' $<))
 	@touch $@
+endef
+.venv-%/.installed: tests/deploy/environments/%.txt
+	$(INSTALL_PINS)
+.venv-%/.installed: tests/serving/environments/%.txt
+	$(INSTALL_PINS)
 
 demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 	@$(BIN)/python examples/desk/demo.py
@@ -94,7 +102,7 @@ schemas: install .venv/.installed-nightly  ## check every plan's Kubernetes obje
 	@test -n "$(SCHEMAS)" || { echo "make schemas SCHEMAS=DIR, a folder with crds/*.yaml (CustomResourceDefinitions) and examples/"; exit 2; }
 	@$(BIN)/python -m tests.deploy.schema_check $(SCHEMAS)
 
-tools: install $(TOOLS)  ## install what judges rendered files; Debian packages are listed in docs/tests.md
+tools: install $(TOOLS) $(SUITES)  ## install what judges rendered files and replies; Debian packages are listed in docs/tests.md
 	-@$(MAKE) --no-print-directory .venv-focus/.installed
 
 nightly: install $(CLUSTER) tools  ## the large suites, and every property with examples drawn at random
@@ -104,4 +112,4 @@ docs: install  ## write the generated documents
 	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what make made
-	rm -rf .venv .venv-terraform .venv-checkov .venv-moto .venv-focus .cache demo
+	rm -rf .venv .venv-* .cache demo

@@ -30,7 +30,7 @@ def test_a_missing_environment_fails_with_the_command(monkeypatch: pytest.Monkey
 
 def test_make_builds_each_environment_from_its_pins() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    pins = {path.stem: path.read_text().split() for path in (Path(__file__).parent / "environments").glob("*.txt")}
+    pins = {path.stem: path.read_text().split() for path in ROOT.glob("tests/*/environments/*.txt")}
     assert pins.keys() == tools.ENVIRONMENTS.keys()
     assert all("==" in pin for lines in pins.values() for pin in lines)
     assert all(f".venv-{name}" in makefile for name in pins)

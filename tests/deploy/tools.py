@@ -1,4 +1,4 @@
-"""The tools that check rendered files: Debian programs, packages of the extra `nightly`, environments of their own.
+"""The tools of nightly tests: Debian programs, packages of the extra `nightly`, environments of their own.
 
 A missing tool fails the test with the package that brings it. A skipped check would look like a passed one.
 """
@@ -37,6 +37,10 @@ ENVIRONMENTS = {
     "checkov": "checkov",
     "moto": "a server with the interface of S3",
     "focus": "focus-validator, which needs Python 3.12",
+    "clients": "the official clients and the archives with their tests",
+    "comply": "llm-comply",
+    "langchain": "langchain-tests with two clients",
+    "schemathesis": "schemathesis",
     "terraform": "Terraform core with the schemas of three providers",
 }
 

@@ -40,5 +40,7 @@ def _describe_model(context: HandlerContext, name: str) -> dict[str, Any]:
     started_at = context.gateway.started_at
     if context.request.header(VERSION_HEADER) is not None:
         created_at = datetime.fromtimestamp(started_at, UTC).isoformat()
-        return {"type": "model", "id": name, "display_name": name, "created_at": created_at}
+        described = {"type": "model", "id": name, "display_name": name, "created_at": created_at, "lifecycle": "active"}
+        # Required, and null if unknown.
+        return {**dict.fromkeys(("capabilities", "line", "max_input_tokens", "max_tokens")), **described}
     return {"id": name, "object": "model", "created": started_at, "owned_by": "archwright"}
