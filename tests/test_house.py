@@ -72,7 +72,7 @@ FOLDERS = {
     "reconcile": ("conformance",),
     "serving": (
         *("http", "settings", "events", "requests", "providers"),
-        *("admission", "messages_api", "routing", "handlers", "batches", "process"),
+        *("admission", "messages_api", "responses_api", "routing", "handlers", "batches", "process"),
     ),
     "sizing": ("model", "hardware", "step_time", "inference", "workloads", "training", "infrastructure"),
 }

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 CachePolicy = Literal["off", "deterministic", "all"]
-RequestKind = Literal["chat", "completion", "messages", "embedding", "rerank", "predict"]
+RequestKind = Literal["chat", "completion", "messages", "responses", "embedding", "rerank", "predict"]
 
 # Parameters without effect on the reply: caller, delivery, storage and price at the provider.
 IGNORED_PARAMETERS = frozenset(
@@ -14,7 +14,7 @@ IGNORED_PARAMETERS = frozenset(
     | {"safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
 DECLINING = frozenset({"no-store", "no-cache"})
-_SAMPLED = frozenset({"chat", "completion", "messages"})
+_SAMPLED = frozenset({"chat", "completion", "messages", "responses"})
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 

@@ -56,8 +56,8 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/v1/responses", "Set the client to chat completions, which are at /v1/chat/completions"),
-        ("/responses/resp_1", "The Responses interface is not served"),
+        ("/responses", "Did you mean /v1/responses? The client's base URL must end in /v1."),
+        ("/v1/responses/compact", "The gateway keeps no responses. Send the whole conversation to POST /v1/responses."),
         ("/chat/completions", "Did you mean /v1/chat/completions? The client's base URL must end in /v1."),
         ("/v1/v1/messages", "Did you mean /v1/messages? The client's base URL must end before /v1."),
         ("/v1//models/m/", "Did you mean /v1/models/m? The client's base URL must end in /v1."),

@@ -12,6 +12,7 @@ from archwright.errors import OperateError
 from archwright.serving.messages_api.schema import MessagesRequest
 from archwright.serving.requests.fast_path import PlainChat
 from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
+from archwright.serving.responses_api.schema import ResponsesRequest
 from archwright.serving.settings import engine_fields
 from archwright.serving.settings.config import check_config
 from archwright.serving.settings.engine_fields import PASS, combine_rules, list_engines, rules_of_engine
@@ -24,6 +25,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "embeddings": EmbeddingRequest,
     "rerank": RerankRequest,
     "messages": MessagesRequest,
+    "responses": ResponsesRequest,
 }
 ENGINES = ("own", "anthropic", *list_engines())
 FAR = ("https://e/v1",)

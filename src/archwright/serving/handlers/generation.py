@@ -12,6 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from archwright.http_client.client import EngineRefused
@@ -20,7 +21,8 @@ from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.admission.response_cache import CachedResponse
 from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
-from archwright.serving.events.stream_replay import has_truncated_call, replay_response
+from archwright.serving.events.responses_writer import ResponsesWriter
+from archwright.serving.events.stream_replay import encode_stream, has_truncated_call, parse_pieces, replay_response
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.handlers.stream_relay import (
@@ -99,7 +101,7 @@ class GenerationHandler(MeteredHandler):
         output: Sequence[ResponsePiece] | bytes = () if relay is None else relay.pieces
         if charge is not None and charge.cached is not None:
             output = charge.cached.body
-        system_apart = self._interface_kind == "messages"
+        system_apart = self._interface_kind in ("messages", "responses")
         return build_trace_content(self.request.principal.tenant, self._generation, output, apart=system_apart)
 
     @property
@@ -109,13 +111,18 @@ class GenerationHandler(MeteredHandler):
         return "chat" if self._path == CHAT_PATH else "completion"
 
     def _send_cached(self, charge: RequestCharge, cached: CachedResponse, served_by: ServedBy) -> None:
-        response, include_usage = self.response, self._generation.include_usage
+        response, body = self.response, self._encode_cached(charge, cached.body)
         headers = [self._timing.overhead_header(response.now()), *charge.headers()]
         if not self._generation.stream:
-            response.send(HTTPStatus.OK, cached.body, JSON_CONTENT_TYPE, [*served_by.headers(), *headers])
+            response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [*served_by.headers(), *headers])
             return
         response.start_stream(HTTPStatus.OK, EVENT_STREAM_TYPE, [*served_by.headers(), *STREAM_HEADERS, *headers])
-        response.finish(replay_response(cached.body, include_usage=include_usage, told=charge.add_cost))
+        response.finish(body)
+
+    def _encode_cached(self, charge: RequestCharge, body: bytes) -> bytes:
+        if not self._generation.stream:
+            return body
+        return replay_response(body, include_usage=self._generation.include_usage, told=charge.add_cost)
 
     def _send_response(self, charge: RequestCharge, relay: BufferedRelay) -> None:
         """Send the engine's reply, or the end of the stream; cache it if possible."""
@@ -125,12 +132,18 @@ class GenerationHandler(MeteredHandler):
         if charge.is_cacheable or not stream:
             body = self._writer.encode_response(relay.pieces, timing.used)
             if charge.is_cacheable and not has_truncated_call(relay.pieces):
-                charge.cache_response(served_by.version, body, timing.input_tokens, timing.tokens)
+                stored = self._encode_stored(relay.pieces, body)
+                if stored:
+                    charge.cache_response(served_by.version, stored, timing.input_tokens, timing.tokens)
         if stream:
             response.finish(self._writer.encode_end(charge.add_cost(timing.used)))
         else:
             headers = [*served_by.headers(), timing.overhead_header(response.now()), *charge.headers()]
             response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
+
+    def _encode_stored(self, pieces: Sequence[ResponsePiece], body: bytes) -> bytes:
+        """Return the bytes that the cache keeps for a complete reply; b"": the reply is not cached."""
+        return body
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
         charge.mark_sent_to_engine()
@@ -203,3 +216,26 @@ class GenerationHandler(MeteredHandler):
             "gateway_s": timing.gateway_time_s(self.response.now()),
             "engine_s": timing.event_at - timing.asked_at,
         }
+
+
+class ResponsesHandler(GenerationHandler):
+    """Answers a request of the Responses interface. A cached reply is written anew, with the fields of its request."""
+
+    def __init__(self, context: HandlerContext, generation: GenerationRequest, writer: ResponsesWriter) -> None:
+        super().__init__(context, generation, CHAT_PATH, writer)
+        self._responses_writer = writer
+        context.response.set_failure_format(writer.encode_error)
+
+    @property
+    def _interface_kind(self) -> RequestKind:
+        return "responses"
+
+    def _encode_stored(self, pieces: Sequence[ResponsePiece], body: bytes) -> bytes:
+        return self._responses_writer.encode_stored(pieces, self._timing.used)
+
+    def _encode_cached(self, charge: RequestCharge, body: bytes) -> bytes:
+        reply = msgspec.json.decode(body)
+        pieces, used = parse_pieces(reply), reply.get("usage")
+        if self._generation.stream:
+            return encode_stream(self._responses_writer, pieces, charge.add_cost(used))
+        return self._responses_writer.encode_response(pieces, used)

@@ -13,9 +13,10 @@ from archwright.serving.events.response_formats import (
     ResponseEnvelope,
     ResponseOptions,
 )
+from archwright.serving.events.responses_writer import ResponsesOptions, ResponsesWriter
 from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
 from archwright.serving.handlers.embeddings import EmbeddingsHandler
-from archwright.serving.handlers.generation import GenerationHandler
+from archwright.serving.handlers.generation import GenerationHandler, ResponsesHandler
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, json_reply
 from archwright.serving.handlers.rerank import RerankHandler
 from archwright.serving.handlers.retrieval import RetrievalHandler
@@ -33,6 +34,7 @@ from archwright.serving.requests.request_validation import (
     validate_embedding,
     validate_rerank,
 )
+from archwright.serving.responses_api.request_translation import translate_request as translate_response
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica
 
@@ -104,6 +106,15 @@ def prepare_message(context: HandlerContext) -> GenerationHandler:
     stops = (generation.native or {}).get("stop_sequences") or generation.body.get("stop") or ()
     writer = MessagesWriter(build_envelope(context, generation, "msg_"), stops)
     return GenerationHandler(context, generation, ChatFormat.path, writer)
+
+
+def prepare_response(context: HandlerContext) -> ResponsesHandler:
+    request, gateway = context.request, context.gateway
+    found = translate_response(decode_body(request.body), gateway.directory, request.header(WORKLOAD_HEADER))
+    generation = found.generation
+    check_text_size(context, generation)
+    options = ResponsesOptions(*found[1:], top_logprobs=generation.top_logprobs, clock=gateway.clock)
+    return ResponsesHandler(context, generation, ResponsesWriter(build_envelope(context, generation, "resp_"), options))
 
 
 def parse_message(context: HandlerContext, kind: type[MessagesRequest]) -> GenerationRequest:

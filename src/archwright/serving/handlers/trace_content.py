@@ -31,7 +31,8 @@ def build_trace_content(
     tenant: str, generation: GenerationRequest, output: Sequence[ResponsePiece] | bytes, *, apart: bool
 ) -> TraceContent:
     """Build the content. `output`: the reply so far, or a cached reply; `apart`: the system prompt is no message."""
-    body: Mapping[str, Any] = generation.body if generation.native is None else generation.native
+    native = generation.native or {}
+    body: Mapping[str, Any] = native if "messages" in native else generation.body
     input_budget, output_budget, system_budget = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
     system = [{"type": "text", "content": _join_texts(body["system"])}] if body.get("system") else []
     messages = select_objects(body.get("messages"))

@@ -29,6 +29,7 @@ _MESSAGES_ERROR_TYPES = {
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
 MESSAGES_PATH = "/v1/messages"  # of the Messages interface
+RESPONSES_PATH = "/v1/responses"  # of the Responses interface
 THREAD_UNSUPPORTED = "thread_unsupported_request"  # a Messages client then sends the complete conversation
 ENGINE_OVERLOADED = 529  # status of an overloaded hosted provider
 

@@ -124,7 +124,18 @@ class HttpResponse:
     __slots__ = (
         *("client_address", "finished", "id", "limits", "now", "received_at", "source", "started"),
         *("stop_error", "stop_reason"),
-        *("_begun", "_buffer", "_check", "_flushed", "_head", "_outgoing", "_peer", "_phase", "_phase_until"),
+        *(
+            "_begun",
+            "_buffer",
+            "_check",
+            "_encode_failure",
+            "_flushed",
+            "_head",
+            "_outgoing",
+            "_peer",
+            "_phase",
+            "_phase_until",
+        ),
         *("_request_until", "_task", "_watching"),
     )
 
@@ -145,6 +156,7 @@ class HttpResponse:
         self._task: asyncio.Task[None] | None = None
         self._check: Callable[[float], None] | None = None
         self.source: ResponseSink | None = None
+        self._encode_failure: Callable[[ApiError], bytes] | None = None
         self._request_until = now + buffer.limits.request_s
         self._phase, self._phase_until = PHASE_REQUEST, self._request_until
 
@@ -235,6 +247,10 @@ class HttpResponse:
         """Set what the engine's bytes go through; it is paused while the client does not read."""
         self.source = source
 
+    def set_failure_format(self, encode: Callable[[ApiError], bytes]) -> None:
+        """Let `encode` write the error that ends a stream."""
+        self._encode_failure = encode
+
     def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         head = self._encode_head(status, content_type, [*headers, (b"content-length", b"%d" % len(body))])
         self._enqueue(head if self._head.method == "HEAD" else head + body)
@@ -244,7 +260,8 @@ class HttpResponse:
         """Write the error as the response, or as the last event of a stream that has begun."""
         path = self._head.path
         if self.started:
-            self.finish(error.encode_event(path))
+            encode = self._encode_failure
+            self.finish(error.encode_event(path) if encode is None else encode(error))
         else:
             self.send(error.status, error.encode_body(path), JSON_CONTENT_TYPE, error.headers(path))
 

@@ -20,6 +20,7 @@ _ended: dict[str, Any] = {"stop_reason": str | None, "stop_sequence": str | None
 ChatReply = _define("ChatReply", object=Literal["chat.completion"], **_generation)
 CompletionReply = _define("CompletionReply", object=Literal["text_completion"], **_generation)
 MessageReply = _define("MessageReply", id=str, type=Literal["message"], model=str, content=_Objects, **_ended)
+ResponseReply = _define("ResponseReply", id=str, object=Literal["response"], status=str, output=_Objects, usage=_Fields)
 TokenCountReply = _define("TokenCountReply", input_tokens=int)
 EmbeddingReply = _define("EmbeddingReply", model=str, data=_Objects, usage=_Fields)
 RerankReply = _define("RerankReply", model=str, results=_Objects, usage=_Fields)

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from archwright.serving.admission.authorization import RouteRequirement
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
-from archwright.serving.http.errors import MESSAGES_PATH
+from archwright.serving.http.errors import MESSAGES_PATH, RESPONSES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 
 METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
@@ -113,11 +113,7 @@ _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
 # First segments of paths of other interfaces, after the version, and what to use instead.
 _OTHER_ENDPOINTS = (
-    (
-        "/responses",
-        "The Responses interface is not served. Set the client to chat completions, which are at /v1/chat/completions "
-        "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`).",
-    ),
+    ("/responses", f"The gateway keeps no responses. Send the whole conversation to POST {RESPONSES_PATH}."),
     ("/conversations /assistants /threads", "No conversation is stored. Send all messages to /v1/chat/completions."),
     ("/vector_stores", "Index documents with `archwright data index`, or embed texts at /v1/embeddings."),
     (

@@ -25,8 +25,9 @@ from archwright.serving.handlers.request_preparation import (
     prepare_embeddings,
     prepare_message,
     prepare_rerank,
+    prepare_response,
 )
-from archwright.serving.http.errors import MESSAGES_PATH
+from archwright.serving.http.errors import MESSAGES_PATH, RESPONSES_PATH
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
 from archwright.serving.process.api_page import HTML_CONTENT_TYPE, PAGE_HEADERS, PAGE_PATH, render_page
 from archwright.serving.process.openapi import OPENAPI_PATH, build_document
@@ -39,6 +40,7 @@ from archwright.serving.process.reply_records import (
     ModelReply,
     PredictReply,
     RerankReply,
+    ResponseReply,
     TokenCountReply,
 )
 from archwright.serving.process.route_table import METERED_PERMISSION, Prepare, Route, RouteTable
@@ -48,6 +50,7 @@ from archwright.serving.requests.typed_requests import (
     EmbeddingRequest,
     RerankRequest,
 )
+from archwright.serving.responses_api.schema import ResponsesRequest
 
 
 def reply_with(make_reply: Callable[[HandlerContext], Awaitable[HttpReply]]) -> Prepare:
@@ -118,6 +121,16 @@ ROUTES: tuple[Route, ...] = (
         summary="Message",
         body=MessagesRequest,
         reply=MessageReply,
+    ),
+    Route(
+        "POST",
+        RESPONSES_PATH,
+        INVOKE,
+        prepare_response,
+        images=True,
+        summary="Response",
+        body=ResponsesRequest,
+        reply=ResponseReply,
     ),
     Route(
         *("POST", COUNT_PATH, INVOKE, reply_with(count_tokens)),

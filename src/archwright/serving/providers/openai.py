@@ -1,6 +1,7 @@
 """Provider for OpenAI's API.
 
-The reply length is sent as `max_tokens`, or as `max_completion_tokens` once the engine has requested that field.
+A request of the Responses interface is passed on to an engine that speaks it. The reply length of a chat is sent as
+`max_tokens`, or as `max_completion_tokens` once the engine has requested that field.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
 from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest
+from archwright.serving.providers.responses_reader import PATH as RESPONSES_PATH
+from archwright.serving.providers.responses_reader import ResponsesEventReader
 from archwright.serving.settings.config import ToolSide
 
 # The template already contains the special tokens, so they are parsed and none is added.
@@ -36,7 +39,10 @@ class OpenAIProvider:
     def build_request(
         self, path: str, body: Body, native: Body | None, *, whole: bool = False, betas: str = ""
     ) -> EngineRequest:
-        del native, betas  # only for the Messages API
+        del betas  # only for the Messages API
+        if native is not None:
+            native = {**native, "model": body["model"], "stream": True, "store": False}
+            return EngineRequest(RESPONSES_PATH, native, ResponsesEventReader())
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
             body = {**body, self._length: body[MAX_TOKENS_FIELD]}
             del body[MAX_TOKENS_FIELD]

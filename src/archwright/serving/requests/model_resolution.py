@@ -65,6 +65,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], imag
         strict=any(pool.strict for pool in pools),
         protocol=protocols.pop() if len(protocols) == 1 else "",
         vision=all(pool.vision for pool in pools),
+        responses=all(pool.responses for pool in pools),
         image_hosts=image_hosts,
         image_tokens=max(pool.image_tokens for pool in pools),
         serves=known[spec.pool].serves,

@@ -65,7 +65,8 @@ class EnginePoolSpec(Record):
     model's chat template, if the model may choose, else the gateway. Empty: the engine for a URL, the gateway for our
     own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
     engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass. `start_s`: no
-    engine runs, and the first request starts one within so many seconds; 0: the engines run."""
+    engine runs, and the first request starts one within so many seconds; 0: the engines run. `responses`: the engines
+    speak the Responses interface themselves."""
 
     name: str
     addresses: tuple[str, ...]
@@ -92,6 +93,7 @@ class EnginePoolSpec(Record):
     engine: str = OPENAI
     allow_fields: tuple[str, ...] = ()
     start_s: float = 0.0
+    responses: bool = False
 
     @property
     def strict(self) -> bool:
@@ -182,7 +184,7 @@ class EndpointSpec(Record):
 
 
 class Endpoint(EndpointSpec):
-    """An endpoint with the abilities that all its pools share.
+    """An endpoint with the abilities that all its pools share, such as `responses`.
 
     `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `image_hosts`: as
     in the gateway's settings. `serves`: the version of the first target. Prices: the highest of the pools, None if a
@@ -198,6 +200,7 @@ class Endpoint(EndpointSpec):
     charged: bool = False
     price_in_usd: float | None = None
     price_out_usd: float | None = None
+    responses: bool = False
 
     @property
     def prices(self) -> Prices:

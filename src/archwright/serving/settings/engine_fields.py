@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-Interface = Literal["chat", "completions", "embeddings", "rerank", "messages"]
+Interface = Literal["chat", "completions", "embeddings", "rerank", "messages", "responses"]
 INTERFACES: tuple[Interface, ...] = get_args(Interface)
+RESPONSES: Interface = "responses"
 OWN, OPENAI, ANTHROPIC = "own", "openai", "anthropic"
 _ANY = "any"
 _TYPES: dict[str, Any] = {
@@ -73,7 +74,10 @@ def list_engines() -> tuple[str, ...]:
 def find_never_allowed(fields: Iterable[str]) -> str:
     """Return the first field that no operator may allow, or that an interface defines; "" if there is none."""
     rows = _read_rows()
-    defined = {name for of in (OPENAI, ANTHROPIC) for rules in rows[of].values() for name in rules if "." not in name}
+    interfaces = [
+        rows[of][interface] for of in (OPENAI, ANTHROPIC) for interface in INTERFACES if interface != RESPONSES
+    ]
+    defined = {name for rules in interfaces for name in rules if "." not in name}
     return next((name for name in fields if name in defined or name in rows[_ANY]["chat"]), "")
 
 
@@ -88,9 +92,14 @@ def rules_of_engine(engine: str, allowed: tuple[str, ...] = ()) -> Rules:
     rows = _read_rows()
     own, base = rows.get(engine, {}), {} if engine in (OWN, ANTHROPIC) else rows[OPENAI]
     more = dict.fromkeys(allowed, PASS)
-    return {
-        interface: _split_rules({**base.get(interface, {}), **own.get(interface, {}), **rows[_ANY][interface], **more})
+    rules = {
+        interface: {**base.get(interface, {}), **own.get(interface, {}), **rows[_ANY][interface]}
         for interface in INTERFACES
+    }
+    # Fields of the Responses interface may be allowed for chats, which must not allow its server-side state.
+    return {
+        interface: _split_rules({**more, **found} if interface == RESPONSES else {**found, **more})
+        for interface, found in rules.items()
     }
 
 

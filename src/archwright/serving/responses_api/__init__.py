@@ -1,0 +1,1 @@
+"""The Responses interface: request schema and translation to chats."""
