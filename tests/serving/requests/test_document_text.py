@@ -55,9 +55,10 @@ def test_the_event_loop_runs_while_a_document_is_read(reader: DocumentReader, pr
 
 def test_a_document_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch, processes: None) -> None:
     monkeypatch.setattr(document_text, "LIMITS", document_text.LIMITS._replace(wall_s=0))
+    long = base64.b64encode(make_pdf(*[b"BT /F 12 Tf %b ET" % (b"(word) Tj " * 5_000)] * 90)).decode()
     reader = DocumentReader()
     try:
         with pytest.raises(ApiError, match="cannot be read: took longer"):
-            asyncio.run(reader.insert_texts([DocumentReference.of("at", PDF)], []))
+            asyncio.run(reader.insert_texts([DocumentReference.of("at", long)], []))
     finally:
         reader.close()

@@ -12,6 +12,7 @@ from archwright.contract.record import replace
 from archwright.policy.usage_limits import TEMPLATE_TOKENS
 from archwright.serving.admission.metering import estimate_worst_case
 from archwright.serving.http.errors import ApiError
+from archwright.serving.providers.anthropic import to_messages_request
 from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import (
@@ -266,6 +267,49 @@ def test_a_workload_that_does_not_use_the_model_is_404() -> None:
     assert caught.value.status == 404
 
 
+SCREENSHOT = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+LABEL = {"type": "text", "text": "Images of the tool result a:"}
+
+
+def result(call: str, *content: Any) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call, "content": [{"type": "text", "text": "7"}, *content]}
+
+
+@pytest.mark.parametrize(
+    ("after", "sent"),
+    [
+        ([], [{"role": "user", "content": [LABEL, SCREENSHOT]}]),
+        (HELLO, [{"role": "user", "content": [LABEL, SCREENSHOT, {"type": "text", "text": "hello"}]}]),
+        (message(content=[SCREENSHOT]), [{"role": "user", "content": [LABEL, SCREENSHOT, SCREENSHOT]}]),
+        (
+            [{"role": "assistant", "content": "so"}, *HELLO],
+            [{"role": "user", "content": [LABEL, SCREENSHOT]}, {"role": "assistant", "content": "so"}, *HELLO],
+        ),
+    ],
+)
+def test_images_of_a_tool_move_to_the_user_message_that_follows(after: list[Any], sent: list[Any]) -> None:
+    found = directory(spec("m", "desk", addresses=("http://e/v1",), vision=True))
+    turns = [*HELLO, called(id="a"), result("a", SCREENSHOT), result("b"), *after]
+    request = validate_chat({"model": "m", "messages": turns}, found, None)
+    texts = [{"role": "tool", "content": "7", "tool_call_id": call} for call in ("a", "b")]
+    assert request.body["messages"] == [*HELLO, called(id="a"), *texts, *sent]
+    assert request.parts.images == str(sent).count("aGk=")
+
+
+def test_images_of_a_tool_stay_for_a_provider_that_takes_them() -> None:
+    found = directory(spec("m", "desk", addresses=("http://e/v1",), vision=True, protocol="anthropic"))
+    request = validate_chat({"model": "m", "messages": [*HELLO, result("a", SCREENSHOT)]}, found, None)
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    (user,) = to_messages_request(request.body)["messages"]
+    assert user["content"][1] == {
+        "type": "tool_result",
+        "tool_use_id": "a",
+        "content": [{"type": "text", "text": "7"}, image],
+    }
+    with pytest.raises(ApiError, match="takes text only"):
+        validate_chat({"model": "m", "messages": [*HELLO, result("a", SCREENSHOT)]}, DIRECTORY, None)
+
+
 def test_chat_body_for_the_engine() -> None:
     asked = {
         "model": "m",
@@ -279,7 +323,7 @@ def test_chat_body_for_the_engine() -> None:
         "prompt_cache_retention": "24h",
         **{"temperature": 1, "stop": "x", "seed": -1, "response_format": SCHEMA, "logprobs": True},
         **{"user": "u", "metadata": {"a": "b"}, "store": False, "tools": [], "functions": [], "n": 1, "top_p": None},
-        **{"stream": True, "stream_options": {"include_usage": True}},
+        **{"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     }
     question = validate_chat(asked, DIRECTORY, None)
     assert question.body == {

@@ -170,7 +170,8 @@ def _message_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not content and type(refusal) is str:
         content = refusal
     if message["role"] == "tool":
-        return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": _join_text_parts(content)}]
+        result = [_content_block(part) for part in content] if type(content) is list else _join_text_parts(content)
+        return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": result}]
     parts = [{"type": "text", "text": content}] if type(content) is str else content or ()
     blocks = [_content_block(part) for part in parts if part.get("type") != "text" or part["text"]]
     return blocks + [_tool_use_block(call) for call in message.get("tool_calls") or ()]

@@ -79,7 +79,36 @@ def check_messages(value: list[dict[str, Any]], endpoint: Endpoint) -> tuple[lis
         parts = content or ()
         texts = [parts] if isinstance(parts, str) else [part["text"] for part in parts if part["type"] == "text"]
         characters += sum(map(len, texts))
+    if endpoint.protocol != "anthropic" and any(_has_parts(message) for message in messages):
+        messages = _move_tool_images(messages)
     return messages, characters
+
+
+def _has_parts(message: dict[str, Any]) -> bool:
+    return message["role"] == "tool" and type(message["content"]) is list
+
+
+def _move_tool_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move the images of tool messages into the user message that follows: most engines take only text from a tool."""
+    moved: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
+    for message in messages:
+        if _has_parts(message):
+            parts, label = message["content"], f"Images of the tool result {message['tool_call_id']}:"
+            pending += [{"type": "text", "text": label}, *(part for part in parts if part["type"] != "text")]
+            message = {**message, "content": "".join(part.get("text", "") for part in parts)}
+        elif pending and message["role"] == "user":
+            own = message["content"]
+            message = {
+                **message,
+                "content": [*pending, *([{"type": "text", "text": own}] if type(own) is str else own)],
+            }
+            pending = []
+        elif pending and message["role"] != "tool":
+            moved.append({"role": "user", "content": pending})
+            pending = []
+        moved.append(message)
+    return [*moved, {"role": "user", "content": pending}] if pending else moved
 
 
 def _check_message(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
@@ -160,7 +189,7 @@ def _check_content(value: Any, name: str, endpoint: Endpoint, role: str) -> Mess
 
 def _check_part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, Any]:
     kind = part.get("type") if type(part) is dict else None
-    if kind == "image_url" and role == "user" and endpoint.vision:
+    if kind == "image_url" and role in ("user", "tool") and endpoint.vision:
         return {"type": "image_url", "image_url": _check_image(part, f"{at}.image_url")}
     if type(kind) is str and kind != "text":
         if not endpoint.strict and kind != "image_url":

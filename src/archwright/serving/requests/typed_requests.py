@@ -46,6 +46,7 @@ class RequestBody(msgspec.Struct, gc=False, kw_only=True):
 class StreamOptions(RequestPart, kw_only=True):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None  # accepted and not passed on: the last chunk has the usage
 
 
 class TextFormat(RequestPart, tag="text", tag_field="type"):
