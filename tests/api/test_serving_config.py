@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 from tests.serving.fake_provider import Place, chat_events, standing_in
+from tests.serving.settings.test_litellm_import import BALANCED
 from tests.tools.checks import until
 
 from archwright.errors import UsageError
+from archwright.serving.settings.litellm_import import import_litellm_config
 
 from ..command_line import CommandLine
 from .test_serving import Shell, chat
@@ -53,6 +55,11 @@ SENT = {
         *("authorization", "Bearer token-of-program"),
     ),
 }
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 class Gateway:
@@ -119,7 +126,7 @@ def answers(gateway: Gateway, **fields: Any) -> Callable[[], bool]:
     return lambda: chat(gateway.url, gateway.key, **fields)[0] == 200
 
 
-def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place) -> None:
+def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_path: Path) -> None:
     assert {"assistant", "gpt-4o", "claude-sonnet", "small", "gemini"} <= set(gateway.list_models())
     text = CLOUDS.replace("HOST", place.url.removesuffix("/v1"))
     assert gateway.reload(text, "restart needed")["fields"] == ["admin_port"]
@@ -156,6 +163,9 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place) -> None
         caller.join()
     assert statuses.keys() == {200} and statuses.total() > 1
     assert "new-name" in gateway.list_models() and "old-name" not in gateway.list_models()
+    imported, _left_out = import_litellm_config(write(tmp_path / "config.yaml", BALANCED))
+    gateway.reload(imported, "reloaded")
+    assert set(gateway.list_models()) == {"zephyr", "embed"}
 
 
 @pytest.mark.parametrize("option", ["--upstream m=http://127.0.0.1:1/v1", "--cache all", "--price m=1:2"])

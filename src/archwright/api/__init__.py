@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from archwright.api import audit, catalog, data, key, models, runs, tenant, user
     from archwright.api.bench_and_reconcile import bench, reconcile
     from archwright.api.budget_conformance import conformance
+    from archwright.api.config_import import import_litellm
     from archwright.api.installation import doctor, settings
     from archwright.api.lineage_chain import lineage
     from archwright.api.planning import explain, init, plan
@@ -27,6 +28,7 @@ FUNCTIONS_BY_MODULE = {
     "installation": ("doctor", "settings"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "budget_conformance": ("conformance",),
+    "config_import": ("import_litellm",),
     "lineage_chain": ("lineage",),
     "planning": ("explain", "init", "plan"),
     "prediction": ("accuracy", "predict_serving", "predict_training"),
@@ -43,7 +45,7 @@ __all__ = ["audit", "catalog", "data", "key", "models", "runs", "tenant", "user"
 __all__ += ["accuracy", "ask", "bench", "conformance", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
 __all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
-__all__ += ["verify"]
+__all__ += ["import_litellm", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,7 +47,7 @@ class Verb(NamedTuple):
     @property
     def function(self) -> str:
         """The name of the public function: `models.show`; `predict_serving`, because `predict` is no module."""
-        return self.name.replace("predict ", "predict_").replace(" ", ".")
+        return self.name.replace("predict ", "predict_").replace("import ", "import_").replace(" ", ".")
 
 
 def _read_verbs(table: dict[str, Any]) -> tuple[Verb, ...]:
