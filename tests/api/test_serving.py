@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.serving.fake_provider import standing_in
+from tests.serving.fake_provider import standing_in, whole
+from tests.tools.checks import until
 
 from archwright.api.serving import ServeOptions, _build_pools_and_endpoints
 from archwright.serving.settings.config import is_outside_residency
@@ -91,6 +93,7 @@ class Shell:
     def __init__(self, home: Path) -> None:
         self.environment = child_environment({"ARCHWRIGHT_HOME": str(home), "UPSTREAM_KEY": "sk-theirs"})
         self.serving: list[subprocess.Popen[str]] = []
+        self.log = home.parent / "errors"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "archwright", *words]
@@ -99,15 +102,19 @@ class Shell:
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json").stdout)
 
-    def serve(self, *words: str) -> Any:
-        """Start the gateway and return its ready line."""
+    def serve(self, *words: str, errors: bool = False) -> Any:
+        """Start the gateway and return its ready line; with `errors`, keep what it wrote before it was ready."""
         command = [sys.executable, "-m", "archwright", "serve", *words, "--port", "0", "--json"]
-        process = subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        log = self.log if errors else None
+        with open(log or os.devnull, "w") as stderr:
+            process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
         self.serving.append(process)
         assert process.stdout is not None
         return json.loads(process.stdout.readline())
+
+    @property
+    def errors(self) -> str:
+        return self.log.read_text()
 
     def stop(self) -> int:
         process = self.serving.pop()
@@ -196,6 +203,36 @@ def test_the_administration_listens_where_it_is_told_to(shell: Shell, upstream: 
     shell.stop()
     nowhere = shell.serve("--upstream", f"m={upstream.url}", "--admin-port", "0")
     assert nowhere["admin"] is None, "port 0 means the same as in the settings"
+
+
+def test_status_ask_and_down_find_it(shell: Shell, upstream: Upstream, cli: CommandLine) -> None:
+    """Two gateways of one home: one well, one in front of a provider that rejects its key. One is killed."""
+    home = shell.environment["ARCHWRIGHT_HOME"]
+    with standing_in() as keyless, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCHWRIGHT_HOME", home)
+        keyless.gets["/v1/models"] = whole({"error": {"message": "Incorrect API key provided: sk-theirs"}}, 401)
+        first = shell.serve("--upstream", f"m={upstream.url}")
+        second = shell.serve("--upstream", f"n={keyless.url}", "--key-env", "n=UPSTREAM_KEY", errors=True)
+        assert "note: upstream n (127.0.0.1:" in shell.errors and "rejects the gateway's key" in shell.errors
+        assert "sk-theirs" not in shell.errors
+        found = cli.json("status")
+        assert {(one["url"], *one["models"]) for one in found["gateways"]} == {
+            (first["url"], "m"),
+            (second["url"], "n"),
+        }
+        assert found["state"] == "running" and found["url"] in (first["url"], second["url"])
+        until(lambda: "upstream n" in cli.text("status"))
+        assert "word" in cli.text("ask 'Hi' --model m") and upstream.asked[-1][1]["model"] == "m"
+        assert first["url"] in cli.text("down --dry-run") and second["url"] in cli.text("down --dry-run")
+        killed = shell.serving.pop()
+        killed.kill()
+        killed.communicate()
+        until(lambda: [one["url"] for one in cli.json("status")["gateways"]] == [first["url"]])
+        assert "word" in cli.text("ask 'Hi'"), "the first model"
+        assert first["url"] in cli.text("down")
+        assert shell.serving[0].wait(5) == 0, "it ended in order"
+        assert cli.json("status")["state"] == "stopped" and "nothing" in cli.text("down")
+        assert "AW-OPS-31" in cli.error("ask 'Hi'", 8)
 
 
 WELL = "--upstream m=http://127.0.0.1:1/v1"

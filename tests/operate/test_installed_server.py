@@ -15,7 +15,7 @@ from tests.engines.conftest import SMALL_MODEL
 from tests.tools.checks import until
 
 from archwright import api
-from archwright.api.external_engines import ExternalEngines, parse_external_engines, warn_of_silent_engines
+from archwright.api.external_engines import ExternalEngines, parse_external_engines
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import ExternalEndpoints
@@ -90,13 +90,6 @@ def test_a_kind_alone_is_the_server_at_its_usual_port_with_its_request_fields(nu
         assert (found.kind, found.model) == (name, "qwen3:4b")
     assert parse(null_plan, "assistant=http://h:1/v1").kind == ""
     assert "llama-server, " in (error_of("AW-USE-71", parse, null_plan, "assistant=lmstudio").hint or "")
-
-
-@pytest.mark.enable_socket
-def test_an_engine_that_does_not_answer_is_named(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    port = find_free_port("127.0.0.1")
-    warn_of_silent_engines({"assistant": parse(null_plan, f"assistant=http://127.0.0.1:{port}/v1")})
-    assert f"http://127.0.0.1:{port}/v1 does not answer" in capsys.readouterr().err
 
 
 def test_each_row_says_how_it_is_watched_and_limited() -> None:

@@ -22,7 +22,8 @@ class Asked:
 @dataclass
 class Script:
     """A reply: `pieces` are written and flushed one by one, the first after `after_s`. `hangs` waits after the last
-    until the client is gone. Requests without the field `only_length` are refused as OpenAI's reasoning models do."""
+    until the client is gone. Requests without the field `only_length` are refused as OpenAI's reasoning models do.
+    Requests whose prompt (a token for two characters) and `max_tokens` exceed `context` are refused as vLLM does."""
 
     pieces: Sequence[bytes] = ()
     status: int = 200
@@ -31,6 +32,7 @@ class Script:
     after_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     only_length: str = ""
+    context: int = 0
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Place:
     asked: list[Asked] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     port: int = 0
+    gets: dict[str, Script] = field(default_factory=dict)
+    got: list[str] = field(default_factory=list)
 
     @property
     def last(self) -> Asked:
@@ -61,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         """Silent."""
 
     def do_GET(self) -> None:
-        self._say(Script([b'{"data": []}'], kind="application/json"))
+        self.server.place.got.append(self.path)
+        self._say(self.server.place.gets.get(self.path, Script([b'{"data": []}'], kind="application/json")))
 
     def do_POST(self) -> None:
         place = self.server.place
@@ -71,6 +76,16 @@ class Handler(BaseHTTPRequestHandler):
         if script.only_length not in ("", *body):
             told = f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{script.only_length}'"
             script = whole({"error": {"message": told, "param": "max_tokens", "code": "unsupported_parameter"}}, 400)
+        prompt, output = (
+            sum(len(str(one["content"])) for one in body.get("messages", ())) // 2,
+            body.get("max_tokens", 0),
+        )
+        if script.context and prompt + output > script.context:
+            told = (
+                f"'max_tokens' or 'max_completion_tokens' is too large: {output}. This model's maximum context length "
+            )
+            told += f"is {script.context} tokens and your request has {prompt} input tokens"
+            script = whole({"error": {"message": told, "type": "BadRequestError", "param": None, "code": 400}}, 400)
         self._say(script)
 
     def _say(self, script: Script) -> None:

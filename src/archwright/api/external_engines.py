@@ -1,9 +1,7 @@
 """The options `--engine`, `--key-env` and `--allow-field` of `up`: engines that serve a plan's pools already."""
 
-import socket
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from urllib.parse import urlsplit
+from collections.abc import Collection, Sequence
 
 from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
@@ -11,8 +9,6 @@ from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
-
-CONNECT_S = 1.0
 
 
 class ExternalEngines(Record):
@@ -60,17 +56,6 @@ def parse_external_engines(plan: Plan, given: ExternalEngines) -> dict[str, Exte
         pool: ExternalEndpoints(found, keys.get(pool, ""), fields.get(pool, ()), kinds.get(pool, ""), models[pool])
         for pool, found in urls.items()
     }
-
-
-def warn_of_silent_engines(external: Mapping[str, ExternalEndpoints]) -> None:
-    """Write a note for each engine to which no connection opens; the engine may start later."""
-    for url in (url for found in external.values() for url in found.urls):
-        address = urlsplit(url)
-        port = address.port or (443 if address.scheme == "https" else 80)
-        try:
-            socket.create_connection((address.hostname, port), timeout=CONNECT_S).close()
-        except OSError:
-            sys.stderr.write(f"note: {url} does not answer yet: start that engine\n")
 
 
 def _refuse_unknown(pool: str, known: Collection[str], field: str) -> None:

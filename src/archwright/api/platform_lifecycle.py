@@ -23,17 +23,17 @@ from archwright.api.external_engines import (
     NO_EXTERNAL_ENGINES,
     ExternalEngines,
     parse_external_engines,
-    warn_of_silent_engines,
 )
 from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import list_missed_limits, load_or_make_plan
+from archwright.api.upstream_check import warn_of_upstreams
 from archwright.contract.plan import LimitProbability, ModelProposal
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
-from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
+from archwright.operate import gateway_record, owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
@@ -120,11 +120,12 @@ def up(
         chosen.audit_checkpoints,
     )
     external = parse_external_engines(made, elsewhere)
-    warn_of_silent_engines(external)
     limit = find_memory_limit(chosen.model_memory_bytes, made)
     built = build_bundle(made, listen, store_url(chosen), external)
     built = replace(built, model_memory_bytes=limit, model_idle_s=chosen.model_idle_s)
-    check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
+    config = msgspec.convert(built.processes[-1].config, GatewayConfig)
+    check_gateway(config)
+    warn_of_upstreams(config.pools, home)
     here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in external))
     platform_control.check_startable(here, home, chosen.host, chosen.port)
     with open_home() as (_chosen, _home, store):
@@ -148,7 +149,14 @@ def up(
 
 
 def status() -> PlatformStatus:
-    return platform_control.read_status(locate_home(settings.load()))
+    """Return the state of the platform of this home, and of the gateways that `serve` started."""
+    home = locate_home(settings.load())
+    found, served = platform_control.read_status(home), gateway_record.list_gateways(home)
+    if not served:
+        return found
+    notes = (*found.notes, *gateway_record.list_upstream_problems(home, *(one.name for one in served)))
+    state, url = ("running", served[0].url) if found.url is None else (found.state, found.url)
+    return replace(found, state=state, url=url, gateways=served, notes=notes)
 
 
 class DownResult(Record):
@@ -158,24 +166,32 @@ class DownResult(Record):
 
 
 def down(*, dry_run: bool = False) -> DownResult:
-    """Stop the platform of this home; running requests are finished first."""
+    """Stop the platform of this home and the gateways that `serve` started; running requests are finished first."""
     home = locate_home(settings.load())
     current = platform_control.read_status(home)
     names = tuple(process.name for process in current.processes)
-    stopped = False if dry_run else platform_control.stop_platform(home)
+    names += tuple(f"serve {one.url}" for one in gateway_record.list_gateways(home))
+    stopped = not dry_run and bool(gateway_record.stop_gateways(home))
+    stopped = (not dry_run and platform_control.stop_platform(home)) or stopped
     if stopped:
         with open_home() as (_settings, _home, store):
             write_audit_record(store, "down", current.plan_digest or "")
     return DownResult(stopped=stopped, dry_run=dry_run, processes=names)
 
 
-def running_url(home: Home) -> str:
-    """Return the URL of the running platform. Raises OperateError AW-OPS-31 if no platform runs."""
+def running_url(home: Home, model: str | None = None) -> str:
+    """Return the URL of the running platform, else of the gateway of `serve` that has the model, else of the first.
+
+    Raises OperateError AW-OPS-31 if none runs.
+    """
     current = platform_control.read_status(home)
-    if current.url is None:
+    if current.url is not None:
+        return current.url
+    served = gateway_record.list_gateways(home)
+    if not served:
         where = ErrorLocation(str(home.root))
         raise OperateError("AW-OPS-31", "no platform is running", where=where, hint="archwright up --detach")
-    return current.url
+    return next((one for one in served if model in one.models), served[0]).url
 
 
 class AnswerStream(Iterator[str]):
@@ -197,7 +213,7 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
 
     def pieces(answer: AnswerStream) -> Iterator[str]:
         with open_keys() as (keys, home, _store):
-            url, key = running_url(home), owner_keys.get_local_key(keys, home)
+            url, key = running_url(home, model), owner_keys.get_local_key(keys, home)
         messages = [{"role": "user", "content": question}]
         body: dict[str, object] = {"model": model or _first_endpoint(home), "stream": True, "messages": messages}
         if max_tokens is not None:
@@ -226,9 +242,11 @@ def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
 
 
 def _first_endpoint(home: Home) -> str:
-    """Return the first workload's name: the endpoint serves the version in production."""
+    """Return the first workload's name, whose endpoint serves the version in production, or the first model."""
     current = platform_state.read_running_state(home)
-    return current.endpoints[0].name if current is not None and current.endpoints else ""
+    names = [one.name for one in current.endpoints] if current is not None else []
+    names += [model for one in gateway_record.list_gateways(home) for model in one.models]
+    return next(iter(names), "")
 
 
 def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import BinaryIO, get_args
 
 import msgspec
 
@@ -13,12 +13,14 @@ from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys, write_audit_record
+from archwright.api.upstream_check import warn_of_upstreams
 from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
+from archwright.operate.gateway_record import ServedGateway, record_gateway
 from archwright.operate.process_restart import ForkedChild, RestartedProcess
 from archwright.policy.cache_key import CachePolicy
 from archwright.serving.process.master import ListeningSockets, Master
@@ -76,9 +78,9 @@ class GatewayReady(Record):
 class GatewayHandle(AbstractContextManager["GatewayHandle"]):
     """A gateway whose workers accept requests. It ends with this process: call `wait()`, or use `with`."""
 
-    def __init__(self, ready: GatewayReady, master: RestartedProcess) -> None:
+    def __init__(self, ready: GatewayReady, master: RestartedProcess, lock: BinaryIO) -> None:
         self.ready = ready
-        self._master = master
+        self._master, self._lock = master, lock
 
     def wait(self) -> int:
         """Run until SIGTERM or SIGINT. Dead workers and a dead master are restarted; SIGHUP replaces all workers."""
@@ -86,6 +88,7 @@ class GatewayHandle(AbstractContextManager["GatewayHandle"]):
 
     def stop(self) -> None:
         self._master.stop()
+        self._lock.close()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -105,6 +108,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
+    url = config.url.removesuffix("/v1")
+    lock = record_gateway(home, ServedGateway(name=file.stem, pid=os.getpid(), url=url))  # first: forks have it too
     journal = Journal("parent")
     reload = partial(_reload_configuration, options, stated, config, file, journal)
     master = RestartedProcess("gateway", partial(_run_master, file, home, bound), journal, reload)
@@ -114,10 +119,10 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
     if status := master.wait_until_ready():
         message, hint = f"a worker ended with status {status}", "read the error of the worker above"
         raise OperateError("AW-OPS-22", message, where=ErrorLocation(str(file)), hint=hint)
-    url = config.url.removesuffix("/v1")
+    warn_of_upstreams(config.pools, home)
     admin = None if config.admin_port is None else f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
     with open_keys() as (keys, _home, _store):  # now that the workers have the table that tells them of a new key
-        return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master)
+        return GatewayHandle(GatewayReady(url=url, key=owner_keys.create_owner_key(keys), admin=admin), master, lock)
 
 
 def _read_configuration(options: ServeOptions) -> GatewayConfig:

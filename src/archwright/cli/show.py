@@ -128,6 +128,8 @@ def print_status(result: Any) -> int:
     print_text(f"{result.state} at {result.url}/v1" if result.url else result.state)
     if result.processes:
         print_table(result.processes)
+    if result.gateways:
+        print_table(result.gateways)
     for note in result.notes:
         print_text(f"note: {note}")
     return 0

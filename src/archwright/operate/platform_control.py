@@ -14,6 +14,7 @@ from archwright.engines import model_files
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, write_json
 from archwright.operate import platform_state, readiness_probe
+from archwright.operate.gateway_record import ServedGateway, list_upstream_problems
 from archwright.operate.platform_state import ProcessState
 from archwright.settings import child_environment
 
@@ -27,7 +28,8 @@ SUPERVISOR_MODULE = "archwright.operate"
 class PlatformStatus(Record):
     """`state` is running, starting, degraded (a serving process is not ready) or stopped.
 
-    `notes` name versions in production that are not served, and pools that do not serve them.
+    `gateways`: of `serve`. `notes` name versions in production that are not served, pools that do not serve them, and
+    upstreams with a wrong key, model name or address.
     """
 
     state: str
@@ -36,6 +38,7 @@ class PlatformStatus(Record):
     ready_s: float | None = None
     up_s: float | None = None
     processes: tuple[ProcessState, ...] = ()
+    gateways: tuple[ServedGateway, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -161,7 +164,11 @@ def read_status(home: Home, clock: Callable[[], float] = time.time) -> PlatformS
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
         processes=current.processes,
-        notes=(*notes, *filter(None, map(_describe_excluded_pools, current.endpoints))),
+        notes=(
+            *notes,
+            *filter(None, map(_describe_excluded_pools, current.endpoints)),
+            *list_upstream_problems(home, "gateway"),
+        ),
     )
 
 

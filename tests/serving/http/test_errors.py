@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, InternalError, OperateError, StoreError
 from archwright.http_client.client import EngineRefused
+from archwright.serving.http.engine_refusals import LengthRefusal, parse_length_refusal
 from archwright.serving.http.errors import ApiError, redact_locations, to_api_error
 
 
@@ -33,8 +36,18 @@ def refused(status: int, error: object) -> EngineRefused:
         (refused(501, {"message": "This server does not support embeddings."}), 400, "engine_refused"),
         (refused(500, {"message": "image input is not supported - hint: mmproj"}), 400, "engine_refused"),
         (refused(500, {"message": "CUDA error: operation not supported"}), 502, "engine_failed"),
-        (refused(401, {"message": "your key sk-123"}), 502, "engine_failed"),
-        (refused(404, {"message": "no model"}), 502, "engine_failed"),
+        (refused(401, {"message": "your key sk-123"}), 502, "upstream_misconfigured"),
+        (refused(403, "sk-123 may not"), 502, "upstream_misconfigured"),
+        (refused(404, {"message": "model `x` does not exist"}), 502, "upstream_misconfigured"),
+        (refused(404, {"code": "DeploymentNotFound", "message": "/srv"}), 502, "upstream_misconfigured"),
+        (refused(400, {"code": "model_not_found"}), 502, "upstream_misconfigured"),
+        (refused(404, {"message": "Not Found"}), 502, "engine_failed"),
+        (refused(429, {"code": "insufficient_quota", "message": "sk-123"}), 429, "insufficient_quota"),
+        (refused(429, {"type": "insufficient_quota"}), 429, "insufficient_quota"),
+        (refused(402, {"message": "Insufficient Balance"}), 429, "insufficient_quota"),
+        (refused(400, {"message": "Your credit balance is too low to access"}), 429, "insufficient_quota"),
+        (refused(400, {"code": "content_filter", "message": "filtered: /srv"}), 400, "content_filter"),
+        (refused(400, {"code": "content_filter", "message": "the context length"}), 400, "content_filter"),
         (refused(429, {"message": "slow"}), 429, "engine_overloaded"),
         (refused(503, {"message": "Loading model"}), 503, "engine_unavailable"),
         (refused(500, {"message": "boom"}), 502, "engine_failed"),
@@ -46,8 +59,95 @@ def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
     said = found.encode_body()
     for secret in (b"/src", b"/run", b"sk-123", b"unix:"):
         assert secret not in said
-    if status in (429, 502, 503):
-        assert dict(found.headers())[b"retry-after"]
+    headers = dict(found.headers())
+    if code in ("upstream_misconfigured", "insufficient_quota"):
+        assert headers[b"x-should-retry"] == b"false" and b"retry-after" not in headers
+        assert "operator" in found.message and "Retry after" not in found.message
+    elif status in (429, 502, 503):
+        assert headers[b"retry-after"] and b"x-should-retry" not in headers
+
+
+@pytest.mark.parametrize(
+    ("said", "prompt", "context"),
+    [
+        ("However, you requested 4119 tokens (23 in the messages, 4096 in the completion).", "23", 2048),
+        ("However, your request has 23 input tokens.", "23", 2048),
+        ("However, you requested 4096 output tokens and your prompt contains 23 input tokens, in all.", "23", 2048),
+        (
+            "However, you requested 99 output tokens and your prompt contains at least 23 input tokens",
+            "at least 23",
+            2048,
+        ),
+    ],
+)
+def test_a_max_tokens_that_does_not_fit_is_named(said: str, prompt: str, context: int) -> None:
+    found = to_api_error(refused(400, {"message": f"This model's maximum context length is {context} tokens. {said}"}))
+    assert (found.status, found.param, found.openai_code) == (400, "max_tokens", "context_length_exceeded")
+    assert f"holds {context} tokens; the prompt has {prompt}." in found.message
+    assert "prompt is too long" not in found.message
+    assert ("Send at most 2025." in found.message) == (prompt == "23")
+
+
+LENGTHS = [
+    (
+        "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context length is 4096 "
+        "tokens and your request has 2778 input tokens (8000 > 4096 - 2778). None",
+        LengthRefusal(4096, 2778),
+        1318,
+    ),
+    (
+        "This model's maximum context length is 1024 tokens. However, you requested 0 output tokens and your prompt "
+        "contains at least 1025 input tokens, for a total of at least 1025 tokens. (value=1025)",
+        LengthRefusal(1024, 1025, exact=False),
+        0,
+    ),
+    (
+        "This model's maximum context length is 2048 tokens. However, you requested 1048 output tokens and your prompt "
+        "contains at least 1001 input tokens, for a total of at least 2049 tokens.",
+        LengthRefusal(2048, 1001, exact=False),
+        256,
+    ),
+    (
+        "This model's maximum context length is 4097 tokens, however you requested 4116 tokens (3860 in your prompt; "
+        "256 for  the completion).",
+        LengthRefusal(4097, 3860),
+        237,
+    ),
+    ("This model's maximum context length is 900 tokens. However, your messages resulted in 950 tokens.", None, -50),
+    (
+        "Requested token count exceeds the model's maximum context length of 202752 tokens. You requested a total of "
+        "202941 tokens: 170941 tokens from the input messages and 32000 tokens for the completion.",
+        LengthRefusal(202752, 170941),
+        31811,
+    ),
+    ("The input (50 tokens) is longer than the model's context length (40 tokens).", LengthRefusal(40, 50), -10),
+    (
+        "You passed 1900 input tokens and requested 200 output tokens. However, the model's context length is only "
+        "2048 tokens, resulting in a maximum input length of 1848 tokens.",
+        LengthRefusal(2048, 1900),
+        148,
+    ),
+    ("This model's maximum context length is 64 tokens.", LengthRefusal(64), 8),
+]
+
+
+@pytest.mark.parametrize(("said", "refusal", "fits"), LENGTHS)
+def test_the_engines_figures_are_read(said: str, refusal: LengthRefusal | None, fits: int) -> None:
+    found = parse_length_refusal(refused(400, {"message": said}))
+    assert found is not None and found == (refusal or LengthRefusal(900, 950))
+    assert found.fit_length(40000) == fits
+    assert parse_length_refusal(refused(400, {"message": f"'x' is wrong: {said}"})) is None, (
+        "a quoted text is no figure"
+    )
+    assert parse_length_refusal(refused(500, {"message": said})) is None
+
+
+@given(st.builds(LengthRefusal, st.integers(1, 4000), st.integers(0, 4000), st.booleans()), st.integers(1, 5000))
+def test_a_repeated_request_is_never_longer(refusal: LengthRefusal, length: int) -> None:
+    shorter = refusal.fit_length(length)
+    assert shorter < length
+    if shorter > 0 and refusal.prompt and refusal.exact:
+        assert refusal.prompt + shorter <= refusal.context
 
 
 def test_context_counts_are_passed_on() -> None:

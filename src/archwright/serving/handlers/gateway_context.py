@@ -79,6 +79,7 @@ class GatewayContext:
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
+        self._table: object = None  # of which `directory` was built
         self._rebuild_routing(config)
 
     @property
@@ -95,9 +96,19 @@ class GatewayContext:
         return True
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:
-        self._endpoints = config.endpoints
-        self.directory = ModelDirectory(config.pools, config.endpoints, config.image_hosts)
+        self._endpoints, self._image_hosts = config.endpoints, config.image_hosts
+        self.apply_contexts()
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
+
+    async def inspect_upstreams(self) -> None:
+        await self.fleet.inspect_upstreams(self.now())
+        self.apply_contexts()
+
+    def apply_contexts(self) -> None:
+        """Validate requests by the contexts that the engines state."""
+        table = self.fleet.list_specs(), self._endpoints, self._image_hosts
+        if table != self._table:
+            self._table, self.directory = table, ModelDirectory(*table)
 
     def mirror_request(
         self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str

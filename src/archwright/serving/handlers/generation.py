@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from archwright.contract.record import replace as copy_record
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
@@ -32,6 +33,7 @@ from archwright.serving.handlers.stream_relay import (
     StreamingRelay,
 )
 from archwright.serving.handlers.trace_content import build_trace_content
+from archwright.serving.http.engine_refusals import parse_length_refusal
 from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN
 from archwright.serving.providers.protocol import EngineRequest
@@ -167,11 +169,27 @@ class GenerationHandler(MeteredHandler):
                     engine_request.path, engine_request.body, relay, engine_request.headers
                 )
             except EngineRefused as error:
-                if not replica.provider.adapt_request(engine_request, error):
+                if not (replica.provider.adapt_request(engine_request, error) or self._shorten_output(replica, error)):
                     raise
                 continue
             relay.finish_reply()
             return relay
+
+    def _shorten_output(self, replica: Replica, error: EngineRefused) -> bool:
+        """Learn an engine's context from its refusal. True if a shorter output may fit; once per request.
+
+        The reservation stays, since it bounds the shorter output too."""
+        refusal, generation = parse_length_refusal(error), self._generation
+        if refusal is None or replica.strict:
+            return False
+        if replica.learn_context(refusal.context):
+            self.gateway.apply_contexts()
+        length = refusal.fit_length(generation.max_tokens)
+        if length < 1 or not generation.may_shorten:
+            return False
+        body = {**generation.body, "max_tokens": length}
+        self._generation = copy_record(generation, body=body, max_tokens=length, may_shorten=False)
+        return True
 
     def _create_relay(self, charge: RequestCharge, attempts: Attempts, replica: Replica, version: str) -> BufferedRelay:
         served_by = ServedBy(version, attempts.pool.name)

@@ -13,6 +13,7 @@ from archwright.serving.admission.metering import RequestCharge, estimate_worst_
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
+from archwright.serving.http.engine_refusals import describe_upstream_problem
 from archwright.serving.http.errors import bad_request, redact_locations, to_api_error
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -79,7 +80,7 @@ class SingleReplyHandler(MeteredHandler):
                 reply = await replica.client.post(self.path, {**generation.body, **replica.client.model_override})
             except EngineRefused as error:
                 # Many servers lack this path: no fault that would take the engine out of service.
-                if error.status in ABSENT:
+                if error.status in ABSENT and not describe_upstream_problem(error):
                     raise EngineRefused(HTTPStatus.NOT_IMPLEMENTED, error.body, error.where) from error
                 raise
             timing.mark_event(response.now())

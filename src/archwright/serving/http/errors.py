@@ -11,6 +11,12 @@ import msgspec
 
 from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
 from archwright.http_client.client import EngineRefused
+from archwright.serving.http.engine_refusals import (
+    describe_upstream_problem,
+    is_without_credit,
+    parse_length_refusal,
+    read_detail,
+)
 from archwright.serving.http.rate_headers import Rates, build_rate_headers
 
 RETRY_S, LOAD_RETRY_S = 1, 5
@@ -31,6 +37,8 @@ _MESSAGES_ERROR_TYPES = {
 MESSAGES_PATH = "/v1/messages"  # of the Messages interface
 RESPONSES_PATH = "/v1/responses"  # of the Responses interface
 THREAD_UNSUPPORTED = "thread_unsupported_request"  # a Messages client then sends the complete conversation
+TOO_LONG_WORDS = ("exceed_context", "context length", "context_length", "too large to process")
+NOT_RETRIED = ("insufficient_quota", "upstream_misconfigured")
 ENGINE_OVERLOADED = 529  # status of an overloaded hosted provider
 
 # Absolute paths, sockets and URLs in an engine's message.
@@ -86,6 +94,8 @@ class ApiError(ArchwrightError):
             fields.append((b"retry-after", str(self.retry_after_s).encode()))
         if self.status == HTTPStatus.UNAUTHORIZED:
             fields.append((b"www-authenticate", b"Bearer"))
+        if self.openai_code in NOT_RETRIED and self.retry_after_s is None:
+            fields.append((b"x-should-retry", b"false"))  # read by the SDKs of OpenAI and Anthropic
         if self.allow:
             fields.append((b"allow", ", ".join(self.allow).encode()))
         return fields
@@ -158,22 +168,22 @@ def to_api_error(error: ArchwrightError) -> ApiError:
 def _from_engine_error(error: EngineRefused) -> ApiError:
     """Return the error for an engine's refusal.
 
-    Design: a wrong key or path of the engine is the gateway's fault (502); a 400, or a request that the engine does not
-    support, is the client's.
+    Design: a wrong key, model name or path of the engine is the gateway's fault (502); a 400, or a request that the
+    engine does not support, is the client's.
     """
-    # Some engines lack the `error` level; web frameworks call the message `detail`.
-    detail = error.body.get("error", error.body)
-    fields = detail if isinstance(detail, dict) else {}
-    message = str(fields.get("message") or fields.get("detail") or detail or "no reason given")
-    kind = f"{fields.get('type')} {fields.get('code')} {message}".lower()
-    if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
-        # In the exact words of both interfaces: clients look for them to shorten a conversation.
-        prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
-        reason = redact_locations(message)
-        if isinstance(prompt, int) and isinstance(context, int):
-            reason = f"{prompt} tokens > {context} maximum. This model's maximum context length is {context} tokens."
-            reason += f" However, your messages resulted in {prompt} tokens."
-        return bad_request(f"prompt is too long: {reason}", param="messages", code="context_length_exceeded")
+    fields, message = read_detail(error)
+    if is_without_credit(error):
+        message = "The account of the model's provider has no credit left. This is no limit of your key."
+        return too_many_requests(f"{message} Retrying does not help. Contact the operator.", "insufficient_quota")
+    if problem := describe_upstream_problem(error):
+        message = f"The gateway's configuration for this model's upstream is wrong: {problem}."
+        message += " Retrying does not help. Contact the operator."
+        return ApiError(HTTPStatus.BAD_GATEWAY, message, "upstream_misconfigured")
+    if fields.get("code") == "content_filter" and error.status == HTTPStatus.BAD_REQUEST:
+        message = f"The content filter of the model's provider refused the request: {redact_locations(message)}"
+        return bad_request(message, code="content_filter")
+    if (refusal := _read_length_refusal(error)) is not None:
+        return refusal
     if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return bad_request(
             f"The model's engine refused the request: {redact_locations(message)}", code="engine_refused"
@@ -188,6 +198,28 @@ def _from_engine_error(error: EngineRefused) -> ApiError:
         return service_unavailable(f"The model's engine is not ready. {again}", "engine_unavailable", retry_s)
     message = "The model's engine failed on this request. Retry the request."
     return ApiError(HTTPStatus.BAD_GATEWAY, message, "engine_failed", retry_after_s=RETRY_S)
+
+
+def _read_length_refusal(error: EngineRefused) -> ApiError | None:
+    """Return the error for a prompt or a `max_tokens` that does not fit; None for any other refusal."""
+    fields, text = read_detail(error)
+    length = parse_length_refusal(error)
+    if length is None:
+        kind = f"{fields.get('type')} {fields.get('code')} {text}".lower()
+        if not any(words in kind for words in TOO_LONG_WORDS):
+            return None
+        return bad_request(f"prompt is too long: {redact_locations(text)}", "messages", "context_length_exceeded")
+    prompt, context = length.prompt, length.context
+    if not length.is_prompt_too_long:
+        known = f"{prompt}. Send at most {context - prompt}" if length.exact else f"at least {prompt}. Send less"
+        message = f"'max_tokens' is too large: this model's context holds {context} tokens; the prompt has {known}."
+        return bad_request(message, "max_tokens", "context_length_exceeded")
+    # In the exact words of both interfaces: clients look for them to shorten a conversation.
+    reason = redact_locations(text)
+    if prompt:
+        reason = f"{prompt} tokens > {context} maximum. This model's maximum context length is {context} tokens."
+        reason += f" However, your messages resulted in {prompt} tokens."
+    return bad_request(f"prompt is too long: {reason}", "messages", "context_length_exceeded")
 
 
 def redact_locations(text: str) -> str:

@@ -70,7 +70,7 @@ def translate_request(
     built = build_chat(check_types(chat, ChatRequest), chat, found)
     size = built.parts.data_bytes + sum(len(document.data) for document in documents)
     parts = built.parts._replace(data_bytes=size, boundless=True) if documents else built.parts
-    return replace(built, documents=tuple(documents), parts=parts)
+    return replace(built, documents=tuple(documents), parts=parts, may_shorten=True)
 
 
 def _remove_allowed(body: Mapping[str, Any], allowed: Set[str]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _to_chat(request: schema.MessagesRequest, endpoint: Endpoint, documents: lis
     chat: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
-        # Clients must send the field, so their default may exceed this model's context.
+        # Clients must send the field, so their default may exceed this model's context (`may_shorten`).
         "max_tokens": min(request.max_tokens, endpoint.context_tokens),
         "top_p": request.top_p,
         "top_k": request.top_k,

@@ -21,11 +21,13 @@ from archwright.serving.settings.config import GatewayConfig, read_config, split
 
 
 class ServedRevision(Record):
-    """The revision that process `pid` serves; `leaving`: engines of earlier revisions that still work, by address."""
+    """The revision that process `pid` serves; `leaving`: engines of earlier revisions that still work, by address.
+    `problems`: upstreams with a wrong key, model name or address, as text for the operator."""
 
     pid: int
     revision: int
     leaving: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def read_served_revision(home: Home, process: str = "gateway") -> ServedRevision | None:
@@ -75,7 +77,8 @@ class ConfigWatcher:
         """Apply a new configuration, then report it. Raises the error that prevents this; the next call tries again."""
         await self._apply_change()
         leaving = await self._gateway.fleet.close_drained()
-        note = ServedRevision(pid=os.getpid(), revision=self._revision, leaving=leaving)
+        problems = self._gateway.fleet.list_problems()
+        note = ServedRevision(pid=os.getpid(), revision=self._revision, leaving=leaving, problems=problems)
         if note != self._reported:
             self._report(note)
             self._reported = note

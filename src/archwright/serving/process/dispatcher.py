@@ -198,6 +198,8 @@ class Dispatcher:
             follow = self._changes.check_once
             jobs.append(repeat_logged(follow, sweep_s, journal, "change of endpoints", "change failed"))
         jobs += [repeat_logged(sweep, sweep_s, journal, "sweep", "sweep failed"), self._check_health()]
+        inspect, health_s = self._gateway.inspect_upstreams, self._gateway.config.limits.health_s
+        jobs.append(repeat_logged(inspect, health_s, journal, "inspection", "upstreams not inspected"))
         loops = [asyncio.create_task(job) for job in (*jobs, trim_periodically())]
         try:
             yield

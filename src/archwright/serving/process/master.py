@@ -365,8 +365,15 @@ class Master:
         if not notes or len(notes) < len(self.workers):
             return  # a worker is starting
         leaving = sorted({address for note in notes for address in note.leaving})
-        note = ServedRevision(pid=os.getpid(), revision=min(n.revision for n in notes), leaving=tuple(leaving))
+        problems = tuple(sorted({problem for note in notes for problem in note.problems}))
+        revision = min(note.revision for note in notes)
+        note = ServedRevision(pid=os.getpid(), revision=revision, leaving=tuple(leaving), problems=problems)
         if note != self._written:
+            before = () if self._written is None else self._written.problems
+            for problem in sorted({*problems} - {*before}):
+                self._journal.warning("upstream misconfigured", message=problem)
+            for problem in sorted({*before} - {*problems}):
+                self._journal.info("upstream problem ended", message=problem)
             write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
             self._written = note
 

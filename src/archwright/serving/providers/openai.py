@@ -10,6 +10,7 @@ from typing import Any
 
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
+from archwright.serving.http.engine_refusals import parse_length_refusal
 from archwright.serving.providers.protocol import CHAT_PATH, Body, EngineRequest
 from archwright.serving.providers.responses_reader import PATH as RESPONSES_PATH
 from archwright.serving.providers.responses_reader import ResponsesEventReader
@@ -61,6 +62,8 @@ class OpenAIProvider:
             return False
         detail = error.body.get("error")
         if not isinstance(detail, dict) or MAX_COMPLETION_TOKENS_FIELD not in str(detail.get("message")):
+            return False
+        if parse_length_refusal(error):  # some engines name both fields if the length is too large
             return False
         self._length = MAX_COMPLETION_TOKENS_FIELD
         return True

@@ -11,7 +11,12 @@ import msgspec
 
 from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.model_resolution import ModelDirectory
-from archwright.serving.requests.request_validation import SEED_MODULUS, GenerationRequest, validate_chat
+from archwright.serving.requests.request_validation import (
+    SEED_MODULUS,
+    GenerationRequest,
+    choose_length,
+    validate_chat,
+)
 from archwright.serving.requests.typed_requests import (
     MAX_MESSAGES,
     ModelName,
@@ -63,9 +68,9 @@ def parse_chat(data: bytes, directory: ModelDirectory, workload: str | None) -> 
 def _build_plain_request(chat: PlainChat, directory: ModelDirectory, workload: str | None) -> GenerationRequest | None:
     found = directory.resolve(chat.model, workload)
     endpoint = found.endpoints[0]
-    length = chat.max_tokens or chat.max_completion_tokens or endpoint.default_max_tokens
     other, options = chat.max_completion_tokens, chat.stream_options
-    if max(length, other or 0) > endpoint.context_tokens or (other is not None and other != length):
+    requested = chat.max_tokens or other
+    if max(requested or 0, other or 0) > endpoint.context_tokens or (other is not None and other != requested):
         return None
     if (options is not None and not chat.stream) or not endpoint.generates:
         return None
@@ -74,6 +79,7 @@ def _build_plain_request(chat: PlainChat, directory: ModelDirectory, workload: s
         content = message.content
         characters += len(content)
         messages.append({"role": message.role, "content": content})
+    length = requested or choose_length(endpoint, characters)
     body: dict[str, Any] = {"messages": messages, "max_tokens": length, "model": endpoint.model}
     for name in _SAMPLING_NAMES:
         value = getattr(chat, name)
@@ -90,4 +96,5 @@ def _build_plain_request(chat: PlainChat, directory: ModelDirectory, workload: s
         stream=chat.stream,
         include_usage=options is not None and bool(options.include_usage),
         prompt_characters=characters,
+        may_shorten=requested is None,
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.serving.http.errors import unknown_model
-from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec
+from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec, find_context
 from archwright.serving.settings.engine_fields import combine_rules
 
 
@@ -59,7 +59,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], imag
     pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
     fields = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
-    fields["context_tokens"] = spec.context_tokens or min(pool.context_tokens for pool in pools)
+    fields["context_tokens"] = min(filter(None, (spec.context_tokens, find_context(pools))))
     return Endpoint(
         **fields,
         strict=any(pool.strict for pool in pools),

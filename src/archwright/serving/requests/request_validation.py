@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from archwright.contract.record import Record, replace
+from archwright.serving.http.engine_refusals import OUTPUT_PART
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.requests import field_checks, message_validation
 from archwright.serving.requests.document_text import DocumentReference
@@ -32,6 +33,7 @@ from archwright.serving.settings.config import Endpoint
 MAX_INPUTS = 2_048
 MAX_TOKEN_ID = 2**31 - 1  # engines store a token id in 32 bits
 PAIR_TOKENS = 128  # most tokens of a reranker's template around a query and a document; Qwen3-Reranker's has some 90
+USUAL_TEMPLATE_TOKENS = 32  # of a chat template around a short conversation
 CHARACTERS_PER_TOKEN = 4  # rough estimate for routing and charges
 WORKLOAD_HEADER = b"x-archwright-workload"
 # llama.cpp keeps 32 bits of a seed; all ones means "choose a random seed".
@@ -47,9 +49,9 @@ class GenerationRequest(Record):
     plan's model itself, without an adapter. `native`, `betas`: the client's body and header if client and provider both
     use the Messages interface. `structured`: the engine also reads tools, schemas or calls, which `prompt_characters`
     does not count. `contexts`: number of texts, each with its own context; `choices` belong to all of them.
-    `repeated_bytes`: read in addition to the
-    body, because every document is read with the query. `input_tokens`: known only if the input is token ids. `top_n`,
-    `return_documents`: of a rerank. `documents`: PDFs whose text is still to be put into the messages."""
+    `repeated_bytes`: read in addition to the body, because every document is read with the query. `input_tokens`: known
+    only if the input is token ids. `top_n`, `return_documents`: of a rerank. `documents`: PDFs whose text is put
+    into the messages later. `may_shorten`: the client did not choose `max_tokens`, so it may be reduced."""
 
     model: str
     endpoint: Endpoint
@@ -72,6 +74,7 @@ class GenerationRequest(Record):
     documents: tuple[DocumentReference, ...] = ()
     top_n: int | None = None
     return_documents: bool = False
+    may_shorten: bool = False
 
     @property
     def work_tokens(self) -> int:
@@ -206,7 +209,8 @@ def _build_request(
 ) -> GenerationRequest:
     endpoint, stream, options = _find_endpoint(found, "generates"), bool(asked.stream), asked.stream_options
     field_checks.require_list_price(fields, endpoint)
-    fields["max_tokens"] = length = _check_length(asked, fields, endpoint)
+    requested = _check_length(asked, fields, endpoint)
+    fields["max_tokens"] = length = requested or choose_length(endpoint, characters)
     fields["model"] = endpoint.model
     fields.pop("stream", None)
     if options is not None:
@@ -233,6 +237,7 @@ def _build_request(
         prompt_characters=characters,
         structured=_has_structure(fields),
         choices=asked.n or 1,
+        may_shorten=requested is None,
         parts=count_parts(fields, endpoint.image_hosts) if type(asked) is ChatRequest else TEXT_ONLY,
     )
 
@@ -244,8 +249,19 @@ def _has_structure(fields: Mapping[str, Any]) -> bool:
     return any(len(message) > 2 for message in fields.get("messages", ()))  # beside role and content
 
 
-def _check_length(asked: GenerationBody, fields: dict[str, Any], endpoint: Endpoint) -> int:
-    """Return the output length: the requested one, or the endpoint's default."""
+def choose_length(endpoint: Endpoint, prompt_characters: int) -> int:
+    """Return the output length of a request that states none.
+
+    Design: an engine behind a URL may refuse a length that does not fit beside the prompt; our own engines stop at the
+    end of the context. The prompt's length is an estimate, so a part of the context is always tried."""
+    context = endpoint.context_tokens
+    free = context - prompt_characters // CHARACTERS_PER_TOKEN - USUAL_TEMPLATE_TOKENS
+    fitting = endpoint.default_max_tokens if endpoint.strict else max(1, free, context // OUTPUT_PART)
+    return min(endpoint.default_max_tokens, fitting)
+
+
+def _check_length(asked: GenerationBody, fields: dict[str, Any], endpoint: Endpoint) -> int | None:
+    """Return the requested output length."""
     length, name = asked.max_tokens, "max_tokens"
     other = fields.pop("max_completion_tokens", None)
     if other is not None:
@@ -253,7 +269,6 @@ def _check_length(asked: GenerationBody, fields: dict[str, Any], endpoint: Endpo
             message = "'max_tokens' and 'max_completion_tokens' differ; send one of them"
             raise invalid_value(message, "max_completion_tokens")
         length, name = int(other), "max_completion_tokens"
-    if length is None:
-        return endpoint.default_max_tokens
-    field_checks.check_length(length, name, endpoint)
+    if length is not None:
+        field_checks.check_length(length, name, endpoint)
     return length

@@ -17,6 +17,7 @@ from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.policy.circuit_breaker import AttemptOutcome
 from archwright.policy.residency import DataClass
+from archwright.serving.http.engine_refusals import describe_upstream_problem
 from archwright.serving.http.errors import ApiError, gateway_timeout
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import HttpResponse
@@ -134,6 +135,8 @@ class Attempts:
         except EngineRefused as error:
             outcome = "failed" if _is_engine_fault(error) else "neutral"
             replica.key_refused |= error.status == HTTPStatus.UNAUTHORIZED
+            if problem := describe_upstream_problem(error):
+                replica.problem, replica.is_confirmed = problem, False
             raise
         except EngineError:
             outcome = "failed"
@@ -142,6 +145,7 @@ class Attempts:
             self._timer = None
             if outcome == "ok":
                 self.mark_started()
+                replica.problem, replica.is_confirmed = "", True
             replica.record_end(outcome, self.router.now(), self._sent_at)
 
     def _set_priority(self, work: SlotRequest) -> SlotRequest:
@@ -190,4 +194,6 @@ def _is_engine_fault(error: EngineRefused) -> bool:
     status = error.status
     if error.unable:
         return False
-    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in ENGINE_FAULT_STATUSES
+    if not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in ENGINE_FAULT_STATUSES:
+        return True
+    return bool(describe_upstream_problem(error))

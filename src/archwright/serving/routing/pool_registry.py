@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from urllib.parse import urlsplit
 
+from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -19,8 +21,11 @@ from archwright.serving.providers import create_provider
 from archwright.serving.routing.engine_start import EngineStart
 from archwright.serving.routing.pool import HEALTH_CHECK_TIMEOUT_S, EnginePool
 from archwright.serving.routing.replica import Replica, replica_identity
+from archwright.serving.routing.upstream_inspection import inspect_replica
 from archwright.serving.settings.config import EnginePoolSpec
 from archwright.serving.settings.engine_secrets import COMMAND_PAUSE_S, read_secret, read_stamp
+
+INSPECTION_INTERVAL_S = 60.0
 
 
 class PoolRegistry:
@@ -88,6 +93,31 @@ class PoolRegistry:
             self._stamps[reference] = stamp
         if problems:
             raise problems[0]
+
+    async def inspect_upstreams(self, now: float) -> None:
+        """Ask each engine behind a URL whose time has come for its models and its context."""
+        replicas = [(replica, pool.spec) for pool in self.pools.values() for replica in pool.replicas]
+        due = [(replica, spec) for replica, spec in replicas if not replica.strict and replica.inspect_at <= now]
+        for replica, _ in due:
+            replica.inspect_at = now + INSPECTION_INTERVAL_S
+        await asyncio.gather(*(inspect_replica(*one) for one in due))
+
+    def list_specs(self) -> tuple[EnginePoolSpec, ...]:
+        """Return the pools with the smallest context that is configured or that an engine states."""
+        stated = {pool.spec: [one.context_tokens for one in pool.replicas] for pool in self.pools.values()}
+        return tuple(
+            replace(spec, context_tokens=min(filter(None, (spec.context_tokens, *found)), default=0))
+            for spec, found in stated.items()
+        )
+
+    def list_problems(self) -> tuple[str, ...]:
+        """Describe the upstreams whose key, model name or address is wrong."""
+        return tuple(
+            f"upstream {pool.name} ({urlsplit(replica.address).netloc}): {replica.problem}"
+            for pool in self.pools.values()
+            for replica in pool.replicas
+            if replica.problem
+        )
 
     def in_flight(self) -> Counter[str]:
         """Count the running and waiting requests of each pool, also of removed pools."""

@@ -40,7 +40,9 @@ class Replica:
     """One engine at one address with one model version. `tuned`: it has an adapter for the plan's model.
 
     `plain`: its running requests run without the adapter. `broke`: it disconnected and was not checked since.
-    `key_refused`: it refused its key, which was not read since."""
+    `key_refused`: it refused its key, which was not read since. `context_tokens`: as it states, 0 if unknown.
+    `inspect_at`: when it is asked for its models and context again. `problem`: a fault of its configuration, for the
+    operator. `is_confirmed`: it has replied since."""
 
     def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
         self.client = client
@@ -58,6 +60,10 @@ class Replica:
         self.work_tokens = 0
         self.healthy = self.broke = self.key_refused = False
         self.breaker = CircuitBreaker()
+        self.context_tokens = 0
+        self.inspect_at = 0.0
+        self.problem = self._listed = ""
+        self.is_confirmed = False
         self._outstanding = 0  # requests sent and not ended
         self._unanswered = 0  # requests sent since its last response
         self._silent_s, self._silent_since = 0.0, 0.0  # earlier silence in s, start of the current silence
@@ -97,6 +103,17 @@ class Replica:
         elif not self._outstanding:
             self._silent_s += now - self._silent_since
         self.breaker.record_end(outcome, now, since)
+
+    def set_listed_problem(self, problem: str) -> None:
+        """Set what its list of models shows. A reply disproves it, and a refused request counts more."""
+        if not self.is_confirmed and self.problem in ("", self._listed):
+            self.problem = problem
+        self._listed = problem
+
+    def learn_context(self, tokens: int) -> bool:
+        """Set the context that the engine states; 0: it states none. Return True if that is new."""
+        before, self.context_tokens = self.context_tokens, tokens or self.context_tokens
+        return before != self.context_tokens
 
     def is_open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -49,6 +49,8 @@ from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exp
 BACKLOG = 512
 # USD per input token and per output token; None if unknown.
 Prices = tuple[float | None, float | None]
+# Bounds the tokens of a request whose engine's context is not known.
+UNKNOWN_CONTEXT_TOKENS = 1 << 20
 ToolSide = Literal["engine", "gateway", "template"]
 
 
@@ -60,13 +62,14 @@ class EnginePoolSpec(Record):
     the version is an adapter that an engine can omit. `key`: reference to the engines' key (`engine_secrets`), sent in
     `key_header`. `query` follows every path. `exact_url`: paths follow the URL itself, which need not end in /v1.
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
-    token. `vision`: the model accepts images, each of at most `image_tokens`. `tools`: the side that makes tool calls
-    fit their schemas, the engine, or the gateway by a schema for the reply; "template": the engine, in the form of the
-    model's chat template, if the model may choose, else the gateway. Empty: the engine for a URL, the gateway for our
-    own engines. `engine`: the software behind a URL, which decides the request fields that pass (the rows of
-    engine_fields.csv; without rows of its own, those of `openai`). `allow_fields`: more fields that pass. `start_s`: no
-    engine runs, and the first request starts one within so many seconds; 0: the engines run. `responses`: the engines
-    speak the Responses interface themselves."""
+    token. `context_tokens` 0: unknown, so the gateway reads it from the engine. `vision`: the model accepts images, of
+    at most `image_tokens` each. `tools`: the side that makes tool calls fit their schemas, the engine, or the gateway
+    by a schema for the reply; "template": the engine, in the form of the model's chat template, if the model may
+    choose, else the gateway. Empty: the engine for a URL, the gateway for our own engines. `engine`: the software
+    behind a URL, which decides the request fields that pass (the rows of engine_fields.csv; without rows of its own,
+    those of `openai`). `allow_fields`: more fields that pass. `start_s`: no engine runs, and the first request starts
+    one within so many seconds; 0: the engines run. `responses`: the engines speak the Responses interface
+    themselves."""
 
     name: str
     addresses: tuple[str, ...]
@@ -352,6 +355,11 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
                 raise _invalid("AW-OPS-14", message, hint, file, field)
 
 
+def find_context(pools: Iterable[EnginePoolSpec]) -> int:
+    """Return the smallest known context of the pools."""
+    return min((one.context_tokens for one in pools if one.context_tokens), default=UNKNOWN_CONTEXT_TOKENS)
+
+
 def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
     return not is_permitted_by_policy(data_class, PoolLocation(pool.place, pool.own), spec.residency_policy)
 
@@ -370,8 +378,8 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 def _find_pool_problem(pool: EnginePoolSpec) -> str:
     if not pool.addresses:
         return "has no address"
-    if min(pool.slots, pool.context_tokens, pool.image_tokens) < 1:
-        return "must have slots, context_tokens and image_tokens of at least 1"
+    if min(pool.slots, pool.image_tokens, pool.context_tokens + (not pool.strict)) < 1:
+        return "must have slots and image_tokens of at least 1, and context_tokens of at least 1 (0 behind a URL)"
     if pool.allow_fields and pool.strict:
         return "has allow_fields, but its engines are our own; they get only the fields that this release supports"
     never = find_never_allowed(pool.allow_fields)
@@ -411,7 +419,7 @@ def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec
 
 
 def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:
-    context = min(known[name].context_tokens for name in spec.serving_pools)
+    context = find_context(known[name] for name in spec.serving_pools)
     if spec.default_max_tokens < 1 or not 0 <= spec.context_tokens <= context:
         return f"must have default_max_tokens of at least 1 and context_tokens of at most its pools' {context}"
     if not 0 <= spec.shadow_share <= 1 or bool(spec.shadow) != (spec.shadow_share > 0):

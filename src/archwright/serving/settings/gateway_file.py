@@ -36,7 +36,7 @@ from archwright.serving.settings.upstream_kinds import (
 R = TypeVar("R")
 MILLION = 1e6
 # The capacity of upstream engines is unknown; these values bound the requests of one gateway.
-SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
+SLOTS, DEFAULT_MAX_TOKENS = 512, 4096
 HINT = "see `Configuration file` in docs/gateway.md"
 _NO_TREE = specfile.YamlTree(None, {}, {})
 # Fields of the configuration that have another name in the file.
@@ -242,7 +242,7 @@ class GatewayTables:
             **address.pool_fields,
             "model": model,
             "engine_model": upstream.model or address.model or model,
-            "context_tokens": upstream.context or CONTEXT_TOKENS,
+            "context_tokens": upstream.context,
             "key": self._build_key(upstream.key),
             "health_path": "",
             "own": all(map(is_private_address, address.urls)) if upstream.own is None else upstream.own,
