@@ -35,7 +35,8 @@ class Settings:
     responses that the gateway caches. `ray_address`: HOST:PORT of a Ray cluster for data steps and runs with several
     workers; empty: this machine. `otlp_url`: the root of an OpenTelemetry collector for the gateway's traces; empty:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
-    whose images the gateway fetches for requests, separated by commas; empty: none. `engine_user`: the user of engine
+    whose images the gateway fetches for requests, separated by commas; empty: none. `cors_origins`: origins whose web
+    pages may call the gateway, separated by commas; empty: none. `engine_user`: the user of engine
     processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second place of the
     audit log's checkpoints, a file outside the home or `syslog`; empty: none. `model_memory_bytes`: memory of all
     models that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which
@@ -56,6 +57,7 @@ class Settings:
     cache: str = "off"
     trusted_proxies: str = ""
     image_hosts: str = ""
+    cors_origins: str = ""
     engine_user: str = ""
     audit_checkpoints: str = ""
     model_memory_bytes: int = 0
@@ -71,6 +73,10 @@ class Settings:
     @property
     def image_host_list(self) -> tuple[str, ...]:
         return tuple(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
+
+    @property
+    def cors_origin_list(self) -> tuple[str, ...]:
+        return tuple(self.cors_origins.lower().replace(",", " ").split())
 
 
 INTEGERS = {

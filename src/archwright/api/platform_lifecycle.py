@@ -118,6 +118,7 @@ def up(
         chosen.proxy_networks,
         chosen.image_host_list,
         chosen.audit_checkpoints,
+        chosen.cors_origin_list,
     )
     external = parse_external_engines(made, elsewhere)
     limit = find_memory_limit(chosen.model_memory_bytes, made)

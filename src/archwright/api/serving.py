@@ -140,6 +140,7 @@ def _read_configuration(options: ServeOptions) -> GatewayConfig:
         trusted_proxies=chosen.proxy_networks,
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
         image_hosts=chosen.image_host_list,
+        cors_origins=chosen.cors_origin_list,
         audit_checkpoints=chosen.audit_checkpoints,
     )
     stated = {name: value for name in PROCESS_OPTIONS if (value := getattr(options, name)) is not None}

@@ -40,6 +40,7 @@ class GatewayOptions(NamedTuple):
     trusted_proxies: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
     audit_checkpoints: str = ""
+    cors_origins: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -178,6 +179,7 @@ def build_gateway_config(plan: Plan, listen: GatewayOptions, store_url: str, ser
         "admin_port": listen.admin_port or None,
         "trusted_proxies": listen.trusted_proxies,
         "image_hosts": list(listen.image_hosts),
+        "cors_origins": list(listen.cors_origins),
         "audit_checkpoints": listen.audit_checkpoints,
     }
 

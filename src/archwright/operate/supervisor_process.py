@@ -90,6 +90,7 @@ def _apply_settings(bundle: Bundle, chosen: Settings) -> Bundle:
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
         trusted_proxies=chosen.proxy_networks,
         image_hosts=chosen.image_host_list,
+        cors_origins=chosen.cors_origin_list,
     )
     check_config(built)
     url = built.url.removesuffix("/v1")

@@ -13,10 +13,10 @@ from archwright.access.permissions import PERMISSIONS
 from archwright.access.tables import compute_checksum, is_well_formed
 from archwright.serving.process.routes import ROUTES, find_route
 
-from ..conftest import Reply
+from ..conftest import Reply, free_port
 
 if TYPE_CHECKING:
-    from ..conftest import Platform
+    from ..conftest import Platform, Start
 
 pytestmark = pytest.mark.enable_socket
 
@@ -155,3 +155,39 @@ def test_request_ids_are_our_own(null: Platform) -> None:
     replies = [null.ask("GET", path, key=key, headers={"x-request-id": "mine"}) for path, key in asked]
     ids = {reply.headers["x-request-id"] for reply in replies}
     assert len(ids) == 4 and all(one.startswith("aw-") for one in ids)
+
+
+def test_a_web_page_of_a_configured_origin_may_call_and_no_other(start: Start) -> None:
+    """A preflight has no key. A page of another origin gets what strangers get; the admin port shares nothing."""
+    platform = start([{}], [{}], cors_origins=("https://chat.example",), admin_port=free_port())
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+    def preflight(origin: str, *, admin: bool = False, more: dict[str, str] = asked) -> Reply:
+        path = "/admin/tenants" if admin else "/v1/chat/completions"
+        return platform.ask("OPTIONS", path, key=None, headers={"origin": origin, **more}, admin=admin)
+
+    shared = preflight("https://chat.example")
+    assert (shared.status, shared.body) == (200, b"")
+    assert shared.headers["access-control-allow-origin"] == "https://chat.example"
+    assert shared.headers["access-control-allow-headers"] == "authorization,content-type"
+    assert "POST" in shared.headers["access-control-allow-methods"] and shared.headers["vary"] == "origin"
+    for reply in (
+        preflight("https://chat.example.evil"),
+        preflight("null"),
+        preflight("https://chat.example", admin=True),
+    ):
+        assert reply.status == 401 and not [name for name in reply.headers if name.lower().startswith("access-")]
+    assert preflight("https://chat.example", more={}).status == 401, "OPTIONS that is no preflight"
+    for key, status in (("", 200), ("aw_none", 401)):
+        reply = platform.chat(key, headers={"origin": "https://chat.example"}, max_tokens=1)
+        assert (reply.status, reply.headers["access-control-allow-origin"]) == (status, "https://chat.example")
+        assert reply.headers["access-control-expose-headers"] == "*"
+        assert "access-control-allow-credentials" not in reply.headers
+    streamed = platform.chat(headers={"origin": "https://chat.example"}, max_tokens=1, stream=True)
+    assert streamed.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+def test_without_the_setting_no_origin_is_shared(null: Platform) -> None:
+    asked = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    assert null.ask("OPTIONS", "/v1/chat/completions", key=None, headers=asked).status == 401
+    assert "access-control-allow-origin" not in null.chat(headers=asked, max_tokens=1).headers

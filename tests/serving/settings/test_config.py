@@ -111,6 +111,13 @@ def test_hosts_of_images_are_names() -> None:
     assert "image_hosts[1] is '10.0.0.1'" in error.message and error.where.field == "image_hosts[1]"
 
 
+@pytest.mark.parametrize("origin", ["*", "chat.example", "https://chat.example/", "https://Chat.example", "null"])
+def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
+    check_config(config(cors_origins=("https://chat.example", "http://localhost:3000", "http://[::1]:3000")))
+    error = refuse("AW-OPS-13", config(cors_origins=("https://chat.example", origin)), "gateway.json")
+    assert error.where.field == "cors_origins[1]"
+
+
 def test_limits_at_their_bounds_serve() -> None:
     for side in (0, 1):
         at: Any = {name: bounds[side] for name, bounds in LIMIT_BOUNDS.items()}

@@ -41,6 +41,7 @@ _ID_RANDOM = random.Random()
 os.register_at_fork(after_in_child=_ID_RANDOM.seed)
 _STATUS_LINES = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _LAST_CHUNK = b"0\r\n\r\n"
+_SHARED = b"access-control-allow-origin: %b\r\naccess-control-expose-headers: *\r\nvary: origin\r\n"
 
 HeaderField = tuple[bytes, bytes]
 
@@ -124,19 +125,8 @@ class HttpResponse:
     __slots__ = (
         *("client_address", "finished", "id", "limits", "now", "received_at", "source", "started"),
         *("stop_error", "stop_reason"),
-        *(
-            "_begun",
-            "_buffer",
-            "_check",
-            "_encode_failure",
-            "_flushed",
-            "_head",
-            "_outgoing",
-            "_peer",
-            "_phase",
-            "_phase_until",
-        ),
-        *("_request_until", "_task", "_watching"),
+        *("_begun", "_buffer", "_check", "_encode_failure", "_flushed", "_head", "_outgoing", "_peer"),
+        *("_phase", "_phase_until", "_request_until", "_sharing", "_task", "_watching"),
     )
 
     def __init__(self, head: RequestHead, peer: Peer, buffer: ResponseBuffer) -> None:
@@ -152,6 +142,7 @@ class HttpResponse:
         self._peer = peer
         self._buffer = buffer
         self._outgoing: list[bytes] = []
+        self._sharing = b""
         self._begun = self._flushed = self._watching = False
         self._task: asyncio.Task[None] | None = None
         self._check: Callable[[float], None] | None = None
@@ -256,6 +247,20 @@ class HttpResponse:
         self._enqueue(head if self._head.method == "HEAD" else head + body)
         self.finished = True
 
+    def share(self, head: RequestHead) -> bool:
+        """Let a web page of the request's origin read the response; True if it is a preflight, which is answered.
+
+        Design: no cookie counts here, so credentials are not allowed; a page needs the key itself."""
+        self._sharing = _SHARED % head.headers[b"origin"]
+        if head.method != "OPTIONS" or b"access-control-request-method" not in head.headers:
+            return False
+        asked = head.headers.get(b"access-control-request-headers", b"")
+        allowed = [(b"methods", b"GET, POST, DELETE"), (b"headers", asked)]
+        self.send(
+            HTTPStatus.OK, b"", "text/plain", [(b"access-control-allow-" + name, value) for name, value in allowed]
+        )
+        return True
+
     def send_error(self, error: ApiError) -> None:
         """Write the error as the response, or as the last event of a stream that has begun."""
         path = self._head.path
@@ -316,7 +321,7 @@ class HttpResponse:
             first += f"request-id: {self.id}\r\n"
         fields = b"".join([b"%b: %b\r\n" % field for field in headers])
         end = b"\r\n" if self._peer.is_reusable() else b"connection: close\r\n\r\n"
-        return b"%b%b%b%b%b" % (_STATUS_LINES[status], self._buffer.date, first.encode(), fields, end)
+        return b"%b%b%b%b%b%b" % (_STATUS_LINES[status], self._buffer.date, first.encode(), fields, self._sharing, end)
 
 
 def encode_bare_response(error: ApiError, date: bytes) -> bytes:

@@ -36,6 +36,7 @@ class Dispatcher:
     """Takes a request through its stages: route, authorise, validate, reserve, handle.
 
     `changes` follows the configuration file; without it the endpoints stay as they are. `find` finds a route.
+    `shared`: web pages of `cors_origins` may call it.
     """
 
     def __init__(
@@ -43,8 +44,11 @@ class Dispatcher:
         gateway: GatewayContext,
         changes: ConfigWatcher | None = None,
         find: Callable[[str, str], RouteMatch] = find_route,
+        *,
+        shared: bool = True,
     ) -> None:
         self._gateway = gateway
+        self._origins = frozenset(origin.encode() for origin in gateway.config.cors_origins if shared)
         self._find = find
         self._changes = changes
         self._arrived: list[tuple[HttpRequest, HttpResponse]] = []
@@ -55,6 +59,8 @@ class Dispatcher:
 
         Design: a complete request is counted by its reservation in the same tick, without another transaction.
         """
+        if self._origins and head.headers.get(b"origin", b"").lower() in self._origins and response.share(head):
+            return None
         try:
             with REQUEST_BOUNDARY:
                 requirement = self._find(head.method, head.path).requirement

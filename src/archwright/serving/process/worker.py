@@ -142,7 +142,7 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context
     outbox = ResponseBuffer(_fit_connections(config, gateway.journal), gateway.now, gateway.flush)
     servers = {context.bound: HttpServer(app, outbox, config.trusted_proxies)}
     if context.admin is not None:
-        manager = Dispatcher(gateway, find=find_admin_route)
+        manager = Dispatcher(gateway, find=find_admin_route, shared=False)
         servers[context.admin] = HttpServer(manager, outbox, config.trusted_proxies)
     tls = None
     if config.tls_certificate and config.tls_key:

@@ -47,6 +47,7 @@ from archwright.serving.settings.engine_fields import (
 from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exposure
 
 BACKLOG = 512
+_ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
 # USD per input token and per output token; None if unknown.
 Prices = tuple[float | None, float | None]
 # Bounds the tokens of a request whose engine's context is not known.
@@ -216,8 +217,8 @@ class GatewayConfig(Record):
     Port 0: any free port. `store_url`: the database, or `env:NAME` for its variable; empty: the store of the home.
     `workers`: processes that share the requests and each engine's slots. `admin_port`: port of the administration API
     on the same host, if set. `trusted_proxies`: networks of the proxies that append the client's address to
-    X-Forwarded-For. `image_hosts`: hosts whose images the gateway fetches (`policy.image_hosts`). `audit_checkpoints`:
-    their second place, a file or "syslog".
+    X-Forwarded-For. `image_hosts`: hosts whose images the gateway fetches (`policy.image_hosts`). `cors_origins`: those
+    whose web pages may call it. `audit_checkpoints`: their second place, a file or "syslog".
     A running gateway applies `pools` and `endpoints` when the file's `revision`
     changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 
@@ -236,6 +237,7 @@ class GatewayConfig(Record):
     admin_port: int | None = None
     trusted_proxies: tuple[str, ...] = ()
     image_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     audit_checkpoints: str = ""
 
     @property
@@ -290,6 +292,9 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
     for index, host in enumerate(config.image_hosts):
         problem = f"is {host!r}; write a host such as images.example.org, *.example.org or http://images.example.org"
         _raise_problem("" if parse_image_host(host) else problem, f"image_hosts[{index}]", file)
+    for index, origin in enumerate(config.cors_origins):
+        problem = f"is {origin!r}; write a scheme, a host and the port if any, such as https://chat.example.org"
+        _raise_problem("" if _ORIGIN.fullmatch(origin) else problem, f"cors_origins[{index}]", file)
     check_table(config.pools, config.endpoints, file)
 
 

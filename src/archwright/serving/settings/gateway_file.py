@@ -122,6 +122,7 @@ class GatewayEntries(Record):
     tls: TlsFiles | None = None
     trusted_proxies: tuple[str, ...] | None = None
     image_hosts: tuple[str, ...] | None = None
+    cors_origins: tuple[str, ...] | None = None
     limits: ClientLimits | None = None
     cache: CachePolicy = "off"
 
