@@ -7,7 +7,8 @@ FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 # What judges rendered files and replies (docs/tests.md): the extra `nightly`, and environments for other pins.
 TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed
-SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/.installed .venv-clients/.installed
+SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/.installed .venv-clients/.installed \
+	.venv-agents/.installed
 # focus-validator needs 3.12 or newer; without it only its own test fails.
 PYTHON312 ?= python3.12
 
@@ -61,6 +62,11 @@ endef
 .venv-%/.installed: tests/serving/environments/%.txt
 	$(INSTALL_PINS)
 
+.venv-node/.installed: tests/serving/environments/node.json
+	@mkdir -p .venv-node && cp $< .venv-node/package.json
+	npm install --prefix .venv-node --silent --no-audit --no-fund
+	@touch $@
+
 demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 	@$(BIN)/python examples/desk/demo.py
 
@@ -102,7 +108,7 @@ schemas: install .venv/.installed-nightly  ## check every plan's Kubernetes obje
 	@test -n "$(SCHEMAS)" || { echo "make schemas SCHEMAS=DIR, a folder with crds/*.yaml (CustomResourceDefinitions) and examples/"; exit 2; }
 	@$(BIN)/python -m tests.deploy.schema_check $(SCHEMAS)
 
-tools: install $(TOOLS) $(SUITES)  ## install what judges rendered files and replies; Debian packages are listed in docs/tests.md
+tools: install $(TOOLS) $(SUITES) .venv-node/.installed  ## install what judges rendered files and replies; Debian packages are listed in docs/tests.md
 	-@$(MAKE) --no-print-directory .venv-focus/.installed
 
 nightly: install $(CLUSTER) tools  ## the large suites, and every property with examples drawn at random

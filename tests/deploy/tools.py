@@ -37,6 +37,7 @@ ENVIRONMENTS = {
     "checkov": "checkov",
     "moto": "a server with the interface of S3",
     "focus": "focus-validator, which needs Python 3.12",
+    "agents": "openai-agents and pydantic-ai",
     "clients": "the official clients and the archives with their tests",
     "comply": "llm-comply",
     "langchain": "langchain-tests with two clients",
@@ -69,3 +70,11 @@ def require_environment(name: str) -> Path:
     if not python.exists():
         pytest.fail(f".venv-{name} ({ENVIRONMENTS[name]}) is missing: run `make tools`", pytrace=False)
     return python
+
+
+def require_node_program(name: str) -> list[str]:
+    """Return the command of a program of `.venv-node`, which `make tools` makes. Fails the test if it is missing."""
+    program = ROOT / ".venv-node" / "node_modules" / ".bin" / name
+    if not program.exists():
+        pytest.fail(".venv-node (clients from npm) is missing: run `make tools`", pytrace=False)
+    return [str(program)]

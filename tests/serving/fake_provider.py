@@ -38,6 +38,7 @@ class Script:
 @dataclass
 class Place:
     script: Script = field(default_factory=Script)
+    after_tool: Script | None = None  # for a chat that ends with a tool's result
     asked: list[Asked] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     port: int = 0
@@ -73,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         place.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         script = place.script
+        if place.after_tool is not None and body["messages"][-1]["role"] == "tool":
+            script = place.after_tool
         if script.only_length not in ("", *body):
             told = f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{script.only_length}'"
             script = whole({"error": {"message": told, "param": "max_tokens", "code": "unsupported_parameter"}}, 400)

@@ -135,7 +135,8 @@ def test_tools_and_the_choice_of_one() -> None:
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
     body = chat(tools=[TOOL, {**TOOL, "name": "h"}], tool_choice=allowed)
     assert [tool["function"]["name"] for tool in body["tools"]] == ["f"] and body["tool_choice"] == "required"
-    assert "tools" not in chat(tools=[search], tool_choice="auto")
+    assert "tools" not in chat(tools=[{**search, "external_web_access": True}], tool_choice="auto")
+    assert refused(tools=[{**search, "filters": {}}]).param == "tools[0].type"
 
 
 def test_the_form_of_the_output() -> None:

@@ -24,6 +24,7 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         ("--auth-header", "x-api-key", "--no-bearer"),
         {"anth-thinking": "HTTP 400"},
     ),
+    "open-responses": ("gpt-5-scripted", (), {}),
 }
 
 

@@ -30,8 +30,8 @@ SHOWN_FIELDS: dict[str, Any] = {
     **{"background": False, "frequency_penalty": 0, "metadata": {}, "parallel_tool_calls": True},
     **{"presence_penalty": 0, "temperature": 1, "tool_choice": "auto", "top_logprobs": 0, "top_p": 1},
 }
-# The search that Codex offers by default, without access to the web: it is left out, since models do without it.
-CODEX_SEARCH = {"type": "web_search", "external_web_access": False}
+# The search tool as Codex always sends it. It is left out, because a model works without it and Codex has no retry.
+CODEX_SEARCHES = [{"type": "web_search", "external_web_access": access} for access in (False, True)]
 LOGPROBS = "message.output_text.logprobs"
 _SAME_IN_CHAT = (
     *("temperature", "top_p", "presence_penalty", "frequency_penalty", "user", "safety_identifier"),
@@ -105,7 +105,7 @@ def _read_request(fields: dict[str, Any], body: Mapping[str, Any]) -> schema.Res
     if type(fields.get("input")) is list:
         fields["input"] = [{"type": "message", **item} if type(item) is dict else item for item in fields["input"]]
     if type(fields.get("tools")) is list:
-        fields["tools"] = [tool for tool in fields["tools"] if tool != CODEX_SEARCH]
+        fields["tools"] = [tool for tool in fields["tools"] if tool not in CODEX_SEARCHES]
         if not fields["tools"]:
             del fields["tools"]
             if fields.get("tool_choice") == "auto":
