@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.fake_provider import Place, chat_events, standing_in
+from tests.serving.fake_provider import Place, chat_events, standing_in, whole
 from tests.serving.settings.test_litellm_import import BALANCED
 from tests.tools.checks import until
 
@@ -136,6 +136,13 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
         sent = place.last
         assert (sent.path, sent.body["model"], sent.headers[header]) == (path, engine_model, value), model
         assert len({"authorization", "api-key"} & sent.headers.keys()) == 1
+
+    program, script = tmp_path / "bin" / "gcloud", place.script
+    program.write_text(program.read_text().replace("token-of-program", "token-of-program-2"))
+    place.script = whole({"error": {"message": "expired"}}, 401)
+    assert chat(gateway.url, gateway.key, model="peak")[0] != 200
+    place.script = script
+    until(lambda: answers(gateway, model="peak")() and place.last.headers["authorization"][-2:] == "-2", 10)
 
     refused = gateway.reload(text.replace("deployment: d-1", "deploymet: d-1"), "reload failed")
     assert refused["where"] == {"file": str(gateway.file), "line": 5, "field": "models.deployed.upstreams[0].deploymet"}

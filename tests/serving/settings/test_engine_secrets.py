@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.async_tests import run_async
 from tests.serving.fake_provider import Script, standing_in
+from tests.tools.checks import until
 
 from archwright.errors import OperateError
 from archwright.home import Home
@@ -108,20 +109,22 @@ def command(*words: str, every_s: int = 900) -> str:
 
 
 @pytest.mark.process
-def test_a_key_is_the_output_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_the_output_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_KEY", "sk-of-program")
     assert read_secret(command("printenv", "VENDOR_KEY")) == "sk-of-program"
     assert read_secret('command:["echo", "$VENDOR_KEY"]') == "$VENDOR_KEY", "no shell reads the words"
-    monkeypatch.setattr("archwright.serving.settings.engine_secrets.COMMAND_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("archwright.serving.settings.engine_secrets.COMMAND_TIMEOUT_S", 0.3)
     for words, says in (
         (("sh", "-c", "echo sk-secret; exit 3"), "status 3"),
-        (("sh", "-c", "sleep 60 & echo sk-secret; wait"), "0.1 s"),
+        (("sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; echo sk-secret; wait"), "0.3 s"),
         (("/no/such/program", "sk-secret"), "cannot be read"),
         (("true",), "does not contain"),
     ):
         with pytest.raises(OperateError, match=says) as caught:
             read_secret(command(*words))
         assert caught.value.code == "AW-OPS-15" and "sk-secret" not in caught.value.lines()
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    until(lambda: not child.exists() or child.read_text().rpartition(") ")[2][0] in "ZX")
 
 
 @pytest.mark.process

@@ -90,6 +90,7 @@ class UpstreamEntry(Record):
     place: str = ""
     own: bool | None = None
     first_token_s: float | None = None
+    responses: bool = False
 
 
 class ModelEntry(Record):
