@@ -17,8 +17,6 @@ MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
 BATCH_LIMIT_S, BATCH_POLL_S = 300.0, 0.25
 BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
 CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
-# Statuses of a route that a gateway does not have.
-ABSENT = (404, 405, 501)
 BOUNDARY = "archwright-conformance"
 FORM_HEAD = (
     f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
