@@ -23,6 +23,8 @@ from tests.serving.settings.test_litellm_import import BALANCED
 from tests.tools.checks import until
 
 from archwright.errors import UsageError
+from archwright.home import Home
+from archwright.operate.gateway_record import list_upstream_problems
 from archwright.serving.settings.litellm_import import import_litellm_config
 
 from ..command_line import CommandLine
@@ -119,6 +121,7 @@ def place() -> Iterator[Place]:
         end = {"index": 0, "delta": {"content": "word"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 5, "completion_tokens": 1}
         made.script.pieces = chat_events({"choices": [end]}, {"choices": [], "usage": usage})
+        made.gets = {"/openai/v1/models": whole({"data": [{"id": "base"}]})}
         yield made
 
 
@@ -131,6 +134,9 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
     text = CLOUDS.replace("HOST", place.url.removesuffix("/v1"))
     assert gateway.reload(text, "restart needed")["fields"] == ["admin_port"]
     until(lambda: "old-name" in gateway.list_models(), 20)
+    home, name = Home(tmp_path / "home"), f"serve-{gateway.url.rpartition(':')[2]}"
+    until(lambda: " rock " in " ".join(list_upstream_problems(home, name)))
+    assert len(list_upstream_problems(home, name)) == 1, "a list of base models says nothing about deployments"
     for model, (path, engine_model, header, value) in SENT.items():
         until(answers(gateway, model=model), 10)
         sent = place.last

@@ -35,8 +35,9 @@ async def inspect_replica(replica: Replica, spec: EnginePoolSpec) -> None:
     except (OSError, UnicodeError):  # late, as a busy engine may be
         return
     else:
-        # Anthropic lists a part of its models, and no aliases.
-        is_missing = models and found is None and spec.protocol != "anthropic"
+        # Anthropic lists a part of its models, and no aliases; a provider with deployments lists only base models.
+        lists_names = spec.protocol != "anthropic" and spec.key_header == "authorization"
+        is_missing = models and found is None and lists_names
         others = ", ".join(str(one.get("id"))[:80] for one in models[:SHOWN_MODELS])
         replica.set_listed_problem(f"it lists no model named {name!r}, but {others}" if is_missing else "")
 
