@@ -35,7 +35,7 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(records, ref_template=_SCHEMAS + "{name}")
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
-        path = route.path.replace("{}", "{name}") + "{name}" * route.tail
+        path = route.path.replace("{}", "{id}") + "{id}" * route.tail
         paths.setdefault(path, {})[route.method.lower()] = _describe_operation(route, path)
     keys: dict[str, dict[str, str]] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -52,9 +52,9 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 
 def _describe_operation(route: Route, path: str) -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = list(_PARAMETERS) if route.permission == METERED_PERMISSION else []
-    if "{name}" in path:
-        parameters.append({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}})
+    parameters: list[dict[str, Any]] = list(_PARAMETERS) if _is_answered_by_model(route) else []
+    if "{id}" in path:
+        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
         "operationId": "_".join(re.findall(r"\w+", f"{route.method.lower()} {path}")),
         "summary": route.summary,
@@ -77,13 +77,17 @@ def _describe_responses(route: Route, path: str) -> dict[str, Any]:
         replies[EVENT_STREAM_TYPE] = {"schema": {"type": "string"}}
     codes = {400, 408, 413, 431, 503, *route.errors}
     codes |= {401, 403} if route.permission else set()
-    codes |= {404} if "{name}" in path else set()
-    codes |= {404, 429, 502, 504} if route.permission == METERED_PERMISSION else set()
+    codes |= {404} if "{id}" in path else set()
+    codes |= {404, 429, 502, 504} if _is_answered_by_model(route) else set()
     error = {
         JSON_CONTENT_TYPE: {"schema": _refer(MessageErrorReply if path.startswith(MESSAGES_PATH) else ApiErrorReply)}
     }
     responses = {200: replies, **dict.fromkeys(sorted(codes), error)}
     return {str(code): {"description": HTTPStatus(code).phrase, "content": one} for code, one in responses.items()}
+
+
+def _is_answered_by_model(route: Route) -> bool:
+    return route.permission == METERED_PERMISSION and route.method == "POST" and not route.free
 
 
 def _refer(record: type) -> dict[str, str]:
@@ -101,6 +105,8 @@ def _simplify(schema: Any) -> Any:
         del found["title"]
     if found.get("default", 0) is None:
         del found["default"]
+    if found.pop("contentEncoding", None):
+        found["format"] = "binary"  # a file of a form, not base64
     if isinstance(pattern := found.get("pattern"), str):
         found["pattern"] = pattern.removesuffix(r"\Z") + "$" * pattern.endswith(r"\Z")
     return found

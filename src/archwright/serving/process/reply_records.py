@@ -26,6 +26,6 @@ EmbeddingReply = _define("EmbeddingReply", model=str, data=_Objects, usage=_Fiel
 RerankReply = _define("RerankReply", model=str, results=_Objects, usage=_Fields)
 PredictReply = _define("PredictReply", model=str, endpoint=str, predictions=_Objects)
 ModelReply = _define("ModelReply", id=str)
-ModelListReply = _define("ModelListReply", data=_Objects)
+ListReply = _define("ListReply", data=_Objects)
 ApiErrorReply = _define("ApiErrorReply", error=_Fields)
 MessageErrorReply = _define("MessageErrorReply", type=Literal["error"], error=_Fields)

@@ -35,8 +35,8 @@ from archwright.serving.process.reply_records import (
     ChatReply,
     CompletionReply,
     EmbeddingReply,
+    ListReply,
     MessageReply,
-    ModelListReply,
     ModelReply,
     PredictReply,
     RerankReply,
@@ -158,7 +158,7 @@ ROUTES: tuple[Route, ...] = (
         body=PredictRequest,
         reply=PredictReply,
     ),
-    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), summary="List models", reply=ModelListReply),
+    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), summary="List models", reply=ListReply),
     Route(
         "GET", "/v1/models/", READ_MODELS, reply_with(get_model), tail=True, summary="Show a model", reply=ModelReply
     ),
@@ -186,7 +186,7 @@ ROUTES: tuple[Route, ...] = (
         body=FileForm,
         reply=FileObject,
     ),
-    Route("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files), summary="List files"),
+    Route("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files), summary="List files", reply=ListReply),
     Route(
         "GET", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_file), summary="Show a file", reply=FileObject
     ),
@@ -203,7 +203,7 @@ ROUTES: tuple[Route, ...] = (
         body=BatchRequest,
         reply=Batch,
     ),
-    Route("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches), summary="List batches"),
+    Route("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches), summary="List batches", reply=ListReply),
     Route(
         "GET", f"{BATCHES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_batch), summary="Show a batch", reply=Batch
     ),
