@@ -67,6 +67,11 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     model_override_value = "scripted-large"
 
 
+class TestChatOpenAIResponses(TestChatOpenAI):
+    chat_model_params = TestChatOpenAI.chat_model_params | {"use_responses_api": True, "stream_usage": False}
+    supports_audio_inputs = False
+
+
 class TestChatAnthropic(ChatModelIntegrationTests):
     chat_model_class = ChatAnthropic
     chat_model_params: dict[str, Any] = {

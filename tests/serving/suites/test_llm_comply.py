@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.nightly, pytest.mark.enable_socket]
 
-# Chats have no field `reasoning`. An engine that is not known to think refuses `thinking`, which it would ignore.
-THINKING = {"anth-thinking-display": "HTTP 400"}
+# Chats have no field `reasoning`, only `reasoning_effort`.
 FORMATS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "openai-chat": ("gpt-5-scripted", (), {"chat-reasoning-summary": "HTTP 400"}),
-    "anthropic": (
-        "claude-sonnet-4-scripted",
-        ("--auth-header", "x-api-key", "--no-bearer"),
-        {"anth-thinking": "HTTP 400"},
-    ),
+    "anthropic": ("claude-sonnet-4-scripted", ("--auth-header", "x-api-key", "--no-bearer"), {}),
     "open-responses": ("gpt-5-scripted", (), {}),
 }
 

@@ -36,7 +36,7 @@ def render_page(document: dict[str, Any]) -> bytes:
     schemas = [
         # A browser opens a block if the target of a link is inside.
         _render_block(f"<code>{name}</code>", _list_fields(schema), f"<p id={name}>{_quote(schema, 'description')}")
-        for name, schema in sorted(document["components"]["schemas"].items())
+        for name, schema in document["components"]["schemas"].items()
     ]
     title = _quote(document["info"], "title")
     page = (
@@ -92,4 +92,6 @@ def _describe(schema: dict[str, Any]) -> str:
         return " or ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     items = f" of ({_describe(schema['items'])})" if schema.get("items") else ""
     limits = [f"{name} {schema[name]}" for name in _LIMITS if name in schema]
-    return ", ".join([_quote(schema, "type") + items or "any value", *map(escape, limits)])
+    return ", ".join(
+        [_quote(schema, "type") + items or _quote(schema, "description") or "any value", *map(escape, limits)]
+    )

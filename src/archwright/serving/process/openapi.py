@@ -47,7 +47,7 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{name: []} for name in keys],
         "paths": paths,
-        "components": {"securitySchemes": keys, "schemas": _simplify(schemas)},
+        "components": {"securitySchemes": keys, "schemas": _simplify(dict(sorted(schemas.items())))},
     }
 
 
@@ -74,7 +74,7 @@ def _describe_responses(route: Route, path: str) -> dict[str, Any]:
     plain = {} if route.reply_type == JSON_CONTENT_TYPE else {"type": "string"}
     replies = {route.reply_type: {"schema": _refer(route.reply) if route.reply else plain}}
     if "stream" in getattr(route.body, "__struct_fields__", ()):
-        replies[EVENT_STREAM_TYPE] = {"schema": {"type": "string"}}
+        replies[EVENT_STREAM_TYPE] = {"schema": {"description": "server-sent events"}}
     codes = {400, 408, 413, 431, 503, *route.errors}
     codes |= {401, 403} if route.permission else set()
     codes |= {404} if "{id}" in path else set()
