@@ -61,7 +61,7 @@ def run_program(name: str, *arguments: str, cwd: Path, **variables: str) -> subp
 def run_pytest(name: str, *arguments: str, cwd: Path, **variables: str) -> list[Outcome]:
     """Run pytest of `.venv-NAME` and return the outcome of each test that was not skipped."""
     report = cwd / "report.xml"
-    options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}")
+    options = ("-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", f"--junitxml={report}")
     run = run_program(name, *options, *arguments, cwd=cwd, **variables)
     assert run.returncode in (0, 1), run.stdout[-4000:] + run.stderr[-2000:]
     outcomes = []

@@ -63,4 +63,5 @@ def reject_field(name: str, endpoint: Endpoint, interface: Interface, at: str = 
 def unknown_field(name: str, known: Iterable[str], hint: str = "") -> ApiError:
     similar = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS], known, 1)  # slow for a long name
     suggestion = f"; did you mean {similar[0]!r}?" if similar else ""
-    return bad_request(f"unknown field {name!r}{suggestion}{hint}", name, "unknown_parameter")
+    end = hint.removeprefix(".") if suggestion else hint
+    return bad_request(f"unknown field {name!r}{suggestion}{end}", name, "unknown_parameter")
