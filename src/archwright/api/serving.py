@@ -169,6 +169,8 @@ def _reload_configuration(
     """Write what the options and gateway.yaml say now for the workers. False, with the reason logged, if it is wrong.
 
     Raises nothing: the gateway serves its old configuration."""
+    if options.config is None:
+        return True  # the workers read their own file again
     try:
         with boundary("reload"):
             config = _read_configuration(options)
