@@ -155,7 +155,7 @@ def test_the_form_of_the_output() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"model": "m", "input": [{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "input_file", "file_data": PNG}]}]}, "input[1].content[0]"),  # noqa: E501
+        ({"model": "m", "input": [{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "input_file", "file_data": PNG}]}]}, "input[1].content[0].type"),  # noqa: E501
         ({"model": "m", "instructions": "s", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": PNG}]}]}, "input[0].content[0]"),  # noqa: E501
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://x/y.png"}]}]}, "input[0].content[0].image_url.url"),  # noqa: E501
         ({"input": []}, "input"),
@@ -189,7 +189,7 @@ def test_an_engine_that_speaks_the_interface_gets_it() -> None:
     native = found.generation.native
     assert native is not None and native["colour"] == "red"
     assert not {"store", "stream", "truncation", "client_metadata"} & set(native)
-    assert native["max_output_tokens"] == 16 and native["tools"] == [TOOL]
+    assert found.shown["max_output_tokens"] == 16 and native["tools"] == [TOOL]
     assert [item["type"] for item in native["input"]] == [
         "message",
         "reasoning",

@@ -19,6 +19,7 @@ from archwright.serving.events.response_formats import (
     ResponseEnvelope,
     ResponseOptions,
     ResponsePiece,
+    chat_logprobs,
 )
 from archwright.serving.http.errors import ApiError
 
@@ -75,7 +76,7 @@ class ResponsesWriter:
         self._envelope, self._options = envelope, options
         self._shown = _encode(options.shown)[1:]
         self._output: list[dict[str, Any]] = []
-        self._item: dict[str, Any] | None = None  # the open message or reasoning
+        self._item: dict[str, Any] | None = None  # the open message or reasoning, the last of the output
         self._part = ""  # kind of the open part
         self._texts: list[str] = []  # of the open part
         self._entries: list[dict[str, Any]] = []
@@ -103,7 +104,8 @@ class ResponsesWriter:
         for data in piece.redacted:
             out += self._write_encrypted(data)
         if piece.text or piece.entries:
-            out += self._write_text("output_text", piece.text, self._select_logprobs(piece))
+            logprobs = chat_logprobs(piece.entries, ResponseOptions(self._options.top_logprobs)) or {"content": ()}
+            out += self._write_text("output_text", piece.text, logprobs["content"])
         if piece.refusal:
             out += self._write_text("refusal", piece.refusal)
         for call in piece.calls:
@@ -159,11 +161,6 @@ class ResponsesWriter:
         }
         return msgspec.Raw(_encode(fields)[:-1] + b"," + self._shown)
 
-    def _select_logprobs(self, piece: ResponsePiece) -> list[dict[str, Any]]:
-        top = self._options.top_logprobs
-        entries = piece.entries if top is not None and piece.entries else ()
-        return [{**entry, "top_logprobs": entry["top_logprobs"][:top]} for entry in entries]
-
     def _write_text(self, kind: str, text: str, entries: Sequence[dict[str, Any]] = ()) -> bytes:
         """Write a piece of text; its part and its item are opened if another kind is open."""
         part = _PARTS[kind]
@@ -200,7 +197,7 @@ class ResponsesWriter:
     def _place(self, part: _PartKind) -> dict[str, Any]:
         assert self._item is not None, "a part outside an item"
         number = len(self._item[part.holder])
-        return {"item_id": self._item["id"], "output_index": self._output.index(self._item), part.position: number}
+        return {"item_id": self._item["id"], "output_index": len(self._output) - 1, part.position: number}
 
     def _build_part(self, kind: str, text: str) -> dict[str, Any]:
         more = {"annotations": [], "logprobs": self._entries} if kind == "output_text" else {}
@@ -220,7 +217,7 @@ class ResponsesWriter:
     def _close_item(self, status: str = "completed") -> bytes:
         out = self._close_part()
         item, self._item = self._item, None
-        return out if item is None else out + self._end_item(item, self._output.index(item), status)
+        return out if item is None else out + self._end_item(item, len(self._output) - 1, status)
 
     def _end_item(self, item: dict[str, Any], index: int, status: str) -> bytes:
         item["status"] = status
@@ -253,7 +250,7 @@ class ResponsesWriter:
         if call.custom is not None:
             kind, prefix, event, field = ("custom_tool_call", "ctc_", "custom_tool_call_input", "input")
         item_id, name = self._item_id(prefix), self._name_call(call.called_function.name or "")
-        call_id = call.id or item_id.replace(prefix, "call_")
+        call_id = call.id or f"call_{item_id}"
         item = {"id": item_id, "type": kind, "status": "in_progress", "call_id": call_id, **name, field: ""}
         place = {"item_id": item_id, "output_index": len(self._output)}
         return _OpenCall(item, [], place, f"response.{event}", field)

@@ -123,10 +123,7 @@ ROUTES: tuple[Route, ...] = (
         reply=MessageReply,
     ),
     Route(
-        "POST",
-        RESPONSES_PATH,
-        INVOKE,
-        prepare_response,
+        *("POST", RESPONSES_PATH, INVOKE, prepare_response),
         images=True,
         summary="Response",
         body=ResponsesRequest,

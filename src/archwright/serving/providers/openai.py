@@ -42,8 +42,8 @@ class OpenAIProvider:
     ) -> EngineRequest:
         del betas  # only for the Messages API
         if native is not None:
-            native = {**native, "model": body["model"], "stream": True, "store": False}
-            return EngineRequest(RESPONSES_PATH, native, ResponsesEventReader())
+            sent = {**native, "model": body["model"], "max_output_tokens": body["max_tokens"]}
+            return EngineRequest(RESPONSES_PATH, {**sent, "stream": True, "store": False}, ResponsesEventReader())
         if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
             body = {**body, self._length: body[MAX_TOKENS_FIELD]}
             del body[MAX_TOKENS_FIELD]

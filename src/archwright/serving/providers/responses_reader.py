@@ -73,13 +73,13 @@ class ResponsesEventReader:
             logprobs = {"content": parsed.logprobs} if parsed.logprobs else None
             return [EngineEvent([CompletionChoice(delta=ChoiceDelta(content=parsed.delta), logprobs=logprobs)])]
         if kind in REASONING_DELTAS:
-            return [_delta_event(ChoiceDelta(reasoning_content=parsed.delta))]
+            return [_delta_event(reasoning_content=parsed.delta)]
         if kind == "reasoning_summary_part.added" and parsed.summary_index:
-            return [_delta_event(ChoiceDelta(reasoning_content="\n\n"))]
+            return [_delta_event(reasoning_content="\n\n")]
         if kind == "refusal.delta":
-            return [_delta_event(ChoiceDelta(refusal=parsed.delta))]
+            return [_delta_event(refusal=parsed.delta)]
         if kind in CALL_DELTAS and index in self._calls:
-            return [_call_event(ToolCall(self._calls[index], None, FunctionCall(None, parsed.delta)))]
+            return [_delta_event(tool_calls=[ToolCall(self._calls[index], None, FunctionCall(None, parsed.delta))])]
         if parsed.item is not None:
             return self._read_item(kind, index, parsed.item)
         if kind == "error":
@@ -90,14 +90,14 @@ class ResponsesEventReader:
 
     def _read_item(self, kind: str, index: int, item: _Item) -> Iterable[EngineEvent]:
         if kind == "output_item.done" and item.encrypted_content:
-            return [_delta_event(ChoiceDelta(redacted=item.encrypted_content))]
+            return [_delta_event(redacted=item.encrypted_content)]
         if kind != "output_item.added" or item.type not in CALL_KINDS:
             return ()
         self._calls[index] = number = len(self._calls)
         if item.type == "custom_tool_call":
-            return [_call_event(ToolCall(number, item.call_id, None, CustomCall(item.name, "")))]
+            return [_delta_event(tool_calls=[ToolCall(number, item.call_id, None, CustomCall(item.name, ""))])]
         name = f"{item.namespace}__{item.name}" if item.namespace else item.name
-        return [_call_event(ToolCall(number, item.call_id, FunctionCall(name, "")))]
+        return [_delta_event(tool_calls=[ToolCall(number, item.call_id, FunctionCall(name, ""))])]
 
     def _read_end(self, kind: str, response: dict[str, Any]) -> Iterable[EngineEvent]:
         if kind == "failed":
@@ -116,9 +116,5 @@ def _error_event(error: dict[str, Any]) -> EngineEvent:
     return EngineEvent(error={**error, "code": ERROR_STATUSES.get(str(error.get("code")), 500)})
 
 
-def _delta_event(delta: ChoiceDelta) -> EngineEvent:
-    return EngineEvent([CompletionChoice(delta=delta)])
-
-
-def _call_event(call: ToolCall) -> EngineEvent:
-    return _delta_event(ChoiceDelta(tool_calls=[call]))
+def _delta_event(**fields: Any) -> EngineEvent:
+    return EngineEvent([CompletionChoice(delta=ChoiceDelta(**fields))])

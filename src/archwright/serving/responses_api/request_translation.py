@@ -69,7 +69,8 @@ def translate_request(body: Mapping[str, Any], directory: ModelDirectory, worklo
     history = _ChatHistory(request)
     chat = {name: value for name, value in fields.items() if name not in schema.ResponsesRequest.__struct_fields__}
     chat |= {"model": request.model, "messages": history.messages, **_translate_options(request)}
-    hints, rules = _translate_hints(request), endpoint.rules["chat"].fields
+    text, asked = request.text or schema.TextConfig(), request.reasoning or schema.ReasoningConfig()
+    hints, rules = {"verbosity": text.verbosity, "reasoning_effort": asked.effort}, endpoint.rules["chat"].fields
     chat |= {name: value for name, value in hints.items() if rules.get(name, FieldRule("never")).handling == "pass"}
     tools, namespaces = _translate_tools(request.tools or ())
     chat |= _translate_choice(request, tools)
@@ -78,11 +79,10 @@ def translate_request(body: Mapping[str, Any], directory: ModelDirectory, worklo
     except ApiError as error:
         raise history.rename_fields(error) from None
     if endpoint.responses and not generation.parts.urls:  # images that the gateway fetches are inserted in the chat
-        native = {**fields, "max_output_tokens": generation.max_tokens}
+        native = dict(fields)
         if type(fields["input"]) is list:  # the ids are the gateway's own
             native["input"] = [{key: value for key, value in item.items() if key != "id"} for item in fields["input"]]
         generation = replace(generation, native=native)
-    text, asked = request.text or schema.TextConfig(), request.reasoning or schema.ReasoningConfig()
     summary = asked.summary or asked.generate_summary
     effort = asked.effort if generation.native else generation.body.get("reasoning_effort")
     shown = {
@@ -129,11 +129,10 @@ class _ChatHistory:
         self._images: list[dict[str, Any]] = []  # of tool outputs
         if request.instructions:
             self._add({"role": "system", "content": request.instructions}, "instructions")
-        items = request.input
-        for number, item in enumerate(
-            [schema.MessageItem(role="user", content=items)] if type(items) is str else items
-        ):
-            self._add_item(item, f"input[{number}]")  # type: ignore[arg-type]
+        given = request.input
+        items = [schema.MessageItem(role="user", content=given)] if isinstance(given, str) else given
+        for number, item in enumerate(items):
+            self._add_item(item, f"input[{number}]")
         self._flush_images("input")
         for message in self.messages:
             if message["content"] is None and not {"tool_calls", "refusal"} & message.keys():
@@ -216,9 +215,6 @@ def _translate_part(part: schema.ContentPart) -> dict[str, Any]:
     if isinstance(part, schema.InputImage):
         detail = {} if part.detail is None else {"detail": "high" if part.detail == "original" else part.detail}
         return {"type": "image_url", "image_url": {"url": part.image_url, **detail}}
-    if isinstance(part, schema.InputFile):
-        named = {"filename": part.filename} if part.filename else {}
-        return {"type": "file", "file": {"file_data": part.file_data, **named}}
     if isinstance(part, schema.RefusalText):
         return {"type": "refusal", "refusal": part.refusal}
     return {"type": "text", "text": part.text}
@@ -277,9 +273,3 @@ def _translate_options(request: schema.ResponsesRequest) -> dict[str, Any]:
     if request.top_logprobs or LOGPROBS in (request.include or ()):
         chat |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
     return chat
-
-
-def _translate_hints(request: schema.ResponsesRequest) -> dict[str, Any]:
-    """Return the fields of the chat that an engine may lack."""
-    text, reasoning = request.text, request.reasoning
-    return {"verbosity": text and text.verbosity, "reasoning_effort": reasoning and reasoning.effort}

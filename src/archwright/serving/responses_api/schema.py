@@ -1,7 +1,7 @@
 """The typed records of POST /v1/responses. Fields: Open Responses and OpenAI's API reference, November 2026.
 
 Only what a stateless gateway serves: another item, tool or field is rejected by name. `Ignored` fields of earlier
-replies come back from clients and have no effect. Files are data: an id belongs to the provider's account.
+replies come back from clients and have no effect.
 """
 
 from typing import Annotated, Any, Literal
@@ -46,12 +46,7 @@ class InputImage(RequestPart, tag="input_image", tag_field="type"):
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class InputFile(RequestPart, tag="input_file", tag_field="type"):
-    file_data: str
-    filename: str | None = None
-
-
-ContentPart = InputText | OutputText | RefusalText | InputImage | InputFile
+ContentPart = InputText | OutputText | RefusalText | InputImage
 
 
 class InputItem(RequestPart, tag_field="type", kw_only=True):

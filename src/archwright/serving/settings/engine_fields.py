@@ -74,10 +74,8 @@ def list_engines() -> tuple[str, ...]:
 def find_never_allowed(fields: Iterable[str]) -> str:
     """Return the first field that no operator may allow, or that an interface defines; "" if there is none."""
     rows = _read_rows()
-    interfaces = [
-        rows[of][interface] for of in (OPENAI, ANTHROPIC) for interface in INTERFACES if interface != RESPONSES
-    ]
-    defined = {name for rules in interfaces for name in rules if "." not in name}
+    others = [rows[of][one] for of in (OPENAI, ANTHROPIC) for one in INTERFACES if one != RESPONSES]
+    defined = {name for rules in others for name in rules if "." not in name}
     return next((name for name in fields if name in defined or name in rows[_ANY]["chat"]), "")
 
 
@@ -92,15 +90,12 @@ def rules_of_engine(engine: str, allowed: tuple[str, ...] = ()) -> Rules:
     rows = _read_rows()
     own, base = rows.get(engine, {}), {} if engine in (OWN, ANTHROPIC) else rows[OPENAI]
     more = dict.fromkeys(allowed, PASS)
-    rules = {
-        interface: {**base.get(interface, {}), **own.get(interface, {}), **rows[_ANY][interface]}
-        for interface in INTERFACES
-    }
-    # Fields of the Responses interface may be allowed for chats, which must not allow its server-side state.
-    return {
-        interface: _split_rules({**more, **found} if interface == RESPONSES else {**found, **more})
-        for interface, found in rules.items()
-    }
+    rules: dict[Interface, InterfaceRules] = {}
+    for interface in INTERFACES:
+        found = {**base.get(interface, {}), **own.get(interface, {}), **rows[_ANY][interface]}
+        # A field of the Responses interface may be allowed for chats. That must not allow its server-side state.
+        rules[interface] = _split_rules({**more, **found} if interface == RESPONSES else {**found, **more})
+    return rules
 
 
 def combine_rules(engines: Iterable[Rules]) -> Rules:
