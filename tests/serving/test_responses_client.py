@@ -323,3 +323,19 @@ def test_a_failure_of_an_engine_that_speaks_the_interface(priced: Platform, modu
     module_place.script = whole({"error": {"message": "no such tool", "type": "invalid_request_error"}}, 400)
     reply = priced.ask("POST", PATH, {"model": "native", "input": "hi"})
     assert (reply.status, reply.error["code"]) == (400, "engine_refused")
+
+
+@pytest.mark.nightly
+def test_a_real_model_answers_calls_and_follows_a_schema(llama: Platform) -> None:
+    asked: dict[str, Any] = {"model": "smol", "temperature": 0, "max_output_tokens": 120}
+    with openai_client(llama) as client:
+        plain = client.responses.create(input="What is the capital of France? Answer with one word.", **asked)
+        assert "Paris" in plain.output_text and plain.status == "completed"
+        parsed = client.responses.parse(input="Describe a city.", text_format=City, **asked).output_parsed
+        assert parsed is None or isinstance(parsed, City), "the model may reach the limit"
+        first = client.responses.create(input="Weather in Rome?", tools=[WEATHER], tool_choice="required", **asked)
+        (call,) = [item for item in first.output if item.type == "function_call"]
+        assert set(json.loads(call.arguments)) == {"city"}
+        with client.responses.stream(input="Say hello.", **asked) as stream:
+            deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+            assert "".join(deltas) == stream.get_final_response().output_text
