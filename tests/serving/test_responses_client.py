@@ -62,7 +62,9 @@ def priced(module_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Ite
     chat = {**far, "model": "chat", "workload": "chat", "pool": "chat"}
     native = {**far, "model": "native", "workload": "native", "pool": "native", "responses": True}
     prices = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD}
+    abroad = {**native, "model": "abroad", "workload": "abroad", "pool": "abroad", "place": "US", "own": False}
     changes: list[dict[str, Any]] = [{**prices, "slots": 64, "cache": "deterministic"}, {**chat, **prices}, native]
+    changes.append({**abroad, "residency_of": {"personal": ("DE",)}, "detect": True})
     config = table(*(endpoint(**one) for one in changes), port=free_port(), workers=2)
     with running(Home(tmp_path_factory.mktemp("priced")), config, null_engine(ttft_s=0.2, slots=64)) as platform:
         yield platform
@@ -192,6 +194,18 @@ def test_a_web_socket_is_refused_at_once(null: Platform) -> None:
     head = f"GET {PATH} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {null.key}\r\nConnection: Upgrade\r\n"
     head += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     assert null.raw(head.encode(), wait_s=0.3).startswith(b"HTTP/1.1 405 ")
+
+
+def test_personal_data_stay_inside_the_residency(priced: Platform, module_place: Place) -> None:
+    module_place.script = _native_reply({"type": "response.output_text.delta", "output_index": 0, "delta": "ok"})
+    asked = len(module_place.asked)
+    output = {"type": "function_call_output", "call_id": "1", "output": "Mail ann.smith@example.com, +49 30 901820."}
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    reply = priced.ask("POST", PATH, {"model": "abroad", "input": [*HELLO, call, output]})
+    assert (reply.status, reply.error["code"]) == (403, "data_class_not_served")
+    assert len(module_place.asked) == asked, "nothing was sent"
+    output["output"] = "18 degrees"
+    assert priced.ask("POST", PATH, {"model": "abroad", "input": [*HELLO, call, output]}).status == 200
 
 
 def ask_together(priced: Platform, key: str, count: int, **fields: Any) -> list[Reply]:

@@ -130,6 +130,13 @@ def test_whatever_the_interface_and_however_it_ends(scene: Scene, place: Place) 
     told = scene.told(reply.headers["x-request-id"])
     assert told["gen_ai.system_instructions"] == [{"type": "text", "content": "brief"}]
     assert [one["role"] for one in told["gen_ai.input.messages"]] == ["user"]
+    asked = {"model": "kept", "instructions": "brief", "input": SECRET}
+    for cache in ("miss", "hit"):
+        reply = platform.ask("POST", "/v1/responses", asked, key=scene.keys["acme"])
+        told = scene.told(reply.headers["x-request-id"])
+        assert told["gen_ai.system_instructions"] == [{"type": "text", "content": "brief"}]
+        assert told["gen_ai.output.messages"][0]["parts"][-1] == {"type": "text", "content": ANSWER}
+        assert told["archwright.cache"] == cache
     for _ in range(2):
         told = scene.told(scene.chat(model="kept", stream=True))
         assert told["gen_ai.output.messages"][0]["parts"][-1] == {"type": "text", "content": ANSWER}
