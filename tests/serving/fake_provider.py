@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         place = self.server.place
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        body: Any = json.loads(raw) if raw.startswith(b"{") else {"form": raw}
         place.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         script = place.script
         if place.after_tool is not None and body["messages"][-1]["role"] == "tool":

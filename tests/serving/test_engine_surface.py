@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
+import wave
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.serving.conftest import Platform, endpoint, free_port, running, table
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in, whole
 
 from archwright.home import Home
+from archwright.serving.http.multipart import FormPart, encode_multipart, read_parts
 
 from .official_clients import HELLO, anthropic_client, openai_client
 
@@ -32,10 +35,14 @@ def server(processes: None) -> Iterator[Place]:
 def surface(server: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Models that are named like the software of their engine, all at one address; none of them is ours."""
     shared: dict[str, Any] = {"addresses": (server.url,), "health_path": "/models", "price_in_usd": 1e-6}
+    sound = {"embeddings": True, "generates": False, "transcriptions": True}
     shared |= {"own": False, "place": "US", "price_out_usd": 2e-6, "detect": True}
     names = ("openai", "vllm", "llama-server", "ollama")
     entries = [endpoint(model=name, workload=f"w-{name}", pool=name, engine=name, **shared) for name in names]
-    entries.append(endpoint(model="plain", workload="w-plain", pool="plain", **{**shared, "detect": False}))
+    entries.append(
+        endpoint(model="plain", workload="w-plain", pool="plain", **{**shared, "detect": False}, transcriptions=True)
+    )
+    entries.append(endpoint(model="sound", workload="w-sound", pool="sound", engine_model="v/w", **shared, **sound))
     with running(Home(tmp_path_factory.mktemp("surface")), table(*entries, port=free_port())) as platform:
         yield platform
 
@@ -192,3 +199,102 @@ def test_tokens_are_counted_by_the_engine_or_estimated(messages: anthropic.Anthr
     assert 1_000 < messages.messages.count_tokens(model="openai", **asked).input_tokens < 1_050
     assert 1_000 < messages.messages.count_tokens(model="openai", **asked).input_tokens < 1_050
     assert [one.path for one in server.asked[before:]] == ["/apply-template", "/tokenize"]  # asked once only
+
+
+def wav(seconds: float) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8_000)
+        sound.writeframes(bytes(int(16_000 * seconds) - 44))
+    return out.getvalue()
+
+
+def test_sound_is_passed_on_as_a_form(surface: Platform, client: openai.OpenAI, server: Place) -> None:
+    server.script = whole({"text": "hello you", "language": "english", "usage": {"type": "duration", "seconds": 2}})
+    data = wav(3) + b"\r\n--x\r\n"
+    more: Any = {"language": "en", "temperature": 0.5, "timestamp_granularities": ["word", "segment"]}
+    reply = client.audio.transcriptions.create(
+        model="sound", file=("a.wav", data), prompt="Names: Ann", response_format="verbose_json", **more
+    )
+    assert (reply.text, reply.language) == ("hello you", "english")
+    usage: Any = reply.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (100, 2, 102)
+    sent = read_parts(server.last.body["form"], server.last.headers["content-type"])
+    assert server.last.path == "/v1/audio/transcriptions"
+    texts = sorted((part.name, part.data) for part in sent if part.name != "file")
+    assert texts == [
+        *(("language", b"en"), ("model", b"v/w"), ("prompt", b"Names: Ann"), ("response_format", b"verbose_json")),
+        *(("temperature", b"0.5"), ("timestamp_granularities[]", b"segment"), ("timestamp_granularities[]", b"word")),
+    ]
+    (file,) = (part for part in sent if part.name == "file")
+    assert (file.data, file.filename) == (data, "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("reply", "file", "counts"),
+    [
+        ({"text": "a" * 40, "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 3}}, wav(1), (14, 3)),
+        ({"text": "a" * 40, "usage": {"type": "duration", "seconds": 0.5}}, wav(1), (25, 10)),
+        ({"text": "a" * 40, "duration": 1.0}, wav(1), (50, 10)),
+        ({"text": "a" * 40, "duration": 10_000}, wav(1), (50, 10)),  # more than the file can last
+        ({"text": "a" * 40, "duration": -1}, wav(2), (100, 10)),
+        ({"text": "a" * 40}, b"x" * 32_000, (100, 10)),  # 2 s at the usual bit rate
+    ],
+)
+def test_a_transcription_is_charged_once_by_its_seconds(
+    surface: Platform, server: Place, reply: dict[str, Any], file: bytes, counts: tuple[int, int]
+) -> None:
+    server.script = whole(reply)
+    form, content_type = encode_multipart(
+        [FormPart("model", "", "", b"plain"), FormPart("file", "a.mp3", "audio/mpeg", file)]
+    )
+    answer = surface.ask("POST", "/v1/audio/transcriptions", form, headers={"content-type": content_type})
+    assert (answer.status, answer.json["text"]) == (200, reply["text"])
+    (record,) = surface.served(answer.headers["x-request-id"])
+    assert (record.input_tokens, record.output_tokens, record.operation) == (*counts, "transcription")
+    assert record.cost_usd == pytest.approx(counts[0] * 1e-6 + counts[1] * 2e-6)
+
+
+def test_a_transcription_reserves_the_most_that_its_file_can_last(surface: Platform, server: Place) -> None:
+    server.script = whole({"text": "a"})
+    for file, most in ((wav(10), 10 * 65), (b"x" * 7_500, 10 * 65)):  # exact, and at the lowest bit rate
+        form, kind = encode_multipart([FormPart("model", "", "", b"plain"), FormPart("file", "a", "audio/x", file)])
+        for tpm, status in ((most, 200), (most - 1, 429)):
+            key = surface.made_key("acme", tpm=tpm)
+            reply = surface.ask("POST", "/v1/audio/transcriptions", form, key=key, headers={"content-type": kind})
+            assert reply.status == status
+
+
+def test_what_cannot_be_transcribed_is_refused_by_name(surface: Platform, client: openai.OpenAI, server: Place) -> None:
+    rows: list[tuple[dict[str, Any], str]] = [
+        ({"file": b""}, "file"),
+        ({"response_format": "srt"}, "response_format"),
+        ({"stream": True}, "stream"),
+        ({"temperature": 2}, "temperature"),
+        ({"extra_body": {"hotwords": "x"}}, "hotwords"),
+        ({"model": "vllm"}, "model"),
+    ]
+    for changes, param in rows:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.audio.transcriptions.create(**{"model": "plain", "file": b"sound", **changes})
+        assert caught.value.param == param
+    with pytest.raises(openai.BadRequestError, match="only transcribes sound"):
+        client.chat.completions.create(model="sound", messages=HELLO)
+    server.script = whole({"detail": "Not Found"}, 404)
+    with pytest.raises(openai.BadRequestError, match="refused the request") as caught:
+        client.audio.transcriptions.create(model="plain", file=b"sound")
+    server.script = whole({"txt": "x"})
+    with pytest.raises(openai.APIStatusError) as broken:
+        client.audio.transcriptions.create(model="plain", file=b"sound")
+    assert broken.value.status_code == 503
+    assert surface.get("/readyz", key=None).json["ready"], "an engine without the route stays in service"
+
+
+def test_a_large_upload_passes_and_a_larger_one_is_refused(client: openai.OpenAI, server: Place) -> None:
+    server.script = whole({"text": "a"})
+    assert client.audio.transcriptions.create(model="plain", file=b"[" * (8 << 20)).text == "a"
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.audio.transcriptions.create(model="plain", file=b"[" * (33 << 20))
+    assert caught.value.status_code == 413

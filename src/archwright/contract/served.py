@@ -48,7 +48,7 @@ class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     data_class: str = ""
     tries: int = 1
     shadow: bool = False
-    operation: Literal["chat", "text_completion", "embeddings", "rerank", "predict"] = "chat"
+    operation: Literal["chat", "text_completion", "embeddings", "rerank", "transcription", "predict"] = "chat"
     http_status: int = 0
 
 

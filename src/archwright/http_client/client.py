@@ -39,7 +39,10 @@ RETRY_AFTER_LIMIT_S = 3_600  # upper bound of a plausible wait
 # Name suffixes of headers with our key. Values below the minimum length are not treated as secrets.
 KEY_HEADERS, KEY_MIN_CHARACTERS = ("authorization", "key"), 8
 # Paths under /v1 of an OpenAI-compatible server. Health and metrics are at the server's root.
-API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/rerank", "/models", "/responses", "/messages")
+API_PATHS = (
+    *("/chat/completions", "/completions", "/embeddings", "/rerank", "/audio/transcriptions"),
+    *("/models", "/responses", "/messages"),
+)
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode

@@ -11,6 +11,7 @@ import pytest
 from archwright.errors import OperateError
 from archwright.serving.messages_api.schema import MessagesRequest
 from archwright.serving.requests.fast_path import PlainChat
+from archwright.serving.requests.transcription import TranscriptionRequest
 from archwright.serving.requests.typed_requests import ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest
 from archwright.serving.responses_api.schema import ResponsesRequest
 from archwright.serving.settings import engine_fields
@@ -26,6 +27,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "rerank": RerankRequest,
     "messages": MessagesRequest,
     "responses": ResponsesRequest,
+    "transcriptions": TranscriptionRequest,
 }
 ENGINES = ("own", "anthropic", *list_engines())
 FAR = ("https://e/v1",)

@@ -15,11 +15,10 @@ from archwright.serving.events.response_formats import (
 )
 from archwright.serving.events.responses_writer import ResponsesOptions, ResponsesWriter
 from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
-from archwright.serving.handlers.embeddings import EmbeddingsHandler
 from archwright.serving.handlers.generation import GenerationHandler, ResponsesHandler
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, json_reply
-from archwright.serving.handlers.rerank import RerankHandler
 from archwright.serving.handlers.retrieval import RetrievalHandler
+from archwright.serving.handlers.specialist_models import EmbeddingsHandler, RerankHandler
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_response import body_too_large
 from archwright.serving.messages_api.request_translation import BETA_HEADER, translate_request

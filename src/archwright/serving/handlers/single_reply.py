@@ -26,12 +26,15 @@ ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class SingleReplyHandler(MeteredHandler):
-    """`path`: of the engine. `field`: has the texts. `operation`, `kind`: names of the request in records and cache."""
+    """`path`: of the engine. `field`: has the texts. `operation`, `kind`: names of the request in records and cache.
+
+    Without a `kind` the reply is not cached."""
 
     path: ClassVar[str]
     field: ClassVar[str]
-    operation: ClassVar[Literal["embeddings", "rerank"]]
-    kind: ClassVar[RequestKind]
+    operation: ClassVar[Literal["embeddings", "rerank", "transcription"]]
+    kind: ClassVar[RequestKind | None] = None
+    _output_tokens = 0
 
     def __init__(self, context: HandlerContext, generation: GenerationRequest) -> None:
         worst_case = estimate_worst_case(generation, len(context.request.body))
@@ -47,21 +50,30 @@ class SingleReplyHandler(MeteredHandler):
     def _check_replica(self, replica: Replica) -> None:
         """Raise ApiError 400 if this engine cannot answer the request as it is meant."""
 
+    async def _post(self, replica: Replica) -> dict[str, Any]:
+        """Send the request to an engine."""
+        return await replica.client.post(self.path, {**self._generation.body, **replica.client.model_override})
+
+    def _take_usage(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Set the counts to charge, and return the usage for the client."""
+        self._input_tokens = tokens = count_prompt_tokens(reply)
+        return {"prompt_tokens": tokens, "total_tokens": tokens}
+
     async def _respond(self, charge: RequestCharge) -> None:
         generation, response = self._generation, self.response
-        charge.look_up_cache(self.request, generation, self.kind)
+        if self.kind is not None:
+            charge.look_up_cache(self.request, generation, self.kind)
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
             body, self._input_tokens = charge.cached.body, 0
         else:
             charge.mark_sent_to_engine()
             reply = await self._query_engine(charge)
-            tokens = count_prompt_tokens(reply)
-            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-            body = msgspec.json.encode({**self._build_response(reply), "usage": usage})
-            self._input_tokens = tokens
+            body = msgspec.json.encode({**self._build_response(reply), "usage": self._take_usage(reply)})
         self._record("ok")
-        assert self._served_by is not None, "a response without an engine or a cached response"
+        assert self._served_by is not None and self._input_tokens is not None, (
+            "a response without an engine or a cached response"
+        )
         if charge.is_cacheable:
             charge.cache_response(self._served_by.version, body, self._input_tokens, 0)
         headers = [*self._served_by.headers(), self._timing.overhead_header(response.now()), *charge.headers()]
@@ -77,7 +89,7 @@ class SingleReplyHandler(MeteredHandler):
             charge.set_prices(replica.prices)
             timing.mark_sent(response.now(), attempts.queued_s)
             try:
-                reply = await replica.client.post(self.path, {**generation.body, **replica.client.model_override})
+                reply = await self._post(replica)
             except EngineRefused as error:
                 # Many servers lack this path: no fault that would take the engine out of service.
                 if error.status in ABSENT and not describe_upstream_problem(error):
@@ -103,6 +115,7 @@ class SingleReplyHandler(MeteredHandler):
             "pool": pool if served_by is None else served_by.route,
             "operation": self.operation,
             "input_tokens": self._input_tokens,
+            "output_tokens": self._output_tokens,
             "queue_s": timing.queued_s,
             "gateway_s": timing.gateway_time_s(self.response.now()),
             "engine_s": timing.event_at - timing.asked_at,

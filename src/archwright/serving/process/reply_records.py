@@ -23,6 +23,7 @@ MessageReply = _define("MessageReply", id=str, type=Literal["message"], model=st
 ResponseReply = _define("ResponseReply", id=str, object=Literal["response"], status=str, output=_Objects, usage=_Fields)
 TokenCountReply = _define("TokenCountReply", input_tokens=int)
 EmbeddingReply = _define("EmbeddingReply", model=str, data=_Objects, usage=_Fields)
+TranscriptionReply = _define("TranscriptionReply", text=str, usage=_Fields)
 RerankReply = _define("RerankReply", model=str, results=_Objects, usage=_Fields)
 PredictReply = _define("PredictReply", model=str, endpoint=str, predictions=_Objects)
 ModelReply = _define("ModelReply", id=str)

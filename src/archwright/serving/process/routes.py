@@ -27,6 +27,7 @@ from archwright.serving.handlers.request_preparation import (
     prepare_rerank,
     prepare_response,
 )
+from archwright.serving.handlers.transcription import TranscriptionHandler
 from archwright.serving.http.errors import MESSAGES_PATH, RESPONSES_PATH
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
 from archwright.serving.process.api_page import HTML_CONTENT_TYPE, PAGE_HEADERS, PAGE_PATH, render_page
@@ -42,8 +43,10 @@ from archwright.serving.process.reply_records import (
     RerankReply,
     ResponseReply,
     TokenCountReply,
+    TranscriptionReply,
 )
 from archwright.serving.process.route_table import METERED_PERMISSION, Prepare, Route, RouteTable
+from archwright.serving.requests.transcription import TranscriptionForm
 from archwright.serving.requests.typed_requests import (
     ChatRequest,
     CompletionRequest,
@@ -147,6 +150,13 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/rerank", INVOKE, prepare_rerank, summary="Rank documents", body=RerankRequest, reply=RerankReply
+    ),
+    Route(
+        *("POST", "/v1/audio/transcriptions", INVOKE, TranscriptionHandler),
+        upload=True,
+        summary="Transcribe sound",
+        body=TranscriptionForm,
+        reply=TranscriptionReply,
     ),
     Route(
         *("POST", "/v1/predict/", INVOKE, prepare_classification),

@@ -111,7 +111,7 @@ def validate_chat(body: Mapping[str, Any], directory: ModelDirectory, workload: 
 
 def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel) -> GenerationRequest:
     """Check a chat for the resolved endpoint. `chat`: the record of `body`."""
-    endpoint = _find_endpoint(found, "generates")
+    endpoint = find_endpoint(found, "generates")
     fields = select_fields(body, endpoint, "chat")
     fields["messages"], characters = message_validation.check_messages(chat.messages, endpoint)
     if chat.tools is not None or chat.tool_choice is not None or chat.parallel_tool_calls is not None:
@@ -135,7 +135,7 @@ def build_chat(chat: ChatRequest, body: Mapping[str, Any], found: ResolvedModel)
 def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     asked = check_types(body, CompletionRequest)
     found = directory.resolve(asked.model, workload)
-    fields = select_fields(body, _find_endpoint(found, "generates"), "completions")
+    fields = select_fields(body, find_endpoint(found, "generates"), "completions")
     endpoint, choices = found.endpoints[0], asked.n or 1
     prompts = _check_inputs(asked.prompt, endpoint, "prompt", MAX_CHOICES // choices)
     size, is_tokens = sum(map(len, prompts)), type(prompts[0]) is list
@@ -155,7 +155,7 @@ def validate_completion(body: Mapping[str, Any], directory: ModelDirectory, work
 def validate_embedding(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     asked = check_types(body, EmbeddingRequest)
     found = directory.resolve(asked.model, workload)
-    endpoint = _find_endpoint(found, "embeddings")
+    endpoint = find_endpoint(found, "embeddings")
     fields = select_fields(body, endpoint, "embeddings")
     texts = _check_inputs(asked.input, endpoint)
     sent = {**fields, "model": endpoint.model, "input": texts, "encoding_format": "float"}
@@ -176,7 +176,7 @@ def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload
     """Validate the body of a rerank. The engine gets texts only, and scores all of them."""
     asked = check_types(body, RerankRequest)
     found = directory.resolve(asked.model, workload)
-    endpoint = _find_endpoint(found, "rerank")
+    endpoint = find_endpoint(found, "rerank")
     fields = select_fields(body, endpoint, "rerank")
     documents = [one if isinstance(one, str) else one.text for one in asked.documents]
     count, query_bytes = len(documents), len(asked.query.encode())
@@ -193,13 +193,17 @@ def validate_rerank(body: Mapping[str, Any], directory: ModelDirectory, workload
     )
 
 
-def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank", "generates"]) -> Endpoint:
+def find_endpoint(
+    found: ResolvedModel, ability: Literal["embeddings", "rerank", "transcriptions", "generates"]
+) -> Endpoint:
     endpoint = next((spec for spec in found.endpoints if getattr(spec, ability)), None)
     if endpoint is None:
         problem = f"does not support {'reranking' if ability == 'rerank' else ability}"
         if ability == "generates":
             ranks = found.endpoints[0].rerank
             problem = "only ranks documents, at /v1/rerank" if ranks else "only embeds texts, at /v1/embeddings"
+            if found.endpoints[0].transcriptions:
+                problem = "only transcribes sound, at /v1/audio/transcriptions"
         raise bad_request(f"the model {found.name!r} {problem}", "model", "unsupported_model")
     return endpoint
 
@@ -207,7 +211,7 @@ def _find_endpoint(found: ResolvedModel, ability: Literal["embeddings", "rerank"
 def _build_request(
     found: ResolvedModel, asked: GenerationBody, fields: dict[str, Any], top: int | None, characters: int
 ) -> GenerationRequest:
-    endpoint, stream, options = _find_endpoint(found, "generates"), bool(asked.stream), asked.stream_options
+    endpoint, stream, options = find_endpoint(found, "generates"), bool(asked.stream), asked.stream_options
     field_checks.require_list_price(fields, endpoint)
     requested = _check_length(asked, fields, endpoint)
     fields["max_tokens"] = length = requested or choose_length(endpoint, characters)

@@ -134,9 +134,10 @@ class WeightedTarget(Record):
 class EndpointSpec(Record):
     """One workload and the pools that may serve it.
 
-    A predict endpoint is served at /v1/predict/WORKLOAD and has `default_max_tokens` 1. `embeddings`, `rerank`: its
-    engines answer these requests; without `generates` they answer no others. `targets` share the requests; `overflow`
-    gets them while the targets are down or their wait exceeds `overflow_wait_s`; `fallback` if those fail.
+    A predict endpoint is served at /v1/predict/WORKLOAD and has `default_max_tokens` 1. `embeddings`, `rerank`,
+    `transcriptions`: its engines answer these requests; without `generates` they answer no others.
+    `targets` share the requests; `overflow` gets them while the targets are down or their wait exceeds
+    `overflow_wait_s`; `fallback` if those fail.
     `context_tokens` 0: the smallest context of its pools. `data_class`: the strictest known class of its requests
     (empty: internal); callers and detection may raise it. `residency`: countries for that class and less strict ones
     (without a class, for all); `residency_of`: countries for stricter classes. Without countries, sensitive data stay
@@ -153,6 +154,7 @@ class EndpointSpec(Record):
     kind: Literal["text", "predict"] = "text"
     embeddings: bool = False
     rerank: bool = False
+    transcriptions: bool = False
     generates: bool = True
     priority: Priority = "normal"
     data_class: DataClass | Literal[""] = ""

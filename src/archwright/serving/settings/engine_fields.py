@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-Interface = Literal["chat", "completions", "embeddings", "rerank", "messages", "responses"]
+Interface = Literal["chat", "completions", "embeddings", "rerank", "messages", "responses", "transcriptions"]
 INTERFACES: tuple[Interface, ...] = get_args(Interface)
 RESPONSES: Interface = "responses"
 OWN, OPENAI, ANTHROPIC = "own", "openai", "anthropic"

@@ -280,6 +280,7 @@ class GatewayTables:
             "context_tokens": entry.context,
             "embeddings": True,
             "rerank": True,
+            "transcriptions": True,
             "overflow": list_pools("overflow", entry.overflow),
             "fallback": list_pools("fallbacks", entry.fallbacks),
             "cache": entry.cache or cache,

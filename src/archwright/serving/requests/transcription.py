@@ -1,0 +1,102 @@
+"""Read an upload of sound to transcribe, and bound its tokens by its length.
+
+Design: providers charge sound by the second or by tokens. One second counts as the frames of Whisper's encoder, so one
+price per token covers both. The bound of a compressed file is its length at the lowest bit rate of speech.
+"""
+
+import math
+import wave
+from io import BytesIO
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
+from archwright.serving.http.multipart import FormPart, read_parts
+from archwright.serving.requests.field_selection import select_fields
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import GenerationRequest, find_endpoint
+from archwright.serving.requests.typed_requests import Label, ModelRequest, Share, describe_invalid
+
+INPUT_TOKENS_PER_SECOND = 50
+OUTPUT_TOKENS_PER_SECOND = 15  # Whisper: at most 448 in 30 s
+LOWEST_BYTES_PER_SECOND, USUAL_BYTES_PER_SECOND = 750, 16_000  # 6 and 128 kbit/s
+
+
+class TranscriptionRequest(ModelRequest, kw_only=True):
+    """The fields of POST /v1/audio/transcriptions beside the file. A form has them as texts."""
+
+    language: Label | None = None
+    prompt: str | None = None
+    response_format: Literal["json", "verbose_json"] | None = None
+    temperature: Share | None = None
+    stream: bool | None = None
+    granularities: list[Literal["word", "segment"]] | None = msgspec.field(
+        name="timestamp_granularities[]", default=None
+    )
+
+
+class TranscriptionForm(TranscriptionRequest, kw_only=True):
+    """The form of an upload."""
+
+    file: bytes
+
+
+class Recording(NamedTuple):
+    """A file of sound. `most_s`: the seconds that it may last; `usual_s`: an estimate."""
+
+    file: FormPart
+    most_s: float
+    usual_s: float
+
+
+def validate_transcription(
+    body: bytes, content_type: str, directory: ModelDirectory, workload: str | None
+) -> tuple[GenerationRequest, Recording]:
+    """Validate a form. Raises ApiError 400 and 404."""
+    files: list[FormPart] = []
+    fields: dict[str, Any] = {}
+    for part in read_parts(body, content_type):
+        text = part.data.decode("utf-8", "replace") if part.name != "file" else ""
+        if part.name == "file":
+            files.append(part)
+        elif part.name.endswith("[]"):
+            fields.setdefault(part.name, []).append(text)
+        elif fields.setdefault(part.name, text) is not text:
+            raise invalid_value(f"{part.name[:80]!r} occurs twice", part.name[:80])
+    if len(files) != 1 or not files[0].data:
+        raise bad_request("'file' is required, once and not empty", "file", "missing_required_parameter")
+    try:
+        asked = msgspec.convert(fields, TranscriptionRequest, strict=False)
+    except msgspec.ValidationError as error:
+        raise describe_invalid(error) from None
+    if asked.stream:
+        raise unsupported_value("'stream': transcriptions are not streamed", "stream")
+    found = directory.resolve(asked.model, workload)
+    endpoint = find_endpoint(found, "transcriptions")
+    sound = _measure(files[0])
+    prompt = asked.prompt or ""
+    return GenerationRequest(
+        model=found.name,
+        endpoint=endpoint,
+        body={**select_fields(fields, endpoint, "transcriptions"), "model": endpoint.model},
+        max_tokens=math.ceil(sound.most_s * OUTPUT_TOKENS_PER_SECOND),
+        plain=found.plain,
+        prompt_characters=len(prompt),
+        input_tokens=count_sound_tokens(sound.most_s) + len(prompt.encode()),
+    ), sound
+
+
+def count_sound_tokens(seconds: float) -> int:
+    return max(1, math.ceil(seconds * INPUT_TOKENS_PER_SECOND))
+
+
+def _measure(file: FormPart) -> Recording:
+    """Measure a file of sound: an uncompressed WAV exactly, by its bytes, because its header may understate them."""
+    size = len(file.data)
+    try:
+        with wave.open(BytesIO(file.data)) as sound:
+            seconds = size / (sound.getframerate() * sound.getnchannels() * sound.getsampwidth())
+        return Recording(file, seconds, seconds)
+    except (wave.Error, EOFError, ZeroDivisionError):
+        return Recording(file, size / LOWEST_BYTES_PER_SECOND, size / USUAL_BYTES_PER_SECOND)
