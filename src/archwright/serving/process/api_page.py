@@ -27,21 +27,19 @@ _LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems
 def render_page(document: dict[str, Any]) -> bytes:
     """Return the page: one block for each operation, one for each schema."""
     operations = [
-        _render_block(
-            f"<b>{method.upper()}</b><code>{escape(path)}</code> {escape(operation['summary'])}", _list_parts(operation)
-        )
+        _render_block(f"<b>{method.upper()}</b><code>{escape(path)}</code> {one['summary']}", _list_parts(one))
         for path, methods in document["paths"].items()
-        for method, operation in methods.items()
+        for method, one in methods.items()
     ]
     schemas = [
         # A browser opens a block if the target of a link is inside.
         _render_block(f"<code>{name}</code>", _list_fields(schema), f"<p id={name}>{_quote(schema, 'description')}")
         for name, schema in document["components"]["schemas"].items()
     ]
-    title = _quote(document["info"], "title")
     page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style><h1>{title}</h1>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{_quote(document['info'], 'title')}</title>"
+        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
+        "<h1>Interface of the gateway</h1>"
         "<p>Send a key as <code>authorization: Bearer KEY</code> or as <code>x-api-key: KEY</code>. "
         f"Generators of clients read <a href={OPENAPI_PATH}>{OPENAPI_PATH}</a>.</p>"
         f"<h2>Endpoints</h2>{''.join(operations)}<h2>Objects</h2>{''.join(schemas)}</html>"
@@ -61,13 +59,10 @@ def _render_block(head: str, rows: list[tuple[str, str]], text: str = "") -> str
 def _list_parts(operation: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the key, the parameters, the request's body and the responses of an operation."""
     rows = [("key", "required" if operation.get("security") is None else "not required")]
-    rows += [
-        (f"<code>{_quote(one, 'name')}</code>", f"{_describe(one['schema'])}, in the {one['in']}")
-        for one in operation["parameters"]
-    ]
-    bodies = {"body": operation.get("requestBody", {}), **operation["responses"]}
+    for one in operation["parameters"]:
+        rows.append((f"<code>{one['name']}</code>", f"{_describe(one['schema'])}, in the {one['in']}"))
     names: dict[str, list[str]] = {}  # of bodies by what they hold, which most errors share
-    for name, body in bodies.items():
+    for name, body in {"body": operation.get("requestBody", {}), **operation["responses"]}.items():
         kinds = [f"{_describe(one['schema'])} as {escape(kind)}" for kind, one in body.get("content", {}).items()]
         names.setdefault("<br>".join(kinds), []).append(name)
     return rows + [(", ".join(codes), kinds) for kinds, codes in names.items() if kinds]

@@ -97,29 +97,20 @@ COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 ROUTES: tuple[Route, ...] = (
     Route(
-        "POST",
-        "/v1/chat/completions",
-        INVOKE,
-        prepare_chat,
+        *("POST", "/v1/chat/completions", INVOKE, prepare_chat),
         images=True,
         summary="Chat",
         body=ChatRequest,
         reply=ChatReply,
     ),
     Route(
-        "POST",
-        "/v1/completions",
-        INVOKE,
-        prepare_completion,
+        *("POST", "/v1/completions", INVOKE, prepare_completion),
         summary="Complete a text",
         body=CompletionRequest,
         reply=CompletionReply,
     ),
     Route(
-        "POST",
-        MESSAGES_PATH,
-        INVOKE,
-        prepare_message,
+        *("POST", MESSAGES_PATH, INVOKE, prepare_message),
         images=True,
         summary="Message",
         body=MessagesRequest,
@@ -140,10 +131,7 @@ ROUTES: tuple[Route, ...] = (
         reply=TokenCountReply,
     ),
     Route(
-        "POST",
-        "/v1/embeddings",
-        INVOKE,
-        prepare_embeddings,
+        *("POST", "/v1/embeddings", INVOKE, prepare_embeddings),
         summary="Embed texts",
         body=EmbeddingRequest,
         reply=EmbeddingReply,
@@ -170,10 +158,7 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/v1/models/", READ_MODELS, reply_with(get_model), tail=True, summary="Show a model", reply=ModelReply
     ),
     Route(
-        "GET",
-        "/metrics",
-        "metrics.read",
-        reply_with(get_metrics),
+        *("GET", "/metrics", "metrics.read", reply_with(get_metrics)),
         summary="Metrics for Prometheus",
         reply_type=CONTENT_TYPE,
     ),
