@@ -47,27 +47,11 @@ def test_embeddings(batches: Batches) -> None:
     assert len(output["response"]["body"]["data"][0]["embedding"]) > 1
 
 
-@pytest.mark.parametrize(
-    ("data", "code", "line"),
-    [
-        (b"", "invalid_request_count", None),
-        (b"\n \n", "invalid_request_count", None),
-        (write_lines(1) + b"{", "invalid_json_line", 2),
-        (b"\n" + write_lines(1) * 2, "duplicate_custom_id", 3),
-        (write_lines(1).replace(b"/v1/chat/completions", b"/v1/embeddings"), "mismatched_url", 1),
-        (write_lines(1).replace(b"POST", b"GET"), "invalid_json_line", 1),
-        (write_lines(1, stream=True), "stream_unsupported", 1),
-        (write_lines(1) + write_lines(1, model="e").replace(b"c0", b"c1"), "mismatched_model", 2),
-        (write_lines(1, model=5), "invalid_json_line", 1),
-        (write_lines(1).replace(b'"c0"', b'"c\xff"'), "invalid_json_line", 1),
-        (b"[" * 100_000, "invalid_json_line", 1),
-    ],
-    ids=range(11),
-)
-def test_faults_of_a_file_are_listed(batches: Batches, data: bytes, code: str, line: int | None) -> None:
-    batch = batches.wait(batches.create(data).id)
+def test_a_file_with_faults_makes_its_batch_fail(batches: Batches) -> None:
+    batch = batches.wait(batches.create(b"\n" + write_lines(1) * 2).id)
     assert (batch.status, batch.output_file_id, batch.error_file_id) == ("failed", None, None)
-    assert [(fault.code, fault.line) for fault in batch.errors.data] == [(code, line)]
+    assert [(fault.code, fault.line) for fault in batch.errors.data] == [("duplicate_custom_id", 3)]
+    assert batch.errors.object == "list" and batch.failed_at
 
 
 def test_files(batches: Batches) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import random
+import signal
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -54,7 +61,9 @@ def check_batch(platform: Platform, batches: Batches, batch_id: str, count: int)
     with closing(platform.store) as store:
         records = [one for one in read_served(store, platform.home) if batch_id in one.request_id]
     assert Counter(one.request_id for one in records) == Counter(line["response"]["request_id"] for line in output)
-    assert not list(platform.home.batches.glob("*/*.log")) and not list(platform.home.batches.glob("_open/*"))
+    platform.until(
+        lambda: not {*platform.home.batches.glob(f"*/{batch_id}*")} - {*platform.home.batches.glob("*/*.json")}
+    )
     return sum(round((one.cost_usd or 0.0) * 1e9) for one in records)
 
 
@@ -81,3 +90,60 @@ def test_a_crash_loses_and_repeats_nothing(crashing: Platform, point: str) -> No
 @pytest.mark.parametrize("point", [*POINTS, *LATE_POINTS])
 def test_every_crash_loses_and_repeats_nothing(crashing: Platform, point: str) -> None:
     check_crash(crashing, point)
+
+
+def kill_all(platform: Platform) -> None:
+    """Kill the master and its workers at once."""
+    for pid in (platform.master.pid, *platform.workers):
+        os.kill(pid, signal.SIGKILL)
+
+
+def start_again(platform: Platform) -> None:
+    platform.master.communicate(timeout=20)
+    platform.start_gateway()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("end", [kill_all, lambda platform: platform.master.terminate()], ids=["killed", "stopped"])
+def test_a_batch_goes_on_when_the_gateway_starts_again(crashing: Platform, end: Callable[[Platform], None]) -> None:
+    with openai_client(crashing, max_retries=5) as client:
+        batches = Batches(client)
+        batch_id = batches.create(write_lines(30)).id
+        batches.wait(batch_id, lambda batch: batch.status == "in_progress")
+        end(crashing)
+        start_again(crashing)
+        check_batch(crashing, batches, batch_id, 30)
+
+
+@pytest.mark.nightly
+def test_twenty_kills_under_load(crashing: Platform) -> None:
+    chance, stop = random.Random(21), threading.Event()
+    secret = crashing.made_key("acme", budget_usd=1.0)
+
+    def load() -> None:
+        while not stop.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                crashing.chat(max_tokens=2)
+
+    with ThreadPoolExecutor(2) as threads, openai_client(crashing, secret, max_retries=9) as client:
+        others = [threads.submit(load) for _ in range(2)]
+        batches, made, kills = Batches(client), list[Any](), 0
+        while kills < 20:
+            made.append(batches.create(write_lines(40)))
+            for _ in range(4):
+                time.sleep(chance.uniform(0.05, 0.8))
+                kind = chance.choice(("worker", "worker", "all", "stop", "reload"))
+                if kind == "worker" and crashing.workers:
+                    os.kill(chance.choice(crashing.workers), signal.SIGKILL)
+                elif kind == "reload":
+                    crashing.master.send_signal(signal.SIGHUP)
+                else:
+                    kill_all(crashing) if kind == "all" else crashing.master.terminate()
+                    start_again(crashing)
+                kills += kind in ("worker", "all")
+        stop.set()
+        cost = sum(check_batch(crashing, batches, batch.id, 40) for batch in made)
+        for other in others:
+            other.result()
+    # An account is ahead of the records by what was between its two writes of a flush, never behind.
+    assert 0 <= spent_nusd(crashing, made[0].key_id) - cost <= cost // 40

@@ -46,7 +46,7 @@ from archwright.serving.http.http_response import (
 from archwright.serving.settings.config import Endpoint
 
 POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.01, 2.0, 3_600.0, 60
-MAX_BATCHES = 16  # that a worker runs at once, one of each tenant
+MAX_BATCHES, MAX_TENANT_BATCHES = 32, 4  # that a worker runs at once
 MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
 
@@ -306,8 +306,7 @@ class BatchRunner:
 
     def __init__(self, gateway: GatewayContext, buffer: ResponseBuffer, routes: Mapping[str, LineRoute]) -> None:
         self._gateway, self._buffer, self._routes = gateway, buffer, routes
-        self._runs: dict[str, BatchRun] = {}  # by tenant
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: dict[asyncio.Task[None], BatchRun] = {}
         self._drained_at: float | None = None
         self._sweep_at = 0.0
 
@@ -320,8 +319,8 @@ class BatchRunner:
         finally:
             poll.cancel()
             left_s = self.stop() - self._gateway.now()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=max(0.0, left_s))
+            if self._runs:
+                await asyncio.wait(self._runs, timeout=max(0.0, left_s))
 
     def stop(self) -> float:
         """Begin no further line. Another worker continues a batch once its running lines are done."""
@@ -345,21 +344,21 @@ class BatchRunner:
         for response in [one for run in self._runs.values() for one in run.responses]:
             response.check_deadlines(now)
         for batch_id, tenant in list_open_batches(home) if self._drained_at is None else ():
-            if tenant not in self._runs and len(self._runs) < MAX_BATCHES:
+            tenants = [one.job.tenant for one in self._runs.values()]
+            if len(tenants) < MAX_BATCHES and tenants.count(tenant) < MAX_TENANT_BATCHES:
                 try:
                     job = LockedBatch(home, tenant, batch_id)
                 except (BlockingIOError, FileNotFoundError, ApiError):
-                    continue  # another worker runs it, or it is done
-                self._runs[tenant] = BatchRun(self._gateway, self._buffer, self._routes, job)
-                task = asyncio.create_task(self._run_batch(tenant))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                    continue  # another worker or this one runs it, or it is done
+                run = BatchRun(self._gateway, self._buffer, self._routes, job)
+                task = asyncio.create_task(self._run_batch(run))
+                self._runs[task] = run
+                task.add_done_callback(self._runs.pop)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
             await asyncio.to_thread(remove_expired_files, home, self._gateway.clock())
 
-    async def _run_batch(self, tenant: str) -> None:
-        run = self._runs[tenant]
+    async def _run_batch(self, run: BatchRun) -> None:
         try:
             with boundary("batch"):
                 await run.run()
@@ -368,4 +367,3 @@ class BatchRunner:
             await asyncio.sleep(LONGEST_WAIT_S / 10)
         finally:
             run.job.close()
-            del self._runs[tenant]

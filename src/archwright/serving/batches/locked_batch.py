@@ -170,6 +170,8 @@ class LockedBatch:
         at = 0
         with suppress(msgspec.DecodeError):
             for line in log:
+                if not line.endswith(b"\n"):
+                    break
                 self._count(_decode_result(line), at, len(line))
                 at += len(line)
         log.truncate(at)

@@ -1,0 +1,117 @@
+"""A batch in the hands of one process: faults of its input, the log of results after a crash, the lock."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.serving.batches.conftest import CHAT, write_lines
+
+from archwright.home import Home
+from archwright.serving.batches import locked_batch
+from archwright.serving.batches.batch_store import Batch, BatchStore
+from archwright.serving.batches.locked_batch import LineResult, LockedBatch
+
+LOG_LINE_BYTES = 121
+BODY = msgspec.Raw(b'{"a": "b"}')
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def create(home: Home, data: bytes) -> str:
+    store = BatchStore(home, "acme")
+    return store.create_batch(store.add_file("in.jsonl", data).id, CHAT, "key-1", None).id
+
+
+@contextmanager
+def opened(home: Home, batch_id: str) -> Iterator[LockedBatch]:
+    with closing(LockedBatch(home, "acme", batch_id)) as job:
+        assert job.read_input() == ()
+        job.open_log()
+        yield job
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "line"),
+    [
+        (b"", "invalid_request_count", None),
+        (b"\n \n", "invalid_request_count", None),
+        (write_lines(1) + b"{", "invalid_json_line", 2),
+        (b"\n" + write_lines(1) * 2, "duplicate_custom_id", 3),
+        (write_lines(1).replace(b"/v1/chat/completions", b"/v1/embeddings"), "mismatched_url", 1),
+        (write_lines(1).replace(b"POST", b"GET"), "invalid_json_line", 1),
+        (write_lines(1).replace(b'"c0"', b'""'), "invalid_json_line", 1),
+        (write_lines(1, stream=True), "stream_unsupported", 1),
+        (write_lines(1) + write_lines(1, model="e").replace(b"c0", b"c1"), "mismatched_model", 2),
+        (write_lines(1, model=5), "invalid_json_line", 1),
+        (write_lines(1).replace(b'"c0"', b'"c\xff"'), "invalid_json_line", 1),
+        (b"[" * 100_000, "invalid_json_line", 1),
+    ],
+    ids=range(12),
+)
+def test_faults_of_the_input_are_listed(home: Home, data: bytes, code: str, line: int | None) -> None:
+    with closing(LockedBatch(home, "acme", create(home, data))) as job:
+        assert [(fault.code, fault.line) for fault in job.read_input()] == [(code, line)]
+
+
+def test_too_many_lines_and_faults(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locked_batch, "MAX_LINES", 3)
+    with closing(LockedBatch(home, "acme", create(home, write_lines(4)))) as job:
+        assert [fault.code for fault in job.read_input()] == ["invalid_request_count"]
+    with closing(LockedBatch(home, "acme", create(home, b"x\n" * 1_000))) as job:
+        assert len(job.read_input()) <= locked_batch.MAX_ERRORS + 1
+
+
+def test_only_one_process_has_a_batch(home: Home) -> None:
+    batch_id = create(home, write_lines(1))
+    with closing(LockedBatch(home, "acme", batch_id)), pytest.raises(BlockingIOError):
+        LockedBatch(home, "acme", batch_id)
+    with closing(LockedBatch(home, "acme", batch_id)):
+        pass
+
+
+@pytest.mark.property
+@settings(max_examples=25)
+@given(cut=st.integers(0, 400), garbage=st.binary(max_size=20), order=st.permutations(range(5)))
+@example(cut=LOG_LINE_BYTES - 1, garbage=b"", order=list(range(5)))  # only the end of the line is missing
+def test_a_log_cut_anywhere_has_its_first_results(cut: int, garbage: bytes, order: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(folder + "/home")
+        batch_id = create(home, write_lines(5))
+        with opened(home, batch_id) as job:
+            for number in order[:4]:
+                job.append(LineResult(number, job.request_id(number), 200, BODY))
+        path = home.batches / "acme" / f"{batch_id}.log"
+        data = path.read_bytes()
+        path.write_bytes(data[:cut] + garbage.replace(b"\n", b""))
+        complete = data[:cut].count(b"\n")
+        assert data.index(b"\n") == LOG_LINE_BYTES - 1
+        with opened(home, batch_id) as job:
+            assert job.list_remaining() == sorted(set(range(5)) - set(order[:complete]))
+            for number in job.list_remaining():
+                job.append(LineResult(number, job.request_id(number), 500, BODY))
+            job.finish("completed", 7)
+            check_results(job, complete)
+
+
+def check_results(job: LockedBatch, successes: int) -> None:
+    batch: Any = job.store.find(Batch, job.batch.id)
+    written = {name: 0 for name in (batch.output_file_id, batch.error_file_id) if name}
+    for name in written:
+        lines = job.store.path(name, "jsonl").read_bytes().splitlines()
+        ids = [msgspec.json.decode(line)["custom_id"] for line in lines]
+        assert ids == sorted(ids)
+        written[name] = len(ids)
+    assert (written.get(batch.output_file_id, 0), sum(written.values())) == (successes, 5)
+    assert batch.request_counts == {"total": 5, "completed": successes, "failed": 5 - successes}
+    assert not job.store.path(batch.id, "log").exists()
