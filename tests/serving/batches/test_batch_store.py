@@ -44,6 +44,9 @@ def test_a_tenant_cannot_fill_the_disk(home: Home, monkeypatch: pytest.MonkeyPat
     BatchStore(home, "other").add_file("b", b"1234")
     monkeypatch.setattr(batch_store, "MAX_OPEN_BATCHES", 1)
     store.create_batch(file.id, CHAT, "key-1", None)
+    with pytest.raises(ApiError, match="still reads") as refused:
+        store.delete_file(file.id)
+    assert refused.value.status == 409
     with pytest.raises(ApiError, match="not done") as refused:
         store.create_batch(file.id, CHAT, "key-1", None)
     assert refused.value.status == 429 and len(list_open_batches(home)) == 1

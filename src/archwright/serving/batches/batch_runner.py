@@ -45,8 +45,8 @@ from archwright.serving.http.http_response import (
 )
 from archwright.serving.settings.config import Endpoint
 
-POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.01, 2.0, 3_600.0, 60
-MAX_BATCHES, MAX_TENANT_BATCHES = 32, 4  # that a worker runs at once
+POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.02, 2.0, 3_600.0, 60
+MAX_BATCHES, MAX_TENANT_BATCHES = 16, 4  # that a worker runs at once
 MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
 
@@ -128,9 +128,10 @@ class BatchRun:
             await asyncio.to_thread(job.finish, "failed", now, errors)
             return
         await asyncio.to_thread(job.open_log)
-        await self._add_missing_records()
-        if job.batch.status == "validating":
+        if job.batch.status == "validating":  # no line has begun
             await asyncio.to_thread(job.save, status="in_progress", in_progress_at=now)
+        else:
+            await self._add_missing_records()
         self._remaining.extend(job.list_remaining())
         slots = sum(pool.slots for pool in self._gateway.pools.values())
         count = min(MAX_LINES_AT_ONCE, max(1, slots), len(self._remaining))

@@ -159,7 +159,13 @@ class BatchStore:
         return found
 
     def delete_file(self, name: str) -> None:
+        """Raises ApiError 404, and 409 for the input of a batch that is not done."""
         self.find(FileObject, name)
+        mine = [one for one, tenant in list_open_batches(self._home) if tenant == self._tenant]
+        for batch_id in (one for one in mine if self.path(one, "json").exists()):
+            if self.find(Batch, batch_id).input_file_id == name:
+                message = f"The batch {batch_id} still reads this file. Cancel the batch first."
+                raise ApiError(HTTPStatus.CONFLICT, message, "file_in_use")
         for suffix in ("json", "jsonl"):
             self.path(name, suffix).unlink(missing_ok=True)
 

@@ -187,7 +187,11 @@ ROUTES: tuple[Route, ...] = (
         summary="Read a file",
         reply_type=FILE_TYPE,
     ),
-    Route("DELETE", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.delete_file), summary="Delete a file"),
+    Route(
+        *("DELETE", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.delete_file)),
+        summary="Delete a file",
+        errors=(409,),
+    ),
     Route(
         *("POST", BATCHES, INVOKE, batch_api.prepare(batch_api.create_batch)),
         free=True,
