@@ -80,15 +80,11 @@ class Handler(BaseHTTPRequestHandler):
         if script.only_length not in ("", *body):
             told = f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{script.only_length}'"
             script = whole({"error": {"message": told, "param": "max_tokens", "code": "unsupported_parameter"}}, 400)
-        prompt, output = (
-            sum(len(str(one["content"])) for one in body.get("messages", ())) // 2,
-            body.get("max_tokens", 0),
-        )
+        output = body.get("max_output_tokens") or body.get("max_tokens", 0)
+        prompt = sum(len(str(one["content"])) for one in body.get("messages", ())) // 2
         if script.context and prompt + output > script.context:
-            told = (
-                f"'max_tokens' or 'max_completion_tokens' is too large: {output}. This model's maximum context length "
-            )
-            told += f"is {script.context} tokens and your request has {prompt} input tokens"
+            told = f"'max_tokens' or 'max_completion_tokens' is too large: {output}. This model's maximum context "
+            told += f"length is {script.context} tokens and your request has {prompt} input tokens"
             script = whole({"error": {"message": told, "type": "BadRequestError", "param": None, "code": 400}}, 400)
         self._say(script)
 

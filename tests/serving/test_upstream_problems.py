@@ -32,6 +32,7 @@ LISTS: dict[str, dict[str, Script]] = {
         "/props": whole({"default_generation_settings": {"n_ctx": 1024}}),
     },
     "silent": {MODELS: whole({"detail": "Not Found"}, 404)},
+    "responses": {MODELS: whole({"detail": "Not Found"}, 404)},
     "odd": {MODELS: whole({"data": {"listed": 7}})},
     "absent": {MODELS: whole({"data": [{"id": "models/other:latest"}, {"id": "third"}]})},
     "keyless": {MODELS: whole({"error": {"message": "Incorrect API key provided: sk-vendor"}}, 401)},
@@ -53,6 +54,7 @@ def platform(processes: None, places: dict[str, Place], tmp_path_factory: pytest
     for name, place in places.items():
         place.gets = LISTS[name]
         given: dict[str, Any] = {"addresses": (place.url,), "context_tokens": 0, "health_path": "", **PRICED}
+        given["responses"] = name == "responses"
         entries.append(endpoint(model=name, workload=name, pool=name, default_max_tokens=4096, **given))
     limits = ClientLimits(health_s=0.1, sweep_s=0.05)
     home = Home(tmp_path_factory.mktemp("upstreams"))
@@ -98,6 +100,10 @@ def test_the_first_refusal_states_the_context(platform: Platform, places: dict[s
     with anthropic_client(platform) as client:  # clients of this interface must send a length, for large models
         client.messages.create(model="silent", max_tokens=32_000, messages=HELLO)
     assert place.last.body["max_tokens"] <= 2047
+    place = places["responses"]
+    place.script = Script(WELL, context=2048)
+    platform.ask("POST", "/v1/responses", {"model": "responses", "input": "hi"})
+    assert [one.body["max_output_tokens"] for one in place.asked] == [4096, 2048 // 8]
 
 
 def test_a_length_that_does_not_fit_is_named_and_not_the_prompt(platform: Platform, places: dict[str, Place]) -> None:

@@ -187,8 +187,11 @@ class GenerationHandler(MeteredHandler):
         length = refusal.fit_length(generation.max_tokens)
         if length < 1 or not generation.may_shorten:
             return False
-        body = {**generation.body, "max_tokens": length}
-        self._generation = copy_record(generation, body=body, max_tokens=length, may_shorten=False)
+        body, native = {**generation.body, "max_tokens": length}, generation.native
+        if native is not None:  # of a Responses request, since a Messages request is not shortened
+            native = {**native, "max_output_tokens": length}
+        changes = {"body": body, "native": native, "max_tokens": length, "may_shorten": False}
+        self._generation = copy_record(generation, **changes)
         return True
 
     def _create_relay(self, charge: RequestCharge, attempts: Attempts, replica: Replica, version: str) -> BufferedRelay:
