@@ -56,19 +56,21 @@ def list_gateways(home: Home) -> tuple[ServedGateway, ...]:
 
 def list_upstream_problems(home: Home, *names: str) -> tuple[str, ...]:
     """Return what the named gateways report of their upstreams."""
-    notes = [read_served_revision(home, name) for name in names]
-    return tuple(problem for note in notes if note is not None for problem in note.problems)
+    return tuple(one for name in names if (note := read_served_revision(home, name)) for one in note.problems)
 
 
 def stop_gateways(home: Home) -> tuple[ServedGateway, ...]:
     """Stop every gateway in order; kill those that take longer than STOP_TIMEOUT_S. Return those that ran."""
     found, deadline = list_gateways(home), time.monotonic() + STOP_TIMEOUT_S
-    left, number = found, int(signal.SIGTERM)
-    while left:
-        for gateway in left if number else ():
-            with suppress(ProcessLookupError):
-                os.kill(gateway.pid, number)
+    for gateway in found:
+        _send_signal(gateway, signal.SIGTERM)
+    while left := list_gateways(home):
+        for gateway in left if time.monotonic() > deadline else ():
+            _send_signal(gateway, signal.SIGKILL)
         time.sleep(POLL_S)
-        number = int(signal.SIGKILL) if time.monotonic() > deadline else 0
-        left = list_gateways(home)
     return found
+
+
+def _send_signal(gateway: ServedGateway, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(gateway.pid, number)

@@ -202,24 +202,21 @@ def _from_engine_error(error: EngineRefused) -> ApiError:
 
 def _read_length_refusal(error: EngineRefused) -> ApiError | None:
     """Return the error for a prompt or a `max_tokens` that does not fit; None for any other refusal."""
-    fields, text = read_detail(error)
-    length = parse_length_refusal(error)
-    if length is None:
-        kind = f"{fields.get('type')} {fields.get('code')} {text}".lower()
-        if not any(words in kind for words in TOO_LONG_WORDS):
-            return None
-        return bad_request(f"prompt is too long: {redact_locations(text)}", "messages", "context_length_exceeded")
-    prompt, context = length.prompt, length.context
-    if not length.is_prompt_too_long:
-        known = f"{prompt}. Send at most {context - prompt}" if length.exact else f"at least {prompt}. Send less"
-        message = f"'max_tokens' is too large: this model's context holds {context} tokens; the prompt has {known}."
-        return bad_request(message, "max_tokens", "context_length_exceeded")
+    (fields, text), length = read_detail(error), parse_length_refusal(error)
+    if length is None and not any(words in f"{fields} {text}".lower() for words in TOO_LONG_WORDS):
+        return None
     # In the exact words of both interfaces: clients look for them to shorten a conversation.
-    reason = redact_locations(text)
-    if prompt:
-        reason = f"{prompt} tokens > {context} maximum. This model's maximum context length is {context} tokens."
-        reason += f" However, your messages resulted in {prompt} tokens."
-    return bad_request(f"prompt is too long: {reason}", "messages", "context_length_exceeded")
+    message, param = f"prompt is too long: {redact_locations(text)}", "messages"
+    if length is not None and not length.is_prompt_too_long:
+        most = f"{length.prompt}. Send at most {length.context - length.prompt}"
+        known = most if length.exact else f"at least {length.prompt}. Send less"
+        message = f"this model's context holds {length.context} tokens; the prompt has {known}."
+        message, param = f"'max_tokens' is too large: {message}", "max_tokens"
+    elif length is not None and length.prompt:
+        limit = f"{length.context} maximum. This model's maximum context length is {length.context} tokens."
+        message = f"prompt is too long: {length.prompt} tokens > {limit}"
+        message += f" However, your messages resulted in {length.prompt} tokens."
+    return bad_request(message, param, "context_length_exceeded")
 
 
 def redact_locations(text: str) -> str:

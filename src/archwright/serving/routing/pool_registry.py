@@ -104,11 +104,11 @@ class PoolRegistry:
 
     def list_specs(self) -> tuple[EnginePoolSpec, ...]:
         """Return the pools with the smallest context that is configured or that an engine states."""
-        stated = {pool.spec: [one.context_tokens for one in pool.replicas] for pool in self.pools.values()}
-        return tuple(
-            replace(spec, context_tokens=min(filter(None, (spec.context_tokens, *found)), default=0))
-            for spec, found in stated.items()
-        )
+        found = []
+        for pool in self.pools.values():
+            stated = (pool.spec.context_tokens, *(replica.context_tokens for replica in pool.replicas))
+            found.append(replace(pool.spec, context_tokens=min(filter(None, stated), default=0)))
+        return tuple(found)
 
     def list_problems(self) -> tuple[str, ...]:
         """Describe the upstreams whose key, model name or address is wrong."""
