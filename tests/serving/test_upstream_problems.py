@@ -53,7 +53,13 @@ def platform(processes: None, places: dict[str, Place], tmp_path_factory: pytest
     entries = []
     for name, place in places.items():
         place.gets = LISTS[name]
-        given: dict[str, Any] = {"addresses": (place.url,), "context_tokens": 0, "health_path": "", **PRICED}
+        given: dict[str, Any] = {
+            "addresses": (place.url,),
+            "context_tokens": 0,
+            "health_path": "",
+            "embeddings": True,
+            **PRICED,
+        }
         given["responses"] = name == "responses"
         entries.append(endpoint(model=name, workload=name, pool=name, default_max_tokens=4096, **given))
     limits = ClientLimits(health_s=0.1, sweep_s=0.05)
@@ -145,17 +151,21 @@ def test_what_is_wrong_is_told_to_the_operator_once(platform: Platform, places: 
         assert (reply.status, reply.error["code"]) == (502, "upstream_misconfigured")
         assert reply.headers["x-should-retry"] == "false" and "retry-after" not in reply.headers
     platform.until(lambda: "upstream odd" in problems(platform))
-    found = [text for text in journal(platform, "upstream misconfigured") if text.startswith("upstream odd")]
-    assert len(found) == 1 and "rejects the gateway's key (status 403)" in found[0]
     reply = refused(
         platform, places["absent"], whole({"message": "The model `m` does not exist."}, 404), model="absent"
     )
     assert (reply.status, reply.error["code"]) == (502, "upstream_misconfigured")
-    platform.ask("POST", "/v1/embeddings", {"model": "absent", "input": "x"})
+    reply = platform.ask("POST", "/v1/embeddings", {"model": "absent", "input": "x"})
+    assert reply.error["code"] == "upstream_misconfigured", "and not that the engine has no such path"
+    platform.until(lambda: any("status 404" in text for text in list_upstream_problems(platform.home, "gateway")))
+    found = [text for text in journal(platform, "upstream misconfigured") if text.startswith("upstream odd")]
+    assert len(found) == 1 and "rejects the gateway's key (status 403)" in found[0]
     for name in ("odd", "absent", "keyless"):  # a reply shows that nothing is wrong; every worker has to see one
-        sent_length(platform, places[name], model=name)
-        while f"upstream {name}" in problems(platform):
+        for _ in range(100):
             sent_length(platform, places[name], model=name)
+            if f"upstream {name}" not in problems(platform):
+                break
+        assert f"upstream {name}" not in problems(platform)
     assert any(text.startswith("upstream odd") for text in journal(platform, "upstream problem ended"))
 
 
