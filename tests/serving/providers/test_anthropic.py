@@ -144,7 +144,7 @@ def _badly(chats: openai.OpenAI, place: Place) -> None:
     for script, kind, code in (
         (error("overloaded_error", 529), openai.InternalServerError, "engine_overloaded"),
         (error("rate_limit_error", 429), openai.RateLimitError, "engine_overloaded"),
-        (error("authentication_error", 401), openai.InternalServerError, "engine_failed"),
+        (error("authentication_error", 401), openai.InternalServerError, "upstream_misconfigured"),
         (error("invalid_request_error", 400), openai.BadRequestError, "engine_refused"),
         (Script(HELLO[:-1]), openai.InternalServerError, "engine_unavailable"),
         (Script([b"event: x\ndata: 7\n\n"]), openai.InternalServerError, "engine_unavailable"),
