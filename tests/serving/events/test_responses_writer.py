@@ -29,8 +29,8 @@ ENTRY = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": [{"token"
 
 
 def write(*, summarizes: bool = False, top: int | None = None) -> ResponsesWriter:
-    options = ResponsesOptions(SHOWN, {"ns__f": ("ns", "f")}, summarizes, top, lambda: 12.5)
-    return ResponsesWriter(ResponseEnvelope("resp_1", 7, "m", ""), options)
+    options = ResponsesOptions(SHOWN, {"ns__f": ("ns", "f")}, summarizes, top)
+    return ResponsesWriter(ResponseEnvelope("resp_1", 7, "m", ""), options, lambda: 12.5)
 
 
 def piece(**fields: Any) -> ResponsePiece:

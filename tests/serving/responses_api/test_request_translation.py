@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.serving.admission.metering import estimate_worst_case
+from archwright.serving.events.responses_writer import ResponsesOptions
 from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.model_resolution import ModelDirectory
-from archwright.serving.responses_api.request_translation import TranslatedRequest, translate_request
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.responses_api.request_translation import translate_request
 
 from ..conftest import Entry, directory, endpoint
 
@@ -34,12 +36,12 @@ TOOL = {"type": "function", "name": "f", "description": "d", "parameters": PARAM
 PNG = "data:image/png;base64,aGk="
 
 
-def translate(**fields: Any) -> TranslatedRequest:
+def translate(**fields: Any) -> tuple[GenerationRequest, ResponsesOptions]:
     return translate_request({"model": "far", "input": "hi", **fields}, DIRECTORY, None)
 
 
 def chat(**fields: Any) -> dict[str, Any]:
-    return translate(**fields).generation.body
+    return translate(**fields)[0].body
 
 
 def call(call_id: str, name: str = "f", **more: Any) -> dict[str, Any]:
@@ -62,15 +64,15 @@ def refused(**fields: Any) -> ApiError:
 
 
 def test_a_text_is_a_chat() -> None:
-    found = translate(instructions="Be brief.", max_output_tokens=5, stream=True, top_p=0.5)
-    assert found.generation.body == {
+    found, options = translate(instructions="Be brief.", max_output_tokens=5, stream=True, top_p=0.5)
+    assert found.body == {
         "model": "far",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
         "max_tokens": 5,
         "top_p": 0.5,
     }
-    assert found.generation.stream and found.generation.native is None
-    assert (found.shown["max_output_tokens"], found.shown["top_p"], found.shown["store"]) == (5, 0.5, False)
+    assert found.stream and found.native is None
+    assert (options.shown["max_output_tokens"], options.shown["top_p"], options.shown["store"]) == (5, 0.5, False)
 
 
 def test_the_items_of_a_reply_are_one_message() -> None:
@@ -120,16 +122,16 @@ def test_tools_and_the_choice_of_one() -> None:
     namespace = {"type": "namespace", "name": "ns", "description": "d", "tools": [{**TOOL, "name": "g"}]}
     custom = {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
     search = {"type": "web_search", "external_web_access": False}
-    found = translate(tools=[TOOL, namespace, custom, search])
+    found, options = translate(tools=[TOOL, namespace, custom, search])
     function = {"name": "f", "description": "d", "parameters": PARAMETERS, "strict": False}
     grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "x"}}
-    assert found.generation.body["tools"] == [
+    assert found.body["tools"] == [
         {"type": "function", "function": function},
         {"type": "function", "function": {**function, "name": "ns__g"}},
         {"type": "custom", "custom": {"name": "patch", "format": grammar}},
     ]
-    assert found.namespaces == {"ns__g": ("ns", "g")}
-    assert [tool["type"] for tool in found.shown["tools"]] == ["function", "namespace", "custom"]
+    assert options.namespaces == {"ns__g": ("ns", "g")}
+    assert [tool["type"] for tool in options.shown["tools"]] == ["function", "namespace", "custom"]
     named = chat(tools=[TOOL], tool_choice={"type": "function", "name": "f"})
     assert named["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
@@ -185,11 +187,11 @@ def test_an_engine_that_speaks_the_interface_gets_it() -> None:
         "store": True,
         "colour": "red",
     }
-    found = translate(model="native", stream=True, truncation="auto", client_metadata={"a": "b"}, **fields)
-    native = found.generation.native
+    found, options = translate(model="native", stream=True, truncation="auto", client_metadata={"a": "b"}, **fields)
+    native = found.native
     assert native is not None and native["colour"] == "red"
     assert not {"store", "stream", "truncation", "client_metadata"} & set(native)
-    assert found.shown["max_output_tokens"] == 16 and native["tools"] == [TOOL]
+    assert options.shown["max_output_tokens"] == 16 and native["tools"] == [TOOL]
     assert [item["type"] for item in native["input"]] == [
         "message",
         "reasoning",
@@ -198,11 +200,11 @@ def test_an_engine_that_speaks_the_interface_gets_it() -> None:
     ]
     assert not any("id" in item for item in native["input"]) and native["input"][1]["encrypted_content"] == "X"
     assert thought["id"] == "rs", "the body itself is not changed"
-    assert found.shown["reasoning"] == {"effort": "high", "summary": None}
-    none = translate(model="native", tools=[search], tool_choice="auto").generation.native
+    assert options.shown["reasoning"] == {"effort": "high", "summary": None}
+    none = translate(model="native", tools=[search], tool_choice="auto")[0].native
     assert none is not None and not {"tools", "tool_choice"} & set(none)
     far = {"type": "input_image", "image_url": "https://pictures.example/a.png"}
-    fetched = translate(model="native", input=[{"role": "user", "content": [far]}]).generation
+    fetched = translate(model="native", input=[{"role": "user", "content": [far]}])[0]
     assert fetched.native is None and fetched.parts.urls, "the gateway inserts the image into a chat"
 
 
@@ -249,9 +251,9 @@ ITEM = st.fixed_dictionaries(
 def test_any_input_is_a_chat_or_refused_by_name(items: Any, model: str, tools: Any, choice: Any) -> None:
     body = {"model": model, "input": items, "tools": tools, "tool_choice": choice}
     try:
-        found = translate_request(body, DIRECTORY, None)
+        found, _ = translate_request(body, DIRECTORY, None)
     except ApiError as error:
         assert error.status == 400 and error.message
         return
-    assert found.generation.body["messages"]
-    assert estimate_worst_case(found.generation, len(msgspec.json.encode(body))).output_tokens == 16
+    assert found.body["messages"]
+    assert estimate_worst_case(found, len(msgspec.json.encode(body))).output_tokens == 16

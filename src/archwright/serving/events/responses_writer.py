@@ -49,14 +49,14 @@ _PARTS = {
 
 
 class ResponsesOptions(msgspec.Struct, frozen=True):
-    """`shown`: the fields of the response that repeat the request. `namespaces`: name of a function -> its namespace
-    and its name there. `summarizes`: reasoning is a summary. `top_logprobs` None: no log-probabilities."""
+    """`shown`: the fields of each response object that repeat the request, with their effective values. `namespaces`:
+    name of a function in the chat -> its namespace and its name there. `summarizes`: the client asked for a summary of
+    the reasoning. `top_logprobs` None: no log-probabilities."""
 
     shown: Mapping[str, Any]
     namespaces: Mapping[str, tuple[str, str]]
     summarizes: bool
     top_logprobs: int | None
-    clock: Callable[[], float]
 
 
 class _OpenCall(NamedTuple):
@@ -72,8 +72,8 @@ class ResponsesWriter:
 
     The start may be encoded after the first pieces, since a stream begins only when it has something to send."""
 
-    def __init__(self, envelope: ResponseEnvelope, options: ResponsesOptions) -> None:
-        self._envelope, self._options = envelope, options
+    def __init__(self, envelope: ResponseEnvelope, options: ResponsesOptions, clock: Callable[[], float]) -> None:
+        self._envelope, self._options, self._clock = envelope, options, clock
         self._shown = _encode(options.shown)[1:]
         self._output: list[dict[str, Any]] = []
         self._item: dict[str, Any] | None = None  # the open message or reasoning, the last of the output
@@ -86,7 +86,7 @@ class ResponsesWriter:
         self.number = len(START_KINDS)
 
     def encode_start(self) -> bytes:
-        snapshot = ResponsesWriter(self._envelope, self._options)._encode_snapshot("in_progress")
+        snapshot = ResponsesWriter(self._envelope, self._options, self._clock)._encode_snapshot("in_progress")
         return b"".join(_encode_event(kind, number, response=snapshot) for number, kind in enumerate(START_KINDS))
 
     def encode_text(self, text: str) -> bytes:
@@ -125,7 +125,7 @@ class ResponsesWriter:
         return self._encode_event("response.failed", response=snapshot) + DONE_EVENT
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-        twin = ResponsesWriter(self._envelope, self._options)
+        twin = ResponsesWriter(self._envelope, self._options, self._clock)
         twin.encode_piece(pieces[0])
         twin._close_all()
         return bytes(twin._encode_snapshot(twin._status, usage=to_responses_usage(used)))
@@ -152,7 +152,7 @@ class ResponsesWriter:
     ) -> msgspec.Raw:
         """Encode the response object."""
         reason = INCOMPLETE_REASONS.get(self._finish) if status == "incomplete" else None
-        completed_at = int(self._options.clock()) if status == "completed" else None
+        completed_at = int(self._clock()) if status == "completed" else None
         fields = {
             **{"id": self._envelope.id, "object": "response", "created_at": self._envelope.created},
             **{"status": status, "completed_at": completed_at, "error": error},

@@ -13,7 +13,7 @@ from archwright.serving.events.response_formats import (
     ResponseEnvelope,
     ResponseOptions,
 )
-from archwright.serving.events.responses_writer import ResponsesOptions, ResponsesWriter
+from archwright.serving.events.responses_writer import ResponsesWriter
 from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
 from archwright.serving.handlers.generation import GenerationHandler, ResponsesHandler
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, json_reply
@@ -109,11 +109,11 @@ def prepare_message(context: HandlerContext) -> GenerationHandler:
 
 def prepare_response(context: HandlerContext) -> ResponsesHandler:
     request, gateway = context.request, context.gateway
-    found = translate_response(decode_body(request.body), gateway.directory, request.header(WORKLOAD_HEADER))
-    generation = found.generation
+    workload, body = request.header(WORKLOAD_HEADER), decode_body(request.body)
+    generation, options = translate_response(body, gateway.directory, workload)
     check_text_size(context, generation)
-    options = ResponsesOptions(*found[1:], top_logprobs=generation.top_logprobs, clock=gateway.clock)
-    return ResponsesHandler(context, generation, ResponsesWriter(build_envelope(context, generation, "resp_"), options))
+    envelope = build_envelope(context, generation, "resp_")
+    return ResponsesHandler(context, generation, ResponsesWriter(envelope, options, gateway.clock))
 
 
 def parse_message(context: HandlerContext, kind: type[MessagesRequest]) -> GenerationRequest:

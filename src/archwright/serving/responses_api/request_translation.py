@@ -7,11 +7,12 @@ one assistant message. Images in the output of a tool become a user message afte
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from archwright.contract.record import replace
+from archwright.serving.events.responses_writer import ResponsesOptions
 from archwright.serving.http.errors import ApiError, unsupported_value
 from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory
@@ -48,20 +49,10 @@ _CHAT_NAME = re.compile(rf"(?<![\w.])(?:messages\[(\d+)\]|{'|'.join(map(re.escap
 _KIND = re.compile(r"(?:input|tools)\[\d+\]\.type")
 
 
-class TranslatedRequest(NamedTuple):
-    """A chat; `shown`: the fields of each response object that repeat the request, with their effective values.
-
-    `namespaces`: name of a function in the chat -> its namespace and its name there. `summarizes`: the reasoning is
-    written as a summary, because the client asked for one."""
-
-    generation: GenerationRequest
-    shown: dict[str, Any]
-    namespaces: dict[str, tuple[str, str]]
-    summarizes: bool
-
-
-def translate_request(body: Mapping[str, Any], directory: ModelDirectory, workload: str | None) -> TranslatedRequest:
-    """Validate a request for the endpoint that it names. Raises ApiError."""
+def translate_request(
+    body: Mapping[str, Any], directory: ModelDirectory, workload: str | None
+) -> tuple[GenerationRequest, ResponsesOptions]:
+    """Validate a request for the endpoint that it names; return it as a chat. Raises ApiError."""
     found = directory.resolve(check_types(body, ModelRequest).model, workload)
     endpoint = found.endpoints[0]
     fields = select_fields(body, endpoint, RESPONSES)
@@ -97,7 +88,7 @@ def translate_request(body: Mapping[str, Any], directory: ModelDirectory, worklo
         "tools": msgspec.to_builtins(request.tools or []),
         "truncation": "disabled",
     }
-    return TranslatedRequest(generation, shown, namespaces, summary is not None)
+    return generation, ResponsesOptions(shown, namespaces, summary is not None, generation.top_logprobs)
 
 
 def _read_request(fields: dict[str, Any], body: Mapping[str, Any]) -> schema.ResponsesRequest:
