@@ -47,7 +47,7 @@ SKIP_BYTES = 64 * 1024  # part of a refused body that is still read to keep the 
 # Closing with unread bytes resets the connection, and the client loses the response. So read on for a moment.
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
-UPLOAD_COPIES = 3  # of a form: as received, its parts, and what an engine gets
+UPLOAD_COPIES = 4  # of a form: as received, its parts, and twice what an engine gets
 WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -74,7 +74,7 @@ def validate_transcription(
         raise unsupported_value("'stream': transcriptions are not streamed", "stream")
     found = directory.resolve(asked.model, workload)
     endpoint = find_endpoint(found, "transcriptions")
-    sound = _measure(files[0])
+    sound = measure_sound(files[0])
     prompt = asked.prompt or ""
     return GenerationRequest(
         model=found.name,
@@ -91,12 +91,12 @@ def count_sound_tokens(seconds: float) -> int:
     return max(1, math.ceil(seconds * INPUT_TOKENS_PER_SECOND))
 
 
-def _measure(file: FormPart) -> Recording:
+def measure_sound(file: FormPart) -> Recording:
     """Measure a file of sound: an uncompressed WAV exactly, by its bytes, because its header may understate them."""
     size = len(file.data)
     try:
         with wave.open(BytesIO(file.data)) as sound:
             seconds = size / (sound.getframerate() * sound.getnchannels() * sound.getsampwidth())
         return Recording(file, seconds, seconds)
-    except (wave.Error, EOFError, ZeroDivisionError):
+    except (wave.Error, EOFError, ZeroDivisionError, RuntimeError):  # RuntimeError: chunks that end beyond their form
         return Recording(file, size / LOWEST_BYTES_PER_SECOND, size / USUAL_BYTES_PER_SECOND)
