@@ -43,6 +43,7 @@ class Upstream(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.words = 4
+        self.listing = 404  # the status of its list of models
         self.asked: list[tuple[str | None, Any]] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -56,6 +57,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Silent."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.listing)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -90,16 +90,19 @@ def plan(home: Home) -> Plan:
 
 
 @pytest.fixture
-def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Stage]:
     monkeypatch.setenv("CLOUD_KEY", "sk-cloud")
     with ExitStack() as stack:
         upstreams = {name: stack.enter_context(Upstream()) for name in NAMES}
+        upstreams["manuals-above-mean"].listing = 401
         engine = [f"{name}={one.url}" for name, one in upstreams.items()]
         keys = ["manuals-above-mean=CLOUD_KEY"]
         url = api.up(
             "plan.json", detach=True, port=0, elsewhere=ExternalEngines(engine=engine, key_env=keys)
         ).started.url
         stack.callback(api.down)
+        (note,) = (line for line in capsys.readouterr().err.splitlines() if "upstream" in line)
+        assert note.startswith("note: upstream manuals-above-mean (") and "sk-cloud" not in note
         key = api.key.create(tenant="works", limits=UsageLimits(budget_usd=1.0)).key
         yield Stage(plan, upstreams, url, key)
         for one in upstreams.values():
@@ -148,6 +151,7 @@ def test_own_capacity_first_then_outside_and_never_with_data_of_people(stage: St
     assert [process.name for process in api.status().processes] == ["gateway"]
     price = stage.plan.pool("manuals").price_per_token
     assert price is not None
+    until(lambda: any("upstream manuals-above-mean (" in note for note in api.status().notes))
     status, cost, who = stage.ask("manuals")
     assert (status, who) == (200, "manuals")
     # The stand-in counts 5 tokens in and 4 out: a key with a budget is charged what the plan says they cost.

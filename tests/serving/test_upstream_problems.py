@@ -144,7 +144,7 @@ def test_what_is_wrong_is_told_to_the_operator_once(platform: Platform, places: 
     assert problems(platform) == {"upstream absent", "upstream keyless"}
     listed = list_upstream_problems(platform.home, "gateway")
     assert "it lists no model named 'absent', but models/other:latest, third" in listed[0]
-    assert listed[1].endswith("it rejects the gateway's key (status 401)")
+    assert listed[1].endswith("it rejects the gateway's key, or needs one (status 401)")
     place, wrong = places["odd"], whole({"error": {"message": "bad key sk-vendor"}}, 403)
     for _ in range(12):
         reply = refused(platform, place, wrong, model="odd")
@@ -159,7 +159,7 @@ def test_what_is_wrong_is_told_to_the_operator_once(platform: Platform, places: 
     assert reply.error["code"] == "upstream_misconfigured", "and not that the engine has no such path"
     platform.until(lambda: any("status 404" in text for text in list_upstream_problems(platform.home, "gateway")))
     found = [text for text in journal(platform, "upstream misconfigured") if text.startswith("upstream odd")]
-    assert len(found) == 1 and "rejects the gateway's key (status 403)" in found[0]
+    assert len(found) == 1 and "rejects the gateway's key, or needs one (status 403)" in found[0]
     for name in ("odd", "absent", "keyless"):  # a reply shows that nothing is wrong; every worker has to see one
         for _ in range(100):
             sent_length(platform, places[name], model=name)

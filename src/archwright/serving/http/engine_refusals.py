@@ -79,7 +79,7 @@ def describe_upstream_problem(error: EngineRefused) -> str:
     if is_without_credit(error):
         return f"its account has no credit (status {error.status})"
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return f"it rejects the gateway's key (status {error.status})"
+        return f"it rejects the gateway's key, or needs one (status {error.status})"
     missing = error.status == HTTPStatus.NOT_FOUND and _MODEL_WORD.search(message)
     if missing or str(fields.get("code")) in _NO_MODEL_KINDS:
         return f"it has no model of the configured name (status {error.status})"
