@@ -27,6 +27,7 @@ EXAMPLES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/v1/models", None),
     ("GET", "/v1/models/{id}", None),
     ("GET", "/metrics", None),
+    ("POST", "/v1/batches", {"input_file_id": "file-x", "endpoint": "/v1/embeddings", "completion_window": "24h"}),
     ("GET", "/v1/files", None),
     ("GET", "/v1/files/{id}", None),
     ("GET", "/v1/batches", None),

@@ -53,6 +53,7 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 def _describe_operation(route: Route, path: str) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = list(_PARAMETERS) if _is_answered_by_model(route) else []
+    parameters += [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query]
     if "{id}" in path:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
@@ -78,7 +79,8 @@ def _describe_responses(route: Route, path: str) -> dict[str, Any]:
     codes = {400, 408, 413, 431, 503, *route.errors}
     codes |= {401, 403} if route.permission else set()
     codes |= {404} if "{id}" in path else set()
-    codes |= {404, 429, 502, 504} if _is_answered_by_model(route) else set()
+    codes |= {429} if route.permission == METERED_PERMISSION else set()
+    codes |= {404, 502, 504} if _is_answered_by_model(route) else set()
     error = {
         JSON_CONTENT_TYPE: {"schema": _refer(MessageErrorReply if path.startswith(MESSAGES_PATH) else ApiErrorReply)}
     }

@@ -43,6 +43,7 @@ class Route(NamedTuple):
     reply: type | None = None
     reply_type: str = JSON_CONTENT_TYPE
     errors: tuple[int, ...] = ()
+    query: tuple[str, ...] = ()
     free: bool = False
 
     @property

@@ -93,6 +93,7 @@ async def get_page(_context: HandlerContext) -> HttpReply:
 
 INVOKE, READ_MODELS = METERED_PERMISSION, "models.read"
 BATCHES, FILES = "/v1/batches", "/v1/files"
+PAGE_QUERY = ("limit", "after", "order")
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 ROUTES: tuple[Route, ...] = (
@@ -178,7 +179,12 @@ ROUTES: tuple[Route, ...] = (
         body=FileForm,
         reply=FileObject,
     ),
-    Route("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files), summary="List files", reply=ListReply),
+    Route(
+        *("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files)),
+        summary="List files",
+        reply=ListReply,
+        query=(*PAGE_QUERY, "purpose"),
+    ),
     Route(
         "GET", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_file), summary="Show a file", reply=FileObject
     ),
@@ -198,8 +204,14 @@ ROUTES: tuple[Route, ...] = (
         summary="Answer the requests of a file within a day",
         body=BatchRequest,
         reply=Batch,
+        errors=(404,),
     ),
-    Route("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches), summary="List batches", reply=ListReply),
+    Route(
+        *("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches)),
+        summary="List batches",
+        reply=ListReply,
+        query=PAGE_QUERY,
+    ),
     Route(
         "GET", f"{BATCHES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_batch), summary="Show a batch", reply=Batch
     ),
