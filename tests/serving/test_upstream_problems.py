@@ -97,9 +97,13 @@ def test_the_first_refusal_states_the_context(platform: Platform, places: dict[s
     assert [one.body["max_tokens"] for one in place.asked[before:]] == [4096, 2041], "again once, with what fits"
     (record,) = platform.served(reply.headers["x-request-id"])
     assert record.tries == 1 and (record.reserved_usd or 0) >= 4096e-5 > (record.cost_usd or 0)
-    learned = [sent_length(platform, place, model="silent") for _ in range(8)]
-    assert 2013 in learned, "the worker that learned it"
-    place.script = Script(WELL, context=2048)
+
+    def lengths() -> list[int]:
+        before = len(place.asked)
+        assert platform.chat(model="silent").status == 200
+        return [one.body["max_tokens"] for one in place.asked[before:]]
+
+    platform.until(lambda: lengths() == [2013])  # a worker that has learned it
     texts = "x" * 3000  # 1,500 tokens of the engine, 750 by the gateway's estimate
     assert platform.chat(model="silent", messages=ask(texts)).status == 200
     assert place.last.body["max_tokens"] == 2048 - 1500

@@ -428,7 +428,7 @@ def test_rerank_body_for_the_engine() -> None:
     # The engine reads the query with each document.
     assert (question.prompt_characters, question.repeated_bytes) == (9, 4 + 2 * PAIR_TOKENS)
     assert estimate_worst_case(question, 60).tokens == 2 * 100
-    roomy = replace(question, endpoint=replace(question.endpoint, context_tokens=4_096))
+    roomy = replace(question, endpoint=replace(question.endpoint, input_bound=4_096))
     assert estimate_worst_case(roomy, 60).tokens == 60 + 4 + 2 * PAIR_TOKENS + TEMPLATE_TOKENS
     assert validate_rerank({**RANKED, "model": "rank", "top_n": None}, DIRECTORY, None).top_n is None
 
@@ -540,3 +540,18 @@ def test_dimensions_pass_to_a_url() -> None:
     sent = {"model": "far", "input": "x", "dimensions": 8, "encoding_format": "base64"}
     body = validate_embedding(sent, ABROAD, None).body
     assert (body["dimensions"], body["encoding_format"]) == (8, "float")
+
+
+def test_a_context_that_an_engine_states_limits_requests_and_not_reservations() -> None:
+    """The smaller context of an engine is no bound of what another pool reads, nor of what it charges."""
+    small = endpoint(pool="small", addresses=("http://h/v1",), context_tokens=64).pool
+    entry = endpoint(addresses=("http://h/v1",), context_tokens=0, default_max_tokens=4096, fallback=("small",))
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 8000}]}
+    for contexts, length, limit in (({}, 8, 64), ({"p": 40}, 5, 40), ({"p": 99, "small": 9}, 8, 64)):
+        directory = ModelDirectory([entry.pool, small], [entry.spec], contexts=contexts)
+        (found,) = directory.endpoints
+        assert (found.context_tokens, found.input_bound) == (limit, 1 << 20)
+        chat = validate_chat(body, directory, None)
+        assert (chat.max_tokens, chat.may_shorten) == (length, True)
+        assert estimate_worst_case(chat, 8100).tokens == 8100 + TEMPLATE_TOKENS + length
+        assert not validate_chat({**body, "max_tokens": 3}, directory, None).may_shorten

@@ -302,12 +302,12 @@ def _bound_input_tokens(body_bytes: int, generation: GenerationRequest) -> tuple
     characters = text_bytes if generation.structured else generation.prompt_characters
     estimate = max(1, -(-characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ONLY:
-        return worst_input_tokens(text_bytes, endpoint.context_tokens * generation.contexts), estimate
+        return worst_input_tokens(text_bytes, endpoint.input_bound * generation.contexts), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, endpoint.image_tokens)
     if parts.boundless:
-        return endpoint.context_tokens, estimate
+        return endpoint.input_bound, estimate
     images_tokens = parts.images * endpoint.image_tokens
-    return worst_input_tokens(text_bytes, endpoint.context_tokens, images_tokens), estimate
+    return worst_input_tokens(text_bytes, endpoint.input_bound, images_tokens), estimate
 
 
 def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiError:

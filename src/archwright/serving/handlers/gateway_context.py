@@ -79,7 +79,6 @@ class GatewayContext:
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self._shadows = ShadowTraffic(self.now, self._record_comparison)
-        self._table: object = None  # of which `directory` was built
         self._rebuild_routing(config)
 
     @property
@@ -96,7 +95,8 @@ class GatewayContext:
         return True
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:
-        self._endpoints, self._image_hosts = config.endpoints, config.image_hosts
+        self._endpoints, self._table = config.endpoints, (config.pools, config.endpoints, config.image_hosts)
+        self._contexts: dict[str, int] | None = None
         self.apply_contexts()
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
@@ -106,9 +106,9 @@ class GatewayContext:
 
     def apply_contexts(self) -> None:
         """Validate requests by the contexts that the engines state."""
-        table = self.fleet.list_specs(), self._endpoints, self._image_hosts
-        if table != self._table:
-            self._table, self.directory = table, ModelDirectory(*table)
+        contexts = self.fleet.list_contexts()
+        if contexts != self._contexts:
+            self._contexts, self.directory = contexts, ModelDirectory(*self._table, contexts)
 
     def mirror_request(
         self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str

@@ -1,11 +1,21 @@
 """Resolve model names: a workload or alias means its endpoint and version, a model means the untuned model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from archwright.contract.record import replace
 from archwright.serving.http.errors import unknown_model
-from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec, find_context
+from archwright.serving.settings.config import (
+    UNKNOWN_CONTEXT_TOKENS,
+    Endpoint,
+    EndpointSpec,
+    EnginePoolSpec,
+    find_context,
+)
 from archwright.serving.settings.engine_fields import combine_rules
+
+NO_CONTEXTS: Mapping[str, int] = MappingProxyType({})
 
 
 class ResolvedModel(NamedTuple):
@@ -22,10 +32,15 @@ class ModelDirectory:
     """Endpoints by name of model or workload; classifiers by workload."""
 
     def __init__(
-        self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec], image_hosts: tuple[str, ...] = ()
+        self,
+        pools: Iterable[EnginePoolSpec],
+        endpoints: Iterable[EndpointSpec],
+        image_hosts: tuple[str, ...] = (),
+        contexts: Mapping[str, int] = NO_CONTEXTS,
     ) -> None:
+        """`contexts`: the context that the engines of a pool state, by the pool's name."""
         known = {pool.name: pool for pool in pools}
-        resolved = [_resolve_endpoint(spec, known, image_hosts) for spec in endpoints]
+        resolved = [replace(_resolve_endpoint(spec, known, contexts), image_hosts=image_hosts) for spec in endpoints]
         texts = [spec for spec in resolved if spec.kind == "text"]
         self.endpoints = tuple(texts)
         # Valid values of `model`: every model, then every workload, then every alias.
@@ -55,18 +70,19 @@ class ModelDirectory:
         return self._predictors.get(name)
 
 
-def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], image_hosts: tuple[str, ...]) -> Endpoint:
+def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], contexts: Mapping[str, int]) -> Endpoint:
     pools = [known[name] for name in spec.serving_pools]
     protocols = {pool.protocol for pool in pools}
     fields = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
-    fields["context_tokens"] = min(filter(None, (spec.context_tokens, find_context(pools))))
+    stated = [contexts.get(target.pool, 0) for target in spec.targets]
+    fields["context_tokens"] = min(filter(None, (spec.context_tokens, find_context(pools), *stated)))
     return Endpoint(
         **fields,
         strict=any(pool.strict for pool in pools),
         protocol=protocols.pop() if len(protocols) == 1 else "",
         vision=all(pool.vision for pool in pools),
         responses=all(pool.responses for pool in pools),
-        image_hosts=image_hosts,
+        input_bound=max(pool.context_tokens or UNKNOWN_CONTEXT_TOKENS for pool in pools),
         image_tokens=max(pool.image_tokens for pool in pools),
         serves=known[spec.pool].serves,
         rules=combine_rules(pool.field_rules for pool in pools),

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from urllib.parse import urlsplit
 
-from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -102,13 +101,10 @@ class PoolRegistry:
             replica.inspect_at = now + INSPECTION_INTERVAL_S
         await asyncio.gather(*(inspect_replica(*one) for one in due))
 
-    def list_specs(self) -> tuple[EnginePoolSpec, ...]:
-        """Return the pools with the smallest context that is configured or that an engine states."""
-        found = []
-        for pool in self.pools.values():
-            stated = (pool.spec.context_tokens, *(replica.context_tokens for replica in pool.replicas))
-            found.append(replace(pool.spec, context_tokens=min(filter(None, stated), default=0)))
-        return tuple(found)
+    def list_contexts(self) -> dict[str, int]:
+        """Return the smallest context that an engine of each pool states; 0: none states it."""
+        contexts = {pool.name: [replica.context_tokens for replica in pool.replicas] for pool in self.pools.values()}
+        return {name: min(filter(None, stated), default=0) for name, stated in contexts.items()}
 
     def list_problems(self) -> tuple[str, ...]:
         """Describe the upstreams whose key, model name or address is wrong."""

@@ -194,7 +194,9 @@ class Endpoint(EndpointSpec):
 
     `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `image_hosts`: as
     in the gateway's settings. `serves`: the version of the first target. Prices: the highest of the pools, None if a
-    pool has no price. `charged`: at least one pool has a price. `rules`: the request fields that pass, by interface."""
+    pool has no price. `charged`: at least one pool has a price. `rules`: the request fields that pass, by interface.
+    `input_bound`: the largest configured context, which bounds the input; a context that an engine states bounds
+    nothing that is charged."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
@@ -202,6 +204,7 @@ class Endpoint(EndpointSpec):
     image_tokens: int = IMAGE_TOKENS
     image_hosts: tuple[str, ...] = ()
     serves: str = ""
+    input_bound: int = UNKNOWN_CONTEXT_TOKENS
     rules: Rules = {}
     charged: bool = False
     price_in_usd: float | None = None
