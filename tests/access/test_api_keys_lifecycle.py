@@ -45,6 +45,28 @@ def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clo
         assert found is not None and found.key_id == record.id
 
 
+def test_the_principal_of_a_key_is_found_by_its_id(store: Store, clock: Clock, table: SharedTable) -> None:
+    """Also right after its creation or rotation in another process, and never after its revocation."""
+    here, gateway = open_keys(store, clock, table), open_keys(store, clock, table)
+    assert gateway.find_principal("key-0") is None
+    _, record = here.create("clinic", lives_s=50)
+    found = gateway.find_principal(record.id)
+    assert found is not None and (found.key_id, found.tenant, found.role) == (record.id, "clinic", "member")
+    here.rotate(record.id, 0)
+    assert gateway.find_principal(record.id) is not None
+    clock.now += 49
+    here.rotate(record.id, 0)
+    clock.now += 0.6
+    assert gateway.find_principal(record.id) is not None
+    clock.now += 0.5
+    assert gateway.find_principal(record.id) is None, "it has expired"
+    _, other = here.create("clinic")
+    assert gateway.find_principal(other.id) is not None
+    here.revoke(other.id)
+    clock.now += 0.6
+    assert gateway.find_principal(other.id) is None
+
+
 def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: Clock, table: SharedTable) -> None:
     class Counting(Store):
         reads = 0

@@ -153,6 +153,8 @@ class KeyCache:
     def find_principal(self, key_id: str) -> Principal | None:
         """Return the principal of a live key, at most POLL_S old, else None. Raises StoreError as `identify` does."""
         self.refresh_version()
+        if not self.is_live(key_id) and self._may_be_unread():
+            self._ensure_fresh(0.0)
         now = self._clock()
         principals = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
         return next((one for one in principals if one is not None and now < one.expires_at), None)
