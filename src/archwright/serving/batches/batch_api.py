@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, Page
+from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, T
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
 from archwright.serving.http.multipart import parse_multipart
@@ -47,14 +47,15 @@ class StoreCall:
     def query(self, name: str, default: str = "") -> str:
         return parse_qs(self.request.head.query).get(name, [default])[-1]
 
-    def page(self, default: int, largest: int) -> Page:
-        """Raises ApiError 400 for an invalid limit or order."""
+    def list_page(self, kind: type[T], default: int, largest: int) -> tuple[list[T], bool]:
+        """Return the objects that the query names, and whether more follow. Raises ApiError 400."""
         limit, order = self.query("limit", str(default)), self.query("order", "desc")
         if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= largest):
             raise invalid_value(f"'limit' must be from 1 to {largest}", "limit")
         if order not in ("asc", "desc"):
             raise invalid_value("'order' must be asc or desc", "order")
-        return Page(int(limit), self.query("after"), order == "desc")
+        after, purpose = self.query("after"), self.query("purpose")
+        return self.store.list_objects(kind, int(limit), after, newest_first=order == "desc", purpose=purpose)
 
 
 def prepare(act: Callable[[StoreCall], object]) -> Callable[[HandlerContext], ReplyHandler]:
@@ -78,7 +79,7 @@ def create_file(call: StoreCall) -> FileObject:
 
 
 def list_files(call: StoreCall) -> dict[str, object]:
-    return _show_page(*call.store.list_objects(FileObject, call.page(FILES_LIMIT, FILES_LIMIT), call.query("purpose")))
+    return _show_page(*call.list_page(FileObject, FILES_LIMIT, FILES_LIMIT))
 
 
 def get_file(call: StoreCall) -> FileObject:
@@ -107,7 +108,7 @@ def create_batch(call: StoreCall) -> Batch:
 
 
 def list_batches(call: StoreCall) -> dict[str, object]:
-    found, more = call.store.list_objects(Batch, call.page(20, BATCHES_LIMIT))
+    found, more = call.list_page(Batch, 20, BATCHES_LIMIT)
     return _show_page([call.store.find_batch(one.id) for one in found], more)
 
 

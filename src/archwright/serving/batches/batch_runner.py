@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 
@@ -39,6 +40,7 @@ from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import (
     HeaderField,
     HttpResponse,
+    Peer,
     ResponseBuffer,
     body_too_large,
     early_end_error,
@@ -49,46 +51,19 @@ POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.02, 2.0, 3_600.0, 
 MAX_BATCHES, MAX_TENANT_BATCHES = 16, 4  # that a worker runs at once
 MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
-
-
-class LineRoute(NamedTuple):
-    """How lines of an endpoint are prepared. `images`: image data may exceed the limit of the body."""
-
-    prepare: Callable[[HandlerContext], RequestHandler]
-    images: bool
-
-
-class _LinePeer:
-    """Stands for the connection of a line, which never disconnects. Large lines count as memory of the tenant."""
-
-    left, address = False, ""
-
-    def __init__(self, buffer: ResponseBuffer) -> None:
-        self._limits, self.quota = buffer.limits, BodyQuota(buffer.bodies)
-
-    def send(self, data: bytes) -> None: ...
-
-    def is_reusable(self) -> bool:
-        return False
-
-    def on_key_accepted(self) -> None: ...
-
-    def on_response_sent(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-    def hold_bytes(self, tenant: str, size: int) -> None:
-        self.quota.set_size(tenant, max(0, self.quota.size + size), self._limits)
+LineRoute = tuple[Callable[[HandlerContext], RequestHandler], bool]
+"""How lines of an endpoint are prepared, and whether image data may exceed the limit of the body."""
+_NOBODY = cast(Peer, SimpleNamespace(address="", left=False))  # in place of a connection, which a line has not
 
 
 class _LineResponse(HttpResponse):
     """Holds the complete response of a line, and the record of its request until the response is written."""
 
-    __slots__ = ("body", "content", "peer", "record", "status")
+    __slots__ = ("body", "content", "quota", "record", "status")
 
     def __init__(self, request_id: str, head: RequestHead, buffer: ResponseBuffer) -> None:
-        self.peer = _LinePeer(buffer)
-        super().__init__(head, self.peer, buffer)
+        super().__init__(head, _NOBODY, buffer)
+        self.quota = BodyQuota(buffer.bodies)  # a large line counts as memory of its tenant
         self.id, self.status, self.body = request_id, 0, b""
         self.record: RequestRecord | None = None
         self.content: TraceContent | None = None
@@ -98,6 +73,9 @@ class _LineResponse(HttpResponse):
 
     def record_request(self, record: RequestRecord, content: TraceContent | None) -> None:
         self.record, self.content = record, content
+
+    def hold_bytes(self, tenant: str, size: int) -> None:
+        self.quota.set_size(tenant, max(0, self.quota.size + size), self.limits)
 
     def flush(self) -> None:
         """The record is not written yet."""
@@ -213,13 +191,13 @@ class BatchRun:
             with boundary("line of a batch"):
                 handler = self._prepare(request, response)
         except ArchwrightError as error:
-            response.peer.quota.release()
+            response.quota.release()
             if not self._prepare_retry(number, response, to_api_error(error)):
                 self._write_result(number, response)
             return None
         self._endpoint = handler.endpoint
         if not self._has_free_slot():
-            response.peer.quota.release()
+            response.quota.release()
             self._remaining.appendleft(number)
             return None
         self.responses.add(response)
@@ -227,13 +205,13 @@ class BatchRun:
 
     def _prepare(self, request: HttpRequest, response: _LineResponse) -> MeteredHandler:
         """Raises ApiError as for a request with the same body."""
-        route, limits, body = self._routes[request.head.path], self._buffer.limits, request.body
-        limit = limits.largest_body(images=route.images, upload=False)
+        prepare, images = self._routes[request.head.path]
+        body, limit = request.body, self._buffer.limits.largest_body(images=images, upload=False)
         if len(body) > limit:
             raise body_too_large(limit)
         if len(body) > LARGE_BODY_BYTES:
             response.hold_bytes(request.principal.tenant, check_large_body(body))
-        handler = route.prepare(HandlerContext(self._gateway, request, response, ""))
+        handler = prepare(HandlerContext(self._gateway, request, response, ""))
         assert isinstance(handler, MeteredHandler), "lines cost something"
         handler.ledger = response
         return handler
@@ -254,7 +232,7 @@ class BatchRun:
             error = response.stop_error or early_end_error(response.stop_reason, response.limits)
         finally:
             response.end_work()
-            response.peer.quota.release()
+            response.quota.release()
             self.responses.discard(response)
         if error is not None and (self.stopping or self._prepare_retry(number, response, to_api_error(error))):
             return

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -84,14 +84,6 @@ class Batch(Record):
     object: Literal["batch"] = "batch"
 
 
-class Page(NamedTuple):
-    """At most `limit` objects after the id `after`. `newest_first`: the order of creation, reversed."""
-
-    limit: int
-    after: str
-    newest_first: bool
-
-
 T = TypeVar("T", FileObject, Batch)
 
 
@@ -120,18 +112,20 @@ class BatchStore:
         message = f"No such {_PREFIXES[kind][:-1]}: {name[:80]!r}."
         raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found", param=f"{_PREFIXES[kind][:-1]}_id")
 
-    def list_objects(self, kind: type[T], page: Page, purpose: str = "") -> tuple[list[T], bool]:
-        """Return the objects of a page, and whether more follow. `purpose`: of files; empty: any."""
+    def list_objects(
+        self, kind: type[T], limit: int, after: str, *, newest_first: bool, purpose: str = ""
+    ) -> tuple[list[T], bool]:
+        """Return `limit` objects after the id `after`, and whether more follow. `purpose`: of files; empty: any."""
         paths = self._folder.glob(f"{_PREFIXES[kind]}*.json")
         found: list[T] = []
-        for name in sorted((path.stem for path in paths), reverse=page.newest_first):
-            if page.after and (name >= page.after if page.newest_first else name <= page.after):
+        for name in sorted((path.stem for path in paths), reverse=newest_first):
+            if after and (name >= after if newest_first else name <= after):
                 continue
             with suppress(ApiError):  # it was deleted, or has expired
                 one = self.find(kind, name)
                 if not purpose or getattr(one, "purpose", purpose) == purpose:
                     found.append(one)
-            if len(found) > page.limit:
+            if len(found) > limit:
                 return found[:-1], True
         return found, False
 

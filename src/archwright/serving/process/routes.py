@@ -11,7 +11,6 @@ import msgspec
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.batches import batch_api
 from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, FILE_TYPE, BatchRequest, FileForm
-from archwright.serving.batches.batch_runner import LineRoute
 from archwright.serving.batches.batch_store import Batch, FileObject
 from archwright.serving.handlers import admin_api
 from archwright.serving.handlers.classification import PredictRequest
@@ -224,7 +223,7 @@ ROUTES: tuple[Route, ...] = (
     ),
 )
 
-LINE_ROUTES = {route.path: LineRoute(route.prepare, route.images) for route in ROUTES if route.path in BATCH_ENDPOINTS}
+LINE_ROUTES = {route.path: (route.prepare, route.images) for route in ROUTES if route.path in BATCH_ENDPOINTS}
 
 
 ADMIN_ROUTES: tuple[Route, ...] = (
