@@ -35,12 +35,12 @@ class Route(NamedTuple):
     path: str
     permission: str | None
     prepare: Prepare
-    tail: bool = False
-    images: bool = False
     summary: str = ""
     body: type | None = None
-    upload: bool = False
     reply: type | None = None
+    tail: bool = False
+    images: bool = False
+    upload: bool = False
     reply_type: str = JSON_CONTENT_TYPE
     errors: tuple[int, ...] = ()
     query: tuple[str, ...] = ()

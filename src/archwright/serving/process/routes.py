@@ -10,7 +10,7 @@ import msgspec
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.batches import batch_api
-from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, FILE_TYPE, BatchRequest, FileForm
+from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, FILE_TYPE, BatchRequest, FileForm, StoreCall
 from archwright.serving.batches.batch_store import Batch, FileObject
 from archwright.serving.handlers import admin_api
 from archwright.serving.handlers.classification import PredictRequest
@@ -29,21 +29,9 @@ from archwright.serving.handlers.request_preparation import (
 from archwright.serving.handlers.transcription import TranscriptionHandler
 from archwright.serving.http.errors import MESSAGES_PATH, RESPONSES_PATH
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
+from archwright.serving.process import reply_records as replies
 from archwright.serving.process.api_page import HTML_CONTENT_TYPE, PAGE_HEADERS, PAGE_PATH, render_page
 from archwright.serving.process.openapi import OPENAPI_PATH, build_document
-from archwright.serving.process.reply_records import (
-    ChatReply,
-    CompletionReply,
-    EmbeddingReply,
-    ListReply,
-    MessageReply,
-    ModelReply,
-    PredictReply,
-    RerankReply,
-    ResponseReply,
-    TokenCountReply,
-    TranscriptionReply,
-)
 from archwright.serving.process.route_table import METERED_PERMISSION, Prepare, Route, RouteTable
 from archwright.serving.requests.transcription import TranscriptionForm
 from archwright.serving.requests.typed_requests import (
@@ -91,136 +79,66 @@ async def get_page(_context: HandlerContext) -> HttpReply:
 
 
 INVOKE, READ_MODELS = METERED_PERMISSION, "models.read"
-BATCHES, FILES = "/v1/batches", "/v1/files"
+BATCHES, BATCH, FILES, FILE = "/v1/batches", "/v1/batches/{}", "/v1/files", "/v1/files/{}"
 PAGE_QUERY = ("limit", "after", "order")
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
+
+def _infer(path: str, prepare: Prepare, summary: str, body: type, reply: type, **more: Any) -> Route:
+    """Make a route whose requests a model answers."""
+    return Route("POST", path, INVOKE, prepare, summary, body, reply, **more)
+
+
+def _store(
+    method: str, path: str, act: Callable[[StoreCall], object], summary: str, reply: type | None = None, **more: Any
+) -> Route:
+    """Make a route of files or batches."""
+    return Route(method, path, INVOKE, batch_api.prepare(act), summary, reply=reply, **more)
+
+
 ROUTES: tuple[Route, ...] = (
-    Route(
-        *("POST", "/v1/chat/completions", INVOKE, prepare_chat),
-        images=True,
-        summary="Chat",
-        body=ChatRequest,
-        reply=ChatReply,
+    _infer("/v1/chat/completions", prepare_chat, "Chat", ChatRequest, replies.ChatReply, images=True),
+    _infer("/v1/completions", prepare_completion, "Complete a text", CompletionRequest, replies.CompletionReply),
+    _infer(MESSAGES_PATH, prepare_message, "Message", MessagesRequest, replies.MessageReply, images=True),
+    _infer(RESPONSES_PATH, prepare_response, "Response", ResponsesRequest, replies.ResponseReply, images=True),
+    _infer(
+        COUNT_PATH, reply_with(count_tokens), "Count tokens", CountTokensRequest, replies.TokenCountReply, images=True
     ),
-    Route(
-        *("POST", "/v1/completions", INVOKE, prepare_completion),
-        summary="Complete a text",
-        body=CompletionRequest,
-        reply=CompletionReply,
-    ),
-    Route(
-        *("POST", MESSAGES_PATH, INVOKE, prepare_message),
-        images=True,
-        summary="Message",
-        body=MessagesRequest,
-        reply=MessageReply,
-    ),
-    Route(
-        *("POST", RESPONSES_PATH, INVOKE, prepare_response),
-        images=True,
-        summary="Response",
-        body=ResponsesRequest,
-        reply=ResponseReply,
-    ),
-    Route(
-        *("POST", COUNT_PATH, INVOKE, reply_with(count_tokens)),
-        images=True,
-        summary="Count the tokens of a message",
-        body=CountTokensRequest,
-        reply=TokenCountReply,
-    ),
-    Route(
-        *("POST", "/v1/embeddings", INVOKE, prepare_embeddings),
-        summary="Embed texts",
-        body=EmbeddingRequest,
-        reply=EmbeddingReply,
-    ),
-    Route(
-        "POST", "/v1/rerank", INVOKE, prepare_rerank, summary="Rank documents", body=RerankRequest, reply=RerankReply
-    ),
-    Route(
-        *("POST", "/v1/audio/transcriptions", INVOKE, TranscriptionHandler),
+    _infer("/v1/embeddings", prepare_embeddings, "Embed texts", EmbeddingRequest, replies.EmbeddingReply),
+    _infer("/v1/rerank", prepare_rerank, "Rank documents", RerankRequest, replies.RerankReply),
+    _infer(
+        "/v1/audio/transcriptions",
+        TranscriptionHandler,
+        "Transcribe",
+        TranscriptionForm,
+        replies.TranscriptionReply,
         upload=True,
-        summary="Transcribe sound",
-        body=TranscriptionForm,
-        reply=TranscriptionReply,
     ),
+    _infer("/v1/predict/", prepare_classification, "Classify", PredictRequest, replies.PredictReply, tail=True),
+    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), "List models", reply=replies.ListReply),
     Route(
-        *("POST", "/v1/predict/", INVOKE, prepare_classification),
-        tail=True,
-        summary="Classify rows or images",
-        body=PredictRequest,
-        reply=PredictReply,
+        "GET", "/v1/models/", READ_MODELS, reply_with(get_model), "Show a model", reply=replies.ModelReply, tail=True
     ),
-    Route("GET", "/v1/models", READ_MODELS, reply_with(list_models), summary="List models", reply=ListReply),
-    Route(
-        "GET", "/v1/models/", READ_MODELS, reply_with(get_model), tail=True, summary="Show a model", reply=ModelReply
-    ),
-    Route(
-        *("GET", "/metrics", "metrics.read", reply_with(get_metrics)),
-        summary="Metrics for Prometheus",
-        reply_type=CONTENT_TYPE,
-    ),
-    Route("GET", "/healthz", None, reply_with(healthz), summary="Tell that the process responds"),
-    Route("GET", "/health", None, reply_with(healthz), summary="The same, for clients of engines"),
-    Route("GET", "/readyz", None, reply_with(readyz), summary="Tell if every model has an engine"),
+    Route("GET", "/metrics", "metrics.read", reply_with(get_metrics), "Show metrics", reply_type=CONTENT_TYPE),
+    Route("GET", "/healthz", None, reply_with(healthz), "Tell that the process responds"),
+    Route("GET", "/health", None, reply_with(healthz), "The same, for clients of engines"),
+    Route("GET", "/readyz", None, reply_with(readyz), "Tell if every model has an engine"),
     Route("HEAD", "/healthz", None, reply_with(healthz)),
     Route("HEAD", "/health", None, reply_with(healthz)),
     Route("HEAD", "/readyz", None, reply_with(readyz)),
     Route("GET", OPENAPI_PATH, None, reply_with(get_openapi)),
     Route("GET", PAGE_PATH, None, reply_with(get_page)),
-    Route(
-        *("POST", FILES, INVOKE, batch_api.prepare(batch_api.create_file)),
-        upload=True,
-        free=True,
-        summary="Upload the requests of a batch",
-        body=FileForm,
-        reply=FileObject,
+    _store("POST", FILES, batch_api.create_file, "Upload a file", FileObject, body=FileForm, upload=True, free=True),
+    _store("GET", FILES, batch_api.list_files, "List files", replies.ListReply, query=(*PAGE_QUERY, "purpose")),
+    _store("GET", FILE, batch_api.get_file, "Show a file", FileObject),
+    _store("GET", f"{FILE}/content", batch_api.get_content, "Read a file", reply_type=FILE_TYPE),
+    _store("DELETE", FILE, batch_api.delete_file, "Delete a file", errors=(409,)),
+    _store(
+        "POST", BATCHES, batch_api.create_batch, "Create a batch", Batch, body=BatchRequest, free=True, errors=(404,)
     ),
-    Route(
-        *("GET", FILES, INVOKE, batch_api.prepare(batch_api.list_files)),
-        summary="List files",
-        reply=ListReply,
-        query=(*PAGE_QUERY, "purpose"),
-    ),
-    Route(
-        "GET", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_file), summary="Show a file", reply=FileObject
-    ),
-    Route(
-        *("GET", f"{FILES}/{{}}/content", INVOKE, batch_api.prepare(batch_api.get_content)),
-        summary="Read a file",
-        reply_type=FILE_TYPE,
-    ),
-    Route(
-        *("DELETE", f"{FILES}/{{}}", INVOKE, batch_api.prepare(batch_api.delete_file)),
-        summary="Delete a file",
-        errors=(409,),
-    ),
-    Route(
-        *("POST", BATCHES, INVOKE, batch_api.prepare(batch_api.create_batch)),
-        free=True,
-        summary="Answer the requests of a file within a day",
-        body=BatchRequest,
-        reply=Batch,
-        errors=(404,),
-    ),
-    Route(
-        *("GET", BATCHES, INVOKE, batch_api.prepare(batch_api.list_batches)),
-        summary="List batches",
-        reply=ListReply,
-        query=PAGE_QUERY,
-    ),
-    Route(
-        "GET", f"{BATCHES}/{{}}", INVOKE, batch_api.prepare(batch_api.get_batch), summary="Show a batch", reply=Batch
-    ),
-    Route(
-        *("POST", f"{BATCHES}/{{}}/cancel", INVOKE, batch_api.prepare(batch_api.cancel_batch)),
-        free=True,
-        summary="Begin no further request of a batch",
-        reply=Batch,
-        errors=(409,),
-    ),
+    _store("GET", BATCHES, batch_api.list_batches, "List batches", replies.ListReply, query=PAGE_QUERY),
+    _store("GET", BATCH, batch_api.get_batch, "Show a batch", Batch),
+    _store("POST", f"{BATCH}/cancel", batch_api.cancel_batch, "Cancel a batch", Batch, free=True, errors=(409,)),
 )
 
 LINE_ROUTES = {route.path: (route.prepare, route.images) for route in ROUTES if route.path in BATCH_ENDPOINTS}
