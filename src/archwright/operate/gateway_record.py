@@ -43,7 +43,7 @@ def record_gateway(home: Home, gateway: ServedGateway) -> BinaryIO:
 def list_gateways(home: Home) -> tuple[ServedGateway, ...]:
     found = []
     for path in sorted(home.folder("run").glob("serve-*.lock")):
-        with path.open("rb") as file, suppress(msgspec.DecodeError):
+        with path.open("rb") as file, suppress(msgspec.DecodeError, OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
