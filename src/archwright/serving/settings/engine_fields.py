@@ -1,10 +1,10 @@
 """Which request fields an engine gets: the rows of engine_fields.csv, and the fields that an operator allows.
 
-A field that no row of the engine names is rejected. `handling` of a row: pass, drop (accepted and not passed on),
-never (an operator cannot allow it either), or a JSON list of the only accepted values, which are not passed on.
-`messages.X` is a field of a message, `messages.content.X` and `tools.X` are kinds of parts and tools, and
-`chat_template_kwargs.X` is a field of that object. Rows of the engine `openai` hold for every engine behind a URL that
-speaks OpenAI's interface.
+A row is one rule for its fields. A field that no row of the engine names is rejected. `handling`: pass, drop (accepted
+and not passed on), never (an operator cannot allow it either), or a JSON list of the only accepted values, which are
+not passed on. `messages.X` is a field of a message, `messages.content.X` and `tools.X` are kinds of parts and tools,
+and `chat_template_kwargs.X` is a field of that object. Rows of the engine `openai` hold for every engine behind a URL
+that speaks OpenAI's interface.
 """
 
 import csv
@@ -62,7 +62,7 @@ def _read_rows() -> dict[str, dict[Interface, dict[str, FieldRule]]]:
             for engine in row["engines"].split():
                 of_engine = rules.setdefault(engine, {interface: {} for interface in INTERFACES})
                 for interface in msgspec.convert(row["endpoints"].split(), list[Interface]):
-                    of_engine[interface][row["field"]] = rule
+                    of_engine[interface] |= dict.fromkeys(row["fields"].split(), rule)
     return rules
 
 
