@@ -40,11 +40,20 @@ def test_a_batch_answers_every_line_once(batches: Batches, null: Platform) -> No
     assert (record.status, record.output_tokens, record.tenant, record.pool) == ("ok", 4, "acme", "p")
 
 
-def test_embeddings(batches: Batches) -> None:
-    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "e", "input": "text"}}
-    batch = batches.wait(batches.create(json.dumps(line).encode(), "/v1/embeddings").id)
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/v1/embeddings", {"model": "e", "input": "text"}, "list"),
+        ("/v1/responses", {"model": "m", "input": "hi"}, "response"),
+        ("/v1/completions", {"model": "m", "prompt": "a"}, "text_completion"),
+    ],
+)
+def test_other_endpoints(batches: Batches, null: Platform, path: str, body: dict[str, Any], kind: str) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": path, "body": body}
+    batch = batches.wait(batches.create(json.dumps(line).encode(), path).id)
     (output,) = batches.read(batch.output_file_id)
-    assert len(output["response"]["body"]["data"][0]["embedding"]) > 1
+    assert output["response"]["body"]["object"] == kind
+    assert len(null.served(output["response"]["request_id"])) == 1
 
 
 def test_a_file_with_faults_makes_its_batch_fail(batches: Batches) -> None:

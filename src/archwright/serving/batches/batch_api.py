@@ -10,10 +10,10 @@ import msgspec
 
 from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, T
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
-from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
+from archwright.serving.http.errors import RESPONSES_PATH, bad_request, invalid_value, unsupported_value
 from archwright.serving.http.multipart import parse_multipart
 
-BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", RESPONSES_PATH)
 FILE_TYPE = "application/octet-stream"
 MAX_FILENAME_CHARACTERS = 255
 FILES_LIMIT, BATCHES_LIMIT = 10_000, 100
