@@ -89,6 +89,8 @@ def _format_field(name: str, value: object) -> str:
     if isinstance(value, float):
         # Money to the millionth: a request to a small model costs a few millionths.
         return f"{value:.{6 if name.endswith('_usd') else 3}f}".rstrip("0").rstrip(".")
+    if isinstance(value, list | tuple):
+        return ", ".join(str(one) for one in value)
     return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else format_value(value)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from tests.serving.batches.conftest import CHAT, Batches, write_lines
 from tests.serving.official_clients import openai_client
+
+from archwright.serving.batches.batch_api import get_content, prepare
+from archwright.serving.batches.batch_store import BatchStore
+from archwright.serving.handlers.request_handler import HandlerContext
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -54,6 +62,18 @@ def test_other_endpoints(batches: Batches, null: Platform, path: str, body: dict
     (output,) = batches.read(batch.output_file_id)
     assert output["response"]["body"]["object"] == kind
     assert len(null.served(output["response"]["request_id"])) == 1
+
+
+def test_a_client_that_leaves_while_its_file_is_read_holds_no_memory(null: Platform) -> None:
+    """Bytes that a thread would hold after the end of the connection would be held for ever."""
+    store, used = BatchStore(null.home, "acme"), list[Any]()
+    name = store.add_file("a.jsonl", b"x" * 1_000).id
+    hold = lambda *_: used.append(threading.current_thread())  # noqa: E731
+    response: Any = SimpleNamespace(hold_bytes=hold, send=lambda _status, body, *_: used.append(body))
+    request: Any = SimpleNamespace(principal=SimpleNamespace(tenant="acme"))
+    gateway: Any = SimpleNamespace(home=null.home, clock=time.time)
+    asyncio.run(prepare(get_content)(HandlerContext(gateway, request, response, name)).run(None))
+    assert used == [threading.main_thread(), b"x" * 1_000]
 
 
 def test_a_file_with_faults_makes_its_batch_fail(batches: Batches) -> None:

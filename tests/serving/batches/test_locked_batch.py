@@ -70,6 +70,9 @@ def test_too_many_lines_and_faults(home: Home, monkeypatch: pytest.MonkeyPatch) 
         assert [fault.code for fault in job.read_input()] == ["invalid_request_count"]
     with closing(LockedBatch(home, "acme", create(home, b"x\n" * 1_000))) as job:
         assert len(job.read_input()) <= locked_batch.MAX_ERRORS + 1
+    with closing(LockedBatch(home, "acme", create(home, b"\n" * 1_000 + b"x"))) as job:
+        (fault,) = job.read_input()  # the line after many blank ones is not read
+        assert fault.code == "invalid_request_count" and fault.message.startswith("The first 4 lines")
 
 
 def test_only_one_process_has_a_batch(home: Home) -> None:

@@ -69,12 +69,14 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
         ("/v1beta/models/gemini:generateContent", "Use OpenAI's at /v1/chat/completions"),
         ("/openai/deployments/m/chat/completions", "Use OpenAI's at /v1/chat/completions"),
         ("/v1/imagesx", "The path /v1/imagesx does not exist."),
+        ("/v1/files/..%2fa/content", "The path /v1/files/..%2fa/content does not exist."),
     ],
 )
 def test_what_is_not_there_says_where_to_go(null: Platform, path: str, told: str) -> None:
     reply = null.ask("POST", path)
     said = reply.error["message"]
     assert reply.status == 404 and said.startswith(f"The path {path} does not exist.") and told in said
+    assert f"mean {path}?" not in said
 
 
 BEARER, API_KEY = "authorization", "x-api-key"

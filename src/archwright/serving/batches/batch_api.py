@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs
 
@@ -59,11 +60,16 @@ class StoreCall:
 
 
 def prepare(act: Callable[[StoreCall], object]) -> Callable[[HandlerContext], ReplyHandler]:
-    """Make handlers of an action, which runs in a thread and returns the reply or its object."""
+    """Make handlers of an action, which runs in a thread and returns an object, or the path of the reply."""
 
     async def reply(context: HandlerContext) -> HttpReply:
-        result = await asyncio.to_thread(act, StoreCall(context))
-        return result if isinstance(result, HttpReply) else json_reply(result)
+        call = StoreCall(context)
+        result = await asyncio.to_thread(act, call)
+        if not isinstance(result, Path):
+            return json_reply(result)
+        # Not in the thread, which goes on after the client left and would hold the bytes for ever.
+        call.response.hold_bytes(call.request.principal.tenant, 2 * result.stat().st_size)
+        return HttpReply(await asyncio.to_thread(result.read_bytes), content_type=FILE_TYPE)
 
     return partial(ReplyHandler, reply)
 
@@ -86,10 +92,8 @@ def get_file(call: StoreCall) -> FileObject:
     return call.store.find(FileObject, call.name)
 
 
-def get_content(call: StoreCall) -> HttpReply:
-    """Raises ApiError 429 and 503 if many large files are read at once."""
-    call.response.hold_bytes(call.request.principal.tenant, 2 * get_file(call).bytes)
-    return HttpReply(call.store.path(call.name, "jsonl").read_bytes(), content_type=FILE_TYPE)
+def get_content(call: StoreCall) -> Path:
+    return call.store.path(get_file(call).id, "jsonl")
 
 
 def delete_file(call: StoreCall) -> dict[str, object]:

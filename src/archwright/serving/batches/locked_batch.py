@@ -121,9 +121,10 @@ class LockedBatch:
             if os.fstat(file.fileno()).st_size:
                 self._input = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         errors: list[BatchError] = []
-        known, model, at, row = set[str](), "", 0, 0
-        while at < len(self._input) and len(errors) < MAX_ERRORS:
+        known, model, at, row, blank = set[str](), "", 0, 0, 0
+        while at < len(self._input) and len(errors) < MAX_ERRORS and max(len(self._starts), blank) <= MAX_LINES:
             line, row = self._read_at(at), row + 1
+            blank += not line.strip()
             if line.strip():
                 self._starts.append(at)
                 try:
@@ -132,8 +133,10 @@ class LockedBatch:
                     code = error.openai_code or "invalid_json_line"
                     errors.append(BatchError(code=code, message=error.message, param=error.param, line=row))
             at += len(line) + 1
-        if not 0 < len(self._starts) <= MAX_LINES:
-            message = f"The file has {len(self._starts):,} requests. Send 1 to {MAX_LINES:,}."
+        count = len(self._starts)
+        if not count or max(count, blank) > MAX_LINES:
+            begins = f"The first {row:,} lines have {count:,} requests, and {blank:,} are blank."
+            message = f"{begins} Send 1 to {MAX_LINES:,} requests and at most as many blank lines."
             errors.append(BatchError(code="invalid_request_count", message=message))
         return tuple(errors)
 

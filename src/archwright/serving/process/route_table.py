@@ -90,7 +90,7 @@ class RouteTable:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""
         tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
         suggested = f"/v1{tail}"
-        if not any(pattern.fullmatch(suggested) for _, pattern in self._patterns):
+        if suggested == path or not any(pattern.fullmatch(suggested) for _, pattern in self._patterns):
             return next((f" {hint}" for prefixes, hint in _OTHER_ENDPOINTS if _begins(tail, prefixes)), "")
         ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
         return f" Did you mean {suggested}? The client's base URL must end {ends}."
