@@ -70,7 +70,14 @@ def test_a_conversation() -> None:
         {"role": "user", "content": [{"type": "text", "text": "a"}, image]},
         {"role": "assistant", "content": "b", "tool_calls": [call]},
         {"role": "tool", "content": "7", "tool_call_id": "t1"},
-        {"role": "user", "content": [image, {"type": "text", "text": "and?"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Images of the tool result t1:"},
+                image,
+                {"type": "text", "text": "and?"},
+            ],
+        },
         {"role": "tool", "content": "8", "tool_call_id": "t2"},
     ]
 

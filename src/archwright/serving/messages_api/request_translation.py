@@ -256,9 +256,7 @@ def _translate_message(
         elif isinstance(block, schema.ToolResultBlock):
             inner = [schema.TextBlock(text=block.content)] if type(block.content) is str else block.content
             results = [part for block in inner for part in _translate_part(block, at, documents)]
-            text = "".join(part["text"] for part in results if part["type"] == "text")
-            messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
-            parts += [part for part in results if part["type"] != "text"]
+            messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": results or ""})
         elif not isinstance(block, schema.ThinkingBlock | schema.RedactedThinkingBlock):
             parts += _translate_part(block, at, documents)
     if calls:

@@ -2,7 +2,7 @@
 
 Every request becomes a chat, whose checks hold for it. If all engines of the endpoint speak the interface themselves,
 they get the validated body; the chat then only bounds its cost. Items of one reply (reasoning, message, calls) become
-one assistant message. Images in the output of a tool become a user message after it, since a chat has them only there.
+one assistant message.
 """
 
 import re
@@ -117,14 +117,12 @@ class _ChatHistory:
         self.messages: list[dict[str, Any]] = []
         self._places: list[str] = []
         self._reply: dict[str, Any] | None = None  # the assistant message that more items may join
-        self._images: list[dict[str, Any]] = []  # of tool outputs
         if request.instructions:
             self._add({"role": "system", "content": request.instructions}, "instructions")
         given = request.input
         items = [schema.MessageItem(role="user", content=given)] if isinstance(given, str) else given
         for number, item in enumerate(items):
             self._add_item(item, f"input[{number}]")
-        self._flush_images("input")
         for message in self.messages:
             if message["content"] is None and not {"tool_calls", "refusal"} & message.keys():
                 message["content"] = ""  # reasoning alone
@@ -140,15 +138,8 @@ class _ChatHistory:
 
     def _add(self, message: dict[str, Any], at: str) -> None:
         self._reply = None
-        if message["role"] != "tool":
-            self._flush_images(at)
         self.messages.append(message)
         self._places.append(at)
-
-    def _flush_images(self, at: str) -> None:
-        if self._images:
-            images, self._images = self._images, []
-            self._add({"role": "user", "content": images}, at)
 
     def _add_item(self, item: schema.AnyItem, at: str) -> None:
         if isinstance(item, schema.MessageItem) and item.role != "assistant":
@@ -156,10 +147,8 @@ class _ChatHistory:
         elif isinstance(item, schema.MessageItem):
             self._add_reply(_translate_content(item.content), at)
         elif isinstance(item, schema.FunctionOutputItem):
-            parts = _list_parts(_translate_content(item.output))
-            self._images += [part for part in parts if part["type"] != "text"]
-            text = [part for part in parts if part["type"] == "text"]
-            self._add({"role": "tool", "tool_call_id": item.call_id, "content": text or ""}, at)
+            content = _translate_content(item.output)
+            self._add({"role": "tool", "tool_call_id": item.call_id, "content": content}, at)
         elif isinstance(item, schema.ReasoningItem):
             texts = [part.get("text", "") for part in item.content or item.summary]
             if texts:
