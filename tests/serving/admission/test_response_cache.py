@@ -33,7 +33,7 @@ from archwright.serving.events.response_formats import (
     ResponseOptions,
     ResponsePiece,
 )
-from archwright.serving.events.stream_replay import encode_stream, parse_pieces, replay_response
+from archwright.serving.events.stream_replay import decode_stored, encode_stream
 
 MIB = 1024 * 1024
 
@@ -186,12 +186,18 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
     return [msgspec.json.decode(event) for event in found[:-2]]
 
 
+def replay(
+    body: bytes, form: ChatFormat | CompletionFormat, envelope: ResponseEnvelope, options: ResponseOptions
+) -> list[dict[str, Any]]:
+    return events_of(encode_stream(OpenAIWriter(form, envelope, options), *decode_stored(body)))
+
+
 def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
-    envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None)
+    envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None, include_usage=True)
     whole = ResponsePiece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     body = OpenAIWriter(ChatFormat(), envelope, wanted).encode_response([whole], used)
-    events = events_of(replay_response(body, include_usage=True))
+    events = replay(body, ChatFormat(), envelope, wanted)
     assert {(event["id"], event["object"], event["created"]) for event in events} == {
         ("chatcmpl-1", "chat.completion.chunk", 5)
     }
@@ -199,7 +205,7 @@ def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
     assert deltas == [{"role": "assistant", "content": ""}, {"content": "Hello", "reasoning_content": "think"}, {}]
     assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None, None, "length"]
     assert events[-1]["choices"] == [] and events[-1]["usage"] == used
-    assert "usage" not in events_of(replay_response(body, include_usage=False))[-1]
+    assert "usage" not in replay(body, ChatFormat(), envelope, ResponseOptions(None))[-1]
 
 
 def test_calls_of_tools_are_numbered_in_a_stream() -> None:
@@ -207,7 +213,7 @@ def test_calls_of_tools_are_numbered_in_a_stream() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call, call]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    told = events_of(replay_response(json.dumps(body).encode(), include_usage=True))
+    told = replay(json.dumps(body).encode(), ChatFormat(), ResponseEnvelope("x", 1, "m", ""), ResponseOptions(None))
     assert told[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **call}, {"index": 1, **call}]}
     assert told[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
@@ -217,16 +223,12 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
     """The events put together are the reply again."""
     token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
     entry = {**token, "top_logprobs": [token]}
-    chat = shape is ChatFormat
+    chat, envelope, options = shape is ChatFormat, ResponseEnvelope("id", 5, "m", ""), ResponseOptions(1, choices=2)
+    forms = [ChatFormat() if chat else CompletionFormat([7, 9]) for _ in range(2)]
     calls = [ToolCall(0, "c1", FunctionCall("f", "{}"))] if chat else []
     given = [ResponsePiece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
-    writer = OpenAIWriter(
-        ChatFormat() if chat else CompletionFormat([7, 9]),
-        ResponseEnvelope("id", 5, "m", ""),
-        ResponseOptions(1, choices=2),
-    )
-    body = writer.encode_response(given, None)
-    events = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
+    body = OpenAIWriter(forms[0], envelope, options).encode_response(given, None)
+    events = [event["choices"][0] for event in replay(body, forms[1], envelope, options)]
     whole = json.loads(body)["choices"]
     said = [event for event in events if event["logprobs"]]
     assert [event["logprobs"] for event in said] == [choice["logprobs"] for choice in whole]
@@ -240,6 +242,6 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatForm
 def test_a_reply_is_told_again_as_a_message() -> None:
     whole = ResponsePiece("Hello", "", None, "stop")
     writer = OpenAIWriter(ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None))
-    pieces = parse_pieces(json.loads(writer.encode_response([whole], None)))
+    pieces, _ = decode_stored(writer.encode_response([whole], None))
     told = encode_stream(MessagesWriter(ResponseEnvelope("msg_1", 5, "m", "")), pieces, None).decode()
     assert '"text_delta","text":"Hello"' in told and '"stop_reason":"end_turn"' in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 from archwright.serving.events.engine_events import CustomCall, FunctionCall, ToolCall
 from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
 from archwright.serving.events.responses_writer import ResponsesOptions, ResponsesWriter
-from archwright.serving.events.stream_replay import encode_stream, parse_pieces
+from archwright.serving.events.stream_replay import decode_stored, encode_stream
 from archwright.serving.http.errors import ApiError, too_many_requests
 from archwright.serving.responses_api.request_translation import SHOWN_FIELDS
 
@@ -171,12 +172,11 @@ def test_without_usage_the_counts_are_0() -> None:
 
 
 def test_a_cache_keeps_what_a_replay_writes() -> None:
-    whole = call(0, "{}", "ns__f")._replace(text="Well", reasoning="Hm", finish="tool_calls", entries=[])
-    stored = json.loads(write().encode_stored([whole], USED))
+    whole = call(0, "{}", "ns__f")._replace(text="Well", reasoning="Hm", finish="tool_calls", redacted=("X",))
+    pieces, used = decode_stored(msgspec.json.encode(([whole], USED)))
     expected = json.loads(write().encode_response([whole], USED))
-    assert json.loads(write().encode_response(parse_pieces(stored), stored["usage"])) == expected
-    assert check(parse(encode_stream(write(), parse_pieces(stored), USED))[-1]) == expected
-    assert write().encode_stored([piece(redacted=("X",))], USED) == b"", "encrypted reasoning is not cached"
+    assert json.loads(write().encode_response(pieces, used)) == expected
+    assert check(parse(encode_stream(write(), pieces, used))[-1]) == expected
 
 
 TEXTS = st.text(min_size=1, max_size=8)

@@ -201,8 +201,7 @@ def test_in_the_words_of_who_speaks_messages() -> None:
         "messages": [{"role": "user", "content": blocks}],
     }
     generation = request_translation.translate_request(body, ABROAD, None)
-    cached = b'{"type":"message","content":[],"stop_reason":"end_turn"}'
-    made = build_trace_content("t", generation, cached, apart=True)
+    made = build_trace_content("t", generation, [ResponsePiece("", "", None, "stop")], apart=True)
     assert json.loads(made.system) == [{"type": "text", "content": "one\ntwo"}]
     ((parts),) = [one["parts"] for one in json.loads(made.input)]
     assert parts == [

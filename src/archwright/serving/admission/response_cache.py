@@ -80,7 +80,7 @@ class ResponseCache:
         if salt is None:
             if len(self._salts) >= MAX_SALTS:
                 self._salts.clear()
-            salt = self._salts[tenant] = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
+            salt = self._salts[tenant] = hmac.digest(self._pepper, b"replies of " + tenant.encode(), "sha256")
         return hashlib.blake2b(build_canonical_key(parts), digest_size=KEY_BYTES, key=salt).digest()
 
     def get(self, key: bytes) -> CachedResponse | None:

@@ -14,8 +14,6 @@ import msgspec
 from archwright.serving.events.engine_events import ToolCall
 from archwright.serving.events.response_formats import (
     DONE_EVENT,
-    ChatFormat,
-    OpenAIWriter,
     ResponseEnvelope,
     ResponseOptions,
     ResponsePiece,
@@ -129,15 +127,6 @@ class ResponsesWriter:
         twin.encode_piece(pieces[0])
         twin._close_all()
         return bytes(twin._encode_snapshot(twin._status, usage=to_responses_usage(used)))
-
-    def encode_stored(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-        """Encode what a cache keeps: a chat, from which a writer with another request's fields replays the reply.
-
-        Returns b"" for encrypted reasoning, which a chat cannot hold."""
-        if any(piece.redacted for piece in pieces):
-            return b""
-        options = ResponseOptions(self._options.top_logprobs)
-        return OpenAIWriter(ChatFormat(), self._envelope, options, stream=False).encode_response(pieces, used)
 
     @property
     def _status(self) -> str:

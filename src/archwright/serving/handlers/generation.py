@@ -21,9 +21,8 @@ from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.admission.response_cache import CachedResponse
-from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
-from archwright.serving.events.responses_writer import ResponsesWriter
-from archwright.serving.events.stream_replay import encode_stream, has_truncated_call, parse_pieces, replay_response
+from archwright.serving.events.response_formats import ChatFormat, CompletionFormat, ResponsePiece, ResponseWriter
+from archwright.serving.events.stream_replay import decode_stored, encode_stream
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.handlers.stream_relay import (
@@ -34,7 +33,6 @@ from archwright.serving.handlers.stream_relay import (
 )
 from archwright.serving.handlers.trace_content import build_trace_content
 from archwright.serving.http.engine_refusals import parse_length_refusal
-from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN
 from archwright.serving.providers.protocol import EngineRequest
 from archwright.serving.requests.request_validation import GenerationRequest
@@ -49,15 +47,20 @@ WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
 
 class GenerationHandler(MeteredHandler):
-    """Answers one generation; `path` is the path at an OpenAI engine, `writer` writes the client's format."""
+    """Answers one generation; `kind` is the client's interface, `writer` writes its format.
+
+    Design: the cache keeps a chat or a completion as it was sent. Of other interfaces it keeps the pieces, since their
+    replies repeat fields of the request that do not affect the reply."""
 
     def __init__(
-        self, context: HandlerContext, generation: GenerationRequest, path: str, writer: ResponseWriter
+        self, context: HandlerContext, generation: GenerationRequest, kind: RequestKind, writer: ResponseWriter
     ) -> None:
         worst_case = estimate_worst_case(generation, len(context.request.body))
         super().__init__(context, generation.endpoint, worst_case)
         self._generation = generation
-        self._path = path
+        self._kind = kind
+        self._keeps_pieces = kind in ("messages", "responses")
+        self._path = CompletionFormat.path if kind == "completion" else CHAT_PATH
         self._writer = writer
         self._timing = RequestTiming(self.request.received_at)
         self._traces_content = self.gateway.is_content_traced(self.request)
@@ -72,7 +75,7 @@ class GenerationHandler(MeteredHandler):
         if generation.documents:
             messages = generation.body["messages"]
             charge.add_input_text(await self.gateway.documents.insert_texts(generation.documents, messages))
-        charge.look_up_cache(request, generation, self._interface_kind)
+        charge.look_up_cache(request, generation, self._kind)
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)
             self._record("ok")
@@ -100,17 +103,10 @@ class GenerationHandler(MeteredHandler):
         if not self._traces_content:
             return None
         charge, relay = self._charge, self._relay
-        output: Sequence[ResponsePiece] | bytes = () if relay is None else relay.pieces
+        output: Sequence[ResponsePiece] = () if relay is None else relay.pieces
         if charge is not None and charge.cached is not None:
-            output = charge.cached.body
-        system_apart = self._interface_kind in ("messages", "responses")
-        return build_trace_content(self.request.principal.tenant, self._generation, output, apart=system_apart)
-
-    @property
-    def _interface_kind(self) -> RequestKind:
-        if self.request.head.path.startswith(MESSAGES_PATH):
-            return "messages"
-        return "chat" if self._path == CHAT_PATH else "completion"
+            output = decode_stored(charge.cached.body)[0]
+        return build_trace_content(self.request.principal.tenant, self._generation, output, apart=self._keeps_pieces)
 
     def _send_cached(self, charge: RequestCharge, cached: CachedResponse, served_by: ServedBy) -> None:
         response, body = self.response, self._encode_cached(charge, cached.body)
@@ -122,30 +118,28 @@ class GenerationHandler(MeteredHandler):
         response.finish(body)
 
     def _encode_cached(self, charge: RequestCharge, body: bytes) -> bytes:
-        if not self._generation.stream:
+        if not (self._generation.stream or self._keeps_pieces):
             return body
-        return replay_response(body, include_usage=self._generation.include_usage, told=charge.add_cost)
+        pieces, usage = decode_stored(body)
+        if self._generation.stream:
+            return encode_stream(self._writer, pieces, charge.add_cost(usage))
+        return self._writer.encode_response(pieces, usage)
 
     def _send_response(self, charge: RequestCharge, relay: BufferedRelay) -> None:
         """Send the engine's reply, or the end of the stream; cache it if possible."""
         response, timing, served_by, stream = self.response, self._timing, self._served_by, self._generation.stream
         assert served_by is not None, "a reply without its first piece"
         body = b""
-        if charge.is_cacheable or not stream:
+        if not stream or (charge.is_cacheable and not self._keeps_pieces):
             body = self._writer.encode_response(relay.pieces, timing.used)
-            if charge.is_cacheable and not has_truncated_call(relay.pieces):
-                stored = self._encode_stored(relay.pieces, body)
-                if stored:
-                    charge.cache_response(served_by.version, stored, timing.input_tokens, timing.tokens)
+        if charge.is_cacheable:
+            stored = msgspec.json.encode((relay.pieces, timing.used)) if self._keeps_pieces else body
+            charge.cache_response(served_by.version, stored, timing.input_tokens, timing.tokens)
         if stream:
             response.finish(self._writer.encode_end(charge.add_cost(timing.used)))
         else:
             headers = [*served_by.headers(), timing.overhead_header(response.now()), *charge.headers()]
             response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
-
-    def _encode_stored(self, pieces: Sequence[ResponsePiece], body: bytes) -> bytes:
-        """Return the bytes that the cache keeps for a complete reply; b"": the reply is not cached."""
-        return body
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
         charge.mark_sent_to_engine()
@@ -237,26 +231,3 @@ class GenerationHandler(MeteredHandler):
             "gateway_s": timing.gateway_time_s(self.response.now()),
             "engine_s": timing.event_at - timing.asked_at,
         }
-
-
-class ResponsesHandler(GenerationHandler):
-    """Answers a request of the Responses interface. A cached reply is written anew, with the fields of its request."""
-
-    def __init__(self, context: HandlerContext, generation: GenerationRequest, writer: ResponsesWriter) -> None:
-        super().__init__(context, generation, CHAT_PATH, writer)
-        self._responses_writer = writer
-        context.response.set_failure_format(writer.encode_error)
-
-    @property
-    def _interface_kind(self) -> RequestKind:
-        return "responses"
-
-    def _encode_stored(self, pieces: Sequence[ResponsePiece], body: bytes) -> bytes:
-        return self._responses_writer.encode_stored(pieces, self._timing.used)
-
-    def _encode_cached(self, charge: RequestCharge, body: bytes) -> bytes:
-        reply = msgspec.json.decode(body)
-        pieces, used = parse_pieces(reply), reply.get("usage")
-        if self._generation.stream:
-            return encode_stream(self._responses_writer, pieces, charge.add_cost(used))
-        return self._responses_writer.encode_response(pieces, used)

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import estimate_input_tokens
 from archwright.serving.events.citation_writer import CitationWriter
 from archwright.serving.events.messages_writer import MessagesWriter
@@ -15,7 +16,7 @@ from archwright.serving.events.response_formats import (
 )
 from archwright.serving.events.responses_writer import ResponsesWriter
 from archwright.serving.handlers.classification import ClassificationHandler, parse_classification_request
-from archwright.serving.handlers.generation import GenerationHandler, ResponsesHandler
+from archwright.serving.handlers.generation import GenerationHandler
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, json_reply
 from archwright.serving.handlers.retrieval import RetrievalHandler
 from archwright.serving.handlers.specialist_models import EmbeddingsHandler, RerankHandler
@@ -48,7 +49,7 @@ def prepare_chat(context: HandlerContext) -> GenerationHandler:
         if error.openai_code != "model_not_found":
             raise
         return _prepare_retrieval(context, error)
-    return prepare_generation(context, generation, ChatFormat())
+    return _prepare_generation(context, generation, "chat", ChatFormat())
 
 
 def _prepare_retrieval(context: HandlerContext, unknown: ApiError) -> RetrievalHandler:
@@ -70,15 +71,15 @@ def prepare_completion(context: HandlerContext) -> GenerationHandler:
     starts = [len(text) if type(text) is str else 0 for text in (prompt if generation.contexts > 1 else [prompt])]
     echoes = bool(generation.body.get("echo"))
     shape = CompletionFormat([0 if echoes else start for start in starts for _ in range(choices)])
-    return prepare_generation(context, generation, shape)
+    return _prepare_generation(context, generation, "completion", shape)
 
 
-def prepare_generation(
-    context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat
+def _prepare_generation(
+    context: HandlerContext, generation: GenerationRequest, kind: RequestKind, shape: ChoiceFormat
 ) -> GenerationHandler:
     writer = make_writer(context, generation, shape, OpenAIWriter)
     check_text_size(context, generation)
-    return GenerationHandler(context, generation, shape.path, writer)
+    return GenerationHandler(context, generation, kind, writer)
 
 
 def make_writer(context: HandlerContext, generation: GenerationRequest, shape: ChoiceFormat, kind: type[W]) -> W:
@@ -104,16 +105,17 @@ def prepare_message(context: HandlerContext) -> GenerationHandler:
     generation = parse_message(context, MessagesRequest)
     stops = (generation.native or {}).get("stop_sequences") or generation.body.get("stop") or ()
     writer = MessagesWriter(build_envelope(context, generation, "msg_"), stops)
-    return GenerationHandler(context, generation, ChatFormat.path, writer)
+    return GenerationHandler(context, generation, "messages", writer)
 
 
-def prepare_response(context: HandlerContext) -> ResponsesHandler:
+def prepare_response(context: HandlerContext) -> GenerationHandler:
     request, gateway = context.request, context.gateway
     workload, body = request.header(WORKLOAD_HEADER), decode_body(request.body)
     generation, options = translate_response(body, gateway.directory, workload)
     check_text_size(context, generation)
-    envelope = build_envelope(context, generation, "resp_")
-    return ResponsesHandler(context, generation, ResponsesWriter(envelope, options, gateway.clock))
+    writer = ResponsesWriter(build_envelope(context, generation, "resp_"), options, gateway.clock)
+    context.response.set_failure_format(writer.encode_error)
+    return GenerationHandler(context, generation, "responses", writer)
 
 
 def parse_message(context: HandlerContext, kind: type[MessagesRequest]) -> GenerationRequest:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from archwright.engines.http_request_parser import RequestHead
 from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.citation_writer import CitationWriter
-from archwright.serving.events.response_formats import ChatFormat, ResponsePiece
+from archwright.serving.events.response_formats import ResponsePiece
 from archwright.serving.events.stream_replay import encode_stream
 from archwright.serving.handlers.generation import GenerationHandler
 from archwright.serving.handlers.request_handler import HandlerContext
@@ -30,7 +30,7 @@ class RetrievalHandler(GenerationHandler):
     """Answers one chat about documents."""
 
     def __init__(self, context: HandlerContext, chat: PassageChat, writer: CitationWriter) -> None:
-        super().__init__(context, chat.generation, ChatFormat.path, writer)
+        super().__init__(context, chat.generation, "chat", writer)
         self._chat, self._citations = chat, writer
 
     async def _respond(self, charge: RequestCharge) -> None:

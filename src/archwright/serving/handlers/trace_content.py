@@ -13,24 +13,21 @@ import msgspec
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.serving.events.engine_events import select_objects
 from archwright.serving.events.response_formats import ResponsePiece
-from archwright.serving.events.stream_replay import parse_pieces
 from archwright.serving.requests.request_validation import GenerationRequest
 
 MAX_CHARACTERS = 16_384
 MAX_PARTS = 256  # an empty part has a size too
 MAX_NAME_CHARACTERS = 256
 TRUNCATION_MARK = "… [truncated]"
-# The conventions' names of finish reasons, where they differ.
-FINISH_REASONS = {"tool_calls": "tool_call", "tool_use": "tool_call", "end_turn": "stop", "max_tokens": "length"}
 
 Part = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 
 
 def build_trace_content(
-    tenant: str, generation: GenerationRequest, output: Sequence[ResponsePiece] | bytes, *, apart: bool
+    tenant: str, generation: GenerationRequest, output: Sequence[ResponsePiece], *, apart: bool
 ) -> TraceContent:
-    """Build the content. `output`: the reply so far, or a cached reply; `apart`: the system prompt is no message."""
+    """Build the content. `output`: the reply so far; `apart`: the system prompt is no message."""
     native = generation.native or {}
     body: Mapping[str, Any] = native if "messages" in native else generation.body
     input_budget, output_budget, system_budget = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
@@ -118,14 +115,7 @@ def _tool_result_part(call_id: object, content: object) -> Part:
     return {"type": "tool_call_response", "id": str(call_id or ""), "response": _join_texts(content)}
 
 
-def _response_messages(output: Sequence[ResponsePiece] | bytes) -> Iterable[tuple[list[Part], str]]:
-    if not isinstance(output, bytes):
-        pieces = output
-    else:
-        reply = msgspec.json.decode(output)
-        if reply.get("type") == "message":
-            return [([_block_part(block) for block in reply["content"]], _map_finish_reason(reply["stop_reason"]))]
-        pieces = parse_pieces(reply)
+def _response_messages(pieces: Sequence[ResponsePiece]) -> Iterable[tuple[list[Part], str]]:
     messages = ((_piece_parts(piece), piece.finish) for piece in pieces)
     return [(parts, _map_finish_reason(finish)) for parts, finish in messages if parts or finish]
 
@@ -139,7 +129,7 @@ def _piece_parts(piece: ResponsePiece) -> list[Part]:
 
 def _map_finish_reason(reason: str | None) -> str:
     """Return the conventions' name; "error" for a reply that ended without a reason."""
-    return FINISH_REASONS.get(reason, reason) if reason else "error"
+    return "tool_call" if reason == "tool_calls" else reason or "error"
 
 
 def _join_texts(content: object) -> str:
