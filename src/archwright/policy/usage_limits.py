@@ -145,12 +145,6 @@ def reserve_request(
     return at_us + passed, requests, tokens, spent_nusd
 
 
-def compute_remaining_rate(per_minute: int, level: int) -> tuple[int, int, float]:
-    """Return how many requests (or tokens) the rate has left, the rate, and the seconds until it has all of them."""
-    left = per_minute - -(-level // UNITS_PER_REQUEST)
-    return max(0, left), per_minute, level / (per_minute * 1_000_000) if per_minute else 0.0
-
-
 def settle_request(caps: AccountCaps, level: AccountLevel, tokens: int, nusd: int, now_us: int) -> AccountLevel:
     """Return the level after a request that used `tokens` fewer than reserved (negative: more) and `nusd`."""
     at_us, requests, left, spent_nusd = level

@@ -64,7 +64,7 @@ def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) ->
         ("/v1/audio/speech", "Send its requests to the provider directly."),
         ("/v1/threads/t1/messages", "Send all messages to /v1/chat/completions."),
         ("/v1/fine_tuning/jobs", "Train a model with `archwright train`"),
-        ("/v1/messages/batches", "Send each request to /v1/messages."),
+        ("/v1/messages/batches", "Send each request to /v1/messages, or a batch to /v1/batches."),
         ("/api/chat", "Use OpenAI's at /v1/chat/completions"),
         ("/v1beta/models/gemini:generateContent", "Use OpenAI's at /v1/chat/completions"),
         ("/openai/deployments/m/chat/completions", "Use OpenAI's at /v1/chat/completions"),

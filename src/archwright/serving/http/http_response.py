@@ -319,9 +319,9 @@ class HttpResponse:
         first = f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
         if self._head.path.startswith(MESSAGES_PATH):
             first += f"request-id: {self.id}\r\n"
-        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
-        end = b"\r\n" if self._peer.is_reusable() else b"connection: close\r\n\r\n"
-        return b"%b%b%b%b%b%b" % (_STATUS_LINES[status], self._buffer.date, first.encode(), fields, self._sharing, end)
+        fields = b"\r\n".join(map(b": ".join, headers))  # never empty
+        end = b"\r\n\r\n" if self._peer.is_reusable() else b"\r\nconnection: close\r\n\r\n"
+        return b"%b%b%b%b%b%b" % (_STATUS_LINES[status], self._buffer.date, first.encode(), self._sharing, fields, end)
 
 
 def encode_bare_response(error: ApiError, date: bytes) -> bytes:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from archwright.policy.usage_limits import AccountCaps, AccountLevel, compute_remaining_rate
+from archwright.policy.usage_limits import UNITS_PER_REQUEST, AccountCaps, AccountLevel
 
 Rates = Sequence[tuple[AccountCaps, AccountLevel]]
 _PARTS, _RATES = (b"limit", b"remaining", b"reset"), (b"requests", b"tokens")
@@ -20,11 +20,17 @@ def build_rate_headers(rates: Rates, *, messages: bool) -> list[tuple[bytes, byt
     """Return limit, remaining and reset of requests and tokens per minute, as far as they are limited."""
     fields: list[tuple[bytes, bytes]] = []
     for kind, names in enumerate(_ANTHROPIC if messages else _OPENAI):
-        left = [compute_remaining_rate(caps[kind], level[kind + 1]) for caps, level in rates if caps[kind] >= 0]
-        if left:
-            remaining, limit, reset_s = min(left)
-            reset = b"%.3fs" % reset_s
-            if messages:
-                reset = datetime.fromtimestamp(time.time() + reset_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-            fields += zip(names, (b"%d" % limit, b"%d" % remaining, reset), strict=True)
+        rate, left = -1, 0  # in the units of the account
+        for caps, level in rates:
+            other = caps[kind] * UNITS_PER_REQUEST - level[kind + 1]
+            if caps[kind] >= 0 and (rate < 0 or other < left):
+                rate, left = caps[kind], other
+        if rate < 0:
+            continue
+        reset_s = 60 - left / (rate * 1_000_000) if rate else 0.0
+        reset = b"%.3fs" % reset_s
+        if messages:
+            reset = datetime.fromtimestamp(time.time() + reset_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        remaining = left // UNITS_PER_REQUEST if left > 0 else 0
+        fields += ((names[0], b"%d" % rate), (names[1], b"%d" % remaining), (names[2], reset))
     return fields

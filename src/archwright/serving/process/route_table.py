@@ -128,14 +128,13 @@ _OTHER_ENDPOINTS = (
     ("/images /videos", "No model here makes images. /v1/chat/completions reads images with a vision model."),
     ("/audio", "This audio endpoint is not served. Send its requests to the provider directly."),
     ("/realtime", "Realtime sessions are not served. Use /v1/chat/completions with `stream`: true."),
-    ("/uploads", "Uploads in parts are not served. Send texts and images inside the request."),
-    ("/messages/batches", "Message batches are not served. Send each request to /v1/messages."),
+    ("/uploads", "Uploads in parts are not served. Send the whole file to POST /v1/files."),
+    (
+        "/messages/batches",
+        "Message batches are not served. Send each request to /v1/messages, or a batch to /v1/batches.",
+    ),
     ("/complete", "Text completions of Anthropic are not served. Use /v1/messages."),
     ("/engines /edits", "This old endpoint is not served. Use /v1/completions or /v1/chat/completions."),
-    (
-        "/organization /dashboard /usage",
-        "Usage and keys: `archwright usage` and `archwright key`, or the administration API.",
-    ),
-    ("/evals /containers /skills", "This endpoint is not served. Use /v1/chat/completions."),
+    ("/organization /dashboard /usage", "Use `archwright usage` and `archwright key`, or the administration API."),
     ("/api /v1beta /openai", "This interface is not served. Use OpenAI's at /v1/chat/completions, or /v1/messages."),
 )
