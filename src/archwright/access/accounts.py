@@ -85,16 +85,7 @@ class Reservation:
     `rates`: limits and level of each account after the reservation."""
 
     __slots__ = (
-        "accounts",
-        "ask",
-        "counted",
-        "generation",
-        "nusd",
-        "principal",
-        "rates",
-        "settled",
-        "tokens",
-        "version",
+        *("accounts", "ask", "counted", "generation", "nusd", "principal", "rates", "settled", "tokens", "version"),
     )
 
     def __init__(

@@ -1,6 +1,6 @@
 """Prepare the handlers of requests that an engine answers: read, validate, choose the format of the reply."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import estimate_input_tokens
@@ -26,6 +26,7 @@ from archwright.serving.messages_api.request_translation import BETA_HEADER, tra
 from archwright.serving.messages_api.schema import CountTokensRequest, MessagesRequest
 from archwright.serving.requests.fast_path import parse_chat
 from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.passage_prompt import parse_model_name, validate_passage_chat
 from archwright.serving.requests.request_validation import (
     WORKLOAD_HEADER,
@@ -39,6 +40,11 @@ from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica
 
 W = TypeVar("W", bound=OpenAIWriter)
+
+
+def _read_request(context: HandlerContext) -> tuple[dict[str, Any], ModelDirectory, str | None]:
+    """Return the body, the models, and the workload that a header names."""
+    return decode_body(context.request.body), context.gateway.directory, context.request.header(WORKLOAD_HEADER)
 
 
 def prepare_chat(context: HandlerContext) -> GenerationHandler:
@@ -65,8 +71,7 @@ def _prepare_retrieval(context: HandlerContext, unknown: ApiError) -> RetrievalH
 
 
 def prepare_completion(context: HandlerContext) -> GenerationHandler:
-    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
-    generation = validate_completion(body, context.gateway.directory, workload)
+    generation = validate_completion(*_read_request(context))
     prompt, choices = generation.body["prompt"], generation.choices // generation.contexts
     starts = [len(text) if type(text) is str else 0 for text in (prompt if generation.contexts > 1 else [prompt])]
     echoes = bool(generation.body.get("echo"))
@@ -109,20 +114,15 @@ def prepare_message(context: HandlerContext) -> GenerationHandler:
 
 
 def prepare_response(context: HandlerContext) -> GenerationHandler:
-    request, gateway = context.request, context.gateway
-    workload, body = request.header(WORKLOAD_HEADER), decode_body(request.body)
-    generation, options = translate_response(body, gateway.directory, workload)
+    generation, options = translate_response(*_read_request(context))
     check_text_size(context, generation)
-    writer = ResponsesWriter(build_envelope(context, generation, "resp_"), options, gateway.clock)
+    writer = ResponsesWriter(build_envelope(context, generation, "resp_"), options, context.gateway.clock)
     context.response.set_failure_format(writer.encode_error)
     return GenerationHandler(context, generation, "responses", writer)
 
 
 def parse_message(context: HandlerContext, kind: type[MessagesRequest]) -> GenerationRequest:
-    request = context.request
-    workload, betas = request.header(WORKLOAD_HEADER), request.header(BETA_HEADER)
-    body = decode_body(request.body)
-    generation = translate_request(body, context.gateway.directory, workload, betas, kind)
+    generation = translate_request(*_read_request(context), context.request.header(BETA_HEADER), kind)
     check_text_size(context, generation)
     return generation
 
@@ -156,13 +156,11 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
 
 
 def prepare_embeddings(context: HandlerContext) -> EmbeddingsHandler:
-    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
-    return EmbeddingsHandler(context, validate_embedding(body, context.gateway.directory, workload))
+    return EmbeddingsHandler(context, validate_embedding(*_read_request(context)))
 
 
 def prepare_rerank(context: HandlerContext) -> RerankHandler:
-    body, workload = decode_body(context.request.body), context.request.header(WORKLOAD_HEADER)
-    return RerankHandler(context, validate_rerank(body, context.gateway.directory, workload))
+    return RerankHandler(context, validate_rerank(*_read_request(context)))
 
 
 def prepare_classification(context: HandlerContext) -> ClassificationHandler:

@@ -4,15 +4,17 @@ Design: only probes and documentation are open without a key, and they decode no
 `{}` in the pattern; nothing else of a path is decoded, so no encoded path reaches another route.
 """
 
+import csv
 import re
 from collections.abc import Callable
 from http import HTTPMethod
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from archwright.serving.admission.authorization import RouteRequirement
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
-from archwright.serving.http.errors import MESSAGES_PATH, RESPONSES_PATH
+from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
 
 METERED_PERMISSION = "inference.invoke"  # of routes whose requests count against the rates
@@ -91,7 +93,8 @@ class RouteTable:
         tail = _SLASHES.sub("/", _VERSION_PREFIX.sub("", path, count=1)).removesuffix("/")
         suggested = f"/v1{tail}"
         if suggested == path or not any(pattern.fullmatch(suggested) for _, pattern in self._patterns):
-            return next((f" {hint}" for prefixes, hint in _OTHER_ENDPOINTS if _begins(tail, prefixes)), "")
+            parents = (tail, *(tail[: end.start()] for end in re.finditer("[/:]", tail)))
+            return next((f" {_OTHER_ENDPOINTS[path]}" for path in parents if path in _OTHER_ENDPOINTS), "")
         ends = "before /v1" if suggested.startswith(MESSAGES_PATH) else "in /v1"
         return f" Did you mean {suggested}? The client's base URL must end {ends}."
 
@@ -105,36 +108,9 @@ def _describe_action(method: str, path: str, route: Route | None) -> str:
     return f"{method} {f'/{segment}/' if segment in _FIRST_SEGMENTS else '/'}... ({len(path)} characters)"
 
 
-def _begins(path: str, prefixes: str) -> bool:
-    return any(path == one or path.startswith((f"{one}/", f"{one}:")) for one in prefixes.split())
-
-
+with Path(__file__).with_name("other_endpoints.csv").open(encoding="utf-8", newline="") as _file:
+    # What to use instead of paths of other interfaces, after the version, and of paths below them.
+    _OTHER_ENDPOINTS = {path: row["hint"] for row in csv.DictReader(_file) for path in row["paths"].split()}
 _FIRST_SEGMENTS = ("v1", "admin", "metrics", "health", "healthz", "readyz")
 _SLASHES = re.compile("//+")
 _VERSION_PREFIX = re.compile("(?:/+v1(?=/))*")
-# First segments of paths of other interfaces, after the version, and what to use instead.
-_OTHER_ENDPOINTS = (
-    ("/responses", f"The gateway keeps no responses. Send the whole conversation to POST {RESPONSES_PATH}."),
-    ("/conversations /assistants /threads", "No conversation is stored. Send all messages to /v1/chat/completions."),
-    ("/vector_stores", "Index documents with `archwright data index`, or embed texts at /v1/embeddings."),
-    (
-        "/fine_tuning /fine-tunes",
-        "Train a model with `archwright train` and promote it with `archwright models promote`.",
-    ),
-    (
-        "/moderations",
-        "Send the text to a classifier at /v1/predict/WORKLOAD, or instruct a model at /v1/chat/completions.",
-    ),
-    ("/images /videos", "No model here makes images. /v1/chat/completions reads images with a vision model."),
-    ("/audio", "This audio endpoint is not served. Send its requests to the provider directly."),
-    ("/realtime", "Realtime sessions are not served. Use /v1/chat/completions with `stream`: true."),
-    ("/uploads", "Uploads in parts are not served. Send the whole file to POST /v1/files."),
-    (
-        "/messages/batches",
-        "Message batches are not served. Send each request to /v1/messages, or a batch to /v1/batches.",
-    ),
-    ("/complete", "Text completions of Anthropic are not served. Use /v1/messages."),
-    ("/engines /edits", "This old endpoint is not served. Use /v1/completions or /v1/chat/completions."),
-    ("/organization /dashboard /usage", "Use `archwright usage` and `archwright key`, or the administration API."),
-    ("/api /v1beta /openai", "This interface is not served. Use OpenAI's at /v1/chat/completions, or /v1/messages."),
-)
