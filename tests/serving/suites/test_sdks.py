@@ -28,9 +28,9 @@ OPENAI = [
     )
 ]
 STORED = "(method|raw_response|streaming_response)_(retrieve|update|delete|cancel|compact)"
-# Replies are not stored, models are not deleted, and a response names its model. Files hold requests of a batch, which
-# are chats, completions or embeddings. Token ids are numbers, `best_of` and `limit` begin with 1. The client asks for
-# base64 vectors and decodes them, but its strict mode checks them before.
+# Replies are not stored, models are not deleted, and a response names its model. Files only hold requests of batches,
+# and the tests name files that do not exist. Token ids are numbers, `best_of` and `limit` begin with 1. The client asks
+# for base64 vectors and decodes them, but its strict mode checks them before.
 OPENAI_REFUSED = {
     rf"Completions::test_{STORED}": "does not exist",
     r"Completions::test_(method|raw_response|streaming_response)_list": "Method GET is not allowed",
@@ -43,7 +43,8 @@ OPENAI_REFUSED = {
     rf"Files::test_{STORED}": "No such file: 'file_id'",
     r"Files::test_\w+_create": "Error code: 400",
     rf"Batches::test_{STORED}": "No such batch: 'batch_id'",
-    r"Batches::test_\w+_create": "Error code: 400",
+    r"Batches::test_\w+_create": "No such file: 'input_file_id'",
+    r"Batches::test_method_create_with_all_params": "Error code: 400",
     r"(Files|Batches)::test_method_list_with_all_params": "'limit' must be from 1",
 }
 ANTHROPIC = ["tests/api_resources/test_messages.py", "tests/api_resources/test_models.py"]
