@@ -119,3 +119,9 @@ def test_an_error_has_line_and_field(
     assert where.field == place[1]
     assert near in (*error.nearest, ""), error.lines()
     assert "sk-secret" not in error.lines() and "u:pass" not in error.lines()
+
+
+def test_the_only_model_has_no_other_models_to_name(tmp_path: Path) -> None:
+    with pytest.raises(OperateError) as caught:
+        read(tmp_path, "models: {a: {fallbacks: [b], upstreams: [{url: 'http://h/v1'}]}}")
+    assert caught.value.hint and "one of" not in caught.value.hint

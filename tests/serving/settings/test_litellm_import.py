@@ -179,6 +179,19 @@ def test_another_file_is_refused(tmp_path: Path, text: str, code: str, line: int
     assert (caught.value.code, caught.value.where.line) == (code, line)
 
 
+@pytest.mark.parametrize(
+    "name", ["1e5", "0x1f", "1_000", "12:30", ".5", "1.", "yes", "null", "~", "2024-10-21", "# a", "'", "a: b"]
+)
+def test_names_of_any_form_stay_texts(tmp_path: Path, name: str) -> None:
+    entries = [
+        {"model_name": n, "litellm_params": {"model": f"hosted_vllm/{name}", "api_base": "http://h/v1"}}
+        for n in (name, "a\nb")
+    ]
+    config, _text, left = convert(tmp_path, json.dumps({"model_list": entries}))
+    assert [one.model for one in config.endpoints] == [name] == [pool.model for pool in config.pools]
+    assert list(left) == ["model_list[1]"]
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

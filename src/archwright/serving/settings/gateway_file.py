@@ -208,7 +208,8 @@ class GatewayTables:
     ) -> OperateError:
         where = ErrorLocation(self._file, specfile.find_line(self.tree, field), field or None)
         near = tuple(difflib.get_close_matches(word, accepted, 3, 0.5))
-        hint = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(accepted)}" if word else HINT
+        others = f"use one of {', '.join(accepted)}" if accepted else HINT
+        hint = f"did you mean {' or '.join(near)}?" if near else others
         return OperateError(code, message, where=where, hint=hint, nearest=near)
 
     def build(

@@ -110,8 +110,10 @@ class _Importer:
     def _add_deployment(self, entry: _Section) -> None:
         params, info = entry.take_section("litellm_params"), entry.take_section("model_info")
         name, model = entry.take("model_name"), params.take("model")
-        if not name or not model or "*" in name + model or model[-1] == "/" or len(name) > specfile.MAX_KEY_CHARACTERS:
-            raise _NotImported("model_name or model is missing, long or a wildcard: write an entry for each model")
+        is_usable = name and name.isprintable() and len(name) <= specfile.MAX_KEY_CHARACTERS
+        if not is_usable or not model or "*" in f"{name}{model}" or model[-1] == "/":
+            reason = "missing, long, a wildcard or has invisible characters"
+            raise _NotImported(f"model_name or model is {reason}: write an entry for each model")
         if (mode := info.take("mode") or "chat") not in SERVED_MODES:
             raise _NotImported(f"the gateway does not serve the mode {mode}")
         prefix, _, rest = model.partition("/")
@@ -233,5 +235,12 @@ def import_litellm_config(path: Path) -> tuple[str, tuple[LeftOut, ...]]:
     return text, left_out
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that look like numbers to other readers of YAML, such as 1e5."""
+
+
+_Dumper.add_implicit_resolver("number", re.compile(r"[-+.]?[0-9][0-9a-zA-Z.+_-]*"), list("-+.0123456789"))
+
+
 def _dump(value: object) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
