@@ -49,7 +49,7 @@ WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 class GenerationHandler(MeteredHandler):
     """Answers one generation; `kind` is the client's interface, `writer` writes its format.
 
-    Design: the cache keeps a chat or a completion as it was sent. Of other interfaces it keeps the pieces, since their
+    Design: the cache keeps a chat or a completion as it was sent. For other interfaces it keeps the pieces, since their
     replies repeat fields of the request that do not affect the reply."""
 
     def __init__(
