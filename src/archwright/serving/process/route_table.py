@@ -109,7 +109,7 @@ def _describe_action(method: str, path: str, route: Route | None) -> str:
 
 
 with Path(__file__).with_name("other_endpoints.csv").open(encoding="utf-8", newline="") as _file:
-    # What to use instead of paths of other interfaces, after the version, and of paths below them.
+    # Each row names paths of other interfaces, after the version, and what to use instead of them and paths below.
     _OTHER_ENDPOINTS = {path: row["hint"] for row in csv.DictReader(_file) for path in row["paths"].split()}
 _FIRST_SEGMENTS = ("v1", "admin", "metrics", "health", "healthz", "readyz")
 _SLASHES = re.compile("//+")
