@@ -6,7 +6,6 @@ entries is refused at its first surplus event. 5,000 open brackets or 256 KB of 
 PyYAML's pure parser is too slow for the deadline of 2 s, so nothing is read without libyaml.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import yaml
-from msgspec import inspect
 
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, from_os_error
 from archwright.scalars import resolve_scalar
@@ -233,25 +231,6 @@ def parse_yaml(text: str) -> YamlTree:
 def read_packaged_yaml(path: Path, kind: type[R]) -> R:
     """Return a YAML table of our own as `kind`; it may be longer than a user's file."""
     return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), kind)
-
-
-def list_accepted(kind: type, path: str) -> tuple[str, ...]:
-    """Return the fields that the record at `path` of a `kind` has, or the words that a field accepts."""
-    found: list[inspect.Type] = [inspect.type_info(kind)]
-    for part in (*re.findall(r"\[.*?\]|[^.\[\]]+", path), None):
-        found = [one for each in found for one in (each.types if isinstance(each, inspect.UnionType) else (each,))]
-        if part is not None:
-            found = [inner for one in found for inner in _list_inner_types(one, part)]
-    fields = [field.encode_name for one in found if isinstance(one, inspect.StructType) for field in one.fields]
-    return (*fields, *(str(value) for one in found if isinstance(one, inspect.LiteralType) for value in one.values))
-
-
-def _list_inner_types(kind: inspect.Type, part: str) -> list[inspect.Type]:
-    if isinstance(kind, inspect.StructType):
-        return [field.type for field in kind.fields if field.encode_name == part]
-    if isinstance(kind, inspect.VarTupleType):
-        return [kind.item_type]
-    return [kind.value_type] if isinstance(kind, inspect.DictType) else []
 
 
 def read_tree(path: Path, refuse: ErrorFactory) -> YamlTree:

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -128,6 +128,11 @@ class GatewayEntries(Record):
     cache: CachePolicy = "off"
 
 
+_RECORDS = (GatewayEntries, ModelEntry, UpstreamEntry, UpstreamPrice, KeyCommand, TlsFiles, ClientLimits)
+# What a misspelt word may mean.
+_WORDS = (*(name for kind in _RECORDS for name in kind.__struct_fields__), *get_args(CachePolicy), *get_args(DataClass))
+
+
 class GatewayFile(NamedTuple):
     """A file that was read. `paths`: the field in the file of each pool and endpoint of `config`."""
 
@@ -198,18 +203,16 @@ class GatewayTables:
             inner = place.strip("`$")
             field = f"{path}{inner}" if path else inner.lstrip(".")
             word = re.search(r"(unknown field `|Invalid enum value ')(.+)[`']", message)
-            accepted = specfile.list_accepted(kind, inner)
             if word and word[1].startswith("unknown"):
                 field, message = specfile.join_path(field, word[2]), f"there is no field {word[2]!r} here"
-            raise self.refuse(message, field, word[2] if word else "", accepted) from error
+            raise self.refuse(message, field, word[2] if word else "", _WORDS) from error
 
     def refuse(
         self, message: str, field: str, word: str = "", accepted: tuple[str, ...] = (), code: str = "AW-OPS-71"
     ) -> OperateError:
         where = ErrorLocation(self._file, specfile.find_line(self.tree, field), field or None)
         near = tuple(difflib.get_close_matches(word, accepted, 3, 0.5))
-        others = f"use one of {', '.join(accepted)}" if accepted else HINT
-        hint = f"did you mean {' or '.join(near)}?" if near else others
+        hint = f"did you mean {' or '.join(near)}?" if near else HINT
         return OperateError(code, message, where=where, hint=hint, nearest=near)
 
     def build(
@@ -231,7 +234,8 @@ class GatewayTables:
     def _build_pool(self, upstream: UpstreamEntry, model: str, path: str) -> EnginePoolSpec:
         for field, known in (("provider", list_providers()), ("engine", list_engines())):
             if (value := getattr(upstream, field)) not in known:
-                raise self.refuse(f"{field} cannot be {specfile.quote_value(value)}", f"{path}.{field}", value, known)
+                message = f"{field} cannot be {specfile.quote_value(value)}; use one of {', '.join(known)}"
+                raise self.refuse(message, f"{path}.{field}", value, known)
         urls = (upstream.url,) if isinstance(upstream.url, str) else upstream.url
         fields = {name: getattr(upstream, name) for name in ADDRESS_FIELDS}
         try:
