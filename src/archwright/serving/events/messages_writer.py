@@ -13,7 +13,7 @@ import msgspec
 
 from archwright.errors import EngineError
 from archwright.serving.events.engine_events import ToolCall
-from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
+from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece, encode_event
 
 _encode = msgspec.json.Encoder().encode
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -68,7 +68,7 @@ class MessagesWriter:
 
     def encode_start(self) -> bytes:
         message = self._build_message([], None, to_messages_usage(None))
-        return _encode_event("message_start", message=message) + _encode_event("ping")
+        return encode_event("message_start", message=message) + encode_event("ping")
 
     def encode_text(self, text: str) -> bytes:
         if self._open != "text":
@@ -152,8 +152,8 @@ class MessagesWriter:
         delta = {"stop_reason": reason, "stop_sequence": stop, "stop_details": None, "container": None}
         usage = to_messages_usage(used)
         usage = {name: count for name, count in usage.items() if name not in _FIELDS_OF_COMPLETE_USAGE}
-        out += _encode_event("message_delta", delta=delta, usage=usage)
-        return out + _encode_event("message_stop")
+        out += encode_event("message_delta", delta=delta, usage=usage)
+        return out + encode_event("message_stop")
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
@@ -185,7 +185,7 @@ class MessagesWriter:
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _open_block(self, kind: str, block: dict[str, Any]) -> bytes:
-        out = self._close_block() + _encode_event("content_block_start", index=self._blocks, content_block=block)
+        out = self._close_block() + encode_event("content_block_start", index=self._blocks, content_block=block)
         self._open, self._blocks = kind, self._blocks + 1
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
         self._text_prefix = head + b'"delta":{"type":"text_delta","text":'
@@ -195,14 +195,10 @@ class MessagesWriter:
         if not self._open:
             return b""
         self._open, self._call = "", None
-        return _encode_event("content_block_stop", index=self._blocks - 1)
+        return encode_event("content_block_stop", index=self._blocks - 1)
 
     def _encode_delta(self, delta: dict[str, Any]) -> bytes:
-        return _encode_event("content_block_delta", index=self._blocks - 1, delta=delta)
-
-
-def _encode_event(kind: str, **fields: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
+        return encode_event("content_block_delta", index=self._blocks - 1, delta=delta)
 
 
 def _tool_use_block(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,11 @@ DONE_EVENT = b"data: [DONE]\n\n"
 MAX_COUNT = 1 << 31
 
 
+def encode_event(kind: str, **fields: Any) -> bytes:
+    """Encode an event of the Messages or the Responses interface, which have their type twice."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
+
+
 class ResponsePiece(NamedTuple):
     """A part of one choice. `entries`: chat log-probabilities; `stop`: the matched stop text, if known."""
 

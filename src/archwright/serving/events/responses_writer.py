@@ -18,6 +18,7 @@ from archwright.serving.events.response_formats import (
     ResponseOptions,
     ResponsePiece,
     chat_logprobs,
+    encode_event,
 )
 from archwright.serving.http.errors import ApiError
 
@@ -85,7 +86,9 @@ class ResponsesWriter:
 
     def encode_start(self) -> bytes:
         snapshot = ResponsesWriter(self._envelope, self._options, self._clock)._encode_snapshot("in_progress")
-        return b"".join(_encode_event(kind, number, response=snapshot) for number, kind in enumerate(START_KINDS))
+        return b"".join(
+            encode_event(kind, sequence_number=at, response=snapshot) for at, kind in enumerate(START_KINDS)
+        )
 
     def encode_text(self, text: str) -> bytes:
         if self._part != "output_text":
@@ -123,10 +126,9 @@ class ResponsesWriter:
         return self._encode_event("response.failed", response=snapshot) + DONE_EVENT
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
-        twin = ResponsesWriter(self._envelope, self._options, self._clock)
-        twin.encode_piece(pieces[0])
-        twin._close_all()
-        return bytes(twin._encode_snapshot(twin._status, usage=to_responses_usage(used)))
+        self.encode_piece(pieces[0])
+        self._close_all()
+        return bytes(self._encode_snapshot(self._status, usage=to_responses_usage(used)))
 
     @property
     def _status(self) -> str:
@@ -134,7 +136,7 @@ class ResponsesWriter:
 
     def _encode_event(self, kind: str, **fields: Any) -> bytes:
         number, self.number = self.number, self.number + 1
-        return _encode_event(kind, number, **fields)
+        return encode_event(kind, sequence_number=number, **fields)
 
     def _encode_snapshot(
         self, status: str, *, usage: dict[str, Any] | None = None, error: dict[str, Any] | None = None
@@ -258,11 +260,6 @@ class ResponsesWriter:
             out += self._end_item(item, place["output_index"], status)
         self._calls.clear()
         return out
-
-
-def _encode_event(kind: str, number: int, **fields: Any) -> bytes:
-    body = _encode({"type": kind, "sequence_number": number, **fields})
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
 
 
 def to_responses_usage(used: dict[str, Any] | None) -> dict[str, Any]:

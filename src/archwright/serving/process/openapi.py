@@ -97,16 +97,12 @@ def _refer(record: type) -> dict[str, str]:
 
 
 def _simplify(schema: Any) -> Any:
-    """Return the schema without titles and without null defaults, and with patterns that every dialect reads."""
+    """Return the schema with files that are no base64, and with patterns that every dialect reads."""
     if isinstance(schema, list):
         return [_simplify(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     found = {name: _simplify(value) for name, value in schema.items()}
-    if isinstance(found.get("title"), str):
-        del found["title"]
-    if found.get("default", 0) is None:
-        del found["default"]
     if found.pop("contentEncoding", None):
         found["format"] = "binary"  # a file of a form, not base64
     if isinstance(pattern := found.get("pattern"), str):
