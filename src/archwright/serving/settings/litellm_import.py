@@ -69,7 +69,6 @@ class _Importer:
     def __init__(self, tree: specfile.YamlTree) -> None:
         self.tree, self.root = tree, _Section(tree.value, "")
         self.models: dict[str, dict[str, Any]] = {}
-        self.lines: dict[str, list[str]] = {}
         self.top: dict[str, Any] = {}
         self.left_out: list[LeftOut] = []
         self._weights: dict[str, list[dict[str, float]]] = {}
@@ -140,7 +139,6 @@ class _Importer:
         if (length := params.take("max_tokens", int) or 0) > 0:
             target["max_output"] = length
         target["upstreams"].append(upstream)
-        self.lines.setdefault(name, []).append(str(specfile.find_line(self.tree, entry.path)))
         stated = {one: params.value.get(one) or 0 for one in WEIGHTS}
         weights = {one: value if type(value) in _NUMBER and value > 0 else 0 for one, value in stated.items()}
         self._weights.setdefault(name, []).append(weights)
@@ -229,9 +227,8 @@ def import_litellm_config(path: Path) -> tuple[str, tuple[LeftOut, ...]]:
         hint = left_out[0].reason if left_out else "add model_list"
         raise UsageError("AW-USE-83", "no model of the file can be imported", where=where, hint=hint)
     text = f"# From {specfile.quote_value(path.name)} by `archwright import litellm`, which lists what is not here.\n"
-    text += (_dump(importer.top) if importer.top else "") + "models:\n"
-    for name, entry in importer.models.items():
-        text += f"  # line {', '.join(importer.lines[name])}\n" + re.sub("(?m)^(?=.)", "  ", _dump({name: entry}))
+    written = {**importer.top, "models": importer.models}
+    text += yaml.dump(written, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
     return text, left_out
 
 
@@ -240,7 +237,3 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_implicit_resolver("number", re.compile(r"[-+.]?[0-9][0-9a-zA-Z.+_-]*"), list("-+.0123456789"))
-
-
-def _dump(value: object) -> str:
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
