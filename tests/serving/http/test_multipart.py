@@ -48,6 +48,9 @@ def test_a_form_of_an_official_client_is_read() -> None:
         (FIELD.replace(b"model", b"m" * 5_000) + END, TYPE),
         (FIELD.replace(b"\r\n\r\n", b"\r\n") + END, TYPE),
         (FIELD * (MAX_PARTS + 1) + END, TYPE),
+        (FIELD.replace(b'name="model"', b"name*0=a; name*=b") + END, TYPE),
+        (FIELD.replace(b'name="model"', b"name=a; filename*=utf-7''+2AA-") + END, TYPE),
+        (FIELD + END, "multipart/form-data; boundary*0=X; boundary*=X"),
     ],
 )
 def test_a_malformed_form_is_refused(body: bytes, content_type: str) -> None:

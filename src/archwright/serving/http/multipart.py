@@ -7,6 +7,7 @@ as text. Parts are found by one search for the boundary.
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from email import message_from_string
 from email.message import Message
 from typing import NamedTuple
@@ -43,9 +44,10 @@ def parse_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
 
 def read_parts(body: bytes, content_type: str) -> list[FormPart]:
     """Return all parts in order. Raises ApiError 400 for a body that is not a complete form."""
-    described = Message()
-    described["content-type"] = content_type
-    boundary = described.get_boundary("")
+    described, boundary = Message(), ""
+    with suppress(TypeError, ValueError):  # of parameters that the parser does not expect
+        described["content-type"] = content_type
+        boundary = described.get_boundary("")
     if described.get_content_type() != FORM_TYPE or not _BOUNDARY.fullmatch(boundary):
         raise bad_request(f"the content type must be {FORM_TYPE} with a boundary")
     mark = b"--" + boundary.encode()
@@ -74,15 +76,16 @@ def _read_part(body: bytes, begin: int, end: int) -> FormPart:
         raise _malformed(f"a part has no headers, or more than {MAX_HEADER_BYTES} bytes of them")
     try:
         headers = message_from_string(body[begin : headers_end + 4].decode())
-    except UnicodeDecodeError:
-        raise _malformed("the headers of a part are not UTF-8") from None
-    name = headers.get_param("name", header="content-disposition")
+        name, filename = headers.get_param("name", header="content-disposition"), headers.get_filename("")
+        filename.encode()
+    except (TypeError, ValueError):
+        raise _malformed("the headers of a part are not UTF-8, or have invalid parameters") from None
     encoding = str(headers.get("content-transfer-encoding", "binary")).lower()
     if headers.defects or headers.get_content_disposition() != "form-data" or not isinstance(name, str) or not name:
         raise _malformed("a part lacks the header content-disposition with form-data and a name")
     if encoding not in _PLAIN_ENCODINGS:
         raise _malformed(f"the encoding {encoding[:40]!r} of a part is not supported")
-    return FormPart(name, headers.get_filename(""), headers.get_content_type(), body[headers_end + 4 : end])
+    return FormPart(name, filename, headers.get_content_type(), body[headers_end + 4 : end])
 
 
 def encode_multipart(parts: Iterable[FormPart]) -> tuple[bytes, str]:

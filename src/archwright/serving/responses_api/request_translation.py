@@ -40,6 +40,7 @@ _SAME_IN_CHAT = (
 )
 # Fields of a chat in the errors of its checks -> the fields of this interface.
 _NAMES = {
+    "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
