@@ -6,7 +6,7 @@ Design: each stage gets records and returns a record. Requests that arrive in on
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
@@ -180,50 +180,41 @@ class Dispatcher:
     @asynccontextmanager
     async def run_background_tasks(self, *servers: HttpServer) -> AsyncIterator[None]:
         """Run deadlines, health checks, memory trimming and changes of the configuration beside the requests."""
-        sweep_s, journal = self._gateway.config.limits.sweep_s, self._gateway.journal
+        gateway, limits = self._gateway, self._gateway.config.limits
 
         async def sweep() -> None:
             for server in servers:
                 server.check_deadlines()
                 for reason, count in server.slots.take_dropped().items():
-                    self._gateway.exposition.record("connections_dropped", {"reason": reason}, count)
-            if self._gateway.authorizer.write_denials():
-                self._gateway.flush()
-            self._gateway.publish_load()
-            self._gateway.passages.drop_changed()
+                    gateway.exposition.record("connections_dropped", {"reason": reason}, count)
+            if gateway.authorizer.write_denials():
+                gateway.flush()
+            gateway.publish_load()
+            gateway.passages.drop_changed()
 
         async def follow_keys() -> None:
             """Record keys that expire while no request comes."""
-            await asyncio.to_thread(self._gateway.accounting.keys.refresh_version)
+            await asyncio.to_thread(gateway.accounting.keys.refresh_version)
 
-        health_s, refresh = self._gateway.config.limits.health_s, self._gateway.fleet.refresh_keys
-        jobs = [repeat_logged(follow_keys, health_s, journal, "keys", "keys not read")]
-        jobs.append(repeat_logged(refresh, health_s, journal, "keys of engines", "engine key not read"))
+        jobs: list[tuple[Callable[[], Awaitable[None]], float, str, str]] = [
+            (follow_keys, limits.health_s, "keys", "keys not read"),
+            (gateway.fleet.refresh_keys, limits.health_s, "keys of engines", "engine key not read"),
+            (gateway.fleet.check_health, limits.health_s, "health", "health check failed"),
+            (gateway.inspect_upstreams, limits.health_s, "inspection", "upstreams not inspected"),
+            (sweep, limits.sweep_s, "sweep", "sweep failed"),
+        ]
         if self._changes is not None:
             await self._changes.start()
-            follow = self._changes.check_once
-            jobs.append(repeat_logged(follow, sweep_s, journal, "change of endpoints", "change failed"))
-        jobs += [repeat_logged(sweep, sweep_s, journal, "sweep", "sweep failed"), self._check_health()]
-        inspect, health_s = self._gateway.inspect_upstreams, self._gateway.config.limits.health_s
-        jobs.append(repeat_logged(inspect, health_s, journal, "inspection", "upstreams not inspected"))
-        loops = [asyncio.create_task(job) for job in (*jobs, trim_periodically())]
+            jobs.append((self._changes.check_once, limits.sweep_s, "change of endpoints", "change failed"))
+        running = [repeat_logged(act, every_s, gateway.journal, *names) for act, every_s, *names in jobs]
+        loops = [asyncio.create_task(job) for job in (*running, trim_periodically())]
         try:
             yield
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            await self._gateway.close()
-
-    async def _check_health(self) -> None:
-        """Check every engine until cancelled; each failure is logged."""
-        while True:
-            try:
-                with boundary("health"):
-                    await self._gateway.fleet.check_health()
-            except ArchwrightError as error:
-                self._gateway.journal.error("health check failed", **error.as_dict())
-            await asyncio.sleep(self._gateway.config.limits.health_s)
+            await gateway.close()
 
 
 def describe_cause(error: ArchwrightError) -> dict[str, object]:
