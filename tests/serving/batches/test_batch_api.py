@@ -71,7 +71,7 @@ def test_a_client_that_leaves_while_its_file_is_read_holds_no_memory(null: Platf
     hold = lambda *_: used.append(threading.current_thread())  # noqa: E731
     response: Any = SimpleNamespace(hold_bytes=hold, send=lambda _status, body, *_: used.append(body))
     request: Any = SimpleNamespace(principal=SimpleNamespace(tenant="acme"))
-    gateway: Any = SimpleNamespace(home=null.home, clock=time.time)
+    gateway: Any = SimpleNamespace(home=null.home, clock=time.time, config=null.config)
     asyncio.run(prepare(get_content)(HandlerContext(gateway, request, response, name)).run(None))
     assert used == [threading.main_thread(), b"x" * 1_000]
 

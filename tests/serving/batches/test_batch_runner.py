@@ -14,8 +14,9 @@ from tests.serving.conftest import null_engine
 from tests.serving.official_clients import openai_client
 
 from archwright.monitor.wal.compaction import read_served
-from archwright.serving.batches.batch_runner import MAX_TRIES, decide_retry
+from archwright.serving.batches.batch_runner import MAX_TRIES, POLL_S, decide_retry
 from archwright.serving.batches.batch_store import BatchStore
+from archwright.serving.batches.open_batches import OPEN_FOLDER, mark_gateway
 from archwright.serving.http.errors import ApiError
 
 if TYPE_CHECKING:
@@ -96,6 +97,21 @@ def test_an_expired_batch_runs_no_line(null: Platform, batches: Batches) -> None
     output, errors = read_all(batches, batch, 3)
     assert (batch.status, output, list_records(null, batch.id)) == ("expired", [], [])
     assert {line["error"]["code"] for line in errors} == {"batch_expired"}
+
+
+@pytest.mark.enable_socket
+def test_another_gateway_of_the_home_runs_a_batch_only_if_its_own_has_ended(null: Platform, batches: Batches) -> None:
+    store, key_id = BatchStore(null.home, "acme", port=1), batches.create(write_lines(1)).key_id
+    with mark_gateway(null.home, 1):
+        made = [
+            store.create_batch(store.add_file("a", write_lines(1, model=name)).id, CHAT, key_id, None).id
+            for name in ("m", "?")
+        ]
+        time.sleep(3 * POLL_S)
+        assert {store.find_batch(one).status for one in made} == {"validating"}
+    assert batches.wait(made[0]).request_counts.completed == 1
+    assert store.find_batch(made[1]).status == "validating", "no gateway has its model"
+    (null.home.batches / OPEN_FOLDER / made[1]).unlink()
 
 
 @pytest.mark.nightly

@@ -9,7 +9,8 @@ import pytest
 
 from archwright.home import Home
 from archwright.serving.batches import batch_store
-from archwright.serving.batches.batch_store import RETENTION_S, BatchStore, FileObject, list_open_batches
+from archwright.serving.batches.batch_store import RETENTION_S, BatchStore, FileObject
+from archwright.serving.batches.open_batches import list_open_batches
 from archwright.serving.http.errors import ApiError
 
 CHAT = "/v1/chat/completions"

@@ -43,7 +43,8 @@ class StoreCall:
 
     def __init__(self, context: HandlerContext) -> None:
         self.request, self.response, self.name = context.request, context.response, context.name
-        self.store = BatchStore(context.gateway.home, self.request.principal.tenant, context.gateway.clock)
+        gateway = context.gateway
+        self.store = BatchStore(gateway.home, self.request.principal.tenant, gateway.clock, gateway.config.port)
 
     def query(self, name: str, default: str = "") -> str:
         return parse_qs(self.request.head.query).get(name, [default])[-1]

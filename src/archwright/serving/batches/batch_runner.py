@@ -10,7 +10,7 @@ Design: while the process stops, nothing is written of a line that is cut off, a
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import cast
@@ -27,10 +27,10 @@ from archwright.serving.batches.batch_store import (
     MIN_FREE_BYTES,
     OPEN_STATUSES,
     BatchError,
-    list_open_batches,
     remove_expired_files,
 )
 from archwright.serving.batches.locked_batch import LineResult, LockedBatch, Outcome
+from archwright.serving.batches.open_batches import OpenBatch, is_gateway_running, list_open_batches, mark_gateway
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
 from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_large_body
@@ -292,10 +292,12 @@ class BatchRunner:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Run batches until the end of the block. Lines that run then may take `drain_s` since `stop`."""
+        running = mark_gateway(self._gateway.home, self._gateway.config.port)
         poll = asyncio.create_task(self._poll())
         try:
             yield
         finally:
+            running.close()
             poll.cancel()
             left_s = self.stop() - self._gateway.now()
             if self._runs:
@@ -322,11 +324,12 @@ class BatchRunner:
         now, home = self._gateway.now(), self._gateway.home
         for response in [one for run in self._runs.values() for one in run.responses]:
             response.check_deadlines(now)
-        for batch_id, tenant in list_open_batches(home) if self._drained_at is None else ():
-            tenants = [one.job.tenant for one in self._runs.values()]
-            if len(tenants) < MAX_BATCHES and tenants.count(tenant) < MAX_TENANT_BATCHES:
+        for batch_id, one in list_open_batches(home) if self._drained_at is None else ():
+            tenants = [run.job.tenant for run in self._runs.values()]
+            has_place = len(tenants) < MAX_BATCHES and tenants.count(one.tenant) < MAX_TENANT_BATCHES
+            if has_place and self._may_run(one):
                 try:
-                    job = LockedBatch(home, tenant, batch_id)
+                    job = LockedBatch(home, one.tenant, batch_id)
                 except (BlockingIOError, FileNotFoundError, ApiError):
                     continue  # another worker or this one runs it, or it is done
                 run = BatchRun(self._gateway, self._buffer, self._routes, job)
@@ -336,6 +339,17 @@ class BatchRunner:
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
             await asyncio.to_thread(remove_expired_files, home, self._gateway.clock())
+
+    def _may_run(self, batch: OpenBatch) -> bool:
+        """True if this gateway accepted the batch, or may replace the gateway that did."""
+        gateway = self._gateway
+        if batch.port == gateway.config.port:
+            return True
+        with suppress(ApiError):
+            if gateway.clock() < batch.expires_at:  # an expired batch only ends
+                gateway.directory.resolve(batch.model, None)
+            return not is_gateway_running(gateway.home, batch.port)
+        return False
 
     async def _run_batch(self, run: BatchRun) -> None:
         try:

@@ -1,8 +1,7 @@
 """Files and batches of one tenant: the objects that clients see, as JSON files in a folder of the home.
 
 A file is its bytes (`ID.jsonl`) and its object (`ID.json`, written last). A batch is its object, a log of results
-while it runs (`ID.log`), and a mark if it was cancelled (`ID.cancel`). OPEN_FOLDER lists the batches that are not done:
-a file named after the batch holds its tenant, and its lock belongs to the process that runs it.
+while it runs (`ID.log`), and a mark if it was cancelled (`ID.cancel`). `open_batches` lists those that are not done.
 Design: no rows of the database, so batches are backed up, moved and erased with their home. Only the process with the
 lock writes the object of a batch. An id begins with the time of its creation, so names sort by time.
 """
@@ -21,9 +20,9 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.home import Home, write_atomic, write_json
 from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_free_bytes
+from archwright.serving.batches.open_batches import OpenBatch, add_open_batch, list_open_batches, read_model
 from archwright.serving.http.errors import ApiError, bad_request, service_unavailable, too_many_requests
 
-OPEN_FOLDER = "_open"  # no tenant has this name
 WINDOW_S, RETENTION_S = 24 * 3_600, 30 * 24 * 3_600
 TENANT_BYTES, MAX_FILES, MAX_OPEN_BATCHES = 2 << 30, 1_000, 100
 MIN_FREE_BYTES = 8 * RESERVE_BYTES  # below, no file is accepted and no line is begun
@@ -95,8 +94,8 @@ def create_id(prefix: str, at: float) -> str:
 class BatchStore:
     """The files and batches of a tenant."""
 
-    def __init__(self, home: Home, tenant: str, clock: Callable[[], float] = time.time) -> None:
-        self._home, self._tenant, self._clock = home, tenant, clock
+    def __init__(self, home: Home, tenant: str, clock: Callable[[], float] = time.time, port: int = 0) -> None:
+        self._home, self._tenant, self._clock, self._port = home, tenant, clock, port
         self._folder = home.batches / tenant
 
     def path(self, name: str, suffix: str) -> Path:
@@ -155,7 +154,7 @@ class BatchStore:
     def delete_file(self, name: str) -> None:
         """Raises ApiError 404, and 409 for the input of a batch that is not done."""
         self.find(FileObject, name)
-        mine = [one for one, tenant in list_open_batches(self._home) if tenant == self._tenant]
+        mine = [one for one, batch in list_open_batches(self._home) if batch.tenant == self._tenant]
         for batch_id in (one for one in mine if self.path(one, "json").exists()):
             if self.find(Batch, batch_id).input_file_id == name:
                 message = f"The batch {batch_id} still reads this file. Cancel the batch first."
@@ -167,7 +166,7 @@ class BatchStore:
         """Raises ApiError 400 for a file that is no input, 404 without it, 429 with too many open batches."""
         if self.find(FileObject, input_file_id).purpose != "batch":
             raise bad_request("The purpose of the input file must be 'batch'.", "input_file_id", "invalid_purpose")
-        if [tenant for _, tenant in list_open_batches(self._home)].count(self._tenant) >= MAX_OPEN_BATCHES:
+        if [one.tenant for _, one in list_open_batches(self._home)].count(self._tenant) >= MAX_OPEN_BATCHES:
             message = f"This tenant has {MAX_OPEN_BATCHES} batches that are not done. Retry when one is done."
             raise too_many_requests(message, "too_many_batches")
         now = self._clock()
@@ -181,7 +180,9 @@ class BatchStore:
             metadata=metadata,
         )
         # First: the name of a batch that does not exist does no harm.
-        write_atomic(self._home.folder("batches", OPEN_FOLDER) / batch.id, self._tenant.encode())
+        model, expires_at = read_model(self.path(input_file_id, "jsonl")), batch.expires_at
+        mark = OpenBatch(tenant=self._tenant, port=self._port, model=model, expires_at=expires_at)
+        add_open_batch(self._home, batch.id, mark)
         write_json(self.path(batch.id, "json"), batch)
         return batch
 
@@ -205,15 +206,6 @@ class BatchStore:
 
 
 _PREFIXES: dict[type, str] = {FileObject: "file-", Batch: "batch_"}
-
-
-def list_open_batches(home: Home) -> list[tuple[str, str]]:
-    """Return (batch, tenant) of the batches that are not done, oldest first."""
-    found = []
-    for path in sorted((home.batches / OPEN_FOLDER).glob("batch_*")):
-        with suppress(FileNotFoundError):  # it was done meanwhile
-            found.append((path.name, path.read_text()))
-    return found
 
 
 def remove_expired_files(home: Home, now: float) -> None:

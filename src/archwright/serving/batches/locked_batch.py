@@ -20,13 +20,13 @@ from archwright.contract.served import RequestRecord
 from archwright.home import Home, open_private, write_json
 from archwright.monitor.wal.compaction import read_served
 from archwright.serving.batches.batch_store import (
-    OPEN_FOLDER,
     OPEN_STATUSES,
     Batch,
     BatchError,
     BatchErrors,
     BatchStore,
 )
+from archwright.serving.batches.open_batches import OPEN_FOLDER
 from archwright.serving.http.body_structure import check_large_body
 from archwright.serving.http.errors import ApiError, bad_request
 from archwright.store import Store
