@@ -129,7 +129,7 @@ class GatewayEntries(Record):
 
 
 _RECORDS = (GatewayEntries, ModelEntry, UpstreamEntry, UpstreamPrice, KeyCommand, TlsFiles, ClientLimits)
-# What a misspelt word may mean.
+# The words that a misspelt word may mean.
 _WORDS = (*(name for kind in _RECORDS for name in kind.__struct_fields__), *get_args(CachePolicy), *get_args(DataClass))
 
 
