@@ -293,7 +293,7 @@ class BatchRunner:
     async def run(self) -> AsyncIterator[None]:
         """Run batches until the end of the block. Lines that run then may take `drain_s` since `stop`."""
         running = mark_gateway(self._gateway.home, self._gateway.config.port)
-        poll = asyncio.create_task(self._poll())
+        poll = asyncio.create_task(self._gateway.repeat(self._check_once, POLL_S, "batches", "batches not read"))
         try:
             yield
         finally:
@@ -310,15 +310,6 @@ class BatchRunner:
         for one in self._runs.values():
             one.stopping = True
         return self._drained_at
-
-    async def _poll(self) -> None:
-        while True:
-            try:
-                with boundary("batches"):
-                    await self._check_once()
-            except ArchwrightError as error:
-                self._gateway.journal.error("batches not read", **error.as_dict())
-            await asyncio.sleep(POLL_S)
 
     async def _check_once(self) -> None:
         now, home = self._gateway.now(), self._gateway.home

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import NamedTuple
 
 from archwright.contract.served import RequestRecord
-from archwright.errors import StoreError
+from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
@@ -124,6 +124,20 @@ class GatewayContext:
         taken = {name for name, rule in rules.items() if rule.handling == "pass"}
         body = {name: value for name, value in generation.body.items() if name in taken}
         return self._shadows.mirror(request_id, pool, work, (path, body))
+
+    async def repeat(self, act: Callable[[], Awaitable[None]], every_s: float, kind: str, failure: str) -> None:
+        """Run `act` every `every_s` seconds until cancelled; a repeated error is logged once as `failure`."""
+        logged = ""
+        while True:
+            try:
+                with boundary(kind):
+                    await act()
+                logged = ""
+            except ArchwrightError as error:
+                if error.message != logged:
+                    self.journal.error(failure, **error.as_dict())
+                logged = error.message
+            await asyncio.sleep(every_s)
 
     def flush(self) -> None:
         """Make all records durable. Raises StoreError.

@@ -6,7 +6,7 @@ The supervisor writes a configuration with a higher revision. Each worker polls 
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.journal import Journal
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.settings.config import GatewayConfig, read_config, split_among_workers
 
@@ -40,23 +39,6 @@ def read_served_revision(home: Home, process: str = "gateway") -> ServedRevision
 
 def served_revision_file(home: Home, process: str = "gateway") -> Path:
     return home.config(f"{process}.note")
-
-
-async def repeat_logged(
-    act: Callable[[], Awaitable[None]], every_s: float, journal: Journal, kind: str, failure: str
-) -> None:
-    """Run `act` every `every_s` seconds until cancelled; a repeated error is logged once as `failure`."""
-    logged = ""
-    while True:
-        try:
-            with boundary(kind):
-                await act()
-            logged = ""
-        except ArchwrightError as error:
-            if error.message != logged:
-                journal.error(failure, **error.as_dict())
-            logged = error.message
-        await asyncio.sleep(every_s)
 
 
 class ConfigWatcher:

@@ -23,7 +23,7 @@ from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.errors import ApiError, to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
-from archwright.serving.process.config_reload import ConfigWatcher, repeat_logged
+from archwright.serving.process.config_reload import ConfigWatcher
 from archwright.serving.process.memory_trim import trim_periodically
 from archwright.serving.process.route_table import METERED_PERMISSION, RouteMatch
 from archwright.serving.process.routes import find_route
@@ -206,7 +206,7 @@ class Dispatcher:
         if self._changes is not None:
             await self._changes.start()
             jobs.append((self._changes.check_once, limits.sweep_s, "change of endpoints", "change failed"))
-        running = [repeat_logged(act, every_s, gateway.journal, *names) for act, every_s, *names in jobs]
+        running = [gateway.repeat(act, every_s, *names) for act, every_s, *names in jobs]
         loops = [asyncio.create_task(job) for job in (*running, trim_periodically())]
         try:
             yield
