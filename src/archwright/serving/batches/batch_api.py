@@ -11,8 +11,10 @@ import msgspec
 
 from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, T
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
-from archwright.serving.http.errors import RESPONSES_PATH, bad_request, invalid_value, unsupported_value
-from archwright.serving.http.multipart import parse_multipart
+from archwright.serving.http.errors import RESPONSES_PATH, invalid_value, unsupported_value
+from archwright.serving.http.multipart import parse_form
+from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.typed_requests import RequestPart, check_types
 
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", RESPONSES_PATH)
 FILE_TYPE = "application/octet-stream"
@@ -22,14 +24,14 @@ _Name = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 
 
-class FileForm(msgspec.Struct, frozen=True):
+class FileForm(RequestPart):
     """The form of an upload."""
 
     file: bytes
     purpose: Literal["batch"]
 
 
-class BatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BatchRequest(RequestPart):
     """The body of a request that creates a batch."""
 
     input_file_id: str
@@ -76,13 +78,10 @@ def prepare(act: Callable[[StoreCall], object]) -> Callable[[HandlerContext], Re
 
 
 def create_file(call: StoreCall) -> FileObject:
-    parts = parse_multipart(call.request.body, call.request.header(b"content-type") or "")
-    for name in set(FileForm.__struct_fields__) ^ parts.keys():
-        reason = "is not supported" if name in parts else "is required"
-        raise bad_request(f"the field {name[:80]!r} {reason}", name[:80])
-    if parts["purpose"].data != b"batch":
-        raise unsupported_value("'purpose' must be 'batch'", "purpose")
-    return call.store.add_file(parts["file"].filename[:MAX_FILENAME_CHARACTERS], parts["file"].data)
+    fields, file = parse_form(call.request.body, call.request.header(b"content-type") or "")
+    check_types(fields, FileForm)
+    assert file is not None, "a form without its file"
+    return call.store.add_file(file.filename[:MAX_FILENAME_CHARACTERS], file.data)
 
 
 def list_files(call: StoreCall) -> dict[str, object]:
@@ -103,10 +102,7 @@ def delete_file(call: StoreCall) -> dict[str, object]:
 
 
 def create_batch(call: StoreCall) -> Batch:
-    try:
-        one = msgspec.json.decode(call.request.body, type=BatchRequest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"The body is not valid: {error}. Correct the body.") from None
+    one = check_types(decode_body(call.request.body), BatchRequest)
     if one.endpoint not in BATCH_ENDPOINTS:
         raise unsupported_value(f"'endpoint' must be one of {', '.join(BATCH_ENDPOINTS)}", "endpoint")
     return call.store.create_batch(one.input_file_id, one.endpoint, call.request.principal.key_id, one.metadata)

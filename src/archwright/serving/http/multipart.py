@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from email import message_from_string
 from email.message import Message
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archwright.serving.http.errors import ApiError, bad_request
 
@@ -32,14 +32,22 @@ class FormPart(NamedTuple):
     data: bytes
 
 
-def parse_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
-    """Return the parts by name. Raises ApiError 400, also for a name that occurs twice."""
-    found: dict[str, FormPart] = {}
+def parse_form(body: bytes, content_type: str) -> tuple[dict[str, Any], FormPart | None]:
+    """Return the texts by name, and the part `file`, whose value is its data. A name that ends in [] has a list.
+
+    Raises ApiError 400, also for another name that occurs twice."""
+    fields: dict[str, Any] = {}
+    file: FormPart | None = None
     for part in read_parts(body, content_type):
-        if part.name in found:
+        if part.name.endswith("[]"):
+            fields.setdefault(part.name, []).append(part.data.decode("utf-8", "replace"))
+        elif part.name in fields:
             raise _malformed(f"the field {part.name[:80]!r} occurs twice")
-        found[part.name] = part
-    return found
+        elif part.name == "file":
+            file, fields["file"] = part, part.data
+        else:
+            fields[part.name] = part.data.decode("utf-8", "replace")
+    return fields, file
 
 
 def read_parts(body: bytes, content_type: str) -> list[FormPart]:

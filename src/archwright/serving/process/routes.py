@@ -33,7 +33,7 @@ from archwright.serving.process import reply_records as replies
 from archwright.serving.process.api_page import HTML_CONTENT_TYPE, PAGE_HEADERS, PAGE_PATH, render_page
 from archwright.serving.process.openapi import OPENAPI_PATH, build_document
 from archwright.serving.process.route_table import METERED_PERMISSION, Prepare, Route, RouteTable
-from archwright.serving.requests.transcription import TranscriptionForm
+from archwright.serving.requests.transcription import TranscriptionRequest
 from archwright.serving.requests.typed_requests import (
     ChatRequest,
     CompletionRequest,
@@ -110,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/audio/transcriptions",
         TranscriptionHandler,
         "Transcribe",
-        TranscriptionForm,
+        TranscriptionRequest,
         replies.TranscriptionReply,
         upload=True,
     ),

@@ -7,16 +7,16 @@ price per token covers both. The bound of a compressed file is its length at the
 import math
 import wave
 from io import BytesIO
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from archwright.serving.http.errors import bad_request, invalid_value, unsupported_value
-from archwright.serving.http.multipart import FormPart, read_parts
+from archwright.serving.http.errors import unsupported_value
+from archwright.serving.http.multipart import FormPart, parse_form
 from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest, find_endpoint
-from archwright.serving.requests.typed_requests import Label, ModelRequest, Share, describe_invalid
+from archwright.serving.requests.typed_requests import Label, ModelRequest, Share, check_types
 
 INPUT_TOKENS_PER_SECOND = 50
 OUTPUT_TOKENS_PER_SECOND = 15  # Whisper: at most 448 in 30 s
@@ -24,8 +24,9 @@ LOWEST_BYTES_PER_SECOND, USUAL_BYTES_PER_SECOND = 750, 16_000  # 6 and 128 kbit/
 
 
 class TranscriptionRequest(ModelRequest, kw_only=True):
-    """The fields of POST /v1/audio/transcriptions beside the file. A form has them as texts."""
+    """The form of POST /v1/audio/transcriptions."""
 
+    file: Annotated[bytes, msgspec.Meta(min_length=1)]
     language: Label | None = None
     prompt: str | None = None
     response_format: Literal["json", "verbose_json"] | None = None
@@ -34,12 +35,6 @@ class TranscriptionRequest(ModelRequest, kw_only=True):
     granularities: list[Literal["word", "segment"]] | None = msgspec.field(
         name="timestamp_granularities[]", default=None
     )
-
-
-class TranscriptionForm(TranscriptionRequest, kw_only=True):
-    """The form of an upload."""
-
-    file: bytes
 
 
 class Recording(NamedTuple):
@@ -54,27 +49,14 @@ def validate_transcription(
     body: bytes, content_type: str, directory: ModelDirectory, workload: str | None
 ) -> tuple[GenerationRequest, Recording]:
     """Validate a form. Raises ApiError 400 and 404."""
-    files: list[FormPart] = []
-    fields: dict[str, Any] = {}
-    for part in read_parts(body, content_type):
-        text = part.data.decode("utf-8", "replace") if part.name != "file" else ""
-        if part.name == "file":
-            files.append(part)
-        elif part.name.endswith("[]"):
-            fields.setdefault(part.name, []).append(text)
-        elif fields.setdefault(part.name, text) is not text:
-            raise invalid_value(f"{part.name[:80]!r} occurs twice", part.name[:80])
-    if len(files) != 1 or not files[0].data:
-        raise bad_request("'file' is required, once and not empty", "file", "missing_required_parameter")
-    try:
-        asked = msgspec.convert(fields, TranscriptionRequest, strict=False)
-    except msgspec.ValidationError as error:
-        raise describe_invalid(error) from None
+    fields, file = parse_form(body, content_type)
+    asked = check_types(fields, TranscriptionRequest, strict=False)
+    assert file is not None and fields.pop("file"), "a form without its file"
     if asked.stream:
         raise unsupported_value("'stream': transcriptions are not streamed", "stream")
     found = directory.resolve(asked.model, workload)
     endpoint = find_endpoint(found, "transcriptions")
-    sound = measure_sound(files[0])
+    sound = measure_sound(file)
     prompt = asked.prompt or ""
     return GenerationRequest(
         model=found.name,

@@ -158,13 +158,15 @@ class RerankRequest(ModelRequest, kw_only=True):
     return_documents: bool | None = None
 
 
-R = TypeVar("R", bound=RequestBody)
+R = TypeVar("R", bound=msgspec.Struct)
 
 
-def check_types(body: Mapping[str, Any], kind: type[R], *, dotted: bool = False) -> R:
-    """Return the record of a body. `dotted`: name a place as messages.0.content. Raises ApiError 400."""
+def check_types(body: Mapping[str, Any], kind: type[R], *, dotted: bool = False, strict: bool = True) -> R:
+    """Return the record of a body. Raises ApiError 400.
+
+    `dotted`: name a place as messages.0.content. `strict` False: for a form, whose values are texts."""
     try:
-        return msgspec.convert(body, kind)
+        return msgspec.convert(body, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise describe_invalid(error, dotted=dotted) from None
 
