@@ -51,11 +51,19 @@ def test_a_tenant_cannot_fill_the_disk(home: Home, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ApiError, match="not done") as refused:
         store.create_batch(file.id, CHAT, "key-1", None)
     assert refused.value.status == 429 and len(list_open_batches(home)) == 1
+    monkeypatch.setattr(batch_store, "MAX_OPEN_BATCHES", 9)
+    monkeypatch.setattr(batch_store, "MAX_BATCHES", 1)
+    with pytest.raises(ApiError, match="in 30 days") as refused:
+        store.create_batch(file.id, CHAT, "key-1", None)
+    assert refused.value.status == 429
+    monkeypatch.setattr(batch_store, "MAX_BATCHES", 9)
     monkeypatch.setattr(batch_store, "TENANT_BYTES", 1 << 40)
     monkeypatch.setattr(batch_store, "MIN_FREE_BYTES", 1 << 60)
     with pytest.raises(ApiError, match="no space") as refused:
         store.add_file("b", b"1234")
     assert refused.value.status == 503
+    with pytest.raises(ApiError, match="no space"):
+        store.create_batch(file.id, CHAT, "key-1", None)
 
 
 def test_ids_sort_by_time_and_are_not_guessable(home: Home) -> None:

@@ -16,7 +16,7 @@ from tests.serving.batches.conftest import CHAT, write_lines
 
 from archwright.home import Home
 from archwright.serving.batches import locked_batch
-from archwright.serving.batches.batch_store import Batch, BatchStore
+from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject
 from archwright.serving.batches.locked_batch import LineResult, LockedBatch
 
 LOG_LINE_BYTES = 121
@@ -118,3 +118,13 @@ def check_results(job: LockedBatch, successes: int) -> None:
     assert (written.get(batch.output_file_id, 0), sum(written.values())) == (successes, 5)
     assert batch.request_counts == {"total": 5, "completed": successes, "failed": 5 - successes}
     assert not job.store.path(batch.id, "log").exists()
+
+
+def test_files_without_lines_do_not_exist(home: Home) -> None:
+    """Files that no list shows cannot be deleted, and count as files of the tenant for 30 days."""
+    with opened(home, create(home, write_lines(1))) as job:
+        job.append(LineResult(0, "req_1", 200, BODY))
+        job.finish("completed", 5)
+        assert job.batch.output_file_id and job.batch.error_file_id is None
+    listed, _more = BatchStore(home, "acme").list_objects(FileObject, 9, "", newest_first=True)
+    assert sorted(one.id for one in listed) == sorted(path.stem for path in home.batches.glob("acme/*.jsonl"))

@@ -24,7 +24,7 @@ from archwright.serving.batches.open_batches import OpenBatch, add_open_batch, l
 from archwright.serving.http.errors import ApiError, bad_request, service_unavailable, too_many_requests
 
 WINDOW_S, RETENTION_S = 24 * 3_600, 30 * 24 * 3_600
-TENANT_BYTES, MAX_FILES, MAX_OPEN_BATCHES = 2 << 30, 1_000, 100
+TENANT_BYTES, MAX_FILES, MAX_OPEN_BATCHES, MAX_BATCHES = 2 << 30, 1_000, 100, 50_000
 MIN_FREE_BYTES = 8 * RESERVE_BYTES  # below, no file is accepted and no line is begun
 OPEN_STATUSES = ("validating", "in_progress", "finalizing")
 _ID = re.compile(r"(?:file-|batch_)[0-9a-f]{31}[oe]?")
@@ -163,12 +163,17 @@ class BatchStore:
             self.path(name, suffix).unlink(missing_ok=True)
 
     def create_batch(self, input_file_id: str, endpoint: str, key_id: str, metadata: dict[str, str] | None) -> Batch:
-        """Raises ApiError 400 for a file that is no input, 404 without it, 429 with too many open batches."""
+        """Raises ApiError 400 for a file that is no input, 404 without it, 429 and 503 without space for more."""
         if self.find(FileObject, input_file_id).purpose != "batch":
             raise bad_request("The purpose of the input file must be 'batch'.", "input_file_id", "invalid_purpose")
         if [one.tenant for _, one in list_open_batches(self._home)].count(self._tenant) >= MAX_OPEN_BATCHES:
             message = f"This tenant has {MAX_OPEN_BATCHES} batches that are not done. Retry when one is done."
             raise too_many_requests(message, "too_many_batches")
+        if sum(1 for _ in self._folder.glob("batch_*.json")) >= MAX_BATCHES:
+            message = f"This tenant created {MAX_BATCHES:,} batches in 30 days. Send more requests in each."
+            raise too_many_requests(message, "too_many_batches")
+        if count_free_bytes(self._home) < MIN_FREE_BYTES:
+            raise service_unavailable("The disk has no space for this batch. Retry later.", "disk_full", 60)
         now = self._clock()
         batch = Batch(
             id=create_id("batch_", now),

@@ -232,8 +232,10 @@ class LockedBatch:
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
-            part.replace(self.store.path(name, "jsonl"))
-            if size:
+            if not size:
+                part.unlink()
+            else:
+                part.replace(self.store.path(name, "jsonl"))
                 self.store.describe_file(name, f"{self.batch.id}_{field[:-8]}.jsonl", "batch_output")
                 written[field] = name
         return written
