@@ -198,12 +198,24 @@ def owned(plan: Plan) -> Plan:
 VALUES = (TTFT_S, TPOT_S, RATE * TOKENS)
 
 
+WIDE_BUCKET = "the quantile lies between 0.3 and 0.5 s, a bucket that an end of the interval cuts"
+
+
+def test_a_quantile_far_from_the_interval_is_judged(running: Running, make_plan: MakePlan) -> None:
+    plan = owned(make_plan(values=(TTFT_S / 4, TPOT_S, RATE * TOKENS)))
+    read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
+    result = reconcile_plan(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
+    assert {d.prediction_id: d.verdict for d in result.deviations}["chat.ttft_s.p95"] == "worse"
+
+
 def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) -> None:
     plan = owned(make_plan(values=VALUES, extra=(predict("ttft_s", "mean", "closed", TTFT_S, "chat"),)))
     read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
-    assert read.gaps == {}
+    # The p95 is 0.36 s and read as 0.47 s. The interval ends at 0.45 s, so nobody can judge it.
+    assert read.gaps == {"chat.ttft_s.p95": WIDE_BUCKET}
     result = reconcile_plan(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
-    assert {d.verdict for d in result.deviations} == {"within"}
+    verdicts = {d.prediction_id: d.verdict for d in result.deviations}
+    assert verdicts.pop("chat.ttft_s.p95") == "unknown" and set(verdicts.values()) == {"within"}
     assert result.coverage == 1.0
     measured = {m.prediction_id: m for m in read.measurements}
     assert measured["chat.ttft_s.p50"].value == pytest.approx(TTFT_S, rel=0.15)

@@ -10,6 +10,7 @@ Design: the limits of each source.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -244,8 +245,21 @@ class _PrometheusPrediction:
         value = self._query_value(promql)
         if value is None:
             return "the Prometheus has no value for the query"
+        if not series.names and (gap := self._explain_wide_bucket(value)):
+            return gap
         samples = max(1, round(self._count_samples(series)))
         return SourceReading("prometheus", self._window, value, samples, promql + self._describe_load(samples))
+
+    def _explain_wide_bucket(self, value: float) -> str:
+        """Return why a quantile of our own buckets is not judged: an end of the band cuts its bucket. Empty: it is."""
+        bounds, band = METRIC_BY_QUANTITY[self._query.metric].bounds, self._prediction.estimate
+        if self._query.quantile is None or not bounds or band.low <= value <= band.high:
+            return ""
+        below = max((bound for bound in bounds if bound < value), default=0.0)
+        above = min((bound for bound in bounds if value <= bound < bounds[-1]), default=math.inf)
+        if above < band.low or below >= band.high:
+            return ""
+        return f"the quantile lies between {below:g} and {above:g} s, a bucket that an end of the interval cuts"
 
     def _explain_idle(self, series: _MetricSeries) -> str:
         """Return why tokens/s of this window is not at the planned concurrency; empty if it is."""

@@ -79,8 +79,6 @@ def check_messages(value: list[dict[str, Any]], endpoint: Endpoint) -> tuple[lis
         parts = content or ()
         texts = [parts] if isinstance(parts, str) else [part["text"] for part in parts if part["type"] == "text"]
         characters += sum(map(len, texts))
-    if endpoint.protocol != "anthropic" and any(_has_parts(message) for message in messages):
-        messages = _move_tool_images(messages)
     return messages, characters
 
 
@@ -88,8 +86,10 @@ def _has_parts(message: dict[str, Any]) -> bool:
     return message["role"] == "tool" and type(message["content"]) is list
 
 
-def _move_tool_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def move_tool_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Move the images of tool messages into the user message that follows: most engines take only text from a tool."""
+    if not any(map(_has_parts, messages)):
+        return messages
     moved: list[dict[str, Any]] = []
     pending: list[dict[str, Any]] = []
     for message in messages:

@@ -229,6 +229,11 @@ def _build_request(
         fields["seed"] = asked.seed % SEED_MODULUS
     if endpoint.strict and asked.top_k == -1:
         raise invalid_value("'top_k' must be at least 0", "top_k")
+    parts = TEXT_ONLY
+    if "messages" in fields:
+        parts = count_parts(fields, endpoint.image_hosts)  # before images move: an error names the client's place
+        if endpoint.protocol != "anthropic":
+            fields["messages"] = message_validation.move_tool_images(fields["messages"])
     return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
@@ -242,7 +247,7 @@ def _build_request(
         structured=_has_structure(fields),
         choices=asked.n or 1,
         may_shorten=requested is None,
-        parts=count_parts(fields, endpoint.image_hosts) if type(asked) is ChatRequest else TEXT_ONLY,
+        parts=parts,
     )
 
 
