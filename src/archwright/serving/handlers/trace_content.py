@@ -116,8 +116,10 @@ def _tool_result_part(call_id: object, content: object) -> Part:
 
 
 def _response_messages(pieces: Sequence[ResponsePiece]) -> Iterable[tuple[list[Part], str]]:
+    """Return parts and finish reason, by the conventions' names; "error": the reply ended without a reason."""
+    names = {None: "error", "tool_calls": "tool_call"}
     messages = ((_piece_parts(piece), piece.finish) for piece in pieces)
-    return [(parts, _map_finish_reason(finish)) for parts, finish in messages if parts or finish]
+    return [(parts, names.get(finish) or str(finish)) for parts, finish in messages if parts or finish]
 
 
 def _piece_parts(piece: ResponsePiece) -> list[Part]:
@@ -125,11 +127,6 @@ def _piece_parts(piece: ResponsePiece) -> list[Part]:
     parts: list[Part] = [{"type": kind, "content": text} for kind, text in texts if text]
     calls = ((call.id, call.called_function) for call in piece.calls)
     return parts + [_tool_call_part(call_id, called.name, called.arguments or "") for call_id, called in calls]
-
-
-def _map_finish_reason(reason: str | None) -> str:
-    """Return the conventions' name; "error" for a reply that ended without a reason."""
-    return "tool_call" if reason == "tool_calls" else reason or "error"
 
 
 def _join_texts(content: object) -> str:

@@ -76,7 +76,7 @@ class Attempts:
 
     async def run(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
         """Return the result of `send` with a replica. Raises the last error, or ApiError 504 if late."""
-        work = self._set_priority(work)
+        work = replace(work, priority="batch") if self.background else work
         while True:
             pool = self.pool
             lease = pool.try_acquire(work)
@@ -147,9 +147,6 @@ class Attempts:
                 self.mark_started()
                 replica.problem, replica.is_confirmed = "", True
             replica.record_end(outcome, self.router.now(), self._sent_at)
-
-    def _set_priority(self, work: SlotRequest) -> SlotRequest:
-        return replace(work, priority="batch") if self.background else work
 
     def _prepare_retry(self, error: Exception) -> bool:
         """Select the pool for a retry. Return False if no retry is allowed."""
