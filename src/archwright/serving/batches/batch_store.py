@@ -20,7 +20,7 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.home import Home, write_atomic, write_json
 from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_free_bytes
-from archwright.serving.batches.open_batches import OpenBatch, add_open_batch, list_open_batches, read_model
+from archwright.serving.batches.open_batches import OPEN_FOLDER, OpenBatch, list_open_batches, read_model
 from archwright.serving.http.errors import ApiError, bad_request, service_unavailable, too_many_requests
 
 WINDOW_S, RETENTION_S = 24 * 3_600, 30 * 24 * 3_600
@@ -187,7 +187,7 @@ class BatchStore:
         # First: the name of a batch that does not exist does no harm.
         model, expires_at = read_model(self.path(input_file_id, "jsonl")), batch.expires_at
         mark = OpenBatch(tenant=self._tenant, port=self._port, model=model, expires_at=expires_at)
-        add_open_batch(self._home, batch.id, mark)
+        write_json(self._home.folder("batches", OPEN_FOLDER) / batch.id, mark)
         write_json(self.path(batch.id, "json"), batch)
         return batch
 

@@ -11,7 +11,7 @@ import mmap
 import os
 from array import array
 from contextlib import ExitStack, suppress
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ from archwright.serving.batches.batch_store import (
     BatchErrors,
     BatchStore,
 )
-from archwright.serving.batches.open_batches import OPEN_FOLDER
+from archwright.serving.batches.open_batches import OPEN_FOLDER, InputLine, decode_fields, decode_line
 from archwright.serving.http.body_structure import check_large_body
 from archwright.serving.http.errors import ApiError, bad_request
 from archwright.store import Store
@@ -43,20 +43,6 @@ _NOT_RUN = {
 }
 
 
-class InputLine(msgspec.Struct, frozen=True, gc=False):
-    """One request of an input file."""
-
-    custom_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    method: Literal["POST"]
-    url: str
-    body: msgspec.Raw
-
-
-class _BodyFields(msgspec.Struct, frozen=True, gc=False):
-    model: str
-    stream: bool | None = None
-
-
 class LineResult(msgspec.Struct, frozen=True, gc=False):
     """The result of line `number`, from 0. `record`: its usage record, None if it was refused before it ran."""
 
@@ -67,8 +53,6 @@ class LineResult(msgspec.Struct, frozen=True, gc=False):
     record: RequestRecord | None = None
 
 
-_decode_line = msgspec.json.Decoder(InputLine).decode
-_decode_fields = msgspec.json.Decoder(_BodyFields).decode
 _decode_result = msgspec.json.Decoder(LineResult).decode
 
 
@@ -141,7 +125,7 @@ class LockedBatch:
         return tuple(errors)
 
     def read_line(self, number: int) -> InputLine:
-        return _decode_line(self._read_at(self._starts[number]))
+        return decode_line(self._read_at(self._starts[number]))
 
     def _read_at(self, at: int) -> bytes:
         end = self._input.find(b"\n", at)
@@ -151,8 +135,8 @@ class LockedBatch:
         """Return the model of the batch. Raises ApiError 400."""
         check_large_body(data)
         try:
-            line = _decode_line(data)
-            fields = _decode_fields(line.body)
+            line = decode_line(data)
+            fields = decode_fields(line.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise bad_request(f"The line is not a valid request: {error}.") from None
         if line.custom_id in known:

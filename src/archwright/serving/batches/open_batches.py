@@ -8,12 +8,12 @@ residencies. If that gateway has ended, for example to start again at another po
 import fcntl
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.home import Home, open_private, write_json
+from archwright.home import Home, open_private
 
 OPEN_FOLDER = "_open"  # no tenant has this name
 FIRST_LINE_BYTES = 32 << 20
@@ -28,22 +28,28 @@ class OpenBatch(Record):
     expires_at: int
 
 
-class _Body(msgspec.Struct, frozen=True):
+class InputLine(msgspec.Struct, frozen=True, gc=False):
+    """One request of an input file."""
+
+    custom_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    method: Literal["POST"]
+    url: str
+    body: msgspec.Raw
+
+
+class BodyFields(msgspec.Struct, frozen=True, gc=False):
     model: str
+    stream: bool | None = None
 
 
-class _FirstLine(msgspec.Struct, frozen=True):
-    body: _Body
-
-
-def add_open_batch(home: Home, batch_id: str, batch: OpenBatch) -> None:
-    write_json(home.folder("batches", OPEN_FOLDER) / batch_id, batch)
+decode_line = msgspec.json.Decoder(InputLine).decode
+decode_fields = msgspec.json.Decoder(BodyFields).decode
 
 
 def read_model(path: Path) -> str:
     """Return the model of the first line of an input file; empty if the line is no request."""
     with path.open("rb") as file, suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(file.readline(FIRST_LINE_BYTES), type=_FirstLine).body.model
+        return decode_fields(decode_line(file.readline(FIRST_LINE_BYTES)).body).model
     return ""
 
 
@@ -51,7 +57,7 @@ def list_open_batches(home: Home) -> list[tuple[str, OpenBatch]]:
     """Return the ids and batches, oldest first."""
     found = []
     for path in sorted((home.batches / OPEN_FOLDER).glob("batch_*")):
-        with suppress(FileNotFoundError):  # it was done meanwhile
+        with suppress(FileNotFoundError, msgspec.MsgspecError):  # it was done meanwhile, or is damaged
             found.append((path.name, msgspec.json.decode(path.read_bytes(), type=OpenBatch)))
     return found
 
