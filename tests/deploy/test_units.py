@@ -275,6 +275,7 @@ def test_a_promoted_version_gets_a_unit_of_its_own(machine: Machine) -> None:
     assert load.failed == [], "the engine ends after the gateway has released it"
 
 
+@pytest.mark.nightly
 @pytest.mark.model
 def test_a_real_model_answers_from_the_units(
     made_plan: MadePlan, made_bundle: MadeBundle, model_home: Home, tmp_path: Path

@@ -69,6 +69,7 @@ evaluation.evaluate_version(store, home, model_registry.find_model(store, "assis
 """
 
 
+@pytest.mark.nightly
 def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(pupil: Pupil) -> None:
     """kill -9 while its engine runs: no evaluation, and the engine leaves with it."""
     made = pupil.register()

@@ -200,6 +200,7 @@ def test_serverless_is_paid_by_the_second(plan_of: Make) -> None:
     assert any("cold start" in note for note in option.notes)
 
 
+@pytest.mark.nightly
 def test_a_job_too_long_for_its_deadline_is_a_miss(plan_of: Make) -> None:
     hours = {"workloads.1.tokens": 1e12, "workloads.1.deadline_h": 1}
     hurried = edit({**hours, "placement.allow": ["cloud", "serverless"]})
@@ -258,6 +259,7 @@ def test_a_base_that_is_a_model_and_pretraining_have_their_machines(plan_of: Mak
     assert option.feasible and {b.pool for b in option.purchases} == {"own"} and option.pools == ()
 
 
+@pytest.mark.nightly
 def test_an_index_that_answers_too_keeps_one_model(plan_of: Make) -> None:
     rate, tokens = {"mean": 2, "peak": 5}, {"mean": 40, "p95": 90}
     both = {"workloads.2.traffic.requests_per_second": rate, "workloads.2.traffic.input_tokens": tokens}
@@ -297,6 +299,7 @@ def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Cat
     assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", "tone", ""}
 
 
+@pytest.mark.nightly
 def test_a_long_limit_or_data_that_may_not_travel_is_answered_from_one_region(plan_of: Make) -> None:
     plan = plan_of("startup", places(1.5, "cloud"))
     assert len(option_of(plan, "cloud").pools) == 1

@@ -156,7 +156,10 @@ def test_real_tokens_are_counted_as_the_engine_counts_them(null: Platform, real:
         assert 0 < other.messages.count_tokens(model="m", messages=HELLO).input_tokens < 20
 
 
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param({"type": "any"}, marks=pytest.mark.nightly), {"type": "tool", "name": "get_weather"}],
+)
 def test_real_tools_are_used_and_their_results_taken(real: anthropic.Anthropic, choice: Any) -> None:
     asked: dict[str, Any] = {"model": "smol", "max_tokens": 120, "tools": [WEATHER]}
     turns = ask("What is the weather in Paris, in celsius?")

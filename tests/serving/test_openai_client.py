@@ -151,6 +151,7 @@ SCHEMA = {
 PLACE: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA, "strict": True}}
 
 
+@pytest.mark.nightly
 def test_real_schema_is_obeyed_beside_tools_too(real: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "smol", "messages": PARIS, "temperature": 0, "response_format": PLACE}
     said = real.chat.completions.create(**asked, max_tokens=40).choices[0].message
@@ -227,8 +228,15 @@ def calling(messages: Any, **more: Any) -> dict[str, Any]:
     return {"model": "smol", "messages": messages, "tools": TOOLS, **more}
 
 
-@pytest.mark.parametrize("prompt", ["Weather in Rome, in celsius?", "Do not call anything; tell me a joke."])
-@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize(
+    ("prompt", "choice"),
+    [
+        ("Weather in Rome, in celsius?", "required"),
+        pytest.param("Weather in Rome, in celsius?", NAMED, marks=pytest.mark.nightly),
+        pytest.param("Do not call anything; tell me a joke.", "required", marks=pytest.mark.nightly),
+        ("Do not call anything; tell me a joke.", NAMED),
+    ],
+)
 def test_real_a_call_that_must_be_made_is_made_and_fits(real: openai.OpenAI, prompt: str, choice: Any) -> None:
     asked = calling(ask(prompt), max_tokens=200, tool_choice=choice)
     plain = real.chat.completions.create(**asked)
@@ -245,6 +253,7 @@ def test_real_a_call_that_must_be_made_is_made_and_fits(real: openai.OpenAI, pro
         assert (found.finish_reason, found.message.content or None) == ("tool_calls", None)
 
 
+@pytest.mark.nightly
 def test_real_free_to_choose_it_calls_or_answers(real: openai.OpenAI) -> None:
     for prompt in ("Weather in Rome, in celsius?", "Say hello."):
         found = real.chat.completions.create(**calling(ask(prompt), max_tokens=200)).choices[0].message
@@ -253,6 +262,7 @@ def test_real_free_to_choose_it_calls_or_answers(real: openai.OpenAI) -> None:
     assert silent.choices[0].message.tool_calls is None
 
 
+@pytest.mark.nightly
 def test_real_a_result_is_taken(real: openai.OpenAI) -> None:
     asked = calling(ask("Weather in Rome, in celsius?"), max_tokens=200)
     message = real.chat.completions.create(**asked, tool_choice="required").choices[0].message

@@ -103,6 +103,7 @@ def test_a_missing_or_damaged_file_names_the_command_that_brings_it(home: Home, 
     assert not base_model.is_prepared(fetched, tiny.sha256)
 
 
+@pytest.mark.nightly
 @pytest.mark.process
 def test_a_file_that_no_conversion_reads_is_refused_in_words(home: Home) -> None:
     data = b"GGUF and then nothing"

@@ -62,7 +62,8 @@ def test_from_any_state_on_it_is_the_whole_way(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["cancer", pytest.param("digits", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["cancer", "digits"])
 def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> None:
     spec, columns = CASES[name]
     home = Home(tmp_path / "home")

@@ -61,13 +61,15 @@ def fill(root: Path) -> Lake:
     return lake
 
 
-@pytest.mark.process
-def test_a_rewriting_killed_and_repeated(tmp_path: Path) -> None:
-    lakes = [fill(tmp_path / str(number)) for number in range(len(PLACES))]
-    tasks = [(str(lake.root), place, when) for lake, (place, when) in zip(lakes, PLACES, strict=True)]
+@pytest.mark.parametrize(
+    "places", [pytest.param(PLACES[::3], marks=pytest.mark.process), pytest.param(PLACES, marks=pytest.mark.nightly)]
+)
+def test_a_rewriting_killed_and_repeated(tmp_path: Path, places: list[tuple[str, int]]) -> None:
+    lakes = [fill(tmp_path / str(number)) for number in range(len(places))]
+    tasks = [(str(lake.root), place, when) for lake, (place, when) in zip(lakes, places, strict=True)]
     command = [sys.executable, "-c", KILLED, json.dumps(tasks)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[3])
-    for lake, (place, when) in zip(lakes, PLACES, strict=True):
+    for lake, (place, when) in zip(lakes, places, strict=True):
         texts = lake.values("docs", "text")
         assert texts in (["x", "Lovelace 1", "Lovelace 2", "y"], ["x", "y"]), place
         version_index.repair_index(lake.home, lake.store, "docs")

@@ -158,7 +158,7 @@ def killed(store: Store, home: Home, rounds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(40, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
+    "rounds", [pytest.param(20, marks=pytest.mark.process), pytest.param(500, marks=pytest.mark.nightly)]
 )
 def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(store: Store, home: Home, rounds: int) -> None:
     killed(store, home, rounds)
