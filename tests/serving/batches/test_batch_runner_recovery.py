@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.serving.batches.conftest import Batches, write_lines
-from tests.serving.conftest import Platform, endpoint, free_port, null_engine, table
+from tests.serving.conftest import Platform, Start, endpoint, free_port, null_engine, table
 from tests.serving.official_clients import openai_client
 
 from archwright.access.account_codec import decode_row
@@ -24,6 +24,7 @@ from archwright.access.accounts import open_accounts_table
 from archwright.access.tables import format_scope_name
 from archwright.home import Home
 from archwright.monitor.wal.compaction import read_served
+from archwright.serving.http.client_limits import ClientLimits
 
 pytestmark = pytest.mark.enable_socket
 PRICES: dict[str, Any] = {"price_in_usd": 1e-6, "price_out_usd": 3e-6}
@@ -147,3 +148,20 @@ def test_twenty_kills_under_load(crashing: Platform) -> None:
             other.result()
     # An account is ahead of the records by what was between its two writes of a flush, never behind.
     assert 0 <= spent_nusd(crashing, made[0].key_id) - cost <= cost // 40
+
+
+@pytest.mark.nightly
+def test_a_line_that_a_reload_cuts_off_costs_nothing(start: Start) -> None:
+    engine: Any = {"ttft_s": 2.0, "tpot_s": 0.01}
+    platform = start([{"slots": 1, **PRICES}], [engine], limits=ClientLimits(drain_s=0.1))
+    with openai_client(platform, platform.made_key("acme", budget_usd=1.0), max_retries=5) as client:
+        batches = Batches(client)
+        batch = batches.create(write_lines(1))
+        platform.until(lambda: platform.in_flight() == 1)
+        reloaded_at = time.time()
+        platform.master.send_signal(signal.SIGHUP)
+        cost = check_batch(platform, batches, batch.id, 1)
+        with closing(platform.store) as store:
+            (record,) = [one for one in read_served(store, platform.home) if batch.id in one.request_id]
+        assert record.at - record.latency_s > reloaded_at, "the line was not cut off"
+        assert spent_nusd(platform, batch.key_id) == cost > 0
