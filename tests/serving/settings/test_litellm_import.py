@@ -46,8 +46,8 @@ model_list:
   - model_name: local
     litellm_params: {model: ollama_chat/qwen3, weight: 1}
   - model_name: voice
-    litellm_params: {model: openai/whisper-1}
-    model_info: {mode: audio_transcription}
+    litellm_params: {model: openai/tts-1}
+    model_info: {mode: audio_speech}
   - model_name: "*"
     litellm_params: {model: openai/*}
   - model_name: other
@@ -146,7 +146,15 @@ def test_everything_is_carried_over_or_listed(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "models", "left"), [(SIMPLE, 1, 0), (BALANCED, 2, 4)])
+SOUND = """\
+model_list:
+  - model_name: whisper
+    litellm_params: {model: openai/whisper-1, api_key: os.environ/OPENAI_API_KEY}
+    model_info: {mode: audio_transcription}
+"""
+
+
+@pytest.mark.parametrize(("text", "models", "left"), [(SIMPLE, 1, 0), (BALANCED, 2, 4), (SOUND, 1, 0)])
 def test_short_files(tmp_path: Path, text: str, models: int, left: int) -> None:
     config, _text, left_out = convert(tmp_path, text)
     assert (len(config.endpoints), len(left_out)) == (models, left), left_out

@@ -22,7 +22,7 @@ from archwright.serving.settings.gateway_file import MILLION
 from archwright.serving.settings.upstream_kinds import ADDRESS_FIELDS, build_address
 from archwright.settings import read_variable
 
-SERVED_MODES = ("chat", "completion", "embedding", "rerank", "responses")
+SERVED_MODES = ("chat", "completion", "embedding", "rerank", "responses", "audio_transcription")
 # LiteLLM shares requests by the first of these fields that a deployment has.
 WEIGHTS = ("weight", "rpm", "tpm")
 COSTS = ("input_cost_per_token", "output_cost_per_token")
