@@ -241,8 +241,8 @@ class boundary:
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         # A panic of a library in Rust is no Exception.
-        caught = isinstance(error, Exception) or type(error).__name__ == RUST_PANIC
-        if error is None or isinstance(error, ArchwrightError) or not caught:
+        caught = error is not None and (isinstance(error, Exception) or type(error).__name__ == RUST_PANIC)
+        if not caught or isinstance(error, ArchwrightError):
             return
         if isinstance(error, OSError):
             raise from_os_error(error) from error

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.access.conftest import Clock
 
 from archwright.access import worker_registry
+from archwright.access.account_codec import decode_row
 from archwright.access.accounts import Accounts, LimitDenial, Reservation, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.tables import LimitScope
@@ -467,6 +468,43 @@ def test_together_is_as_one_after_the_other(
         worker.flush()
         left.append([isinstance(worker.reserve(key, (tpm, budget / 1000)), LimitDenial) for key in keys])
     assert answers[0] == answers[1] and left[0] == left[1]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    budget=st.integers(0, 60),
+    tpm=st.integers(0, 60),
+    asked=st.lists(st.tuples(st.integers(0, 25), st.one_of(st.none(), st.integers(0, 25)), st.booleans()), max_size=25),
+)
+def test_a_cached_response_is_as_a_reservation_that_is_settled_at_once(
+    world: World, budget: int, tpm: int, asked: list[tuple[int, int | None, bool]]
+) -> None:
+    answers, rows = [], []
+    for together in (False, True):
+        world.clock.now += 1
+        principal = world.key(rpm=20, tpm=tpm, budget_usd=budget / 1000)
+        worker = world.worker()
+        wants = [(principal, (tokens, None if price is None else price / 1000)) for tokens, price, _ in asked]
+        found: list[object] = []
+        if together:
+            found += worker.reserve_all(wants, cached={at for at, (*_, cached) in enumerate(asked) if cached})
+            for one in found:
+                if isinstance(one, Reservation) and one.settled:
+                    worker.settle(one, 5, 1.0)  # without effect
+            assert not worker.ended
+        else:
+            for want, (*_, cached) in zip(wants, asked, strict=True):
+                one = worker.reserve(*want)
+                found.append(one)
+                if cached and isinstance(one, Reservation):
+                    worker.settle(one, 0, 0.0)
+                    worker.flush()
+        answers.append([one if isinstance(one, LimitDenial) else None for one in found])
+        (account,) = worker._get_accounts(principal)
+        raw = world.table.get(account.key)
+        row = () if raw is None else decode_row(raw)
+        rows.append([*row[1:5], *row[6:]])  # without the time and the number of the worker
+    assert answers[0] == answers[1] and rows[0] == rows[1]
 
 
 def test_of_those_who_come_together_exactly_those_that_fit_are_taken(world: World) -> None:

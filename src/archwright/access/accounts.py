@@ -172,9 +172,13 @@ class Accounts:
         return result
 
     def reserve_all(
-        self, asked: Iterable[tuple[Principal, WorstCaseAsk]], counted: Collection[int] = ()
+        self,
+        asked: Iterable[tuple[Principal, WorstCaseAsk]],
+        counted: Collection[int] = (),
+        cached: Collection[int] = (),
     ) -> list[ReserveResult]:
         """Reserve for each request in order. `counted`: indexes of requests that the rates counted before.
+        `cached`: of requests with a cached response: they must fit too, and are settled with no usage at once.
 
         If the table or the usage records fail, the failing and all later requests get the StoreError; earlier requests
         are reserved. Raises StoreError if this process cannot be registered in the table."""
@@ -188,6 +192,7 @@ class Accounts:
                 reservation = Reservation(
                     principal, accounts, ask, self._version, self._generation, counted=index in counted
                 )
+                reservation.settled = index in cached
                 pending.append((index, reservation))
             else:
                 reservation = Reservation(principal, (), ZERO_ASK, self._keys.version, 0)
@@ -279,6 +284,8 @@ class Accounts:
             answers.append(answer)
             if isinstance(answer, _UnknownSpend):
                 break
+            if one.settled and answer is None:  # a cached response
+                self._settle_in_rows(transaction, rows, one, (0, 0), now_us)
         for key, row in rows.items():
             transaction.put(key, encode_row(row))
         return answers

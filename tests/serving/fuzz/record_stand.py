@@ -151,7 +151,7 @@ class RecordStand:
         if path == COUNT or usage is None:
             return True
         accounting = self._stand.gateway.accounting
-        (reservation,) = accounting.reserve([(context.request, worst)])
+        (reservation,) = accounting.reserve([(context.request, worst, False)])
         if not isinstance(reservation, Reservation):
             return False
         charge = accounting.open_charge(context.request, handler._endpoint, worst, reservation)

@@ -10,7 +10,7 @@ import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,27 +18,31 @@ from archwright.access.accounts import Accounts, Reservation, ReserveResult, ope
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, read_entries
 from archwright.contract.served import RequestRecord
+from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.http_client.connection_pool import ResponseSink
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.shared_table import SharedTable
 from archwright.monitor.wal.compaction import read_served
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.usage_limits import UsageLimits as KeyLimits
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge, WorstCase
+from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.http_request import HttpRequest
-from archwright.serving.http.http_response import ResponseBuffer
+from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.store import Store
 
 from ..conftest import endpoint, table
 
 SEGMENT_BYTES = 16 << 10
+Wanted = list[tuple[HttpRequest, WorstCase, bool]]
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
 
@@ -72,6 +76,7 @@ class Stand:
             journal,
         )
         self.app = Dispatcher(self.gateway)
+        self.caller: Principal | None = None
 
     def mark_engine_healthy(self) -> None:
         (pool,) = self.gateway.pools.values()
@@ -156,6 +161,84 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
 
 
+class FullCache:
+    """Has a response to every request."""
+
+    def cache_key(self, *_parts: object) -> bytes:
+        return b"k"
+
+    def get(self, _key: bytes) -> CachedResponse:
+        return CachedResponse(b'{"cached": true}', 3, 5, 0.25, "v")
+
+
+@pytest.fixture
+def cached_stand(stand: Stand) -> Stand:
+    """A stand whose responses are cached, and whose key has limits."""
+    entry = endpoint(workload="w", addresses=("unix:none",), cache="all", default_max_tokens=1)
+    stand.gateway._rebuild_routing(table(entry))
+    stand.gateway.accounting = stand.gateway.accounting._replace(cache=cast(ResponseCache, FullCache()))
+    stand.key, stand.caller = stand.limited_caller(rpm=2, tpm=9_000)
+    return stand
+
+
+def test_a_cached_response_takes_one_transaction_and_no_task(
+    cached_stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[object] = []
+    write = SharedTable.write
+
+    def count(shared: SharedTable, act: Any, *args: Any) -> Any:
+        writes.append(act)
+        return write(shared, act, *args)
+
+    def refuse(_response: HttpResponse, _work: object) -> None:
+        raise AssertionError("a task")
+
+    assert cached_stand.chat()[0] == 200, "the first request registers the process"
+    monkeypatch.setattr(SharedTable, "write", count)
+    monkeypatch.setattr(HttpResponse, "start_work", refuse)
+    assert cached_stand.chat() == (200, {"cached": True})
+    assert len(writes) == 1 and not cached_stand.gateway.accounting.accounts.ended
+    assert cached_stand.chat()[0] == 429, "both count as requests"
+    records = read_served(cached_stand.store, Home(tmp_path))
+    found = sorted((one.status, one.cache, one.cost_usd, one.saved_usd) for one in records)
+    assert found == [("ok", "hit", 0.0, 0.25)] * 2 + [("rejected", "off", None, 0.0)]
+
+
+def test_a_cached_response_holds_no_tokens(cached_stand: Stand) -> None:
+    assert cached_stand.chat()[0] == 200
+    assert cached_stand.caller is not None and cached_stand.can_reserve(cached_stand.caller, 9_000)
+
+
+def test_a_bug_in_one_cached_response_leaves_the_others(cached_stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses of one tick are written one after the other, without tasks of their own."""
+    answered: list[int] = []
+
+    async def scenario() -> None:
+        async def work(number: int) -> None:
+            answered.append(number)
+            if number == 2:
+                raise ValueError("unforeseen")
+
+        with pytest.raises(ValueError, match="unforeseen"):
+            cached_stand.app._answer_cached([work(number) for number in (1, 2, 3)])
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert sorted(answered) == [1, 2, 3]
+
+
+def test_a_cached_response_that_cannot_be_recorded_is_an_error(
+    cached_stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_record: object) -> None:
+        raise StoreError("AW-STO-06", "the disk is full")
+
+    monkeypatch.setattr(cached_stand.gateway._requests, "add", full)
+    status, said = cached_stand.chat()
+    assert (status, said["error"]["code"]) == (503, "record_unavailable")
+
+
 def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +259,8 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve, opened = CostAccounting.reserve, CostAccounting.open_charge
 
-    def revoke(accounting: CostAccounting, wanted: list[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
-        for request, _ in wanted:
+    def revoke(accounting: CostAccounting, wanted: Wanted) -> list[ReserveResult | None]:
+        for request, *_ in wanted:
             accounting.keys.revoke(request.principal.key_id)
             accounting.keys._refresh()
         return reserve(accounting, wanted)
@@ -197,7 +280,7 @@ def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is
 ) -> None:
     reserve, config = CostAccounting.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
 
-    def change(accounting: CostAccounting, wanted: list[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
+    def change(accounting: CostAccounting, wanted: Wanted) -> list[ReserveResult | None]:
         stand.gateway._rebuild_routing(config)
         return reserve(accounting, wanted)
 

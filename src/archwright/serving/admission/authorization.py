@@ -70,17 +70,17 @@ class RequestAuthorizer:
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         response.mark_key_accepted()
         if requirement.permission is None:
-            self._record_decision(request_id, requirement, source, principal, "no such route")
+            self._record(self._build_decision(request_id, requirement, source, principal, "no such route"))
             if requirement.methods:
                 message = f"Method {head.method} is not allowed for this path. Use {' or '.join(requirement.methods)}."
                 raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, message, "method_not_allowed", allow=requirement.methods)
             message = f"The path {head.path[:MAX_SHOWN_PATH]} does not exist.{requirement.suggestion}"
             raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found")
         if not is_allowed(principal, requirement.permission):
-            self._record_decision(request_id, requirement, source, principal, "not permitted to this role")
+            self._record(self._build_decision(request_id, requirement, source, principal, "not permitted to this role"))
             message = f"The role {principal.role!r} of this key lacks the permission {requirement.permission!r}."
             raise ApiError(HTTPStatus.FORBIDDEN, message + " Use a key with another role.", "insufficient_permissions")
-        self._record_decision(request_id, requirement, source, principal, "")
+        self._record(self._build_decision(request_id, requirement, source, principal, ""))
         return Admitted(principal, keys_version, requirement.images, source=source, upload=requirement.upload)
 
     def reauthorize(self, request: HttpRequest, requirement: RouteRequirement) -> HttpRequest:
@@ -94,7 +94,7 @@ class RequestAuthorizer:
         known = self._keys.identify(read_credential(request.head) or "")
         if known is None:
             reason = "the key was revoked before the body arrived"
-            self._record_decision(request.id, requirement, request.admitted.source, principal, reason)
+            self._record(self._build_decision(request.id, requirement, request.admitted.source, principal, reason))
             raise ApiError(HTTPStatus.UNAUTHORIZED, _INVALID_KEY, "invalid_api_key")
         return replace(request, admitted=replace(request.admitted, principal=known))
 
@@ -122,11 +122,6 @@ class RequestAuthorizer:
     def write_denials(self, *, closing: bool = False) -> bool:
         """Write the totals of denied strangers if their window is over; True if a flush must follow."""
         return self._strangers.write_totals(self._clock(), closing=closing)
-
-    def _record_decision(
-        self, request_id: str, requirement: RouteRequirement, source: str, caller: Principal, reason: str
-    ) -> None:
-        self._record(self._build_decision(request_id, requirement, source, caller, reason))
 
     def _build_decision(
         self, request_id: str, requirement: RouteRequirement, source: str, caller: Principal | None, reason: str

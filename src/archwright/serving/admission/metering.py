@@ -48,6 +48,8 @@ ESTIMATED_BYTES_PER_TOKEN = 3
 _DATA_URL = re.compile(b'"data:[^"]*')
 BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 CacheOutcome = Literal["hit", "miss", "off"]
+CacheLookUp = tuple[bytes | None, str, CachedResponse | None]
+"""Key of a request, None if its response is not cached; the model version that was looked up; the cached response."""
 
 
 class WorstCase(NamedTuple):
@@ -81,15 +83,28 @@ class CostAccounting(NamedTuple):
     journal: Journal
     cache: ResponseCache | None = None
 
-    def reserve(self, wanted: Sequence[tuple[HttpRequest, WorstCase]]) -> list[ReserveResult | None]:
-        """Reserve the worst cases of several requests in one transaction.
+    def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> CacheLookUp:
+        cache, endpoint = self.cache, generation.endpoint
+        if cache is None or endpoint.cache == "off":
+            return None, "", None
+        version = endpoint.model if generation.plain else endpoint.serves
+        native = generation.native
+        options = generation.model, generation.top_logprobs, generation.base64, native is not None, generation.betas
+        ranked = (generation.top_n, generation.return_documents) if kind == "rerank" else ()
+        parts = CacheKeyParts(kind, version, generation.body if native is None else native, (*options, *ranked))
+        key = cache.cache_key(request.principal.tenant, parts, endpoint.cache, request.header(b"cache-control") or "")
+        return key, version, None if key is None else cache.get(key)
+
+    def reserve(self, wanted: Sequence[tuple[HttpRequest, WorstCase, bool]]) -> list[ReserveResult | None]:
+        """Reserve the worst cases of several requests in one transaction. True: its response is cached.
 
         None stands for a request that the accounts could not handle: `open_charge` reserves again and gets the error.
         """
-        counted = [index for index, (request, _) in enumerate(wanted) if request.admitted.counted]
-        asked = [(request.principal, worst_case[:2]) for request, worst_case in wanted]
+        counted = {index for index, (request, *_) in enumerate(wanted) if request.admitted.counted}
+        cached = {index for index, (*_, one) in enumerate(wanted) if one}
+        asked = [(request.principal, worst_case[:2]) for request, worst_case, _ in wanted]
         try:
-            results = self.accounts.reserve_all(asked, counted)
+            results = self.accounts.reserve_all(asked, counted, cached)
         except StoreError:
             return [None] * len(wanted)
         return [None if isinstance(result, StoreError) else result for result in results]
@@ -171,21 +186,10 @@ class RequestCharge:
             # A count above the possible is not believed. Without a price nothing was reserved.
             self._max_usd = math.inf if None in prices else reservation.usd
 
-    def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> None:
-        """Look up the response. Sets `cached` on a hit, else `is_cacheable`."""
-        cache, endpoint = self._accounting.cache, self.endpoint
-        if cache is None or endpoint.cache == "off":
-            return
-        if generation.plain:
-            self._version = endpoint.model
-        native = generation.native
-        options = generation.model, generation.top_logprobs, generation.base64, native is not None, generation.betas
-        ranked = (generation.top_n, generation.return_documents) if kind == "rerank" else ()
-        parts = CacheKeyParts(kind, self._version, generation.body if native is None else native, (*options, *ranked))
-        tenant, cache_control = self._reservation.principal.tenant, request.header(b"cache-control") or ""
-        self._cache_key = cache.cache_key(tenant, parts, endpoint.cache, cache_control)
+    def use_cache(self, found: CacheLookUp) -> None:
+        """Set `cached` on a hit, else `is_cacheable`."""
+        self._cache_key, self._version, self.cached = found
         if self._cache_key is not None:
-            self.cached = cache.get(self._cache_key)
             self._cache_outcome = "miss" if self.cached is None else "hit"
 
     @property

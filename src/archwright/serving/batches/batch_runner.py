@@ -222,7 +222,7 @@ class BatchRun:
         try:
             response.begin_work()
             with boundary("line of a batch"):
-                (reservation,) = self._gateway.accounting.reserve([(handler.request, handler.worst_case)])
+                (reservation,) = self._gateway.accounting.reserve([(handler.request, handler.worst_case, False)])
                 await handler.run(reservation)
         except ArchwrightError as caught:
             error = caught

@@ -19,7 +19,7 @@ from archwright.contract.record import replace as copy_record
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
-from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
+from archwright.serving.admission.metering import CacheLookUp, RequestCharge, estimate_worst_case
 from archwright.serving.admission.response_cache import CachedResponse
 from archwright.serving.events.response_formats import ChatFormat, CompletionFormat, ResponsePiece, ResponseWriter
 from archwright.serving.events.stream_replay import decode_stored, encode_stream
@@ -64,9 +64,16 @@ class GenerationHandler(MeteredHandler):
         self._writer = writer
         self._timing = RequestTiming(self.request.received_at)
         self._traces_content = self.gateway.is_content_traced(self.request)
+        self._found: CacheLookUp | None = None  # set by `look_up`
         self._attempts: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
         self._relay: BufferedRelay | None = None  # of the last attempt
+
+    def look_up(self) -> None:
+        generation = self._generation
+        if not (generation.parts.urls or generation.documents):
+            self._found = found = self.gateway.accounting.look_up_cache(self.request, generation, self._kind)
+            self.is_cached = found[-1] is not None
 
     async def _respond(self, charge: RequestCharge) -> None:
         request, generation = self.request, self._generation
@@ -75,7 +82,7 @@ class GenerationHandler(MeteredHandler):
         if generation.documents:
             messages = generation.body["messages"]
             charge.add_input_text(await self.gateway.documents.insert_texts(generation.documents, messages))
-        charge.look_up_cache(request, generation, self._kind)
+        charge.use_cache(self._found or self.gateway.accounting.look_up_cache(request, generation, self._kind))
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)
             self._record("ok")

@@ -55,9 +55,13 @@ class RequestHandler(ABC):
     """Answers a request. `worst_case` is reserved before `run` starts; None: nothing is reserved."""
 
     worst_case: WorstCase | None = None
+    is_cached = False  # True: `run` waits for nothing
 
     def __init__(self, context: HandlerContext) -> None:
         self.gateway, self.request, self.response = context.gateway, context.request, context.response
+
+    def look_up(self) -> None:  # noqa: B027
+        """Set `is_cached` if the cache has the response."""
 
     @abstractmethod
     async def run(self, reservation: ReserveResult | None) -> None:

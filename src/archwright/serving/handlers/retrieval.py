@@ -33,6 +33,9 @@ class RetrievalHandler(GenerationHandler):
         super().__init__(context, chat.generation, "chat", writer)
         self._chat, self._citations = chat, writer
 
+    def look_up(self) -> None:
+        """Do nothing: the cache key needs the passages."""
+
     async def _respond(self, charge: RequestCharge) -> None:
         chat, search = self._chat, self.gateway.passages
         found = await search.search(self.request.principal.tenant, chat.dataset, chat.question)

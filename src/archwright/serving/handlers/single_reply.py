@@ -62,7 +62,7 @@ class SingleReplyHandler(MeteredHandler):
     async def _respond(self, charge: RequestCharge) -> None:
         generation, response = self._generation, self.response
         if self.kind is not None:
-            charge.look_up_cache(self.request, generation, self.kind)
+            charge.use_cache(self.gateway.accounting.look_up_cache(self.request, generation, self.kind))
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
             body, self._input_tokens = charge.cached.body, 0

@@ -6,7 +6,7 @@ Design: each stage gets records and returns a record. Requests that arrive in on
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
@@ -110,15 +110,30 @@ class Dispatcher:
     def _start(self, arrived: list[tuple[HttpRequest, HttpResponse]]) -> None:
         """Start requests that arrived in one tick; their worst cases are reserved in one transaction."""
         handlers = [one for request, response in arrived if (one := self._prepare(request, response)) is not None]
-        wanted = [(one.request, worst) for one in handlers if (worst := one.worst_case) is not None]
+        wanted = [(one.request, worst, one.is_cached) for one in handlers if (worst := one.worst_case) is not None]
         reservations: list[ReserveResult | None] = [None] * len(wanted)
         try:
             reservations = self._gateway.accounting.reserve(wanted)
         finally:  # a handler without a reservation reserves by itself
             results = iter(reservations)
-            for handler in handlers:
-                reservation = None if handler.worst_case is None else next(results)
-                handler.response.start_work(self._run_handler(handler, reservation))
+            works = [self._run_handler(one, None if one.worst_case is None else next(results)) for one in handlers]
+            for handler, work in zip(handlers, works, strict=True):
+                if not handler.is_cached:
+                    handler.response.start_work(work)
+            self._answer_cached([work for one, work in zip(handlers, works, strict=True) if one.is_cached])
+
+    def _answer_cached(self, works: list[Coroutine[object, None, None]]) -> None:
+        """Run works that wait for nothing, without the cost of a task."""
+        try:
+            while works:
+                try:
+                    works.pop().send(None)
+                except StopIteration:
+                    continue
+                raise AssertionError("the work of a cached response waited")
+        finally:
+            if works:  # a bug in one does not affect the others
+                asyncio.get_running_loop().call_soon(self._answer_cached, works)
 
     def _prepare(self, request: HttpRequest, response: HttpResponse) -> RequestHandler | None:
         """Authorise again, since the body may have taken long, and validate. None if an error was written."""
@@ -131,7 +146,9 @@ class Dispatcher:
                 if match.requirement is not None:
                     request = self._gateway.authorizer.reauthorize(request, match.requirement)
                 try:
-                    return match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
+                    handler = match.route.prepare(HandlerContext(self._gateway, request, response, match.name))
+                    handler.look_up()
+                    return handler
                 except ApiError:
                     if match.route.permission == METERED_PERMISSION and not request.admitted.counted:
                         self._gateway.accounting.count_request(request.principal)  # it gets no reservation
