@@ -65,6 +65,7 @@ def test_the_users_own_needs_are_refused_unless_best_effort_is_asked_for() -> No
     assert made.chosen == "this-machine" and len(planning.list_missed_limits(made)) == 2
 
 
+@pytest.mark.nightly
 def test_best_effort_exceeds_a_budget_and_changes_no_feasible_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "probe_machine", lambda *_args, **_named: MACHINE)
     made = planning.plan(write_needs(("per_month: 60", "per_month: 1")), best_effort=True)

@@ -38,6 +38,7 @@ def _load_beside_a_restarted_supervisor(home: Home, cli: CommandLine) -> None:
     assert " 4190000" in shown and "requests now" in shown and "unloaded" in shown
 
 
+@pytest.mark.nightly
 def test_an_embedder_and_a_reranker_are_added_loaded_and_asked(
     home: Home, null_plan: Plan, tmp_path: Path, cli: CommandLine
 ) -> None:

@@ -100,6 +100,7 @@ def real_plan(null_plan: Plan, home: Home, model_home: Home) -> Plan:
     return replace(null_plan, pools=(pool,))
 
 
+@pytest.mark.nightly
 def test_a_real_adapter_comes_and_goes(stage: Stage, real_plan: Plan, tmp_path: Path) -> None:
     version = stage.version(data=write_adapter(tmp_path / "a.gguf", 1))
     broken = stage.version(data=b"GGUF and nothing more")

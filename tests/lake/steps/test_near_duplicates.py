@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from archwright.lake.steps import near_duplicates, shingles
 from archwright.lake.steps.near_duplicates import DropNearDuplicates, choose_bands
 
+from ...drawing import draw
 from .surveyed_runner import Drop, find_duplicates, make_part
 from .test_shingles import find_runs
 
@@ -84,6 +85,7 @@ def test_variants_of_every_kind_are_found_by_their_similarity(kind: str) -> None
 SENTENCES = st.lists(st.sampled_from(["a", "b", "c", "d", "E", "é"]), max_size=14).map(" ".join)
 
 
+@draw(15, 200)
 @given(st.lists(SENTENCES, max_size=12), st.sampled_from([0.5, 0.8, 1.0]))
 def test_groups_are_those_of_a_comparison_of_all_pairs(texts: list[str], similarity: float) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -196,6 +196,7 @@ def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Platform
     assert cost() == 0.0
 
 
+@pytest.mark.nightly
 def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Platform) -> None:
     before = float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
     change(cheap, priced(1e-3))
