@@ -128,6 +128,8 @@ LENGTHS = [
         148,
     ),
     ("This model's maximum context length is 64 tokens.", LengthRefusal(64), 8),
+    ("'max_tokens' is 4096, but this model's context holds 64 tokens", LengthRefusal(64), 8),
+    ("prompt is too long: 70 tokens > 64 maximum. This model's", LengthRefusal(64, 70), -6),
 ]
 
 

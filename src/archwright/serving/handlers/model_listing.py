@@ -37,10 +37,13 @@ async def get_model(context: HandlerContext) -> HttpReply:
 
 
 def _describe_model(context: HandlerContext, name: str) -> dict[str, Any]:
-    started_at = context.gateway.started_at
+    started_at, tokens = context.gateway.started_at, context.gateway.directory.read_context(name)
     if context.request.header(VERSION_HEADER) is not None:
         created_at = datetime.fromtimestamp(started_at, UTC).isoformat()
         described = {"type": "model", "id": name, "display_name": name, "created_at": created_at, "lifecycle": "active"}
         # Required, and null if unknown.
-        return {**dict.fromkeys(("capabilities", "line", "max_input_tokens", "max_tokens")), **described}
-    return {"id": name, "object": "model", "created": started_at, "owned_by": "archwright"}
+        unknown = dict.fromkeys(("capabilities", "line", "max_tokens"))
+        return {**unknown, "max_input_tokens": tokens, **described}
+    listed = {"id": name, "object": "model", "created": started_at, "owned_by": "archwright"}
+    # The name that engines with this interface give it.
+    return listed if tokens is None else {**listed, "max_model_len": tokens}

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from archwright.http_client.client import EngineRefused
 
-# The forms of OpenAI and of engines with its interface.
+# The forms of OpenAI, of engines with its interface, and of this gateway, which may be an upstream itself.
 _LENGTH_REFUSAL_FORMS = (
     r"(?:'max_tokens' or 'max_completion_tokens' is too large: \d+\. )?This model's maximum context length is "
     r"(?P<context>\d+) tokens(?:.*?(?:\(|has |contains |resulted in )(?P<least>at least )?(?P<prompt>\d+) )?",
     r"Requested token count exceeds the model's maximum context length of (?P<context>\d+) "
     r"(?:.*? tokens: (?P<prompt>\d+) )?",
     r"The input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<context>\d+) ",
+    r"'max_(?:completion_)?tokens' is \d+, but this model's context holds (?P<context>\d+) tokens",
+    r"prompt is too long: (?P<prompt>\d+) tokens > (?P<context>\d+) maximum",
     r"You passed (?P<prompt>\d+) input tokens and .*? the model's context length is only (?P<context>\d+) ",
 )
 _LENGTH_REFUSALS = [re.compile(form, re.DOTALL) for form in _LENGTH_REFUSAL_FORMS]
@@ -61,7 +63,7 @@ def parse_length_refusal(error: EngineRefused) -> LengthRefusal | None:
     if match is None or error.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return None
     found = match.groupdict()
-    refusal = LengthRefusal(int(found["context"]), int(found["prompt"] or 0), not found.get("least"))
+    refusal = LengthRefusal(int(found["context"]), int(found.get("prompt") or 0), not found.get("least"))
     return refusal if 0 < refusal.context < MAX_TOKENS else None
 
 

@@ -65,6 +65,11 @@ class ModelDirectory:
             raise unknown_model(model, scope)
         return ResolvedModel(model, fit, plain=workload is None and model not in self._workloads)
 
+    def read_context(self, name: str) -> int | None:
+        """Return the tokens of a model's context; None if unknown."""
+        known = [spec.context_tokens for spec in self._by_name.get(name, ())]
+        return min((tokens for tokens in known if tokens < UNKNOWN_CONTEXT_TOKENS), default=None)
+
     def find_classifier(self, name: str) -> Endpoint | None:
         """Return the endpoint of /v1/predict/`name`."""
         return self._predictors.get(name)
