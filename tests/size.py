@@ -26,9 +26,10 @@ BODY_FIELDS = frozenset({"body", "orelse", "finalbody", "handlers", "cases"})
 LARGE_STATEMENT = 40
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # Local names that do not say what the value is.
-VAGUE_NAMES = frozenset(
-    "one each found known kept made place least over stated given asked other others thing things rest tell told".split()
-)
+VAGUE_NAMES = {
+    *("one", "each", "other", "others", "rest", "thing", "things", "place", "least", "over"),
+    *("found", "known", "kept", "made", "stated", "given", "asked", "told"),
+}
 HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
