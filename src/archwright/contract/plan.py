@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from archwright.contract.contention import Contention
 from archwright.contract.decision import Decision, ScoreEvidence, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
@@ -432,7 +433,9 @@ class MachineFacts(Record, omit_defaults=True):
 
     `busy_share`: the share of the machine's CPU time that other processes used during the probe; None if unknown.
     `programs`: the engines of the catalog whose program is installed here. `quiet_...`: the rate by processor time,
-    which the turns of other programs do not slow; None in older files.
+    which the turns of other programs do not slow; None in older files. `steal_share`: the share that the hypervisor
+    took. `frequency_hz`: mean frequency while all processors work. Both are None in older files, and where the system
+    does not state them.
     """
 
     cores_usable: int
@@ -448,6 +451,12 @@ class MachineFacts(Record, omit_defaults=True):
     programs: tuple[str, ...] = ()
     quiet_bandwidth_bytes_per_s: Estimate | None = None
     quiet_matmul_flops_per_s: Estimate | None = None
+    steal_share: float | None = None
+    frequency_hz: float | None = None
+
+    @property
+    def contention(self) -> Contention:
+        return Contention(other_share=self.busy_share, steal_share=self.steal_share, frequency_hz=self.frequency_hz)
 
     @property
     def is_busy(self) -> bool:

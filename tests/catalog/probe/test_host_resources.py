@@ -9,6 +9,7 @@ import pytest
 
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe import host_resources
+from archwright.catalog.probe.host_resources import CpuTicks
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.records import DeviceTool
@@ -109,12 +110,27 @@ def test_the_shipped_tool_row_is_a_command() -> None:
 
 
 def test_the_load_during_a_probe_is_what_other_processes_used(tmp_path: Path) -> None:
-    write(tmp_path, "proc/stat", "cpu  100 10 20 800 50 5 5 10 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    write(tmp_path, "proc/stat", "cpu  100 10 20 800 50 5 5 10 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nintr 9\n")
     before = host_resources.read_cpu_ticks(tmp_path)
-    assert before == (150, 1000)
-    assert host_resources.compute_busy_share(before, (270, 1200), 0.4, 100) == 0.4
-    assert host_resources.compute_busy_share(before, (160, 1200), 0.4, 100) == 0.0, "clocks differ a little"
+    assert before == CpuTicks(busy=140, steal=10, total=1000)
+    assert host_resources.read_processor_ticks(tmp_path) == {0: CpuTicks(busy=5, steal=1, total=8)}
+    after = CpuTicks(busy=260, steal=30, total=1200)
+    assert host_resources.compute_busy_share(before, after, 0.4, 100) == 0.4, "without what the hypervisor took"
+    assert host_resources.compute_steal_share(before, after) == 0.1
+    little = CpuTicks(busy=150, steal=5, total=1200)
+    assert host_resources.compute_busy_share(before, little, 0.4, 100) == 0.0, "clocks differ a little"
+    assert host_resources.compute_steal_share(before, little) == 0.0
     assert host_resources.compute_busy_share(before, before, 0.0, 100) is None
     write(tmp_path, "proc/stat", "intr 5\n")
     assert host_resources.read_cpu_ticks(tmp_path) is None is host_resources.read_cpu_ticks(tmp_path / "no")
     assert host_resources.compute_busy_share(None, before, 0.0, 100) is None
+    assert host_resources.compute_steal_share(None, before) is None
+
+
+def test_the_frequency_of_each_processor(tmp_path: Path) -> None:
+    write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n")
+    write(tmp_path, "sys/devices/system/cpu/cpu11/cpufreq/scaling_cur_freq", "800000\n")
+    write(tmp_path, "sys/devices/system/cpu/cpu12/cpufreq/scaling_cur_freq", "<unknown>\n")
+    write(tmp_path, "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "5\n")
+    assert host_resources.read_frequencies(tmp_path) == {0: 2.4e9, 11: 8e8}
+    assert host_resources.read_frequencies(tmp_path / "no") == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.probe import machine_probe, probe_worker
+from archwright.catalog.probe import host_resources, machine_probe, probe_worker
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 
@@ -35,7 +35,9 @@ def test_the_machine_at_hand_is_probed_and_kept(tmp_path: Path) -> None:
     assert facts.disk_write_bytes_per_s.value > 1e5
     assert facts.disk_free_bytes > 0
     assert machine_probe.cached_machine(home) == facts
-    assert facts.busy_share is None or 0.0 <= facts.busy_share <= 1.0
+    for share in (facts.busy_share, facts.steal_share):
+        assert share is None or 0.0 <= share <= 1.0
+    assert (facts.frequency_hz is None) == (not host_resources.read_frequencies())
     assert [path.name for path in home.machine_facts.parent.iterdir()] == ["machine.json"]
 
 
@@ -117,6 +119,14 @@ def test_a_quick_disk_is_written_three_times_and_a_slow_one_once(tmp_path: Path)
     assert quick == [pytest.approx(machine_probe.DISK_BYTES / 0.064)] * 3
     assert slow == [machine_probe.DISK_BYTES / 2.0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_frequency_is_read_while_all_processors_multiply() -> None:
+    rounds = itertools.count()
+    readings = iter([{0: 1e9}, {number: 2e9 for number in os.sched_getaffinity(0)} | {9999: 9e9}])
+    assert probe_worker.measure_frequency(lambda: next(rounds), lambda: next(readings)) == 2e9
+    assert next(rounds) > 0
+    assert probe_worker.measure_frequency(lambda: None, dict) is None
 
 
 @pytest.mark.parametrize(("step", "repeats"), [(0.01, 50), (0.2, 5), (5.0, 1)])

@@ -8,8 +8,9 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from archwright.catalog.tables.records import DeviceTool
 
@@ -17,6 +18,7 @@ ROOT = Path("/")
 TOOL_DEADLINE_S = 5.0
 # A version-1 control group without a limit reports a number near 2**63.
 NO_LIMIT = 2**60
+STAT_FIELDS = 8
 # The flag of the processor and our name of the set, the widest first.
 X86_SETS = (("avx512f", "avx512"), ("avx2", "avx2"))
 NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -35,24 +37,70 @@ def usable_memory(root: Path = ROOT, physical: int | None = None) -> int:
     return min([installed, *_memory_limits(root)])
 
 
-def read_cpu_ticks(root: Path = ROOT) -> tuple[int, int] | None:
-    """(busy, total) clock ticks of all processors since the start of the machine; None if the system has no count."""
+class CpuTicks(NamedTuple):
+    """Clock ticks of all processors since the start of the machine.
+
+    `busy`: without idle time, waits for the disk, and `steal`: what the hypervisor gave to other virtual machines.
+    """
+
+    busy: int
+    steal: int
+    total: int
+
+
+def read_cpu_ticks(root: Path = ROOT) -> CpuTicks | None:
+    """Return the ticks of all processors together; None if the system has no count."""
     name, *fields = _read_text(root / "proc/stat").partition("\n")[0].split() or [""]
-    if name != "cpu" or len(fields) < 8:
-        return None
-    # The order of the fields: user, nice, system, idle, iowait, irq, softirq, steal.
-    ticks = [int(field) for field in fields[:8]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    return _parse_ticks(fields) if name == "cpu" and len(fields) >= STAT_FIELDS else None
+
+
+def read_processor_ticks(root: Path = ROOT) -> dict[int, CpuTicks]:
+    """Return the ticks of each processor by its number; empty if the system has no count."""
+    found: dict[int, CpuTicks] = {}
+    for line in _read_text(root / "proc/stat").splitlines():
+        name, *fields = line.split() or [""]
+        number = name.removeprefix("cpu")
+        if number != name and number.isdecimal() and len(fields) >= STAT_FIELDS:
+            found[int(number)] = _parse_ticks(fields)
+    return found
+
+
+def _parse_ticks(fields: Sequence[str]) -> CpuTicks:
+    """Parse the fields of a line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal."""
+    ticks = [int(field) for field in fields[:STAT_FIELDS]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
+    return CpuTicks(busy=user + nice + system + irq + softirq, steal=steal, total=sum(ticks))
 
 
 def compute_busy_share(
-    before: tuple[int, int] | None, after: tuple[int, int] | None, own_cpu_s: float, ticks_per_s: int
+    before: CpuTicks | None, after: CpuTicks | None, own_cpu_s: float, ticks_per_s: int
 ) -> float | None:
     """Return the share of CPU time between two counts that went to processes other than ours."""
-    if before is None or after is None or after[1] <= before[1]:
+    if before is None or after is None:
         return None
-    others = after[0] - before[0] - own_cpu_s * ticks_per_s
-    return round(min(max(others / (after[1] - before[1]), 0.0), 1.0), 3)
+    others = after.busy - before.busy - own_cpu_s * ticks_per_s
+    return _compute_share(others, after.total - before.total)
+
+
+def compute_steal_share(before: CpuTicks | None, after: CpuTicks | None) -> float | None:
+    """Return the share of CPU time between two counts that the hypervisor gave to other virtual machines."""
+    if before is None or after is None:
+        return None
+    return _compute_share(after.steal - before.steal, after.total - before.total)
+
+
+def _compute_share(part: float, total: int) -> float | None:
+    return round(min(max(part / total, 0.0), 1.0), 3) if total > 0 else None
+
+
+def read_frequencies(root: Path = ROOT) -> dict[int, float]:
+    """Return the present frequency of each processor in Hz by its number; empty if the system states none."""
+    found: dict[int, float] = {}
+    for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"):
+        frequency_khz = _read_text(path).strip()
+        if frequency_khz.isdecimal():
+            found[int(path.parts[-3].removeprefix("cpu"))] = float(frequency_khz) * 1e3
+    return found
 
 
 def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:

@@ -20,6 +20,7 @@ from archwright.catalog.probe import host_resources
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.yaml_documents import read_engines
+from archwright.contract.contention import Contention
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
@@ -40,12 +41,16 @@ DISK_BUDGET_S = 0.6
 
 
 class ProbeSamples(Record):
-    """The output of the worker: one rate per repeat; `quiet_...`: by processor time."""
+    """The output of the worker: one rate per repeat; `quiet_...`: by processor time.
+
+    `frequency_hz`: of the processors while all of them work; None if the system states none.
+    """
 
     bandwidth: tuple[float, ...]
     matmul: tuple[float, ...]
     quiet_bandwidth: tuple[float, ...] = ()
     quiet_matmul: tuple[float, ...] = ()
+    frequency_hz: float | None = None
 
 
 def cached_machine(home: Home) -> MachineFacts | None:
@@ -64,7 +69,7 @@ def probe_machine(
     measure: Callable[[Path | None], ProbeSamples] | None = None,
 ) -> MachineFacts:
     """Probe for 2 s, write `home.machine_facts`. Raises MissingError AW-GET-01, CatalogError AW-CAT-06."""
-    samples, busy_share = _measure_with_load(measure or run_worker, model_file)
+    samples, contention = _measure_with_load(measure or run_worker, model_file)
     folder = home.folder("measured")
     facts = MachineFacts(
         cores_usable=host_resources.usable_cores(),
@@ -76,10 +81,12 @@ def probe_machine(
         isa=host_resources.instruction_set(),
         gpus=host_resources.list_accelerators(parsers.read_device_tools(DATA)),
         probed_at=now(),
-        busy_share=busy_share,
+        busy_share=contention.other_share,
         quiet_bandwidth_bytes_per_s=median_with_spread(samples.quiet_bandwidth or samples.bandwidth, "bytes/s"),
         quiet_matmul_flops_per_s=median_with_spread(samples.quiet_matmul or samples.matmul, "FLOP/s"),
         programs=tuple(row.id for row in read_engines(DATA) if row.program and shutil.which(row.program)),
+        steal_share=contention.steal_share,
+        frequency_hz=contention.frequency_hz,
     )
     write_json(home.machine_facts, facts)
     return facts
@@ -87,15 +94,20 @@ def probe_machine(
 
 def _measure_with_load(
     measure: Callable[[Path | None], ProbeSamples], model_file: Path | None
-) -> tuple[ProbeSamples, float | None]:
-    """Run the measurement; return its samples and the share of CPU time that other processes used meanwhile."""
-    ticks, own = host_resources.read_cpu_ticks(), sum(os.times()[:4])
+) -> tuple[ProbeSamples, Contention]:
+    """Run the measurement; return its samples and the contention of the machine meanwhile."""
+    ticks_before = host_resources.read_cpu_ticks()
+    own_before_s = sum(os.times()[:4])
     samples = measure(model_file)
-    own_cpu_s = sum(os.times()[:4]) - own
-    busy = host_resources.compute_busy_share(
-        ticks, host_resources.read_cpu_ticks(), own_cpu_s, os.sysconf("SC_CLK_TCK")
+    own_cpu_s = sum(os.times()[:4]) - own_before_s
+    ticks_after = host_resources.read_cpu_ticks()
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    contention = Contention(
+        other_share=host_resources.compute_busy_share(ticks_before, ticks_after, own_cpu_s, ticks_per_s),
+        steal_share=host_resources.compute_steal_share(ticks_before, ticks_after),
+        frequency_hz=samples.frequency_hz,
     )
-    return samples, busy
+    return samples, contention
 
 
 def median_with_spread(rates: Sequence[float], unit: str) -> Estimate:

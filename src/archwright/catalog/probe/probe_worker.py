@@ -3,14 +3,18 @@
 `python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints `bandwidth` and `matmul`, one value per repeat:
 bytes/s of a bitwise OR over the memory-mapped model file (or else an anonymous array), and FLOP/s of a float32 matrix
 product. `quiet_...` counts processor time only, so the turns of other programs do not count. Memory stays below 300 MB.
+`frequency_hz`: of the processors while all multiply, since one busy processor may run faster than all; null if unknown.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from archwright.catalog.probe import host_resources
 from archwright.errors import missing_extra
 
 SPAN_BYTES = 256 << 20
@@ -20,6 +24,7 @@ MATRIX_SIZE = 1024
 LEAST_REPEATS = 5
 BUDGET_S = 0.5
 HARD_LIMIT_S = 1.2
+FREQUENCY_S = 0.3
 
 
 def time_repeats(
@@ -46,7 +51,31 @@ def load_words(path: str, numpy: Any) -> Any:
     return numpy.ones(SPAN_BYTES // 8, dtype=numpy.uint64)
 
 
-def measure_rates(path: str) -> dict[str, list[float]]:
+def measure_frequency(multiply: Callable[[], object], read: Callable[[], dict[int, float]]) -> float | None:
+    """Return the mean frequency of this process's processors while all of them multiply; None if the system has none.
+
+    The numeric library lets other threads run while it multiplies.
+    """
+    if not read():
+        return None
+    deadline = time.perf_counter() + FREQUENCY_S
+
+    def work() -> None:
+        while time.perf_counter() < deadline:
+            multiply()
+
+    usable = os.sched_getaffinity(0)
+    threads = [threading.Thread(target=work) for _ in usable]
+    for thread in threads:
+        thread.start()
+    time.sleep(FREQUENCY_S * 0.8)
+    frequencies = [hz for processor, hz in read().items() if processor in usable]
+    for thread in threads:
+        thread.join()
+    return sum(frequencies) / len(frequencies) if frequencies else None
+
+
+def measure_rates(path: str) -> dict[str, Any]:
     try:
         import numpy  # noqa: PLC0415
     except ImportError as error:
@@ -61,6 +90,7 @@ def measure_rates(path: str) -> dict[str, list[float]]:
         "matmul": [2 * MATRIX_SIZE**3 / took for took, _ in multiplied],
         "quiet_bandwidth": [data.nbytes / worked for _, worked in read],
         "quiet_matmul": [2 * MATRIX_SIZE**3 / worked for _, worked in multiplied],
+        "frequency_hz": measure_frequency(lambda: numpy.matmul(left, left), host_resources.read_frequencies),
     }
 
 
