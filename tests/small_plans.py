@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.contract.plan import Launch, Option, Plan, Pool
+from archwright.contract.estimate import within_factor
+from archwright.contract.plan import Launch, MachineFacts, Option, Plan, Pool
+from archwright.contract.record import replace
 
 POOL = Pool(
     name="assistant",
@@ -50,3 +52,27 @@ PLAN = Plan(
     assumptions=(),
     bases=(),
 )
+
+
+def make_facts(*, others: float, steal: float = 0.0, frequency_hz: float | None = None) -> MachineFacts:
+    """Make the facts of a machine that was measured under this contention."""
+    rate = within_factor(1e10, 1.1, "1/s", "")
+    return MachineFacts(
+        cores_usable=2,
+        memory_bytes=2**33,
+        memory_bandwidth_bytes_per_s=rate,
+        matmul_flops_per_s=rate,
+        disk_write_bytes_per_s=rate,
+        disk_free_bytes=2**36,
+        isa="avx2",
+        gpus=(),
+        probed_at=0.0,
+        busy_share=others,
+        steal_share=steal,
+        frequency_hz=frequency_hz,
+    )
+
+
+def plan_under_load(plan: Plan) -> Plan:
+    """Return the plan as made on a machine that other programs use wholly: it is judged while other tests run."""
+    return replace(plan, machine=make_facts(others=1.0, steal=1.0))

@@ -9,11 +9,13 @@ from archwright.contract.plan import Plan
 from archwright.home import Home
 from archwright.plan.plan_file import write_plan
 
+from .small_plans import plan_under_load
+
 
 @pytest.mark.enable_socket
 def test_from_a_plan_to_a_verdict(null_plan: Plan, home: Home) -> None:
     path = home.root.parent / "plan.json"
-    write_plan(null_plan, path)
+    write_plan(plan_under_load(null_plan), path)
     with api.up(str(path), port=0) as platform:
         assert platform.started.key is not None
         assert "".join(api.ask("Is anybody there?", max_tokens=8))

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api.argument_errors import argument_error
+from archwright.api.bench_contention import describe_scope, find_measured_processes, measures_this_machine
 from archwright.api.context import open_home, open_keys
 from archwright.api.control_checks import PlatformConnection, control_measurements
 from archwright.api.platform_lifecycle import running_url
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.contention_meter import ContentionMeter
+from archwright.contract.contention import Contention
 from archwright.contract.evidence import Deviation, Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record, replace
@@ -21,9 +24,10 @@ from archwright.monitor.metrics.observations import FLUSH_S
 from archwright.monitor.metrics.prometheus import PrometheusClient
 from archwright.operate import owner_keys, platform_control
 from archwright.plan.plan_file import read_plan
-from archwright.reconcile.bench import BenchProgress, BenchResult, BenchTarget, run_bench
+from archwright.reconcile.bench import BenchProgress, BenchTarget, run_bench
 from archwright.reconcile.bench_result import BenchPhase, TimeWindow
 from archwright.reconcile.bills import compare_bills
+from archwright.reconcile.contention import SPEED_METRICS
 from archwright.reconcile.deviations import reconcile_plan as compare
 from archwright.reconcile.deviations import select_measurements
 from archwright.reconcile.measurements import client_measurements, platform_measurements, read_prometheus
@@ -46,13 +50,17 @@ class PhaseSummary(Record):
 
 
 class BenchReport(Record):
-    """The result of `bench`: the phases, notes, and plan versus actual."""
+    """The result of `bench`: the phases, notes, and plan versus actual.
+
+    `contention`: of the machine on which `bench` ran. The reconciliation has it too if the endpoint runs there as well.
+    """
 
     url: str
     model: str
     phases: tuple[PhaseSummary, ...]
     notes: tuple[str, ...]
     reconciliation: Reconciliation
+    contention: Contention = Contention()
 
 
 def bench(
@@ -60,7 +68,8 @@ def bench(
 ) -> BenchReport:
     """Replay a plan's traffic at an endpoint with a client's own clock, and compare the plan with the measurements.
 
-    Without `url` the running platform is measured, and its own records take precedence over the client's. Raises
+    Without `url` the running platform is measured, and its own records take precedence over the client's. A speed is
+    not judged if other programs or the hypervisor took more of the machine than when the plan was made. Raises
     ReconcileError (AW-REC-10 to 19) if the endpoint cannot be measured.
     """
     home = locate_home(settings.load())
@@ -70,28 +79,43 @@ def bench(
         raise UsageError(
             "AW-USE-05", "the plan has no text workload to replay", where=ErrorLocation(plan.needs_file), hint=hint
         )
-    results: list[BenchResult] = []
     with open_home() as (_settings, _home, store):
-        for load in plan.loads:
-            target = _build_target(home, url, load, key_env, model)
-            results.append(run_bench(target, load, _report_progress))
+        targets = [_build_target(home, url, load, key_env, model) for load in plan.loads]
+        address = targets[0].url
+        with ContentionMeter(lambda: find_measured_processes(home, address)) as meter:
+            loads = zip(targets, plan.loads, strict=True)
+            results = [run_bench(target, load, _report_progress) for target, load in loads]
         time.sleep(SETTLE_S)
         found: list[Measurement] = []
         for result in results:
             found += client_measurements(plan, result)
             if url is None:
                 found += platform_measurements(store, plan, [*result.phases, _uptime_window(home)], home)
+        if measures_this_machine(home, address):
+            found = _add_contention(plan, found, meter.contention)
         if url is None:
             found += _measure_controls(store, home, plan)
             # The figures of another endpoint must not count for this platform in a later `reconcile`.
             measurement_store.save_measurements(store, found)
+    notes = [note for result in results for note in result.notes]
     return BenchReport(
         url=results[0].url,
         model=results[0].model,
         phases=tuple(_summarise_phase(result.workload, phase) for result in results for phase in result.phases),
-        notes=tuple(note for result in results for note in result.notes),
+        notes=(*notes, *describe_scope(home, address, meter.contention)),
         reconciliation=compare(plan, select_measurements(found)),
+        contention=meter.contention,
     )
+
+
+def _add_contention(plan: Plan, measurements: list[Measurement], contention: Contention) -> list[Measurement]:
+    """Return the measurements; those of speeds with the contention of the bench."""
+    speeds = {prediction.id for prediction in plan.predictions if prediction.metric in SPEED_METRICS}
+    changed: list[Measurement] = []
+    for measurement in measurements:
+        is_speed = measurement.prediction_id in speeds
+        changed.append(replace(measurement, contention=contention) if is_speed else measurement)
+    return changed
 
 
 def _summarise_phase(workload: str, phase: BenchPhase) -> PhaseSummary:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
+from archwright.contract.contention import Contention
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.contract.plan import LimitProbability, ModelProposal
 
@@ -171,15 +172,51 @@ VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown
 def print_reconciliation(result: Reconciliation) -> int:
     out = make_console()
     out.print(make_deviations_table(result.deviations, samples=True))
-    judged = [d.verdict for d in result.deviations if d.verdict != "unknown"]
-    for row in result.deviations:
-        if row.measured is not None and row.verdict == "unknown":
-            out.print(f"  not judged: {escape(row.prediction_id)}: {escape(row.evidence.rpartition('  # ')[2])}")
+    _print_contention(out, result)
+    for reason, names in _group_by_reason(result.deviations).items():
+        unjudged = escape(", ".join(names))
+        out.print(f"  not judged: {unjudged}: {escape(reason)}")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
+    judged = [d.verdict for d in result.deviations if d.verdict != "unknown"]
     inside = f"{judged.count('within')} of {len(judged)} measured predictions inside their interval"
     out.print(f"{inside}; plan {result.plan_digest[:12]}")
     return 0
+
+
+def _group_by_reason(deviations: Iterable[Deviation]) -> dict[str, list[str]]:
+    """Return the measured predictions that are not judged, by the reason at the end of their evidence."""
+    names: dict[str, list[str]] = {}
+    for deviation in deviations:
+        if deviation.measured is None or deviation.verdict != "unknown":
+            continue
+        reason = deviation.evidence.rpartition("  # ")[2]
+        names.setdefault(reason, []).append(deviation.prediction_id)
+    return names
+
+
+def _print_contention(out: Console, result: Reconciliation) -> None:
+    """Print what was taken of the machine during the bench, beside what the plan was made for."""
+    measured = result.contention
+    if measured is None:
+        return
+    planned = result.planned_contention or Contention()
+    figures = [
+        f"other programs {_format_share(measured.other_share)} (plan: {_format_share(planned.other_share)})",
+        f"hypervisor {_format_share(measured.steal_share)} (plan: {_format_share(planned.steal_share)})",
+    ]
+    if measured.frequency_hz is not None:
+        frequency = _format_frequency(measured.frequency_hz)
+        figures.append(f"frequency {frequency} (plan: {_format_frequency(planned.frequency_hz)})")
+    out.print(f"  contention during the bench: {', '.join(figures)}")
+
+
+def _format_share(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.0%}"
+
+
+def _format_frequency(frequency_hz: float | None) -> str:
+    return "unknown" if frequency_hz is None else f"{frequency_hz / 1e9:.2f} GHz"
 
 
 DEVIATION_COLUMNS = (

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Literal
 
+from archwright.contract.contention import Contention
 from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import FAILED_STATUSES, METRIC_BY_QUANTITY
 from archwright.contract.record import Record
@@ -151,6 +152,7 @@ class Measurement(Record):
     """A measurement stored by `monitor` for one prediction.
 
     `at` is seconds since the epoch at the window's end; `source` is gateway, client, supervisor, prometheus or report.
+    `contention`: of the machine during the bench that measured it; None without a bench and in older rows.
     """
 
     plan_digest: str
@@ -163,6 +165,7 @@ class Measurement(Record):
     samples: int
     window_s: float
     evidence: str
+    contention: Contention | None = None
 
     def to_measured_value(self) -> MeasuredValue:
         return MeasuredValue(**{name: getattr(self, name) for name in MeasuredValue.__struct_fields__})
@@ -186,13 +189,17 @@ class Deviation(Record):
 class Reconciliation(Record):
     """The output of `reconcile --json`. `coverage`: share of judged predictions inside their interval.
 
-    `notes`: the definitions of other tools and their conversion, and what was read of a bill.
+    `notes`: the definitions of other tools and their conversion, and what was read of a bill. `contention`: during the
+    bench of the measurements, if a bench on this machine made them; `planned_contention`: that of the machine for which
+    the plan was made.
     """
 
     plan_digest: str
     coverage: float | None
     deviations: tuple[Deviation, ...]
     notes: tuple[str, ...] = ()
+    contention: Contention | None = None
+    planned_contention: Contention | None = None
 
 
 def determine_verdict(metric: str, predicted: Estimate, measured: float | None) -> Verdict:

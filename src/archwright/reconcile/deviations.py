@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from archwright.contract.contention import Contention
 from archwright.contract.evidence import (
     Deviation,
     MeasuredValue,
@@ -14,6 +15,7 @@ from archwright.contract.evidence import (
 )
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
+from archwright.reconcile.contention import explain_contention, find_planned_contention
 
 # In order of precedence: the platform records every request, a client its own requests, a Prometheus only buckets.
 SOURCES = ("gateway", "supervisor", "client", "prometheus", "report")
@@ -32,16 +34,39 @@ def reconcile_plan(
 
     The verdict is unknown if there is no measurement, or if it is of another plan or unit, has no samples or is not
     finite. `gaps`: why a prediction has no measurement, or why its measurement is not judged. `costs` are compared
-    already, and follow the predictions. `coverage` = within / judged; None if nothing was judged.
+    already, and follow the predictions. `coverage` = within / judged; None if nothing was judged. A speed is not judged
+    if its bench ran under more contention than the plan was made for (`explain_contention`).
     """
     digest = plan.digest
-    deviations = tuple(
-        _build_deviation(prediction, digest, measurements.get(prediction.id), (gaps or {}).get(prediction.id, ""))
-        for prediction in plan.predictions
-    )
+    planned_contention = find_planned_contention(plan)
+    known_gaps = gaps or {}
+    deviations: list[Deviation] = []
+    for prediction in plan.predictions:
+        measurement = measurements.get(prediction.id)
+        gap = known_gaps.get(prediction.id, "")
+        if measurement is not None:
+            gap = gap or explain_contention(prediction.metric, planned_contention, measurement.contention)
+        deviations.append(_build_deviation(prediction, digest, measurement, gap))
     judged = [one.verdict for one in (*deviations, *costs) if one.verdict != "unknown"]
     coverage = judged.count("within") / len(judged) if judged else None
-    return Reconciliation(plan_digest=digest, coverage=coverage, deviations=(*deviations, *costs))
+    return Reconciliation(
+        plan_digest=digest,
+        coverage=coverage,
+        deviations=(*deviations, *costs),
+        contention=_find_contention(measurements.values()),
+        planned_contention=planned_contention,
+    )
+
+
+def _find_contention(measurements: Iterable[Measurement]) -> Contention | None:
+    """Return the contention of the newest bench among the measurements."""
+    newest: Measurement | None = None
+    for measurement in measurements:
+        if measurement.contention is None:
+            continue
+        if newest is None or measurement.at > newest.at:
+            newest = measurement
+    return newest.contention if newest is not None else None
 
 
 def select_measurements(measurements: Iterable[Measurement]) -> dict[str, Measurement]:

@@ -80,6 +80,7 @@ def _read_own_result(document: Any, file: str) -> Iterator[_Reading]:
                 "prediction_id": one.prediction_id,
                 "at": at,
                 "source": "report",
+                "contention": result.contention,
             }
             evidence = f"{one.evidence}, read from {file}"
             yield _Reading(one.prediction_id, Measurement(**named, evidence=evidence, **as_dict(one.measured)))
