@@ -152,7 +152,12 @@ def _check_words(layout: str, more: re.Pattern[str], example: str) -> None:
 
 
 def _find_usual_engine(accelerator: Accelerator, subjects: BenchmarkNameResolver) -> tuple[str, ...]:
-    """Return the engine of the measured rows on devices of this vendor; empty if the default engine has some."""
+    """Return the engine of the measured rows on accelerators of this vendor; empty if the default engine has some.
+
+    A processor takes the engine for processors: that of its vendor's accelerators does not run there.
+    """
+    if accelerator.kind == HOST_KIND:
+        return ()
     pairs = fitted_tables.load_table("serving").seen["engine_vendor"]
     if pair_engine(subjects.catalog.default_engine.id, accelerator) in pairs:
         return ()
