@@ -507,9 +507,12 @@ class Plan(Record, dict=True):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over all fields but `created_at`, as read back from a file (45 in a float field is 45.0)."""
+        """SHA-256 over the decision, as read back from a file (45 in a float field is 45.0).
+
+        `created_at` and `needs_file` are left out: the same needs at another time or path give the same decision.
+        """
         plain = msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(self), type=Plan))
-        plain.pop("created_at")
+        del plain["created_at"], plain["needs_file"]
         return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     @property

@@ -86,6 +86,23 @@ def assess_quality(workload: Workload, evidence: Evidence) -> QualityStanding:
     return "passes"
 
 
+def list_considered_models(workload: Workload, catalog: Catalog) -> tuple[ModelSpec, ...]:
+    """Return the models of the catalog, and those of the home that may be chosen for `workload`.
+
+    Design: a model that only the home knows has no score. If the workload has a floor, it is not even listed as left
+    out, because the plan must not depend on models that it cannot choose.
+    """
+    models = tuple(catalog.models.values())
+    if not catalog.stored:
+        return models
+    packaged = catalog.packaged_only.models
+    considered: list[ModelSpec] = []
+    for model in models:
+        if model.id in packaged or assess_quality(workload, catalog.open_evidence(model.id)) == "passes":
+            considered.append(model)
+    return tuple(considered)
+
+
 def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     """Return the models that may serve `demand`, or the constraint that leaves no model."""
     workload = demand.workload
@@ -96,12 +113,13 @@ def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
             return ModelCandidates((), (build_violation(f"{demand.workload.name}.model", "not open", workload.model),))
         misses = (*_find_misses(demand, model), *find_floor_misses(workload, catalog.open_evidence(model.id)))
         return ModelCandidates((), misses) if misses else ModelCandidates((model,))
-    longest = max((model.context_tokens for model in catalog.models.values()), default=0)
+    models = list_considered_models(workload, catalog)
+    longest = max((model.context_tokens for model in models), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
         return ModelCandidates((), (build_violation(where, float(longest), float(demand.context_tokens)),))
     by_standing: dict[QualityStanding, list[ModelSpec]] = {"passes": [], "below": [], "unknown": []}
-    for model in catalog.models.values():
+    for model in models:
         if not _find_misses(demand, model):
             by_standing[assess_quality(workload, catalog.open_evidence(model.id))].append(model)
     kept, unrated = by_standing["passes"], tuple(model.id for model in by_standing["unknown"])
