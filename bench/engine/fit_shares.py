@@ -149,7 +149,7 @@ def format_table(points: Iterable[SweepPoint]) -> str:
     lines = ["| format | sizes | phase | figures | median error, size left out | largest | in the shipped band |"]
     lines.append("|---|---|---|---|---|---|---|")
     for kind, own in sorted(by_format.items()):
-        row = catalog.efficiency("llamacpp", kind, "avx512")
+        row = catalog.efficiency("llamacpp", kind, "avx2")
         out, shipped = leave_sizes_out(own, row), list_errors(own, row)
         for phase, name in zip(SHARES, ("prompt", "answers, 1 and 2 at once", "4 answers at once"), strict=True):
             errors = [abs(ratio - 1) for key, ratio in out.items() if key[1] == phase]
@@ -167,7 +167,7 @@ def main() -> None:
     catalog = load_catalog()
     for kind in dict.fromkeys(point.format for point in points):
         own = [point for point in points if point.format == kind]
-        row = fit_row(own, catalog.efficiency("llamacpp", kind, "avx512"))
+        row = fit_row(own, catalog.efficiency("llamacpp", kind, "avx2"))
         print(f"{kind}: {', '.join(f'{phase} {getattr(row, share):.3f}' for phase, share in SHARES.items())}")
         errors = leave_sizes_out(own, row)
         for phase in SHARES:

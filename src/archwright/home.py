@@ -247,9 +247,9 @@ class Home:
         return self.root / "measured" / "machine.json"
 
     @property
-    def engine_calibrations(self) -> Path:
-        """The measurements of engines on this machine by calibration runs. Only a calibration creates its folder."""
-        return self.root / "measured" / "engines.json"
+    def engine_measurements(self) -> Path:
+        """The measured steps of engines on this machine. Only a measurement creates its folder."""
+        return self.root / "measured" / "engine-steps.json"
 
     @property
     def catalog_overlay(self) -> Path:

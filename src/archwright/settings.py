@@ -41,7 +41,8 @@ class Settings:
     audit log's checkpoints, a file outside the home or `syslog`; empty: none. `model_memory_bytes`: memory of all
     models that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which
     an idle one leaves the memory; 0: never. `data_workers`: processes that work on a recipe; 0: one per core.
-    `residency`: the country (alpha-2) where the home and its database are; empty: unknown.
+    `residency`: the country (alpha-2) where the home and its database are; empty: unknown. `engine_measurement_s`:
+    seconds for which a plan, a prediction or a start measures the engine of this machine; 0: not at all.
     """
 
     home: str = "~/.archwright"
@@ -64,6 +65,7 @@ class Settings:
     model_idle_s: int = 900
     data_workers: int = 0
     residency: str = ""
+    engine_measurement_s: int = 10
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -85,6 +87,7 @@ INTEGERS = {
     "model_memory_bytes": 1 << 50,
     "model_idle_s": 1 << 30,
     "data_workers": 1024,
+    "engine_measurement_s": 600,
 }
 CHOICES = {"cache": ("off", "deterministic", "all")}
 NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")

@@ -9,14 +9,14 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
-from archwright.api import calibration, local_prediction
+from archwright.api import local_prediction
 from archwright.api.context import open_home
 from archwright.api.local_prediction import find_model_file
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.errors import CatalogError, MissingError, UsageError
 from archwright.home import Home, write_json
-from archwright.simulate.engine_figures import CALIBRATED_BAND
+from archwright.lifecycle import step_measurement
 
 from ..command_line import CommandLine, error_of
 from ..sizing.conftest import probed_machine
@@ -140,23 +140,21 @@ def test_a_model_that_is_not_here_cannot_be_calibrated(probed: Home) -> None:
         with pytest.raises(MissingError) as caught:
             api.models.calibrate(name)
         assert caught.value.code == "AW-GET-02"
-    assert not probed.engine_calibrations.exists()
+    assert not probed.engine_measurements.exists()
 
 
 @pytest.mark.model
 def test_a_calibration_of_the_real_model_is_kept(model_home: Home, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = load_catalog().artefacts[SMALL].sha256
     home.model(digest).symlink_to(model_home.model(digest).resolve())
-    monkeypatch.setattr(calibration, "PART_S", 0.4)
-    monkeypatch.setattr(calibration, "ROUNDS", 1)
+    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
     report = api.models.calibrate(SMALL)
-    assert [figure.name for figure in report.figures][-1] == "memory_bytes"
+    assert [figure.name for figure in report.figures][-1] == "startup_s"
     for figure in report.figures:
         assert figure.calibrated.contains(figure.measured), figure
-    memory = report.figures[-1]
-    assert memory.verdict == "within"
-    row = load_catalog(home).efficiency("llamacpp", "Q4_1", report.isa, load_catalog(home).models[SMALL])
-    assert row.confidence == "high" and row.high_factor == CALIBRATED_BAND
-    assert any("calibrated on this machine" in line for line in predict(SMALL, "1x64+8").sources)
+    assert "xllamacpp" in report.run and "threads" in report.run
+    after = predict(SMALL, "1x64+8")
+    assert after.stratum == "measured here: llamacpp Q4_1"
+    assert any("its file" in line for line in after.sources)
     with open_home() as (_settings, _home, store):
         assert ("models.calibrate", SMALL) in [(one.action, one.resource) for one in audit_log.read_entries(store)]

@@ -59,7 +59,8 @@ def test_the_context_shrinks_until_the_model_fits() -> None:
     assert narrow["context_tokens"] < 8192
     saved = 2 * (8192 - narrow["context_tokens"]) * 131_072
     assert wide["memory"] - narrow["memory"] == pytest.approx(saved, rel=0.3)
-    assert launch(replace(STORED, quantisation="unknown"))["memory"] == wide["memory"], "the file's size decides"
+    unknown = launch(replace(STORED, quantisation="unknown"))["memory"]
+    assert unknown == pytest.approx(wide["memory"], rel=0.01), "the file's size decides"
     assert launch(context=131_072, slots=1)["memory"] > wide["memory"] + 12 * GB
 
 

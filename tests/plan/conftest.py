@@ -23,6 +23,7 @@ from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
 from ..planned import Planned
+from ..sizing.conftest import ENGINE
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 MACHINE = MachineFacts(
@@ -35,6 +36,7 @@ MACHINE = MachineFacts(
     isa="avx512",
     gpus=(),
     probed_at=1.7e9,
+    engine=ENGINE,
 )
 Change = Callable[[dict[str, Any]], None]
 Read = Callable[..., tuple[Needs, NeedsSource]]

@@ -36,7 +36,7 @@ def build_serving_spec(
     """One replica of llama.cpp with a slot for each request in flight."""
     catalog = load_catalog()
     own = {"model": model, "engine": catalog.engines["llamacpp"], "hardware": hardware, "load": load}
-    changes |= own | {"efficiency": catalog.efficiency("llamacpp", quantisation, "avx512")}
+    changes |= own | {"efficiency": catalog.efficiency("llamacpp", quantisation, "avx2")}
     return ServingSpec(quantisation=quantisation, slots=load.concurrency, replicas=1, **changes)
 
 

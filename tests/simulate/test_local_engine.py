@@ -39,7 +39,7 @@ def test_a_slower_machine_reads_smaller_batches_and_the_engine_gets_them() -> No
             probed_at=0.0,
         )
         spec = build_local_spec(model, artefact, machine, catalog, load, 1280)
-        settings = build_engine_settings(spec, replace(artefact, template_tools=True), machine)
+        settings = build_engine_settings(spec, replace(artefact, template_tools=True))
         assert settings == {"threads": 1, "batch_tokens": spec.batch_tokens, "template_tools": True}
         found.append(spec.batch_tokens)
     assert found == [256, 64, 16]

@@ -97,8 +97,11 @@ def test_overload_is_seen(desk: serving_simulation.ServingSpec) -> None:
 def test_what_limits_an_answer_decides_which_rate_counts(
     desk: serving_simulation.ServingSpec, large: serving_simulation.ServingSpec
 ) -> None:
-    assert serving_simulation.binding_rate(desk) == desk.hardware.compute_flops_per_s
-    assert serving_simulation.binding_rate(large) == large.hardware.bandwidth_bytes_per_s
+    for spec, compute_counts in ((desk, True), (large, False)):
+        unsure = within_factor(spec.hardware.compute_flops_per_s.value, 3.0, "FLOP/s")
+        widened = replace(spec, hardware=replace(spec.hardware, compute_flops_per_s=unsure))
+        before, after = (serving_simulation.list_slowdowns(one, 2)[1] for one in (spec, widened))
+        assert (after > before) == compute_counts
 
 
 def test_a_less_certain_machine_widens_speeds_only(desk: serving_simulation.ServingSpec) -> None:

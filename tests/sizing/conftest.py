@@ -10,6 +10,7 @@ from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import exact_estimate, within_factor
 from archwright.contract.needs import Budget, Needs, Organisation, Workload
 from archwright.contract.plan import MachineFacts
@@ -27,6 +28,15 @@ DESK = Hardware(
     memory_bytes=24 << 30,
     bandwidth_bytes_per_s=exact_estimate(31e9, "bytes/s"),
     compute_flops_per_s=exact_estimate(100e9, "FLOP/s"),
+)
+
+# The engine and the processor that the shipped rows were measured with.
+ENGINE = EngineReport(
+    engine="llamacpp",
+    build="xllamacpp 2026.10.11549",
+    features=("AVX2", "FMA"),
+    isa="avx2",
+    processor="AuthenticAMD Zen 4",
 )
 
 
@@ -78,4 +88,5 @@ def probed_machine(cores: int = 2, flops: float = 100e9, spread: float = 1.1) ->
         isa="avx512",
         gpus=(),
         probed_at=0.0,
+        engine=ENGINE,
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from archwright import settings
 from archwright.api.argument_errors import argument_error
+from archwright.api.engine_measurement import EngineMeasurer
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
@@ -23,14 +24,12 @@ from archwright.simulate.continuous_batching import SimulatedRequest
 from archwright.simulate.local_engine import build_local_spec, find_embedded_engine
 from archwright.simulate.serving_simulation import (
     ServingSpec,
-    binding_rate,
     build_batching,
     fits_hardware,
+    list_slowdowns,
     predict_serving,
     replica_memory,
 )
-from archwright.sizing.hardware.roofline import count_engine_threads
-from archwright.sizing.hardware.uncertainty import is_measured, name_stratum, slowdown_factors
 from archwright.sizing.model.engine_memory import USABLE_SHARE
 
 THIS_MACHINE = "this-machine"
@@ -67,9 +66,11 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
     Raises CatalogError AW-CAT-01 (unknown model or quantisation), UsageError AW-USE-21 (memory or context too small),
     MissingError AW-GET-01 and CatalogError AW-CAT-06 of the probe.
     """
-    home = locate_home(settings.load())
+    chosen = settings.load()
+    home = locate_home(chosen)
     artefact = find_model_file(model, load_catalog(home))
     machine = read_machine(home, artefact)
+    EngineMeasurer(home, chosen.engine_measurement_s).measure_unknown([artefact], machine)
     spec = choose_slots(artefact, machine, load_catalog(home), traffic)
     if not traffic.rate:
         spec = replace(spec, load=replace(spec.load, closed_s=_closed_seconds(spec, traffic)))
@@ -90,12 +91,12 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
         del estimates["tokens_per_s"]
     elif spec.load.concurrency == 1:
         del estimates["ttft_p95_s"], estimates["tpot_p95_s"]
-    used, row = replica_memory(spec).total, spec.efficiency
+    used = replica_memory(spec).total
     return SizingPrediction(
         model=f"{spec.model.id} {spec.quantisation}",
         accelerator=THIS_MACHINE,
         devices=1,
-        stratum=name_stratum(row),
+        stratum=spec.stratum,
         estimates=estimates,
         definitions={name: DEFINITIONS.get(name, "the same at the 95th percentile") for name in estimates},
         formula=found.bases[0].formula,
@@ -106,7 +107,7 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
         ),
         weak=_list_weak_points(artefact, machine, spec),
         assumed=_list_assumptions(artefact, home),
-        layout=f"slots: {spec.slots} of {spec.context_tokens:,} tokens, threads: {count_engine_threads(machine)}, "
+        layout=f"slots: {spec.slots} of {spec.context_tokens:,} tokens, threads: {spec.threads}, "
         f"fits: {used / 2**30:.3g} of {machine.memory_bytes * USABLE_SHARE / 2**30:.3g} GiB",
     )
 
@@ -200,19 +201,21 @@ def choose_slots(artefact: Artefact, machine: MachineFacts, catalog: Catalog, tr
 
 def _closed_seconds(spec: ServingSpec, traffic: RequestTraffic) -> float:
     """Return the length of ROUNDS rounds of answers at the slow end of the band."""
-    slowest = slowdown_factors(spec.efficiency, binding_rate(spec), 2)[-1]
+    slowest = list_slowdowns(spec, 2)[-1]
     requests = [SimulatedRequest(0.0, traffic.prompt, 0, max(traffic.answer, 2))] * spec.load.concurrency
     return ROUNDS * max(one.last_s for one in build_batching(spec, slowest).run(requests))
 
 
 def _list_weak_points(artefact: Artefact, machine: MachineFacts, spec: ServingSpec) -> tuple[str, ...]:
     found = []
-    if not is_measured(spec.efficiency):
+    if spec.speed is None and not spec.is_measured:
         row = spec.efficiency
-        found.append(f"{row.engine} was not measured with {row.quantisation} on {machine.isa}: the intervals are wide")
+        found.append(f"{row.engine} was not measured with {row.quantisation} here: the intervals are wide")
+    elif spec.speed is not None and not spec.is_measured:
+        found.append(f"the speed was {spec.speed.stratum}: the intervals are wide")
     if machine.is_busy:
         found.append(f"other processes used {machine.busy_share:.0%} of the processor during the probe")
-    if count_engine_threads(machine) > 1:
+    if spec.speed is None and spec.threads > 1:
         found.append("the probe has one thread; the rates of more threads are scaled")
     if not artefact.sha256:
         found.append("the size of the file is computed from its parameters and bits per weight")

@@ -77,7 +77,7 @@ def build_launch(
             raise OperateError("AW-OPS-55", message, where=ErrorLocation(field=stored.name), hint=hint)
         tokens //= 2
     if stored.form == "gguf":
-        settings |= build_engine_settings(spec, build_artefact(stored), machine)
+        settings |= build_engine_settings(spec, build_artefact(stored))
     config = EngineConfig(
         engine=engine,
         socket="",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import overload
 
 from archwright import settings
+from archwright.api.engine_measurement import EngineMeasurer, list_local_files
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.estimate import exact_estimate
@@ -133,11 +135,15 @@ def _build_error(made: Plan, source: NeedsSource, verb: str) -> ArchwrightError:
 
 def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | None, concessions: Concessions) -> WhatIf:
     """Make both plans with the same catalog and the same probe of the machine."""
-    home = locate_home(settings.load())
+    chosen = settings.load()
+    home = locate_home(chosen)
     catalog = load_catalog(home)
     needs, source = read_needs(path, catalog)
     changed, changed_source = read_changed_needs(path, changes, catalog)
-    machine, now = _probe_this_machine(needs, home) or _probe_this_machine(changed, home), datetime.now(UTC)
+    machine = _probe_this_machine(needs, home) or _probe_this_machine(changed, home)
+    now = datetime.now(UTC)
+    EngineMeasurer(home, chosen.engine_measurement_s).measure_unknown(_list_named_files(needs, catalog), machine)
+    catalog = load_catalog(home)
     before = make_plan(needs, source, catalog, machine, now, concessions=concessions)
     after = make_plan(changed, changed_source, catalog, machine, now, concessions=concessions)
     if output is not None:
@@ -156,11 +162,18 @@ def _make_chosen_plan(path: Path, concessions: Concessions) -> Plan:
 
 def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, NeedsSource]:
     report_step("reading the needs and the catalog")
-    home = locate_home(settings.load())
+    chosen = settings.load()
+    home = locate_home(chosen)
     catalog = load_catalog(home)
     needs, source = read_needs(path, catalog)
-    now, machine = datetime.now(UTC), _probe_this_machine(needs, home)
-    made = make_plan(needs, source, catalog, machine, now, concessions=concessions)
+    now = datetime.now(UTC)
+    machine = _probe_this_machine(needs, home)
+    measurer = EngineMeasurer(home, chosen.engine_measurement_s)
+    measurer.measure_unknown(_list_named_files(needs, catalog), machine)
+    made = make_plan(needs, source, load_catalog(home), machine, now, concessions=concessions)
+    # The choice may differ with measured speeds, and then the new choice is measured too.
+    while measurer.measure_unknown([*list_local_files(made), *_list_proposed_files(made)], machine):
+        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=concessions)
     missing = [pool.artefact for pool in made.pools if pool.artefact and pool.artefact.sha256 not in catalog.held]
     if concessions.download and missing:
         fetch_artefacts(missing, home)
@@ -184,6 +197,21 @@ def fetch_artefacts(missing: Sequence[Artefact], home: Home) -> None:
         if error.code not in OFFLINE_CODES or not load_catalog(home).held:
             raise
         sys.stderr.write(f"note: {error.message}; the models of the home are used\n")
+
+
+def _list_named_files(needs: Needs, catalog: Catalog) -> list[Artefact]:
+    """Return the files of the home that the needs name."""
+    named: list[Artefact] = []
+    for workload in needs.workloads:
+        for artefact in catalog.model_files.get(workload.model or "", ()):
+            if artefact.form == "gguf" and artefact.sha256 in catalog.held:
+                named.append(artefact)
+    return named
+
+
+def _list_proposed_files(made: Plan) -> list[Artefact]:
+    """Return the files that a download to this machine would give."""
+    return [proposal.artefact for proposal in made.proposals if proposal.artefact.form == "gguf"]
 
 
 def _probe_this_machine(needs: Needs, home: Home) -> MachineFacts | None:

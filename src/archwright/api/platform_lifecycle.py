@@ -19,6 +19,7 @@ import msgspec
 from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
+from archwright.api.engine_measurement import EngineMeasurer, list_local_files
 from archwright.api.external_engines import (
     NO_EXTERNAL_ENGINES,
     ExternalEngines,
@@ -27,6 +28,7 @@ from archwright.api.external_engines import (
 from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import list_missed_limits, load_or_make_plan
 from archwright.api.upstream_check import warn_of_upstreams
+from archwright.catalog.probe.engine_report import read_engine_report
 from archwright.contract.plan import LimitProbability, ModelProposal
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
@@ -133,6 +135,10 @@ def up(
         rollout.check_servable(built, home, store)
         load_pepper(home, store)  # the gateway's workers only read its file
         write_audit_record(store, "up", made.digest)
+    if chosen.engine_measurement_s and made.machine is not None:
+        machine_now = replace(made.machine, engine=read_engine_report())
+        EngineMeasurer(home, chosen.engine_measurement_s).measure_again(list_local_files(here), machine_now)
+        called_at = time.time()
     missed, machine = list_missed_limits(made), made.machine
     busy_share = machine.busy_share if machine is not None and (missed or machine.is_busy) else None
     process = platform_control.start_platform(made, built, home, called_at, attached=not detach)

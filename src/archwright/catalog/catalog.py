@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from archwright.catalog.layers.calibrations import apply_calibrations
 from archwright.catalog.layers.efficiency_lookup import choose_efficiency, choose_training
 from archwright.catalog.layers.fact_provenance import FactProvenance
 from archwright.catalog.layers.packaged_tables import OVERLAID
@@ -247,15 +246,14 @@ class Catalog(FactProvenance):
     ) -> records.Efficiency:
         """Return the nearest row; its factors widen with its distance (`choose_efficiency`).
 
-        With `model`: the row of the format that its width allows, corrected by this machine's calibrations unless the
-        user's own facts change the row.
+        With `model`: the row of the format that its width allows.
         """
-        if model is None:
-            return choose_efficiency(self.efficiencies, engine, quantisation, isa)
-        row = choose_efficiency(self.efficiencies, engine, self.stored_format(model, quantisation), isa)
-        if row_name(row) in self.user_overlay.overridden_names("efficiencies"):
-            return row
-        return apply_calibrations(row, model, self.calibrations)
+        stored_as = quantisation if model is None else self.stored_format(model, quantisation)
+        return choose_efficiency(self.efficiencies, engine, stored_as, isa)
+
+    def is_users_own(self, row: records.Efficiency) -> bool:
+        """True if the user's own facts change this row: they take precedence over measurements."""
+        return row_name(row) in self.user_overlay.overridden_names("efficiencies")
 
     def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
         """Return the row of the instruction set, else the row for any set (`choose_training`)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.calibrations import MeasuredLayer, read_calibrations
+from archwright.catalog.layers.engine_measurements import MeasuredLayer, read_engine_measurements
 from archwright.catalog.layers.stored_models import read_held_digests, read_stored_models
 from archwright.catalog.probe.machine_probe import cached_machine
 from archwright.catalog.tables.csv_table import DATA
@@ -17,13 +17,13 @@ def load_catalog(home: Home | None = None, *, today: date | None = None) -> Cata
     """Return the catalog of `home` with ages at `today` (default: the current day, UTC).
 
     Without a home: the shipped rows alone, with ages at the day of the newest row. The catalog is cached until the
-    overlay, the refreshed layer, the measured machine, its calibrations or the folder of the models changes. Tables
+    overlay, the refreshed layer, the measured machine, its engines or the folder of the models changes. Tables
     are read on first use.
     """
     if home is None:
         return _cached_catalog(None, (), today)
     refreshed = home.catalog_refreshed / refreshed_layer.CURRENT_FILE
-    files = (home.catalog_overlay, home.machine_facts, home.engine_calibrations, refreshed, home.stored_models)
+    files = (home.catalog_overlay, home.machine_facts, home.engine_measurements, refreshed, home.stored_models)
     return _cached_catalog(str(home.root), tuple(map(_modified_ns, files)), today or datetime.now(UTC).date())
 
 
@@ -43,7 +43,7 @@ def _cached_catalog(root: str | None, _stamps: tuple[int, ...], today: date | No
     found = Catalog(
         DATA,
         user=home.catalog_overlay,
-        measured=MeasuredLayer(cached_machine(home), read_calibrations(home)),
+        measured=MeasuredLayer(cached_machine(home), read_engine_measurements(home)),
         latest=latest,
         today=today,
         stored=read_stored_models(home),

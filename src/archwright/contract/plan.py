@@ -8,6 +8,7 @@ import msgspec
 
 from archwright.contract.contention import Contention
 from archwright.contract.decision import Decision, ScoreEvidence, Section
+from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Placement, Sensitivity, TokenLength
@@ -451,6 +452,8 @@ class MachineFacts(Record, omit_defaults=True):
     programs: tuple[str, ...] = ()
     quiet_bandwidth_bytes_per_s: Estimate | None = None
     quiet_matmul_flops_per_s: Estimate | None = None
+    engine: EngineReport | None = None
+    is_virtual: bool = False
     steal_share: float | None = None
     frequency_hz: float | None = None
 
@@ -468,6 +471,7 @@ class MachineFacts(Record, omit_defaults=True):
             self,
             memory_bandwidth_bytes_per_s=self.quiet_bandwidth_bytes_per_s or self.memory_bandwidth_bytes_per_s,
             matmul_flops_per_s=self.quiet_matmul_flops_per_s or self.matmul_flops_per_s,
+            busy_share=None,
         )
 
 

@@ -1,10 +1,16 @@
-"""The serving spec of an embedded engine on this machine, for a plan, a prediction or a model loaded at run time."""
+"""The serving spec of an embedded engine on this machine, for a plan, a prediction or a model loaded at run time.
+
+Threads and prompt batches follow from measurements of the engine, if there are any, else from the cores and the probe.
+"""
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import EngineSpec, ModelSpec
+from archwright.catalog.layers.efficiency_lookup import derive_for_engine
+from archwright.catalog.layers.engine_measurements import find_related
+from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
-from archwright.simulate.serving_simulation import ServingSpec, build_roofline
+from archwright.simulate.measured_speed import build_measured_speed
+from archwright.simulate.serving_simulation import ServingSpec, build_roofline, build_step_times
 from archwright.sizing.hardware.roofline import (
     EngineStep,
     build_machine_hardware,
@@ -18,6 +24,8 @@ BATCH_SIZES = (512, 256, 128, 64, 32, 16)
 BATCH_S = 0.6
 # Threads wait at each barrier of libgomp by spinning; without a limit, one busy neighbour stalls them all.
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
+# The context at which the derived time per context token is read; it is proportional to the context.
+CONTEXT_SAMPLE = 1024
 EngineSettings = dict[str, int | float | str | bool]
 
 
@@ -28,13 +36,29 @@ def find_embedded_engine(catalog: Catalog) -> EngineSpec:
 def build_local_spec(
     model: ModelSpec, artefact: Artefact, machine: MachineFacts, catalog: Catalog, load: LoadSpec, context_tokens: int
 ) -> ServingSpec:
-    """Return one replica of the embedded engine with `load.concurrency` slots of `context_tokens` each."""
-    engine, quantisation = find_embedded_engine(catalog), artefact.quantisation
+    """Return one replica of the embedded engine with `load.concurrency` slots of `context_tokens` each.
+
+    It has the measured thread count that answers a mean request of a busy engine first at the present speed.
+    """
+    derived = _build_derived_spec(model, artefact, machine, catalog, load, context_tokens)
+    measured = (
+        [] if catalog.is_users_own(derived.efficiency) else _list_measured_specs(derived, artefact, machine, catalog)
+    )
+    chosen = min(measured, key=_estimate_answer_s, default=derived)
+    return replace(chosen, batch_tokens=choose_batch_tokens(_predict_prefill_rate(chosen)))
+
+
+def _build_derived_spec(
+    model: ModelSpec, artefact: Artefact, machine: MachineFacts, catalog: Catalog, load: LoadSpec, context_tokens: int
+) -> ServingSpec:
+    engine = find_embedded_engine(catalog)
+    quantisation = artefact.quantisation
     row = catalog.quantisations.get(quantisation)  # None for a mixed or new format of a stored file
-    spec = ServingSpec(
+    threads = count_engine_threads(machine)
+    return ServingSpec(
         model=model,
         engine=engine,
-        efficiency=catalog.efficiency(engine.id, quantisation, machine.isa, model),
+        efficiency=_find_efficiency(engine.id, quantisation, machine, catalog, model),
         hardware=build_machine_hardware(machine),
         quantisation=quantisation,
         bits_per_weight=8 * artefact.size_bytes / model.parameters if row is None else row.bits_per_weight,
@@ -46,8 +70,46 @@ def build_local_spec(
         batch_tokens=BATCH_SIZES[-1],
         template_tokens=artefact.template_tokens,
         shared_prefix_tokens=artefact.shared_prefix_tokens,
+        threads=threads,
     )
-    return replace(spec, batch_tokens=choose_batch_tokens(_predict_prefill_rate(spec)))
+
+
+def _find_efficiency(
+    engine: str, quantisation: str, machine: MachineFacts, catalog: Catalog, model: ModelSpec
+) -> Efficiency:
+    """Return the row for the code that the engine runs here, which may use fewer features than the processor has."""
+    isa = machine.isa if machine.engine is None else machine.engine.isa
+    row = catalog.efficiency(engine, quantisation, isa, model)
+    if catalog.is_users_own(row):
+        return row
+    return derive_for_engine(row, machine.engine, count_engine_threads(machine))
+
+
+def _list_measured_specs(
+    derived: ServingSpec, artefact: Artefact, machine: MachineFacts, catalog: Catalog
+) -> list[ServingSpec]:
+    """Return the spec with each measured thread count that this machine has cores for."""
+    if machine.engine is None:
+        return []
+    step = EngineStep(answering=1, context_tokens=CONTEXT_SAMPLE)
+    context_s = build_roofline(derived).attention_s(step) / CONTEXT_SAMPLE
+    specs: list[ServingSpec] = []
+    for related in find_related(catalog.engine_measurements, machine.engine, derived.model, artefact):
+        threads = related.measurement.threads
+        speed = build_measured_speed(related, derived.model, machine, catalog, context_s=context_s)
+        if speed is not None and threads <= machine.cores_usable:
+            specs.append(replace(derived, speed=speed, threads=threads))
+    return specs
+
+
+def _estimate_answer_s(spec: ServingSpec) -> float:
+    """Return the seconds of a mean request's prompt and answer, with all slots answering."""
+    times = build_step_times(spec)
+    prompt_tokens = max(1, round(spec.load.input_tokens.mean))
+    prompt_pairs = count_token_pairs(0, prompt_tokens)
+    prompt_s = times.step_s(EngineStep(prompt_tokens=prompt_tokens, prompt_pairs=prompt_pairs, prompts_done=1))
+    token_s = times.decode_s(spec.slots, prompt_tokens) / spec.slots
+    return prompt_s + token_s * spec.load.output_tokens.mean
 
 
 def choose_batch_tokens(prefill_tokens_per_s: float) -> int:
@@ -59,14 +121,15 @@ def choose_batch_tokens(prefill_tokens_per_s: float) -> int:
     return next(fitting, BATCH_SIZES[-1])
 
 
-def build_engine_settings(spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> EngineSettings:
+def build_engine_settings(spec: ServingSpec, artefact: Artefact) -> EngineSettings:
     """Return the launch settings of an embedded engine with this file."""
-    settings: EngineSettings = {"threads": count_engine_threads(machine), "batch_tokens": spec.batch_tokens}
+    settings: EngineSettings = {"threads": spec.threads, "batch_tokens": spec.batch_tokens}
     return {**settings, "template_tools": True} if artefact.template_tools else settings
 
 
 def _predict_prefill_rate(spec: ServingSpec) -> float:
     """Return the prompt tokens/s in the middle of the context, where half of it is attended."""
-    tokens, before = BATCH_SIZES[0], spec.context_tokens // 2
+    tokens = BATCH_SIZES[0]
+    before = spec.context_tokens // 2
     step = EngineStep(prompt_tokens=tokens, prompt_pairs=count_token_pairs(before, tokens))
-    return tokens / build_roofline(spec).step_s(step)
+    return tokens / build_step_times(spec).step_s(step)

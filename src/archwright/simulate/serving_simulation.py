@@ -3,6 +3,8 @@
 The load's own arrivals (policy.traffic) run through the batching model once for each of SPEED_POINTS speeds between the
 fast and the slow end of the 90 % interval, so queueing widens a band if there is queueing. Value: the run at the
 predicted speed. Band: the extremes of the runs, widened by a noise factor for effects that the model leaves out.
+A measured engine's band has an upper limit, but not above the use BUSY_ENGINE: near its capacity a queue turns a small
+change of speed into a large one, and the runs show how large.
 """
 
 import math
@@ -19,16 +21,26 @@ from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_loop_arrivals, peak_arrivals
 from archwright.simulate import queue_latency
 from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedOutcome, SimulatedRequest
-from archwright.simulate.prediction_basis import build_bases, build_basis_ids
+from archwright.simulate.measured_speed import MeasuredSpeed
+from archwright.simulate.prediction_basis import EngineBasis, build_bases, build_basis_ids
 from archwright.simulate.queue_latency import QueueLatency, QueueLatencyPrediction
 from archwright.sizing.hardware.roofline import Hardware, Roofline
-from archwright.sizing.hardware.uncertainty import cap_band, is_measured, slowdown_factors, widen_band
+from archwright.sizing.hardware.uncertainty import (
+    cap_band,
+    is_measured,
+    name_stratum,
+    slowdown_factors,
+    spread_factors,
+    widen_band,
+)
 from archwright.sizing.inference.open_loop import GATEWAY_S
 from archwright.sizing.model.engine_memory import EngineMemory, compute_engine_memory, fits_memory, weights_bytes
+from archwright.sizing.step_time.measured_steps import MeasuredStepTimes
 
 SPEED_POINTS = 11
-# The widest band, each way, if the efficiency was measured for this engine, format and instruction set.
+# The widest band, each way, of an engine that was measured, if its use stays below BUSY_ENGINE.
 WIDEST_BAND, WIDEST_TTFT_BAND = 1.6, 2.5
+BUSY_ENGINE = 0.7
 MOST_CLOSED = 2000
 # Noise between runs at equal speed, measured on two cores: the time to first token depends on the engine's state at
 # that moment, a rate over many tokens hardly does.
@@ -51,6 +63,7 @@ class ServingSpec(Record):
     """One model served by equal replicas under one load.
 
     Every prompt has `template_tokens` of the chat template; the engine caches the first `shared_prefix_tokens` of them.
+    `speed`: measured on this machine; None: the speed follows from `efficiency` and `hardware`.
     """
 
     model: ModelSpec
@@ -67,6 +80,17 @@ class ServingSpec(Record):
     batch_tokens: int
     template_tokens: int = 0
     shared_prefix_tokens: int = 0
+    threads: int = 1
+    speed: MeasuredSpeed | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """True if the speed was measured with this file or for exactly this engine, format and processor."""
+        return is_measured(self.efficiency) if self.speed is None else self.speed.is_of_file
+
+    @property
+    def stratum(self) -> str:
+        return name_stratum(self.efficiency) if self.speed is None else self.speed.stratum
 
     @property
     def weights(self) -> float:
@@ -110,16 +134,17 @@ def replica_memory(spec: ServingSpec) -> EngineMemory:
 def predict_serving(spec: ServingSpec) -> ServingPrediction:
     """Predict all figures of `spec`. Deterministic: the same spec gives the same figures."""
     replica = scale_to_replica(spec)
-    factors = (1.0, *slowdown_factors(spec.efficiency, binding_rate(spec), SPEED_POINTS))
+    factors = (1.0, *list_slowdowns(spec, SPEED_POINTS))
     peaks = [_run_peak(replica, factor) for factor in factors]
     runs = [_add_closed_loop(replica, factor, peak) for factor, peak in zip(factors, peaks, strict=True)]
     ids = build_basis_ids(spec.load.workload)
+    has_widest = spec.is_measured and estimate_use(replica, runs[0].tokens_per_s) <= BUSY_ENGINE
 
     def band_figure(figure: str, noise: float, unit: str, basis: str) -> Estimate:
         values = [float(getattr(run, figure)) for run in runs]
         band = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
         widest = WIDEST_TTFT_BAND if basis == ids.ttft else WIDEST_BAND
-        return cap_band(band, widest) if is_measured(spec.efficiency) else band
+        return cap_band(band, widest) if has_widest else band
 
     return ServingPrediction(
         ttft_p50_s=band_figure("ttft_p50_s", TTFT_NOISE, "s", ids.ttft),
@@ -131,7 +156,7 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
         startup_s=estimate_startup(spec, ids.startup),
         disk_bytes=estimate_disk(spec, ids.disk),
         queueing=queue_latency.predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], ids.ttft),
-        bases=build_bases(spec.load, spec.efficiency, spec.hardware, replica_memory(spec)),
+        bases=build_bases(spec.load, EngineBasis(spec.efficiency, spec.hardware, spec.speed), replica_memory(spec)),
     )
 
 
@@ -147,13 +172,34 @@ def scale_to_replica(spec: ServingSpec) -> ServingSpec:
     return replace(spec, load=load)
 
 
-def binding_rate(spec: ServingSpec) -> Estimate:
+def estimate_use(spec: ServingSpec, tokens_per_s: float) -> float:
+    """Return the share of the engine's capacity that the peak asks for; `tokens_per_s` is that of the closed loop."""
+    asked_tokens_per_s = spec.load.requests_per_second * spec.load.output_tokens.mean
+    return asked_tokens_per_s / tokens_per_s if tokens_per_s else 0.0
+
+
+def list_slowdowns(spec: ServingSpec, points: int) -> tuple[float, ...]:
+    """Return factors on time from the fast to the slow end of the speed's interval."""
+    if spec.speed is not None:
+        return spread_factors(spec.speed.low_factor, spec.speed.high_factor, points)
+    return slowdown_factors(spec.efficiency, _find_binding_rate(spec), points)
+
+
+def _find_binding_rate(spec: ServingSpec) -> Estimate:
     """Return the rate of the hardware that limits a single answer; its band counts."""
     bound = build_roofline(spec).bound
     return spec.hardware.compute_flops_per_s if bound == "compute" else spec.hardware.bandwidth_bytes_per_s
 
 
+def build_step_times(spec: ServingSpec, factor: float = 1.0) -> Roofline | MeasuredStepTimes:
+    """Return the step times of a replica whose steps take `factor` times as long as predicted."""
+    if spec.speed is not None:
+        return MeasuredStepTimes(spec.model, spec.speed.costs, spec.speed.slowdown * factor)
+    return build_roofline(spec, factor)
+
+
 def build_roofline(spec: ServingSpec, factor: float = 1.0) -> Roofline:
+    """Return the derived step times, which measured steps replace."""
     return Roofline(spec.model, spec.weights, spec.efficiency, spec.hardware, factor)
 
 
@@ -173,7 +219,7 @@ def _run_closed(spec: ServingSpec, factor: float) -> list[SimulatedOutcome]:
 
 
 def build_batching(spec: ServingSpec, factor: float) -> ContinuousBatching:
-    return ContinuousBatching(build_roofline(spec, factor), spec.slots, spec.batch_tokens)
+    return ContinuousBatching(build_step_times(spec, factor), spec.slots, spec.batch_tokens)
 
 
 def simulate_peak(spec: ServingSpec, factor: float) -> SimulationResult:
@@ -205,7 +251,7 @@ def _measure_queue(peak: list[SimulatedOutcome]) -> QueueLatency:
 def closed_loop_seconds(spec: ServingSpec, factor: float) -> float:
     """Return the closed loop's length, cut at MOST_CLOSED requests of at least one step per output token."""
     at_once, load = min(spec.load.concurrency, spec.slots), spec.load
-    shortest = build_roofline(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
+    shortest = build_step_times(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
     return min(load.closed_s, MOST_CLOSED * shortest / at_once)
 
 
@@ -264,10 +310,17 @@ def estimate_startup(spec: ServingSpec, basis: str) -> Estimate:
 def estimate_engine_startup(spec: ServingSpec) -> Estimate:
     """Return the start of one engine. Value: the model's file is in the page cache. High end: it is read from the
     disk, at least at the rate of writing."""
-    row, disk = spec.efficiency, spec.hardware.disk_bytes_per_s
-    loading = spec.weights / row.load_bytes_per_s if row.load_bytes_per_s else 0.0
-    found = within_factor(row.startup_s + loading, START_FACTOR, "s")
-    return found if disk is None else replace(found, high=found.high + spec.weights / disk.low)
+    disk = spec.hardware.disk_bytes_per_s
+    startup = within_factor(_find_startup_s(spec), START_FACTOR, "s")
+    return startup if disk is None else replace(startup, high=startup.high + spec.weights / disk.low)
+
+
+def _find_startup_s(spec: ServingSpec) -> float:
+    row = spec.efficiency
+    if spec.speed is not None and spec.speed.startup_s is not None:
+        return spec.speed.startup_s
+    loading_s = spec.weights / row.load_bytes_per_s if row.load_bytes_per_s else 0.0
+    return row.startup_s + loading_s
 
 
 def estimate_disk(spec: ServingSpec, basis: str) -> Estimate:

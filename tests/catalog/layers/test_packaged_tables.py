@@ -54,7 +54,7 @@ def test_every_number_of_every_fact_has_a_unit() -> None:
         "active_parameters", "batched_from", "capacity", "confidence", "cores", "discount", "expert_ffn", "ffn",
         "encoder_parameters", "first_steps", "head_dim", "hidden", "high", "high_12m", "kv_lora_rank", "low", "low_12m",
         "parameters", "patches_per_token", "pixels_per_token", "port", "priority", "rate", "rows", "scale_up_domain",
-        "score", "tokens_least", "tokens_most", "typical", "value", "vcpu", "vocabulary",
+        "score", "threads", "tokens_least", "tokens_most", "typical", "value", "vcpu", "vocabulary",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
-from archwright.catalog.layers.calibrations import MeasuredLayer
+from archwright.catalog.layers.engine_measurements import MeasuredLayer
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff, fact_view
 from archwright.catalog.refresh import catalog_refresh as refreshing

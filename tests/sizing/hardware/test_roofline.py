@@ -18,7 +18,7 @@ from archwright.sizing.hardware.roofline import (
     count_token_pairs,
 )
 
-ROW = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
+ROW = CATALOG.efficiency("llamacpp", "Q4_1", "avx2")
 
 
 def small(slowness: float = 1.0) -> Roofline:

@@ -13,7 +13,7 @@ from archwright.sizing.hardware.uncertainty import basis_kind, cap_band, name_st
 
 
 def test_an_exact_rate_leaves_the_band_of_the_row(catalog: Catalog) -> None:
-    row = catalog.efficiency("llamacpp", "Q4_1", "avx512")
+    row = catalog.efficiency("llamacpp", "Q4_1", "avx2")
     factors = slowdown_factors(row, exact_estimate(100e9, "FLOP/s"), 11)
     assert factors[0] == pytest.approx(1 / row.low_factor)
     assert factors[5] == pytest.approx(1.0)
@@ -22,7 +22,7 @@ def test_an_exact_rate_leaves_the_band_of_the_row(catalog: Catalog) -> None:
 
 
 def test_an_uncertain_rate_widens_each_side_by_its_own(catalog: Catalog) -> None:
-    row = catalog.efficiency("llamacpp", "Q4_1", "avx512")
+    row = catalog.efficiency("llamacpp", "Q4_1", "avx2")
     rate = Estimate(value=100.0, low=80.0, high=100.0, unit="FLOP/s")
     fast, slow = slowdown_factors(row, rate, 2)
     assert fast == pytest.approx(1 / row.low_factor)
@@ -43,8 +43,8 @@ def test_a_rate_that_may_be_nothing_starts_at_nothing() -> None:
 
 
 def test_the_stratum_says_how_the_row_came_about(catalog: Catalog) -> None:
-    row = catalog.efficiency("llamacpp", "Q4_1", "avx512")
-    assert name_stratum(row) == "measured row: llamacpp Q4_1 avx512"
+    row = catalog.efficiency("llamacpp", "Q4_1", "avx2")
+    assert name_stratum(row) == "measured row: llamacpp Q4_1 avx2"
     assert name_stratum(replace(row, confidence="low")).startswith("derived row")
     assert name_stratum(replace(row, confidence="recalled")).startswith("recalled row")
     assert (basis_kind(row), basis_kind(replace(row, confidence="low"))) == ("measured", "assumed")

@@ -11,7 +11,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
 from archwright.sizing.model.parallel_layout import can_split_heads
 
-CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
+CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx2")
 LARGE = CATALOG.models["Llama-3.3-70B-Instruct"]
 
 

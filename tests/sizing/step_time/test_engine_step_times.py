@@ -35,7 +35,7 @@ def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm")
 
 
 def host(name: str = "SmolLM2-135M-Instruct") -> RooflineStepTimes:
-    row = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
+    row = CATALOG.efficiency("llamacpp", "Q4_1", "avx2")
     return RooflineStepTimes(Roofline(CATALOG.models[name], 98e6, row, DESK))
 
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import msgspec
 
-from archwright.catalog.layers.calibrations import NOT_MEASURED, MeasuredLayer
 from archwright.catalog.layers.derived_offers import OfferDeriver
+from archwright.catalog.layers.engine_measurements import NOT_MEASURED, MeasuredLayer
 from archwright.catalog.layers.model_scores import ModelScores
 from archwright.catalog.layers.refreshed_layer import (
     GridCarbon,
@@ -85,7 +85,8 @@ class CatalogTables:
         self._user_file = user
         self._latest_file = latest
         self.measured = measured
-        self.machine, self.calibrations = measured
+        self.machine = measured.machine
+        self.engine_measurements = measured.engines
         self._offers_by_provider: dict[str, tuple[records.Offer, ...]] = {}
         self._sold: dict[tuple[str, bool], tuple[records.Offer, ...]] = {}
         self._rows_by_name: dict[str, dict[str, Record]] = {}

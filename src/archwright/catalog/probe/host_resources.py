@@ -103,6 +103,12 @@ def read_frequencies(root: Path = ROOT) -> dict[int, float]:
     return found
 
 
+def is_virtual_machine(root: Path = ROOT) -> bool:
+    """True if the processor says that it is one of a hypervisor, whose other guests this machine cannot see."""
+    flags = _read_text(root / "proc/cpuinfo").split()
+    return "hypervisor" in flags or (root / "sys/hypervisor/type").exists()
+
+
 def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
     """Return the widest vectors of the processor: `avx512`, `avx2`, `sse` or `neon`."""
     if (architecture or platform.machine()).lower() in ARM:

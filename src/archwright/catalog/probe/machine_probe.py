@@ -17,13 +17,15 @@ from pathlib import Path
 import msgspec
 
 from archwright.catalog.probe import host_resources
+from archwright.catalog.probe.engine_report import read_engine_report
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA
 from archwright.catalog.tables.yaml_documents import read_engines
 from archwright.contract.contention import Contention
+from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, missing_extra
 from archwright.home import Home, write_json
 from archwright.settings import child_environment
@@ -41,7 +43,7 @@ DISK_BUDGET_S = 0.6
 
 
 class ProbeSamples(Record):
-    """The output of the worker: one rate per repeat; `quiet_...`: by processor time.
+    """One rate per repeat; `quiet_...`: by processor time; `engine`: the report of the installed engine.
 
     `frequency_hz`: of the processors while all of them work; None if the system states none.
     """
@@ -51,6 +53,7 @@ class ProbeSamples(Record):
     quiet_bandwidth: tuple[float, ...] = ()
     quiet_matmul: tuple[float, ...] = ()
     frequency_hz: float | None = None
+    engine: EngineReport | None = None
 
 
 def cached_machine(home: Home) -> MachineFacts | None:
@@ -87,6 +90,8 @@ def probe_machine(
         programs=tuple(row.id for row in read_engines(DATA) if row.program and shutil.which(row.program)),
         steal_share=contention.steal_share,
         frequency_hz=contention.frequency_hz,
+        engine=samples.engine,
+        is_virtual=host_resources.is_virtual_machine(),
     )
     write_json(home.machine_facts, facts)
     return facts
@@ -129,12 +134,13 @@ def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples
         done = subprocess.run(
             command, env=environment, capture_output=True, timeout=WORKER_DEADLINE_S, check=True, cwd="/"
         )
-        return msgspec.json.decode(done.stdout, type=ProbeSamples)
+        samples = msgspec.json.decode(done.stdout, type=ProbeSamples)
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise _probe_error(f"{last[0]} (exit status {error.returncode})") from error
     except (subprocess.TimeoutExpired, msgspec.DecodeError, OSError) as error:
         raise _probe_error(str(error)) from error
+    return replace(samples, engine=read_engine_report())
 
 
 def _probe_error(reason: str) -> CatalogError:

@@ -414,6 +414,8 @@ class Efficiency(Fact):
     `memory_overhead_bytes` + compute buffers; the peak exceeds the last three by `memory_peak_share` at most twice.
     An engine starts within `startup_s` + weights / `load_bytes_per_s` (file in the page cache); without a rate,
     `startup_s` includes the weights. `most_flops_per_s`: rate that the engine nears on many cores.
+    `build`, `processor`, `threads`: where the row was measured, in the words of an EngineReport; empty for a row that
+    was fitted over several processors.
     """
 
     engine: str
@@ -433,6 +435,9 @@ class Efficiency(Fact):
     startup_s: float
     load_bytes_per_s: float | None = None
     most_flops_per_s: float | None = None
+    build: str = ""
+    processor: str = ""
+    threads: int | None = None
 
 
 class TrainingEfficiency(Fact):

@@ -23,7 +23,7 @@ from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_quality import BENCHMARKS, ModelQuality, rate_models
 from archwright.simulate.local_engine import build_local_spec
 from archwright.simulate.peak_selection import select_representative_load
-from archwright.simulate.serving_simulation import ServingSpec, build_roofline, replica_memory
+from archwright.simulate.serving_simulation import ServingSpec, build_step_times, replica_memory
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 from archwright.sizing.model.engine_memory import USABLE_SHARE
 
@@ -162,10 +162,11 @@ class _IdleEngine:
     """Seconds of a mean prompt and of a token of one request, and of an answer when all slots are busy: bounds."""
 
     def __init__(self, spec: ServingSpec) -> None:
-        roofline, prompt = build_roofline(spec), max(1, round(spec.load.input_tokens.mean))
+        times = build_step_times(spec)
+        prompt = max(1, round(spec.load.input_tokens.mean))
         step = EngineStep(prompt_tokens=prompt, prompt_pairs=count_token_pairs(0, prompt), prompts_done=1)
-        self.prompt_s, self.token_s = roofline.step_s(step), roofline.decode_s(1, prompt)
-        busy_s = roofline.decode_s(spec.slots, prompt) * spec.load.output_tokens.mean
+        self.prompt_s, self.token_s = times.step_s(step), times.decode_s(1, prompt)
+        busy_s = times.decode_s(spec.slots, prompt) * spec.load.output_tokens.mean
         self.answer_s, self.answers_s = self.prompt_s + busy_s / spec.slots, self.prompt_s * spec.slots + busy_s
 
     def may_keep(self, slo: SLO, rate: float) -> bool:

@@ -230,7 +230,7 @@ class ThisMachinePlanner:
             quantisation=spec.quantisation,
             launch=Launch(
                 engine=self._engine.id,
-                settings=build_engine_settings(spec, choice.file.artefact, machine),
+                settings=build_engine_settings(spec, choice.file.artefact),
                 environment=SPIN_ENVIRONMENT,
                 health_path=self._engine.health_path,
                 metrics=self._catalog.list_engine_series(self._engine.id),

@@ -18,7 +18,12 @@ def slowdown_factors(efficiency: Efficiency, rate: Estimate, points: int) -> tup
     """Return `points` factors on time from the fast to the slow end of the interval, equidistant in probability."""
     faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
     slower = math.hypot(math.log(efficiency.high_factor), math.log(rate.value / rate.low))
-    band = Estimate(value=1.0, low=math.exp(-faster), high=math.exp(slower), unit="", level=LEVEL)
+    return spread_factors(math.exp(faster), math.exp(slower), points)
+
+
+def spread_factors(low_factor: float, high_factor: float, points: int) -> tuple[float, ...]:
+    """Return `points` factors on time from 1 / `low_factor` to `high_factor`, equidistant in probability."""
+    band = Estimate(value=1.0, low=1 / low_factor, high=high_factor, unit="", level=LEVEL)
     return tuple(band.quantile((1 - LEVEL) / 2 + LEVEL * step / (points - 1)) for step in range(points))
 
 

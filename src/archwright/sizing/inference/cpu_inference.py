@@ -13,6 +13,7 @@ from statistics import geometric_mean
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers.efficiency_lookup import derive_for_engine
 from archwright.catalog.tables.records import Accelerator, Efficiency, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import Parallelism
@@ -91,7 +92,7 @@ def build_cpu_engine(
     else:
         quantisation = named or product.quantisations[0]
         bits = catalog.quantisations[quantisation].bits_per_weight
-    efficiency = catalog.efficiency(product.id, quantisation, setup.isa)
+    efficiency = derive_for_engine(catalog.efficiency(product.id, quantisation, setup.isa), None, threads=0)
     weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
     room = hardware.memory_bytes or math.inf

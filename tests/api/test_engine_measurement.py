@@ -1,0 +1,195 @@
+"""The engine is measured before a plan promises its speed: the file itself, or random weights in its shape."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from archwright import api
+from archwright.api.engine_measurement import (
+    MOST_STACK_BYTES,
+    STACK_BYTES,
+    STEADY_RUNS,
+    EngineMeasurer,
+    InstalledEngine,
+    choose_stack,
+    estimate_least_s,
+    list_local_files,
+)
+from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
+from archwright.catalog.layers.engine_measurements import read_engine_measurements, save_engine_measurements
+from archwright.catalog.load import load_catalog
+from archwright.contract.plan import Artefact
+from archwright.contract.record import replace
+from archwright.engines.synthetic_model import count_layer_bytes
+from archwright.home import Home, write_json
+from archwright.lifecycle import step_measurement
+
+from ..catalog.layers.test_engine_measurements import FILE, MODEL, measurement
+from ..examples import read_example
+from ..sizing.conftest import ENGINE, probed_machine
+
+CATALOG = load_catalog()
+MACHINE = replace(probed_machine(), probed_at=1e9)
+
+
+def place_file(home: Home, model_home: Home) -> None:
+    home.model(FILE.sha256).symlink_to(model_home.model(FILE.sha256).resolve())
+
+
+@pytest.mark.parametrize("name", ["SmolLM2-135M-Instruct", "Qwen3-4B", "Llama-3.1-70B-Instruct", "Qwen3-30B-A3B"])
+def test_a_stack_has_the_shape_and_exceeds_the_caches(name: str) -> None:
+    model = CATALOG.models[name]
+    shape = choose_stack(model, "Q4_K_M")
+    assert shape is not None
+    assert (shape.hidden, shape.heads, shape.kv_heads, shape.experts) == (
+        model.hidden,
+        model.heads,
+        model.kv_heads,
+        model.experts,
+    )
+    size = shape.layers * count_layer_bytes(shape, "Q4_K_M")
+    assert shape.layers % 2 == 0 or shape.layers == model.layers
+    assert size >= min(STACK_BYTES, model.layers * count_layer_bytes(shape, "Q4_K_M"))
+    assert count_layer_bytes(shape, "Q4_K_M") <= MOST_STACK_BYTES
+
+
+def test_no_stack_for_a_format_that_is_not_written_or_a_huge_layer() -> None:
+    assert choose_stack(MODEL, "IQ1_S") is None
+    huge = replace(CATALOG.models["Qwen3-30B-A3B"], experts=512, hidden=8192, expert_ffn=4096)
+    assert choose_stack(huge, "Q8_0") is None
+
+
+def test_the_least_time_grows_with_the_model() -> None:
+    def least_s(name: str) -> float:
+        spec = choose_slots(find_model_file(name, CATALOG), MACHINE, CATALOG, RequestTraffic(1, 0.0, 64, 64))
+        return estimate_least_s(spec)
+
+    assert least_s("SmolLM2-135M-Instruct") < least_s("Qwen3-4B") < least_s("Qwen3-8B")
+
+
+class Runs:
+    """Counts the runs of the engine that a measurer starts; twice the threads are twice as fast."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started = list[tuple[str, int, float]]()
+        monkeypatch.setattr("archwright.api.engine_measurement.measure_steps", self.run)
+
+    def run(self, home: Home, report: Any, file: Any, threads: int, *, lasts_s: float) -> Any:
+        self.started.append((file.sha256 if file.is_own else "", threads, lasts_s))
+        sha256 = file.sha256 if file.is_own else ""
+        known = measurement(report=report, model=file.model, model_sha256=sha256, threads=threads)
+        steps = tuple(replace(step, step_s=step.step_s / threads) for step in known.steps)
+        return replace(known, steps=steps, measured_at=time.time())
+
+
+def test_nothing_is_measured_without_time_an_engine_or_a_known_model(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs(monkeypatch)
+    assert not EngineMeasurer(home, 0).measure_unknown([FILE], MACHINE)
+    assert not EngineMeasurer(home, 10).measure_unknown([FILE], replace(MACHINE, engine=None))
+    assert not EngineMeasurer(home, 10).measure_unknown([FILE], None)
+    assert not EngineMeasurer(home, 10).measure_unknown([replace(FILE, model="somebodys")], MACHINE)
+    assert runs.started == [] and not home.engine_measurements.exists()
+
+
+def test_a_file_is_measured_with_all_cores_and_one_then_shorter_until_it_is_known(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    runs = Runs(monkeypatch)
+    for _ in range(STEADY_RUNS + 2):
+        EngineMeasurer(home, 10).measure_unknown([FILE, FILE], MACHINE)
+    assert [threads for _, threads, _ in runs.started[:2]] == [2, 1]
+    assert len(runs.started) == 2 + STEADY_RUNS - 1
+    assert {sha256 for sha256, _, _ in runs.started} == {FILE.sha256}
+    assert max(lasts_s for *_, lasts_s in runs.started[2:]) < min(lasts_s for *_, lasts_s in runs.started[:2]) * 2
+    assert max(kept.runs for kept in read_engine_measurements(home)) == STEADY_RUNS
+
+
+def test_a_busy_machine_is_measured_at_each_plan(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    known = [measurement(report=ENGINE, threads=threads, runs=9, measured_at=1e9 - 3600) for threads in (1, 2)]
+    save_engine_measurements(home, known)
+    runs = Runs(monkeypatch)
+    assert not EngineMeasurer(home, 10).measure_unknown([FILE], MACHINE)
+    assert EngineMeasurer(home, 10).measure_unknown([FILE], replace(MACHINE, busy_share=0.9))
+    assert len(runs.started) == 2
+
+
+def test_a_start_measures_again_what_was_not_measured_just_now(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    save_engine_measurements(home, [measurement(runs=9, measured_at=time.time())])
+    runs = Runs(monkeypatch)
+    EngineMeasurer(home, 10).measure_again([FILE], MACHINE)
+    assert runs.started == []
+    save_engine_measurements(home, [measurement(runs=1, measured_at=time.time() - 3600)])
+    EngineMeasurer(home, 10).measure_again([FILE], MACHINE)
+    assert len(runs.started) == 1
+
+
+def test_a_model_that_is_not_here_or_takes_too_long_is_measured_by_its_shape(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs(monkeypatch)
+    absent = find_model_file("Qwen3-0.6B:Q4_K_M", CATALOG)
+    assert EngineMeasurer(home, 10).measure_unknown([absent], MACHINE)
+    home.model(FILE.sha256).write_bytes(b"weights")
+    assert EngineMeasurer(home, 0.5).measure_unknown([FILE], MACHINE), "a start alone takes longer"
+    assert {sha256 for sha256, _, _ in runs.started} == {""}
+    assert not EngineMeasurer(home, 10).measure_unknown([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
+
+
+@pytest.mark.model
+def test_a_plan_measures_the_engine_and_says_so(
+    home: Home, model_home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    place_file(home, model_home)
+    monkeypatch.setenv("ARCHWRIGHT_ENGINE_MEASUREMENT_S", "60")
+    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
+    needs = tmp_path / "needs.yaml"
+    needs.write_text(read_example("desk"), encoding="utf-8")
+    made = api.plan(str(needs), best_effort=True)
+    (artefact,) = list_local_files(made)
+    assert isinstance(artefact, Artefact) and artefact.sha256 == FILE.sha256
+    assert "measured here: llamacpp Q4_1" in {basis.stratum for basis in made.bases}
+    kept = read_engine_measurements(home)
+    machine = made.machine
+    assert machine is not None and machine.engine is not None
+    assert {one.threads for one in kept} == {machine.cores_usable, 1} and kept[0].report == machine.engine
+    settings = made.pools[0].launch.settings
+    assert settings["threads"] in {one.threads for one in kept}
+    facts = [fact for basis in made.bases for fact in basis.facts]
+    assert any(machine.engine.build in fact and machine.engine.processor in fact for fact in facts)
+
+
+@pytest.mark.model
+def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
+    for name in ("SmolLM2-360M-Instruct:Q8_0", "Qwen3-30B-A3B:Q4_K_M"):
+        artefact = find_model_file(name, CATALOG)
+        machine = read_machine(home, artefact)
+        assert EngineMeasurer(home, 120).measure_unknown([artefact], machine), name
+        kept = [one for one in read_engine_measurements(home) if one.model == artefact.model]
+        assert kept and all(one.model_sha256 == "" and one.steps for one in kept)
+        predicted = api.predict_serving(name, on="this-machine", load="1x64+16")
+        assert predicted.stratum.startswith("measured on random weights: llamacpp")
+        assert any("random weights" in line for line in predicted.weak)
+
+
+def test_the_engine_of_one_core_has_one_thread_count(home: Home) -> None:
+    assert InstalledEngine(home, ENGINE, 1).list_threads() == (1,)
+    assert InstalledEngine(home, ENGINE, 8).list_threads() == (8, 1)
+
+
+def test_a_broken_file_of_measurements_is_measured_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    home.folder("measured")
+    write_json(home.engine_measurements, {"not": "a list"})
+    runs = Runs(monkeypatch)
+    assert EngineMeasurer(home, 10).measure_unknown([FILE], MACHINE) and runs.started
