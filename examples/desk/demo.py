@@ -18,9 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 OUTPUT = Path("demo")
 ARCHWRIGHT = [sys.executable, "-m", "archwright"]
-MODEL = "SmolLM2-135M-Instruct"
-# The load of needs.yaml, as many requests at once as the plan has slots, and the line that states its rate.
-PROMPT_TOKENS, ANSWER_TOKENS, SLOTS = 120, 60, 4
+# The answer of needs.yaml, and the line that states its rate.
+ANSWER_TOKENS = 60
 RATE_LINE = "requests_per_second: {mean: 0.1, peak: 0.3}"
 USE = 0.4
 # Chosen by trial: the small model of the demo answers it well.
@@ -37,14 +36,15 @@ def run(*words: str, show: bool = True) -> str:
 
 
 def choose_rate() -> float:
-    """Measure the engine and return the requests/s that use 40 % of it."""
-    load = f"{SLOTS}x{PROMPT_TOKENS}+{ANSWER_TOKENS}"
-    answer = run("predict", "serving", MODEL, "--on", "this-machine", "--load", load, "--json", show=False)
-    prediction = json.loads(answer)
-    tokens_per_s = prediction["estimates"]["tokens_per_s"]["value"]
+    """Let a plan measure the engine, and return the requests/s that use 40 % of it at the present speed."""
+    needs = str(HERE / "needs.yaml")
+    plan = json.loads(run("plan", needs, "--best-effort", "--json", show=False))
+    predicted = {prediction["id"]: prediction["estimate"] for prediction in plan["predictions"]}
+    tokens_per_s = float(predicted["assistant.tokens_per_s.rate"]["value"])
+    (pool,) = plan["pools"]
     rate = USE * tokens_per_s / ANSWER_TOKENS
-    print(f"  {prediction['stratum']}; {prediction['layout']}")
-    print(f"  {tokens_per_s:.1f} tokens/s with {SLOTS} requests at once; the demo asks for {rate:.2f} requests/s")
+    print(f"  {pool['launch']['settings']['threads']} threads, {pool['slots']} slots: {tokens_per_s:.1f} tokens/s")
+    print(f"  the demo asks for 40 % of this: {rate:.2f} requests/s of {ANSWER_TOKENS} tokens")
     return rate
 
 

@@ -65,7 +65,7 @@ class Settings:
     model_idle_s: int = 900
     data_workers: int = 0
     residency: str = ""
-    engine_measurement_s: int = 10
+    engine_measurement_s: int = 8
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from archwright import api
+from archwright.api import engine_measurement
 from archwright.api.engine_measurement import (
     MOST_STACK_BYTES,
     STACK_BYTES,
@@ -25,7 +26,6 @@ from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.engines.synthetic_model import count_layer_bytes
 from archwright.home import Home, write_json
-from archwright.lifecycle import step_measurement
 
 from ..catalog.layers.test_engine_measurements import FILE, MODEL, measurement
 from ..examples import read_example
@@ -77,7 +77,7 @@ class Runs:
         self.started = list[tuple[str, int, float]]()
         monkeypatch.setattr("archwright.api.engine_measurement.measure_steps", self.run)
 
-    def run(self, home: Home, report: Any, file: Any, threads: int, *, lasts_s: float) -> Any:
+    def run(self, home: Home, report: Any, file: Any, threads: int, *, lasts_s: float, rounds: int) -> Any:
         self.started.append((file.sha256 if file.is_own else "", threads, lasts_s))
         sha256 = file.sha256 if file.is_own else ""
         known = measurement(report=report, model=file.model, model_sha256=sha256, threads=threads)
@@ -149,7 +149,7 @@ def test_a_plan_measures_the_engine_and_says_so(
 ) -> None:
     place_file(home, model_home)
     monkeypatch.setenv("ARCHWRIGHT_ENGINE_MEASUREMENT_S", "60")
-    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
     needs = tmp_path / "needs.yaml"
     needs.write_text(read_example("desk"), encoding="utf-8")
     made = api.plan(str(needs), best_effort=True)
@@ -170,7 +170,7 @@ def test_a_plan_measures_the_engine_and_says_so(
 def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
     for name in ("SmolLM2-360M-Instruct:Q8_0", "Qwen3-30B-A3B:Q4_K_M"):
         artefact = find_model_file(name, CATALOG)
         machine = read_machine(home, artefact)

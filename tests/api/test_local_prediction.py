@@ -9,14 +9,13 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
-from archwright.api import local_prediction
+from archwright.api import engine_measurement, local_prediction
 from archwright.api.context import open_home
 from archwright.api.local_prediction import find_model_file
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.errors import CatalogError, MissingError, UsageError
 from archwright.home import Home, write_json
-from archwright.lifecycle import step_measurement
 
 from ..command_line import CommandLine, error_of
 from ..sizing.conftest import probed_machine
@@ -147,7 +146,7 @@ def test_a_model_that_is_not_here_cannot_be_calibrated(probed: Home) -> None:
 def test_a_calibration_of_the_real_model_is_kept(model_home: Home, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = load_catalog().artefacts[SMALL].sha256
     home.model(digest).symlink_to(model_home.model(digest).resolve())
-    monkeypatch.setattr(step_measurement, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
     report = api.models.calibrate(SMALL)
     assert [figure.name for figure in report.figures][-1] == "startup_s"
     for figure in report.figures:

@@ -56,7 +56,7 @@ def test_the_real_engine_is_measured_and_leaves_nothing_behind(model_home: Home)
     report = read_engine_report()
     assert report is not None
     run_files = set(model_home.folder("run").iterdir())
-    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0)
+    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0, rounds=1)
     kinds = {(step.prompt_tokens, step.answering) for step in found.steps}
     assert kinds == {(64, 0), (16, 0), (256, 0), (0, 1), (0, 2), (0, 4)}
     seconds = {step.kind: step.step_s for step in found.steps}
@@ -74,7 +74,7 @@ def test_little_time_still_gives_a_block_and_eight_steps(model_home: Home, monke
     assert report is not None
     # The start may last as long as it takes; then no time is left.
     monkeypatch.setattr("archwright.lifecycle.step_measurement.SAFE_SHARE", 0.0)
-    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0)
+    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0, rounds=1)
     assert sorted((step.prompt_tokens, step.answering) for step in found.steps) == [(0, 1), (64, 0)]
 
 

@@ -22,7 +22,7 @@ from archwright.engines.synthetic_model import FORMATS, ModelShape, count_layer_
 from archwright.errors import ArchwrightError
 from archwright.home import Home
 from archwright.journal import report_step
-from archwright.lifecycle.step_measurement import SLOTS, MeasuredFile, measure_steps
+from archwright.lifecycle.step_measurement import MOST_ROUNDS, SLOTS, MeasuredFile, measure_steps
 from archwright.simulate.local_engine import build_local_spec
 from archwright.simulate.serving_simulation import ServingSpec, build_step_times, estimate_engine_startup, fits_hardware
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
@@ -44,7 +44,7 @@ RECENT_S = 600.0
 BUSY_RECENT_S = 60.0
 # The first commands measure again for a few seconds, until so many runs are known; a command measures once.
 STEADY_RUNS = 3
-AGAIN_S = 4.0
+AGAIN_S = 2.5
 
 
 class InstalledEngine(NamedTuple):
@@ -233,8 +233,12 @@ def _measure_threads(
         if measurements and left_s < measurements[0].startup_s * DERIVED_ERROR:
             break
         share = 1.0 if is_last else FIRST_SHARE
+        # The first count is the usual choice; one round tells whether a later one is faster.
+        rounds = MOST_ROUNDS if number == 0 else 1
         try:
-            measurements.append(measure_steps(engine.home, engine.report, file, count, lasts_s=share * left_s))
+            measurements.append(
+                measure_steps(engine.home, engine.report, file, count, lasts_s=share * left_s, rounds=rounds)
+            )
         except ArchwrightError as error:
             sys.stderr.write(f"note: {file.model} {file.quantisation} was not measured: {error.message}\n")
             break

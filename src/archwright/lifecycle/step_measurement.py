@@ -98,11 +98,11 @@ class _Reply(NamedTuple):
 
 
 def measure_steps(
-    home: Home, report: EngineReport, file: MeasuredFile, threads: int, *, lasts_s: float
+    home: Home, report: EngineReport, file: MeasuredFile, threads: int, *, lasts_s: float, rounds: int = MOST_ROUNDS
 ) -> EngineMeasurement:
     """Start the engine with `threads` threads and measure its steps for `lasts_s` seconds, start included.
 
-    Up to MOST_ROUNDS rounds are asked. Raises ModelError AW-MOD-30 if the engine is not ready in time,
+    Up to `rounds` rounds are asked. Raises ModelError AW-MOD-30 if the engine is not ready in time,
     EngineError AW-ENG-03 for a reply without timings, -07 and -01 if it stops.
     """
     config = EngineConfig(
@@ -120,7 +120,7 @@ def measure_steps(
         last_token = min(LAST_TOKEN, file.vocabulary - 1)
         token_ids = TokenIds(min(FIRST_TOKEN, last_token), last_token)
         interviewer = _Interviewer(EngineClient(engine.address), engine.pid, token_ids, ends_at)
-        asyncio.run(interviewer.ask_rounds())
+        asyncio.run(interviewer.ask_rounds(rounds))
         startup_s = engine.startup_s
     return EngineMeasurement(
         report=report,
@@ -162,12 +162,12 @@ class _Interviewer:
         self._slowdowns: list[float] = []
         self._token_s = 0.0
 
-    async def ask_rounds(self) -> None:
+    async def ask_rounds(self, rounds: int) -> None:
         """Ask rounds while there is time; a round that was begun counts."""
         try:
             await self._ask(WARM_UP)
             has_time = True
-            while has_time and self.rounds < MOST_ROUNDS:
+            while has_time and self.rounds < rounds:
                 has_time = await self._ask_round()
                 self.rounds += 1
                 if self.rounds == 1 and self._has_time_for(DEEP_QUESTION):

@@ -99,7 +99,7 @@ def describe_measurement(measurement: EngineMeasurement, slowdown: float) -> str
     present = f"; other programs slow it {slowdown:.2f} times" if slowdown > 1 else ""
     return (
         f"{measurement.model} {measurement.quantisation} ({weights}) in {report.build} with {report.isa} code on "
-        f"{report.processor}, {threads}, {measurement.rounds} rounds until {day}: {steps}{present}"
+        f"{report.processor}, {threads}, rounds: {measurement.rounds} until {day}: {steps}{present}"
     )
 
 
