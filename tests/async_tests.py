@@ -7,16 +7,23 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
+from tests.tools.checks import WAIT_S
+
 P = ParamSpec("P")
-TIMEOUT_S = 60.0
 
 
 def run_async(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(TIMEOUT_S):
-                await test(*args, **kwargs)
+            limit = asyncio.timeout(WAIT_S)
+            try:
+                async with limit:
+                    await test(*args, **kwargs)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise AssertionError(f"{test.__name__} has not ended after {WAIT_S:g} s") from error
 
         asyncio.run(bounded())
 

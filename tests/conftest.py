@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +37,7 @@ from .kinds import GUARD, KINDS, find_kind
 from .planned import Planned, find_folder
 from .processes import killed
 from .small_plans import OPTION, PLAN, POOL
+from .tools.checks import WAIT_S, until
 from .tools.quantised_model import quantise_model
 
 # How long an example takes says how busy the machine is: no test of ours is timed. At each commit the examples of a
@@ -48,6 +48,12 @@ hypothesis.settings.load_profile("same")
 
 
 def pytest_configure() -> None:
+    # A plan measures the engine for seconds; only the tests of this measurement want it.
+    os.environ.setdefault("ARCHWRIGHT_ENGINE_MEASUREMENT_S", "0")
+    # A shell without job control starts a command in the background with this signal ignored, and child processes
+    # inherit that: Ctrl-C would end no process that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.addaudithook(GUARD.hear)
     GUARD.guard_multiprocessing()
 
@@ -159,13 +165,12 @@ def postgres(processes: None) -> Iterator[str]:
     subprocess.run(init, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
     command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
-    deadline = time.monotonic() + 30
     ready = [str(binaries / "pg_isready"), "-q", "-h", str(folder)]
-    while subprocess.run(ready, check=False).returncode != 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: subprocess.run(ready, check=False).returncode == 0 or server.poll() is not None)
+    assert server.poll() is None, f"PostgreSQL ended with status {server.poll()}"
     yield f"postgresql+psycopg://test@/postgres?host={folder}"
     server.send_signal(signal.SIGINT)
-    server.wait(timeout=30)
+    server.wait(WAIT_S)
     shutil.rmtree(folder)
 
 
@@ -202,7 +207,7 @@ def ray_cluster(processes: None) -> Iterator[RayCluster]:
         yield RayCluster(json.loads(said)["address"], {**secret, "ARCHWRIGHT_RAY_ADDRESS": json.loads(said)["address"]})
     finally:
         try:
-            cluster.communicate(timeout=60.0)
+            cluster.communicate(timeout=WAIT_S)
         except subprocess.TimeoutExpired:
             cluster.kill()
         left = killed(folder)

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from .tools.checks import WAIT_S, Patience
+
 
 def naming(folder: Path, part: str = "") -> dict[int, str]:
     """Return the command lines, by process id, of processes that name the folder in their command line or environment
@@ -22,13 +24,13 @@ def naming(folder: Path, part: str = "") -> dict[int, str]:
     return {pid: command for pid, command in found.items() if part in command and pid != os.getpid()}
 
 
-def killed(folder: Path, command: str = "", within_s: float = 90.0) -> list[str]:
+def killed(folder: Path, command: str = "", within_s: float = WAIT_S) -> list[str]:
     """Wait for the processes that name the folder (and `command`) to end; kill and return the others.
 
     Ray's agents check only now and then whether their node still runs.
     """
-    until = time.monotonic() + within_s
-    while (found := naming(folder, command)) and time.monotonic() < until:
+    patience = Patience(within_s)
+    while (found := naming(folder, command)) and not patience.is_over():
         time.sleep(0.1)
     for pid in found:
         os.kill(pid, signal.SIGKILL)

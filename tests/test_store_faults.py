@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.tools.checks import WAIT_S
 
 from archwright.contract.record import Record
 from archwright.errors import StoreError
@@ -85,7 +86,9 @@ print(len(store.rows(table)))
 def test_a_disk_that_takes_no_more_bytes(tmp_path: Path) -> None:
     """The kernel refuses to write: a limit on the size of files, like a quota."""
     url = f"sqlite:///{tmp_path / 'store.db'}"
-    done = subprocess.run([sys.executable, "-c", LIMITED, url], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, url], capture_output=True, text=True, timeout=WAIT_S, check=True
+    )
     *lines, kept = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith("AW-STO-01  the database refused")
     assert int(kept) > 1

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.access.conftest import Clock, open_keys
+from tests.tools.checks import WAIT_S
 
 from archwright.access.api_keys import (
     POLL_S,
@@ -234,7 +235,7 @@ def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> 
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    peppers = {process.communicate(timeout=30)[0].strip() for process in started}
+    peppers = {process.communicate(timeout=WAIT_S)[0].strip() for process in started}
     assert len(peppers) == 1 and len(peppers.pop()) == 64
 
 

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.tools.checks import WAIT_S
 
 from archwright.access import audit_checkpoints
 from archwright.access.audit_checkpoints import AuditCheckpoint, CheckpointWriter, read_checkpoints, read_signing_key
@@ -330,7 +331,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.s
     monkeypatch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (path,))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
-        listener.settimeout(2)
+        listener.settimeout(WAIT_S)
         yield listener
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.access.conftest import run_threads
+from tests.tools.checks import WAIT_S
 
 from archwright.access.audit_log import (
     AuditEvent,
@@ -291,7 +292,7 @@ def start(home: Home, count: int, tenant: str, output: int) -> subprocess.Popen[
 @pytest.mark.process
 def test_several_processes_write_at_once(store: Store, home: Home) -> None:
     started = [start(home, 150, f"t{number}", subprocess.DEVNULL) for number in range(3)]
-    assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
+    assert [process.wait(WAIT_S) for process in started] == [0, 0, 0]
     assert check_chain(store) == (450, None)
     assert len({entry.chain for entry in read_entries(store)}) == 3
 
@@ -306,7 +307,7 @@ def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         acknowledged = 30 + len(process.stdout.read().splitlines())
-        process.wait(timeout=10)
+        process.wait(WAIT_S)
         process.stdout.close()
         assert len(read_entries(store, home, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
         assert check_chain(store, home).broken is None

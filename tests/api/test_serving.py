@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.serving.fake_provider import standing_in, whole
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.api.serving import ServeOptions, _build_pools_and_endpoints
 from archwright.serving.settings.config import is_outside_residency
@@ -103,7 +103,9 @@ class Shell:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "archwright", *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=WAIT_S
+        )
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json").stdout)
@@ -125,7 +127,7 @@ class Shell:
     def stop(self) -> int:
         process = self.serving.pop()
         process.send_signal(signal.SIGTERM)
-        status = process.wait(20)
+        status = process.wait(WAIT_S)
         assert process.stdout is not None
         process.stdout.close()
         return status
@@ -143,7 +145,7 @@ def chat(url: str, key: str, **fields: Any) -> tuple[int, dict[str, str], bytes]
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps({**ASKED, **fields}).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
             return reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -166,7 +168,7 @@ def test_it_serves_bills_and_ends(shell: Shell, upstream: Upstream) -> None:
     again = shell.serve("--upstream", f"m={upstream.url}")
     assert again["key"] is None, "it is shown once"
     place = urlsplit(again["url"])
-    with closing(http.client.HTTPConnection(str(place.hostname), place.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(str(place.hostname), place.port, timeout=WAIT_S)) as connection:
         connection.putrequest("POST", "/v1/completions")
         connection.putheader("authorization", f"Bearer {ready['key']}")
         connection.putheader("content-length", str((4 << 20) + 1))
@@ -204,7 +206,7 @@ def test_the_administration_listens_where_it_is_told_to(shell: Shell, upstream: 
         port = free.server_port
     ready = shell.serve("--upstream", f"m={upstream.url}", "--admin-port", str(port))
     request = urllib.request.Request(f"{ready['admin']}/tenants", headers={"authorization": f"Bearer {ready['key']}"})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
         assert [one["tenant"] for one in json.loads(reply.read())["data"]] == ["default"]
     shell.stop()
     nowhere = shell.serve("--upstream", f"m={upstream.url}", "--admin-port", "0")
@@ -236,7 +238,7 @@ def test_status_ask_and_down_find_it(shell: Shell, upstream: Upstream, cli: Comm
         until(lambda: [one["url"] for one in cli.json("status")["gateways"]] == [first["url"]])
         assert "word" in cli.text("ask 'Hi'"), "the first model"
         assert first["url"] in cli.text("down")
-        assert shell.serving[0].wait(5) == 0, "it ended in order"
+        assert shell.serving[0].wait(WAIT_S) == 0, "it ended in order"
         assert cli.json("status")["state"] == "stopped" and "nothing" in cli.text("down")
         assert "AW-OPS-31" in cli.error("ask 'Hi'", 8)
 

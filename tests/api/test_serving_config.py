@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from tests.serving.fake_provider import Place, chat_events, standing_in, whole
 from tests.serving.settings.test_litellm_import import BALANCED
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.errors import UsageError
 from archwright.home import Home
@@ -84,7 +84,7 @@ class Gateway:
         before = len(self.events(event))
         self.file.write_text(text)
         self.process.send_signal(signal.SIGHUP)
-        until(lambda: len(self.events(event)) > before, 20)
+        until(lambda: len(self.events(event)) > before)
         return self.events(event)[-1]
 
     def events(self, event: str) -> list[Any]:
@@ -93,7 +93,7 @@ class Gateway:
 
     def list_models(self) -> list[str]:
         request = urllib.request.Request(f"{self.url}/v1/models", headers={"authorization": f"Bearer {self.key}"})
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
             return [model["id"] for model in json.loads(reply.read())["data"]]
 
 
@@ -133,7 +133,7 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
     assert {"assistant", "gpt-4o", "claude-sonnet", "small", "gemini"} <= set(gateway.list_models())
     text = CLOUDS.replace("HOST", place.url.removesuffix("/v1"))
     assert gateway.reload(text, "restart needed")["fields"] == ["admin_port"]
-    until(lambda: "old-name" in gateway.list_models(), 20)
+    until(lambda: "old-name" in gateway.list_models())
     home, name = Home(tmp_path / "home"), f"serve-{gateway.url.rpartition(':')[2]}"
 
     def list_reported() -> set[str]:
@@ -143,7 +143,7 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
     until(list_reported)
     assert list_reported() == {"rock"}
     for model, (path, engine_model, header, value) in SENT.items():
-        until(answers(gateway, model=model), 10)
+        until(answers(gateway, model=model))
         sent = place.last
         assert (sent.path, sent.body["model"], sent.headers[header]) == (path, engine_model, value), model
         assert len({"authorization", "api-key"} & sent.headers.keys()) == 1
@@ -153,7 +153,7 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
     place.script = whole({"error": {"message": "expired"}}, 401)
     assert chat(gateway.url, gateway.key, model="peak")[0] != 200
     place.script = script
-    until(lambda: answers(gateway, model="peak")() and place.last.headers["authorization"][-2:] == "-2", 10)
+    until(lambda: answers(gateway, model="peak")() and place.last.headers["authorization"][-2:] == "-2")
 
     refused = gateway.reload(text.replace("deployment: d-1", "deploymet: d-1"), "reload failed")
     assert refused["where"] == {"file": str(gateway.file), "line": 5, "field": "models.deployed.upstreams[0].deploymet"}
@@ -175,7 +175,7 @@ def test_a_file_is_served_and_read_again(gateway: Gateway, place: Place, tmp_pat
         caller.start()
     changed = text.replace("old-name", "new-name").replace("d-1,", "d-9,").replace("env:AZURE_API_KEY", "env:HOME")
     gateway.reload(changed, "reloaded")
-    until(lambda: place.last.path.startswith("/openai/deployments/d-9/"), 10)
+    until(lambda: place.last.path.startswith("/openai/deployments/d-9/"))
     stopping.set()
     for caller in callers:
         caller.join()

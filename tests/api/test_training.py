@@ -8,13 +8,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.api import training, training_prediction
@@ -106,23 +106,22 @@ def run_folder(home: Home) -> Path:
 
 def until_step(home: Home, step: int, process: subprocess.Popen[str] | None = None) -> str:
     """Wait until the process of a run reached a step; return the run's id."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit:
-        assert process is None or process.poll() is None, process.communicate()
+
+    def find_run() -> str:
         for path in (home.root / "runs").glob("*/progress.jsonl"):
             lines = path.read_bytes().splitlines()
             if lines and json.loads(lines[-1])["step"] >= step:
                 return path.parent.name
-        time.sleep(0.01)
-    raise AssertionError(f"no step {step}")
+        return ""
+
+    until(lambda: find_run() or (process is not None and process.poll() is not None))
+    assert process is None or process.poll() is None, process.communicate()
+    return find_run()
 
 
 def left(home: Home, run: str) -> None:
     """Wait until no process holds the run."""
-    limit = time.monotonic() + 30
-    while training_runs.is_locked(home, run):
-        assert time.monotonic() < limit, "the training process goes on without its parent"
-        time.sleep(0.02)
+    until(lambda: not training_runs.is_locked(home, run))
 
 
 # --- a language model
@@ -300,7 +299,7 @@ def test_asked_to_end_it_keeps_a_checkpoint_and_says_how_to_go_on(ready: Ready, 
     while not (line := process.stdout.readline()).startswith("step "):
         assert line, process.communicate()
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
     assert f"archwright runs resume {run}" in out
     stood = api.runs.show(run)
@@ -451,10 +450,8 @@ def test_the_real_model_killed_and_resumed_ends_as_without(home: Home, model_hom
     spec = written(REAL, steps=12, every=5)
     argv: Sequence[Any] = [sys.executable, "-m", "archwright", "train", spec]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 300
-    while len(api.runs.list()) < 2 or len(steps_of(home, api.runs.list()[-1].id)) < 8:
-        assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or has_second_run(home), 10 * WAIT_S)
+    assert process.poll() is None, process.communicate()
     process.kill()
     process.communicate()
     run = api.runs.list()[-1].id
@@ -463,6 +460,12 @@ def test_the_real_model_killed_and_resumed_ends_as_without(home: Home, model_hom
     assert ended.resumed == 1
     assert ended.order_sha256 == whole.order_sha256
     assert ended.weights_sha256 == whole.weights_sha256
+
+
+def has_second_run(home: Home) -> bool:
+    """True if the second run has done eight steps."""
+    runs = api.runs.list()
+    return len(runs) > 1 and len(steps_of(home, runs[-1].id)) >= 8
 
 
 def steps_of(home: Home, run: str) -> list[bytes]:

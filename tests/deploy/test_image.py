@@ -24,7 +24,7 @@ import pytest
 from packaging.requirements import Requirement
 from tests.deploy.conftest import MadeBundle
 from tests.deploy.tools import ROOT, require_program
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import __version__
 from archwright.operate.readiness_probe import find_free_port
@@ -191,7 +191,7 @@ def test_the_images_process_answers_as_its_user(
 
     def ask(path: str) -> int:
         try:
-            with urllib.request.urlopen(f"https://localhost:{port}{path}", timeout=5, context=trusted) as reply:
+            with urllib.request.urlopen(f"https://localhost:{port}{path}", timeout=WAIT_S, context=trusted) as reply:
                 return int(reply.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -203,7 +203,7 @@ def test_the_images_process_answers_as_its_user(
             [built.program, *words], env=built.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
         try:
-            until(lambda: ask("/healthz") == 200 or process.poll() is not None, 60.0)
+            until(lambda: ask("/healthz") == 200 or process.poll() is not None)
             assert process.poll() is None, (tmp_path / "log").read_text()
             # No engine runs here, which /readyz says; /metrics needs a key.
             assert (ask("/readyz"), ask("/metrics")) == (503, 401)
@@ -211,7 +211,7 @@ def test_the_images_process_answers_as_its_user(
         finally:
             for number in find_processes()[:1]:
                 os.kill(number, signal.SIGTERM)
-            process.wait(30)
+            process.wait(WAIT_S)
     assert process.returncode == 0, (tmp_path / "log").read_text()
 
 

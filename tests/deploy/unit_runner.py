@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.deploy.tools import require_program
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 import archwright
 
@@ -179,7 +179,7 @@ class UnitRunner:
         for service in self.services.values():
             if service.process is not None:
                 with suppress(subprocess.TimeoutExpired):
-                    service.process.wait(10)
+                    service.process.wait(WAIT_S)
                 self._kill_group(service)
                 service.process.wait()
             service.socket.close()
@@ -338,5 +338,5 @@ def install(bundle: Path, plan: Path, root: Path) -> None:
             place.chmod(int(mode, 8))
 
 
-def wait_until_ready(runner: UnitRunner, name: str, seconds: float = 30.0) -> None:
-    until(lambda: name in runner.services and runner.services[name].ready.is_set(), seconds)
+def wait_until_ready(runner: UnitRunner, name: str) -> None:
+    until(lambda: name in runner.services and runner.services[name].ready.is_set())

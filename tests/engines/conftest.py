@@ -8,8 +8,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
 from archwright.settings import child_environment
 
+from ..tools.checks import WAIT_S, until, until_async
+
 SMALL_MODEL = load_catalog().artefacts["SmolLM2-135M-Instruct"]
-READY_WITHIN_S = 30.0
 Act = Callable[[EngineClient], Awaitable[Any]]
 
 
@@ -38,9 +39,7 @@ def connect(home: Home, config: EngineConfig) -> EngineClient:
 
 
 async def wait_until_ready(client: EngineClient) -> None:
-    async with asyncio.timeout(READY_WITHIN_S):
-        while not await client.healthy():
-            await asyncio.sleep(0.05)
+    await until_async(client.healthy)
     await client.close()
 
 
@@ -75,11 +74,10 @@ class Child:
         self.started_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> float:
-        """Seconds from the start of the process to its first healthy answer."""
+    def start(self) -> None:
+        """Start the process, and wait for its first healthy answer."""
         path = self.home.config(self.config.socket)
         path.write_bytes(msgspec.json.encode(self.config))
-        begin = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "archwright.engines", str(self.home.root), str(path)],
@@ -88,11 +86,8 @@ class Child:
                 env=child_environment({"GOMP_SPINCOUNT": "1000"}),
             )
         asyncio.run(wait_until_ready(EngineClient(self.address)))
-        ready_s = time.monotonic() - begin
         # An engine of a native library answers a moment before the interpreter runs again and sets its handler.
-        while not handles_signal(self.process, signal.SIGTERM) and time.monotonic() - begin < 30:
-            time.sleep(0.01)
-        return ready_s
+        until(partial(handles_signal, self.process, signal.SIGTERM))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -107,7 +102,7 @@ class Child:
 
     def wait(self) -> int:
         assert self.process is not None
-        status = self.process.wait(timeout=10)
+        status = self.process.wait(WAIT_S)
         if self.process.stdin is not None:
             self.process.stdin.close()
         return status

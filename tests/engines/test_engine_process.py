@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.serving.conftest import check_restricted, null_engine, read_process_status
-from tests.tools.checks import refuses
+from tests.tools.checks import refuses, until
 
 from archwright.contract.plan import ProcessSpec
 from archwright.home import Home
@@ -55,10 +55,8 @@ def started(home: Home, user: str = "", **changes: object) -> Iterator[ChildProc
     child = ChildProcess(spec_of(**changes), home, tls=False, engine_user=user)
     try:
         child.start(time.time())
-        until = time.monotonic() + 30
-        while not child.probe():
-            assert child.exit_status() is None and time.monotonic() < until, child.read_last_error()
-            time.sleep(0.02)
+        until(lambda: child.probe() or child.exit_status() is not None)
+        assert child.exit_status() is None, child.read_last_error()
         yield child
     finally:
         child.stop(5.0)
@@ -132,8 +130,7 @@ def test_an_engine_with_its_own_user_reads_no_other_file_of_the_home(
         first = child.pid
         child.stop(5.0)
         child.start(time.time())  # a restart
-        while not child.probe():
-            time.sleep(0.02)
+        until(child.probe)
         assert child.pid != first
     child.remove_files()
     assert not home.socket("null").is_symlink() and not home.engine_root("null").exists() and model.exists()

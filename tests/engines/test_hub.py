@@ -260,6 +260,11 @@ def test_a_server_that_ignores_ranges_sends_the_file_again(server: HubServer, ho
     assert fetch(REFERENCE, home).quantisation == "Q4_K_M"
 
 
+def has_part(home: Home) -> bool:
+    """True if a part of a file has been written."""
+    return any(path.stat().st_size for path in home.stored_models.glob("*.part"))
+
+
 @pytest.mark.process
 @pytest.mark.enable_socket
 def test_a_killed_command_continues_and_a_second_one_is_refused(server: HubServer, home: Home) -> None:
@@ -267,7 +272,8 @@ def test_a_killed_command_continues_and_a_second_one_is_refused(server: HubServe
     command = [sys.executable, "-m", "archwright", "models", "fetch", REFERENCE]
     environment = child_environment({"ARCHWRIGHT_HOME": str(home.root), "HF_ENDPOINT": server.url})
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
-        until(lambda: any(path.stat().st_size for path in home.stored_models.glob("*.part")))
+        until(lambda: child.poll() is not None or has_part(home))
+        assert child.poll() is None, "the command ended"
         with refuses("AW-GET-08", "another command fetches"):
             fetch(REFERENCE, home)
         child.send_signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
 
-from ..tools.checks import refuses
+from ..tools.checks import WAIT_S, refuses
 from ..tools.gguf_models import (
     CLASSIFY,
     SEPARATE,
@@ -60,7 +60,7 @@ def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
     config = msgspec.json.encode(replace(CONFIG, settings={"embeddings": embeddings})).decode()
     words = [sys.executable, "-c", PROGRAM, str(model_home.root), config]
     root = Path(__file__).parents[2]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, cwd=root)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=WAIT_S, cwd=root)
     assert '"ready"' in done.stdout and done.stdout.endswith("seen\n")
 
 

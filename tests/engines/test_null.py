@@ -19,7 +19,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
-from ..tools.checks import refuses
+from ..tools.checks import refuses, until_async
 from .conftest import SMALL_MODEL, Act, serve_until_done
 from .test_engine_config import CONFIG
 
@@ -76,19 +76,22 @@ def test_the_times_are_the_settings(tmp_path: Path) -> None:
 
 
 def test_one_slot_serves_one_after_another_and_counts_those_who_wait(tmp_path: Path) -> None:
+    async def is_at_least(client: EngineClient, name: str, count: int) -> bool:
+        return (await _counts(client))[name] >= count
+
     async def act(client: EngineClient) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         tasks = [asyncio.create_task(_stream(client)) for _ in range(3)]
-        while (during := await _counts(client))["requests_deferred"] < 2:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: is_at_least(client, "requests_deferred", 2))
+        during = await _counts(client)
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks[1:], return_exceptions=True)
-        while (cancelled := await _counts(client))["requests_cancelled_total"] < 2:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: is_at_least(client, "requests_cancelled_total", 2))
+        cancelled = await _counts(client)
         await tasks[0]
         return during, cancelled, await _counts(client)
 
-    during, cancelled, after = _serve(tmp_path, act, ttft_s=0.5)
+    during, cancelled, after = _serve(tmp_path, act, ttft_s=1.0)
     assert (during["requests_processing"], during["requests_deferred"]) == (1, 2)
     assert (cancelled["requests_processing"], cancelled["requests_deferred"]) == (1, 0)
     assert (after["requests_processing"], after["requests_cancelled_total"]) == (0, 2)

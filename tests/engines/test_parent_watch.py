@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, join, until
 
 from archwright.engines import __main__, null
 from archwright.engines.parent_watch import exit_with_parent
@@ -28,26 +28,28 @@ def test_leaves_at_the_end_of_input() -> None:
     said = iter([b"anything", b""])
     thread = exit_with_parent(lambda: next(said), left.append)
     assert isinstance(thread, threading.Thread) and thread.daemon
-    thread.join(5)
+    join(thread)
     assert left == [0]
 
 
 @pytest.mark.process
 def test_reads_the_real_standard_input() -> None:
-    command = [sys.executable, "-c", f"{WATCH}; import time; time.sleep(60)"]
+    command = [sys.executable, "-c", f"{WATCH}; import time; time.sleep({5 * WAIT_S})"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None
         assert b"exit-with-parent" in child.stdout.readline()
         assert child.poll() is None
         child.stdin.close()
-        assert child.wait(10) == 0
+        assert child.wait(WAIT_S) == 0
 
 
 @pytest.mark.process
 def test_a_terminal_or_no_standard_input_is_nobodys_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.openpty()
     try:
-        done = subprocess.run([sys.executable, "-c", WATCH], stdin=theirs, capture_output=True, timeout=20, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", WATCH], stdin=theirs, capture_output=True, timeout=WAIT_S, check=True
+        )
     finally:
         os.close(ours)
         os.close(theirs)
@@ -59,7 +61,7 @@ def test_a_terminal_or_no_standard_input_is_nobodys_supervision(monkeypatch: pyt
 def load_without_end() -> None:
     def serve(*_: object) -> None:
         print(os.getpid(), flush=True)
-        ctypes.PyDLL(None).sleep(60)
+        ctypes.PyDLL(None).sleep(int(5 * WAIT_S))
 
     pytest.MonkeyPatch().setattr(null, "serve", serve)
     sys.exit(__main__.main(sys.argv[1:]))
@@ -75,7 +77,7 @@ def test_a_killed_parent_ends_an_engine_that_loads(tmp_path: Path) -> None:
         engine = Path("/proc") / str(int(parent.stdout.readline()))
         assert "load_without_end" in (engine / "cmdline").read_text()
         parent.kill()
-        until(lambda: not engine.exists() or "\nState:\tZ" in (engine / "status").read_text(), 5.0)
+        until(lambda: not engine.exists() or "\nState:\tZ" in (engine / "status").read_text())
 
 
 @pytest.mark.process
@@ -86,7 +88,7 @@ def test_a_parent_that_ended_before_is_noticed_at_once() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.close()
-        assert child.stdout.read() == b"" and child.wait(10) == 0
+        assert child.stdout.read() == b"" and child.wait(WAIT_S) == 0
 
 
 @pytest.mark.process

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.async_tests import run_async
+from tests.tools.checks import WAIT_S
 
 from archwright.errors import EngineError, UsageError
 from archwright.http_client import client as module
@@ -322,4 +323,4 @@ async def test_leaving_the_loop_closes_the_connection(tmp_path: Path) -> None:
     async with _serving(endless, tmp_path) as client:
         async with aclosing(client.stream("/chat/completions", {})) as stream:
             await anext(stream)
-        assert await asyncio.wait_for(ended, 1) == b""
+        assert await asyncio.wait_for(ended, WAIT_S) == b""

@@ -13,7 +13,7 @@ from archwright.journal import listen_to_steps
 from archwright.lake.tables import iceberg_tables, version_index
 from archwright.monitor import lineage
 
-from ..tools.checks import refuses
+from ..tools.checks import WAIT_S, refuses
 from .temporary_lake import Lake
 
 # Runs the code of a verb in a process of its own that kills itself when the named function is called the N-th time.
@@ -155,7 +155,7 @@ def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"n": n} for n in range(100)])
     words = [sys.executable, "-c", KILLED, str(lake.root), "ingest", "", "1"]
     running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+    ended = [(process.communicate(timeout=WAIT_S)[1], process.returncode) for process in running]
     assert [status for _error, status in ended] == [0] * 4, ended
     assert [version.id for version in version_index.list_versions(lake.store)] == ["docs@v1"]
     assert lake.values("docs", "n") == list(range(100))

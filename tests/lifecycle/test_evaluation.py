@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from archwright.lifecycle import evaluation, evaluation_engine, model_registry
 from archwright.settings import child_environment
 
 from ..processes import naming
-from ..tools.checks import refuses
+from ..tools.checks import refuses, until
 from .conftest import PASSED, Pupil, Stage
 
 
@@ -83,10 +82,7 @@ def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(p
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    deadline = time.monotonic() + 10.0
-    while naming(pupil.home.root, "archwright.engines"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not naming(pupil.home.root, "archwright.engines"))
     assert model_registry.newest_evaluation(pupil.store, made.id) is None
     assert list(pupil.home.folder("run").glob("gate-*"))
     assert evaluation.evaluate_version(pupil.store, pupil.home, made, silent).passed

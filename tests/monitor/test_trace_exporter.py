@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.held.wait(20)
+        self.server.held.wait(WAIT_S)
         status = self.server.answers.pop(0) if self.server.answers else 200
         if status == 200:
             self.server.got.append((self.path, self.headers["content-type"], body))
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(self.server.length))
         self.end_headers()
         self.wfile.write(b"{}")
-        self.server.held_after.wait(20)
+        self.server.held_after.wait(WAIT_S)
 
     def log_message(self, *_: Any) -> None:
         return None

@@ -35,13 +35,13 @@ def answer(data: bytes) -> None:
         assert needs.workloads and source.lines
 
 
-@settings(deadline=2000, max_examples=150)
+@settings(deadline=None, max_examples=150)
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_random_bytes(data: bytes) -> None:
     answer(data)
 
 
-@settings(deadline=2000, max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(
     st.sampled_from(FILES),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), st.sampled_from(PIECES)), max_size=5),
@@ -53,7 +53,7 @@ def test_mutations_of_a_good_file(data: bytes, cuts: list[tuple[float, int, byte
     answer(data)
 
 
-@settings(deadline=2000, max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.sampled_from(FILES), st.data())
 def test_values_of_another_kind(data: bytes, draw: st.DataObject) -> None:
     """One value of a good file replaced: reaches the types and the rules more often than broken YAML does."""
@@ -91,7 +91,7 @@ def write(value: object, path: str, indent: str, lines: list[str], due: dict[str
             due[below] = len(lines)
 
 
-@settings(deadline=2000, max_examples=100)
+@settings(deadline=None, max_examples=100)
 @given(st.dictionaries(NAMES, TREES, min_size=1, max_size=4))
 def test_every_scalar_has_its_line(value: dict[str, object]) -> None:
     lines: list[str] = []

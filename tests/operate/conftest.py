@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import threading
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.contract.lineage import ModelVersion, Promotion, Task
@@ -21,6 +22,7 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.engines.null import ADAPTER_MARK_CHARACTERS
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 from archwright.lifecycle import model_registry
 from archwright.operate import platform_state, rollout
 from archwright.plan.plan_file import write_plan
@@ -80,11 +82,9 @@ class Stage:
         to = (endpoint, version.id if version else None)
         return model_registry.append_promotion(self.store, seen, "promote" if version else "rollback", to, "local")
 
-    def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> float:
-        """Change the version, wait until it is served, and return the seconds that it took."""
-        began = time.monotonic()
-        rollout.wait_until_served(self.home, self.store, self.change(version, endpoint).id, 30.0)
-        return time.monotonic() - began
+    def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> None:
+        """Change the version, and wait until it is served."""
+        rollout.wait_until_served(self.home, self.store, self.change(version, endpoint).id, WAIT_S)
 
     def state(self) -> platform_state.PlatformState:
         found = platform_state.read_running_state(self.home)
@@ -98,8 +98,22 @@ class Stage:
         """Return the version of each engine that runs, in any phase."""
         return {p.name: p.serves for p in self.state().processes if p.name != "gateway"}
 
+    def running_requests(self, engine: str) -> int:
+        """Return how many requests an engine works on, by its own count."""
+        page = asyncio.run(_read_metrics(f"unix:{self.home.socket(engine)}"))
+        values = [line.split()[1] for line in page.splitlines() if line.startswith("null:requests_processing ")]
+        return int(float(values[0]))
+
     def log(self, name: str) -> str:
         return self.home.log(name).read_text(encoding="utf-8")
+
+
+async def _read_metrics(address: str) -> str:
+    client = EngineClient(address)
+    try:
+        return await client.get_text("/metrics")
+    finally:
+        await client.close()
 
 
 @pytest.fixture
@@ -114,7 +128,6 @@ class Reply(NamedTuple):
     """An answer; `failure` describes its defect."""
 
     began: float
-    took_s: float
     version: str
     failure: str
     request: str
@@ -157,12 +170,8 @@ class Clients:
         """Return the versions of the answers, in their order."""
         return list(dict.fromkeys(reply.version for reply in sorted(self.replies, key=lambda r: r.began)))
 
-    def percentile_s(self, q: float) -> float:
-        times = sorted(reply.took_s for reply in self.replies)
-        return times[min(len(times) - 1, int(q * len(times)))]
-
     def _client(self, stream: bool) -> None:
-        connection = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=WAIT_S)
         while not self._stop.is_set():
             began = time.monotonic()
             try:
@@ -171,7 +180,7 @@ class Clients:
                 version = request = ""
                 failure = f"{type(error).__name__} {error}"
                 connection.close()
-            self.replies.append(Reply(began, time.monotonic() - began, version, failure, request))
+            self.replies.append(Reply(began, version, failure, request))
         connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, stream: bool) -> tuple[str, str, str]:

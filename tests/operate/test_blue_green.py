@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+from tests.tools.checks import until
 
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -70,11 +71,13 @@ class Bench:
         self.rollouts.step(self.now)
 
     def until(self, true: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
-        while not true():
-            assert time.monotonic() < deadline, self.journal.getvalue()
-            self.tick()
-            time.sleep(0.02)
+        def is_reached() -> bool:
+            reached = bool(true())
+            if not reached:
+                self.tick()
+            return reached
+
+        until(is_reached)
 
     def published(self) -> bool:
         rollout = self.rollouts.rollouts[ENDPOINT]

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.api.external_engines import ExternalEngines
@@ -70,7 +70,7 @@ class Stage(NamedTuple):
         request = urllib.request.Request(f"{self.url}/v1/chat/completions", json.dumps(body).encode(), said)
         cost = None
         try:
-            with urllib.request.urlopen(request, timeout=30) as reply:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
                 status, cost = reply.status, float(reply.headers["x-archwright-cost-usd"])
         except urllib.error.HTTPError as error:
             with error:
@@ -163,7 +163,7 @@ def test_own_capacity_first_then_outside_and_never_with_data_of_people(stage: St
 
     stage.upstreams["manuals"].shutdown()
     stage.upstreams["manuals"].server_close()
-    until(lambda: stage.ask("manuals")[::2] == (200, "manuals-above-mean"), 30.0)
+    until(lambda: stage.ask("manuals")[::2] == (200, "manuals-above-mean"))
     assert stage.upstreams["manuals-above-mean"].asked[-1][0] == "Bearer sk-cloud"
     assert stage.personal("manuals") == (503, "")
     # No header says so: detection does.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.engines.conftest import SMALL_MODEL
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.api.external_engines import ExternalEngines, parse_external_engines
@@ -37,7 +37,7 @@ def parse(plan: Plan, text: str) -> ExternalEndpoints:
 
 def is_up(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=WAIT_S) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from urllib.parse import urlsplit
 
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.api.loaded_models import RunningModel
@@ -54,12 +58,12 @@ class ModelStage(Stage):
         made = append_changes(
             self.store, read_aliases(self.store), aliases or (model,), launch or self.launch(model), "local"
         )
-        wait_until_applied(self.home, self.store, made, 20.0)
+        wait_until_applied(self.home, self.store, made, WAIT_S)
         return made
 
     def unload(self, *aliases: str) -> None:
         wait_until_applied(
-            self.home, self.store, append_changes(self.store, read_aliases(self.store), aliases, None, "local"), 20.0
+            self.home, self.store, append_changes(self.store, read_aliases(self.store), aliases, None, "local"), WAIT_S
         )
 
     def used_at(self, model: str) -> float:
@@ -104,17 +108,25 @@ def test_no_request_is_lost_while_an_alias_is_switched_and_models_share_a_limit_
     assert chat(models, "alpha").version == "alpha", "a request brings it back, in the place of an idle one"
     assert list(models.models().values()).count("loaded") == 2
     loaded = [name for name, state in models.models().items() if state == "loaded"]
-    long = {"max_tokens": 800}  # at least 4 s
-    waiting = [threading.Thread(target=chat, args=(models, name), kwargs=long) for name in loaded]
-    for thread in waiting:
-        thread.start()
-    until(lambda: [one.requests_running for one in running()].count(1) == 2)
-    (asleep,) = {"alpha", "beta", "gamma"} - {*loaded}
-    error = error_of("AW-OPS-51", models.load, asleep, ENDPOINT)
-    assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
-    assert chat(models).version == BASE, "the workload keeps its own model"
-    for thread in waiting:
-        thread.join()
+    with ExitStack() as requests:
+        for name in loaded:
+            requests.enter_context(hold_request(models, name))
+        until(lambda: [one.requests_running for one in running()].count(1) == 2)
+        (asleep,) = {"alpha", "beta", "gamma"} - {*loaded}
+        error = error_of("AW-OPS-51", models.load, asleep, ENDPOINT)
+        assert "needs 1.00 GB" in error.message and "0.00 of 2.00 GB" in error.message
+        assert chat(models).version == BASE, "the workload keeps its own model"
+
+
+@contextmanager
+def hold_request(models: ModelStage, model: str) -> Iterator[None]:
+    """Keep a model busy with a request that is cancelled after the block."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Go on."}], "max_tokens": 900, "stream": True}
+    with closing(http.client.HTTPConnection(urlsplit(models.url).netloc, timeout=WAIT_S)) as connection:
+        headers = {"authorization": f"Bearer {models.key}"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        assert connection.getresponse().status == 200
+        yield
 
 
 def test_an_idle_model_leaves_the_memory_and_returns_with_a_request_unless_it_cannot_start(

@@ -93,6 +93,6 @@ def test_the_logs_of_a_running_platform_rotate(stage: Stage) -> None:
     rotated = {f"{name}.log.1" for name in ("supervisor", "gateway", "engine-assistant")}
     until(lambda: {old.name for old in stage.home.folder("logs").glob("*.log.1")} == rotated)
     os.kill(stage.pids()["gateway"], 9)
-    until(lambda: "process.died" in stage.log("supervisor"), 10.0)
+    until(lambda: "process.died" in stage.log("supervisor"))
     entry = json.loads(stage.log("supervisor").splitlines()[0])
     assert entry["name"] == "gateway", "it is written to the new log from its start"

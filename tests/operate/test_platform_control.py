@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.api.platform_lifecycle import PlatformHandle
@@ -54,7 +54,7 @@ def up(path: str | Path, port: int = 0) -> PlatformHandle:
 
 def answers(url: str, path: str = "readyz") -> int:
     try:
-        with urllib.request.urlopen(f"{url}/{path}", timeout=5) as reply:
+        with urllib.request.urlopen(f"{url}/{path}", timeout=WAIT_S) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -85,7 +85,7 @@ def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
     request = urllib.request.Request(f"{started.url}/metrics", headers={"authorization": f"Bearer {monitor}"})
 
     def page() -> str:
-        with urllib.request.urlopen(request, timeout=5) as reply:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
             return str(reply.read().decode())
 
     for series in ("archwright_memory_bytes", "archwright_startup_seconds", "archwright_disk_bytes"):
@@ -189,5 +189,5 @@ def test_foreground_stops_in_order_on_sigterm(plan_file: str, home: Home) -> Non
             out += foreground.stdout.readline()
         time.sleep(0.1)
         foreground.send_signal(signal.SIGTERM)
-        assert foreground.wait(20) == 0
+        assert foreground.wait(WAIT_S) == 0
     assert "archwright ask" in out and api.status().state == "stopped"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright import api
 from archwright.home import Home
@@ -22,7 +22,6 @@ from .conftest import Stage
 from .test_platform_control import answers
 
 pytestmark = pytest.mark.enable_socket
-BACK_S = 10.0  # 2 s on a quiet machine
 
 
 def pids_of(stage: Stage, module: str) -> set[int]:
@@ -36,13 +35,18 @@ def is_back(stage: Stage) -> bool:
     return alive and answers(stage.url) == 200 and api.status().state == "running"
 
 
+def is_another(stage: Stage, name: str, pid: int) -> bool:
+    """True if a process of the state has another number than before."""
+    return platform_state.read_running_state(stage.home) is not None and stage.pids()[name] != pid
+
+
 def test_killed_processes_answer_again_no_engine_is_doubled_and_all_end_with_the_parent(stage: Stage) -> None:
     stage.up()
     for victim in ("gateway", "supervisor"):
         before = stage.pids()
         os.kill(before[victim], signal.SIGKILL)
-        until(lambda: answers(stage.url) == 0)
-        until(lambda: is_back(stage), BACK_S)
+        until(lambda before=before, victim=victim: is_another(stage, victim, before[victim]))  # type: ignore[misc]
+        until(lambda: is_back(stage))
         after = stage.pids()
         assert after[victim] != before[victim]
         until(lambda after=after: pids_of(stage, "archwright.engines") == {after["engine-assistant"]})  # type: ignore[misc]
@@ -72,7 +76,7 @@ def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
         until(children.read_text)  # the master handles signals, and its worker is starting
         gateway.terminate()
-        assert gateway.wait(20) in (0, -signal.SIGTERM)
+        assert gateway.wait(WAIT_S) in (0, -signal.SIGTERM)
 
 
 def child_of(pid: int) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import gguf
 import numpy as np
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 from tests.tools.client_threads import ClientThreads
 
 from archwright.catalog.load import load_catalog
@@ -72,7 +72,7 @@ def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
         "stream": stream,
     }
     headers = {"authorization": f"Bearer {stage.key}"}
-    connection = http.client.HTTPConnection(urlsplit(stage.url).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(stage.url).netloc, timeout=WAIT_S)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     reply = connection.getresponse()
     data = reply.read().decode()
@@ -106,9 +106,9 @@ def test_a_real_adapter_comes_and_goes(stage: Stage, real_plan: Plan, tmp_path: 
     broken = stage.version(data=b"GGUF and nothing more")
     stage.start(real_plan)
     with Askers(stage, 4) as askers:
-        until(lambda: askers.said["smol"], 30)
+        until(lambda: askers.said["smol"])
         stage.switch(version)
-        until(lambda: askers.said[version.id], 30)
+        until(lambda: askers.said[version.id])
         error = error_of("AW-OPS-40", stage.switch, broken)
         named, plain = ask(stage, "smol", stream=True)
         stage.switch(None)

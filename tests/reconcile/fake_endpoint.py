@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from tests.tools.checks import WAIT_S
+
 ROUTE = tuple[str, str]
 
 
@@ -85,7 +87,7 @@ class Server:
         self.port = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(WAIT_S)
 
     @property
     def url(self) -> str:
@@ -94,7 +96,7 @@ class Server:
     def stop(self) -> None:
         assert self._end is not None and self._loop is not None
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
+        self._thread.join(WAIT_S)
 
     def _run(self) -> None:
         asyncio.run(self._serve())

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from tests.tools.checks import WAIT_S
 
 from archwright.catalog.load import load_catalog
 from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
@@ -124,7 +125,7 @@ def exposition() -> Iterator[int]:
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(WAIT_S)
 
 
 def free_port() -> int:
@@ -138,7 +139,7 @@ def wait_until(url: str, deadline_s: float) -> None:
     ends = time.monotonic() + deadline_s
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=1):
+            with urllib.request.urlopen(url, timeout=WAIT_S):
                 return
         except (OSError, urllib.error.URLError):
             if time.monotonic() > ends:
@@ -148,7 +149,7 @@ def wait_until(url: str, deadline_s: float) -> None:
 
 def wait_for_scrapes(prometheus: PrometheusClient) -> None:
     """Wait until both pages were scraped SCRAPES times; the first scrape comes up to 5 s after the start."""
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + WAIT_S
     while (prometheus.query_instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
         if time.monotonic() > ends:
             pytest.fail("the Prometheus does not scrape")
@@ -175,13 +176,13 @@ def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
-        wait_until(f"http://127.0.0.1:{port}/-/ready", 20)
+        wait_until(f"http://127.0.0.1:{port}/-/ready", WAIT_S)
         prometheus = PrometheusClient(f"http://127.0.0.1:{port}")
         wait_for_scrapes(prometheus)
         yield Running(prometheus, time.time())
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(WAIT_S)
 
 
 def measured_by(running: Running, plan: Plan, window_s: float | None = WINDOW_S) -> dict[str, Measurement]:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from tests.serving.fake_provider import Place, standing_in
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
@@ -40,8 +39,6 @@ from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.settings import child_environment
 from archwright.store import Store
-
-START_S = 30.0
 
 
 @dataclass
@@ -151,8 +148,8 @@ class Platform:
         """A connection to the gateway, or to its administration."""
         port = self.config.admin_port if admin else self.config.port
         if self.context is not None:
-            return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=self.context)
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT_S, context=self.context)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
 
     def ask(
         self,
@@ -185,7 +182,7 @@ class Platform:
     def open_request(self, path: str, body: object) -> socket.socket:
         """Send a request and return its socket, to read the response or cut it off."""
         data = json.dumps(body).encode()
-        plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=60)
+        plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=WAIT_S)
         self.opened.append(plain)
         head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n"
         plain.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
@@ -206,11 +203,11 @@ class Platform:
     def in_flight(self, pool: str = "p") -> float:
         return self.metrics().get(f'archwright_requests_in_flight{{pool="{pool}"}}', 0.0)
 
-    def until(self, done: Callable[[], bool], limit_s: float = 10.0) -> None:
+    def until(self, done: Callable[[], bool]) -> None:
         """Wait for a state of other processes."""
-        until(done, limit_s)
+        until(done)
 
-    def raw(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
+    def raw(self, data: bytes, *, wait_s: float = WAIT_S) -> bytes:
         """Send bytes and return the response until the gateway closes or is silent for `wait_s`."""
         with socket.create_connection(("127.0.0.1", self.config.port), timeout=wait_s) as plain:
             plain.sendall(data)
@@ -258,12 +255,9 @@ class Platform:
             )
 
     def _until(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + START_S
-        while not done():
-            if process.poll() is not None or time.monotonic() > until:
-                logs = "\n".join(path.read_text()[-2000:] for path in self.home.folder("logs").glob("*.log"))
-                raise AssertionError(f"did not come up: {logs}")
-            time.sleep(0.03)
+        until(lambda: done() or process.poll() is not None)
+        logs = "\n".join(path.read_text()[-2000:] for path in self.home.folder("logs").glob("*.log"))
+        assert process.poll() is None, f"it ended while it started: {logs}"
 
 
 def _read_series(page: str) -> dict[str, float]:
@@ -273,7 +267,7 @@ def _read_series(page: str) -> dict[str, float]:
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.wait(15)
+        process.wait(WAIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -288,7 +282,7 @@ def _chat_body(fields: dict[str, Any]) -> dict[str, Any]:
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.settimeout(1)
+            probe.settimeout(WAIT_S)
             probe.connect(str(path))
             probe.sendall(b"GET /health HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
             return b" 200 " in probe.recv(64)

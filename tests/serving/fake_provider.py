@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.tools.checks import WAIT_S
+
 
 @dataclass
 class Asked:
@@ -100,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             self.wfile.flush()
         if script.hangs:
-            self.connection.settimeout(20)
+            self.connection.settimeout(WAIT_S)
             if self.connection.recv(1) == b"":
                 self.server.place.gone.set()
 

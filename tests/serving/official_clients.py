@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import openai
+from tests.tools.checks import WAIT_S
 
 from .conftest import Platform
 
@@ -23,4 +24,4 @@ def openai_client(platform: Platform, key: str = "", **more: Any) -> openai.Open
 
 def anthropic_client(platform: Platform, key: str = "", **more: Any) -> anthropic.Anthropic:
     base = platform.url.removesuffix("/v1")
-    return anthropic.Anthropic(base_url=base, api_key=key or platform.key, max_retries=0, timeout=60, **more)
+    return anthropic.Anthropic(base_url=base, api_key=key or platform.key, max_retries=0, timeout=WAIT_S, **more)

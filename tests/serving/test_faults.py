@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.tools.checks import WAIT_S
 
 from archwright.engines.engine_config import EngineConfig
 from archwright.serving.http.client_limits import ClientLimits
@@ -53,7 +54,7 @@ def test_a_killed_engine_and_its_return(start: Start) -> None:
         platform.kill_engine("null")
         tail = rest_of(streamed).decode()
         for future in waiting:
-            check_unavailable(future.result(timeout=10))
+            check_unavailable(future.result(WAIT_S))
     last = [line for line in tail.splitlines() if line.startswith("data: ")][-1]
     assert json.loads(last[6:])["error"]["code"] == "engine_unavailable"
     assert "[DONE]" not in tail
@@ -120,12 +121,12 @@ def test_deadlines(start: Start, limits: ClientLimits, engine: dict[str, Any], m
     error = streamed.error if streamed.status == 504 else streamed.events[-1]["error"]
     assert message in error["message"]
     platform.until(lambda: platform.engine_metrics()["null:requests_processing"] == 0)
-    assert platform.in_flight() == 0
+    platform.until(lambda: platform.in_flight() == 0)
 
 
 def test_sigterm_finishes_what_runs_and_does_not_wait_for_ever(start: Start) -> None:
-    platform = start([{}], [{"tpot_s": 0.02}], limits=ClientLimits(drain_s=2.0))
-    short = platform.open_chat(max_tokens=40, stream=True)
+    platform = start([{}], [{"tpot_s": 0.02}], limits=ClientLimits(drain_s=5.0))
+    short = platform.open_chat(max_tokens=20, stream=True)
     running = platform.open_chat(max_tokens=4000, stream=True)
     waiting = platform.open_chat(max_tokens=4000)
     assert short.recv(1000) and running.recv(1000)
@@ -133,7 +134,7 @@ def test_sigterm_finishes_what_runs_and_does_not_wait_for_ever(start: Start) -> 
     assert b"[DONE]" in rest_of(short)
     assert b"shutting down" in rest_of(running)
     assert b"503 Service Unavailable" in waiting.recv(4000)
-    assert platform.master.wait(10) == 0
+    assert platform.master.wait(WAIT_S) == 0
     assert "stopped" in platform.home.log("gateway").read_text()
 
 
@@ -141,7 +142,7 @@ def test_it_does_not_outlive_the_supervisor(start: Start) -> None:
     platform = start([{}], [{}])
     assert platform.master.stdin is not None
     platform.master.stdin.close()
-    platform.master.wait(5)
+    platform.master.wait(WAIT_S)
 
 
 ENTRY = endpoint(workload="w", addresses=("unix:e",), default_max_tokens=1, context_tokens=1, slots=1)
@@ -149,7 +150,7 @@ ENTRY = endpoint(workload="w", addresses=("unix:e",), default_max_tokens=1, cont
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "archwright.serving", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_a_gateway_that_cannot_start_says_why(tmp_path: Path, null: Platform) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 from tests.serving.fake_provider import Place, Script, chat_events, whole
+from tests.tools.checks import WAIT_S
 
 from .official_clients import HELLO, ask, openai_client
 
@@ -303,11 +304,10 @@ def test_images_where_the_model_takes_none_are_refused_by_place(client: openai.O
 
 def test_a_full_house_is_waited_out_by_the_client(start: Start) -> None:
     platform = start([{"slots": 1}], [{"slots": 1, "tpot_s": 0.05}])
-    held = [platform.open_chat(max_tokens=16) for _ in range(40)]
-    platform.until(lambda: platform.in_flight() >= 2)
+    held = [platform.open_chat(max_tokens=4000) for _ in range(40)]
+    platform.until(lambda: platform.requests("rejected") > 0)
     with openai_client(platform) as hasty, pytest.raises(openai.RateLimitError) as full:
-        for _ in range(200):
-            hasty.chat.completions.create(model="m", messages=HELLO, max_tokens=1, timeout=0.2)
+        hasty.chat.completions.create(model="m", messages=HELLO, max_tokens=1)
     wait_s = int(full.value.response.headers["retry-after"])
     assert (full.value.code, wait_s >= 1) == ("queue_full", True)
     for one in held:
@@ -379,4 +379,4 @@ def test_a_client_that_stops_listening_stops_the_engine(start: Start, place: Pla
         stream = client.chat.completions.create(model="m", messages=HELLO, stream=True)
         assert next(iter(stream)).choices[0].delta.role == "assistant"
         stream.close()
-    assert place.gone.wait(10)
+    assert place.gone.wait(WAIT_S)

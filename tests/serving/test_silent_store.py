@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
+from tests.tools.checks import WAIT_S
 
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.process.config_reload import served_revision_file
@@ -71,14 +72,14 @@ def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, dat
     """Each worker stood before the database until it was killed."""
     platform = start([{}], [{}], store_url=database, workers=2, limits=ClientLimits(drain_s=1.0))
     # One worker answers; the master says so when both do. Before that, to be ended is to have failed to start.
-    platform.until(served_revision_file(platform.home, "gateway").exists, limit_s=30.0)
+    platform.until(served_revision_file(platform.home, "gateway").exists)
     for _ in range(20):
         assert platform.chat(max_tokens=1).status == 200
     with silent(database), ThreadPoolExecutor(4) as other:
         pages = [other.submit(platform.get, "/metrics", key=platform.owner) for _ in range(4)]
         platform.until(lambda: platform.chat(max_tokens=1).status == 503)
         platform.master.terminate()
-        assert platform.master.wait(30) == 0
+        assert platform.master.wait(WAIT_S) == 0
         for page in pages:
             with suppress(OSError, HTTPException):
                 page.result()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 400
+LIMIT_S = 1200
 
 
 @pytest.mark.nightly

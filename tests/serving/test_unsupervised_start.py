@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.operate.readiness_probe import find_free_port
 
@@ -21,7 +21,7 @@ ENTRY = endpoint(workload="w", addresses=("unix:e",), default_max_tokens=1, cont
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
+        with urllib.request.urlopen(url, timeout=WAIT_S) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False
@@ -38,7 +38,7 @@ def test_a_new_home_has_its_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with log.open("ab") as out:
             gateway = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
             with gateway:
-                until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 20.0)
+                until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
                 gateway.terminate()
         assert gateway.returncode == 0
         peppers.add((home / "secrets" / "pepper").read_bytes())
@@ -51,5 +51,7 @@ def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
     file = tmp_path / "gateway.json"
     file.write_bytes(msgspec.json.encode(table(ENTRY, port=find_free_port("127.0.0.1"), store_url="env:NO_SUCH_STORE")))
     command = [sys.executable, "-m", "archwright.serving", str(tmp_path / "home"), str(file)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
     assert done.returncode == 8 and "env:NO_SUCH_STORE" in done.stderr

@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
         assert platform.chat().status == 503, "the gateway took what administration freed"
         (folder / "filler").unlink()
         platform.until(lambda: platform.chat().status == 200)
-        platform.until(home.disk_reserve.exists, 60.0)
+        platform.until(home.disk_reserve.exists)
         denied = read_entries(platform.store, home, {"effect": "deny", "key_id": ""})
         assert sum(one.count for one in denied) == 202
     assert read_checkpoints(home.audit_checkpoints)

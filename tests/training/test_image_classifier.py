@@ -20,7 +20,7 @@ from archwright.training import image_classifier
 from archwright.training.trainer import StepResult, TrainedArtefact
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
-from ..tools.checks import run_together
+from ..tools.checks import WAIT_S, run_together
 from .classifier_rows import DIGITS, Pair, accuracy, data_of, digits, setup_of, steps
 
 LABELS = tuple("0123456789")
@@ -89,7 +89,7 @@ def test_making_a_network_leaves_chance_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shares", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 64), slice(64, 64))])
 def test_two_workers_make_the_step_of_one(tmp_path: Path, shares: tuple[slice, slice]) -> None:
     alone = image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path))
-    meeting = threading.Barrier(2, timeout=60)
+    meeting = threading.Barrier(2, timeout=WAIT_S)
     shared: dict[int, tuple[list[Any], float]] = {}
     group = [Pair(rank, meeting, shared) for rank in (0, 1)]
     pair = [image_classifier.make_trainer(setup_of(digits(), DIGITS, tmp_path, worker)) for worker in group]

@@ -19,7 +19,7 @@ from archwright.training.data_order import Cursor, DataOrder
 from archwright.training.ray_collectives import RayWorkerGroup
 from archwright.training.trainer import SingleWorker, WorkerGroup
 
-from ..tools.checks import refuses
+from ..tools.checks import WAIT_S, refuses
 from . import classifier_rows
 
 # The other worker: its tensors, in the order of the calls below, and what it ends with in hexadecimal.
@@ -93,7 +93,7 @@ def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: su
     theirs = bytes.fromhex(other.stdout.readline())
     assert theirs == torch.cat([part.detach().reshape(-1).float() for part in (*mine, *alone)]).numpy().tobytes()
 
-    assert other.wait(30) == 0
+    assert other.wait(WAIT_S) == 0
     with refuses("AW-TRN-60", "another worker died"):
         group.mean(mine, 10.0)
 

@@ -21,7 +21,7 @@ from archwright.training.trainer import SingleWorker, TrainerSetup, WorkerGroup
 from archwright.training.training_data import DataSplit, TrainingData
 from archwright.training.training_spec import Columns, TrainSpec
 
-from ..tools.checks import refuses, run_together
+from ..tools.checks import WAIT_S, refuses, run_together
 from .classifier_rows import Pair
 from .counting_trainer import setup as counted
 from .tiny_model import LORA, Tiny
@@ -171,7 +171,7 @@ def test_two_workers_with_unequal_shares_make_the_step_of_one(loaded: Loaded) ->
     rows[0]["completion"] = "a long one, and then the rest of it"
     alone = lora(loaded, setup(rows=rows), "float32")
     expected = [alone.step(step).loss for step in ([0, 1, 2, 3, 4], [3], [2, 0])]
-    meeting, found = threading.Barrier(2, timeout=60), dict[int, list[float]]()
+    meeting, found = threading.Barrier(2, timeout=WAIT_S), dict[int, list[float]]()
     shared: dict[int, tuple[list[Any], float]] = {}
     workers = [lora(loaded, setup(rows=rows, group=Pair(rank, meeting, shared)), "float32") for rank in range(2)]
 

@@ -18,7 +18,7 @@ from archwright.training import run_execution, training_process, training_runs
 from archwright.training.training_loop import TrainingProgress
 from archwright.training.training_process import SerialisedError, TrainingProcess
 
-from ..tools.checks import refuses
+from ..tools.checks import WAIT_S, refuses
 from .counting_trainer import SPEC, setup
 
 RUN = TrainingRun(
@@ -144,7 +144,7 @@ def test_progress_is_heard() -> None:
 
 @pytest.mark.process
 def test_a_process_that_was_killed_or_left_before_its_last_step_says_how_to_go_on() -> None:
-    launched, heard = started(SAYS + "time.sleep(60)"), []
+    launched, heard = started(SAYS + f"time.sleep({5 * WAIT_S})"), []
     hint = "continue from the newest checkpoint: archwright runs resume r-1"
     with refuses(training_process.KILLED_CODE, "signal 9", hint):
         for progress in launched:
@@ -157,7 +157,9 @@ def test_a_process_that_was_killed_or_left_before_its_last_step_says_how_to_go_o
 
 @pytest.mark.process
 def test_asked_to_stop_twice_it_is_killed() -> None:
-    launched = started("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SAYS + "time.sleep(60)")
+    launched = started(
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SAYS + f"time.sleep({5 * WAIT_S})"
+    )
     for _ in launched:
         launched.stop()
         assert launched._process.poll() is None
@@ -172,7 +174,7 @@ def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
     training_runs.create_run(home, job, SPEC)
     argv = [sys.executable, "-m", "archwright.training", str(home.root), "r-1"]
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    child.communicate(timeout=60)
+    child.communicate(timeout=WAIT_S)
     assert child.returncode in (0, 10)  # left, or had already found that the lake has no such data set
 
 

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from tests.deploy.monitoring.promtool import fill_variables
+from tests.tools.checks import WAIT_S
 
 from archwright.report.svg import PALETTE, QUIET, RULE, SvgCanvas, axis_ticks, fit_text, text_width
 
@@ -18,7 +19,7 @@ Line = tuple[str, list[tuple[float, float]]]
 
 
 def query(url: str, path: str, **fields: object) -> Any:
-    with urllib.request.urlopen(f"{url}/api/v1/{path}?{urllib.parse.urlencode(fields)}", timeout=30) as reply:
+    with urllib.request.urlopen(f"{url}/api/v1/{path}?{urllib.parse.urlencode(fields)}", timeout=WAIT_S) as reply:
         return json.load(reply)["data"]
 
 

@@ -11,13 +11,13 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
 import pytest
 from tests.deploy import tools
+from tests.tools.checks import until
 
 from archwright.errors import DataError
 from archwright.lake.formats.source_files import ReadOptions
@@ -144,6 +144,11 @@ def set_access(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def s3_server(processes: None) -> Iterator[str]:
     """The address of moto, which stands in for a server of S3."""
@@ -159,11 +164,8 @@ def s3_server(processes: None) -> Iterator[str]:
         str(port),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
+        until(lambda: server.poll() is not None or listens(port))
+        assert server.poll() is None, "moto ended while it started"
         yield f"http://127.0.0.1:{port}"
         server.kill()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.tools.checks import WAIT_S
 
 from archwright.errors import ReconcileError, UsageError
 from archwright.monitor.metrics.prometheus import PrometheusClient
@@ -44,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         self.server.asked.append((self.path, urllib.parse.parse_qs(body), dict(self.headers)))
         if self.server.wait is not None:
-            self.server.wait.wait(10)
+            self.server.wait.wait(WAIT_S)
         status, answer = self.server.answer
         self.send_response(status)
         if status == 302:

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.monitor.conftest import running_threads
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
@@ -151,9 +151,7 @@ def killed(store: Store, home: Home, rounds: int) -> None:
         records, broken = audit_log.check_chain(store, home)
         # An interrupted write may contain a decision without its request record; neither was acknowledged.
         assert broken is None and len(found) <= records <= len(found) + rounds
-        until = time.monotonic() + 5
-        while compact_orphans(store, home) or list(home.write_ahead_log.glob("*.segment")):
-            assert time.monotonic() < until
+        until(lambda: not compact_orphans(store, home) and not list(home.write_ahead_log.glob("*.segment")))
     assert sum(block.count for block in store.rows(BLOCKS["served"])) == len(found)
 
 
@@ -379,7 +377,7 @@ def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
     store = Silent(home.store_url)
     wal = WalWriter(store, home)
     put(wal, one(1))
-    assert store.asked.wait(30)
+    assert store.asked.wait(WAIT_S)
     wal.append("served", one(2))
     wal.close(within_s=0.01)
     assert names(store, home) == ["r1", "r2"], "in the kernel, and compacted by the next writer"

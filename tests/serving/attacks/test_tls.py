@@ -77,7 +77,7 @@ def test_weak_suites_are_refused_and_the_end_of_the_certificate_is_shown(platfor
         except ssl.SSLError:  # a worker with the old certificate answered
             return False
 
-    platform.until(is_renewed, 20.0)
+    platform.until(is_renewed)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o644])

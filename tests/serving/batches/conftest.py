@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import openai
 import pytest
 from tests.serving.official_clients import HELLO
+from tests.tools.checks import until
 
 DONE = ("completed", "failed", "expired", "cancelled")
 CHAT: Any = "/v1/chat/completions"
@@ -32,17 +33,19 @@ class Batches:
         fields: Any = {"completion_window": "24h", "metadata": {"team": "night"}}
         return self.client.batches.create(input_file_id=file.id, endpoint=endpoint, **fields)
 
-    def wait(self, batch_id: str, until: Callable[[Any], bool] = lambda batch: batch.status in DONE) -> Any:
-        limit = time.monotonic() + 30
-        while True:
-            try:
+    def wait(self, batch_id: str, true: Callable[[Any], bool] = lambda batch: batch.status in DONE) -> Any:
+        """Wait until the condition holds for the batch, and return the batch."""
+        batch = None
+
+        def is_reached() -> bool:
+            nonlocal batch
+            # While the gateway starts again there is no connection.
+            with suppress(openai.APIConnectionError):
                 batch = self.client.batches.retrieve(batch_id)
-                if until(batch):
-                    return batch
-            except openai.APIConnectionError:
-                pass  # the gateway starts again
-            assert time.monotonic() < limit, "the batch was not done in time"
-            time.sleep(0.05)
+            return batch is not None and true(batch)
+
+        until(is_reached)
+        return batch
 
     def read(self, file_id: str | None) -> list[Any]:
         return [json.loads(line) for line in self.client.files.content(file_id).text.splitlines()] if file_id else []

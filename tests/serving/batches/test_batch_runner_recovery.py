@@ -18,6 +18,7 @@ import pytest
 from tests.serving.batches.conftest import Batches, write_lines
 from tests.serving.conftest import Platform, Start, endpoint, free_port, null_engine, table
 from tests.serving.official_clients import openai_client
+from tests.tools.checks import WAIT_S
 
 from archwright.access.account_codec import decode_row
 from archwright.access.accounts import open_accounts_table
@@ -100,7 +101,7 @@ def kill_all(platform: Platform) -> None:
 
 
 def start_again(platform: Platform) -> None:
-    platform.master.communicate(timeout=20)
+    platform.master.communicate(timeout=WAIT_S)
     platform.start_gateway()
 
 

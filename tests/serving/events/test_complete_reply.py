@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from tests.serving.fake_provider import Place, Script, chat_events
+from tests.tools.checks import WAIT_S
 
 from archwright.serving.http.client_limits import ClientLimits
 
@@ -130,7 +131,7 @@ def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(st
     reply = platform.chat(max_tokens=4, n=2)
     assert "stream" not in place.last.body
     assert (reply.status, reply.error["code"]) == (504, "timeout")
-    assert place.gone.wait(10), "the engine's work is cancelled"
+    assert place.gone.wait(WAIT_S), "the engine's work is cancelled"
     (record,) = platform.served(reply.headers["x-request-id"])
     assert (record.status, record.output_tokens) == ("ended", 0)
     place.script = whole(one(), after_s=2.0)

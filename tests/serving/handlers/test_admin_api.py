@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, running, table
+from tests.tools.checks import WAIT_S
 
 from archwright.access.audit_log import read_entries
 from archwright.access.permissions import ROLES
@@ -197,7 +198,7 @@ def test_what_was_begun_with_a_key_since_taken_away_is_not_done(door: Door, end:
     before = len(door.by("owner", "GET", f"/admin/tenants/{TENANT}/keys").json["data"])
     body = b'{"role": "owner", "name": "left-behind"}'
     port = door.platform.config.admin_port
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as slow:
         head = f"POST /admin/tenants/{TENANT}/keys HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {made['key']}\r\n"
         slow.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body[:5])
         if end == "revoke":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.serving.conftest import Reply, certified, free_port
+from tests.tools.checks import WAIT_S
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -34,12 +35,12 @@ def listed(kept: http.client.HTTPConnection, key: str) -> Reply:
 
 def shown(port: int | None) -> str:
     """Return the certificate that a listener shows, as PEM."""
-    return ssl.get_server_certificate(("127.0.0.1", port or 0), timeout=10)
+    return ssl.get_server_certificate(("127.0.0.1", port or 0), timeout=WAIT_S)
 
 
 def test_nothing_is_said_without_tls_or_to_who_does_not_trust_it(platform: Platform) -> None:
     address = ("127.0.0.1", platform.config.admin_port)
-    with socket.create_connection(address, 5) as plain:
+    with socket.create_connection(address, WAIT_S) as plain:
         plain.sendall(
             f"GET /admin/tenants HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {platform.owner}\r\n\r\n".encode()
         )
@@ -49,7 +50,7 @@ def test_nothing_is_said_without_tls_or_to_who_does_not_trust_it(platform: Platf
     platform.context = ssl.create_default_context()
     with pytest.raises(ssl.SSLCertVerificationError):
         platform.ask("GET", "/admin/tenants", admin=True)
-    with socket.create_connection(address, 5) as plain:
+    with socket.create_connection(address, WAIT_S) as plain:
         trusting.set_alpn_protocols(["h2", "http/1.1"])
         with trusting.wrap_socket(plain, server_hostname="127.0.0.1") as inside:
             assert inside.selected_alpn_protocol() == "http/1.1" and (inside.version() or "") >= "TLSv1.2"
@@ -74,13 +75,13 @@ def test_a_renewed_certificate_is_shown_after_a_reload(platform: Platform, tmp_p
         assert listed(kept, platform.owner).status == 200
         shutil.copyfile(key, config.tls_key)
         gateway.send_signal(signal.SIGHUP)
-        platform.until(lambda: [shown(port) for port in ports] == [Path(certificate).read_text()] * 2, 20.0)
+        platform.until(lambda: [shown(port) for port in ports] == [Path(certificate).read_text()] * 2)
         last = listed(kept, platform.owner)
         while "connection" not in last.headers:  # the old worker may not have been told yet
             assert last.status == 200
             last = listed(kept, platform.owner)
         assert (last.status, last.headers["connection"]) == (200, "close"), "who is connected is served to the end"
-    platform.until(lambda: not set(before) & set(platform.workers), 20.0)
+    platform.until(lambda: not set(before) & set(platform.workers))
     with pytest.raises(ssl.SSLCertVerificationError):
         platform.ask("GET", "/admin/tenants", key=platform.owner, admin=True)
     platform.context = ssl.create_default_context(cafile=certificate)

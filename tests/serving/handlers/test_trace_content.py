@@ -62,7 +62,7 @@ class Scene:
 
     def told(self, request_id: str) -> dict[str, Any]:
         """The attributes of the request's span, once the collector has it; those of content decoded."""
-        self.platform.until(lambda: request_id in self._spans(), 20)
+        self.platform.until(lambda: request_id in self._spans())
         said = {pair["key"]: next(iter(pair["value"].values())) for pair in self._spans()[request_id]["attributes"]}
         return {name: json.loads(value) if name in KEYS else value for name, value in said.items()}
 

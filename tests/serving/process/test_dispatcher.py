@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.tools.checks import WAIT_S, until_async
 
 from archwright.access.accounts import Accounts, Reservation, ReserveResult, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
@@ -303,9 +304,8 @@ def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypa
     monkeypatch.setattr(EngineClient, "healthy", healthy)
 
     async def scenario() -> None:
-        async with stand.app.run_background_tasks(stand.server()), asyncio.timeout(5):
-            while not stand.gateway.ready_pool_count:
-                await asyncio.sleep(0.01)
+        async with stand.app.run_background_tasks(stand.server()):
+            await until_async(lambda: stand.gateway.ready_pool_count)
             assert await stand.call("/readyz") == (200, {"ready": True, "pools": {"ready": 1, "total": 1}})
 
     try:
@@ -326,9 +326,8 @@ def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
 
     async def scenario() -> bytes:
         server = stand.server()
-        async with stand.app.run_background_tasks(server), asyncio.timeout(10):
-            while "sweep failed" not in stand.journal.getvalue():
-                await asyncio.sleep(0.01)
+        async with stand.app.run_background_tasks(server), asyncio.timeout(WAIT_S):
+            await until_async(lambda: "sweep failed" in stand.journal.getvalue())
             reader, writer = await connect(server)
             said = await reader.readline()
             writer.close()

@@ -70,17 +70,17 @@ def reload(platform: Platform) -> None:
     """New workers answer, and the old ones are gone or going."""
     before = set(platform.workers)
     platform.master.send_signal(signal.SIGHUP)
-    platform.until(lambda: not before & set(platform.workers), 20.0)
+    platform.until(lambda: not before & set(platform.workers))
 
 
 def test_a_reload_under_load_drops_nothing(two: Platform) -> None:
     with Load(two) as load:
-        time.sleep(0.3)
+        two.until(partial(_more_than, load, 20))
         for _ in range(3):
             reload(two)
             asked = len(load.done)
             two.until(partial(_more_than, load, asked + 20))
-    assert load.failed == [] and len(load.done) > 100
+    assert load.failed == [] and len(load.done) > 80
     assert len(two.workers) == 2
     assert two.requests("ok") == len(load.done), "the page sums all workers, those that ended too"
 
@@ -89,7 +89,7 @@ def test_a_stream_goes_on_through_a_reload_and_its_kept_connection_takes_another
     """A client may send its next request as soon as the stream is over, and closing the connection would lose it. The
     connection of a silent client is closed."""
     engine = {"tpot_s": 0.1, "text": "word " * 20, "slots": 4}
-    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=ClientLimits(drain_s=1.0))
+    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=ClientLimits(drain_s=4.0))
     headers = {"authorization": f"Bearer {platform.key}"}
     stream = json.dumps({**json.loads(BODY), "max_tokens": 20, "stream": True}).encode()
     with closing(platform.connection()) as asks, closing(platform.connection()) as silent:
@@ -128,7 +128,7 @@ def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two:
 def test_a_killed_worker_loses_no_settled_request(two: Platform) -> None:
     with Load(two) as load:
         for _ in range(4):
-            time.sleep(0.4)
+            two.until(partial(_more_than, load, len(load.done) + 30))
             victim = two.workers[0]
             os.kill(victim, signal.SIGKILL)
             two.until(partial(_replaced, two, victim))
@@ -172,7 +172,7 @@ def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Pla
     two.until(lambda: "system call failed" in log.read_text())
     assert two.chat(max_tokens=1).status == 200 and len(two.workers) == 1
     resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
-    two.until(lambda: len(two.workers) == 2, 20.0)
+    two.until(lambda: len(two.workers) == 2)
 
 
 def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:

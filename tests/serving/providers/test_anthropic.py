@@ -9,6 +9,7 @@ import anthropic
 import openai
 import pytest
 from tests.serving.fake_provider import Place, Script, block, message_end, message_events, message_start, use, words
+from tests.tools.checks import WAIT_S
 
 from archwright.errors import ArchwrightError
 from archwright.http_client.sse import ServerSentEvent
@@ -337,7 +338,7 @@ def _a_client_that_leaves(platform: Platform, place: Place) -> None:
     leaving = platform.open_chat(stream=True)
     platform.until(lambda: b"Hel" in leaving.recv(65536))
     leaving.close()
-    assert place.gone.wait(10)
+    assert place.gone.wait(WAIT_S)
 
 
 def test_a_conversation_with_calls_becomes_turns() -> None:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.tools.checks import WAIT_S
 
 from .cases import CASES, HALF, Case, Drops, Piece
 from .replies import Reply, parsed
@@ -24,7 +25,7 @@ PROBE = b"GET /healthz HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
 def exchanged(platform: Platform, case: Case) -> list[Reply]:
     """Return the responses up to the end of the connection; a connection that should stay gets another request."""
     said = b""
-    with socket.create_connection(("127.0.0.1", platform.config.port), timeout=8) as wire:
+    with socket.create_connection(("127.0.0.1", platform.config.port), timeout=WAIT_S) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             probe: list[Piece] = [0.02, PROBE] if case.kept else []

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.tools.checks import WAIT_S
 
 from ..fuzz.parser_differential import change_bytes
 from .cases import ASK, BODY, CHUNKED, GET, IN_CHUNKS, LENGTH, OK, POST
@@ -57,7 +58,7 @@ def sent_to(platform: Platform, data: bytes, chance: random.Random, *, half_clos
     said = b""
     data = data.replace(b"KEY", platform.key.encode())
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(2))
-    with socket.create_connection(("127.0.0.1", platform.config.port), timeout=8) as wire:
+    with socket.create_connection(("127.0.0.1", platform.config.port), timeout=WAIT_S) as wire:
         try:
             for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
                 wire.sendall(data[begin:end])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.async_tests import run_async
+from tests.tools.checks import WAIT_S, until_async
 
 from archwright.errors import EngineError
 from archwright.home import Home
@@ -56,11 +57,11 @@ class SmallGateway:
         self.request = GenerationRequest(model="m", endpoint=spec, body=HELLO)
         self.sent: list[str] = []
 
-    def attempts(self, within_s: float = 5.0) -> Attempts:
+    def attempts(self, within_s: float = WAIT_S) -> Attempts:
         order = self.router.select_pools(self.request, "internal", "aw-1")
         return Attempts(self.router, order, self.router.now() + within_s)
 
-    async def ask(self, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
+    async def ask(self, header: str | None = None, within_s: float = WAIT_S) -> tuple[str, Attempts]:
         """Return the text of the reply and its attempts."""
         found = self.router.classify_request(self.request.endpoint, header, self.request.body)
         until = self.router.now() + within_s
@@ -195,8 +196,13 @@ async def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platfor
 
 @run_async
 async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
-    engines.start_engine(null_engine("asleep", ttft_s=30.0))
+    engines.start_engine(null_engine("asleep", ttft_s=2 * WAIT_S))
     asleep = endpoint(pool="asleep", addresses=("unix:asleep",), first_token_s=0.3, fallback=("other",))
+
+    async def is_idle(name: str) -> bool:
+        counts = await asyncio.to_thread(engines.engine_metrics, name)
+        return counts["null:requests_processing"] == 0
+
     async with opened(engines.home, table(asleep, more=(pool("other"),))) as gateway:
         begun = time.monotonic()
         text, attempts = await gateway.ask()
@@ -204,8 +210,8 @@ async def test_the_time_left_bounds_every_try(engines: Platform) -> None:
         with pytest.raises(ApiError) as refused:
             await gateway.ask(within_s=0.2)
         assert refused.value.status == 504
-        counts = await asyncio.to_thread(engines.engine_metrics, "asleep")
-        assert counts["null:requests_processing"] == 0, "abandoned work is cancelled"
+        # Abandoned work is cancelled.
+        await until_async(lambda: is_idle("asleep"))
 
 
 @run_async
@@ -286,9 +292,7 @@ async def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None
         text, _ = await gateway.ask()
         assert answer is not None
         answer.set_result(text)
-        async with asyncio.timeout(10):
-            while len(shadows._running):
-                await asyncio.sleep(0.01)
+        await until_async(lambda: not shadows._running)
         await shadows.close()
 
     more = (pool("twin"), pool("other"))

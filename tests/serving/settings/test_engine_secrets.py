@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.async_tests import run_async
 from tests.serving.fake_provider import Script, standing_in
-from tests.tools.checks import until
+from tests.tools.checks import WAIT_S, until
 
 from archwright.errors import OperateError
 from archwright.home import Home
@@ -113,13 +114,14 @@ def test_a_key_is_the_output_of_a_command(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("VENDOR_KEY", "sk-of-program")
     assert read_secret(command("printenv", "VENDOR_KEY")) == "sk-of-program"
     assert read_secret('command:["echo", "$VENDOR_KEY"]') == "$VENDOR_KEY", "no shell reads the words"
-    monkeypatch.setattr("archwright.serving.settings.engine_secrets.COMMAND_TIMEOUT_S", 0.3)
-    for words, says in (
-        (("sh", "-c", "echo sk-secret; exit 3"), "status 3"),
-        (("sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; echo sk-secret; wait"), "0.3 s"),
-        (("/no/such/program", "sk-secret"), "cannot be read"),
-        (("true",), "does not contain"),
+    endless = f"sleep {5 * WAIT_S} & echo $! > {tmp_path}/child; echo sk-secret; wait"
+    for words, timeout_s, says in (
+        (("sh", "-c", "echo sk-secret; exit 3"), WAIT_S, "status 3"),
+        (("sh", "-c", endless), 1.0, "1 s"),
+        (("/no/such/program", "sk-secret"), WAIT_S, "cannot be read"),
+        (("true",), WAIT_S, "does not contain"),
     ):
+        monkeypatch.setattr("archwright.serving.settings.engine_secrets.COMMAND_TIMEOUT_S", timeout_s)
         with pytest.raises(OperateError, match=says) as caught:
             read_secret(command(*words))
         assert caught.value.code == "AW-OPS-15" and "sk-secret" not in caught.value.lines()
@@ -132,7 +134,8 @@ def test_a_key_is_the_output_of_a_command(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_a_command_runs_again_when_due_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     for module in ("serving.settings.engine_secrets", "serving.routing.pool_registry"):
-        monkeypatch.setattr(f"archwright.{module}.time.monotonic", lambda: now)
+        # The clock of the modules only: the event loop needs its own.
+        monkeypatch.setattr(f"archwright.{module}.time", SimpleNamespace(monotonic=lambda: now))
     script = tmp_path / "token"
     script.write_text(f"echo x >> {tmp_path}/runs; printf token-; wc -l < {tmp_path}/runs")
     spec = endpoint(key=command("sh", str(script), every_s=100), health_path="").pool

@@ -12,6 +12,8 @@ import pytest
 from tests.deploy.tools import require_node_program
 from tests.serving.fake_provider import Script, chat_events
 
+from .conftest import SUITE_LIMIT_S
+
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
     from tests.serving.fake_provider import Place
@@ -61,7 +63,7 @@ def test_codex_runs_a_command_and_reads_its_output(start: Start, place: Place, t
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SUITE_LIMIT_S,
         check=False,
     )
     said = run.stdout + run.stderr

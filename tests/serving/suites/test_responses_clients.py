@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.deploy.tools import ROOT, require_node_program
 
-from .conftest import run_pytest
+from .conftest import SUITE_LIMIT_S, run_pytest
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -43,7 +43,7 @@ def test_the_ai_sdk(scripted: Platform) -> None:
         env={"PATH": os.environ["PATH"], "GATEWAY_URL": scripted.url, "GATEWAY_KEY": scripted.key},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SUITE_LIMIT_S,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
