@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +32,8 @@ LIMITS = {"slots": 2, "context_tokens": CONTEXT_TOKENS, "default_max_tokens": DE
 # Tasks that one process of the engine is started for, and what it can do beyond the task's own tests.
 CHAT, EMBED, RERANK = "chat", "embed", "rerank"
 SCHEMA, LIFECYCLE = "schema", "lifecycle"
+# It reads a prompt in steps, and ends a cancelled request between two of them.
+PROMPT_STEPS = "prompt steps"
 # It bounds answers without a length itself; otherwise only the gateway does.
 DEFAULT_LENGTH = "default length"
 MakeConfig = Callable[[Home, str, str], EngineConfig]
@@ -41,13 +42,13 @@ MakeConfig = Callable[[Home, str, str], EngineConfig]
 class Candidate(NamedTuple):
     """`config` gets the home (where it may write model files), the task and the name of the socket.
 
-    `in_flight`: the engine's series of running requests. `marks`: of every test with this engine.
+    `series`: of the requests that run, of tokens read and of tokens written. `marks`: of every test with this engine.
     """
 
     name: str
     config: MakeConfig
     abilities: frozenset[str]
-    in_flight: str
+    series: tuple[str, str, str]
     child: type[Child] = Child
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
@@ -61,7 +62,7 @@ class Candidate(NamedTuple):
 
 
 def _null(home: Home, task: str, socket: str) -> EngineConfig:
-    settings = {"embeddings": task == EMBED, "ttft_s": 0.15, "tpot_s": 0.002}
+    settings = {"embeddings": task == EMBED, "ttft_s": 0.15, "tpot_s": 0.01}
     return make_config("null", socket=socket, settings=settings, **LIMITS)
 
 
@@ -82,7 +83,7 @@ def _onnx_text(home: Home, task: str, socket: str) -> EngineConfig:
 
 def _vllm(home: Home, task: str, socket: str) -> EngineConfig:
     """The server that behaves as vLLM's does, since no GPU is at hand."""
-    write_checkpoint(home.model_folder(digest := "5" * 64), {"ttft_s": 0.15, "tpot_s": 0.002})
+    write_checkpoint(home.model_folder(digest := "5" * 64), {"ttft_s": 0.15, "tpot_s": 0.01})
     program = install_vllm(home.folder("bin")) / "vllm"
     settings = {"program": str(program), "embeddings": task == EMBED}
     return make_config("vllm", socket=socket, model_sha256=digest, settings=settings, **LIMITS)
@@ -96,8 +97,8 @@ class InstalledServer(Child):
         self.port = find_free_port("127.0.0.1")
         self.address = f"http://127.0.0.1:{self.port}/v1"
 
-    def start(self) -> float:
-        config, begin = self.config, time.monotonic()
+    def start(self) -> None:
+        config = self.config
         model = self.home.model(str(config.model_sha256))
         context = config.slots * config.context_tokens
         options = {"model": model, "alias": config.alias, "port": self.port, "ctx-size": context}
@@ -107,20 +108,24 @@ class InstalledServer(Child):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
         asyncio.run(wait_until_ready(EngineClient(self.address)))
-        return time.monotonic() - begin
 
 
+def _name_series(prefix: str) -> tuple[str, str, str]:
+    return f"{prefix}:requests_processing", f"{prefix}:prompt_tokens_total", f"{prefix}:tokens_predicted_total"
+
+
+VLLM_SERIES = ("vllm:num_requests_running", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 ALL = frozenset({CHAT, SCHEMA, EMBED, LIFECYCLE, DEFAULT_LENGTH})
 CANDIDATES = (
-    Candidate("null", _null, ALL, "null:requests_processing"),
-    Candidate("llamacpp", _llamacpp, ALL | {RERANK}, "llamacpp:requests_processing"),
-    Candidate("onnx-text", _onnx_text, frozenset({EMBED, RERANK}), "onnx_text:requests_processing"),
-    Candidate("vllm", _vllm, frozenset({CHAT, SCHEMA, EMBED}), "vllm:num_requests_running"),
+    Candidate("null", _null, ALL, _name_series("null")),
+    Candidate("llamacpp", _llamacpp, ALL | {RERANK, PROMPT_STEPS}, _name_series("llamacpp")),
+    Candidate("onnx-text", _onnx_text, frozenset({EMBED, RERANK}), _name_series("onnx_text")),
+    Candidate("vllm", _vllm, frozenset({CHAT, SCHEMA, EMBED}), VLLM_SERIES),
     Candidate(
         "llama-server",
         _llamacpp,
         frozenset({CHAT, SCHEMA, DEFAULT_LENGTH}),
-        "llamacpp:requests_processing",
+        _name_series("llamacpp"),
         InstalledServer,
         (pytest.mark.nightly, pytest.mark.enable_socket),
     ),

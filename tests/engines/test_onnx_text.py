@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from archwright.engines.onnx_text import make_batches, sigmoid
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
 
-from ..tools.checks import refuses
+from ..tools.checks import WAIT_S, refuses, until_async
 from ..tools.text_models import EMBEDDER, QUERY, RERANKER, TEXTS, TextModels, find_text_models
 from .conftest import Act, make_config, serve_until_done
 from .text_folders import (
@@ -107,21 +106,28 @@ def test_it_answers_meanwhile_and_a_cancelled_request_ends_with_its_batch(
         lines = (await client.get_text("/metrics")).splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"onnx_text:{name} "))
 
-    async def act(client: EngineClient) -> float:
-        task = asyncio.create_task(client.post("/embeddings", {"input": ["the ships upon the sea " * 30] * 400}))
-        while not await count(client, "prompt_tokens_total"):
-            await asyncio.sleep(0.01)
-        assert await client.healthy(timeout_s=1.0)
+    async def is_idle(client: EngineClient) -> bool:
+        return await count(client, "requests_processing") == 0
+
+    async def act(client: EngineClient) -> tuple[float, float]:
+        text = "the ships upon the sea " * 30
+        single = await client.post("/embeddings", {"input": text})
+        whole = 400 * single["usage"]["prompt_tokens"]
+        before = await count(client, "prompt_tokens_total")
+        task = asyncio.create_task(client.post("/embeddings", {"input": [text] * 400}))
+        await until_async(lambda: count_above(client, before))
+        assert await client.healthy(timeout_s=WAIT_S)
         assert await count(client, "requests_processing") == 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        began = time.monotonic()
-        while await count(client, "requests_processing"):
-            await asyncio.sleep(0.01)
-        await client.post("/embeddings", {"input": "x"})
-        return time.monotonic() - began
+        await until_async(lambda: is_idle(client))
+        return await count(client, "prompt_tokens_total") - before, whole
 
-    assert _serve(Home(tmp_path), _config(EMBEDDER), act) < 2
+    async def count_above(client: EngineClient, limit: float) -> bool:
+        return await count(client, "prompt_tokens_total") > limit
+
+    read, whole = _serve(Home(tmp_path), _config(EMBEDDER), act)
+    assert read < whole, "the other batches were not read"
 
 
 def _embed(home: Home, given: Any, **changes: Any) -> Any:

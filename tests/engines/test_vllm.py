@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,14 +242,14 @@ def test_killed_it_says_so_and_none_of_its_workers_lives_on(child: Child) -> Non
     assert "AW-ENG-08  vLLM ended with status -9" in child.log.read_text()
     assert not Path(child.address[5:]).exists()
     child.start()
-    server, begin = vllm_of(child), time.monotonic()
+    server = vllm_of(child)
     assert child.end(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not is_alive(server), 5.0)
-    assert time.monotonic() - begin < vllm.KILL_AFTER_S, "told to end, not killed"
+    until(lambda: not is_alive(server))
+    assert not Path(child.address[5:]).exists(), "told to end, not killed: only in order it removes its socket"
     child.start()
     server = vllm_of(child)
     assert child.orphan() == 0
-    until(lambda: not is_alive(server), 5.0)
+    until(lambda: not is_alive(server))
 
 
 def test_options_of_another_version_are_an_error(tmp_path: Path, processes: None) -> None:

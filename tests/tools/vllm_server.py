@@ -186,7 +186,9 @@ class VllmServer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await stop.wait()
         self._draining = True
-        print("INFO: Shutting down", file=sys.stderr, flush=True)
+        # As a logger, it goes on if nobody reads its output any more.
+        with suppress(BrokenPipeError):
+            print("INFO: Shutting down", file=sys.stderr, flush=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._given.shutdown_timeout):
                 while self._counts["requests_processing"] or self._counts["requests_deferred"]:

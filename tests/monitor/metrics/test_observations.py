@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.monitor.conftest import running_threads
 from tests.tools.checks import until
+from tests.tools.work import counted_calls
 
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.percentile import percentile
@@ -36,6 +36,7 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.store import RecordTable, Store
 
 R = TypeVar("R")
+CALLS_PER_ROW = 20
 CHAT = {"workload": "chat", "model": "m", "pool": "main"}
 
 
@@ -284,15 +285,15 @@ def test_threads_lose_nothing(store: Store) -> None:
 
 
 @pytest.mark.nightly
-def test_a_hundred_thousand_observations_are_answered_fast(store: Store) -> None:
-    """Deadline 2 s on a shared machine; about 0.3 s on a quiet one."""
+def test_a_hundred_thousand_observations_are_answered_with_little_work(store: Store) -> None:
+    """At most CALLS_PER_ROW calls for each of them; about 0.3 s on a quiet machine."""
     rows = [
         seen("ttft_s", number / 1_000, number / 1e5, {**CHAT, "pool": f"p{number % 5}"}) for number in range(100_000)
     ]
     store.append(OBSERVATIONS, rows)
-    began = time.process_time()
-    reading = ask(store, "ttft_s", "p95", {"workload": "chat", "pool": "p3"}, window_s=100.0)
-    assert time.process_time() - began < 2.0
+    with counted_calls() as work:
+        reading = ask(store, "ttft_s", "p95", {"workload": "chat", "pool": "p3"}, window_s=100.0)
+    assert work.calls < CALLS_PER_ROW * 100_000
     assert reading is not None and reading.samples == 20_000
 
 
@@ -355,15 +356,15 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_a_hundred_thousand_requests_are_answered_fast(store: Store, tmp_path: Path) -> None:
-    """Deadline 2 s on a shared machine; about 0.3 s on a quiet one."""
+def test_a_hundred_thousand_requests_are_answered_with_little_work(store: Store, tmp_path: Path) -> None:
+    """At most CALLS_PER_ROW calls for each of them; about 0.3 s on a quiet machine."""
     wal = WalWriter(store, Home(tmp_path / "home"))
     for number in range(100_000):
         wal.append("served", answered(1, ttft_s=number / 1e5))
         if number % 1_000 == 0:
             wal.flush()
     wal.close()
-    began = time.process_time()
-    reading = ask(store, "ttft_s", "p95", CHAT)
-    assert time.process_time() - began < 2.0
+    with counted_calls() as work:
+        reading = ask(store, "ttft_s", "p95", CHAT)
+    assert work.calls < CALLS_PER_ROW * 100_000
     assert reading is not None and reading.samples == 100_000

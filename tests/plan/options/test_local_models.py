@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 import pytest
+from tests.tools.work import counted_calls
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
@@ -54,11 +54,11 @@ def misses_of(plan: Plan) -> dict[str, Any]:
     return {miss.constraint: miss.value for miss in plan.options[0].misses}
 
 
-def test_a_laptop_of_16_gb_gets_a_model_of_4_to_8_billion_in_two_seconds() -> None:
+def test_a_laptop_of_16_gb_gets_a_model_of_4_to_8_billion() -> None:
     plan_desk(LAPTOP, download=False)  # reads the tables
-    began = time.process_time()
-    plan = plan_desk(LAPTOP, download=True)
-    assert time.process_time() - began < 4.0, "2 s on a quiet machine"
+    with counted_calls() as work:
+        plan = plan_desk(LAPTOP, download=True)
+    assert work.calls < 30_000_000, "2 s on a quiet machine have 10 million"
     (pool,) = plan.pools
     assert pool.artefact is not None and 3.8e9 < Catalog(DATA).models[pool.model].parameters < 8.6e9
     assert pool.default_max_tokens == pool.context_tokens // 2
