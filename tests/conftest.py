@@ -34,6 +34,7 @@ from archwright.home import Home
 
 from .command_line import CommandLine
 from .kinds import GUARD, KINDS, find_kind
+from .leaks import collect_leaks_of_file, collect_leaks_of_test  # noqa: F401 - fixtures of every test
 from .planned import Planned, find_folder
 from .processes import killed
 from .small_plans import OPTION, PLAN, POOL
