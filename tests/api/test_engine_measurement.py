@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from archwright import api
 from archwright.api import engine_measurement
 from archwright.api.engine_measurement import (
+    AGAIN_S,
     MOST_STACK_BYTES,
     STACK_BYTES,
     STEADY_RUNS,
     EngineMeasurer,
     InstalledEngine,
+    Purpose,
     choose_stack,
     estimate_least_s,
     list_local_files,
@@ -22,10 +25,13 @@ from archwright.api.engine_measurement import (
 from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.engine_measurements import read_engine_measurements, save_engine_measurements
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe import host_resources
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.engines.synthetic_model import count_layer_bytes
+from archwright.errors import EngineError
 from archwright.home import Home, write_json
+from archwright.operate.platform_state import acquire_lock
 
 from ..catalog.layers.test_engine_measurements import FILE, MODEL, measurement
 from ..examples import read_example
@@ -75,12 +81,22 @@ class Runs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started = list[tuple[str, int, float]]()
+        self.refused = ""
         monkeypatch.setattr("archwright.api.engine_measurement.measure_steps", self.run)
 
-    def run(self, home: Home, report: Any, file: Any, threads: int, *, lasts_s: float, rounds: int) -> Any:
-        self.started.append((file.sha256 if file.is_own else "", threads, lasts_s))
+    def run(self, home: Home, report: Any, file: Any, threads: int, *, budget_s: float, rounds: int) -> Any:
+        self.started.append((file.sha256 if file.is_own else "", threads, budget_s))
         sha256 = file.sha256 if file.is_own else ""
-        known = measurement(report=report, model=file.model, model_sha256=sha256, threads=threads)
+        if sha256 and sha256 == self.refused:
+            raise EngineError("AW-ENG-05", "damaged on purpose")
+        known = measurement(
+            report=report,
+            model=file.model,
+            parameters=file.parameters,
+            quantisation=file.quantisation,
+            model_sha256=sha256,
+            threads=threads,
+        )
         steps = tuple(replace(step, step_s=step.step_s / threads) for step in known.steps)
         return replace(known, steps=steps, measured_at=time.time())
 
@@ -89,25 +105,26 @@ def test_nothing_is_measured_without_time_an_engine_or_a_known_model(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 0).measure_unknown([FILE], MACHINE)
-    assert not EngineMeasurer(home, 10).measure_unknown([FILE], replace(MACHINE, engine=None))
-    assert not EngineMeasurer(home, 10).measure_unknown([FILE], None)
-    assert not EngineMeasurer(home, 10).measure_unknown([replace(FILE, model="somebodys")], MACHINE)
+    assert not EngineMeasurer(home, 0).measure([FILE], MACHINE)
+    assert not EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, engine=None))
+    assert not EngineMeasurer(home, 10).measure([FILE], None)
+    assert not EngineMeasurer(home, 10).measure([replace(FILE, model="somebodys")], MACHINE)
     assert runs.started == [] and not home.engine_measurements.exists()
 
 
-def test_a_file_is_measured_with_all_cores_and_one_then_shorter_until_it_is_known(
+def test_a_file_is_measured_with_each_thread_count_until_both_are_known(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.model(FILE.sha256).write_bytes(b"weights")
     runs = Runs(monkeypatch)
-    for _ in range(STEADY_RUNS + 2):
-        EngineMeasurer(home, 10).measure_unknown([FILE, FILE], MACHINE)
-    assert [threads for _, threads, _ in runs.started[:2]] == [2, 1]
-    assert len(runs.started) == 2 + STEADY_RUNS - 1
+    for _ in range(2 * STEADY_RUNS + 2):
+        EngineMeasurer(home, 10).measure([FILE, FILE], MACHINE)
+    threads = [count for _, count, _ in runs.started]
+    # All cores first; of the counts that ran least, the one that serves comes first.
+    assert threads == [2, 1] * STEADY_RUNS
     assert {sha256 for sha256, _, _ in runs.started} == {FILE.sha256}
-    assert max(lasts_s for *_, lasts_s in runs.started[2:]) < min(lasts_s for *_, lasts_s in runs.started[:2]) * 2
-    assert max(kept.runs for kept in read_engine_measurements(home)) == STEADY_RUNS
+    assert max(budget_s for *_, budget_s in runs.started[2:]) <= AGAIN_S
+    assert {kept.runs for kept in read_engine_measurements(home)} == {STEADY_RUNS}
 
 
 def test_a_busy_machine_is_measured_at_each_plan(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +132,8 @@ def test_a_busy_machine_is_measured_at_each_plan(home: Home, monkeypatch: pytest
     known = [measurement(report=ENGINE, threads=threads, runs=9, measured_at=1e9 - 3600) for threads in (1, 2)]
     save_engine_measurements(home, known)
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 10).measure_unknown([FILE], MACHINE)
-    assert EngineMeasurer(home, 10).measure_unknown([FILE], replace(MACHINE, busy_share=0.9))
+    assert not EngineMeasurer(home, 10).measure([FILE], MACHINE)
+    assert EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, busy_share=0.9))
     assert len(runs.started) == 2
 
 
@@ -124,10 +141,10 @@ def test_a_start_measures_again_what_was_not_measured_just_now(home: Home, monke
     home.model(FILE.sha256).write_bytes(b"weights")
     save_engine_measurements(home, [measurement(runs=9, measured_at=time.time())])
     runs = Runs(monkeypatch)
-    EngineMeasurer(home, 10).measure_again([FILE], MACHINE)
+    EngineMeasurer(home, 10, Purpose.START).measure([FILE], MACHINE)
     assert runs.started == []
     save_engine_measurements(home, [measurement(runs=1, measured_at=time.time() - 3600)])
-    EngineMeasurer(home, 10).measure_again([FILE], MACHINE)
+    EngineMeasurer(home, 10, Purpose.START).measure([FILE], MACHINE)
     assert len(runs.started) == 1
 
 
@@ -136,11 +153,59 @@ def test_a_model_that_is_not_here_or_takes_too_long_is_measured_by_its_shape(
 ) -> None:
     runs = Runs(monkeypatch)
     absent = find_model_file("Qwen3-0.6B:Q4_K_M", CATALOG)
-    assert EngineMeasurer(home, 10).measure_unknown([absent], MACHINE)
+    assert EngineMeasurer(home, 10).measure([absent], MACHINE)
     home.model(FILE.sha256).write_bytes(b"weights")
-    assert EngineMeasurer(home, 0.5).measure_unknown([FILE], MACHINE), "a start alone takes longer"
+    assert EngineMeasurer(home, 0.5).measure([FILE], MACHINE), "a start alone takes longer"
     assert {sha256 for sha256, _, _ in runs.started} == {""}
-    assert not EngineMeasurer(home, 10).measure_unknown([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
+    assert not EngineMeasurer(home, 10).measure([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
+
+
+def test_a_file_that_the_engine_refuses_is_measured_by_its_shape(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.model(FILE.sha256).write_bytes(b"damaged")
+    runs = Runs(monkeypatch)
+    runs.refused = FILE.sha256
+    assert EngineMeasurer(home, 10).measure([FILE], MACHINE)
+    assert [sha256 for sha256, _, _ in runs.started] == [FILE.sha256, "", ""]
+    assert "damaged on purpose" in capsys.readouterr().err
+
+
+def test_nothing_is_measured_beside_a_platform_that_serves(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    runs = Runs(monkeypatch)
+    held = acquire_lock(home)
+    assert held is not None
+    try:
+        assert not EngineMeasurer(home, 10).measure([FILE], MACHINE) and runs.started == []
+    finally:
+        held.close()
+    assert EngineMeasurer(home, 10).measure([FILE], MACHINE)
+
+
+def test_a_full_disk_costs_the_stack_and_not_the_plan(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine_measurement, "write_synthetic_model", refuse)
+    runs = Runs(monkeypatch)
+    assert not EngineMeasurer(home, 10).measure([find_model_file("Qwen3-0.6B", CATALOG)], MACHINE)
+    assert "No space left" in capsys.readouterr().err and runs.started == []
+    assert not (home.root / "measured" / "stack").exists()
+
+
+def test_a_machine_of_another_plan_lends_no_cores(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.model(FILE.sha256).write_bytes(b"weights")
+    runs = Runs(monkeypatch)
+    EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, cores_usable=4096))
+    assert max(count for _, count, _ in runs.started) <= host_resources.usable_cores()
+
+
+def test_layers_of_other_kinds_have_no_stack() -> None:
+    linear = next(model for model in CATALOG.models.values() if model.attention == "hybrid_linear")
+    assert choose_stack(linear, "Q4_K_M") is None
 
 
 @pytest.mark.model
@@ -174,7 +239,7 @@ def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
     for name in ("SmolLM2-360M-Instruct:Q8_0", "Qwen3-30B-A3B:Q4_K_M"):
         artefact = find_model_file(name, CATALOG)
         machine = read_machine(home, artefact)
-        assert EngineMeasurer(home, 120).measure_unknown([artefact], machine), name
+        assert EngineMeasurer(home, 120).measure([artefact], machine), name
         kept = [one for one in read_engine_measurements(home) if one.model == artefact.model]
         assert kept and all(one.model_sha256 == "" and one.steps for one in kept)
         predicted = api.predict_serving(name, on="this-machine", load="1x64+16")
@@ -184,7 +249,8 @@ def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
 
 def test_the_engine_of_one_core_has_one_thread_count(home: Home) -> None:
     assert InstalledEngine(home, ENGINE, 1).list_threads() == (1,)
-    assert InstalledEngine(home, ENGINE, 8).list_threads() == (8, 1)
+    assert InstalledEngine(home, ENGINE, 2).list_threads() == (2, 1)
+    assert InstalledEngine(home, ENGINE, 8).list_threads() == (8, 7, 1), "a core for the gateway"
 
 
 def test_a_broken_file_of_measurements_is_measured_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,4 +258,4 @@ def test_a_broken_file_of_measurements_is_measured_again(home: Home, monkeypatch
     home.folder("measured")
     write_json(home.engine_measurements, {"not": "a list"})
     runs = Runs(monkeypatch)
-    assert EngineMeasurer(home, 10).measure_unknown([FILE], MACHINE) and runs.started
+    assert EngineMeasurer(home, 10).measure([FILE], MACHINE) and runs.started

@@ -23,6 +23,13 @@ from ..sizing.conftest import probed_machine
 SMALL = "SmolLM2-135M-Instruct"
 
 
+@pytest.fixture(autouse=True)
+def known_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report the engine of the shipped rows, whatever is installed; the real model is measured with the real report."""
+    if "model_home" not in request.fixturenames:
+        monkeypatch.setattr(local_prediction, "read_engine_report", lambda: probed_machine().engine)
+
+
 @pytest.fixture
 def probed(home: Home) -> Home:
     write(home, probed_at=time.time())

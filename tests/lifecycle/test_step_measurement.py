@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.engine_report import read_engine_report
-from archwright.errors import ModelError
+from archwright.errors import EngineError, ModelError
 from archwright.home import Home
+from archwright.lifecycle import step_measurement
 from archwright.lifecycle.step_measurement import (
     ANSWER_TOKENS,
     LEAST_QUESTIONS,
     QUESTIONS,
     SHORT_PROMPT,
+    WARM_UP,
     MeasuredFile,
     find_busiest_s,
     measure_steps,
@@ -28,6 +31,7 @@ FILE = CATALOG.artefacts["SmolLM2-135M-Instruct"]
 MODEL = CATALOG.models[FILE.model]
 SUBJECT = MeasuredFile(
     model=MODEL.id,
+    parameters=MODEL.parameters,
     quantisation=FILE.quantisation,
     sha256=FILE.sha256,
     layers=MODEL.layers,
@@ -56,7 +60,7 @@ def test_the_real_engine_is_measured_and_leaves_nothing_behind(model_home: Home)
     report = read_engine_report()
     assert report is not None
     run_files = set(model_home.folder("run").iterdir())
-    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0, rounds=1)
+    found = measure_steps(model_home, report, SUBJECT, 1, budget_s=120.0, rounds=1)
     kinds = {(step.prompt_tokens, step.answering) for step in found.steps}
     assert kinds == {(64, 0), (16, 0), (256, 0), (0, 1), (0, 2), (0, 4)}
     seconds = {step.kind: step.step_s for step in found.steps}
@@ -74,8 +78,33 @@ def test_little_time_still_gives_a_block_and_eight_steps(model_home: Home, monke
     assert report is not None
     # The start may last as long as it takes; then no time is left.
     monkeypatch.setattr("archwright.lifecycle.step_measurement.SAFE_SHARE", 0.0)
-    found = measure_steps(model_home, report, SUBJECT, 1, lasts_s=120.0, rounds=1)
+    found = measure_steps(model_home, report, SUBJECT, 1, budget_s=120.0, rounds=1)
     assert sorted((step.prompt_tokens, step.answering) for step in found.steps) == [(0, 1), (64, 0)]
+
+
+@pytest.mark.model
+def test_an_engine_that_hangs_ends_the_measurement_and_is_ended(
+    model_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = read_engine_report()
+    assert report is not None
+    pids = list[int]()
+
+    async def stop_engine(self: step_measurement._StepBenchmark) -> None:
+        pids.append(self._pid)
+        os.kill(self._pid, signal.SIGSTOP)
+        await self._ask(WARM_UP)
+
+    monkeypatch.setattr(step_measurement._StepBenchmark, "_run_round", stop_engine)
+    monkeypatch.setattr(step_measurement, "_find_deadline_s", lambda _ends_at: 0.5)
+    with pytest.raises(EngineError) as caught:
+        measure_steps(model_home, report, SUBJECT, 1, budget_s=120.0)
+    assert caught.value.code == "AW-ENG-03" and "did not answer" in caught.value.message
+    assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_a_system_that_counts_no_processor_time_gives_wall_time() -> None:
+    assert read_thread_seconds(2**30) == {} and find_busiest_s({}, {}) == 0.0
 
 
 @pytest.mark.model
@@ -85,5 +114,5 @@ def test_a_file_that_the_engine_cannot_load_is_an_error(home: Home, tmp_path: Pa
     broken = SUBJECT._replace(sha256="d" * 64)
     home.model(broken.sha256).write_bytes(b"GGUF, but no more")
     with pytest.raises(ModelError) as caught:
-        measure_steps(home, report, broken, 1, lasts_s=60.0)
+        measure_steps(home, report, broken, 1, budget_s=60.0)
     assert caught.value.code == "AW-MOD-30"

@@ -1,6 +1,6 @@
 """`models calibrate`: measure the engine of a model for up to a minute, and keep its steps as the measured layer."""
 
-from archwright.api.engine_measurement import InstalledEngine, measure_file
+from archwright.api.engine_measurement import InstalledEngine, MeasuredSubject, MeasurementRun, measure_file
 from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.engine_measurements import save_engine_measurements
 from archwright.catalog.load import load_catalog
@@ -55,7 +55,8 @@ def calibrate_model(name: str, home: Home) -> CalibrationReport:
     before = choose_slots(artefact, machine, load_catalog(home), traffic)
     report_step(f"measuring {artefact.model} {artefact.quantisation} in the engine")
     engine = InstalledEngine(home, machine.engine, machine.cores_usable)
-    measurements = measure_file(engine, artefact, before.model, engine.list_threads(), lasts_s=RUN_S)
+    subject = MeasuredSubject(artefact, before.model, is_measurable=True)
+    measurements = measure_file(engine, subject, MeasurementRun(engine.list_threads(), RUN_S))
     save_engine_measurements(home, measurements)
     after = choose_slots(artefact, machine, load_catalog(home), traffic)
     chosen = next((one for one in measurements if one.threads == after.threads), None)
@@ -101,7 +102,7 @@ def _compare(name: str, predicted: Estimate, measured: float, calibrated: Estima
 def _name_step(step: StepTime) -> str:
     if step.prompt_tokens:
         return f"prompt of {step.prompt_tokens} tokens"
-    return f"step of {step.answering} answers at {step.context_tokens} tokens"
+    return f"{step.answering} answering, context of {step.context_tokens} tokens"
 
 
 def _list_warnings(machine: MachineFacts, measurement: EngineMeasurement | None) -> tuple[str, ...]:

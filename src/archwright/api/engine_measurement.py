@@ -2,18 +2,22 @@
 
 A model file on this machine is measured itself, if the engine is ready and answers within the time that is left. A
 model that is not here, or that takes longer, is measured by random weights in its shape and format: about a second.
+Design: this stands in `api`, because the choice needs the design wing, and the engine the run wing.
 """
 
+import fcntl
+import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.engine_measurements import find_related, save_engine_measurements
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe import host_resources
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.engine_measurement import EngineMeasurement, EngineReport
 from archwright.contract.needs import TokenLength
@@ -23,28 +27,41 @@ from archwright.errors import ArchwrightError
 from archwright.home import Home
 from archwright.journal import report_step
 from archwright.lifecycle.step_measurement import MOST_ROUNDS, SLOTS, MeasuredFile, measure_steps
+from archwright.operate.platform_state import acquire_lock
 from archwright.simulate.local_engine import build_local_spec
 from archwright.simulate.serving_simulation import ServingSpec, build_step_times, estimate_engine_startup, fits_hardware
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 
-# A measurement at least needs the start, a block of a prompt and eight steps; derived figures may be wrong by this.
+# A file is measured if a start, a block of a prompt and eight steps fit the time, even if they take so many times as
+# long as a derived row says.
 DERIVED_ERROR = 2.0
 LEAST_PROMPT, LEAST_STEPS = 64, 10
-# The share of the time for the first thread count.
+# The share of the time that is left for a thread count, if another one follows.
 FIRST_SHARE = 0.6
+# From so many cores on, all but one are measured too: the gateway needs some of a core.
+CORES_WITH_ROOM = 4
 # The stack holds so much of the model that its weights do not fit a processor's cache.
 STACK_BYTES = 128 << 20
 MOST_STACK_BYTES = 1 << 30
 STACK_VOCABULARY = 8192
 STACK_SHARE = 0.5
 STACK_DIGEST = "0" * 64
+# Kinds of attention that a stack has. Others have layers of other kinds, so a stack would be too slow or too fast.
+STACK_ATTENTION = frozenset({"gqa", "mha", "swa_mix"})
 CONTEXT_TOKENS = 512
 # `up` measures again after this time, and a plan on a busy machine does: the present speed differs.
 RECENT_S = 600.0
 BUSY_RECENT_S = 60.0
-# The first commands measure again for a few seconds, until so many runs are known; a command measures once.
+# The first commands measure again for a few seconds, until so many runs are known.
 STEADY_RUNS = 3
 AGAIN_S = 2.5
+
+
+class Purpose(Enum):
+    """The command that measures: a plan wants a known speed, a start refines one that is not recent."""
+
+    PLAN = "plan"
+    START = "start"
 
 
 class InstalledEngine(NamedTuple):
@@ -55,104 +72,202 @@ class InstalledEngine(NamedTuple):
     cores: int
 
     def list_threads(self) -> tuple[int, ...]:
-        """Return the thread counts to measure: all cores, and one thread, which may be faster on a busy machine."""
-        return tuple(dict.fromkeys((self.cores, 1)))
+        """Return the thread counts to measure; one thread may be faster on a busy machine."""
+        counts = [self.cores, 1]
+        if self.cores >= CORES_WITH_ROOM:
+            counts.insert(1, self.cores - 1)
+        return tuple(dict.fromkeys(counts))
+
+
+class MeasuredSubject(NamedTuple):
+    """A file to measure; `is_measurable`: it is here and its least questions fit the time."""
+
+    artefact: Artefact
+    model: ModelSpec
+    is_measurable: bool
+
+
+class MeasurementRun(NamedTuple):
+    """The thread counts to measure, and the time for all of them."""
+
+    threads: tuple[int, ...]
+    budget_s: float
 
 
 class EngineMeasurer:
-    """Measures files until its time is spent; `lasts_s` counts from the first measurement."""
+    """Measures files until its time is spent; `budget_s` counts from the first measurement."""
 
-    def __init__(self, home: Home, lasts_s: float) -> None:
+    def __init__(self, home: Home, budget_s: float, purpose: Purpose = Purpose.PLAN) -> None:
         self._home = home
-        self._left_s = lasts_s
-        self._tried: set[str] = set()
+        self._left_s = budget_s
+        self._purpose = purpose
+        self._tried: set[tuple[str, str]] = set()
 
-    def measure_unknown(self, artefacts: Iterable[Artefact], machine: MachineFacts | None) -> bool:
-        """Measure each file that no measurement describes well enough; return True if there is a new measurement."""
-        measured = [self._measure(artefact, machine, recent_s=0.0) for artefact in artefacts]
+    def measure(self, artefacts: Iterable[Artefact], machine: MachineFacts | None) -> bool:
+        """Measure each file whose speed is not known well enough; return True if there is a new measurement.
+
+        One command measures a home at a time. Nothing is measured while the platform of the home serves.
+        """
+        wanted = [artefact for artefact in artefacts if (artefact.name, artefact.sha256) not in self._tried]
+        if machine is None or machine.engine is None or not wanted or self._left_s <= 0:
+            return False
+        if self._purpose is Purpose.PLAN and _is_serving(self._home):
+            return False
+        engine = InstalledEngine(self._home, machine.engine, min(machine.cores_usable, host_resources.usable_cores()))
+        with _lock_measurements(self._home):
+            measured = [self._measure_file(artefact, engine, machine) for artefact in wanted]
         return any(measured)
 
-    def measure_again(self, artefacts: Iterable[Artefact], machine: MachineFacts | None) -> None:
-        """Measure each file, unless a measurement is recent."""
-        for artefact in artefacts:
-            self._measure(artefact, machine, recent_s=RECENT_S)
-
-    def _measure(self, artefact: Artefact, machine: MachineFacts | None, *, recent_s: float) -> bool:
-        """Measure a file once; `recent_s` above 0: also if enough is known, but not within so many seconds."""
+    def _measure_file(self, artefact: Artefact, engine: InstalledEngine, machine: MachineFacts) -> bool:
+        self._tried.add((artefact.name, artefact.sha256))
         catalog = load_catalog(self._home)
         model = catalog.models.get(artefact.model)
-        if machine is None or machine.engine is None or model is None:
+        if model is None:
             return False
-        if artefact.name in self._tried or self._left_s <= 0:
-            return False
-        self._tried.add(artefact.name)
-        began_at = time.monotonic()
-        engine = InstalledEngine(self._home, machine.engine, machine.cores_usable)
         spec = _build_spec(artefact, model, machine, catalog)
-        is_measurable = self._is_measurable(artefact, spec)
-        related = find_related(catalog.engine_measurements, machine.engine, model, artefact)
-        kept = [entry.measurement for entry in related if entry.relation == "file" or not is_measurable]
-        kept = [measurement for measurement in kept if measurement.model == model.id]
-        lasts_s = self._left_s
-        threads = engine.list_threads()
-        if kept and not _is_out_of_date(kept, machine):
-            if not _is_improvable(kept, recent_s):
-                return False
-            lasts_s = min(lasts_s, AGAIN_S)
-            threads = (spec.threads,)
+        subject = MeasuredSubject(artefact, model, self._is_measurable(artefact, spec))
+        kept = list_known(subject, engine, catalog)
+        run = choose_run(kept, engine, machine, self._purpose, spec.threads)
+        if run is None:
+            return False
+
+        began_at = time.monotonic()
         report_step(f"measuring {artefact.model} {artefact.quantisation} in the engine")
-        measurements: list[EngineMeasurement] = []
-        if is_measurable:
-            measurements = measure_file(engine, artefact, model, threads, lasts_s=lasts_s)
-        elif not kept:
-            measurements = measure_stack(engine, artefact, model, lasts_s=STACK_SHARE * lasts_s)
+        measurements = self._run(subject, engine, run._replace(budget_s=min(run.budget_s, self._left_s)))
         self._left_s -= time.monotonic() - began_at
         save_engine_measurements(self._home, measurements)
         return bool(measurements)
 
+    def _run(self, subject: MeasuredSubject, engine: InstalledEngine, run: MeasurementRun) -> list[EngineMeasurement]:
+        """Measure the file; if it is not here or fails, random weights in its shape."""
+        ends_at = time.monotonic() + run.budget_s
+        measurements: list[EngineMeasurement] = []
+        if subject.is_measurable:
+            measurements = measure_file(engine, subject, run)
+        if not measurements:
+            left_s = STACK_SHARE * (ends_at - time.monotonic())
+            measurements = measure_stack(engine, subject, run._replace(budget_s=left_s))
+        return measurements
+
     def _is_measurable(self, artefact: Artefact, spec: ServingSpec) -> bool:
-        """True if the home holds the file and the least questions fit the time, by the speed known so far."""
         if not artefact.sha256 or not self._home.model(artefact.sha256).is_file():
             return False
         error = DERIVED_ERROR if spec.speed is None else 1.0
         return fits_hardware(spec) and error * estimate_least_s(spec) <= self._left_s
 
 
-def measure_file(
-    engine: InstalledEngine, artefact: Artefact, model: ModelSpec, threads: Sequence[int], *, lasts_s: float
-) -> list[EngineMeasurement]:
-    """Return the measurements of a file of the home with each thread count, within `lasts_s` seconds."""
+def list_known(subject: MeasuredSubject, engine: InstalledEngine, catalog: Catalog) -> list[EngineMeasurement]:
+    """Return the measurements that describe a file as well as one could: the file itself if it can be measured."""
+    related = find_related(catalog.engine_measurements, engine.report, subject.model, subject.artefact)
+    enough = {"file"} if subject.is_measurable else {"file", "shape"}
+    return [entry.measurement for entry in related if entry.relation in enough]
+
+
+def choose_run(
+    kept: Sequence[EngineMeasurement], engine: InstalledEngine, machine: MachineFacts, purpose: Purpose, chosen: int
+) -> MeasurementRun | None:
+    """Return the run that says more than the measurements `kept`, None if they are enough.
+
+    `chosen`: the thread count that serves by what is known. It comes first among the counts that ran least.
+    """
+    everything = MeasurementRun(engine.list_threads(), float("inf"))
+    if not kept:
+        return everything if purpose is Purpose.PLAN else None
+    age_s = time.time() - max(measurement.measured_at for measurement in kept)
+    again = min(kept, key=lambda measurement: (measurement.runs, measurement.threads != chosen))
+    short = MeasurementRun((again.threads,), AGAIN_S)
+    if purpose is Purpose.START:
+        return short if age_s > RECENT_S else None
+    if machine.is_busy and age_s > BUSY_RECENT_S:
+        return everything
+    return short if again.runs < STEADY_RUNS else None
+
+
+def _is_serving(home: Home) -> bool:
+    """True if a platform of this home runs: an engine beside it would slow its requests and be slowed by them."""
+    lock = acquire_lock(home)
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
+@contextmanager
+def _lock_measurements(home: Home) -> Iterator[None]:
+    """Let one command at a time measure: two engines at once would measure each other."""
+    with (home.folder("measured") / "engine-steps.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def measure_file(engine: InstalledEngine, subject: MeasuredSubject, run: MeasurementRun) -> list[EngineMeasurement]:
+    """Return the measurements of a file of the home."""
     file = MeasuredFile(
-        model=model.id,
-        quantisation=artefact.quantisation,
-        sha256=artefact.sha256,
-        layers=model.layers,
-        vocabulary=model.vocabulary,
+        model=subject.model.id,
+        parameters=subject.model.parameters,
+        quantisation=subject.artefact.quantisation,
+        sha256=subject.artefact.sha256,
+        layers=subject.model.layers,
+        vocabulary=subject.model.vocabulary,
     )
-    return _measure_threads(engine, file, threads, lasts_s)
+    return _measure_threads(engine, file, run)
 
 
-def measure_stack(
-    engine: InstalledEngine, artefact: Artefact, model: ModelSpec, *, lasts_s: float
-) -> list[EngineMeasurement]:
-    """Measure random weights in a folder that is removed afterwards; nothing if the format or size is not offered."""
-    shape = choose_stack(model, artefact.quantisation)
+def measure_stack(engine: InstalledEngine, subject: MeasuredSubject, run: MeasurementRun) -> list[EngineMeasurement]:
+    """Measure random weights in a folder that is removed afterwards; nothing if there is no such stack or no room."""
+    shape = choose_stack(subject.model, subject.artefact.quantisation)
     if shape is None:
         return []
     file = MeasuredFile(
-        model=model.id,
-        quantisation=artefact.quantisation,
+        model=subject.model.id,
+        parameters=subject.model.parameters,
+        quantisation=subject.artefact.quantisation,
         sha256=STACK_DIGEST,
         layers=shape.layers,
         vocabulary=shape.vocabulary,
         is_own=False,
     )
-    with tempfile.TemporaryDirectory(prefix="archwright-stack-") as folder:
-        scratch = Home(Path(folder))
+    # A run that was killed left its folder; the lock of the measurements is held.
+    scratch = Home(engine.home.folder("measured", "stack"))
+    shutil.rmtree(scratch.root)
+    began_at = time.monotonic()
+    try:
         path = scratch.model(STACK_DIGEST)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synthetic_model(path, shape, artefact.quantisation)
-        return _measure_threads(engine._replace(home=scratch), file, engine.list_threads(), lasts_s)
+        write_synthetic_model(path, shape, subject.artefact.quantisation)
+        left_s = run.budget_s - (time.monotonic() - began_at)
+        return _measure_threads(engine._replace(home=scratch), file, run._replace(budget_s=left_s))
+    except OSError as error:
+        _note_failure(file, f"no random weights could be written: {error.strerror}")
+        return []
+    finally:
+        shutil.rmtree(scratch.root, ignore_errors=True)
+
+
+def _measure_threads(engine: InstalledEngine, file: MeasuredFile, run: MeasurementRun) -> list[EngineMeasurement]:
+    """Measure with each thread count; what fails or does not fit the time is left out, with a note."""
+    ends_at = time.monotonic() + run.budget_s
+    measurements: list[EngineMeasurement] = []
+    for number, threads in enumerate(run.threads):
+        left_s = ends_at - time.monotonic()
+        if measurements and left_s < 2 * measurements[0].startup_s:
+            _note_failure(file, f"no time was left to measure it with {threads} threads")
+            break
+        is_last = number == len(run.threads) - 1
+        share = 1.0 if is_last else FIRST_SHARE
+        # The first count is the usual choice; one round tells whether a later one is faster.
+        rounds = MOST_ROUNDS if number == 0 else 1
+        try:
+            measurements.append(
+                measure_steps(engine.home, engine.report, file, threads, budget_s=share * left_s, rounds=rounds)
+            )
+        except ArchwrightError as error:
+            _note_failure(file, error.message)
+            break
+    return measurements
+
+
+def _note_failure(file: MeasuredFile, reason: str) -> None:
+    sys.stderr.write(f"note: {file.model} {file.quantisation} was not measured in full: {reason}\n")
 
 
 def list_local_files(plan: Plan) -> list[Artefact]:
@@ -163,9 +278,10 @@ def list_local_files(plan: Plan) -> list[Artefact]:
 
 
 def choose_stack(model: ModelSpec, quantisation: str) -> ModelShape | None:
-    """Return the shape of the stack; None if the format is not written, or if one layer is too large."""
+    """Return the shape of the stack; None if its format or layers are not written, or if one layer is too large."""
     width = model.expert_ffn if model.experts else model.ffn
-    if quantisation not in FORMATS or width is None or model.heads % max(model.kv_heads, 1):
+    has_other_layers = model.attention not in STACK_ATTENTION or model.shared_experts > 0
+    if quantisation not in FORMATS or width is None or has_other_layers or model.heads % max(model.kv_heads, 1):
         return None
     shape = ModelShape(
         layers=1,
@@ -205,41 +321,3 @@ def _build_spec(artefact: Artefact, model: ModelSpec, machine: MachineFacts, cat
         concurrency=SLOTS,
     )
     return build_local_spec(model, artefact, machine, catalog, load, CONTEXT_TOKENS)
-
-
-def _is_out_of_date(kept: list[EngineMeasurement], machine: MachineFacts) -> bool:
-    """True on a busy machine whose present speed was not measured just before the probe."""
-    newest_at = max(measurement.measured_at for measurement in kept)
-    return machine.is_busy and machine.probed_at - newest_at > BUSY_RECENT_S
-
-
-def _is_improvable(kept: list[EngineMeasurement], recent_s: float) -> bool:
-    """True if another run would say more: the speed of a shared machine differs from minute to minute."""
-    if recent_s:
-        newest_at = max(measurement.measured_at for measurement in kept)
-        return time.time() - newest_at > recent_s
-    return max(measurement.runs for measurement in kept) < STEADY_RUNS
-
-
-def _measure_threads(
-    engine: InstalledEngine, file: MeasuredFile, threads: Sequence[int], lasts_s: float
-) -> list[EngineMeasurement]:
-    """Measure with each thread count; what fails or does not fit the time is left out, with a note."""
-    ends_at = time.monotonic() + lasts_s
-    measurements: list[EngineMeasurement] = []
-    for number, count in enumerate(threads):
-        left_s = ends_at - time.monotonic()
-        is_last = number == len(threads) - 1
-        if measurements and left_s < measurements[0].startup_s * DERIVED_ERROR:
-            break
-        share = 1.0 if is_last else FIRST_SHARE
-        # The first count is the usual choice; one round tells whether a later one is faster.
-        rounds = MOST_ROUNDS if number == 0 else 1
-        try:
-            measurements.append(
-                measure_steps(engine.home, engine.report, file, count, lasts_s=share * left_s, rounds=rounds)
-            )
-        except ArchwrightError as error:
-            sys.stderr.write(f"note: {file.model} {file.quantisation} was not measured: {error.message}\n")
-            break
-    return measurements

@@ -13,6 +13,7 @@ from archwright.api.context import open_home, write_audit_record
 from archwright.api.model_files import find_stored
 from archwright.api.model_launch import build_launch, find_memory_limit
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.engine_report import read_engine_report
 from archwright.catalog.probe.machine_probe import cached_machine, probe_machine
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
@@ -83,7 +84,8 @@ def load_model(name: str, aliases: Sequence[str], slots: int, context: int | Non
         running = platform_state.read_running_state(home) is not None
         limit = bundle.model_memory_bytes if bundle is not None and running else 0
         limit = limit or find_memory_limit(chosen.model_memory_bytes)
-        machine = cached_machine(home) or probe_machine(home, None, now=time.time)
+        probed = cached_machine(home) or probe_machine(home, None, now=time.time)
+        machine = replace(probed, engine=read_engine_report())
         launch = build_launch(stored, slots, context, machine, catalog, limit)
         outcome = LoadOutcome(
             action="load",

@@ -9,6 +9,7 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.engine_measurement import EngineMeasurer
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe.engine_report import read_engine_report
 from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.catalog.tables.name_resolution import unknown_name_error
 from archwright.contract.estimate import Estimate, sum_estimates, within_factor
@@ -70,7 +71,7 @@ def predict_on_this_machine(model: str, traffic: RequestTraffic) -> SizingPredic
     home = locate_home(chosen)
     artefact = find_model_file(model, load_catalog(home))
     machine = read_machine(home, artefact)
-    EngineMeasurer(home, chosen.engine_measurement_s).measure_unknown([artefact], machine)
+    EngineMeasurer(home, chosen.engine_measurement_s).measure([artefact], machine)
     spec = choose_slots(artefact, machine, load_catalog(home), traffic)
     if not traffic.rate:
         spec = replace(spec, load=replace(spec.load, closed_s=_closed_seconds(spec, traffic)))
@@ -141,10 +142,13 @@ def find_model_file(name: str, catalog: Catalog) -> Artefact:
 
 
 def read_machine(home: Home, artefact: Artefact, *, fresh: bool = False) -> MachineFacts:
-    """Return the home's probe of this machine; probe if there is none, if it is older than a week, or if `fresh`."""
+    """Return the home's probe of this machine; probe if there is none, if it is older than a week, or if `fresh`.
+
+    The engine may have been updated since the probe, so its report is always of now.
+    """
     known = load_catalog(home).machine
     if known is not None and not fresh and time.time() - known.probed_at < PROBE_LASTS_S:
-        return known
+        return replace(known, engine=read_engine_report())
     report_step("probing this machine")
     path = home.stored_models / f"{artefact.sha256}.gguf"
     return probe_machine(home, path if artefact.sha256 and path.is_file() else None, now=time.time)
@@ -212,7 +216,7 @@ def _list_weak_points(artefact: Artefact, machine: MachineFacts, spec: ServingSp
         row = spec.efficiency
         found.append(f"{row.engine} was not measured with {row.quantisation} here: the intervals are wide")
     elif spec.speed is not None and not spec.is_measured:
-        found.append(f"the speed was {spec.speed.stratum}: the intervals are wide")
+        found.append(f"the speed was {spec.speed.stratum}, so the intervals are wide")
     if machine.is_busy:
         found.append(f"other processes used {machine.busy_share:.0%} of the processor during the probe")
     if spec.speed is None and spec.threads > 1:

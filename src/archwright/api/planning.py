@@ -142,10 +142,17 @@ def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | No
     changed, changed_source = read_changed_needs(path, changes, catalog)
     machine = _probe_this_machine(needs, home) or _probe_this_machine(changed, home)
     now = datetime.now(UTC)
-    EngineMeasurer(home, chosen.engine_measurement_s).measure_unknown(_list_named_files(needs, catalog), machine)
-    catalog = load_catalog(home)
-    before = make_plan(needs, source, catalog, machine, now, concessions=concessions)
-    after = make_plan(changed, changed_source, catalog, machine, now, concessions=concessions)
+    measurer = EngineMeasurer(home, chosen.engine_measurement_s)
+
+    def plan_both() -> tuple[Plan, Plan]:
+        measured = load_catalog(home)
+        before = make_plan(needs, source, measured, machine, now, concessions=concessions)
+        return before, make_plan(changed, changed_source, measured, machine, now, concessions=concessions)
+
+    measurer.measure([*_list_named_files(needs, catalog), *_list_named_files(changed, catalog)], machine)
+    before, after = plan_both()
+    while measurer.measure([*_list_planned_files(before), *_list_planned_files(after)], machine):
+        before, after = plan_both()
     if output is not None:
         write_plan(after, Path(output))
     refused = "" if after.chosen is not None else build_infeasible_error(after, changed_source).lines()
@@ -169,17 +176,21 @@ def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, N
     now = datetime.now(UTC)
     machine = _probe_this_machine(needs, home)
     measurer = EngineMeasurer(home, chosen.engine_measurement_s)
-    measurer.measure_unknown(_list_named_files(needs, catalog), machine)
-    made = make_plan(needs, source, load_catalog(home), machine, now, concessions=concessions)
-    # The choice may differ with measured speeds, and then the new choice is measured too.
-    while measurer.measure_unknown([*list_local_files(made), *_list_proposed_files(made)], machine):
-        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=concessions)
+
+    def plan_measured(conceded: Concessions) -> Plan:
+        """Plan until the chosen files are measured: with measured speeds, the choice may differ."""
+        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=conceded)
+        while measurer.measure(_list_planned_files(made), machine):
+            made = make_plan(needs, source, load_catalog(home), machine, now, concessions=conceded)
+        return made
+
+    measurer.measure(_list_named_files(needs, catalog), machine)
+    made = plan_measured(concessions)
     missing = [pool.artefact for pool in made.pools if pool.artefact and pool.artefact.sha256 not in catalog.held]
     if concessions.download and missing:
         fetch_artefacts(missing, home)
         # Again, with the real size and digest of the files; nothing else is fetched.
-        kept = concessions._replace(download=False)
-        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=kept)
+        made = plan_measured(concessions._replace(download=False))
     return made, source
 
 
@@ -209,9 +220,10 @@ def _list_named_files(needs: Needs, catalog: Catalog) -> list[Artefact]:
     return named
 
 
-def _list_proposed_files(made: Plan) -> list[Artefact]:
-    """Return the files that a download to this machine would give."""
-    return [proposal.artefact for proposal in made.proposals if proposal.artefact.form == "gguf"]
+def _list_planned_files(made: Plan) -> list[Artefact]:
+    """Return the files that the plan runs in the engine of this machine, and those that a download would give."""
+    proposed = [proposal.artefact for proposal in made.proposals if proposal.artefact.form == "gguf"]
+    return [*list_local_files(made), *proposed]
 
 
 def _probe_this_machine(needs: Needs, home: Home) -> MachineFacts | None:

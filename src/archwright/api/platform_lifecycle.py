@@ -19,7 +19,7 @@ import msgspec
 from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
-from archwright.api.engine_measurement import EngineMeasurer, list_local_files
+from archwright.api.engine_measurement import EngineMeasurer, Purpose, list_local_files
 from archwright.api.external_engines import (
     NO_EXTERNAL_ENGINES,
     ExternalEngines,
@@ -137,7 +137,8 @@ def up(
         write_audit_record(store, "up", made.digest)
     if chosen.engine_measurement_s and made.machine is not None:
         machine_now = replace(made.machine, engine=read_engine_report())
-        EngineMeasurer(home, chosen.engine_measurement_s).measure_again(list_local_files(here), machine_now)
+        measurer = EngineMeasurer(home, chosen.engine_measurement_s, Purpose.START)
+        measurer.measure(list_local_files(here), machine_now)
         called_at = time.time()
     missed, machine = list_missed_limits(made), made.machine
     busy_share = machine.busy_share if machine is not None and (missed or machine.is_busy) else None

@@ -16,10 +16,6 @@ class EngineReport(Record):
     isa: str
     processor: str
 
-    @property
-    def vendor(self) -> str:
-        return self.processor.partition(" ")[0]
-
 
 class StepTime(Record):
     """The time of one engine step, in seconds.
@@ -42,14 +38,15 @@ class StepTime(Record):
 class EngineMeasurement(Record):
     """The steps of one engine with one model on this machine.
 
-    `model_sha256`: digest of the measured file; empty for random weights in the shape of `model`, with `layers` layers
-    and `vocabulary` tokens. `slowdown`: wall time over processor time in the newest run. `spread`: the largest factor
-    between the rounds of a step. `rounds` of questions were asked in `runs` starts of the engine. `startup_s`: process
-    start to ready, with the file in the page cache.
+    `parameters`: those of `model`. `model_sha256`: digest of the measured file; empty for random weights in the shape
+    of `model`, with `layers` layers and `vocabulary` tokens. `slowdown`: wall time over processor time in the newest
+    run. `spread`: the largest factor between the rounds of a step. `rounds` were run in `runs` starts of the engine.
+    `startup_s`: process start to ready, with the file in the page cache.
     """
 
     report: EngineReport
     model: str
+    parameters: int
     quantisation: str
     model_sha256: str
     layers: int

@@ -33,11 +33,13 @@ FIRST_TOKEN, LAST_TOKEN = 1000, 4000
 UNDISTURBED_SHARE = 0.9
 # A question is asked if it takes at most this share of the time that is left.
 SAFE_SHARE = 0.8
+# The least questions may take longer than the time by so much.
+GRACE_S = 5.0
 NANOSECONDS = 1e9
 MILLISECONDS = 1e3
 
 
-class StepQuestion(NamedTuple):
+class StepRequests(NamedTuple):
     """Requests at once: `together` prompts of `prompt_tokens`, with an answer of `answer_tokens` each."""
 
     prompt_tokens: int
@@ -50,18 +52,18 @@ class StepQuestion(NamedTuple):
         return self.together * (self.prompt_tokens + self.answer_tokens)
 
 
-WARM_UP = StepQuestion(SHORT_PROMPT, 1, 2)
+WARM_UP = StepRequests(SHORT_PROMPT, 1, 2)
 # At least the first two are asked: one block of a prompt, and eight steps of an answer. Then what says most.
 QUESTIONS = (
-    StepQuestion(64, 1, 1),
-    StepQuestion(SHORT_PROMPT, 1, ANSWER_TOKENS),
-    StepQuestion(SHORT_PROMPT, 4, ANSWER_TOKENS),
-    StepQuestion(16, 1, 1),
-    StepQuestion(SHORT_PROMPT, 2, ANSWER_TOKENS),
+    StepRequests(64, 1, 1),
+    StepRequests(SHORT_PROMPT, 1, ANSWER_TOKENS),
+    StepRequests(SHORT_PROMPT, 4, ANSWER_TOKENS),
+    StepRequests(16, 1, 1),
+    StepRequests(SHORT_PROMPT, 2, ANSWER_TOKENS),
 )
 LEAST_QUESTIONS = 2
 # Asked once, after the first round: an answer at a depth costs a long prompt.
-DEEP_QUESTION = StepQuestion(BATCH_TOKENS, 1, ANSWER_TOKENS)
+DEEP_QUESTION = StepRequests(BATCH_TOKENS, 1, ANSWER_TOKENS)
 # More rounds than this say little more; the speed of a shared machine changes within seconds, so one says too little.
 MOST_ROUNDS = 8
 
@@ -70,6 +72,7 @@ class MeasuredFile(NamedTuple):
     """The file to measure, stored in the home under `sha256`; `is_own`: it is the model's file, not random weights."""
 
     model: str
+    parameters: int
     quantisation: str
     sha256: str
     layers: int
@@ -98,9 +101,9 @@ class _Reply(NamedTuple):
 
 
 def measure_steps(
-    home: Home, report: EngineReport, file: MeasuredFile, threads: int, *, lasts_s: float, rounds: int = MOST_ROUNDS
+    home: Home, report: EngineReport, file: MeasuredFile, threads: int, *, budget_s: float, rounds: int = MOST_ROUNDS
 ) -> EngineMeasurement:
-    """Start the engine with `threads` threads and measure its steps for `lasts_s` seconds, start included.
+    """Start the engine with `threads` threads and measure its steps for `budget_s` seconds, start included.
 
     Up to `rounds` rounds are asked. Raises ModelError AW-MOD-30 if the engine is not ready in time,
     EngineError AW-ENG-03 for a reply without timings, -07 and -01 if it stops.
@@ -115,33 +118,50 @@ def measure_steps(
         model_sha256=file.sha256,
         settings={"threads": threads, "batch_tokens": BATCH_TOKENS},
     )
-    ends_at = time.monotonic() + lasts_s
-    with evaluation_engine.run_engine(home, config, lasts_s) as engine:
+    ends_at = time.monotonic() + budget_s
+    with evaluation_engine.run_engine(home, config, budget_s) as engine:
         last_token = min(LAST_TOKEN, file.vocabulary - 1)
         token_ids = TokenIds(min(FIRST_TOKEN, last_token), last_token)
-        interviewer = _Interviewer(EngineClient(engine.address), engine.pid, token_ids, ends_at)
-        asyncio.run(interviewer.ask_rounds(rounds))
+        benchmark = _StepBenchmark(EngineClient(engine.address), engine.pid, token_ids, ends_at)
+        asyncio.run(_run_in_time(benchmark, file, rounds, ends_at))
         startup_s = engine.startup_s
     return EngineMeasurement(
         report=report,
         model=file.model,
+        parameters=file.parameters,
         quantisation=file.quantisation,
         model_sha256=file.sha256 if file.is_own else "",
         layers=file.layers,
         vocabulary=file.vocabulary,
         threads=threads,
-        steps=interviewer.list_steps(),
-        slowdown=interviewer.estimate_slowdown(),
-        spread=interviewer.measure_spread(),
-        rounds=interviewer.rounds,
+        steps=benchmark.list_steps(),
+        slowdown=benchmark.estimate_slowdown(),
+        spread=benchmark.measure_spread(),
+        rounds=benchmark.rounds,
         runs=1,
         startup_s=startup_s,
         measured_at=time.time(),
     )
 
 
-class _Interviewer:
-    """Asks the questions and collects the seconds of each kind of step."""
+async def _run_in_time(benchmark: "_StepBenchmark", file: MeasuredFile, rounds: int, ends_at: float) -> None:
+    """Run the rounds. Raises EngineError AW-ENG-03 if the engine does not answer in time."""
+    deadline_s = _find_deadline_s(ends_at)
+    try:
+        async with asyncio.timeout(deadline_s):
+            await benchmark.run_rounds(rounds)
+    except TimeoutError as error:
+        message = f"the engine did not answer the first questions within {deadline_s:.0f} s"
+        hint = "raise the setting engine_measurement_s, or set it to 0"
+        raise EngineError("AW-ENG-03", message, where=ErrorLocation(file.model), hint=hint) from error
+
+
+def _find_deadline_s(ends_at: float) -> float:
+    return max(ends_at - time.monotonic(), 0.0) + GRACE_S
+
+
+class _StepBenchmark:
+    """Sends the requests and collects the seconds of each kind of step."""
 
     def __init__(
         self,
@@ -162,20 +182,21 @@ class _Interviewer:
         self._slowdowns: list[float] = []
         self._token_s = 0.0
 
-    async def ask_rounds(self, rounds: int) -> None:
+    async def run_rounds(self, rounds: int) -> None:
         """Ask rounds while there is time; a round that was begun counts."""
         try:
             await self._ask(WARM_UP)
             has_time = True
             while has_time and self.rounds < rounds:
-                has_time = await self._ask_round()
-                self.rounds += 1
+                has_time = await self._run_round()
+                # A later round that was cut short counts by its steps, not as a round.
+                self.rounds += has_time or self.rounds == 0
                 if self.rounds == 1 and self._has_time_for(DEEP_QUESTION):
                     self._record(DEEP_QUESTION, await self._ask(DEEP_QUESTION))
         finally:
             await self._client.close()
 
-    async def _ask_round(self) -> bool:
+    async def _run_round(self) -> bool:
         """Ask the questions that the time allows; return True if all were asked."""
         for number, question in enumerate(QUESTIONS):
             is_needed = self.rounds == 0 and number < LEAST_QUESTIONS
@@ -184,11 +205,11 @@ class _Interviewer:
             self._record(question, await self._ask(question))
         return True
 
-    def _has_time_for(self, question: StepQuestion) -> bool:
+    def _has_time_for(self, question: StepRequests) -> bool:
         left_s = self._ends_at - self._clock()
         return question.tokens * self._token_s <= SAFE_SHARE * left_s
 
-    def _record(self, question: StepQuestion, reply: _Reply) -> None:
+    def _record(self, question: StepRequests, reply: _Reply) -> None:
         self._slowdowns.append(1 / reply.computing_share)
         # The slowest token of all questions bounds the next question.
         self._token_s = max(self._token_s, reply.wall_s / question.tokens)
@@ -202,7 +223,7 @@ class _Interviewer:
     def _add_step(self, kind: tuple[int, int, int], seconds: float) -> None:
         self._seconds.setdefault(kind, []).append(seconds)
 
-    async def _ask(self, question: StepQuestion) -> _Reply:
+    async def _ask(self, question: StepRequests) -> _Reply:
         computed_before = read_thread_seconds(self._pid)
         began_at = self._clock()
         requests = [self._send_request(question) for _ in range(question.together)]
@@ -216,11 +237,12 @@ class _Interviewer:
             prompt_s=self._read_s(replies[0], "prompt_ms"),
             # The first request computes its prompt alone, and its first token waits for the prompts of the others.
             token_s=statistics.median_low(token_times_s),
-            computing_share=min(max(computed_s / wall_s, 0.01), 1.0),
+            # Without a count of processor time, all of the time counts as computing.
+            computing_share=min(computed_s / wall_s, 1.0) or 1.0,
             wall_s=wall_s,
         )
 
-    async def _send_request(self, question: StepQuestion) -> dict[str, Any]:
+    async def _send_request(self, question: StepRequests) -> dict[str, Any]:
         prompt = [self._random.randint(*self._token_ids) for _ in range(question.prompt_tokens)]
         body = {"prompt": prompt, "n_predict": question.answer_tokens, "cache_prompt": False, "ignore_eos": True}
         return await self._client.post("/completion", body)
@@ -262,14 +284,14 @@ class _Interviewer:
 
 
 def read_thread_seconds(pid: int) -> dict[str, float]:
-    """Return the processor seconds of each thread of a process; a thread that ends meanwhile is left out."""
+    """Return the processor seconds of each thread of a process; empty on a system that does not count them."""
     seconds: dict[str, float] = {}
-    for folder in Path(f"/proc/{pid}/task").iterdir():
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
-            text = (folder / "schedstat").read_text(encoding="ascii")
+            text = file.read_text(encoding="ascii")
         except OSError:
             continue
-        seconds[folder.name] = int(text.split()[0]) / NANOSECONDS
+        seconds[file.parent.name] = int(text.split()[0]) / NANOSECONDS
     return seconds
 
 

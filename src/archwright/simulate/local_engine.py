@@ -3,12 +3,15 @@
 Threads and prompt batches follow from measurements of the engine, if there are any, else from the cores and the probe.
 """
 
+import math
+
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.efficiency_lookup import derive_for_engine
-from archwright.catalog.layers.engine_measurements import find_related
+from archwright.catalog.layers.engine_measurements import RelatedMeasurement, find_related
 from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
+from archwright.simulate.continuous_batching import StepTimer
 from archwright.simulate.measured_speed import build_measured_speed
 from archwright.simulate.serving_simulation import ServingSpec, build_roofline, build_step_times
 from archwright.sizing.hardware.roofline import (
@@ -17,6 +20,7 @@ from archwright.sizing.hardware.roofline import (
     count_engine_threads,
     count_token_pairs,
 )
+from archwright.sizing.hardware.uncertainty import is_measured
 
 # An engine looks for cancelled requests between two batches of a prompt. Measured: it is free after up to 1.6 batches,
 # and a busy machine takes twice as long, so a batch of 0.6 s ends within 2 s. Batches of 8 read 30 % slower than of 16.
@@ -26,6 +30,10 @@ BATCH_S = 0.6
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 # The context at which the derived time per context token is read; it is proportional to the context.
 CONTEXT_SAMPLE = 1024
+# The prompt and the answer by which a measured and a derived speed are compared.
+SAMPLE_TOKENS = 64
+# The code of the engine's usual build, if no engine is installed that could tell.
+USUAL_CODE = {"avx512": "avx2"}
 EngineSettings = dict[str, int | float | str | bool]
 
 
@@ -41,10 +49,10 @@ def build_local_spec(
     It has the measured thread count that answers a mean request of a busy engine first at the present speed.
     """
     derived = _build_derived_spec(model, artefact, machine, catalog, load, context_tokens)
-    measured = (
-        [] if catalog.is_users_own(derived.efficiency) else _list_measured_specs(derived, artefact, machine, catalog)
-    )
-    chosen = min(measured, key=_estimate_answer_s, default=derived)
+    chosen = derived
+    if machine.engine is not None and not catalog.is_users_own(derived.efficiency):
+        measured = _list_measured_specs(derived, artefact, machine, catalog)
+        chosen = min(measured, key=_estimate_answer_s, default=None) or _correct_derived_spec(derived, machine, catalog)
     return replace(chosen, batch_tokens=choose_batch_tokens(_predict_prefill_rate(chosen)))
 
 
@@ -78,7 +86,7 @@ def _find_efficiency(
     engine: str, quantisation: str, machine: MachineFacts, catalog: Catalog, model: ModelSpec
 ) -> Efficiency:
     """Return the row for the code that the engine runs here, which may use fewer features than the processor has."""
-    isa = machine.isa if machine.engine is None else machine.engine.isa
+    isa = machine.engine.isa if machine.engine is not None else USUAL_CODE.get(machine.isa, machine.isa)
     row = catalog.efficiency(engine, quantisation, isa, model)
     if catalog.is_users_own(row):
         return row
@@ -89,8 +97,7 @@ def _list_measured_specs(
     derived: ServingSpec, artefact: Artefact, machine: MachineFacts, catalog: Catalog
 ) -> list[ServingSpec]:
     """Return the spec with each measured thread count that this machine has cores for."""
-    if machine.engine is None:
-        return []
+    assert machine.engine is not None
     step = EngineStep(answering=1, context_tokens=CONTEXT_SAMPLE)
     context_s = build_roofline(derived).attention_s(step) / CONTEXT_SAMPLE
     specs: list[ServingSpec] = []
@@ -100,6 +107,37 @@ def _list_measured_specs(
         if speed is not None and threads <= machine.cores_usable:
             specs.append(replace(derived, speed=speed, threads=threads))
     return specs
+
+
+def _correct_derived_spec(derived: ServingSpec, machine: MachineFacts, catalog: Catalog) -> ServingSpec:
+    """Return the derived spec, slowed by what the engine here reached in another format.
+
+    The ratio of measured to derived times is the processor's part of the error; without it, every format that was not
+    measured would look faster than the measured ones. Its band stays that of a derived row.
+    """
+    measurements = [kept for kept in catalog.engine_measurements if kept.report == machine.engine]
+    if is_measured(derived.efficiency) or not measurements:
+        return derived
+    nearest = min(measurements, key=lambda kept: abs(math.log(kept.parameters / derived.model.parameters)))
+    model = catalog.models.get(nearest.model)
+    if model is None:
+        return derived
+    file = catalog.compute_model_file(model.id, nearest.quantisation)
+    reference = _build_derived_spec(model, file, machine, catalog, derived.load, derived.context_tokens)
+    speed = build_measured_speed(RelatedMeasurement(nearest, "format"), model, machine, catalog, context_s=0.0)
+    if speed is None:
+        return derived
+    measured_s = _sum_sample_steps(build_step_times(replace(reference, speed=speed)))
+    correction = measured_s / _sum_sample_steps(build_roofline(reference))
+    return replace(derived, correction=correction, threads=nearest.threads)
+
+
+def _sum_sample_steps(times: StepTimer) -> float:
+    """Return the seconds of a short prompt and as many steps of an answer."""
+    pairs = count_token_pairs(0, SAMPLE_TOKENS)
+    prompt = EngineStep(prompt_tokens=SAMPLE_TOKENS, prompt_pairs=pairs, prompts_done=1)
+    answer = EngineStep(answering=1, context_tokens=float(SAMPLE_TOKENS))
+    return times.step_s(prompt) + SAMPLE_TOKENS * times.step_s(answer)
 
 
 def _estimate_answer_s(spec: ServingSpec) -> float:

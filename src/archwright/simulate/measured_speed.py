@@ -23,6 +23,9 @@ STRATA: dict[MeasurementRelation, str] = {
     "shape": "measured on random weights",
     "format": "measured on another model",
 }
+# So few rounds say nothing about their spread.
+ROUNDS_WITH_SPREAD = 3
+FEW_ROUNDS_BAND = 1.4
 # A measurement this close to the probe saw the same other programs.
 SAME_MOMENT_S = 300.0
 MILLISECONDS = 1e3
@@ -62,6 +65,8 @@ def build_measured_speed(
     measured = describe_measured_model(known, measurement)
     slowdown = estimate_slowdown(measurement, machine)
     least_band = max(LEAST_BAND[relation], VIRTUAL_BAND if machine.is_virtual else 1.0)
+    if measurement.rounds < ROUNDS_WITH_SPREAD:
+        least_band = max(least_band, FEW_ROUNDS_BAND)
     band = max(least_band, measurement.spread)
     return MeasuredSpeed(
         costs=fit_step_costs(measurement, measured, model, context_s),
@@ -78,8 +83,12 @@ def build_measured_speed(
 def estimate_slowdown(measurement: EngineMeasurement, machine: MachineFacts) -> float:
     """Return how much other programs slow the engine now: 1 on a machine that is not busy.
 
-    The measurement tells if it is of this moment, else the probe, whose one thread waits less often than an engine.
+    A measurement of this moment tells, else the probe, whose one thread waits less often than an engine.
     """
+    if machine.busy_share is None:
+        return 1.0
+    if measurement.measured_at > machine.probed_at + SAME_MOMENT_S:
+        return measurement.slowdown
     if not machine.is_busy:
         return 1.0
     quiet = machine.quiet_matmul_flops_per_s or machine.matmul_flops_per_s

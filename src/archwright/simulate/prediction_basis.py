@@ -17,6 +17,7 @@ class EngineBasis(NamedTuple):
     efficiency: Efficiency
     hardware: Hardware
     speed: MeasuredSpeed | None
+    correction: float = 1.0
 
     @property
     def stratum(self) -> str:
@@ -37,7 +38,10 @@ class EngineBasis(NamedTuple):
     def list_speed_facts(self) -> tuple[str, ...]:
         """Return the measured steps, else the rates of the machine and the shares of the row."""
         if self.speed is None:
-            return _describe_rates(self.hardware), _describe_shares(self.efficiency)
+            rates = _describe_rates(self.hardware), _describe_shares(self.efficiency)
+            if self.correction == 1.0:
+                return rates
+            return (*rates, f"the engine here took {self.correction:.2f} times as long in another format")
         return (f"{self.speed.fact}; band 1/{self.speed.low_factor:.3g} to {self.speed.high_factor:.3g}",)
 
     def describe_step(self) -> str:

@@ -63,7 +63,8 @@ class ServingSpec(Record):
     """One model served by equal replicas under one load.
 
     Every prompt has `template_tokens` of the chat template; the engine caches the first `shared_prefix_tokens` of them.
-    `speed`: measured on this machine; None: the speed follows from `efficiency` and `hardware`.
+    `speed`: measured on this machine; None: the speed follows from `efficiency` and `hardware`, and each step takes
+    `correction` times as long, as the engine here did in another format.
     """
 
     model: ModelSpec
@@ -82,6 +83,7 @@ class ServingSpec(Record):
     shared_prefix_tokens: int = 0
     threads: int = 1
     speed: MeasuredSpeed | None = None
+    correction: float = 1.0
 
     @property
     def is_measured(self) -> bool:
@@ -138,13 +140,13 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
     peaks = [_run_peak(replica, factor) for factor in factors]
     runs = [_add_closed_loop(replica, factor, peak) for factor, peak in zip(factors, peaks, strict=True)]
     ids = build_basis_ids(spec.load.workload)
-    has_widest = spec.is_measured and estimate_use(replica, runs[0].tokens_per_s) <= BUSY_ENGINE
+    is_capped = spec.is_measured and estimate_use(replica, runs[0].tokens_per_s) <= BUSY_ENGINE
 
     def band_figure(figure: str, noise: float, unit: str, basis: str) -> Estimate:
         values = [float(getattr(run, figure)) for run in runs]
         band = widen_band(values[0], (min(values), max(values)), noise, unit, basis)
         widest = WIDEST_TTFT_BAND if basis == ids.ttft else WIDEST_BAND
-        return cap_band(band, widest) if has_widest else band
+        return cap_band(band, max(widest, find_widest_factor(replica))) if is_capped else band
 
     return ServingPrediction(
         ttft_p50_s=band_figure("ttft_p50_s", TTFT_NOISE, "s", ids.ttft),
@@ -156,7 +158,9 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
         startup_s=estimate_startup(spec, ids.startup),
         disk_bytes=estimate_disk(spec, ids.disk),
         queueing=queue_latency.predict_queue_latency([_measure_queue(peaks[index]) for index in (0, 1, -1)], ids.ttft),
-        bases=build_bases(spec.load, EngineBasis(spec.efficiency, spec.hardware, spec.speed), replica_memory(spec)),
+        bases=build_bases(
+            spec.load, EngineBasis(spec.efficiency, spec.hardware, spec.speed, spec.correction), replica_memory(spec)
+        ),
     )
 
 
@@ -176,6 +180,11 @@ def estimate_use(spec: ServingSpec, tokens_per_s: float) -> float:
     """Return the share of the engine's capacity that the peak asks for; `tokens_per_s` is that of the closed loop."""
     asked_tokens_per_s = spec.load.requests_per_second * spec.load.output_tokens.mean
     return asked_tokens_per_s / tokens_per_s if tokens_per_s else 0.0
+
+
+def find_widest_factor(spec: ServingSpec) -> float:
+    """Return the larger factor of a measured speed's band, 1 without a measurement."""
+    return 1.0 if spec.speed is None else max(spec.speed.low_factor, spec.speed.high_factor)
 
 
 def list_slowdowns(spec: ServingSpec, points: int) -> tuple[float, ...]:
@@ -200,7 +209,7 @@ def build_step_times(spec: ServingSpec, factor: float = 1.0) -> Roofline | Measu
 
 def build_roofline(spec: ServingSpec, factor: float = 1.0) -> Roofline:
     """Return the derived step times, which measured steps replace."""
-    return Roofline(spec.model, spec.weights, spec.efficiency, spec.hardware, factor)
+    return Roofline(spec.model, spec.weights, spec.efficiency, spec.hardware, factor * spec.correction)
 
 
 def simulate_replica(spec: ServingSpec, factor: float) -> SimulationResult:

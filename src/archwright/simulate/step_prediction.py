@@ -7,6 +7,7 @@ from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
     ServingSpec,
     build_step_times,
+    find_widest_factor,
     list_slowdowns,
 )
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
@@ -25,4 +26,4 @@ def predict_step(spec: ServingSpec, step: StepTime) -> Estimate:
     fast, slow = list_slowdowns(spec, 2)
     middle_s = build_step_times(spec).step_s(work)
     band = widen_band(middle_s, (middle_s * fast, middle_s * slow), RATE_NOISE, "s", "")
-    return cap_band(band, WIDEST_BAND) if spec.is_measured else band
+    return cap_band(band, max(WIDEST_BAND, find_widest_factor(spec))) if spec.is_measured else band

@@ -30,6 +30,7 @@ def measurement(**changes: Any) -> EngineMeasurement:
     made = EngineMeasurement(
         report=ENGINE,
         model=MODEL.id,
+        parameters=MODEL.parameters,
         quantisation=FILE.quantisation,
         model_sha256=FILE.sha256,
         layers=MODEL.layers,
@@ -79,7 +80,7 @@ def test_old_rounds_never_outweigh_a_machine_that_changed() -> None:
 
 
 def test_the_file_itself_says_more_than_its_shape_and_its_shape_more_than_its_format() -> None:
-    of_format = measurement(model="Qwen3-4B", model_sha256="b" * 64)
+    of_format = measurement(model="Qwen3-4B", parameters=4 * 10**9, model_sha256="b" * 64)
     of_shape = measurement(model_sha256="", layers=4, vocabulary=8192)
     of_file = measurement(threads=2)
     foreign = measurement(report=replace(ENGINE, processor="GenuineIntel 6-207-2"))
@@ -93,6 +94,13 @@ def test_the_file_itself_says_more_than_its_shape_and_its_shape_more_than_its_fo
     assert relations(of_format, foreign) == [("format", 1)]
     assert relations(of_format, of_shape) == [("shape", 1)]
     assert relations(of_format, of_shape, of_file, measurement()) == [("file", 2), ("file", 1)]
+
+
+def test_one_other_model_stands_for_the_format_with_all_its_threads() -> None:
+    near = [measurement(model="near", parameters=200 * 10**6, model_sha256="n", threads=n) for n in (1, 2)]
+    far = [measurement(model="far", parameters=9 * 10**9, model_sha256="f", threads=n, measured_at=2e9) for n in (1, 4)]
+    related = find_related([*far, *near], ENGINE, MODEL, FILE)
+    assert {(entry.measurement.model, entry.measurement.threads) for entry in related} == {("near", 1), ("near", 2)}
 
 
 def test_a_file_that_is_not_here_takes_the_newest_measurement_of_its_shape() -> None:

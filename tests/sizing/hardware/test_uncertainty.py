@@ -48,6 +48,8 @@ def test_the_stratum_says_how_the_row_came_about(catalog: Catalog) -> None:
     assert name_stratum(replace(row, confidence="low")).startswith("derived row")
     assert name_stratum(replace(row, confidence="recalled")).startswith("recalled row")
     assert (basis_kind(row), basis_kind(replace(row, confidence="low"))) == ("measured", "assumed")
+    fitted = catalog.efficiency("llamacpp", "Q4_K_M", "amx")
+    assert name_stratum(fitted) == "fitted row: llamacpp Q4_K_M amx" and basis_kind(fitted) == "calibrated"
 
 
 def test_a_band_is_cut_on_both_sides_and_never_stretched() -> None:

@@ -22,15 +22,15 @@ UNSEEN_HIGH_FACTOR = 2.5
 def choose_efficiency(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str) -> Efficiency:
     """Choose the nearest row: exact, other instruction set of its kind, other quantisation, generic.
 
-    Among equals the widest row wins. Unless the row matches exactly, it is returned under the requested keys with
-    wider factors and lower confidence. Raises CatalogError AW-CAT-05 if no row applies.
+    Among equals the widest row wins, then the slowest. Unless the row matches exactly, it is returned under the
+    requested keys with wider factors and lower confidence. Raises CatalogError AW-CAT-05 if no row applies.
     """
     measured = ((_match_distance(row, engine, quantisation, isa), row) for row in rows)
     found = [(distance, row) for distance, row in measured if distance is not None]
     if not found:
         message = f"no efficiency is known for {engine} with {quantisation} on {isa}"
         raise CatalogError("AW-CAT-05", message, hint="use an engine of the catalog's engine table")
-    distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor))
+    distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor, pair[1].prefill_share_of_matmul))
     if distance == 0:
         return row
     different = (row.quantisation not in (quantisation, WILDCARD)) + (row.isa not in (isa, WILDCARD))

@@ -93,7 +93,16 @@ def find_related(
     of_shape = [measurement for measurement in same_format if measurement.model == model.id]
     if of_shape:
         return tuple(RelatedMeasurement(measurement, "shape") for measurement in _newest_by_threads(of_shape))
-    return tuple(RelatedMeasurement(measurement, "format") for measurement in _newest_by_threads(same_format))
+    of_nearest = _select_nearest_model(same_format, model)
+    return tuple(RelatedMeasurement(measurement, "format") for measurement in _newest_by_threads(of_nearest))
+
+
+def _select_nearest_model(measurements: Sequence[EngineMeasurement], model: ModelSpec) -> list[EngineMeasurement]:
+    """Return the measurements of the one model whose number of parameters is most similar."""
+    if not measurements:
+        return []
+    nearest = min(measurements, key=lambda measurement: abs(math.log(measurement.parameters / model.parameters)))
+    return [measurement for measurement in measurements if measurement.model == nearest.model]
 
 
 def _newest_by_threads(measurements: Sequence[EngineMeasurement]) -> list[EngineMeasurement]:

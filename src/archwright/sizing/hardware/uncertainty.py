@@ -46,16 +46,28 @@ def cap_band(estimate: Estimate, factor: float) -> Estimate:
 
 
 def is_measured(efficiency: Efficiency) -> bool:
-    """True if the row was measured for exactly this engine, format and instruction set."""
-    return efficiency.confidence in ("high", "medium")
+    """True if the row was measured with this very engine, format, code path, processor and threads."""
+    return efficiency.confidence in ("high", "medium") and not is_fitted(efficiency)
+
+
+def is_fitted(efficiency: Efficiency) -> bool:
+    """True if the row was fitted over several processors: it was measured on none of them in particular."""
+    return efficiency.build == "" and efficiency.confidence == "medium"
 
 
 def basis_kind(efficiency: Efficiency) -> BasisKind:
-    return "measured" if is_measured(efficiency) else "assumed"
+    if is_measured(efficiency):
+        return "measured"
+    return "calibrated" if is_fitted(efficiency) else "assumed"
 
 
 def name_stratum(efficiency: Efficiency) -> str:
     """Return the stratum of a prediction: bands are scored per stratum."""
-    recalled = efficiency.confidence == "recalled"
-    kind = "measured" if is_measured(efficiency) else "recalled" if recalled else "derived"
+    kind = "derived"
+    if is_measured(efficiency):
+        kind = "measured"
+    elif is_fitted(efficiency):
+        kind = "fitted"
+    elif efficiency.confidence == "recalled":
+        kind = "recalled"
     return f"{kind} row: {efficiency.engine} {efficiency.quantisation} {efficiency.isa}"
