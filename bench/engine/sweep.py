@@ -1,6 +1,6 @@
 """Measures the embedded engine over sizes and quantisations: the rows behind efficiencies.csv.
 
-    python -m bench.engine.sweep TOKENIZER.gguf 1B:Q4_K_M 4B:Q8_0 [--threads 1] [--folder /tmp/models] -o sweep.jsonl
+    python -m bench.engine.sweep 1B:Q4_K_M 4B:Q8_0 [--threads 1] [--folder /tmp/models] -o sweep.jsonl
 
 Every point is a model with random weights (synthetic_model.py) in an engine that the product starts. One JSON line
 per point: the probe (rates of one thread), start-up, proportional set size idle and at the peak, seconds of prompts by
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine import measure
-from bench.engine.synthetic_model import SHAPES, write_model
+from bench.engine.synthetic_model import SHAPES
+
+from archwright.engines.synthetic_model import write_synthetic_model
 
 SLOTS = 4
 BATCHES = (1, 2, 4)
@@ -77,7 +79,6 @@ def _undisturbed_s(engine: measure.Engine, threads: int, ask: Callable[[], float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tokenizer", type=Path)
     parser.add_argument("points", nargs="+", help="SHAPE:QUANTISATION")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
@@ -89,7 +90,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             model = (given.folder or Path(scratch)) / f"{shape}-{quantisation}.gguf"
             if not model.exists():
-                write_model(given.tokenizer, SHAPES[shape], quantisation, model, f"synthetic-{shape}")
+                write_synthetic_model(model, SHAPES[shape], quantisation)
             found = measure_point(model, given.threads, given.rounds)
         line = json.dumps({"shape": shape, "quantisation": quantisation, **found})
         with given.output.open("a", encoding="utf-8") as out:

@@ -20,6 +20,7 @@ from archwright.api.engine_measurement import (
     Purpose,
     choose_stack,
     estimate_least_s,
+    include_measured_steal,
     list_local_files,
 )
 from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
@@ -201,6 +202,16 @@ def test_a_machine_of_another_plan_lends_no_cores(home: Home, monkeypatch: pytes
     runs = Runs(monkeypatch)
     EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, cores_usable=4096))
     assert max(count for _, count, _ in runs.started) <= host_resources.usable_cores()
+
+
+def test_a_plan_knows_the_steal_that_its_engine_met(home: Home) -> None:
+    assert include_measured_steal(None, CATALOG) is None
+    assert include_measured_steal(MACHINE, CATALOG) == MACHINE
+    foreign = replace(ENGINE, build="xllamacpp 1")
+    kept = [measurement(steal_share=0.06), measurement(threads=2), measurement(report=foreign, steal_share=0.5)]
+    save_engine_measurements(home, kept)
+    found = include_measured_steal(replace(MACHINE, steal_share=0.01), load_catalog(home))
+    assert found is not None and found.steal_share == 0.06
 
 
 def test_layers_of_other_kinds_have_no_stack() -> None:

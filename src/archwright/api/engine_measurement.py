@@ -22,6 +22,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.engine_measurement import EngineMeasurement, EngineReport
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts, Plan
+from archwright.contract.record import replace
 from archwright.engines.synthetic_model import FORMATS, ModelShape, count_layer_bytes, write_synthetic_model
 from archwright.errors import ArchwrightError
 from archwright.home import Home
@@ -256,18 +257,35 @@ def _measure_threads(engine: InstalledEngine, file: MeasuredFile, run: Measureme
         share = 1.0 if is_last else FIRST_SHARE
         # The first count is the usual choice; one round tells whether a later one is faster.
         rounds = MOST_ROUNDS if number == 0 else 1
+        ticks_before = host_resources.read_cpu_ticks()
         try:
-            measurements.append(
-                measure_steps(engine.home, engine.report, file, threads, budget_s=share * left_s, rounds=rounds)
+            measurement = measure_steps(
+                engine.home, engine.report, file, threads, budget_s=share * left_s, rounds=rounds
             )
         except ArchwrightError as error:
             _note_failure(file, error.message)
             break
+        steal_share = host_resources.compute_steal_share(ticks_before, host_resources.read_cpu_ticks())
+        measurements.append(replace(measurement, steal_share=steal_share))
     return measurements
 
 
 def _note_failure(file: MeasuredFile, reason: str) -> None:
     sys.stderr.write(f"note: {file.model} {file.quantisation} was not measured in full: {reason}\n")
+
+
+def include_measured_steal(machine: MachineFacts | None, catalog: Catalog) -> MachineFacts | None:
+    """Return the machine with the steal that its engine met: a hypervisor takes more from an engine on all cores.
+
+    The probe has one thread. Without this, a bench would meet a steal that no plan has seen.
+    """
+    if machine is None or machine.engine is None:
+        return machine
+    steal_share = machine.steal_share
+    for measurement in catalog.engine_measurements:
+        if measurement.report == machine.engine and measurement.steal_share:
+            steal_share = max(steal_share or 0.0, measurement.steal_share)
+    return replace(machine, steal_share=steal_share)
 
 
 def list_local_files(plan: Plan) -> list[Artefact]:

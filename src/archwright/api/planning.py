@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import overload
 
 from archwright import settings
-from archwright.api.engine_measurement import EngineMeasurer, list_local_files
+from archwright.api.engine_measurement import EngineMeasurer, include_measured_steal, list_local_files
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
@@ -145,9 +145,10 @@ def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | No
     measurer = EngineMeasurer(home, chosen.engine_measurement_s)
 
     def plan_both() -> tuple[Plan, Plan]:
-        measured = load_catalog(home)
-        before = make_plan(needs, source, measured, machine, now, concessions=concessions)
-        return before, make_plan(changed, changed_source, measured, machine, now, concessions=concessions)
+        known = load_catalog(home)
+        here = include_measured_steal(machine, known)
+        before = make_plan(needs, source, known, here, now, concessions=concessions)
+        return before, make_plan(changed, changed_source, known, here, now, concessions=concessions)
 
     measurer.measure([*_list_named_files(needs, catalog), *_list_named_files(changed, catalog)], machine)
     before, after = plan_both()
@@ -179,9 +180,12 @@ def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, N
 
     def plan_measured(conceded: Concessions) -> Plan:
         """Plan until the chosen files are measured: with measured speeds, the choice may differ."""
-        made = make_plan(needs, source, load_catalog(home), machine, now, concessions=conceded)
-        while measurer.measure(_list_planned_files(made), machine):
-            made = make_plan(needs, source, load_catalog(home), machine, now, concessions=conceded)
+        has_news = True
+        while has_news:
+            known = load_catalog(home)
+            here = include_measured_steal(machine, known)
+            made = make_plan(needs, source, known, here, now, concessions=conceded)
+            has_news = measurer.measure(_list_planned_files(made), machine)
         return made
 
     measurer.measure(_list_named_files(needs, catalog), machine)

@@ -41,7 +41,8 @@ class EngineMeasurement(Record):
     `parameters`: those of `model`. `model_sha256`: digest of the measured file; empty for random weights in the shape
     of `model`, with `layers` layers and `vocabulary` tokens. `slowdown`: wall time over processor time in the newest
     run. `spread`: the largest factor between the rounds of a step. `rounds` were run in `runs` starts of the engine.
-    `startup_s`: process start to ready, with the file in the page cache.
+    `startup_s`: process start to ready, with the file in the page cache. `steal_share`: the share of processor time
+    that the hypervisor took meanwhile, None if unknown.
     """
 
     report: EngineReport
@@ -59,6 +60,7 @@ class EngineMeasurement(Record):
     runs: int
     startup_s: float
     measured_at: float
+    steal_share: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str, EngineReport, int]:
