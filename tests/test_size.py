@@ -30,5 +30,5 @@ def test_a_file_without_statements_has_no_size(tmp_path: Path) -> None:
     assert (size.nodes, size.mean, size.p90) == ((), 0, 0)
 
 
-def test_lines_of_a_file_that_did_not_change_are_left_out() -> None:
+def test_lines_of_a_file_that_did_not_change_are_left_out(processes: None) -> None:
     assert list_changed_lines("HEAD", Path("LICENSE")) == set()
