@@ -107,9 +107,9 @@ def test_nothing_is_measured_without_time_an_engine_or_a_known_model(
 ) -> None:
     runs = Runs(monkeypatch)
     assert not EngineMeasurer(home, 0).measure([FILE], MACHINE)
-    assert not EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, engine=None))
-    assert not EngineMeasurer(home, 10).measure([FILE], None)
-    assert not EngineMeasurer(home, 10).measure([replace(FILE, model="somebodys")], MACHINE)
+    assert not EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, engine=None))
+    assert not EngineMeasurer(home, 600).measure([FILE], None)
+    assert not EngineMeasurer(home, 600).measure([replace(FILE, model="somebodys")], MACHINE)
     assert runs.started == [] and not home.engine_measurements.exists()
 
 
@@ -119,7 +119,7 @@ def test_a_file_is_measured_with_each_thread_count_until_both_are_known(
     home.model(FILE.sha256).write_bytes(b"weights")
     runs = Runs(monkeypatch)
     for _ in range(2 * STEADY_RUNS + 2):
-        EngineMeasurer(home, 10).measure([FILE, FILE], MACHINE)
+        EngineMeasurer(home, 600).measure([FILE, FILE], MACHINE)
     threads = [count for _, count, _ in runs.started]
     # All cores first; of the counts that ran least, the one that serves comes first.
     assert threads == [2, 1] * STEADY_RUNS
@@ -133,8 +133,8 @@ def test_a_busy_machine_is_measured_at_each_plan(home: Home, monkeypatch: pytest
     known = [measurement(report=ENGINE, threads=threads, runs=9, measured_at=1e9 - 3600) for threads in (1, 2)]
     save_engine_measurements(home, known)
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 10).measure([FILE], MACHINE)
-    assert EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, busy_share=0.9))
+    assert not EngineMeasurer(home, 600).measure([FILE], MACHINE)
+    assert EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, busy_share=0.9))
     assert len(runs.started) == 2
 
 
@@ -142,10 +142,10 @@ def test_a_start_measures_again_what_was_not_measured_just_now(home: Home, monke
     home.model(FILE.sha256).write_bytes(b"weights")
     save_engine_measurements(home, [measurement(runs=9, measured_at=time.time())])
     runs = Runs(monkeypatch)
-    EngineMeasurer(home, 10, Purpose.START).measure([FILE], MACHINE)
+    EngineMeasurer(home, 600, Purpose.START).measure([FILE], MACHINE)
     assert runs.started == []
     save_engine_measurements(home, [measurement(runs=1, measured_at=time.time() - 3600)])
-    EngineMeasurer(home, 10, Purpose.START).measure([FILE], MACHINE)
+    EngineMeasurer(home, 600, Purpose.START).measure([FILE], MACHINE)
     assert len(runs.started) == 1
 
 
@@ -154,11 +154,11 @@ def test_a_model_that_is_not_here_or_takes_too_long_is_measured_by_its_shape(
 ) -> None:
     runs = Runs(monkeypatch)
     absent = find_model_file("Qwen3-0.6B:Q4_K_M", CATALOG)
-    assert EngineMeasurer(home, 10).measure([absent], MACHINE)
+    assert EngineMeasurer(home, 600).measure([absent], MACHINE)
     home.model(FILE.sha256).write_bytes(b"weights")
     assert EngineMeasurer(home, 0.5).measure([FILE], MACHINE), "a start alone takes longer"
     assert {sha256 for sha256, _, _ in runs.started} == {""}
-    assert not EngineMeasurer(home, 10).measure([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
+    assert not EngineMeasurer(home, 600).measure([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
 
 
 def test_a_file_that_the_engine_refuses_is_measured_by_its_shape(
@@ -167,7 +167,7 @@ def test_a_file_that_the_engine_refuses_is_measured_by_its_shape(
     home.model(FILE.sha256).write_bytes(b"damaged")
     runs = Runs(monkeypatch)
     runs.refused = FILE.sha256
-    assert EngineMeasurer(home, 10).measure([FILE], MACHINE)
+    assert EngineMeasurer(home, 600).measure([FILE], MACHINE)
     assert [sha256 for sha256, _, _ in runs.started] == [FILE.sha256, "", ""]
     assert "damaged on purpose" in capsys.readouterr().err
 
@@ -178,10 +178,10 @@ def test_nothing_is_measured_beside_a_platform_that_serves(home: Home, monkeypat
     held = acquire_lock(home)
     assert held is not None
     try:
-        assert not EngineMeasurer(home, 10).measure([FILE], MACHINE) and runs.started == []
+        assert not EngineMeasurer(home, 600).measure([FILE], MACHINE) and runs.started == []
     finally:
         held.close()
-    assert EngineMeasurer(home, 10).measure([FILE], MACHINE)
+    assert EngineMeasurer(home, 600).measure([FILE], MACHINE)
 
 
 def test_a_full_disk_costs_the_stack_and_not_the_plan(
@@ -192,7 +192,7 @@ def test_a_full_disk_costs_the_stack_and_not_the_plan(
 
     monkeypatch.setattr(engine_measurement, "write_synthetic_model", refuse)
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 10).measure([find_model_file("Qwen3-0.6B", CATALOG)], MACHINE)
+    assert not EngineMeasurer(home, 600).measure([find_model_file("Qwen3-0.6B", CATALOG)], MACHINE)
     assert "No space left" in capsys.readouterr().err and runs.started == []
     assert not (home.root / "measured" / "stack").exists()
 
@@ -200,7 +200,7 @@ def test_a_full_disk_costs_the_stack_and_not_the_plan(
 def test_a_machine_of_another_plan_lends_no_cores(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.model(FILE.sha256).write_bytes(b"weights")
     runs = Runs(monkeypatch)
-    EngineMeasurer(home, 10).measure([FILE], replace(MACHINE, cores_usable=4096))
+    EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, cores_usable=4096))
     assert max(count for _, count, _ in runs.started) <= host_resources.usable_cores()
 
 
@@ -269,4 +269,4 @@ def test_a_broken_file_of_measurements_is_measured_again(home: Home, monkeypatch
     home.folder("measured")
     write_json(home.engine_measurements, {"not": "a list"})
     runs = Runs(monkeypatch)
-    assert EngineMeasurer(home, 10).measure([FILE], MACHINE) and runs.started
+    assert EngineMeasurer(home, 600).measure([FILE], MACHINE) and runs.started
