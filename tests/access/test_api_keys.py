@@ -88,23 +88,6 @@ def test_unknown_keys_do_not_flood_the_store(keys: KeyStore, store: Store, clock
     assert gateway.identify(later) is not None
 
 
-def test_a_key_that_a_thread_reads_meanwhile_is_known(
-    keys: KeyStore, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The read ends after the first look and before the question whether anything is unread."""
-    gateway = open_keys(store, clock)
-    assert gateway.identify(keys.create("clinic")[0]) is not None
-    secret, _ = keys.create("clinic")
-    ask = gateway._may_be_unread
-
-    def read_meanwhile() -> bool:
-        gateway._refresh()
-        return ask()
-
-    monkeypatch.setattr(gateway, "_may_be_unread", read_meanwhile)
-    assert gateway.identify(secret) is not None
-
-
 def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
     keys: KeyStore, store: Store, clock: Clock
 ) -> None:

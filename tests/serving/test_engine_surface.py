@@ -16,8 +16,7 @@ from tests.serving.conftest import Platform, endpoint, free_port, running, table
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in, whole
 
 from archwright.home import Home
-from archwright.http_client.form import FormPart, encode_form
-from archwright.serving.http.multipart import read_parts
+from archwright.serving.http.multipart import FormPart, encode_multipart, read_parts
 
 from .official_clients import HELLO, anthropic_client, openai_client
 
@@ -248,7 +247,7 @@ def test_a_transcription_is_charged_once_by_its_seconds(
     surface: Platform, server: Place, reply: dict[str, Any], file: bytes, counts: tuple[int, int]
 ) -> None:
     server.script = whole(reply)
-    form, content_type = encode_form(
+    form, content_type = encode_multipart(
         [FormPart("model", "", "", b"plain"), FormPart("file", "a.mp3", "audio/mpeg", file)]
     )
     answer = surface.ask("POST", "/v1/audio/transcriptions", form, headers={"content-type": content_type})
@@ -261,7 +260,7 @@ def test_a_transcription_is_charged_once_by_its_seconds(
 def test_a_transcription_reserves_the_most_that_its_file_can_last(surface: Platform, server: Place) -> None:
     server.script = whole({"text": "a"})
     for file, most in ((wav(10), 10 * 65), (b"x" * 7_500, 10 * 65)):  # exact, and at the lowest bit rate
-        form, kind = encode_form([FormPart("model", "", "", b"plain"), FormPart("file", "a", "audio/x", file)])
+        form, kind = encode_multipart([FormPart("model", "", "", b"plain"), FormPart("file", "a", "audio/x", file)])
         for tpm, status in ((most, 200), (most - 1, 429)):
             key = surface.made_key("acme", tpm=tpm)
             reply = surface.ask("POST", "/v1/audio/transcriptions", form, key=key, headers={"content-type": kind})

@@ -124,11 +124,10 @@ class KeyCache:
             self._ensure_fresh(POLL_S)
         principal = self._live.get(digest)
         if principal is None:
-            if not is_well_formed(secret):
+            if not is_well_formed(secret) or not self._may_be_unread():
                 return None
-            if self._may_be_unread():
-                self._ensure_fresh(0.0)
-            principal = self._live.get(digest)  # also if nothing is unread: a thread may have read it meanwhile
+            self._ensure_fresh(0.0)
+            principal = self._live.get(digest)
             if principal is None:
                 return None
         if self._clock() >= principal.expires_at:

@@ -9,11 +9,7 @@ from archwright.contract.record import Record
 from archwright.errors import ReconcileError
 from archwright.reconcile.bench_client import normalise_base_url
 from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult
-from archwright.reconcile.conformance.key_administration import (
-    ArchwrightAdministration,
-    KeyAdministration,
-    LitellmAdministration,
-)
+from archwright.reconcile.conformance.key_administration import ArchwrightAdministration, LitellmAdministration
 from archwright.reconcile.conformance.request_templates import EMBEDDINGS, RequestTemplate
 
 MILLION, REQUESTS_LIMIT = 1e6, 1_000
@@ -72,12 +68,13 @@ async def _run_suite(url: str, key: str, options: ConformanceOptions) -> Conform
         name, _, text = options.embeddings.rpartition("=")
         (usd,) = _parse_prices(text if name else None, "embeddings", "MODEL=IN", 1)
         embeddings = RequestTemplate(name, usd, 0.0, run, EMBEDDINGS)
-    admin: KeyAdministration | None = None
-    if options.admin == "litellm":
-        admin = LitellmAdministration(url, key, run)
-    elif options.admin is not None:
-        admin = ArchwrightAdministration(options.admin, key, run)
-    suite = BudgetSuite(url, key, admin, options.budget_usd)
+    litellm = options.admin == "litellm"
+    admin = (
+        LitellmAdministration(url, key, run)
+        if litellm
+        else options.admin and ArchwrightAdministration(options.admin, key, run)
+    )
+    suite = BudgetSuite(url, key, admin or None, options.budget_usd)
     model = options.model or await suite.find_model()
     cases = tuple(await suite.run(RequestTemplate(model, input_usd, output_usd, run), embeddings, options.requests))
     return ConformanceReport(url=url, model=model, cases=cases, overspent_usd=sum(one.overspent_usd for one in cases))

@@ -164,7 +164,7 @@ def status() -> PlatformStatus:
         return found
     notes = (*found.notes, *gateway_record.list_upstream_problems(home, *(one.name for one in served)))
     state, url = ("running", served[0].url) if found.url is None else (found.state, found.url)
-    return replace(found, state=state, url=url, gateways=gateway_record.read_models(home, served), notes=notes)
+    return replace(found, state=state, url=url, gateways=served, notes=notes)
 
 
 class DownResult(Record):
@@ -199,7 +199,7 @@ def running_url(home: Home, model: str | None = None) -> str:
     if not served:
         where = ErrorLocation(str(home.root))
         raise OperateError("AW-OPS-31", "no platform is running", where=where, hint="archwright up --detach")
-    return next((one for one in gateway_record.read_models(home, served) if model in one.models), served[0]).url
+    return next((one for one in served if model in one.models), served[0]).url
 
 
 class AnswerStream(Iterator[str]):
@@ -253,8 +253,7 @@ def _first_endpoint(home: Home) -> str:
     """Return the first workload's name, whose endpoint serves the version in production, or the first model."""
     current = platform_state.read_running_state(home)
     names = [one.name for one in current.endpoints] if current is not None else []
-    served = gateway_record.read_models(home, gateway_record.list_gateways(home))
-    names += [model for one in served for model in one.models]
+    names += [model for one in gateway_record.list_gateways(home) for model in one.models]
     return next(iter(names), "")
 
 

@@ -30,7 +30,8 @@ class Metric(NamedTuple):
     @property
     def bounds(self) -> tuple[float, ...]:
         """The upper bounds of a histogram's buckets, in seconds."""
-        return BOUNDS_S.get(self.quantity, ())
+        low, high = BOUNDS_S.get(self.quantity, (0.0, 0.0))
+        return tuple(bound for bound in _ROUND_BOUNDS_S if low <= bound <= high)
 
 
 REQUEST_LABELS = ("workload", "model", "pool")
@@ -91,10 +92,6 @@ def _parse_row(row: str) -> Metric:
 METRICS: tuple[Metric, ...] = tuple(map(_parse_row, _ROWS.replace("\n    |", " |").strip().splitlines()))
 METRIC_BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
 
-_ROUND_BOUNDS_S = tuple(float(f"{digits}e{decade}") for decade in range(-3, 3) for digits in (1, 1.5, 2, 3, 5, 7))
 # First and last bound: TPOT of a fast decoder and of a processor, TTFT from a small to a busy model.
-_ENDS_S = {"ttft_s": (0.01, 70.0), "tpot_s": (0.002, 1.0), "latency_s": (0.01, 300.0)}
-BOUNDS_S = {
-    quantity: tuple(bound for bound in _ROUND_BOUNDS_S if low <= bound <= high)
-    for quantity, (low, high) in _ENDS_S.items()
-}
+BOUNDS_S = {"ttft_s": (0.01, 70.0), "tpot_s": (0.002, 1.0), "latency_s": (0.01, 300.0)}
+_ROUND_BOUNDS_S = tuple(float(f"{digits}e{decade}") for decade in range(-3, 3) for digits in (1, 1.5, 2, 3, 5, 7))

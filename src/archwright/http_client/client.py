@@ -10,7 +10,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from threading import get_ident
@@ -30,7 +30,6 @@ from archwright.http_client.connection_pool import (
     ServerAddress,
     create_tls_context,
 )
-from archwright.http_client.form import FormPart, encode_form
 from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 from archwright.http_client.streaming_response import StreamingResponse
 
@@ -114,7 +113,8 @@ class EngineClient:
         """Use these headers from the next request on."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._lines = (
-            f"Host: {self._parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n{lines}"
+            f"Host: {self._parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+            f"Content-Type: application/json\r\n{lines}"
         )
         self._heads: dict[tuple[str, str], bytes] = {}
         keys = (value.rpartition(" ")[2] for name, value in headers.items() if name.lower().endswith(KEY_HEADERS))
@@ -170,13 +170,11 @@ class EngineClient:
     async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("POST", path, _encode(body), headers)))
 
-    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._decode_object(await self._read_body(self._encode_request("PUT", path, _encode(body))))
-
-    async def post_form(self, path: str, parts: Iterable[FormPart]) -> dict[str, Any]:
-        form, content_type = encode_form(parts)
-        data = self._encode_request("POST", path, form, content_type=content_type.encode())
-        return self._decode_object(await self._read_body(data))
+    async def send_bytes(self, method: str, path: str, body: bytes, kind: str = "application/json") -> dict[str, Any]:
+        """Send `body` as it is, with any method; `kind`: its content type."""
+        data = self._encode_request(method, path, body)
+        line = b"Content-Type: application/json"
+        return self._decode_object(await self._read_body(data.replace(line, f"Content-Type: {kind}".encode(), 1)))
 
     async def get(self, path: str) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
@@ -277,12 +275,7 @@ class EngineClient:
         return pool
 
     def _encode_request(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] = NO_HEADERS,
-        content_type: bytes = b"application/json",
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
     ) -> bytes:
         head = self._heads.get((method, path))
         if head is None:
@@ -291,7 +284,7 @@ class EngineClient:
         if method == "GET":
             return head + b"\r\n"
         extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""
-        return b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, extra, content_type, len(body), body)
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), body)
 
     def _url(self, path: str) -> str:
         tail = "/" + path.removeprefix("/").removeprefix("v1/")

@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -23,7 +22,7 @@ STOP_TIMEOUT_S, POLL_S = 30.0, 0.02
 
 
 class ServedGateway(Record):
-    """`name`: of its configuration in the home. `models`: their names for clients, set by `read_models`."""
+    """`name`: of its configuration in the home. `models`: their names for clients; not in the record."""
 
     name: str
     pid: int
@@ -42,27 +41,17 @@ def record_gateway(home: Home, gateway: ServedGateway) -> BinaryIO:
 
 
 def list_gateways(home: Home) -> tuple[ServedGateway, ...]:
-    """Return the gateways that run, without their models."""
     found = []
     for path in sorted(home.folder("run").glob("serve-*.lock")):
-        with path.open("rb") as file, suppress(msgspec.DecodeError):  # its start has locked it and not written it
+        with path.open("rb") as file, suppress(msgspec.DecodeError, OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                found.append(msgspec.json.decode(file.read(), type=ServedGateway))
+                gateway = msgspec.json.decode(file.read(), type=ServedGateway)
+                served = msgspec.json.decode(home.config(gateway.name).read_bytes(), type=GatewayConfig).endpoints
+                names = [name for one in served for name in (one.model, *one.aliases)]
+                found.append(replace(gateway, models=tuple(dict.fromkeys(names))))
     return tuple(found)
-
-
-def read_models(home: Home, gateways: Iterable[ServedGateway]) -> tuple[ServedGateway, ...]:
-    """Return the gateways with their models; without, if another release wrote the configuration."""
-    return tuple(replace(one, models=_list_models(home, one.name)) for one in gateways)
-
-
-def _list_models(home: Home, name: str) -> tuple[str, ...]:
-    with suppress(msgspec.DecodeError, OSError):
-        served = msgspec.json.decode(home.config(name).read_bytes(), type=GatewayConfig).endpoints
-        return tuple(dict.fromkeys(model for one in served for model in (one.model, *one.aliases)))
-    return ()
 
 
 def list_upstream_problems(home: Home, *names: str) -> tuple[str, ...]:

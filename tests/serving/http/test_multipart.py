@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.http_client.form import FormPart, encode_form
 from archwright.serving.http.errors import ApiError
-from archwright.serving.http.multipart import MAX_PARTS, parse_form, read_parts
+from archwright.serving.http.multipart import MAX_PARTS, FormPart, encode_multipart, parse_form, read_parts
 
 TYPE = "multipart/form-data; boundary=XX"
 FIELD = b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n'
@@ -65,7 +64,7 @@ parts = st.builds(FormPart, names, st.just("") | names, st.just("audio/wav"), st
 @settings(max_examples=60, deadline=None)
 @given(st.lists(parts, min_size=1, max_size=5))
 def test_a_written_form_is_read_back(sent: list[FormPart]) -> None:
-    body, content_type = encode_form(sent)
+    body, content_type = encode_multipart(sent)
     found = read_parts(body, content_type)
     assert [(part.name, part.filename, part.data) for part in found] == [
         (part.name, part.filename, part.data) for part in sent
@@ -84,5 +83,5 @@ def test_no_bytes_raise_anything_else(noise: bytes, at: int, cut: int) -> None:
 
 
 def test_a_name_cannot_end_its_header() -> None:
-    body, content_type = encode_form([FormPart('a"\r\nx: y', 'f"\r\n\r\n', "audio/wav", secrets.token_bytes(8))])
+    body, content_type = encode_multipart([FormPart('a"\r\nx: y', 'f"\r\n\r\n', "audio/wav", secrets.token_bytes(8))])
     assert [part.name for part in read_parts(body, content_type)] == ["a%22%0D%0Ax: y"]

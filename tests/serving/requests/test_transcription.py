@@ -8,7 +8,7 @@ import wave
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.http_client.form import FormPart
+from archwright.serving.http.multipart import FormPart
 from archwright.serving.requests.transcription import LOWEST_BYTES_PER_SECOND, measure_sound
 
 

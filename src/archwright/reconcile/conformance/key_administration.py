@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from archwright.http_client.client import EngineClient, EngineRefused
 
 TENANT = "conformance"
@@ -49,7 +51,8 @@ class ArchwrightAdministration:
         if count == 1:
             fields["budget_usd"] = budget_usd
         else:
-            await self.client.put(f"/tenants/{TENANT}/users/{user}/limits", {"budget_usd": budget_usd})
+            limits = msgspec.json.encode({"budget_usd": budget_usd})
+            await self.client.send_bytes("PUT", f"/tenants/{TENANT}/users/{user}/limits", limits)
         made = [await self.client.post(f"/tenants/{TENANT}/keys", fields) for _ in range(count)]
         return tuple(CreatedKey(one["id"], one["key"]) for one in made)
 

@@ -11,13 +11,19 @@ import msgspec
 
 from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineClient, EngineRefused
-from archwright.http_client.form import FormPart
 from archwright.policy.usage_limits import TEMPLATE_TOKENS
 
 MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
 BATCH_LIMIT_S, BATCH_POLL_S = 300.0, 0.25
 BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
 CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
+BOUNDARY = "archwright-conformance"
+FORM_HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="batch.jsonl"\r\n'
+    "Content-Type: application/jsonl\r\n\r\n"
+).encode()
+FORM_TYPE, FORM_END = f"multipart/form-data; boundary={BOUNDARY}", f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 class Answer(NamedTuple):
@@ -103,14 +109,10 @@ class RequestTemplate(NamedTuple):
         """Run a batch of `count` requests to its end; one refused answer if the gateway does not accept it."""
         url = f"/v1{self.path}"
         rows = ({"custom_id": f"{n}", "method": "POST", "url": url, "body": self.build_body(n)} for n in range(count))
-        lines = b"\n".join(map(msgspec.json.encode, rows))
-        form = (
-            FormPart("purpose", "", "text/plain", b"batch"),
-            FormPart("file", "batch.jsonl", "application/jsonl", lines),
-        )
+        form = FORM_HEAD + b"\n".join(map(msgspec.json.encode, rows)) + FORM_END
         try:
             async with asyncio.timeout(BATCH_LIMIT_S):
-                file = await client.post_form("/v1/files", form)
+                file = await client.send_bytes("POST", "/v1/files", form, FORM_TYPE)
                 order = {"input_file_id": file.get("id"), "endpoint": url, "completion_window": "24h"}
                 batch = await client.post("/v1/batches", order)
                 while batch.get("status") not in BATCH_ENDS:

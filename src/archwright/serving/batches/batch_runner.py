@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 
@@ -38,6 +40,7 @@ from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import (
     HeaderField,
     HttpResponse,
+    Peer,
     ResponseBuffer,
     body_too_large,
     early_end_error,
@@ -50,23 +53,7 @@ MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
 LineRoute = tuple[Callable[[HandlerContext], RequestHandler], bool]
 """How lines of an endpoint are prepared, and whether image data may exceed the limit of the body."""
-
-
-class _NoConnection:
-    """In place of a client's connection, which a line has not."""
-
-    address, left = "", False
-
-    def is_reusable(self) -> bool:
-        return False
-
-    def send(self, data: bytes) -> None:
-        """Send nothing: `_LineResponse` holds the response."""
-
-    def on_key_accepted(self) -> None: ...
-    def on_response_sent(self) -> None: ...
-    def abort(self) -> None: ...
-    def hold_bytes(self, tenant: str, size: int) -> None: ...
+_NOBODY = cast(Peer, SimpleNamespace(address="", left=False))  # in place of a connection, which a line has not
 
 
 class _LineResponse(HttpResponse):
@@ -75,7 +62,7 @@ class _LineResponse(HttpResponse):
     __slots__ = ("body", "content", "quota", "record", "status")
 
     def __init__(self, request_id: str, head: RequestHead, buffer: ResponseBuffer) -> None:
-        super().__init__(head, _NoConnection(), buffer)
+        super().__init__(head, _NOBODY, buffer)
         self.quota = BodyQuota(buffer.bodies)  # a large line counts as memory of its tenant
         self.id, self.status, self.body = request_id, 0, b""
         self.record: RequestRecord | None = None

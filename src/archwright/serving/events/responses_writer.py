@@ -85,7 +85,7 @@ class ResponsesWriter:
         self.number = len(START_KINDS)
 
     def encode_start(self) -> bytes:
-        snapshot = self._encode_snapshot("in_progress", ())
+        snapshot = ResponsesWriter(self._envelope, self._options, self._clock)._encode_snapshot("in_progress")
         return b"".join(
             encode_event(kind, sequence_number=at, response=snapshot) for at, kind in enumerate(START_KINDS)
         )
@@ -115,20 +115,20 @@ class ResponsesWriter:
 
     def encode_end(self, used: dict[str, Any] | None) -> bytes:
         out, status = self._close_all(), self._status
-        snapshot = self._encode_snapshot(status, self._output, usage=to_responses_usage(used))
+        snapshot = self._encode_snapshot(status, usage=to_responses_usage(used))
         return out + self._encode_event(f"response.{status}", response=snapshot) + DONE_EVENT
 
     def encode_error(self, error: ApiError) -> bytes:
         """Encode the end of a stream that failed. Nothing that is open ends first."""
         code = "server_error" if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_prompt"
         code = "rate_limit_exceeded" if error.status == HTTPStatus.TOO_MANY_REQUESTS else code
-        snapshot = self._encode_snapshot("failed", self._output, error={"code": code, "message": error.message})
+        snapshot = self._encode_snapshot("failed", error={"code": code, "message": error.message})
         return self._encode_event("response.failed", response=snapshot) + DONE_EVENT
 
     def encode_response(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         self.encode_piece(pieces[0])
         self._close_all()
-        return bytes(self._encode_snapshot(self._status, self._output, usage=to_responses_usage(used)))
+        return bytes(self._encode_snapshot(self._status, usage=to_responses_usage(used)))
 
     @property
     def _status(self) -> str:
@@ -139,12 +139,7 @@ class ResponsesWriter:
         return encode_event(kind, sequence_number=number, **fields)
 
     def _encode_snapshot(
-        self,
-        status: str,
-        output: Sequence[dict[str, Any]],
-        *,
-        usage: dict[str, Any] | None = None,
-        error: dict[str, Any] | None = None,
+        self, status: str, *, usage: dict[str, Any] | None = None, error: dict[str, Any] | None = None
     ) -> msgspec.Raw:
         """Encode the response object."""
         reason = INCOMPLETE_REASONS.get(self._finish) if status == "incomplete" else None
@@ -153,7 +148,7 @@ class ResponsesWriter:
             **{"id": self._envelope.id, "object": "response", "created_at": self._envelope.created},
             **{"status": status, "completed_at": completed_at, "error": error},
             "incomplete_details": None if reason is None else {"reason": reason},
-            **{"output": output, "usage": usage},
+            **{"output": self._output, "usage": usage},
         }
         return msgspec.Raw(_encode(fields)[:-1] + b"," + self._shown)
 
@@ -279,5 +274,5 @@ def to_responses_usage(used: dict[str, Any] | None) -> dict[str, Any]:
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": usage.get("total_tokens", read + written),
-        **({"cost_usd": usage["cost_usd"]} if "cost_usd" in usage else {}),
+        **{name: usage[name] for name in ("cost_usd",) if name in usage},
     }

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from archwright.http_client.form import FormPart
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.handlers.request_handler import HandlerContext
 from archwright.serving.handlers.single_reply import SingleReplyHandler, wrong_results
+from archwright.serving.http.multipart import FormPart, encode_multipart
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, WORKLOAD_HEADER
 from archwright.serving.requests.transcription import count_sound_tokens, validate_transcription
 from archwright.serving.routing.replica import Replica
@@ -32,7 +32,8 @@ class TranscriptionHandler(SingleReplyHandler):
         fields = {**self._generation.body, **replica.client.model_override}
         texts = ((name, text) for name, value in fields.items() for text in ([value] if type(value) is str else value))
         parts = [FormPart(name, "", "text/plain", text.encode()) for name, text in texts]
-        return await replica.client.post_form(self.path, [*parts, self._sound.file])
+        form, content_type = encode_multipart([*parts, self._sound.file])
+        return await replica.client.send_bytes("POST", self.path, form, content_type)
 
     def _build_response(self, reply: dict[str, Any]) -> dict[str, Any]:
         if type(reply.get("text")) is not str:

@@ -1,22 +1,35 @@
-"""Read multipart/form-data (RFC 7578), strictly and with bounds.
+"""Read and write multipart/form-data (RFC 7578), strictly and with bounds.
 
 Design: the standard library's email parser reads only the headers of the parts, because it would decode a whole upload
 as text. Parts are found by one search for the boundary.
 """
 
 import re
+import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from email import message_from_string
 from email.message import Message
-from typing import Any
+from typing import Any, NamedTuple
 
-from archwright.http_client.form import FORM_TYPE, FormPart
 from archwright.serving.http.errors import ApiError, bad_request
 
+FORM_TYPE = "multipart/form-data"
 MAX_PARTS = 64
 MAX_HEADER_BYTES = 4_096  # of one part
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PLAIN_ENCODINGS = ("binary", "7bit", "8bit")
+# Escapes of the HTML standard for names in a header.
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+
+
+class FormPart(NamedTuple):
+    """One field of a form. `filename` is empty for a field that is no file."""
+
+    name: str
+    filename: str
+    content_type: str
+    data: bytes
 
 
 def parse_form(body: bytes, content_type: str) -> tuple[dict[str, Any], FormPart | None]:
@@ -81,6 +94,18 @@ def _read_part(body: bytes, begin: int, end: int) -> FormPart:
     if encoding not in _PLAIN_ENCODINGS:
         raise _malformed(f"the encoding {encoding[:40]!r} of a part is not supported")
     return FormPart(name, filename, headers.get_content_type(), body[headers_end + 4 : end])
+
+
+def encode_multipart(parts: Iterable[FormPart]) -> tuple[bytes, str]:
+    """Return a form and its content type. The random boundary occurs in no part."""
+    boundary = secrets.token_hex(16)
+    pieces: list[bytes] = []
+    for part in parts:
+        file = f'; filename="{part.filename.translate(_ESCAPES)}"' if part.filename else ""
+        kind = f"\r\ncontent-type: {part.content_type}" if part.filename else ""
+        named = f'content-disposition: form-data; name="{part.name.translate(_ESCAPES)}"{file}{kind}'
+        pieces += (f"--{boundary}\r\n{named}\r\n\r\n".encode(), part.data, b"\r\n")
+    return b"".join((*pieces, f"--{boundary}--\r\n".encode())), f"{FORM_TYPE}; boundary={boundary}"
 
 
 def _malformed(problem: str) -> ApiError:

@@ -27,7 +27,7 @@ def build_rate_headers(rates: Rates, *, messages: bool) -> list[tuple[bytes, byt
                 rate, left = caps[kind], other
         if rate < 0:
             continue
-        reset_s = 60 * (1 - left / (rate * UNITS_PER_REQUEST)) if rate else 0.0
+        reset_s = 60 - left / (rate * 1_000_000) if rate else 0.0
         reset = b"%.3fs" % reset_s
         if messages:
             reset = datetime.fromtimestamp(time.time() + reset_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()

@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from archwright.http_client.form import FORM_TYPE
 from archwright.policy.residency import DataClass
 from archwright.serving.handlers.stream_relay import EVENT_STREAM_TYPE
 from archwright.serving.http.errors import MESSAGES_PATH
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE
+from archwright.serving.http.multipart import FORM_TYPE
 from archwright.serving.process.reply_records import ApiErrorReply, MessageErrorReply
 from archwright.serving.process.route_table import METERED_PERMISSION, Route
 from archwright.serving.requests.request_validation import WORKLOAD_HEADER

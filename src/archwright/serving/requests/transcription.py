@@ -11,9 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from archwright.http_client.form import FormPart
 from archwright.serving.http.errors import unsupported_value
-from archwright.serving.http.multipart import parse_form
+from archwright.serving.http.multipart import FormPart, parse_form
 from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest, find_endpoint
