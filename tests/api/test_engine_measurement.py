@@ -243,19 +243,22 @@ def test_a_plan_measures_the_engine_and_says_so(
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(
+    "name", ["SmolLM2-360M-Instruct:Q8_0", pytest.param("Qwen3-30B-A3B:Q4_K_M", marks=pytest.mark.nightly)]
+)
 def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
-    for name in ("SmolLM2-360M-Instruct:Q8_0", "Qwen3-30B-A3B:Q4_K_M"):
-        artefact = find_model_file(name, CATALOG)
-        machine = read_machine(home, artefact)
-        assert EngineMeasurer(home, 120).measure([artefact], machine), name
-        kept = [one for one in read_engine_measurements(home) if one.model == artefact.model]
-        assert kept and all(one.model_sha256 == "" and one.steps for one in kept)
-        predicted = api.predict_serving(name, on="this-machine", load="1x64+16")
-        assert predicted.stratum.startswith("measured on random weights: llamacpp")
-        assert any("random weights" in line for line in predicted.weak)
+    artefact = find_model_file(name, CATALOG)
+    machine = read_machine(home, artefact)
+    assert EngineMeasurer(home, 120).measure([artefact], machine)
+    kept = read_engine_measurements(home)
+    assert {one.model for one in kept} == {artefact.model}
+    assert all(one.model_sha256 == "" and one.steps for one in kept)
+    predicted = api.predict_serving(name, on="this-machine", load="1x64+16")
+    assert predicted.stratum.startswith("measured on random weights: llamacpp")
+    assert any("random weights" in line for line in predicted.weak)
 
 
 def test_the_engine_of_one_core_has_one_thread_count(home: Home) -> None:

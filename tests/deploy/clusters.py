@@ -37,7 +37,7 @@ def _list_resources(bundle: FileBundle, folder: PurePosixPath) -> list[str]:
 
 
 def _read_kustomization(bundle: FileBundle, folder: PurePosixPath) -> Item:
-    return cast(Item, yaml.safe_load(bundle.files[str(folder / KUSTOMIZATION)].text))
+    return cast(Item, yaml.load(bundle.files[str(folder / KUSTOMIZATION)].text, yaml.CSafeLoader))
 
 
 def read_cluster(bundle: FileBundle, folder: PurePosixPath) -> list[Item]:
@@ -69,7 +69,7 @@ def find_overlay(folder: PurePosixPath) -> PurePosixPath:
 
 def _list_kept(bundle: FileBundle, folder: PurePosixPath) -> list[Item]:
     """Return the objects of the overlay that a component leaves, with its other patches left out."""
-    patches = [yaml.safe_load(one["patch"]) for one in _read_kustomization(bundle, folder)["patches"]]
+    patches = [yaml.load(one["patch"], yaml.CSafeLoader) for one in _read_kustomization(bundle, folder)["patches"]]
     gone = {(one["kind"], one["metadata"]["name"]) for one in patches if isinstance(one, dict)}
     items = read_cluster(bundle, find_overlay(folder))
     return [one for one in items if (one["kind"], one["metadata"]["name"]) not in gone | _list_proxied(bundle, folder)]

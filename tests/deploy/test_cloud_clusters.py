@@ -22,7 +22,7 @@ SECRETS = {
 
 def list_objects(bundle: FileBundle, kind: str) -> list[dict[str, Any]]:
     texts = [file.text for path, file in bundle.files.items() if path.endswith(".yaml")]
-    found = [one for text in texts for one in yaml.safe_load_all(text)]
+    found = [one for text in texts for one in yaml.load_all(text, yaml.CSafeLoader)]
     return [one for one in found if isinstance(one, dict) and one.get("kind") == kind]
 
 

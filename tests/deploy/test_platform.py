@@ -49,7 +49,7 @@ def rendered(made_bundle: MadeBundle) -> Rendered:
 def read_objects(bundle: FileBundle) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, file in bundle.files.items():
         if path.endswith(".yaml"):
-            for document in yaml.safe_load_all(file.text):
+            for document in yaml.load_all(file.text, yaml.CSafeLoader):
                 if isinstance(document, dict) and {"kind", "metadata"} <= document.keys():
                     yield path, document
 
@@ -119,7 +119,7 @@ def test_the_driver_is_installed_only_where_the_image_has_none(rendered: Rendere
         ("clinic", "on-premises", "de", True),
     ):
         bundle = rendered(name, option)
-        values = yaml.safe_load(bundle.files[f"platform/{site}/values-gpu-operator.yaml"].text)
+        values = yaml.load(bundle.files[f"platform/{site}/values-gpu-operator.yaml"].text, yaml.CSafeLoader)
         assert values["driver"]["enabled"] is values["toolkit"]["enabled"] is values["dcgm"]["enabled"] is installs
         assert values["dcgmExporter"]["enabled"] is True
         assert values["devicePlugin"]["enabled"] is (site != "gcp-us-east4"), "GKE runs its own"
@@ -305,7 +305,7 @@ def test_every_object_of_the_check_list_is_in_the_bundle(rendered: Rendered, nam
     bundle = rendered(name, option)
     there = {f"{path} {one['kind']}/{one['metadata'].get('name', '')}" for path, one in read_objects(bundle)}
     there |= {f"{path} {one['kind']}/{one['metadata'].get('generateName', '')}" for path, one in read_objects(bundle)}
-    items = yaml.safe_load(bundle.files["conformance.yaml"].text)["items"]
+    items = yaml.load(bundle.files["conformance.yaml"].text, yaml.CSafeLoader)["items"]
     assert [one["level"] for one in items].count("MUST") == 8
     assert len(items) == 15
     for item in items:
@@ -338,7 +338,7 @@ def test_the_patches_of_the_read_me_fit_the_objects(rendered: Rendered, name: st
     bundle = rendered(name, option)
     text = bundle.files["README.md"].text
     block = "\n".join(line[7:] for line in text.splitlines() if line.startswith("       "))
-    overlay = yaml.safe_load(block)
+    overlay = yaml.load(block, yaml.CSafeLoader)
     objects = {(one["kind"], one["metadata"].get("name")): one for _, one in read_objects(bundle)}
     assert f"{overlay['resources'][0].removeprefix('../')}/kustomization.yaml" in bundle.files
     for patch in overlay["patches"]:

@@ -128,7 +128,7 @@ def test_bench_of_the_small_model_on_this_machine(
     """The desk plan of this machine, with a short load. Other programs may take most of it: 20 times is inside."""
     digest = catalog.artefacts["SmolLM2-135M-Instruct"].sha256
     home.model(digest).symlink_to(model_home.model(digest))
-    needs = yaml.safe_load(read_example("desk"))
+    needs = yaml.load(read_example("desk"), yaml.CSafeLoader)
     # A busy machine may not hold the limits of the example, and they are not what this test is about.
     needs["workloads"][0]["slo"] = {"ttft_p95_s": 120, "tpot_p95_s": 5}
     (tmp_path / "needs.yaml").write_text(yaml.safe_dump(needs))
@@ -150,7 +150,7 @@ def list_objects(bundle: FileBundle, folder: str) -> dict[tuple[str, str], Any]:
     objects = {}
     for path, file in bundle.files.items():
         if path.startswith(folder):
-            for one in yaml.safe_load_all(file.text):
+            for one in yaml.load_all(file.text, yaml.CSafeLoader):
                 objects[one["kind"], one["metadata"]["name"]] = one
     return objects
 

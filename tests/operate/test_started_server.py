@@ -98,7 +98,7 @@ def test_from_the_hub_to_a_gpu_pool(home: Home, plan: Path, tmp_path: Path, monk
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
     tool.chmod(0o755)
-    needs = yaml.safe_load(read_template("desk"))
+    needs = yaml.load(read_template("desk"), yaml.CSafeLoader)
     needs["workloads"][0]["model"], needs["budget"]["per_month"] = "Qwen3-4B", 600
     (tmp_path / "needs.yaml").write_text(yaml.safe_dump(needs))
     with HubServer(tmp_path / "hub") as server:

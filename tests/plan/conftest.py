@@ -114,7 +114,7 @@ def needs_of(catalog: Catalog) -> Read:
     def read(name: str, change: Change | None = None) -> tuple[Needs, NeedsSource]:
         text = read_template(name) if name in ONLY_TEMPLATES else read_example(name)
         if change is not None:
-            document = yaml.safe_load(text)
+            document = yaml.load(text, yaml.CSafeLoader)
             change(document)
             text = json.dumps(document, indent=1)
         return parse_needs(text.encode(), "needs.yaml", catalog)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from .conftest import GONE, NOW, Change, edit, keep_workloads, missed, only, opt
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
-
+NIGHTLY = partial(pytest.param, marks=pytest.mark.nightly)
 
 HOUSE = only("on-premises")
 WIDE = edit({"placement.site.rack_units": 60}, HOUSE)
@@ -55,8 +56,8 @@ ANTARCTIC = edit({"placement": {"allow": ["cloud"]}, "data.0.residency": ["AQ"]}
         ("clinic", edit(HUGE, HOUSE), "on-premises", {"letters.model"}, False),
         ("clinic", edit(SECRET, only("hybrid")), "hybrid", {"hybrid"}, False),
         ("manufacturer", edit({"sites.plants.power_kw": 0.1}), "on-premises", {"downtime.power_kw"}, True),
-        ("manufacturer", edit({"data.0.residency": ["EEA"]}), "on-premises", {"residency"}, True),
-        ("manufacturer", edit({"workloads.3.sites": ["plants"]}), "on-premises", {"telemetry.sites"}, True),
+        NIGHTLY("manufacturer", edit({"data.0.residency": ["EEA"]}), "on-premises", {"residency"}, True),
+        NIGHTLY("manufacturer", edit({"workloads.3.sites": ["plants"]}), "on-premises", {"telemetry.sites"}, True),
         ("manufacturer", keep_workloads("downtime", first=RENTED), "cloud-aws", {"downtime.sites"}, True),
         ("startup", edit({"data.0.residency": ["BR"]}, SERVERLESS), "serverless", {"residency"}, False),
         ("startup", edit({"placement.accelerators": ["T4"]}, SERVERLESS), "serverless", UNHELD, False),
@@ -181,6 +182,7 @@ def test_plants_need_money_to_buy_and_may_name_no_country(plan_of: Make) -> None
     assert not any("colocation" in line.name for line in option.cost_lines)
 
 
+@pytest.mark.nightly
 def test_what_follows_a_text_at_the_sites_trains_its_model_in_the_cloud(plan_of: Make) -> None:
     option = option_of(plan_of("manufacturer", edit({**AT_PLANTS, "sites.plants.power_kw": 90}, RENTED)), "cloud-aws")
     assert option.models["house-model"] == option.models["assistant"]
@@ -251,6 +253,7 @@ def test_a_base_that_is_no_open_model(needs_of: Read, catalog: Catalog) -> None:
     assert missing.picks == () and missing.misses == found.misses
 
 
+@pytest.mark.nightly
 def test_a_base_that_is_a_model_and_pretraining_have_their_machines(plan_of: Make) -> None:
     option = option_of(plan_of("startup", edit({"workloads.1.base": "Qwen2.5-7B-Instruct"})), "cloud")
     assert option.models["tone"] == "Qwen2.5-7B-Instruct" and option.feasible
@@ -344,6 +347,7 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
 # --- regions of a cloud
 
 
+@pytest.mark.nightly
 def test_no_region_is_added_for_less_than_its_fixed_cost(needs_of: Read, catalog: Catalog) -> None:
     """If a region costs nothing, an option may spread; if it costs a fortune, one region serves all."""
     needs, _ = needs_of("clinic", edit({"placement.allow": ["cloud", "hybrid"], "placement.prefer": None}))

@@ -109,7 +109,7 @@ def desk(tmp_path: Path) -> WriteNeeds:
     """Write the needs of an example with other fields of its first workload, and other allowed placements."""
 
     def write(example: str, *, allow: str = "this-machine", **fields: Any) -> Desk:
-        document = yaml.safe_load(read_example(example))
+        document = yaml.load(read_example(example), yaml.CSafeLoader)
         document["workloads"][0].update(fields)
         document["placement"]["allow"] = [allow]
         desk = Desk(tmp_path)

@@ -165,7 +165,12 @@ OPTIONS = (
 
 BOARD = replace(
     msgspec.convert(
-        {"chosen": None, "options": (), "pools": (), **yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())},
+        {
+            "chosen": None,
+            "options": (),
+            "pools": (),
+            **yaml.load(Path(__file__).with_suffix(".yaml").read_text(), yaml.CSafeLoader),
+        },
         type=Plan,
     ),
     chosen=HYBRID.name,

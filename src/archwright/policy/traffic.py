@@ -11,6 +11,7 @@
 import math
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class Arrival(NamedTuple):
     output_tokens: int
 
 
+# One draw is simulated at several speeds.
+@lru_cache(maxsize=512)
 def peak_arrivals(load: LoadSpec) -> tuple[Arrival, ...]:
     """Sample the open-loop peak phase, in order of time."""
     rng = random.Random(load.seed)
@@ -85,6 +88,8 @@ def sample_stratified_lengths(length: TokenLength, count: int, rng: random.Rando
     return drawn
 
 
+# Draws of a load differ in their seeds only.
+@lru_cache(maxsize=256)
 def solve_lognormal_sigma(length: TokenLength) -> float:
     """Find the log-normal's sigma by bisection: at constant p95, a larger sigma has a smaller mean.
 

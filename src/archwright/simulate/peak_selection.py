@@ -6,7 +6,10 @@ draw whose figures follow the machine's speed most evenly is selected.
 """
 
 import math
+from functools import lru_cache
 from statistics import median
+
+import msgspec
 
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
@@ -25,6 +28,13 @@ METRIC_WEIGHTS = SimulationResult(ttft_p50_s=0.5, ttft_p95_s=0.5, tpot_p50_s=1.0
 
 def select_representative_load(spec: ServingSpec) -> LoadSpec:
     """Return the load of `spec` with a seed from its own one upwards. Deterministic; for one replica."""
+    return _select_load(msgspec.msgpack.encode(spec))
+
+
+# Plans that differ elsewhere, such as those of a what-if, select again. A dict of the spec is no key; its encoding is.
+@lru_cache(maxsize=64)
+def _select_load(encoded_spec: bytes) -> LoadSpec:
+    spec = msgspec.msgpack.decode(encoded_spec, type=ServingSpec)
     seeds = [spec.load.seed + step for step in range(count_seeds(spec.load))]
     spec_of = {seed: replace(spec, load=replace(spec.load, seed=seed)) for seed in seeds}
     figures = {seed: _weighted_logs(simulate_replica(one, 1.0)) for seed, one in spec_of.items()}

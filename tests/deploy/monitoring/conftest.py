@@ -60,6 +60,6 @@ def monitored(made_plan: MadePlan, catalog: Catalog) -> MadeMonitoring:
         monitoring = context["monitoring"]
         assert isinstance(monitoring, Monitoring)
         scope = build_scope(context, monitoring.watched)
-        return Monitored(monitoring, scope, fill_value(yaml.safe_load(CASES.read_bytes()), scope))
+        return Monitored(monitoring, scope, fill_value(yaml.load(CASES.read_bytes(), yaml.CSafeLoader), scope))
 
     return make

@@ -95,7 +95,7 @@ class Stack:
     def configure(self, gateway: int, key: str, receiver: int) -> None:
         """Put the addresses of this machine into the bundle's configuration; nothing else is changed."""
         path = self.folder / "prometheus.yml"
-        config = yaml.safe_load(path.read_text())
+        config = yaml.load(path.read_text(), yaml.CSafeLoader)
         own = {
             "prometheus": self.ports["prometheus"],
             "archwright-gateway": gateway,

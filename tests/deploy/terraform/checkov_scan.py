@@ -37,7 +37,7 @@ class Finding(NamedTuple):
 
 
 def read_waivers(path: Path = WAIVERS) -> tuple[Waiver, ...]:
-    return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), tuple[Waiver, ...])
+    return msgspec.convert(yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader), tuple[Waiver, ...])
 
 
 def judge_findings(

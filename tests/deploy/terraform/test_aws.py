@@ -198,7 +198,7 @@ def test_the_cluster_objects_name_what_terraform_makes(
 ) -> None:
     files = made_bundle("startup", "aws", "cloud-aws").files
     texts = [one.text for path, one in files.items() if path.startswith("kubernetes/") and path.endswith(".yaml")]
-    objects = [one for text in texts for one in yaml.safe_load_all(text) if isinstance(one, dict)]
+    objects = [one for text in texts for one in yaml.load_all(text, yaml.CSafeLoader) if isinstance(one, dict)]
     kinds: dict[str, list[Configuration]] = {}
     for one in objects:
         kinds.setdefault(one.get("kind", "values"), []).append(one)

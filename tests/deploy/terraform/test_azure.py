@@ -163,7 +163,7 @@ def test_accelerator_pools_are_tainted_and_have_the_driver_once(
     """The GPU operator of the Kubernetes bundle installs no driver, because the image has it."""
     values = bundles["startup/cloud-azure"].files
     (operator,) = (file.text for path, file in values.items() if path.endswith("values-gpu-operator.yaml"))
-    assert yaml.safe_load(operator)["driver"] == {"enabled": False}
+    assert yaml.load(operator, yaml.CSafeLoader)["driver"] == {"enabled": False}
     for pool in startup["resource"]["azurerm_kubernetes_cluster_node_pool"].values():
         assert pool["gpu_driver"] == "Install"
         assert pool["node_taints"] == ["nvidia.com/gpu=present:NoSchedule"]

@@ -270,7 +270,7 @@ def test_compute_classes_name_the_pools_of_terraform(bundles: dict[str, FileBund
             pool
             for path, file in bundle.files.items()
             if path.startswith("kubernetes/") and path.endswith("node-pools.yaml")
-            for one in yaml.safe_load_all(file.text)
+            for one in yaml.load_all(file.text, yaml.CSafeLoader)
             for priority in one["spec"].get("priorities", ())
             for pool in priority.get("nodepools", ())
         ]

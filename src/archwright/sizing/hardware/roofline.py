@@ -81,6 +81,13 @@ class EngineStep(NamedTuple):
     context_tokens: float = 0.0
 
 
+class _StepFlops(NamedTuple):
+    """FLOPs of weights and prompt attention, and those of the attention of generated tokens."""
+
+    weights: float
+    attention: float
+
+
 class Roofline:
     """Step times of one replica; `slowness` multiplies every time (1: middle of the band)."""
 
@@ -97,34 +104,43 @@ class Roofline:
 
     def weights_s(self, step: EngineStep) -> float:
         """Return the arithmetic of weights and of prompt attention."""
+        return self._find_weights_s(step, self._count_flops(step))
+
+    def attention_s(self, step: EngineStep) -> float:
+        """Return the arithmetic of the attention of generated tokens."""
+        return self._find_attention_s(self._count_flops(step))
+
+    def ceiling_s(self, step: EngineStep) -> float:
+        """Return the time of a step at the engine's ceiling, 0 without one."""
+        return self._find_ceiling_s(self._count_flops(step))
+
+    def _find_weights_s(self, step: EngineStep, flops: _StepFlops) -> float:
         tokens = step.prompt_tokens + step.answering
         row = self.efficiency
         share = row.prefill_share_of_matmul if step.prompt_tokens else row.decode_share_of_matmul_batched
         if tokens < row.batched_from:
             share = row.decode_share_of_matmul
-        return self._count_flops(step)[0] / share / self._compute
+        return flops.weights / share / self._compute
 
-    def attention_s(self, step: EngineStep) -> float:
-        """Return the arithmetic of the attention of generated tokens."""
-        return self._count_flops(step)[1] / self.efficiency.attention_share_of_matmul / self._compute
+    def _find_attention_s(self, flops: _StepFlops) -> float:
+        return flops.attention / self.efficiency.attention_share_of_matmul / self._compute
 
-    def ceiling_s(self, step: EngineStep) -> float:
-        """Return the time of a step at the engine's ceiling, 0 without one."""
-        return sum(self._count_flops(step)) * self._flop_s
+    def _find_ceiling_s(self, flops: _StepFlops) -> float:
+        return (flops.weights + flops.attention) * self._flop_s
 
-    def _count_flops(self, step: EngineStep) -> tuple[float, float]:
-        """Return the FLOPs of weights and prompt attention, and those of the attention of generated tokens."""
+    def _count_flops(self, step: EngineStep) -> _StepFlops:
         tokens = step.prompt_tokens + step.answering
         weights = 2 * self._body * tokens + 2 * self._head * (step.prompts_done + step.answering)
         read = weights + self._attention_flops(step.prompt_tokens, step.prompt_pairs)
-        return read, self._attention_flops(step.answering, step.context_tokens)
+        return _StepFlops(read, self._attention_flops(step.answering, step.context_tokens))
 
     def _attention_flops(self, tokens: int, seen: float) -> float:
         """Return the attention FLOPs of `tokens` tokens with `seen` attended pairs in total."""
         return tokens * architecture.attention_flops(self.model, seen / tokens) if tokens else 0.0
 
     def compute_s(self, step: EngineStep) -> float:
-        return self.weights_s(step) + self.attention_s(step) + self.ceiling_s(step)
+        flops = self._count_flops(step)
+        return self._find_weights_s(step, flops) + self._find_attention_s(flops) + self._find_ceiling_s(flops)
 
     def read_s(self, step: EngineStep) -> float:
         """Return the time to read the weights."""
@@ -139,8 +155,10 @@ class Roofline:
         return step.answering * each / self._bandwidth
 
     def step_s(self, step: EngineStep) -> float:
-        attention_s = max(self.attention_s(step), self.cache_s(step))
-        return max(self.weights_s(step), self.read_s(step)) + attention_s + self.ceiling_s(step)
+        # The simulation asks for millions of steps: their FLOPs are counted once.
+        flops = self._count_flops(step)
+        attention_s = max(self._find_attention_s(flops), self.cache_s(step))
+        return max(self._find_weights_s(step, flops), self.read_s(step)) + attention_s + self._find_ceiling_s(flops)
 
     def decode_s(self, batch: int, context: float) -> float:
         """Return the decode step of `batch` requests with `context` tokens on average: their TPOT."""
