@@ -63,7 +63,7 @@ def test_single_values_and_shapes_of_a_whole_file_are_read(tmp_path: Path) -> No
     path.write_bytes(_file())
     assert len(read_gguf(path).shapes) == 2
     path.write_bytes(_file(keys=(), tensors=(), data=8, version=2))
-    assert read_gguf(path) == ({}, {}, {}, {})
+    assert read_gguf(path) == ({}, {}, {}, {}, ())
     more = (_key(b"a.float", 6, struct.pack("<f", 0.5)), _key(b"a.long", 10, struct.pack("<Q", 1 << 40)))
     path.write_bytes(_file(keys=(*KEYS, *more)))
     contents = read_gguf(path)

@@ -7,10 +7,12 @@ process. Layout: magic, version, counts, key-values, tensor infos, padding, data
 
 import mmap
 import struct
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+from archwright.engines.special_tokens import MARK_BEGINNINGS, is_special
 from archwright.errors import EngineError, ErrorLocation
 
 MAGIC = b"GGUF"
@@ -21,8 +23,11 @@ NAME_LIMIT_BYTES = 1 << 16
 DIMENSION_LIMIT = 4
 DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
+TOKENS_KEY, TOKEN_TYPES_KEY = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+# Token types: 2 unknown, 3 control. Text of users never becomes one of them.
+SPECIAL_TYPES = frozenset({2, 3})
 
-UINT32, STRING, ARRAY = 4, 8, 9
+UINT32, INT32, STRING, ARRAY = 4, 5, 8, 9
 # Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 # Tensor type -> (weights per block, bytes per block), from ggml's block structures. No other type is accepted. Q8_1 (9)
@@ -41,12 +46,15 @@ BLOCK_SIZES = {
 
 
 class GgufContents(NamedTuple):
-    """Single values by key, the length of each array, and shape (fastest dimension first) and type of each tensor."""
+    """Single values by key, the length of each array, and shape (fastest dimension first) and type of each tensor.
+
+    `special_tokens` of the tokeniser: its tokens that no text may contain (special_tokens.py)."""
 
     values: dict[str, str | int | float | bool]
     shapes: dict[str, tuple[int, ...]]
     lengths: dict[str, int]
     types: dict[str, int]
+    special_tokens: tuple[str, ...] = ()
 
 
 class DamagedGguf(ValueError):
@@ -76,6 +84,8 @@ class _HeaderReader:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._lengths: dict[str, int] = {}
         self._types: dict[str, int] = {}
+        self._tokens: list[bytes] = []
+        self._token_types: Sequence[int] = ()
 
     def read_contents(self) -> GgufContents:
         if self._data[:4] != MAGIC:
@@ -93,7 +103,7 @@ class _HeaderReader:
         missing = self._align(self._at) + end - len(self._data)
         if missing > 0:
             raise DamagedGguf(f"{missing} bytes are missing at its end")
-        return GgufContents(self._values, self._shapes, self._lengths, self._types)
+        return GgufContents(self._values, self._shapes, self._lengths, self._types, self._list_special_tokens())
 
     def _read_number(self, form: str, size: int) -> int:
         (number,) = struct.unpack_from(form, self._data, self._at)
@@ -143,7 +153,7 @@ class _HeaderReader:
                 raise DamagedGguf(f"the alignment {self._alignment} is not a power of two")
             return
         if kind == ARRAY:
-            self._lengths[key] = self._skip_array()
+            self._lengths[key] = self._skip_array(key)
         else:
             self._values[key] = self._read_value(kind)
 
@@ -158,17 +168,32 @@ class _HeaderReader:
         value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
         return value
 
-    def _skip_array(self) -> int:
+    def _skip_array(self, key: str) -> int:
         kind = self._read_number("<I", 4)
         count = self._read_number("<Q", 8)
+        begin = self._at
         if kind in SCALARS:
             self._skip(count * struct.calcsize(SCALARS[kind]))
+            if key == TOKEN_TYPES_KEY and kind in (UINT32, INT32):
+                self._token_types = struct.unpack_from(f"<{count}{SCALARS[kind][-1]}", self._data, begin)
             return count
         if kind != STRING or count > COUNT_LIMIT:
             raise DamagedGguf(f"an array of {count} values of type {kind} cannot be read")
         for _ in range(count):
-            self._skip_text()
+            size = self._skip_text()
+            if key == TOKENS_KEY:
+                self._tokens.append(self._data[self._at - size : self._at])
         return count
+
+    def _list_special_tokens(self) -> tuple[str, ...]:
+        special: list[str] = []
+        for text, kind in zip(self._tokens, self._token_types, strict=False):
+            stated = kind in SPECIAL_TYPES
+            if stated or text.startswith(MARK_BEGINNINGS):
+                token = text.decode("utf-8", "replace")
+                if is_special(token, stated=stated):
+                    special.append(token)
+        return tuple(special)
 
     def _read_tensor_end(self, begin: int) -> int:
         """The tensor's end in bytes from the start of the data. The engine requires each tensor at the next `begin`."""
