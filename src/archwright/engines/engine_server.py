@@ -133,11 +133,11 @@ async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.Stream
     try:
         head = parse_head((await reader.readuntil(b"\r\n\r\n"))[:-4])
     except (MalformedRequest, asyncio.LimitOverrunError) as error:
-        _send_reply(writer, _make_error_reply(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
+        send_reply(writer, make_error_reply(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
         return
     if head.length is None or head.length > BODY_LIMIT_BYTES:
         message = f"the body needs a Content-Length of at most {BODY_LIMIT_BYTES} bytes"
-        _send_reply(writer, _make_error_reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
+        send_reply(writer, make_error_reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
         return
     request = ServerRequest(await reader.readexactly(head.length), writer)
     working = asyncio.ensure_future(_handle_request(request, served, head.method, head.path))
@@ -152,7 +152,7 @@ async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.Stream
         return
     reply = working.result()
     if reply is not None:
-        _send_reply(writer, reply)
+        send_reply(writer, reply)
     elif request.begun:
         writer.write(b"0\r\n\r\n")
     await writer.drain()
@@ -164,16 +164,16 @@ async def _handle_request(request: ServerRequest, served: Routes, method: str, p
     if handler is None:
         known = any(other == path for _, other in served)
         status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
-        return _make_error_reply(status, status.phrase, "invalid_request_error" if known else "not_found_error")
+        return make_error_reply(status, status.phrase, "invalid_request_error" if known else "not_found_error")
     try:
         return await handler(request)
     except ErrorReply as refusal:
         return make_json_reply(refusal.body, refusal.status)
     except ArchwrightError as error:
-        return _make_error_reply(HTTPStatus.INTERNAL_SERVER_ERROR, error.message, "server_error")
+        return make_error_reply(HTTPStatus.INTERNAL_SERVER_ERROR, error.message, "server_error")
 
 
-def _send_reply(writer: asyncio.StreamWriter, reply: EngineReply) -> None:
+def send_reply(writer: asyncio.StreamWriter, reply: EngineReply) -> None:
     writer.write(_encode_head(reply.status, reply.kind, f"content-length: {len(reply.body)}") + reply.body)
 
 
@@ -182,5 +182,5 @@ def _encode_head(status: int, kind: str, framing: str) -> bytes:
     return f"{first}\r\ncontent-type: {kind}\r\n{framing}\r\nconnection: close\r\n\r\n".encode()
 
 
-def _make_error_reply(status: int, message: str, kind: str) -> EngineReply:
+def make_error_reply(status: int, message: str, kind: str) -> EngineReply:
     return make_json_reply({"error": {"code": int(status), "message": message, "type": kind}}, status)

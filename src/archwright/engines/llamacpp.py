@@ -1,5 +1,6 @@
-"""llama.cpp in this process through the package xllamacpp: its HTTP server on a Unix socket."""
+"""llama.cpp in this process through the package xllamacpp: its HTTP server on a Unix socket, behind our proxy."""
 
+import os
 import platform
 import signal
 from collections.abc import Callable
@@ -17,12 +18,16 @@ from archwright.engines.llamacpp_checks import (
     require_gpu,
     require_memory,
 )
+from archwright.engines.llamacpp_proxy import LlamaProxy
 from archwright.engines.model_files import missing_model_error
+from archwright.engines.special_tokens import SpecialTokens
 from archwright.engines.unix_socket import claim_socket, leave_on_terminate
 from archwright.errors import ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
+# Name of the library's own socket, behind that of the engine.
+INNER_SUFFIX = "-llama"
 TEMPLATE_KEY = "tokenizer.chat_template"
 # Tensor types that the library rearranges for the processor: Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4; on others than x86 also
 # Q8_0, Q5_K, Q6_K (llama.cpp, ggml/src/ggml-cpu/repack.cpp).
@@ -69,21 +74,30 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     else:
         require_memory(config, model, header)
     path = claim_socket(home, config.socket)
+    inner_path = claim_socket(home, f"{config.socket}{INNER_SUFFIX}")
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     if TEMPLATE_KEY not in header.values and not settings.embeddings and not settings.rerank:
         journal.warning("no_chat_template", model=config.alias, used="chatml")
     log_at = log_size()
     try:
-        given = _build_parameters(library, config, settings, header, path)
+        given = _build_parameters(library, config, settings, header, inner_path)
         given.model.path = str(model)
         _set_task(library, given, config, settings, header)
         if adapter is not None:
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        path.unlink(missing_ok=True)  # the library listens before it loads
+        inner_path.unlink(missing_ok=True)  # the library listens before it loads
         raise explain_failure(config, read_log(log_at), str(error)) from error
-    leave_on_terminate(path)
+
+    def leave(status: int) -> None:
+        inner_path.unlink(missing_ok=True)
+        os._exit(status)
+
+    keeps_prompts = not (settings.embeddings or settings.rerank)
+    special = SpecialTokens(header.special_tokens)
+    LlamaProxy(inner_path, config.slots, special, keeps_prompts=keeps_prompts).start(path)
+    leave_on_terminate(path, leave)
     journal.info("ready", model=config.alias, socket=str(path))
     wait()
     del server
