@@ -38,6 +38,7 @@ from archwright.store import ColumnRange, RecordTable, Store
 R = TypeVar("R")
 
 POLL_S = 0.5  # a revocation by another process is visible within this time
+TENANT_DIGEST_LENGTH = 32  # 128 bits in hexadecimal digits
 REFRESH_AHEAD_S = 0.25  # age at which a background read starts, so that no request waits for it
 READ_TIMEOUT_S = 0.4  # from the start of a background read; slightly longer than until the cache is too old
 FOLLOWED_TABLES = (tables.KEYS, tables.REVOCATIONS, tables.SECRET_EXPIRIES, tables.LIMITS, tables.CONTENT_TRACINGS)
@@ -96,6 +97,7 @@ class KeyCache:
         self._epoch: bytes | None = None
         self._lock = threading.Lock()
         self._live: dict[bytes, Principal] = {}
+        self._tenants: set[str] = set()
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
@@ -167,6 +169,15 @@ class KeyCache:
     def is_content_traced(self, tenant: str) -> bool:
         """True if the tenant's traces include prompts and responses, as of the last read."""
         return self._traced.get(tenant, False)
+
+    @property
+    def serves_many_tenants(self) -> bool:
+        """True if the keys, as of the last read, belong to more than one tenant, revoked keys included."""
+        return len(self._tenants) > 1
+
+    def digest_tenant(self, tenant: str) -> str:
+        """Return a name of the tenant for engines, which nobody can compute without the pepper."""
+        return self._digest(f"prompts of {tenant}").hex()[:TENANT_DIGEST_LENGTH]
 
     def _may_be_unread(self) -> bool:
         """True if an unknown secret may belong to a key that this process has not read yet."""
@@ -248,6 +259,7 @@ class KeyCache:
 
     def _add_key(self, row: KeyRecord) -> None:
         self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
+        self._tenants.add(row.tenant)
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)

@@ -10,6 +10,8 @@ from archwright.api.model_files import list_model_files
 from archwright.contract.record import Record
 from archwright.home import Home, locate_home
 from archwright.operate import platform_control, readiness_probe
+from archwright.operate.gateway_record import list_pools
+from archwright.serving.routing.model_tokens import list_unprotected_pools
 
 DISK_NEEDED_BYTES = 1_000_000_000
 
@@ -60,6 +62,7 @@ def doctor() -> tuple[DoctorCheck, ...]:
         ),
         _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
+        _check_special_tokens(home),
     )
 
 
@@ -80,3 +83,12 @@ def _check_port(home: Home, host: str, port: int) -> DoctorCheck:
         return DoctorCheck(name="port", ok=True, detail=f"the platform runs at {running.url}")
     free = port == 0 or readiness_probe.is_port_free(host, port)
     return _build_check("port", free, f"{host}:{port} {'free' if free else 'in use'}", "archwright up --port 0")
+
+
+def _check_special_tokens(home: Home) -> DoctorCheck:
+    """Name the pools whose engines may read special tokens in texts."""
+    pools = list_unprotected_pools(list_pools(home), home)
+    if not pools:
+        return DoctorCheck(name="special tokens", ok=True, detail="no pool reads them in texts of users")
+    hint = "run these models with archwright, or check that their engines read special tokens in messages as text"
+    return DoctorCheck(name="special tokens", ok=False, detail=f"not protected: {', '.join(pools)}", hint=hint)

@@ -82,7 +82,8 @@ class Traffic(Record):
     `requests_per_user_day` counts conversations if the kind has `turns`: requests of a conversation, each with the
     conversation so far in its prompt. `agent_steps`: model calls per request of a user. `input_tokens` as the file
     states it is the prompt of the first turn and step; converted, that of the mean model call. A request of kind rerank
-    has the tokens of all its pairs. `shared_prefix_share`: share of the prompt tokens that is common to many requests.
+    has the tokens of all its pairs. `shared_prefix_share`: share of the prompt tokens that is common to many requests
+    of one tenant, since engines keep the prompts of tenants apart.
     `audio_s`: mean seconds of audio in a request or document.
     """
 

@@ -47,8 +47,8 @@ class Artefact(Record):
     With a `repository`, it is the file of this quantisation in a repository of the hub, and a fetch finds its `member`,
     size and digest: until then `sha256` is empty and `size_bytes` computed from bits per weight. A file that is in the
     home without a known origin has neither. Its chat template adds `template_tokens` to a prompt. The first
-    `shared_prefix_tokens` of them are the same in all prompts, so an engine that caches prompts reads them once.
-    `template_tools`: the template writes tools and their calls.
+    `shared_prefix_tokens` of them are the same in all prompts, so an engine that caches prompts reads them once for
+    each tenant of a slot. `template_tools`: the template writes tools and their calls.
     """
 
     name: str

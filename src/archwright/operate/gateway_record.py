@@ -16,9 +16,10 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.home import Home, open_private
 from archwright.serving.process.config_reload import read_served_revision, served_revision_file
-from archwright.serving.settings.config import GatewayConfig
+from archwright.serving.settings.config import EnginePoolSpec, GatewayConfig
 
 STOP_TIMEOUT_S, POLL_S = 30.0, 0.02
+PLATFORM_GATEWAY = "gateway"  # name of the configuration that `up` writes
 
 
 class ServedGateway(Record):
@@ -52,6 +53,15 @@ def list_gateways(home: Home) -> tuple[ServedGateway, ...]:
                 names = [name for one in served for name in (one.model, *one.aliases)]
                 found.append(replace(gateway, models=tuple(dict.fromkeys(names))))
     return tuple(found)
+
+
+def list_pools(home: Home) -> tuple[EnginePoolSpec, ...]:
+    """Return the pools of the platform's gateway, as it was started last, and of every gateway of `serve` that runs."""
+    pools: list[EnginePoolSpec] = []
+    for name in (PLATFORM_GATEWAY, *(gateway.name for gateway in list_gateways(home))):
+        with suppress(OSError, msgspec.MsgspecError):  # never started, or just removed
+            pools += msgspec.json.decode(home.config(name).read_bytes(), type=GatewayConfig).pools
+    return tuple(pools)
 
 
 def list_upstream_problems(home: Home, *names: str) -> tuple[str, ...]:

@@ -256,6 +256,10 @@ async def test_a_broken_request_is_retried_once_unless_the_reply_began_or_no_eng
         assert attempts.tries == tries
 
 
+def choose_no_fields(_replica: Replica, _tenant: str) -> dict[str, object]:
+    return {}
+
+
 @run_async
 async def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
     said = b'data: {"choices": [{"delta": "x"}]}\n\ndata: [DONE]\n\n'
@@ -272,7 +276,7 @@ async def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
     twin = registry.pools["twin"]
     twin.replicas[0].healthy = True
     async with await asyncio.start_unix_server(speak, home.socket("twin")):
-        shadows = ShadowTraffic(time.monotonic, found.append)
+        shadows = ShadowTraffic(time.monotonic, found.append, choose_no_fields)
         assert shadows.mirror("aw-1", twin, SlotRequest(4), ("/chat/completions", {})) is not None
         await asyncio.gather(*shadows._running)
     assert [(one.verdict, twin.in_flight) for one in found] == [("failed", 0)]
@@ -285,7 +289,7 @@ async def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None
     found: list[ShadowComparison] = []
 
     async def mirrored(gateway: SmallGateway, name: str) -> None:
-        shadows = ShadowTraffic(gateway.router.now, found.append)
+        shadows = ShadowTraffic(gateway.router.now, found.append, choose_no_fields)
         answer = shadows.mirror(
             "aw-1", gateway.registry.pools[name], SlotRequest(4), ("/chat/completions", gateway.request.body)
         )

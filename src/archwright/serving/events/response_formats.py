@@ -9,9 +9,10 @@ from archwright.serving.events.engine_events import ToolCall, select_objects
 
 _encode = msgspec.json.Encoder().encode
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
+PROMPT_DETAILS = "prompt_tokens_details"
 _USAGE_DETAILS = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("prompt_tokens_details", "cache_creation_tokens"),  # written to a provider's cache
+    (PROMPT_DETAILS, "cached_tokens"),
+    (PROMPT_DETAILS, "cache_creation_tokens"),  # written to a provider's cache
     ("completion_tokens_details", "reasoning_tokens"),
 )
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -220,6 +221,13 @@ def parse_usage(found: object) -> dict[str, Any] | None:
         if isinstance(details, dict) and is_count(details.get(field)):
             usage[name] = {**usage.get(name, {}), field: details[field]}
     return usage
+
+
+def hide_cached_tokens(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the counts as if the engine had read the whole prompt."""
+    if usage is None or PROMPT_DETAILS not in usage:
+        return usage
+    return {name: count for name, count in usage.items() if name != PROMPT_DETAILS}
 
 
 def add_usage(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

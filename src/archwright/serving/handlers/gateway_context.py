@@ -28,6 +28,7 @@ from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.pool_registry import PoolRegistry
+from archwright.serving.routing.prompt_caches import PromptCaches
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
 from archwright.serving.settings.config import GatewayConfig
@@ -78,7 +79,8 @@ class GatewayContext:
         self.passages = PassageSearch(home, recorders.ledger.store, self.journal)
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
-        self._shadows = ShadowTraffic(self.now, self._record_comparison)
+        self.prompt_caches = PromptCaches(accounting.keys)
+        self._shadows = ShadowTraffic(self.now, self._record_comparison, self.prompt_caches.choose_fields)
         self._rebuild_routing(config)
 
     @property

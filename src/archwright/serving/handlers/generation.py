@@ -21,7 +21,13 @@ from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import CacheLookUp, RequestCharge, estimate_worst_case
 from archwright.serving.admission.response_cache import CachedResponse
-from archwright.serving.events.response_formats import ChatFormat, CompletionFormat, ResponsePiece, ResponseWriter
+from archwright.serving.events.response_formats import (
+    ChatFormat,
+    CompletionFormat,
+    ResponsePiece,
+    ResponseWriter,
+    hide_cached_tokens,
+)
 from archwright.serving.events.stream_replay import decode_stored, encode_stream
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
@@ -68,6 +74,7 @@ class GenerationHandler(MeteredHandler):
         self._attempts: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
         self._relay: BufferedRelay | None = None  # of the last attempt
+        self._hides_hits = False
 
     def look_up(self) -> None:
         generation = self._generation
@@ -136,20 +143,22 @@ class GenerationHandler(MeteredHandler):
         """Send the engine's reply, or the end of the stream; cache it if possible."""
         response, timing, served_by, stream = self.response, self._timing, self._served_by, self._generation.stream
         assert served_by is not None, "a reply without its first piece"
+        used = hide_cached_tokens(timing.used) if self._hides_hits else timing.used
         body = b""
         if not stream or (charge.is_cacheable and not self._keeps_pieces):
-            body = self._writer.encode_response(relay.pieces, timing.used)
+            body = self._writer.encode_response(relay.pieces, used)
         if charge.is_cacheable:
-            stored = msgspec.json.encode((relay.pieces, timing.used)) if self._keeps_pieces else body
+            stored = msgspec.json.encode((relay.pieces, used)) if self._keeps_pieces else body
             charge.cache_response(served_by.version, stored, timing.input_tokens, timing.tokens)
         if stream:
-            response.finish(self._writer.encode_end(charge.add_cost(timing.used)))
+            response.finish(self._writer.encode_end(charge.add_cost(used)))
         else:
             headers = [*served_by.headers(), timing.overhead_header(response.now()), *charge.headers()]
             response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
         charge.mark_sent_to_engine()
+        self._hides_hits = self.gateway.prompt_caches.hides_hits(replica)
         self._timing.mark_sent(self.response.now(), attempts.queued_s)
         while True:
             engine_request, version = self._build_engine_request(attempts, replica)
@@ -212,12 +221,16 @@ class GenerationHandler(MeteredHandler):
 
     def _build_engine_request(self, attempts: Attempts, replica: Replica) -> tuple[EngineRequest, str]:
         """Return the request for this engine, and the version that answers it."""
-        generation, more = self._generation, replica.client.extra_fields
+        generation = self._generation
+        apart = self.gateway.prompt_caches.choose_fields(replica, attempts.tenant)
+        more = {**replica.client.extra_fields, **apart}
         whole = not generation.stream and not replica.strict and attempts.is_only_engine
         if generation.choices > 1 and attempts.pool.spec.engine in COUNTING_FIRST_CHOICE:
             whole = False
         build = replica.provider.build_request
-        built = build(self._path, generation.body, generation.native, whole=whole, betas=generation.betas)
+        body, native = replica.break_special_tokens(generation.body), generation.native
+        native = None if native is None else replica.break_special_tokens(native)
+        built = build(self._path, body, native, whole=whole, betas=generation.betas)
         if generation.plain and replica.tuned:
             return replace(built, body={**built.body, **more, **WITHOUT_ADAPTER}), generation.endpoint.model
         return replace(built, body={**built.body, **more}) if more else built, replica.version

@@ -145,7 +145,7 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
     async def count(replica: Replica) -> int | None:
         model = replica.client.model_override
         native = None if generation.native is None else {**generation.native, **model}
-        body = {**generation.body, **model}
+        body = {**replica.break_special_tokens(generation.body), **model}
         return await replica.provider.count_tokens(replica.client, body, native, generation.betas)
 
     slot = gateway.router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)

@@ -52,7 +52,9 @@ class SingleReplyHandler(MeteredHandler):
 
     async def _post(self, replica: Replica) -> dict[str, Any]:
         """Send the request to an engine."""
-        return await replica.client.post(self.path, {**self._generation.body, **replica.client.model_override})
+        body = replica.break_special_tokens(self._generation.body)
+        apart = self.gateway.prompt_caches.choose_fields(replica, self.request.principal.tenant)
+        return await replica.client.post(self.path, {**body, **replica.client.model_override, **apart})
 
     def _take_usage(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Set the counts to charge, and return the usage for the client."""

@@ -18,6 +18,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.serving.providers import create_provider
 from archwright.serving.routing.engine_start import EngineStart
+from archwright.serving.routing.model_tokens import find_special_tokens
 from archwright.serving.routing.pool import HEALTH_CHECK_TIMEOUT_S, EnginePool
 from archwright.serving.routing.replica import Replica, replica_identity
 from archwright.serving.routing.upstream_inspection import inspect_replica
@@ -137,8 +138,7 @@ class PoolRegistry:
         read = cache(read_secret)  # a command runs once
         return {
             spec.name: tuple(
-                known.get(replica_identity(spec, address))
-                or Replica(self._create_client(address, spec, read), spec, address)
+                known.get(replica_identity(spec, address)) or self._create_replica(address, spec, read)
                 for address in (() if spec.start_s else spec.addresses)
             )
             for spec in pools
@@ -160,6 +160,10 @@ class PoolRegistry:
         staying = {id(replica) for replicas in by_pool.values() for replica in replicas}
         self._draining = [replica for replica in before if id(replica) not in staying]
         self.pools = applied
+
+    def _create_replica(self, address: str, spec: EnginePoolSpec, read: Callable[[str], str | None]) -> Replica:
+        special = find_special_tokens(spec, address, self._home)
+        return Replica(self._create_client(address, spec, read), spec, address, special)
 
     def _create_client(self, address: str, spec: EnginePoolSpec, read: Callable[[str], str | None]) -> EngineClient:
         if address.startswith("unix:"):

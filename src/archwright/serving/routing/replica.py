@@ -8,9 +8,11 @@ limit. If no engine is trusted, all healthy engines are used.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 
+from archwright.engines.special_tokens import SpecialTokens
 from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
 from archwright.policy.circuit_breaker import AttemptOutcome, CircuitBreaker
@@ -42,11 +44,16 @@ class Replica:
     `plain`: its running requests run without the adapter. `broke`: it disconnected and was not checked since.
     `key_refused`: it refused its key, which was not read since. `context_tokens`: as it states, 0 if unknown.
     `inspect_at`: when it is asked for its models and context again. `problem`: a fault of its configuration, for the
-    operator. `is_confirmed`: it has replied since."""
+    operator. `is_confirmed`: it has replied since. `special`: the tokens that no text of a request may become."""
 
-    def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
+    def __init__(
+        self, client: EngineClient, spec: EnginePoolSpec, address: str, special: SpecialTokens | None = None
+    ) -> None:
         self.client = client
+        self.engine = spec.engine
+        self.takes_cache_salt = spec.takes_cache_salt
         self.address = address
+        self._special = special
         self.provider = create_provider(spec)
         self.seed = hash_replica_name(address)
         self.slots = spec.slots
@@ -68,6 +75,10 @@ class Replica:
         self._unanswered = 0  # requests sent since its last response
         self._silent_s, self._silent_since = 0.0, 0.0  # earlier silence in s, start of the current silence
         self._hangs = False  # the breaker is open because the engine was silent
+
+    def break_special_tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the body with special tokens of the model as text, if this engine does not do that itself."""
+        return body if self._special is None else self._special.break_body(body)
 
     def is_trusted(self, now: float, silence_limit_s: float) -> bool:
         """True if the circuit breaker and recent responses allow another request."""
@@ -134,6 +145,6 @@ def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
     """Return the fields that identify an engine across tables.
 
     The pool is included, because two pools at one address have separate slots and prices."""
-    request_format = spec.engine_model, spec.protocol, spec.tool_side, spec.strict
+    request_format = spec.engine_model, spec.protocol, spec.tool_side, spec.strict, spec.engine
     upstream = spec.key, spec.key_header, spec.query, spec.exact_url
     return spec.name, address, spec.serves, spec.adapter, *upstream, *request_format

@@ -163,7 +163,7 @@ class Router:
         spec = request.endpoint
         route = self._routes[*self._find_name(spec), data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
-        prefix = hash_prefix(request.body) if route.affine else None
+        prefix = hash_prefix(request.body, tenant) if route.affine else None
         return SlotRequest(request.work_tokens, tenant, request.plain, spec.priority, begin_by, prefix)
 
     def _order_pools(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
@@ -191,15 +191,17 @@ class Router:
         return tuple(selected)
 
 
-def hash_prefix(body: Mapping[str, Any]) -> int:
-    """Hash what all turns of a conversation share: up to the first user message, or the prompt."""
+def hash_prefix(body: Mapping[str, Any], tenant: str = "") -> int:
+    """Hash the tenant and what all turns of a conversation share: up to the first user message, or the prompt.
+
+    Engines keep the prompts of tenants apart, so equal prompts of two tenants gain nothing from one replica."""
     pieces: list[str] = []
     for message in body.get("messages", ()):
         pieces.append(str(message["content"]))
         if message["role"] == "user":
             break
     text = "\n".join(pieces) or str(body.get("prompt", "")[:PREFIX_CHARACTERS])
-    return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"))
+    return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"), zlib.crc32(tenant.encode()))
 
 
 def _build_route(spec: EndpointSpec, pools: Mapping[str, EnginePool], data_class: DataClass) -> _EndpointRoute:

@@ -4,19 +4,20 @@ Shadow requests are dropped under load, and their failures do not affect the cli
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
 from archwright.errors import ArchwrightError, boundary
 from archwright.serving.routing.pool import EnginePool
-from archwright.serving.routing.replica import SlotRequest
+from archwright.serving.routing.replica import Replica, SlotRequest
 
 MAX_SHADOWS = 64  # concurrent in a process; each holds a body and a reply in memory
 SHADOW_TIMEOUT_S = 120.0
 
 PathAndBody = tuple[str, dict[str, Any]]
+ChooseFields = Callable[[Replica, str], Mapping[str, object]]
 ShadowVerdict = Literal["same", "different", "failed"]
 
 
@@ -32,10 +33,13 @@ class ShadowComparison(NamedTuple):
 
 
 class ShadowTraffic:
-    """Runs shadow requests. `compared` is called with each result."""
+    """Runs shadow requests. `compared` is called with each result; `choose_fields`: of PromptCaches."""
 
-    def __init__(self, now: Callable[[], float], compared: Callable[[ShadowComparison], None]) -> None:
+    def __init__(
+        self, now: Callable[[], float], compared: Callable[[ShadowComparison], None], choose_fields: ChooseFields
+    ) -> None:
         self._now = now
+        self._choose_fields = choose_fields
         self._compared = compared
         self._running: set[asyncio.Task[None]] = set()
 
@@ -88,8 +92,11 @@ class ShadowTraffic:
         lease.replica.record_sent(sent_at)
         ended = False
         try:
-            sent = lease.replica.provider.build_request(path, body, None)
-            pieces = [_event_text(event) async for event in lease.replica.client.stream(sent.path, sent.body)]
+            apart = self._choose_fields(lease.replica, work.tenant)
+            sent = lease.replica.provider.build_request(path, lease.replica.break_special_tokens(body), None)
+            pieces = [
+                _event_text(event) async for event in lease.replica.client.stream(sent.path, {**sent.body, **apart})
+            ]
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:

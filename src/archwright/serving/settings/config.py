@@ -43,6 +43,7 @@ from archwright.serving.settings.engine_fields import (
     Rules,
     find_never_allowed,
     rules_of_engine,
+    takes_cache_salt,
 )
 from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exposure
 
@@ -107,8 +108,18 @@ class EnginePoolSpec(Record):
     @property
     def field_rules(self) -> Rules:
         """The handling of each request field by this pool."""
-        engine = OWN if self.strict else ANTHROPIC if self.protocol == ANTHROPIC else self.engine
-        return rules_of_engine(engine, self.allow_fields)
+        return rules_of_engine(self.field_engine, self.allow_fields)
+
+    @property
+    def field_engine(self) -> str:
+        """The name of the engine in engine_fields.csv."""
+        if self.strict:
+            return OWN
+        return ANTHROPIC if self.protocol == ANTHROPIC else self.engine
+
+    @property
+    def takes_cache_salt(self) -> bool:
+        return takes_cache_salt(self.field_engine)
 
     @property
     def tool_side(self) -> ToolSide:

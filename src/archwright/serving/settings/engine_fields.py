@@ -2,7 +2,8 @@
 
 A row is one rule for its fields. A field that no row of the engine names is rejected. `handling`: pass, drop (accepted
 and not passed on), never (an operator cannot allow it either), or a JSON list of the only accepted values, which are
-not passed on. `messages.X` is a field of a message, `messages.content.X` and `tools.X` are kinds of parts and tools,
+not passed on. `tenant`: the gateway sets the field, to a digest that tells an engine one tenant from another.
+`messages.X` is a field of a message, `messages.content.X` and `tools.X` are kinds of parts and tools,
 and `chat_template_kwargs.X` is a field of that object. Rows of the engine `openai` hold for every engine behind a URL
 that speaks OpenAI's interface.
 """
@@ -19,6 +20,8 @@ Interface = Literal["chat", "completions", "embeddings", "rerank", "messages", "
 INTERFACES: tuple[Interface, ...] = get_args(Interface)
 RESPONSES: Interface = "responses"
 OWN, OPENAI, ANTHROPIC = "own", "openai", "anthropic"
+# Engines with this field use a prompt again only for requests with the same value.
+CACHE_SALT = "cache_salt"
 _ANY = "any"
 _TYPES: dict[str, Any] = {
     "": Any,
@@ -30,7 +33,7 @@ _TYPES: dict[str, Any] = {
 class FieldRule(NamedTuple):
     """The handling of one field. `only`: the accepted values, None for all values of `type`."""
 
-    handling: Literal["pass", "drop", "never", "only"] = "pass"
+    handling: Literal["pass", "drop", "never", "only", "tenant"] = "pass"
     type: Any = Any
     reason: str = ""
     only: tuple[Any, ...] | None = None
@@ -69,6 +72,12 @@ def _read_rows() -> dict[str, dict[Interface, dict[str, FieldRule]]]:
 def list_engines() -> tuple[str, ...]:
     """Return the engines behind a URL that have rows."""
     return tuple(sorted(_read_rows().keys() - {OWN, ANTHROPIC, _ANY}))
+
+
+def takes_cache_salt(engine: str) -> bool:
+    """True if the engine keeps the prompts of tenants apart by the field CACHE_SALT."""
+    rule = _read_rows().get(engine, {}).get("chat", {}).get(CACHE_SALT)
+    return rule is not None and rule.handling == "tenant"
 
 
 def find_never_allowed(fields: Iterable[str]) -> str:

@@ -22,7 +22,10 @@ def describe_options(engine: EngineInstance, load: TextLoad, catalog: Catalog) -
     options, flags, loss = engine.options, list_flags(engine.product, engine.options), catalog.parameter(LOSS)
     large = options.chunk_tokens == LARGE_CHUNK
     texts = {
-        "prefix": ("prefix caching", f"{load.shared_prefix:.0%} of the prompt tokens are shared by many requests"),
+        "prefix": (
+            "prefix caching",
+            f"{load.shared_prefix:.0%} of the prompt tokens are shared by many requests of one tenant",
+        ),
         "chunk": (
             f"prompt chunks of {options.chunk_tokens:,} tokens",
             "long prompts take fewer steps" if large else "long prompts delay running answers less",
