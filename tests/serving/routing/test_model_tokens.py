@@ -11,7 +11,6 @@ from tests.engines.conftest import make_config
 from tests.serving.conftest import endpoint, table
 
 from archwright import api
-from archwright.serving.routing.model_tokens import list_unprotected_pools
 from archwright.serving.routing.pool_registry import PoolRegistry
 
 if TYPE_CHECKING:
@@ -26,11 +25,13 @@ TABLE = table(OURS, FOREIGN, HOSTED, EMBEDDED)
 MESSAGES = [{"role": "user", "content": "<s>"}]
 
 
-def write_engine(home: Home) -> None:
+def write_engine(home: Home, *, tokenizer: bool = True) -> None:
     config = make_config("vllm", socket="ours", model_sha256=DIGEST)
     home.config("ours").write_bytes(msgspec.json.encode(config))
     folder = home.model_folder(DIGEST)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not tokenizer:
+        return
     tokens = {"added_tokens": [{"id": 1, "content": "<s>", "special": True}]}
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
 
@@ -47,7 +48,7 @@ def test_the_gateway_breaks_tokens_for_its_own_vllm(home: Home) -> None:
     assert sent == {"ours": broken, "foreign": unchanged, "hosted": unchanged, "embedded": unchanged}
 
 
-@pytest.mark.process
+@pytest.mark.enable_socket
 def test_doctor_names_the_pools_that_are_not_protected(home: Home) -> None:
     def check() -> tuple[bool, str]:
         found = next(check for check in api.doctor() if check.name == "special tokens")
@@ -55,6 +56,7 @@ def test_doctor_names_the_pools_that_are_not_protected(home: Home) -> None:
 
     assert check() == (True, "no pool reads them in texts of users")
     home.config("gateway").write_bytes(msgspec.json.encode(TABLE))
-    assert list_unprotected_pools(TABLE.pools, home) == ("ours", "foreign"), "its files are missing"
+    write_engine(home, tokenizer=False)
+    assert check() == (False, "not protected: ours, foreign")
     write_engine(home)
     assert check() == (False, "not protected: foreign")

@@ -1,10 +1,12 @@
-"""Whose special tokens the gateway breaks in texts, and which engines get texts with special tokens.
+"""Special tokens that the gateway breaks in texts, and the pools whose engines may read them.
 
-The embedded engines break them themselves. vLLM does not: the gateway does it for a vLLM of this home, whose files of
-the tokeniser it can read. Engines behind a URL have their files elsewhere, and hosted providers do it themselves.
+An engine that loads one model file breaks the tokens itself, since the file lists them. For an own engine that loads a
+model folder the gateway does it, by the folder's files of the tokeniser. Engines behind a URL have their files
+elsewhere, and hosted providers do it themselves.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from archwright.engines.engine_config import read_config
 from archwright.engines.special_tokens import SpecialTokens, read_tokenizer_files
@@ -13,20 +15,11 @@ from archwright.home import Home
 from archwright.serving.settings.config import EnginePoolSpec
 from archwright.serving.settings.engine_fields import OPENAI, list_engines
 
-VLLM = "vllm"
-
 
 def find_special_tokens(spec: EnginePoolSpec, address: str, home: Home) -> SpecialTokens | None:
-    """Return the tokens that the gateway must break for the engine at `address`; None for every other engine."""
-    if not (spec.strict and spec.engine == VLLM):
-        return None
-    try:
-        config = read_config(home.config(address.removeprefix("unix:")))
-    except (OSError, EngineError):
-        return None
-    if config.model_sha256 is None:
-        return None
-    return read_tokenizer_files(home.model_folder(config.model_sha256)) or None
+    """Return the tokens that the gateway must break for the engine at `address`; None if it breaks none."""
+    folder = _find_model_folder(address, home) if spec.strict else None
+    return None if folder is None else read_tokenizer_files(folder) or None
 
 
 def list_unprotected_pools(pools: Iterable[EnginePoolSpec], home: Home) -> tuple[str, ...]:
@@ -35,7 +28,17 @@ def list_unprotected_pools(pools: Iterable[EnginePoolSpec], home: Home) -> tuple
 
 
 def _is_protected(spec: EnginePoolSpec, home: Home) -> bool:
-    if spec.strict:
-        others = spec.engine != VLLM
-        return others or all(find_special_tokens(spec, address, home) for address in spec.addresses)
-    return spec.engine == OPENAI or spec.engine not in list_engines()
+    if not spec.strict:
+        return spec.engine == OPENAI or spec.engine not in list_engines()
+    folders = [folder for address in spec.addresses if (folder := _find_model_folder(address, home)) is not None]
+    return all(read_tokenizer_files(folder) for folder in folders)
+
+
+def _find_model_folder(address: str, home: Home) -> Path | None:
+    """Return the model folder of an own engine; None if it loads a file, or was never started."""
+    try:
+        config = read_config(home.config(address.removeprefix("unix:")))
+    except (OSError, EngineError):
+        return None
+    folder = None if config.model_sha256 is None else home.model_folder(config.model_sha256)
+    return folder if folder is not None and folder.is_dir() else None

@@ -21,7 +21,7 @@ LLAMA_SERVERS = ("llamacpp", "llama-server")
 
 
 class PromptCaches:
-    """One per process."""
+    """The choice for each request of a process."""
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
