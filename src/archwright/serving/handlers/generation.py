@@ -143,7 +143,9 @@ class GenerationHandler(MeteredHandler):
         """Send the engine's reply, or the end of the stream; cache it if possible."""
         response, timing, served_by, stream = self.response, self._timing, self._served_by, self._generation.stream
         assert served_by is not None, "a reply without its first piece"
-        used = hide_cached_tokens(timing.used) if self._hides_hits else timing.used
+        used = timing.used
+        if self._hides_hits:
+            used = hide_cached_tokens(used)
         body = b""
         if not stream or (charge.is_cacheable and not self._keeps_pieces):
             body = self._writer.encode_response(relay.pieces, used)
@@ -229,7 +231,8 @@ class GenerationHandler(MeteredHandler):
             whole = False
         build = replica.provider.build_request
         body, native = replica.break_special_tokens(generation.body), generation.native
-        native = None if native is None else replica.break_special_tokens(native)
+        if native is not None:
+            native = replica.break_special_tokens(native)
         built = build(self._path, body, native, whole=whole, betas=generation.betas)
         if generation.plain and replica.tuned:
             return replace(built, body={**built.body, **more, **WITHOUT_ADAPTER}), generation.endpoint.model

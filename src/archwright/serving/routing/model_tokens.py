@@ -18,8 +18,12 @@ from archwright.serving.settings.engine_fields import OPENAI, list_engines
 
 def find_special_tokens(spec: EnginePoolSpec, address: str, home: Home) -> SpecialTokens | None:
     """Return the tokens that the gateway must break for the engine at `address`; None if it breaks none."""
-    folder = _find_model_folder(address, home) if spec.strict else None
-    return None if folder is None else read_tokenizer_files(folder) or None
+    if not spec.strict:
+        return None
+    folder = _find_model_folder(address, home)
+    if folder is None:
+        return None
+    return read_tokenizer_files(folder) or None
 
 
 def list_unprotected_pools(pools: Iterable[EnginePoolSpec], home: Home) -> tuple[str, ...]:
@@ -30,15 +34,21 @@ def list_unprotected_pools(pools: Iterable[EnginePoolSpec], home: Home) -> tuple
 def _is_protected(spec: EnginePoolSpec, home: Home) -> bool:
     if not spec.strict:
         return spec.engine == OPENAI or spec.engine not in list_engines()
-    folders = [folder for address in spec.addresses if (folder := _find_model_folder(address, home)) is not None]
-    return all(read_tokenizer_files(folder) for folder in folders)
+    for address in spec.addresses:
+        folder = _find_model_folder(address, home)
+        if folder is not None and not read_tokenizer_files(folder):
+            return False
+    return True
 
 
 def _find_model_folder(address: str, home: Home) -> Path | None:
     """Return the model folder of an own engine; None if it loads a file, or was never started."""
+    name = address.removeprefix("unix:")
     try:
-        config = read_config(home.config(address.removeprefix("unix:")))
+        config = read_config(home.config(name))
     except (OSError, EngineError):
         return None
-    folder = None if config.model_sha256 is None else home.model_folder(config.model_sha256)
-    return folder if folder is not None and folder.is_dir() else None
+    if config.model_sha256 is None:
+        return None
+    folder = home.model_folder(config.model_sha256)
+    return folder if folder.is_dir() else None
