@@ -131,7 +131,7 @@ def test_whatever_the_umask_all_files_are_private(home: Home, null_plan: Plan) -
     environment = child_environment({"ARCHWRIGHT_HOME": str(home.root)})
     plan_path = home.root.parent / "plan.json"
     write_plan(null_plan, plan_path)
-    archwright, found = [sys.executable, "-m", "archwright"], list[str]()
+    archwright, found = [sys.executable, "-P", "-m", "archwright"], list[str]()
     for words in (["key", "create"], ["up", str(plan_path), "--port", "0", "--detach"], ["ask", "Hello?"]):
         subprocess.run([*archwright, *words], env=environment, umask=0, check=True, capture_output=True)
         found += open_paths(home.root)

@@ -21,7 +21,10 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "archwright"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = ("errors", "settings", "home", "store", "journal", "scalars", "specfile", "http_client", "crypto")
+GROUND = (
+    *("errors", "python_process", "settings", "home", "store", "journal", "scalars", "specfile", "http_client"),
+    "crypto",
+)
 # Package -> packages it may import besides the ground and `contract` (docs/map.md draws it).
 PACKAGES: dict[str, set[str]] = {
     "contract": set(),
@@ -407,6 +410,38 @@ def test_nothing_unsafe_is_called() -> None:
     assert [show(p) for p in FILES if unsafe.search(p.read_text(encoding="utf-8"))] == []
 
 
+def find_modules_run_unsafely(path: Path) -> Iterator[int]:
+    """The lines with an argument "-m" that no "-P" precedes."""
+    for node in nodes_of(path):
+        words = node.args if isinstance(node, ast.Call) else getattr(node, "elts", ())
+        values = [getattr(word, "value", None) for word in words]
+        for index, value in enumerate(values):
+            if value == "-m" and values[:index][-1:] != ["-P"]:
+                yield node.lineno
+
+
+def test_python_children_import_nothing_of_the_working_folder() -> None:
+    """One module builds their command lines, and each entry point checks `sys.flags.safe_path`."""
+    owner = SOURCE / "python_process.py"
+    others = [path for path in FILES if path != owner]
+    assert [(show(path), line) for path in others for line in find_modules_run_unsafely(path)] == []
+    building = re.compile(r"\[\s*sys\.executable")
+    assert [show(path) for path in others if building.search(path.read_text(encoding="utf-8"))] == []
+    entry_point = re.compile(r'if __name__ == "__main__":\n(?!    run_entry_point\(main\)\n)')
+    unchecked = [show(path) for path in FILES if entry_point.search(path.read_text(encoding="utf-8"))]
+    assert unchecked == [show(SOURCE / "__main__.py")], "only the command line may start without -P"
+
+
+def test_every_launch_line_of_this_package_has_a_safe_path() -> None:
+    """In tests, examples, documents and rendered files too: they are copied."""
+    kinds = {".py", ".md", ".yaml", ".sh"}
+    unsafe = re.compile(r"(?<!-P )-[m] archwright")
+    folders = [SOURCE, *(ROOT / name for name in ("tests", "bench", "examples", "docs"))]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in kinds]
+    texts = {path: re.sub(r"[\"',`]", "", path.read_text(encoding="utf-8")) for path in files}
+    assert [show(path) for path, text in texts.items() if unsafe.search(text)] == []
+
+
 def test_no_unfinished_work_is_shipped() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|raise NotImplementedError)\b")
     assert [show(p) for p in FILES if marks.search(p.read_text(encoding="utf-8"))] == []
@@ -432,7 +467,7 @@ def modules_loaded(*argv: str) -> int:
 
 @pytest.mark.process
 def test_help_loads_at_most_150_modules() -> None:
-    assert modules_loaded("-m", "archwright", "--help") <= 150
+    assert modules_loaded("-P", "-m", "archwright", "--help") <= 150
 
 
 @pytest.mark.process

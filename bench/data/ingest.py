@@ -152,7 +152,7 @@ def main() -> int:
                 megabytes = write_source(source, form, size) / 1e6
                 limit = f"ulimit -v {int(arguments.memory_gib * 1048576)}; " if arguments.memory_gib else ""
                 words = (
-                    f"{limit}ARCHWRIGHT_HOME={scratch}/home exec {sys.executable} -m archwright data ingest {source}"
+                    f"{limit}ARCHWRIGHT_HOME={scratch}/home exec {sys.executable} -P -m archwright data ingest {source}"
                 )
                 wall, cpu, peak = measure(["sh", "-c", f"{words} --name bench"])
                 _, same_cpu, _ = measure(["sh", "-c", f"{words} --name bench"])

@@ -21,7 +21,7 @@ from archwright.deploy.render import list_targets
 from archwright.plan.plan_file import read_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-COMMAND = [sys.executable, "-m", "archwright"]
+COMMAND = [sys.executable, "-P", "-m", "archwright"]
 GOAL_S = 1.0
 
 

@@ -98,7 +98,7 @@ class Engine:
         self._socket = home.socket("engine")
         begin = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "archwright.engines", str(folder), str(home.config("engine"))],
+            [sys.executable, "-P", "-m", "archwright.engines", str(folder), str(home.config("engine"))],
             env=child_environment(SPIN, without=FOREIGN_KERNEL),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -155,7 +155,7 @@ class Engine:
 
 def probe(model: Path) -> dict[str, float]:
     run = subprocess.run(
-        [sys.executable, "-m", "archwright.catalog.probe.probe_worker", str(model.absolute())],
+        [sys.executable, "-P", "-m", "archwright.catalog.probe.probe_worker", str(model.absolute())],
         env=child_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}, without=FOREIGN_KERNEL),
         capture_output=True,
         check=True,

@@ -171,7 +171,7 @@ class OwnGateway:
         return file
 
     def start(self, core: str = "") -> None:
-        command = [self._python, "-m", "archwright.serving", str(self.home.root), str(self.write())]
+        command = [self._python, "-P", "-m", "archwright.serving", str(self.home.root), str(self.write())]
         with self.home.log("gateway").open("ab") as log:
             self.process = subprocess.Popen(
                 pinned(core, *command) if core else command, stdin=subprocess.PIPE, stdout=log, stderr=log

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUTPUT = Path("demo")
-ARCHWRIGHT = [sys.executable, "-m", "archwright"]
+ARCHWRIGHT = [sys.executable, "-P", "-m", "archwright"]
 # The answer of needs.yaml, and the line that states its rate.
 ANSWER_TOKENS = 60
 RATE_LINE = "requests_per_second: {mean: 0.1, peak: 0.3}"

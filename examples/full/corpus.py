@@ -114,6 +114,7 @@ def write_shuttle(path: Path) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         pip = [
             sys.executable,
+            "-P",
             "-m",
             "pip",
             "download",

@@ -1,4 +1,4 @@
-"""`python -m archwright`."""
+"""`python -P -m archwright`. Without -P, Python imports modules of the working folder before this file runs."""
 
 import sys
 

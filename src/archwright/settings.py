@@ -8,8 +8,8 @@ import os
 import pwd
 import re
 import tomllib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -24,6 +24,8 @@ ENGINE_VARIABLES = {
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK"),
     *("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "HF_HUB_OFFLINE"),
 }
+# The Python programs that a child starts with this variable, such as workers, import no module of the working folder.
+SAFE_PATH_ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
 ENGINE_PREFIXES = ("OMP_", "GOMP_", "KMP_", "GGML_", "CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_")
 
 
@@ -216,7 +218,24 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
 def engine_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for an engine: what locates programs, libraries and devices, plus `extra`."""
     kept = {n: value for n, value in os.environ.items() if n in ENGINE_VARIABLES or n.startswith(ENGINE_PREFIXES)}
-    return {**kept, **extra}
+    return {**kept, **extra, **SAFE_PATH_ENVIRONMENT}
+
+
+@contextmanager
+def enforce_safe_path() -> Iterator[None]:
+    """In this block, multiprocessing starts processes that import no module of the working folder.
+
+    A process of multiprocessing gets the environment of this process, and no other option sets its search path.
+    """
+    name, value = next(iter(SAFE_PATH_ENVIRONMENT.items()))
+    value_before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if value_before is not None:
+            os.environ[name] = value_before
 
 
 def disable_telemetry() -> None:

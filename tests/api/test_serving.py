@@ -102,7 +102,7 @@ class Shell:
         self.log = home.parent / "errors"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "archwright", *words]
+        command = [sys.executable, "-P", "-m", "archwright", *words]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=WAIT_S
         )
@@ -112,7 +112,7 @@ class Shell:
 
     def serve(self, *words: str, errors: bool = False) -> Any:
         """Start the gateway and return its ready line; with `errors`, keep what it wrote before it was ready."""
-        command = [sys.executable, "-m", "archwright", "serve", *words, "--port", "0", "--json"]
+        command = [sys.executable, "-P", "-m", "archwright", "serve", *words, "--port", "0", "--json"]
         log = self.log if errors else None
         with open(log or os.devnull, "w") as stderr:
             process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=stderr, text=True)

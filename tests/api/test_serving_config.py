@@ -68,7 +68,7 @@ class Gateway:
     """A running `serve --config`. `log` has its standard error."""
 
     def __init__(self, shell: Shell, file: Path, log: Path) -> None:
-        command = [sys.executable, "-m", "archwright", "serve", "--config", str(file), "--port", "0", "--json"]
+        command = [sys.executable, "-P", "-m", "archwright", "serve", "--config", str(file), "--port", "0", "--json"]
         self.file, self.log = file, log
         with log.open("wb") as errors:
             self.process = subprocess.Popen(

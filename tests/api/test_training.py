@@ -448,7 +448,7 @@ def test_the_real_model_killed_and_resumed_ends_as_without(home: Home, model_hom
     api.data.ingest("answers.jsonl", name="answers")
     whole = api.train(written(REAL, steps=12, every=5)).result()
     spec = written(REAL, steps=12, every=5)
-    argv: Sequence[Any] = [sys.executable, "-m", "archwright", "train", spec]
+    argv: Sequence[Any] = [sys.executable, "-P", "-m", "archwright", "train", spec]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until(lambda: process.poll() is not None or has_second_run(home), 10 * WAIT_S)
     assert process.poll() is None, process.communicate()

@@ -121,7 +121,7 @@ def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
     slate, store = open_accounts_table(home), Store(home.store_url)
     gateway = KeyStore(store, load_pepper(home, store), monotonic=lambda: 1.0, table=slate)  # time stands: no poll
     gateway.refresh_version()
-    words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
+    words = [sys.executable, "-P", "-m", "archwright", "key", "create", "--json"]
     made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
     assert gateway.identify(made["key"]) is not None
     slate.close()

@@ -130,7 +130,7 @@ def test_doctor_fails_when_the_model_is_missing(cli: CommandLine) -> None:
 
 @pytest.mark.process
 def test_a_closed_pipe_ends_quietly(home: Home) -> None:
-    line = f"{sys.executable} -m archwright catalog check | head -1"
+    line = f"{sys.executable} -P -m archwright catalog check | head -1"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert run.stderr == "" and run.stdout.startswith("table")
 
@@ -143,7 +143,7 @@ def test_an_answer_this_terminal_has_no_letters_for(home: Home, null_plan: Plan)
     write_plan(replace(null_plan, pools=(pool,)), Path("plan.json"))
     api.up("plan.json", detach=True, port=0)
     try:
-        words = [sys.executable, "-m", "archwright", "ask", "Hello?"]
+        words = [sys.executable, "-P", "-m", "archwright", "ask", "Hello?"]
         run = subprocess.run(
             words, env=child_environment({"PYTHONIOENCODING": "latin-1"}), capture_output=True, check=False
         )

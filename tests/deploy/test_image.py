@@ -160,7 +160,7 @@ def test_hadolint_finds_nothing_and_rejects_a_broken_containerfile(made_bundle: 
 @pytest.mark.nightly
 def test_the_image_says_how_it_runs(built: Buildah) -> None:
     image = json.loads(built.run("inspect", "--type=image", IMAGE))["Docker"]["config"]
-    assert image["User"] == "10001:10001" and image["Entrypoint"] == ["python", "-m", "archwright.serving"]
+    assert image["User"] == "10001:10001" and image["Entrypoint"] == ["python", "-P", "-m", "archwright.serving"]
     assert image["Healthcheck"]["Test"][:2] == ["CMD", "python"]
     assert image["Volumes"].keys() == {"/var/lib/archwright"}
     labels = {name.removeprefix("org.opencontainers.image.") for name in image["Labels"]}
@@ -184,7 +184,7 @@ def test_the_images_process_answers_as_its_user(
     mounts = [f"--volume={source}:{target}" for source, target in {**volumes, sockets: str(sockets)}.items()]
     container = built.run("from", IMAGE)
     # buildah gives a pipe as standard input where container engines give /dev/null.
-    line = ["sh", "-c", 'exec "$@" </dev/null', "sh", "python", "-m", "archwright.serving"]
+    line = ["sh", "-c", 'exec "$@" </dev/null', "sh", "python", "-P", "-m", "archwright.serving"]
     words = ["run", f"--env=ARCHWRIGHT_DATABASE_URL={postgres}", *mounts, container, "--", *line]
     words += ["/var/lib/archwright/home", "/etc/archwright/gateway.json"]
     trusted = ssl.create_default_context(cafile=str(certificate))
@@ -236,6 +236,6 @@ def find_processes() -> list[int]:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if command[1:4] == [b"-m", b"archwright.serving", b"/var/lib/archwright/home"]:
+            if command[1:5] == [b"-P", b"-m", b"archwright.serving", b"/var/lib/archwright/home"]:
                 found.append(int(entry.name))
     return sorted(found)

@@ -54,7 +54,7 @@ class Machine:
     def open(self) -> None:
         """Wait until requests are served, and make a key as the README says."""
         wait_until_ready(self.runner, GATEWAY)
-        made = self.run_as(GATEWAY, self.runner.python, "-m", "archwright", "key", "create", "--json")
+        made = self.run_as(GATEWAY, self.runner.python, "-P", "-m", "archwright", "key", "create", "--json")
         assert made.returncode == 0, made.stderr
         self.key = json.loads(made.stdout)["key"]
         until(lambda: self.get("/readyz")[0] == 200)
@@ -298,13 +298,15 @@ def test_a_gateway_that_stands_still_is_restarted_by_its_watchdog(machine: Machi
 
 
 def test_the_command_line_knows_who_runs_the_platform(machine: Machine) -> None:
-    down = machine.run_as(GATEWAY, machine.runner.python, "-m", "archwright", "down")
+    down = machine.run_as(GATEWAY, machine.runner.python, "-P", "-m", "archwright", "down")
     assert down.returncode != 0 and "AW-OPS-34" in down.stderr
-    until(lambda: "running" in machine.run_as(GATEWAY, machine.runner.python, "-m", "archwright", "status").stdout)
+    until(
+        lambda: "running" in machine.run_as(GATEWAY, machine.runner.python, "-P", "-m", "archwright", "status").stdout
+    )
     second = machine.run_as(
         SUPERVISOR,
         machine.runner.python,
-        *("-m", "archwright.operate", str(machine.home), "--managed"),
+        *("-P", "-m", "archwright.operate", str(machine.home), "--managed"),
         *(str(machine.root / "etc/archwright" / name) for name in ("bundle.json", "plan.json")),
     )
     assert second.returncode != 0 and "AW-OPS-30" in second.stderr

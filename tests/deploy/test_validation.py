@@ -41,7 +41,7 @@ def shell(processes: None, tmp_path: Path) -> Shell:
     def run(*words: str, programs: dict[str, str] | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
-        ours = {"archwright": f'exec {sys.executable} -m archwright "$@"', "python3": f'exec {sys.executable} "$@"'}
+        ours = {"archwright": f'exec {sys.executable} -P -m archwright "$@"', "python3": f'exec {sys.executable} "$@"'}
         for name, text in {**ours, **(programs or {})}.items():
             (folder / name).write_text(f"#!/bin/sh\n{text}\n")
             (folder / name).chmod(0o755)

@@ -1,6 +1,6 @@
 """The engines of the conformance suite. Another engine is one more entry: how it is configured and what it can do.
 
-An engine that is not started as `python -m archwright.engines HOME CONFIG` brings its own subclass of `Child`.
+An engine that is not started as `python -P -m archwright.engines HOME CONFIG` brings its own subclass of `Child`.
 """
 
 from __future__ import annotations

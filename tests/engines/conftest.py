@@ -80,7 +80,7 @@ class Child:
         path.write_bytes(msgspec.json.encode(self.config))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "archwright.engines", str(self.home.root), str(path)],
+                [sys.executable, "-P", "-m", "archwright.engines", str(self.home.root), str(path)],
                 stdin=subprocess.PIPE,
                 stderr=log,
                 env=child_environment({"GOMP_SPINCOUNT": "1000"}),

@@ -351,7 +351,7 @@ def test_lives_and_dies_as_the_supervisor_wants(candidate: Candidate, model_home
 @pytest.mark.parametrize("candidate", find_candidates(CHAT, LIFECYCLE), indirect=True)
 def test_a_second_engine_on_the_same_socket_is_refused(child: Child) -> None:
     path = child.home.config(child.config.socket)
-    command = [sys.executable, "-m", "archwright.engines", str(child.home.root), str(path)]
+    command = [sys.executable, "-P", "-m", "archwright.engines", str(child.home.root), str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as rival:
         assert rival.wait(WAIT_S) == EngineError.exit_status
         assert rival.stderr is not None

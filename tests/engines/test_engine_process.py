@@ -45,7 +45,7 @@ def secrets(processes: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def spec_of(**changes: object) -> ProcessSpec:
     name = "null"
     config = msgspec.to_builtins(null_engine(name)) | changes
-    argv, environment = ("-m", "archwright.engines", "{home}", "{config}"), {"GOMP_SPINCOUNT": "1000"}
+    argv, environment = ("-P", "-m", "archwright.engines", "{home}", "{config}"), {"GOMP_SPINCOUNT": "1000"}
     return ProcessSpec(name=name, argv=argv, config=config, environment=environment, ready_socket=name)
 
 

@@ -269,7 +269,7 @@ def has_part(home: Home) -> bool:
 @pytest.mark.enable_socket
 def test_a_killed_command_continues_and_a_second_one_is_refused(server: HubServer, home: Home) -> None:
     server.faults[FILE] = Fault(bytes_per_s=700_000, times=1)
-    command = [sys.executable, "-m", "archwright", "models", "fetch", REFERENCE]
+    command = [sys.executable, "-P", "-m", "archwright", "models", "fetch", REFERENCE]
     environment = child_environment({"ARCHWRIGHT_HOME": str(home.root), "HF_ENDPOINT": server.url})
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
         until(lambda: child.poll() is not None or has_part(home))

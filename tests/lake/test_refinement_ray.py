@@ -43,7 +43,7 @@ def put_many(lake: Lake) -> None:
 def refined(lake: Lake, home: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """By the verb, in a process of its own: the engine's runner is chosen once in a process."""
     return subprocess.run(
-        [sys.executable, "-m", "archwright", "data", "refine", "recipe.yaml", "--json"],
+        [sys.executable, "-P", "-m", "archwright", "data", "refine", "recipe.yaml", "--json"],
         env=settings.child_environment({**environment, "ARCHWRIGHT_HOME": home}),
         cwd=lake.root,
         capture_output=True,

@@ -153,7 +153,7 @@ def interrupt(started: subprocess.Popen[bytes]) -> None:
 def run_init(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run `archwright init` in a pseudo-terminal, of which the block gets our side."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "archwright", "init"]
+    command = [sys.executable, "-P", "-m", "archwright", "init"]
     environment = {**os.environ, "ARCHWRIGHT_HOME": str(folder / "home")}
     try:
         with subprocess.Popen(

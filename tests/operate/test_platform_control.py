@@ -168,7 +168,7 @@ def test_a_missing_model_names_the_command(null_plan: Plan, plan_file: str, home
 
 
 def test_attached_it_ends_with_the_command(plan_file: str, home: Home) -> None:
-    command = [sys.executable, "-m", "archwright", "up", plan_file, "--port", "0", "--json"]
+    command = [sys.executable, "-P", "-m", "archwright", "up", plan_file, "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as foreground:
         assert foreground.stdout is not None
         text = ""
@@ -181,7 +181,7 @@ def test_attached_it_ends_with_the_command(plan_file: str, home: Home) -> None:
 
 
 def test_foreground_stops_in_order_on_sigterm(plan_file: str, home: Home) -> None:
-    command = [sys.executable, "-m", "archwright", "up", plan_file, "--port", "0"]
+    command = [sys.executable, "-P", "-m", "archwright", "up", plan_file, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as foreground:
         assert foreground.stdout is not None
         out = ""

@@ -71,7 +71,7 @@ def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
     assert api.status().state == "stopped"
     # A gateway that is ended while it starts ends in order: exit status 0 or the signal, not that of a failure.
     config = stage.home.config("gateway")
-    command = [sys.executable, "-m", "archwright.serving", str(stage.home.root), str(config)]
+    command = [sys.executable, "-P", "-m", "archwright.serving", str(stage.home.root), str(config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as gateway:
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
         until(children.read_text)  # the master handles signals, and its worker is starting
@@ -85,7 +85,17 @@ def child_of(pid: int) -> str:
 
 
 def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_process(home: Home) -> None:
-    command = [sys.executable, "-m", "archwright", "serve", "--upstream", "m=http://127.0.0.1:9/v1", "--port", "0"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "archwright",
+        "serve",
+        "--upstream",
+        "m=http://127.0.0.1:9/v1",
+        "--port",
+        "0",
+    ]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         url = json.loads(serving.stdout.readline())["url"]

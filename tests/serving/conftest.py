@@ -10,7 +10,6 @@ import resource
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,11 +33,14 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.monitor.wal.compaction import read_served
 from archwright.policy.usage_limits import UsageLimits as PolicyLimits
+from archwright.python_process import build_module_command
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.settings import child_environment
 from archwright.store import Store
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -247,11 +249,11 @@ class Platform:
         path.write_bytes(msgspec.json.encode(config))
         with self.home.log(name).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, str(self.home.root), str(path)],
+                build_module_command(module, str(self.home.root), str(path)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=child_environment({"GOMP_SPINCOUNT": "1000"}),
+                env=child_environment({"GOMP_SPINCOUNT": "1000", "PYTHONPATH": str(ROOT)}),
             )
 
     def _until(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -149,7 +149,7 @@ ENTRY = endpoint(workload="w", addresses=("unix:e",), default_max_tokens=1, cont
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "archwright.serving", *arguments]
+    command = [sys.executable, "-P", "-m", "archwright.serving", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
@@ -165,7 +165,7 @@ def test_a_gateway_that_cannot_start_says_why(tmp_path: Path, null: Platform) ->
     assert clear[0].startswith("AW-OPS-11") and "host" in clear[1] and "tls_certificate" in clear[2]
     assert started(table(ENTRY, port=null.config.port))[0].startswith("AW-OPS-03"), "the port is in use"
     done = run("only-one")
-    assert done.returncode == 2 and "python -m archwright.serving HOME CONFIG.json" in done.stderr
+    assert done.returncode == 2 and "python -P -m archwright.serving HOME CONFIG.json" in done.stderr
 
 
 def test_serves_with_tls_on_any_address(start: Start, tls_pair: tuple[str, str]) -> None:

@@ -32,7 +32,7 @@ def test_a_new_home_has_its_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("STORE", f"sqlite:///{tmp_path}/s3cret.db")
     file, port, home = tmp_path / "gateway.json", find_free_port("127.0.0.1"), tmp_path / "volume" / "home"
     file.write_bytes(msgspec.json.encode(table(ENTRY, port=port, store_url="env:STORE")))
-    command = [sys.executable, "-m", "archwright.serving", str(home), str(file)]
+    command = [sys.executable, "-P", "-m", "archwright.serving", str(home), str(file)]
     log, peppers = tmp_path / "log", set[bytes]()
     for _ in range(2):  # a second start keeps the pepper
         with log.open("ab") as out:
@@ -50,7 +50,7 @@ def test_a_new_home_has_its_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
     file = tmp_path / "gateway.json"
     file.write_bytes(msgspec.json.encode(table(ENTRY, port=find_free_port("127.0.0.1"), store_url="env:NO_SUCH_STORE")))
-    command = [sys.executable, "-m", "archwright.serving", str(tmp_path / "home"), str(file)]
+    command = [sys.executable, "-P", "-m", "archwright.serving", str(tmp_path / "home"), str(file)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False
     )

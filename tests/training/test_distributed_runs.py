@@ -182,7 +182,7 @@ def pictures(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 def driving(home: Home) -> int:
     """The process that drives Ray."""
-    return next(iter(naming(home.root, "-m archwright.training ")))
+    return next(iter(naming(home.root, "-P -m archwright.training ")))
 
 
 def state(home: Home, run: TrainingRun) -> Any:

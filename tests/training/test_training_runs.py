@@ -172,7 +172,7 @@ def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
     """The other end of its standard input closes when its parent dies, however that was."""
     job = training_runs.ResolvedJob(id="r-1", version=setup().data.version, threads=1)
     training_runs.create_run(home, job, SPEC)
-    argv = [sys.executable, "-m", "archwright.training", str(home.root), "r-1"]
+    argv = [sys.executable, "-P", "-m", "archwright.training", str(home.root), "r-1"]
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     child.communicate(timeout=WAIT_S)
     assert child.returncode in (0, 10)  # left, or had already found that the lake has no such data set

@@ -9,7 +9,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.stored_models import build_artefact, build_model_spec
 from archwright.catalog.probe import host_resources
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import LoadSpec, MachineFacts, Plan, ProcessSpec
+from archwright.contract.plan import ENGINE_ARGUMENTS, LoadSpec, MachineFacts, Plan, ProcessSpec
 from archwright.contract.record import replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines.engine_config import EngineConfig
@@ -97,7 +97,7 @@ def build_process(config: EngineConfig, memory_bytes: float, deadline_s: float) 
     name = f"model-{(config.model_sha256 or config.engine)[:12]}-{digest[:8]}"
     return ProcessSpec(
         name=name,
-        argv=("-m", "archwright.engines", "{home}", "{config}"),
+        argv=ENGINE_ARGUMENTS,
         config=msgspec.to_builtins(replace(config, socket=name)),
         environment=SPIN_ENVIRONMENT,
         ready_socket=name,

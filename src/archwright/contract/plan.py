@@ -536,6 +536,11 @@ class Plan(Record, dict=True):
         return {basis.id: basis for basis in self.bases}[name]
 
 
+# Without -P a Python process imports modules of its working folder.
+GATEWAY_ARGUMENTS = ("-P", "-m", "archwright.serving", "{home}", "{config}")
+ENGINE_ARGUMENTS = ("-P", "-m", "archwright.engines", "{home}", "{config}")
+
+
 class ProcessSpec(Record):
     """One supervised process of a Bundle; `ready_socket` or `ready_port` answers GET `ready_path` by 200.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
+from archwright.contract.plan import ENGINE_ARGUMENTS, GATEWAY_ARGUMENTS, Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
 from archwright.errors import ErrorLocation, PlanError
 from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, ResidencyPolicy, is_permitted_by_policy
 
@@ -80,7 +80,7 @@ def build_bundle(
     engines = [build_engine_process(pool, replica, deadline_s) for pool in started for replica in range(pool.replicas)]
     gateway = ProcessSpec(
         name="gateway",
-        argv=("-m", "archwright.serving", "{home}", "{config}"),
+        argv=GATEWAY_ARGUMENTS,
         config=build_gateway_config(plan, listen, store_url, served),
         ready_path="/readyz",
         ready_port=listen.port,
@@ -131,7 +131,7 @@ def build_engine_process(pool: Pool, replica: int, deadline_s: float) -> Process
         environment[VISIBLE] = ",".join(environment[VISIBLE].split(",")[replica * width : (replica + 1) * width])
     return ProcessSpec(
         name=name,
-        argv=("-m", "archwright.engines", "{home}", "{config}"),
+        argv=ENGINE_ARGUMENTS,
         config={
             "engine": pool.launch.engine,
             "socket": name,

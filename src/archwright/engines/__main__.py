@@ -1,4 +1,4 @@
-"""`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
+"""`python -P -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
 
 import importlib
 import pkgutil
@@ -15,6 +15,7 @@ from archwright.engines.service_notification import report_engine_health
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
+from archwright.python_process import run_entry_point
 
 EngineAdapter = Callable[[EngineConfig, Home, Journal], None]
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
             restrict_process()
             if len(arguments) != 2:
                 message = f"an engine takes 2 arguments, not {len(arguments)}"
-                raise UsageError("AW-USE-13", message, hint="run: python -m archwright.engines HOME CONFIG.json")
+                raise UsageError("AW-USE-13", message, hint="run: python -P -m archwright.engines HOME CONFIG.json")
             config = read_config(Path(arguments[1]))
             journal = Journal(config.socket)
             if exit_with_parent() is not None:
@@ -54,4 +55,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

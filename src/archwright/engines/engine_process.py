@@ -17,6 +17,7 @@ from archwright.contract.plan import ProcessSpec
 from archwright.engines.engine_config import find_model_files
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home
+from archwright.python_process import build_python_command
 from archwright.settings import engine_environment
 
 # The kernel resolves this path to the working folder, whose parents the engine's user cannot search.
@@ -38,9 +39,8 @@ def start_engine(spec: ProcessSpec, home: Home, log: IO[bytes], user: str = "") 
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
         identity["cwd"] = _share_files(spec, home, account)
         names = {"{home}": OWN_ROOT, "{config}": f"{OWN_ROOT}/run/{config.name}"}
-        # The working folder belongs to the engine's user, so no module may be imported from it.
-        environment |= {"HOME": account.pw_dir, "PYTHONSAFEPATH": "1"}
-    argv = [sys.executable, *(names.get(part, part) for part in spec.argv)]
+        environment["HOME"] = account.pw_dir
+    argv = build_python_command(*(names.get(part, part) for part in spec.argv))
     env = engine_environment(environment)
     try:
         return Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True, **identity)

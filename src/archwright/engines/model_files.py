@@ -19,6 +19,7 @@ from typing import IO
 from archwright.contract.plan import Artefact
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, OperateError, UsageError
 from archwright.home import Home, open_private
+from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 
 CommandRunner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
@@ -42,7 +43,7 @@ OFFLINE_PHRASES = ("failed to establish", "connection", "name resolution", "time
 def run_pip(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the pip of this interpreter without a shell."""
     return subprocess.run(
-        [sys.executable, "-m", "pip", *arguments],
+        build_module_command("pip", *arguments),
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,

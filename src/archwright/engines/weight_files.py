@@ -1,4 +1,4 @@
-"""`python -m archwright.engines.weight_files load|check LIST FOLDER`: the model files of a cluster, each verified.
+"""`python -P -m archwright.engines.weight_files load|check LIST FOLDER`: the model files of a cluster, each verified.
 
 LIST is JSON: folders with repository, revision, and the SHA-256 of each file. `load` downloads what is missing or
 differs; without a repository, the files must be there already. It then writes the digest of LIST into FOLDER, and an
@@ -19,6 +19,7 @@ from archwright.engines.model_files import compute_digest
 from archwright.errors import ArchwrightError, ErrorLocation, MissingError, UsageError, boundary
 from archwright.home import write_atomic
 from archwright.journal import Journal
+from archwright.python_process import run_entry_point
 from archwright.settings import HubAccess, read_hub_access
 
 MARKER = ".verified"
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with boundary("weights"):
             if len(arguments) != 3 or arguments[0] not in ("load", "check"):
-                hint = "python -m archwright.engines.weight_files load|check LIST FOLDER"
+                hint = "python -P -m archwright.engines.weight_files load|check LIST FOLDER"
                 raise UsageError("AW-USE-40", "wrong arguments", hint=hint)
             text, target = Path(arguments[1]).read_bytes(), Path(arguments[2])
             if arguments[0] == "load":
@@ -114,4 +115,4 @@ def check_weights(text: bytes, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

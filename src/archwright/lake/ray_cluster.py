@@ -11,13 +11,14 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 from archwright import settings
 from archwright.errors import ErrorLocation, OperateError, require_extra
 from archwright.home import Home
+from archwright.python_process import check_safe_path
 
 CONNECT_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 300
@@ -39,11 +40,15 @@ def join_cluster(ray: Any, address: str, variables: Mapping[str, str]) -> None:
 
 
 def start_ray(ray: Any, address: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> None:
-    """Raises OperateError AW-OPS-60."""
+    """Raises OperateError AW-OPS-60.
+
+    Ray puts the working folder of its driver first in the search path of its workers, so the driver leaves it.
+    """
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    runtime_env = {"env_vars": {**variables, **settings.SAFE_PATH_ENVIRONMENT}}
     try:
-        with _abort_after(START_TIMEOUT_S):
-            ray.init(**options, **quiet, runtime_env={"env_vars": dict(variables)})
+        with _abort_after(START_TIMEOUT_S), settings.enforce_safe_path(), chdir("/"):
+            ray.init(**options, **quiet, runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise cluster_error(address, error) from error
 
@@ -88,10 +93,11 @@ def list_nodes(ray: Any) -> list[Mapping[str, Any]]:
 def probe_shared_home(folder: str, machine: str, token: str) -> str:
     """Runs on a node. Returns the reason why the node cannot use the home, empty if it can."""
     try:
+        check_safe_path()
         if (Path(folder) / "token").read_text() != token:
             return "it sees another folder under this path"
         (Path(folder) / machine).write_text(token)
-    except OSError as error:
+    except (OSError, OperateError) as error:
         return first_line(error)
     return ""
 

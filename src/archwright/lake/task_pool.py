@@ -18,6 +18,7 @@ from archwright.engines.process_restrictions import end_with_parent
 from archwright.errors import DataError, ErrorLocation
 from archwright.home import Home
 from archwright.lake import ray_cluster
+from archwright.python_process import check_safe_path
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +42,8 @@ class _WorkerProcesses:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         try:
-            with _hide_main_module():  # the executor starts processes when it is given tasks
+            # The executor starts processes when it is given tasks.
+            with _hide_main_module(), settings.enforce_safe_path():
                 results = self._executor.map(function, tasks)
             yield from results
         except BrokenProcessPool as error:
@@ -104,8 +106,15 @@ def open_pool(home: Home, runner: Runner, size_bytes: int) -> Iterator[TaskPool]
     if workers == 1 or size_bytes < PARALLEL_BYTES:
         yield _SameProcess()
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as executor:
+    with settings.enforce_safe_path():  # the executor starts a process that watches its semaphores
+        executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    with executor:
         try:
             yield _WorkerProcesses(executor)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    check_safe_path()
+    end_with_parent()

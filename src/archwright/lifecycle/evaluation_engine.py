@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright import settings
-from archwright.contract.plan import ProcessSpec
+from archwright.contract.plan import ENGINE_ARGUMENTS, ProcessSpec
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.engine_process import start_engine
 from archwright.errors import EngineError, ErrorLocation, ModelError
@@ -96,7 +96,7 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
     try:
         spec = ProcessSpec(
             name=config.socket,
-            argv=("-m", "archwright.engines", "{home}", "{config}"),
+            argv=ENGINE_ARGUMENTS,
             config=msgspec.to_builtins(config),
             environment={"GOMP_SPINCOUNT": "1000"},
             ready_socket=config.socket,

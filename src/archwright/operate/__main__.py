@@ -1,6 +1,6 @@
-"""`python -m archwright.operate HOME UP_CALLED_AT [--attached]`: the supervisor and its parent, which restarts it.
+"""`python -P -m archwright.operate HOME UP_CALLED_AT [--attached]`: the supervisor and its parent, which restarts it.
 
-`python -m archwright.operate HOME --managed BUNDLE PLAN`: the supervisor alone, for a service manager.
+`python -P -m archwright.operate HOME --managed BUNDLE PLAN`: the supervisor alone, for a service manager.
 
 Design: `up` takes the home's lock and passes it on, so parent and supervisor hold it together. While the supervisor is
 restarted, `up` still sees a running platform, and `down` signals the parent.
@@ -13,6 +13,7 @@ from importlib import import_module
 from archwright.errors import ArchwrightError, boundary
 from archwright.journal import Journal
 from archwright.operate.process_restart import ForkedChild, RestartedProcess
+from archwright.python_process import run_entry_point
 
 
 def main(argv: list[str]) -> int:
@@ -40,4 +41,4 @@ def _run_managed(root: str, bundle: str, plan: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

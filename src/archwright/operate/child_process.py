@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 
@@ -12,6 +11,7 @@ from archwright.contract.plan import ProcessSpec
 from archwright.engines.engine_process import start_engine
 from archwright.home import Home, write_json
 from archwright.operate import readiness_probe
+from archwright.python_process import build_python_command
 from archwright.settings import child_environment
 
 ERROR_TAIL_BYTES = 65_536
@@ -49,7 +49,7 @@ class ChildProcess:
         config = self._home.config(self.spec.name)
         write_json(config, self.spec.config)
         names = {"{home}": str(self._home.root), "{config}": str(config)}
-        argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
+        argv = build_python_command(*(names.get(part, part) for part in self.spec.argv))
         env = child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment})
         with self._home.open_log(self.spec.name) as log:
             self._log_start = log.tell()

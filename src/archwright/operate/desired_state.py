@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.lineage import ModelVersion
-from archwright.contract.plan import Bundle, ProcessSpec
+from archwright.contract.plan import ENGINE_ARGUMENTS, Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.engines.engine_config import EngineConfig, find_model_files
 from archwright.home import Home
@@ -257,7 +257,7 @@ def _build_classifier_endpoint(endpoint: str, key: str, version: ModelVersion) -
     name = f"predict-{endpoint}.v{version.version}"
     engine = ProcessSpec(
         name=name,
-        argv=("-m", "archwright.engines", "{home}", "{config}"),
+        argv=ENGINE_ARGUMENTS,
         config={
             "engine": "onnx",
             "socket": name,

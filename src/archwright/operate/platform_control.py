@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from subprocess import DEVNULL, PIPE, Popen
@@ -16,6 +15,7 @@ from archwright.home import Home, write_json
 from archwright.operate import platform_state, readiness_probe
 from archwright.operate.gateway_record import ServedGateway, list_upstream_problems
 from archwright.operate.platform_state import ProcessState
+from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
@@ -85,7 +85,7 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
     write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
     flags = ["--attached"] if attached else []
-    argv = [sys.executable, "-m", SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags]
+    argv = build_module_command(SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags)
     env = child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)})
     stdin = PIPE if attached else DEVNULL
     with lock, home.open_log("supervisor") as log:

@@ -1,4 +1,4 @@
-"""`python -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it.
+"""`python -P -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it.
 
 A third argument comes from an older program of this process (serving/process/upgrade.py).
 """
@@ -18,6 +18,7 @@ from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ArchwrightError, OperateError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
+from archwright.python_process import run_entry_point
 from archwright.serving.process.master import ListeningSockets, Master, MasterParts
 from archwright.serving.process.upgrade import TRIAL
 from archwright.serving.settings.config import GatewayConfig, read_config
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         with boundary("gateway"):
             restrict_process()
             if len(arguments) not in (2, 3, 4):
-                raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
+                raise UsageError(
+                    "AW-USE-40", "wrong arguments", hint="python -P -m archwright.serving HOME CONFIG.json"
+                )
             file = Path(arguments[1])
             config = read_config(file)
             if arguments[2:]:
@@ -90,4 +93,4 @@ def _bind_ports(config: GatewayConfig, timeout_s: float) -> ListeningSockets:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

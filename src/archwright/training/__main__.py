@@ -1,4 +1,4 @@
-"""`python -m archwright.training HOME RUN`: the training process, until the last step or SIGTERM."""
+"""`python -P -m archwright.training HOME RUN`: the training process, until the last step or SIGTERM."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ import msgspec
 from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, boundary, missing_extra
 from archwright.home import Home
+from archwright.python_process import run_entry_point
 from archwright.training import run_execution, training_runs
 from archwright.training.training_loop import LoopHooks, TrainingProgress
 from archwright.training.training_process import ProcessMessage, SerialisedError
@@ -94,4 +95,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

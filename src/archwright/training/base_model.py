@@ -6,7 +6,6 @@ numbers; training loads it as bfloat16. A separate process makes the copy, so th
 
 import fcntl
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from archwright.engines.model_files import missing_model_error
 from archwright.errors import ErrorLocation, MissingError, TrainError, from_os_error, require_extra
 from archwright.home import Home
+from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 from archwright.training import atomic_directory
 
@@ -80,7 +80,7 @@ def _check_digest(source: Path, sha256: str, model: str) -> None:
 
 
 def _run_dequantisation(source: Path, folder: Path, model: str) -> None:
-    argv = [sys.executable, "-m", "archwright.training.dequantisation", str(source), str(folder)]
+    argv = build_module_command("archwright.training.dequantisation", str(source), str(folder))
     environment = child_environment({**OFFLINE_ENVIRONMENT, "OMP_NUM_THREADS": "1"})
     # The child ends when its standard input closes, so it does not outlive this process.
     pipe, null = subprocess.PIPE, subprocess.DEVNULL

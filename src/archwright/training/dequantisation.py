@@ -1,14 +1,14 @@
-"""`python -m archwright.training.dequantisation FILE.gguf FOLDER`: GGUF to float32 safetensors.
+"""`python -P -m archwright.training.dequantisation FILE.gguf FOLDER`: GGUF to float32 safetensors.
 
 By default transformers keeps GGUF weights packed and unpacks them in every product, which is slow in training.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import require_extra
+from archwright.python_process import run_entry_point
 
 
 def dequantise_model(source: Path, folder: Path) -> None:
@@ -33,4 +33,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_entry_point(main)

@@ -19,6 +19,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, ErrorLocation, TrainError, boundary
 from archwright.home import Home
+from archwright.python_process import check_safe_path
 from archwright.training import run_execution, training_loop
 from archwright.training.checkpoint import CheckpointManager, LocalCheckpointManager, RestoredCheckpoint
 from archwright.training.ray_collectives import PEER_LOST, RayWorkerGroup
@@ -116,6 +117,7 @@ def main(given: Mapping[str, str | int]) -> None:
 
 
 def _train_worker(home: Home, task: WorkerSpec, group: RayWorkerGroup, log: WorkerLog) -> None:
+    check_safe_path()
     setup = run_execution.build_setup(home, task.run, group)._replace(threads=task.threads)
     steps, first = setup.spec.steps, group.rank == 0
 

@@ -5,7 +5,6 @@ messages are JSON lines; output of libraries goes to the run's `log`.
 """
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from subprocess import PIPE, Popen
 from typing import IO, Any
@@ -16,6 +15,7 @@ from archwright import settings
 from archwright.contract.record import Record
 from archwright.errors import ERROR_CLASSES, ArchwrightError, ErrorLocation, InternalError, TrainError, from_os_error
 from archwright.home import Home
+from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 from archwright.training import base_model, ray_collectives, training_runs
 from archwright.training.training_loop import TrainingProgress
@@ -101,7 +101,7 @@ def start_process(home: Home, run: str, lock: IO[bytes]) -> TrainingProcess:
     }
     if training_runs.load_spec(home, run).workers > 1:
         environment |= ray_collectives.ray_environment(home, settings.load().ray_address)
-    argv = [sys.executable, "-m", "archwright.training", str(home.root), run]
+    argv = build_module_command("archwright.training", str(home.root), run)
     env, fds = child_environment(environment), (lock.fileno(),)
     try:
         with open(home.run(run) / "log", "ab") as log:

@@ -1,12 +1,13 @@
 """Asks the library of the embedded engine which code it runs on this processor.
 
-`python -m archwright.catalog.probe.engine_report` prints the report as JSON, `null` without the library. It is a
+`python -P -m archwright.catalog.probe.engine_report` prints the report as JSON, `null` without the library. It is a
 process of its own, because the library takes memory and threads, and a processor without its features kills it.
 """
 
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from archwright.contract.engine_measurement import EngineReport
+from archwright.python_process import build_module_command, run_entry_point
 from archwright.settings import child_environment
 
 MODULE = "archwright.catalog.probe.engine_report"
@@ -35,7 +37,7 @@ _PROCESSOR_FIELD = re.compile(r"^(vendor_id|cpu family|model|stepping|model name
 
 def read_engine_report() -> EngineReport | None:
     """Return the report of the installed engine; None if it is not installed or does not run on this processor."""
-    command = [sys.executable, "-P", "-m", MODULE]
+    command = build_module_command(MODULE)
     try:
         done = subprocess.run(
             command, env=child_environment({}), capture_output=True, timeout=DEADLINE_S, check=True, cwd="/"
@@ -85,5 +87,9 @@ def _read_version() -> str:
         return "unknown"
 
 
-if __name__ == "__main__":
+def main(_arguments: Sequence[str]) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(_report_library()))
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

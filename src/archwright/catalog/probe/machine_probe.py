@@ -9,7 +9,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, missing_extra
 from archwright.home import Home, write_json
+from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 
 WORKER = "archwright.catalog.probe.probe_worker"
@@ -128,7 +128,8 @@ def run_worker(model_file: Path | None, *, module: str = WORKER) -> ProbeSamples
     """Measure bandwidth and matrix rate in a child process with one thread and the machine's kernels."""
     if importlib.util.find_spec("numpy") is None:
         raise missing_extra("local", "numpy", "the probe of this machine")
-    command = [sys.executable, "-m", module, *([] if model_file is None else [str(model_file.absolute())])]
+    arguments = [] if model_file is None else [str(model_file.absolute())]
+    command = build_module_command(module, *arguments)
     environment = child_environment(ONE_THREAD, without=FOREIGN_KERNEL)
     try:
         done = subprocess.run(

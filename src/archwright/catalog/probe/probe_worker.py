@@ -1,6 +1,6 @@
 """The numeric part of the probe: a child process with a single-threaded numeric library.
 
-`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints `bandwidth` and `matmul`, one value per repeat:
+`python -P -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints `bandwidth` and `matmul`, one value per repeat:
 bytes/s of a bitwise OR over the memory-mapped model file (or else an anonymous array), and FLOP/s of a float32 matrix
 product. `quiet_...` counts processor time only, so the turns of other programs do not count. Memory stays below 300 MB.
 `frequency_hz`: of the processors while all multiply, since one busy processor may run faster than all; null if unknown.
@@ -8,14 +8,14 @@ product. `quiet_...` counts processor time only, so the turns of other programs 
 
 import json
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from archwright.catalog.probe import host_resources
 from archwright.errors import missing_extra
+from archwright.python_process import run_entry_point
 
 SPAN_BYTES = 256 << 20
 # A smaller file would fit the caches, and the probe would measure these.
@@ -94,5 +94,9 @@ def measure_rates(path: str) -> dict[str, Any]:
     }
 
 
+def main(arguments: Sequence[str]) -> None:
+    print(json.dumps(measure_rates(arguments[0] if arguments else "")))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure_rates(sys.argv[1] if len(sys.argv) > 1 else "")))
+    run_entry_point(main)

@@ -1,14 +1,14 @@
 """The units of one machine with systemd: a gateway, a supervisor, and one unit for each engine.
 
-Design: engines of this machine run as `python -m archwright.engines` on a Unix socket, so they need no network. Engines
-of an owned machine are servers with their own launch line on a port of the loopback interface.
+Design: engines of this machine run as `python -P -m archwright.engines` on a Unix socket, so they need no network.
+Engines of an owned machine are servers with their own launch line on a port of the loopback interface.
 """
 
 from pathlib import PurePosixPath
 
 import msgspec
 
-from archwright.contract.plan import Bundle, ProcessSpec
+from archwright.contract.plan import GATEWAY_ARGUMENTS, Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import MODELS, EngineContainer
 from archwright.deploy.containers.engine_layout import list_engines
@@ -103,8 +103,7 @@ def build_units(deployment: Deployment) -> MachineUnits:
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
     config = build_gateway_config(plan, GatewayOptions(HOST, PORT), "", served)
     config |= {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
-    argv = ("-m", "archwright.serving", "{home}", "{config}")
-    gateway = ProcessSpec(name="gateway", argv=argv, config=config, ready_path="/readyz", ready_port=PORT)
+    gateway = ProcessSpec(name="gateway", argv=GATEWAY_ARGUMENTS, config=config, ready_path="/readyz", ready_port=PORT)
     processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"
     bundle = Bundle(plan_digest=deployment.plan.digest, processes=processes, url=url, engine_home=ENGINE_HOME)
     largest = max(deployment.pools, key=lambda pool: pool.memory_bytes)

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -27,6 +26,7 @@ from archwright.contract.record import replace
 from archwright.errors import DataError, from_os_error, missing_extra, replace_control_characters
 from archwright.lake.documents import parser_process
 from archwright.lake.documents.parser_process import ParsedDocument, ParseRequest
+from archwright.python_process import build_module_command
 from archwright.settings import engine_environment
 
 START_S = 60.0
@@ -96,7 +96,7 @@ class DocumentParser:
         channel, remote = socket.socketpair()
         errors, errors_end = os.pipe()
         os.set_blocking(errors_end, False)  # a library that writes much must not wait: the excess is lost
-        argv = [sys.executable, "-P", "-m", parser_process.__name__, str(self.limits.memory_mb)]
+        argv = build_module_command(parser_process.__name__, str(self.limits.memory_mb))
         try:
             # The child leads a session of its own, so the terminal's Ctrl-C reaches only its parent.
             process = Popen(

@@ -8,8 +8,8 @@ import encodings
 import os
 import pkgutil
 import socket
-import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import IO
@@ -21,6 +21,7 @@ from archwright.errors import ArchwrightError, boundary
 from archwright.lake.documents import document_contents
 from archwright.lake.documents.document_contents import DocumentError, DocumentPage
 from archwright.lake.documents.sandbox import enter_sandbox, limit_resources
+from archwright.python_process import run_entry_point
 
 LENGTH_BYTES = 8
 MAX_REQUEST_BYTES = 4096
@@ -43,8 +44,8 @@ class ParsedDocument(Record):
     sandbox: tuple[str, ...] = ()
 
 
-def main() -> None:
-    memory_mb = int(sys.argv[1])
+def main(arguments: Sequence[str]) -> None:
+    memory_mb = int(arguments[0])
     _load_libraries()
     limit_resources(memory_mb << 20)
     channel = socket.socket(fileno=0)
@@ -103,4 +104,4 @@ def describe_memory(memory_mb: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_entry_point(main)

@@ -12,13 +12,14 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 
 from archwright.home import Home
+from archwright.python_process import build_module_command
 
 MODULE, TRIAL = "archwright.serving", "--trial"
 
 
 def start_trial(home: Home, file: Path, parts: str) -> Popen[bytes]:
     """Start the new code to read configuration and parts, and to end. Its errors go to our standard error."""
-    command = [sys.executable, "-m", MODULE, str(home.root), str(file), parts, TRIAL]
+    command = build_module_command(MODULE, str(home.root), str(file), parts, TRIAL)
     return Popen(command, stdin=DEVNULL, stdout=DEVNULL)
 
 
@@ -27,7 +28,7 @@ def execute_new_code(home: Home, file: Path, parts: str, descriptors: Sequence[i
     try:
         for one in descriptors:
             os.set_inheritable(one, True)
-        os.execv(sys.executable, [sys.executable, "-m", MODULE, str(home.root), str(file), parts])
+        os.execv(sys.executable, build_module_command(MODULE, str(home.root), str(file), parts))
     finally:
         keep_private(descriptors)
 

@@ -36,7 +36,7 @@ n, seconds = dist.get_world_size(), (time.perf_counter() - start) / 20
 print("busbw", data.nbytes / seconds * 2 * (n - 1) / n / 1e9)
 dist.destroy_process_group()
 END
-  python3 -m torch.distributed.run --nnodes="${NODES:-1}" --node-rank="${RANK:-0}" --nproc-per-node="$2" \
+  python3 -P -m torch.distributed.run --nnodes="${NODES:-1}" --node-rank="${RANK:-0}" --nproc-per-node="$2" \
     --master-addr="${MASTER:-127.0.0.1}" --master-port=29500 "$folder/allreduce.py" > "$folder/out"
   awk -v low="$3" -v high="$4" '/^busbw/ && !seen++ { printf "allreduce: %.3f GB/s, expected %s to %s\n", $2, low, high
     good = $2 >= low && $2 <= high } END { exit !good }' "$folder/out" ;;
