@@ -80,7 +80,7 @@ def test_a_parent_in_which_others_could_replace_the_home_is_refused(root: Path) 
     assert locate(root).root == root
 
 
-def set_owner(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def show_as_foreign(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Show `path` as a path of another user: only root could change its owner."""
     real = Path.stat  # Path.lstat calls it too
 
@@ -95,7 +95,7 @@ def test_a_mounted_home_may_have_an_open_or_foreign_parent(root: Path, monkeypat
     """Nobody can rename a mount point; a folder above its parent can be renamed with it."""
     monkeypatch.setattr(os.path, "ismount", lambda path: path == root)
     root.parent.chmod(0o777)
-    set_owner(monkeypatch, root.parent)
+    show_as_foreign(monkeypatch, root.parent)
     assert locate(root).root == root
     root.parent.parent.chmod(0o777)
     assert error_of("AW-SET-07", locate, root).where.file == str(root.parent.parent)
@@ -106,7 +106,7 @@ def test_a_parent_of_another_user_is_refused(root: Path, monkeypatch: pytest.Mon
     root.parent.chmod(0o775)
     assert locate(root).root == root
     root.parent.chmod(0o1777)
-    set_owner(monkeypatch, root.parent)
+    show_as_foreign(monkeypatch, root.parent)
     monkeypatch.setattr(os, "getuid", lambda: 1)  # root trusts the owner of a folder that a container mounts
     error = error_of("AW-SET-07", locate, root)
     assert "12345 can replace" in error.message and "ARCHWRIGHT_HOME" in error.hint and "chmod" not in error.hint
@@ -114,7 +114,7 @@ def test_a_parent_of_another_user_is_refused(root: Path, monkeypatch: pytest.Mon
 
 def test_the_lost_and_found_of_a_file_system_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "lost+found").mkdir()
-    set_owner(monkeypatch, root / "lost+found")
+    show_as_foreign(monkeypatch, root / "lost+found")
     assert locate(root).root == root
 
 

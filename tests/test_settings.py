@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from archwright import settings
+from archwright.home import Home
 
 from .command_line import error_of
+from .test_home_modes import show_as_foreign
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +29,20 @@ def test_defaults() -> None:
 
 
 def test_the_order_of_the_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / settings.FILE).write_text('host = "file"\nport = 1\nlog_level = "file"\n')
+    home = tmp_path / "home"
+    home.mkdir(0o700)
+    (home / settings.FILE).write_text('host = "home"\nport = 0\nmodel_idle_s = 1\ndata_workers = 1\n')
+    (tmp_path / settings.FILE).write_text('model_idle_s = 2\nport = 1\nlog_level = "file"\n')
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(home))
     monkeypatch.setenv("ARCHWRIGHT_PORT", "2")
     monkeypatch.setenv("ARCHWRIGHT_LOG_LEVEL", "environment")
-    found = settings.load({"log_level": "flag", "home": None})
-    assert (found.host, found.port, found.log_level) == ("file", 2, "flag")
-    assert found.sources["host"] == "archwright.toml"
+    found = settings.load({"log_level": "flag", "data_workers": None})
+    assert (found.host, found.model_idle_s, found.port, found.log_level) == ("home", 2, 2, "flag")
+    assert found.sources["host"] == found.sources["data_workers"] == str(home / settings.FILE)
+    assert found.sources["model_idle_s"] == "archwright.toml"
     assert found.sources["port"] == "ARCHWRIGHT_PORT"
     assert found.sources["log_level"] == "flag"
-    assert found.sources["home"] == "default"
+    assert found.sources["cache"] == "default"
 
 
 def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
@@ -43,10 +50,10 @@ def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
 ) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / settings.FILE).write_text('home = "here"\n')
-    monkeypatch.setenv("ARCHWRIGHT_HOME", "")
-    assert settings.load(folder=folder).home == "here"
-    assert settings.load().home == "~/.archwright"
+    (folder / settings.FILE).write_text("port = 7\n")
+    monkeypatch.setenv("ARCHWRIGHT_PORT", "")
+    assert settings.load(folder=folder).port == 7
+    assert settings.load().port == 8470
 
 
 @pytest.mark.parametrize(
@@ -91,10 +98,87 @@ def test_good_ports_and_choices() -> None:
     assert settings.load({"cache": "deterministic", "admin_port": "8471"}).admin_port == 8471
 
 
-def test_trusted_proxies_are_a_list(tmp_path: Path) -> None:
-    (tmp_path / "archwright.toml").write_text('trusted_proxies = "10.0.0.0/8, 192.0.2.1 ::1"')
-    assert settings.load(folder=tmp_path).proxy_networks == ("10.0.0.0/8", "192.0.2.1", "::1")
-    assert settings.load(folder=tmp_path / "empty").proxy_networks == ()
+def test_trusted_proxies_are_a_list(home: Home) -> None:
+    (home.folder() / settings.FILE).write_text('trusted_proxies = "10.0.0.0/8, 192.0.2.1 ::1"')
+    assert settings.load().proxy_networks == ("10.0.0.0/8", "192.0.2.1", "::1")
+    assert settings.load({"home": "elsewhere"}).proxy_networks == ()
+
+
+OF_THE_OPERATOR = [
+    *("host", "database_url", "tls_certificate", "tls_key", "ray_address", "otlp_url", "admin_port", "cache"),
+    *("trusted_proxies", "image_hosts", "cors_origins", "engine_user", "audit_checkpoints", "residency"),
+]
+VALID = {
+    **{"admin_port": "1", "cache": '"all"', "otlp_url": '"http://c:1"'},
+    **{"audit_checkpoints": '"/a"', "residency": '"DE"'},
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_OPERATOR)
+def test_a_setting_of_security_is_refused_in_the_working_folder(name: str, home: Home) -> None:
+    line = f"{name} = {VALID.get(name, repr('x'))}\n"
+    Path(settings.FILE).write_text(f"# first\nport = 1\n{line}")
+    error = error_of("AW-SET-09", settings.load)
+    assert error.where == (settings.FILE, 3, name)
+    assert str(home.root / settings.FILE) in error.hint and f"ARCHWRIGHT_{name.upper()}" in error.hint
+    Path(settings.FILE).rename(home.folder() / settings.FILE)
+    assert settings.load().sources[name] == str(home.root / settings.FILE)
+
+
+def test_no_file_names_the_home(home: Home) -> None:
+    """A home of a cloned repository would bring its own settings of security."""
+    for file in (Path(settings.FILE), home.folder() / settings.FILE):
+        file.write_text('home = "here"\n')
+        error = error_of("AW-SET-09", settings.load)
+        assert error.where.line == 1 and error.hint == "set ARCHWRIGHT_HOME"
+        file.unlink()
+
+
+def test_each_setting_is_classified() -> None:
+    """A new setting needs a scope; a class without one fails at its import."""
+    scopes = {name for name, scope in settings.SCOPES.items() if scope == "home"}
+    assert scopes == set(OF_THE_OPERATOR)
+    assert set(settings.SCOPES.values()) == {"project", "home", "process"}
+
+
+def test_in_the_home_its_file_is_that_of_the_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home.folder() / settings.FILE).write_text('otlp_url = "http://c:1"\n')
+    monkeypatch.chdir(home.root)
+    assert settings.load().otlp_url == "http://c:1"
+
+
+@pytest.mark.parametrize(("path", "mode"), [("file", 0o664), ("file", 0o646), ("folder", 0o775), ("folder", 0o757)])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_that_others_may_write_is_refused(path: str, mode: int, linked: bool, tmp_path: Path) -> None:
+    file = tmp_path / "project" / settings.FILE
+    file.parent.mkdir(0o755)
+    file.write_text("port = 1\n")
+    if linked:
+        Path(settings.FILE).symlink_to(file)
+    folder = tmp_path if linked else file.parent
+    assert settings.load(folder=folder).port == 1
+    changed = file if path == "file" else file.parent
+    changed.chmod(mode)
+    error = error_of("AW-SET-08", settings.load, folder=folder)
+    assert error.where.file == str(changed) and f"chmod go-w {changed}" in error.hint
+
+
+def test_a_file_in_a_folder_where_only_owners_replace_files_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / settings.FILE).write_text("port = 1\n")
+    tmp_path.chmod(0o1777)
+    assert settings.load(folder=tmp_path).port == 1
+
+
+@pytest.mark.parametrize("foreign", ["file", "folder", "link"])
+def test_a_file_of_another_user_is_refused(foreign: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, link = tmp_path / "project" / settings.FILE, tmp_path / settings.FILE
+    file.parent.mkdir(0o755)
+    file.write_text("port = 1\n")
+    link.symlink_to(file)
+    path = {"file": file, "folder": file.parent, "link": link}[foreign]
+    show_as_foreign(monkeypatch, path)
+    error = error_of("AW-SET-08", settings.load)
+    assert "12345" in error.message and error.where.file == str(path) and "chown" in error.hint
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from archwright.errors import StoreError
 from archwright.store import ColumnRange, ConflictError, RecordTable, Store
 
 from .command_line import error_of
+from .test_home_modes import show_as_foreign
 
 
 class Inner(Record):
@@ -47,6 +50,50 @@ class Thing(Record):
 
 THINGS = RecordTable("things", Thing, unique=("name",), index=("at",))
 FREE = RecordTable("free", Thing, index=("at",))
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def read_modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{path}", "sqlite:///file:{path}?uri=true&mode=rwc"])
+def test_the_files_of_a_database_are_private_wherever_they_are(
+    form: str, tmp_path: Path, open_umask: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, url = dict.fromkeys(("a b.db", "a b.db-wal", "a b.db-shm"), 0o600), form.format(path=tmp_path / "a b.db")
+    first = Store(url)
+    first.append(FREE, [Thing(name="a")])
+    assert read_modes(tmp_path) == files and capsys.readouterr().err == ""
+    for path in tmp_path.iterdir():
+        path.chmod(0o666)
+    second = Store(url)
+    assert [row.name for row in second.rows(FREE)] == ["a"]
+    assert read_modes(tmp_path) == files
+    assert "open to other users. The modes of 3 files" in capsys.readouterr().err
+    for store in (first, second):
+        store.close()
+
+
+def test_a_database_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    path.touch(0o644)
+    show_as_foreign(monkeypatch, path)
+    error = error_of("AW-STO-20", Store, f"sqlite:///{path}")
+    assert "12345 owns the database" in error.message and "chown" in error.hint
+
+
+def test_a_database_without_a_file_or_folder_creates_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///none/x.db"):
+        Store(url).close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])

@@ -1,4 +1,4 @@
-"""A folder that a stranger wrote, such as a cloned repository, runs no code in the platform that is used there."""
+"""A folder that a stranger wrote, such as a cloned repository, runs no code there and changes no security."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from archwright.plan.plan_file import write_plan
 from archwright.settings import child_environment
 from archwright.training import base_model, training_process, training_runs
 
+from .command_line import error_of
 from .tools.checks import WAIT_S, refuses
 from .training.counting_trainer import SPEC, setup
 
@@ -100,7 +101,7 @@ def test_a_training_process_runs_no_code_of_the_folder(hostile_folder: Path, hom
     assert read_marker(marker) == ""
 
 
-@pytest.mark.process
+@pytest.mark.nightly
 def test_the_conversion_of_a_base_model_runs_no_code_of_the_folder(
     hostile_folder: Path, tmp_path: Path, marker: Path
 ) -> None:
@@ -122,3 +123,23 @@ def test_worker_processes_of_a_recipe_run_no_code_of_the_folder(
         assert list(pool.map(read_safe_path, range(4))) == [True] * 4
     assert read_marker(marker) == ""
     assert "PYTHONSAFEPATH" not in os.environ, "the programs that a user starts keep their folder"
+
+
+def test_a_file_of_the_folder_does_not_move_keys_and_audit_log(home: Home, tmp_path: Path) -> None:
+    evil = tmp_path / "evil.db"
+    Path("archwright.toml").write_text(f'port = 1\ndatabase_url = "sqlite:///{evil}"\n')
+    error = error_of("AW-SET-09", api.key.create)
+    assert error.where == ("archwright.toml", 2, "database_url")
+    assert not evil.exists() and not home.root.exists()
+
+
+@pytest.mark.process
+def test_the_home_holds_the_settings_of_the_operator(home: Home, command: list[str], tmp_path: Path) -> None:
+    """`archwright settings` prints where each value came from."""
+    file = home.folder() / "archwright.toml"
+    file.write_text(f'database_url = "sqlite:///{tmp_path / "keys.db"}"\n')
+    Path("archwright.toml").write_text("model_idle_s = 60\n")
+    created = run(*command, "key", "create", "--json")
+    assert created.returncode == 0 and (tmp_path / "keys.db").stat().st_mode & 0o077 == 0
+    sources = {one.name: one.source for one in api.settings()}
+    assert sources["database_url"] == str(file) and sources["model_idle_s"] == "archwright.toml"

@@ -86,11 +86,11 @@ class Home:
                     continue
                 hint = f"run: chown -R {os.getuid()} {self.root}, or set ARCHWRIGHT_HOME to another folder"
                 raise _access_error("another user owns this home or a part of it", path, hint)
-        if _close_path(self.root):  # first: then nobody else can change what is below
+        if close_path(self.root):  # first: then nobody else can change what is below
             if self.root.stat().st_mode & 0o077:
                 hint = "set ARCHWRIGHT_HOME to a file system that keeps modes, or mount this one with mode 0700"
                 raise _access_error("other users can read this home: its file system ignores chmod", self.root, hint)
-            closed = 1 + sum(_close_path(path) for path in self.root.rglob("*") if not path.is_symlink())
+            closed = 1 + sum(close_path(path) for path in self.root.rglob("*") if not path.is_symlink())
             sys.stderr.write(
                 f"note: the home {self.root} was open to other users. The modes of {closed} paths were corrected.\n"
                 "      If another user may have read it, create new secrets: archwright key rotate ID\n"
@@ -361,7 +361,7 @@ def _check_parents(home: Path) -> None:
             raise _access_error(f"every user can replace folders in {parent}, so also this home", parent, hint)
 
 
-def _close_path(path: Path) -> int:
+def close_path(path: Path) -> int:
     """Remove the mode bits of group and others; return 1 if there were any. Another user's socket is left as it is."""
     try:
         found = path.lstat() if not path.is_symlink() else path.stat()
@@ -371,7 +371,7 @@ def _close_path(path: Path) -> int:
     except FileNotFoundError:  # it was removed meanwhile
         return 0
     except OSError as error:
-        hint = "run chmod -R go= on the home, or set ARCHWRIGHT_HOME to another folder"
+        hint = f"run: chmod -R go= {path}, or use a file system that keeps modes"
         raise _access_error(f"other users can read it, and its mode cannot be changed: {error}", path, hint) from error
     return 1
 

@@ -1,17 +1,22 @@
 """Frozen settings; the only reader of the environment.
 
-Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > default. Every value keeps its source,
-which `archwright settings` prints.
+Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > archwright.toml of the home > default.
+Every value keeps its source, which `archwright settings` prints.
+
+Design: a stranger may have written the working folder, such as a cloned repository. Its file may set only what changes
+neither security nor where data go: the scope of each setting is part of its declaration.
 """
 
 import os
 import pwd
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
 
 from archwright.errors import ErrorLocation, SettingsError
 
@@ -27,6 +32,25 @@ ENGINE_VARIABLES = {
 # The Python programs that a child starts with this variable, such as workers, import no module of the working folder.
 SAFE_PATH_ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
 ENGINE_PREFIXES = ("OMP_", "GOMP_", "KMP_", "GGML_", "CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_")
+
+
+T = TypeVar("T")
+# Which files may set a value: those of the working folder and the home, that of the home, none.
+Scope = Literal["project", "home", "process"]
+
+
+def _declare(default: T, scope: Scope) -> T:
+    return field(default=default, metadata={"scope": scope})
+
+
+def _project(default: T) -> T:
+    """Declare a setting that changes neither security nor where data go."""
+    return _declare(default, "project")
+
+
+def _home(default: T) -> T:
+    """Declare a setting of the operator."""
+    return _declare(default, "home")
 
 
 @dataclass(frozen=True)
@@ -47,27 +71,27 @@ class Settings:
     seconds for which a plan, a prediction or a start measures the engine of this machine; 0: not at all.
     """
 
-    home: str = "~/.archwright"
-    host: str = "127.0.0.1"
-    port: int = 8470
-    database_url: str = ""
-    tls_certificate: str = ""
-    tls_key: str = ""
-    log_level: str = "info"
-    ray_address: str = ""
-    otlp_url: str = ""
-    admin_port: int = 0
-    cache: str = "off"
-    trusted_proxies: str = ""
-    image_hosts: str = ""
-    cors_origins: str = ""
-    engine_user: str = ""
-    audit_checkpoints: str = ""
-    model_memory_bytes: int = 0
-    model_idle_s: int = 900
-    data_workers: int = 0
-    residency: str = ""
-    engine_measurement_s: int = 8
+    home: str = _declare("~/.archwright", "process")
+    host: str = _home("127.0.0.1")
+    port: int = _project(8470)
+    database_url: str = _home("")
+    tls_certificate: str = _home("")
+    tls_key: str = _home("")
+    log_level: str = _project("info")
+    ray_address: str = _home("")
+    otlp_url: str = _home("")
+    admin_port: int = _home(0)
+    cache: str = _home("off")
+    trusted_proxies: str = _home("")
+    image_hosts: str = _home("")
+    cors_origins: str = _home("")
+    engine_user: str = _home("")
+    audit_checkpoints: str = _home("")
+    model_memory_bytes: int = _project(0)
+    model_idle_s: int = _project(900)
+    data_workers: int = _project(0)
+    residency: str = _home("")
+    engine_measurement_s: int = _project(8)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -92,22 +116,42 @@ INTEGERS = {
     "engine_measurement_s": 600,
 }
 CHOICES = {"cache": ("off", "deterministic", "all")}
-NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
+SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}
+NAMES = tuple(SCOPES)
+GROUP_OR_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class _SettingsFile(NamedTuple):
+    """An archwright.toml: its path, its name in messages, and the scopes of the settings that it may hold."""
+
+    path: Path
+    name: str
+    scopes: tuple[Scope, ...]
 
 
 def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) -> Settings:
-    """Load the settings in force. Raises SettingsError AW-SET-01 (unknown name), -02 (bad value), -03 (bad file)."""
+    """Load the settings in force.
+
+    Raises SettingsError AW-SET-01 (unknown name), -02 (bad value), -03 (bad file), -08 (another user could have written
+    the file), -09 (a file sets what it may not set).
+    """
+    environment = _from_environment()
+    stated = {name: value for name, value in (flags or {}).items() if value is not None}
+    root = stated.get("home") or environment.get("home") or Settings.home
     values: dict[str, object] = {}
-    sources: dict[str, str] = dict.fromkeys(NAMES, "default")
-    layers = [
-        (FILE, _from_file((folder or Path.cwd()) / FILE)),
-        ("environment", _from_environment()),
-        ("flag", {k: v for k, v in (flags or {}).items() if v is not None}),
-    ]
-    for source, layer in layers:
-        for name, value in layer.items():
-            values[name] = _check_value(name, value, source)
-            sources[name] = f"{PREFIX}{name.upper()}" if source == "environment" else source
+    sources = dict.fromkeys(NAMES, "default")
+
+    for file in _list_files(str(root), folder or Path.cwd()):
+        for name, value in _read_file(file, str(root)).items():
+            values[name] = value
+            sources[name] = file.name
+    for name, value in environment.items():
+        values[name] = _check_value(name, value, ErrorLocation("environment", None, name))
+        sources[name] = f"{PREFIX}{name.upper()}"
+    for name, value in stated.items():
+        values[name] = _check_value(name, value, ErrorLocation("flag", None, name))
+        sources[name] = "flag"
+
     return Settings(**values, sources=sources)  # type: ignore[arg-type]
 
 
@@ -115,18 +159,78 @@ def _from_environment() -> dict[str, object]:
     return {name: value for name in NAMES if (value := os.environ.get(PREFIX + name.upper()))}
 
 
-def _from_file(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
+def _list_files(root: str, folder: Path) -> list[_SettingsFile]:
+    """Return the files that exist, the weaker first. In the home, the working folder's file is that of the home."""
+    project = _SettingsFile(folder / FILE, FILE, ("project",))
+    files = [project]
+    with suppress(RuntimeError):  # the home of an unknown user, which Home refuses
+        path = Path(root).expanduser().absolute() / FILE
+        of_home = _SettingsFile(path, str(path), ("home", "project"))
+        files = [of_home] if path.resolve() == project.path.resolve() else [of_home, project]
+    return [file for file in files if file.path.is_file()]
+
+
+def _read_file(file: _SettingsFile, root: str) -> dict[str, object]:
+    _check_trust(file.path)
     try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = file.path.read_text(encoding="utf-8")
+        stated = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message, where = f"the file is not valid TOML: {error}", ErrorLocation(str(path))
+        message, where = f"the file is not valid TOML: {error}", ErrorLocation(str(file.path))
         raise SettingsError("AW-SET-03", message, where=where, hint="correct the file") from error
 
+    values: dict[str, object] = {}
+    for name, value in stated.items():
+        where = ErrorLocation(file.name, _find_line(text, name), name)
+        values[name] = _check_value(name, value, where)
+        if SCOPES[name] not in file.scopes:
+            raise _scope_error(name, where, root)
+    return values
 
-def _check_value(name: str, value: object, source: str) -> object:
-    where, hint = ErrorLocation(source, None, name), f"correct the setting {name}"
+
+def _find_line(text: str, name: str) -> int | None:
+    """Return the first line that sets `name`; the reader of TOML states no lines."""
+    setting = re.compile(rf"""\s*\[*["']?{re.escape(name)}["']?\s*[=.\]]""")
+    numbers = (number for number, line in enumerate(text.splitlines(), 1) if setting.match(line))
+    return next(numbers, None)
+
+
+def _scope_error(name: str, where: ErrorLocation, root: str) -> SettingsError:
+    variable = f"{PREFIX}{name.upper()}"
+    if SCOPES[name] == "process":
+        message = f"a file cannot set {name}: {name} says where files are read"
+        return SettingsError("AW-SET-09", message, where=where, hint=f"set {variable}")
+    message = f"the working folder cannot set {name}: it changes security, or where data go"
+    hint = f"move this line to {root}/{FILE}, or set {variable}"
+    return SettingsError("AW-SET-09", message, where=where, hint=hint)
+
+
+def _check_trust(path: Path) -> None:
+    """Raises SettingsError AW-SET-08 if another user could have written the file, or could replace it.
+
+    The target of a link is checked like the link. Trusted are root and the user of this process.
+    """
+    for file in dict.fromkeys((path.absolute(), path.resolve())):
+        _check_owner(file, file.lstat())
+        _check_owner(file.parent, file.parent.stat())
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    root = Path("/").stat().st_uid  # a user namespace may show root under another id
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX  # others cannot replace our file there
+    if found.st_uid not in (0, os.getuid(), root):
+        message = f"the user {found.st_uid} owns this path, so the settings may not be yours"
+        hint = f"copy the file to a folder of yours, or run: chown {os.getuid()} {path}"
+    elif found.st_mode & GROUP_OR_OTHERS_WRITE and not stat.S_ISLNK(found.st_mode) and not sticky:
+        message = f"other users may write to this path (mode {stat.S_IMODE(found.st_mode):04o})"
+        hint = f"check the settings in it, then run: chmod go-w {path}"
+    else:
+        return
+    raise SettingsError("AW-SET-08", message, where=ErrorLocation(str(path)), hint=hint)
+
+
+def _check_value(name: str, value: object, where: ErrorLocation) -> object:
+    hint = f"correct the setting {name}"
     if name not in NAMES:
         raise SettingsError(
             "AW-SET-01", f"unknown setting {name!r}", where=where, hint=f"use one of {', '.join(NAMES)}"

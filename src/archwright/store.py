@@ -14,6 +14,8 @@ lose the last commits but never corrupts the file.
 from __future__ import annotations
 
 import math
+import os
+import sys
 import threading
 import time
 import types
@@ -24,14 +26,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 import sqlalchemy as sa
 
 from archwright.errors import ErrorLocation, StoreError, missing_extra
+from archwright.home import close_path
 
 R = TypeVar("R")
 WAL_TRIES, WAL_RETRY_S = 100, 0.02
+SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Store:
         except ModuleNotFoundError as error:
             raise missing_extra("postgres", str(error.name), "this database URL") from error
         if self._engine.dialect.name == "sqlite":
+            _close_sqlite_files(parsed)
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
@@ -424,6 +430,32 @@ def _lock_tables(connection: sa.Connection, *tables: sa.Table) -> None:
 def _select_sums(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) -> sa.Select[Any]:
     keys = [columns.c[name] for name in by]
     return sa.select(*keys, *(sa.func.sum(columns.c[name]) for name in of)).group_by(*keys)
+
+
+def _close_sqlite_files(url: sa.URL) -> None:
+    """Make the files of the database readable by this user only, and note it on standard error if they were not.
+
+    SQLite gives the modes of the database to its log and its index. Raises StoreError AW-STO-20 for a file of another
+    user, SettingsError AW-SET-07 if a mode cannot be changed.
+    """
+    mode = url.query.get("mode")
+    name = unquote((url.database or "").removeprefix("file:")) if "uri" in url.query else url.database
+    if not name or name == ":memory:" or mode == "memory":
+        return
+    path = Path(name)
+    if mode not in ("ro", "rw"):
+        # An existing file must not be opened: closing it would release the locks of this process.
+        with suppress(OSError):  # SQLite states why it cannot create the file
+            path.touch(0o600, exist_ok=False)
+    if path.exists() and path.stat().st_uid != os.getuid():
+        hint = f"run: chown {os.getuid()} {path}, or set database_url to another file"
+        message = f"the user {path.stat().st_uid} owns the database"
+        raise StoreError("AW-STO-20", message, where=ErrorLocation(str(path)), hint=hint)
+    closed = sum(close_path(path.with_name(path.name + suffix)) for suffix in SQLITE_SUFFIXES)
+    if closed:
+        sys.stderr.write(
+            f"note: the database {path} was open to other users. The modes of {closed} files were corrected.\n"
+        )
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
