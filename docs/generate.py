@@ -66,12 +66,13 @@ def reference() -> str:
         lines.append("")
     lines += [
         "## Settings\n",
-        "Flag > `ARCHWRIGHT_*` > `archwright.toml` > default.\n",
-        "| setting | default |",
-        "|---|---|",
+        "Flag > `ARCHWRIGHT_*` > `archwright.toml` of the working folder > `archwright.toml` of the home > default.\n",
+        "| setting | default | files that may set it |",
+        "|---|---|---|",
     ]
     defaults = settings.Settings()
-    lines += [f"| `{name}` | `{getattr(defaults, name)}` |" for name in settings.NAMES]
+    files = {"project": "working folder, home", "home": "home", "process": "none"}
+    lines += [f"| `{name}` | `{getattr(defaults, name)}` | {files[scope]} |" for name, scope in settings.SCOPES.items()]
     lines += ["", "## Metrics\n", "| quantity | series | kind | labels | what |", "|---|---|---|---|---|"]
     for metric in METRICS:
         lines.append(

@@ -23,7 +23,7 @@ import msgspec
 
 from archwright import __version__
 from archwright.errors import ErrorLocation, SettingsError
-from archwright.settings import Settings
+from archwright.settings import Settings, locate_root
 
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
 SOCKET_PATH_LIMIT = 100
@@ -46,14 +46,7 @@ class Home:
 
     def __init__(self, root: str | Path) -> None:
         """Raises SettingsError AW-SET-04 for a `~name` of an unknown user."""
-        try:
-            self.root = Path(root).expanduser().absolute()
-        except RuntimeError as error:
-            where = ErrorLocation(field="home")
-            hint = "set a full path"
-            raise SettingsError(
-                "AW-SET-04", f"{root} is the home of an unknown user", where=where, hint=hint
-            ) from error
+        self.root = locate_root(root)
 
     def folder(self, *parts: str) -> Path:
         """Return the folder, created if absent, part by part: `parents=True` would leave its parents readable."""

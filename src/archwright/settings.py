@@ -132,8 +132,8 @@ class _SettingsFile(NamedTuple):
 def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) -> Settings:
     """Load the settings in force.
 
-    Raises SettingsError AW-SET-01 (unknown name), -02 (bad value), -03 (bad file), -08 (another user could have written
-    the file), -09 (a file sets what it may not set).
+    Raises SettingsError AW-SET-01 (unknown name), -02 (bad value), -03 (bad file), -04 (the home of an unknown user),
+    -08 (another user could have written the file), -09 (a file sets what it may not set).
     """
     environment = _from_environment()
     stated = {name: value for name, value in (flags or {}).items() if value is not None}
@@ -162,12 +162,19 @@ def _from_environment() -> dict[str, object]:
 def _list_files(root: str, folder: Path) -> list[_SettingsFile]:
     """Return the files that exist, the weaker first. In the home, the working folder's file is that of the home."""
     project = _SettingsFile(folder / FILE, FILE, ("project",))
-    files = [project]
-    with suppress(RuntimeError):  # the home of an unknown user, which Home refuses
-        path = Path(root).expanduser().absolute() / FILE
-        of_home = _SettingsFile(path, str(path), ("home", "project"))
-        files = [of_home] if path.resolve() == project.path.resolve() else [of_home, project]
+    path = locate_root(root) / FILE
+    of_home = _SettingsFile(path, str(path), ("home", "project"))
+    files = [of_home] if path.resolve() == project.path.resolve() else [of_home, project]
     return [file for file in files if file.path.is_file()]
+
+
+def locate_root(root: str | Path) -> Path:
+    """Return the folder of a home as a full path. Raises SettingsError AW-SET-04 for a `~name` of an unknown user."""
+    try:
+        return Path(root).expanduser().absolute()
+    except RuntimeError as error:
+        message, where = f"{root} is the home of an unknown user", ErrorLocation(field="home")
+        raise SettingsError("AW-SET-04", message, where=where, hint="set a full path") from error
 
 
 def _read_file(file: _SettingsFile, root: str) -> dict[str, object]:

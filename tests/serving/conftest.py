@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import itertools
 import json
+import os
 import resource
 import socket
 import ssl
@@ -37,7 +38,7 @@ from archwright.python_process import build_module_command
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
-from archwright.settings import child_environment
+from archwright.settings import child_environment, read_variable
 from archwright.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -247,13 +248,15 @@ class Platform:
     def _start(self, module: str, name: str, config: object) -> subprocess.Popen[bytes]:
         path = self.home.config(name)
         path.write_bytes(msgspec.json.encode(config))
+        # A gateway of a test may be a module of the tests, which the working folder does not lend it.
+        search_path = os.pathsep.join(filter(None, (read_variable("PYTHONPATH"), str(ROOT))))
         with self.home.log(name).open("ab") as log:
             return subprocess.Popen(
                 build_module_command(module, str(self.home.root), str(path)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=child_environment({"GOMP_SPINCOUNT": "1000", "PYTHONPATH": str(ROOT)}),
+                env=child_environment({"GOMP_SPINCOUNT": "1000", "PYTHONPATH": search_path}),
             )
 
     def _until(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -182,7 +182,7 @@ def check_location(store: Store, dataset: str, country: str, sources: Sequence[s
     message = f"the residency of {dataset} is {stated}, and {place}; nothing was written"
     hint = "use a home inside the residency"
     if not country:
-        hint = "state the country where the home is: set `residency` in archwright.toml, or ARCHWRIGHT_RESIDENCY"
+        hint = "state where the home is: set `residency` in archwright.toml of the home, or ARCHWRIGHT_RESIDENCY"
     raise DataError("AW-DATA-48", message, where=ErrorLocation(field=dataset), hint=hint)
 
 
