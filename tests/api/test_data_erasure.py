@@ -7,10 +7,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from archwright.access import audit_log
 from archwright.api import data
 from archwright.contract.lineage import ModelVersion, Promotion, TrainingRun
-from archwright.home import Home
+from archwright.contract.record import replace
+from archwright.crypto.signing import SigningKey
+from archwright.home import Home, write_json
+from archwright.lake.erasure.receipt import ErasureReceipt
 from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import training_runs
@@ -69,6 +74,14 @@ def test_an_erasure_by_verbs(tmp_path: Path, home: Home, cli: CommandLine) -> No
     assert "serves this version now" in made["models"][1]["follow_up"]
     assert "valid, by this home" in cli.text(f"data receipt {made['receipt']}")
     assert WHO not in Path(made["receipt"]).read_text()
+    receipt = msgspec.json.decode(Path(made["receipt"]).read_bytes(), type=ErasureReceipt)
+    forged = tmp_path / "forged.json"
+    stranger = SigningKey(b"s" * 32)
+    unsigned = replace(receipt, public_key=stranger.public_key, signature="")
+    write_json(forged, replace(unsigned, signature=stranger.sign(msgspec.json.encode(unsigned))))
+    assert "AW-DATA-82" in cli.error(f"data receipt {forged}", 10)
+    assert "AW-DATA-82" in cli.error(f"data receipt {made['receipt']} --public-key {stranger.public_key}", 10)
+    assert "by the stated key" in cli.text(f"data receipt {forged} --public-key {stranger.public_key}")
     with closing(Store(home.store_url)) as store:
         acts = [(event.action, event.resource) for event in audit_log.read_entries(store, home)]
     assert acts[0] == ("data.erase", Path(made["receipt"]).stem)

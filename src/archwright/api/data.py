@@ -186,6 +186,8 @@ def erase(*, subject: tuple[str, ...], dry_run: bool = False, expect_rows: int |
     return data_erasure.erase_person(subject, dry_run, expect_rows)
 
 
-def receipt(file: str) -> CheckedReceipt:
-    """Check the signature of a receipt. Raises DataError AW-DATA-60 (not readable), AW-DATA-61 (altered)."""
-    return data_erasure.check_receipt(file)
+def receipt(file: str, *, public_key: tuple[str, ...] | None = None) -> CheckedReceipt:
+    """Check that a key in `public_key` (hex; default: the home's key) signed a receipt.
+
+    Raises DataError AW-DATA-60 (not readable), AW-DATA-61 (altered), AW-DATA-82 (signed by another key)."""
+    return data_erasure.check_receipt(file, tuple(public_key or ()))

@@ -16,7 +16,7 @@ from archwright.training import training_runs
 
 
 class CheckedReceipt(Record):
-    """A receipt with a valid signature; `own_key`: this home signed it."""
+    """A receipt that a stated key signed; `own_key`: the key of this home."""
 
     receipt: ErasureReceipt
     own_key: bool
@@ -34,10 +34,12 @@ def erase_person(subject: tuple[str, ...], dry_run: bool, expect_rows: int | Non
         return erasure.erase_subject(home, store, request)
 
 
-def check_receipt(file: str) -> CheckedReceipt:
+def check_receipt(file: str, public_keys: tuple[str, ...]) -> CheckedReceipt:
     with open_home() as (_settings, home, _store):
-        found, key = verify_receipt(Path(file)), read_signing_key(home)
-        return CheckedReceipt(receipt=found, own_key=key is not None and key.public_key == found.public_key)
+        own = read_signing_key(home)
+        own_keys = (own.public_key,) if own is not None else ()
+        receipt = verify_receipt(Path(file), public_keys or own_keys)
+        return CheckedReceipt(receipt=receipt, own_key=receipt.public_key in own_keys)
 
 
 def _list_models(store: Store, versions: Iterable[str]) -> tuple[TrainedModel, ...]:

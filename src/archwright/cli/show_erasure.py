@@ -39,7 +39,7 @@ def print_erasure(result: Any) -> int:
 def print_receipt(result: CheckedReceipt) -> int:
     found = result.receipt
     fields = {
-        "signature": "valid, by this home" if result.own_key else f"valid, by the key {found.public_key}",
+        "signature": "valid, by this home" if result.own_key else f"valid, by the stated key {found.public_key}",
         "made": f"{format_time(found.at)} by {found.program}",
         "proven": f"{found.scan.files:,} files searched"
         if found.proven

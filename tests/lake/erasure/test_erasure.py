@@ -12,17 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from usearch.index import Index
 
+from archwright.access.api_keys import load_pepper
+from archwright.access.audit_checkpoints import read_signing_key
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import replace
-from archwright.home import write_json
+from archwright.crypto.signing import SigningKey
+from archwright.home import Home, write_json
 from archwright.lake.erasure import receipt, table_rows
 from archwright.lake.erasure.erasure import ErasureOutcome, ErasureRequest, erase_subject
 from archwright.lake.erasure.file_scan import scan_files
 from archwright.lake.erasure.lake_stores import ErasureScope, decode_shard
+from archwright.lake.erasure.own_files import OwnFileDecoder, is_wal_index
 from archwright.lake.erasure.subject import Subject
 from archwright.lake.refinement import shards_folder
 from archwright.lake.retrieval.index_builder import IndexRequest, build_index
@@ -31,8 +38,10 @@ from archwright.lake.steps.pseudonyms import load_pseudonym_key, make_pseudonym
 from archwright.lake.tables import iceberg_tables, version_index
 from archwright.lake.tables.dataset_lock import lock_lake
 from archwright.monitor.user_names import USER_NAMES
+from archwright.monitor.wal.disk_reserve import hold_reserve
 
 from ...tools.checks import refuses
+from ..retrieval.indexed_lake import ROWS, add_embedder, index
 from ..temporary_lake import Lake
 
 NAME, EMAIL = "Zoë Übel", "zoe.uebel@example.org"
@@ -45,6 +54,12 @@ def erase(lake: Lake, *identifiers: str, **more: Any) -> ErasureOutcome:
 
 def find(lake: Lake, name: str) -> DatasetVersion:
     return version_index.find_version(lake.store, name)
+
+
+def own_keys(home: Home) -> tuple[str, ...]:
+    key = read_signing_key(home)
+    assert key is not None
+    return (key.public_key,)
 
 
 def plant(lake: Lake) -> None:
@@ -148,7 +163,7 @@ def test_the_receipt_proves_and_names_nobody(lake: Lake) -> None:
     plant(lake)
     made = erase(lake)
     path = Path(str(made.receipt))
-    checked = receipt.verify_receipt(path)
+    checked = receipt.verify_receipt(path, own_keys(lake.home))
     assert checked.proven
     assert count_removed(checked) == {"docs@v1": 2, "docs@v2": 3, "docs-clean@v1": 3}
     text = path.read_text(encoding="utf-8")
@@ -156,10 +171,71 @@ def test_the_receipt_proves_and_names_nobody(lake: Lake) -> None:
     assert checked.subject != hashlib.sha256(EMAIL.encode()).hexdigest()
     write_json(path, replace(checked, proven=False))
     with refuses("AW-DATA-61"):
-        receipt.verify_receipt(path)
+        receipt.verify_receipt(path, own_keys(lake.home))
     path.write_text("{}")
     with refuses("AW-DATA-60"):
-        receipt.verify_receipt(path)
+        receipt.verify_receipt(path, own_keys(lake.home))
+
+
+def test_a_receipt_that_another_key_signed_is_refused(lake: Lake) -> None:
+    plant(lake)
+    made = receipt.verify_receipt(Path(str(erase(lake).receipt)), own_keys(lake.home))
+    stranger = SigningKey(b"s" * 32)
+    forged = replace(made, found=(), public_key=stranger.public_key, signature="")
+    forged = replace(forged, signature=stranger.sign(msgspec.json.encode(forged)))
+    path = lake.root / "forged.json"
+    write_json(path, forged)
+    for stated in (own_keys(lake.home), ()):
+        with refuses("AW-DATA-82"):
+            receipt.verify_receipt(path, stated)
+    assert receipt.verify_receipt(path, (stranger.public_key,)) == forged
+
+
+def test_every_file_of_an_indexed_lake_is_proven(lake: Lake) -> None:
+    add_embedder(lake)
+    lake.ingest_rows([*ROWS, {"title": "note", "text": f"signed {EMAIL}", "page": 5, "kind": "notice"}])
+    index(lake)
+    hold_reserve(lake.home)
+    load_pepper(lake.home, lake.store)
+    scan = erase(lake, EMAIL).scan
+    assert scan is not None and scan.clean
+    assert [place for place in scan.not_proven if not place.startswith("models/")] == []
+
+
+@pytest.mark.parametrize("name", ["keywords/*.term", "keywords/*.idx", "vectors.usearch"])
+def test_an_index_file_that_passages_do_not_explain_is_not_proven(lake: Lake, name: str) -> None:
+    add_embedder(lake)
+    lake.ingest_rows(ROWS)
+    index(lake)
+    (segment,) = (path.parent for path in lake.home.lake.glob("indexes/*/*/passages.arrow"))
+    changed = next(segment.glob(name))
+    data = bytearray(changed.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    changed.write_bytes(data)
+    if name == "vectors.usearch":
+        write_vectors(changed, len(ROWS) + 1)  # a vector without a passage
+    found = scan_files(lake.home.lake / "indexes", Subject([EMAIL]), (OwnFileDecoder(lake.home).decode,))
+    assert changed.relative_to(lake.home.lake / "indexes").as_posix() in found.not_proven
+
+
+def write_vectors(path: Path, rows: int) -> None:
+    vectors = Index(ndim=4, metric="cos", dtype="f16")
+    vectors.add(np.arange(rows), np.eye(rows, 4, dtype=np.float32))
+    vectors.save(str(path))
+
+
+def test_only_page_numbers_make_a_log_index(lake: Lake) -> None:
+    path = lake.home.root / "archwright.db-shm"
+    load_pepper(lake.home, lake.store)
+    data = path.read_bytes()
+    assert is_wal_index(path)
+    copy = lake.root / "archwright.db-shm"
+    for suffix in ("", "-wal"):
+        copy.with_name(f"archwright.db{suffix}").write_bytes((lake.home.root / f"archwright.db{suffix}").read_bytes())
+    copy.write_bytes(data)
+    assert is_wal_index(copy)
+    copy.write_bytes(data[:20_000] + b"zoe.uebel@exampl" + data[20_016:])
+    assert not is_wal_index(copy)
 
 
 def test_a_dry_run_and_an_unknown_person_write_nothing(lake: Lake) -> None:
@@ -247,7 +323,7 @@ def test_what_stays_is_named_and_fails(lake: Lake) -> None:
         erase(lake)
     made = caught.value.result
     assert isinstance(made, ErasureOutcome)
-    assert not receipt.verify_receipt(Path(str(made.receipt))).proven
+    assert not receipt.verify_receipt(Path(str(made.receipt)), own_keys(lake.home)).proven
     assert lake.values("docs@v1", "text") == ["x"]
 
 
@@ -313,7 +389,7 @@ def kill_and_repeat(lake: Lake, place: str, when: int) -> None:
     made = erase(lake)
     counts = {(found.store, found.place): found.count for found in made.found}
     assert all(counts[found.store, found.place] >= found.count for found in planned.found)
-    checked = receipt.verify_receipt(Path(str(made.receipt)))
+    checked = receipt.verify_receipt(Path(str(made.receipt)), own_keys(lake.home))
     held = {found.place: found.count for found in planned.found if found.store == "table"}
     assert count_removed(checked) == {name: held[name] for name in planned.versions}
     assert scan(lake) == set()

@@ -19,6 +19,7 @@ from archwright.lake.dataset_card import PERSONAL_KINDS
 from archwright.lake.erasure import lake_stores, receipt, record_stores, table_rows, version_records
 from archwright.lake.erasure.file_scan import ScanResult, scan_files
 from archwright.lake.erasure.lake_stores import ErasureScope
+from archwright.lake.erasure.own_files import OwnFileDecoder
 from archwright.lake.erasure.receipt import ErasureJournal, FoundPlace, TrainedModel, VersionState
 from archwright.lake.erasure.subject import Subject
 from archwright.lake.governance.policy import DEFAULT_TENANT, POLICIES
@@ -109,7 +110,8 @@ def erase_subject(home: Home, store: Store, request: ErasureRequest) -> ErasureO
         version_records.update_records(home, store, journal)
         store.purge_deleted_rows()
         report_step("searching every file of the home")
-        scan = scan_files(home.root, subject, (*record_stores.DECODERS, partial(lake_stores.decode_shard, scope)))
+        decoders = (*record_stores.DECODERS, partial(lake_stores.decode_shard, scope), OwnFileDecoder(home).decode)
+        scan = scan_files(home.root, subject, decoders)
         return _finish(home, store, request, journal, replace(outcome, scan=scan))
 
 

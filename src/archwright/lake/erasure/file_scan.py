@@ -1,8 +1,9 @@
 """The proof of an erasure: decode every file of the home and search it, then search its raw bytes.
 
 Parquet files are read with all columns, also those that the table dropped, and with their dictionaries, which may hold
-values without rows. Avro files are read with their bounds of columns, which may be cut. A file that is no
-text and has no decoder is named as not proven; its raw bytes are searched.
+values without rows. Avro files are read with their bounds of columns, which may be cut. Files of the home in formats
+without text have proofs of their own (`own_files`). A file that is no text and has no decoder is named as not proven;
+its raw bytes are searched.
 """
 
 import gzip

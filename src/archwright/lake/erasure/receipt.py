@@ -5,6 +5,7 @@ can tell whether a receipt is about a person. The journal has the record ids and
 it is removed when the receipt is complete.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,13 +111,19 @@ def sign_receipt(home: Home, receipt: ErasureReceipt) -> ErasureReceipt:
     return signed
 
 
-def verify_receipt(path: Path) -> ErasureReceipt:
-    """Read a receipt and check its signature. Raises DataError AW-DATA-60 (not readable), -61 (altered)."""
-    receipt = _read_record(path, ErasureReceipt)
+def verify_receipt(path: Path, public_keys: Collection[str]) -> ErasureReceipt:
+    """Read a receipt and check that one of `public_keys` (hex) signed it; the key in the receipt proves nothing.
+
+    Raises DataError AW-DATA-60 (not readable), -61 (altered), -82 (signed by another key)."""
+    receipt, where = _read_record(path, ErasureReceipt), ErrorLocation(str(path))
     unsigned = msgspec.json.encode(replace(receipt, signature=""))
     if not is_signed_by(receipt.public_key, unsigned, receipt.signature):
         message, hint = "the receipt was altered: its signature is false", "use the file that the erasure wrote"
-        raise DataError("AW-DATA-61", message, where=ErrorLocation(str(path)), hint=hint)
+        raise DataError("AW-DATA-61", message, where=where, hint=hint)
+    if receipt.public_key not in public_keys:
+        message = f"no stated key signed the receipt; the signer has the key {receipt.public_key[:64]}"
+        hint = "get the key of the home that erased from its operator, and state it: data receipt FILE --public-key KEY"
+        raise DataError("AW-DATA-82", message, where=where, hint=hint)
     return receipt
 
 

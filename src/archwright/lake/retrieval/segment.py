@@ -38,11 +38,12 @@ def write_segment(folder: Path, passages: Any, column: str, vectors: Any | None)
         index = vector_files.Index(ndim=vectors.shape[1], metric="cos", dtype="f16", **GRAPH)
         index.add(np.arange(len(vectors)), vectors)
         index.save(str(target / VECTORS))
-    _write_keywords(target / KEYWORDS, passages.column(column).to_pylist())
+    write_keywords(target / KEYWORDS, passages.column(column).to_pylist())
     return IndexSegment(name=name, rows=passages.num_rows, files=describe_files(target))
 
 
-def _write_keywords(folder: Path, texts: Sequence[str | None]) -> None:
+def write_keywords(folder: Path, texts: Sequence[str | None]) -> None:
+    """Write the keyword index of the texts. One thread writes, so the same texts always give the same files."""
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("row", stored=False, indexed=True, fast=True)
     builder.add_text_field("terms", stored=False, tokenizer_name="whitespace", index_option="freq")
