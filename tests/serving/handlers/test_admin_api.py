@@ -167,6 +167,24 @@ def test_nobody_makes_or_takes_a_key_that_may_more_than_his_own(door: Door) -> N
     assert not door.by("owner", "GET", f"/admin/keys/{above}").json["revoked"]
 
 
+def test_an_administrator_raises_no_limit_of_an_administrator(door: Door) -> None:
+    """Neither its own, nor by a second key of its own, nor that of its user; an owner does."""
+    wanted = {"role": "admin", "user": "boss", "rpm": 100}
+    made = door.by("owner", "POST", f"/admin/tenants/{TENANT}/keys", wanted).json
+    second = door.by("admin", "POST", f"/admin/tenants/{TENANT}/keys", {"role": "admin"}).json
+    paths = (f"/admin/keys/{made['id']}/limits", f"/admin/tenants/{TENANT}/users/boss/limits")
+    for secret in (made["key"], second["key"]):
+        for path in paths:
+            refused = door.ask("PUT", path, carriers(secret)["bearer"], {"rpm": 9999})
+            assert refused.status == 403 and "deny" in door.effects(refused), path
+    assert door.by("owner", "GET", f"/admin/keys/{made['id']}").json["rpm"] == 100
+    for path in paths:
+        assert door.by("owner", "PUT", path, {"rpm": 9999}).status == 200
+    member = door.by("admin", "POST", f"/admin/tenants/{TENANT}/keys", {"user": "ann"}).json
+    assert door.by("admin", "PUT", f"/admin/keys/{member['id']}/limits", {"rpm": 7}).status == 200
+    assert door.by("admin", "PUT", f"/admin/tenants/{TENANT}/users/ann/limits", {"rpm": 7}).status == 200
+
+
 def test_a_key_is_made_limited_rotated_used_and_revoked(door: Door) -> None:
     wanted = {"user": "ann", "name": "laptop", "rpm": 100, "budget_usd": 0.5, "period": "month"}
     made = door.by("admin", "POST", f"/admin/tenants/{TENANT}/keys", wanted).json

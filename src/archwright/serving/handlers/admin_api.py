@@ -1,12 +1,13 @@
 """Keys, tenants, users, limits, usage and the audit trail over HTTP, on a listener of their own.
 
 Design: an object out of the caller's scope is answered as if it did not exist. A caller cannot create a key with more
-rights than the caller has, nor get the secret of such a key. A tenant's administrator cannot change its limits.
+rights than the caller has, nor get the secret of such a key. Only an owner changes the limits of a tenant, of a key that
+administers a tenant, and of such a key's user: an administrator raises none of its own.
 Every action is recorded, also a refused action. The store may be slow, so actions run in a thread.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar
@@ -16,7 +17,7 @@ import msgspec
 from archwright.access.api_keys import KeyRecord, KeyStore
 from archwright.access.audit_log import name_users, read_entries
 from archwright.access.key_views import KeyView, build_key_view, build_new_key
-from archwright.access.permissions import ROLES, get_tenant_scope, may_grant
+from archwright.access.permissions import ROLES, get_tenant_scope, is_allowed, may_grant
 from archwright.access.tables import format_scope_name
 from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import UsageError
@@ -119,6 +120,17 @@ class AdminCall:
             message = f"Your key may not create or change a key of the role {role[:40]!r}. Use a key with more rights."
             raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions", param="role")
 
+    def require_limit_setter(self, limited: Iterable[KeyRecord], action: str, resource: str) -> None:
+        """Raises ApiError 403 if a key in `limited` administers its tenant and the principal is no owner."""
+        principal = self.request.principal
+        if is_allowed(principal, "tenants.manage"):
+            return
+        if any("keys.manage" in ROLES[record.role] for record in limited):
+            reason = "limits of an administrator"
+            self.gateway.authorizer.record_action(self.request, action, resource, principal.tenant, refused=reason)
+            message = "Only an owner changes the limits of an administrator. Use a key with the role owner."
+            raise ApiError(HTTPStatus.FORBIDDEN, message, "insufficient_permissions")
+
     def _require_scope(self, kind: str, name: str, tenant: str) -> None:
         """Raises ApiError 404, and records the attempt, for an object of a tenant out of the principal's scope."""
         principal = self.request.principal
@@ -210,6 +222,8 @@ def set_user_limits(call: AdminCall) -> AdminResult:
     tenant, _, user = call.name.partition("/")
     limits = call.decode(UsageLimits)
     call.require_tenant(tenant)
+    user_keys = [record for record in call.keys.list(tenant) if record.user == user]
+    call.require_limit_setter(user_keys, "user.limit", "")
     row = call.keys.set_limits("user", tenant, user, limits)
     view = _describe_user(tenant, user, {format_scope_name("user", tenant, user): limits})
     return AdminResult(view, "user.limit", row.scope.rpartition("/")[2], tenant)
@@ -239,6 +253,7 @@ def get_key(call: AdminCall) -> AdminResult:
 
 def set_key_limits(call: AdminCall) -> AdminResult:
     limits, record = call.decode(UsageLimits), call.require_key("key.limit")
+    call.require_limit_setter([record], "key.limit", record.id)
     call.keys.set_limits("key", "", record.id, limits)
     return AdminResult(_describe_key(call.keys, record), "key.limit", record.id, record.tenant)
 
