@@ -9,8 +9,10 @@ scope replaces all limits before it.
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 
+from archwright import settings
 from archwright.access import tables
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
 from archwright.access.tables import (
@@ -71,8 +73,8 @@ class KeyStore(KeyCache):
     ) -> tuple[str, KeyRecord]:
         """Create a key, and its tenant if it does not exist; return the secret (available only here) and the record.
 
-        The key expires after `lives_s` (None: never). Raises UsageError: AW-USE-30 invalid name, AW-USE-33 unknown
-        role, AW-USE-36 invalid limit or lifetime."""
+        The key expires after `lives_s` (None: an owner's after the setting owner_key_days, others never).
+        Raises UsageError: AW-USE-30 invalid name, AW-USE-33 unknown role, AW-USE-36 invalid limit or lifetime."""
         if name:
             tables.check_name(name, "key")
         if user:
@@ -87,6 +89,8 @@ class KeyStore(KeyCache):
             with suppress(ConflictError):
                 self._store.append(tables.TENANTS, [Tenant(name=tenant, created_at=self._clock())])
         now = self._clock()
+        if lives_s is None:
+            lives_s = find_default_life(role)
         secret, prefix, digest = self._generate_secret()
         user_id = self._find_user_id(tenant, user)
         record = KeyRecord(
@@ -115,13 +119,22 @@ class KeyStore(KeyCache):
             raise UsageError("AW-USE-34", f"the key {key_id!r} is revoked", hint=hint)
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
-        record = replace(records[-1], prefix=prefix, digest=digest, created_at=now)
+        life_s = find_default_life(records[-1].role)
+        expires_at = records[-1].expires_at if life_s is None else now + life_s
+        record = replace(records[-1], prefix=prefix, digest=digest, created_at=now, expires_at=expires_at)
         # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
         self._store.append(tables.KEYS, [record])
-        ends = [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in records]
+        self._end_secrets(records, now + overlap_s)
+        return secret, self._with_user_name(record)
+
+    def end_key(self, key_id: str, at: float) -> None:
+        """End a key at a time; an earlier end stays. Raises UsageError AW-USE-34."""
+        self._end_secrets(self._require_records(key_id), at)
+
+    def _end_secrets(self, records: Iterable[KeyRecord], at: float) -> None:
+        ends = [tables.SecretExpiry(digest=record.digest, at=at) for record in records]
         self._store.append(tables.SECRET_EXPIRIES, ends)
         self._announce_change()
-        return secret, self._with_user_name(record)
 
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Replace all limits of a key (`name`: its id), a user or a tenant.
@@ -216,6 +229,12 @@ class KeyStore(KeyCache):
     def _announce_change(self) -> None:
         if self._table is not None:
             self._table.write(_increment_epoch)
+
+
+def find_default_life(role: str) -> float | None:
+    """Return the seconds for which a key without a stated life lives; None: for ever."""
+    days = settings.load().owner_key_days if role == "owner" else 0
+    return float(days * DAY_S) or None
 
 
 def _increment_epoch(transaction: Transaction) -> None:

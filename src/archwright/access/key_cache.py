@@ -166,6 +166,12 @@ class KeyCache:
         limits = ((kind, name, self._limits.get(name, NO_LIMITS)) for kind, name in tables.list_scopes(principal))
         return tuple(LimitScope(*scope) for scope in limits if not scope[2].is_unlimited)
 
+    def find_end(self, record: KeyRecord) -> float | None:
+        """Return when the secret of a record ends, as of the last read; None: never. ENDED: it has ended."""
+        stated = math.inf if record.expires_at is None else record.expires_at
+        end = min(stated, self._ends.get(bytes.fromhex(record.digest), math.inf))
+        return None if end == math.inf else end
+
     def is_content_traced(self, tenant: str) -> bool:
         """True if the tenant's traces include prompts and responses, as of the last read."""
         return self._traced.get(tenant, False)
@@ -268,7 +274,7 @@ class KeyCache:
             tenant=intern(row.tenant),
             role=intern(row.role),
             user=intern(row.user),
-            expires_at=min(math.inf if row.expires_at is None else row.expires_at, self._ends.get(digest, math.inf)),
+            expires_at=math.inf if (end := self.find_end(row)) is None else end,
         )
         self._live[digest] = self._mark_limited(principal)
         if ENDED < principal.expires_at < math.inf:

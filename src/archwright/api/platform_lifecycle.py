@@ -42,7 +42,7 @@ from archwright.serving.settings.config import check_config as check_gateway
 
 
 class UpResult(Record, omit_defaults=True):
-    """The result of `up`. `key` is set on the first start of a home only; `console` is not built yet.
+    """The result of `up`. `key` is set by a start that makes the owner's key; `console` is not built yet.
 
     `missed_limits`: limits that the plan is predicted to miss; if there are any, or if the machine was busy,
     `busy_share` is the share of CPU time that other processes used during the probe. `proposals`: better models that a

@@ -68,7 +68,7 @@ class ServeOptions(Record):
 
 
 class GatewayReady(Record):
-    """`key` is set on the first start of a home only; `admin` is the URL of the administration interface."""
+    """`key` is set by a start that makes the owner's key; `admin` is the URL of the administration interface."""
 
     url: str
     key: str | None

@@ -21,14 +21,14 @@ def as_json(result: object) -> int:
 
 
 def print_platform(result: PlatformHandle) -> int:
-    """Print the address, the key (first start only) and three commands; wait for the end unless detached."""
+    """Print the address, a key that this start made, and three commands; wait for the end unless detached."""
     started = result.started
-    key = started.key or "(shown on the first start; create another with: archwright key create)"
+    key = started.key or "(shown when it was made; see archwright key list, or make another: archwright key create)"
     print_text(
         f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
         f'  archwright ask "What is machine learning, in one sentence?"\n'
         f"  archwright bench\n"
-        f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
+        f"  curl -s {started.url}/v1/models -H 'authorization: Bearer KEY'"
     )
     for proposal in started.proposals:
         print_text(f"\n{format_proposal(proposal, 'archwright down, then archwright up --download')}")

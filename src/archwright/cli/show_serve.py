@@ -16,7 +16,7 @@ def as_json(result: GatewayHandle) -> int:
 
 def print_serving(result: GatewayHandle) -> int:
     ready = result.ready
-    key = ready.key or "(shown on the first start; create another with: archwright key create)"
+    key = ready.key or "(shown when it was made; see archwright key list, or make another: archwright key create)"
     admin = f"\nadmin  {ready.admin}" if ready.admin else ""
     sys.stdout.write(f"ready  {ready.url}/v1\nkey  {key}{admin}\nCtrl-C stops the gateway\n")
     sys.stdout.flush()

@@ -1,8 +1,8 @@
 """Keys, tenants, users, limits, usage and the audit trail over HTTP, on a listener of their own.
 
 Design: an object out of the caller's scope is answered as if it did not exist. A caller cannot create a key with more
-rights than the caller has, nor get the secret of such a key. Only an owner changes the limits of a tenant, of a key that
-administers a tenant, and of such a key's user: an administrator raises none of its own.
+rights than the caller has, nor get the secret of such a key. Only an owner changes the limits of a tenant, of a key
+that administers a tenant, and of such a key's user: an administrator raises none of its own.
 Every action is recorded, also a refused action. The store may be slow, so actions run in a thread.
 """
 
