@@ -5,7 +5,7 @@ from pathlib import Path
 from archwright.access import audit_log as trail
 from archwright.access.audit_checkpoints import SYSLOG, check_log, check_places, read_checkpoints, read_signing_key
 from archwright.access.audit_log import AuditEvent
-from archwright.api.context import open_home
+from archwright.api.context import audit_read, open_home
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError
 from archwright.monitor.user_names import find_user_ids
@@ -23,6 +23,7 @@ class AuditVerification(Record):
     warning: str = ""
 
 
+@audit_read("audit.list")
 def list(  # noqa: A001 - the verb's name
     *, tenant: str | None = None, source: str | None = None, user: str | None = None, limit: int = 50
 ) -> tuple[AuditEvent, ...]:
@@ -40,6 +41,7 @@ def list(  # noqa: A001 - the verb's name
         return tuple(trail.name_users(newest, store))
 
 
+@audit_read("audit.verify")
 def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
     """Recompute the chain and compare the log with its checkpoints: the home's, the second place's, `checkpoints`.
 

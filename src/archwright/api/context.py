@@ -1,22 +1,29 @@
 """The settings, home, store and keys that public functions share."""
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import partial, wraps
+from typing import Literal, ParamSpec, TypeVar
 
 from archwright import settings
 from archwright.access.accounts import has_accounts_table, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditEvent, AuditLog
+from archwright.access.tables import NAME_PATTERN
+from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home, locate_home
 from archwright.monitor.user_names import ensure_user_id
 from archwright.monitor.wal.disk_reserve import release_reserve
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
+
+P, R = ParamSpec("P"), TypeVar("R")
+Outcome = Literal["done", "failed"]
 
 
 def store_url(chosen: Settings) -> str:
@@ -33,8 +40,50 @@ def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Setti
 
 def write_audit_record(store: Store, action: str, resource: str, tenant: str = "") -> None:
     """Write the audit record of an act by this machine's owner. When this returns, it survives SIGKILL."""
+    release_reserve(locate_home(settings.load()))
     with _open_wal(store) as writer:
         _record_event(writer, action, resource, tenant)
+
+
+def audit_read(action: str, resource: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a public function that only reads leave an audit record of each call, before its result is returned.
+
+    `resource`: the parameter that names the object of the read. The log is never rewritten, so it gets no words of a
+    search, no file and no name that was not found: a person may stand there. A read that raises an error is "failed".
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def read(*args: P.args, **options: P.kwargs) -> R:
+            try:
+                result = function(*args, **options)
+            except ArchwrightError:
+                record_read(action, outcome="failed")
+                raise
+            stated = signature.bind(*args, **options).arguments
+            tenant = str(stated.get("tenant") or "")
+            record_read(action, str(stated.get(resource) or ""), tenant if NAME_PATTERN.fullmatch(tenant) else "")
+            return result
+
+        return read
+
+    return decorate
+
+
+def record_read(action: str, resource: str = "", tenant: str = "", outcome: Outcome = "done") -> None:
+    """Write the audit record of a read by this machine's owner; without space or rights, say so and go on.
+
+    Design: whoever can read the home can read its files without this program, so a refusal would protect nothing. It
+    would take the audit log away when the disk is full. The reserve of the disk is left to acts that change something.
+    """
+    try:
+        with boundary("audit record"), open_home() as (_settings, _home, store), _open_wal(store) as writer:
+            writer.check_space()
+            _record_event(writer, action, resource, tenant, outcome)
+    except ArchwrightError as error:
+        print(f"note: the audit log has no record of this read\n{error.lines()}", file=sys.stderr)
 
 
 @contextmanager
@@ -52,7 +101,6 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)
-    release_reserve(home)
     checkpoints = CheckpointWriter(
         store,
         home,
@@ -63,7 +111,7 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
         yield writer
 
 
-def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) -> None:
+def _record_event(writer: WalWriter, action: str, resource: str, tenant: str, outcome: Outcome = "done") -> None:
     AuditLog(writer).record(
         AuditEvent(
             at=time.time(),
@@ -74,7 +122,7 @@ def _record_event(writer: WalWriter, action: str, resource: str, tenant: str) ->
             effect="allow",
             resource=resource,
             os_user=ensure_user_id(writer.store, "", settings.read_os_user()),
-            outcome="done",
+            outcome=outcome,
         )
     )
     writer.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api import data_check, data_erasure, data_governance, data_index, data_search
-from archwright.api.context import open_home, write_audit_record
+from archwright.api.context import audit_read, open_home, write_audit_record
 from archwright.api.data_check import VersionCheck
 from archwright.api.data_erasure import CheckedReceipt
 from archwright.api.data_governance import CatalogueEntry, CatalogueFilter, PolicyChange, PolicyView
@@ -111,6 +111,7 @@ def _build_outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
     return DatasetOutcome(**as_dict(version), new=new)
 
 
+@audit_read("data.list")
 def list(*, tenant: str = "") -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
     """Return every version of every data set that the tenant may read (default: of all), oldest first."""
     with open_home() as (_settings, _home, store):
@@ -119,10 +120,15 @@ def list(*, tenant: str = "") -> tuple[DatasetVersion, ...]:  # noqa: A001 - the
         return tuple(version for version in found if version.dataset in names)
 
 
+@audit_read("data.show", "id")
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """Return the card of a version ("docs@v1"; "docs" for the newest). Raises DataError AW-DATA-10."""
+    return _read_card(id)
+
+
+def _read_card(version: str) -> DatasetCard:
     with open_home() as (_settings, home, store):
-        return dataset_card.build_card(home, store, version_index.find_version(store, id))
+        return dataset_card.build_card(home, store, version_index.find_version(store, version))
 
 
 def index(name: str, *, column: str = "", model: str = "") -> IndexOutcome:
@@ -130,6 +136,7 @@ def index(name: str, *, column: str = "", model: str = "") -> IndexOutcome:
     return data_index.index_version(name, column, model)
 
 
+@audit_read("data.search", "name")
 def search(
     name: str,
     query: str,
@@ -144,16 +151,19 @@ def search(
     return data_search.search_dataset(name, SearchRequest(query, limit, mode, conditions), tenant)
 
 
+@audit_read("data.check", "name")
 def check(name: str | None = None) -> VersionCheck:
     """Compare a version, all versions of a data set, or all of the home with their records. Raises DataError."""
     return data_check.check_datasets(name)
 
 
+@audit_read("data.card", "id")
 def card(id: str) -> str:  # noqa: A002 - the argument's name
     """Return the card of a version as Markdown; `show` returns it as a record. Raises DataError AW-DATA-10."""
-    return dataset_card.format_card(show(id))
+    return dataset_card.format_card(_read_card(id))
 
 
+@audit_read("data.find")
 def find(
     words: str | None = None,
     *,
@@ -186,6 +196,7 @@ def erase(*, subject: tuple[str, ...], dry_run: bool = False, expect_rows: int |
     return data_erasure.erase_person(subject, dry_run, expect_rows)
 
 
+@audit_read("data.receipt")
 def receipt(file: str, *, public_key: tuple[str, ...] | None = None) -> CheckedReceipt:
     """Check that a key in `public_key` (hex; default: the home's key) signed a receipt.
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from archwright.access.audit_checkpoints import read_signing_key
-from archwright.api.context import open_home, write_audit_record
+from archwright.api.context import open_home, record_read, write_audit_record
 from archwright.contract.record import Record
 from archwright.lake.erasure import erasure
 from archwright.lake.erasure.erasure import ErasureOutcome, ErasureRequest
@@ -23,6 +23,8 @@ class CheckedReceipt(Record):
 
 
 def erase_person(subject: tuple[str, ...], dry_run: bool, expect_rows: int | None) -> ErasureOutcome:
+    if dry_run:
+        record_read("data.erase.plan")
     with open_home() as (_settings, home, store):
         request = ErasureRequest(
             identifiers=subject,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.context import open_home, write_audit_record
+from archwright.api.context import open_home, record_read, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.record import Record, as_dict, replace
@@ -75,6 +75,8 @@ def change_policy(name: str, change: PolicyChange) -> PolicyView:
             check_dataset_name(name)
             policies.append_policy(store, _change_policy(home, policies.read_stated_policy(store, name), stated))
             write_audit_record(store, "data.policy", name, policies.read_policy(store, name).tenant)
+        else:
+            record_read("data.policy.show", name)
         history = policies.read_policy_history(store, name)
         if not history:
             version_index.find_version(store, name)
@@ -155,7 +157,9 @@ def retain_versions(dry_run: bool) -> RetentionReport:
     with open_home() as (_settings, home, store):
         now = time.time()
         expired = retention.find_expired_versions(store, now)
-        if not dry_run:
+        if dry_run:
+            record_read("data.retain.plan")
+        else:
             retention.delete_versions(
                 home, store, expired, now, lambda one: write_audit_record(store, "data.retain", one.version, one.tenant)
             )

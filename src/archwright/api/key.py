@@ -2,7 +2,7 @@
 
 from archwright.access.api_keys import replace_pepper
 from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
-from archwright.api.context import open_audited_keys, open_home, open_keys, write_audit_record
+from archwright.api.context import audit_read, open_audited_keys, open_home, open_keys, write_audit_record
 from archwright.operate.owner_keys import OWNER_TENANT
 from archwright.policy.usage_limits import UsageLimits
 
@@ -26,6 +26,7 @@ def create(
         return build_new_key(secret, record)
 
 
+@audit_read("key.list")
 def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
         known, used = keys.read_limits(), keys.last_used()

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import get_args
 
-from archwright.api.context import open_home
+from archwright.api.context import audit_read, open_home
 from archwright.contract.lineage import LineageEdge, NodeKind, SourceFile, format_node
 from archwright.contract.record import Record
 from archwright.contract.served import request_received_at
@@ -38,6 +38,7 @@ class LineageChain(Record):
     edges: tuple[LineageEdge, ...]
 
 
+@audit_read("lineage", "id")
 def lineage(id: str) -> LineageChain:  # noqa: A002 - the verb's word
     """Return the chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version.
 

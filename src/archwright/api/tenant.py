@@ -2,7 +2,7 @@
 
 from archwright.access.api_keys import KeyStore
 from archwright.access.tables import Tenant, format_scope_name
-from archwright.api.context import open_audited_keys, open_keys
+from archwright.api.context import audit_read, open_audited_keys, open_keys
 from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
@@ -41,6 +41,7 @@ def content(name: str, *, traced: bool = False) -> TenantView:
         return _find_view(keys, name)
 
 
+@audit_read("tenant.list")
 def list() -> tuple[TenantView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
         known = keys.read_limits()

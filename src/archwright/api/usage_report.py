@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from archwright.api.context import open_home
+from archwright.api.context import audit_read, open_home
 from archwright.home import write_atomic
 from archwright.monitor.focus_export import FOCUS_GROUPS, format_focus
 from archwright.monitor.usage import UsageRow, read_usage
 
 
+@audit_read("usage")
 def usage(*, tenant: str | None = None, by: str = "tenant,model", focus: str | None = None) -> tuple[UsageRow, ...]:
     """Return requests, tokens and cost grouped by any of tenant, key, user, model and day, joined by commas.
 

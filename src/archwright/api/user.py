@@ -1,6 +1,6 @@
 """Users, named by keys and limits: `user list`, `user limit`."""
 
-from archwright.api.context import open_audited_keys, open_keys
+from archwright.api.context import audit_read, open_audited_keys, open_keys
 from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
@@ -17,6 +17,7 @@ class UserView(Record):
     period: BudgetPeriod
 
 
+@audit_read("user.list")
 def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
         users = {(key.tenant, key.user): 0 for key in keys.list(tenant) if key.user}
