@@ -24,7 +24,6 @@ from ..command_line import CommandLine
 READS = {
     "audit list": "audit.list",
     "audit list --user ann@example.org": "audit.list",
-    "audit verify": "audit.verify",
     "data card notes": "data.card",
     "data check notes": "data.check",
     "data find ann@example.org": "data.find",
@@ -46,8 +45,10 @@ FAILED = {
     "data receipt ann@example.org.json": "data.receipt",
     "runs show ann@example.org": "runs.show",
 }
-# Verbs of these groups that change something: each writes the record of its change.
+# Verbs of these groups that change something: each writes the record of its change. A verification writes nothing, so
+# that an auditor can run it on a copy.
 CHANGES = {
+    "audit verify",
     *("data ingest", "data refine", "data index", "data policy", "data retain", "data export", "data erase"),
     *("runs resume", "tenant create", "tenant limit", "tenant content", "user limit"),
     *("key create", "key limit", "key rotate", "key revoke", "key reset"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,18 +13,55 @@ import pytest
 
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.api.control_checks import CHECKS, PlatformConnection, control_measurements
+from archwright.catalog.load import load_catalog
+from archwright.catalog.tables.guidance_rows import read_features
 from archwright.contract.evidence import Control, Measurement
+from archwright.contract.lineage import DatasetVersion
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.home import Home
+from archwright.lake.erasure.file_scan import ScanResult
+from archwright.lake.erasure.receipt import ErasureReceipt, FoundPlace, receipt_path, sign_receipt
+from archwright.lake.governance.policy import DatasetPolicy, append_policy
+from archwright.lake.tables import version_index
 from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS
+from archwright.needs.reader import parse_needs
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.evidence.controls import CHECKED_CONTROLS, predict_controls
+from archwright.plan.evidence.controls import list_controls, predict_controls
 from archwright.reconcile.deviations import reconcile_plan, select_measurements
 from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 
+from ..examples import read_example
+
+VERSION = DatasetVersion(
+    id="",
+    dataset="",
+    version=1,
+    at=0.0,
+    action="ingest",
+    parent=None,
+    rows=1,
+    size_bytes=1,
+    columns={},
+    drops={},
+    changes={},
+    source_files=1,
+    content_sha256="",
+)
+RECEIPT = ErasureReceipt(
+    id="erasure-0123456789abcdef",
+    at=1.0,
+    program="archwright",
+    subject="0" * 64,
+    found=(FoundPlace(store="table", place="notes@v1", count=1),),
+    before={},
+    after={},
+    models=(),
+    proven=True,
+    scan=ScanResult(files=1, decoded=1, size_bytes=1, hits=(), not_proven=()),
+)
 GUARDED = [route for route in ROUTES if route.permission is not None]
 HERE = "http://127.0.0.1:1"
 
@@ -69,8 +108,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def plan(null_plan: Plan) -> Plan:
     ledger = PlanProvenance()
     controls = tuple(
-        Control(id=name, demanded_by="archwright", demand="d", feature="f", evidence="e", status="built-in")
-        for name in ("platform.access-keys", "needs.residency", "platform.audit", "platform.tls")
+        Control(
+            id=name, demanded_by="archwright", demand="d", feature="f", evidence="e", status="built-in", checks=(name,)
+        )
+        for name in CHECKS
     )
     promised = predict_controls(controls, null_plan.options[0], ledger)
     return replace(null_plan, controls=controls, predictions=promised, bases=ledger.collect_bases(promised))
@@ -82,7 +123,7 @@ def measured(plan: Plan, platform: PlatformConnection) -> dict[str, Measurement]
 
 
 def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
-    assert set(CHECKED_CONTROLS) == set(CHECKS)
+    assert {feature.check for feature in read_features() if feature.check} == set(CHECKS)
     assert {prediction.query.labels["control"] for prediction in plan.predictions} == set(CHECKS)
     assert {prediction.estimate.basis for prediction in plan.predictions} == {basis.id for basis in plan.bases}
     assert all(prediction.estimate.low == prediction.estimate.high == 1.0 for prediction in plan.predictions)
@@ -127,7 +168,8 @@ def test_one_open_route_breaks_the_promise(
 @pytest.mark.process
 def test_a_gateway_that_does_not_answer_proves_nothing(plan: Plan, store: Store, socket_enabled: None) -> None:
     found = measured(plan, PlatformConnection(HERE, None, store))
-    assert "platform.access-keys" not in found and set(found) == {"platform.audit", "platform.tls"}
+    assert "platform.access-keys" not in found
+    assert set(found) == {"platform.audit", "platform.tls", "platform.residency"}, "nor do labels that nothing has"
 
 
 def deny(number: int) -> AuditEvent:
@@ -167,6 +209,139 @@ def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, 
 def test_in_the_clear_only_on_the_loopback_address(url: str, held: float, store: Store) -> None:
     proof = CHECKS["platform.tls"](PlatformConnection(url, None, store))
     assert proof is not None and proof.held / proof.checked == held
+
+
+class Platform:
+    """A home and a gateway, of which each fixture makes one control hold or fail."""
+
+    def __init__(self, home: Home, store: Store, gateway: str) -> None:
+        self.home, self.store, self.gateway, self.url, self.country = home, store, gateway, gateway, "DE"
+
+    def connect(self) -> PlatformConnection:
+        return PlatformConnection(self.url, None, self.store, self.home, self.country)
+
+    def add_version(self, policy: DatasetPolicy, at: float) -> None:
+        append_policy(self.store, policy)
+        version = replace(VERSION, id=f"{policy.dataset}@v1", dataset=policy.dataset, at=at)
+        self.store.append(version_index.VERSIONS, [version])
+
+
+def hold_keys(platform: Platform) -> None: ...
+
+
+def break_keys(platform: Platform) -> None:
+    Gateway.open_paths = frozenset({"/metrics"})
+
+
+def write_audit(platform: Platform) -> None:
+    ledger = wal_writer.WalWriter(platform.store, platform.home)
+    log = AuditLog(ledger)
+    for number in range(3):
+        log.record(deny(number))
+        ledger.flush()
+        ledger.compact()
+    ledger.close()
+
+
+def break_audit(platform: Platform) -> None:
+    write_audit(platform)
+    row = platform.store.rows(BLOCKS["audit"])[1]
+    platform.store.append(BLOCKS["audit"], [replace(row, number=7)])
+
+
+def break_tls(platform: Platform) -> None:
+    platform.url = "http://10.0.0.1:8470"
+
+
+def hold_residency(platform: Platform) -> None:
+    platform.add_version(DatasetPolicy(dataset="notes", residency=("DE", "FR")), time.time())
+
+
+def break_residency(platform: Platform) -> None:
+    hold_residency(platform)
+    platform.country = "US"
+
+
+def hold_labels(platform: Platform) -> None:
+    platform.add_version(DatasetPolicy(dataset="notes", classification="restricted"), time.time())
+
+
+def break_labels(platform: Platform) -> None:
+    hold_labels(platform)
+    platform.add_version(DatasetPolicy(dataset="other"), time.time())
+
+
+def hold_retention(platform: Platform) -> None:
+    platform.add_version(DatasetPolicy(dataset="notes", retention_days=30), time.time())
+
+
+def break_retention(platform: Platform) -> None:
+    hold_retention(platform)
+    platform.add_version(DatasetPolicy(dataset="old", retention_days=30), time.time() - 31 * 86_400)
+
+
+def hold_erasure(platform: Platform) -> None:
+    platform.home.folder("lake", "erasures")
+    sign_receipt(platform.home, RECEIPT)
+
+
+def break_erasure(platform: Platform) -> None:
+    hold_erasure(platform)
+    path = receipt_path(platform.home, RECEIPT.id)
+    path.write_text(path.read_text().replace('"rows":1', '"rows":0').replace('"count": 1', '"count": 0'))
+
+
+Fixture = Callable[[Platform], None]
+# Of each check: a platform on which it passes, and one on which it fails.
+FIXTURES: dict[str, tuple[Fixture, Fixture]] = {
+    "platform.access-keys": (hold_keys, break_keys),
+    "platform.audit": (write_audit, break_audit),
+    "platform.tls": (hold_keys, break_tls),
+    "platform.residency": (hold_residency, break_residency),
+    "platform.labels": (hold_labels, break_labels),
+    "platform.retention": (hold_retention, break_retention),
+    "platform.erasure": (hold_erasure, break_erasure),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_check_passes_on_one_platform_and_fails_on_another(
+    tmp_path: Path, name: str, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gateway, "open_paths", frozenset())
+    for number, (fixture, holds) in enumerate(zip(FIXTURES[name], (True, False), strict=True)):
+        home = Home(tmp_path / f"home{number}")
+        home.folder()
+        with closing(Store(home.store_url)) as store:
+            platform = Platform(home, store, gateway)
+            fixture(platform)
+            result = CHECKS[name](platform.connect())
+        assert result is not None and result.checked > 0
+        assert (result.held == result.checked) is holds, result.evidence
+
+
+def test_an_unproven_erasure_fails_its_check(home: Home, store: Store) -> None:
+    home.folder("lake", "erasures")
+    sign_receipt(home, replace(RECEIPT, proven=False))
+    result = CHECKS["platform.erasure"](PlatformConnection(HERE, None, store, home))
+    assert result is not None and (result.held, result.checked) == (0, 1)
+
+
+def test_no_regulation_claims_more_than_a_check_can_show() -> None:
+    """A control that claims to be built in names its checks, each with a failing fixture; all others are tasks."""
+    assert FIXTURES.keys() == CHECKS.keys()
+    catalog = load_catalog()
+    clinic, _source = parse_needs(read_example("clinic").encode(), "needs.yaml", catalog)
+    needs = replace(clinic, regulations=tuple(catalog.regulations))
+    controls = list_controls(needs, catalog, PlanProvenance())
+    assert len(controls) == 4 + sum(len(one.controls) for one in catalog.regulations.values())
+    for control in controls:
+        claims = control.status in ("built-in", "configured")
+        assert claims is bool(control.checks) is not control.is_task, control.id
+        assert set(control.checks) <= FIXTURES.keys(), control.id
+        assert control.owner, control.id
+        assert control.missing or control.evidence, control.id
 
 
 def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:

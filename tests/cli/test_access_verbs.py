@@ -82,7 +82,8 @@ def test_tenants_and_users_have_limits(cli: CommandLine) -> None:
         ("eve", 0, None, 3),
     ]
     assert len(cli.json("user list")) == 5
-    assert [row["action"] for row in cli.json("audit list")][:3] == ["user.limit", "user.limit", "tenant.limit"]
+    acts = [row["action"] for row in cli.json("audit list") if not row["action"].endswith(".list")]
+    assert acts[:3] == ["user.limit", "user.limit", "tenant.limit"]
     assert "ann" in cli.text("user list")
 
 
@@ -94,7 +95,8 @@ def test_a_tenant_has_its_content_traced_or_not(cli: CommandLine) -> None:
     assert cli.json("tenant limit acme --rpm 3")["content_traced"] is True, "limits change limits"
     assert cli.json("tenant content acme")["content_traced"] is False
     assert {(row["os_user"], row["outcome"]) for row in cli.json("audit list")} == {(read_os_user(), "done")}
-    acts = [(row["action"], row["tenant"]) for row in cli.json("audit list")]
+    rows = [row for row in cli.json("audit list") if not row["action"].endswith(".list")]
+    acts = [(row["action"], row["tenant"]) for row in rows]
     assert acts[0] == ("content.keep", "acme") and ("content.trace", "acme") in acts
 
 

@@ -111,7 +111,8 @@ def test_tenants_keys_and_audit(cli: CommandLine) -> None:
     shown = cli.text("key list")
     assert made["id"] in shown and f"{made_at:%Y-%m}" in shown, "to be copied, and to be read"
     cli.run("audit verify")
-    assert [act["action"] for act in cli.json("audit list")] == ["key.revoke", "key.create", "tenant.create"]
+    acts = [act["action"] for act in cli.json("audit list") if not act["action"].endswith(".list")]
+    assert acts == ["key.revoke", "key.create", "tenant.create"]
 
 
 def test_tables_and_records_print(cli: CommandLine, null_plan: Plan) -> None:

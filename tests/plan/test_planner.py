@@ -115,6 +115,7 @@ def test_the_desk_promises_what_the_platform_can_measure(desk: Plan) -> None:
         "platform.access-keys.held": "",
         "platform.audit.held": "",
         "platform.tls.held": "",
+        "platform.residency.held": "",
     }
     assert {p.id: p.query.phase for p in desk.predictions} == expected
     for prediction in desk.predictions:

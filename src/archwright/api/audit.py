@@ -41,7 +41,6 @@ def list(  # noqa: A001 - the verb's name
         return tuple(trail.name_users(newest, store))
 
 
-@audit_read("audit.verify")
 def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
     """Recompute the chain and compare the log with its checkpoints: the home's, the second place's, `checkpoints`.
 

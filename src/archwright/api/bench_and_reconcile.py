@@ -228,7 +228,8 @@ def _measure_controls(store: Store, home: Home, plan: Plan) -> list[Measurement]
     url = platform_control.read_status(home).url
     if url is None:
         return []
-    connection = PlatformConnection(url, settings.load().tls_certificate or None, store, home)
+    chosen = settings.load()
+    connection = PlatformConnection(url, chosen.tls_certificate or None, store, home, chosen.residency)
     return control_measurements(plan, connection, time.time())
 
 

@@ -4,7 +4,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial, wraps
 from typing import Literal, ParamSpec, TypeVar
 
@@ -60,7 +60,8 @@ def audit_read(action: str, resource: str = "") -> Callable[[Callable[P, R]], Ca
             try:
                 result = function(*args, **options)
             except ArchwrightError:
-                record_read(action, outcome="failed")
+                with suppress(ArchwrightError):  # the error of the function is shown
+                    _write_read_record(action, "", "", "failed")
                 raise
             stated = signature.bind(*args, **options).arguments
             tenant = str(stated.get("tenant") or "")
@@ -72,18 +73,22 @@ def audit_read(action: str, resource: str = "") -> Callable[[Callable[P, R]], Ca
     return decorate
 
 
-def record_read(action: str, resource: str = "", tenant: str = "", outcome: Outcome = "done") -> None:
+def record_read(action: str, resource: str = "", tenant: str = "") -> None:
     """Write the audit record of a read by this machine's owner; without space or rights, say so and go on.
 
     Design: whoever can read the home can read its files without this program, so a refusal would protect nothing. It
     would take the audit log away when the disk is full. The reserve of the disk is left to acts that change something.
     """
     try:
-        with boundary("audit record"), open_home() as (_settings, _home, store), _open_wal(store) as writer:
-            writer.check_space()
-            _record_event(writer, action, resource, tenant, outcome)
+        _write_read_record(action, resource, tenant, "done")
     except ArchwrightError as error:
         print(f"note: the audit log has no record of this read\n{error.lines()}", file=sys.stderr)
+
+
+def _write_read_record(action: str, resource: str, tenant: str, outcome: Outcome) -> None:
+    with boundary("audit record"), open_home() as (_settings, _home, store), _open_wal(store) as writer:
+        writer.check_space()
+        _record_event(writer, action, resource, tenant, outcome)
 
 
 @contextmanager

@@ -1,22 +1,31 @@
 """Check the controls that a plan predicts against the running platform, for `reconcile`.
 
 Design: each check asks the platform itself and never reads its configuration files: every guarded route without a key,
-the audit chain from its first record, the address of the gateway.
+the audit chain from its first record, the address of the gateway, the data sets and receipts of the home. A check
+of labels, retention or erasure without anything to look at gives no measurement: nothing was shown to hold.
 """
 
 import ipaddress
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from archwright.access import audit_log
+from archwright.access.audit_checkpoints import read_signing_key
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
+from archwright.errors import DataError
 from archwright.home import Home
+from archwright.lake.erasure.receipt import list_receipts, verify_receipt
+from archwright.lake.governance.policy import DatasetPolicy, is_inside_residency, read_policy
+from archwright.lake.retention import find_expired_versions
+from archwright.lake.tables import version_index
 from archwright.serving.process.route_table import Route
 from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
@@ -28,12 +37,16 @@ PLACEHOLDER_NAME = "x"
 
 
 class PlatformConnection(NamedTuple):
-    """The gateway's URL, the authority of its certificate (None: not TLS), and its records."""
+    """The gateway's URL, the authority of its certificate (None: not TLS), its records, and the country of the home.
+
+    `country`: alpha-2, "" if unknown.
+    """
 
     url: str
     authority: str | None
     store: Store
     home: Home | None = None
+    country: str = ""
 
 
 class ControlCheckResult(NamedTuple):
@@ -116,8 +129,63 @@ def _check_encryption(platform: PlatformConnection) -> ControlCheckResult:
     return ControlCheckResult(int(held), 1, f"the gateway is reached at {parts.scheme}://{host}")
 
 
+def _check_residency(platform: PlatformConnection) -> ControlCheckResult:
+    """Compare the country of the home with the residency of each data set; without data sets, none lies outside."""
+    policies = [policy for policy in _list_policies(platform) if policy.residency]
+    outside = sum(not is_inside_residency(platform.country, policy.residency) for policy in policies)
+    place = platform.country or "an unknown country"
+    evidence = f"{outside} of {len(policies)} data sets lie outside their residency; the home is in {place}"
+    checked = max(1, len(policies))
+    return ControlCheckResult(checked - outside, checked, evidence)
+
+
+def _check_labels(platform: PlatformConnection) -> ControlCheckResult:
+    policies = _list_policies(platform)
+    labelled = sum(bool(policy.classification) for policy in policies)
+    evidence = f"{labelled} of {len(policies)} data sets have a classification"
+    return ControlCheckResult(labelled, len(policies), evidence)
+
+
+def _check_retention(platform: PlatformConnection) -> ControlCheckResult:
+    limited = {policy.dataset for policy in _list_policies(platform) if policy.retention_days is not None}
+    versions = version_index.list_versions(platform.store)
+    kept = [version for version in versions if version.dataset in limited and version.dropped_at is None]
+    expired = find_expired_versions(platform.store, time.time())
+    evidence = f"{len(expired)} of {len(kept)} versions are older than their retention"
+    return ControlCheckResult(len(kept) - len(expired), len(kept), evidence)
+
+
+def _check_erasure(platform: PlatformConnection) -> ControlCheckResult | None:
+    """Verify every receipt with the home's own key. None without a home."""
+    if platform.home is None:
+        return None
+    own = read_signing_key(platform.home)
+    keys = (own.public_key,) if own is not None else ()
+    paths = list_receipts(platform.home)
+    proven = sum(_is_erasure_proven(path, keys) for path in paths)
+    evidence = f"{proven} of {len(paths)} erasure receipts are signed by this home and prove the erasure"
+    return ControlCheckResult(proven, len(paths), evidence)
+
+
+def _is_erasure_proven(path: Path, keys: tuple[str, ...]) -> bool:
+    try:
+        return verify_receipt(path, keys).proven
+    except DataError:
+        return False
+
+
+def _list_policies(platform: PlatformConnection) -> list[DatasetPolicy]:
+    """The policies in force of the data sets that hold a version."""
+    versions = version_index.list_newest_versions(platform.store)
+    return [read_policy(platform.store, version.dataset) for version in versions if version.dropped_at is None]
+
+
 CHECKS: dict[str, Callable[[PlatformConnection], ControlCheckResult | None]] = {
     "platform.access-keys": _check_keys,
     "platform.audit": _check_audit,
     "platform.tls": _check_encryption,
+    "platform.residency": _check_residency,
+    "platform.labels": _check_labels,
+    "platform.retention": _check_retention,
+    "platform.erasure": _check_erasure,
 }

@@ -115,14 +115,29 @@ class Prediction(Record):
 
 
 class Control(Record):
-    """A security or compliance requirement: who demands it, which feature meets it, what proves it."""
+    """A security or compliance requirement: who demands it, which feature meets it, what proves it.
+
+    `checks` of this release prove a control that is built in, or configured by a setting. All others are tasks of the
+    `owner`, a role: a `command` to run, a document (organisational), or a part that this release lacks (later).
+    `missing`: the parts of the feature that this release lacks; `provided`: commands for its other parts.
+    `condition`: when the demand applies; empty: always.
+    """
 
     id: str
     demanded_by: str
     demand: str
     feature: str
     evidence: str
-    status: Literal["built-in", "configured", "organisational", "later"]
+    status: Literal["built-in", "configured", "command", "organisational", "later"]
+    checks: tuple[str, ...] = ()
+    owner: str = ""
+    missing: str = ""
+    provided: str = ""
+    condition: str = ""
+
+    @property
+    def is_task(self) -> bool:
+        return not self.checks
 
     @property
     def retention_days(self) -> int:

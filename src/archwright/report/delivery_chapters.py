@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from archwright.contract.decision import Phase, Schedule
+from archwright.contract.evidence import Control
 from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase
 from archwright.report import document as doc
 from archwright.report import number_format as fmt
@@ -190,9 +191,22 @@ def list_tasks(plan: Plan, option: Option | None) -> tuple[CustomerTask, ...]:
                 found.append(CustomerTask(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
     for control in plan.controls:
         rule = texts.find_owner(f"{control.demand} {control.feature}")
-        text = texts.verbs[control.status].format(feature=control.feature, evidence=control.evidence)
-        found.append(CustomerTask(text, control.demand, control.demanded_by, rule.owner, rule.due))
+        owner, text = control.owner or rule.owner, _describe_control(control)
+        found.append(CustomerTask(text, control.demand, control.demanded_by, owner, rule.due))
     return tuple({(task.text, task.demand): task for task in found}.values())
+
+
+def _describe_control(control: Control) -> str:
+    """What the owner of a control does: check it, use a command, or provide what this release lacks."""
+    verbs = read_texts().verbs
+    # The plan of an older release does not say what is missing.
+    missing = control.missing or control.feature
+    text = verbs[control.status].format(feature=control.feature, evidence=control.evidence, missing=missing)
+    if control.provided:
+        text += verbs["provided"].format(provided=control.provided)
+    if control.condition:
+        text = verbs["conditional"].format(condition=control.condition, text=text)
+    return text
 
 
 def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:

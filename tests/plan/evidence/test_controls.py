@@ -41,11 +41,16 @@ def test_every_rule_of_every_regulation_becomes_one_control(catalog: Catalog, ne
         ("iso-27001.a-5-15-5-18", "later"),  # keys are there, single sign-on is not
         ("gdpr.28", "organisational"),
         ("gdpr.16-18", "later"),
-        ("iso-27001.a-8-11", "configured"),  # redaction is a step that a recipe asks for
-        ("iso-42001.a-6", "built-in"),
-        ("iso-42001.a-7", "built-in"),
-        ("eu-ai-act.17", "built-in"),
-        ("gdpr.25", "later"),  # redaction is no part of the ingest itself
+        ("iso-27001.a-8-11", "command"),  # redaction is a step that a recipe asks for
+        ("iso-27001.a-8-10", "configured"),  # erasure and retention
+        ("iso-27001.a-5-12-5-13", "configured"),  # the labels of policies
+        ("gdpr.20", "command"),  # an export
+        ("soc2.a1-1-a1-3", "later"),  # nothing tests a restore
+        ("iso-42001.a-6", "later"),
+        ("iso-42001.a-7", "later"),
+        ("eu-ai-act.17", "later"),  # a list of promotions is no quality management system
+        ("eu-ai-act.53-annex-xi-xii", "organisational"),  # no copyright policy
+        ("gdpr.25", "later"),  # a design review is none of ours
         ("hipaa.164-312-e", "configured"),  # TLS alone
     ],
 )
@@ -59,8 +64,25 @@ def test_a_feature_counts_only_when_all_its_parts_are_done(
 def test_what_is_later_is_said(catalog: Catalog, needs_of: Read) -> None:
     ledger = PlanProvenance()
     found = controls_of(catalog, needs_of("clinic")[0], ledger)
-    later = sum(control.status == "later" for control in found.values())
-    assert ledger.not_sized[0].startswith(f"controls: {later} of ")
+    tasks = sum(control.is_task for control in found.values())
+    assert 0 < tasks < len(found) and ledger.not_sized[0].startswith(f"controls: {tasks} of ")
+
+
+@pytest.mark.parametrize(
+    ("control", "missing", "provided"),
+    [
+        ("gdpr.16-18", "correction and restriction of records", "archwright data erase"),
+        ("gdpr.5-1-b-e", "rules for minimisation and accuracy", "archwright data retain"),
+        ("gdpr.13-15", "privacy notice template", "archwright data export"),
+        ("gdpr.25", "design review", "archwright key list"),
+        ("eu-ai-act.17", "quality management system", "archwright models history"),
+    ],
+)
+def test_a_task_names_what_is_missing_and_the_commands_for_the_rest(
+    catalog: Catalog, needs_of: Read, control: str, missing: str, provided: str
+) -> None:
+    found = controls_of(catalog, needs_of("manufacturer")[0])[control]
+    assert found.missing == missing and provided in found.provided and found.checks == ()
 
 
 def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> None:
@@ -76,7 +98,9 @@ def test_what_reconcile_can_ask_is_promised_where_a_platform_is_brought_up(
     ledger, option = PlanProvenance(), desk.options[0]
     controls = list_controls(needs_of("desk")[0], catalog, ledger)
     promised = predict_controls(controls, option, ledger)
-    assert {promise.query.labels["control"] for promise in promised} == OURS and len(promised) == len(OURS)
+    assert {promise.query.labels["control"] for promise in promised} == {*OURS, "platform.residency"} and len(
+        promised
+    ) == 4
     assert {promise.estimate.basis for promise in promised} == {basis.id for basis in ledger.collect_bases(promised)}
     assert predict_controls(controls, replace(option, placement="cloud"), ledger) == ()
     assert predict_controls(controls, None, ledger) == ()

@@ -91,6 +91,7 @@ def test_two_workloads_share_the_machine(plan_of: Make) -> None:
         "platform.access-keys.held",
         "platform.audit.held",
         "platform.tls.held",
+        "platform.residency.held",
         "assistant.requests.share",
         "second.requests.share",
     }

@@ -16,6 +16,7 @@ from archwright.catalog.tables.guidance_rows import Theme, read_advice
 from archwright.cli import build_parser
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.evidence import Control
 from archwright.contract.metrics import METRICS
 from archwright.contract.needs import Needs, NeedsSource, Placement
 from archwright.contract.plan import Launch, Plan, Pool, Purchase, PurchaseKind
@@ -239,12 +240,31 @@ def test_each_regulation_says_how_much_of_it_is_answered(sample: Sample) -> None
     assert "2027-12-02" in ai and "35,000,000 EUR" in ai
 
 
+def find_first(controls: tuple[Control, ...], regulation: str) -> str:
+    return next(control.id for control in controls if control.id.startswith(f"{regulation}."))
+
+
+def test_the_counts_of_controls_follow_from_the_data(sample: Sample) -> None:
+    made = sample("clinic")
+    controls = list_controls(made.needs, made.catalog, PlanProvenance())
+    tasks = [control for control in controls if not control.checks]
+    checks = {check for control in controls for check in control.checks}
+    summary = by_id(made)["security"].summary
+    assert f"{len(controls)} controls: {len(controls) - len(tasks)} have a check" in summary
+    assert f"{len(checks)} different checks" in summary and f"; {len(tasks)} are tasks" in summary
+    reasons = " ".join(line.why for line in by_id(made)["security"].lines)
+    assert "quality management system (" not in reasons and "backup, recovery test (" not in reasons
+
+
 def test_a_regulation_that_nothing_answers_says_so(sample: Sample) -> None:
     made = sample("startup")
     controls = list_controls(made.needs, made.catalog, PlanProvenance())
-    waiting = tuple(replace(control, status="later") for control in controls)
+    waiting = tuple(replace(control, status="later", checks=()) for control in controls)
     line = build_regulation_line(made.catalog.regulations["soc2"], waiting)
-    assert line.proof == "" and "each demand is a task of the organisation" in line.why
+    assert (
+        line.proof == f"archwright explain plan.json {find_first(waiting, 'soc2')}"
+        and "each demand is a task of the organisation" in line.why
+    )
     assert line.choice.endswith("11 by your own process")
 
 

@@ -1,7 +1,7 @@
 """Guidance: the texts of a plan's sections, as rows with their sources.
 
 Rows of a topic are sorted from specific to general: the first row that fits a plan is used. Features state which
-demands of a regulation this release meets today.
+demands of a regulation this release meets today, and the check of each that needs no person.
 """
 
 import functools
@@ -15,7 +15,7 @@ from archwright.catalog.tables.records import Fact
 
 Theme = Literal["stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
 ReplaceableFunction = Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
-FeatureStatus = Literal["built-in", "configured"]
+FeatureStatus = Literal["built-in", "configured", "command"]
 FOLDER = "guidance"
 
 
@@ -42,12 +42,18 @@ class Advice(Fact):
 
 
 class Feature(Fact):
-    """A feature that a regulation's rows name by `words` (a pattern), its status today, and its proof."""
+    """A feature that a regulation's rows name by `words` (a pattern), its status today, and its proof.
+
+    `check`: what `reconcile` runs on the platform, and the share that it `measures`; a `command` has none, because a
+    person runs it.
+    """
 
     id: str
     words: str
     status: FeatureStatus
     proof: str
+    check: str = ""
+    measures: str = ""
 
 
 T = TypeVar("T", Advice, Feature)
@@ -64,7 +70,12 @@ def read_advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
 def read_features(folder: Path = DATA) -> tuple[Feature, ...]:
     """Read the features of this release. Raises CatalogError like `read_advice`."""
     path = folder / FOLDER / "features.yaml"
-    return tuple(_check_rows(path, yaml_documents.read_document(path, list[Feature])))
+    features = _check_rows(path, yaml_documents.read_document(path, list[Feature]))
+    for feature in features:
+        if (feature.status == "command") is bool(feature.check and feature.measures):
+            message = f"row {feature.id!r}: all but a command need a check and what it measures"
+            raise yaml_documents.document_error(path, message)
+    return tuple(features)
 
 
 def _check_rows(path: Path, rows: Sequence[T]) -> Sequence[T]:

@@ -283,11 +283,15 @@ class EnergyTariff(Fact):
 
 
 class ControlRule(Record):
-    """A clause, its demand, our feature that meets it, and the evidence that the feature works."""
+    """A clause, its demand, the features that meet it (separated by commas), and the evidence that they work.
+
+    `owner`: the role that answers for the demand.
+    """
 
     clause: str
     demand: str
     feature: str
+    owner: str
     evidence: str = ""
     tier: str = ""
     hours: float | None = None

@@ -102,6 +102,10 @@ def receipt_path(home: Home, erasure: str) -> Path:
     return home.lake / "erasures" / f"{erasure}.json"
 
 
+def list_receipts(home: Home) -> list[Path]:
+    return sorted((home.lake / "erasures").glob("erasure-*.json"))
+
+
 def sign_receipt(home: Home, receipt: ErasureReceipt) -> ErasureReceipt:
     """Sign the receipt with the key of the audit log, and write it."""
     key = load_signing_key(home)

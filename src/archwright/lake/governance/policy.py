@@ -7,7 +7,7 @@ strictest values of its sources, unless its own policy names a source in `releas
 import csv
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -175,7 +175,7 @@ def check_location(store: Store, dataset: str, country: str, sources: Sequence[s
     `sources` are the data sets that the rows come from. Raises DataError AW-DATA-48.
     """
     residency = read_policy(store, dataset, sources).residency
-    if not residency or ANY_COUNTRY in residency or (country in residency and country != NO_COUNTRY):
+    if is_inside_residency(country, residency):
         return
     place = f"this home is in {country}" if country else "the country of this home is unknown"
     stated = ", ".join(residency[:SHOWN_COUNTRIES]) + (", ..." if len(residency) > SHOWN_COUNTRIES else "")
@@ -184,6 +184,11 @@ def check_location(store: Store, dataset: str, country: str, sources: Sequence[s
     if not country:
         hint = "state where the home is: set `residency` in archwright.toml of the home, or ARCHWRIGHT_RESIDENCY"
     raise DataError("AW-DATA-48", message, where=ErrorLocation(field=dataset), hint=hint)
+
+
+def is_inside_residency(country: str, residency: Collection[str]) -> bool:
+    """True if data of the residency may lie in the country; without a stated residency they may lie anywhere."""
+    return not residency or ANY_COUNTRY in residency or (country in residency and country != NO_COUNTRY)
 
 
 def is_readable(store: Store, dataset: str, tenant: str) -> bool:

@@ -1,8 +1,9 @@
 """Controls: demands of the regulations, the feature that meets each of them today, and evidence of residency.
 
-A regulation's row names the feature that meets a demand. Features that exist today are rows of guidance; registers,
-templates and policies are organisational; all others have the status `later`. `reconcile` checks the controls in
-CHECKED_CONTROLS on the running platform: the predicted share of passed checks is 1.
+A regulation's row names the features that meet a demand. Features that exist today are rows of guidance. A demand is
+met by the program only if all its features exist and have a check, which `reconcile` runs on the platform: its
+predicted share is 1. All other demands are tasks with an owner: a command to run, a document to write, or a missing
+part.
 
 Data sets, their copies and backups must lie in their own residency; an index, a checkpoint and a tuned model in that of
 their source data; machines and the gateway in that of their workloads' data. Files of open models, metrics and logs
@@ -11,12 +12,13 @@ their source data; machines and the gateway in that of their workloads' data. Fi
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.csv_table import DATA
-from archwright.catalog.tables.guidance_rows import read_features
+from archwright.catalog.tables.guidance_rows import Feature, read_features
+from archwright.catalog.tables.records import ControlRule
 from archwright.catalog.tables.yaml_documents import read_document
 from archwright.contract.estimate import exact_estimate
 from archwright.contract.evidence import Control, Prediction, Query
@@ -37,13 +39,12 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.model_selection import UNKNOWN
 
-ControlStatus = Literal["built-in", "configured", "organisational", "later"]
+ControlStatus = Literal["built-in", "configured", "command", "organisational", "later"]
 
-# Measured by `reconcile` on the running platform, by control.
-CHECKED_CONTROLS: dict[str, str] = {
-    "platform.access-keys": "share of the guarded routes that refuse a request without a key",
-    "platform.audit": "1 if every record of the audit log matches its predecessor, else 0",
-    "platform.tls": "1 if the gateway is reachable over TLS or on the loopback address only, else 0",
+# Demands that apply to some uses or roles only, which the needs do not state.
+CONDITIONAL_TIERS = {
+    "high_risk": "if the use is of high risk",
+    "gpai_provider": "to a provider of a general-purpose model",
 }
 PLATFORM = "platform"
 CHECKED_PLACEMENT: Placement = "this-machine"
@@ -61,43 +62,65 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
     found = list(_list_default_controls(needs))
     for name in needs.regulations:
         for rule in catalog.regulations[name].controls:
-            status, evidence = _assess_feature(rule.feature)
-            found.append(
-                Control(
-                    id=f"{name}.{SLUG_PATTERN.sub('-', rule.clause.lower()).strip('-')}",
-                    demanded_by=f"{name} {rule.clause}",
-                    demand=rule.demand,
-                    feature=rule.feature,
-                    evidence=evidence or rule.evidence or "",
-                    status=status,
-                )
-            )
-    later = sum(control.status == "later" for control in found)
-    if later:
-        ledger.add_not_sized(f"controls: {later} of {len(found)} demanded controls are tasks of the organisation")
+            found.append(_assess_rule(name, rule))
+    tasks = sum(control.is_task for control in found)
+    if tasks:
+        ledger.add_not_sized(f"controls: {tasks} of {len(found)} demanded controls are tasks of the organisation")
     return tuple(found)
 
 
-def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
-    """A demand is met only if every part of its feature exists; otherwise it is `organisational` or `later`."""
-    parts = [part.strip() for part in feature.lower().split(",")]
-    done = [next((one for one in read_features() if re.fullmatch(one.words, part)), None) for part in parts]
-    if None in done:
-        return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
-    found = [one for one in done if one is not None]
-    configured = any(one.status == "configured" for one in found)
-    return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(one.proof for one in found))
+def _assess_rule(regulation: str, rule: ControlRule) -> Control:
+    parts = [part.strip() for part in rule.feature.split(",")]
+    features = {part: feature for part in parts if (feature := _find_feature(part)) is not None}
+    missing = ", ".join(part for part in parts if part not in features)
+    checks = tuple(dict.fromkeys(feature.check for feature in features.values() if feature.check))
+    proof = "; ".join(dict.fromkeys(feature.proof for feature in features.values()))
+    status = _choose_status(features.values(), missing)
+    is_checked = status in ("built-in", "configured")
+    return Control(
+        id=f"{regulation}.{SLUG_PATTERN.sub('-', rule.clause.lower()).strip('-')}",
+        demanded_by=f"{regulation} {rule.clause}",
+        demand=rule.demand,
+        feature=rule.feature,
+        evidence=rule.evidence if missing else proof,
+        status=status,
+        checks=checks if is_checked else (),
+        owner=rule.owner,
+        missing=missing,
+        provided=proof if missing else "",
+        condition=CONDITIONAL_TIERS.get(rule.tier, ""),
+    )
+
+
+def _find_feature(part: str) -> Feature | None:
+    return next((feature for feature in read_features() if re.fullmatch(feature.words, part.lower())), None)
+
+
+def _choose_status(features: Collection[Feature], missing: str) -> ControlStatus:
+    """Return the weakest status: a demand is met only as well as the worst of its parts."""
+    if missing:
+        return "organisational" if ORGANISATIONAL_PATTERN.search(missing) else "later"
+    statuses = {feature.status for feature in features}
+    if "command" in statuses:
+        return "command"
+    return "configured" if "configured" in statuses else "built-in"
+
+
+def list_checks(controls: Iterable[Control]) -> tuple[str, ...]:
+    """The checks that the controls name, each once."""
+    return tuple(dict.fromkeys(check for control in controls for check in control.checks))
 
 
 def predict_controls(
     controls: Iterable[Control], option: Option | None, ledger: PlanProvenance
 ) -> tuple[Prediction, ...]:
-    """One prediction for each control that `reconcile` checks; none if this release does not start the platform."""
+    """One prediction for each check of the controls; none if this release does not start the platform."""
     if option is None or option.placement != CHECKED_PLACEMENT:
         return ()
     found, metric = list[Prediction](), "control_held"
-    for name in (control.id for control in controls if control.id in CHECKED_CONTROLS):
-        share = exact_estimate(1.0, "share", ledger.create_basis(f"control.{name}", "formula", CHECKED_CONTROLS[name]))
+    measures = {feature.check: feature.measures for feature in read_features()}
+    for name in list_checks(controls):
+        share = exact_estimate(1.0, "share", ledger.create_basis(f"control.{name}", "formula", measures[name]))
         query = Query(metric=metric, labels={"control": name}, statistic="mean", window_s=CHECK_WINDOW_S)
         found.append(Prediction(id=f"{name}.held", metric=metric, workload=PLATFORM, estimate=share, query=query))
     return tuple(found)

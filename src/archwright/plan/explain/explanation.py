@@ -335,6 +335,8 @@ def _explain_control(control: Control) -> list[str]:
         f"  demanded by {control.demanded_by}; {control.status}",
         f"  feature: {control.feature}",
         f"  evidence: {control.evidence or 'none yet'}",
+        f"  checks: {', '.join(control.checks) or 'none: a task'}",
+        f"  owner: {control.owner or 'not stated'}",
     ]
 
 

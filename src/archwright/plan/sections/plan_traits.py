@@ -93,12 +93,12 @@ def _derive_option_traits(chosen: ChosenOption, option: Option) -> Iterator[tupl
 def build_template_values(chosen: ChosenOption) -> dict[str, str]:
     values = _build_needs_values(chosen.needs) | _build_option_values(chosen) | _format_machine_span(chosen)
     controls = list_controls(chosen.needs, chosen.catalog, PlanProvenance())
-    proved = sum(control.status == "built-in" for control in controls)
+    checked = sum(not control.is_task for control in controls)
     models = chosen.option.models if chosen.option is not None else {}
     ranked = [workload.name for workload in chosen.needs.workloads if workload.kind == "rerank"]
     values["rerankers"] = _join_items(f"{models.get(name) or 'a reranker'}, for {name}" for name in ranked)
     values["reranker"] = name_reranker(chosen.needs, chosen.catalog) or EMPTY_VALUE
-    return {**values, "answered": f"{proved} of {len(controls)} are proved by the running platform"}
+    return {**values, "answered": f"{checked} of {len(controls)} have a check"}
 
 
 def _format_machine_span(chosen: ChosenOption) -> dict[str, str]:

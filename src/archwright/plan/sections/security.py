@@ -7,28 +7,28 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import Control
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.evidence.controls import list_controls
+from archwright.plan.evidence.controls import CONDITIONAL_TIERS, list_checks, list_controls
 from archwright.plan.sections.guidance import fill_line, select_guidance
 
-# Demands that apply to some uses or roles only, which the needs do not state.
-CONDITIONAL_TIERS = {
-    "high_risk": "if the use is of high risk",
-    "gpai_provider": "to a provider of a general-purpose model",
-}
+CERTIFIED = "A regulation certifies organisations; the controls are evidence for it."
+
+
+def describe_controls(controls: tuple[Control, ...]) -> str:
+    """Count the controls with a check, the checks that they share, and the tasks."""
+    tasks = sum(control.is_task for control in controls)
+    checked = f"{len(controls) - tasks} have a check, {len(list_checks(controls))} different checks in all"
+    counts = f"{len(controls)} controls: {checked}; {tasks} are tasks, each with the role that owns it."
+    return f"{counts} `archwright reconcile` runs the checks where `archwright up` runs the platform, on one machine."
 
 
 def build_security_section(chosen: ChosenOption) -> Section:
     needs = chosen.needs
     controls = list_controls(needs, chosen.catalog, PlanProvenance())
     named = tuple(build_regulation_line(chosen.catalog.regulations[name], controls) for name in needs.regulations)
-    proved = sum(control.status == "built-in" for control in controls)
     return Section(
         id="security",
         title="Security and compliance",
-        summary=(
-            f"{len(controls)} controls: a command checks {proved} of them; the others are tasks with an owner. "
-            "A regulation certifies organisations; the controls are evidence for it."
-        ),
+        summary=f"{describe_controls(controls)} {CERTIFIED}",
         lines=(*select_guidance(chosen, "security"), *named),
     )
 
@@ -36,7 +36,7 @@ def build_security_section(chosen: ChosenOption) -> Section:
 def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
     own = [control for control in controls if control.demanded_by.startswith(f"{regulation.id} ")]
     count = Counter(control.status for control in own)
-    done = [control for control in own if control.status in ("built-in", "configured")]
+    done = [control for control in own if not control.is_task]
     proofs = "; ".join(f"{control.demand} ({control.evidence})" for control in done)
     unproved = "each demand is a task of the organisation"
     values = {
@@ -44,15 +44,16 @@ def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...])
         "count": len(own),
         "built": count["built-in"],
         "configured": count["configured"],
+        "commands": count["command"],
         "paper": count["organisational"],
         "later": count["later"],
-        "reasons": "; ".join([f"proved: {proofs}" if done else unproved, *_describe_conditions(regulation)]),
+        "reasons": "; ".join([f"checked: {proofs}" if done else unproved, *_describe_conditions(regulation)]),
     }
     return fill_line(
         "security.regulation",
         values,
         demanded_by=tuple(control.demanded_by for control in own),
-        proof=done[0].id if done else "",
+        proof=done[0].id if done else f"archwright explain plan.json {own[0].id}",
         source=f"{regulation.source}, {regulation.as_of} ({regulation.confidence})",
     )
 
