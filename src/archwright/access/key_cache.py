@@ -269,12 +269,13 @@ class KeyCache:
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)
+        end = self.find_end(row)
         principal = Principal(
             key_id=row.id,
             tenant=intern(row.tenant),
             role=intern(row.role),
             user=intern(row.user),
-            expires_at=math.inf if (end := self.find_end(row)) is None else end,
+            expires_at=math.inf if end is None else end,
         )
         self._live[digest] = self._mark_limited(principal)
         if ENDED < principal.expires_at < math.inf:

@@ -22,8 +22,9 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
 
-P, R = ParamSpec("P"), TypeVar("R")
-Outcome = Literal["done", "failed"]
+P = ParamSpec("P")
+R = TypeVar("R")
+ReadOutcome = Literal["done", "failed"]
 
 
 def store_url(chosen: Settings) -> str:
@@ -76,7 +77,7 @@ def audit_read(action: str, resource: str = "") -> Callable[[Callable[P, R]], Ca
 def record_read(action: str, resource: str = "", tenant: str = "") -> None:
     """Write the audit record of a read by this machine's owner; without space or rights, say so and go on.
 
-    Design: whoever can read the home can read its files without this program, so a refusal would protect nothing. It
+    Design: a user who can read the home can read its files without this program, so a refusal protects nothing. It
     would take the audit log away when the disk is full. The reserve of the disk is left to acts that change something.
     """
     try:
@@ -85,7 +86,7 @@ def record_read(action: str, resource: str = "", tenant: str = "") -> None:
         print(f"note: the audit log has no record of this read\n{error.lines()}", file=sys.stderr)
 
 
-def _write_read_record(action: str, resource: str, tenant: str, outcome: Outcome) -> None:
+def _write_read_record(action: str, resource: str, tenant: str, outcome: ReadOutcome) -> None:
     with boundary("audit record"), open_home() as (_settings, _home, store), _open_wal(store) as writer:
         writer.check_space()
         _record_event(writer, action, resource, tenant, outcome)
@@ -116,7 +117,7 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
         yield writer
 
 
-def _record_event(writer: WalWriter, action: str, resource: str, tenant: str, outcome: Outcome = "done") -> None:
+def _record_event(writer: WalWriter, action: str, resource: str, tenant: str, outcome: ReadOutcome = "done") -> None:
     AuditLog(writer).record(
         AuditEvent(
             at=time.time(),

@@ -197,7 +197,7 @@ def list_tasks(plan: Plan, option: Option | None) -> tuple[CustomerTask, ...]:
 
 
 def _describe_control(control: Control) -> str:
-    """What the owner of a control does: check it, use a command, or provide what this release lacks."""
+    """Describe the work of a control's owner: run a check, use a command, or provide a missing part."""
     verbs = read_texts().verbs
     # The plan of an older release does not say what is missing.
     missing = control.missing or control.feature

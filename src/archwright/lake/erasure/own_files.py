@@ -62,7 +62,7 @@ class OwnFileDecoder:
         passages = _read_passages(path.parent)
         index = vector_files.Index.restore(str(path), view=True)
         rows = np.sort(np.asarray(index.keys))
-        return len(index) == passages.num_rows and np.array_equal(rows, np.arange(passages.num_rows))
+        return len(index) == passages.num_rows and bool(np.array_equal(rows, np.arange(passages.num_rows)))
 
     def _holds_only_terms_of_passages(self, path: Path) -> bool:
         segment = path.parent.parent

@@ -41,6 +41,8 @@ from archwright.plan.demand.model_selection import UNKNOWN
 
 ControlStatus = Literal["built-in", "configured", "command", "organisational", "later"]
 
+# The statuses of a control that checks of this program can show to hold.
+CHECKED_STATUSES: tuple[ControlStatus, ...] = ("built-in", "configured")
 # Demands that apply to some uses or roles only, which the needs do not state.
 CONDITIONAL_TIERS = {
     "high_risk": "if the use is of high risk",
@@ -70,21 +72,28 @@ def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tup
 
 
 def _assess_rule(regulation: str, rule: ControlRule) -> Control:
-    parts = [part.strip() for part in rule.feature.split(",")]
-    features = {part: feature for part in parts if (feature := _find_feature(part)) is not None}
-    missing = ", ".join(part for part in parts if part not in features)
-    checks = tuple(dict.fromkeys(feature.check for feature in features.values() if feature.check))
-    proof = "; ".join(dict.fromkeys(feature.proof for feature in features.values()))
-    status = _choose_status(features.values(), missing)
-    is_checked = status in ("built-in", "configured")
+    features: list[Feature] = []
+    missing_parts: list[str] = []
+    for part in rule.feature.split(","):
+        feature = _find_feature(part.strip())
+        if feature is None:
+            missing_parts.append(part.strip())
+        else:
+            features.append(feature)
+
+    missing = ", ".join(missing_parts)
+    status = _choose_status(features, missing)
+    checks = dict.fromkeys(feature.check for feature in features) if status in CHECKED_STATUSES else ()
+    proof = "; ".join(dict.fromkeys(feature.proof for feature in features))
+    slug = SLUG_PATTERN.sub("-", rule.clause.lower()).strip("-")
     return Control(
-        id=f"{regulation}.{SLUG_PATTERN.sub('-', rule.clause.lower()).strip('-')}",
+        id=f"{regulation}.{slug}",
         demanded_by=f"{regulation} {rule.clause}",
         demand=rule.demand,
         feature=rule.feature,
         evidence=rule.evidence if missing else proof,
         status=status,
-        checks=checks if is_checked else (),
+        checks=tuple(checks),
         owner=rule.owner,
         missing=missing,
         provided=proof if missing else "",
