@@ -11,6 +11,9 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 COREDUMP_FILTER = Path("/proc/self/coredump_filter")
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+# Added to the score of the parent: worth half of the memory of the machine.
+ENGINE_OOM_SCORE, HIGHEST_OOM_SCORE = 500, 1000
 
 
 def disable_core_dumps() -> None:
@@ -29,7 +32,20 @@ def restrict_process() -> None:
     Call it before threads start: the kernel keeps the second restriction per thread. Raises OSError.
     """
     disable_core_dumps()
+    gain_no_privileges()
+
+
+def gain_no_privileges() -> None:
+    """Gain none from programs that this thread and its children start; filters need this. Raises OSError."""
     _control_process(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def offer_to_oom_killer() -> None:
+    """Let the kernel end this process before the gateway and the supervisor if memory runs out. Raises OSError."""
+    if not OOM_SCORE.exists():  # not every system has it
+        return
+    score = int(OOM_SCORE.read_text(encoding="ascii")) + ENGINE_OOM_SCORE
+    OOM_SCORE.write_text(str(min(score, HIGHEST_OOM_SCORE)), encoding="ascii")
 
 
 def end_with_parent() -> None:
