@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -25,8 +26,8 @@ from archwright import __version__
 from archwright.errors import ErrorLocation, SettingsError
 from archwright.settings import Settings, locate_root
 
-# Linux allows 107 bytes for a Unix socket's path; macOS 103.
-SOCKET_PATH_LIMIT = 100
+# Linux allows 107 bytes for a Unix socket's path; macOS 103. The socket of an engine is 4 bytes longer than its link.
+SOCKET_PATH_LIMIT = 99
 # The version of everything stored below a home: log segments, tables, configuration and state files.
 SCHEMA_VERSION = 2
 
@@ -311,6 +312,18 @@ class Home:
             return path
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return _private_folder(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
+
+    def engine_socket(self, process: str) -> Path:
+        """The socket of an engine, to which `socket` is a link: in a folder where the engine can change nothing else.
+
+        Only the engine creates the folder.
+        """
+        return self.socket(process).with_suffix(".d") / "s.sock"
+
+    def remove_socket(self, process: str) -> None:
+        """Remove the socket of a process and its folder."""
+        self.socket(process).unlink(missing_ok=True)
+        shutil.rmtree(self.engine_socket(process).parent, ignore_errors=True)
 
 
 def _keep_formats(_home: Home) -> None:

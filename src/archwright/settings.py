@@ -271,6 +271,11 @@ def read_variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def read_library_path() -> tuple[str, ...]:
+    """Return the folders of LD_LIBRARY_PATH, in which the loader looks for libraries first."""
+    return tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+
+
 def read_service_manager() -> tuple[str, float]:
     """Return the socket of the service manager that started this process, and its watchdog period in seconds.
 
@@ -354,4 +359,4 @@ def enforce_safe_path() -> Iterator[None]:
 
 def disable_telemetry() -> None:
     """Switch off the telemetry of libraries; call it before they are imported."""
-    os.environ.update(DO_NOT_TRACK="1", RAY_USAGE_STATS_ENABLED="0")
+    os.environ.update(DO_NOT_TRACK="1", RAY_USAGE_STATS_ENABLED="0", ORT_DISABLE_TELEMETRY="1")

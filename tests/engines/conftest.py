@@ -18,6 +18,7 @@ import pytest
 
 from archwright.catalog.load import load_catalog
 from archwright.engines.engine_config import EngineConfig
+from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
@@ -52,6 +53,7 @@ def serve_until_done(serve: Callable[..., None], home: Home, config: EngineConfi
         result.append(await act(client))
         await client.close()
 
+    claim_socket(home, config.socket)
     serve(config, home, Journal("engine", journal), wait)
     return result[0], [json.loads(line)["event"] for line in journal.getvalue().splitlines()]
 

@@ -18,6 +18,7 @@ from archwright.contract.record import replace
 from archwright.engines import llamacpp
 from archwright.engines.llamacpp import load_library
 from archwright.engines.llamacpp_checks import explain_failure, read_available_memory
+from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
@@ -43,6 +44,7 @@ import asyncio, os, sys
 import msgspec
 from archwright.engines import llamacpp
 from archwright.engines.engine_config import EngineConfig
+from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 from tests.engines.conftest import connect, wait_until_ready
@@ -51,6 +53,7 @@ def wait():
     asyncio.run(wait_until_ready(connect(home, config)))
     print("seen", flush=True)
     os._exit(0)
+claim_socket(home, config.socket)
 llamacpp.serve(config, home, Journal("x", sys.stdout), wait)
 """
 
@@ -85,6 +88,7 @@ def test_what_cannot_be_loaded_is_said_and_leaves_no_socket(
         write_adapter(path, architecture, width)
     else:
         write_encoder(path, PoolingType.CLS, architecture)
+    claim_socket(model_home, config.socket)
     with refuses(code, said):
         llamacpp.serve(config, model_home, Journal("x", io.StringIO()))
     assert not model_home.socket(config.socket).exists()

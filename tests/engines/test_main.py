@@ -21,7 +21,9 @@ from .test_engine_config import CONFIG
 
 @pytest.fixture(autouse=True)
 def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No parent, and no restrictions, which the process of the tests would keep."""
     monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr("archwright.engines.__main__.prepare_process", lambda *_: None)
 
 
 def _main(folder: Path, config: EngineConfig) -> int:

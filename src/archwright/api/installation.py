@@ -8,6 +8,7 @@ import sys
 from archwright import settings as configuration
 from archwright.api.model_files import list_model_files
 from archwright.contract.record import Record
+from archwright.engines.engine_sandbox import list_missing_controls
 from archwright.home import Home, locate_home
 from archwright.operate import platform_control, readiness_probe
 from archwright.operate.gateway_record import list_pools
@@ -62,7 +63,7 @@ def doctor() -> tuple[DoctorCheck, ...]:
         ),
         _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
-        _check_special_tokens(home),
+        _check_sandbox(),
     )
 
 
@@ -75,6 +76,14 @@ def _check_package(name: str, purpose: str) -> DoctorCheck:
     return _build_check(
         purpose, here, f"{name} {'installed' if here else 'missing'}", "pip install 'archwright[local]'"
     )
+
+
+def _check_sandbox() -> DoctorCheck:
+    """Name the controls of the kernel that engines run without."""
+    missing = list_missing_controls()
+    detail = f"this kernel lacks {', '.join(missing)}" if missing else "Landlock and seccomp restrict engines"
+    hint = "use Linux 6.12 or newer with Landlock (kernel parameter lsm=landlock,...), on x86-64 or ARM64"
+    return _build_check("sandbox", not missing, detail, hint)
 
 
 def _check_port(home: Home, host: str, port: int) -> DoctorCheck:

@@ -3,32 +3,50 @@
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from types import ModuleType
 
 from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
+from archwright.engines.engine_sandbox import confine_engine
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.engines.process_restrictions import end_with_parent, restrict_process
+from archwright.engines.process_restrictions import end_with_parent, offer_to_oom_killer, restrict_process
 from archwright.engines.service_notification import report_engine_health
+from archwright.engines.unix_socket import claim_socket
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.python_process import run_entry_point
 
-EngineAdapter = Callable[[EngineConfig, Home, Journal], None]
 
+def load_adapter(engine: str) -> ModuleType:
+    """Return the engine's module, which has `serve`. Raises EngineError AW-ENG-06 for a name without such a module.
 
-def load_adapter(engine: str) -> EngineAdapter:
-    """Return `serve` of the engine's module. Raises EngineError AW-ENG-06 for a name without such a module."""
+    Its constant STARTS_PROGRAMS is true if the engine is a server of its own; its setting `sandbox` restricts it.
+    """
     names = [module.name for module in pkgutil.iter_modules(engines.__path__)]
     name = engine.replace("-", "_")
-    adapter = getattr(importlib.import_module(f"{engines.__name__}.{name}"), "serve", None) if name in names else None
-    if adapter is None:
+    adapter = importlib.import_module(f"{engines.__name__}.{name}") if name in names else None
+    if adapter is None or not hasattr(adapter, "serve"):
         hint = "run `archwright up` again: it rewrites the configuration"
         raise EngineError("AW-ENG-06", f"there is no engine {engine!r}", where=ErrorLocation(field="engine"), hint=hint)
-    return cast(EngineAdapter, adapter)
+    return adapter
+
+
+def prepare_process(config: EngineConfig, home: Home, adapter: ModuleType) -> None:
+    """Claim the socket, give up rights, then start the threads that watch the parent and report health.
+
+    Raises EngineError AW-ENG-07 (socket in use), AW-ENG-23 (a restriction failed).
+    """
+    offer_to_oom_killer()
+    claim_socket(home, config.socket)
+    starts_programs = getattr(adapter, "STARTS_PROGRAMS", False)
+    if not starts_programs or config.settings.get("sandbox"):
+        confine_engine(config, home, starts_programs=starts_programs)
+    if exit_with_parent() is not None:
+        end_with_parent()  # that thread cannot run while a loader blocks the interpreter
+    report_engine_health(home.socket(config.socket))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,11 +60,10 @@ def main(arguments: Sequence[str]) -> int:
                 raise UsageError("AW-USE-13", message, hint="run: python -P -m archwright.engines HOME CONFIG.json")
             config = read_config(Path(arguments[1]))
             journal = Journal(config.socket)
-            if exit_with_parent() is not None:
-                end_with_parent()  # that thread cannot run while a loader blocks the interpreter
             home = Home(arguments[0])
-            report_engine_health(home.socket(config.socket))
-            load_adapter(config.engine)(config, home, journal)
+            adapter = load_adapter(config.engine)
+            prepare_process(config, home, adapter)
+            adapter.serve(config, home, journal)
     except ArchwrightError as error:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)

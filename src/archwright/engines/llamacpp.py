@@ -20,8 +20,7 @@ from archwright.engines.llamacpp_checks import (
 )
 from archwright.engines.llamacpp_proxy import LlamaProxy
 from archwright.engines.model_files import missing_model_error
-from archwright.engines.special_tokens import SpecialTokens
-from archwright.engines.unix_socket import claim_socket, leave_on_terminate
+from archwright.engines.unix_socket import leave_on_terminate
 from archwright.errors import ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
@@ -73,8 +72,7 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
         require_gpu(library)
     else:
         require_memory(config, model, header)
-    path = claim_socket(home, config.socket)
-    inner_path = claim_socket(home, f"{config.socket}{INNER_SUFFIX}")
+    path = home.engine_socket(config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     if TEMPLATE_KEY not in header.values and not settings.embeddings and not settings.rerank:
         journal.warning("no_chat_template", model=config.alias, used="chatml")

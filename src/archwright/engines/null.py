@@ -30,7 +30,6 @@ from archwright.engines.null_replies import (
     invalid_request_error,
     split_tokens,
 )
-from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -62,7 +61,7 @@ def serve(
     settings = adapter_settings(config, NullSettings)
     adapter_file(config, home)
     engine = NullEngine(config, settings)
-    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
+    serve_until(wait, engine.routes(), home.engine_socket(config.socket), journal, config.alias)
 
 
 class NullEngine:

@@ -30,7 +30,6 @@ from archwright.engines.engine_server import (
 from archwright.engines.null_replies import invalid_request_error
 from archwright.engines.onnx_file import ModelSignature, OnnxFile, read_onnx
 from archwright.engines.onnx_session import OnnxSession
-from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -66,7 +65,7 @@ def serve(
     digest = require_digest(config)
     path = require_file(home.model(digest, "onnx"), f"model {config.alias}")
     engine = OnnxEngine(config, Classifier(read_onnx(path, digest), settings.threads), settings)
-    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
+    serve_until(wait, engine.routes(), home.engine_socket(config.socket), journal, config.alias)
 
 
 class Classifier:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.errors import EngineError, require_extra
+from archwright.settings import disable_telemetry
 
 # Errors only: the warnings are about the way the file was written.
 LOG_SEVERITY = 3
@@ -21,6 +22,7 @@ class OnnxSession:
     """
 
     def __init__(self, model: bytes | Path, threads: int, hint: str) -> None:
+        disable_telemetry()  # onnxruntime reports each session to its maker otherwise
         with require_extra("predict", "serving an ONNX model"):
             import numpy  # noqa: PLC0415  the heavy extra of this adapter
             import onnxruntime  # noqa: PLC0415

@@ -30,7 +30,6 @@ from archwright.engines.null_replies import ErrorReply, invalid_request_error
 from archwright.engines.onnx_file import check_folder_onnx
 from archwright.engines.onnx_session import OnnxSession
 from archwright.engines.text_model_folder import LOAD_HINT, Pooling, TextModelFolder, encode_text, read_model_folder
-from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
@@ -90,7 +89,7 @@ def serve(
     journal.info("loading", model=config.alias, task=settings.task, slots=config.slots)
     model = TextModel(folder, settings, config.context_tokens)
     engine = TextEngine(config, model, settings)
-    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
+    serve_until(wait, engine.routes(), home.engine_socket(config.socket), journal, config.alias)
 
 
 class TextModel:

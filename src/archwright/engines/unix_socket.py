@@ -12,7 +12,9 @@ from archwright.home import Home
 
 
 def claim_socket(home: Home, name: str) -> Path:
-    """The path to listen on, without a killed predecessor's socket. Raises EngineError AW-ENG-07 if in use.
+    """Link the socket of `name` to the path to listen on, and return that path. Raises EngineError AW-ENG-07 if in use.
+
+    The socket of a killed predecessor is removed.
 
     Sets the umask so that only the user can read new files: an engine has no keys, the socket's owner is its access
     control. A folder with the set-group-id bit is shared: then its group may connect too.
@@ -23,13 +25,18 @@ def claim_socket(home: Home, name: str) -> Path:
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            path.unlink(missing_ok=True)
+            pass
         else:
             hint = "run `archwright status`, then stop the other platform: `archwright down`"
             message = f"another engine already listens on the socket {name}"
             raise EngineError("AW-ENG-07", message, where=ErrorLocation(str(path)), hint=hint)
     os.umask(0o007 if path.parent.stat().st_mode & stat.S_ISGID else 0o077)
-    return path
+    listen = home.engine_socket(name)
+    listen.parent.mkdir(mode=0o770, exist_ok=True)
+    listen.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(listen.relative_to(path.parent))
+    return listen
 
 
 def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> None:

@@ -26,7 +26,6 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.engines.engine_config import EngineConfig, adapter_settings, require_digest, require_file
 from archwright.engines.model_files import missing_model_error
-from archwright.engines.unix_socket import claim_socket
 from archwright.errors import EngineError, ErrorLocation, MissingError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -46,6 +45,8 @@ TAIL_LINES, LINE_BYTES, QUOTE_CHARACTERS = 1000, 1 << 16, 240
 PROCESS_NAMES = re.compile(r"^(?:\([^()]{0,80}\bpid=\d+[^()]{0,80}\)\s*)+")
 # Levels of its log, and warnings of PyTorch and Python: a later line has the cause of its end.
 HARMLESS = re.compile(r"^(?:\[rank\d+\]:\s*)?(?:(?:DEBUG|INFO|WARNING)\b|\[W\d)|\b\w*Warning: ")
+# The sandbox of engines in this process would refuse it; that of a server is `sandbox`.
+STARTS_PROGRAMS = True
 KILLED = "killed by SIGKILL"
 # Ranks of adapters that vLLM can reserve memory for (LoRAConfig, version 0.18).
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -58,7 +59,8 @@ GUARD = f'while read -r _; do :; done; kill -s TERM -- "-$1"; sleep {KILL_AFTER_
 class VllmSettings(Record):
     """`program`: name on PATH, or path. `tensor`, `pipeline`: GPUs that share the model. `format`: of the weights.
 
-    The further options are those of the plan (contract EngineOptions)."""
+    `sandbox`: give up rights on files and parts of the kernel; not tried with a real server. The further options are
+    those of the plan (contract EngineOptions)."""
 
     program: str = "vllm"
     tensor: int = 1
@@ -72,6 +74,7 @@ class VllmSettings(Record):
     draft: str = ""
     kv_format: str = ""
     adapters: int = 0
+    sandbox: bool = False
 
     def __post_init__(self) -> None:
         if self.tensor < 1 or self.pipeline < 1 or not 0 < self.gpu_memory_utilization <= 1:
@@ -97,7 +100,7 @@ def serve(config: EngineConfig, home: Home, journal: Journal) -> None:
         hint = f"pip install '{REQUIREMENT}'"
         raise MissingError("AW-GET-01", message, where=ErrorLocation(field="program"), hint=hint)
     command = [program, "serve", *build_arguments(config, settings, home)]
-    path, stopping = claim_socket(home, config.socket), threading.Event()
+    path, stopping = home.engine_socket(config.socket), threading.Event()
     command.append(f"--uds={path}")
     started = list[Popen[bytes]]()
 

@@ -113,7 +113,7 @@ def run_engine(home: Home, config: EngineConfig, deadline_s: float = READY_WITHI
         log.unlink(missing_ok=True)  # not after a failure: the error names the log
     finally:
         file.unlink(missing_ok=True)
-        home.socket(config.socket).unlink(missing_ok=True)
+        home.remove_socket(config.socket)
         shutil.rmtree(home.engine_root(config.socket), ignore_errors=True)
 
 
@@ -125,8 +125,9 @@ def _remove_leftovers(home: Home) -> None:
     for file in home.folder("run").glob(f"{SOCKET_PREFIX}*.json"):
         number = file.stem.removeprefix(SOCKET_PREFIX)
         if number.isdecimal() and not _is_alive(int(number)):
-            for left in (home.socket(file.stem), home.log(file.stem), file):
-                left.unlink(missing_ok=True)
+            home.remove_socket(file.stem)
+            home.log(file.stem).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -93,7 +93,7 @@ class ChildProcess:
         """Remove configuration and socket of a process that will not start again; its log stays."""
         self._home.config(self.spec.name).unlink(missing_ok=True)
         if self.spec.ready_socket is not None:
-            self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
+            self._home.remove_socket(self.spec.ready_socket)
 
     def read_last_error(self) -> tuple[str, str, str]:
         """Return (code, message, hint) of the last error logged since the start, else of the last line."""

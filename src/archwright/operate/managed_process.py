@@ -47,6 +47,11 @@ class ManagedProcess(ChildProcess):
                 link.unlink(missing_ok=True)
                 link.symlink_to(target)
 
+    def remove_files(self) -> None:
+        super().remove_files()
+        if self.spec.ready_socket is not None:
+            self._engine_home.remove_socket(self.spec.ready_socket)
+
     def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
         ready = super().probe(timeout_s)
         if self.spec.ready_socket is not None:
