@@ -140,6 +140,8 @@ def test_pins_that_are_not_rendered_yet_fail_verify(folder: Path, capsys: pytest
         ("images", {"reference": "x:1\n  privileged: true"}),
         ("images", {"reference": "x:1", "digest": "sha256:${x}"}),
         ("images", {"reference": "x:1", "digest": f"sha256:{'1' * 64}\n"}),
+        ("charts", {"source": "https://x keda 1; reboot"}),
+        ("charts", {"source": "https://x keda 1", "digest": "sha256:unresolved"}),
         ("models", {"model": "m", "files": {"../../etc/passwd": "1" * 64}}),
         ("models", {"model": "m", "files": {"--x": "1" * 64}}),
         ("models", {"model": "m", "files": {"a\nb": "1" * 64}}),

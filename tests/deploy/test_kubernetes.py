@@ -250,6 +250,30 @@ def test_nothing_connects_without_a_policy(startup: list[Item]) -> None:
     assert "engines" not in leaving
 
 
+def list_peers(policy: Item, direction: str, side: str) -> list[Item]:
+    return [peer for rule in policy["spec"][direction] for peer in rule[side]]
+
+
+def test_policies_admit_pods_and_no_whole_namespace(startup: list[Item]) -> None:
+    policies = {one["metadata"]["name"]: one for one in startup if one["kind"] == "NetworkPolicy"}
+    admitted = list_peers(policies["engines"], "ingress", "from")
+    assert [(peer["namespaceSelector"]["matchLabels"], peer["podSelector"]["matchLabels"]) for peer in admitted] == [
+        ({"kubernetes.io/metadata.name": "archwright"}, {"app.kubernetes.io/component": "gateway"}),
+        ({"kubernetes.io/metadata.name": "archwright-monitoring"}, {"app.kubernetes.io/name": "prometheus"}),
+    ]
+    resolver, _cache = list_peers(policies["allow-dns"], "egress", "to")
+    assert resolver["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    (internet,) = list_peers(policies["weights"], "egress", "to")
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= set(internet["ipBlock"]["except"])
+
+
+def test_a_gateway_without_any_engine_is_not_ready_and_can_be_administered(startup: list[Item]) -> None:
+    container = next(find_pods(find(startup, "StatefulSet", "gateway"))).spec["containers"][0]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz?pools=any"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert find(startup, "Service", "gateway-admin")["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_an_edited_gateway_configuration_is_no_secret(made_bundle: Callable[..., FileBundle]) -> None:
     for example in ("startup", "clinic", "manufacturer"):
         for path, file in made_bundle(example, "kubernetes").files.items():

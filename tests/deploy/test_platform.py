@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
@@ -23,7 +26,7 @@ from archwright.deploy.cluster.conformance import assess_conformance, read_check
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.rendering.bundle import FileBundle, read_manifest, write_bundle
-from archwright.deploy.rendering.components import list_age_notes
+from archwright.deploy.rendering.components import Pins, list_age_notes
 from archwright.deploy.rendering.templating import RenderedObject
 
 Rendered = Callable[[str, str], FileBundle]
@@ -82,8 +85,12 @@ def test_every_operator_is_pinned_and_its_values_exist(rendered: Rendered, name:
     scripts = {path: file.text for path, file in bundle.files.items() if path.endswith("install.sh")}
     assert scripts
     for path, text in scripts.items():
-        charts = [line for line in text.splitlines() if line.startswith(("helm upgrade", "helm template"))]
-        assert all(re.search(r" --version v?\d+\.\d+\.\d+", line) for line in charts), path
+        pulled = [line.split() for line in text.splitlines() if line.startswith("pull ")]
+        assert all(re.fullmatch(r"v?\d+\.\d+\.\d+", words[-1]) for words in pulled), path
+        assert {words[2] for words in pulled} == {"sha256:unresolved"}, path
+        charts = re.findall(r"^helm (?:upgrade --install|template) (\S+) (\S+)", text, re.MULTILINE)
+        assert charts == [(words[1], f'"$downloads/{words[1]}"/*.tgz') for words in pulled], path
+        assert set(bundle.pins.charts) >= {words[1] for words in pulled}, path
         for values in re.findall(r"-f ([\w.-]+\.yaml)", text):
             assert path.replace("install.sh", values) in bundle.files, (path, values)
         assert not re.search(r"(password|token|key)=[\w]", text), "no secret in a file"
@@ -396,3 +403,80 @@ def test_own_machines_are_tainted_only_beside_others_and_repaired_only_on_demand
     )
     parts = ("faultQuarantine", "nodeDrainer", "faultRemediation", "janitor")
     assert all(f'global.{part}.enabled="${{REPAIR:-false}}"' in line for part in parts)
+
+
+# --- the script refuses what is not pinned
+
+FAKE_HELM = """#!/bin/sh
+echo "helm $*" >> "$CALLS"
+if [ "$1" = pull ]; then
+  while [ "$1" != --destination ]; do shift; done
+  mkdir -p "$2" && printf 'chart of %s' "$(basename "$2")" > "$2/chart.tgz"
+fi
+"""
+FAKE_CURL = """#!/bin/sh
+while [ "$1" != --output ]; do shift; done
+printf 'chart of %s' "$(basename "$2" .yaml)" > "$2"
+"""
+
+
+def pin_charts(bundle: FileBundle, changed: str = "") -> Pins:
+    """Return the pins of the bundle with the digests of what the fake programs download; `changed` gets another."""
+    charts = {}
+    for name, pin in bundle.pins.charts.items():
+        content = f"chart of {name}" if name != changed else "another chart"
+        charts[name] = replace(pin, digest=f"sha256:{hashlib.sha256(content.encode()).hexdigest()}")
+    images = {name: replace(pin, digest=f"sha256:{'1' * 64}") for name, pin in bundle.pins.images.items()}
+    return replace(bundle.pins, charts=charts, images=images)
+
+
+def run_install(folder: Path, site: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run the script with programs that only note their calls; return its result and the charts it installed."""
+    programs, calls = folder / "programs", folder / "calls"
+    programs.mkdir()
+    for name, text in (("helm", FAKE_HELM), ("curl", FAKE_CURL), ("kubectl", "#!/bin/sh\ncat >/dev/null </dev/null\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    calls.touch()
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls)}
+    script = folder / "bundle" / "platform" / site / "install.sh"
+    done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=False)
+    installed = [line.split()[3] for line in calls.read_text().splitlines() if line.startswith("helm upgrade")]
+    return done, installed
+
+
+@pytest.mark.process
+def test_nothing_is_installed_while_a_digest_is_missing(rendered: Rendered, tmp_path: Path) -> None:
+    write_bundle(rendered("startup", "cloud-aws"), tmp_path / "bundle", "1")
+    done, installed = run_install(tmp_path, "aws-us-east-1")
+    assert (done.returncode, installed) == (1, [])
+    assert "Run archwright verify" in done.stderr
+
+
+@pytest.mark.process
+def test_every_chart_with_its_digest_is_installed(rendered: Rendered, made_bundle: MadeBundle, tmp_path: Path) -> None:
+    pins = pin_charts(rendered("startup", "cloud-aws"))
+    bundle = made_bundle("startup", "kubernetes", "cloud-aws", pins=pins)
+    write_bundle(bundle, tmp_path / "bundle", "1")
+    done, installed = run_install(tmp_path, "aws-us-east-1")
+    assert done.returncode == 0, done.stderr
+    script = read_script(bundle, "aws-us-east-1")
+    upgraded = re.findall(r"^helm upgrade --install (\S+)", script, re.MULTILINE)
+    assert installed == [name for name in upgraded if name != "kuberay"], "Ray is chosen by a variable"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("case", ["another chart", "another digest"])
+def test_a_chart_that_differs_is_not_installed(
+    case: str, rendered: Rendered, made_bundle: MadeBundle, tmp_path: Path
+) -> None:
+    pins = pin_charts(rendered("startup", "cloud-aws"), changed="keda" if case == "another chart" else "")
+    write_bundle(made_bundle("startup", "kubernetes", "cloud-aws", pins=pins), tmp_path / "bundle", "1")
+    if case == "another digest":
+        written = tmp_path / "bundle" / "pins.json"
+        written.write_text(written.read_text().replace(pins.charts["keda"].digest, f"sha256:{'4' * 64}"))
+    done, installed = run_install(tmp_path, "aws-us-east-1")
+    assert done.returncode == 1
+    assert "keda" not in installed
+    assert done.stderr.startswith("keda: the ")
+    assert "pins.json" in done.stderr

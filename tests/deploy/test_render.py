@@ -103,11 +103,12 @@ def test_rendering_again_changes_nothing_and_removes_what_is_gone(clinic_file: P
 def test_verify_fails_until_every_digest_is_resolved(clinic_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     rendered = api.render(str(clinic_file), target="kubernetes", output=str(folder))
-    assert "image vllm" in rendered.open_pins
+    assert {"image vllm", "chart keda"} <= set(rendered.open_pins)
     assert "@sha256:unresolved" in "".join(path.read_text() for path in folder.rglob("*.yaml"))
     check = api.verify(str(folder))
     assert {one.subject for one in check.problems} == set(rendered.open_pins)
-    assert any("skopeo inspect" in one.command for one in check.problems)
+    for command in ("skopeo inspect", "helm pull keda --repo", "curl -fsSL"):
+        assert any(command in one.command for one in check.problems), command
     resolve_pins(folder)
     api.render(str(clinic_file), target="kubernetes", output=str(folder))
     assert api.verify(str(folder)).problems == ()
@@ -118,8 +119,10 @@ def resolve_pins(folder: Path) -> None:
     pins = msgspec.json.decode((folder / "pins.json").read_bytes(), type=Pins)
     images = {name: ImagePin(reference=one.reference, digest=f"sha256:{'1' * 64}") for name, one in pins.images.items()}
     models = {name: replace(one, revision="main", files={"model.bin": "2" * 64}) for name, one in pins.models.items()}
+    charts = {name: replace(one, digest=f"sha256:{'3' * 64}") for name, one in pins.charts.items()}
     addresses = dict.fromkeys(pins.addresses, "https://engine.example.org/v1")
-    (folder / "pins.json").write_bytes(msgspec.json.encode(Pins(images=images, models=models, addresses=addresses)))
+    resolved = Pins(images=images, charts=charts, models=models, addresses=addresses)
+    (folder / "pins.json").write_bytes(msgspec.json.encode(resolved))
 
 
 def test_verify_finds_edited_and_missing_files(clinic_file: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_killed_engine_and_its_return(start: Start) -> None:
     check_unavailable(platform.chat(stream=True))
     reply = platform.get("/readyz", key=None)
     assert (reply.status, reply.json) == (503, {"ready": False, "pools": {"ready": 0, "total": 1}})
+    assert platform.get("/readyz?pools=any", key=None).status == 503
     assert platform.get("/healthz", key=None).status == 200
     platform.start_engine(msgspec.json.decode(platform.home.config("null").read_bytes(), type=EngineConfig))
     assert platform.chat(max_tokens=1).status == 200

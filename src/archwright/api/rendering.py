@@ -142,6 +142,10 @@ def _list_open_pins(pins: Pins) -> list[BundleProblem]:
         if not pin.digest:
             problem = f"the digest of image {pin.reference} is not resolved; write it into {PINS} and render again"
             found.append(BundleProblem(subject=f"image {name}", problem=problem, command=pin.command))
+    for name, chart in sorted(pins.charts.items()):
+        if not chart.digest:
+            problem = f"the digest of {chart.source} is not resolved; write it into {PINS} and render again"
+            found.append(BundleProblem(subject=f"chart {name}", problem=problem, command=chart.command))
     for name, one in sorted(pins.models.items()):
         if not one.files:
             problem = f"the files of model {one.model} have no SHA-256; write them into {PINS} and render again"

@@ -32,7 +32,15 @@ from archwright.deploy.rendering.bundle import (
     compose_files,
     encode_json,
 )
-from archwright.deploy.rendering.components import OWN_IMAGE, ImagePin, ModelPin, Pins, UsedRows, merge_pins
+from archwright.deploy.rendering.components import (
+    OWN_IMAGE,
+    ChartPin,
+    ImagePin,
+    ModelPin,
+    Pins,
+    UsedRows,
+    merge_pins,
+)
 from archwright.deploy.rendering.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
@@ -131,13 +139,16 @@ def render_bundle(
     deployment = build_deployment(plan, option, catalog, images, version, pins)
     for one in deployment.pools if target.images else ():
         components.get(one.container.component if one.container is not None else "")
+    charts = UsedRows({name: pin.pinned for name, pin in pins.charts.items()})
     context = build_context(deployment, target, catalog, components, pins, images)
+    context["charts"] = charts
     gateway = cast(GatewayContainer, context["gateway"])
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
     used = components.used | (images.used if target.images else set())
     named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
     addresses = {pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses}
-    pins = Pins(images=named, models=pins.models, addresses=addresses)
+    installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
+    pins = Pins(images=named, charts=installed, models=pins.models, addresses=addresses)
     return FileBundle(
         target=target.name,
         option=option.name,
@@ -195,6 +206,7 @@ def build_context(
 def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
     rows = catalog.components.values()
     images = {one.id: ImagePin(reference=one.image, digest=one.digest) for one in rows if one.image}
+    charts = {one.id: ChartPin(source=one.install) for one in rows if one.install}
     images[OWN_IMAGE] = ImagePin(reference=f"{OWN_IMAGE}:{version}")
     models = {}
     for pool in option.pools:
@@ -212,4 +224,4 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
         image, is_own = choose_image(pool, catalog)
         if is_own:
             images[image] = ImagePin(reference=f"{image}:unstated")
-    return Pins(images=images, models=models)
+    return Pins(images=images, charts=charts, models=models)

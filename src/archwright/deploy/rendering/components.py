@@ -18,6 +18,7 @@ OWN_IMAGE = "archwright"
 T = TypeVar("T")
 # Users write pins, and scripts, units and images read them. A path stays in its folder.
 _Reference = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*\Z")]
+_Source = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*( [\w.+-]+){0,2}\Z")]
 _Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Url = Annotated[str, Meta(pattern=r"^(https?://[\w.:/%~\[\]-]+)?\Z")]
@@ -63,6 +64,28 @@ class ImagePin(Record):
         return f"skopeo inspect --format '{{{{.Digest}}}}' docker://{self.reference}"
 
 
+class ChartPin(Record):
+    """A chart or manifest that install.sh installs: `source` as in the catalog, `digest` of the file it downloads."""
+
+    source: _Source
+    digest: _Digest = ""
+
+    @property
+    def pinned(self) -> str:
+        """The digest for a script; nothing can be installed with it while it is unresolved."""
+        return self.digest or UNRESOLVED
+
+    @property
+    def command(self) -> str:
+        """The command that prints the digest, on a machine with access to the source."""
+        words = self.source.split()
+        if len(words) == 1:
+            return f"curl -fsSL {self.source} | sha256sum"
+        *repository, name, version = words
+        chart = f"{name} --repo {repository[0]}" if repository else name
+        return f"helm pull {chart} --version {version} && sha256sum *.tgz"
+
+
 class ModelPin(Record):
     """The files of a model: `files` maps each file's name to its SHA-256, empty until somebody resolves them.
 
@@ -89,25 +112,34 @@ class Pins(Record):
     """
 
     images: dict[str, ImagePin] = {}
+    charts: dict[str, ChartPin] = {}
     models: dict[str, ModelPin] = {}
     addresses: dict[str, _Url] = {}
 
 
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
-    """Return `wanted` with the digests that `known` holds for the same references, repositories and models."""
+    """Return `wanted` with the digests that `known` holds for the same references, sources and models."""
     images = {
         name: known.images[name] if _is_same_image(pin, known.images.get(name)) else pin
         for name, pin in wanted.images.items()
+    }
+    charts = {
+        name: known.charts[name] if _is_same_chart(pin, known.charts.get(name)) else pin
+        for name, pin in wanted.charts.items()
     }
     models = {
         name: known.models[name] if _is_same_model(pin, known.models.get(name)) else pin
         for name, pin in wanted.models.items()
     }
-    return Pins(images=images, models=models, addresses=known.addresses)
+    return Pins(images=images, charts=charts, models=models, addresses=known.addresses)
 
 
 def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
     return known is not None and known.reference.rpartition(":")[2] == pin.reference.rpartition(":")[2]
+
+
+def _is_same_chart(pin: ChartPin, known: ChartPin | None) -> bool:
+    return known is not None and known.source == pin.source
 
 
 def _is_same_model(pin: ModelPin, known: ModelPin | None) -> bool:

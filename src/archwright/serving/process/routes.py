@@ -58,11 +58,17 @@ async def healthz(_context: HandlerContext) -> HttpReply:
 
 
 async def readyz(context: HandlerContext) -> HttpReply:
-    """Tell if every endpoint has an engine. Only counts of pools, since this route is open to everyone."""
+    """Tell if every endpoint has an engine; with the query `pools=any`, if one pool has.
+
+    A load balancer asks for any: one pool without an engine is no reason to refuse requests for the others. The reply
+    has only counts of pools, since this route is open to everyone.
+    """
     gateway = context.gateway
     counts = {"ready": gateway.ready_pool_count, "total": len(gateway.pools)}
-    status = HTTPStatus.OK if gateway.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return json_reply({"ready": gateway.is_ready, "pools": counts}, status)
+    wants_any = context.request.head.query == ANY_POOL
+    ready = gateway.is_ready or (wants_any and gateway.ready_pool_count > 0)
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return json_reply({"ready": ready, "pools": counts}, status)
 
 
 @cache  # the document never changes
@@ -81,6 +87,7 @@ async def get_page(_context: HandlerContext) -> HttpReply:
 INVOKE, READ_MODELS = METERED_PERMISSION, "models.read"
 BATCHES, BATCH, FILES, FILE = "/v1/batches", "/v1/batches/{}", "/v1/files", "/v1/files/{}"
 PAGE_QUERY = ("limit", "after", "order")
+ANY_POOL = "pools=any"
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 
@@ -122,7 +129,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", "metrics.read", reply_with(get_metrics), "Show metrics", reply_type=CONTENT_TYPE),
     Route("GET", "/healthz", None, reply_with(healthz), "Tell that the process responds"),
     Route("GET", "/health", None, reply_with(healthz), "The same, for clients of engines"),
-    Route("GET", "/readyz", None, reply_with(readyz), "Tell if every model has an engine"),
+    Route("GET", "/readyz", None, reply_with(readyz), "Tell if every model has an engine", query=("pools",)),
     Route("HEAD", "/healthz", None, reply_with(healthz)),
     Route("HEAD", "/health", None, reply_with(healthz)),
     Route("HEAD", "/readyz", None, reply_with(readyz)),
