@@ -43,6 +43,7 @@ PROGRAM = """
 import asyncio, os, sys
 import msgspec
 from archwright.engines import llamacpp
+from archwright.engines.__main__ import start_proxy
 from archwright.engines.engine_config import EngineConfig
 from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
@@ -54,6 +55,7 @@ def wait():
     print("seen", flush=True)
     os._exit(0)
 claim_socket(home, config.socket)
+start_proxy(config, home, llamacpp)
 llamacpp.serve(config, home, Journal("x", sys.stdout), wait)
 """
 

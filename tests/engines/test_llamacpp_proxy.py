@@ -41,7 +41,8 @@ def address(model_home: Home) -> Iterator[str]:
     child = start(model_home, "proxied")
     yield child.address
     child.end()
-    assert not any("proxied" in path.name and path.suffix == ".sock" for path in model_home.folder("run").iterdir())
+    sockets = (model_home.socket("proxied"), *model_home.engine_socket("proxied").parent.iterdir())
+    assert not any(path.exists() for path in sockets)
 
 
 def ask(tenant: str, text: str = TEXT, **fields: Any) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def doctor() -> tuple[DoctorCheck, ...]:
         ),
         _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
+        _check_special_tokens(home),
         _check_sandbox(),
     )
 

@@ -1,8 +1,11 @@
 """`python -P -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor ends."""
 
 import importlib
+import os
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +14,12 @@ from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.engine_sandbox import confine_engine
 from archwright.engines.parent_watch import exit_with_parent
-from archwright.engines.process_restrictions import end_with_parent, offer_to_oom_killer, restrict_process
+from archwright.engines.process_restrictions import (
+    end_with_parent,
+    kill_with_parent,
+    offer_to_oom_killer,
+    restrict_process,
+)
 from archwright.engines.service_notification import report_engine_health
 from archwright.engines.unix_socket import claim_socket
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
@@ -41,12 +49,39 @@ def prepare_process(config: EngineConfig, home: Home, adapter: ModuleType) -> No
     """
     offer_to_oom_killer()
     claim_socket(home, config.socket)
+    proxy = start_proxy(config, home, adapter) if hasattr(adapter, "run_proxy") else None
     starts_programs = getattr(adapter, "STARTS_PROGRAMS", False)
     if not starts_programs or config.settings.get("sandbox"):
         confine_engine(config, home, starts_programs=starts_programs)
     if exit_with_parent() is not None:
         end_with_parent()  # that thread cannot run while a loader blocks the interpreter
+    if proxy is not None:
+        threading.Thread(target=end_with_proxy, args=(proxy,), daemon=True).start()
     report_engine_health(home.socket(config.socket))
+
+
+def start_proxy(config: EngineConfig, home: Home, adapter: ModuleType) -> int:
+    """Start the proxy of an engine as a child that ends with it, and return the pid of the child."""
+    engine = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    kill_with_parent()
+    if os.getppid() != engine:
+        os._exit(0)
+    try:
+        confine_engine(config, home, connects=True)
+        adapter.run_proxy(config, home)
+    except ArchwrightError:
+        signal.pause()  # the engine meets the same error, says it, and takes this process with it
+    finally:
+        os._exit(1)
+
+
+def end_with_proxy(proxy: int) -> None:
+    """Wait for the end of the proxy, and end the engine: nobody reaches it any more."""
+    os.waitpid(proxy, 0)
+    os._exit(1)
 
 
 def main(arguments: Sequence[str]) -> int:

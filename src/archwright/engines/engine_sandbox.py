@@ -69,10 +69,11 @@ def list_missing_controls() -> tuple[str, ...]:
     return tuple(name for name, held in holds.items() if not held)
 
 
-def confine_engine(config: EngineConfig, home: Home, *, starts_programs: bool = False) -> None:
+def confine_engine(config: EngineConfig, home: Home, *, starts_programs: bool = False, connects: bool = False) -> None:
     """Give up every right that the engine does not need. Call it before threads start.
 
     `starts_programs`: the engine is a server of its own with child processes, which uses the network and caches.
+    `connects`: the process is a proxy, which connects to Unix sockets.
     Raises EngineError AW-ENG-23 if the kernel has a control and refuses it.
     """
     try:
@@ -83,7 +84,9 @@ def confine_engine(config: EngineConfig, home: Home, *, starts_programs: bool = 
             rules = list_file_rules(config, home, starts_programs=starts_programs)
             restrict_files(rules, version, tcp_refused=not starts_programs)
         if has_call_filters():
-            install_call_filter(list_call_rules(starts_programs=starts_programs), others_refused=False)
+            install_call_filter(
+                list_call_rules(starts_programs=starts_programs, connects=connects), others_refused=False
+            )
     except OSError as error:
         message = f"the engine cannot give up its rights: {error.strerror or error}"
         hint = "run `archwright doctor`, then look for limits that a container or service manager sets"
@@ -138,7 +141,7 @@ def _to_paths(names: Iterable[str]) -> list[Path]:
     return [Path(name) for name in names]
 
 
-def list_call_rules(*, starts_programs: bool) -> list[CallRule]:
+def list_call_rules(*, starts_programs: bool, connects: bool) -> list[CallRule]:
     """Return what the engine may not ask of the kernel."""
     rules = [CallRule(name, True) for name in KERNEL_CALLS]
     families = NETWORK_FAMILIES if starts_programs else ("AF_UNIX",)
@@ -148,7 +151,7 @@ def list_call_rules(*, starts_programs: bool) -> list[CallRule]:
         return rules
     rules += [CallRule(name, True) for name in PROGRAM_CALLS]
     rules += own_process_rules()
-    if not ServiceNotifier().is_managed:
+    if not connects and not ServiceNotifier().is_managed:
         # Behind a socket of the machine may be a service that starts programs for this user, such as D-Bus. Under a
         # service manager a thread asks the engine's own socket for its health.
         rules.append(CallRule("connect", True))

@@ -20,13 +20,14 @@ from archwright.engines.llamacpp_checks import (
 )
 from archwright.engines.llamacpp_proxy import LlamaProxy
 from archwright.engines.model_files import missing_model_error
+from archwright.engines.special_tokens import SpecialTokens
 from archwright.engines.unix_socket import leave_on_terminate
 from archwright.errors import ErrorLocation, MissingError, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal
 
-# Name of the library's own socket, behind that of the engine.
-INNER_SUFFIX = "-llama"
+# The library's own socket, beside that of the proxy.
+INNER_NAME = "llama.sock"
 TEMPLATE_KEY = "tokenizer.chat_template"
 # Tensor types that the library rearranges for the processor: Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4; on others than x86 also
 # Q8_0, Q5_K, Q6_K (llama.cpp, ggml/src/ggml-cpu/repack.cpp).
@@ -55,6 +56,21 @@ class LlamaSettings(Record):
             raise ValueError("one process either embeds or reranks, because each needs its own pooling")
 
 
+def find_inner_socket(config: EngineConfig, home: Home) -> Path:
+    """Return the socket of llama.cpp's server, to which the proxy connects."""
+    return home.engine_socket(config.socket).with_name(INNER_NAME)
+
+
+def run_proxy(config: EngineConfig, home: Home) -> None:
+    """Serve the engine's socket in front of llama.cpp until the process ends. Raises as `serve` does."""
+    settings = adapter_settings(config, LlamaSettings)
+    header = read_gguf(find_model(config, home))
+    special = SpecialTokens(header.special_tokens)
+    keeps_prompts = not (settings.embeddings or settings.rerank)
+    inner_path = find_inner_socket(config, home)
+    LlamaProxy(inner_path, config.slots, special, keeps_prompts=keeps_prompts).run(home.engine_socket(config.socket))
+
+
 def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[], object] = signal.pause) -> None:
     """Load the model and serve until SIGTERM; returns only if `wait` does.
 
@@ -72,30 +88,28 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
         require_gpu(library)
     else:
         require_memory(config, model, header)
-    path = home.engine_socket(config.socket)
+    path = find_inner_socket(config, home)
+    path.unlink(missing_ok=True)  # of a killed predecessor
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     if TEMPLATE_KEY not in header.values and not settings.embeddings and not settings.rerank:
         journal.warning("no_chat_template", model=config.alias, used="chatml")
     log_at = log_size()
     try:
-        given = _build_parameters(library, config, settings, header, inner_path)
+        given = _build_parameters(library, config, settings, header, path)
         given.model.path = str(model)
         _set_task(library, given, config, settings, header)
         if adapter is not None:
             given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
         server = library.Server(given)
     except RuntimeError as error:
-        inner_path.unlink(missing_ok=True)  # the library listens before it loads
+        path.unlink(missing_ok=True)  # the library listens before it loads
         raise explain_failure(config, read_log(log_at), str(error)) from error
 
     def leave(status: int) -> None:
-        inner_path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         os._exit(status)
 
-    keeps_prompts = not (settings.embeddings or settings.rerank)
-    special = SpecialTokens(header.special_tokens)
-    LlamaProxy(inner_path, config.slots, special, keeps_prompts=keeps_prompts).start(path)
-    leave_on_terminate(path, leave)
+    leave_on_terminate(home.engine_socket(config.socket), leave)
     journal.info("ready", model=config.alias, socket=str(path))
     wait()
     del server

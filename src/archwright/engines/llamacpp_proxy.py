@@ -3,15 +3,14 @@
 The gateway names the tenant in the field `cache_salt`, by a digest under a secret; requests of local programs have
 none and count as one tenant. llama.cpp's server gets the number of a slot and whether its prompt may be used again.
 
-Design: the proxy is in the engine's process, because all workers of a gateway, the old and the new ones of an upgrade,
-and local programs share the slots. Only the paths of this list are passed on. When a client disconnects, the proxy
-ends its side of the connection and waits until llama.cpp closes the other, which means that the slot is free.
+Design: the proxy belongs to the engine, because all workers of a gateway, the old and the new ones of an upgrade, and
+local programs share the slots. It is a process of its own, because it connects to a socket: code that a model file
+brings into the engine may connect to none. Only the paths of this list are passed on. When a client disconnects, the
+proxy ends its side of the connection and waits until llama.cpp closes the other: then the slot is free.
 """
 
 import asyncio
 import re
-import socket
-import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +29,9 @@ TENANT_FIELD = "cache_salt"
 BODY_LIMIT_BYTES = 64 << 20
 READ_BYTES = 1 << 16
 BACKLOG = 512
+HEALTH_ROUTE = ("GET", "/health")
+# Between two looks at a server that loads its model.
+POLL_S = 0.02
 METRICS_ROUTE = ("GET", "/metrics")
 METRICS_TYPE = "text/plain; version=0.0.4"
 # Requests that occupy a slot.
@@ -84,16 +86,29 @@ class LlamaProxy:
         self._keeps_prompts = keeps_prompts
         self._metrics = EngineClient(f"unix:{server}")
 
-    def start(self, path: Path) -> None:
-        """Listen on the socket at `path` from now on, and serve in a thread."""
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        bound.bind(str(path))
-        bound.listen(BACKLOG)
-        threading.Thread(target=asyncio.run, args=(self._serve(bound),), daemon=True).start()
+    def run(self, path: Path) -> None:
+        """Serve on the socket at `path` from the moment at which llama.cpp is ready."""
+        asyncio.run(self._serve(path))
 
-    async def _serve(self, bound: socket.socket) -> None:
-        server = await asyncio.start_unix_server(self._on_connection, sock=bound)
+    async def _serve(self, path: Path) -> None:
+        while not await self._is_server_ready():
+            await asyncio.sleep(POLL_S)
+        server = await asyncio.start_unix_server(self._on_connection, path=path, backlog=BACKLOG)
         await server.serve_forever()
+
+    async def _is_server_ready(self) -> bool:
+        """True if the model is loaded: llama.cpp listens before it loads."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._server)
+        except OSError:
+            return False
+        try:
+            writer.write(_encode_request(HEALTH_ROUTE, b""))
+            return (await reader.read(READ_BYTES)).startswith(_BEGUN)
+        except OSError:
+            return False
+        finally:
+            writer.close()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -41,11 +41,15 @@ def gain_no_privileges() -> None:
 
 
 def offer_to_oom_killer() -> None:
-    """Let the kernel end this process before the gateway and the supervisor if memory runs out. Raises OSError."""
-    if not OOM_SCORE.exists():  # not every system has it
-        return
-    score = int(OOM_SCORE.read_text(encoding="ascii")) + ENGINE_OOM_SCORE
-    OOM_SCORE.write_text(str(min(score, HIGHEST_OOM_SCORE)), encoding="ascii")
+    """Let the kernel end this process before the gateway and the supervisor if memory runs out."""
+    with suppress(OSError):  # not every system has it
+        score = int(OOM_SCORE.read_text(encoding="ascii")) + ENGINE_OOM_SCORE
+        OOM_SCORE.write_text(str(min(score, HIGHEST_OOM_SCORE)), encoding="ascii")
+
+
+def kill_with_parent() -> None:
+    """Let the kernel kill this process at the end of the thread that started it. Raises OSError."""
+    _control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_with_parent() -> None:
@@ -53,7 +57,7 @@ def end_with_parent() -> None:
 
     If standard input is a pipe that has ended, the parent ended before this call: leave at once. Raises OSError.
     """
-    _control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+    kill_with_parent()
     ended = select.poll()
     ended.register(0, 0)
     if any(event & select.POLLHUP for _descriptor, event in ended.poll(0)):
