@@ -166,6 +166,10 @@ class Clients:
         return [reply for reply in self.replies if reply.failure]
 
     @property
+    def answered(self) -> list[Reply]:
+        return [reply for reply in self.replies if not reply.failure]
+
+    @property
     def versions(self) -> list[str]:
         """Return the versions of the answers, in their order."""
         return list(dict.fromkeys(reply.version for reply in sorted(self.replies, key=lambda r: r.began)))

@@ -29,7 +29,7 @@ def _load_beside_a_restarted_supervisor(home: Home, cli: CommandLine) -> None:
     endpoint = EndpointState(name="embedder", kind="text", version="embedder", promotion="embedder~2")
     engine = ProcessState(name="engine-plan", pid=4_190_000, ready=False, restarts=0, serves="planned")
     stated = {"url": "", "plan_digest": "", "endpoints": [endpoint], "processes": [engine]}
-    write_json(home.state, {"supervisor_pid": 1, "parent_pid": 1, "started_at": 0.0, **stated})
+    write_json(home.state, {"supervisor_pid": 1, "standby_pid": 1, "started_at": 0.0, **stated})
     held = acquire_lock(home)
     assert held is not None
     with held:

@@ -62,7 +62,7 @@ def test_a_process_of_the_manager_is_neither_ended_nor_taken_for_silent(home: Ho
 def test_down_names_the_service_manager(home: Home) -> None:
     with platform_state.acquire_lock(home) as lock:  # type: ignore[union-attr]
         assert lock is not None
-        running = PlatformState(supervisor_pid=1, parent_pid=1, url="", plan_digest="", started_at=0.0, managed=True)
+        running = PlatformState(supervisor_pid=1, standby_pid=1, url="", plan_digest="", started_at=0.0, managed=True)
         write_state(home, running)
         with refuses("AW-OPS-34", hint="systemctl stop archwright.target"):
             platform_control.stop_platform(home)

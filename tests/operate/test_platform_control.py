@@ -44,7 +44,7 @@ def plan_file(null_plan: Plan, home: Home) -> Iterator[str]:
 def pids(home: Home) -> dict[str, int]:
     current = platform_state.read_running_state(home)
     assert current is not None
-    both = {"parent": current.parent_pid, "supervisor": current.supervisor_pid}
+    both = {"standby": current.standby_pid, "supervisor": current.supervisor_pid}
     return {**both, **{p.name: p.pid for p in current.processes}}
 
 

@@ -1,64 +1,187 @@
-"""A killed supervisor, gateway or parent of a real platform: what answers again, and what ends."""
+"""Killed processes of a real platform: what goes on, what answers again, and what ends."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from tests.tools.checks import WAIT_S, until
+from tests.tools.client_threads import ClientThreads
 
 from archwright import api
+from archwright.contract.record import replace
 from archwright.home import Home
+from archwright.monitor.wal.compaction import read_served
 from archwright.operate import platform_state
 
 from ..processes import naming
-from .conftest import Stage
+from .conftest import Clients, Stage
 from .test_platform_control import answers
 
 pytestmark = pytest.mark.enable_socket
+KILLS = 100
 
 
 def pids_of(stage: Stage, module: str) -> set[int]:
     return set(naming(stage.home.root, module))
 
 
-def is_back(stage: Stage) -> bool:
-    """True if the gateway answers, and the state is that of a living supervisor."""
-    current = platform_state.read_running_state(stage.home)
-    alive = current is not None and platform_state.is_process_alive(current.supervisor_pid, "archwright.operate")
-    return alive and answers(stage.url) == 200 and api.status().state == "running"
+def processes_of(stage: Stage) -> dict[str, int]:
+    """Return the numbers of all processes by name; `worker` is the first one of the gateway."""
+    found = {**stage.pids(), "standby": stage.state().standby_pid}
+    workers = children_of(found["gateway"])
+    return {**found, "worker": workers[0]} if workers else found
 
 
-def is_another(stage: Stage, name: str, pid: int) -> bool:
-    """True if a process of the state has another number than before."""
-    return platform_state.read_running_state(stage.home) is not None and stage.pids()[name] != pid
+def children_of(pid: int) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
-def test_killed_processes_answer_again_no_engine_is_doubled_and_all_end_with_the_parent(stage: Stage) -> None:
-    stage.up()
-    for victim in ("gateway", "supervisor"):
-        before = stage.pids()
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_replaced(stage: Stage, victim: str, before: int) -> bool:
+    """True if another process does the work of the dead one, and all of the state are alive and ready."""
+    if platform_state.read_running_state(stage.home) is None:
+        return False
+    now = processes_of(stage)
+    is_whole = "worker" in now and now["standby"] != now["supervisor"] and all(map(is_alive, now.values()))
+    return is_whole and now[victim] != before and api.status().state == "running"
+
+
+class Connections(ClientThreads):
+    """Opens one connection after the other, and counts those that the system refused."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(2)
+        self.refused: list[float] = []
+        self.answered = 0
+        host, port = urlsplit(url).netloc.split(":")
+        self._address = host, int(port)
+
+    def _ask(self, _number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                with socket.create_connection(self._address, WAIT_S) as connection:
+                    connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                    self.answered += connection.recv(12) == b"HTTP/1.1 200"
+            except ConnectionRefusedError:
+                self.refused.append(time.monotonic())
+            except OSError:  # the worker that had accepted it was killed
+                pass
+            time.sleep(0.01)
+
+
+def kill_under_load(stage: Stage, clients: Clients, victims: Sequence[str]) -> None:
+    """Kill each of the victims, one after the other, when the platform is whole again and requests were answered."""
+    for victim in victims:
+        before = processes_of(stage)
         os.kill(before[victim], signal.SIGKILL)
-        until(lambda before=before, victim=victim: is_another(stage, victim, before[victim]))  # type: ignore[misc]
-        until(lambda: is_back(stage))
-        after = stage.pids()
-        assert after[victim] != before[victim]
-        until(lambda after=after: pids_of(stage, "archwright.engines") == {after["engine-assistant"]})  # type: ignore[misc]
-    assert "died and was restarted" in api.status().notes[0]
-    assert after["engine-assistant"] != before["engine-assistant"]
-    parent = stage.state().parent_pid
-    pages = int(Path(f"/proc/{parent}/statm").read_text().split()[1])
-    assert pages * os.sysconf("SC_PAGE_SIZE") < 20e6, "it is small"
-    os.kill(parent, signal.SIGKILL)
-    until(lambda: naming(stage.home.root, "archwright.") == {})
+        until(lambda victim=victim, before=before: is_replaced(stage, victim, before[victim]))  # type: ignore[misc]
+        after = processes_of(stage)
+        if victim in ("supervisor", "standby"):
+            kept = ("gateway", "worker", "engine-assistant")
+            assert [after[name] for name in kept] == [before[name] for name in kept], f"they outlive the {victim}"
+        answered = len(clients.answered)
+        until(lambda answered=answered: len(clients.answered) > answered + 2)  # type: ignore[misc]
+
+
+def check_nothing_lost(stage: Stage, clients: Clients, connections: Connections) -> None:
+    """Each answered request has one usage record, no connection was refused, and no process is left over."""
+    assert connections.refused == [] and connections.answered > 0
+    assert not [reply for reply in clients.failures if "ConnectionRefused" in reply.failure]
+    recorded = [one.request_id for one in read_served(stage.store, stage.home) if one.status == "ok"]
+    assert len(set(recorded)) == len(recorded), "none is recorded twice"
+    answered = {reply.request for reply in clients.answered}
+    assert answered <= set(recorded), f"{len(answered - set(recorded))} of {len(answered)} are lost"
+    assert pids_of(stage, "archwright.engines") == {stage.pids()["engine-assistant"]}
+    until(lambda: pids_of(stage, "archwright.serving") == {stage.pids()["gateway"], processes_of(stage)["worker"]})
+    assert api.down().stopped
+    assert naming(stage.home.root, "archwright.") == {}, "`down` returns when all have ended"
+
+
+def test_each_process_is_killed_under_load_and_nothing_is_lost(stage: Stage) -> None:
+    stage.up()
+    with Connections(stage.url) as connections, Clients(stage.url, stage.key, 4) as clients:
+        kill_under_load(stage, clients, ("supervisor", "standby", "supervisor", "gateway"))
+        assert clients.failures == [], "only the process that answers or works on a request can lose it"
+        kill_under_load(stage, clients, ("worker", "engine-assistant"))
+    standby = Path(f"/proc/{stage.state().standby_pid}/statm").read_text().split()[1]
+    assert int(standby) * os.sysconf("SC_PAGE_SIZE") < 20e6, "it is small"
+    assert "died and was restarted: 2 times" in api.status().notes[0]
+    check_nothing_lost(stage, clients, connections)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("victim", ["supervisor", "standby", "gateway", "worker", "engine-assistant"])
+def test_a_hundred_kills_of_each_process_lose_nothing(stage: Stage, victim: str) -> None:
+    stage.up()
+    with Connections(stage.url) as connections, Clients(stage.url, stage.key, 4) as clients:
+        kill_under_load(stage, clients, [victim] * KILLS)
+    failed = len(clients.failures)
+    print(f"{victim}: {KILLS} kills, {len(clients.answered)} answered, {failed} cut off, ", end="")
+    print(f"{connections.answered} connections, {len(connections.refused)} refused")
+    assert victim in ("worker", "engine-assistant") or clients.failures == []
+    check_nothing_lost(stage, clients, connections)
+
+
+def test_an_engine_that_dies_after_its_supervisor_is_started_again(stage: Stage) -> None:
+    """The next supervisor is no parent of the processes that it adopts, and yet notices their end."""
+    stage.up()
+    for victim in ("supervisor", "engine-assistant", "gateway"):
+        before = processes_of(stage)[victim]
+        os.kill(before, signal.SIGKILL)
+        until(lambda victim=victim, before=before: is_replaced(stage, victim, before))  # type: ignore[misc]
+    assert answers(stage.url) == 200
+
+
+def test_processes_that_are_not_those_of_the_record_are_replaced(stage: Stage) -> None:
+    """A changed launch, or another process by a reused number, is never adopted; the latter lives on."""
+    stage.up()
+    before = processes_of(stage)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        state = stage.state()
+        changed = {
+            "engine-assistant": {"launch": "of another plan"},
+            "gateway": {"pid": stranger.pid},
+        }
+        launched = tuple(replace(one, **changed[one.name]) for one in state.launched)
+        os.kill(before["supervisor"], signal.SIGSTOP)  # it writes nothing more
+        platform_state.write_state(stage.home, replace(state, launched=launched))
+        os.kill(before["supervisor"], signal.SIGKILL)
+        until(lambda: is_replaced(stage, "engine-assistant", before["engine-assistant"]))
+        until(lambda: is_replaced(stage, "gateway", before["gateway"]))
+        assert not is_alive(before["engine-assistant"]) and not is_alive(before["gateway"])
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_all_processes_end_with_supervisor_and_standby(stage: Stage) -> None:
+    stage.up()
+    found = processes_of(stage)
+    for victim in ("standby", "supervisor"):
+        os.kill(found[victim], signal.SIGKILL)
+    until(lambda: not any(map(is_alive, found.values())))
     # An ended process holds the lock for a moment after its name is gone.
     until(lambda: api.status().state == "stopped")
+    assert not api.down().stopped
+    stage.up()
 
 
 @pytest.mark.nightly
@@ -79,11 +202,6 @@ def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
         assert gateway.wait(WAIT_S) in (0, -signal.SIGTERM)
 
 
-def child_of(pid: int) -> str:
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return child
-
-
 def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_process(home: Home) -> None:
     command = [
         sys.executable,
@@ -99,13 +217,19 @@ def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_proces
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         url = json.loads(serving.stdout.readline())["url"]
-        master = child_of(serving.pid)
-        os.kill(int(master), signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{master}").exists())
-        assert answers(url, "healthz") == 200, "the port stays open, and the connection waits for the new master"
-        worker = child_of(int(child_of(serving.pid)))
-        serving.send_signal(signal.SIGHUP)
-        until(lambda: not Path(f"/proc/{worker}").exists())
-        assert answers(url, "healthz") == 200, "the new master took the signal of a reload"
+        (master,) = children_of(serving.pid)
+        (worker,) = children_of(master)
+        with Connections(url) as connections:
+            os.kill(master, signal.SIGKILL)
+            until(lambda: not is_alive(master))
+            assert is_alive(worker) and answers(url, "healthz") == 200, "it serves without its master"
+            until(lambda: not is_alive(worker))  # the workers of the next master serve
+            until(lambda: [child for one in children_of(serving.pid) for child in children_of(one)])
+            (successor,) = children_of(serving.pid)
+            (worker,) = children_of(successor)
+            serving.send_signal(signal.SIGHUP)
+            until(lambda: not is_alive(worker))
+            assert answers(url, "healthz") == 200, "the next master took the signal of a reload"
+        assert connections.refused == []
         serving.kill()
     until(lambda: naming(home.root, "serve") == {})

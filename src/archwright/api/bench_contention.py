@@ -53,5 +53,5 @@ def _list_own_processes(home: Home, url: str) -> set[int]:
     found = {one.pid for one in gateway_record.list_gateways(home) if urlsplit(one.url).netloc == address}
     state = platform_state.read_running_state(home)
     if state is not None and urlsplit(state.url).netloc == address:
-        found |= {state.supervisor_pid, state.parent_pid, *(process.pid for process in state.processes)}
+        found |= {state.supervisor_pid, state.standby_pid, *(process.pid for process in state.processes)}
     return found

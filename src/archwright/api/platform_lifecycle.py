@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -60,26 +60,34 @@ class UpResult(Record, omit_defaults=True):
 class PlatformHandle(AbstractContextManager["PlatformHandle"]):
     """A running platform. Without `detach` it ends with this process: call `wait()`, or use `with`."""
 
-    def __init__(self, started: UpResult, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
+    def __init__(self, started: UpResult, home: Home, line: socket.socket | None) -> None:
         self.started = started
-        self.detached = detached
         self._home = home
-        self._process = process
+        self._line = line
+
+    @property
+    def detached(self) -> bool:
+        return self._line is None
 
     def wait(self) -> int:
-        """Wait until the platform ends; SIGTERM or SIGINT to this process stops the platform in order."""
+        """Wait until an attached platform ends; SIGTERM or SIGINT to this process stops the platform in order.
+
+        Returns 0 if it stopped in order, else 1."""
+        line = self._line
+        if line is None:
+            return 0
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._process.terminate()
+            line.shutdown(socket.SHUT_WR)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        return platform_control.wait_for_exit(self._process)
+        return platform_control.wait_for_end(line)
 
     def stop(self) -> None:
         platform_control.stop_platform(self._home)
-        if not self.detached:
-            platform_control.wait_for_exit(self._process)
+        if self._line is not None:
+            platform_control.wait_for_end(self._line)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
@@ -142,7 +150,7 @@ def up(
         called_at = time.time()
     missed, machine = list_missed_limits(made), made.machine
     busy_share = machine.busy_share if machine is not None and (missed or machine.is_busy) else None
-    process = platform_control.start_platform(made, built, home, called_at, attached=not detach)
+    line = platform_control.start_platform(made, built, home, called_at, attached=not detach)
     with open_keys() as (keys, _home, _store):  # after the start, because a failed start would not show the key
         key = owner_keys.create_owner_key(keys)
     started = UpResult(
@@ -153,7 +161,7 @@ def up(
         busy_share=busy_share,
         proposals=made.proposals,
     )
-    return PlatformHandle(started, home, process, detached=detach)
+    return PlatformHandle(started, home, line)
 
 
 def status() -> PlatformStatus:

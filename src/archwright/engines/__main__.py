@@ -13,9 +13,9 @@ from types import ModuleType
 from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.engine_sandbox import confine_engine
-from archwright.engines.parent_watch import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent, has_supervising_parent
 from archwright.engines.process_restrictions import (
-    end_with_parent,
+    end_with_input,
     kill_with_parent,
     offer_to_oom_killer,
     restrict_process,
@@ -47,14 +47,15 @@ def prepare_process(config: EngineConfig, home: Home, adapter: ModuleType) -> No
 
     Raises EngineError AW-ENG-07 (socket in use), AW-ENG-23 (a restriction failed).
     """
+    if has_supervising_parent():
+        end_with_input()  # before the sandbox, which refuses it; no thread runs while a loader blocks the interpreter
     offer_to_oom_killer()
     claim_socket(home, config.socket)
     proxy = start_proxy(config, home, adapter) if hasattr(adapter, "run_proxy") else None
     starts_programs = getattr(adapter, "STARTS_PROGRAMS", False)
     if not starts_programs or config.settings.get("sandbox"):
         confine_engine(config, home, starts_programs=starts_programs)
-    if exit_with_parent() is not None:
-        end_with_parent()  # that thread cannot run while a loader blocks the interpreter
+    exit_with_parent()
     if proxy is not None:
         threading.Thread(target=end_with_proxy, args=(proxy,), daemon=True).start()
     report_engine_health(home.socket(config.socket))

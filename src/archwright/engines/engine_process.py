@@ -24,10 +24,11 @@ from archwright.settings import engine_environment
 OWN_ROOT = "/proc/self/cwd"
 
 
-def start_engine(spec: ProcessSpec, home: Home, log: IO[bytes], user: str = "") -> Popen[bytes]:
-    """Start the engine whose configuration file is in the home; its stdin is a pipe.
+def start_engine(spec: ProcessSpec, home: Home, log: IO[bytes], user: str = "", life: int = PIPE) -> Popen[bytes]:
+    """Start the engine whose configuration file is in the home; it ends with its stdin, a pipe.
 
-    `user`: the name of its user; empty: ours. Raises OperateError AW-OPS-23 if it cannot run as this user.
+    `life`: the pipe, opened for this engine alone; by default it ends with this process. `user`: the name of its
+    user; empty: ours. Raises OperateError AW-OPS-23 if it cannot run as this user.
     """
     config = home.config(spec.name)
     names = {"{home}": str(home.root), "{config}": str(config)}
@@ -43,7 +44,7 @@ def start_engine(spec: ProcessSpec, home: Home, log: IO[bytes], user: str = "") 
     argv = build_python_command(*(names.get(part, part) for part in spec.argv))
     env = engine_environment(environment)
     try:
-        return Popen(argv, stdin=PIPE, stdout=log, stderr=log, env=env, start_new_session=True, **identity)
+        return Popen(argv, stdin=life, stdout=log, stderr=log, env=env, start_new_session=True, **identity)
     except PermissionError as error:
         hint = "install archwright where this user can read it, for example below /opt"
         raise _user_error(f"the user {user!r} cannot run {sys.executable}", hint) from error

@@ -1,6 +1,7 @@
 """Restrictions that a process sets on itself; its children inherit them."""
 
 import ctypes
+import fcntl
 import os
 import resource
 import select
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+F_SETSIG = 10
 COREDUMP_FILTER = Path("/proc/self/coredump_filter")
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 # Added to the score of the parent: worth half of the memory of the machine.
@@ -58,6 +60,22 @@ def end_with_parent() -> None:
     If standard input is a pipe that has ended, the parent ended before this call: leave at once. Raises OSError.
     """
     kill_with_parent()
+    _leave_if_input_ended()
+
+
+def end_with_input() -> None:
+    """Let the kernel kill this process at the end of its standard input, even while native code holds the GIL.
+
+    Standard input is a pipe that nobody writes to, opened for this process alone. Raises OSError.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    _leave_if_input_ended()
+
+
+def _leave_if_input_ended() -> None:
     ended = select.poll()
     ended.register(0, 0)
     if any(event & select.POLLHUP for _descriptor, event in ended.poll(0)):

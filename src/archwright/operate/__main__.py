@@ -1,40 +1,28 @@
-"""`python -P -m archwright.operate HOME UP_CALLED_AT [--attached]`: the supervisor and its parent, which restarts it.
+"""`python -P -m archwright.operate HOME UP_CALLED_AT LOCK`: the first supervisor of a platform, which `up` starts.
 
+`python -P -m archwright.operate HOME --standby HANDLES WATCHED FAILURES`: its standby, see `operate/standby.py`.
 `python -P -m archwright.operate HOME --managed BUNDLE PLAN`: the supervisor alone, for a service manager.
-
-Design: `up` takes the home's lock and passes it on, so parent and supervisor hold it together. While the supervisor is
-restarted, `up` still sees a running platform, and `down` signals the parent.
 """
 
 import sys
-import time
 from importlib import import_module
 
 from archwright.errors import ArchwrightError, boundary
-from archwright.journal import Journal
-from archwright.operate.process_restart import ForkedChild, RestartedProcess
+from archwright.operate.standby import STANDBY, wait_for_turn
 from archwright.python_process import run_entry_point
 
 
 def main(argv: list[str]) -> int:
-    if argv[1:2] == ["--managed"]:
-        return _run_managed(argv[0], *argv[2:])
-
-    def run(child: ForkedChild) -> int:
-        started_at = float(argv[1]) if child.restarts == 0 else time.time()
-        module = import_module("archwright.operate.supervisor_process")  # in the child: the parent stays small
-        return int(module.run_supervisor(argv[0], started_at, child, attached="--attached" in argv))
-
-    parent = RestartedProcess("supervisor", run, Journal("parent"))
-    parent.start()
-    return parent.wait()
-
-
-def _run_managed(root: str, bundle: str, plan: str) -> int:
+    root, word = argv[:2]
     try:
         with boundary("supervisor"):
-            module = import_module("archwright.operate.supervisor_process")
-            return int(module.run_managed_supervisor(root, bundle, plan))
+            turn = wait_for_turn(argv) if word == STANDBY else None
+            module = import_module("archwright.operate.supervisor_process")  # late: a waiting standby stays small
+            if turn is not None:
+                return int(module.run_next_supervisor(root, *turn))
+            if word == "--managed":
+                return int(module.run_managed_supervisor(root, *argv[2:]))
+            return int(module.run_first_supervisor(root, float(word), int(argv[2])))
     except ArchwrightError as error:
         print(error.lines(), file=sys.stderr, flush=True)
         return error.exit_status

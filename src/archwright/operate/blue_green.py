@@ -21,7 +21,7 @@ from archwright.errors import ArchwrightError, ModelError, OperateError, boundar
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
-from archwright.operate.child_process import ChildProcess
+from archwright.operate.child_process import ChildProcess, LaunchContext
 from archwright.operate.desired_state import (
     NOT_SERVED,
     DesiredVersion,
@@ -33,7 +33,7 @@ from archwright.operate.desired_state import (
 from archwright.operate.loaded_models import ALIASES, SUPERVISOR, append_changes, read_aliases
 from archwright.operate.managed_process import EngineUnit, ManagedProcess, end_leftovers
 from archwright.operate.on_demand_engines import OnDemandEngines
-from archwright.operate.platform_state import EndpointState, ProcessPhase
+from archwright.operate.platform_state import EndpointState, LaunchedProcess, ProcessPhase
 from archwright.serving.process.config_reload import ServedRevision, read_served_revision, served_revision_file
 from archwright.store import Store
 
@@ -81,9 +81,21 @@ class EndpointRollout:
 
 
 class EndpointRollouts:
-    """All endpoints with their engines and the gateway; `changed` is set if the state must be written."""
+    """All endpoints with their engines and the gateway; `changed` is set if the state must be written.
 
-    def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal, engine_user: str = "") -> None:
+    `context` is None if a service manager starts the processes. `resumes`: an earlier supervisor's gateway may run.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        home: Home,
+        store: Store,
+        journal: Journal,
+        context: LaunchContext | None,
+        *,
+        resumes: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.layout = PlatformLayout(bundle)
         self.tls = bundle.url.startswith("https:")
@@ -95,7 +107,8 @@ class EndpointRollouts:
         self.notes: tuple[str, ...] = ()
         self.changed = False
         self._home = home
-        self._engine_user = engine_user
+        self._context = context
+        self._resumes = resumes
         self.gateway = self._make_child(self.layout.gateway)
         self._store = store
         self._journal = journal
@@ -108,17 +121,27 @@ class EndpointRollouts:
 
     def begin(self) -> None:
         """Set every endpoint to the version in production, before any process of ours runs. Raises StoreError."""
-        if self.managed:  # the gateway may run already, and follows higher revisions only
+        if self.managed or self._resumes:  # the gateway may run already, and follows higher revisions only
             self._revision = int(time.time() * 1000)
         else:
             served_revision_file(self._home).unlink(missing_ok=True)
+        if not self._resumes:
+            self.on_demand.forget_requests()
         for name, spec in self.layout.workloads.items():
             self.rollouts[name] = EndpointRollout(name, self.layout.endpoint_of_plan(spec))
         self._read_history()
         for rollout in list(self.rollouts.values()):
             self._serve_production(rollout)
+            self._resume_on_demand(rollout.now)
         self._write_gateway_config()
         self._first_revision = self._revision
+
+    def _resume_on_demand(self, served: ServedEndpoint) -> None:
+        """Adopt the living engine of a loaded model, as if a request had asked for it."""
+        if self._context is not None and served.on_demand and served.engines[0].name in self._context.survivors:
+            now = time.time()
+            self._start_engines("", served, now)
+            self.on_demand.starting[served.key] = now + served.engines[0].startup_deadline_s
 
     def next_unstarted(self) -> str | None:
         return next((key for key, engines in self.engines.items() if not engines.started), None)
@@ -148,8 +171,7 @@ class EndpointRollouts:
                 for rollout in self.rollouts.values():
                     self._advance(rollout, now)
                 self._stop_unused_engines(now)
-                if self.managed:
-                    self._end_leftovers()
+                self._end_leftovers()
             self._last_error = ""
         except ArchwrightError as error:
             self._next_step = now + RETRY_S
@@ -173,6 +195,13 @@ class EndpointRollouts:
                 alias = str(child.spec.config["alias"])
                 yield child, alias if child.spec.on_demand else engines.version or alias, phase
         yield self.gateway, "", "serving"
+
+    def list_launched(self) -> tuple[LaunchedProcess, ...]:
+        """Return our processes and those of an earlier supervisor that nobody adopted yet."""
+        survivors = {} if self._context is None else self._context.survivors
+        unadopted = [survivor.launched for survivor in survivors.values()]
+        started = [child.launched for child, _, _ in self.processes() if child.launched is not None]
+        return (*unadopted, *started)
 
     def endpoints(self) -> tuple[EndpointState, ...]:
         return tuple(
@@ -404,7 +433,7 @@ class EndpointRollouts:
 
     def _make_child(self, spec: ProcessSpec) -> ChildProcess:
         if not self.managed:
-            return ChildProcess(spec, self._home, tls=self.tls, engine_user=self._engine_user)
+            return ChildProcess(spec, self._home, tls=self.tls, context=self._context)
         kind = ManagedProcess if any(spec.name == one.name for one in self.bundle.processes) else EngineUnit
         return kind(spec, self._home, self._engine_home, tls=self.tls)
 
@@ -440,7 +469,13 @@ class EndpointRollouts:
         note = self._read_served_revision()
         if note is not None and note.revision >= self._first_revision:
             used = {address.removeprefix("unix:") for address in note.leaving}
-            end_leftovers(self._engine_home, used | {child.spec.name for child, _, _ in self.processes()})
+            if self._context is None:
+                end_leftovers(self._engine_home, used | {child.spec.name for child, _, _ in self.processes()})
+                return
+            for name in self._context.survivors.keys() - used:
+                self._context.survivors.pop(name).end()
+                self._home.config(name).unlink(missing_ok=True)
+                self._home.socket(name).unlink(missing_ok=True)
 
     def _remove_engines(self, key: str) -> None:
         engines = self.engines.pop(key)

@@ -35,7 +35,10 @@ class OnDemandEngines:
         self._since: dict[str, float] = {}
         self._activity: dict[str, EngineActivity | None] = {}
         self._next_poll = 0.0
-        for left in home.start_requests.iterdir():  # of an earlier gateway
+
+    def forget_requests(self) -> None:
+        """Remove the requests of an earlier gateway."""
+        for left in self._home.start_requests.iterdir():
             left.unlink()
 
     def read_requests(self, known: Collection[str]) -> set[str]:

@@ -2,9 +2,10 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, Popen
 from typing import BinaryIO
 
 from archwright.contract.plan import Bundle, Plan
@@ -75,23 +76,25 @@ def _read_settled_state(home: Home) -> platform_state.PlatformState | None:
     return current
 
 
-def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool) -> Popen[bytes]:
-    """Start the supervisor with its parent and wait until everything is ready. Raises the supervisor's error.
+def start_platform(
+    plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool
+) -> socket.socket | None:
+    """Start the supervisor and wait until everything is ready. Raises the supervisor's error.
 
-    `attached`: both end with this process. Returns the parent. Raises OperateError AW-OPS-30 if a platform runs.
+    `attached`: the platform ends with the returned socket, and the socket ends with the platform; else returns None.
+    Raises OperateError AW-OPS-30 if a platform runs.
     """
     lock = _acquire_lock(home)
     write_json(home.plan, plan)
     write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
-    flags = ["--attached"] if attached else []
-    argv = build_module_command(SUPERVISOR_MODULE, str(home.root), repr(up_called_at), *flags)
+    argv = build_module_command(SUPERVISOR_MODULE, str(home.root), repr(up_called_at), str(lock.fileno()))
     env = child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)})
-    stdin = PIPE if attached else DEVNULL
-    with lock, home.open_log("supervisor") as log:
+    line, supervisors_end = socket.socketpair()
+    with lock, supervisors_end, home.open_log("supervisor") as log:
         process = Popen(
             argv,
-            stdin=stdin,
+            stdin=supervisors_end.fileno() if attached else DEVNULL,
             stdout=log,
             stderr=log,
             env=env,
@@ -103,12 +106,15 @@ def start_platform(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, 
         _wait_ready(home, process)
     except BaseException:
         process.terminate()
-        wait_for_exit(process)
+        process.wait()
+        line.close()
         raise
-    if not attached:
-        # The supervisor outlives this process: this suppresses Python's ResourceWarning.
-        process.returncode = 0
-    return process
+    # The supervisor may outlive this process, or a standby the supervisor: this suppresses Python's ResourceWarning.
+    process.returncode = 0
+    if attached:
+        return line
+    line.close()
+    return None
 
 
 def _acquire_lock(home: Home) -> BinaryIO:
@@ -123,11 +129,10 @@ def _acquire_lock(home: Home) -> BinaryIO:
     return lock
 
 
-def wait_for_exit(process: Popen[bytes]) -> int:
-    status = process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-    return status
+def wait_for_end(line: socket.socket) -> int:
+    """Wait until an attached platform has ended; return 0 if it stopped in order, else 1."""
+    with line:
+        return 0 if line.recv(64) else 1
 
 
 def _wait_ready(home: Home, process: Popen[bytes]) -> None:
@@ -197,18 +202,14 @@ def stop_platform(home: Home) -> bool:
     if current.managed:
         message, hint = "the service manager runs this platform", "systemctl stop archwright.target"
         raise OperateError("AW-OPS-34", message, where=ErrorLocation(str(home.root)), hint=hint)
-    pids = (current.parent_pid, current.supervisor_pid)
-    _send_signal(current.parent_pid, signal.SIGTERM, SUPERVISOR_MODULE)  # the supervisor may be between two starts
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    while platform_state.read_running_state(home) or any(
-        platform_state.is_process_alive(pid, SUPERVISOR_MODULE) for pid in pids
-    ):
+    while current is not None:
         if time.monotonic() > deadline:
-            for pid in pids:
+            for pid in (current.standby_pid, current.supervisor_pid):  # their processes end with them
                 _send_signal(pid, signal.SIGKILL, SUPERVISOR_MODULE)
-            for process in current.processes:
-                _send_signal(process.pid, signal.SIGKILL, "archwright.")
+        _send_signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR_MODULE)  # soon another one if this one is dead
         time.sleep(WAIT_TICK_S)
+        current = platform_state.read_running_state(home)
     return True
 
 

@@ -1,6 +1,6 @@
 """The state file and the lock of the supervisor, read by `status`, `down` and `up`.
 
-The lock shows that a supervisor or its parent is alive (the kernel releases it with both). Without a held lock the
+The lock shows that a supervisor or its standby is alive (the kernel releases it with both). Without a held lock the
 state file is outdated.
 """
 
@@ -27,6 +27,18 @@ class ProcessState(Record):
     phase: ProcessPhase = "serving"
 
 
+class LaunchedProcess(Record):
+    """What the next supervisor must know to adopt a process.
+
+    `start_time` is in clock ticks since the boot, `launch` the digest of command, environment and configuration.
+    """
+
+    name: str
+    pid: int
+    start_time: int
+    launch: str
+
+
 class EndpointState(Record):
     """`version` (empty: nothing) is served as of `promotion` (empty: none yet).
 
@@ -51,12 +63,12 @@ class PlatformState(Record):
     """`ready_s`: seconds from `up` to ready, None while starting; `started_at`: seconds since the epoch.
 
     `seen` is the newest change of each endpoint that the supervisor read; `notes` name versions that are not served.
-    `used_at`: when the engine of each loaded model was last seen with a request. `parent_pid` restarted the supervisor
-    `restarts` times. `managed`: a service manager starts the processes.
+    `used_at`: when the engine of each loaded model was last seen with a request. `restarts`: supervisors that died.
+    `standby_pid` takes the place of the supervisor, 0 before the platform is ready. `launched`: processes that outlive
+    the supervisor. `managed`: a service manager starts the processes.
     """
 
     supervisor_pid: int
-    parent_pid: int
     url: str
     plan_digest: str
     started_at: float
@@ -69,6 +81,8 @@ class PlatformState(Record):
     used_at: dict[str, float] = {}
     restarts: int = 0
     managed: bool = False
+    standby_pid: int = 0
+    launched: tuple[LaunchedProcess, ...] = ()
 
 
 def write_state(home: Home, state: PlatformState) -> None:

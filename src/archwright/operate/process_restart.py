@@ -27,7 +27,6 @@ class ForkedChild(NamedTuple):
 
     life: int
     ready: int
-    restarts: int
 
     def report_ready(self) -> None:
         with suppress(OSError):
@@ -38,7 +37,7 @@ class ForkedChild(NamedTuple):
 class RestartedProcess:
     """The child and its restarts. `run` runs in the child and returns its exit status or raises ArchwrightError.
 
-    A child starts with PASSED_ON blocked: `run` calls `unblock_signals` when it handles them. `reload` runs in the
+    A child starts with PASSED_ON blocked: `run` unblocks them when it handles them. `reload` runs in the
     parent on SIGHUP; the child gets the signal only if it returns True.
     """
 
@@ -55,7 +54,7 @@ class RestartedProcess:
         self._journal = journal
         self._life, self._life_end = os.pipe()
         self._pid = self._ready = 0
-        self._starts = self._failures = 0
+        self._failures = 0
         self._was_ready = False
         self._started_at = 0.0
 
@@ -70,7 +69,7 @@ class RestartedProcess:
                 os.close(self._life_end)
                 os.close(ready)
                 with boundary(self._name):
-                    status = self._run(ForkedChild(self._life, ready_end, self._starts))
+                    status = self._run(ForkedChild(self._life, ready_end))
             except ArchwrightError as error:
                 print(error.lines(), file=sys.stderr, flush=True)
                 status = error.exit_status
@@ -78,7 +77,6 @@ class RestartedProcess:
                 os._exit(status)
         os.close(ready_end)
         self._pid, self._ready = pid, ready
-        self._starts += 1
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait_until_ready(self) -> int:
@@ -144,7 +142,3 @@ class RestartedProcess:
         wait_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
         self._journal.error("process.died", name=self._name, status=status, wait_s=wait_s)
         signal.setitimer(signal.ITIMER_REAL, wait_s or 1e-6)
-
-
-def unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)

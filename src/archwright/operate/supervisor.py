@@ -3,12 +3,14 @@
 Design: a process that fails before it was ready fails `up` with its own error. After that, a dead process is restarted
 without limit, after 0.2 s doubling to 5 s, reset after 30 s of life. A process that answers no probe for 10 s is killed
 and restarted; a starting one at its deadline. Any answer counts: a gateway that reports a missing engine is alive.
-Engines die with the thread that started them: only the main thread may start them.
+A supervisor that dies leaves its processes to its standby, which adopts them. Only an ordered stop, and a start that
+fails, end them.
 """
 
 import os
 import time
 from threading import Event
+from typing import NamedTuple
 
 from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ErrorLocation, OperateError
@@ -19,7 +21,8 @@ from archwright.operate import resource_usage
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import ChildProcess
 from archwright.operate.platform_state import PlatformState, ProcessState, write_state
-from archwright.operate.process_restart import ForkedChild
+from archwright.operate.standby import PlatformHandles, Standby
+from archwright.operate.surviving_processes import end_holders
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -34,6 +37,18 @@ GRACE_S = 12.0
 PLATFORM_LABELS = {"process": "platform"}
 
 
+class SupervisorStart(NamedTuple):
+    """How a supervisor begins. `handles` is None below a service manager.
+
+    `standby` and `before` (the last state) are those of a supervisor that died.
+    """
+
+    up_called_at: float
+    handles: PlatformHandles | None = None
+    standby: Standby | None = None
+    before: PlatformState | None = None
+
+
 class Supervisor:
     def __init__(
         self,
@@ -42,17 +57,19 @@ class Supervisor:
         recorder: ObservationRecorder,
         journal: Journal,
         *,
-        up_called_at: float,
-        child: ForkedChild,
+        start: SupervisorStart,
     ) -> None:
         self._rollouts = rollouts
         self._bundle = rollouts.bundle
         self._home = home
         self._recorder = recorder
         self._journal = journal
-        self._up_called_at = up_called_at
-        self._child = child
-        self._ready_s: float | None = None
+        self._up_called_at = start.up_called_at
+        self._handles = start.handles
+        self._standby = start.standby
+        self._restarts = 0 if start.before is None else start.before.restarts + 1
+        self._ready_s = None if start.before is None else start.before.ready_s
+        self._is_started = False
         self._next_probe = self._next_sample = self._next_slow_sample = self._next_prune = 0.0
         self._memory = 0.0
         self._notifier = ServiceNotifier()
@@ -65,12 +82,33 @@ class Supervisor:
                 self._watch()
                 self._notifier.keep_alive()
         finally:
-            for child in reversed(self._list_children() if not self._rollouts.managed else []):
+            if stop.is_set() or self._standby is None:
+                self._end_all()
+
+    def _end_all(self) -> None:
+        """End the standby first, else it would take the place of this process; then all others."""
+        if self._standby is not None:
+            self._standby.end()
+        if self._handles is not None:
+            for port in self._handles.ports:
+                os.close(port)  # connections are refused, not kept waiting
+            for child in reversed(self._list_children()):
                 child.stop(GRACE_S)
-            self._journal.info("platform.stopped")
+            end_holders(self._handles.life, GRACE_S)
+        self._journal.info("platform.stopped")
 
     def _start_all(self, stop: Event) -> None:
         self._rollouts.begin()
+        if self._restarts:
+            self._launch(self._rollouts.gateway)  # it serves while engines that died are loaded
+        self._start_engines(stop)
+        if not self._rollouts.gateway.started_at:
+            self._launch(self._rollouts.gateway)
+        self._await_ready(self._rollouts.gateway, stop)
+        if not stop.is_set():
+            self._report_ready()
+
+    def _start_engines(self, stop: Event) -> None:
         while (key := self._rollouts.next_unstarted()) is not None and not stop.is_set():
             try:
                 for child in self._rollouts.engines[key].children:
@@ -78,13 +116,14 @@ class Supervisor:
             except OperateError as error:
                 if not self._rollouts.handle_start_failure(key, f"{error.code} {error.message}"):
                     raise
-        self._start_child(self._rollouts.gateway, stop)
-        if stop.is_set():
-            return
-        self._ready_s = time.time() - self._up_called_at
-        self._child.report_ready()
+
+    def _report_ready(self) -> None:
         self._notifier.send("READY=1")
-        if self._child.restarts:
+        self._ready_s = self._ready_s or time.time() - self._up_called_at
+        self._is_started = True
+        if self._standby is None and self._handles is not None:
+            self._standby = Standby(str(self._home.root), self._handles)
+        if self._restarts:
             self._recorder.observe("restarts", {"process": "supervisor"}, 1.0, time.time())
         elif not self._rollouts.managed:
             self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, time.time())
@@ -96,11 +135,17 @@ class Supervisor:
         return [child for child, _, _ in self._rollouts.processes()]
 
     def _start_child(self, child: ChildProcess, stop: Event) -> None:
-        if stop.is_set():
-            return
+        if not stop.is_set():
+            self._launch(child)
+            self._await_ready(child, stop)
+
+    def _launch(self, child: ChildProcess) -> None:
         child.start(time.time())
-        self._journal.info("process.started", name=child.spec.name, pid=child.pid)
+        event = "process.adopted" if child.adopted else "process.started"
+        self._journal.info(event, name=child.spec.name, pid=child.pid)
         self._write_state()
+
+    def _await_ready(self, child: ChildProcess, stop: Event) -> None:
         if self._rollouts.managed:
             return  # the service manager waits
         deadline = time.time() + child.spec.startup_deadline_s
@@ -111,11 +156,19 @@ class Supervisor:
                 if late:
                     message = f"{child.spec.name} was not ready in {child.spec.startup_deadline_s:.0f} s: {message}"
                 raise OperateError(code, message, where=ErrorLocation(str(child.log)), hint=hint)
+            self._keep_standby()
             if stop.wait(START_TICK_S):
                 return
 
+    def _keep_standby(self) -> None:
+        if self._standby is not None and self._standby.restart_if_dead():
+            self._journal.error("process.died", name="standby")
+            self._recorder.observe("restarts", {"process": "standby"}, 1.0, time.time())
+            self._write_state()
+
     def _watch(self) -> None:
         now = time.time()
+        self._keep_standby()
         for child in self._rollouts.serving_processes():
             if child.exit_status() is not None and not child.spec.on_demand:
                 self._restart_dead(child, now)
@@ -168,7 +221,7 @@ class Supervisor:
     def _sample_usage(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        own = [os.getpid()] if self._rollouts.managed else [os.getppid(), os.getpid()]
+        own = [os.getpid()] if self._standby is None else [self._standby.pid, os.getpid()]
         used = resource_usage.memory_bytes([*own, *(child.pid for child in self._list_children())])
         if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
@@ -183,24 +236,32 @@ class Supervisor:
             self._recorder.prune(now - RETENTION_S)
 
     def _write_state(self) -> None:
-        rollouts, up = self._rollouts, self._ready_s is not None
+        rollouts, up = self._rollouts, self._is_started
         processes = tuple(
-            ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase)
-            for c, serves, phase in rollouts.processes()
+            ProcessState(
+                name=child.spec.name,
+                pid=child.pid,
+                ready=child.ready,
+                restarts=child.restarts,
+                serves=serves,
+                phase=phase,
+            )
+            for child, serves, phase in rollouts.processes()
         )
         state = PlatformState(
             supervisor_pid=os.getpid(),
-            parent_pid=os.getppid(),
             url=self._bundle.url,
             plan_digest=self._bundle.plan_digest,
             started_at=self._up_called_at,
             ready_s=self._ready_s,
             processes=processes,
+            launched=rollouts.list_launched(),
             endpoints=rollouts.endpoints() if up else (),
             seen={name: to.promotion for name, to in rollouts.desired.items()} if up else {},
             notes=rollouts.notes,
             used_at=rollouts.on_demand.used_at,
-            restarts=self._child.restarts,
+            restarts=self._restarts,
             managed=self._rollouts.managed,
+            standby_pid=0 if self._standby is None else self._standby.pid,
         )
         write_state(self._home, state)

@@ -1,10 +1,9 @@
-"""The supervisor process: a fork of its parent (operate/__main__.py), or a process of the service manager."""
+"""The supervisor process: the first of a platform, the standby of a dead one, or a process of the service manager."""
 
 import os
 import signal
 import time
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -14,38 +13,74 @@ from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.contract.plan import Bundle, Plan
 from archwright.contract.record import replace
-from archwright.engines.parent_watch import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent, has_supervising_parent
 from archwright.engines.process_restrictions import disable_core_dumps
-from archwright.errors import ArchwrightError, ErrorLocation, OperateError
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home, locate_home, write_json
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import platform_state
 from archwright.operate.blue_green import EndpointRollouts
+from archwright.operate.child_process import LaunchContext
 from archwright.operate.log_rotation import rotate_in_background
 from archwright.operate.platform_state import PlatformState, StartupFailure
-from archwright.operate.process_restart import ForkedChild, unblock_signals
-from archwright.operate.supervisor import Supervisor
-from archwright.serving.settings.config import GatewayConfig, check_config
+from archwright.operate.standby import PlatformHandles, Standby
+from archwright.operate.supervisor import Supervisor, SupervisorStart
+from archwright.operate.surviving_processes import find_survivors
+from archwright.serving.settings.config import GatewayConfig, bind_listener, check_config
 from archwright.settings import Settings
 from archwright.store import Store
 
-SURVIVOR_TIMEOUT_S, SURVIVOR_TICK_S = 5.0, 0.01
+STOPPED = b"stopped"
 
 
-def run_supervisor(root: str, up_called_at: float, child: ForkedChild, *, attached: bool) -> int:
-    """Run until SIGTERM. `attached`: end with standard input, as `up` does. Raises the error of a failed start."""
+def run_first_supervisor(root: str, up_called_at: float, lock: int) -> int:
+    """Run until SIGTERM or the end of an attached `up`. Raises the error of a failed start.
+
+    `lock`: the descriptor of the home's lock."""
+    home, stop = Home(root), _begin()
+    bundle = _read_bundle(home)
+    try:
+        with boundary("supervisor"):
+            life, life_end = os.pipe()
+            handles = PlatformHandles(lock, life, life_end, _bind_ports(bundle))
+    except ArchwrightError as error:
+        _record_failure(bundle, home, error, up_called_at)
+        raise
+    return _supervise(bundle, home, settings.load(), stop, SupervisorStart(up_called_at, handles))
+
+
+def run_next_supervisor(root: str, handles: PlatformHandles, standby: Standby) -> int:
+    """Take the place of a supervisor that died: adopt its processes, and run until SIGTERM.
+
+    Raises the error of a process that does not start; then the standby tries again."""
+    home, stop = Home(root), _begin()
+    before = platform_state.read_state(home)
+    if before is None:
+        message, hint = "the state of the platform is not readable", "archwright down, then archwright up"
+        raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(home.state)), hint=hint)
+    start = SupervisorStart(before.started_at, handles, standby, before)
+    return _supervise(_read_bundle(home), home, settings.load(), stop, start)
+
+
+def _begin() -> Event:
+    """Return the event that SIGTERM, SIGINT or the end of an attached `up` sets."""
     disable_core_dumps()
-    if attached:
-        exit_with_parent()
-    home, stop = Home(root), _stop_on_signals()
-    unblock_signals()
-    exit_with_parent(partial(os.read, child.life, 1), lambda _status: stop.set())
-    if child.restarts:
-        _kill_survivors(home)
-    bundle = msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
-    return _supervise(bundle, home, settings.load(), child, stop, up_called_at)
+    stop = _stop_on_signals()
+    exit_with_parent(leave=lambda _status: stop.set())
+    return stop
+
+
+def _read_bundle(home: Home) -> Bundle:
+    return msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
+
+
+def _bind_ports(bundle: Bundle) -> tuple[int, ...]:
+    """Open the gateway's listening sockets; they stay open while it is restarted. Raises OperateError AW-OPS-03."""
+    config = msgspec.convert(bundle.processes[-1].config, GatewayConfig)
+    numbers = [config.port] if config.admin_port is None else [config.port, config.admin_port]
+    return tuple(bind_listener(config.host, number).detach() for number in numbers)
 
 
 def run_managed_supervisor(root: str, bundle_file: str, plan_file: str) -> int:
@@ -73,8 +108,7 @@ def run_managed_supervisor(root: str, bundle_file: str, plan_file: str) -> int:
         with closing(Store(chosen.database_url or home.store_url)) as store:
             load_pepper(home, store)
         write_json(home.plan, plan)
-        child = ForkedChild(life=-1, ready=os.open(os.devnull, os.O_WRONLY), restarts=0)
-        return _supervise(_apply_settings(bundle, chosen), home, chosen, child, stop, time.time())
+        return _supervise(_apply_settings(bundle, chosen), home, chosen, stop, SupervisorStart(time.time()))
 
 
 def _apply_settings(bundle: Bundle, chosen: Settings) -> Bundle:
@@ -105,48 +139,44 @@ def _stop_on_signals() -> Event:
     return stop
 
 
-def _supervise(
-    bundle: Bundle, home: Home, chosen: Settings, child: ForkedChild, stop: Event, up_called_at: float
-) -> int:
+def _supervise(bundle: Bundle, home: Home, chosen: Settings, stop: Event, start: SupervisorStart) -> int:
     store = Store(chosen.database_url or home.store_url)
     recorder = ObservationRecorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     rotate_in_background(home.folder("logs"), journal)
     try:
-        rollouts = EndpointRollouts(bundle, home, store, journal, chosen.engine_user)
-        Supervisor(rollouts, home, recorder, journal, up_called_at=up_called_at, child=child).run(stop)
+        context = _build_context(chosen, start)
+        rollouts = EndpointRollouts(bundle, home, store, journal, context, resumes=start.before is not None)
+        Supervisor(rollouts, home, recorder, journal, start=start).run(stop)
     except ArchwrightError as error:
-        failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
-        state = PlatformState(
-            supervisor_pid=os.getpid(),
-            parent_pid=os.getppid(),
-            url=bundle.url,
-            plan_digest=bundle.plan_digest,
-            started_at=up_called_at,
-            failure=failure,
-            restarts=child.restarts,
-            managed=bool(bundle.engine_home),
-        )
-        platform_state.write_state(home, state)
+        _record_failure(bundle, home, error, start.up_called_at)
         raise
     finally:
         recorder.close()
         store.close()
+    if has_supervising_parent():
+        os.write(0, STOPPED)
     return 0
 
 
-def _kill_survivors(home: Home) -> None:
-    """Kill the processes of the supervisor that died, and wait for their end.
+def _build_context(chosen: Settings, start: SupervisorStart) -> LaunchContext | None:
+    handles = start.handles
+    if handles is None:
+        return None
+    survivors = {} if start.before is None else find_survivors(start.before, handles.life)
+    return LaunchContext(chosen.engine_user, handles, survivors)
 
-    They end by themselves when its pipes close. An engine that does not would hold its socket and its memory twice. The
-    workers of a killed gateway finish their requests.
-    """
-    before = platform_state.read_state(home)
-    pids = [] if before is None else [process.pid for process in before.processes]
-    deadline = time.monotonic() + SURVIVOR_TIMEOUT_S
-    while (alive := [pid for pid in pids if platform_state.is_process_alive(pid, "archwright.")]) and (
-        time.monotonic() < deadline
-    ):
-        for pid in alive:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(SURVIVOR_TICK_S)
+
+def _record_failure(bundle: Bundle, home: Home, error: ArchwrightError, up_called_at: float) -> None:
+    """Add the error to the state, whose processes the standby may adopt. A managed one writes its first state."""
+    managed = bool(bundle.engine_home)
+    current = None if managed else platform_state.read_state(home)
+    failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
+    state = current or PlatformState(
+        supervisor_pid=os.getpid(),
+        url=bundle.url,
+        plan_digest=bundle.plan_digest,
+        started_at=up_called_at,
+        managed=managed,
+    )
+    platform_state.write_state(home, replace(state, failure=failure))

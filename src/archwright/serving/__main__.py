@@ -1,6 +1,7 @@
 """`python -P -m archwright.serving HOME CONFIG.json`: the gateway's master process, until the supervisor ends it.
 
-A third argument comes from an older program of this process (serving/process/upgrade.py).
+`--listen` and the descriptors of listening sockets may follow: then the ports stay open while the master restarts.
+Another third argument comes from an older program of this process (serving/process/upgrade.py).
 """
 
 import sys
@@ -20,7 +21,7 @@ from archwright.home import Home
 from archwright.journal import Journal
 from archwright.python_process import run_entry_point
 from archwright.serving.process.master import ListeningSockets, Master, MasterParts
-from archwright.serving.process.upgrade import TRIAL
+from archwright.serving.process.upgrade import LISTEN, TRIAL
 from archwright.serving.settings.config import GatewayConfig, read_config
 from archwright.serving.settings.engine_secrets import read_store_url
 from archwright.store import Store
@@ -34,13 +35,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with boundary("gateway"):
             restrict_process()
-            if len(arguments) not in (2, 3, 4):
+            if not 2 <= len(arguments) <= 5:
                 raise UsageError(
                     "AW-USE-40", "wrong arguments", hint="python -P -m archwright.serving HOME CONFIG.json"
                 )
             file = Path(arguments[1])
             config = read_config(file)
-            if arguments[2:]:
+            inherited = [int(number) for number in arguments[3:]] if LISTEN in arguments else []
+            if arguments[2:] and not inherited:
                 parts = msgspec.json.decode(arguments[2], type=MasterParts)
                 if TRIAL not in arguments:
                     _run_inherited(config, file, Home(arguments[0]), parts)
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
             if not supervised:
                 _prepare_home(home, config)
             restarted = supervised or ServiceNotifier().is_managed
-            bound = _bind_ports(config, PORT_TIMEOUT_S if restarted else 0.0)
+            timeout_s = PORT_TIMEOUT_S if restarted else 0.0
+            bound = ListeningSockets(config, inherited) if inherited else _bind_ports(config, timeout_s)
             master = Master(config, file, home, bound, life=0 if supervised else None)
             master.start()
             status = master.wait_until_ready()
@@ -73,7 +76,7 @@ def _prepare_home(home: Home, config: GatewayConfig) -> None:
 
 def _run_inherited(config: GatewayConfig, file: Path, home: Home, parts: MasterParts) -> None:
     """Continue the work of an older program of this process."""
-    master = Master(config, file, home, ListeningSockets(config, parts), life=parts.parent)
+    master = Master(config, file, home, ListeningSockets(config, parts.ports), life=parts.parent)
     master.adopt(parts)
     master.start()
     Journal("gateway").info("upgraded", workers=len(parts.workers))

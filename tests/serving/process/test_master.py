@@ -189,9 +189,13 @@ def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
     two.until(lambda: (found := read_served_revision(two.home)) is not None and found.revision == 1)
 
 
-def test_workers_end_with_their_master(two: Platform) -> None:
+def test_workers_serve_without_their_master_until_its_parent_ends_too(two: Platform) -> None:
     workers = two.workers
     two.master.kill()
+    two.until(lambda: two.home.log("gateway").read_text().count("master died") == len(workers))
+    assert [two.chat(max_tokens=1).status for _ in range(4)] == [200] * 4
+    assert two.master.stdin is not None
+    two.master.stdin.close()
     two.until(lambda: not any(_lives(pid) for pid in workers))
 
 

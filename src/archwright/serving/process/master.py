@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -63,7 +63,8 @@ class WorkerProcess:
 class MasterParts(NamedTuple):
     """The file descriptors and workers that the old code of a master passes to the new code.
 
-    `life` and `life_end`: the pipe that tells workers of the master's end. `parent`: the pipe of the master's parent.
+    `main` and `admin`: listening sockets. `life` and `life_end`: the pipe that tells workers of the master's end.
+    `parent`: the pipe of the master's parent.
     """
 
     main: int
@@ -76,19 +77,24 @@ class MasterParts(NamedTuple):
     workers: list[WorkerProcess]
 
     @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.main,) if self.admin is None else (self.main, self.admin)
+
+    @property
     def descriptors(self) -> list[int]:
         found = (self.main, self.admin, self.life, self.life_end, self.parent, *(one.reports for one in self.workers))
         return [one for one in found if one is not None]
 
 
 class ListeningSockets:
-    """The bound ports, or those that an older program of this process has bound. Raises OperateError AW-OPS-03."""
+    """The bound ports, or the descriptors of those that another process has bound. Raises OperateError AW-OPS-03."""
 
-    def __init__(self, config: GatewayConfig, parts: MasterParts | None = None) -> None:
+    def __init__(self, config: GatewayConfig, inherited: Sequence[int] = ()) -> None:
         self.admin: socket.socket | None = None
-        if parts is not None:
-            self.main = _open_socket(parts.main)
-            self.admin = None if parts.admin is None else _open_socket(parts.admin)
+        if inherited:
+            keep_private(inherited)
+            self.main, *others = (_open_socket(descriptor) for descriptor in inherited)
+            self.admin = others[0] if others else None
             return
         self.main = bind_listener(config.host, config.port)
         if config.admin_port is not None:
@@ -254,7 +260,9 @@ class Master:
         try:
             with boundary("gateway"):
                 restrict_process()  # here too: `serve` runs the master in its caller's process
-                context = WorkerContext(self._bound.main, self._bound.admin, self._life, write_end, self._since)
+                context = WorkerContext(
+                    self._bound.main, self._bound.admin, self._life, self._parent_life, write_end, self._since
+                )
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:
             journal.error("stopped", **error.as_dict())

@@ -14,7 +14,7 @@ from subprocess import DEVNULL, Popen
 from archwright.home import Home
 from archwright.python_process import build_module_command
 
-MODULE, TRIAL = "archwright.serving", "--trial"
+MODULE, TRIAL, LISTEN = "archwright.serving", "--trial", "--listen"
 
 
 def start_trial(home: Home, file: Path, parts: str) -> Popen[bytes]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
-from archwright.serving.process.config_reload import ConfigWatcher
+from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision, read_served_revision
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.serving.process.routes import LINE_ROUTES, find_admin_route
 from archwright.serving.process.tls import create_tls_context, read_expiration
@@ -54,14 +55,18 @@ CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the mast
 # Measured by the supervisor, exported by this process.
 SUPERVISOR_METRICS = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER_SIGNAL = signal.SIGHUP
+SUCCESSOR_POLL_S = 0.1
 
 
 class WorkerContext(NamedTuple):
-    """From the master. The pipe `life` closes with it, the pipe `reports` takes reports; `since`: gateway's start."""
+    """From the master. The pipe `life` closes with it, `parent` with what restarts it (None: nothing does).
+
+    The pipe `reports` takes reports; `since`: gateway's start."""
 
     bound: socket.socket
     admin: socket.socket | None
     life: int
+    parent: int | None
     reports: int
     since: float
 
@@ -115,7 +120,8 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     # A pipe does not split a report, which is one line.
     changes = ConfigWatcher(gateway, file, lambda note: os.write(context.reports, msgspec.json.encode(note) + b"\n"))
     try:
-        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context))
+        life = WorkerLife(context, partial(read_served_revision, home, file.stem), journal)
+        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context, life))
     finally:
         ledger.close(CLOSE_TIMEOUT_S)
         for part in (traces, exposition, store, table, cache):
@@ -124,21 +130,60 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     journal.info("stopped")
 
 
-async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context: WorkerContext) -> None:
+class WorkerLife:
+    """Why a worker ends. `over`: it takes no more connections. `stop`: it finishes quickly.
+
+    Without its master it serves on until the workers of the next master do, or until nothing restarts a master.
+    """
+
+    def __init__(
+        self, context: WorkerContext, read_note: Callable[[], ServedRevision | None], journal: Journal
+    ) -> None:
+        self.over, self.stop = asyncio.Event(), asyncio.Event()
+        self._context = context
+        self._master = os.getppid()
+        self._read_note = read_note
+        self._journal = journal
+        self._waiting: asyncio.Task[None] | None = None
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(HAND_OVER_SIGNAL, self.over.set)
+        loop.add_reader(self._context.life, self._lose_master, loop)
+
+    def _end(self) -> None:
+        self.stop.set()
+        self.over.set()
+
+    def _lose_master(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._context.life)
+        parent = self._context.parent
+        if parent is None:
+            self._end()
+            return
+        self._journal.warning("master died", message="this worker serves until the next one does")
+        loop.add_reader(parent, self._lose_parent, loop, parent)
+        self._waiting = loop.create_task(self._wait_for_successor())
+
+    def _lose_parent(self, loop: asyncio.AbstractEventLoop, parent: int) -> None:
+        loop.remove_reader(parent)
+        self._end()
+
+    async def _wait_for_successor(self) -> None:
+        """Wait until another master reports that its workers take requests."""
+        while (note := self._read_note()) is None or note.pid == self._master:
+            await asyncio.sleep(SUCCESSOR_POLL_S)
+        self.over.set()
+
+
+async def _serve_until_stopped(
+    gateway: GatewayContext, app: Dispatcher, context: WorkerContext, life: WorkerLife
+) -> None:
     """Serve until a signal or the master's end, then finish running requests."""
     config, loop = gateway.config, asyncio.get_running_loop()
-    stop, over = asyncio.Event(), asyncio.Event()
     loop.set_default_executor(_BoundedExecutor())
-
-    def ended() -> None:
-        loop.remove_reader(context.life)
-        stop.set()
-        over.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended)
-    loop.add_signal_handler(HAND_OVER_SIGNAL, over.set)
-    loop.add_reader(context.life, ended)
+    life.watch(loop)
     outbox = ResponseBuffer(_fit_connections(config, gateway.journal), gateway.now, gateway.flush)
     servers = {context.bound: HttpServer(app, outbox, config.trusted_proxies)}
     if context.admin is not None:
@@ -153,13 +198,13 @@ async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, context
         for listener in listeners:
             listener.open()
         gateway.journal.info("listening", port=context.bound.getsockname()[1], host=config.host, tls=tls is not None)
-        await over.wait()
+        await life.over.wait()
         batches.stop()
         for listener in listeners:
             listener.close()
         await asyncio.gather(*(listener.wait_for_handshakes() for listener in listeners))
-        if not stop.is_set():
-            await asyncio.gather(*(hand_over_connections(server, stop) for server in servers.values()))
+        if not life.stop.is_set():
+            await asyncio.gather(*(hand_over_connections(server, life.stop) for server in servers.values()))
         await asyncio.gather(*(drain_connections(server) for server in servers.values()))
 
 
