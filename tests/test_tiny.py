@@ -13,7 +13,8 @@ from .small_plans import plan_under_load
 
 
 @pytest.mark.enable_socket
-def test_from_a_plan_to_a_verdict(null_plan: Plan, home: Home) -> None:
+def test_from_a_plan_to_a_verdict(null_plan: Plan, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHWRIGHT_AUDIT_SECOND_PLACE", "none")
     path = home.root.parent / "plan.json"
     write_plan(plan_under_load(null_plan), path)
     with api.up(str(path), port=0) as platform:

@@ -29,7 +29,7 @@ from archwright.settings import Settings, locate_root
 # Linux allows 107 bytes for a Unix socket's path; macOS 103. The socket of an engine is 4 bytes longer than its link.
 SOCKET_PATH_LIMIT = 99
 # The version of everything stored below a home: log segments, tables, configuration and state files.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class HomeSchema(msgspec.Struct, frozen=True):
@@ -95,12 +95,13 @@ class Home:
         pending = MIGRATIONS[self._read_schema_version() :]
         if not pending:
             return
+        unchanging = {_keep_formats} if self.has_pepper else {_keep_formats, _expect_unsigned_rows}
         try:
             folder = os.open(self.root, os.O_RDONLY)
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX)
                 versions = range(self._read_schema_version(), SCHEMA_VERSION)
-                if any(MIGRATIONS[version] is not _keep_formats for version in versions):
+                if any(MIGRATIONS[version] not in unchanging for version in versions):
                     self._check_stopped()
                 for version in versions:
                     MIGRATIONS[version](self)
@@ -108,7 +109,7 @@ class Home:
             finally:
                 os.close(folder)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and set(pending) == {_keep_formats}:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and set(pending) <= unchanging:
                 return  # no format changes, so a home that this user may only read stays readable
             raise self._schema_error(
                 "AW-SET-06",
@@ -166,6 +167,16 @@ class Home:
     @property
     def pepper(self) -> Path:
         return self.folder("secrets") / "pepper"
+
+    @property
+    def has_pepper(self) -> bool:
+        """True if the home had keys; unlike `pepper`, this creates no folder."""
+        return (self.root / "secrets" / "pepper").exists()
+
+    @property
+    def unsigned_rows(self) -> Path:
+        """Exists until the rows of keys of an older version are signed (`access.signed_rows`)."""
+        return self.root / "secrets" / "unsigned-rows"
 
     @property
     def pseudonym_secret(self) -> Path:
@@ -330,8 +341,14 @@ def _keep_formats(_home: Home) -> None:
     """Version 1 introduced `schema.json`, version 2 optional fields of audit records; older records stay valid."""
 
 
+def _expect_unsigned_rows(home: Home) -> None:
+    """Version 3 signs the rows of keys and limits. The first command that reads keys signs those of the database."""
+    if home.has_pepper:
+        write_atomic(home.unsigned_rows, b"")
+
+
 # Item N migrates from version N. It must be repeatable: a crash before the new `schema.json` is written repeats it.
-MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats)
+MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats, _expect_unsigned_rows)
 
 
 def locate_home(chosen: Settings) -> Home:

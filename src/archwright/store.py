@@ -177,6 +177,64 @@ class Store:
                         columns.insert(), [_encode_row(row) for row in rows[start : start + INSERT_BATCH_ROWS]]
                     )
 
+    def append_linked(self, table: RecordTable[R], link: Callable[[R | None], Sequence[R]]) -> Sequence[R]:
+        """Append the rows that `link` returns for the newest row (None: there is no row), and return them.
+
+        No other process appends to the table meanwhile, and the rows survive a power failure. Tables that `link` reads
+        must exist. Raises as `append_together` does.
+        """
+        columns, layout = self._table(table), _cached_layout(table.record)
+        newest = sa.select(*[columns.c[field.name] for field in layout]).order_by(columns.c.seq.desc()).limit(1)
+        with self._translate_errors(), self._begin_exclusively(columns) as connection:
+            found = connection.execute(newest).first()
+            rows = link(None if found is None else _decode_row(table.record, layout, found))
+            for start in range(0, len(rows), INSERT_BATCH_ROWS):
+                batch = rows[start : start + INSERT_BATCH_ROWS]
+                connection.execute(columns.insert(), [_encode_row(row) for row in batch])
+            return rows
+
+    def revise_together(
+        self,
+        tables: Sequence[RecordTable[Any]],
+        change: Callable[[list[list[Any]]], list[list[Any]]],
+        *,
+        also: TableRows = (),
+    ) -> None:
+        """Replace the rows of all `tables` by those that `change` returns, and append `also`, in one transaction.
+
+        No other process appends to the tables meanwhile. Raises as `append_together` does.
+        """
+        revised = [self._table(table) for table in tables]
+        appended = [(self._table(table), rows) for table, rows in also]
+        locked = (*revised, *(columns for columns, _ in appended))
+        with self._translate_errors(), self._begin_exclusively(*locked) as connection:
+            numbered = [self.numbered_rows(table) for table in tables]
+            changed = change([[row for _seq, row in rows] for rows in numbered])
+            for columns, old_rows, new_rows in zip(revised, numbered, changed, strict=True):
+                updates = [
+                    {"row_seq": seq, **_encode_row(new)}
+                    for (seq, old), new in zip(old_rows, new_rows, strict=True)
+                    if new != old
+                ]
+                if updates:
+                    connection.execute(columns.update().where(columns.c.seq == sa.bindparam("row_seq")), updates)
+            for columns, rows in appended:
+                connection.execute(columns.insert(), [_encode_row(row) for row in rows])
+
+    @contextmanager
+    def _begin_exclusively(self, *tables: sa.Table) -> Iterator[sa.Connection]:
+        """Begin a durable transaction, which no other writer of the tables interrupts. This thread reads within it."""
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA synchronous=FULL")  # for the lifetime of the connection
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver would begin at the first write
+            _lock_tables(connection, *tables)
+            self._pinned.connection = connection
+            try:
+                yield connection
+            finally:
+                self._pinned.connection = None
+
     def rows(
         self,
         table: RecordTable[R],

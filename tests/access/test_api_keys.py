@@ -108,9 +108,10 @@ def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: Cl
     maker, gateway = KeyStore(store, b"p" * 32), open_keys(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
-    gateway._seen["keys"] = store.newest_seq(KEYS)[0]  # it read the keys just before this one was written
+    # It read the keys just before this one was written.
+    gateway._seen["keys"] = store.newest_seq(KEYS)[0], store.rows(KEYS)[-1].mac
     assert gateway.identify(secret) is None
-    gateway._seen["keys"] = 0
+    gateway._seen["keys"] = 0, ""
     clock.now += 1
     assert gateway.identify(secret) is None
 
@@ -294,4 +295,4 @@ def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatc
 
 def test_records_carry_no_more_than_needed() -> None:
     fields = {"id", "tenant", "role", "name", "prefix", "digest", "created_at", "user", "expires_at"}
-    assert set(KeyRecord.__struct_fields__) == fields | {"rpm", "tpm", "budget_usd", "period"}
+    assert set(KeyRecord.__struct_fields__) == fields | {"rpm", "tpm", "budget_usd", "period", "prev", "mac"}

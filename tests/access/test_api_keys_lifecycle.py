@@ -131,9 +131,10 @@ def test_an_end_read_before_its_secret_counts(store: Store, clock: Clock) -> Non
     maker, gateway = open_keys(store, clock), open_keys(store, clock)
     old, record = maker.create("clinic")
     maker.rotate(record.id, 0)
-    gateway._seen["keys"] = store.newest_seq(KEYS)[0]  # it read the keys just before these were written
+    # It read the keys just before these were written.
+    gateway._seen["keys"] = store.newest_seq(KEYS)[0], store.rows(KEYS)[-1].mac
     assert gateway.identify(old) is None
-    gateway._seen["keys"] = 0
+    gateway._seen["keys"] = 0, ""
     clock.now += 1
     assert gateway.identify(old) is None
 

@@ -110,9 +110,12 @@ def test_tenants_keys_and_audit(cli: CommandLine) -> None:
     made_at = datetime.fromtimestamp(listed[0]["created_at"]).astimezone()
     shown = cli.text("key list")
     assert made["id"] in shown and f"{made_at:%Y-%m}" in shown, "to be copied, and to be read"
-    cli.run("audit verify")
-    acts = [act["action"] for act in cli.json("audit list") if not act["action"].endswith(".list")]
-    assert acts == ["key.revoke", "key.create", "tenant.create"]
+    assert "second_place  none" in cli.text("audit verify", 10)
+    assert cli.json_error("audit verify", 10)["code"] == "AW-STO-23"
+    Path("archwright.toml").write_text('audit_second_place = "none"\n')
+    assert cli.json("audit verify")["second_place"].startswith("none, by audit_second_place")
+    Path("archwright.toml").unlink()
+    assert [act["action"] for act in cli.json("audit list")] == ["key.revoke", "key.create", "tenant.create"]
 
 
 def test_tables_and_records_print(cli: CommandLine, null_plan: Plan) -> None:

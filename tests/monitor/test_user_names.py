@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from archwright.access import tables
 from archwright.access.api_keys import KeyStore
+from archwright.access.signed_rows import sign_anew
 from archwright.contract.record import replace
 from archwright.monitor.user_names import USER_NAMES, ensure_user_id, find_user_ids, read_user_names
 from archwright.policy.usage_limits import UsageLimits
@@ -38,7 +39,8 @@ def test_keys_and_limits_show_names_and_store_ids(store: Store) -> None:
 def test_a_user_of_an_older_version_stays_one_user(store: Store) -> None:
     keys = make_keys(store)
     _secret, record = keys.create("clinic")
-    store.revise(tables.KEYS, lambda row: replace(row, user="bob"))
+    check = tables.PepperCheck(generation=2, check="")
+    sign_anew(store, b"pepper", check, lambda row: replace(row, user="bob"))
     keys.create("clinic", user="bob")
     assert {row.user for row in store.rows(tables.KEYS)} == {"bob"}
     assert [key.user for key in keys.list()] == ["bob", "bob"] and record.id

@@ -9,12 +9,15 @@ scope replaces all limits before it.
 
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from archwright import settings
 from archwright.access import tables
+from archwright.access.audit_checkpoints import check_newest_mark
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
+from archwright.access.signed_rows import append_signed, check_rows, read_signer, sign_anew, sign_unsigned
 from archwright.access.tables import (
     NO_LIMITS,
     ROLE_NAMES,
@@ -23,22 +26,25 @@ from archwright.access.tables import (
     LimitRow,
     Principal,
     ScopeKind,
+    SignedRow,
     Tenant,
     is_well_formed,
 )
 from archwright.contract.record import as_dict, replace
-from archwright.errors import AccessError, ErrorLocation, UsageError
+from archwright.errors import AccessError, ErrorLocation, StoreError, UsageError
 from archwright.home import Home, create_secret, write_atomic
 from archwright.monitor.shared_table import Transaction
 from archwright.monitor.user_names import ensure_user_id, read_user_names
 from archwright.policy.usage_limits import UsageLimits
-from archwright.store import ConflictError, Store
+from archwright.store import ConflictError, RecordTable, Store
 
 # Importers of keys need only this module.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
 __all__ += ["load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
 
+R = TypeVar("R", bound=SignedRow)
 PEPPER_LENGTH = 32
+ALTERED_CODES = ("AW-STO-20", "AW-STO-21")
 PEPPER_HINT = "restore it from a backup or a home with this database, or give up all keys: archwright key reset"
 
 
@@ -105,9 +111,9 @@ class KeyStore(KeyCache):
             **as_dict(limits),
             expires_at=None if lives_s is None else now + lives_s,
         )
-        self._store.append(tables.KEYS, [record])
+        signed = self._append(tables.KEYS, record)
         self._announce_change()
-        return secret, replace(record, user=user)
+        return secret, replace(signed, user=user)
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
         """Add a new secret to a key; its old secrets end after `overlap_s`. Raises UsageError AW-USE-34, AW-USE-36."""
@@ -123,18 +129,11 @@ class KeyStore(KeyCache):
         expires_at = records[-1].expires_at if life_s is None else now + life_s
         record = replace(records[-1], prefix=prefix, digest=digest, created_at=now, expires_at=expires_at)
         # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
-        self._store.append(tables.KEYS, [record])
-        self._end_secrets(records, now + overlap_s)
-        return secret, self._with_user_name(record)
-
-    def end_key(self, key_id: str, at: float) -> None:
-        """End a key at a time; an earlier end stays. Raises UsageError AW-USE-34."""
-        self._end_secrets(self._require_records(key_id), at)
-
-    def _end_secrets(self, records: Iterable[KeyRecord], at: float) -> None:
-        ends = [tables.SecretExpiry(digest=record.digest, at=at) for record in records]
-        self._store.append(tables.SECRET_EXPIRIES, ends)
+        signed = self._append(tables.KEYS, record)
+        ends = [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in records]
+        self._append(tables.SECRET_EXPIRIES, *ends)
         self._announce_change()
+        return secret, self._with_user_name(signed)
 
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Replace all limits of a key (`name`: its id), a user or a tenant.
@@ -150,15 +149,15 @@ class KeyStore(KeyCache):
             name = self._find_user_id(tenant, name)
         scope = tables.format_scope_name(kind, tenant if kind != "key" else "", name)
         row = LimitRow(scope=scope, **as_dict(limits), at=self._clock())
-        self._store.append(tables.LIMITS, [row])
+        signed = self._append(tables.LIMITS, row)
         self._announce_change()
-        return row
+        return signed
 
     def set_content_tracing(self, tenant: str, traced: bool) -> None:
         """Include a tenant's prompts and responses in traces, or stop doing so. Raises UsageError AW-USE-34."""
         self._check_tenant(tenant)
         row = tables.TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())
-        self._store.append(tables.CONTENT_TRACINGS, [row])
+        self._append(tables.CONTENT_TRACINGS, row)
         self._announce_change()
         self._refresh()
 
@@ -179,6 +178,15 @@ class KeyStore(KeyCache):
     def _has_tenant(self, name: str) -> bool:
         return bool(self._store.rows(tables.TENANTS, {"name": name}, limit=1))
 
+    def _append(self, table: RecordTable[R], *rows: R) -> R:
+        """Append rows and return the last one with its signature."""
+        return append_signed(self._store, self._pepper, table, rows)[-1]
+
+    def _read_keys(self, where: Mapping[str, object] | None) -> list[KeyRecord]:
+        """Return the authentic records of keys, oldest first: a forged record decides nothing, and no copy signs it."""
+        rows = self._store.rows(tables.KEYS, where)
+        return read_signer(self._store, self._pepper).select_authentic(tables.KEYS, rows)
+
     def _generate_secret(self) -> tuple[str, str, str]:
         """Return a new secret, its prefix for lists, and its digest."""
         body = secrets.token_urlsafe(32)
@@ -187,31 +195,32 @@ class KeyStore(KeyCache):
 
     def _require_records(self, key_id: str) -> list[KeyRecord]:
         """Return the records of a key, oldest first. Raises UsageError AW-USE-34."""
-        records = self._store.rows(tables.KEYS, {"id": key_id})
+        records = self._read_keys({"id": key_id})
         if not records:
             raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="list them: archwright key list")
         return records
 
     def find_record(self, key_id: str) -> KeyRecord | None:
         """Return the newest record of a key, revoked or not; None if it does not exist."""
-        records = self._store.rows(tables.KEYS, {"id": key_id})
+        records = self._read_keys({"id": key_id})
         return self._with_user_name(records[-1]) if records else None
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Revoke a key: here at once, in other processes within POLL_S. Idempotent. Raises UsageError AW-USE-34."""
         records = self._require_records(key_id)
         with suppress(ConflictError):
-            self._store.append(tables.REVOCATIONS, [tables.Revocation(key_id=key_id, at=self._clock())])
+            self._append(tables.REVOCATIONS, tables.Revocation(key_id=key_id, at=self._clock()))
         self._announce_change()
         self._refresh()
         return self._with_user_name(records[-1])
 
     def is_revoked(self, key_id: str) -> bool:
-        return bool(self._store.rows(tables.REVOCATIONS, {"key_id": key_id}, limit=1))
+        self._refresh()
+        return key_id in self._revoked
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
         """Return the newest record of each key of `tenant` (None: of all), oldest key first, revoked ones included."""
-        rows = self._store.rows(tables.KEYS, None if tenant is None else {"tenant": tenant})
+        rows = self._read_keys(None if tenant is None else {"tenant": tenant})
         names = read_user_names(self._store)
         return tuple({row.id: replace(row, user=names.get(row.user, row.user)) for row in rows}.values())
 
@@ -243,10 +252,20 @@ def _increment_epoch(transaction: Transaction) -> None:
 
 
 def load_pepper(home: Home, store: Store) -> bytes:
-    """Return the home's pepper, created on first use of home and store.
+    """Return the home's pepper, created on first use of home and store. Signs the rows of an older version once.
 
     The store holds a check value of the pepper, because homes that share a database need the same one. Raises
-    AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys."""
+    AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys,
+    StoreError AW-STO-21 if the newest checkpoint contradicts the rows of keys."""
+    pepper = _load_checked_pepper(home, store)
+    if home.unsigned_rows.exists():
+        sign_unsigned(store, pepper)
+        home.unsigned_rows.unlink(missing_ok=True)
+    check_newest_mark(store, home)
+    return pepper
+
+
+def _load_checked_pepper(home: Home, store: Store) -> bytes:
     path, checks = home.pepper, store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
     if not path.exists() and not checks and not store.rows(tables.KEYS, limit=1):
         create_secret(path, PEPPER_LENGTH)
@@ -277,19 +296,35 @@ def read_pepper(home: Home) -> bytes:
 
 
 def replace_pepper(home: Home, store: Store) -> None:
-    """Replace a pepper that is lost: every key becomes invalid. Raises UsageError AW-USE-37 if it is intact."""
+    """Replace a pepper that is lost, or under which rows were altered: every key becomes invalid.
+
+    All rows are signed anew as they are. Raises UsageError AW-USE-37 if the pepper and the rows are intact."""
     try:
-        load_pepper(home, store)
-    except AccessError:
+        check_rows(store, read_signer(store, load_pepper(home, store)))
+    except (AccessError, StoreError) as error:
+        if isinstance(error, StoreError) and error.code not in ALTERED_CODES:
+            raise
         checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
         pepper = secrets.token_bytes(PEPPER_LENGTH)
         write_atomic(home.pepper, pepper)
+        home.unsigned_rows.unlink(missing_ok=True)
         generation = checks[0].generation + 1 if checks else 1
         row = tables.PepperCheck(generation=generation, check=_compute_check(pepper))
-        store.append(tables.PEPPER_CHECKS, [row])
+        sign_anew(store, pepper, row)
         return
     hint = "revoke single keys: archwright key revoke ID"
     raise UsageError("AW-USE-37", "the pepper is intact, so the keys are valid", hint=hint)
+
+
+def renew_signatures(home: Home, store: Store, change: Callable[[Any], Any]) -> None:
+    """Change signed rows, as the erasure of a person must, and sign all rows in a new generation.
+
+    Raises StoreError AW-STO-20, and changes nothing, if a row is not authentic."""
+    pepper = load_pepper(home, store)
+    signer = read_signer(store, pepper)
+    check_rows(store, signer)
+    check = tables.PepperCheck(generation=signer.generation + 1, check=_compute_check(pepper))
+    sign_anew(store, pepper, check, change)
 
 
 def _compute_check(pepper: bytes) -> str:

@@ -5,6 +5,8 @@ secret causes an immediate read only if a process of this machine noted a key ch
 every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
 time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
 With `background` an expired secret gets a row with the end ENDED, so that a clock that goes back never revives it.
+
+The signature of a row is checked once, when the row is read (`access.signed_rows`), not for each request.
 """
 
 import hmac
@@ -19,6 +21,7 @@ from sys import intern
 from typing import TypeVar
 
 from archwright.access import tables
+from archwright.access.signed_rows import RowSigner, altered_error, append_signed, read_signer
 from archwright.access.tables import (
     NO_LIMITS,
     SECRET_LENGTH,
@@ -27,6 +30,7 @@ from archwright.access.tables import (
     LimitScope,
     Principal,
     SecretExpiry,
+    SignedRow,
     is_well_formed,
 )
 from archwright.contract.record import replace
@@ -35,13 +39,13 @@ from archwright.monitor.shared_table import SharedTable
 from archwright.policy.usage_limits import UsageLimits
 from archwright.store import ColumnRange, RecordTable, Store
 
-R = TypeVar("R")
+R = TypeVar("R", bound=SignedRow)
 
 POLL_S = 0.5  # a revocation by another process is visible within this time
 TENANT_DIGEST_LENGTH = 32  # 128 bits in hexadecimal digits
 REFRESH_AHEAD_S = 0.25  # age at which a background read starts, so that no request waits for it
 READ_TIMEOUT_S = 0.4  # from the start of a background read; slightly longer than until the cache is too old
-FOLLOWED_TABLES = (tables.KEYS, tables.REVOCATIONS, tables.SECRET_EXPIRIES, tables.LIMITS, tables.CONTENT_TRACINGS)
+FOLLOWED_TABLES = (*tables.SIGNED_TABLES, tables.PEPPER_CHECKS)
 UNKNOWN_POLL_S = 0.2  # shortest interval of reads for unknown secrets without a noted change
 DAY_S = 86_400
 USE_RETENTION_DAYS = 90
@@ -86,7 +90,10 @@ class KeyCache:
     ) -> None:
         self.version = 0
         """Incremented when a key is revoked or expires earlier, or a limit changes."""
+        self.check_start: Callable[[], None] | None = None
+        """Called before the first read; raises StoreError if the rows must not be trusted."""
         self._store = store
+        self._pepper = pepper
         self._hmac = hmac.new(pepper, digestmod="sha256")  # copied per secret: a new HMAC costs a third more
         self._clock = clock
         self._monotonic = monotonic
@@ -107,7 +114,8 @@ class KeyCache:
         self._limits: dict[str, UsageLimits] = {}
         self._interned: dict[UsageLimits, UsageLimits] = {}  # many keys share few distinct limits
         self._traced: dict[str, bool] = {}
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, str]] = {}  # by table: number and signature of the newest row
+        self._generation = 0  # of the signatures
         self._newest: tuple[int, ...] = ()
         self._read_at = float("-inf")
         self._day = 0
@@ -220,6 +228,7 @@ class KeyCache:
             epoch = None if self._table is None else self._table.get(EPOCH_KEY) or b""
             newest = self._store.newest_seq(*FOLLOWED_TABLES)
             if newest != self._newest:
+                self._check_order(newest)
                 self._apply_new_rows()
             self._end_expired()
             self._read_at, self._epoch, self._newest = at, epoch, newest
@@ -231,21 +240,32 @@ class KeyCache:
             self._ends_written_at = at
             threading.Thread(target=self.write_ends, name="key-ends", daemon=True).start()
 
+    def _check_order(self, newest: tuple[int, ...]) -> None:
+        """Raise StoreError AW-STO-20 if rows that this process has read are gone. Rows are never removed."""
+        if not self._newest and self.check_start is not None:
+            self.check_start()
+        for table, seq, read in zip(FOLLOWED_TABLES, newest, self._newest, strict=False):
+            if seq < read:
+                raise altered_error(f"rows after row {seq} of {table.name} were removed", table)
+
     def _apply_new_rows(self) -> None:
         """Apply the new rows of all tables, or of none. Keys are read first: a key revoked meanwhile is never live."""
-        seen = dict(self._seen)
-        keys = self._fetch_new_rows(tables.KEYS, seen)
-        revocations = self._fetch_new_rows(tables.REVOCATIONS, seen)
-        ends = self._fetch_new_rows(tables.SECRET_EXPIRIES, seen)
-        limits = self._fetch_new_rows(tables.LIMITS, seen)
-        tracings = self._fetch_new_rows(tables.CONTENT_TRACINGS, seen)
-        self._seen = seen
-        self._traced.update((row.tenant, row.traced) for row in tracings)
+        signer = read_signer(self._store, self._pepper)
+        # A new generation signs all rows anew, so all are read again; to apply a row twice changes nothing.
+        seen = dict(self._seen) if signer.generation == self._generation else {}
+        keys = self._fetch_new_rows(tables.KEYS, signer, seen)
+        revocations = self._fetch_new_rows(tables.REVOCATIONS, signer, seen)
+        ends = self._fetch_new_rows(tables.SECRET_EXPIRIES, signer, seen)
+        limits = self._fetch_new_rows(tables.LIMITS, signer, seen)
+        tracings = self._fetch_new_rows(tables.CONTENT_TRACINGS, signer, seen)
+        self._seen, self._generation = seen, signer.generation
+        self._traced.update({row.tenant: row.traced for row in tracings})
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
             self._add_key(key)
-        for row in limits:
-            self._limits[row.scope] = self._intern_limits(tables.build_limits(row))
+        newest_limits = {row.scope: row for row in limits}
+        for scope, row in newest_limits.items():
+            self._limits[scope] = self._intern_limits(tables.build_limits(row))
         for revocation in revocations:
             for digest in self._digests.pop(revocation.key_id, ()):
                 self._live.pop(digest, None)
@@ -256,12 +276,20 @@ class KeyCache:
         if revocations or any(changed) or limits:
             self.version += 1
 
-    def _fetch_new_rows(self, table: RecordTable[R], seen: dict[str, int]) -> list[R]:
-        """Return the rows after the number in `seen`, and update that number."""
-        rows = self._store.numbered_rows(table, seen.get(table.name, 0))
-        if rows:
-            seen[table.name] = rows[-1][0]
-        return [row for _seq, row in rows]
+    def _fetch_new_rows(self, table: RecordTable[R], signer: RowSigner, seen: dict[str, tuple[int, str]]) -> list[R]:
+        """Return the authentic rows after the row in `seen`, and update `seen`.
+
+        A key without a valid signature is left out, so it is refused. Raises StoreError AW-STO-20 for other tables."""
+        after, prev = seen.get(table.name, (0, ""))
+        numbered = self._store.numbered_rows(table, after)
+        if not numbered:
+            return []
+        rows = [row for _seq, row in numbered]
+        seen[table.name] = numbered[-1][0], rows[-1].mac
+        if table is tables.KEYS:
+            return signer.select_authentic(table, rows)
+        signer.check(table, numbered, prev)
+        return rows
 
     def _add_key(self, row: KeyRecord) -> None:
         self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
@@ -280,7 +308,8 @@ class KeyCache:
         self._live[digest] = self._mark_limited(principal)
         if ENDED < principal.expires_at < math.inf:
             heappush(self._expiries, (principal.expires_at, digest))
-        self._digests[row.id] = (*self._digests.get(row.id, ()), digest)
+        digests = self._digests.get(row.id, ())
+        self._digests[row.id] = digests if digest in digests else (*digests, digest)
 
     def _expire_secret(self, digest: bytes, at: float) -> bool:
         """Expire a secret; True if its end changed. The end is kept, because the secret may be read later."""
@@ -310,7 +339,8 @@ class KeyCache:
             while True:
                 digests.append(self._expired.popleft())
         try:
-            self._store.append(tables.SECRET_EXPIRIES, [SecretExpiry(digest=d.hex(), at=ENDED) for d in digests])
+            ends = [SecretExpiry(digest=digest.hex(), at=ENDED) for digest in digests]
+            append_signed(self._store, self._pepper, tables.SECRET_EXPIRIES, ends)
         except StoreError:
             self._expired.extend(digests)  # retried after WRITE_ENDS_S
 

@@ -44,7 +44,6 @@ def build_new_key(secret: str, record: KeyRecord) -> NewKey:
 def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:
     """Build the view of a key; `known`: limits in force by scope, `used`: time of last use by key id."""
     limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
-    fields = {name: value for name, value in as_dict(record).items() if name != "digest"} | as_dict(limits)
-    # An end that was set later; without its time, the secret of a key that expired has the end 0.
-    fields["expires_at"] = keys.find_end(record) or record.expires_at
+    shown = {name: value for name, value in as_dict(record).items() if name not in ("digest", "prev", "mac")}
+    fields = shown | as_dict(limits)
     return KeyView(**fields, last_used_at=used.get(record.id), revoked=keys.is_revoked(record.id))

@@ -5,7 +5,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
@@ -30,7 +30,14 @@ class Tenant(Record):
     created_at: float
 
 
-class KeyRecord(Record):
+class SignedRow(Record):
+    """A row that decides who may do what; `mac`: its signature, `prev`: that of the row before it (`signed_rows`)."""
+
+    prev: str = ""
+    mac: str = ""
+
+
+class KeyRecord(SignedRow):
     """Stored record of a key without its secret; `prefix`: start of the secret, shown in lists.
 
     A rotated key has one record per secret; the newest record is in force."""
@@ -50,19 +57,19 @@ class KeyRecord(Record):
     expires_at: float | None = None
 
 
-class Revocation(Record):
+class Revocation(SignedRow):
     key_id: str
     at: float
 
 
-class SecretExpiry(Record):
+class SecretExpiry(SignedRow):
     """End of one secret of a key: from `at` on it is refused; 0: it expired, and no clock revives it."""
 
     digest: str
     at: float
 
 
-class LimitRow(Record):
+class LimitRow(SignedRow):
     """All limits of a scope from `at` on; `scope`: see `format_scope_name`."""
 
     scope: str
@@ -73,7 +80,7 @@ class LimitRow(Record):
     at: float
 
 
-class TenantContentTracing(Record):
+class TenantContentTracing(SignedRow):
     """Setting of a tenant from `at` on: traces include prompts and responses if `traced`."""
 
     tenant: str
@@ -122,6 +129,7 @@ LIMITS = RecordTable("limits", LimitRow, index=("scope",))
 CONTENT_TRACINGS = RecordTable("content_choices", TenantContentTracing, index=("tenant",))
 PEPPER_CHECKS = RecordTable("pepper_checks", PepperCheck, unique=("generation",))
 KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
+SIGNED_TABLES: tuple[RecordTable[Any], ...] = (KEYS, REVOCATIONS, SECRET_EXPIRIES, LIMITS, CONTENT_TRACINGS)
 
 
 def format_scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:

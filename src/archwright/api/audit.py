@@ -3,27 +3,48 @@
 from pathlib import Path
 
 from archwright.access import audit_log as trail
-from archwright.access.audit_checkpoints import SYSLOG, check_log, check_places, read_checkpoints, read_signing_key
+from archwright.access.api_keys import read_pepper
+from archwright.access.audit_checkpoints import (
+    SYSLOG,
+    check_home,
+    check_log,
+    check_places,
+    read_checkpoints,
+    read_signing_key,
+)
 from archwright.access.audit_log import AuditEvent
-from archwright.api.context import audit_read, open_home
+from archwright.access.checkpoint_anchor import read_anchors
+from archwright.access.signed_rows import check_rows, read_signer
+from archwright.api.context import open_home
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError
 from archwright.monitor.user_names import find_user_ids
+from archwright.settings import Settings
+
+SECOND_PLACE_HINT = "set audit_checkpoints to a file outside the home or to syslog, or accept the risk: "
+SECOND_PLACE_HINT += 'audit_second_place = "none"'
 
 
 class AuditVerification(Record):
     """The result of a check of the log: `records` were checked, and compared with signed `checkpoints`.
 
-    `public_keys` signed the checkpoints. `warning`: what the check could not see."""
+    `public_keys` signed the checkpoints. `second_place`: what the second place covers, or the setting that renounces
+    it. `warning`: what the check could not see."""
 
     whole: bool
     records: int
     checkpoints: int = 0
     public_keys: tuple[str, ...] = ()
+    second_place: str = ""
     warning: str = ""
 
 
-@audit_read("audit.list")
+class SecondPlaceError(StoreError):
+    """The log is whole, but nothing outside the home confirms it (AW-STO-23); `result`: the AuditVerification."""
+
+    exit_status = 10
+
+
 def list(  # noqa: A001 - the verb's name
     *, tenant: str | None = None, source: str | None = None, user: str | None = None, limit: int = 50
 ) -> tuple[AuditEvent, ...]:
@@ -44,13 +65,17 @@ def list(  # noqa: A001 - the verb's name
 def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
     """Recompute the chain and compare the log with its checkpoints: the home's, the second place's, `checkpoints`.
 
-    Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint).
-    Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed; AW-STO-14 to AW-STO-19."""
+    Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint). The home's
+    rows of keys are checked too. Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed;
+    AW-STO-14 to AW-STO-22; SecondPlaceError AW-STO-23 if no second place covers a record, unless the setting
+    audit_second_place is none."""
     with open_home() as (settings, home, store):
         second = checkpoints or settings.audit_checkpoints
-        # A checkpoint is written to the home first: read it last, so that it has those that are written meanwhile.
+        # A checkpoint is written to the home first, then to the database, then to the second place. Read in the other
+        # order, the home has those that are written meanwhile.
         seen = second not in ("", SYSLOG)
         elsewhere = read_checkpoints(Path(second)) if seen and (checkpoints or Path(second).exists()) else ()
+        anchors = read_anchors(store)
         kept = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
         found = trail.check_chain(store, home)
         if found.broken is not None:
@@ -62,22 +87,41 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
         keys = tuple(public_key or trusted)
         covering, others = check_log(store, (*kept, *elsewhere), frozenset(keys))
         check_places(kept, elsewhere, home)
+        check_home(kept, anchors, store, home)
+        if home.has_pepper and not home.unsigned_rows.exists():
+            check_rows(store, read_signer(store, read_pepper(home)))
         covered = max((one.records for one in elsewhere if one in covering), default=0)
         warnings = [_describe_gap(second, len(covering), covered, found.records)]
         if others:
             warnings.append(f"other keys signed checkpoints that agree with the log: {', '.join(sorted(others))}")
-        warning = "; ".join(filter(None, warnings))
-        return AuditVerification(
-            whole=True, records=found.records, checkpoints=len(covering), public_keys=keys, warning=warning
+        result = AuditVerification(
+            whole=True,
+            records=found.records,
+            checkpoints=len(covering),
+            public_keys=keys,
+            second_place=describe_second_place(settings, covered),
+            warning="; ".join(filter(None, warnings)),
         )
+        if found.records and not covered and settings.audit_second_place != "none":
+            message = "the log is whole by the home alone: no second place has a checkpoint of it"
+            error = SecondPlaceError("AW-STO-23", message, where=ErrorLocation("audit log"), hint=SECOND_PLACE_HINT)
+            error.result = result
+            raise error
+        return result
+
+
+def describe_second_place(chosen: Settings, covered: int | None = None) -> str:
+    """Return where a copy of the checkpoints is, with the records that it covers if they are known."""
+    if not chosen.audit_checkpoints and not covered:
+        return 'none, by audit_second_place = "none"' if chosen.audit_second_place == "none" else "none"
+    place = chosen.audit_checkpoints or "the given file"
+    return place if covered is None else f"{place}, {covered:,} records"
 
 
 def _describe_gap(second: str, checked: int, seen: int, records: int) -> str:
     """Return what the check could not see, "" for nothing."""
     if not second:
-        return (
-            "set audit_checkpoints: without a second place, an attacker may replace log, key and checkpoints together"
-        )
+        return "without a second place, an attacker may replace log, key and checkpoints together"
     if second == SYSLOG:
         return "export the checkpoints of the system log to a file and pass it: audit verify --checkpoints FILE"
     if not checked:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from archwright.access import tables
-from archwright.access.api_keys import KeyStore
+from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_log import AUDIT_STREAM, AuditEvent, AuditLog, check_chain, name_users, read_entries
+from archwright.access.signed_rows import sign_anew
 from archwright.contract.record import replace
 from archwright.lake.erasure import record_stores
 from archwright.lake.erasure.lake_stores import ErasableStore, ErasureScope
@@ -51,17 +52,17 @@ def find_in_file(path: Path) -> int:
 
 
 def test_a_user_is_nameless_and_without_keys(lake: Lake) -> None:
-    keys = KeyStore(lake.store, b"p" * 32)
+    keys = KeyStore(lake.store, load_pepper(lake.home, lake.store))
     secret, record = keys.create("clinic", user=NAME)
     keys.create("clinic", user="bob@example.org")
     assert erase(record_stores.UserNameStore(scope_of(lake))) == 1
-    assert KeyStore(lake.store, b"p" * 32).identify(secret) is None
+    assert KeyStore(lake.store, load_pepper(lake.home, lake.store)).identify(secret) is None
     assert keys.is_revoked(record.id)
     assert [row.name for row in lake.store.rows(USER_NAMES)] == ["bob@example.org"]
 
 
 def test_the_signed_log_names_an_erased_user_by_an_id_that_names_nobody(lake: Lake) -> None:
-    keys = KeyStore(lake.store, b"p" * 32)
+    keys = KeyStore(lake.store, load_pepper(lake.home, lake.store))
     keys.create("clinic", user=NAME)
     user = find_user_ids(lake.store, NAME)[0]
     with closing(WalWriter(lake.store, lake.home)) as wal:
@@ -86,9 +87,11 @@ def test_the_signed_log_names_an_erased_user_by_an_id_that_names_nobody(lake: La
 
 
 def test_tables_blocks_and_free_pages_of_the_database(lake: Lake) -> None:
-    keys = KeyStore(lake.store, b"p" * 32)
-    keys.create("clinic", name="laptop")
-    lake.store.revise(tables.KEYS, lambda row: replace(row, name=f"laptop of {NAME}"))
+    keys = KeyStore(lake.store, load_pepper(lake.home, lake.store))
+    secret, _record = keys.create("clinic", name="laptop")
+    check = replace(lake.store.rows(tables.PEPPER_CHECKS)[-1], generation=2)
+    pepper = load_pepper(lake.home, lake.store)
+    sign_anew(lake.store, pepper, check, lambda row: replace(row, name=f"laptop of {NAME}"))
     lines = zlib.compress(f'{{"id":"1","user":"{NAME}"}}\n{{"id":"2","user":"bob"}}'.encode())
     block = RecordBlock(writer="w", number=0, end=9, first_at=1.0, last_at=2.0, count=2, tip="", data=lines)
     lake.store.append(BLOCKS["served"], [block])
@@ -98,6 +101,7 @@ def test_tables_blocks_and_free_pages_of_the_database(lake: Lake) -> None:
     assert find_in_file(path) == 2 and NAME.encode() in path.read_bytes()
     assert erase(record_stores.DatabaseStore(scope_of(lake))) == 2
     assert [row.name for row in lake.store.rows(tables.KEYS)] == [MASK]
+    assert keys.identify(secret) is not None, "the changed row is signed anew"
     [revised] = lake.store.rows(BLOCKS["served"])
     assert zlib.decompress(revised.data).decode() == f'{{"id":"1","user":"{MASK}"}}\n{{"id":"2","user":"bob"}}'
     lake.store.purge_deleted_rows()

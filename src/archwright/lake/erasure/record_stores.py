@@ -9,13 +9,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from archwright.access import tables as access_tables
+from archwright.access.api_keys import load_pepper, renew_signatures
+from archwright.access.audit_checkpoints import load_signing_key, sign_correction
 from archwright.access.audit_log import AUDIT_STREAM
-from archwright.contract.record import replace
+from archwright.access.signed_rows import append_signed
+from archwright.contract.record import Record, as_dict, replace
 from archwright.lake.erasure.file_scan import count_decoded
 from archwright.lake.erasure.lake_stores import ErasableStore
 from archwright.lake.erasure.receipt import FoundPlace
@@ -28,9 +31,11 @@ from archwright.monitor.wal.compaction import BLOCKS, RecordBlock, compact_orpha
 from archwright.monitor.wal.segments import DATA_START, SEGMENT_SUFFIX, read_batches
 from archwright.store import read_sqlite_cells
 
+R = TypeVar("R", bound=Record)
 AUDIT_TABLE = BLOCKS[AUDIT_STREAM].name
 # The audit log is not rewritten, names have a store of their own, and the lake updates the records of versions.
 OTHER_TABLES = {AUDIT_TABLE, USER_NAMES.name, VERSIONS.name}
+SIGNED_NAMES = {table.name for table in access_tables.SIGNED_TABLES}
 SQLITE_MAGIC, LMDB_SUFFIX = b"SQLite format 3\0", ".lmdb"
 PIECE_VALUES = 4096
 LOG_LINE_BYTES = 1 << 20
@@ -50,8 +55,10 @@ class UserNameStore(ErasableStore):
         store = self._scope.store
         for one in self._list_names():
             keys = {row.id for row in store.rows(access_tables.KEYS, {"tenant": one.tenant, "user": one.id})}
-            for key in sorted(keys - {row.key_id for row in store.rows(access_tables.REVOCATIONS)}):
-                store.append(access_tables.REVOCATIONS, [access_tables.Revocation(key_id=key, at=time.time())])
+            left = sorted(keys - {row.key_id for row in store.rows(access_tables.REVOCATIONS)})
+            if left:
+                revoked = [access_tables.Revocation(key_id=key, at=time.time()) for key in left]
+                append_signed(store, load_pepper(self._scope.home, store), access_tables.REVOCATIONS, revoked)
             store.remove(USER_NAMES, {"tenant": one.tenant, "name": one.name})
 
     def _list_names(self) -> list[UserName]:
@@ -78,9 +85,15 @@ class DatabaseStore(ErasableStore):
     def erase(self) -> None:
         store = self._scope.store
         compact_orphans(store, self._scope.home)
-        store.revise_texts(self._mask, OTHER_TABLES)
+        store.revise_texts(self._mask, OTHER_TABLES | SIGNED_NAMES)
+        if any(place.place in SIGNED_NAMES for place in self.find()):
+            renew_signatures(self._scope.home, store, self._mask_row)
         for table in (one for one in BLOCKS.values() if one.name != AUDIT_TABLE):
             store.revise(table, self._mask_block)
+
+    def _mask_row(self, row: R) -> R:
+        texts = {name: value for name, value in as_dict(row).items() if isinstance(value, str)}
+        return replace(row, **{name: self._mask(text) for name, text in texts.items()})
 
     def _mask(self, text: str) -> str:
         """The text without the person; in JSON only the values that name the person are replaced."""
@@ -102,7 +115,9 @@ class DatabaseStore(ErasableStore):
     def _mask_block(self, block: RecordBlock) -> RecordBlock:
         lines = zlib.decompress(block.data).decode().split("\n")
         masked = [*map(self._mask, lines)]
-        return block if masked == lines else replace(block, data=zlib.compress("\n".join(masked).encode()))
+        if masked == lines:
+            return block
+        return sign_correction(block, zlib.compress("\n".join(masked).encode()), load_signing_key(self._scope.home))
 
 
 class SharedTableStore(ErasableStore):

@@ -45,7 +45,9 @@ CHAIN_FIELD = b',"chain":"'  # inside a JSON text its quotes would be escaped
 
 
 class RecordBlock(Record):
-    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`; `tip`: SHA-256 of the last group."""
+    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`; `tip`: SHA-256 of the last group.
+
+    If the erasure of a person changed the data: `origin`: SHA-256 of the first data, `correction`: signature of it."""
 
     writer: str
     number: int
@@ -55,6 +57,8 @@ class RecordBlock(Record):
     count: int
     tip: str
     data: bytes
+    origin: str = ""
+    correction: str = ""
 
 
 BLOCKS = {

@@ -19,7 +19,7 @@ import uvloop
 
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, read_pepper
-from archwright.access.audit_checkpoints import CheckpointWriter
+from archwright.access.audit_checkpoints import CheckpointWriter, check_newest_mark
 from archwright.access.audit_log import AuditLog
 from archwright.contract.record import replace
 from archwright.errors import StoreError
@@ -94,6 +94,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     exposition = Exposition(folder=home.counters)
     table, pepper = open_accounts_table(home), read_pepper(home)
     keys = KeyStore(store, pepper, table=table, background=True)
+    keys.check_start = partial(check_newest_mark, store, home)
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}

@@ -1,0 +1,171 @@
+"""Signed rows of keys, revocations, ends of secrets, limits and tracing: a database alone changes no decision.
+
+A row carries `mac`, an HMAC-SHA-256 over its table and all its fields, and `prev`, the `mac` of the row before it in
+its table. So an altered, inserted, copied or moved row has no valid signature, and a removed row leaves a gap. The key
+is derived from the pepper and the generation of the table PEPPER_CHECKS. A new generation signs all rows anew: after a
+lost pepper, and after an erasure that had to change a signed row.
+
+A row that is removed from a table's end leaves no gap. The audit log's checkpoints state the newest row of each table
+(`RowsMark`), and a gateway does not start with rows that contradict the newest checkpoint.
+
+Design: a key whose own row is not authentic is refused alone. Every other table is trusted as a whole or not at all:
+if a row is missing there, nobody knows whose key was revoked or whose limit was lowered.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from archwright.access import tables
+from archwright.access.tables import SIGNED_TABLES, PepperCheck, SignedRow
+from archwright.contract.record import Record, replace
+from archwright.errors import ErrorLocation, StoreError
+from archwright.store import RecordTable, Store, TableRows
+
+R = TypeVar("R", bound=SignedRow)
+RowsBySeq = Sequence[tuple[int, R]]
+
+ALTERED_HINT = "run archwright audit verify, then restore the database from a backup, or give up all keys: "
+ALTERED_HINT += "archwright key reset"
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class RowsMark(Record):
+    """The newest row of each signed table: its number `seqs` in the store, and the `digest` of their signatures."""
+
+    generation: int
+    seqs: tuple[int, ...]
+    digest: str
+
+
+class RowSigner:
+    """Signs and checks rows under a pepper, for one generation of signatures."""
+
+    def __init__(self, pepper: bytes, generation: int) -> None:
+        self.generation = generation
+        subkey = hmac.digest(pepper, b"archwright signed rows %d" % generation, "sha256")
+        self._hmac = hmac.new(subkey, digestmod="sha256")
+
+    def sign(self, table: RecordTable[R], rows: Iterable[R], newest: R | None) -> list[R]:
+        """Return the rows, linked to each other and to the `newest` row of their table."""
+        signed: list[R] = []
+        prev = newest.mac if newest else ""
+        for row in rows:
+            linked = replace(row, prev=prev)
+            prev = self._compute_mac(table, linked)
+            signed.append(replace(linked, mac=prev))
+        return signed
+
+    def is_authentic(self, table: RecordTable[R], row: R) -> bool:
+        return hmac.compare_digest(row.mac.encode(), self._compute_mac(table, row).encode())
+
+    def select_authentic(self, table: RecordTable[R], rows: Iterable[R]) -> list[R]:
+        return [row for row in rows if self.is_authentic(table, row)]
+
+    def check(self, table: RecordTable[R], rows: RowsBySeq[R], prev: str = "") -> None:
+        """Raise StoreError AW-STO-20 unless the rows are authentic and follow the row with the signature `prev`."""
+        for seq, row in rows:
+            if not self.is_authentic(table, row):
+                raise altered_error(f"row {seq} of {table.name} has no valid signature", table)
+            if row.prev != prev:
+                raise altered_error(f"rows before row {seq} of {table.name} were removed", table)
+            prev = row.mac
+
+    def _compute_mac(self, table: RecordTable[R], row: R) -> str:
+        names, decimals = _cached_fields(table.record)
+        values: list[object] = [table.name]
+        for name in names:
+            value = getattr(row, name)
+            # A database returns 5 as 5.0 in a column of decimals.
+            values.append(float(value) if name in decimals and value is not None else value)
+        keyed = self._hmac.copy()
+        keyed.update(_ENCODE(values))
+        return keyed.hexdigest()
+
+
+def _list_fields(record: type[Any]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the names of the signed fields, and those of decimals among them."""
+    fields = [field for field in msgspec.structs.fields(record) if field.name != "mac"]
+    names = tuple(field.name for field in fields)
+    return names, frozenset(field.name for field in fields if field.type in (float, float | None))
+
+
+_cached_fields: Callable[[Any], tuple[tuple[str, ...], frozenset[str]]] = cache(_list_fields)
+
+
+def altered_error(message: str, table: RecordTable[Any]) -> StoreError:
+    return StoreError("AW-STO-20", message, where=ErrorLocation(table.name), hint=ALTERED_HINT)
+
+
+def read_signer(store: Store, pepper: bytes) -> RowSigner:
+    """Return the signer of the store's present generation. Raises StoreError."""
+    newest = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    return RowSigner(pepper, newest[0].generation if newest else 1)
+
+
+def append_signed(store: Store, pepper: bytes, table: RecordTable[R], rows: Sequence[R]) -> Sequence[R]:
+    """Append rows, and return them with their signatures. Raises as `Store.append_together` does."""
+    store.newest_seq(tables.PEPPER_CHECKS)  # makes the table, which cannot be made within the transaction
+    return store.append_linked(table, lambda newest: read_signer(store, pepper).sign(table, rows, newest))
+
+
+def check_rows(store: Store, signer: RowSigner) -> None:
+    """Check every row of every table. Raises StoreError AW-STO-20."""
+    for table in SIGNED_TABLES:
+        signer.check(table, store.numbered_rows(table))
+
+
+def sign_unsigned(store: Store, pepper: bytes) -> None:
+    """Sign the rows of an older version, once: if any row has a signature, all rows stay as they are."""
+    signer = read_signer(store, pepper)
+
+    def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
+        if any(row.mac for rows in groups for row in rows):
+            return groups
+        return _sign_groups(signer, groups)
+
+    store.revise_together(SIGNED_TABLES, sign_all)
+
+
+def sign_anew(store: Store, pepper: bytes, check: PepperCheck, change: Callable[[Any], Any] = lambda row: row) -> None:
+    """Sign every row in the generation of `check`, after a `change`, in one transaction.
+
+    Running processes read all rows again."""
+    signer = RowSigner(pepper, check.generation)
+
+    def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
+        return _sign_groups(signer, [[change(row) for row in rows] for rows in groups])
+
+    also: TableRows = ((tables.PEPPER_CHECKS, [check]),)
+    store.revise_together(SIGNED_TABLES, sign_all, also=also)
+
+
+def _sign_groups(signer: RowSigner, groups: list[list[Any]]) -> list[list[Any]]:
+    return [signer.sign(table, rows, None) for table, rows in zip(SIGNED_TABLES, groups, strict=True)]
+
+
+def read_mark(store: Store) -> RowsMark:
+    """Return the newest row of each table. Reads six rows, whatever the number of keys."""
+    checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    newest = [store.numbered_rows(table, newest_first=True, limit=1) for table in SIGNED_TABLES]
+    seqs = tuple(rows[0][0] if rows else 0 for rows in newest)
+    macs = [rows[0][1].mac if rows else "" for rows in newest]
+    return _build_mark(checks[0].generation if checks else 1, seqs, macs)
+
+
+def find_mark(store: Store, mark: RowsMark) -> RowsMark:
+    """Return the mark of the present rows at the numbers of `mark`: another one if rows were replaced or removed."""
+    checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    macs = []
+    for table, seq in zip(SIGNED_TABLES, mark.seqs, strict=True):
+        found = store.columns(table, ("mac",), {"seq": seq})
+        macs.append(str(found[0][0]) if found else "")
+    return _build_mark(checks[0].generation if checks else 1, mark.seqs, macs)
+
+
+def _build_mark(generation: int, seqs: tuple[int, ...], macs: Sequence[str]) -> RowsMark:
+    return RowsMark(generation=generation, seqs=seqs, digest=hashlib.sha256(_ENCODE(macs)).hexdigest())
