@@ -85,7 +85,7 @@ def test_a_database_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "store.db"
     path.touch(0o644)
     show_as_foreign(monkeypatch, path)
-    error = error_of("AW-STO-20", Store, f"sqlite:///{path}")
+    error = error_of("AW-STO-24", Store, f"sqlite:///{path}")
     assert "12345 owns the database" in error.message and "chown" in error.hint
 
 

@@ -73,28 +73,29 @@ class Settings:
     `owner_key_days`: days after which a new key with the role owner ends; 0: never.
     """
 
-    home: str = "~/.archwright"
-    host: str = "127.0.0.1"
-    port: int = 8470
-    database_url: str = ""
-    tls_certificate: str = ""
-    tls_key: str = ""
-    log_level: str = "info"
-    ray_address: str = ""
-    otlp_url: str = ""
-    admin_port: int = 0
-    cache: str = "off"
-    trusted_proxies: str = ""
-    image_hosts: str = ""
-    cors_origins: str = ""
-    engine_user: str = ""
-    audit_checkpoints: str = ""
-    audit_second_place: str = "required"
-    model_memory_bytes: int = 0
-    model_idle_s: int = 900
-    data_workers: int = 0
-    residency: str = ""
-    engine_measurement_s: int = 8
+    home: str = _declare("~/.archwright", "process")
+    host: str = _home("127.0.0.1")
+    port: int = _project(8470)
+    database_url: str = _home("")
+    tls_certificate: str = _home("")
+    tls_key: str = _home("")
+    log_level: str = _project("info")
+    ray_address: str = _home("")
+    otlp_url: str = _home("")
+    admin_port: int = _home(0)
+    cache: str = _home("off")
+    trusted_proxies: str = _home("")
+    image_hosts: str = _home("")
+    cors_origins: str = _home("")
+    engine_user: str = _home("")
+    audit_checkpoints: str = _home("")
+    audit_second_place: str = _home("required")
+    model_memory_bytes: int = _project(0)
+    model_idle_s: int = _project(900)
+    data_workers: int = _project(0)
+    residency: str = _home("")
+    engine_measurement_s: int = _project(8)
+    owner_key_days: int = _home(90)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -120,7 +121,17 @@ INTEGERS = {
     "owner_key_days": 3650,
 }
 CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("required", "none")}
-NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
+SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}
+NAMES = tuple(SCOPES)
+GROUP_OR_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class _SettingsFile(NamedTuple):
+    """An archwright.toml: its path, its name in messages, and the scopes of the settings that it may hold."""
+
+    path: Path
+    name: str
+    scopes: tuple[Scope, ...]
 
 
 def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) -> Settings:

@@ -493,7 +493,7 @@ def _select_sums(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) ->
 def _close_sqlite_files(url: sa.URL) -> None:
     """Make the files of the database readable by this user only, and note it on standard error if they were not.
 
-    SQLite gives the modes of the database to its log and its index. Raises StoreError AW-STO-20 for a file of another
+    SQLite gives the modes of the database to its log and its index. Raises StoreError AW-STO-24 for a file of another
     user, SettingsError AW-SET-07 if a mode cannot be changed.
     """
     mode = url.query.get("mode")
@@ -508,7 +508,7 @@ def _close_sqlite_files(url: sa.URL) -> None:
     if path.exists() and path.stat().st_uid != os.getuid():
         hint = f"run: chown {os.getuid()} {path}, or set database_url to another file"
         message = f"the user {path.stat().st_uid} owns the database"
-        raise StoreError("AW-STO-20", message, where=ErrorLocation(str(path)), hint=hint)
+        raise StoreError("AW-STO-24", message, where=ErrorLocation(str(path)), hint=hint)
     closed = sum(close_path(path.with_name(path.name + suffix)) for suffix in SQLITE_SUFFIXES)
     if closed:
         sys.stderr.write(

@@ -116,7 +116,7 @@ def test_an_old_key_of_local_commands_ends_after_a_day(
 
 def test_a_start_prints_its_key_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     result = UpResult(url="http://127.0.0.1:1", key="aw_secret", console=None)
-    handle = PlatformHandle(result, home, cast(Any, None), detached=True)
+    handle = PlatformHandle(result, home, cast(Any, None))
     assert print_platform(handle) == 0
     assert capsys.readouterr().out.count("aw_secret") == 1
     assert as_json(handle) == 0

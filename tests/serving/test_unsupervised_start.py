@@ -5,13 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.tools.checks import WAIT_S, until
 
+from archwright.access.api_keys import KeyStore, load_pepper, read_pepper
+from archwright.access.signed_rows import check_rows, read_signer
+from archwright.access.tables import KEYS
+from archwright.contract.record import replace
+from archwright.home import Home, write_json
 from archwright.operate.readiness_probe import find_free_port
+from archwright.store import Store
 
 from .conftest import endpoint, table
 
@@ -44,6 +51,23 @@ def test_a_new_home_has_its_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         peppers.add((home / "secrets" / "pepper").read_bytes())
     assert len(peppers) == 1
     assert (tmp_path / "s3cret.db").exists() and "s3cret" not in log.read_text()
+
+
+@pytest.mark.process
+def test_the_rows_of_an_older_home_are_signed(tmp_path: Path) -> None:
+    """A container starts with the volume of an older version; without signatures it would refuse every key."""
+    home, file, port = Home(tmp_path / "home"), tmp_path / "gateway.json", find_free_port("127.0.0.1")
+    with closing(Store(home.store_url)) as store:
+        KeyStore(store, load_pepper(home, store)).create("acme")
+        store.revise(KEYS, lambda row: replace(row, prev="", mac=""))
+        write_json(home.root / "schema.json", {"version": 2, "written_by": "0.2.0"})
+        file.write_bytes(msgspec.json.encode(table(ENTRY, port=port)))
+        command = [sys.executable, "-m", "archwright.serving", str(home.root), str(file)]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as gateway:
+            until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+            gateway.terminate()
+        check_rows(store, read_signer(store, read_pepper(home)))
+    assert not home.unsigned_rows.exists()
 
 
 @pytest.mark.process

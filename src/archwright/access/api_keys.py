@@ -9,7 +9,7 @@ scope replaces all limits before it.
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -130,10 +130,17 @@ class KeyStore(KeyCache):
         record = replace(records[-1], prefix=prefix, digest=digest, created_at=now, expires_at=expires_at)
         # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
         signed = self._append(tables.KEYS, record)
-        ends = [tables.SecretExpiry(digest=old.digest, at=now + overlap_s) for old in records]
+        self._end_secrets(records, now + overlap_s)
+        return secret, self._with_user_name(signed)
+
+    def end_key(self, key_id: str, at: float) -> None:
+        """End a key at a time; an earlier end stays. Raises UsageError AW-USE-34."""
+        self._end_secrets(self._require_records(key_id), at)
+
+    def _end_secrets(self, records: Iterable[KeyRecord], at: float) -> None:
+        ends = [tables.SecretExpiry(digest=record.digest, at=at) for record in records]
         self._append(tables.SECRET_EXPIRIES, *ends)
         self._announce_change()
-        return secret, self._with_user_name(signed)
 
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Replace all limits of a key (`name`: its id), a user or a tenant.

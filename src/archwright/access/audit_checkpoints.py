@@ -103,6 +103,10 @@ def digest_checkpoint(checkpoint: AuditCheckpoint) -> str:
     return hashlib.sha256(encode_checkpoint(checkpoint)).hexdigest()
 
 
+def _digest_by_number(checkpoints: Iterable[AuditCheckpoint]) -> dict[int, str]:
+    return {one.number: digest_checkpoint(one) for one in checkpoints if one.number is not None}
+
+
 def _extend_tip(tip: str, block: RecordBlock) -> str:
     fields = (tip, block.writer, block.number, block.end, block.first_at, block.last_at, block.count, block.tip)
     return hashlib.sha256(_ENCODE(fields) + block.data).hexdigest()
@@ -211,8 +215,7 @@ class CheckpointWriter:
                 own.append(newest)
             if newest:
                 if newest.number is not None:
-                    digests = {one.number: digest_checkpoint(one) for one in own if one.number is not None}
-                    anchor_checkpoint(self._store, key, newest.number, digests)
+                    anchor_checkpoint(self._store, key, newest.number, _digest_by_number(own))
                 self._send_to_second_place(newest)
         return True
 
@@ -466,29 +469,30 @@ def check_home(kept: Sequence[AuditCheckpoint], anchors: Sequence[CheckpointAnch
         message = "the home has a signing key and lost all checkpoints of the audit log"
         raise _tampering("AW-STO-22", message, where)
     _check_numbers(own, where)
-    digests = {one.number: digest_checkpoint(one) for one in own if one.number is not None}
-    newest = max(
-        (one for one in anchors if is_anchor_of(one, key.public_key)), key=lambda one: one.number, default=None
-    )
-    if newest is None:
-        here = [one for one in own if one.number is not None and one.store == read_store_name(store)]
-        if len(here) > 1:  # a process that is killed may leave the first one without
-            raise _tampering("AW-STO-22", "the database lost the number of the newest checkpoint of the home", where)
-    elif digests.get(newest.number) != newest.digest:
-        message = f"the home lost the checkpoint {newest.number}, which the database states, or replaced it"
+    own_anchors = [anchor for anchor in anchors if is_anchor_of(anchor, key.public_key)]
+    digests = _digest_by_number(own)
+    for anchor in own_anchors:
+        if digests.get(anchor.number) != anchor.digest:
+            message = f"the home lost the checkpoint {anchor.number}, which the database states, or replaced it"
+            raise _tampering("AW-STO-22", message, where)
+
+    name = read_store_name(store)
+    numbered = [one for one in own if one.store == name and one.number is not None]
+    if not own_anchors and len(numbered) > 1:  # a process that is killed may leave the first one without
+        message = "the database lost the number of the newest checkpoint of the home"
         raise _tampering("AW-STO-22", message, where)
 
 
 def _check_numbers(own: Sequence[AuditCheckpoint], where: ErrorLocation) -> None:
     """Checkpoints of an older version have no number; a newer one counts from the last of them."""
-    before: AuditCheckpoint | None = None
+    number, previous = 0, ""
     for one in own:
-        if one.number is not None or (before is not None and before.number is not None):
-            number = 1 + (before.number or 0) if before else 1
-            if (one.number, one.previous) != (number, digest_checkpoint(before) if before else ""):
+        if one.number is not None or number:
+            number += 1
+            if one.number != number or one.previous != previous:
                 message = f"checkpoints are missing before that of {_format_time(one.at)}: its number is {one.number}, "
                 raise _tampering("AW-STO-22", message + f"not {number}, or it follows another one", where)
-        before = one
+        previous = digest_checkpoint(one)
 
 
 def _format_time(at: float) -> str:

@@ -90,8 +90,7 @@ class KeyCache:
     ) -> None:
         self.version = 0
         """Incremented when a key is revoked or expires earlier, or a limit changes."""
-        self.check_start: Callable[[], None] | None = None
-        """Called before the first read; raises StoreError if the rows must not be trusted."""
+        self._check_start: Callable[[], None] | None = None
         self._store = store
         self._pepper = pepper
         self._hmac = hmac.new(pepper, digestmod="sha256")  # copied per secret: a new HMAC costs a third more
@@ -122,6 +121,10 @@ class KeyCache:
         self._used: set[str] = set()
         self._unwritten: list[KeyUse] = []
         self._uses_written_at = float("-inf")
+
+    def check_before_first_read(self, check: Callable[[], None]) -> None:
+        """Call `check` before the first read; it raises StoreError if the rows must not be trusted."""
+        self._check_start = check
 
     def identify(self, secret: str) -> Principal | None:
         """Return the principal of a live key, else None. Raises StoreError if the store cannot be read: then deny."""
@@ -242,8 +245,8 @@ class KeyCache:
 
     def _check_order(self, newest: tuple[int, ...]) -> None:
         """Raise StoreError AW-STO-20 if rows that this process has read are gone. Rows are never removed."""
-        if not self._newest and self.check_start is not None:
-            self.check_start()
+        if not self._newest and self._check_start is not None:
+            self._check_start()
         for table, seq, read in zip(FOLLOWED_TABLES, newest, self._newest, strict=False):
             if seq < read:
                 raise altered_error(f"rows after row {seq} of {table.name} were removed", table)

@@ -15,11 +15,10 @@ from archwright.access.audit_checkpoints import (
 from archwright.access.audit_log import AuditEvent
 from archwright.access.checkpoint_anchor import read_anchors
 from archwright.access.signed_rows import check_rows, read_signer
-from archwright.api.context import open_home
+from archwright.api.context import audit_read, describe_second_place, open_home
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError
 from archwright.monitor.user_names import find_user_ids
-from archwright.settings import Settings
 
 SECOND_PLACE_HINT = "set audit_checkpoints to a file outside the home or to syslog, or accept the risk: "
 SECOND_PLACE_HINT += 'audit_second_place = "none"'
@@ -45,6 +44,7 @@ class SecondPlaceError(StoreError):
     exit_status = 10
 
 
+@audit_read("audit.list")
 def list(  # noqa: A001 - the verb's name
     *, tenant: str | None = None, source: str | None = None, user: str | None = None, limit: int = 50
 ) -> tuple[AuditEvent, ...]:
@@ -108,14 +108,6 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
             error.result = result
             raise error
         return result
-
-
-def describe_second_place(chosen: Settings, covered: int | None = None) -> str:
-    """Return where a copy of the checkpoints is, with the records that it covers if they are known."""
-    if not chosen.audit_checkpoints and not covered:
-        return 'none, by audit_second_place = "none"' if chosen.audit_second_place == "none" else "none"
-    place = chosen.audit_checkpoints or "the given file"
-    return place if covered is None else f"{place}, {covered:,} records"
 
 
 def _describe_gap(second: str, checked: int, seen: int, records: int) -> str:

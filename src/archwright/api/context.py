@@ -31,6 +31,14 @@ def store_url(chosen: Settings) -> str:
     return chosen.database_url or locate_home(chosen).store_url
 
 
+def describe_second_place(chosen: Settings, covered: int | None = None) -> str:
+    """Return where a copy of the checkpoints is, with the records that it covers if they are known."""
+    if not chosen.audit_checkpoints and not covered:
+        return 'none, by audit_second_place = "none"' if chosen.audit_second_place == "none" else "none"
+    place = chosen.audit_checkpoints or "the given file"
+    return place if covered is None else f"{place}, {covered:,} records"
+
+
 @contextmanager
 def open_home(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
     """Yield the settings, the home and an open store."""

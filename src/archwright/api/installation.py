@@ -6,7 +6,7 @@ import shutil
 import sys
 
 from archwright import settings as configuration
-from archwright.api.audit import describe_second_place
+from archwright.api.context import describe_second_place
 from archwright.api.model_files import list_model_files
 from archwright.contract.record import Record
 from archwright.engines.engine_sandbox import list_missing_controls
@@ -64,6 +64,8 @@ def doctor() -> tuple[DoctorCheck, ...]:
         ),
         _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
+        _check_special_tokens(home),
+        _check_sandbox(),
         DoctorCheck(name="audit", ok=True, detail=f"second place of checkpoints: {describe_second_place(chosen)}"),
     )
 

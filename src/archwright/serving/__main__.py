@@ -66,10 +66,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _prepare_home(home: Home, config: GatewayConfig) -> None:
-    """Do what `archwright up` does for a supervised gateway: migrate the home, and make the pepper of a new one."""
+    """Do what `archwright up` does for a supervised gateway: migrate the home, make the pepper of a new one."""
     if home.root.is_dir():
         home.migrate()
-    if not home.pepper.exists():
+    if not home.pepper.exists() or home.unsigned_rows.exists():
         with closing(Store(read_store_url(config.store_url) or home.store_url)) as store:
             load_pepper(home, store)
 

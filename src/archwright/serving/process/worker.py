@@ -94,7 +94,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     exposition = Exposition(folder=home.counters)
     table, pepper = open_accounts_table(home), read_pepper(home)
     keys = KeyStore(store, pepper, table=table, background=True)
-    keys.check_start = partial(check_newest_mark, store, home)
+    keys.check_before_first_read(partial(check_newest_mark, store, home))
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in DROP_REASONS}
