@@ -337,6 +337,12 @@ class Home:
         shutil.rmtree(self.engine_socket(process).parent, ignore_errors=True)
 
 
+def list_cache_folders() -> tuple[Path, ...]:
+    """Return the folders in which libraries of servers with GPUs keep compiled code and settings of this user."""
+    user = Path.home()
+    return tuple(user / name for name in (".cache", ".config", ".triton", ".nv"))
+
+
 def _keep_formats(_home: Home) -> None:
     """Version 1 introduced `schema.json`, version 2 optional fields of audit records; older records stay valid."""
 

@@ -69,6 +69,16 @@ def test_a_killed_engine_and_its_return(start: Start) -> None:
     assert platform.get("/readyz", key=None).status == 200
 
 
+def test_one_pool_without_an_engine_keeps_the_gateway_in_service(start: Start) -> None:
+    names = ("one", "two")
+    endpoints = [{"pool": one, "model": one, "workload": one, "addresses": (f"unix:{one}",)} for one in names]
+    platform = start(endpoints, [{"name": name} for name in names])
+    platform.kill_engine("two")
+    platform.until(lambda: platform.get("/readyz", key=None).status == 503)
+    reply = platform.get("/readyz?pools=any", key=None)
+    assert (reply.status, reply.json) == (200, {"ready": True, "pools": {"ready": 1, "total": 2}})
+
+
 def test_work_is_spread_over_replicas_and_the_other_takes_over(start: Start) -> None:
     both = {"addresses": ("unix:one", "unix:two"), "slots": 4}
     platform = start([both], [{"name": name, "tpot_s": 0.02} for name in ("one", "two")])

@@ -1,4 +1,4 @@
-"""What an engine may do with the machine: the rights of a process that parses model files and texts of strangers.
+"""Rights of an engine on the machine: its process parses model files and texts of strangers.
 
 Design: an engine gives its rights up itself, before it reads a model file and before threads start. Without root it
 keeps: reading libraries, its model and its log, its accelerators, and a folder for its socket. It starts no program,
@@ -27,7 +27,7 @@ from archwright.engines.process_restrictions import gain_no_privileges
 from archwright.engines.service_notification import ServiceNotifier
 from archwright.engines.system_call_filter import CallRule, has_call_filters, install_call_filter, own_process_rules
 from archwright.errors import EngineError, ErrorLocation
-from archwright.home import Home
+from archwright.home import Home, list_cache_folders
 from archwright.settings import read_library_path
 
 READABLE = FileRight.READ | FileRight.LIST
@@ -38,13 +38,12 @@ LIBRARY_FOLDERS = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/usr/local/cuda", "/opt/rocm"),
     *("/usr/share/zoneinfo", "/usr/share/vulkan", "/etc/vulkan", "/etc/OpenCL", "/etc/ld.so.cache", "/etc/localtime"),
 )
-# What libraries ask about processors, memory limits and accelerators. `self` is this process only.
+# Libraries read these about processors, memory limits and accelerators. `self` is this process only.
 MACHINE_FACTS = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/driver/nvidia", "/sys")
 RANDOM_SOURCES = ("/dev/random", "/dev/urandom", "/dev/zero")
 DEVICES = ("null", "nvidia*", "dri", "kfd")
-# Of a server that is started as a program: its programs, and the caches and temporary files that it writes.
+# A server that is started as a program may use these.
 PROGRAM_FOLDERS = ("/bin", "/usr", "/etc", "/proc")
-CACHES = (".cache", ".config", ".triton", ".nv")
 STANDARD_ERROR = 2
 # No engine needs these: programs, other ways to a socket, other roots, modules and parts of the kernel.
 PROGRAM_CALLS = ("execve", "execveat")
@@ -121,7 +120,7 @@ def _list_program_rules(home: Home) -> Iterator[FileRule]:
     for path in (*_list_library_folders(home), *_to_paths(PROGRAM_FOLDERS), Path(sys.prefix)):
         if not home.root.is_relative_to(path):
             yield FileRule(path, READABLE | FileRight.EXECUTE)
-    for path in (*(Path.home() / name for name in CACHES), Path(tempfile.gettempdir()), Path("/dev/shm")):
+    for path in (*list_cache_folders(), Path(tempfile.gettempdir()), Path("/dev/shm")):
         if not home.root.is_relative_to(path):
             yield FileRule(path, WRITABLE)
 

@@ -29,7 +29,7 @@ Instruction = tuple[int, int, int, int]
 
 
 class CallRule(NamedTuple):
-    """What happens to a system call: it is refused with EPERM, or permitted.
+    """The decision on a system call: it is refused with EPERM, or permitted.
 
     With `values`, this holds if the low 32 bits of the argument at `position` are one of them; otherwise the opposite.
     """

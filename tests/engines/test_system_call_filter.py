@@ -1,0 +1,53 @@
+"""Filters of system calls on both machines, read as the kernel reads them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from archwright.engines.engine_sandbox import list_call_rules
+from archwright.engines.system_call_filter import (
+    ARCHITECTURES,
+    EQUAL,
+    LOAD,
+    PERMIT,
+    RETURN,
+    Instruction,
+    build_call_filter,
+)
+
+OTHER_ARCHITECTURE = 0x40000003
+SOCKET = {"x86_64": 41, "aarch64": 198}
+GETPID = {"x86_64": 39, "aarch64": 172}
+X32 = 0x40000000
+
+
+def decide(steps: Sequence[Instruction], number: int, architecture: int, argument: int = 0) -> bool:
+    """Return whether a call passes, as the kernel reads classic BPF."""
+    words = {0: number, 4: architecture, 16: argument}
+    place = loaded = 0
+    while steps[place][0] != RETURN:
+        code, if_true, if_false, operand = steps[place]
+        place += 1
+        if code == LOAD:
+            loaded = words.get(operand, 0)
+            continue
+        holds = loaded == operand if code == EQUAL else loaded >= operand
+        place += if_true if holds else if_false
+    return steps[place][3] == PERMIT
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_the_engine_opens_unix_sockets_only(machine: str) -> None:
+    steps = build_call_filter(list_call_rules(starts_programs=False), machine, others_refused=False)
+    own, call = ARCHITECTURES[machine], SOCKET[machine]
+    assert decide(steps, call, own, socket.AF_UNIX)
+    for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET, socket.AF_ALG):
+        assert not decide(steps, call, own, family), family
+    assert decide(steps, GETPID[machine], own)
+    assert not decide(steps, GETPID[machine], OTHER_ARCHITECTURE), "calls of 32 bits have other numbers"
+    assert not decide(steps, GETPID[machine] | X32, own)
+    server = build_call_filter(list_call_rules(starts_programs=True), machine, others_refused=False)
+    assert decide(server, call, own, socket.AF_INET) and not decide(server, call, own, socket.AF_ALG)
