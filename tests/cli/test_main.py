@@ -100,7 +100,7 @@ def test_init_writes_a_template_once(cli: CommandLine) -> None:
     assert "AW-USE-02" in cli.error("init", 2), "an existing file is never overwritten"
 
 
-def test_tenants_keys_and_audit(cli: CommandLine) -> None:
+def test_tenants_keys_and_audit(cli: CommandLine, home: Home) -> None:
     cli.run("tenant create acme")
     made = cli.json("key create --tenant acme")
     assert made["key"].startswith("aw_") and made["tenant"] == "acme"

@@ -19,8 +19,9 @@ from tests.tools.checks import refuses, until
 from archwright.contract.plan import ProcessSpec
 from archwright.home import Home
 from archwright.lifecycle.evaluation_engine import run_engine
-from archwright.operate.child_process import ChildProcess
+from archwright.operate.child_process import ChildProcess, LaunchContext
 from archwright.operate.resource_usage import memory_bytes
+from archwright.operate.standby import PlatformHandles
 
 CANARY = "sk-canary-0123456789"
 SECRETS = (
@@ -52,7 +53,9 @@ def spec_of(**changes: object) -> ProcessSpec:
 @contextmanager
 def started(home: Home, user: str = "", **changes: object) -> Iterator[ChildProcess]:
     """A real engine, as the supervisor starts it, that answers its probe."""
-    child = ChildProcess(spec_of(**changes), home, tls=False, engine_user=user)
+    life, life_end = os.pipe()
+    context = LaunchContext(user, PlatformHandles(-1, life, life_end, ()), {})
+    child = ChildProcess(spec_of(**changes), home, tls=False, context=context)
     try:
         child.start(time.time())
         until(lambda: child.probe() or child.exit_status() is not None)
@@ -60,6 +63,8 @@ def started(home: Home, user: str = "", **changes: object) -> Iterator[ChildProc
         yield child
     finally:
         child.stop(5.0)
+        os.close(life)
+        os.close(life_end)
 
 
 def check_environment(pid: int) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,6 +79,28 @@ def test_a_killed_parent_ends_an_engine_that_loads(tmp_path: Path) -> None:
         assert "load_without_end" in (engine / "cmdline").read_text()
         parent.kill()
         until(lambda: not engine.exists() or "\nState:\tZ" in (engine / "status").read_text())
+
+
+@pytest.mark.process
+def test_engines_on_one_life_line_end_with_its_last_holder_even_while_they_load(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_bytes(msgspec.json.encode(make_config("null")))
+    life, life_end = os.pipe()
+    engines = []
+    for _ in range(2):
+        own = os.open(f"/dev/fd/{life}", os.O_RDONLY)
+        command = [sys.executable, "-c", LOAD, str(tmp_path), str(config)]
+        engines.append(subprocess.Popen(command, stdin=own, stdout=subprocess.PIPE))
+        os.close(own)
+    other_holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[life_end])
+    for engine in engines:
+        assert engine.stdout is not None and int(engine.stdout.readline()) == engine.pid
+        engine.stdout.close()
+    os.close(life_end)
+    assert [engine.poll() for engine in engines] == [None, None], "the other process still holds the line"
+    other_holder.communicate(b"\n", WAIT_S)
+    assert [engine.wait(WAIT_S) for engine in engines] == [-signal.SIGKILL] * 2
+    os.close(life)
 
 
 @pytest.mark.process

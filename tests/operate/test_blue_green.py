@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -19,6 +20,8 @@ from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
 from archwright.operate.blue_green import DRAINING_LIMIT, RETRY_S, EndpointRollouts
+from archwright.operate.child_process import LaunchContext
+from archwright.operate.standby import PlatformHandles
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
 from archwright.store import RecordTable, Store
 
@@ -51,9 +54,10 @@ class Bench:
         engine, gateway = made.processes
         # A process that stands for the gateway: what matters of it is its number, and the notes the test writes.
         processes = (replace(engine, **changes), replace(gateway, argv=SLEEPER))
-        self.rollouts = EndpointRollouts(
-            replace(made, processes=processes), stage.home, self.store, Journal("s", self.journal)
-        )
+        self.life = os.pipe()
+        context = LaunchContext("", PlatformHandles(-1, *self.life, ()), {})
+        bundle, journal = replace(made, processes=processes), Journal("s", self.journal)
+        self.rollouts = EndpointRollouts(bundle, stage.home, self.store, journal, context)
         self.rollouts.begin()
         while (key := self.rollouts.next_unstarted()) is not None:
             for child in self.rollouts.engines[key].children:
@@ -109,6 +113,8 @@ class Bench:
         for child, _, _ in self.rollouts.processes():
             child.stop(1.0)
         self.store.close()
+        for end in self.life:
+            os.close(end)
 
 
 @pytest.fixture

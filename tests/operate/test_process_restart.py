@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -157,7 +158,7 @@ def test_processes_that_are_not_those_of_the_record_are_replaced(stage: Stage) -
     before = processes_of(stage)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         state = stage.state()
-        changed = {
+        changed: dict[str, dict[str, Any]] = {
             "engine-assistant": {"launch": "of another plan"},
             "gateway": {"pid": stranger.pid},
         }
