@@ -339,7 +339,7 @@ class Home:
 
 def list_cache_folders() -> tuple[Path, ...]:
     """Return the folders in which libraries of servers with GPUs keep compiled code and settings of this user."""
-    user = Path.home()
+    user = locate_root("~")
     return tuple(user / name for name in (".cache", ".config", ".triton", ".nv"))
 
 

@@ -62,7 +62,7 @@ def test_the_rows_of_an_older_home_are_signed(tmp_path: Path) -> None:
         store.revise(KEYS, lambda row: replace(row, prev="", mac=""))
         write_json(home.root / "schema.json", {"version": 2, "written_by": "0.2.0"})
         file.write_bytes(msgspec.json.encode(table(ENTRY, port=port)))
-        command = [sys.executable, "-m", "archwright.serving", str(home.root), str(file)]
+        command = [sys.executable, "-P", "-m", "archwright.serving", str(home.root), str(file)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as gateway:
             until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
             gateway.terminate()

@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from archwright.errors import ArchwrightError, boundary
-from archwright.operate.standby import STANDBY, wait_for_turn
+from archwright.operate.standby import STANDBY, wait_to_succeed
 from archwright.python_process import run_entry_point
 
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     root, word = argv[:2]
     try:
         with boundary("supervisor"):
-            turn = wait_for_turn(argv) if word == STANDBY else None
+            turn = wait_to_succeed(argv) if word == STANDBY else None
             module = import_module("archwright.operate.supervisor_process")  # late: a waiting standby stays small
             if turn is not None:
                 return int(module.run_next_supervisor(root, *turn))

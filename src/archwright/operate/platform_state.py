@@ -28,7 +28,7 @@ class ProcessState(Record):
 
 
 class LaunchedProcess(Record):
-    """What the next supervisor must know to adopt a process.
+    """Facts that the next supervisor needs to adopt a process.
 
     `start_time` is in clock ticks since the boot, `launch` the digest of command, environment and configuration.
     """

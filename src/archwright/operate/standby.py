@@ -2,8 +2,8 @@
 
 Design: supervisor and standby are equal. Each starts the other when it is gone: the standby becomes the supervisor and
 starts a standby, before it imports anything; a supervisor whose standby is gone starts another one. So a platform ends
-by itself only if both die within the same moment. What must outlive a supervisor is held by both: the home's lock, the
-life line of all processes, and the listening sockets of the gateway.
+by itself only if both die within the same moment. Both hold the home's lock, the life line of all
+processes and the listening sockets of the gateway, which must outlive a supervisor.
 """
 
 import os
@@ -70,7 +70,7 @@ class Standby:
         os.close(self._watched_end)
 
 
-def wait_for_turn(words: Sequence[str]) -> tuple[PlatformHandles, Standby]:
+def wait_to_succeed(words: Sequence[str]) -> tuple[PlatformHandles, Standby]:
     """Wait in the standby until the supervisor is gone; then start the next standby and return.
 
     Supervisors that die soon after their start follow each other after BACKOFF_S, doubled up to BACKOFF_LIMIT_S.
