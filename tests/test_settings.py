@@ -107,10 +107,11 @@ def test_trusted_proxies_are_a_list(home: Home) -> None:
 OF_THE_OPERATOR = [
     *("host", "database_url", "tls_certificate", "tls_key", "ray_address", "otlp_url", "admin_port", "cache"),
     *("trusted_proxies", "image_hosts", "cors_origins", "engine_user", "audit_checkpoints", "residency"),
+    *("audit_second_place", "owner_key_days"),
 ]
 VALID = {
     **{"admin_port": "1", "cache": '"all"', "otlp_url": '"http://c:1"'},
-    **{"audit_checkpoints": '"/a"', "residency": '"DE"'},
+    **{"audit_checkpoints": '"/a"', "residency": '"DE"', "audit_second_place": '"none"', "owner_key_days": "1"},
 }
 
 

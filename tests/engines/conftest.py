@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -65,6 +66,10 @@ def handles_signal(process: subprocess.Popen[bytes], number: signal.Signals) -> 
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+# An engine whose input ends leaves by itself, or the kernel is faster.
+ENDED_WITH_INPUT = (0, -signal.SIGKILL)
+
+
 class Child:
     """An engine process and the actions of its supervisor."""
 
@@ -108,6 +113,11 @@ class Child:
         if self.process.stdin is not None:
             self.process.stdin.close()
         return status
+
+
+def accepts_connections(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @pytest.fixture

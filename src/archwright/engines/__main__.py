@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,6 @@ from archwright.engines.engine_sandbox import confine_engine
 from archwright.engines.parent_watch import exit_with_parent, has_supervising_parent
 from archwright.engines.process_restrictions import (
     end_with_input,
-    kill_with_parent,
     offer_to_oom_killer,
     restrict_process,
 )
@@ -62,16 +62,20 @@ def prepare_process(config: EngineConfig, home: Home, adapter: ModuleType) -> No
 
 
 def start_proxy(config: EngineConfig, home: Home, adapter: ModuleType) -> int:
-    """Start the proxy of an engine as a child that ends with it, and return the pid of the child."""
-    engine = os.getpid()
+    """Start the proxy of an engine as a child that ends with it, and return the pid of the child.
+
+    The child reads a pipe until the engine is gone. Landlock keeps the kernel from sending it a signal for a sandboxed
+    parent (PR_SET_PDEATHSIG).
+    """
+    watched, held = os.pipe()
     child = os.fork()
     if child:
+        os.close(watched)
         return child
-    kill_with_parent()
-    if os.getppid() != engine:
-        os._exit(0)
+    os.close(held)
     try:
         confine_engine(config, home, connects=True)
+        exit_with_parent(partial(os.read, watched, 1))
         adapter.run_proxy(config, home)
     except ArchwrightError:
         signal.pause()  # the engine meets the same error, says it, and takes this process with it

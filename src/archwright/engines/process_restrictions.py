@@ -49,17 +49,12 @@ def offer_to_oom_killer() -> None:
         OOM_SCORE.write_text(str(min(score, HIGHEST_OOM_SCORE)), encoding="ascii")
 
 
-def kill_with_parent() -> None:
-    """Let the kernel kill this process at the end of the thread that started it. Raises OSError."""
-    _control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def end_with_parent() -> None:
     """Let the kernel kill this process at the end of the thread that started it, even while native code holds the GIL.
 
     If standard input is a pipe that has ended, the parent ended before this call: leave at once. Raises OSError.
     """
-    kill_with_parent()
+    _control_process(PR_SET_PDEATHSIG, signal.SIGKILL)
     _leave_if_input_ended()
 
 
