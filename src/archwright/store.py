@@ -37,6 +37,7 @@ from archwright.home import close_path
 R = TypeVar("R")
 WAL_TRIES, WAL_RETRY_S = 100, 0.02
 SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+NO_SHARED_INDEX = ("SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE")  # on a full disk
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Store:
             raise missing_extra("postgres", str(error.name), "this database URL") from error
         if self._engine.dialect.name == "sqlite":
             _close_sqlite_files(parsed)
+            sa.event.listen(self._engine, "do_connect", _open_sqlite)
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: RecordTable[R], rows: Sequence[R]) -> None:
@@ -514,6 +516,22 @@ def _close_sqlite_files(url: sa.URL) -> None:
         sys.stderr.write(
             f"note: the database {path} was open to other users. The modes of {closed} files were corrected.\n"
         )
+
+
+def _open_sqlite(dialect: Any, _record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """Open the file; on a full disk without the index that processes share.
+
+    If the index cannot be made, nobody else has the file open, for then the index would exist. So this connection keeps
+    its index in memory, and the file for itself."""
+    connection = dialect.connect(*arguments, **options)
+    try:
+        connection.execute("PRAGMA journal_mode")
+    except connection.OperationalError as error:
+        if error.sqlite_errorname in NO_SHARED_INDEX:
+            connection.close()
+            connection = dialect.connect(*arguments, **options)
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    return connection
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:

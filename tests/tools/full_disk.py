@@ -15,13 +15,14 @@ from archwright.access.audit_checkpoints import read_checkpoints
 from archwright.access.audit_log import read_entries
 from archwright.errors import ArchwrightError
 from archwright.home import Home
+from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_reserved_bytes
 
 SIZE = "128m"
 
 
 def fill_disk(folder: Path) -> None:
     """Another program writes until nothing is free."""
-    handle = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+    handle = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for step in (1 << 20, 1 << 12, 1):
         try:
             while True:
@@ -54,6 +55,17 @@ def administer(platform: Platform) -> None:
     assert platform.chat(key=local.key).status == 401
 
 
+def administer_without_gateway(folder: Path) -> None:
+    """Read as often as one likes, and act four times, although another program takes what each act freed."""
+    keys = [api.key.create(tenant="acme").id for _ in range(4)]
+    for key in keys:
+        fill_disk(folder)
+        assert {one.id for one in api.key.list(tenant="acme")} > {*keys}
+        assert api.audit.verify().whole
+        assert api.key.revoke(key).revoked
+        assert api.audit.list(limit=1)[0].resource == key
+
+
 def main(folder: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", folder], check=True)
     os.environ["ARCHWRIGHT_HOME"] = str(folder / "home")
@@ -66,14 +78,16 @@ def main(folder: Path) -> None:
         for _ in range(200):
             assert platform.chat(key="aw_x").status == 401
         administer(platform)
-        assert not home.disk_reserve.exists()
+        assert count_reserved_bytes(home) < RESERVE_BYTES
         administer(platform)
         assert platform.chat().status == 503, "the gateway took what administration freed"
         (folder / "filler").unlink()
         platform.until(lambda: platform.chat().status == 200)
-        platform.until(home.disk_reserve.exists)
+        platform.until(lambda: count_reserved_bytes(home) == RESERVE_BYTES)
         denied = read_entries(platform.store, home, {"effect": "deny", "key_id": ""})
         assert sum(one.count for one in denied) == 202
+    administer_without_gateway(folder)
+    (folder / "filler").unlink()
     assert read_checkpoints(home.audit_checkpoints)
     try:
         print(api.audit.verify())

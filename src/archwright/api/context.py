@@ -17,7 +17,7 @@ from archwright.access.tables import NAME_PATTERN
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home, locate_home
 from archwright.monitor.user_names import ensure_user_id
-from archwright.monitor.wal.disk_reserve import release_reserve
+from archwright.monitor.wal.disk_reserve import ACT_BYTES, release_reserve
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
@@ -106,7 +106,7 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 
     Raises StoreError AW-STO-06 if the disk has no space for the record, before anything is changed.
     """
-    with open_keys() as (keys, _home, store), _open_wal(store) as writer:
+    with open_keys(for_act=True) as (keys, _home, store), _open_wal(store) as writer:
         writer.check_space()
         yield keys, partial(_record_event, writer)
 
@@ -115,13 +115,16 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)
+    # A segment holds the records of one act, so that the disk reserve lasts for several acts.
+    segment_bytes = ACT_BYTES // 4
     checkpoints = CheckpointWriter(
         store,
         home,
         chosen.audit_checkpoints,
         lambda error: print(f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr),
     )
-    with closing(WalWriter(store, home, on_compaction=checkpoints.write_due)) as writer:
+    log = WalWriter(store, home, segment_bytes=segment_bytes, on_compaction=checkpoints.write_due)
+    with closing(log) as writer:
         yield writer
 
 
@@ -143,10 +146,13 @@ def _record_event(writer: WalWriter, action: str, resource: str, tenant: str, ou
 
 
 @contextmanager
-def open_keys() -> Iterator[tuple[KeyStore, Home, Store]]:
-    """Yield the keys, the home and the store. Workers of a gateway see changes through the shared accounts."""
+def open_keys(*, for_act: bool = False) -> Iterator[tuple[KeyStore, Home, Store]]:
+    """Yield the keys, the home and the store. Workers of a gateway see changes through the shared accounts.
+
+    `for_act`: on a full disk, free a part of the disk reserve for what the act writes."""
     with open_home() as (_chosen, home, store):
-        release_reserve(home)
+        if for_act:
+            release_reserve(home)
         if not has_accounts_table(home):
             yield KeyStore(store, load_pepper(home, store)), home, store
             return

@@ -51,7 +51,7 @@ def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - t
 
 
 def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
-    with open_keys() as (keys, _home, store):
+    with open_keys(for_act=True) as (keys, _home, store):
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)
         return build_key_view(keys, revoked, keys.read_limits(), keys.last_used())

@@ -9,6 +9,7 @@ processes and the listening sockets of the gateway, which must outlive a supervi
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from subprocess import Popen
 from typing import NamedTuple
 
@@ -40,33 +41,31 @@ class Standby:
         self._root = root
         self._handles = handles
         self._failures = failures
-        self._start()
+        self._process: Popen[bytes] | None = None
+        # The standby waits for the end of this pipe, whose other end only this process has.
+        self._watched, self._watched_end = os.pipe()
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        """0 if none was started yet."""
+        return 0 if self._process is None else self._process.pid
 
-    def _start(self) -> None:
-        """The standby reads a pipe whose other end only this process has: it ends with this process."""
-        watched, self._watched_end = os.pipe()
-        stated = msgspec.json.encode(self._handles).decode()
-        words = [self._root, STANDBY, stated, str(watched), str(self._failures)]
-        handles = self._handles
-        passed = (handles.lock, handles.life, handles.life_end, *handles.ports, watched)
-        self._process = Popen(build_module_command(MODULE, *words), pass_fds=passed)
-        os.close(watched)
-
-    def restart_if_dead(self) -> bool:
-        """Return True if the standby was gone."""
-        if self._process.poll() is None:
+    def keep(self) -> bool:
+        """Start the standby if none runs; return True if it was started. Raises OSError: call again later."""
+        if self._process is not None and self._process.poll() is None:
             return False
-        os.close(self._watched_end)
-        self._start()
+        stated = msgspec.json.encode(self._handles).decode()
+        words = [self._root, STANDBY, stated, str(self._watched), str(self._failures)]
+        handles = self._handles
+        passed = (handles.lock, handles.life, handles.life_end, *handles.ports, self._watched)
+        self._process = Popen(build_module_command(MODULE, *words), pass_fds=passed)
         return True
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._watched)
         os.close(self._watched_end)
 
 
@@ -83,6 +82,8 @@ def wait_to_succeed(words: Sequence[str]) -> tuple[PlatformHandles, Standby]:
     os.close(int(watched))
     repeated = 0 if time.monotonic() - began > HEALTHY_S else int(failures) + 1
     standby = Standby(root, handles, repeated)
+    with suppress(OSError):  # no process number is free: the supervisor tries again
+        standby.keep()
     if repeated > 1:
         time.sleep(min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (repeated - 2)))
     return handles, standby

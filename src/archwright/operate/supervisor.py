@@ -70,6 +70,7 @@ class Supervisor:
         self._restarts = 0 if start.before is None else start.before.restarts + 1
         self._ready_s = None if start.before is None else start.before.ready_s
         self._is_started = False
+        self._standby_problem = ""
         self._next_probe = self._next_sample = self._next_slow_sample = self._next_prune = 0.0
         self._memory = 0.0
         self._notifier = ServiceNotifier()
@@ -123,6 +124,7 @@ class Supervisor:
         self._is_started = True
         if self._standby is None and self._handles is not None:
             self._standby = Standby(str(self._home.root), self._handles)
+            self._keep_standby()
         if self._restarts:
             self._recorder.observe("restarts", {"process": "supervisor"}, 1.0, time.time())
         elif not self._rollouts.managed:
@@ -161,7 +163,17 @@ class Supervisor:
                 return
 
     def _keep_standby(self) -> None:
-        if self._standby is not None and self._standby.restart_if_dead():
+        if self._standby is None:
+            return
+        was_started = self._standby.pid
+        try:
+            is_new = self._standby.keep()
+        except OSError as error:
+            if str(error) != self._standby_problem:
+                self._journal.error("standby not started", message=str(error))
+            self._standby_problem = str(error)
+            return
+        if is_new and was_started:
             self._journal.error("process.died", name="standby")
             self._recorder.observe("restarts", {"process": "standby"}, 1.0, time.time())
             self._write_state()

@@ -97,7 +97,7 @@ def _adopt(launched: LaunchedProcess) -> AdoptedProcess | None:
 def _kill_unrecorded(life: int, recorded: Collection[int]) -> None:
     """Workers of the gateway are no leaders of a session: they end when the next gateway serves."""
     for pid in list_holders(life):
-        with suppress(ProcessLookupError):
+        with suppress(OSError, TimeoutExpired):
             if pid not in recorded and os.getsid(pid) == pid:
                 _kill_holder(pid, life)
 

@@ -11,7 +11,13 @@ import pytest
 
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, hold_reserve, release_reserve
+from archwright.monitor.wal.disk_reserve import (
+    ACT_BYTES,
+    RESERVE_BYTES,
+    count_reserved_bytes,
+    hold_reserve,
+    release_reserve,
+)
 from archwright.monitor.wal.writer import SEGMENT_BYTES, WalWriter
 from archwright.store import Store
 
@@ -37,11 +43,23 @@ def test_the_reserve_is_held_while_there_is_space_and_freed_on_a_full_disk(
     hold_reserve(home)
     assert home.disk_reserve.stat().st_blocks * 512 >= RESERVE_BYTES
     release_reserve(home)
-    assert home.disk_reserve.exists()
-    set_free(RESERVE_BYTES - 1)
+    assert count_reserved_bytes(home) == RESERVE_BYTES
+    set_free(0)
+    for act in range(1, 1 + RESERVE_BYTES // ACT_BYTES):
+        release_reserve(home)
+        assert count_reserved_bytes(home) == RESERVE_BYTES - act * ACT_BYTES, "other programs took what was freed"
     release_reserve(home)
+    set_free(4 * RESERVE_BYTES)
+    hold_reserve(home)
+    assert home.disk_reserve.stat().st_blocks * 512 >= RESERVE_BYTES, "it is whole again"
+
+
+def test_what_an_act_freed_serves_the_next_acts(home: Home, set_free: Callable[[int], None]) -> None:
+    set_free(4 * RESERVE_BYTES)
+    hold_reserve(home)
+    set_free(ACT_BYTES // 2)
     release_reserve(home)
-    assert not home.disk_reserve.exists()
+    assert count_reserved_bytes(home) == RESERVE_BYTES
 
 
 def test_a_reserve_that_cannot_be_allocated_leaves_no_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

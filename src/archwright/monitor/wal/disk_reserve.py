@@ -1,7 +1,8 @@
-"""Disk reserve: allocated bytes in the home that an act of administration frees on a full disk.
+"""Disk reserve: allocated bytes in the home that acts of administration free on a full disk, ACT_BYTES at a time.
 
-Design: a gateway holds the reserve and allocates no segment that would leave less than RESERVE_BYTES free. So it stops
-admissions first, and cannot take what the administration freed.
+Design: a gateway makes the reserve, which outlives it, and allocates no segment that would leave less than
+RESERVE_BYTES free. So it stops admissions first, and cannot take what the administration freed. If other programs take
+what an act freed, later acts still find a part of the reserve. Reading frees nothing.
 """
 
 import os
@@ -12,6 +13,7 @@ from archwright.home import Home
 from archwright.monitor.wal.segments import allocate_bytes
 
 RESERVE_BYTES = 16 << 20
+ACT_BYTES = 4 << 20  # two segments of an act, and what the database grows
 
 
 def count_free_bytes(home: Home) -> int:
@@ -19,12 +21,12 @@ def count_free_bytes(home: Home) -> int:
 
 
 def hold_reserve(home: Home) -> None:
-    """Allocate the reserve if it is missing and the disk has four times its bytes."""
+    """Allocate the missing part of the reserve if the disk has four times its bytes."""
     path = home.disk_reserve
-    if path.exists() or count_free_bytes(home) < 4 * RESERVE_BYTES:
+    if count_reserved_bytes(home) >= RESERVE_BYTES or count_free_bytes(home) < 4 * RESERVE_BYTES:
         return
     with suppress(OSError):  # such as a quota; the next call tries again
-        handle = os.open(home.folder("run") / path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        handle = os.open(home.folder("run") / path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             allocate_bytes(handle, RESERVE_BYTES)
         except OSError:
@@ -34,6 +36,14 @@ def hold_reserve(home: Home) -> None:
 
 
 def release_reserve(home: Home) -> None:
-    """Free the reserve for an act of administration if the disk has less than its bytes free."""
-    if count_free_bytes(home) < RESERVE_BYTES:
-        home.disk_reserve.unlink(missing_ok=True)
+    """Free a part of the reserve for an act of administration, if the disk has less than half of ACT_BYTES free."""
+    reserved_bytes = count_reserved_bytes(home)
+    if reserved_bytes and count_free_bytes(home) < ACT_BYTES // 2:
+        os.truncate(home.disk_reserve, max(0, reserved_bytes - ACT_BYTES))
+
+
+def count_reserved_bytes(home: Home) -> int:
+    try:
+        return home.disk_reserve.stat().st_size
+    except FileNotFoundError:
+        return 0
