@@ -1,9 +1,11 @@
-"""Blue/green with the real engine, the real small model and a random adapter of rank 1 with large weights."""
+"""A platform with the real engine and the real small model: blue/green with a random adapter, a killed supervisor."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,12 +16,14 @@ import pytest
 from tests.tools.checks import WAIT_S, until
 from tests.tools.client_threads import ClientThreads
 
+from archwright import api
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.home import Home
 
 from ..command_line import error_of
+from ..processes import naming
 from .conftest import Stage
 
 pytestmark = pytest.mark.enable_socket
@@ -117,3 +121,20 @@ def test_a_real_adapter_comes_and_goes(stage: Stage, real_plan: Plan, tmp_path: 
     assert set(askers.said) == {"smol", version.id}
     assert not askers.said["smol"] & askers.said[version.id], "the adapter is heard"
     assert (named, plain in askers.said["smol"]) == ("smol", True), "and exactly gone where the base is named"
+
+
+@pytest.mark.nightly
+def test_a_loaded_model_outlives_its_supervisor_and_ends_with_its_platform(stage: Stage, real_plan: Plan) -> None:
+    stage.start(real_plan)
+    engine = stage.pids()["engine-assistant"]
+    with Askers(stage, 4) as askers:
+        until(lambda: askers.said["smol"])
+        for _ in range(2):
+            supervisor = stage.pids()["supervisor"]
+            os.kill(supervisor, signal.SIGKILL)
+            until(lambda killed=supervisor: stage.pids()["supervisor"] != killed and api.status().state == "running")  # type: ignore[misc]
+            assert stage.pids()["engine-assistant"] == engine
+    assert askers.failed == [] and stage.log("engine-assistant").count('"loading"') == 1
+    os.kill(stage.state().standby_pid, signal.SIGKILL)
+    os.kill(stage.pids()["supervisor"], signal.SIGKILL)
+    until(lambda: naming(stage.home.root, "archwright.") == {})
