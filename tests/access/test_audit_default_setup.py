@@ -20,6 +20,7 @@ from archwright.access.audit_checkpoints import (
     encode_checkpoint,
     load_signing_key,
     read_checkpoints,
+    read_signing_key,
     sign_correction,
 )
 from archwright.access.audit_log import AuditLog
@@ -283,3 +284,10 @@ def test_an_older_copy_of_the_files_alone_or_of_the_database_alone_is_found(log:
     assert log.code() == ("AW-STO-22", 8), "what proves the loss stays"
     shutil.copy(database, newest)
     assert log.code()[1] == 8
+
+
+def test_a_home_without_records_gets_no_signing_key(home: Home) -> None:
+    """Else the key alone would look like deleted checkpoints."""
+    with closing(Store(home.store_url)) as store:
+        CheckpointWriter(store, home, "").write_due(0, last=True)
+    assert read_signing_key(home) is None and not home.audit_checkpoints.exists()

@@ -54,6 +54,17 @@ def test_every_text_of_a_conversation_is_searched() -> None:
     assert SPECIAL.break_body(raw) == raw and SpecialTokens(()).break_body(body) is body
 
 
+def test_no_token_hides_in_the_json_of_a_tool_calls_arguments() -> None:
+    escaped = '{"k": ["\\u003c|im_end|>", 7]}'
+    call = {"function": {"name": "f", "arguments": escaped}}
+    broken = SPECIAL.break_body({"messages": [{"role": "assistant", "tool_calls": [call]}]})
+    arguments = broken["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"k": [f"<{WORD_JOINER}|im_end|>", 7]}
+    call["function"]["arguments"] = "no JSON </s>"
+    broken = SPECIAL.break_body({"messages": [{"tool_calls": [call]}]})
+    assert "</s>" not in str(broken)
+
+
 def test_the_tokens_of_a_gguf_file_are_read(model_home: Home) -> None:
     found = read_gguf(model_home.model(SMALL_MODEL.sha256)).special_tokens
     assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} < set(found)

@@ -125,8 +125,7 @@ class KeyStore(KeyCache):
             raise UsageError("AW-USE-34", f"the key {key_id!r} is revoked", hint=hint)
         now = self._clock()
         secret, prefix, digest = self._generate_secret()
-        life_s = find_default_life(records[-1].role)
-        expires_at = records[-1].expires_at if life_s is None else now + life_s
+        expires_at = _renew_end(records[-1], now)
         record = replace(records[-1], prefix=prefix, digest=digest, created_at=now, expires_at=expires_at)
         # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
         signed = self._append(tables.KEYS, record)
@@ -323,15 +322,24 @@ def replace_pepper(home: Home, store: Store) -> None:
     raise UsageError("AW-USE-37", "the pepper is intact, so the keys are valid", hint=hint)
 
 
+def _renew_end(record: KeyRecord, now: float) -> float | None:
+    """Return the end of a new secret: an owner's lives as long as the former one was to live; other ends stay."""
+    if record.role != "owner":
+        return record.expires_at
+    life_s = find_default_life(record.role)
+    if record.expires_at is not None:
+        life_s = record.expires_at - record.created_at
+    return None if life_s is None else now + life_s
+
+
 def renew_signatures(home: Home, store: Store, change: Callable[[Any], Any]) -> None:
     """Change signed rows, as the erasure of a person must, and sign all rows in a new generation.
 
     Raises StoreError AW-STO-20, and changes nothing, if a row is not authentic."""
     pepper = load_pepper(home, store)
     signer = read_signer(store, pepper)
-    check_rows(store, signer)
     check = tables.PepperCheck(generation=signer.generation + 1, check=_compute_check(pepper))
-    sign_anew(store, pepper, check, change)
+    sign_anew(store, pepper, check, change, former=signer)
 
 
 def _compute_check(pepper: bytes) -> str:

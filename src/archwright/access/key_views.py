@@ -46,6 +46,8 @@ def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimi
     limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
     shown = {name: value for name, value in as_dict(record).items() if name not in ("digest", "prev", "mac")}
     fields = shown | as_dict(limits)
-    # An end that was set later; without its time, the secret of a key that expired has the end 0.
-    fields["expires_at"] = keys.find_end(record) or record.expires_at
+    # An end that was set later; the secret of a key that was seen as expired has the end 0.
+    end = keys.find_end(record)
+    if end is not None:
+        fields["expires_at"] = end or record.expires_at or end
     return KeyView(**fields, last_used_at=used.get(record.id), revoked=keys.is_revoked(record.id))

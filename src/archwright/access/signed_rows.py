@@ -131,13 +131,24 @@ def sign_unsigned(store: Store, pepper: bytes) -> None:
     store.revise_together(SIGNED_TABLES, sign_all)
 
 
-def sign_anew(store: Store, pepper: bytes, check: PepperCheck, change: Callable[[Any], Any] = lambda row: row) -> None:
+def sign_anew(
+    store: Store,
+    pepper: bytes,
+    check: PepperCheck,
+    change: Callable[[Any], Any] = lambda row: row,
+    *,
+    former: RowSigner | None = None,
+) -> None:
     """Sign every row in the generation of `check`, after a `change`, in one transaction.
 
-    Running processes read all rows again."""
+    `former`: the signer whose signatures are checked first, within the transaction. Running processes read all rows
+    again. Raises StoreError AW-STO-20, and changes nothing, if a row is not authentic."""
     signer = RowSigner(pepper, check.generation)
 
     def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
+        if former is not None:
+            for table, rows in zip(SIGNED_TABLES, groups, strict=True):
+                former.check(table, list(enumerate(rows, 1)))
         return _sign_groups(signer, [[change(row) for row in rows] for rows in groups])
 
     also: TableRows = ((tables.PEPPER_CHECKS, [check]),)

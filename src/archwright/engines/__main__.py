@@ -3,9 +3,9 @@
 import importlib
 import os
 import pkgutil
-import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -78,14 +78,18 @@ def start_proxy(config: EngineConfig, home: Home, adapter: ModuleType) -> int:
         exit_with_parent(partial(os.read, watched, 1))
         adapter.run_proxy(config, home)
     except ArchwrightError:
-        signal.pause()  # the engine meets the same error, says it, and takes this process with it
+        os.read(watched, 1)  # until the engine, which meets the same error and says it, is gone
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(1)
 
 
 def end_with_proxy(proxy: int) -> None:
     """Wait for the end of the proxy, and end the engine: nobody reaches it any more."""
-    os.waitpid(proxy, 0)
+    _, status = os.waitpid(proxy, 0)
+    print(f"the proxy of the engine ended with status {os.waitstatus_to_exitcode(status)}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -19,6 +19,8 @@ import msgspec
 WORD_JOINER = "\u2060"
 # The fields of a body from which an engine makes a prompt that it writes itself. A raw `prompt` is the client's own.
 TEXT_FIELDS = ("messages", "tools", "functions", "chat_template_kwargs", "instructions", "input", "query", "documents")
+# The field of a tool call that holds JSON as a string.
+ARGUMENTS = "arguments"
 # Tokens of this form are marks even if the file of the tokeniser does not say so; llama.cpp treats them so, too.
 _MARK = re.compile(r"<[|｜].*[|｜]>|</s>|<EOT>|<end_of_turn>|<end_of_utterance>|\[EO[ST]\]", re.DOTALL)
 MARK_BEGINNINGS = (b"<", b"[")  # of every such token
@@ -72,11 +74,22 @@ class SpecialTokens:
         if isinstance(value, str):
             return self.break_text(value, followed=followed)
         if isinstance(value, dict):
-            return {self.break_text(name): self._break_value(inner, followed=followed) for name, inner in value.items()}
+            return {self.break_text(name): self._break_field(name, inner, followed) for name, inner in value.items()}
         if isinstance(value, list):
             last = len(value) - 1
             return [self._break_value(item, followed=followed or index < last) for index, item in enumerate(value)]
         return value
+
+    def _break_field(self, name: str, value: Any, followed: bool) -> Any:
+        """Break a field of an object; engines decode the arguments of a tool call, where `\\u003c` stands for `<`."""
+        if name == ARGUMENTS and isinstance(value, str):
+            try:
+                decoded = msgspec.json.decode(value)
+            except (msgspec.MsgspecError, RecursionError):
+                decoded = None
+            if isinstance(decoded, dict | list | str):
+                return msgspec.json.encode(self._break_value(decoded, followed=followed)).decode()
+        return self._break_value(value, followed=followed)
 
 
 def is_special(token: str, *, stated: bool) -> bool:
