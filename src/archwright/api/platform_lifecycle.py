@@ -78,7 +78,8 @@ class PlatformHandle(AbstractContextManager["PlatformHandle"]):
             return 0
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            line.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the platform has ended
+                line.shutdown(socket.SHUT_WR)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
@@ -86,7 +87,7 @@ class PlatformHandle(AbstractContextManager["PlatformHandle"]):
 
     def stop(self) -> None:
         platform_control.stop_platform(self._home)
-        if self._line is not None:
+        if self._line is not None and self._line.fileno() >= 0:
             platform_control.wait_for_end(self._line)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -47,6 +47,8 @@ PROGRAM_FOLDERS = ("/bin", "/usr", "/etc", "/proc")
 STANDARD_ERROR = 2
 # No engine needs these: programs, other ways to a socket, other roots, modules and parts of the kernel.
 PROGRAM_CALLS = ("execve", "execveat")
+# The mode of the life line keeps an engine from writing to it (operate/supervisor_process.py).
+MODE_CALLS = ("chmod", "fchmod", "fchmodat", "fchmodat2")
 KERNEL_CALLS = (
     *("io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("mount", "umount2", "move_mount", "open_tree", "fsopen", "pivot_root", "chroot", "setns", "unshare"),
@@ -148,7 +150,7 @@ def list_call_rules(*, starts_programs: bool, connects: bool) -> list[CallRule]:
     rules += [CallRule(name, False, 0, numbers) for name in ("socket", "socketpair")]
     if starts_programs:
         return rules
-    rules += [CallRule(name, True) for name in PROGRAM_CALLS]
+    rules += [CallRule(name, True) for name in (*PROGRAM_CALLS, *MODE_CALLS)]
     rules += own_process_rules()
     if not connects and not ServiceNotifier().is_managed:
         # Behind a socket of the machine may be a service that starts programs for this user, such as D-Bus. Under a

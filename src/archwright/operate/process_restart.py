@@ -6,6 +6,7 @@ by the end of a pipe and then stops in order, so no process outlives the parent.
 """
 
 import os
+import select
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from archwright.journal import Journal
 
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.2, 2.0, 30.0
 EXIT_FAILED = 70
+READY_POLL_S = 0.1
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAITED_FOR = (*PASSED_ON, signal.SIGCHLD, signal.SIGALRM)
 
@@ -81,6 +83,11 @@ class RestartedProcess:
 
     def wait_until_ready(self) -> int:
         """Return 0 when the child reported that it works, else its exit status."""
+        # Workers of a child that died may hold the other end of the pipe, so its end does not tell.
+        while not select.select([self._ready], [], [], READY_POLL_S)[0]:
+            status = self._reap(os.WNOHANG)
+            if status is not None:
+                return status or EXIT_FAILED
         self._was_ready = bool(os.read(self._ready, 1))
         return 0 if self._was_ready else self._reap(0) or 0
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 
@@ -44,6 +44,7 @@ def run_first_supervisor(root: str, up_called_at: float, lock: int) -> int:
     try:
         with boundary("supervisor"):
             life, life_end = os.pipe()
+            os.fchmod(life, 0o400)  # an engine could open it for writing, and so end all others
             handles = PlatformHandles(lock, life, life_end, _bind_ports(bundle))
     except ArchwrightError as error:
         _record_failure(bundle, home, error, up_called_at)
@@ -60,6 +61,10 @@ def run_next_supervisor(root: str, handles: PlatformHandles, standby: Standby) -
     if before is None:
         message, hint = "the state of the platform is not readable", "archwright down, then archwright up"
         raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(home.state)), hint=hint)
+    # `archwright down` must find these two even if the rest of the start fails.
+    before = replace(before, supervisor_pid=os.getpid(), standby_pid=standby.pid, failure=None)
+    with suppress(OSError):
+        platform_state.write_state(home, before)
     start = SupervisorStart(before.started_at, handles, standby, before)
     return _supervise(_read_bundle(home), home, settings.load(), stop, start)
 
@@ -155,7 +160,8 @@ def _supervise(bundle: Bundle, home: Home, chosen: Settings, stop: Event, start:
         recorder.close()
         store.close()
     if has_supervising_parent():
-        os.write(0, STOPPED)
+        with suppress(OSError):  # the `up` that started it was killed
+            os.write(0, STOPPED)
     return 0
 
 

@@ -87,7 +87,8 @@ def _adopt(launched: LaunchedProcess) -> AdoptedProcess | None:
     try:
         survivor = AdoptedProcess(launched, os.pidfd_open(launched.pid))
     except (OSError, AttributeError):  # it has ended, or the system has no handles of processes
-        if is_process_alive(launched.pid, "archwright."):
+        may_be_it = launched.start_time in (0, read_start_time(launched.pid))
+        if may_be_it and is_process_alive(launched.pid, "archwright."):
             os.kill(launched.pid, signal.SIGKILL)
         return None
     is_same = launched.start_time and launched.start_time == read_start_time(launched.pid)
