@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from archwright.errors import ArchwrightError, boundary
-from archwright.operate.standby import STANDBY, wait_to_succeed
+from archwright.operate.standby import STANDBY, await_takeover
 from archwright.python_process import run_entry_point
 
 
@@ -16,10 +16,10 @@ def main(argv: list[str]) -> int:
     root, word = argv[:2]
     try:
         with boundary("supervisor"):
-            turn = wait_to_succeed(argv) if word == STANDBY else None
+            inherited = await_takeover(argv) if word == STANDBY else None
             module = import_module("archwright.operate.supervisor_process")  # late: a waiting standby stays small
-            if turn is not None:
-                return int(module.run_next_supervisor(root, *turn))
+            if inherited is not None:
+                return int(module.run_next_supervisor(root, *inherited))
             if word == "--managed":
                 return int(module.run_managed_supervisor(root, *argv[2:]))
             return int(module.run_first_supervisor(root, float(word), int(argv[2])))

@@ -27,7 +27,7 @@ _ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
 
 
 class LaunchContext(NamedTuple):
-    """Shared by the processes of a platform: the user of the engines, and what its supervisors pass on.
+    """The shared context of all processes of a platform: the user of the engines, and what supervisors pass on.
 
     `survivors`: processes of an earlier supervisor that no child has adopted, by name.
     """

@@ -28,7 +28,7 @@ class ProcessState(Record):
 
 
 class LaunchedProcess(Record):
-    """Facts that the next supervisor needs to adopt a process.
+    """The identity of a process, by which the next supervisor adopts it.
 
     `start_time` is in clock ticks since the boot, `launch` the digest of command, environment and configuration.
     """

@@ -2,8 +2,8 @@
 
 Design: supervisor and standby are equal. Each starts the other when it is gone: the standby becomes the supervisor and
 starts a standby, before it imports anything; a supervisor whose standby is gone starts another one. So a platform ends
-by itself only if both die within the same moment. Both hold the home's lock, the life line of all
-processes and the listening sockets of the gateway, which must outlive a supervisor.
+by itself only if both die within the same moment. Both hold the home's lock, the life line of all processes, and the
+listening sockets of the gateway.
 """
 
 import os
@@ -69,7 +69,7 @@ class Standby:
         os.close(self._watched_end)
 
 
-def wait_to_succeed(words: Sequence[str]) -> tuple[PlatformHandles, Standby]:
+def await_takeover(words: Sequence[str]) -> tuple[PlatformHandles, Standby]:
     """Wait in the standby until the supervisor is gone; then start the next standby and return.
 
     Supervisors that die soon after their start follow each other after BACKOFF_S, doubled up to BACKOFF_LIMIT_S.
