@@ -87,15 +87,18 @@ class Supervisor:
                 self._end_all()
 
     def _end_all(self) -> None:
-        """End the standby first, else it would take the place of this process; then all others."""
+        """End the standby first, else it would take the place of this process; then gateway, workers, engines."""
         if self._standby is not None:
             self._standby.end()
         if self._handles is not None:
             for port in self._handles.ports:
                 os.close(port)  # connections are refused, not kept waiting
-            for child in reversed(self._list_children()):
-                child.stop(GRACE_S)
-            end_holders(self._handles.life, GRACE_S)
+            *engines, gateway = self._list_children()
+            gateway.stop(GRACE_S)
+            # Workers whose master died work on engines too.
+            end_holders(self._handles.life, GRACE_S, spared={engine.pid for engine in engines})
+            for engine in engines:
+                engine.stop(GRACE_S)
         self._journal.info("platform.stopped")
 
     def _start_all(self, stop: Event) -> None:

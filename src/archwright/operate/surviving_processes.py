@@ -109,11 +109,11 @@ def _kill_holder(pid: int, life: int) -> None:
         stranger.end()
 
 
-def end_holders(life: int, grace_s: float) -> None:
-    """Ask all processes at the pipe `life` to end, such as workers of a dead gateway; kill those that are late."""
+def end_holders(life: int, grace_s: float, spared: Collection[int]) -> None:
+    """Ask the processes at the pipe `life` to end, except those in `spared`; kill those that are late."""
     deadline = time.monotonic() + grace_s
     number = signal.SIGTERM
-    while holders := list_holders(life):
+    while holders := {*list_holders(life)} - {*spared}:
         if time.monotonic() > deadline:
             number = signal.SIGKILL
         for pid in holders:
