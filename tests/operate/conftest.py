@@ -180,7 +180,7 @@ class Clients:
             began = time.monotonic()
             try:
                 version, request, failure = self._ask(connection, stream)
-            except (http.client.HTTPException, OSError) as error:
+            except (http.client.HTTPException, OSError, AssertionError) as error:
                 version = request = ""
                 failure = f"{type(error).__name__} {error}"
                 connection.close()
