@@ -124,10 +124,10 @@ def end_holders(life: int, grace_s: float, spared: Collection[int]) -> None:
 
 def list_holders(life: int) -> list[int]:
     """Return the processes whose standard input is the pipe `life`; only those whose files this user may list."""
-    pipe = os.fstat(life)
+    pipe = f"pipe:[{os.fstat(life).st_ino}]"
     holders = []
     for place in PROC.glob("[0-9]*/fd/0"):
         with suppress(OSError):
-            if os.path.samestat(place.stat(), pipe):
+            if os.readlink(place) == pipe:
                 holders.append(int(place.parts[2]))
     return holders
