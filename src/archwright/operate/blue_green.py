@@ -114,6 +114,7 @@ class EndpointRollouts:
         self._journal = journal
         self.on_demand = OnDemandEngines(bundle, home)
         self._revision = self._written = self._first_revision = 0
+        self._is_confirmed = False
         self._seq: tuple[int, ...] = ()
         self._failed: dict[str, str] = {}
         self._next_step = 0.0
@@ -135,6 +136,8 @@ class EndpointRollouts:
             self._resume_on_demand(rollout.now)
         self._write_gateway_config()
         self._first_revision = self._revision
+        # A gateway that ran before us serves its former endpoints until it has read this configuration.
+        self._is_confirmed = not (self.managed or self._resumes)
 
     def _resume_on_demand(self, served: ServedEndpoint) -> None:
         """Adopt the living engine of a loaded model, as if a request had asked for it."""
@@ -171,7 +174,7 @@ class EndpointRollouts:
                 for rollout in self.rollouts.values():
                     self._advance(rollout, now)
                 self._stop_unused_engines(now)
-                self._end_leftovers()
+                self._confirm_start()
             self._last_error = ""
         except ArchwrightError as error:
             self._next_step = now + RETRY_S
@@ -204,6 +207,9 @@ class EndpointRollouts:
         return (*unadopted, *started)
 
     def endpoints(self) -> tuple[EndpointState, ...]:
+        """Return the endpoints that the gateway serves; none before it serves those of our start."""
+        if not self._is_confirmed:
+            return ()
         return tuple(
             EndpointState(
                 name=rollout.name,
@@ -464,18 +470,21 @@ class EndpointRollouts:
             if gone or (engines.kill_at is not None and now > engines.kill_at):
                 self._remove_engines(key)
 
-    def _end_leftovers(self) -> None:
-        """Stop engines of an earlier supervisor that the gateway has released."""
+    def _confirm_start(self) -> None:
+        """When the gateway serves our endpoints, stop engines of an earlier supervisor that it has released."""
         note = self._read_served_revision()
-        if note is not None and note.revision >= self._first_revision:
-            used = {address.removeprefix("unix:") for address in note.leaving}
-            if self._context is None:
-                end_leftovers(self._engine_home, used | {child.spec.name for child, _, _ in self.processes()})
-                return
-            for name in self._context.survivors.keys() - used:
-                self._context.survivors.pop(name).end()
-                self._home.config(name).unlink(missing_ok=True)
-                self._home.socket(name).unlink(missing_ok=True)
+        if note is None or note.revision < self._first_revision:
+            return
+        self.changed |= not self._is_confirmed
+        self._is_confirmed = True
+        used = {address.removeprefix("unix:") for address in note.leaving}
+        if self._context is None:
+            end_leftovers(self._engine_home, used | {child.spec.name for child, _, _ in self.processes()})
+            return
+        for name in self._context.survivors.keys() - used:
+            self._context.survivors.pop(name).end()
+            self._home.config(name).unlink(missing_ok=True)
+            self._home.remove_socket(name)
 
     def _remove_engines(self, key: str) -> None:
         engines = self.engines.pop(key)

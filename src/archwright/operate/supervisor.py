@@ -251,7 +251,8 @@ class Supervisor:
             self._recorder.prune(now - RETENTION_S)
 
     def _write_state(self) -> None:
-        rollouts, up = self._rollouts, self._is_started
+        rollouts = self._rollouts
+        endpoints = rollouts.endpoints() if self._is_started else ()
         processes = tuple(
             ProcessState(
                 name=child.spec.name,
@@ -271,8 +272,8 @@ class Supervisor:
             ready_s=self._ready_s,
             processes=processes,
             launched=rollouts.list_launched(),
-            endpoints=rollouts.endpoints() if up else (),
-            seen={name: to.promotion for name, to in rollouts.desired.items()} if up else {},
+            endpoints=endpoints,
+            seen={name: to.promotion for name, to in rollouts.desired.items()} if endpoints else {},
             notes=rollouts.notes,
             used_at=rollouts.on_demand.used_at,
             restarts=self._restarts,
