@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from tests.async_tests import run_async
 
 from archwright.home import Home
 from archwright.http_client.client import EngineClient, EngineRefused
+from archwright.operate.managed_process import find_engine
 
 from ..tools.checks import until_async
 from .conftest import SMALL_MODEL, Child, make_config
@@ -37,12 +41,17 @@ def start(home: Home, name: str, **settings: Any) -> Child:
 
 
 @pytest.fixture(scope="module")
-def address(model_home: Home) -> Iterator[str]:
+def engine(model_home: Home) -> Iterator[Child]:
     child = start(model_home, "proxied")
-    yield child.address
+    yield child
     child.end()
     sockets = (model_home.socket("proxied"), *model_home.engine_socket("proxied").parent.iterdir())
     assert not any(path.exists() for path in sockets)
+
+
+@pytest.fixture(scope="module")
+def address(engine: Child) -> str:
+    return engine.address
 
 
 def ask(tenant: str, text: str = TEXT, **fields: Any) -> dict[str, Any]:
@@ -69,6 +78,17 @@ async def tokenize(client: EngineClient, messages: list[dict[str, Any]]) -> list
 
 def count_special(tokens: list[int]) -> int:
     return sum(token in SPECIAL_IDS for token in tokens)
+
+
+def test_the_proxy_is_known_by_its_engine_and_ends_with_it_alone(engine: Child) -> None:
+    """The end of a platform asks what has its life line as standard input to end first: gateway and workers."""
+    assert engine.process is not None
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(engine.address.removeprefix("unix:"))
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    assert pid != engine.process.pid and find_engine(pid) == engine.process.pid == find_engine(engine.process.pid)
+    own, shared = (Path(f"/proc/{number}/fd/0").readlink() for number in (pid, engine.process.pid))
+    assert own != shared
 
 
 @run_async

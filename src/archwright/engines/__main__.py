@@ -5,9 +5,7 @@ import os
 import pkgutil
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,11 +13,7 @@ from archwright import engines
 from archwright.engines.engine_config import EngineConfig, read_config
 from archwright.engines.engine_sandbox import confine_engine
 from archwright.engines.parent_watch import exit_with_parent, has_supervising_parent
-from archwright.engines.process_restrictions import (
-    end_with_input,
-    offer_to_oom_killer,
-    restrict_process,
-)
+from archwright.engines.process_restrictions import end_with_input, offer_to_oom_killer, restrict_process
 from archwright.engines.service_notification import report_engine_health
 from archwright.engines.unix_socket import claim_socket
 from archwright.errors import ArchwrightError, EngineError, ErrorLocation, UsageError, boundary
@@ -64,8 +58,8 @@ def prepare_process(config: EngineConfig, home: Home, adapter: ModuleType) -> No
 def start_proxy(config: EngineConfig, home: Home, adapter: ModuleType) -> int:
     """Start the proxy of an engine as a child that ends with it, and return the pid of the child.
 
-    The child reads a pipe until the engine is gone. Landlock keeps the kernel from sending it a signal for a sandboxed
-    parent (PR_SET_PDEATHSIG).
+    The child's standard input is a pipe that only the engine holds. Landlock keeps the kernel from sending the child a
+    signal for a sandboxed parent (PR_SET_PDEATHSIG).
     """
     watched, held = os.pipe()
     child = os.fork()
@@ -73,17 +67,15 @@ def start_proxy(config: EngineConfig, home: Home, adapter: ModuleType) -> int:
         os.close(watched)
         return child
     os.close(held)
+    os.dup2(watched, 0)
+    os.close(watched)
     try:
         confine_engine(config, home, connects=True)
-        exit_with_parent(partial(os.read, watched, 1))
+        exit_with_parent()
         adapter.run_proxy(config, home)
     except ArchwrightError:
-        os.read(watched, 1)  # until the engine, which meets the same error and says it, is gone
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(1)
+        os.read(0, 1)  # until the engine, which meets the same error and says it, is gone
+    sys.exit()
 
 
 def end_with_proxy(proxy: int) -> None:

@@ -29,7 +29,6 @@ TENANT_FIELD = "cache_salt"
 BODY_LIMIT_BYTES = 64 << 20
 READ_BYTES = 1 << 16
 BACKLOG = 512
-HEALTH_ROUTE = ("GET", "/health")
 # Between two looks at a server that loads its model.
 POLL_S = 0.02
 METRICS_ROUTE = ("GET", "/metrics")
@@ -84,31 +83,17 @@ class LlamaProxy:
         self._slots = TenantSlots(slots)
         self._special = special
         self._keeps_prompts = keeps_prompts
-        self._metrics = EngineClient(f"unix:{server}")
+        self._own_client = EngineClient(f"unix:{server}")
 
     def run(self, path: Path) -> None:
         """Serve on the socket at `path` from the moment at which llama.cpp is ready."""
         asyncio.run(self._serve(path))
 
     async def _serve(self, path: Path) -> None:
-        while not await self._is_server_ready():
+        while not await self._own_client.healthy():
             await asyncio.sleep(POLL_S)
         server = await asyncio.start_unix_server(self._on_connection, path=path, backlog=BACKLOG)
         await server.serve_forever()
-
-    async def _is_server_ready(self) -> bool:
-        """True if the model is loaded: llama.cpp listens before it loads."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(self._server)
-        except OSError:
-            return False
-        try:
-            writer.write(_encode_request(HEALTH_ROUTE, b""))
-            return (await reader.read(READ_BYTES)).startswith(_BEGUN)
-        except OSError:
-            return False
-        finally:
-            writer.close()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -206,7 +191,7 @@ class LlamaProxy:
 
     async def _read_metrics(self) -> bytes:
         """Return llama.cpp's metrics. Requests that wait for a slot wait here, so they are added to its number."""
-        text = await self._metrics.get_text(METRICS_ROUTE[1])
+        text = await self._own_client.get_text(METRICS_ROUTE[1])
         waiting = self._slots.waiting
         return _DEFERRED.sub(lambda found: f"{found[1]} {int(found[2]) + waiting}", text).encode()
 

@@ -21,6 +21,7 @@ from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, write_json
 from archwright.operate import readiness_probe
 from archwright.operate.child_process import ChildProcess
+from archwright.operate.surviving_processes import read_parent
 from archwright.serving.process.config_reload import read_served_revision
 
 _CREDENTIALS = struct.Struct("3i")
@@ -71,7 +72,7 @@ class ManagedProcess(ChildProcess):
             connection.settimeout(readiness_probe.TIMEOUT_S)
             connection.connect(str(self._home.socket(self.spec.ready_socket)))
             found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(found)[0])
+            return find_engine(int(_CREDENTIALS.unpack(found)[0]))
         return 0
 
     def stop(self, grace_s: float) -> None:
@@ -121,3 +122,15 @@ def end_leftovers(engine_home: Home, needed: Collection[str]) -> None:
         if config.stem not in needed:
             control_unit("stop", config.stem)
             config.unlink()
+
+
+def find_engine(listener: int) -> int:
+    """Return the engine for which `listener` listens: a proxy is a child of its engine with the same command line."""
+    parent = read_parent(listener)
+    return parent if parent and _read_command(parent) == _read_command(listener) else listener
+
+
+def _read_command(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

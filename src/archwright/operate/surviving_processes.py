@@ -22,14 +22,24 @@ from archwright.operate.platform_state import LaunchedProcess, PlatformState, is
 UNKNOWN_STATUS = 255  # only a parent learns the exit status
 KILL_TIMEOUT_S, TICK_S = 5.0, 0.05
 PROC = Path("/proc")
-START_TIME_FIELD = 19  # of /proc/PID/stat behind the name, which may contain spaces
+# Fields of /proc/PID/stat behind the name, which may contain spaces.
+PARENT_FIELD, START_TIME_FIELD = 1, 19
 
 
 def read_start_time(pid: int) -> int:
     """Return the start of a process in clock ticks since the boot; 0 if it is unknown."""
+    return _read_field(pid, START_TIME_FIELD)
+
+
+def read_parent(pid: int) -> int:
+    """Return the number of the process that started `pid`; 0 if it is unknown."""
+    return _read_field(pid, PARENT_FIELD)
+
+
+def _read_field(pid: int, field: int) -> int:
     with suppress(OSError):
         fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-        return int(fields[START_TIME_FIELD])
+        return int(fields[field])
     return 0
 
 

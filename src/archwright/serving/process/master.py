@@ -226,6 +226,7 @@ class Master:
 
     def _spawn(self) -> None:
         read_end, write_end = os.pipe()
+        master = os.getpid()
         # Else the worker loses a SIGTERM that arrives before it replaces the master's handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -238,7 +239,7 @@ class Master:
         if pid == 0:
             status = EXIT_FAILED
             try:
-                status = self._run_worker(read_end, write_end)
+                status = self._run_worker(read_end, write_end, master)
             finally:
                 os._exit(status)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -246,7 +247,7 @@ class Master:
         os.set_blocking(read_end, False)
         self.workers.append(WorkerProcess(pid, read_end, time.monotonic(), self._generation))
 
-    def _run_worker(self, read_end: int, write_end: int) -> int:
+    def _run_worker(self, read_end: int, write_end: int, master: int) -> int:
         """In the child: close all of the master's descriptors except the ports and pipes, and serve."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
@@ -261,7 +262,13 @@ class Master:
             with boundary("gateway"):
                 restrict_process()  # here too: `serve` runs the master in its caller's process
                 context = WorkerContext(
-                    self._bound.main, self._bound.admin, self._life, self._parent_life, write_end, self._since
+                    bound=self._bound.main,
+                    admin=self._bound.admin,
+                    life=self._life,
+                    parent=self._parent_life,
+                    reports=write_end,
+                    since=self._since,
+                    master=master,
                 )
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:

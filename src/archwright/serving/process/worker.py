@@ -61,7 +61,8 @@ SUCCESSOR_POLL_S = 0.1
 class WorkerContext(NamedTuple):
     """From the master. The pipe `life` closes with it, `parent` with what restarts it (None: nothing does).
 
-    The pipe `reports` takes reports; `since`: gateway's start."""
+    The pipe `reports` takes reports; `since`: gateway's start; `master`: its number, which a worker cannot ask once it
+    is gone."""
 
     bound: socket.socket
     admin: socket.socket | None
@@ -69,6 +70,7 @@ class WorkerContext(NamedTuple):
     parent: int | None
     reports: int
     since: float
+    master: int
 
 
 class _BoundedExecutor(ThreadPoolExecutor):
@@ -142,7 +144,6 @@ class WorkerLife:
     ) -> None:
         self.over, self.stop = asyncio.Event(), asyncio.Event()
         self._context = context
-        self._master = os.getppid()
         self._read_note = read_note
         self._journal = journal
         self._waiting: asyncio.Task[None] | None = None
@@ -173,7 +174,7 @@ class WorkerLife:
 
     async def _wait_for_successor(self) -> None:
         """Wait until another master reports that its workers take requests."""
-        while (note := self._read_note()) is None or note.pid == self._master:
+        while (note := self._read_note()) is None or note.pid == self._context.master:
             await asyncio.sleep(SUCCESSOR_POLL_S)
         self.over.set()
 
