@@ -39,8 +39,6 @@ class Arrival(NamedTuple):
     output_tokens: int
 
 
-# One draw is simulated at several speeds.
-@lru_cache(maxsize=512)
 def peak_arrivals(load: LoadSpec) -> tuple[Arrival, ...]:
     """Sample the open-loop peak phase, in order of time."""
     rng = random.Random(load.seed)

@@ -35,32 +35,39 @@ def select_representative_load(spec: ServingSpec) -> LoadSpec:
 @lru_cache(maxsize=64)
 def _select_load(encoded_spec: bytes) -> LoadSpec:
     spec = msgspec.msgpack.decode(encoded_spec, type=ServingSpec)
-    seeds = [spec.load.seed + step for step in range(count_seeds(spec.load))]
-    spec_of = {seed: replace(spec, load=replace(spec.load, seed=seed)) for seed in seeds}
-    figures = {seed: _weighted_logs(simulate_replica(one, 1.0)) for seed, one in spec_of.items()}
-    middle = [median(column) for column in zip(*figures.values(), strict=True)]
-    typical = sorted(seeds, key=lambda seed: (_largest_difference(figures[seed], middle), seed))[: len(seeds) // 2]
-    unevenness = {seed: _measure_unevenness(spec_of[seed], figures[seed], (SLOW_END,)) for seed in typical}
-    best = sorted(typical, key=lambda seed: (unevenness[seed], seed))[:FINALISTS]
-    chosen = min(best, key=lambda seed: (_measure_unevenness(spec_of[seed], figures[seed], FACTORS), seed))
-    return replace(spec.load, seed=chosen)
+    draws = [_Draw(spec, spec.load.seed + step) for step in range(count_seeds(spec.load))]
+    middle = [median(column) for column in zip(*(draw.figures for draw in draws), strict=True)]
+
+    def measure_distance(draw: _Draw) -> tuple[float, int]:
+        return _largest_difference(draw.figures, middle), draw.seed
+
+    typical = sorted(draws, key=measure_distance)[: len(draws) // 2]
+    even = sorted(typical, key=lambda draw: (draw.measure_unevenness((SLOW_END,)), draw.seed))
+    best = min(even[:FINALISTS], key=lambda draw: (draw.measure_unevenness(FACTORS), draw.seed))
+    return replace(spec.load, seed=best.seed)
+
+
+class _Draw:
+    """One random draw of the load, and its figures at the predicted speed as weighted logarithms."""
+
+    def __init__(self, spec: ServingSpec, seed: int) -> None:
+        self.seed = seed
+        self._spec = replace(spec, load=replace(spec.load, seed=seed))
+        self.figures = self._simulate(1.0)
+
+    def measure_unevenness(self, factors: tuple[float, ...]) -> float:
+        """Return the largest change of a figure per change of the machine's speed, both as logarithms."""
+        changes = [_largest_difference(self._simulate(factor), self.figures) for factor in factors]
+        return max(change / abs(math.log(factor)) for change, factor in zip(changes, factors, strict=True))
+
+    def _simulate(self, factor: float) -> list[float]:
+        figures = simulate_replica(self._spec, factor)
+        return [weight * math.log(max(figure, 1e-9)) for figure, weight in zip(figures, METRIC_WEIGHTS, strict=True)]
 
 
 def count_seeds(load: LoadSpec) -> int:
     return max(LEAST_SEEDS, min(SEEDS, round(REQUESTS / max(1.0, load.requests_per_second * load.peak_s))))
 
 
-def _weighted_logs(figures: SimulationResult) -> list[float]:
-    return [weight * math.log(max(figure, 1e-9)) for figure, weight in zip(figures, METRIC_WEIGHTS, strict=True)]
-
-
 def _largest_difference(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
-
-
-def _measure_unevenness(spec: ServingSpec, figures: list[float], factors: tuple[float, ...]) -> float:
-    """Return the largest change of a figure per change of the machine's speed, both as logarithms."""
-    return max(
-        _largest_difference(_weighted_logs(simulate_replica(spec, factor)), figures) / abs(math.log(factor))
-        for factor in factors
-    )
