@@ -13,6 +13,7 @@ import pytest
 from archwright.access.accounts import open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.home import Home
+from archwright.monitor.wal.disk_reserve import ACT_SEGMENT_BYTES
 from archwright.settings import read_os_user
 from archwright.store import Store
 
@@ -45,7 +46,7 @@ def test_a_key_with_everything(home: Home, cli: CommandLine) -> None:
 def no_room() -> Iterator[None]:
     """A nearly full disk: rows of the store fit, a segment of the write-ahead log does not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ACT_SEGMENT_BYTES - 1, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

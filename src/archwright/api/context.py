@@ -17,7 +17,7 @@ from archwright.access.tables import NAME_PATTERN
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home, locate_home
 from archwright.monitor.user_names import ensure_user_id
-from archwright.monitor.wal.disk_reserve import ACT_BYTES, release_reserve
+from archwright.monitor.wal.disk_reserve import ACT_SEGMENT_BYTES, release_reserve
 from archwright.monitor.wal.writer import WalWriter
 from archwright.settings import Settings
 from archwright.store import Store
@@ -115,15 +115,13 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)
-    # A segment holds the records of one act, so that the disk reserve lasts for several acts.
-    segment_bytes = ACT_BYTES // 4
     checkpoints = CheckpointWriter(
         store,
         home,
         chosen.audit_checkpoints,
         lambda error: print(f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr),
     )
-    log = WalWriter(store, home, segment_bytes=segment_bytes, on_compaction=checkpoints.write_due)
+    log = WalWriter(store, home, segment_bytes=ACT_SEGMENT_BYTES, on_compaction=checkpoints.write_due)
     with closing(log) as writer:
         yield writer
 

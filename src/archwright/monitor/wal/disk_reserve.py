@@ -14,6 +14,8 @@ from archwright.monitor.wal.segments import allocate_bytes
 
 RESERVE_BYTES = 16 << 20
 ACT_BYTES = 4 << 20  # two segments of an act, and what the database grows
+# A segment holds the records of one act, so that the reserve lasts for several acts.
+ACT_SEGMENT_BYTES = 1 << 20
 
 
 def count_free_bytes(home: Home) -> int:
