@@ -104,7 +104,8 @@ def main() -> int:
             raise SystemExit("a prediction was not measured")
         print(f"  wrote {OUTPUT / 'reconcile.json'}", flush=True)
     finally:
-        run("down")
+        # Not by `run`, which prints: the reader of the output may be gone.
+        subprocess.run([*ARCHWRIGHT, "down"], check=False)
     print(f"\nthe demo took {time.perf_counter() - began:.0f} s")
     return 0
 

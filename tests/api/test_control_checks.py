@@ -16,7 +16,6 @@ from archwright.api.control_checks import CHECKS, PlatformConnection, control_me
 from archwright.catalog.load import load_catalog
 from archwright.catalog.tables.guidance_rows import read_features
 from archwright.contract.evidence import Control, Measurement
-from archwright.contract.lineage import DatasetVersion
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.home import Home
@@ -34,22 +33,8 @@ from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 
 from ..examples import read_example
+from ..tools.dataset_versions import VERSION
 
-VERSION = DatasetVersion(
-    id="",
-    dataset="",
-    version=1,
-    at=0.0,
-    action="ingest",
-    parent=None,
-    rows=1,
-    size_bytes=1,
-    columns={},
-    drops={},
-    changes={},
-    source_files=1,
-    content_sha256="",
-)
 RECEIPT = ErasureReceipt(
     id="erasure-0123456789abcdef",
     at=1.0,

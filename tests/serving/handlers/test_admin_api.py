@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, running, table
 from tests.tools.checks import WAIT_S
+from tests.tools.dataset_versions import VERSION
 
 from archwright.access.audit_log import read_entries
 from archwright.access.permissions import ROLES
-from archwright.contract.lineage import DatasetVersion
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lake.governance.policy import DatasetPolicy, append_policy
@@ -30,21 +30,6 @@ BODIES: dict[str, Any] = {
     "PUT /admin/tenants/{}/content": {"traced": False},
 }
 TENANT, OTHER = "acme", "bolt"
-VERSION = DatasetVersion(
-    id="",
-    dataset="",
-    version=1,
-    at=0.0,
-    action="ingest",
-    parent=None,
-    rows=1,
-    size_bytes=1,
-    columns={},
-    drops={},
-    changes={},
-    source_files=1,
-    content_sha256="",
-)
 
 
 class Door:
