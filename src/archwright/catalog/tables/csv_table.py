@@ -15,6 +15,7 @@ from archwright.errors import CatalogError, ErrorLocation
 from archwright.specfile import read_packaged_yaml
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 CellReader = Callable[..., object]
 DATA = Path(__file__).parents[1] / "data"
 
@@ -150,6 +151,17 @@ def effective_confidence(as_of: str, stated: str = "high") -> Confidence:
 def table_reader(kind: type[R], *files: str) -> Callable[[Path], list[R]]:
     """Return the reader of a table whose columns give all fields; rows of several files are joined."""
     return lambda folder: [row.to_record(kind) for file in files for row in read_rows(folder, file)]
+
+
+def read_shipped_once(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Share what a reader makes of the shipped tables among the catalogs of this process. Nobody may change it."""
+    read_shipped = functools.cache(lambda: read(DATA))
+
+    @functools.wraps(read)
+    def read_table(folder: Path) -> T:
+        return read_shipped() if folder == DATA else read(folder)
+
+    return read_table
 
 
 def read_rows(folder: Path, file: str) -> Iterator[CsvRow]:

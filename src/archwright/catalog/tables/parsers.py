@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from archwright.catalog.tables import cost_records, metadata_records, records
-from archwright.catalog.tables.csv_table import CsvRow, effective_confidence, read_rows, table_reader
+from archwright.catalog.tables.csv_table import (
+    CsvRow,
+    effective_confidence,
+    read_rows,
+    read_shipped_once,
+    table_reader,
+)
 from archwright.contract.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -48,6 +54,7 @@ def read_accelerators(folder: Path, file: str = "accelerators.csv") -> list[reco
     return found
 
 
+@read_shipped_once
 def read_offers(folder: Path) -> list[records.Offer]:
     """Read offers; a machine's network comes from the price list, or else from its vendor."""
     tables = read_rows(folder, "networks.csv") if (folder / "networks.csv").exists() else ()
@@ -74,6 +81,7 @@ def _parse_offer(row: CsvRow, network: float | None, note: str) -> records.Offer
     )
 
 
+@read_shipped_once
 @row_parser("llm_quality.csv")
 def read_quality_scores(row: CsvRow) -> records.QualityScore:
     table, known = row.one_of("table", records.ScoreTable), row.one_of("independent", records.Independent)
@@ -83,6 +91,7 @@ def read_quality_scores(row: CsvRow) -> records.QualityScore:
 read_benchmarks = table_reader(records.Benchmark, "benchmarks.csv")
 
 
+@read_shipped_once
 def read_score_estimates(folder: Path) -> dict[tuple[str, str], list[CsvRow]]:
     """Return the estimated scores by table and model. Design: a plan needs few of the rows, so none is converted."""
     found: dict[tuple[str, str], list[CsvRow]] = {}
@@ -109,6 +118,7 @@ def read_architectures(folder: Path, file: str = "architectures.csv") -> list[re
     return [row.to_record(records.ModelSpec, quality={}, languages=()) for row in read_rows(folder, file)]
 
 
+@read_shipped_once
 @row_parser("llms_hosted.csv", "hosted_regions.csv")
 def read_hosted_models(row: CsvRow) -> records.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
