@@ -59,7 +59,8 @@ def is_alive(pid: int) -> bool:
 
 def is_replaced(stage: Stage, victim: str, before: int) -> bool:
     """True if another process does the work of the dead one, and all of the state are alive and ready."""
-    if platform_state.read_running_state(stage.home) is None:
+    state = platform_state.read_running_state(stage.home)
+    if state is None or not state.processes:
         return False
     now = processes_of(stage)
     is_whole = "worker" in now and now["standby"] != now["supervisor"] and all(map(is_alive, now.values()))
@@ -162,6 +163,23 @@ def test_processes_that_are_not_those_of_the_record_are_replaced(stage: Stage) -
         assert not is_alive(before["engine-assistant"]) and not is_alive(before["gateway"])
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_platform_without_its_state_goes_on_and_ends(stage: Stage) -> None:
+    """A supervisor writes a state that is gone; the next one finds none and replaces the processes."""
+    stage.up()
+    before = processes_of(stage)
+    stage.home.state.write_bytes(b"{")
+    until(lambda: platform_state.read_running_state(stage.home) is not None)
+    assert processes_of(stage) == before
+    os.kill(before["supervisor"], signal.SIGSTOP)  # it writes nothing more
+    stage.home.state.unlink()
+    os.kill(before["supervisor"], signal.SIGKILL)
+    until(lambda: is_replaced(stage, "supervisor", before["supervisor"]))
+    assert not is_alive(before["engine-assistant"]) and not is_alive(before["gateway"])
+    stage.home.state.unlink()
+    assert api.down().stopped
+    assert naming(stage.home.root, "archwright.") == {}
 
 
 def test_all_processes_end_with_supervisor_and_standby(stage: Stage) -> None:

@@ -22,7 +22,7 @@ from archwright.settings import child_environment
 WAIT_TICK_S = 0.02
 PORT_TIMEOUT_S = 3.0
 LOCK_RELEASE_TIMEOUT_S, LOCK_TIMEOUT_S = 0.5, 1.0
-DOWN_TIMEOUT_S = 30.0
+DOWN_TIMEOUT_S, STATE_TIMEOUT_S = 30.0, 10.0
 SUPERVISOR_MODULE = "archwright.operate"
 
 
@@ -196,7 +196,7 @@ def stop_platform(home: Home) -> bool:
 
     Raises OperateError AW-OPS-34 if a service manager runs the platform.
     """
-    current = platform_state.read_running_state(home)
+    current = _await_state(home)
     if current is None:
         return False
     if current.managed:
@@ -211,6 +211,25 @@ def stop_platform(home: Home) -> bool:
         time.sleep(WAIT_TICK_S)
         current = platform_state.read_running_state(home)
     return True
+
+
+def _await_state(home: Home) -> platform_state.PlatformState | None:
+    """Return the running state; None if nothing runs. A supervisor that finds no readable state writes one.
+
+    Raises OperateError AW-OPS-20 if none does.
+    """
+    deadline = time.monotonic() + STATE_TIMEOUT_S
+    while (lock := platform_state.acquire_lock(home)) is None:
+        current = platform_state.read_state(home)
+        if current is not None:
+            return current
+        if time.monotonic() > deadline:
+            message = "the supervisor of this home does not write its state"
+            hint = f"end the processes with {SUPERVISOR_MODULE} and this home in their command line"
+            raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(home.state)), hint=hint)
+        time.sleep(WAIT_TICK_S)
+    lock.close()
+    return None
 
 
 def _send_signal(pid: int, number: signal.Signals, module: str) -> None:

@@ -20,7 +20,7 @@ from archwright.monitor.metrics.observations import ObservationRecorder
 from archwright.operate import resource_usage
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import ChildProcess
-from archwright.operate.platform_state import PlatformState, ProcessState, write_state
+from archwright.operate.platform_state import PlatformState, ProcessState, read_state, write_state
 from archwright.operate.standby import PlatformHandles, Standby
 from archwright.operate.surviving_processes import end_holders
 
@@ -162,8 +162,16 @@ class Supervisor:
                     message = f"{child.spec.name} was not ready in {child.spec.startup_deadline_s:.0f} s: {message}"
                 raise OperateError(code, message, where=ErrorLocation(str(child.log)), hint=hint)
             self._keep_standby()
+            if self._restarts:
+                self._restart_others(child)
             if stop.wait(START_TICK_S):
                 return
+
+    def _restart_others(self, loading: ChildProcess) -> None:
+        """A platform that was ready goes on while one of its processes starts, which may take minutes."""
+        for child in self._rollouts.serving_processes():
+            if child is not loading:
+                self._restart_if_dead(child, time.time())
 
     def _keep_standby(self) -> None:
         if self._standby is None:
@@ -185,8 +193,7 @@ class Supervisor:
         now = time.time()
         self._keep_standby()
         for child in self._rollouts.serving_processes():
-            if child.exit_status() is not None and not child.spec.on_demand:
-                self._restart_dead(child, now)
+            self._restart_if_dead(child, now)
         self._rollouts.step(now)
         if self._rollouts.changed:
             self._rollouts.changed = False
@@ -194,10 +201,14 @@ class Supervisor:
         if now >= self._next_probe:
             self._next_probe = now + PROBE_EVERY_S
             self._probe_all()
+            if read_state(self._home) is None:  # somebody removed or damaged the file
+                self._write_state()
         if now >= self._next_sample:
             self._sample_usage(now)
 
-    def _restart_dead(self, child: ChildProcess, now: float) -> None:
+    def _restart_if_dead(self, child: ChildProcess, now: float) -> None:
+        if not child.started_at or child.spec.on_demand or child.exit_status() is None:
+            return
         if child.next_start_at <= child.started_at:
             lived = now - child.started_at
             wait = BACKOFF_S if lived > HEALTHY_S else min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(child.restarts, 6))

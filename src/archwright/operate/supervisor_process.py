@@ -55,18 +55,30 @@ def run_first_supervisor(root: str, up_called_at: float, lock: int) -> int:
 def run_next_supervisor(root: str, handles: PlatformHandles, standby: Standby) -> int:
     """Take the place of a supervisor that died: adopt its processes, and run until SIGTERM.
 
-    Raises the error of a process that does not start; then the standby tries again."""
+    Without a readable state it replaces all processes. Raises the error of a process that does not start; then the
+    standby tries again."""
     home, stop = Home(root), _begin()
+    bundle = _read_bundle(home)
     before = platform_state.read_state(home)
     if before is None:
-        message, hint = "the state of the platform is not readable", "archwright down, then archwright up"
-        raise OperateError("AW-OPS-20", message, where=ErrorLocation(str(home.state)), hint=hint)
+        before = replace(_describe_start(bundle, time.time()), ready_s=0.0)
     # `archwright down` must find these two even if the rest of the start fails.
     before = replace(before, supervisor_pid=os.getpid(), standby_pid=standby.pid, failure=None)
     with suppress(OSError):
         platform_state.write_state(home, before)
     start = SupervisorStart(before.started_at, handles, standby, before)
-    return _supervise(_read_bundle(home), home, settings.load(), stop, start)
+    return _supervise(bundle, home, settings.load(), stop, start)
+
+
+def _describe_start(bundle: Bundle, started_at: float) -> PlatformState:
+    """Return the state of a platform without processes."""
+    return PlatformState(
+        supervisor_pid=os.getpid(),
+        url=bundle.url,
+        plan_digest=bundle.plan_digest,
+        started_at=started_at,
+        managed=bool(bundle.engine_home),
+    )
 
 
 def _begin() -> Event:
@@ -175,14 +187,7 @@ def _build_context(chosen: Settings, start: SupervisorStart) -> LaunchContext | 
 
 def _record_failure(bundle: Bundle, home: Home, error: ArchwrightError, up_called_at: float) -> None:
     """Add the error to the state, whose processes the standby may adopt. A managed one writes its first state."""
-    managed = bool(bundle.engine_home)
-    current = None if managed else platform_state.read_state(home)
+    current = None if bundle.engine_home else platform_state.read_state(home)
     failure = StartupFailure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
-    state = current or PlatformState(
-        supervisor_pid=os.getpid(),
-        url=bundle.url,
-        plan_digest=bundle.plan_digest,
-        started_at=up_called_at,
-        managed=managed,
-    )
+    state = current or _describe_start(bundle, up_called_at)
     platform_state.write_state(home, replace(state, failure=failure))
