@@ -670,6 +670,7 @@ def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, worker
     assert not world.accounts.may_continue(stream), "what the living hold counts"
 
 
+@pytest.mark.nightly
 def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, worker_processes: WorkerProcesses) -> None:
     """Workers are killed at any point, several times; afterwards spent + free equals the budget."""
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1e6, rpm=10**9))

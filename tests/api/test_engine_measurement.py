@@ -242,10 +242,8 @@ def test_a_plan_measures_the_engine_and_says_so(
     assert any(machine.engine.build in fact and machine.engine.processor in fact for fact in facts)
 
 
-@pytest.mark.model
-@pytest.mark.parametrize(
-    "name", ["SmolLM2-360M-Instruct:Q8_0", pytest.param("Qwen3-30B-A3B:Q4_K_M", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["SmolLM2-360M-Instruct:Q8_0", "Qwen3-30B-A3B:Q4_K_M"])
 def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
     home: Home, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

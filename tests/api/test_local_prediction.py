@@ -149,6 +149,7 @@ def test_a_model_that_is_not_here_cannot_be_calibrated(probed: Home) -> None:
     assert not probed.engine_measurements.exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.model
 def test_a_calibration_of_the_real_model_is_kept(model_home: Home, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = load_catalog().artefacts[SMALL].sha256

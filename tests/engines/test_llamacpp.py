@@ -150,6 +150,7 @@ def _post(child: Child, body: dict[str, Any], path: str = "/chat/completions") -
     return asyncio.run(run())
 
 
+@pytest.mark.nightly
 def test_an_answer_without_a_limit_ends_with_the_context(model_home: Home) -> None:
     child = Child(model_home, replace(CONFIG, socket="full", context_tokens=256, default_max_tokens=256))
     child.start()

@@ -45,6 +45,7 @@ def reweighted(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     save_file(weights, folder / adapter_export.WEIGHTS_FILE)
 
 
+@pytest.mark.nightly
 def test_every_pair_is_written_as_llama_cpp_reads_it(base: Path, folder: Path, tmp_path: Path) -> None:
     adapter_export.export_adapter(base, folder, tmp_path / "a.gguf")
     contents, made = read_gguf(tmp_path / "a.gguf"), tensors(tmp_path / "a.gguf")

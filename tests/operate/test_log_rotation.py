@@ -19,9 +19,13 @@ from archwright.operate.log_rotation import OLD_LOGS, rotate_logs
 
 from .conftest import Stage
 
+# It waits at three limits of bytes: on a busy machine it would else have written everything before the next rotation.
 WRITER = """
 import os, sys, time
+limit = 3 * int(sys.argv[3])
 for number in range(int(sys.argv[1])):
+    while os.fstat(2).st_size > limit:
+        time.sleep(0.001)
     os.write(2, b"%08d of a process that writes as fast as it can\\n" % number)
     if sys.argv[2] != '0.0':
         time.sleep(float(sys.argv[2]))
@@ -37,7 +41,9 @@ def test_a_process_that_writes_fast_fills_no_disk(home: Home, numbers: int, paus
     try:
         with (
             home.open_log("engine") as log,
-            subprocess.Popen([sys.executable, "-c", WRITER, str(numbers), str(pause_s)], stderr=log) as writer,
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(numbers), str(pause_s), str(limit)], stderr=log
+            ) as writer,
         ):
             rotations, largest = 0, 0
             while writer.poll() is None or (folder / "engine.log").stat().st_size >= limit:

@@ -244,8 +244,16 @@ stay_at_home = edit({"placement.allow": ["on-premises"]})
     ("change", "said"),
     [
         (edit({"placement.owned.0.count": 40}, stay_at_home), "The cost of no option contains it"),
-        (edit({"placement.owned.0.age_months": 48}, stay_at_home), "extend the support of 4 in month 0"),
-        (edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home), "are not used"),
+        pytest.param(
+            edit({"placement.owned.0.age_months": 48}, stay_at_home),
+            "extend the support of 4 in month 0",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
+            edit({"placement.owned": [{"machine": "3x H100 SXM"}]}, stay_at_home),
+            "are not used",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_the_use_of_owned_machines_is_said(plan_of: Make, change: Change | None, said: str) -> None:

@@ -162,7 +162,13 @@ PATIENCE: dict[str, Callable[[random.Random], float]] = {
 }
 
 
-@pytest.mark.parametrize("patience_s", PATIENCE.values(), ids=list(PATIENCE))
+@pytest.mark.parametrize(
+    "patience_s",
+    [
+        pytest.param(draw, id=name, marks=() if name == "half of them for ever" else pytest.mark.nightly)
+        for name, draw in PATIENCE.items()
+    ],
+)
 def test_goodput_holds_where_clients_leave_and_nobody_said_when(patience_s: Callable[[random.Random], float]) -> None:
     found: dict[float, float] = {}
 

@@ -58,6 +58,7 @@ def talker(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield platform
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_calls_and_thoughts_arrive_in_their_own_fields(talker: Platform) -> None:
     asked: dict[str, Any] = {"model": "smol", "messages": WEATHER, "tools": TOOLS, "max_tokens": 60, "temperature": 0}

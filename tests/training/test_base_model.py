@@ -45,6 +45,7 @@ def prepare(home: Home, sha256: str) -> Path:
     return base_model.prepare_base(home, sha256, NAME)
 
 
+@pytest.mark.nightly
 def test_the_twin_holds_the_very_numbers_of_the_file(tiny: Tiny) -> None:
     """Made by a real conversion, in the process that prepare starts."""
     assert atomic_directory.find_damage(tiny.twin) == ""

@@ -123,6 +123,7 @@ def numbers(trainer: Any) -> Any:
     return torch.cat([kept[name].reshape(-1) for name in sorted(kept) if name.startswith("net.")])
 
 
+@pytest.mark.nightly
 @pytest.mark.process
 @pytest.mark.parametrize("other", [TRAINING], indirect=True, ids=["training"])
 def test_two_workers_learn_what_one_learns(other: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def alone(model: Any, sample: EncodedSample) -> torch.Tensor:
     return values[torch.tensor(sample.supervised[1:], dtype=torch.bool)]
 
 
+@pytest.mark.nightly
 def test_the_packed_losses_are_those_of_each_sample_alone(model: Any) -> None:
     """The control: one long sample of the same tokens has other losses, by far more than the tolerance."""
     batch = samples()

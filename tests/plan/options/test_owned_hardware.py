@@ -74,6 +74,7 @@ def test_owned_machines_serve_a_base_load_and_a_cloud_the_rest(plan_of: Make) ->
     assert all(0 < share < 1 for share in house.shares)
 
 
+@pytest.mark.nightly
 def test_no_age_of_owned_machines_turns_a_plan_over(
     catalog: Catalog, needs_of: Callable[..., tuple[Needs, NeedsSource]]
 ) -> None:
