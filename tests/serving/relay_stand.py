@@ -54,6 +54,8 @@ class RecordingPeer:
     def abort(self) -> None:
         raise AssertionError("nobody left")
 
+    def release_bytes(self) -> None: ...
+
     def hold_bytes(self, tenant: str, size: int) -> None:
         self.held.append(size)
 

@@ -373,7 +373,7 @@ def _several_choices(client: openai.OpenAI, place: Place) -> None:
 
 
 def test_a_client_that_stops_listening_stops_the_engine(start: Start, place: Place) -> None:
-    platform = start([{"addresses": (place.url,), "health_path": "/models"}], [])
+    platform = start([{"addresses": (place.url,), "health_path": "/models", "engine": "vllm"}], [])
     place.script = Script(chat_events({"choices": [{"delta": {"content": "a"}}]})[:1], hangs=True)
     with openai_client(platform) as client:
         stream = client.chat.completions.create(model="m", messages=HELLO, stream=True)

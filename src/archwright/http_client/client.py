@@ -74,6 +74,22 @@ class EngineRefused(EngineError):
         )
 
 
+class CompleteBody(ResponseSink):
+    """Keeps the body of a reply. `input_tokens`: as the reply's headers state them, else 0."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.input_tokens = 0
+
+    def state_input(self, tokens: int) -> None:
+        self.input_tokens = tokens
+
+    def feed(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) > BODY_LIMIT_BYTES:
+            raise too_large_error(BODY_LIMIT_BYTES)
+
+
 class EngineClient:
     """Client of one engine. `address`: "unix:/path.sock" or an http(s) URL ending in /v1.
 
@@ -167,14 +183,32 @@ class EngineClient:
         finally:
             await response.stop()
 
-    async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
-        return self._decode_object(await self._read_body(self._encode_request("POST", path, _encode(body), headers)))
+    async def post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        headers: Mapping[str, str] = NO_HEADERS,
+        *,
+        sink: CompleteBody | None = None,
+    ) -> dict[str, Any]:
+        """POST `body` and return the reply's object, read by `sink` if it is given."""
+        data = self._encode_request("POST", path, _encode(body), headers)
+        return await self._read_object(data, sink or CompleteBody())
 
-    async def send_bytes(self, method: str, path: str, body: bytes, kind: str = "application/json") -> dict[str, Any]:
-        """Send `body` as it is, with any method; `kind`: its content type."""
+    async def send_bytes(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        kind: str = "application/json",
+        *,
+        sink: CompleteBody | None = None,
+    ) -> dict[str, Any]:
+        """Send `body` as it is, with any method; `kind`: its content type; `sink` as in `post`."""
         data = self._encode_request(method, path, body)
         line = b"Content-Type: application/json"
-        return self._decode_object(await self._read_body(data.replace(line, f"Content-Type: {kind}".encode(), 1)))
+        typed = data.replace(line, f"Content-Type: {kind}".encode(), 1)
+        return await self._read_object(typed, sink or CompleteBody())
 
     async def get(self, path: str) -> dict[str, Any]:
         return self._decode_object(await self._read_body(self._encode_request("GET", path)))
@@ -240,10 +274,18 @@ class EngineClient:
     def _engine_error(self, code: str, message: str, hint: str) -> EngineError:
         return EngineError(code, message, where=ErrorLocation(self.address), hint=hint)
 
+    async def _read_object(self, data: bytes, sink: CompleteBody) -> dict[str, Any]:
+        """Return the reply's object, with the usage that only its headers state."""
+        await self._send_encoded(data, sink)
+        reply = self._decode_object(bytes(sink.data))
+        if sink.input_tokens:
+            reply.setdefault("usage", {"prompt_tokens": sink.input_tokens})
+        return reply
+
     async def _read_body(self, data: bytes) -> bytes:
-        buffer = _BodyBuffer()
-        await self._send_encoded(data, buffer)
-        return bytes(buffer.data)
+        body = CompleteBody()
+        await self._send_encoded(data, body)
+        return bytes(body.data)
 
     async def _send_encoded(self, data: bytes, sink: ResponseSink) -> None:
         loop, pool = self._loop, self._pool
@@ -296,16 +338,6 @@ class EngineClient:
             return msgspec.json.decode(data, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.invalid_reply_error(error) from error
-
-
-class _BodyBuffer(ResponseSink):
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def feed(self, data: bytes) -> None:
-        self.data += data
-        if len(self.data) > BODY_LIMIT_BYTES:
-            raise too_large_error(BODY_LIMIT_BYTES)
 
 
 def _parse_retry_after(value: bytes) -> int | None:

@@ -1,9 +1,9 @@
 """HTTP/1.1 connections to one server over TCP, TLS or a Unix socket.
 
 Design: replies are pushed to a sink once per read of the socket, within the event loop's callback, and a future marks
-the end, so a relayed stream wakes no task. A cancelled request closes its connection, which stops the engine. Redirects
-are not followed, so a key goes only to its own address. A kept connection that the server closed before it replied is
-replaced once.
+the end, so a relayed stream wakes no task. A cancelled request closes its connection, which stops the engine, unless
+its sink wants the rest of the reply: a provider bills it, whether or not it is read. Redirects are not followed, so a
+key goes only to its own address. A kept connection that the server closed before it replied is replaced once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ KEEP_ALIVE_S = 3.0
 # Time to wait for the end of a reply whose sink is done. A connection can be kept only after the reply's end.
 END_TIMEOUT_S = 0.5
 HEAD_BYTES = 64 << 10
+UNREAD_BYTES = 64 << 20  # of a reply that is read on after its caller was cancelled
+# Headers in which servers state the tokens of the input. Their lengths are tested first.
+INPUT_HEADERS = (b"x-prompt-tokens", b"x-amzn-bedrock-input-token-count")
+INPUT_HEADER_SIZES = frozenset(map(len, INPUT_HEADERS))
+MAX_STATED_DIGITS = 9
 REFUSAL_BYTES = 64 << 10  # of an error reply's body
 
 
@@ -63,6 +68,13 @@ class ResponseSink:
     def begin(self, kind: bytes) -> None:
         """Called with the content type before the first byte of the body."""
 
+    def state_input(self, tokens: int) -> None:
+        """Called with the tokens of the input, if the reply's headers state them."""
+
+    def keep_reading_s(self) -> float:
+        """Return for how many seconds the reply is read on after its caller was cancelled. 0: its connection closes."""
+        return 0.0
+
     def feed(self, data: bytes) -> None:
         """Called with the part of the body from one read of the socket."""
 
@@ -74,6 +86,28 @@ class ResponseSink:
     def resume(self) -> None:
         if self.source is not None:
             self.source.resume()
+
+
+class UnreadReply(ResponseSink):
+    """Passes the rest of a reply to the sink of a cancelled caller. `is_too_large`: it ends after UNREAD_BYTES."""
+
+    def __init__(self, sink: ResponseSink) -> None:
+        self.is_too_large = False
+        self._sink = sink
+        self._left_bytes = UNREAD_BYTES
+
+    def begin(self, kind: bytes) -> None:
+        self._sink.begin(kind)
+
+    def state_input(self, tokens: int) -> None:
+        self._sink.state_input(tokens)
+
+    def feed(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        self.is_too_large = self._left_bytes < 0
+        if not self.is_too_large:
+            self._sink.feed(data)
+        self.done = self.is_too_large or self._sink.done
 
 
 class ServerAddress(NamedTuple):
@@ -105,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._kind = self._retry_after = b""
+        self._kind = self._retry_after = self._input_tokens = b""
         self._begun = self._complete = self._keep = self._content = self._sized = False
         self._head_bytes = 0
         self._pieces: list[bytes] = []
@@ -134,6 +168,33 @@ class ClientConnection(asyncio.Protocol):
         if self._ended is ended:
             self._ended = None
             self._drop()
+
+    async def read_rest(self, cancelled: asyncio.Future[None], sink: ResponseSink) -> bool:
+        """Read the reply on after its caller was cancelled, if the sink wants that. True: the reply has ended.
+
+        The caller's task then counts as not cancelled. Raises what `ConnectionPool.send_request` does."""
+        limit_s = sink.keep_reading_s()
+        if limit_s <= 0:
+            return False
+        if self._ended is cancelled:  # else the reply ended in the same tick
+            self._ended = rest = self._loop.create_future()
+            self._sink = reader = UnreadReply(sink)
+            self.resume()
+            try:
+                async with asyncio.timeout(limit_s):
+                    await rest
+            except TimeoutError:
+                return False
+            finally:
+                self.release(rest)
+            if reader.is_too_large:
+                return False
+        elif not (self._complete or self._content):
+            return False
+        task = asyncio.current_task()
+        assert task is not None, "only a task is cancelled"
+        task.uncancel()
+        return True
 
     def pause(self) -> None:
         if self._ended is not None and self.alive and not self._paused:
@@ -195,6 +256,8 @@ class ClientConnection(asyncio.Protocol):
             self._sized = True
         elif len(name) == 11 and name.lower() == b"retry-after":
             self._retry_after = value
+        elif len(name) in INPUT_HEADER_SIZES and name.lower() in INPUT_HEADERS:
+            self._input_tokens = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -205,6 +268,9 @@ class ClientConnection(asyncio.Protocol):
         self._sized = self._sized or status in (204, 304)
         if status < 300 and self._sink is not None:
             self._sink.begin(self._kind)
+            stated = self._input_tokens
+            if stated.isdigit() and len(stated) <= MAX_STATED_DIGITS:
+                self._sink.state_input(int(stated))
 
     def on_body(self, body: bytes) -> None:
         if not self._complete:
@@ -305,8 +371,9 @@ class ConnectionPool:
             connection.write(data)
 
     async def send_request(self, data: bytes, sink: ResponseSink) -> None:
-        """Send the request `data` and return at the end of the reply. Cancelling closes the connection.
+        """Send the request `data` and return at the end of the reply.
 
+        Cancelling closes the connection, or lets the sink have the rest of the reply (`keep_reading_s`).
         Raises OSError and ssl.SSLError if connecting fails, ConnectTimeout, ConnectionBroken, HttpStatusError for a
         status of 300 or more, and the errors of the sink."""
         connection = self._take_idle()
@@ -317,6 +384,10 @@ class ConnectionPool:
             except ConnectionBroken:
                 if not connection.silent:
                     raise
+            except asyncio.CancelledError:
+                if await connection.read_rest(ended, sink):
+                    return None
+                raise
             finally:
                 connection.release(ended)
         try:
@@ -329,6 +400,9 @@ class ConnectionPool:
         ended = connection.send_request(data, sink)
         try:
             await ended
+        except asyncio.CancelledError:
+            if not await connection.read_rest(ended, sink):
+                raise
         finally:
             connection.release(ended)
 

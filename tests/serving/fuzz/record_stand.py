@@ -156,7 +156,7 @@ class RecordStand:
             return False
         charge = accounting.open_charge(context.request, handler._endpoint, worst, reservation)
         for status in ("ok", "cancelled"):
-            charge.mark_sent_to_engine()
+            charge.mark_sent_to_engine(stops=status == "ok")
             settled = charge.settle(status, *_count_tokens(handler, usage))
             assert settled.reserved_usd is not None and settled.cost_usd is not None
             assert 0 <= settled.cost_usd <= settled.reserved_usd + 1e-9, (settled, worst)

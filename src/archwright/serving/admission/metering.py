@@ -2,7 +2,8 @@
 
 The worst case is an upper bound of the input tokens plus all output tokens that the request may produce, at the model's
 price. Settlement uses the engine's token count. Without a count it uses the delivered pieces and an estimate of the
-input; the estimate is charged only if an engine worked for the caller. A running request ends if it exceeds the
+input; the estimate is charged only if an engine worked for the caller. A hosted provider bills a reply that nobody
+reads: if its count is not read, the worst case is charged. A running request ends if it exceeds the
 reservation, if its key is revoked or if its budget is lowered. A cached response counts as a request and costs nothing.
 Design: the reservation is taken in the shared accounts, so limits hold across worker processes.
 """
@@ -69,6 +70,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The charge of an ended request; `cost_usd` None: no price, `reserved_usd` None: a caller without limits."""
 
     input_tokens: int
+    output_tokens: int
     cost_usd: float | None = None
     reserved_usd: float | None = None
     saved_usd: float = 0.0
@@ -151,12 +153,13 @@ class RequestCharge:
     """The charge of one request: what it may still take while it runs, settled once at its end.
 
     At most `max_pieces` pieces may be delivered. `cached`: the response found in the cache. `usd`: the cost, set by
-    `settle`, None without a price.
+    `settle`, None without a price. `owes_rest`: a provider works on the reply and bills it, whether or not it is read.
     """
 
     __slots__ = (
-        *("cached", "endpoint", "max_pieces", "usd", "_accounting", "_cache_key", "_cache_outcome", "_check_at"),
-        *("_engine_asked", "_input_estimate", "_max_usd", "_path", "_prices", "_reservation", "_version"),
+        *("cached", "endpoint", "max_pieces", "owes_rest", "usd", "_accounting", "_cache_key", "_cache_outcome"),
+        *("_check_at", "_engine_asked", "_input_estimate", "_max_usd", "_path", "_prices", "_reservation"),
+        *("_version", "_worst_case"),
     )
 
     def __init__(
@@ -174,8 +177,9 @@ class RequestCharge:
         self._accounting = accounting
         self._reservation = reservation
         self._prices = prices = endpoint.prices  # of the most expensive pool, until a pool has answered
+        self._worst_case = worst_case
         self._input_estimate = worst_case.input_estimate
-        self._engine_asked = False
+        self._engine_asked = self.owes_rest = False
         self._check_at = request.received_at + CHECK_INTERVAL_S
         self._path = request.head.path
         self._cache_outcome: CacheOutcome = "off"
@@ -206,9 +210,16 @@ class RequestCharge:
         """Add text that the gateway read from a document to the estimate of the input."""
         self._input_estimate += characters // CHARACTERS_PER_TOKEN
 
-    def mark_sent_to_engine(self) -> None:
-        """From now on the input is charged, even if the engine reports no usage."""
-        self._engine_asked = True
+    def mark_sent_to_engine(self, *, stops: bool) -> None:
+        """From now on the input is charged, even if the engine reports no usage.
+
+        `stops`: the engine ends its work when its connection closes. Else a reply that is not read to its end costs
+        the worst case, until `mark_ended`."""
+        self._engine_asked, self.owes_rest = True, not stops
+
+    def mark_ended(self) -> None:
+        """The engine's reply has ended, completely or by a failure: its count is known, or what it sent."""
+        self.owes_rest = False
 
     def set_prices(self, prices: Prices) -> None:
         """Set the prices of the pool that answers, at most the prices of the reservation."""
@@ -248,10 +259,17 @@ class RequestCharge:
         return too_many_requests(message, "insufficient_quota")
 
     def settle(self, status: str, input_tokens: int, output_tokens: int) -> Settlement:
-        """Enter the actual cost into the accounts, once; a second call changes no account."""
-        cached, reservation = self.cached, self._reservation
+        """Enter the actual cost into the accounts, once; a second call changes no account.
+
+        Zero input tokens are unknown ones."""
+        cached, reservation, worst = self.cached, self._reservation, self._worst_case
         worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
-        if not input_tokens and cached is None and worked:
+        if self.owes_rest:
+            input_tokens = input_tokens or worst.tokens - worst.output_tokens
+            output_tokens = worst.output_tokens
+        elif not worked and cached is None:
+            input_tokens = 0
+        elif not input_tokens and cached is None:
             input_tokens = self._input_estimate
         usd = compute_cost_usd(self._prices, input_tokens, output_tokens)
         # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
@@ -262,7 +280,7 @@ class RequestCharge:
         self._accounting.accounts.settle(reservation, used_tokens, self.usd or 0.0)
         reserved_usd = reservation.usd if reservation.limited else None
         saved_usd = 0.0 if cached is None else cached.usd
-        return Settlement(input_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
+        return Settlement(input_tokens, output_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
 
     def headers(self) -> list[HeaderField]:
         fields = [(b"x-archwright-cache", self._cache_outcome.encode())]

@@ -53,7 +53,8 @@ MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
 LineRoute = tuple[Callable[[HandlerContext], RequestHandler], bool]
 """How lines of an endpoint are prepared, and whether image data may exceed the limit of the body."""
-_NOBODY = cast(Peer, SimpleNamespace(address="", left=False))  # in place of a connection, which a line has not
+# In place of a connection, which a line has not.
+_NOBODY = cast(Peer, SimpleNamespace(address="", left=False, release_bytes=lambda: None))
 
 
 class _LineResponse(HttpResponse):

@@ -61,7 +61,9 @@ class CompletionChoice(msgspec.Struct, gc=False):
 
 
 class EngineEvent(msgspec.Struct, gc=False):
-    """The fields of an engine's event that are passed on. Others (timings, file names, ids) are dropped."""
+    """The fields of an engine's event that are passed on. Others (timings, file names, ids) are dropped.
+
+    `prompt_progress`: `total` is the number of input tokens; the event has nothing else."""
 
     choices: list[CompletionChoice] | None = None
     usage: Any = None

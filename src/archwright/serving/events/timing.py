@@ -4,12 +4,14 @@ from typing import Any
 
 
 class RequestTiming:
-    """Times in seconds on the exchange's clock. `used`: the engine's usage; `chunks`: pieces delivered."""
+    """Times in seconds on the exchange's clock. `used`: the engine's usage; `chunks`: pieces delivered.
+
+    `stated_input`: the input tokens that the engine stated before its usage; 0: it stated none."""
 
     queued_s = 0.0
     first_at: float | None = None
     last_at: float | None = None
-    chunks = 0
+    chunks = stated_input = 0
     used: dict[str, Any] | None = None
 
     def __init__(self, received_at: float) -> None:
@@ -40,6 +42,10 @@ class RequestTiming:
         """Set the engine's counts; None: it reported none."""
         self.used = usage
 
+    def state_input(self, tokens: int) -> None:
+        """The engine states how many tokens it reads, before it has ended."""
+        self.stated_input = tokens
+
     def set_pieces(self, pieces: int) -> None:
         """Set the number of pieces of a complete reply."""
         self.chunks = pieces
@@ -51,7 +57,7 @@ class RequestTiming:
 
     @property
     def input_tokens(self) -> int:
-        return int(self.used.get("prompt_tokens", 0)) if self.used else 0
+        return int(self.used.get("prompt_tokens", self.stated_input)) if self.used else self.stated_input
 
     @property
     def cached_tokens(self) -> int:

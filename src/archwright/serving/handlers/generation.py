@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from archwright.contract.record import replace as copy_record
+from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
@@ -159,7 +160,6 @@ class GenerationHandler(MeteredHandler):
             response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
-        charge.mark_sent_to_engine()
         self._hides_hits = self.gateway.prompt_caches.hides_hits(replica)
         self._timing.mark_sent(self.response.now(), attempts.queued_s)
         while True:
@@ -170,6 +170,7 @@ class GenerationHandler(MeteredHandler):
                 engine_request.reader,
                 prompts=self._generation.contexts,
                 keeps_text=self._shadow is not None,
+                stops=replica.stops_when_left,
             )
             self.response.attach_source(relay)
             if engine_request.whole:
@@ -180,12 +181,20 @@ class GenerationHandler(MeteredHandler):
                 await replica.client.send_request(
                     engine_request.path, engine_request.body, relay, engine_request.headers
                 )
-            except EngineRefused as error:
-                if not (replica.provider.adapt_request(engine_request, error) or self._shorten_output(replica, error)):
+                relay.finish_reply()
+            except EngineError as error:
+                charge.mark_ended()
+                if not isinstance(error, EngineRefused) or not self._adapt_request(replica, engine_request, error):
                     raise
                 continue
-            relay.finish_reply()
+            charge.mark_ended()
             return relay
+
+    def _adapt_request(self, replica: Replica, request: EngineRequest, error: EngineRefused) -> bool:
+        """True if the engine refused the request's form or length, and another one may pass."""
+        if self.response.is_client_gone:
+            return False
+        return replica.provider.adapt_request(request, error) or self._shorten_output(replica, error)
 
     def _shorten_output(self, replica: Replica, error: EngineRefused) -> bool:
         """Learn an engine's context from its refusal. True if a shorter output may fit; once per request.

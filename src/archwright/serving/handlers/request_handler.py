@@ -135,6 +135,8 @@ class MeteredHandler(RequestHandler):
                 if not self._recorded:
                     self._record(status, http_status)
                     self.ledger.flush()
+                elif response.is_client_gone:
+                    self.ledger.flush()  # no response follows that would flush
             except ArchwrightError as error:
                 gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
             finally:
@@ -161,8 +163,12 @@ class MeteredHandler(RequestHandler):
         `http_status`: of a response that has not begun; a stream that fails after its head has 200."""
         request, endpoint, charge, figures = self.request, self._endpoint, self._charge, self._figures()
         served_by, principal, content = self._served_by, request.principal, self._trace_content()
-        input_tokens, output_tokens = figures.pop("input_tokens", 0), figures.get("output_tokens", 0)
-        settled = Settlement(input_tokens) if charge is None else charge.settle(status, input_tokens, output_tokens)
+        input_tokens, output_tokens = figures.pop("input_tokens", 0), figures.pop("output_tokens", 0)
+        if status == "ok" and self.response.is_client_gone:  # its reply was read to the end without it
+            status, http_status = "cancelled", CLIENT_CLOSED_STATUS
+        settled = Settlement(input_tokens, output_tokens)
+        if charge is not None:
+            settled = charge.settle(status, input_tokens, output_tokens)
         record = RequestRecord(
             at=self.gateway.clock(),
             request_id=request.id,
@@ -175,6 +181,7 @@ class MeteredHandler(RequestHandler):
             version="" if served_by is None else served_by.version,
             route=endpoint.pool if served_by is None else served_by.route,
             input_tokens=settled.input_tokens,
+            output_tokens=settled.output_tokens,
             cost_usd=settled.cost_usd,
             reserved_usd=settled.reserved_usd,
             saved_usd=settled.saved_usd,

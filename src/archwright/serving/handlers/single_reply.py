@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import msgspec
 
 from archwright.errors import EngineError
-from archwright.http_client.client import EngineRefused
+from archwright.http_client.client import CompleteBody, EngineRefused
+from archwright.http_client.connection_pool import ClientConnection
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import RequestCharge, estimate_worst_case
 from archwright.serving.events.response_formats import is_count
@@ -15,7 +16,7 @@ from archwright.serving.events.timing import RequestTiming
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.http.engine_refusals import describe_upstream_problem
 from archwright.serving.http.errors import bad_request, redact_locations, to_api_error
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE, HttpResponse
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import start_attempts
 from archwright.serving.routing.replica import Replica, SlotRequest
@@ -23,6 +24,21 @@ from archwright.serving.routing.replica import Replica, SlotRequest
 T = TypeVar("T")
 TOO_LONG = "context_length_exceeded"
 ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
+
+class PaidBody(CompleteBody):
+    """The body of a reply that is read to its end without its client, unless the engine `stops` then."""
+
+    def __init__(self, response: HttpResponse, charge: RequestCharge, *, stops: bool) -> None:
+        super().__init__()
+        self._response, self._charge, self._stops = response, charge, stops
+
+    def sent(self, source: ClientConnection) -> None:
+        super().sent(source)
+        self._charge.mark_sent_to_engine(stops=self._stops)
+
+    def keep_reading_s(self) -> float:
+        return self._response.leave_client() if self._charge.owes_rest else 0.0
 
 
 class SingleReplyHandler(MeteredHandler):
@@ -50,11 +66,11 @@ class SingleReplyHandler(MeteredHandler):
     def _check_replica(self, replica: Replica) -> None:
         """Raise ApiError 400 if this engine cannot answer the request as it is meant."""
 
-    async def _post(self, replica: Replica) -> dict[str, Any]:
-        """Send the request to an engine."""
+    async def _post(self, replica: Replica, sink: PaidBody) -> dict[str, Any]:
+        """Send the request to an engine, whose reply `sink` reads."""
         body = replica.break_special_tokens(self._generation.body)
         apart = self.gateway.prompt_caches.choose_fields(replica, self.request.principal.tenant)
-        return await replica.client.post(self.path, {**body, **replica.client.model_override, **apart})
+        return await replica.client.post(self.path, {**body, **replica.client.model_override, **apart}, sink=sink)
 
     def _take_usage(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Set the counts to charge, and return the usage for the client."""
@@ -69,7 +85,6 @@ class SingleReplyHandler(MeteredHandler):
             self._served_by = ServedBy(charge.cached.version, generation.endpoint.pool)
             body, self._input_tokens = charge.cached.body, 0
         else:
-            charge.mark_sent_to_engine()
             reply = await self._query_engine(charge)
             body = msgspec.json.encode({**self._build_response(reply), "usage": self._take_usage(reply)})
         self._record("ok")
@@ -91,12 +106,17 @@ class SingleReplyHandler(MeteredHandler):
             charge.set_prices(replica.prices)
             timing.mark_sent(response.now(), attempts.queued_s)
             try:
-                reply = await self._post(replica)
+                reply = await self._post(replica, PaidBody(response, charge, stops=replica.stops_when_left))
             except EngineRefused as error:
+                charge.mark_ended()
                 # Many servers lack this path: no fault that would take the engine out of service.
                 if error.status in ABSENT and not describe_upstream_problem(error):
                     raise EngineRefused(HTTPStatus.NOT_IMPLEMENTED, error.body, error.where) from error
                 raise
+            except EngineError:
+                charge.mark_ended()
+                raise
+            charge.mark_ended()
             timing.mark_event(response.now())
             return reply
 

@@ -14,7 +14,7 @@ import msgspec
 
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineClient
-from archwright.http_client.connection_pool import ResponseSink
+from archwright.http_client.connection_pool import ClientConnection, ResponseSink
 from archwright.http_client.sse import EventParser
 from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.choice_accumulator import ChoiceAccumulator, build_piece
@@ -30,7 +30,13 @@ from archwright.serving.events.engine_events import (
     read_event,
 )
 from archwright.serving.events.event_template import EventTemplate, derive_template
-from archwright.serving.events.response_formats import ResponsePiece, ResponseWriter, add_usage, parse_usage
+from archwright.serving.events.response_formats import (
+    ResponsePiece,
+    ResponseWriter,
+    add_usage,
+    is_count,
+    parse_usage,
+)
 from archwright.serving.events.stream_replay import encode_pieces
 from archwright.serving.events.timing import RequestTiming
 from archwright.serving.http.http_response import HeaderField, HttpResponse
@@ -57,6 +63,7 @@ class BufferedRelay(ResponseSink):
     _choices = _prompts = 1
     _counted: dict[str, Any] = {}
     _reader: EventReader | None = None
+    _stops = True
     _finished_choices = 0
     _calls: dict[tuple[int, int | None], tuple[str, int]] | None = None
     _complete_parser: CompleteReplyParser | None = None
@@ -78,10 +85,18 @@ class BufferedRelay(ResponseSink):
         self._complete_pieces: list[ResponsePiece] = []  # of a complete reply
 
     def expect(
-        self, choices: int, reader: EventReader | None = None, *, prompts: int = 1, keeps_text: bool = False
+        self,
+        choices: int,
+        reader: EventReader | None = None,
+        *,
+        prompts: int = 1,
+        keeps_text: bool = False,
+        stops: bool = True,
     ) -> None:
-        """Expect this number of choices to `prompts`, read by the provider's `reader` if it has one."""
-        self._choices, self._reader, self._prompts = choices, reader, prompts
+        """Expect this number of choices to `prompts`, read by the provider's `reader` if it has one.
+
+        `stops`: the engine ends its work when its connection closes."""
+        self._choices, self._reader, self._prompts, self._stops = choices, reader, prompts, stops
         self.texts = [] if keeps_text else None
 
     @property
@@ -102,6 +117,16 @@ class BufferedRelay(ResponseSink):
             self._parser = EventParser()
         else:
             self._parser = self._complete_parser = CompleteReplyParser()
+
+    def sent(self, source: ClientConnection) -> None:
+        super().sent(source)
+        self._charge.mark_sent_to_engine(stops=self._stops)
+
+    def state_input(self, tokens: int) -> None:
+        self._timing.state_input(tokens)
+
+    def keep_reading_s(self) -> float:
+        return self._response.leave_client() if self._charge.owes_rest else 0.0
 
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
         self._accumulators[choice.index].add(build_piece(text, choice))
@@ -214,6 +239,7 @@ class BufferedRelay(ResponseSink):
         if event.error is not None:
             raise self._client.reported_error(event.error)
         if event.prompt_progress is not None:
+            self._take_progress(event.prompt_progress)
             return
         if not self.begun:
             self.begun = True
@@ -222,6 +248,14 @@ class BufferedRelay(ResponseSink):
             self._take_usage(event)
         for choice in event.choices or ():
             self._process_choice(choice)
+        if event.usage is not None and self.finished and self._timing.used is not None:
+            self._charge.mark_ended()  # nothing that counts follows
+
+    def _take_progress(self, progress: object) -> None:
+        """Take the number of input tokens that the engine states while it reads them, unless it reads several texts."""
+        total = progress.get("total") if isinstance(progress, dict) else None
+        if self._prompts == 1 and is_count(total):
+            self._timing.state_input(total)
 
     def _take_usage(self, event: EngineEvent) -> None:
         """Set the usage so far. llama.cpp counts each choice when it ends; the sum is complete with the last."""

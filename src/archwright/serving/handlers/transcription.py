@@ -4,7 +4,7 @@ from typing import Any
 
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.handlers.request_handler import HandlerContext
-from archwright.serving.handlers.single_reply import SingleReplyHandler, wrong_results
+from archwright.serving.handlers.single_reply import PaidBody, SingleReplyHandler, wrong_results
 from archwright.serving.http.multipart import FormPart, encode_multipart
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, WORKLOAD_HEADER
 from archwright.serving.requests.transcription import count_sound_tokens, validate_transcription
@@ -28,12 +28,12 @@ class TranscriptionHandler(SingleReplyHandler):
         super().__init__(context, generation)
         self.worst_case = self.worst_case._replace(input_estimate=count_sound_tokens(self._sound.usual_s))
 
-    async def _post(self, replica: Replica) -> dict[str, Any]:
+    async def _post(self, replica: Replica, sink: PaidBody) -> dict[str, Any]:
         fields = {**self._generation.body, **replica.client.model_override}
         texts = ((name, text) for name, value in fields.items() for text in ([value] if type(value) is str else value))
         parts = [FormPart(name, "", "text/plain", text.encode()) for name, text in texts]
         form, content_type = encode_multipart([*parts, self._sound.file])
-        return await replica.client.send_bytes("POST", self.path, form, content_type)
+        return await replica.client.send_bytes("POST", self.path, form, content_type, sink=sink)
 
     def _build_response(self, reply: dict[str, Any]) -> dict[str, Any]:
         if type(reply.get("text")) is not str:

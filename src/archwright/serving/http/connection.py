@@ -149,10 +149,11 @@ class HttpConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         self._server.slots.release(self._slot)
         self._closing = True
-        self._quota.release()
-        if self._response is not None:
-            self._response.on_connection_lost()
-            self._response = None
+        response, self._response = self._response, None
+        if response is None or not response.is_working:
+            self._quota.release()
+        if response is not None:
+            response.on_connection_lost()  # its work may go on with the body
 
     def eof_received(self) -> bool:
         self.left = True
@@ -440,6 +441,9 @@ class HttpConnection(asyncio.Protocol):
         if self._slot.stage == STAGE_STRANGER:
             self._server.slots.enter_stage(self._slot, STAGE_KNOWN)
             self._keep_alive_s = KEEP_ALIVE_S
+
+    def release_bytes(self) -> None:
+        self._quota.release()
 
     def hold_bytes(self, tenant: str, size: int) -> None:
         self._quota.set_size(tenant, max(0, self._quota.size + size), self._limits)

@@ -72,6 +72,9 @@ class Peer(Protocol):
 
     def abort(self) -> None: ...
 
+    def release_bytes(self) -> None:
+        """Count the request's bytes no longer. Called when stopped work ends."""
+
     def hold_bytes(self, tenant: str, size: int) -> None:
         """Count `size` more bytes of the request (negative: fewer) until its end. Raises ApiError 429 and 503."""
 
@@ -86,6 +89,7 @@ class ResponseBuffer:
         self.now = now
         self.date = b""
         self.bodies = BodyTotals()
+        self.unread: set[HttpResponse] = set()  # the clients are gone, and their replies are read to the end
         self._flush = flush
         self.loop = asyncio.get_running_loop()
         self._waiting: list[HttpResponse] = []
@@ -168,6 +172,9 @@ class HttpResponse:
 
     def end_work(self) -> None:
         self._task = self._check = None
+        if self.stop_reason is not None:
+            self._buffer.unread.discard(self)
+            self._peer.release_bytes()
 
     @property
     def is_working(self) -> bool:
@@ -183,6 +190,22 @@ class HttpResponse:
     @property
     def is_client_gone(self) -> bool:
         return self.stop_reason == CLIENT_GONE
+
+    def leave_client(self) -> float:
+        """Close the connection of a client that is gone; the work goes on. Return the seconds that it may still take.
+
+        0: the work was stopped for another reason, or the time of the request is over."""
+        if not self.is_client_gone:
+            return 0.0
+        if not self.finished:
+            self.abort()
+        self._buffer.unread.add(self)
+        return self._request_until - self.now()
+
+    def give_up(self) -> None:
+        """End work whose client is gone."""
+        if self._task is not None:
+            self._task.cancel()
 
     def is_engine_timeout(self) -> bool:
         """True if the work ended because the engine was silent for too long."""
@@ -243,6 +266,8 @@ class HttpResponse:
         self._encode_failure = encode
 
     def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
+        if self.is_client_gone:
+            return
         head = self._encode_head(status, content_type, [*headers, (b"content-length", b"%d" % len(body))])
         self._enqueue(head if self._head.method == "HEAD" else head + body)
         self.finished = True
@@ -271,6 +296,8 @@ class HttpResponse:
             self.send(error.status, error.encode_body(path), JSON_CONTENT_TYPE, error.headers(path))
 
     def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
+        if self.finished:
+            return  # the client is gone
         framing = [(b"transfer-encoding", b"chunked")] if self._head.version else []
         self._enqueue(self._encode_head(status, content_type, [*headers, *framing]))
 

@@ -91,6 +91,8 @@ async def drain_connections(server: HttpServer) -> None:
     await _wait_until_empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.end(SHUTDOWN)
+    for response in tuple(server.buffer.unread):
+        response.give_up()
     await _wait_until_empty(server, LINGER_S, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.abort()
@@ -108,7 +110,7 @@ async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None
 
 async def _wait_until_empty(server: HttpServer, limit_s: float, idle_s: float) -> None:
     began = server.buffer.now()
-    while server.connections and (passed := server.buffer.now() - began) < limit_s:
+    while (server.connections or server.buffer.unread) and (passed := server.buffer.now() - began) < limit_s:
         if passed >= idle_s:
             for connection in tuple(server.connections):
                 connection.close_if_idle(idle_s)

@@ -263,7 +263,7 @@ class MessagesEventReader:
             return [_tool_call_event(ToolCall(self._calls[parsed.index], None, FunctionCall(None, "{}")))]
         if parsed.type == "message_start" and parsed.message is not None:
             self._update_usage(parsed.message.usage)
-            return ()
+            return [EngineEvent(prompt_progress={"total": self._count_prompt()})]
         if parsed.type == "message_delta":
             return self._read_message_delta(parsed)
         if parsed.type == "error":
@@ -296,15 +296,19 @@ class MessagesEventReader:
         delta = parsed.delta or _BlockDelta()
         finish = FINISH_REASONS.get(delta.stop_reason, "stop") if delta.stop_reason else None
         choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=delta.stop_sequence)
-        used = self._used
+        used, prompt = self._used, self._count_prompt()
         cached, output = used.cache_read_input_tokens or 0, used.output_tokens or 0
         created = used.cache_creation_input_tokens or 0
-        prompt = (used.input_tokens or 0) + cached + created
         counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         details = {
             name: count for name, count in (("cached_tokens", cached), ("cache_creation_tokens", created)) if count
         }
         return [EngineEvent([choice], {**counts, "prompt_tokens_details": details} if details else counts)]
+
+    def _count_prompt(self) -> int:
+        """Return the tokens of the prompt so far, with those read from a cache and written to it."""
+        used = self._used
+        return (used.input_tokens or 0) + (used.cache_read_input_tokens or 0) + (used.cache_creation_input_tokens or 0)
 
     def _update_usage(self, used: _Usage | None) -> None:
         """Replace the counts: each count in a stream is a running total."""

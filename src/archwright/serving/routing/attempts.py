@@ -150,6 +150,8 @@ class Attempts:
 
     def _prepare_retry(self, error: Exception) -> bool:
         """Select the pool for a retry. Return False if no retry is allowed."""
+        if self.response is not None and self.response.is_client_gone:
+            return False
         if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
             return False
         disconnected = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES

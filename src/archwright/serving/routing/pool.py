@@ -161,6 +161,7 @@ class EnginePool:
         self.replicas, self.spec = replicas, spec
         for replica in replicas:
             replica.slots, replica.prices = spec.slots, spec.prices
+            replica.stops_when_left = spec.stops_when_left
         self.slots = spec.slots * len(spec.addresses)
         self._serve_waiting()
         if self._waiting:

@@ -61,7 +61,7 @@ class Replica:
         self.tuned = spec.adapter
         self.strict = spec.strict
         self.identity = replica_identity(spec, address)
-        self.prices = spec.prices
+        self.prices, self.stops_when_left = spec.prices, spec.stops_when_left
         self.plain = False
         self.running = 0
         self.work_tokens = 0

@@ -54,6 +54,7 @@ Prices = tuple[float | None, float | None]
 # Bounds the tokens of a request whose engine's context is not known.
 UNKNOWN_CONTEXT_TOKENS = 1 << 20
 ToolSide = Literal["engine", "gateway", "template"]
+STOPPING_ENGINES = ("vllm", "sglang", "llamacpp", "llama-server", "ollama")
 
 
 class EnginePoolSpec(Record):
@@ -104,6 +105,13 @@ class EnginePoolSpec(Record):
     def strict(self) -> bool:
         """True for our own engines, which get only the fields that this release supports."""
         return self.addresses[0].startswith("unix:")
+
+    @property
+    def stops_when_left(self) -> bool:
+        """True if our own engines end their work when a connection closes, so that the rest of a reply costs nothing.
+
+        A provider, and an engine whose software nobody stated, may go on and bill it."""
+        return self.strict or (self.own and self.engine in STOPPING_ENGINES)
 
     @property
     def field_rules(self) -> Rules:
