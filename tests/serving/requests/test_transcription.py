@@ -8,8 +8,9 @@ import wave
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archwright.serving.http.errors import ApiError
 from archwright.serving.http.multipart import FormPart
-from archwright.serving.requests.transcription import LOWEST_BYTES_PER_SECOND, measure_sound
+from archwright.serving.requests.transcription import LOWEST_BYTES_PER_SECOND, USUAL_BYTES_PER_SECOND, measure_sound
 
 
 def wav(rate: int, channels: int, width: int, seconds: float) -> bytes:
@@ -26,7 +27,8 @@ def wav(rate: int, channels: int, width: int, seconds: float) -> bytes:
 @settings(max_examples=30, deadline=None)
 def test_a_wav_lasts_as_long_as_its_bytes(rate: int, channels: int, width: int, seconds: float) -> None:
     found = measure_sound(FormPart("file", "a.wav", "audio/wav", wav(rate, channels, width, seconds)))
-    assert seconds - 1 / rate <= found.usual_s == found.most_s <= seconds + 0.01
+    assert seconds - 1 / rate <= found.usual_s <= seconds + 0.01
+    assert found.most_s == max(found.usual_s, len(found.file.data) / USUAL_BYTES_PER_SECOND)
 
 
 def test_a_header_that_states_less_than_follows_counts_for_nothing() -> None:
@@ -43,6 +45,9 @@ def test_no_header_fails_or_lasts_longer_than_the_lowest_bit_rate_allows(
     data = bytearray(wav(8_000, 1, 2, 0.01))
     for at, value in changes:
         data[at] = value
-    found = measure_sound(FormPart("file", "a", "", bytes(data[:size])))
+    try:
+        found = measure_sound(FormPart("file", "a", "", bytes(data[:size])))
+    except ApiError:  # its chunks contradict each other
+        return
     assert 0 < found.usual_s <= found.most_s
     assert found.most_s <= max(len(data) / LOWEST_BYTES_PER_SECOND, size)

@@ -258,6 +258,15 @@ class RequestCharge:
         )
         return too_many_requests(message, "insufficient_quota")
 
+    def exceeded_error(self) -> ApiError:
+        """Charge the reservation, and return the error in place of a reply that takes more (see `covers`)."""
+        self.owes_rest = True
+        message = (
+            "The engine's count of this reply exceeds the tokens or the cost that were reserved. The reply is not "
+            "delivered, and the reservation is charged. Raise max_tokens, or ask the operator to check the engine."
+        )
+        return too_many_requests(message, "insufficient_quota")
+
     def settle(self, status: str, input_tokens: int, output_tokens: int) -> Settlement:
         """Enter the actual cost into the accounts, once; a second call changes no account.
 

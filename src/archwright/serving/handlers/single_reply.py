@@ -87,6 +87,9 @@ class SingleReplyHandler(MeteredHandler):
         else:
             reply = await self._query_engine(charge)
             body = msgspec.json.encode({**self._build_response(reply), "usage": self._take_usage(reply)})
+            if not charge.covers(self._input_tokens or 0, self._output_tokens):
+                self._input_tokens, self._output_tokens = 0, 0  # the reservation counts
+                raise charge.exceeded_error()
         self._record("ok")
         assert self._served_by is not None and self._input_tokens is not None, (
             "a response without an engine or a cached response"

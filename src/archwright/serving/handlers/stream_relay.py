@@ -329,10 +329,8 @@ class BufferedRelay(ResponseSink):
         # An estimate, for an engine that reports no usage.
         timing.set_pieces(max(count, characters // CHARACTERS_PER_TOKEN))
         if not charge.covers(timing.input_tokens, timing.tokens):
-            # End the response where it exceeds the reservation, and charge it up to there, as a stream.
             timing.set_usage(None)
-            timing.set_pieces(charge.max_pieces)
-            raise charge.output_limit_error()
+            raise charge.exceeded_error()
 
     def _take_complete_choice(self, choice: CompletionChoice) -> int:
         """Keep a choice of a complete reply; returns its characters."""

@@ -10,6 +10,7 @@ from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN,
 from archwright.serving.requests.transcription import count_sound_tokens, validate_transcription
 from archwright.serving.routing.replica import Replica
 
+MAX_SECONDS = 1e6  # that an engine may state
 REPLY_FIELDS = ("text", "task", "language", "duration", "words", "segments")
 
 
@@ -41,12 +42,14 @@ class TranscriptionHandler(SingleReplyHandler):
         return {name: reply[name] for name in REPLY_FIELDS if name in reply}
 
     def _take_usage(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Take the engine's tokens, else the tokens of its seconds, else of the usual length of such a file."""
+        """Take the engine's tokens, else the tokens of its seconds, else of the usual length of such a file.
+
+        The engine knows its seconds best, also if they are more than the file seems to have."""
         usage: dict[str, Any] = reply["usage"] if type(reply.get("usage")) is dict else {}
         tokens, output = usage.get("input_tokens"), usage.get("output_tokens")
         stated = (usage.get("seconds"), reply.get("duration"), self._sound.usual_s)
-        seconds = next(one for one in stated if isinstance(one, int | float) and one >= 0)
-        tokens = tokens if is_count(tokens) else count_sound_tokens(min(seconds, self._sound.most_s))
+        seconds = next(one for one in stated if type(one) in (int, float) and 0 <= one <= MAX_SECONDS)
+        tokens = tokens if is_count(tokens) else count_sound_tokens(seconds)
         output = output if is_count(output) else len(reply["text"]) // CHARACTERS_PER_TOKEN
         self._input_tokens, self._output_tokens = tokens, output
         return {"type": "tokens", "input_tokens": tokens, "output_tokens": output, "total_tokens": tokens + output}

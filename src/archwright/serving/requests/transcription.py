@@ -5,8 +5,6 @@ price per token covers both. The bound of a compressed file is its length at the
 """
 
 import math
-import wave
-from io import BytesIO
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -17,6 +15,7 @@ from archwright.serving.requests.field_selection import select_fields
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest, find_endpoint
 from archwright.serving.requests.typed_requests import Label, ModelRequest, Share, check_types
+from archwright.serving.requests.wav_format import read_byte_rate
 
 INPUT_TOKENS_PER_SECOND = 50
 OUTPUT_TOKENS_PER_SECOND = 15  # Whisper: at most 448 in 30 s
@@ -74,11 +73,12 @@ def count_sound_tokens(seconds: float) -> int:
 
 
 def measure_sound(file: FormPart) -> Recording:
-    """Measure a file of sound: an uncompressed WAV exactly, by its bytes, because its header may understate them."""
+    """Measure a file of sound: an uncompressed WAV by all its bytes, because its header may understate them.
+
+    No file lasts less than its bytes at a usual bit rate. Raises ApiError 400 for a WAV that contradicts itself."""
     size = len(file.data)
-    try:
-        with wave.open(BytesIO(file.data)) as sound:
-            seconds = size / (sound.getframerate() * sound.getnchannels() * sound.getsampwidth())
-        return Recording(file, seconds, seconds)
-    except (wave.Error, EOFError, ZeroDivisionError, RuntimeError):  # RuntimeError: chunks that end beyond their form
-        return Recording(file, size / LOWEST_BYTES_PER_SECOND, size / USUAL_BYTES_PER_SECOND)
+    usual_s, byte_rate = size / USUAL_BYTES_PER_SECOND, read_byte_rate(file.data)
+    if byte_rate is None:
+        return Recording(file, size / LOWEST_BYTES_PER_SECOND, usual_s)
+    seconds = size / byte_rate
+    return Recording(file, max(seconds, usual_s), seconds)
