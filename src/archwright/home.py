@@ -29,7 +29,7 @@ from archwright.settings import Settings, locate_root
 # Linux allows 107 bytes for a Unix socket's path; macOS 103. The socket of an engine is 4 bytes longer than its link.
 SOCKET_PATH_LIMIT = 99
 # The version of everything stored below a home: log segments, tables, configuration and state files.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class HomeSchema(msgspec.Struct, frozen=True):
@@ -344,7 +344,9 @@ def list_cache_folders() -> tuple[Path, ...]:
 
 
 def _keep_formats(_home: Home) -> None:
-    """Version 1 introduced `schema.json`, version 2 optional fields of audit records; older records stay valid."""
+    """Keep older records, which stay valid.
+
+    Version 1 introduced `schema.json`, version 2 optional fields of audit records, version 4 the limit `parallel`."""
 
 
 def _expect_unsigned_rows(home: Home) -> None:
@@ -354,7 +356,7 @@ def _expect_unsigned_rows(home: Home) -> None:
 
 
 # Item N migrates from version N. It must be repeatable: a crash before the new `schema.json` is written repeats it.
-MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats, _expect_unsigned_rows)
+MIGRATIONS: tuple[Callable[[Home], None], ...] = (_keep_formats, _keep_formats, _expect_unsigned_rows, _keep_formats)
 
 
 def locate_home(chosen: Settings) -> Home:

@@ -29,7 +29,8 @@ def test_a_key_with_everything(home: Home, cli: CommandLine) -> None:
     names = ("user", "role", "name", "rpm", "tpm", "budget_usd", "period", "revoked", "last_used_at")
     limits = (60, 9000, 5.5, "month", False, None)
     assert tuple(row[name] for name in names) == ("ann@acme.org", "admin", "laptop", *limits)
-    limited = cli.json(f"key limit {made['id']} --rpm 5")
+    limited = cli.json(f"key limit {made['id']} --rpm 5 --parallel 2")
+    assert limited["parallel"] == 2
     assert (limited["rpm"], limited["tpm"], limited["budget_usd"], limited["period"]) == (5, None, None, "total")
     again = cli.json(f"key rotate {made['id']} --overlap-hours 0")
     assert again["id"] == made["id"] and again["key"] != made["key"]
@@ -73,7 +74,8 @@ def test_tenants_and_users_have_limits(cli: CommandLine) -> None:
     cli.json("key create --tenant bank --user dora")
     assert cli.json("tenant limit acme --tpm 10")["tpm"] == 10
     assert cli.json("user limit acme ann --budget-usd 1")["keys"] == 2
-    assert cli.json("user limit acme eve --rpm 3")["keys"] == 0
+    limited = cli.json("user limit acme eve --rpm 3 --parallel 4")
+    assert (limited["keys"], limited["parallel"]) == (0, 4)
     assert [(row["name"], row["tpm"]) for row in cli.json("tenant list")] == [("acme", 10), ("bank", None)]
     users = cli.json("user list --tenant acme")
     assert [(row["user"], row["keys"], row["budget_usd"], row["rpm"]) for row in users] == [
@@ -93,7 +95,8 @@ def test_a_tenant_has_its_content_traced_or_not(cli: CommandLine) -> None:
         cli.json(f"key create --tenant {tenant}")
     assert cli.json("tenant content acme --traced")["content_traced"] is True
     assert [row["content_traced"] for row in cli.json("tenant list")] == [True, False]
-    assert cli.json("tenant limit acme --rpm 3")["content_traced"] is True, "limits change limits"
+    changed = cli.json("tenant limit acme --rpm 3 --parallel 5")
+    assert changed["content_traced"] is True and changed["parallel"] == 5, "limits change limits"
     assert cli.json("tenant content acme")["content_traced"] is False
     assert {(row["os_user"], row["outcome"]) for row in cli.json("audit list")} == {(read_os_user(), "done")}
     rows = [row for row in cli.json("audit list") if not row["action"].endswith(".list")]

@@ -30,6 +30,7 @@ from archwright.access.account_codec import (
     update_row,
 )
 from archwright.access.key_cache import KeyCache
+from archwright.access.parallel_counts import change_parallel_count, has_parallel_room
 from archwright.access.tables import LimitScope, Principal, ScopeKind
 from archwright.access.worker_registry import is_worker_alive, register_worker
 from archwright.errors import StoreError
@@ -51,6 +52,7 @@ from archwright.policy.usage_limits import (
 )
 
 TABLE_BYTES = 32 * 1024 * 1024
+PARALLEL_RETRY_S = 1  # nobody knows when a running request ends
 CLOCK_TOLERANCE_S = 5.0  # most difference between the clocks of two workers
 _PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
 ZERO_ASK: WorstCaseAmount = (0, 0)
@@ -82,10 +84,23 @@ class Account(NamedTuple):
 class Reservation:
     """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests counted it before.
 
+    `parallel`: the accounts that count it as running until it is settled; none for a use without a request.
     `rates`: limits and level of each account after the reservation."""
 
     __slots__ = (
-        *("accounts", "ask", "counted", "generation", "nusd", "principal", "rates", "settled", "tokens", "version"),
+        *(
+            "accounts",
+            "ask",
+            "counted",
+            "generation",
+            "nusd",
+            "parallel",
+            "principal",
+            "rates",
+            "settled",
+            "tokens",
+            "version",
+        ),
     )
 
     def __init__(
@@ -100,6 +115,7 @@ class Reservation:
     ) -> None:
         self.principal, self.accounts, self.ask, self.counted = principal, accounts, ask, counted
         self.tokens, self.nusd = ask[0], max(0, ask[1])
+        self.parallel = [] if ask == ZERO_ASK else [account for account in accounts if account.caps.parallel >= 0]
         self.version, self.generation = version, generation
         self.rates: list[tuple[AccountCaps, AccountLevel]] = []
         self.settled = False
@@ -302,10 +318,7 @@ class Accounts:
         reserved, ask, counted = [], wanted.ask, wanted.counted
         for account in wanted.accounts:
             key = account.key
-            row = rows.get(key)
-            if row is None:
-                raw = transaction.get(key)
-                row = NEW_ROW if raw is None else decode_row(raw)
+            row = rows.get(key) or _read_row(transaction, key)
             period = UNKNOWN_PERIOD
             if account.budgeted:
                 period = row[PERIOD_INDEX]
@@ -326,8 +339,12 @@ class Accounts:
             if isinstance(changed, LimitShortfall):
                 return self._build_denial(account, changed, settle_request(account.caps, level, 0, 0, now_us))
             reserved.append((key, changed, period, row, account.caps))
+        full = self._find_full_account(transaction, wanted.parallel)
+        if full is not None:
+            return self._build_parallel_denial(full, reserved)
         tokens, nusd = ask
         wanted.rates = [(caps, changed) for _, changed, _, _, caps in reserved]
+        self._change_parallel_counts(transaction, wanted, 1)
         for key, changed, period, row, _ in reserved:
             rows[key] = update_row(changed, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
@@ -340,6 +357,8 @@ class Accounts:
         reserved_tokens, reserved_nusd = reservation.tokens, reservation.nusd
         if reservation.generation != self._table.generation:
             reserved_tokens = reserved_nusd = 0  # the table was recreated without this reservation
+        else:
+            self._change_parallel_counts(transaction, reservation, -1)
         for account in reservation.accounts:
             key = account.key
             row = rows.get(key)
@@ -409,6 +428,25 @@ class Accounts:
             wait_s = max(1, round(_next_period_start(account.period, self._clock()) - self._clock()))
         return LimitDenial(short.limit, account.scope.kind, wait_s, ((account.caps, level),))
 
+    def _find_full_account(self, transaction: Transaction, accounts: Iterable[Account]) -> Account | None:
+        """Return the first account that runs as many requests as its limit `parallel` allows."""
+        for account in accounts:
+            if not has_parallel_room(transaction, account.key, account.caps.parallel, self._worker):
+                return account
+        return None
+
+    def _change_parallel_counts(self, transaction: Transaction, reservation: Reservation, change: int) -> None:
+        for account in reservation.parallel:
+            change_parallel_count(transaction, account.key, self._worker, change)
+
+    def _build_parallel_denial(
+        self, account: Account, reserved: list[tuple[bytes, AccountLevel, int, AccountRow, AccountCaps]]
+    ) -> LimitDenial:
+        """Build the denial of a request for which only the limit `parallel` has no room."""
+        wait_s = PARALLEL_RETRY_S if account.caps.parallel else None
+        rates = tuple((caps, row[:PERIOD_INDEX]) for _key, _changed, _period, row, caps in reserved)
+        return LimitDenial("parallel", account.scope.kind, wait_s, rates)
+
     def _roll_periods_if_due(self) -> None:
         """On a new day, set the current period per kind of budget: 4 x its start in seconds + the kind's index."""
         now = self._clock()
@@ -420,6 +458,11 @@ class Accounts:
         kinds = enumerate(zip(_PERIOD_KINDS, starts, strict=True))
         self._periods = {kind: start * 4 + code for code, (kind, start) in kinds}
         self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
+
+
+def _read_row(transaction: Transaction, key: bytes) -> AccountRow:
+    raw = transaction.get(key)
+    return NEW_ROW if raw is None else decode_row(raw)
 
 
 def _next_period_start(period: BudgetPeriod, now: float) -> float:

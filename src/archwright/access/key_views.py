@@ -34,6 +34,7 @@ class KeyView(Record):
     tpm: int | None
     budget_usd: float | None
     period: BudgetPeriod
+    parallel: int | None
 
 
 def build_new_key(secret: str, record: KeyRecord) -> NewKey:

@@ -1,5 +1,7 @@
 """Signed rows of keys, revocations, ends of secrets, limits and tracing: a database alone changes no decision.
 
+A field that a later release added is signed only where it is set, so older rows stay authentic.
+
 A row carries `mac`, an HMAC-SHA-256 over its table and all its fields, and `prev`, the `mac` of the row before it in
 its table. So an altered, inserted, copied or moved row has no valid signature, and a removed row leaves a gap. The key
 is derived from the pepper and the generation of the table PEPPER_CHECKS. A new generation signs all rows anew: after a
@@ -31,6 +33,7 @@ RowsBySeq = Sequence[tuple[int, R]]
 
 ALTERED_HINT = "run archwright audit verify, then restore the database from a backup, or give up all keys: "
 ALTERED_HINT += "archwright key reset"
+LATER_FIELDS = ("parallel",)
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -80,6 +83,8 @@ class RowSigner:
         values: list[object] = [table.name]
         for name in names:
             value = getattr(row, name)
+            if value is None and name in LATER_FIELDS:
+                continue
             # A database returns 5 as 5.0 in a column of decimals.
             values.append(float(value) if name in decimals and value is not None else value)
         keyed = self._hmac.copy()

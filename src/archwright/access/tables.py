@@ -55,6 +55,7 @@ class KeyRecord(SignedRow):
     budget_usd: float | None = None
     period: BudgetPeriod = "total"
     expires_at: float | None = None
+    parallel: int | None = None
 
 
 class Revocation(SignedRow):
@@ -78,6 +79,7 @@ class LimitRow(SignedRow):
     budget_usd: float | None = None
     period: BudgetPeriod = "total"
     at: float
+    parallel: int | None = None
 
 
 class TenantContentTracing(SignedRow):
@@ -152,7 +154,8 @@ def list_scopes(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
 
 
 def build_limits(row: KeyRecord | LimitRow) -> UsageLimits:
-    return UsageLimits(rpm=row.rpm, tpm=row.tpm, budget_usd=row.budget_usd, period=row.period)
+    rates = {"rpm": row.rpm, "tpm": row.tpm, "parallel": row.parallel}
+    return UsageLimits(**rates, budget_usd=row.budget_usd, period=row.period)
 
 
 def is_well_formed(secret: str) -> bool:

@@ -14,6 +14,7 @@ class TenantView(Record):
     tpm: int | None
     budget_usd: float | None
     period: BudgetPeriod
+    parallel: int | None
     content_traced: bool
 
 

@@ -15,6 +15,7 @@ class UserView(Record):
     tpm: int | None
     budget_usd: float | None
     period: BudgetPeriod
+    parallel: int | None
 
 
 @audit_read("user.list")

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, get_args
 from archwright.contract.record import Record
 
 BudgetPeriod = Literal["total", "month", "day"]
-LimitKind = Literal["requests", "tokens", "budget", "unpriced"]
+LimitKind = Literal["requests", "tokens", "budget", "unpriced", "parallel"]
 
 UNITS_PER_REQUEST = 60_000_000
 NUSD_PER_USD = 1_000_000_000
@@ -33,21 +33,25 @@ LARGEST_LEVEL = 1 << 62  # an account is stored in 64 bits
 
 
 class UsageLimits(Record):
-    """Limits of an account; None: no limit. The budget is for all time or per calendar month or day (UTC)."""
+    """Limits of an account; None: no limit. The budget is for all time or per calendar month or day (UTC).
+
+    `parallel`: requests at once, from the reservation to the settlement, over all workers."""
 
     rpm: int | None = None
     tpm: int | None = None
     budget_usd: float | None = None
     period: BudgetPeriod = "total"
+    parallel: int | None = None
 
     @property
     def is_unlimited(self) -> bool:
-        return self.rpm is None and self.tpm is None and self.budget_usd is None
+        caps = (self.rpm, self.tpm, self.budget_usd, self.parallel)
+        return all(cap is None for cap in caps)
 
 
 def find_limits_problem(limits: UsageLimits) -> str:
     """Describe the first invalid limit; "" if all are valid."""
-    for name in ("rpm", "tpm"):
+    for name in ("rpm", "tpm", "parallel"):
         rate = getattr(limits, name)
         if rate is not None and not 0 <= rate <= LARGEST_RATE:
             return f"{name} must be from 0 to {LARGEST_RATE:,}, not {rate:,}"
@@ -65,6 +69,7 @@ class AccountCaps(NamedTuple):
     rpm: int
     tpm: int
     budget_nusd: int
+    parallel: int = -1
 
 
 # State of an account: (at_us, level of requests, level of tokens, nano-USD spent in the current period). A plain tuple,
@@ -88,7 +93,7 @@ class LimitShortfall(NamedTuple):
 
 def to_caps(limits: UsageLimits) -> AccountCaps:
     budget = None if limits.budget_usd is None else nearest_nusd(limits.budget_usd)
-    return AccountCaps(*(-1 if cap is None else cap for cap in (limits.rpm, limits.tpm, budget)))
+    return AccountCaps(*(-1 if cap is None else cap for cap in (limits.rpm, limits.tpm, budget, limits.parallel)))
 
 
 def worst_nusd(usd: float) -> int:
@@ -118,7 +123,7 @@ def reserve_request(
 
     `held_nusd`: money reserved by running requests. The caller reserves money outside of the level. `counted`: the
     request was taken from the rate of requests before."""
-    rpm, tpm, budget = caps
+    rpm, tpm, budget, _parallel = caps
     at_us, requests, tokens, spent_nusd = level
     passed = now_us - at_us
     if passed < 0:  # a worker may have read the clock before another worker wrote the account
@@ -148,7 +153,7 @@ def reserve_request(
 def settle_request(caps: AccountCaps, level: AccountLevel, tokens: int, nusd: int, now_us: int) -> AccountLevel:
     """Return the level after a request that used `tokens` fewer than reserved (negative: more) and `nusd`."""
     at_us, requests, left, spent_nusd = level
-    rpm, tpm, _budget = caps
+    rpm, tpm, _budget, _parallel = caps
     passed = now_us - at_us
     if passed < 0:
         passed = 0

@@ -355,6 +355,10 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         code, action = "insufficient_quota", "Raise the budget or send a smaller request."
         budget = "" if limits.budget_usd is None else f" ({limits.budget_usd:g} USD, period: {limits.period})"
         message = f"The budget of this {scope}{budget} has no room for the request."
+    elif denial.limit == "parallel":
+        code, action = "parallel_limit_exceeded", "Raise the limit, which allows no request."
+        allowed = "fewer" if limits.parallel is None else limits.parallel
+        message = f"Parallel limit reached: this {scope} allows {allowed} requests at once."
     else:
         code, action = "rate_limit_exceeded", "Send a smaller request."
         limit = limits.rpm if denial.limit == "requests" else limits.tpm

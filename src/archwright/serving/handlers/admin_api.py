@@ -202,7 +202,7 @@ def list_tenant_keys(call: AdminCall) -> AdminResult:
 
 def create_key(call: AdminCall) -> AdminResult:
     wanted = call.decode(KeyCreation)
-    limits = UsageLimits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
+    limits = UsageLimits(**{name: getattr(wanted, name) for name in UsageLimits.__struct_fields__})
     valid_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
     name = call.require_tenant()
     call.require_grant(name, wanted.role, "key.create")
