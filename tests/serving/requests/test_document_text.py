@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.lake.documents.sample_documents import make_pdf
+from tests.tools.checks import until_async
 
 from archwright.lake.documents import parser_process
 from archwright.serving.http.errors import ApiError
@@ -30,7 +31,7 @@ def test_a_missing_extra_is_named_with_its_install_line(
 ) -> None:
     monkeypatch.setattr(parser_process, "LIBRARIES", ("a_package_that_nobody_has",))
     with pytest.raises(ApiError) as caught:
-        asyncio.run(reader.insert_texts([DocumentReference.of("messages.0.content.0", PDF)], []))
+        asyncio.run(reader.insert_texts([DocumentReference.of("messages.0.content.0", PDF)], [], "t"))
     assert (caught.value.status, caught.value.param) == (400, "messages.0.content.0")
     assert "pip install 'archwright[documents]'" in caught.value.message
 
@@ -42,7 +43,7 @@ def test_the_event_loop_runs_while_a_document_is_read(reader: DocumentReader, pr
     messages: list[dict[str, Any]] = [{"content": parts}, {"content": document.mark}, {"content": None}]
 
     async def run() -> int:
-        task, ticks = asyncio.ensure_future(reader.insert_texts([document], messages)), 0
+        task, ticks = asyncio.ensure_future(reader.insert_texts([document], messages, "t")), 0
         while not task.done():
             await asyncio.sleep(0.005)
             ticks += 1
@@ -59,6 +60,49 @@ def test_a_document_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPat
     reader = DocumentReader()
     try:
         with pytest.raises(ApiError, match="cannot be read: took longer"):
-            asyncio.run(reader.insert_texts([DocumentReference.of("at", long)], []))
+            asyncio.run(reader.insert_texts([DocumentReference.of("at", long)], [], "t"))
     finally:
         reader.close()
+
+
+def make_slow_document(pages: int = 90) -> DocumentReference:
+    text = make_pdf(*[b"BT /F 12 Tf %b ET" % (b"(word) Tj " * 5_000)] * pages)
+    return DocumentReference.of("at", base64.b64encode(text).decode())
+
+
+def test_many_documents_of_a_tenant_delay_another_by_one_of_them(reader: DocumentReader, processes: None) -> None:
+    """The loud tenant sends eight before the quiet tenant sends one."""
+    done: list[str] = []
+
+    async def read(name: str, *documents: DocumentReference) -> None:
+        await reader.insert_texts(documents, [], name)
+        done.append(name)
+
+    async def run() -> None:
+        words = [DocumentReference.of("at", PDF) for _ in range(9)]
+        loud = [asyncio.create_task(read("loud", word)) for word in words[:8]]
+        await asyncio.sleep(0)
+        quiet = asyncio.create_task(read("quiet", words[8]))
+        await asyncio.gather(*loud, quiet)
+
+    asyncio.run(run())
+    assert done.index("quiet") == 1, done
+    assert reader.queue.waiting == 0
+
+
+def test_a_document_whose_client_left_ends_at_once_and_the_next_one_is_read(
+    reader: DocumentReader, processes: None
+) -> None:
+    async def run() -> int:
+        await reader.insert_texts([DocumentReference.of("at", PDF)], [], "warm")
+        child = reader._parser._child
+        assert child is not None
+        left = asyncio.create_task(reader.insert_texts([make_slow_document()], [], "loud"))
+        await until_async(lambda: reader.queue.is_busy)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        assert child.process.returncode is not None, "its process still reads for nobody"
+        return await reader.insert_texts([DocumentReference.of("at", PDF)], [{"content": "x"}], "quiet")
+
+    assert asyncio.run(run()) == 4

@@ -17,6 +17,7 @@ from archwright.policy.residency import CLASSES, RESIDENCY_BOUND_CLASSES, DataCl
 from archwright.serving.http.errors import ApiError
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing import router as router_module
 from archwright.serving.routing.pool import EnginePool, SlotLease
 from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import Router, hash_prefix
@@ -315,3 +316,14 @@ def test_a_request_of_an_alias_follows_it_to_another_model() -> None:
     with pytest.raises(ApiError) as refused:
         before.router.select_pools_now(asked, "internal", "aw-1")
     assert (refused.value.status, refused.value.openai_code) == (503, "model_unavailable")
+
+
+def test_a_text_whose_search_exceeds_its_processor_time_counts_as_the_strictest_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its search ends there, so it holds up no other tenant; a text within the limit is classified as it is."""
+    stand = Stand(endpoint(detect=True))
+    body = {"messages": [{"role": "user", "content": "plain words " * 20_000}]}
+    assert asyncio.run(stand.router.classify_large_request(stand.spec, None, body, "acme")) == "internal"
+    monkeypatch.setattr(router_module, "SEARCH_CPU_S", 0.0)
+    assert asyncio.run(stand.router.classify_large_request(stand.spec, None, body, "acme")) == "payment"

@@ -78,6 +78,13 @@ class DocumentParser:
         self._cpu_s = found.cpu_s
         return found
 
+    def kill_child(self) -> None:
+        """Kill the child, so that the document that another thread waits for is refused at once."""
+        child = self._child
+        if child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         child, self._child = self._child, None
         if child is not None:

@@ -89,7 +89,8 @@ class GenerationHandler(MeteredHandler):
             await self.gateway.images.insert_images(generation.parts.urls, self.response, request.principal.tenant)
         if generation.documents:
             messages = generation.body["messages"]
-            charge.add_input_text(await self.gateway.documents.insert_texts(generation.documents, messages))
+            reading = self.gateway.documents.insert_texts(generation.documents, messages, request.principal.tenant)
+            charge.add_input_text(await reading)
         charge.use_cache(self._found or self.gateway.accounting.look_up_cache(request, generation, self._kind))
         if charge.cached is not None:
             self._served_by = ServedBy(charge.cached.version, self._endpoint.pool)

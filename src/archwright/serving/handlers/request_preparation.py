@@ -134,11 +134,11 @@ async def count_tokens(context: HandlerContext) -> HttpReply:
         gateway.accounting.count_request(context.request.principal)
     generation = parse_message(context, CountTokensRequest)
     context.response.watch_disconnect()
+    tenant = context.request.principal.tenant
     if generation.parts.urls:
-        tenant = context.request.principal.tenant
         await gateway.images.insert_images(generation.parts.urls, context.response, tenant)
     if generation.documents:
-        await gateway.documents.insert_texts(generation.documents, generation.body["messages"])
+        await gateway.documents.insert_texts(generation.documents, generation.body["messages"], tenant)
     content = generation.native or generation.body
     attempts = await start_attempts(gateway.router, context.request, context.response, generation, content)
 

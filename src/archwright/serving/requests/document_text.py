@@ -1,7 +1,8 @@
 """Read the text of PDF documents in a request, in the sandboxed parser of the lake.
 
 Design: a text that no caller can foresee marks the place of a document in the engine's request, because validation
-copies the messages. One thread of the process reads documents, so they delay each other and no other request.
+copies the messages. One thread of the process reads documents, so they delay each other and no other request. Tenants take
+turns, document by document. A document that exceeds LIMITS, or whose client left, ends with the parser's process.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import IO, Any, NamedTuple
 from archwright.errors import MissingError
 from archwright.lake.documents.document_parser import DocumentParser, ParserLimits
 from archwright.serving.http.errors import invalid_value, unsupported_value
+from archwright.serving.requests.tenant_work_queue import TenantWorkQueue
 
 MAX_PAGES = 100
 LIMITS = ParserLimits(memory_mb=512, wall_s=20, cpu_s=10, document_mb=24, output_mb=4)
@@ -39,12 +41,16 @@ class DocumentReader:
 
     def __init__(self) -> None:
         self._parser, self._thread = DocumentParser(LIMITS), ThreadPoolExecutor(1, "documents")
+        self.queue = TenantWorkQueue(1)
 
-    async def insert_texts(self, documents: Iterable[DocumentReference], messages: Sequence[dict[str, Any]]) -> int:
+    async def insert_texts(
+        self, documents: Iterable[DocumentReference], messages: Sequence[dict[str, Any]], tenant: str
+    ) -> int:
         """Put the documents' texts into the messages. Return their characters. Raises ApiError 400."""
-        loop, characters = asyncio.get_running_loop(), 0
+        characters = 0
         for document in documents:
-            text = await loop.run_in_executor(self._thread, self._read_pdf, document)
+            async with self.queue.hold_place(tenant):
+                text = await self._read_in_thread(document)
             characters += len(text)
             for message in messages:
                 content = message["content"]
@@ -54,6 +60,18 @@ class DocumentReader:
                     if part["type"] == "text":
                         part["text"] = part["text"].replace(document.mark, text)
         return characters
+
+    async def _read_in_thread(self, document: DocumentReference) -> str:
+        job = self._thread.submit(self._read_pdf, document)
+        reading = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:  # nobody waits for the text any more, but others wait for the thread
+            if not job.cancel():
+                self._parser.kill_child()
+                await asyncio.gather(reading, return_exceptions=True)
+                self._parser.close()
+            raise
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

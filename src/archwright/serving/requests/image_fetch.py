@@ -23,10 +23,12 @@ from archwright.policy.image_hosts import ImageUrl, is_public_address
 from archwright.serving.http.errors import ApiError, bad_request
 from archwright.serving.http.http_response import HttpResponse
 from archwright.serving.requests.multimodal import ImageReference
+from archwright.serving.requests.tenant_work_queue import TenantWorkQueue
 
 IMAGE_BYTES = 8 << 20
 FETCH_TIMEOUT_S = 5.0
-# Of a process. More than the images of 8 MiB that one tenant's quota of bytes allows, so no tenant takes all.
+# Of a process. More than the images of 8 MiB that one tenant's quota of bytes allows, so no tenant takes all; of many
+# tenants, each takes a turn.
 PARALLEL_FETCHES = 64
 _SIGNATURES = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
@@ -56,13 +58,13 @@ class ImageFetcher:
     ) -> None:
         self._journal, self._resolve, self._is_permitted, self._tls = journal, resolve, is_permitted, tls
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(PARALLEL_FETCHES)
+        self.queue = TenantWorkQueue(PARALLEL_FETCHES)
 
     async def insert_images(self, images: Sequence[ImageReference], response: HttpResponse, tenant: str) -> None:
         """Fetch the images and put their data in place of the URLs. Raises ApiError 400, and 429 for too many bytes."""
         held = len(images) * IMAGE_BYTES
         response.hold_bytes(tenant, held)
-        tasks = [asyncio.create_task(self._fetch_image(image)) for image in images]
+        tasks = [asyncio.create_task(self._fetch_image(image, tenant)) for image in images]
         try:
             found = await asyncio.gather(*tasks)
         finally:
@@ -72,10 +74,10 @@ class ImageFetcher:
         for image, (kind, data) in zip(images, found, strict=True):
             image.insert(kind, data)
 
-    async def _fetch_image(self, image: ImageReference) -> tuple[str, str]:
+    async def _fetch_image(self, image: ImageReference, tenant: str) -> tuple[str, str]:
         buffer = _ImageBuffer(image.at)
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
+            async with self.queue.hold_place(tenant), asyncio.timeout(self._timeout_s):
                 await self._request_image(image.url, buffer)
         except (OSError, HttpStatusError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             self._journal.info("image not fetched", host=image.url.host, reason=type(error).__name__)

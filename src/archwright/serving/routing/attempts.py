@@ -176,7 +176,7 @@ async def start_attempts(
     """Classify a request by its `content` and select its pools. Raises like `classify_request`, `select_pools`."""
     header = request.header(DATA_CLASS_HEADER_BYTES)
     if len(request.body) > LARGE_TEXT_BYTES:
-        data_class = await router.classify_large_request(generation.endpoint, header, content)
+        data_class = await router.classify_large_request(generation.endpoint, header, content, request.principal.tenant)
     else:
         data_class = router.classify_request(generation.endpoint, header, content)
     until = request.received_at + response.limits.first_token_s

@@ -24,6 +24,7 @@ from archwright.policy.residency import (
 from archwright.policy.routing import hash_to_fraction, select_weighted_index
 from archwright.serving.http.errors import ApiError, bad_request, service_unavailable
 from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.requests.tenant_work_queue import TenantWorkQueue
 from archwright.serving.routing.pii_detection import DETECTABLE_CLASSES, detect_data_class
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.replica import SlotRequest
@@ -32,6 +33,7 @@ from archwright.serving.settings.config import EndpointSpec, is_outside_residenc
 DATA_CLASS_HEADER = "x-archwright-data-class"
 DATA_CLASS_HEADER_BYTES = DATA_CLASS_HEADER.encode()
 PREFIX_CHARACTERS = 2_048  # of the beginning of a conversation, for cache affinity
+SEARCH_CPU_S = 10.0  # of one text for personal data
 SHADOW_FREE_SHARE = 0.5  # share of the slots that must be free, so that shadow traffic delays no other request
 
 
@@ -70,7 +72,7 @@ class Router:
         self._classes: dict[tuple[str, str, str], DataClass] = {}
         self._models: dict[tuple[str, str], str] = {}  # of an endpoint whose model changed since the request was read
         self._detecting: set[tuple[str, str, str]] = set()
-        self._search = asyncio.Lock()
+        self._search = TenantWorkQueue(1)
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._models.setdefault((spec.kind, spec.workload), spec.model)
@@ -89,15 +91,17 @@ class Router:
         found, searched = self._find_stated_class(spec, header)
         return strictest_class((found, detect_data_class(body) or found)) if searched else found
 
-    async def classify_large_request(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
-        """Return the class as `classify_request` does. A thread searches the text, one at a time per process."""
+    async def classify_large_request(self, spec: EndpointSpec, header: str | None, body: Any, tenant: str) -> DataClass:
+        """Return the class as `classify_request` does. A thread searches the text, one at a time per process.
+
+        Tenants take turns. A text that takes longer than SEARCH_CPU_S counts as the strictest detectable class."""
         found, searched = self._find_stated_class(spec, header)
         if not searched:
             return found
         ended = threading.Event()  # also if the client disconnects
         try:
-            async with self._search:
-                detected = await asyncio.to_thread(detect_data_class, body, ended.is_set)
+            async with self._search.hold_place(tenant):
+                detected = await asyncio.to_thread(_search_text, body, ended)
         finally:
             ended.set()
         return strictest_class((found, detected or found))
@@ -189,6 +193,13 @@ class Router:
                 )
             raise ApiError(HTTPStatus.FORBIDDEN, message, "data_class_not_served")
         return tuple(selected)
+
+
+def _search_text(body: Any, ended: threading.Event) -> DataClass | None:
+    """Search the text in this thread until `ended`, for at most SEARCH_CPU_S of its processor time."""
+    limit_s = time.thread_time() + SEARCH_CPU_S
+    detected = detect_data_class(body, lambda: ended.is_set() or time.thread_time() > limit_s)
+    return strictest_class(DETECTABLE_CLASSES) if time.thread_time() > limit_s else detected
 
 
 def hash_prefix(body: Mapping[str, Any], tenant: str = "") -> int:
