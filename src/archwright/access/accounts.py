@@ -180,6 +180,10 @@ class Accounts:
         self.clock_changes: set[tuple[int, int]] = set()
         """Periods of rows that show a changed clock; a spend that was read before such a change is stale."""
 
+    @property
+    def table(self) -> SharedTable:
+        return self._table
+
     def reserve(self, principal: Principal, worst: WorstCaseAsk, *, counted: bool = False) -> Reservation | LimitDenial:
         """Reserve for one request. Raises StoreError if the shared table or the usage records fail: then deny."""
         (result,) = self.reserve_all(((principal, worst),), (0,) if counted else ())

@@ -57,6 +57,8 @@ refusals | archwright_refusals_total | counter | requests | route http_status
 shadows | archwright_shadows_total | counter | requests | pool verdict
     | requests copied to a second pool, by how its answer compared: same, different, failed
 in_flight | archwright_requests_in_flight | gauge | requests | pool | requests being served now
+pool_tenants | archwright_pool_tenants | gauge | tenants | pool
+    | tenants of the last minutes, for which slots are kept; each worker counts them
 peak_memory_bytes | archwright_memory_bytes | gauge | bytes | process
     | memory of the platform's processes (proportional set size)
 startup_s | archwright_startup_seconds | gauge | s | process | `up` called to ready

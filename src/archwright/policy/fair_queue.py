@@ -156,6 +156,10 @@ class FairQueue(Generic[W]):
         """Waiting requests of all tenants."""
         return sum(self._waiting.values())
 
+    def count_of(self, tenant: str) -> int:
+        """Waiting requests of one tenant."""
+        return self._waiting.get(tenant, 0)
+
     def record_departure(self, tenant: str) -> None:
         waiting = self._waiting.pop(tenant) - 1
         if waiting:

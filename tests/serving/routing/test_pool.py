@@ -361,3 +361,43 @@ async def test_requests_leave_a_removed_pool_and_ask_again_for_an_engine_that_le
         stage.pool.give_up_start()
         with pytest.raises(PoolRemovedError):
             await waits
+
+
+@run_async
+async def test_a_tenant_leaves_a_slot_free_for_a_tenant_of_the_last_minutes() -> None:
+    """Four requests of the loud tenant hold three slots, so the quiet one begins at once; alone they hold four."""
+    made, _ = pool(slots=4)
+    await made.check_health()
+    alone = [await made.acquire(SlotRequest(1, "loud")) for _ in range(4)]
+    for held in alone:
+        made.release(held)
+    made.release(await made.acquire(SlotRequest(1, "quiet")))
+    loud = [asyncio.create_task(made.acquire(SlotRequest(1, "loud"))) for _ in range(4)]
+    await settle()
+    assert [task.done() for task in loud] == [True] * 3 + [False]
+    quiet = asyncio.create_task(made.acquire(SlotRequest(1, "quiet")))
+    await settle()
+    assert quiet.done(), "its slot was kept, whoever waits before it"
+    made.release(await loud[0])
+    await settle()
+    assert loud[3].done()
+    for task in (*loud[1:], quiet):
+        made.release(await task)
+    assert made.in_flight == 0
+
+
+@run_async
+async def test_a_slot_that_one_class_must_leave_free_serves_another_class() -> None:
+    made, _ = pool(slots=2)
+    await made.check_health()
+    made.release(await made.acquire(SlotRequest(1, "quiet")))
+    held = await made.acquire(SlotRequest(1, "loud"))
+    waits = asyncio.create_task(made.acquire(SlotRequest(1, "loud", priority="interactive")))
+    await settle()
+    assert not waits.done()
+    batch = await made.acquire(SlotRequest(1, "quiet", priority="batch"))
+    made.release(held)
+    await settle()
+    assert waits.done()
+    made.release(batch)
+    made.release(await waits)

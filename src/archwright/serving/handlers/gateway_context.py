@@ -31,6 +31,7 @@ from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.prompt_caches import PromptCaches
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
+from archwright.serving.routing.tenant_demand import DemandExchange
 from archwright.serving.settings.config import GatewayConfig
 
 
@@ -77,6 +78,7 @@ class GatewayContext:
         self.fleet = PoolRegistry(config.pools, home)
         self.images, self.documents = ImageFetcher(self.journal), DocumentReader()
         self.passages = PassageSearch(home, recorders.ledger.store, self.journal)
+        self._demands = DemandExchange(accounting.accounts.table)
         self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
         self._budget = RetryBudget()
         self.prompt_caches = PromptCaches(accounting.keys)
@@ -111,6 +113,10 @@ class GatewayContext:
         contexts = self.fleet.list_contexts()
         if contexts != self._contexts:
             self._contexts, self.directory = contexts, ModelDirectory(*self._table, contexts)
+
+    def exchange_demand(self) -> None:
+        """Exchange the demand of tenants with the other workers. Raises StoreError."""
+        self._demands.exchange(self.pools.values(), self.now())
 
     def mirror_request(
         self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str
@@ -200,4 +206,6 @@ class GatewayContext:
         loads = self.fleet.in_flight()
         for pool in self._exported_pools | loads.keys():  # 0 for a pool that was removed
             self.exposition.record("in_flight", {"pool": pool}, loads[pool])
+            tenants = self.pools[pool].shares.tenants if pool in self.pools else 0
+            self.exposition.record("pool_tenants", {"pool": pool}, tenants)
         self._exported_pools = loads.keys()

@@ -208,6 +208,7 @@ class Dispatcher:
                 gateway.flush()
             gateway.publish_load()
             gateway.passages.drop_changed()
+            gateway.exchange_demand()
 
         async def follow_keys() -> None:
             """Record keys that expire while no request comes."""

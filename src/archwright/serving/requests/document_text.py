@@ -1,8 +1,8 @@
 """Read the text of PDF documents in a request, in the sandboxed parser of the lake.
 
 Design: a text that no caller can foresee marks the place of a document in the engine's request, because validation
-copies the messages. One thread of the process reads documents, so they delay each other and no other request. Tenants take
-turns, document by document. A document that exceeds LIMITS, or whose client left, ends with the parser's process.
+copies the messages. One thread of the process reads documents, so they delay each other and no other request. Tenants
+take turns, document by document. A document that exceeds LIMITS, or whose client left, ends with its process.
 """
 
 import asyncio

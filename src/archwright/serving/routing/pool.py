@@ -1,8 +1,9 @@
 """The engines of one pool: health, free slots and the queue.
 
 A slot goes to the most urgent class, within the class to the tenant with the fewest active requests, then in order of
-arrival (policy.fair_queue). A request that cannot begin in time, or has no replica left, is rejected at once. If the
-pool's engine does not run (`start_s`), its first request asks for it, and all wait until the pool has replicas.
+arrival (policy.fair_queue). A tenant leaves slots free that others need (policy.slot_share). A request that cannot
+begin in time, or has no replica left, is rejected at once. If the pool's engine does not run (`start_s`), its first
+request asks for it, and all wait until the pool has replicas.
 Design: requests wait here and not in the engine, so a client that leaves the queue costs the engine nothing. An engine
 never runs requests with and without its adapter together: llama.cpp cannot batch them, and one kind waits (measured:
 40 s).
@@ -23,6 +24,7 @@ from archwright.policy.admission import QUEUE_SHARES, PoolLoad, Priority, Reject
 from archwright.policy.fair_queue import FairQueue, find_wait_bucket
 from archwright.policy.overflow import estimate_wait_s
 from archwright.policy.routing import select_by_prefix, select_least_work
+from archwright.policy.slot_share import SlotShares
 from archwright.serving.http.errors import (
     RETRY_S,
     ApiError,
@@ -88,6 +90,7 @@ class EnginePool:
         self._service_s = 1.0
         self._queues: dict[Priority, FairQueue[_Waiter]] = {priority: FairQueue() for priority in QUEUE_SHARES}
         self._active_by_tenant: dict[str, int] = {}  # slots in use
+        self.shares = SlotShares()
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
@@ -121,12 +124,14 @@ class EnginePool:
 
     def try_acquire(self, work: SlotRequest) -> SlotLease | None:
         """Take a free slot, to be released; None if no slot is free or other requests wait."""
-        replica = None if self._waiting else self._choose_replica(work)
+        replica = None if self._waiting or not self._has_share(work) else self._choose_replica(work)
         if replica is None:
             return None
         self._occupy_slot(replica, work)
         self.in_flight += 1
-        return SlotLease(replica, work, self._now())
+        now = self._now()
+        self.shares.record_demand(work.tenant, self._active_by_tenant[work.tenant], now)
+        return SlotLease(replica, work, now)
 
     async def acquire(self, work: SlotRequest) -> SlotLease:
         """Wait for a slot and take it. Raises ApiError 429 (queue full, too late) and 503 (no engine)."""
@@ -278,6 +283,8 @@ class EnginePool:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
         self._queues[work.priority].add(work.tenant, waiter)
         self._waiting += 1
+        waiting = sum(queue.count_of(work.tenant) for queue in self._queues.values())
+        self.shares.record_demand(work.tenant, self._active_by_tenant.get(work.tenant, 0) + waiting, since)
         self._serve_waiting()  # a slot may have become free
         try:
             if not waiter.slot.done():
@@ -291,6 +298,14 @@ class EnginePool:
         finally:
             self._queues[work.priority].record_departure(work.tenant)
             self._waiting -= 1
+
+    def _has_share(self, work: SlotRequest) -> bool:
+        """True if the tenant may take a free slot, because enough slots are left for others."""
+        active = self._active_by_tenant
+        if work.tenant not in active:
+            return True
+        slots = sum(replica.slots for replica in self.replicas if replica.healthy)
+        return self.shares.may_take(work.tenant, active, slots)
 
     def _occupy_slot(self, replica: Replica, work: SlotRequest) -> None:
         replica.occupy(work)
@@ -314,6 +329,8 @@ class EnginePool:
                     queue.pop()
                     slot.set_exception(queue_timeout(RETRY_S))
                     continue
+                if not self._has_share(work):
+                    break  # a tenant with fewer slots may wait in another class
                 chosen = self._choose_replica(work)
                 if chosen is None:
                     return
