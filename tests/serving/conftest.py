@@ -128,7 +128,7 @@ class Platform:
     @property
     def memory_bytes(self) -> int:
         """Resident memory of the master process."""
-        return int(Path(f"/proc/{self.master.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        return read_resident_bytes(self.master.pid)
 
     @property
     def workers(self) -> list[int]:
@@ -189,6 +189,13 @@ class Platform:
         self.opened.append(plain)
         head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n"
         plain.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+        return plain
+
+    def open_get(self, path: str) -> socket.socket:
+        """Send a request without a body and return its socket."""
+        plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=WAIT_S)
+        self.opened.append(plain)
+        plain.sendall(f"GET {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n\r\n".encode())
         return plain
 
     def engine_metrics(self, name: str = "null") -> dict[str, float]:
@@ -293,6 +300,10 @@ def _answers(path: Path) -> bool:
             return b" 200 " in probe.recv(64)
         except OSError:
             return False
+
+
+def read_resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def read_process_status(pid: int) -> dict[str, str]:

@@ -76,6 +76,10 @@ connections_dropped | archwright_connections_dropped_total | counter | connectio
     | connections that lost their slot to another client, or found none free
 tls_expiration | archwright_tls_certificate_expiration_timestamp_seconds | gauge | s | process
     | end of the certificate's validity, in seconds since 1970
+batch_failures | archwright_batch_failures_total | counter | batches | reason
+    | failed batches: invalid_input, invalid_api_key, file_quota_exceeded, disk_full
+batches_waiting | archwright_batches_waiting | gauge | batches | reason
+    | batches that wait, by reason: disk (for free space)
 traces_dropped | archwright_traces_dropped_total | counter | traces | reason | traces that the collector did not get
 """
 _OTEL_NAMES = {

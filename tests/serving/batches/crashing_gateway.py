@@ -13,6 +13,7 @@ from archwright.access.accounts import Accounts
 from archwright.monitor.wal.writer import WalWriter
 from archwright.serving.__main__ import main
 from archwright.serving.batches.locked_batch import LockedBatch
+from archwright.serving.batches.result_file import ResultFile
 
 FILE = Path(sys.argv[1]) / "crash"
 RESULTS = 3  # that are written before the crash, in points of a single line
@@ -42,7 +43,8 @@ def append(job: Any, result: Any) -> None:
     global written
     crash("before the result")
     if FILE.exists() and FILE.read_text() == "in the result" and written >= RESULTS:
-        os.write(job._log.fileno(), b'{"number":4,"request_id":"req_')
+        os.pwrite(job._log, b'{"number":4,"record":{"at', os.fstat(job._log).st_size)
+        os.pwrite(job._output._data, b'{"id":"batch_req_', job._output.end)
         crash("in the result")
     real_append(job, result)
     written += 1
@@ -54,7 +56,8 @@ replace_method(LockedBatch, "append", append)
 surround(Accounts, "flush", after="after the settlement")
 surround(WalWriter, "flush", after="after the record")
 surround(LockedBatch, "finish", before="before the end", after="after the end")
-surround(LockedBatch, "_write_files", after="after the files")
+surround(ResultFile, "append", before="before the line")
+surround(LockedBatch, "_finish_files", before="before the files", after="after the files")
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-import time
+import os
 from collections.abc import Iterator
-from types import SimpleNamespace
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from tests.serving.batches.conftest import CHAT, Batches, write_lines
+from tests.serving.conftest import read_resident_bytes
 from tests.serving.official_clients import openai_client
 
-from archwright.serving.batches.batch_api import get_content, prepare
+from archwright.serving.batches.batch_api import clean_filename
 from archwright.serving.batches.batch_store import BatchStore
-from archwright.serving.handlers.request_handler import HandlerContext
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -64,16 +62,122 @@ def test_other_endpoints(batches: Batches, null: Platform, path: str, body: dict
     assert len(null.served(output["response"]["request_id"])) == 1
 
 
-def test_a_client_that_leaves_while_its_file_is_read_holds_no_memory(null: Platform) -> None:
-    """Bytes that a thread would hold after the end of the connection would be held for ever."""
-    store, used = BatchStore(null.home, "acme"), list[Any]()
-    name = store.add_file("a.jsonl", b"x" * 1_000).id
-    hold = lambda *_: used.append(threading.current_thread())  # noqa: E731
-    response: Any = SimpleNamespace(hold_bytes=hold, send=lambda _status, body, *_: used.append(body))
-    request: Any = SimpleNamespace(principal=SimpleNamespace(tenant="acme"))
-    gateway: Any = SimpleNamespace(home=null.home, clock=time.time, config=null.config)
-    asyncio.run(prepare(get_content)(HandlerContext(gateway, request, response, name)).run(None))
-    assert used == [threading.main_thread(), b"x" * 1_000]
+@pytest.mark.parametrize(
+    ("asked", "status", "part", "stated"),
+    [
+        ("bytes=0-9", 206, slice(0, 10), "bytes 0-9/200000"),
+        ("bytes=65530-65545", 206, slice(65530, 65546), "bytes 65530-65545/200000"),
+        ("bytes=199990-", 206, slice(199_990, None), "bytes 199990-199999/200000"),
+        ("bytes=-5", 206, slice(-5, None), "bytes 199995-199999/200000"),
+        ("bytes=-999999", 206, slice(None), "bytes 0-199999/200000"),
+        ("bytes=100000-999999", 206, slice(100_000, None), "bytes 100000-199999/200000"),
+        ("bytes=200000-", 416, None, "bytes */200000"),
+        ("bytes=-0", 416, None, "bytes */200000"),
+        ("bytes=0-1,5-6", 200, slice(None), None),
+        ("bytes=9-3", 200, slice(None), None),
+        ("lines=1-2", 200, slice(None), None),
+        (None, 200, slice(None), None),
+    ],
+)
+def test_a_file_is_read_in_parts(
+    null: Platform, asked: str | None, status: int, part: slice | None, stated: str | None
+) -> None:
+    data = bytes(range(250)) * 800
+    name = BatchStore(null.home, "acme").add_file("a.jsonl", data).id
+    reply = null.ask("GET", f"/v1/files/{name}/content", headers={"range": asked} if asked else {})
+    assert (reply.status, reply.headers.get("content-range")) == (status, stated)
+    if part is None:
+        assert reply.error["code"] == "invalid_range"
+    else:
+        assert reply.body == data[part] and reply.headers["accept-ranges"] == "bytes"
+
+
+def test_a_part_is_of_the_file_that_the_client_has(null: Platform) -> None:
+    name = BatchStore(null.home, "acme").add_file("a.jsonl", b"0123456789").id
+    path, tag = f"/v1/files/{name}/content", null.get(f"/v1/files/{name}/content").headers["etag"]
+    for condition, status in ((tag, 206), ('"other"', 200)):
+        reply = null.ask("GET", path, headers={"range": "bytes=2-3", "if-range": condition})
+        assert reply.status == status
+    empty = BatchStore(null.home, "acme").add_file("a.jsonl", b"").id
+    assert (null.get(f"/v1/files/{empty}/content").body, null.get(f"/v1/files/{name}/content").status) == (b"", 200)
+
+
+def test_a_worker_does_not_grow_with_the_files_that_clients_read(null: Platform) -> None:
+    """Clients that do not read hold a block and the buffers of their connections, not the file."""
+    size, clients = 200 << 20, 8
+    store = BatchStore(null.home, "acme")
+    name = store.add_file("a.jsonl", b"").id
+    os.truncate(store.path(name, "jsonl"), size)
+    read_memory = lambda: sum(read_resident_bytes(pid) for pid in null.workers)  # noqa: E731
+    before = read_memory()
+    with ExitStack() as opened:
+        for _ in range(clients):
+            client = opened.enter_context(null.open_get(f"/v1/files/{name}/content"))
+            head = client.recv(4096)
+            assert head.startswith(b"HTTP/1.1 200") and b"content-length: %d\r\n" % size in head
+        assert null.chat().status == 200
+        assert read_memory() - before < clients * (2 << 20)
+    with closing(null.connection()) as connection:
+        connection.request("GET", f"/v1/files/{name}/content", headers={"authorization": f"Bearer {null.key}"})
+        reply = connection.getresponse()
+        count = sum(len(piece) for piece in iter(lambda: reply.read(1 << 20), b""))
+        assert count == size and read_memory() - before < 48 << 20
+        connection.request("GET", f"/v1/files/{name}", headers={"authorization": f"Bearer {null.key}"})
+        assert connection.getresponse().status == 200, "the connection cannot be used again"
+    store.delete_file(name)
+
+
+def test_requests_about_files_and_batches_count_against_rates(null: Platform) -> None:
+    key = null.made_key("acme", rpm=4)
+    with openai_client(null, key) as client:
+        batches = Batches(client)
+        with pytest.raises(openai.RateLimitError, match="4 requests per minute"):
+            for _ in range(3):
+                batches.create(write_lines(1, max_tokens=-1))
+    before = len([*null.home.batches.glob("acme/*.jsonl")])
+    form = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for method, path in (("GET", "/v1/files"), ("GET", "/v1/batches"), ("GET", "/v1/files/file-0/content")):
+        assert null.ask(method, path, key=key).status == 429
+    assert null.ask("POST", "/v1/files", form, key=key, headers=headers).status == 429
+    assert len([*null.home.batches.glob("acme/*.jsonl")]) == before
+    one = null.made_key("acme", rpm=1)
+    assert [null.ask("GET", "/v1/files", key=one).status for _ in range(2)] == [200, 429]
+    large = null.made_key("acme", rpm=2)
+    refused = form.replace(b"batch", b"x" * 40_000)
+    statuses = [null.ask("POST", "/v1/files", refused, key=large, headers=headers).status for _ in range(3)]
+    assert statuses == [400, 400, 429], "a request counts once, also if its body is large"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("../../../etc/x", "x"),
+        ("C:\\\\dir\\\\in.jsonl", "in.jsonl"),
+        ("..", "file"),
+        ("a\u202egpj.jsonl", "agpj.jsonl"),
+        ("a\x1b[2J.jsonl", "a[2J.jsonl"),
+        ("Grüße 1.jsonl", "Grüße 1.jsonl"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+def test_a_filename_is_no_path_and_no_escape(sent: str, kept: str) -> None:
+    assert clean_filename(sent) == kept
+
+
+def test_an_upload_keeps_only_the_name_of_its_file(batches: Batches) -> None:
+    assert batches.client.files.create(file=("../../../etc/x", b"{}"), purpose="batch").filename == "x"
+
+
+def test_the_key_of_a_batch_is_shown_to_itself(batches: Batches, null: Platform) -> None:
+    batch = batches.create(write_lines(1))
+    own = batches.client.batches.retrieve(batch.id).to_dict()["key_id"]
+    assert own == batch.to_dict()["key_id"] is not None
+    with openai_client(null, null.made_key("acme")) as colleague:
+        assert colleague.batches.retrieve(batch.id).to_dict()["key_id"] is None
+        assert {one.to_dict()["key_id"] for one in colleague.batches.list()} == {None}
+        assert colleague.batches.cancel(batch.id).to_dict()["key_id"] is None
+    batches.wait(batch.id)
 
 
 def test_a_file_with_faults_makes_its_batch_fail(batches: Batches) -> None:

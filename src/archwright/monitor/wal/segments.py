@@ -198,10 +198,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def allocate_bytes(handle: int, size: int) -> None:
-    """Allocate the bytes of a new file on the disk. Raises OSError on a full disk."""
+def allocate_bytes(handle: int, size: int, start: int = 0) -> None:
+    """Allocate `size` bytes from `start`, the end of the file, on the disk. Raises OSError on a full disk."""
     fallocate = getattr(os, "posix_fallocate", None)
     if fallocate is not None:
-        fallocate(handle, 0, size)
+        fallocate(handle, start, size)
     else:  # macOS: writing zeros allocates too
-        os.pwrite(handle, bytes(size), 0)
+        os.pwrite(handle, bytes(size), start)

@@ -32,7 +32,6 @@ class RouteRequirement(NamedTuple):
 
     `permission`: None if no route has the path and method; `methods`: of the path; `suggestion`: names a similar path.
     `images`: image data may exceed the limit of the body. `upload`: the body is a form with a file.
-    `free`: the request does not count against the rates.
     `action`: the method and the route's template for the audit log, since a path may contain a prompt or a key.
     """
 
@@ -42,7 +41,6 @@ class RouteRequirement(NamedTuple):
     images: bool = False
     action: str = ""
     upload: bool = False
-    free: bool = False
 
 
 class RequestAuthorizer:

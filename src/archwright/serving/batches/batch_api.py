@@ -1,15 +1,15 @@
 """The Files and Batches interfaces: handlers of their routes. Files and batches of another tenant do not exist."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs
 
 import msgspec
 
-from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, T
+from archwright.serving.batches.batch_store import Batch, BatchStore, FileObject, StoredBatch, T
 from archwright.serving.handlers.request_handler import HandlerContext, HttpReply, ReplyHandler, json_reply
 from archwright.serving.http.errors import RESPONSES_PATH, invalid_value, unsupported_value
 from archwright.serving.http.multipart import parse_form
@@ -17,8 +17,9 @@ from archwright.serving.requests.field_checks import decode_body
 from archwright.serving.requests.typed_requests import RequestPart, check_types
 
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", RESPONSES_PATH)
-FILE_TYPE = "application/octet-stream"
 MAX_FILENAME_CHARACTERS = 255
+_FOLDERS = re.compile(r".*[/\\]", re.DOTALL)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 FILES_LIMIT, BATCHES_LIMIT = 10_000, 100
 _Name = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
@@ -62,26 +63,34 @@ class StoreCall:
         return self.store.list_objects(kind, int(limit), after, newest_first=order == "desc", purpose=purpose)
 
 
+def count_call(context: HandlerContext) -> None:
+    """Count a request about files or batches against the rates of its caller. Raises ApiError 429."""
+    admitted, principal = context.request.admitted, context.request.principal
+    if principal.limited and not admitted.counted:
+        context.gateway.accounting.count_request(principal)
+
+
 def prepare(act: Callable[[StoreCall], object]) -> Callable[[HandlerContext], ReplyHandler]:
-    """Make handlers of an action, which runs in a thread and returns an object, or the path of the reply."""
+    """Make handlers of an action, which runs in a thread and returns the object of the reply."""
 
     async def reply(context: HandlerContext) -> HttpReply:
-        call = StoreCall(context)
-        result = await asyncio.to_thread(act, call)
-        if not isinstance(result, Path):
-            return json_reply(result)
-        # Not in the thread, which goes on after the client left and would hold the bytes for ever.
-        call.response.hold_bytes(call.request.principal.tenant, 2 * result.stat().st_size)
-        return HttpReply(await asyncio.to_thread(result.read_bytes), content_type=FILE_TYPE)
+        count_call(context)
+        return json_reply(await asyncio.to_thread(act, StoreCall(context)))
 
     return partial(ReplyHandler, reply)
+
+
+def clean_filename(name: str) -> str:
+    """Return the last part of a path, without characters that change how a terminal shows it."""
+    cleaned = _UNPRINTABLE.sub("", _FOLDERS.sub("", name)).strip()
+    return "file" if cleaned in ("", ".", "..") else cleaned[:MAX_FILENAME_CHARACTERS]
 
 
 def create_file(call: StoreCall) -> FileObject:
     fields, file = parse_form(call.request.body, call.request.header(b"content-type") or "")
     check_types(fields, FileForm)
     assert file is not None, "a form without its file"
-    return call.store.add_file(file.filename[:MAX_FILENAME_CHARACTERS], file.data)
+    return call.store.add_file(clean_filename(file.filename), file.data)
 
 
 def list_files(call: StoreCall) -> dict[str, object]:
@@ -90,10 +99,6 @@ def list_files(call: StoreCall) -> dict[str, object]:
 
 def get_file(call: StoreCall) -> FileObject:
     return call.store.find(FileObject, call.name)
-
-
-def get_content(call: StoreCall) -> Path:
-    return call.store.path(get_file(call).id, "jsonl")
 
 
 def delete_file(call: StoreCall) -> dict[str, object]:
@@ -105,20 +110,26 @@ def create_batch(call: StoreCall) -> Batch:
     one = check_types(decode_body(call.request.body), BatchRequest)
     if one.endpoint not in BATCH_ENDPOINTS:
         raise unsupported_value(f"'endpoint' must be one of {', '.join(BATCH_ENDPOINTS)}", "endpoint")
-    return call.store.create_batch(one.input_file_id, one.endpoint, call.request.principal.key_id, one.metadata)
+    key_id = call.request.principal.key_id
+    return _show_batch(call, call.store.create_batch(one.input_file_id, one.endpoint, key_id, one.metadata).id)
 
 
 def list_batches(call: StoreCall) -> dict[str, object]:
-    found, more = call.list_page(Batch, 20, BATCHES_LIMIT)
-    return _show_page([call.store.find_batch(one.id) for one in found], more)
+    found, more = call.list_page(StoredBatch, 20, BATCHES_LIMIT)
+    return _show_page([_show_batch(call, one.id) for one in found], more)
 
 
 def get_batch(call: StoreCall) -> Batch:
-    return call.store.find_batch(call.name)
+    return _show_batch(call, call.name)
 
 
 def cancel_batch(call: StoreCall) -> Batch:
-    return call.store.cancel_batch(call.name)
+    call.store.cancel_batch(call.name)
+    return _show_batch(call, call.name)
+
+
+def _show_batch(call: StoreCall, name: str) -> Batch:
+    return call.store.find_batch(name, call.request.principal.key_id)
 
 
 def _show_page(found: Sequence[FileObject | Batch], more: bool) -> dict[str, object]:

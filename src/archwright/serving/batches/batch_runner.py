@@ -23,14 +23,10 @@ from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.monitor.wal.disk_reserve import count_free_bytes
-from archwright.serving.batches.batch_store import (
-    MIN_FREE_BYTES,
-    OPEN_STATUSES,
-    BatchError,
-    remove_expired_files,
-)
-from archwright.serving.batches.locked_batch import LineResult, LockedBatch, Outcome
+from archwright.serving.batches.batch_store import OPEN_STATUSES, BatchError, Outcome, remove_expired_files
+from archwright.serving.batches.locked_batch import LineResult, LockedBatch
 from archwright.serving.batches.open_batches import OpenBatch, is_gateway_running, list_open_batches, mark_gateway
+from archwright.serving.batches.tenant_space import MIN_FREE_BYTES, disk_full, is_without_space
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
 from archwright.serving.http.body_structure import LARGE_BODY_BYTES, check_large_body
@@ -48,6 +44,9 @@ from archwright.serving.http.http_response import (
 from archwright.serving.settings.config import Endpoint
 
 POLL_S, SLOT_POLL_S, SAVE_S, SWEEP_S, LONGEST_WAIT_S = 0.5, 0.02, 2.0, 3_600.0, 60
+DISK_WAIT_S = 600.0  # that a batch waits for free disk before it fails
+WAITS_FOR_DISK = {"reason": "disk"}
+FAILURE_REASONS = ("invalid_input", "invalid_api_key", "file_quota_exceeded", "disk_full")
 MAX_BATCHES, MAX_TENANT_BATCHES = 16, 4  # that a worker runs at once
 MAX_LINES_AT_ONCE = 128  # of a batch
 MAX_TRIES = 3  # of a line whose engine fails
@@ -98,28 +97,67 @@ class BatchRun:
         self._endpoint: Endpoint | None = None  # known after the first line
         self._outcome: Outcome = "completed"
         self._errors: tuple[BatchError, ...] = ()
+        self._full_since: float | None = None
 
     async def run(self) -> None:
         """Take the batch from its stored state to its end, or until the process stops."""
-        job, now = self.job, int(self._gateway.clock())
-        errors = await asyncio.to_thread(job.read_input) if job.batch.status in OPEN_STATUSES else ()
-        if errors or job.batch.status not in OPEN_STATUSES:
-            await asyncio.to_thread(job.finish, "failed", now, errors)
-            return
-        await asyncio.to_thread(job.open_log)
-        if job.batch.status == "validating":  # no line has begun
+        job = self.job
+        is_open, is_new = job.batch.status in OPEN_STATUSES, job.batch.status == "validating"
+        errors = await asyncio.to_thread(job.read_input) if is_open else ()
+        if errors or not is_open:
+            self._errors, self._outcome = errors, "failed"
+        elif await self._open_results():
+            if not is_new:
+                await self._add_missing_records()
+            if job.batch.outcome is None:
+                await self._run_lines()
+        if not self.stopping:
+            await asyncio.to_thread(job.finish, self._outcome, int(self._gateway.clock()), self._errors)
+            self._report_end()
+
+    async def _open_results(self) -> bool:
+        """Open the files of results. False if there is no space for them, so that the batch ends."""
+        job = self.job
+        try:
+            await asyncio.to_thread(job.open_results)
+            if job.batch.status != "validating":
+                return True
+            now = int(self._gateway.clock())
             await asyncio.to_thread(job.save, status="in_progress", in_progress_at=now)
-        else:
-            await self._add_missing_records()
-        self._remaining.extend(job.list_remaining())
+        except ApiError as error:
+            if job.batch.status != "validating":
+                raise  # it has results, and is tried again
+            self._fail(error)
+            if job.is_cancelled:
+                self._outcome = "cancelled"
+            return False
+        return True
+
+    async def _run_lines(self) -> None:
+        """Run the lines that have no result."""
+        self._remaining.extend(self.job.list_remaining())
         slots = sum(pool.slots for pool in self._gateway.pools.values())
         count = min(MAX_LINES_AT_ONCE, max(1, slots), len(self._remaining))
         # Each ends only after its line: a cancelled line would be charged without a record.
         results = await asyncio.gather(*(self._work() for _ in range(count)), return_exceptions=True)
         for failed in (one for one in results if isinstance(one, BaseException)):
             raise failed
-        if not self.stopping:
-            await asyncio.to_thread(job.finish, self._outcome, int(self._gateway.clock()), self._errors)
+
+    def _fail(self, error: ApiError) -> None:
+        """End the batch with this error; the first one counts."""
+        if self._outcome == "completed":
+            code = error.openai_code or "server_error"
+            self._outcome, self._errors = "failed", (BatchError(code=code, message=error.message),)
+
+    def _report_end(self) -> None:
+        """Count a failed batch by its reason, and log it."""
+        batch = self.job.batch
+        if batch.status != "failed" or batch.errors is None:
+            return
+        code = batch.errors.data[0].code
+        reason = code if code in FAILURE_REASONS else "invalid_input"
+        self._gateway.exposition.counter("batch_failures", {"reason": reason}).add()
+        self._gateway.journal.warning("batch failed", batch=batch.id, tenant=self.job.tenant, reason=code)
 
     async def _add_missing_records(self) -> None:
         """Write the usage records that a crash lost, and enter their cost into the accounts."""
@@ -148,9 +186,10 @@ class BatchRun:
                 now = self._gateway.now()
                 if now >= self._save_at:
                     self._save_at = now + SAVE_S
-                    await asyncio.to_thread(self.job.save)
+                    with suppress(ApiError):  # without space the counts are saved later
+                        await asyncio.to_thread(self.job.save)
                     continue
-                if now >= self._resume_at and self._has_free_slot():
+                if now >= self._resume_at and not self.is_waiting_for_disk and self._has_free_slot():
                     line = self._begin_line(self._remaining.popleft(), principal)
                     await asyncio.sleep(0)
                     if line is not None:
@@ -169,13 +208,29 @@ class BatchRun:
             self._outcome = "expired"
         elif principal is None:
             message = "The API key of this batch was revoked or has expired."
-            self._outcome, self._errors = "failed", (BatchError(code="invalid_api_key", message=message),)
+            self._fail(ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key"))
+        elif self._waits_for_disk(DISK_WAIT_S):
+            self._fail(disk_full())
         return principal if self._outcome == "completed" and not self.stopping else None
 
-    def _has_free_slot(self) -> bool:
-        """True if a pool of the batch's model can take a line at once, and the disk its result."""
-        if count_free_bytes(self._gateway.home) < MIN_FREE_BYTES:
+    def _waits_for_disk(self, limit_s: float) -> bool:
+        """Check the free disk. True if there has been too little to begin a line for `limit_s`."""
+        now = self._gateway.now()
+        if count_free_bytes(self._gateway.home) >= MIN_FREE_BYTES:
+            self._full_since = None
             return False
+        if self._full_since is None:
+            self._full_since = now
+            batch, tenant = self.job.batch.id, self.job.tenant
+            self._gateway.journal.warning("batch waits for disk", batch=batch, tenant=tenant, at_most_s=limit_s)
+        return now - self._full_since >= limit_s
+
+    @property
+    def is_waiting_for_disk(self) -> bool:
+        return self._full_since is not None
+
+    def _has_free_slot(self) -> bool:
+        """True if a pool of the batch's model can take a line at once."""
         pools = self._gateway.pools
         names = () if self._endpoint is None else self._endpoint.serving_pools
         serving = [pools[name] for name in names if name in pools]
@@ -254,9 +309,16 @@ class BatchRun:
         return True
 
     def _write_result(self, number: int, response: _LineResponse) -> None:
-        """Write the result before the record, in the tick of the settlement: no flush comes between."""
+        """Write the result before the record, in the tick of the settlement: no flush comes between.
+
+        A line whose result has no space is charged, because an engine worked for it, and ends the batch."""
         body = msgspec.Raw(response.body.replace(b"\n", b" "))
-        self.job.append(LineResult(number, response.id, response.status, body, response.record))
+        try:
+            self.job.append(LineResult(number, response.id, response.status, body, response.record))
+        except ApiError as error:
+            if not is_without_space(error):
+                raise
+            self._fail(error)
 
     async def _settle(self, number: int, response: _LineResponse) -> None:
         """Write the record. Without database or disk it waits, since another process would add the record too."""
@@ -294,6 +356,8 @@ class BatchRunner:
     async def run(self) -> AsyncIterator[None]:
         """Run batches until the end of the block. Lines that run then may take `drain_s` since `stop`."""
         running = mark_gateway(self._gateway.home, self._gateway.config.port)
+        with suppress(OSError):  # bound now, because a full disk takes no new series
+            self._bind_metrics()
         poll = asyncio.create_task(self._gateway.repeat(self._check_once, POLL_S, "batches", "batches not read"))
         try:
             yield
@@ -303,6 +367,12 @@ class BatchRunner:
             left_s = self.stop() - self._gateway.now()
             if self._runs:
                 await asyncio.wait(self._runs, timeout=max(0.0, left_s))
+
+    def _bind_metrics(self) -> None:
+        exposition = self._gateway.exposition
+        exposition.bind("batches_waiting", WAITS_FOR_DISK)
+        for reason in FAILURE_REASONS:
+            exposition.bind("batch_failures", {"reason": reason})
 
     def stop(self) -> float:
         """Begin no further line. Another worker continues a batch once its running lines are done."""
@@ -316,6 +386,9 @@ class BatchRunner:
         now, home = self._gateway.now(), self._gateway.home
         for response in [one for run in self._runs.values() for one in run.responses]:
             response.check_deadlines(now)
+        with suppress(OSError):
+            waiting = sum(run.is_waiting_for_disk for run in self._runs.values())
+            self._gateway.exposition.record("batches_waiting", WAITS_FOR_DISK, waiting)
         for batch_id, one in list_open_batches(home) if self._drained_at is None else ():
             tenants = [run.job.tenant for run in self._runs.values()]
             has_place = len(tenants) < MAX_BATCHES and tenants.count(one.tenant) < MAX_TENANT_BATCHES

@@ -1,11 +1,14 @@
 """Files and batches of one tenant: the objects that clients see, as JSON files in a folder of the home.
 
-A file is its bytes (`ID.jsonl`) and its object (`ID.json`, written last). A batch is its object, a log of results
-while it runs (`ID.log`), and a mark if it was cancelled (`ID.cancel`). `open_batches` lists those that are not done.
+A file is its bytes (`ID.jsonl`) and its object (`ID.json`, written last). Results have an index (`ID.index`). A batch
+is its object, and while it runs a log of usage records (`ID.log`) and a spare (`ID.spare`), which becomes the mark of a
+cancelled batch (`ID.cancel`). The end of a batch frees the spare, so a full disk can stop neither a cancellation nor
+the end. `open_batches` lists those that are not done.
 Design: no rows of the database, so batches are backed up, moved and erased with their home. Only the process with the
 lock writes the object of a batch. An id begins with the time of its creation, so names sort by time.
 """
 
+import os
 import re
 import secrets
 import time
@@ -18,14 +21,18 @@ from typing import Literal, TypeVar
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.home import Home, write_atomic, write_json
-from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_free_bytes
+from archwright.home import Home, write_json
 from archwright.serving.batches.open_batches import OPEN_FOLDER, OpenBatch, list_open_batches, read_model
-from archwright.serving.http.errors import ApiError, bad_request, service_unavailable, too_many_requests
+from archwright.serving.batches.result_file import StoredFile
+from archwright.serving.batches.tenant_space import DATA_SUFFIX, TenantSpace, create_file
+from archwright.serving.http.errors import ApiError, bad_request, too_many_requests
 
 WINDOW_S, RETENTION_S = 24 * 3_600, 30 * 24 * 3_600
-TENANT_BYTES, MAX_FILES, MAX_OPEN_BATCHES, MAX_BATCHES = 2 << 30, 1_000, 100, 50_000
-MIN_FREE_BYTES = 8 * RESERVE_BYTES  # below, no file is accepted and no line is begun
+MAX_OPEN_BATCHES, MAX_BATCHES = 100, 50_000
+RESULT_FILES = 2  # of a batch
+SPARE_BYTES = 64 << 10  # for the objects that the end of a batch writes
+ABANDONED_S = 2 * 24 * 3_600  # after which bytes without an object belong to no upload and no batch
+FILE_SUFFIXES = ("json", "jsonl", "index")
 OPEN_STATUSES = ("validating", "in_progress", "finalizing")
 _ID = re.compile(r"(?:file-|batch_)[0-9a-f]{31}[oe]?")
 
@@ -57,13 +64,18 @@ class BatchErrors(Record):
     object: Literal["list"] = "list"
 
 
+Outcome = Literal["completed", "expired", "cancelled", "failed"]
+
+
 class Batch(Record):
-    """A batch; `key_id` pays for it. Times are whole seconds since the epoch, None until it has that status."""
+    """A batch as clients see it. Times are whole seconds since the epoch, None until it has that status.
+
+    `key_id`: the key that pays for it; None for the other keys of the tenant."""
 
     id: str
     endpoint: str
     input_file_id: str
-    key_id: str
+    key_id: str | None
     created_at: int
     expires_at: int
     completion_window: Literal["24h"] = "24h"
@@ -83,7 +95,14 @@ class Batch(Record):
     object: Literal["batch"] = "batch"
 
 
-T = TypeVar("T", FileObject, Batch)
+class StoredBatch(Batch):
+    """A batch as it is stored. `outcome`: how it ends, from the time when its last request has ended."""
+
+    key_id: str
+    outcome: Outcome | None = None
+
+
+T = TypeVar("T", FileObject, StoredBatch)
 
 
 def create_id(prefix: str, at: float) -> str:
@@ -97,6 +116,7 @@ class BatchStore:
     def __init__(self, home: Home, tenant: str, clock: Callable[[], float] = time.time, port: int = 0) -> None:
         self._home, self._tenant, self._clock, self._port = home, tenant, clock, port
         self._folder = home.batches / tenant
+        self.space = TenantSpace(home, tenant)
 
     def path(self, name: str, suffix: str) -> Path:
         return self._folder / f"{name}.{suffix}"
@@ -106,10 +126,9 @@ class BatchStore:
         with suppress(FileNotFoundError):
             if _ID.fullmatch(name) and name.startswith(_PREFIXES[kind]):
                 found = msgspec.json.decode(self.path(name, "json").read_bytes(), type=kind)
-                if isinstance(found, Batch) or found.expires_at > self._clock():
+                if isinstance(found, StoredBatch) or found.expires_at > self._clock():
                     return found
-        message = f"No such {_PREFIXES[kind][:-1]}: {name[:80]!r}."
-        raise ApiError(HTTPStatus.NOT_FOUND, message, "not_found", param=f"{_PREFIXES[kind][:-1]}_id")
+        raise _not_found(kind, name)
 
     def list_objects(
         self, kind: type[T], limit: int, after: str, *, newest_first: bool, purpose: str = ""
@@ -131,15 +150,26 @@ class BatchStore:
     def add_file(self, filename: str, data: bytes) -> FileObject:
         """Store the input of a batch. Raises ApiError 429 and 503 if the tenant or the disk has no space."""
         self._home.folder("batches", self._tenant)
-        sizes = [path.stat().st_size for path in self._folder.glob("*.jsonl")]
-        if len(sizes) >= MAX_FILES or sum(sizes) + len(data) > TENANT_BYTES:
-            message = f"This tenant has {MAX_FILES:,} files or {TENANT_BYTES >> 30} GiB. Delete files that are done."
-            raise too_many_requests(message, "file_quota_exceeded")
-        if count_free_bytes(self._home) - len(data) < MIN_FREE_BYTES:
-            raise service_unavailable("The disk has no space for this file. Retry later.", "disk_full", 60)
         name = create_id("file-", self._clock())
-        write_atomic(self.path(name, "jsonl"), data)
-        return self.describe_file(name, filename, "batch")
+        path = self.path(name, "jsonl")
+        try:
+            with open(create_file(path), "r+b") as file:
+                self.space.add_file(file.fileno(), len(data))
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            return self.describe_file(name, filename, "batch")
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def open_file(self, name: str) -> StoredFile:
+        """Open a file to read it. Raises ApiError 404."""
+        file = self.find(FileObject, name)
+        try:
+            return StoredFile(self.path(file.id, "jsonl"))
+        except FileNotFoundError:  # it was deleted meanwhile
+            raise _not_found(FileObject, name) from None
 
     def describe_file(self, name: str, filename: str, purpose: Literal["batch", "batch_output"]) -> FileObject:
         """Write the object of a file whose bytes are stored."""
@@ -156,13 +186,15 @@ class BatchStore:
         self.find(FileObject, name)
         mine = [one for one, batch in list_open_batches(self._home) if batch.tenant == self._tenant]
         for batch_id in (one for one in mine if self.path(one, "json").exists()):
-            if self.find(Batch, batch_id).input_file_id == name:
+            if self.find(StoredBatch, batch_id).input_file_id == name:
                 message = f"The batch {batch_id} still reads this file. Cancel the batch first."
                 raise ApiError(HTTPStatus.CONFLICT, message, "file_in_use")
-        for suffix in ("json", "jsonl"):
+        for suffix in FILE_SUFFIXES:
             self.path(name, suffix).unlink(missing_ok=True)
 
-    def create_batch(self, input_file_id: str, endpoint: str, key_id: str, metadata: dict[str, str] | None) -> Batch:
+    def create_batch(
+        self, input_file_id: str, endpoint: str, key_id: str, metadata: dict[str, str] | None
+    ) -> StoredBatch:
         """Raises ApiError 400 for a file that is no input, 404 without it, 429 and 503 without space for more."""
         if self.find(FileObject, input_file_id).purpose != "batch":
             raise bad_request("The purpose of the input file must be 'batch'.", "input_file_id", "invalid_purpose")
@@ -172,10 +204,9 @@ class BatchStore:
         if sum(1 for _ in self._folder.glob("batch_*.json")) >= MAX_BATCHES:
             message = f"This tenant created {MAX_BATCHES:,} batches in 30 days. Send more requests in each."
             raise too_many_requests(message, "too_many_batches")
-        if count_free_bytes(self._home) < MIN_FREE_BYTES:
-            raise service_unavailable("The disk has no space for this batch. Retry later.", "disk_full", 60)
+        self.space.check_count(RESULT_FILES)
         now = self._clock()
-        batch = Batch(
+        batch = StoredBatch(
             id=create_id("batch_", now),
             endpoint=endpoint,
             input_file_id=input_file_id,
@@ -184,6 +215,13 @@ class BatchStore:
             expires_at=int(now) + WINDOW_S,
             metadata=metadata,
         )
+        spare = self.path(batch.id, "spare")
+        with open(create_file(spare), "r+b") as file:
+            try:
+                self.space.grow_file(file.fileno(), SPARE_BYTES)
+            except ApiError:
+                spare.unlink()
+                raise
         # First: the name of a batch that does not exist does no harm.
         model, expires_at = read_model(self.path(input_file_id, "jsonl")), batch.expires_at
         mark = OpenBatch(tenant=self._tenant, port=self._port, model=model, expires_at=expires_at)
@@ -191,31 +229,65 @@ class BatchStore:
         write_json(self.path(batch.id, "json"), batch)
         return batch
 
-    def find_batch(self, name: str) -> Batch:
-        """Return a batch as clients see it. Raises ApiError 404."""
-        batch = self.find(Batch, name)
-        with suppress(FileNotFoundError):
-            if batch.status in OPEN_STATUSES:
-                at = int(self.path(name, "cancel").stat().st_mtime)
-                return replace(batch, status="cancelling", cancelling_at=at)
-        return batch
+    def find_batch(self, name: str, key_id: str | None = None) -> Batch:
+        """Return a batch as the key `key_id` sees it; None: without the key that pays. Raises ApiError 404."""
+        stored = self.find(StoredBatch, name)
+        batch = msgspec.convert(stored, Batch, from_attributes=True)
+        if stored.key_id != key_id:
+            batch = replace(batch, key_id=None)
+        cancelled_at = self.read_cancellation(name)
+        if cancelled_at is None or batch.status not in OPEN_STATUSES:
+            return batch
+        return replace(batch, status="cancelling", cancelling_at=cancelled_at)
 
-    def cancel_batch(self, name: str) -> Batch:
+    def read_cancellation(self, name: str) -> int | None:
+        """Return when a batch was cancelled, None if it was not, or is done."""
+        with suppress(FileNotFoundError):
+            return int(self.path(name, "cancel").stat().st_mtime)
+        return None
+
+    def cancel_batch(self, name: str) -> None:
         """Begin no further line; running lines finish. Raises ApiError 404, and 409 for a batch that is done."""
-        batch = self.find(Batch, name)
+        batch = self.find(StoredBatch, name)
         if batch.status not in OPEN_STATUSES:
             message = f"A batch with the status {batch.status!r} cannot be cancelled."
             raise ApiError(HTTPStatus.CONFLICT, message, "batch_done")
+        with suppress(FileNotFoundError):  # it was cancelled before
+            self.path(name, "spare").rename(self.path(name, "cancel"))
         self.path(name, "cancel").touch(0o600)
-        return self.find_batch(name)
+
+    def free_spare(self, name: str) -> None:
+        """Give the disk back what was kept for the end of a batch."""
+        for suffix in ("spare", "cancel"):
+            with suppress(FileNotFoundError):
+                os.truncate(self.path(name, suffix), 0)
 
 
-_PREFIXES: dict[type, str] = {FileObject: "file-", Batch: "batch_"}
+def _not_found(kind: type[FileObject] | type[StoredBatch], name: str) -> ApiError:
+    noun = _PREFIXES[kind][:-1]
+    return ApiError(HTTPStatus.NOT_FOUND, f"No such {noun}: {name[:80]!r}.", "not_found", param=f"{noun}_id")
+
+
+_PREFIXES: dict[type, str] = {FileObject: "file-", StoredBatch: "batch_"}
 
 
 def remove_expired_files(home: Home, now: float) -> None:
-    """Delete what nobody changed for the time of retention."""
+    """Delete what nobody changed for the time of retention; earlier, bytes that a crash left without an object."""
     for path in home.batches.glob("*/*"):
+        retention_s = ABANDONED_S if _is_abandoned(home, path) else RETENTION_S
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime + RETENTION_S < now:
+            if path.stat().st_mtime + retention_s < now:
                 path.unlink()
+
+
+def result_name(batch_id: str, field: str) -> str:
+    """Return the id of the file that `field` of the batch names when the batch is done."""
+    return f"file-{batch_id.removeprefix('batch_')}{field[0]}"
+
+
+def _is_abandoned(home: Home, path: Path) -> bool:
+    """True for bytes without an object, unless they are results of a batch that is not done."""
+    if path.suffix != DATA_SUFFIX or path.with_suffix(".json").exists():
+        return False
+    batch_id = f"batch_{path.stem[len('file-') : -1]}"
+    return not (home.batches / OPEN_FOLDER / batch_id).exists()

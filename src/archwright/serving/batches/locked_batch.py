@@ -1,32 +1,40 @@
-"""A batch that this process runs: its lock, its input, and the log of its results.
+"""A batch that this process runs: its lock, its input, its results, and the log of their usage records.
 
-A result is one line of the log, with the usage record of its request. It is written before the record, so a crash
-leaves both, or neither and the line runs again, or a result without its record. The next process with the lock then
-adds exactly this record. Ids of requests are made of batch and line, so no record is added twice.
+A result is written to the output file or the error file as soon as its request ends, after its usage record went to the
+log. Both come before the record in the ledger. So a crash leaves all, or no result and the request runs again, or a
+result whose record the ledger lacks. The next process with the lock then adds exactly this record. Ids of requests are
+made of batch and line, so no record is added twice.
+Design: space for an error of each line is held from the start. So the end of a batch needs almost no disk, and a batch
+without space can end with its results so far.
 """
 
-import errno
 import fcntl
 import mmap
 import os
 from array import array
 from contextlib import ExitStack, suppress
-from typing import Any, BinaryIO, Literal
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord
-from archwright.home import Home, open_private, write_json
+from archwright.home import Home, write_json
 from archwright.monitor.wal.compaction import read_served
 from archwright.serving.batches.batch_store import (
+    FILE_SUFFIXES,
     OPEN_STATUSES,
-    Batch,
     BatchError,
     BatchErrors,
     BatchStore,
+    Outcome,
+    StoredBatch,
+    result_name,
 )
 from archwright.serving.batches.open_batches import OPEN_FOLDER, InputLine, decode_fields, decode_line
+from archwright.serving.batches.result_file import ResultFile
+from archwright.serving.batches.tenant_space import create_file, refuse_full_disk, write_at
 from archwright.serving.http.body_structure import check_large_body
 from archwright.serving.http.errors import ApiError, bad_request
 from archwright.store import Store
@@ -35,11 +43,10 @@ MAX_LINES = 50_000
 MAX_ERRORS = 100  # that a failed batch lists
 # Records of results that are this much older than the last result are certainly written: no request lasts longer.
 RECORD_DELAY_S = 900.0
-Outcome = Literal["completed", "expired", "cancelled", "failed"]
-_NOT_RUN = {
+_NOT_RUN: dict[Outcome, str] = {
     "expired": "This request could not be executed before the completion window expired.",
     "cancelled": "This request was not executed because the batch was cancelled.",
-    "failed": "This request was not executed because the batch failed.",
+    "failed": "This request has no result because the batch failed.",
 }
 
 
@@ -53,7 +60,17 @@ class LineResult(msgspec.Struct, frozen=True, gc=False):
     record: RequestRecord | None = None
 
 
-_decode_result = msgspec.json.Decoder(LineResult).decode
+class LogLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A line of the log. The log of an older version has the results too."""
+
+    number: int
+    record: RequestRecord | None = None
+    request_id: str = ""
+    status: int = 0
+    body: msgspec.Raw = msgspec.Raw()
+
+
+_decode_log_line = msgspec.json.Decoder(LogLine).decode
 
 
 class LockedBatch:
@@ -65,14 +82,15 @@ class LockedBatch:
         self.recorded: set[int] = set()
         self._mark = home.batches / OPEN_FOLDER / batch_id
         self._starts = array("Q")  # position of each line in the input
-        self._results: dict[int, tuple[int, int]] = {}  # position and length in the log
-        self._failed = 0
+        self._records: dict[int, RequestRecord] = {}  # of results that an earlier process wrote
         self._input: bytes | mmap.mmap = b""
-        self._log: BinaryIO | None = None
+        self._output: ResultFile | None = None
+        self._errors: ResultFile | None = None
+        self._log = -1
         with ExitStack() as opened:
             lock = opened.enter_context(open(self._mark, "rb"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.batch = self.store.find(Batch, batch_id)
+            self.batch = self.store.find(StoredBatch, batch_id)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -84,17 +102,22 @@ class LockedBatch:
 
     def list_remaining(self) -> list[int]:
         """Return the lines without a result."""
-        return [number for number in range(len(self._starts)) if number not in self._results]
+        return [number for number in range(len(self._starts)) if not self._has_result(number)]
 
     def request_id(self, number: int) -> str:
         return f"req_{self.batch.id}_{number:05d}"
 
     def save(self, **changes: Any) -> None:
-        """Write the object of the batch with `changes` and the present counts."""
-        done, failed = len(self._results), self._failed
-        counts = {"total": len(self._starts), "completed": done - failed, "failed": failed}
-        self.batch = replace(self.batch, request_counts=counts, **changes)
-        write_json(self.store.path(self.batch.id, "json"), self.batch)
+        """Write the object of the batch with `changes`, and with the present counts until its last request ended.
+
+        Raises ApiError 503 without space."""
+        if self.batch.outcome is None:
+            completed, failed = (0 if file is None else file.count for file in (self._output, self._errors))
+            changes["request_counts"] = {"total": len(self._starts), "completed": completed, "failed": failed}
+        batch = replace(self.batch, **changes)
+        with refuse_full_disk():
+            write_json(self.store.path(batch.id, "json"), batch)
+        self.batch = batch
 
     def read_input(self) -> tuple[BatchError, ...]:
         """Find and check the lines; return what is wrong with them. Blank lines do not count."""
@@ -150,86 +173,136 @@ class LockedBatch:
             raise bad_request(f"All requests must name one model, here {model[:80]!r}.", "model", "mismatched_model")
         return fields.model
 
-    def open_log(self) -> None:
-        """Open the log and find its results; what a crash cut off is removed."""
-        log = self._log = self._opened.enter_context(open_private(self.store.path(self.batch.id, "log"), "a+b"))
-        log.seek(0)
-        at = 0
-        with suppress(msgspec.DecodeError):
-            for line in log:
-                if not line.endswith(b"\n"):
+    def open_results(self) -> None:
+        """Open the files of results and the log; find what an earlier process wrote.
+
+        Raises ApiError 429 and 503 without space for an error of each line; a batch that has not begun has then no
+        files of results."""
+        try:
+            self._open_files()
+        except ApiError:
+            if self.batch.status == "validating":
+                self._output = self._errors = None
+                self._delete_results()
+            raise
+
+    def _delete_results(self) -> None:
+        for field in ("output_file_id", "error_file_id"):
+            for suffix in FILE_SUFFIXES:
+                self.store.path(result_name(self.batch.id, field), suffix).unlink(missing_ok=True)
+
+    def _open_files(self) -> None:
+        self._output = self._open_result_file("output_file_id")
+        self._errors = self._open_result_file("error_file_id")
+        self._log = create_file(self.store.path(self.batch.id, "log"))
+        self._opened.callback(os.close, self._log)
+        older = self._read_log()
+        self._errors.hold(sum(self._count_held(number) for number in self.list_remaining()))
+        for line in older:
+            if not self._has_result(line.number):
+                self.append(LineResult(line.number, line.request_id, line.status, line.body))
+
+    def _open_result_file(self, field: str) -> ResultFile:
+        path = self.store.path(result_name(self.batch.id, field), "jsonl")
+        file = ResultFile(path, len(self._starts), self.store.space)
+        self._opened.callback(file.close)
+        file.recover(partial(build_line_start, self.batch.id))
+        return file
+
+    def _read_log(self) -> list[LogLine]:
+        """Read the records, and remove what a crash cut off. Return the lines of an older version, with results."""
+        older: list[LogLine] = []
+        end = 0
+        with open(self._log, "rb", closefd=False) as log, suppress(msgspec.DecodeError):
+            for data in log:
+                if not data.endswith(b"\n"):
                     break
-                self._count(_decode_result(line), at, len(line))
-                at += len(line)
-        log.truncate(at)
+                line = _decode_log_line(data)
+                end += len(data)
+                if line.record is not None:
+                    self._records[line.number] = line.record
+                if line.status:
+                    older.append(line)
+        os.ftruncate(self._log, end)
+        return older
 
     def append(self, result: LineResult) -> None:
-        """Write a result: durable against kill -9. Raises OSError, with nothing written, on a full disk."""
-        assert self._log is not None, "the log is not open"
-        data, at = msgspec.json.encode(result) + b"\n", os.fstat(self._log.fileno()).st_size
-        if os.write(self._log.fileno(), data) < len(data):
-            os.ftruncate(self._log.fileno(), at)
-            raise OSError(errno.ENOSPC, "no space for the result of a batch")
-        self._count(result, at, len(data))
+        """Write a result: durable against kill -9. Raises ApiError 429 and 503 without space: it then has none."""
+        output, errors = self._result_files()
+        number, failed = result.number, result.status >= 400
+        response = {"status_code": result.status, "request_id": result.request_id, "body": result.body}
+        line = self._build_line(number, response, None)
+        if result.record is not None:
+            self._append_to_log(LogLine(number, result.record))
+        (errors if failed else output).append(number, line)
+        errors.release_held(self._count_held(number))
 
-    def _count(self, result: LineResult, at: int, size: int) -> None:
-        self._results[result.number] = at, size
-        self._failed += result.status >= 400
+    def _append_to_log(self, line: LogLine) -> None:
+        end = os.fstat(self._log).st_size
+        try:
+            write_at(self._log, msgspec.json.encode(line) + b"\n", end)
+        except ApiError:
+            os.ftruncate(self._log, end)
+            raise
 
     def find_unrecorded(self, store: Store, home: Home) -> list[RequestRecord]:
         """Return the usage records of results that the ledger lacks, and note the lines that it has."""
-        records = {number: one.record for number in self._results if (one := self._read_result(number)).record}
-        times = [one.at for one in records.values() if one is not None]
-        since = max([float(self.batch.created_at), *times]) - RECORD_DELAY_S
+        records = {number: record for number, record in self._records.items() if self._has_result(number)}
+        since = max([float(self.batch.created_at), *(record.at for record in records.values())]) - RECORD_DELAY_S
         ids = {self.request_id(number): number for number in range(len(self._starts))}
         found = read_served(store, home, (since, None), self.tenant)
         self.recorded = {ids[one.request_id] for one in found if one.request_id in ids}
-        return [one for number, one in records.items() if one and one.at >= since and number not in self.recorded]
-
-    def _read_result(self, number: int) -> LineResult:
-        assert self._log is not None, "the log is not open"
-        at, size = self._results[number]
-        return _decode_result(os.pread(self._log.fileno(), size, at))
+        return [one for number, one in records.items() if one.at >= since and number not in self.recorded]
 
     def finish(self, outcome: Outcome, now: int, errors: tuple[BatchError, ...] = ()) -> None:
-        """Write the files of results and the last state. A crash before its end repeats it with the same ids."""
+        """Write the errors of lines without a result, and the last state. After a crash it goes on with its outcome."""
         if self.batch.status in OPEN_STATUSES:
-            changes: dict[str, Any] = {"errors": BatchErrors(data=errors)} if errors else {}
-            if self._log is not None:
-                self.save(status="finalizing", finalizing_at=now)
-                changes |= self._write_files(outcome)
-            cancelling_at = self.store.find_batch(self.batch.id).cancelling_at
-            self.save(status=outcome, **{f"{outcome}_at": now, "cancelling_at": cancelling_at, **changes})
-        for path in (self.store.path(self.batch.id, "log"), self.store.path(self.batch.id, "cancel"), self._mark):
+            cancelling_at = self.batch.cancelling_at or self.store.read_cancellation(self.batch.id)
+            self.store.free_spare(self.batch.id)
+            if self.batch.outcome is None:
+                listed = BatchErrors(data=errors) if errors else None
+                state = {"status": "finalizing", "finalizing_at": now} if self._errors is not None else {}
+                self.save(outcome=outcome, cancelling_at=cancelling_at, errors=listed, **state)
+            ended = self.batch.outcome or outcome
+            files = {} if self._errors is None else self._finish_files(ended)
+            self.save(status=ended, **{f"{ended}_at": now}, **files)
+        for path in (*(self.store.path(self.batch.id, one) for one in ("log", "spare", "cancel")), self._mark):
             path.unlink(missing_ok=True)
 
-    def _write_files(self, outcome: Outcome) -> dict[str, str]:
-        """Write the output file and the error file in the order of the input; return their ids by field."""
+    def _finish_files(self, outcome: Outcome) -> dict[str, str]:
+        """Complete the output file and the error file; return their ids by field."""
+        output, errors = self._result_files()
+        for number in self.list_remaining():
+            error = {"code": f"batch_{outcome}", "message": _NOT_RUN[outcome]}
+            errors.write_held(number, self._build_line(number, None, error), self._count_held(number))
         written = {}
-        for field in ("output_file_id", "error_file_id"):
-            name, part = f"file-{self.batch.id[6:]}{field[0]}", self.store.path(self.batch.id, field)
-            with open_private(part, "wb") as file:
-                for number in range(len(self._starts)):
-                    line, failed = self._build_line(number, outcome)
-                    if failed == (field == "error_file_id"):
-                        file.write(msgspec.json.encode(line) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            if not size:
-                part.unlink()
-            else:
-                part.replace(self.store.path(name, "jsonl"))
+        for field, file in (("output_file_id", output), ("error_file_id", errors)):
+            name = result_name(self.batch.id, field)
+            if file.finish():
                 self.store.describe_file(name, f"{self.batch.id}_{field[:-8]}.jsonl", "batch_output")
                 written[field] = name
         return written
 
-    def _build_line(self, number: int, outcome: Outcome) -> tuple[dict[str, Any], bool]:
-        """Return a line of the results, and whether its request failed."""
-        line = {"id": f"batch_req_{self.batch.id[6:]}{number:05d}", "custom_id": self.read_line(number).custom_id}
-        if number not in self._results:
-            error = {"code": f"batch_{outcome}", "message": _NOT_RUN[outcome]}
-            return {**line, "response": None, "error": error}, True
-        one = self._read_result(number)
-        response = {"status_code": one.status, "request_id": one.request_id, "body": one.body}
-        return {**line, "response": response, "error": None}, one.status >= 400
+    def _result_files(self) -> tuple[ResultFile, ResultFile]:
+        assert self._output is not None and self._errors is not None, "the results are not open"
+        return self._output, self._errors
+
+    def _has_result(self, number: int) -> bool:
+        return any(file.has_line(number) for file in self._result_files())
+
+    def _count_held(self, number: int) -> int:
+        """Return the bytes of the largest error that a line without a result gets."""
+        longest = max(_NOT_RUN, key=lambda outcome: len(outcome) + len(_NOT_RUN[outcome]))
+        error = {"code": f"batch_{longest}", "message": _NOT_RUN[longest]}
+        return len(self._build_line(number, None, error))
+
+    def _build_line(self, number: int, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
+        """Return a line of the results."""
+        custom_id = self.read_line(number).custom_id
+        rest = msgspec.json.encode({"custom_id": custom_id, "response": response, "error": error})
+        return b"%b%b\n" % (build_line_start(self.batch.id, number), rest[1:])
+
+
+def build_line_start(batch_id: str, number: int) -> bytes:
+    """Return the first bytes of a line of the results."""
+    return f'{{"id":"batch_req_{batch_id.removeprefix("batch_")}{number:05d}",'.encode()

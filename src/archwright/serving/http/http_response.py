@@ -44,6 +44,8 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _SHARED = b"access-control-allow-origin: %b\r\naccess-control-expose-headers: *\r\nvary: origin\r\n"
 
 HeaderField = tuple[bytes, bytes]
+# How the end of a body is found: by chunks, by the end of the connection, by its stated length.
+CHUNKED, UNTIL_CLOSE, SIZED = range(3)
 
 
 def generate_request_id() -> str:
@@ -129,8 +131,8 @@ class HttpResponse:
     __slots__ = (
         *("client_address", "finished", "id", "limits", "now", "received_at", "source", "started"),
         *("stop_error", "stop_reason"),
-        *("_begun", "_buffer", "_check", "_encode_failure", "_flushed", "_head", "_outgoing", "_peer"),
-        *("_phase", "_phase_until", "_request_until", "_sharing", "_task", "_watching"),
+        *("_begun", "_buffer", "_check", "_encode_failure", "_flushed", "_framing", "_head", "_outgoing"),
+        *("_peer", "_phase", "_phase_until", "_request_until", "_sharing", "_task", "_watching"),
     )
 
     def __init__(self, head: RequestHead, peer: Peer, buffer: ResponseBuffer) -> None:
@@ -143,6 +145,7 @@ class HttpResponse:
         self.stop_reason: str | None = None
         self.stop_error: ArchwrightError | None = None
         self._head = head
+        self._framing = CHUNKED if head.version else UNTIL_CLOSE
         self._peer = peer
         self._buffer = buffer
         self._outgoing: list[bytes] = []
@@ -289,7 +292,9 @@ class HttpResponse:
     def send_error(self, error: ApiError) -> None:
         """Write the error as the response, or as the last event of a stream that has begun."""
         path = self._head.path
-        if self.started:
+        if self.started and self._framing == SIZED:
+            self.abort()  # the error would be read as a part of the body
+        elif self.started:
             encode = self._encode_failure
             self.finish(error.encode_event(path) if encode is None else encode(error))
         else:
@@ -298,14 +303,20 @@ class HttpResponse:
     def start_stream(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         if self.finished:
             return  # the client is gone
-        framing = [(b"transfer-encoding", b"chunked")] if self._head.version else []
+        framing = [(b"transfer-encoding", b"chunked")] if self._framing == CHUNKED else []
         self._enqueue(self._encode_head(status, content_type, [*headers, *framing]))
+
+    def start_sized(self, status: int, content_type: str, size: int, headers: Iterable[HeaderField] = ()) -> None:
+        """Begin a body of `size` bytes, which `write` sends in pieces."""
+        self._framing = SIZED
+        length = (b"content-length", b"%d" % size)
+        self._enqueue(self._encode_head(status, content_type, [*headers, length]))
 
     def write(self, data: bytes) -> None:
         """Write a piece of a stream. Dropped after the response's end, and if empty: an empty chunk is the end."""
         if self.finished or not data:
             return
-        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._head.version else data
+        framed = data if self._framing else b"%x\r\n%b\r\n" % (len(data), data)
         if self._flushed and not self._outgoing:
             self._peer.send(framed)
         else:
@@ -315,7 +326,7 @@ class HttpResponse:
         """Write the last piece of a stream; it leaves after the records of its tick."""
         if self.finished:
             return
-        if not self._head.version:
+        if self._framing:
             self._enqueue(data)
         else:
             self._enqueue(b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK)

@@ -67,7 +67,7 @@ class Dispatcher:
                 if requirement is None:
                     return Admitted(principal=None, keys_version=0)
                 admitted = self._gateway.authorizer.authorize(head, response, requirement)
-                if complete or requirement.free or requirement.permission != METERED_PERMISSION:
+                if complete or requirement.permission != METERED_PERMISSION:
                     return admitted
                 principal = admitted.principal
                 if principal is None or not principal.limited:

@@ -52,7 +52,7 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 
 def _describe_operation(route: Route, path: str) -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = list(_PARAMETERS) if _is_answered_by_model(route) else []
+    parameters: list[dict[str, Any]] = list(_PARAMETERS) if route.by_model else []
     parameters += [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query]
     if "{id}" in path:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
@@ -80,16 +80,12 @@ def _describe_responses(route: Route, path: str) -> dict[str, Any]:
     codes |= {401, 403} if route.permission else set()
     codes |= {404} if "{id}" in path else set()
     codes |= {429} if route.permission == METERED_PERMISSION else set()
-    codes |= {404, 502, 504} if _is_answered_by_model(route) else set()
+    codes |= {404, 502, 504} if route.by_model else set()
     error = {
         JSON_CONTENT_TYPE: {"schema": _refer(MessageErrorReply if path.startswith(MESSAGES_PATH) else ApiErrorReply)}
     }
     responses = {200: replies, **dict.fromkeys(sorted(codes), error)}
     return {str(code): {"description": HTTPStatus(code).phrase, "content": one} for code, one in responses.items()}
-
-
-def _is_answered_by_model(route: Route) -> bool:
-    return route.permission == METERED_PERMISSION and route.method == "POST" and not route.free
 
 
 def _refer(record: type) -> dict[str, str]:

@@ -25,12 +25,11 @@ class Route(NamedTuple):
     """`prepare` validates a request and makes its handler. Each {} in `path` is a name.
 
     `tail`: a name follows the path, which may contain "/". `images`: image data may exceed the limit of the body.
-    `upload`: the body is a form with a file (`http.multipart`), which has a limit of its own. `free`: its requests do
-    not count against the rates.
+    `upload`: the body is a form with a file (`http.multipart`), which has a limit of its own.
 
     The rest is for the OpenAPI document. `summary`: what the route does; without it, the route is not in the document.
     `body` and `reply`: the records of the two bodies. `reply_type`: the content type of a reply. `errors`: statuses
-    beside those of all routes of this kind.
+    beside those of all routes of this kind. `by_model`: a model answers.
     """
 
     method: str
@@ -46,7 +45,7 @@ class Route(NamedTuple):
     reply_type: str = JSON_CONTENT_TYPE
     errors: tuple[int, ...] = ()
     query: tuple[str, ...] = ()
-    free: bool = False
+    by_model: bool = False
 
     @property
     def template(self) -> str:
@@ -85,8 +84,8 @@ class RouteTable:
         permission, methods = route.permission if route else None, tuple(route.method for route, _ in matches)
         suggestion = "" if matches else self._suggest_path(path)
         action = _describe_action(method, path, route or (matches[0][0] if matches else None))
-        images, upload, free = (route.images, route.upload, route.free) if route is not None else (False,) * 3
-        return RouteMatch(route, RouteRequirement(permission, methods, suggestion, images, action, upload, free), name)
+        images, upload = (route.images, route.upload) if route is not None else (False, False)
+        return RouteMatch(route, RouteRequirement(permission, methods, suggestion, images, action, upload), name)
 
     def _suggest_path(self, path: str) -> str:
         """Return a hint for clients of another interface, or whose base URL lacks the version or has it twice."""

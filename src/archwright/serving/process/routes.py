@@ -10,8 +10,9 @@ import msgspec
 
 from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.batches import batch_api
-from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, FILE_TYPE, BatchRequest, FileForm, StoreCall
+from archwright.serving.batches.batch_api import BATCH_ENDPOINTS, BatchRequest, FileForm, StoreCall
 from archwright.serving.batches.batch_store import Batch, FileObject
+from archwright.serving.batches.file_download import FILE_TYPE, FileDownload
 from archwright.serving.handlers import admin_api
 from archwright.serving.handlers.classification import PredictRequest
 from archwright.serving.handlers.model_listing import get_model, list_models
@@ -93,7 +94,7 @@ COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 
 def _infer(path: str, prepare: Prepare, summary: str, body: type, reply: type, **more: Any) -> Route:
     """Make a route whose requests a model answers."""
-    return Route("POST", path, INVOKE, prepare, summary, body, reply, **more)
+    return Route("POST", path, INVOKE, prepare, summary, body, reply, by_model=True, **more)
 
 
 def _store(
@@ -135,17 +136,15 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/readyz", None, reply_with(readyz)),
     Route("GET", OPENAPI_PATH, None, reply_with(get_openapi)),
     Route("GET", PAGE_PATH, None, reply_with(get_page)),
-    _store("POST", FILES, batch_api.create_file, "Upload a file", FileObject, body=FileForm, upload=True, free=True),
+    _store("POST", FILES, batch_api.create_file, "Upload a file", FileObject, body=FileForm, upload=True),
     _store("GET", FILES, batch_api.list_files, "List files", replies.ListReply, query=(*PAGE_QUERY, "purpose")),
     _store("GET", FILE, batch_api.get_file, "Show a file", FileObject),
-    _store("GET", f"{FILE}/content", batch_api.get_content, "Read a file", reply_type=FILE_TYPE),
+    Route("GET", f"{FILE}/content", INVOKE, FileDownload, "Read a file", reply_type=FILE_TYPE, errors=(416,)),
     _store("DELETE", FILE, batch_api.delete_file, "Delete a file", errors=(409,)),
-    _store(
-        "POST", BATCHES, batch_api.create_batch, "Create a batch", Batch, body=BatchRequest, free=True, errors=(404,)
-    ),
+    _store("POST", BATCHES, batch_api.create_batch, "Create a batch", Batch, body=BatchRequest, errors=(404,)),
     _store("GET", BATCHES, batch_api.list_batches, "List batches", replies.ListReply, query=PAGE_QUERY),
     _store("GET", BATCH, batch_api.get_batch, "Show a batch", Batch),
-    _store("POST", f"{BATCH}/cancel", batch_api.cancel_batch, "Cancel a batch", Batch, free=True, errors=(409,)),
+    _store("POST", f"{BATCH}/cancel", batch_api.cancel_batch, "Cancel a batch", Batch, errors=(409,)),
 )
 
 LINE_ROUTES = {route.path: (route.prepare, route.images) for route in ROUTES if route.path in BATCH_ENDPOINTS}
