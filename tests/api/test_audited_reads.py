@@ -24,6 +24,7 @@ from ..command_line import CommandLine
 READS = {
     "audit list": "audit.list",
     "audit list --user ann@example.org": "audit.list",
+    "batches list --tenant clinic": "batches.list",
     "data card notes": "data.card",
     "data check notes": "data.check",
     "data find ann@example.org": "data.find",
@@ -39,6 +40,7 @@ READS = {
     "user list": "user.list",
 }
 FAILED = {
+    "batches show batch_0": "batches.show",
     "data search notes ann@example.org": "data.search",
     "data show ann@example.org": "data.show",
     "data erase --subject ann@example.org --dry-run": "data.erase.plan",
@@ -50,10 +52,11 @@ FAILED = {
 CHANGES = {
     "audit verify",
     *("data ingest", "data refine", "data index", "data policy", "data retain", "data export", "data erase"),
+    *("batches cancel", "batches delete"),
     *("runs resume", "tenant create", "tenant limit", "tenant content", "user limit"),
     *("key create", "key limit", "key rotate", "key revoke", "key reset"),
 }
-AUDITED_GROUPS = ("audit", "data", "key", "lineage", "runs", "tenant", "usage", "user")
+AUDITED_GROUPS = ("audit", "batches", "data", "key", "lineage", "runs", "tenant", "usage", "user")
 
 
 def read_records(home: Home) -> list[AuditEvent]:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archwright.api import audit, catalog, data, key, models, runs, tenant, user
+    from archwright.api import audit, batches, catalog, data, key, models, runs, tenant, user
     from archwright.api.bench_and_reconcile import bench, reconcile
     from archwright.api.budget_conformance import conformance
     from archwright.api.config_import import import_litellm
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from archwright.api.usage_report import usage
     from archwright.api.workload_prediction import predict_data, predict_embedding, predict_image, predict_table
 
-GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
+GROUPS = ("audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user")
 FUNCTIONS_BY_MODULE = {
     "installation": ("doctor", "settings"),
     "bench_and_reconcile": ("bench", "reconcile"),
@@ -41,7 +41,7 @@ FUNCTIONS_BY_MODULE = {
     "usage_report": ("usage",),
 }
 
-__all__ = ["audit", "catalog", "data", "key", "models", "runs", "tenant", "user"]
+__all__ = ["audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user"]
 __all__ += ["accuracy", "ask", "bench", "conformance", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
 __all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]

@@ -112,6 +112,16 @@ def open_audited_keys() -> Iterator[tuple[KeyStore, Callable[[str, str, str], No
 
 
 @contextmanager
+def open_audited_home() -> Iterator[tuple[Home, Callable[[str, str, str], None]]]:
+    """Yield the home and a function that writes the audit record of an act on it. Raises as for keys."""
+    with open_home() as (_chosen, home, store):
+        release_reserve(home)
+        with _open_wal(store) as writer:
+            writer.check_space()
+            yield home, partial(_record_event, writer)
+
+
+@contextmanager
 def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -33,6 +33,7 @@ RESULT_FILES = 2  # of a batch
 SPARE_BYTES = 64 << 10  # for the objects that the end of a batch writes
 ABANDONED_S = 2 * 24 * 3_600  # after which bytes without an object belong to no upload and no batch
 FILE_SUFFIXES = ("json", "jsonl", "index")
+BATCH_SUFFIXES = ("json", "log", "spare", "cancel")
 OPEN_STATUSES = ("validating", "in_progress", "finalizing")
 _ID = re.compile(r"(?:file-|batch_)[0-9a-f]{31}[oe]?")
 
@@ -114,7 +115,8 @@ class BatchStore:
     """The files and batches of a tenant."""
 
     def __init__(self, home: Home, tenant: str, clock: Callable[[], float] = time.time, port: int = 0) -> None:
-        self._home, self._tenant, self._clock, self._port = home, tenant, clock, port
+        self.tenant = tenant
+        self._home, self._clock, self._port = home, clock, port
         self._folder = home.batches / tenant
         self.space = TenantSpace(home, tenant)
 
@@ -149,7 +151,7 @@ class BatchStore:
 
     def add_file(self, filename: str, data: bytes) -> FileObject:
         """Store the input of a batch. Raises ApiError 429 and 503 if the tenant or the disk has no space."""
-        self._home.folder("batches", self._tenant)
+        self._home.folder("batches", self.tenant)
         name = create_id("file-", self._clock())
         path = self.path(name, "jsonl")
         try:
@@ -184,10 +186,9 @@ class BatchStore:
     def delete_file(self, name: str) -> None:
         """Raises ApiError 404, and 409 for the input of a batch that is not done."""
         self.find(FileObject, name)
-        mine = [one for one, batch in list_open_batches(self._home) if batch.tenant == self._tenant]
-        for batch_id in (one for one in mine if self.path(one, "json").exists()):
-            if self.find(StoredBatch, batch_id).input_file_id == name:
-                message = f"The batch {batch_id} still reads this file. Cancel the batch first."
+        for batch in self._list_open():
+            if batch.input_file_id == name:
+                message = f"The batch {batch.id} still reads this file. Cancel the batch first."
                 raise ApiError(HTTPStatus.CONFLICT, message, "file_in_use")
         for suffix in FILE_SUFFIXES:
             self.path(name, suffix).unlink(missing_ok=True)
@@ -198,7 +199,7 @@ class BatchStore:
         """Raises ApiError 400 for a file that is no input, 404 without it, 429 and 503 without space for more."""
         if self.find(FileObject, input_file_id).purpose != "batch":
             raise bad_request("The purpose of the input file must be 'batch'.", "input_file_id", "invalid_purpose")
-        if [one.tenant for _, one in list_open_batches(self._home)].count(self._tenant) >= MAX_OPEN_BATCHES:
+        if [one.tenant for _, one in list_open_batches(self._home)].count(self.tenant) >= MAX_OPEN_BATCHES:
             message = f"This tenant has {MAX_OPEN_BATCHES} batches that are not done. Retry when one is done."
             raise too_many_requests(message, "too_many_batches")
         if sum(1 for _ in self._folder.glob("batch_*.json")) >= MAX_BATCHES:
@@ -224,7 +225,7 @@ class BatchStore:
                 raise
         # First: the name of a batch that does not exist does no harm.
         model, expires_at = read_model(self.path(input_file_id, "jsonl")), batch.expires_at
-        mark = OpenBatch(tenant=self._tenant, port=self._port, model=model, expires_at=expires_at)
+        mark = OpenBatch(tenant=self.tenant, port=self._port, model=model, expires_at=expires_at)
         write_json(self._home.folder("batches", OPEN_FOLDER) / batch.id, mark)
         write_json(self.path(batch.id, "json"), batch)
         return batch
@@ -256,6 +257,24 @@ class BatchStore:
             self.path(name, "spare").rename(self.path(name, "cancel"))
         self.path(name, "cancel").touch(0o600)
 
+    def list_paths(self, batch: StoredBatch) -> list[Path]:
+        """Return the files of a batch that exist: its own, its results, and its input if no other batch reads it."""
+        paths = [self.path(batch.id, suffix) for suffix in BATCH_SUFFIXES]
+        names = [result_name(batch.id, field) for field in ("output_file_id", "error_file_id")]
+        others = [one for one in self._list_open() if one.id != batch.id]
+        if all(other.input_file_id != batch.input_file_id for other in others):
+            names.append(batch.input_file_id)
+        paths += [self.path(name, suffix) for name in names for suffix in FILE_SUFFIXES]
+        paths.append(self._home.batches / OPEN_FOLDER / batch.id)
+        return [path for path in paths if path.exists()]
+
+    def _list_open(self) -> Iterator[StoredBatch]:
+        """Yield the batches of the tenant that are not done."""
+        for name, one in list_open_batches(self._home):
+            if one.tenant == self.tenant:
+                with suppress(ApiError):  # it was deleted meanwhile
+                    yield self.find(StoredBatch, name)
+
     def free_spare(self, name: str) -> None:
         """Give the disk back what was kept for the end of a batch."""
         for suffix in ("spare", "cancel"):
@@ -269,6 +288,15 @@ def _not_found(kind: type[FileObject] | type[StoredBatch], name: str) -> ApiErro
 
 
 _PREFIXES: dict[type, str] = {FileObject: "file-", StoredBatch: "batch_"}
+
+
+def list_batches(home: Home) -> list[tuple[str, StoredBatch]]:
+    """Return the batches of all tenants with their tenants, the oldest first."""
+    found: list[tuple[str, StoredBatch]] = []
+    for path in sorted(home.batches.glob("*/batch_*.json"), key=lambda path: path.name):
+        with suppress(FileNotFoundError):
+            found.append((path.parent.name, msgspec.json.decode(path.read_bytes(), type=StoredBatch)))
+    return found
 
 
 def remove_expired_files(home: Home, now: float) -> None:
