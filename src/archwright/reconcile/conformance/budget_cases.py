@@ -6,6 +6,7 @@ key is used for all cases, so every route must refuse it once the first case has
 
 import asyncio
 import time
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,12 @@ from archwright.contract.record import Record
 from archwright.errors import EngineError, ErrorLocation, ReconcileError
 from archwright.http_client.client import EngineClient
 from archwright.journal import report_step
+from archwright.reconcile.conformance.file_requests import (
+    RATE_PER_MINUTE,
+    WRONG_RESULTS,
+    list_files_beyond_rate,
+    send_batch,
+)
 from archwright.reconcile.conformance.key_administration import CreatedKey, KeyAdministration
 from archwright.reconcile.conformance.request_templates import (
     EMBEDDINGS,
@@ -21,7 +28,8 @@ from archwright.reconcile.conformance.request_templates import (
     describe_failure,
 )
 
-CaseVerdict = Literal["ok", "overspent", "underbilled", "overbilled", "refused early", "inconclusive", "skipped"]
+SpendVerdict = Literal["ok", "overspent", "underbilled", "overbilled", "refused early", "inconclusive", "skipped"]
+CaseVerdict = SpendVerdict | Literal["wrong results", "not limited"]
 ROUNDING = 1e-6  # relative, of sums of the recorded spend
 PROMPT_TOLERANCE = 0.05  # prompts of one length may differ by a few tokens
 LEAVE_AFTER, LEAVERS, RETRIES, INVALID, ROUNDS = 3, 4, 3, 4, 24
@@ -47,7 +55,9 @@ class CaseResult(Record):
 
 
 class BudgetCase(NamedTuple):
-    """`requests` at once. `edge`: again and again, until all are refused. `keys` share the budget."""
+    """`requests` at once. `edge`: again and again, until all are refused. `keys` share the budget.
+
+    `batch`: first a batch of them, which is `cancelled` at once."""
 
     name: str
     template: RequestTemplate
@@ -55,6 +65,7 @@ class BudgetCase(NamedTuple):
     edge: bool = True
     keys: int = 1
     batch: bool = False
+    cancelled: bool = False
 
 
 class Trial(NamedTuple):
@@ -83,6 +94,7 @@ def list_cases(template: RequestTemplate, embeddings: RequestTemplate | None, re
         BudgetCase("two keys of one budget", template, requests, keys=2),
         BudgetCase("embeddings", embeddings or template, requests if embeddings else 0),
         BudgetCase("batch", template, requests, batch=True),
+        BudgetCase("cancelled batch", template, requests, edge=False, batch=True, cancelled=True),
         BudgetCase("streams left by the client", left, LEAVERS, edge=False),
         BudgetCase("retries of one request", template._replace(repeated=True), RETRIES, edge=False),
         BudgetCase("invalid requests", template._replace(fields=MappingProxyType({"messages": "x"})), INVALID, False),
@@ -112,7 +124,8 @@ class BudgetSuite:
                 report_step(case.name)
                 trials.append(await self._try_case(case, usual[case.template.path]))
             recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
-            return [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
+            compared = [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
+            return [*compared, await self._try_file_rates()]
         finally:
             for client in self._clients:
                 await client.close()
@@ -150,10 +163,10 @@ class BudgetSuite:
         trial = Trial(case, budget, accounts, [])
         answers = trial.answers
         if case.batch:
-            answers += await case.template.send_batch(clients[0], case.requests)
+            answers += await send_batch(case.template, clients[0], case.requests, cancelled=case.cancelled)
             if answers[0].status != 200 and not answers[0].over_budget and len(answers) == 1:
                 return CaseResult(case=case.name, verdict="skipped", note=f"no batches here: {answers[0].reason}")
-        while trial.counted_usd <= 2 * budget and len(answers) < ROUNDS * case.requests:
+        while not case.cancelled and trial.counted_usd <= 2 * budget and len(answers) < ROUNDS * case.requests:
             numbers = range(len(answers), len(answers) + case.requests)
             sent = (case.template.send(clients[n % case.keys], n) for n in numbers)
             answers += await asyncio.gather(*sent)
@@ -162,11 +175,22 @@ class BudgetSuite:
         self._left_usd -= trial.counted_usd
         return trial
 
-    async def _open_accounts(self, name: str, budget_usd: float, count: int) -> tuple[CreatedKey, ...]:
+    async def _try_file_rates(self) -> CaseResult:
+        """Send more requests about files than a key's rate allows."""
+        name = "rates of file requests"
+        if self._admin is None:
+            return CaseResult(case=name, verdict="skipped", note="needs --admin, to create a key with a rate")
+        (account,) = await self._open_accounts(name, 1.0, 1, rpm=RATE_PER_MINUTE)
+        answers = await list_files_beyond_rate(self._connect(account.key))
+        return judge_rates(name, answers)
+
+    async def _open_accounts(
+        self, name: str, budget_usd: float, count: int, rpm: int | None = None
+    ) -> tuple[CreatedKey, ...]:
         if self._admin is None:
             return (CreatedKey("", self.key),)
         try:
-            return await self._admin.create_keys(name.replace(" ", "-"), budget_usd, count)
+            return await self._admin.create_keys(name.replace(" ", "-"), budget_usd, count, rpm)
         except EngineError as error:
             raise request_error(describe_failure(error), f"{self._admin.client.address} (--admin)") from error
 
@@ -208,6 +232,9 @@ def compare_spend(trial: Trial, spent: dict[str, float] | None) -> CaseResult:
 def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tuple[CaseVerdict, str]:
     """Return the verdict and its reason."""
     case, answers, counted = trial.case, trial.answers, trial.counted_usd
+    wrong = [answer.reason for answer in answers if answer.reason.startswith(WRONG_RESULTS)]
+    if wrong:
+        return "wrong results", wrong[0].removeprefix(WRONG_RESULTS)
     worst, exact = case.template.worst_usd(), all(answer.exact for answer in answers)
     if overspent > trial.budget_usd * ROUNDING:
         return "overspent", ""
@@ -226,6 +253,21 @@ def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tupl
     if recorded > (counted if exact else len(answers) * worst) * (1 + ROUNDING):
         return "overbilled", f"{recorded - counted:.6f} USD more than delivered"
     return "ok", ""
+
+
+def judge_rates(name: str, answers: list[Answer]) -> CaseResult:
+    """Return the verdict over requests that exceed the rate of their key."""
+    answered = sum(answer.status == HTTPStatus.OK for answer in answers)
+    refused = sum(answer.status == HTTPStatus.TOO_MANY_REQUESTS for answer in answers)
+    verdict: CaseVerdict = "ok"
+    note = ""
+    if answered == len(answers):
+        verdict, note = "not limited", f"{answered} requests with a rate of {RATE_PER_MINUTE} a minute"
+    elif not answered and not refused:
+        verdict, note = "skipped", f"no files here: {answers[0].reason}"
+    elif answered + refused < len(answers):
+        verdict, note = "inconclusive", next(one.reason for one in answers if one.status not in (200, 429))
+    return CaseResult(case=name, verdict=verdict, note=note, sent=len(answers), answered=answered)
 
 
 def request_error(answer: Answer, place: str) -> ReconcileError:

@@ -25,8 +25,12 @@ class KeyAdministration(Protocol):
     settle_s: float
     client: EngineClient
 
-    async def create_keys(self, name: str, budget_usd: float, count: int) -> tuple[CreatedKey, ...]:
-        """Create keys. If there are several, they share the budget, as keys of one user or team."""
+    async def create_keys(
+        self, name: str, budget_usd: float, count: int, rpm: int | None = None
+    ) -> tuple[CreatedKey, ...]:
+        """Create keys. If there are several, they share the budget, as keys of one user or team.
+
+        `rpm`: the requests per minute of each; None: any."""
 
     async def read_spend(self) -> dict[str, float]:
         """Return the USD that each key has spent, by its id."""
@@ -40,7 +44,9 @@ class ArchwrightAdministration:
     def __init__(self, address: str, key: str, run: str) -> None:
         self.client, self._run = EngineClient(f"{address.rstrip('/').removesuffix('/admin')}/admin", key), run
 
-    async def create_keys(self, name: str, budget_usd: float, count: int) -> tuple[CreatedKey, ...]:
+    async def create_keys(
+        self, name: str, budget_usd: float, count: int, rpm: int | None = None
+    ) -> tuple[CreatedKey, ...]:
         try:
             await self.client.post("/tenants", {"name": TENANT})
         except EngineRefused as refused:
@@ -48,6 +54,8 @@ class ArchwrightAdministration:
                 raise
         user = f"{self._run}-{name}"
         fields: dict[str, Any] = {"user": user, "name": user, "expires_in_days": 1 / 24}
+        if rpm is not None:
+            fields["rpm"] = rpm
         if count == 1:
             fields["budget_usd"] = budget_usd
         else:
@@ -72,11 +80,15 @@ class LitellmAdministration:
         self.client, self._run = EngineClient(address, key), run
         self._keys: list[str] = []
 
-    async def create_keys(self, name: str, budget_usd: float, count: int) -> tuple[CreatedKey, ...]:
+    async def create_keys(
+        self, name: str, budget_usd: float, count: int, rpm: int | None = None
+    ) -> tuple[CreatedKey, ...]:
         fields: dict[str, Any] = {"duration": "1h", "max_budget": budget_usd}
         if count > 1:
             team = await self.client.post("/team/new", {"team_alias": f"{self._run}-{name}", "max_budget": budget_usd})
             fields = {"duration": "1h", "team_id": team["team_id"]}
+        if rpm is not None:
+            fields["rpm_limit"] = rpm
         keys = [(await self.client.post("/key/generate", fields))["key"] for _ in range(count)]
         self._keys += keys
         return tuple(CreatedKey(key, key) for key in keys)

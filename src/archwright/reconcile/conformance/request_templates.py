@@ -14,16 +14,7 @@ from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.policy.usage_limits import TEMPLATE_TOKENS
 
 MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
-BATCH_LIMIT_S, BATCH_POLL_S = 300.0, 0.25
-BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
 CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
-BOUNDARY = "archwright-conformance"
-FORM_HEAD = (
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="batch.jsonl"\r\n'
-    "Content-Type: application/jsonl\r\n\r\n"
-).encode()
-FORM_TYPE, FORM_END = f"multipart/form-data; boundary={BOUNDARY}", f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 class Answer(NamedTuple):
@@ -105,27 +96,8 @@ class RequestTemplate(NamedTuple):
         tokens, output = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
         return Answer(200, tokens * self.input_usd + output * self.output_usd, tokens, exact=bool(usage))
 
-    async def send_batch(self, client: EngineClient, count: int) -> list[Answer]:
-        """Run a batch of `count` requests to its end; one refused answer if the gateway does not accept it."""
-        url = f"/v1{self.path}"
-        rows = ({"custom_id": f"{n}", "method": "POST", "url": url, "body": self.build_body(n)} for n in range(count))
-        form = FORM_HEAD + b"\n".join(map(msgspec.json.encode, rows)) + FORM_END
-        try:
-            async with asyncio.timeout(BATCH_LIMIT_S):
-                file = await client.send_bytes("POST", "/v1/files", form, FORM_TYPE)
-                order = {"input_file_id": file.get("id"), "endpoint": url, "completion_window": "24h"}
-                batch = await client.post("/v1/batches", order)
-                while batch.get("status") not in BATCH_ENDS:
-                    await asyncio.sleep(BATCH_POLL_S)
-                    batch = await client.get(f"/v1/batches/{batch.get('id')}")
-                names = [batch[name] for name in ("output_file_id", "error_file_id") if batch.get(name)]
-                texts = [await client.get_text(f"/v1/files/{name}/content") for name in names]
-                return [self._read_line(line) for text in texts for line in text.splitlines() if line]
-        except (ArchwrightError, TimeoutError) as error:
-            return [describe_failure(error)]
-
-    def _read_line(self, line: str) -> Answer:
-        row: dict[str, Any] = msgspec.json.decode(line)
+    def read_row(self, row: dict[str, Any]) -> Answer:
+        """Return the answer of a line of a batch's results."""
         response = row.get("response") or {}
         if response.get("status_code") == 200:
             return self._count(response["body"])
