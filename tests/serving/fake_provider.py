@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +41,7 @@ class Script:
 class Place:
     script: Script = field(default_factory=Script)
     after_tool: Script | None = None  # for a chat that ends with a tool's result
+    choose: Callable[[Any], Script] | None = None  # instead of `script`, by the body
     asked: list[Asked] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     port: int = 0
@@ -77,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         body: Any = json.loads(raw) if raw.startswith(b"{") else {"form": raw}
         place.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         script = place.script
+        if place.choose is not None:
+            script = place.choose(body)
         if place.after_tool is not None and body["messages"][-1]["role"] == "tool":
             script = place.after_tool
         if script.only_length not in ("", *body):

@@ -8,15 +8,17 @@ from archwright.api.argument_errors import argument_error
 from archwright.contract.record import Record
 from archwright.errors import ReconcileError
 from archwright.reconcile.bench_client import normalise_base_url
-from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult
+from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult, OtherTemplates
 from archwright.reconcile.conformance.key_administration import ArchwrightAdministration, LitellmAdministration
-from archwright.reconcile.conformance.request_templates import EMBEDDINGS, RequestTemplate
+from archwright.reconcile.conformance.request_templates import EMBEDDINGS, MESSAGES, CachePrices, RequestTemplate
 
 MILLION, REQUESTS_LIMIT = 1e6, 1_000
 
 
 class ConformanceOptions(Record):
-    """`admin`: the URL of archwright's administration API, or "litellm". Prices are USD per million tokens."""
+    """`admin`: the URL of archwright's administration API, or "litellm". Prices are USD per million tokens.
+
+    `cache_price`: READ:WRITE or READ:WRITE:WRITE_1H, of a model at /v1/messages."""
 
     key_env: str | None = None
     price: str | None = None
@@ -24,6 +26,7 @@ class ConformanceOptions(Record):
     budget_usd: float | None = None
     model: str | None = None
     embeddings: str | None = None
+    cache_price: str | None = None
     requests: int = 32
 
 
@@ -63,11 +66,13 @@ def conformance(url: str, *, options: ConformanceOptions = ConformanceOptions())
 async def _run_suite(url: str, key: str, options: ConformanceOptions) -> ConformanceReport:
     run = token_hex(4)
     input_usd, output_usd = _parse_prices(options.price, "price", "IN:OUT", 2)
+    template = RequestTemplate("", input_usd, output_usd, run)
     embeddings = None
     if options.embeddings is not None:
         name, _, text = options.embeddings.rpartition("=")
         (usd,) = _parse_prices(text if name else None, "embeddings", "MODEL=IN", 1)
         embeddings = RequestTemplate(name, usd, 0.0, run, EMBEDDINGS)
+    others = _build_cached_templates(options.cache_price, template)._replace(embeddings=embeddings)
     litellm = options.admin == "litellm"
     admin = (
         LitellmAdministration(url, key, run)
@@ -76,8 +81,23 @@ async def _run_suite(url: str, key: str, options: ConformanceOptions) -> Conform
     )
     suite = BudgetSuite(url, key, admin or None, options.budget_usd)
     model = options.model or await suite.find_model()
-    cases = tuple(await suite.run(RequestTemplate(model, input_usd, output_usd, run), embeddings, options.requests))
+    template = template._replace(model=model)
+    named = (one and one._replace(model=one.model or model) for one in others)
+    cases = tuple(await suite.run(template, OtherTemplates(*named), options.requests))
     return ConformanceReport(url=url, model=model, cases=cases, overspent_usd=sum(one.overspent_usd for one in cases))
+
+
+def _build_cached_templates(text: str | None, template: RequestTemplate) -> OtherTemplates:
+    """Return the templates of the cases of a prompt's cache. Raises UsageError AW-USE-89."""
+    if text is None:
+        return OtherTemplates()
+    count = 3 if text.count(":") > 1 else 2
+    read, *writes = _parse_prices(text, "cache-price", "READ:WRITE or READ:WRITE:WRITE_1H", count)
+    cached = template._replace(path=MESSAGES, caches=CachePrices(read, writes[0]))
+    hour = cached._replace(caches=CachePrices(read, writes[1], "1h")) if len(writes) > 1 else None
+    return OtherTemplates(
+        writes=cached, hour_writes=hour, reads=cached._replace(caches=CachePrices(read, writes[0], shared=True))
+    )
 
 
 def _parse_prices(text: str | None, field: str, form: str, count: int) -> list[float]:
@@ -88,5 +108,5 @@ def _parse_prices(text: str | None, field: str, form: str, count: int) -> list[f
         prices = []
     if len(prices) != count or not all(0 < price <= 1 for price in prices):
         hint = f"give --{field} {form}, in USD per million tokens"
-        raise argument_error("AW-USE-89", f"{field} is {text or 'missing'}", field, hint)
+        raise argument_error("AW-USE-89", f"{field} is {text or 'missing'}", field.replace("-", "_"), hint)
     return prices

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from archwright.api.list_prices import read_price_list
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import write_atomic
 from archwright.serving.settings.config import GatewayConfig
@@ -19,8 +20,8 @@ def import_litellm(config: str, *, output: str = "gateway.yaml") -> tuple[LeftOu
     if path.exists():
         hint = "choose another file with --output, or delete this file"
         raise UsageError("AW-USE-84", f"{path} exists already", where=ErrorLocation(str(path)), hint=hint)
-    text, left_out = import_litellm_config(Path(config))
+    text, left_out = import_litellm_config(Path(config), read_price_list)
     write_atomic(path, text.encode(), mode=0o644)
-    made = read_gateway_file(path, GatewayConfig(pools=(), endpoints=()))
+    made = read_gateway_file(path, GatewayConfig(pools=(), endpoints=()), read_price_list)
     sys.stderr.write(f"note: wrote {path} with {len(made.config.endpoints)} models; not carried over:\n")
     return left_out

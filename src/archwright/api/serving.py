@@ -13,6 +13,7 @@ from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys, write_audit_record
+from archwright.api.list_prices import read_price_list
 from archwright.api.upstream_check import warn_of_upstreams
 from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
@@ -32,14 +33,8 @@ from archwright.serving.settings.config import (
     read_config,
 )
 from archwright.serving.settings.engine_fields import OPENAI, list_engines
-from archwright.serving.settings.gateway_file import (
-    MILLION,
-    GatewayTables,
-    ModelEntry,
-    UpstreamEntry,
-    UpstreamPrice,
-    read_gateway_file,
-)
+from archwright.serving.settings.gateway_file import GatewayTables, ModelEntry, UpstreamEntry, read_gateway_file
+from archwright.serving.settings.prices import MILLION, UpstreamPrice
 from archwright.serving.settings.upstream_kinds import find_url_problem
 
 WORKERS_LIMIT = 64
@@ -154,7 +149,7 @@ def _read_configuration(options: ServeOptions) -> GatewayConfig:
             hint = f"write it into {options.config}, or leave --config out"
             message = f"--{given.replace('_', '-')} and --config are both given"
             raise argument_error("AW-USE-81", message, given, hint)
-        found = read_gateway_file(Path(options.config), base)
+        found = read_gateway_file(Path(options.config), base, read_price_list)
         found = found._replace(config=replace(found.config, **stated))
         found.check()
         config = found.config

@@ -20,6 +20,8 @@ PROMPT, OUTPUT = 40, 32
 IN_USD, OUT_USD = 1e-6, 4e-6
 EDGES = ("concurrent requests", "streams with usage", "streams without usage", "two keys of one budget", "embeddings")
 FILES = ("batch", "cancelled batch", "rates of file requests")
+CACHES = ("cache writes", "cache writes for an hour", "cache reads")
+READ_USD, WRITE_USD, HOUR_USD = 0.1e-6, 1.25e-6, 2e-6
 OTHERS = ("streams left by the client", "retries of one request", "invalid requests")
 
 
@@ -42,6 +44,8 @@ class StandIn:
         self.teams: dict[str, Budget] = {}
         self.ended = 0
         names = {"/key/generate": self.generate, "/team/new": self.create_team, "/v2/key/info": self.show}
+        self.cached: set[str] = set()
+        names |= {"/v1/messages": self.answer_message}
         names |= {"/v1/chat/completions": self.chat, "/v1/embeddings": self.embed, "/v1/files": self.absent}
         self.server = Server({("POST", path): handler for path, handler in names.items()}, None)
 
@@ -76,10 +80,22 @@ class StandIn:
             return json_response({"error": {"message": "messages is no list"}}, 400)
         return await self.spend(request, {"prompt_tokens": PROMPT, "completion_tokens": OUTPUT})
 
-    async def spend(self, request: Request, usage: dict[str, int]) -> Response:
+    async def answer_message(self, request: Request) -> Response:
+        marked = (await request.json())["messages"][0]["content"][0]
+        write_usd = HOUR_USD if marked["cache_control"]["ttl"] == "1h" else WRITE_USD
+        kind, usd = ("read", READ_USD) if marked["text"] in self.cached else ("creation", write_usd)
+        self.cached.add(marked["text"])
+        if self.fault == "prices caches as input":
+            usd = IN_USD
+        usage = {"input_tokens": PROMPT, f"cache_{kind}_input_tokens": 1000, "output_tokens": OUTPUT}
+        return await self.spend(request, usage, PROMPT * IN_USD + 1000 * usd + OUTPUT * OUT_USD)
+
+    async def spend(self, request: Request, usage: dict[str, int], stated_usd: float | None = None) -> Response:
         body = await request.json()
         budget, recorded = self.keys[request.headers["Authorization"].removeprefix("Bearer ")]
-        usd = usage["prompt_tokens"] * IN_USD + usage.get("completion_tokens", 0) * OUT_USD
+        usd = stated_usd
+        if usd is None:
+            usd = usage["prompt_tokens"] * IN_USD + usage.get("completion_tokens", 0) * OUT_USD
         held = 0.0 if self.fault == "reserves nothing" else budget.held
         usable = budget.usd / 2 if self.fault == "refuses early" else budget.usd
         if self.fault != "ignores budgets" and budget.spent + held + usd > usable + 1e-12:
@@ -123,6 +139,7 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def run(stand_in: StandIn, **changes: Any) -> ConformanceReport:
     given: dict[str, Any] = {"admin": "litellm", "embeddings": "e=1", "model": "m", "requests": 24, "price": "1:4"}
+    given |= {"cache_price": "0.1:1.25:2"}
     try:
         return conformance(stand_in.server.url, options=ConformanceOptions(key_env="GATEWAY_KEY", **given | changes))
     except ReconcileError as error:
@@ -138,7 +155,8 @@ def verdicts(report: ConformanceReport) -> dict[str, str]:
 
 def test_a_correct_gateway_passes(stand_in: StandIn) -> None:
     report = run(stand_in)
-    assert verdicts(report) == dict.fromkeys((*EDGES, *OTHERS), "ok") | dict.fromkeys(FILES, "skipped")
+    passed = dict.fromkeys((*EDGES, *CACHES, *OTHERS), "ok")
+    assert verdicts(report) == passed | dict.fromkeys(FILES, "skipped")
     assert report.overspent_usd == 0
     edge = report.cases[0]
     assert edge.budget_usd is not None and edge.recorded_usd == edge.counted_usd == pytest.approx(
@@ -157,6 +175,8 @@ def test_a_correct_gateway_passes(stand_in: StandIn) -> None:
         ("forgets who left", OTHERS[:1], "underbilled"),
         ("bills twice", OTHERS[1:2], "overbilled"),
         ("bills failures", OTHERS[2:], "overbilled"),
+        ("prices caches as input", CACHES[:2], "overspent"),
+        ("prices caches as input", CACHES[2:], "overbilled"),
     ],
     indirect=["stand_in"],
 )
@@ -170,10 +190,11 @@ def test_each_fault_is_found(stand_in: StandIn, cases: tuple[str, ...], verdict:
 def test_without_administration_one_key_is_spent(stand_in: StandIn, verdict: str) -> None:
     budget = 0.002
     stand_in.keys["key-0"] = GatewayKey(Budget(budget), [])
-    report = run(stand_in, admin=None, budget_usd=budget)
+    report = run(stand_in, admin=None, budget_usd=budget, cache_price=None)
     spent = 1.68e-4 + 8e-4  # the first request of each model measures its tokens
     assert report.cases[0].budget_usd == pytest.approx(budget - spent)
     found = verdicts(report)
+    assert {found[name] for name in CACHES} == {"skipped"}
     assert [found[name] for name in EDGES] == [verdict, verdict, verdict, "skipped", verdict]
     assert {found[name] for name in OTHERS} == {"skipped"}
     answered = spent + sum(case.counted_usd or 0.0 for case in report.cases)
@@ -192,7 +213,14 @@ def test_a_gateway_that_cannot_be_tested_says_why(stand_in: StandIn) -> None:
     assert fail("ftp://x").startswith("AW-REC-19")
     assert fail(key_env="NOT_SET").startswith("AW-USE-87")
     assert fail(admin="litellm").startswith("AW-USE-88")
-    for wrong in ({"price": None}, {"price": "1"}, {"price": "1:-4"}, {"embeddings": "e"}, {"requests": 1}):
+    for wrong in (
+        {"price": None},
+        {"price": "1"},
+        {"price": "1:-4"},
+        {"embeddings": "e"},
+        {"requests": 1},
+        {"cache_price": "1"},
+    ):
         assert fail(**wrong).startswith("AW-USE-89")
 
 

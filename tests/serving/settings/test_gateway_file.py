@@ -9,6 +9,7 @@ import pytest
 from archwright.errors import OperateError
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.gateway_file import GatewayFile, read_gateway_file
+from archwright.serving.settings.prices import UpstreamPrice
 
 BASE = GatewayConfig(pools=(), endpoints=())
 TEXT = """\
@@ -49,14 +50,44 @@ def test_a_file_is_a_configuration(tmp_path: Path) -> None:
     assert config.port == 8999 and config.host == BASE.host
     assert first.addresses == ("http://127.0.0.1:9/openai/deployments/d1",) and first.engine_model == "d1"
     assert (first.query, first.key_header, first.exact_url) == ("api-version=2024-10-21", "api-key", True)
-    assert first.prices == (2.5e-6, 1e-5)
+    assert (first.price_in_usd, first.price_out_usd) == (2.5e-6, 1e-5)
     assert (second.name, second.engine_model, second.place, second.own) == ("chat-2", "chat", "DE", True)
-    assert (far.name, far.own, far.vision, far.prices) == ("far", False, False, (None, None))
+    assert (far.name, far.own, far.vision, far.prices) == ("far", False, False, None)
     assert far.addresses == ("https://models.example.org/v1",)
     chat, small = config.endpoints
     assert [(target.pool, target.weight) for target in chat.targets] == [("chat", 1), ("chat-2", 3)]
     assert chat.aliases == ("gpt-4o",) and chat.fallback == ("far",) and chat.cache == "off" and chat.detect is False
     assert small.cache == "all" and small.detect is None and small.residency == ("DE",)
+
+
+def test_each_kind_of_tokens_has_a_price_of_its_own(tmp_path: Path) -> None:
+    kinds = (
+        "cache_read: 0.25, cache_write: 3.125, cache_write_1h: 5, reasoning: 12, audio: 40, image: 0.002, request: 0.01"
+    )
+    tier = "{above: 200000, input: 5, output: 15, cache_read: 0.5}"
+    price = f"{{input: 2.5, output: 10, {kinds}, long_context: [{tier}]}}"
+    prices = read(tmp_path, TEXT.replace("{input: 2.5, output: 10}", price)).config.pools[0].prices
+    assert prices is not None and (prices.image, prices.request) == (0.002, 0.01)
+    assert prices.base == pytest.approx((2.5e-6, 1e-5, 0.25e-6, 3.125e-6, 5e-6, 40e-6, 12e-6))
+    ((above, rates),) = prices.long_context
+    assert above == 200_000 and list(rates) == pytest.approx([5e-6, 15e-6, 0.5e-6, 5e-6, 5e-6, 5e-6, 15e-6])
+    assert prices.always == {"cache_write", "cache_write_1h"}, "Azure writes its cache without a mark"
+
+
+def test_a_price_of_the_list_is_found_by_provider_and_model(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    listed = {
+        "anthropic/opus": UpstreamPrice(input=5.0, output=25.0, cache_read=0.5),
+        "xai/grok": UpstreamPrice(input=2.0),
+    }
+    for stated, model, usd in (("list", "opus", 5e-6), ("list:xai/grok", "opus", 2e-6)):
+        path.write_text(f"models: {{m: {{upstreams: [{{provider: anthropic, model: {model}, price: '{stated}'}}]}}}}")
+        (pool,) = read_gateway_file(path, BASE, lambda: listed).config.pools
+        assert pool.price_in_usd == pytest.approx(usd)
+    path.write_text("models: {m: {upstreams: [{provider: anthropic, model: opus-5, price: list}]}}")
+    with pytest.raises(OperateError, match="anthropic/opus-5") as caught:
+        read_gateway_file(path, BASE, lambda: listed)
+    assert (caught.value.nearest, caught.value.where.field) == (("anthropic/opus",), "models.m.upstreams[0].price")
 
 
 @pytest.mark.process
@@ -97,6 +128,16 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("weight: 3", "context: -3", "AW-OPS-13", (15, "models.chat.upstreams[1].context"), ""),
         ("{input: 2.5", "{inputs: 2.5", "AW-OPS-71", (12, "models.chat.upstreams[0].price.inputs"), "input"),
         ("input: 2.5", "input: 2500000", "AW-OPS-71", (12, "models.chat.upstreams[0].price.input"), ""),
+        (
+            "{input: 2.5",
+            "{cache_reed: 1, input: 1",
+            "AW-OPS-71",
+            (12, "models.chat.upstreams[0].price.cache_reed"),
+            "cache_read",
+        ),
+        ("output: 10}", "output: 10, request: 1e6}", "AW-OPS-71", (12, "models.chat.upstreams[0].price.request"), ""),
+        ("{input: 2.5, output: 10}", "lists", "AW-OPS-71", (12, "models.chat.upstreams[0].price"), "list"),
+        ("{input: 2.5, output: 10}", "list", "AW-OPS-71", (12, "models.chat.upstreams[0].price"), ""),
         ("cache: all", "cache: al", "AW-OPS-71", (19, "models.small.cache"), "all"),
         ("port: 8999", "port: 99999", "AW-OPS-71", (1, "port"), ""),
         ("port: 8999", "prot: 8999", "AW-OPS-71", (1, "prot"), "port"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from archwright.errors import UsageError
 from archwright.serving.settings.config import GatewayConfig, check_config
 from archwright.serving.settings.gateway_file import read_gateway_file
 from archwright.serving.settings.litellm_import import LeftOut, import_litellm_config
+from archwright.serving.settings.prices import UpstreamPrice
 
 EVERYTHING = """\
 model_list:
@@ -113,7 +115,7 @@ def test_everything_is_carried_over_or_listed(tmp_path: Path) -> None:
     first, second = pools["gpt-4o"], pools["gpt-4o-2"]
     assert first.addresses == ("https://r.openai.azure.com/openai/deployments/deployed-4o",)
     assert (first.query, first.key, first.slots) == ("api-version=2024-10-21", "env:AZURE_KEY_EU", 32)
-    assert first.prices == (2.5e-6, 1e-5) and first.context_tokens == 128000
+    assert (first.price_in_usd, first.price_out_usd) == (2.5e-6, 1e-5) and first.context_tokens == 128000
     assert (second.addresses, second.key) == (("https://api.openai.com/v1",), "env:KEY_GPT_4O")
     assert pools["claude"].protocol == "anthropic" and pools["claude"].addresses == ("https://api.anthropic.com/v1",)
     assert pools["rock"].addresses[0].startswith("https://bedrock-runtime.eu-central-1.")
@@ -152,6 +154,67 @@ model_list:
     litellm_params: {model: openai/whisper-1, api_key: os.environ/OPENAI_API_KEY}
     model_info: {mode: audio_transcription}
 """
+
+
+PRICED = """\
+model_list:
+  - model_name: sonnet
+    litellm_params:
+      model: anthropic/claude-sonnet-4-5
+      input_cost_per_token: 3e-6
+      output_cost_per_token: 1.5e-5
+      cache_read_input_token_cost: 3e-7
+      cache_creation_input_token_cost: 0.00000375
+      input_cost_per_token_above_200k_tokens: 6e-6
+      output_cost_per_token_above_200k_tokens: 2.25e-5
+      cache_creation_input_token_cost_above_1hr_above_200k_tokens: 1.2e-5
+    model_info:
+      cache_creation_input_token_cost_above_1hr: 6e-6
+      output_cost_per_reasoning_token: 2e-5
+      input_cost_per_audio_token: 4e-5
+      input_cost_per_image: 0.0048
+      input_cost_per_request: 0.01
+      input_cost_per_token_batches: 1.5e-6
+      input_cost_per_video_per_second: 2
+  - model_name: wrong
+    litellm_params: {model: openai/gpt-4o, input_cost_per_token: 5}
+"""
+
+
+def test_the_price_of_each_kind_is_carried_over(tmp_path: Path) -> None:
+    config, _text, left = convert(tmp_path, PRICED)
+    prices = config.pools[0].prices
+    assert prices is not None and (prices.image, prices.request) == (0.0048, 0.01)
+    assert prices.base == pytest.approx((3e-6, 15e-6, 0.3e-6, 3.75e-6, 6e-6, 40e-6, 20e-6))
+    ((above, rates),) = prices.long_context
+    assert above == 200_000 and rates[:2] == pytest.approx((6e-6, 22.5e-6))
+    assert (rates.cache_read, rates.cache_write_1h) == pytest.approx((6e-6, 12e-6)), "not stated: as other input"
+    info = "model_list[0].model_info"
+    assert left.keys() == {
+        *(f"{info}.input_cost_per_token_batches", f"{info}.input_cost_per_video_per_second"),
+        "model_list[1].litellm_params.input_cost_per_token",
+    }
+    assert config.pools[1].prices is None
+
+
+@pytest.mark.parametrize(
+    ("params", "info", "price"),
+    [
+        ("model: anthropic/opus", "", "list:anthropic/opus"),
+        ("model: anthropic/opus, input_cost_per_token: 1e-6", "", {"input": 1.0, "output": 0.0}),
+        ("model: anthropic/other", "", None),
+        ("model: openai/opus, api_base: 'http://h/v1'", "", None),
+        ("model: mistral/large", "", "list:mistral/large"),
+        ("model: azure/mine, api_base: 'https://h'", "base_model: azure/gpt", "list:azure-openai/gpt"),
+        ("model: azure/gpt, api_base: 'https://h'", "", None),
+    ],
+)
+def test_a_model_without_costs_has_the_price_of_the_list(tmp_path: Path, params: str, info: str, price: Any) -> None:
+    source = tmp_path / "config.yaml"
+    source.write_text(f"model_list: [{{model_name: m, litellm_params: {{{params}}}, model_info: {{{info}}}}}]")
+    names = ("anthropic/opus", "openai/opus", "mistral/large", "azure-openai/gpt")
+    text, _left = import_litellm_config(source, lambda: dict.fromkeys(names, UpstreamPrice(input=1.0)))
+    assert yaml.safe_load(text)["models"]["m"]["upstreams"][0].get("price") == price
 
 
 @pytest.mark.parametrize(("text", "models", "left"), [(SIMPLE, 1, 0), (BALANCED, 2, 4), (SOUND, 1, 0)])

@@ -22,7 +22,6 @@ from archwright.reconcile.conformance.file_requests import (
 )
 from archwright.reconcile.conformance.key_administration import CreatedKey, KeyAdministration
 from archwright.reconcile.conformance.request_templates import (
-    EMBEDDINGS,
     Answer,
     RequestTemplate,
     describe_failure,
@@ -57,7 +56,8 @@ class CaseResult(Record):
 class BudgetCase(NamedTuple):
     """`requests` at once. `edge`: again and again, until all are refused. `keys` share the budget.
 
-    `batch`: first a batch of them, which is `cancelled` at once."""
+    `batch`: first a batch of them, which is `cancelled` at once. `rounds`: of a case without an edge. `needs`: the
+    option without which it is skipped."""
 
     name: str
     template: RequestTemplate
@@ -66,6 +66,8 @@ class BudgetCase(NamedTuple):
     keys: int = 1
     batch: bool = False
     cancelled: bool = False
+    rounds: int = 1
+    needs: str = ""
 
 
 class Trial(NamedTuple):
@@ -84,7 +86,21 @@ class Trial(NamedTuple):
         return sum(spent.get(account.id, 0.0) for account in self.accounts)
 
 
-def list_cases(template: RequestTemplate, embeddings: RequestTemplate | None, requests: int) -> list[BudgetCase]:
+CACHING = 8  # requests with long prompts: enough for the edge of a budget
+CACHE_OPTION, HOUR_OPTION = "--cache-price READ:WRITE", "--cache-price READ:WRITE:WRITE_1H"
+
+
+class OtherTemplates(NamedTuple):
+    """Templates of cases that the options may leave out: `writes`, `hour_writes` and `reads` of a prompt's cache."""
+
+    embeddings: RequestTemplate | None = None
+    writes: RequestTemplate | None = None
+    hour_writes: RequestTemplate | None = None
+    reads: RequestTemplate | None = None
+
+
+def list_cases(template: RequestTemplate, others: OtherTemplates, requests: int) -> list[BudgetCase]:
+    embeddings, hour = others.embeddings, others.hour_writes
     streamed, reported = {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}
     left = template._replace(fields=MappingProxyType(streamed), leave_after=LEAVE_AFTER)
     cases = (
@@ -92,11 +108,21 @@ def list_cases(template: RequestTemplate, embeddings: RequestTemplate | None, re
         BudgetCase("streams with usage", template._replace(fields=MappingProxyType(reported)), requests),
         BudgetCase("streams without usage", template._replace(fields=MappingProxyType(streamed)), requests),
         BudgetCase("two keys of one budget", template, requests, keys=2),
-        BudgetCase("embeddings", embeddings or template, requests if embeddings else 0),
+        BudgetCase("embeddings", embeddings or template, requests, needs="" if embeddings else "--embeddings MODEL=IN"),
         BudgetCase("batch", template, requests, batch=True),
         BudgetCase("cancelled batch", template, requests, edge=False, batch=True, cancelled=True),
         BudgetCase("streams left by the client", left, LEAVERS, edge=False),
         BudgetCase("retries of one request", template._replace(repeated=True), RETRIES, edge=False),
+        BudgetCase("cache writes", others.writes or template, CACHING, needs="" if others.writes else CACHE_OPTION),
+        BudgetCase("cache writes for an hour", hour or template, CACHING, needs="" if hour else HOUR_OPTION),
+        BudgetCase(
+            "cache reads",
+            others.reads or template,
+            CACHING,
+            False,
+            rounds=2,
+            needs="" if others.reads else CACHE_OPTION,
+        ),
         BudgetCase("invalid requests", template._replace(fields=MappingProxyType({"messages": "x"})), INVALID, False),
     )
     # No prompt of one case is one of another, so that no cache answers it.
@@ -110,17 +136,16 @@ class BudgetSuite:
         self.url, self.key, self._admin, self._left_usd = url, key, admin, budget_usd or 0.0
         self._clients = [admin.client] if admin else []
 
-    async def run(
-        self, template: RequestTemplate, embeddings: RequestTemplate | None, requests: int
-    ) -> list[CaseResult]:
+    async def run(self, template: RequestTemplate, others: OtherTemplates, requests: int) -> list[CaseResult]:
         """Raises ReconcileError AW-REC-40 if the first requests or the administration fail."""
         try:
             sample = await self._send_sample(template)
             usual = {template.path: sample.usd}
-            if embeddings:
-                usual[EMBEDDINGS] = (await self._send_sample(embeddings)).usd
+            for other in (others.embeddings, others.hour_writes or others.writes):
+                if other is not None:
+                    usual[other.path] = (await self._send_sample(other)).usd
             trials: list[Trial | CaseResult] = []
-            for case in list_cases(template._replace(prompt_tokens=sample.tokens), embeddings, requests):
+            for case in list_cases(template._replace(prompt_tokens=sample.tokens), others, requests):
                 report_step(case.name)
                 trials.append(await self._try_case(case, usual[case.template.path]))
             recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
@@ -150,8 +175,8 @@ class BudgetSuite:
 
     async def _try_case(self, case: BudgetCase, usual_usd: float) -> Trial | CaseResult:
         """Choose a budget that half of the requests spend, and at least one worst case; then spend it."""
-        if case.requests == 0:
-            return CaseResult(case=case.name, verdict="skipped", note="needs --embeddings MODEL=IN")
+        if case.needs:
+            return CaseResult(case=case.name, verdict="skipped", note=f"needs {case.needs}")
         if self._admin is None and (case.keys > 1 or not case.edge):
             return CaseResult(case=case.name, verdict="skipped", note="needs --admin, to read the spend")
         worst = case.template.worst_usd()
@@ -170,7 +195,8 @@ class BudgetSuite:
             numbers = range(len(answers), len(answers) + case.requests)
             sent = (case.template.send(clients[n % case.keys], n) for n in numbers)
             answers += await asyncio.gather(*sent)
-            if not case.edge or all(answer.status != 200 for answer in answers[-case.requests :]):
+            complete = not case.edge and len(answers) >= case.rounds * case.requests
+            if complete or all(answer.status != 200 for answer in answers[-case.requests :]):
                 break
         self._left_usd -= trial.counted_usd
         return trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,8 @@ from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.policy.usage_limits import TEMPLATE_TOKENS
 
 MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
-CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
+CHAT, EMBEDDINGS, MESSAGES = "/chat/completions", "/embeddings", "/messages"
+CACHED_SENTENCES = 300  # some 5,000 tokens: providers cache no short prompts
 
 
 class Answer(NamedTuple):
@@ -34,11 +35,22 @@ class Answer(NamedTuple):
         return self.status != 200 and any(word in self.reason.lower() for word in ("budget", "quota"))
 
 
+class CachePrices(NamedTuple):
+    """USD per token of a prompt that is read from the provider's cache, or written to it for `ttl`.
+
+    `shared`: all prompts have the same marked beginning."""
+
+    read_usd: float
+    write_usd: float
+    ttl: Literal["5m", "1h"] = "5m"
+    shared: bool = False
+
+
 class RequestTemplate(NamedTuple):
     """Requests of one kind. Each has a prompt of its own, so that no cache answers it, unless they are `repeated`.
 
     `input_usd`, `output_usd`: the price of a token; `leave_after`: pieces of a stream before the client disconnects;
-    `fields`: changes of the body; `prompt_tokens`: as measured."""
+    `fields`: changes of the body; `prompt_tokens`: as measured; `caches`: of prompts that are marked to be cached."""
 
     model: str
     input_usd: float
@@ -49,6 +61,7 @@ class RequestTemplate(NamedTuple):
     leave_after: int = 0
     repeated: bool = False
     fields: MappingProxyType[str, Any] = MappingProxyType({})
+    caches: CachePrices | None = None
 
     def build_body(self, number: int) -> dict[str, Any]:
         text = (
@@ -56,6 +69,12 @@ class RequestTemplate(NamedTuple):
         )
         if self.path == EMBEDDINGS:
             return {"model": self.model, "input": text * 16}
+        if self.caches is not None:
+            mark = {"type": "ephemeral", "ttl": self.caches.ttl}
+            beginning = f"Run {self.run}. " if self.caches.shared else text
+            marked = {"type": "text", "text": beginning * CACHED_SENTENCES, "cache_control": mark}
+            message = {"role": "user", "content": [marked, {"type": "text", "text": text}]}
+            return {"model": self.model, "messages": [message], "max_tokens": MAX_TOKENS}
         body = {"model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": MAX_TOKENS}
         return body | self.fields
 
@@ -63,7 +82,8 @@ class RequestTemplate(NamedTuple):
         """Bound the cost from outside: a token per byte of the body and a chat template, and `max_tokens` of output."""
         body = self.build_body(0)
         tokens = len(msgspec.json.encode(body)) + TEMPLATE_TOKENS
-        return tokens * self.input_usd + (0 if self.path == EMBEDDINGS else MAX_TOKENS) * self.output_usd
+        input_usd = self.input_usd if self.caches is None else max(self.input_usd, *self.caches[:2])
+        return tokens * input_usd + (0 if self.path == EMBEDDINGS else MAX_TOKENS) * self.output_usd
 
     async def send(self, client: EngineClient, number: int) -> Answer:
         body = self.build_body(number)
@@ -93,6 +113,8 @@ class RequestTemplate(NamedTuple):
 
     def _count(self, reply: dict[str, Any]) -> Answer:
         usage = reply.get("usage") or {}
+        if self.caches is not None:
+            return count_messages(usage, self, self.caches)
         tokens, output = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
         return Answer(200, tokens * self.input_usd + output * self.output_usd, tokens, exact=bool(usage))
 
@@ -102,6 +124,14 @@ class RequestTemplate(NamedTuple):
         if response.get("status_code") == 200:
             return self._count(response["body"])
         return Answer(response.get("status_code") or 0, reason=f"{row.get('error')} {response.get('body')}")
+
+
+def count_messages(usage: dict[str, Any], template: RequestTemplate, caches: CachePrices) -> Answer:
+    """Return the cost of a message, whose `input_tokens` are neither read from a cache nor written to it."""
+    plain, output = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
+    read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    usd = plain * template.input_usd + read * caches.read_usd + written * caches.write_usd
+    return Answer(200, usd + output * template.output_usd, plain + read + written, exact=bool(usage))
 
 
 def describe_failure(error: Exception) -> Answer:

@@ -40,7 +40,8 @@ from archwright.serving.http.http_response import HeaderField
 from archwright.serving.http.rate_headers import build_rate_headers
 from archwright.serving.requests.multimodal import TEXT_ONLY
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
-from archwright.serving.settings.config import Endpoint, Prices
+from archwright.serving.settings.config import Endpoint
+from archwright.serving.settings.prices import InputKind, Prices, TokenKinds, combine_prices, count_kinds
 
 CHECK_INTERVAL_S = 0.25
 LIMITS_PROPAGATION_S = 2 * POLL_S  # after this time every worker knows of a change of limits
@@ -57,13 +58,15 @@ class WorstCase(NamedTuple):
     """Upper bound of what one request may take; `usd` is None if the model has no price.
 
     `tokens`: input + output; `output_tokens`: output alone; `input_estimate`: input tokens that are charged if an
-    engine worked but reported no usage.
+    engine worked but reported no usage. `kinds`, `images`: of the input.
     """
 
     tokens: int
     usd: float | None
     output_tokens: int
     input_estimate: int
+    kinds: frozenset[InputKind] = frozenset()
+    images: int = 0
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -188,7 +191,7 @@ class RequestCharge:
         if reservation.limited:
             self.max_pieces = worst_case.output_tokens
             # A count above the possible is not believed. Without a price nothing was reserved.
-            self._max_usd = math.inf if None in prices else reservation.usd
+            self._max_usd = math.inf if prices is None else reservation.usd
 
     def use_cache(self, found: CacheLookUp) -> None:
         """Set `cached` on a hit, else `is_cacheable`."""
@@ -221,20 +224,19 @@ class RequestCharge:
         """The engine's reply has ended, completely or by a failure: its count is known, or what it sent."""
         self.owes_rest = False
 
-    def set_prices(self, prices: Prices) -> None:
+    def set_prices(self, prices: Prices | None) -> None:
         """Set the prices of the pool that answers, at most the prices of the reservation."""
-        (usd_in, usd_out), (max_in, max_out) = prices, self.endpoint.prices
-        if usd_in is None or usd_out is None or max_in is None or max_out is None:
-            self._prices = prices
-        else:
-            self._prices = min(usd_in, max_in), min(usd_out, max_out)
+        highest = self.endpoint.prices
+        if prices != highest and prices is not None and highest is not None:
+            prices = combine_prices((prices, highest), min)
+        self._prices = prices
 
-    def covers(self, input_tokens: int, output_tokens: int) -> bool:
-        """True if a complete response takes no more than was reserved."""
+    def covers(self, input_tokens: int, output_tokens: int, usage: dict[str, Any] | None = None) -> bool:
+        """True if a complete response takes no more than was reserved. `usage`: of the engine, for the kinds."""
         reservation = self._reservation
         if not reservation.limited:
             return True
-        usd = compute_cost_usd(self._prices, input_tokens, output_tokens) or 0.0
+        usd = self._compute_cost(input_tokens, output_tokens, count_kinds(usage, self._worst_case.kinds)) or 0.0
         return input_tokens + output_tokens <= reservation.tokens and usd <= self._max_usd
 
     def check_if_due(self, now: float) -> None:
@@ -267,10 +269,12 @@ class RequestCharge:
         )
         return too_many_requests(message, "insufficient_quota")
 
-    def settle(self, status: str, input_tokens: int, output_tokens: int) -> Settlement:
+    def settle(
+        self, status: str, input_tokens: int, output_tokens: int, usage: dict[str, Any] | None = None
+    ) -> Settlement:
         """Enter the actual cost into the accounts, once; a second call changes no account.
 
-        Zero input tokens are unknown ones."""
+        Zero input tokens are unknown ones. `usage`: of the engine, which states the kinds of the tokens."""
         cached, reservation, worst = self.cached, self._reservation, self._worst_case
         worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
         if self.owes_rest:
@@ -280,7 +284,11 @@ class RequestCharge:
             input_tokens = 0
         elif not input_tokens and cached is None:
             input_tokens = self._input_estimate
-        usd = compute_cost_usd(self._prices, input_tokens, output_tokens)
+        usd = self._compute_cost(input_tokens, output_tokens, count_kinds(usage, worst.kinds))
+        if self.owes_rest and self._prices is not None:
+            usd = self._prices.worst_usd(input_tokens, output_tokens, worst.kinds, worst.images)
+        elif usd and not (worked or input_tokens):
+            usd = 0.0  # neither the request itself nor its images
         # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
         self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self._max_usd)
         if cached is not None:
@@ -290,6 +298,10 @@ class RequestCharge:
         reserved_usd = reservation.usd if reservation.limited else None
         saved_usd = 0.0 if cached is None else cached.usd
         return Settlement(input_tokens, output_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
+
+    def _compute_cost(self, input_tokens: int, output_tokens: int, kinds: TokenKinds) -> float | None:
+        prices = self._prices
+        return None if prices is None else prices.cost_usd(input_tokens, output_tokens, kinds, self._worst_case.images)
 
     def headers(self) -> list[HeaderField]:
         fields = [(b"x-archwright-cache", self._cache_outcome.encode())]
@@ -306,8 +318,11 @@ def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> Worst
     """Bound the tokens and the cost of a generation. Reserves nothing."""
     output = generation.max_tokens * generation.choices
     max_input, input_estimate = _bound_input_tokens(body_bytes, generation)
-    usd = compute_cost_usd(generation.endpoint.prices, max_input, output)
-    return WorstCase(max_input + output, usd, output, min(max_input, input_estimate))
+    prices, parts, kinds = generation.endpoint.prices, generation.parts, generation.input_kinds
+    if parts.boundless:  # it may be sound
+        kinds |= {"audio"}
+    usd = None if prices is None else prices.worst_usd(max_input, output, kinds, parts.images)
+    return WorstCase(max_input + output, usd, output, min(max_input, input_estimate), kinds, parts.images)
 
 
 def estimate_input_tokens(generation: GenerationRequest) -> int:
@@ -317,11 +332,6 @@ def estimate_input_tokens(generation: GenerationRequest) -> int:
     images = generation.parts.images * min(IMAGE_USUAL_TOKENS, generation.endpoint.image_tokens)
     read = msgspec.json.encode([generation.body.get("messages"), generation.body.get("tools")])
     return images + len(_DATA_URL.sub(b"", read)) // ESTIMATED_BYTES_PER_TOKEN
-
-
-def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
-    usd_in, usd_out = prices
-    return None if usd_in is None or usd_out is None else input_tokens * usd_in + output_tokens * usd_out
 
 
 def _bound_input_tokens(body_bytes: int, generation: GenerationRequest) -> tuple[int, int]:

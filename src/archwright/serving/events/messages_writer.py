@@ -219,6 +219,8 @@ def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
     usage = used or {}
     details = usage.get("prompt_tokens_details", {})
     cached, created = details.get("cached_tokens", 0), details.get("cache_creation_tokens", 0)
+    created, hour = max(created, details.get("cache_write_tokens", 0)), details.get("cache_creation_1h_tokens")
+    durations = {"ephemeral_5m_input_tokens": created - (hour or 0), "ephemeral_1h_input_tokens": hour}
     thinking = usage.get("completion_tokens_details", {}).get("reasoning_tokens")
     return {
         "input_tokens": max(0, usage.get("prompt_tokens", 0) - cached - created),
@@ -228,4 +230,5 @@ def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
         "output_tokens_details": None if thinking is None else {"thinking_tokens": thinking},
         "server_tool_use": None,
         **dict.fromkeys(_FIELDS_OF_COMPLETE_USAGE),  # unknown here
+        "cache_creation": None if hour is None else durations,
     }

@@ -12,7 +12,11 @@ _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
 PROMPT_DETAILS = "prompt_tokens_details"
 _USAGE_DETAILS = (
     (PROMPT_DETAILS, "cached_tokens"),
-    (PROMPT_DETAILS, "cache_creation_tokens"),  # written to a provider's cache
+    # Written to a provider's cache: by Anthropic's name, those of them kept for an hour, by OpenAI's name.
+    (PROMPT_DETAILS, "cache_creation_tokens"),
+    (PROMPT_DETAILS, "cache_creation_1h_tokens"),
+    (PROMPT_DETAILS, "cache_write_tokens"),
+    (PROMPT_DETAILS, "audio_tokens"),
     ("completion_tokens_details", "reasoning_tokens"),
 )
 DONE_EVENT = b"data: [DONE]\n\n"

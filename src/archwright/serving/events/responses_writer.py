@@ -266,11 +266,12 @@ def to_responses_usage(used: dict[str, Any] | None) -> dict[str, Any]:
     """Convert the usage of a chat; without usage all counts are 0, because clients need the object."""
     usage = used or {}
     read, written = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+    details = usage.get("prompt_tokens_details", {})
+    cached, created = details.get("cached_tokens", 0), details.get("cache_write_tokens", 0)
     reasoning = usage.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
     return {
         "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": created},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": usage.get("total_tokens", read + written),

@@ -10,7 +10,7 @@ import msgspec
 
 from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.http_client.client import EngineRefused
-from archwright.serving.admission.metering import RequestCharge, WorstCase, compute_cost_usd
+from archwright.serving.admission.metering import RequestCharge, WorstCase
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, ServedBy
 from archwright.serving.handlers.single_reply import convert_results, wrong_results
 from archwright.serving.http.errors import ApiError, bad_request, redact_locations
@@ -43,7 +43,8 @@ class ClassificationHandler(MeteredHandler):
     """Answers one prediction request, which is charged as one request without tokens."""
 
     def __init__(self, context: HandlerContext, wanted: ClassificationRequest) -> None:
-        worst_case = WorstCase(0, compute_cost_usd(wanted.endpoint.prices, 0, 0), 0, 0)  # it has no tokens
+        usd = None if wanted.endpoint.prices is None else 0.0
+        worst_case = WorstCase(0, usd, 0, 0)  # it has no tokens
         super().__init__(context, wanted.endpoint, worst_case)
         self._wanted = wanted
 

@@ -251,6 +251,7 @@ class GenerationHandler(MeteredHandler):
     def _figures(self) -> dict[str, Any]:
         timing, attempts = self._timing, self._attempts
         return {
+            "usage": timing.used,
             "pool": attempts.pool.name if attempts is not None else self._endpoint.pool,
             "tries": attempts.tries if attempts is not None else 0,
             "data_class": attempts.data_class if attempts is not None else "",

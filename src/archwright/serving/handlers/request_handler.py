@@ -148,7 +148,9 @@ class MeteredHandler(RequestHandler):
 
     @abstractmethod
     def _figures(self) -> dict[str, Any]:
-        """Return the fields of the request's record that only this kind of request knows."""
+        """Return the fields of the request's record that only this kind of request knows.
+
+        `usage`: not of the record, but the engine's usage, which states the kinds of the tokens for the charge."""
 
     def _trace_content(self) -> TraceContent | None:
         """Return what the trace includes of prompt and response."""
@@ -164,11 +166,12 @@ class MeteredHandler(RequestHandler):
         request, endpoint, charge, figures = self.request, self._endpoint, self._charge, self._figures()
         served_by, principal, content = self._served_by, request.principal, self._trace_content()
         input_tokens, output_tokens = figures.pop("input_tokens", 0), figures.pop("output_tokens", 0)
+        usage: dict[str, Any] | None = figures.pop("usage", None)
         if status == "ok" and self.response.is_client_gone:  # its reply was read to the end without it
             status, http_status = "cancelled", CLIENT_CLOSED_STATUS
         settled = Settlement(input_tokens, output_tokens)
         if charge is not None:
-            settled = charge.settle(status, input_tokens, output_tokens)
+            settled = charge.settle(status, input_tokens, output_tokens, usage)
         record = RequestRecord(
             at=self.gateway.clock(),
             request_id=request.id,

@@ -328,7 +328,7 @@ class BufferedRelay(ResponseSink):
             raise self._client.invalid_reply_error("a choice occurs twice")
         # An estimate, for an engine that reports no usage.
         timing.set_pieces(max(count, characters // CHARACTERS_PER_TOKEN))
-        if not charge.covers(timing.input_tokens, timing.tokens):
+        if not charge.covers(timing.input_tokens, timing.tokens, timing.used):
             timing.set_usage(None)
             raise charge.exceeded_error()
 

@@ -20,6 +20,7 @@ class TranscriptionHandler(SingleReplyHandler):
     path = "/audio/transcriptions"
     field = "file"
     operation = "transcription"
+    _audio_tokens = 0
 
     def __init__(self, context: HandlerContext) -> None:
         request = context.request
@@ -41,6 +42,9 @@ class TranscriptionHandler(SingleReplyHandler):
             raise wrong_results("reply contains no text")
         return {name: reply[name] for name in REPLY_FIELDS if name in reply}
 
+    def _figures(self) -> dict[str, Any]:
+        return {**super()._figures(), "usage": {"prompt_tokens_details": {"audio_tokens": self._audio_tokens}}}
+
     def _take_usage(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Take the engine's tokens, else the tokens of its seconds, else of the usual length of such a file.
 
@@ -52,4 +56,7 @@ class TranscriptionHandler(SingleReplyHandler):
         tokens = tokens if is_count(tokens) else count_sound_tokens(seconds)
         output = output if is_count(output) else len(reply["text"]) // CHARACTERS_PER_TOKEN
         self._input_tokens, self._output_tokens = tokens, output
+        details = usage.get("input_token_details")
+        audio = details.get("audio_tokens") if type(details) is dict else None
+        self._audio_tokens = audio if is_count(audio) else tokens
         return {"type": "tokens", "input_tokens": tokens, "output_tokens": output, "total_tokens": tokens + output}

@@ -32,6 +32,7 @@ from archwright.serving.requests.request_validation import GenerationRequest, bu
 from archwright.serving.requests.typed_requests import ChatRequest, ModelRequest, check_types
 from archwright.serving.settings.config import Endpoint
 from archwright.serving.settings.engine_fields import PASS
+from archwright.serving.settings.prices import InputKind
 
 _encode = msgspec.json.Encoder().encode
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -43,6 +44,8 @@ CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_
 MEDIUM_BUDGET, HIGH_BUDGET = 2_048, 16_384  # least thinking tokens of these efforts
 PDF_TYPE = "application/pdf"
 LONG_CONTEXT_PREFIX = "context-1m-"
+# As the encoder writes them; in a text their quotes are escaped.
+CACHE_MARK, HOUR_MARK = b'"cache_control":{', b'"ttl":"1h"'
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -113,7 +116,16 @@ def _pass_through(
         native=native,
         betas=_check_betas(betas, endpoint),
         parts=count_parts(native, endpoint.image_hosts),
+        input_kinds=_find_cache_marks(native),
     )
+
+
+def _find_cache_marks(native: dict[str, Any]) -> frozenset[InputKind]:
+    """Return the kinds of writes to the provider's cache that a body marks, in whatever field the marks stand."""
+    encoded = _encode(native)
+    if CACHE_MARK not in encoded:
+        return frozenset()
+    return frozenset({"cache_write", "cache_write_1h"}) if HOUR_MARK in encoded else frozenset({"cache_write"})
 
 
 def _reject_provider_work(request: schema.MessagesRequest) -> None:
@@ -135,8 +147,8 @@ def _check_betas(header: str, endpoint: Endpoint) -> str:
     if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
         form = f"up to {MAX_BETAS} comma-separated names of letters, digits, '-', '_' and '.'"
         raise invalid_value(f"{BETA_HEADER_NAME!r} must be {form}", BETA_HEADER_NAME)
-    long_context = [name for name in names if endpoint.charged and name.startswith(LONG_CONTEXT_PREFIX)]
-    if long_context:
+    long_context = [name for name in names if name.startswith(LONG_CONTEXT_PREFIX)]
+    if long_context and endpoint.charged and not endpoint.long_context:
         message = f"{BETA_HEADER_NAME!r}: {long_context[0]!r} {field_checks.OTHER_PRICE}; omit it"
         raise unsupported_value(message, BETA_HEADER_NAME)
     return ",".join(names)

@@ -220,11 +220,16 @@ class _BlockDelta(msgspec.Struct, gc=False):
     stop_sequence: str | None = None
 
 
+class _CacheCreation(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -303,6 +308,8 @@ class MessagesEventReader:
         details = {
             name: count for name, count in (("cached_tokens", cached), ("cache_creation_tokens", created)) if count
         }
+        if created and used.cache_creation is not None:
+            details["cache_creation_1h_tokens"] = used.cache_creation.ephemeral_1h_input_tokens or 0
         return [EngineEvent([choice], {**counts, "prompt_tokens_details": details} if details else counts)]
 
     def _count_prompt(self) -> int:

@@ -14,6 +14,7 @@ from archwright.serving.settings.config import (
     find_context,
 )
 from archwright.serving.settings.engine_fields import combine_rules
+from archwright.serving.settings.prices import combine_prices
 
 NO_CONTEXTS: Mapping[str, int] = MappingProxyType({})
 
@@ -80,6 +81,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], cont
     protocols = {pool.protocol for pool in pools}
     fields = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
     stated = [contexts.get(target.pool, 0) for target in spec.targets]
+    prices = [pool.prices for pool in pools]
     fields["context_tokens"] = min(filter(None, (spec.context_tokens, find_context(pools), *stated)))
     return Endpoint(
         **fields,
@@ -91,12 +93,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], cont
         image_tokens=max(pool.image_tokens for pool in pools),
         serves=known[spec.pool].serves,
         rules=combine_rules(pool.field_rules for pool in pools),
-        charged=any(None not in pool.prices for pool in pools),
-        price_in_usd=_highest_price([pool.price_in_usd for pool in pools]),
-        price_out_usd=_highest_price([pool.price_out_usd for pool in pools]),
+        charged=any(one is not None for one in prices),
+        long_context=all(one.long_context for one in prices if one is not None),
+        prices=combine_prices(prices),
     )
-
-
-def _highest_price(prices: list[float | None]) -> float | None:
-    known = [price for price in prices if price is not None]
-    return max(known) if len(known) == len(prices) else None

@@ -29,6 +29,7 @@ from archwright.serving.requests.typed_requests import (
     check_types,
 )
 from archwright.serving.settings.config import Endpoint
+from archwright.serving.settings.prices import InputKind
 
 MAX_INPUTS = 2_048
 MAX_TOKEN_ID = 2**31 - 1  # engines store a token id in 32 bits
@@ -50,7 +51,8 @@ class GenerationRequest(Record):
     use the Messages interface. `structured`: the engine also reads tools, schemas or calls, which `prompt_characters`
     does not count. `contexts`: number of texts, each with its own context; `choices` belong to all of them.
     `repeated_bytes`: read in addition to the body, because every document is read with the query. `input_tokens`: known
-    only if the input is token ids. `top_n`, `return_documents`: of a rerank. `documents`: PDFs whose text is put
+    only if the input is token ids. `input_kinds`: kinds of input beside text.
+    `top_n`, `return_documents`: of a rerank. `documents`: PDFs whose text is put
     into the messages later. `may_shorten`: the client did not choose `max_tokens`, so it may be reduced."""
 
     model: str
@@ -70,6 +72,7 @@ class GenerationRequest(Record):
     parts: MultimodalParts = TEXT_ONLY
     contexts: int = 1
     input_tokens: int | None = None
+    input_kinds: frozenset[InputKind] = frozenset()
     repeated_bytes: int = 0
     documents: tuple[DocumentReference, ...] = ()
     top_n: int | None = None

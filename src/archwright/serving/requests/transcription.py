@@ -65,6 +65,7 @@ def validate_transcription(
         plain=found.plain,
         prompt_characters=len(prompt),
         input_tokens=count_sound_tokens(sound.most_s) + len(prompt.encode()),
+        input_kinds=frozenset({"audio"}),
     ), sound
 
 

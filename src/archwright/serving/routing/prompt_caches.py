@@ -2,7 +2,8 @@
 
 An engine that reads the beginning of a prompt again from its cache answers sooner and reports the number of tokens. If
 another tenant sent that beginning, both tell what it said. Engines with the field `cache_salt` get a digest of the
-tenant. A llama.cpp server behind a URL gets `cache_prompt: false`. The count of any other engine is not passed on.
+tenant. A llama.cpp server behind a URL gets `cache_prompt: false`. The count of any other engine is passed on only if
+its cached tokens have a lower price, because the cost of a request then tells the same.
 
 Design: a gateway whose keys belong to one tenant changes nothing for engines without the field.
 """
@@ -37,8 +38,10 @@ class PromptCaches:
 
     def hides_hits(self, replica: Replica) -> bool:
         """True if a cached token may be of another tenant."""
-        separates = replica.takes_cache_salt or replica.engine in LLAMA_SERVERS
-        return not separates and self._keys.serves_many_tenants
+        if replica.takes_cache_salt or replica.engine in LLAMA_SERVERS:  # it keeps tenants apart
+            return False
+        prices = replica.prices
+        return self._keys.serves_many_tenants and (prices is None or not prices.discounts_cache)
 
     def _add_salt(self, tenant: str) -> Mapping[str, object]:
         if len(self._salts) >= MAX_SALTS:

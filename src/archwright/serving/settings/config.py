@@ -46,11 +46,10 @@ from archwright.serving.settings.engine_fields import (
     takes_cache_salt,
 )
 from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exposure
+from archwright.serving.settings.prices import OtherPrices, Prices, build_prices, find_price_problem
 
 BACKLOG = 512
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
-# USD per input token and per output token; None if unknown.
-Prices = tuple[float | None, float | None]
 # Bounds the tokens of a request whose engine's context is not known.
 UNKNOWN_CONTEXT_TOKENS = 1 << 20
 ToolSide = Literal["engine", "gateway", "template"]
@@ -65,7 +64,8 @@ class EnginePoolSpec(Record):
     the version is an adapter that an engine can omit. `key`: reference to the engines' key (`engine_secrets`), sent in
     `key_header`. `query` follows every path. `exact_url`: paths follow the URL itself, which need not end in /v1.
     `place`: ISO code of the engines' country; empty means unknown, and for our own engines this site. Prices are per
-    token. `context_tokens` 0: unknown, so the gateway reads it from the engine. `vision`: the model accepts images, of
+    token; `other_prices`: beside those of input and output.
+    `context_tokens` 0: unknown, so the gateway reads it from the engine. `vision`: the model accepts images, of
     at most `image_tokens` each. `tools`: the side that makes tool calls fit their schemas, the engine, or the gateway
     by a schema for the reply; "template": the engine, in the form of the model's chat template, if the model may
     choose, else the gateway. Empty: the engine for a URL, the gateway for our own engines. `engine`: the software
@@ -92,6 +92,7 @@ class EnginePoolSpec(Record):
     own: bool = True
     price_in_usd: float | None = None
     price_out_usd: float | None = None
+    other_prices: OtherPrices = OtherPrices()
     first_token_s: float | None = None
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
@@ -139,8 +140,12 @@ class EnginePoolSpec(Record):
         return self.version or self.model
 
     @property
-    def prices(self) -> Prices:
-        return self.price_in_usd, self.price_out_usd
+    def prices(self) -> Prices | None:
+        """The prices of its tokens; None if input or output has none."""
+        if self.price_in_usd is None or self.price_out_usd is None:
+            return None
+        marks_caches = self.protocol == ANTHROPIC
+        return build_prices(self.price_in_usd, self.price_out_usd, self.other_prices, marks_caches=marks_caches)
 
 
 class WeightedTarget(Record):
@@ -212,8 +217,9 @@ class Endpoint(EndpointSpec):
     """An endpoint with the abilities that all its pools share, such as `responses`.
 
     `strict`: at least one pool has our own engines. `protocol`: empty if the pools' protocols differ. `image_hosts`: as
-    in the gateway's settings. `serves`: the version of the first target. Prices: the highest of the pools, None if a
-    pool has no price. `charged`: at least one pool has a price. `rules`: the request fields that pass, by interface.
+    in the gateway's settings. `serves`: the version of the first target. `prices`: the highest of the pools, None if a
+    pool has no price. `charged`: at least one pool has a price. `long_context`: each pool with a price has prices of
+    long prompts. `rules`: the request fields that pass, by interface.
     `input_bound`: the largest configured context, which bounds the input; a context that an engine states bounds
     nothing that is charged."""
 
@@ -226,13 +232,9 @@ class Endpoint(EndpointSpec):
     input_bound: int = UNKNOWN_CONTEXT_TOKENS
     rules: Rules = {}
     charged: bool = False
-    price_in_usd: float | None = None
-    price_out_usd: float | None = None
+    long_context: bool = False
+    prices: Prices | None = None
     responses: bool = False
-
-    @property
-    def prices(self) -> Prices:
-        return self.price_in_usd, self.price_out_usd
 
 
 class GatewayConfig(Record):
@@ -422,11 +424,9 @@ def _find_pool_problem(pool: EnginePoolSpec) -> str:
         return "has an address that contains a user or password; set key to env:NAME or file:PATH instead"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
         return f"must have a place of two letters (ISO country code), not {pool.place!r}"
-    prices = pool.price_in_usd or 0.0, pool.price_out_usd or 0.0
-    # A price above 1 USD per token is a typing error and exceeds the range of the accounts.
-    if not all(0 <= usd <= 1 for usd in prices) or not 0 <= (pool.first_token_s or 0.0) < math.inf:
-        return "must have prices from 0 to 1 USD per token and a first_token_s of at least 0"
-    return ""
+    if not 0 <= (pool.first_token_s or 0.0) < math.inf:
+        return "must have a first_token_s of at least 0"
+    return find_price_problem((pool.price_in_usd, pool.price_out_usd), pool.other_prices)
 
 
 def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:

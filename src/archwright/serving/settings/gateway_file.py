@@ -5,7 +5,7 @@ Every error names the file, the line, the field and the nearest accepted names. 
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -26,6 +26,7 @@ from archwright.serving.settings.config import (
 )
 from archwright.serving.settings.engine_fields import OPENAI, list_engines
 from archwright.serving.settings.engine_secrets import COMMAND_EVERY_S, read_secret
+from archwright.serving.settings.prices import MILLION, LongContextPrice, OtherPrices, UpstreamPrice
 from archwright.serving.settings.upstream_kinds import (
     ADDRESS_FIELDS,
     build_address,
@@ -34,7 +35,6 @@ from archwright.serving.settings.upstream_kinds import (
 )
 
 R = TypeVar("R")
-MILLION = 1e6
 # The capacity of upstream engines is unknown; these values bound the requests of one gateway.
 SLOTS, DEFAULT_MAX_TOKENS = 512, 4096
 HINT = "see `Configuration file` in docs/gateway.md"
@@ -42,13 +42,6 @@ _NO_TREE = specfile.YamlTree(None, {}, {})
 # Fields of the configuration that have another name in the file.
 _NAMES = {"context_tokens": "context", "default_max_tokens": "max_output"}
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
-
-class UpstreamPrice(Record):
-    """USD per million tokens."""
-
-    input: Annotated[float, msgspec.Meta(ge=0, le=MILLION)]
-    output: Annotated[float, msgspec.Meta(ge=0, le=MILLION)] = 0.0
 
 
 class KeyCommand(Record):
@@ -66,7 +59,8 @@ class TlsFiles(Record):
 class UpstreamEntry(Record):
     """Engines that serve a model. `url`: one address, or several of identical engines. `context` 0: unknown.
 
-    `own`: our own engine; None: if its address is private. The other fields are those of EnginePoolSpec and of
+    `own`: our own engine; None: if its address is private. `price`: stated, or `list`: that of the price list for the
+    provider and the model; `list:PROVIDER/MODEL` names another row. The other fields are those of EnginePoolSpec and of
     `upstream_kinds.csv`."""
 
     name: str = ""
@@ -81,7 +75,7 @@ class UpstreamEntry(Record):
     model: str = ""
     key: str | KeyCommand = ""
     weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    price: UpstreamPrice | None = None
+    price: UpstreamPrice | str | None = None
     engine: str = OPENAI
     allow_fields: tuple[str, ...] = ()
     context: int = 0
@@ -128,7 +122,10 @@ class GatewayEntries(Record):
     cache: CachePolicy = "off"
 
 
-_RECORDS = (GatewayEntries, ModelEntry, UpstreamEntry, UpstreamPrice, KeyCommand, TlsFiles, ClientLimits)
+_RECORDS = (
+    *(GatewayEntries, ModelEntry, UpstreamEntry, UpstreamPrice, LongContextPrice),
+    *(KeyCommand, TlsFiles, ClientLimits),
+)
 # The words that a misspelt word may mean.
 _WORDS = (*(name for kind in _RECORDS for name in kind.__struct_fields__), *get_args(CachePolicy), *get_args(DataClass))
 
@@ -164,13 +161,22 @@ class GatewayFile(NamedTuple):
         return ErrorLocation(self.file, specfile.find_line(self.tree, field), field or None)
 
 
-def read_gateway_file(path: Path, base: GatewayConfig) -> GatewayFile:
-    """Read a file; `base` has the values of fields that it does not state. Raises OperateError AW-OPS-71, AW-OPS-72."""
+PriceList = Mapping[str, UpstreamPrice]
+"""Prices of hosted models by PROVIDER/MODEL."""
+LIST_PRICE = "list"
+
+
+def read_gateway_file(
+    path: Path, base: GatewayConfig, read_price_list: Callable[[], PriceList] = dict[str, UpstreamPrice]
+) -> GatewayFile:
+    """Read a file; `base` has the values of fields that it does not state. Raises OperateError AW-OPS-71, AW-OPS-72.
+
+    `read_price_list` is called if an upstream has the price `list`."""
 
     def refuse(message: str, where: ErrorLocation) -> OperateError:
         return OperateError("AW-OPS-71", message, where=where, hint=HINT)
 
-    tables = GatewayTables(str(path), specfile.read_tree(path, refuse))
+    tables = GatewayTables(str(path), specfile.read_tree(path, refuse), read_price_list)
     found = tables.convert(tables.tree.value, GatewayEntries, "")
     stated = {name: value for name, value in as_dict(found).items() if name in base.__struct_fields__}
     changes = {name: value for name, value in stated.items() if value is not None}
@@ -190,8 +196,14 @@ def read_gateway_file(path: Path, base: GatewayConfig) -> GatewayFile:
 class GatewayTables:
     """Builds the pools and endpoints of entries. `paths`: the field in the file of each."""
 
-    def __init__(self, file: str = "", tree: specfile.YamlTree = _NO_TREE) -> None:
+    def __init__(
+        self,
+        file: str = "",
+        tree: specfile.YamlTree = _NO_TREE,
+        read_price_list: Callable[[], PriceList] = dict[str, UpstreamPrice],
+    ) -> None:
         self.tree, self.folder = tree, Path(file).resolve().parent
+        self._read_price_list = read_price_list
         self.paths = {"tls_certificate": "tls.certificate", "tls_key": "tls.key"}
         self._file = file
 
@@ -243,7 +255,7 @@ class GatewayTables:
         except ValueError as error:
             field, message = error.args
             raise self.refuse(message, f"{path}.{field}", code="AW-OPS-72") from error
-        price = upstream.price
+        price = self._find_price(upstream, model, f"{path}.price")
         stated = {name: value for name, value in as_dict(upstream).items() if name in EnginePoolSpec.__struct_fields__}
         changes = {
             **address.pool_fields,
@@ -255,8 +267,25 @@ class GatewayTables:
             "own": all(map(is_private_address, address.urls)) if upstream.own is None else upstream.own,
             "price_in_usd": None if price is None else price.input / MILLION,
             "price_out_usd": None if price is None else price.output / MILLION,
+            "other_prices": OtherPrices() if price is None else price.other_prices(),
         }
         return EnginePoolSpec(**{**stated, **changes})
+
+    def _find_price(self, upstream: UpstreamEntry, model: str, field: str) -> UpstreamPrice | None:
+        stated = upstream.price
+        if not isinstance(stated, str):
+            return stated
+        name = stated.removeprefix(f"{LIST_PRICE}:")
+        if stated == LIST_PRICE:
+            name = f"{upstream.provider}/{upstream.model or model}"
+        elif name == stated:
+            message = f"price cannot be {specfile.quote_value(stated)}; write input and output, or {LIST_PRICE}"
+            raise self.refuse(message, field, stated, (LIST_PRICE,))
+        listed = self._read_price_list()
+        if name not in listed:
+            message = f"the price list has no {specfile.quote_value(name)}; write input and output"
+            raise self.refuse(message, field, name, tuple(listed))
+        return listed[name]
 
     def _build_key(self, key: str | KeyCommand) -> str:
         if isinstance(key, KeyCommand):

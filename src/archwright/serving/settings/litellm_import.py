@@ -6,7 +6,7 @@ the file is neither copied nor shown. Rows of litellm_providers.csv map the prov
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ import yaml
 from archwright import specfile
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, UsageError
-from archwright.serving.settings.gateway_file import MILLION
+from archwright.serving.settings.gateway_file import LIST_PRICE, PriceList
+from archwright.serving.settings.litellm_prices import take_price
+from archwright.serving.settings.prices import UpstreamPrice
 from archwright.serving.settings.upstream_kinds import ADDRESS_FIELDS, build_address
 from archwright.settings import read_variable
 
 SERVED_MODES = ("chat", "completion", "embedding", "rerank", "responses", "audio_transcription")
 # LiteLLM shares requests by the first of these fields that a deployment has.
 WEIGHTS = ("weight", "rpm", "tpm")
-COSTS = ("input_cost_per_token", "output_cost_per_token")
 DAY_S = 86_400  # the longest limit
 _NUMBER = (int, float)
 # A value that LiteLLM reads from the environment.
@@ -66,8 +67,9 @@ class _Section:
 
 
 class _Importer:
-    def __init__(self, tree: specfile.YamlTree) -> None:
+    def __init__(self, tree: specfile.YamlTree, read_price_list: Callable[[], PriceList]) -> None:
         self.tree, self.root = tree, _Section(tree.value, "")
+        self._read_price_list = cache(read_price_list)
         self.models: dict[str, dict[str, Any]] = {}
         self.top: dict[str, Any] = {}
         self.left_out: list[LeftOut] = []
@@ -125,9 +127,8 @@ class _Importer:
         upstream |= self._build_key(row, params, name)
         if row["note"]:
             self.leave(f"{params.path}.model", row["note"])
-        costs = [params.take(cost, *_NUMBER) or info.take(cost, *_NUMBER) or 0 for cost in COSTS]
-        if any(costs) and all(0 <= cost <= 1 for cost in costs):
-            upstream["price"] = {"input": round(costs[0] * MILLION, 9), "output": round(costs[1] * MILLION, 9)}
+        if price := self._choose_price(row, params, info, upstream, rest):
+            upstream["price"] = price
         for section, theirs, ours in (
             (params, "max_parallel_requests", "slots"),
             (info, "max_input_tokens", "context"),
@@ -144,6 +145,34 @@ class _Importer:
         self._weights.setdefault(name, []).append(weights)
         params.take("weight", *_NUMBER)
         self._leave_rest(params, info, entry)
+
+    def _choose_price(
+        self, row: Mapping[str, str], params: _Section, info: _Section, upstream: Mapping[str, Any], model: str
+    ) -> dict[str, Any] | str:
+        """Return the stated price, else the name of the row of the price list: LiteLLM has a list of its own."""
+
+        def take_amount(name: str, limit: float) -> float | None:
+            for section in (params, info):
+                value = section.value.get(name)
+                if isinstance(value, _NUMBER) and type(value) is not bool and 0 <= value <= limit:
+                    del section.value[name]
+                    return float(value)
+            return None
+
+        if price := take_price((*params.value, *info.value), take_amount):
+            return price
+        base = info.value.get("base_model")
+        provider = row["price_list"]
+        if type(base) is str:
+            model = base.rpartition("/")[2]
+        elif upstream.get("url", row["url"]) != row["url"] or "deployment" in upstream:
+            return ""  # another server, or a name that the user chose
+        name = f"{provider}/{model}"
+        if not provider or name not in self._read_price_list():
+            return ""
+        if type(base) is str:
+            info.take("base_model")
+        return f"{LIST_PRICE}:{name}"
 
     def _build_upstream(self, row: Mapping[str, str], params: _Section, model: str) -> dict[str, Any]:
         """Return the fields of the address. Raises _NotImported."""
@@ -213,13 +242,17 @@ class _Importer:
                     self.leave(f"{section.path}.fallbacks", f"not imported: {', '.join(missing)}")
 
 
-def import_litellm_config(path: Path) -> tuple[str, tuple[LeftOut, ...]]:
-    """Return the text of gateway.yaml, and what it lacks. Raises UsageError AW-USE-82 (another file), AW-USE-83."""
+def import_litellm_config(
+    path: Path, read_price_list: Callable[[], PriceList] = dict[str, UpstreamPrice]
+) -> tuple[str, tuple[LeftOut, ...]]:
+    """Return the text of gateway.yaml, and what it lacks. Raises UsageError AW-USE-82 (another file), AW-USE-83.
+
+    `read_price_list`: the prices of models whose costs the file does not state."""
 
     def refuse(message: str, where: ErrorLocation) -> UsageError:
         return UsageError("AW-USE-82", message, where=where, hint="correct the file, and write out anchors and aliases")
 
-    importer = _Importer(specfile.read_tree(path, refuse))
+    importer = _Importer(specfile.read_tree(path, refuse), read_price_list)
     importer.run()
     left_out = tuple(sorted(importer.left_out, key=lambda one: (one.line or 0, one.field)))
     if not importer.models:
